@@ -1,0 +1,2 @@
+//! Azure Resource Manager and Container Instances on localhost.
+pub mod clock;

@@ -1,0 +1,12 @@
+//! burstpool bursts Kubernetes workloads onto Azure Container Instances (ACI).
+//!
+//! Where everything lives, from the bottom up; a room knows only the rooms above it in this list:
+//!
+//! | room | what it holds | knows |
+//! | --- | --- | --- |
+//! | [`emulator`] | Azure Resource Manager and Container Instances on localhost, for tests, the demo and trying out | nobody |
+//!
+//! The seam to Azure is HTTP: nothing outside [`emulator`] and the tests knows that the emulator
+//! exists, and it knows nothing of Kubernetes.
+
+pub mod emulator;
