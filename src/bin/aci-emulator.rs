@@ -1,1 +1,7 @@
-fn main(){}
+//! `aci-emulator`: Azure Resource Manager and Container Instances on localhost.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    burstpool::emulator::cli::main()
+}

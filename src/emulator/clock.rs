@@ -51,7 +51,10 @@ impl Clock {
             speed: sane(speed),
             paused: false,
         };
-        Self { inner: Mutex::new(inner), changed: watch::Sender::new(()) }
+        Self {
+            inner: Mutex::new(inner),
+            changed: watch::Sender::new(()),
+        }
     }
 
     /// What the clock shows.
@@ -101,7 +104,11 @@ impl Clock {
             if left.is_zero() {
                 return;
             }
-            let host = if paused { Duration::MAX } else { left.div_f64(speed) };
+            let host = if paused {
+                Duration::MAX
+            } else {
+                left.div_f64(speed)
+            };
             tokio::select! {
                 () = tokio::time::sleep(host.max(Duration::from_millis(1))) => {}
                 _ = changed.changed() => {}
@@ -123,7 +130,11 @@ impl Clock {
 }
 
 fn sane(speed: f64) -> f64 {
-    if speed.is_finite() { speed.clamp(0.001, 100_000.0) } else { 1.0 }
+    if speed.is_finite() {
+        speed.clamp(0.001, 100_000.0)
+    } else {
+        1.0
+    }
 }
 
 /// `at` plus `by`, held at the greatest time there is.

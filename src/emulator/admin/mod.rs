@@ -1,0 +1,296 @@
+//! The emulator's own interface, under `/_emulator/`: faults, capacity, quotas, limits, the clock,
+//! scripts of simulated containers, the timeline, the counters, and a page for people.
+//!
+//! In: JSON. Out: JSON, or 400 with what is wrong with which field. It needs no credential.
+
+mod page;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use axum::{Json, Router};
+use bytes::Bytes;
+use http::StatusCode;
+use jiff::SignedDuration;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::arm::route::region;
+use super::arm::throttle::Limits;
+use super::group::id::{GroupId, GroupKey};
+use super::group::run::RunState;
+use super::group::script::{Script, length};
+use super::shared::Shared;
+use super::store::{CapacityFailure, Store};
+
+type Parts = State<Arc<Shared>>;
+type Outcome = Result<Json<Value>, Refusal>;
+
+/// What the interface answers to a request that it cannot carry out.
+#[derive(Debug)]
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({"error": self.1}))).into_response()
+    }
+}
+
+/// Routes below `/_emulator`.
+pub fn router() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/", get(page::page))
+        .route("/metrics", get(metrics))
+        .route("/timeline", get(timeline))
+        .route("/faults", get(faults).post(add_fault).delete(remove_faults))
+        .route("/faults/{id}", delete(remove_fault))
+        .route(
+            "/capacity/{region}",
+            put(lack_capacity).delete(have_capacity),
+        )
+        .route("/quotas", put(set_quotas))
+        .route("/limits", get(limits).put(set_limits))
+        .route("/clock", get(clock).post(set_clock))
+        .route("/scripts", put(set_script))
+        .route("/exit", post(exit))
+        .route(
+            "/groups/{subscription}/{resource_group}/{name}",
+            delete(vanish),
+        )
+        .route("/reset", post(reset))
+}
+
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|why| refuse(why.to_string()))
+}
+
+fn refuse(why: String) -> Refusal {
+    Refusal(StatusCode::BAD_REQUEST, why)
+}
+
+fn done() -> Json<Value> {
+    Json(json!({"done": true}))
+}
+
+async fn metrics(State(shared): Parts) -> String {
+    shared.counters.text()
+}
+
+async fn timeline(State(shared): Parts) -> Json<Value> {
+    let now = shared.clock.now();
+    let mut store = shared.store();
+    store.settle_all(now);
+    Json(json!({"groups": store.timeline.entries().collect::<Vec<_>>()}))
+}
+
+async fn faults(State(shared): Parts) -> Json<Value> {
+    Json(json!({"faults": shared.store().faults.rules()}))
+}
+
+async fn add_fault(State(shared): Parts, body: Bytes) -> Outcome {
+    let id = shared.store().faults.add(read(&body)?).map_err(refuse)?;
+    Ok(Json(json!({"id": id})))
+}
+
+async fn remove_faults(State(shared): Parts) -> Json<Value> {
+    Json(json!({"removed": shared.store().faults.remove(None)}))
+}
+
+async fn remove_fault(State(shared): Parts, Path(id): Path<u64>) -> Json<Value> {
+    Json(json!({"removed": shared.store().faults.remove(Some(id))}))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct LackCapacity {
+    failure: CapacityFailure,
+    count: Option<u64>,
+}
+
+async fn lack_capacity(State(shared): Parts, Path(place): Path<String>, body: Bytes) -> Outcome {
+    let wanted: LackCapacity = read(&body)?;
+    if wanted.count == Some(0) {
+        return Err(refuse("count: must be at least 1".to_owned()));
+    }
+    shared
+        .store()
+        .capacity
+        .insert(region(&place), (wanted.failure, wanted.count));
+    Ok(done())
+}
+
+async fn have_capacity(State(shared): Parts, Path(place): Path<String>) -> Json<Value> {
+    Json(json!({"removed": shared.store().capacity.remove(&region(&place)).is_some()}))
+}
+
+async fn set_quotas(State(shared): Parts, body: Bytes) -> Outcome {
+    let quotas: BTreeMap<String, u64> = read(&body)?;
+    shared.store().quotas.extend(quotas);
+    Ok(done())
+}
+
+async fn limits(State(shared): Parts) -> Json<Limits> {
+    Json(shared.store().limits)
+}
+
+async fn set_limits(State(shared): Parts, body: Bytes) -> Outcome {
+    let limits: Limits = read(&body)?;
+    let mut store = shared.store();
+    store.limits = limits;
+    store.throttle.reset();
+    Ok(done())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SetClock {
+    paused: Option<bool>,
+    speed: Option<f64>,
+    advance: Option<SignedDuration>,
+}
+
+async fn clock(State(shared): Parts) -> Json<Value> {
+    let clock = &shared.clock;
+    Json(json!({"now": clock.now(), "paused": clock.is_paused(), "speed": clock.speed()}))
+}
+
+async fn set_clock(State(shared): Parts, body: Bytes) -> Outcome {
+    let wanted: SetClock = read(&body)?;
+    if let Some(speed) = wanted.speed {
+        if speed <= 0.0 {
+            return Err(refuse(format!("speed: {speed} must be greater than 0")));
+        }
+        shared.clock.set_speed(speed);
+    }
+    match wanted.paused {
+        Some(true) => shared.clock.pause(),
+        Some(false) => shared.clock.resume(),
+        None => {}
+    }
+    if let Some(by) = wanted.advance {
+        shared.clock.advance(length(by));
+    }
+    Ok(clock(State(shared)).await)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SetScript {
+    group: String,
+    container: String,
+    script: Script,
+}
+
+/// Sets what a container does from its next start on, also of groups that are yet to come.
+async fn set_script(State(shared): Parts, body: Bytes) -> Outcome {
+    let SetScript {
+        group,
+        container,
+        script,
+    } = read(&body)?;
+    let now = shared.clock.now();
+    let mut store = shared.store();
+    for key in named(&store, &group) {
+        let Some(group) = store.group(&key, now) else {
+            continue;
+        };
+        for run in group
+            .containers
+            .iter_mut()
+            .filter(|run| run.name == container)
+        {
+            run.script = script.clone();
+        }
+    }
+    store.scripts.insert((group, container), script);
+    Ok(done())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Exit {
+    group: String,
+    container: String,
+    code: i32,
+}
+
+/// Ends a simulated container now.
+async fn exit(State(shared): Parts, body: Bytes) -> Outcome {
+    let Exit {
+        group: name,
+        container,
+        code,
+    } = read(&body)?;
+    let now = shared.clock.now();
+    let mut store = shared.store();
+    let mut ended = 0;
+    for key in named(&store, &name) {
+        let Some(group) = store.group(&key, now).filter(|group| !group.is_real) else {
+            continue;
+        };
+        let policy = group.policy();
+        let mut runs = group
+            .containers
+            .iter_mut()
+            .filter(|run| run.name == container);
+        if let Some(run) = runs.find(|run| matches!(run.current, Some(RunState::Running { .. }))) {
+            run.exit(now, code, policy);
+            ended += 1;
+        }
+    }
+    if ended == 0 {
+        let why = format!("no simulated container '{container}' of a group '{name}' is running");
+        return Err(Refusal(StatusCode::NOT_FOUND, why));
+    }
+    Ok(done())
+}
+
+/// Takes a group away without a trace, as if somebody else had deleted it.
+async fn vanish(
+    State(shared): Parts,
+    Path((subscription, resource_group, name)): Path<(String, String, String)>,
+) -> Outcome {
+    let key = GroupId {
+        subscription,
+        resource_group,
+        name,
+    }
+    .key();
+    let now = shared.clock.now();
+    let removed = shared.store().remove(&key, now);
+    if let (Some(_), Some(engine)) = (&removed, &shared.engine) {
+        engine.remove(&shared, key);
+    }
+    Ok(Json(json!({"removed": removed.is_some()})))
+}
+
+/// Makes everything as it was at the start; the clock keeps its time.
+async fn reset(State(shared): Parts) -> Json<Value> {
+    let keys: Vec<GroupKey> = {
+        let mut store = shared.store();
+        let keys = store.groups.keys().cloned().collect();
+        *store = Store::new(shared.options.limits, shared.options.quotas.clone());
+        keys
+    };
+    if let Some(engine) = &shared.engine {
+        for key in keys {
+            engine.remove(&shared, key);
+        }
+    }
+    shared.counters.reset();
+    done()
+}
+
+fn named(store: &Store, name: &str) -> Vec<GroupKey> {
+    let name = name.to_lowercase();
+    store
+        .groups
+        .keys()
+        .filter(|key| key.name == name)
+        .cloned()
+        .collect()
+}

@@ -1,0 +1,160 @@
+//! What is done to a container group that is there: tags, delete, start, stop, restart.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::Call;
+use super::answer::Answer;
+use super::create::script;
+use super::error::ArmError;
+use super::groups::{existing, operation_url, read, require_resource_group, require_settled};
+use super::route::GroupVerb;
+use super::throttle::GroupBudget;
+use crate::emulator::group::id::GroupId;
+use crate::emulator::group::life::Stage;
+use crate::emulator::group::model::{Properties, TagsBody};
+use crate::emulator::group::view;
+use crate::emulator::shared::Shared;
+use crate::emulator::store::OperationKind;
+
+/// Replaces the group's tags.
+pub fn patch(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {
+    let now = shared.clock.now();
+    let change: TagsBody = read(call)?;
+    let mut store = shared.store();
+    let group = existing(&mut store, id, now)?;
+    if let Some(tags) = change.tags {
+        group.body.tags = Some(tags);
+    }
+    Ok(Answer::ok(view::full(group, call.version, now)))
+}
+
+/// Deletes the group.
+pub fn delete(shared: &Arc<Shared>, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {
+    let (answer, engine) = begin_delete(shared, call, id)?;
+    if engine && let Some(engine) = &shared.engine {
+        engine.remove(shared, id.key());
+    }
+    Ok(answer)
+}
+
+/// Decides a delete; says too whether the engine has something to remove.
+fn begin_delete(shared: &Shared, call: &Call, id: &GroupId) -> Result<(Answer, bool), ArmError> {
+    let (now, speed) = (shared.clock.now(), shared.clock.speed());
+    let mut store = shared.store();
+    let store = &mut *store;
+    require_resource_group(store, &id.subscription, &id.resource_group)?;
+    let key = id.key();
+    let Some(place) = store.group(&key, now).map(|group| group.region.clone()) else {
+        return Ok((Answer::empty(StatusCode::NO_CONTENT), false));
+    };
+    let limits = store.limits;
+    let budget = store.throttle.group(
+        &limits,
+        (&id.subscription, &place),
+        GroupBudget::Delete,
+        now,
+        speed,
+    )?;
+    store.timeline.note(&key, |entry| {
+        entry.delete_received = entry.delete_received.or(Some(now))
+    });
+    let running = store
+        .groups
+        .get(&key)
+        .map(|g| (g.operation, matches!(g.stage, Stage::Deleting { .. })));
+    let operation = match running {
+        Some((operation, true)) => operation,
+        running => {
+            if let Some((deploying, _)) = running {
+                store.end_operation(deploying, false, json!([]));
+            }
+            store.begin(id, OperationKind::Delete, now)
+        }
+    };
+    let Some(group) = store.groups.get_mut(&key) else {
+        return Ok((Answer::empty(StatusCode::NO_CONTENT), false));
+    };
+    let (was_deleting, is_real) = (matches!(group.stage, Stage::Deleting { .. }), group.is_real);
+    if !was_deleting && group.delete(now, operation, is_real) {
+        let body = view::full(group, call.version, now);
+        store.remove(&key, now);
+        store.end_operation(operation, true, json!([]));
+        return Ok((Answer::ok(body).with_headers(budget), false));
+    }
+    let answer = Answer::empty(StatusCode::ACCEPTED)
+        .with_header(
+            "azure-asyncoperation",
+            &operation_url(call, group, operation, false),
+        )
+        .with_header("location", &operation_url(call, group, operation, true))
+        .with_headers(budget);
+    Ok((answer, is_real && !was_deleting))
+}
+
+/// Deploys a stopped group anew.
+pub fn start(shared: &Arc<Shared>, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {
+    let now = shared.clock.now();
+    let mut store = shared.store();
+    let store = &mut *store;
+    let group = existing(store, id, now)?;
+    require_settled(group)?;
+    if group.holds_cores() {
+        return Ok(Answer::empty(StatusCode::NO_CONTENT));
+    }
+    let private = group
+        .body
+        .properties
+        .as_ref()
+        .is_some_and(Properties::is_in_subnet);
+    let (operation, address) = (
+        store.begin(id, OperationKind::Deploy, now),
+        store.address(private),
+    );
+    let key = id.key();
+    let Some(mut group) = store.groups.remove(&key) else {
+        return Ok(Answer::empty(StatusCode::NO_CONTENT));
+    };
+    group.next_ip = address;
+    group.deploy(now, operation);
+    script(store, &mut group);
+    let answer = Answer::empty(StatusCode::ACCEPTED)
+        .with_header(
+            "azure-asyncoperation",
+            &operation_url(call, &group, operation, false),
+        )
+        .with_header("location", &operation_url(call, &group, operation, true));
+    let is_real = group.is_real;
+    store.groups.insert(key.clone(), group);
+    if is_real && let Some(engine) = &shared.engine {
+        engine.deploy(shared, key);
+    }
+    Ok(answer)
+}
+
+/// Stops or restarts the group.
+pub fn act(shared: &Arc<Shared>, id: &GroupId, verb: GroupVerb) -> Result<Answer, ArmError> {
+    let now = shared.clock.now();
+    let mut store = shared.store();
+    let group = existing(&mut store, id, now)?;
+    require_settled(group)?;
+    let is_real = group.is_real;
+    match verb {
+        GroupVerb::Stop => group.stop(now),
+        _ => group.restart(now),
+    }
+    let (key, moving) = (id.key(), group.is_in_motion());
+    drop(store);
+    if is_real
+        && moving
+        && let Some(engine) = &shared.engine
+    {
+        match verb {
+            GroupVerb::Stop => engine.stop(shared, key),
+            _ => engine.deploy(shared, key),
+        }
+    }
+    Ok(Answer::empty(StatusCode::NO_CONTENT))
+}

@@ -1,0 +1,161 @@
+//! Operations on a container of a group: logs, exec and attach.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::Call;
+use super::answer::Answer;
+use super::error::ArmError;
+use super::groups::{existing, read};
+use super::route::ContainerVerb;
+use crate::emulator::group::id::GroupId;
+use crate::emulator::group::life::{Group, Stage};
+use crate::emulator::group::log::{Log, RUNNING_LIMIT, last_bytes};
+use crate::emulator::group::model::ExecBody;
+use crate::emulator::group::run::{Run, RunState};
+use crate::emulator::shared::Shared;
+use crate::emulator::stream::{Session, Work};
+
+/// Handles an operation on one container.
+pub async fn container(
+    shared: &Arc<Shared>,
+    call: &Call,
+    id: &GroupId,
+    name: &str,
+    verb: ContainerVerb,
+) -> Result<Answer, ArmError> {
+    match verb {
+        ContainerVerb::ListLogs => logs(shared, call, id, name).await,
+        ContainerVerb::ExecuteCommand => exec(shared, call, id, name),
+        ContainerVerb::Attach => {
+            find(shared, id, name)?;
+            Ok(session(shared, call, id, name, Work::Attach, (24, 80)))
+        }
+    }
+}
+
+async fn logs(
+    shared: &Arc<Shared>,
+    call: &Call,
+    id: &GroupId,
+    name: &str,
+) -> Result<Answer, ArmError> {
+    let tail = match call.query.get("tail") {
+        None => None,
+        Some(text) => Some(
+            text.parse::<i32>()
+                .ok()
+                .and_then(|n| usize::try_from(n).ok())
+                .ok_or_else(|| {
+                    let message = format!(
+                        "The value '{text}' of the parameter 'tail' must be a number of lines."
+                    );
+                    ArmError::bad_request("InvalidParameter", message)
+                })?,
+        ),
+    };
+    let timestamps = call
+        .query
+        .get("timestamps")
+        .is_some_and(|text| text.eq_ignore_ascii_case("true"));
+    let log = find(shared, id, name)?;
+    let content = match (&shared.engine, log) {
+        (Some(engine), None) => {
+            let text = engine.logs(&id.key(), name, tail, timestamps).await;
+            last_bytes(text, RUNNING_LIMIT)
+        }
+        (_, log) => log.unwrap_or_default().text(tail, timestamps),
+    };
+    Ok(Answer::ok(json!({"content": content})))
+}
+
+fn exec(shared: &Shared, call: &Call, id: &GroupId, name: &str) -> Result<Answer, ArmError> {
+    let body: ExecBody = read(call)?;
+    let command = body.command.unwrap_or_default();
+    if command.trim().is_empty() {
+        let message = "The property 'command' is required.";
+        return Err(ArmError::bad_request("InvalidRequestContent", message).about("command"));
+    }
+    let size = body.terminal_size.unwrap_or_default();
+    let within = |n: Option<i64>, usual| {
+        n.and_then(|n| u16::try_from(n).ok())
+            .filter(|n| *n > 0)
+            .unwrap_or(usual)
+    };
+    let size = (within(size.rows, 24), within(size.cols, 80));
+    // The service answers 200 for a container that has ended, too: the session then just closes.
+    find(shared, id, name)?;
+    Ok(session(
+        shared,
+        call,
+        id,
+        name,
+        Work::Exec { command },
+        size,
+    ))
+}
+
+fn session(
+    shared: &Shared,
+    call: &Call,
+    id: &GroupId,
+    container: &str,
+    work: Work,
+    (rows, cols): (u16, u16),
+) -> Answer {
+    let path = match work {
+        Work::Exec { .. } => "execstream",
+        Work::Attach => "attachstream",
+    };
+    let session = Session {
+        group: id.key(),
+        container: container.to_owned(),
+        work,
+        rows,
+        cols,
+    };
+    let (number, password) = shared.sessions.open(session);
+    let origin = call.origin.replacen("http", "ws", 1);
+    let uri = format!("{origin}/{path}/sessionId/{number}?api-version=1.0&rows={rows}&cols={cols}");
+    Answer::ok(json!({"webSocketUri": uri, "password": password}))
+}
+
+/// Finds a container that is far enough to be spoken to; its log, unless an engine has it.
+fn find(shared: &Shared, id: &GroupId, name: &str) -> Result<Option<Log>, ArmError> {
+    let now = shared.clock.now();
+    let mut store = shared.store();
+    let group = existing(&mut store, id, now)?;
+    let Some(run) = run(group, name) else {
+        let resource = format!(
+            "Microsoft.ContainerInstance/containerGroups/{}/containers/{name}",
+            id.name
+        );
+        return Err(ArmError::resource_not_found(&resource, &id.resource_group));
+    };
+    let started = !matches!(run.current, None | Some(RunState::Waiting { detail: "" }));
+    if !started
+        || matches!(
+            group.stage,
+            Stage::Allocating { .. } | Stage::Pulling { .. }
+        )
+    {
+        let message = format!("The container group '{}' is not ready.", id.name);
+        let error = ArmError::new(
+            StatusCode::CONFLICT,
+            "ContainerGroupDeploymentNotReady",
+            message,
+        );
+        return Err(error);
+    }
+    Ok((!group.is_real).then(|| run.log.clone()))
+}
+
+fn run<'a>(group: &'a Group, name: &str) -> Option<&'a Run> {
+    group
+        .containers
+        .iter()
+        .chain(&group.init)
+        .find(|run| run.name == name)
+}

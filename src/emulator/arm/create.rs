@@ -1,0 +1,234 @@
+//! Creating and updating a container group: `ContainerGroups_CreateOrUpdate`.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::Call;
+use super::answer::Answer;
+use super::error::ArmError;
+use super::groups::{operation_url, read, require_resource_group, require_settled};
+use super::route::region;
+use super::throttle::GroupBudget;
+use crate::emulator::group::id::GroupId;
+use crate::emulator::group::life::{Group, Latency, Stage};
+use crate::emulator::group::model::{GroupBody, Properties};
+use crate::emulator::group::{quota, validate, view};
+use crate::emulator::shared::Shared;
+use crate::emulator::store::{CapacityFailure, OperationKind, Store};
+
+/// Creates the group, or updates it if it is there.
+pub fn put(shared: &Arc<Shared>, call: &Call, id: GroupId) -> Result<Answer, ArmError> {
+    let (now, speed) = (shared.clock.now(), shared.clock.speed());
+    let body: GroupBody = read(call)?;
+    let mut store = shared.store();
+    let store = &mut *store;
+    require_resource_group(store, &id.subscription, &id.resource_group)?;
+    validate::validate(&id, &body)?;
+    let place = region(body.location.as_deref().unwrap_or_default());
+    require_network(store, &body)?;
+    store.settle_all(now);
+    let old = store.groups.get(&id.key());
+    if let Some(old) = old {
+        check_update(old, &body, &place)?;
+        if old.body.properties == body.properties && old.stage != Stage::Stopped {
+            return Ok(update_outside(store, call, &id, body));
+        }
+    } else {
+        check_quota(store, &id, &body, &place)?;
+    }
+    let limits = store.limits;
+    let budget = store.throttle.group(
+        &limits,
+        (&id.subscription, &place),
+        GroupBudget::Create,
+        now,
+        speed,
+    )?;
+    let lacks_capacity = take_capacity(store, &body, &place)?;
+    let is_new = old_is_none(store, &id);
+    let operation = store.begin(&id, OperationKind::Deploy, now);
+    let mut group = new_group(shared, store, id, body, place);
+    group.lacks_capacity = lacks_capacity;
+    group.deploy(now, operation);
+    script(store, &mut group);
+    let answer = view::created(&group, call.version);
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    let mut answer = Answer::new(status, answer).with_headers(budget);
+    answer = answer.with_header(
+        "azure-asyncoperation",
+        &operation_url(call, &group, operation, false),
+    );
+    if call.version.has_final_location() {
+        answer = answer
+            .with_header("location", &operation_url(call, &group, operation, true))
+            .with_header("retry-after", "5");
+    }
+    insert(shared, store, group, is_new, now);
+    Ok(answer)
+}
+
+fn old_is_none(store: &Store, id: &GroupId) -> bool {
+    !store.groups.contains_key(&id.key())
+}
+
+fn insert(shared: &Arc<Shared>, store: &mut Store, mut group: Group, is_new: bool, now: Timestamp) {
+    let key = group.id.key();
+    if is_new {
+        store.timeline.put(&group.id, now);
+    }
+    if let Some(old) = store.groups.get(&key) {
+        group.generation += old.generation;
+    }
+    let deploys = group.is_real && !group.lacks_capacity;
+    store.groups.insert(key.clone(), group);
+    if deploys && let Some(engine) = &shared.engine {
+        engine.deploy(shared, key);
+    }
+}
+
+fn new_group(
+    shared: &Shared,
+    store: &mut Store,
+    id: GroupId,
+    body: GroupBody,
+    place: String,
+) -> Group {
+    let latency = Latency::recorded(&body);
+    let latency = shared
+        .options
+        .start_latency
+        .map_or(latency, |started| latency.scaled_to(started));
+    let private = body
+        .properties
+        .as_ref()
+        .is_some_and(Properties::is_in_subnet);
+    Group {
+        id,
+        body,
+        region: place,
+        deployed: Timestamp::UNIX_EPOCH,
+        operation: Uuid::nil(),
+        stage: Stage::Up,
+        init: Vec::new(),
+        containers: Vec::new(),
+        events: Vec::new(),
+        ip: None,
+        next_ip: store.address(private),
+        is_real: shared.engine.is_some(),
+        lacks_capacity: false,
+        latency,
+        generation: 0,
+        reporting: false,
+    }
+}
+
+/// Applies the scripts that the admin interface set for this group's containers.
+pub fn script(store: &Store, group: &mut Group) {
+    let name = group.id.name.clone();
+    for run in group.init.iter_mut().chain(&mut group.containers) {
+        if let Some(script) = store.scripts.get(&(name.clone(), run.name.clone())) {
+            run.script = script.clone();
+        }
+    }
+}
+
+/// A PUT that changes nothing but what is outside `properties` restarts nothing.
+fn update_outside(store: &mut Store, call: &Call, id: &GroupId, body: GroupBody) -> Answer {
+    let Some(group) = store.groups.get_mut(&id.key()) else {
+        return Answer::empty(StatusCode::OK);
+    };
+    group.body = body;
+    Answer::ok(view::created(group, call.version))
+}
+
+fn check_update(old: &Group, body: &GroupBody, place: &str) -> Result<(), ArmError> {
+    require_settled(old)?;
+    let name = &old.id.name;
+    if old.region != place {
+        let message = format!(
+            "The resource '{name}' already exists in location '{}' in resource group '{}'. A \
+             resource with the same name cannot be created in location '{place}'. Please select a \
+             new resource name.",
+            old.region, old.id.resource_group
+        );
+        return Err(ArmError::conflict("InvalidResourceLocation", message));
+    }
+    let (Some(before), Some(after)) = (&old.body.properties, &body.properties) else {
+        return Ok(());
+    };
+    match validate::unchangeable(before, after) {
+        None => Ok(()),
+        Some(property) => {
+            let message = format!(
+                "The updates on container group '{name}' are invalid. If you are going to update the \
+                 {property} of a container group, please delete it first and then create a new one."
+            );
+            Err(ArmError::bad_request(
+                "InvalidContainerGroupUpdate",
+                message,
+            ))
+        }
+    }
+}
+
+fn require_network(store: &Store, body: &GroupBody) -> Result<(), ArmError> {
+    let subnets = body
+        .properties
+        .iter()
+        .flat_map(|p| p.subnet_ids.iter().flatten());
+    for id in subnets.filter_map(|subnet| subnet.id.as_deref()) {
+        super::network::require(store, id)?;
+    }
+    Ok(())
+}
+
+fn check_quota(store: &Store, id: &GroupId, body: &GroupBody, place: &str) -> Result<(), ArmError> {
+    let Some(properties) = &body.properties else {
+        return Ok(());
+    };
+    let used = store.usages(&id.subscription, place);
+    for (name, wanted) in quota::wants(properties) {
+        let (limit, usage) = (
+            store.quota(&name),
+            used.get(&name).copied().unwrap_or_default(),
+        );
+        let wanted = crate::emulator::store::whole(wanted);
+        if usage + wanted > limit {
+            let message = format!(
+                "Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota \
+                 '{name}' exceeded in region '{place}'. Limit: '{limit}', Usage: '{usage}' \
+                 Requested: '{wanted}'."
+            );
+            return Err(ArmError::bad_request("ContainerGroupQuotaReached", message));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the region promises capacity in vain; refuses if it has none and says so at once.
+fn take_capacity(store: &mut Store, body: &GroupBody, place: &str) -> Result<bool, ArmError> {
+    let Some((face, left)) = store.capacity.get_mut(place) else {
+        return Ok(false);
+    };
+    let face = *face;
+    if let Some(left) = left {
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            store.capacity.remove(place);
+        }
+    }
+    match face {
+        CapacityFailure::Async => Ok(true),
+        CapacityFailure::Sync => Err(ArmError::conflict(
+            "ServiceUnavailable",
+            validate::no_capacity(body, place),
+        )),
+    }
+}

@@ -1,0 +1,217 @@
+//! Operations on container groups.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::error::ArmError;
+use super::route::GroupVerb;
+use super::{Call, change, create};
+use crate::emulator::group::id::{GroupId, GroupKey};
+use crate::emulator::group::life::Group;
+use crate::emulator::group::view;
+use crate::emulator::shared::Shared;
+use crate::emulator::store::{OperationKind, Store};
+
+/// The version that operation URLs carry, as recorded.
+const OPERATION_VERSION: &str = "2018-06-01";
+
+/// Handles an operation on one group.
+pub fn group(
+    shared: &Arc<Shared>,
+    call: &Call,
+    id: GroupId,
+    verb: GroupVerb,
+) -> Result<Answer, ArmError> {
+    match verb {
+        GroupVerb::Get => get(shared, call, &id),
+        GroupVerb::CreateOrUpdate => create::put(shared, call, id),
+        GroupVerb::Update => change::patch(shared, call, &id),
+        GroupVerb::Delete => change::delete(shared, call, &id),
+        GroupVerb::Start => change::start(shared, call, &id),
+        GroupVerb::Restart | GroupVerb::Stop => change::act(shared, &id, verb),
+        GroupVerb::OutboundEndpoints => {
+            let mut store = shared.store();
+            existing(&mut store, &id, shared.clock.now())?;
+            Ok(Answer::ok(json!([])))
+        }
+    }
+}
+
+/// Lists groups of a subscription or of one resource group, page by page.
+pub fn list(
+    shared: &Shared,
+    call: &Call,
+    subscription: &str,
+    resource_group: Option<&str>,
+) -> Result<Answer, ArmError> {
+    let now = shared.clock.now();
+    let mut store = shared.store();
+    if let Some(name) = resource_group {
+        require_resource_group(&store, subscription, name)?;
+    }
+    store.settle_all(now);
+    let from = call
+        .query
+        .get("$skiptoken")
+        .map(|token| token.to_lowercase())
+        .unwrap_or_default();
+    let (subscription_key, group_key) = (
+        subscription.to_lowercase(),
+        resource_group.map(str::to_lowercase),
+    );
+    let position = |key: &GroupKey| format!("{}/{}", key.resource_group, key.name);
+    let mut wanted = store.groups.iter().filter(|(key, _)| {
+        key.subscription == subscription_key
+            && group_key
+                .as_ref()
+                .is_none_or(|group| *group == key.resource_group)
+            && position(key) >= from
+    });
+    let page: Vec<Value> = wanted
+        .by_ref()
+        .take(shared.options.page_size.max(1))
+        .map(|(_, group)| view::listed(group, call.version, now))
+        .collect();
+    let mut answer = json!({"value": page});
+    if let Some((next, _)) = wanted.next() {
+        let scope = resource_group
+            .map(|name| format!("/resourceGroups/{name}"))
+            .unwrap_or_default();
+        answer["nextLink"] = format!(
+            "{}/subscriptions/{subscription}{scope}/providers/Microsoft.ContainerInstance/containerGroups\
+             ?api-version={}&%24skiptoken={}",
+            call.origin,
+            call.version,
+            position(next).replace('/', "%2F")
+        )
+        .into();
+    }
+    Ok(Answer::ok(answer))
+}
+
+/// What became of an operation; `result` asks for its result instead of its state.
+pub fn operation(shared: &Shared, call: &Call, id: &str, result: bool) -> Result<Answer, ArmError> {
+    let now = shared.clock.now();
+    let mut store = shared.store();
+    let missing = || {
+        ArmError::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            format!("The operation '{id}' was not found."),
+        )
+    };
+    let uuid: Uuid = id.parse().map_err(|_| missing())?;
+    let key = store.operations.get(&uuid).ok_or_else(missing)?.group.key();
+    store.settle(&key, now);
+    let operation = store.operations.get(&uuid).ok_or_else(missing)?;
+    if result {
+        let done = operation.ended.is_some();
+        let group = store
+            .groups
+            .get(&key)
+            .filter(|_| operation.kind == OperationKind::Deploy);
+        return Ok(match group {
+            _ if !done => Answer::empty(StatusCode::ACCEPTED),
+            Some(group) => Answer::ok(view::full(group, call.version, now)),
+            None => Answer::empty(StatusCode::NO_CONTENT),
+        });
+    }
+    let running = || {
+        store
+            .groups
+            .get(&key)
+            .map_or(json!([]), view::operation_events)
+    };
+    let (status, events) = match &operation.ended {
+        None => ("Pending", running()),
+        Some((true, events)) => ("Succeeded", events.clone()),
+        Some((false, events)) => ("Failed", events.clone()),
+    };
+    Ok(Answer::ok(json!({
+        "id": operation.group.to_string(),
+        "status": status,
+        "startTime": view::operation_time(operation.started),
+        "properties": {"events": events},
+    })))
+}
+
+/// Reads a JSON body, or says why it is none.
+pub fn read<T: DeserializeOwned + Default>(call: &Call) -> Result<T, ArmError> {
+    let refuse = |why: String| {
+        let message =
+            format!("The request content was invalid and could not be deserialized: '{why}'.");
+        ArmError::bad_request("InvalidRequestContent", message)
+    };
+    let value: Value = serde_json::from_slice(&call.body).map_err(|why| refuse(why.to_string()))?;
+    if !value.is_object() {
+        return Err(refuse("the content is not a JSON object".to_owned()));
+    }
+    serde_json::from_value(value).map_err(|why| refuse(why.to_string()))
+}
+
+/// Refuses what is asked in a resource group that is not there.
+pub fn require_resource_group(
+    store: &Store,
+    subscription: &str,
+    name: &str,
+) -> Result<(), ArmError> {
+    let key = (subscription.to_lowercase(), name.to_lowercase());
+    if store.deleted_resource_groups.contains(&key) {
+        let message = format!("Resource group '{name}' could not be found.");
+        let error = ArmError::new(StatusCode::NOT_FOUND, "ResourceGroupNotFound", message);
+        return Err(error.from_gateway());
+    }
+    Ok(())
+}
+
+/// The group, brought to `now`, or 404.
+pub fn existing<'a>(
+    store: &'a mut Store,
+    id: &GroupId,
+    now: Timestamp,
+) -> Result<&'a mut Group, ArmError> {
+    require_resource_group(store, &id.subscription, &id.resource_group)?;
+    let resource = format!("Microsoft.ContainerInstance/containerGroups/{}", id.name);
+    let missing = ArmError::resource_not_found(&resource, &id.resource_group);
+    store.group(&id.key(), now).ok_or(missing)
+}
+
+fn get(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {
+    let now = shared.clock.now();
+    let mut store = shared.store();
+    let answer = view::full(existing(&mut store, id, now)?, call.version, now);
+    store.timeline.note(&id.key(), |entry| entry.gets += 1);
+    Ok(Answer::ok(answer))
+}
+
+/// Refuses while an operation on the group is in progress.
+pub fn require_settled(group: &Group) -> Result<(), ArmError> {
+    if !group.is_in_motion() {
+        return Ok(());
+    }
+    let message = format!(
+        "The container group '{}' is still transitioning, please retry later.",
+        group.id.name
+    );
+    Err(ArmError::conflict("ContainerGroupTransitioning", message))
+}
+
+/// Where an operation's state, or its result, can be read.
+pub fn operation_url(call: &Call, group: &Group, operation: Uuid, result: bool) -> String {
+    let kind = if result {
+        "operationResults"
+    } else {
+        "operations"
+    };
+    format!(
+        "{}/subscriptions/{}/providers/Microsoft.ContainerInstance/locations/{}/{kind}/{operation}\
+         ?api-version={OPERATION_VERSION}",
+        call.origin, group.id.subscription, group.region
+    )
+}

@@ -1,0 +1,270 @@
+//! Azure Resource Manager's face: every request that is not for the emulator itself.
+//!
+//! In: an HTTP request. Out: what the service answers, with its headers. One way through:
+//! `route` → credential → `version` → `faults` → `throttle` → the operation (`groups`,
+//! `create`, `change`, `containers`, `locations`, `network`, `account`) → headers. Operations take the store's lock,
+//! decide and let go; none waits while it holds it.
+
+pub mod account;
+pub mod answer;
+pub mod change;
+pub mod containers;
+pub mod create;
+pub mod entra;
+pub mod error;
+pub mod groups;
+pub mod locations;
+pub mod network;
+pub mod route;
+pub mod throttle;
+pub mod version;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+
+use self::answer::Answer;
+use self::error::ArmError;
+use self::route::{NoRoute, Route};
+use self::throttle::Kind;
+use self::version::Version;
+use super::faults::Fate;
+use super::server::DropConnection;
+use super::shared::Shared;
+
+/// The largest body that ARM takes.
+const LARGEST_BODY: usize = 4 << 20;
+
+/// A request as the operations see it.
+pub struct Call {
+    /// The version asked for; the newest one for what has versions of its own.
+    pub version: Version,
+    /// The other parameters of the query, by name in lower case.
+    pub query: HashMap<String, String>,
+    /// The body.
+    pub body: Bytes,
+    /// Scheme and authority under which the client reached us.
+    pub origin: String,
+}
+
+/// Handles a request to ARM.
+pub async fn handle(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
+    let half = shared.options.rtt / 2;
+    tokio::time::sleep(half).await;
+    let routed = Route::parse(request.method(), request.uri().path());
+    let operation = routed.as_ref().map_or("unknown", Route::name);
+    let mut response = match routed {
+        Ok(route) => fated(&shared, route, request).await,
+        Err(why) => Err(no_route(why, &request)),
+    }
+    .unwrap_or_else(IntoResponse::into_response);
+    let dropped = response.extensions().get::<DropConnection>().is_some();
+    let status = if dropped {
+        "dropped".to_owned()
+    } else {
+        response.status().as_str().to_owned()
+    };
+    shared.counters.count(operation, &status);
+    answer::usual_headers(response.headers_mut());
+    tokio::time::sleep(half).await;
+    response
+}
+
+/// Lets the faults that were asked for befall the request.
+async fn fated(
+    shared: &Arc<Shared>,
+    route: Route,
+    request: Request<Body>,
+) -> Result<Response, ArmError> {
+    let Fate {
+        delay,
+        error,
+        dropped,
+        answer_lost,
+    } = shared.store().faults.fate(route.name(), route.group());
+    tokio::time::sleep(delay).await;
+    if dropped {
+        return Ok(DropConnection::response());
+    }
+    if let Some(error) = error {
+        return Err(error);
+    }
+    let outcome = checked(shared, route, request).await;
+    if answer_lost {
+        Ok(DropConnection::response())
+    } else {
+        outcome
+    }
+}
+
+async fn checked(
+    shared: &Arc<Shared>,
+    route: Route,
+    request: Request<Body>,
+) -> Result<Response, ArmError> {
+    let (parts, body) = request.into_parts();
+    authenticate(&parts.headers)?;
+    let mut query = query(parts.uri.query().unwrap_or_default());
+    let version = query.remove("api-version");
+    let version = if route.is_of_the_service() {
+        Version::parse(version.as_deref(), "containerGroups")?
+    } else {
+        any_version(version.as_deref())?
+    };
+    let budget = spend(shared, &route, &parts.method)?;
+    let body = axum::body::to_bytes(body, LARGEST_BODY)
+        .await
+        .map_err(|_| {
+            let message = "The request content size exceeds the maximum size of 4 MB.";
+            ArmError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "RequestContentTooLarge",
+                message,
+            )
+        })?;
+    let origin = origin(&parts.headers, shared.options.tls.is_some());
+    let call = Call {
+        version,
+        query,
+        body,
+        origin,
+    };
+    let answer = operate(shared, route, call).await?;
+    Ok(answer.with_headers(budget).into_response())
+}
+
+async fn operate(shared: &Arc<Shared>, route: Route, call: Call) -> Result<Answer, ArmError> {
+    match route {
+        Route::GroupsList { subscription } => groups::list(shared, &call, &subscription, None),
+        Route::GroupsListByResourceGroup {
+            subscription,
+            resource_group,
+        } => groups::list(shared, &call, &subscription, Some(&resource_group)),
+        Route::Group { id, verb } => groups::group(shared, &call, id, verb),
+        Route::Container {
+            id,
+            container,
+            verb,
+        } => containers::container(shared, &call, &id, &container, verb).await,
+        Route::Location {
+            subscription,
+            region,
+            list,
+        } => Ok(locations::list(shared, &subscription, &region, list)),
+        Route::Operation {
+            operation, result, ..
+        } => groups::operation(shared, &call, &operation, result),
+        Route::OperationsList => Ok(locations::operations()),
+        Route::ServiceAssociationLinkDelete { .. } => Ok(Answer::empty(StatusCode::NO_CONTENT)),
+        Route::Network { id, kind, verb, .. } => network::network(shared, &call, &id, kind, verb),
+        Route::ResourceGroup {
+            subscription,
+            name,
+            verb,
+        } => account::resource_group(shared, &call, &subscription, &name, verb),
+        Route::ResourceGroupsList { subscription } => {
+            Ok(account::resource_groups(shared, &subscription))
+        }
+        Route::SubscriptionsList => Ok(account::subscriptions()),
+        Route::Subscription { subscription } => {
+            Ok(Answer::ok(account::subscription(&subscription)))
+        }
+        Route::Provider { subscription } => Ok(account::provider(&subscription)),
+    }
+}
+
+fn spend(shared: &Shared, route: &Route, method: &Method) -> Result<throttle::Headers, ArmError> {
+    let (now, speed) = (shared.clock.now(), shared.clock.speed());
+    let mut store = shared.store();
+    let limits = store.limits;
+    let subscription = route.subscription().unwrap_or_default();
+    store
+        .throttle
+        .arm(&limits, subscription, Kind::of(method), now, speed)
+}
+
+fn authenticate(headers: &HeaderMap) -> Result<(), ArmError> {
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    let token = given.and_then(|value| value.split_once(' '));
+    match token {
+        Some((scheme, token))
+            if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() =>
+        {
+            Ok(())
+        }
+        _ => {
+            let why = if given.is_none() {
+                "header is missing"
+            } else {
+                "scheme is not supported"
+            };
+            let message = format!("Authentication failed. The 'Authorization' {why}.");
+            let error = ArmError::new(StatusCode::UNAUTHORIZED, "AuthenticationFailed", message);
+            Err(error
+                .with_header("www-authenticate", "Bearer")
+                .from_gateway())
+        }
+    }
+}
+
+/// Resources of other providers have versions of their own; each that looks like one will do.
+fn any_version(text: Option<&str>) -> Result<Version, ArmError> {
+    let looks_right = |text: &str| {
+        let date = text.get(..10).unwrap_or_default();
+        date.len() == 10
+            && date.bytes().enumerate().all(|(n, b)| match n {
+                4 | 7 => b == b'-',
+                _ => b.is_ascii_digit(),
+            })
+    };
+    match text.filter(|text| !text.is_empty()) {
+        Some(text) if looks_right(text) => Ok(Version::newest()),
+        Some(text) => {
+            let message = format!(
+                "The api-version '{text}' is invalid. It must be a date such as 2024-11-01."
+            );
+            Err(ArmError::bad_request("InvalidApiVersionParameter", message))
+        }
+        None => Version::parse(None, ""),
+    }
+}
+
+fn no_route(why: NoRoute, request: &Request<Body>) -> ArmError {
+    let (method, path) = (request.method(), request.uri().path());
+    match why {
+        NoRoute::UnknownMethod => ArmError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "MethodNotAllowed",
+            format!("The requested resource does not support http method '{method}'."),
+        ),
+        NoRoute::UnknownPath => ArmError::new(
+            StatusCode::NOT_FOUND,
+            "InvalidResourceType",
+            format!("The resource type could not be found for the path '{path}'."),
+        )
+        .from_gateway(),
+    }
+}
+
+fn query(text: &str) -> HashMap<String, String> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(text).unwrap_or_default();
+    pairs
+        .into_iter()
+        .map(|(name, value)| (name.to_lowercase(), value))
+        .collect()
+}
+
+fn origin(headers: &HeaderMap, tls: bool) -> String {
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("localhost");
+    format!("{}://{host}", if tls { "https" } else { "http" })
+}

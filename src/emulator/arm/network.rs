@@ -1,0 +1,137 @@
+//! Virtual networks and subnets, as far as clients of container groups need them.
+//!
+//! Every network exists unless it was deleted; what was PUT is answered as it was PUT.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::Call;
+use super::answer::Answer;
+use super::error::ArmError;
+use super::groups::read;
+use super::route::{Crud, NetworkKind};
+use crate::emulator::group::model::Object;
+use crate::emulator::shared::Shared;
+use crate::emulator::store::Store;
+
+/// Handles an operation on a virtual network or a subnet.
+pub fn network(
+    shared: &Shared,
+    call: &Call,
+    id: &str,
+    kind: NetworkKind,
+    verb: Crud,
+) -> Result<Answer, ArmError> {
+    let key = id.to_lowercase();
+    let mut store = shared.store();
+    match verb {
+        Crud::Head | Crud::Get => {
+            require(&store, id).map_err(|_| missing(id))?;
+            let kept = store.networks.get(&key).cloned().flatten();
+            Ok(Answer::ok(
+                kept.unwrap_or_else(|| resource(id, kind, &Object::new())),
+            ))
+        }
+        Crud::Put => {
+            let body: Object = read(call)?;
+            let resource = resource(id, kind, &body);
+            let known = store
+                .networks
+                .insert(key, Some(resource.clone()))
+                .flatten()
+                .is_some();
+            let status = if known {
+                StatusCode::OK
+            } else {
+                StatusCode::CREATED
+            };
+            Ok(Answer::new(status, resource))
+        }
+        Crud::Delete => {
+            let used = store.groups.values().any(|group| {
+                let subnets = group
+                    .body
+                    .properties
+                    .iter()
+                    .flat_map(|p| p.subnet_ids.iter().flatten());
+                subnets
+                    .filter_map(|s| s.id.as_deref())
+                    .any(|s| s.to_lowercase().starts_with(&key))
+            });
+            if used {
+                let message = format!(
+                    "The subnet '{id}' is in use by container groups and cannot be deleted."
+                );
+                return Err(ArmError::bad_request("InUseSubnetCannotBeDeleted", message));
+            }
+            let known = store
+                .networks
+                .insert(key, None)
+                .is_none_or(|kept| kept.is_some());
+            Ok(Answer::empty(if known {
+                StatusCode::OK
+            } else {
+                StatusCode::NO_CONTENT
+            }))
+        }
+    }
+}
+
+/// Refuses a subnet that was deleted, or whose network was.
+pub fn require(store: &Store, subnet: &str) -> Result<(), ArmError> {
+    let key = subnet.to_lowercase();
+    let network = key.split("/subnets/").next().unwrap_or_default();
+    let deleted = |id: &str| matches!(store.networks.get(id), Some(None));
+    if deleted(&key) || deleted(network) {
+        let message = format!("The virtual network of the subnet '{subnet}' was not found.");
+        return Err(ArmError::bad_request("VirtualNetworkNotFound", message));
+    }
+    Ok(())
+}
+
+fn missing(id: &str) -> ArmError {
+    let parts: Vec<&str> = id.split('/').collect();
+    let group = parts.get(4).copied().unwrap_or_default();
+    ArmError::resource_not_found(&parts.get(6..).unwrap_or_default().join("/"), group)
+}
+
+/// The resource with what ARM and the network's provider add; a subnet is delegated unless it says
+/// to whom else.
+fn resource(id: &str, kind: NetworkKind, body: &Object) -> Value {
+    let mut properties = body
+        .get("properties")
+        .filter(|p| p.is_object())
+        .cloned()
+        .unwrap_or(json!({}));
+    properties["provisioningState"] = "Succeeded".into();
+    let name = id.rsplit('/').next().unwrap_or_default();
+    let kind = match kind {
+        NetworkKind::VirtualNetwork => {
+            let space = json!({"addressPrefixes": ["10.0.0.0/16"]});
+            properties
+                .as_object_mut()
+                .map(|p| p.entry("addressSpace").or_insert(space));
+            "Microsoft.Network/virtualNetworks"
+        }
+        NetworkKind::Subnet => {
+            let delegation = json!([{
+                "name": "Microsoft.ContainerInstance.containerGroups",
+                "properties": {"serviceName": "Microsoft.ContainerInstance/containerGroups"},
+            }]);
+            if let Some(properties) = properties.as_object_mut() {
+                properties
+                    .entry("addressPrefix")
+                    .or_insert("10.0.0.0/16".into());
+                properties.entry("delegations").or_insert(delegation);
+            }
+            "Microsoft.Network/virtualNetworks/subnets"
+        }
+    };
+    let mut resource = json!({"id": id, "name": name, "type": kind, "properties": properties});
+    for field in ["location", "tags"] {
+        if let Some(value) = body.get(field) {
+            resource[field] = value.clone();
+        }
+    }
+    resource
+}

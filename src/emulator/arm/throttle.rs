@@ -1,0 +1,345 @@
+//! How many requests ARM and the service allow.
+//!
+//! In: each request's kind and time. Out: what is left, as the answer's headers say it, or 429 with
+//! `Retry-After`. ARM has a token bucket a subscription for reads, writes and deletes (documented
+//! since 2024); the service has budgets of its own for creates and for deletes of container groups,
+//! by 5 minutes and by the hour, counted in windows that begin with their first request.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::error::ArmError;
+use crate::emulator::clock::{between, later};
+
+/// ARM's tenant-wide buckets are this many times a subscription's.
+const GLOBAL: f64 = 15.0;
+
+/// What is allowed. `null` for a bucket or a budget lifts it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Limits {
+    /// ARM's bucket for GET and HEAD.
+    pub reads: Option<Bucket>,
+    /// ARM's bucket for PUT, PATCH and POST.
+    pub writes: Option<Bucket>,
+    /// ARM's bucket for DELETE.
+    pub deletes: Option<Bucket>,
+    /// The service's budget for creates.
+    pub group_creates: Option<Budget>,
+    /// The service's budget for deletes.
+    pub group_deletes: Option<Budget>,
+}
+
+/// A token bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Bucket {
+    /// How many requests it holds.
+    pub size: f64,
+    /// How many come back each second.
+    pub per_second: f64,
+}
+
+/// A budget in fixed windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Budget {
+    /// Requests in 5 minutes.
+    pub per_5m: u64,
+    /// Requests in an hour.
+    pub per_1h: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let budget = Some(Budget {
+            per_5m: 100,
+            per_1h: 300,
+        });
+        Self {
+            reads: Some(Bucket {
+                size: 250.0,
+                per_second: 25.0,
+            }),
+            writes: Some(Bucket {
+                size: 200.0,
+                per_second: 10.0,
+            }),
+            deletes: Some(Bucket {
+                size: 200.0,
+                per_second: 10.0,
+            }),
+            group_creates: budget,
+            group_deletes: budget,
+        }
+    }
+}
+
+impl Limits {
+    /// No limits at all.
+    pub const fn lifted() -> Self {
+        Self {
+            reads: None,
+            writes: None,
+            deletes: None,
+            group_creates: None,
+            group_deletes: None,
+        }
+    }
+}
+
+/// ARM's kinds of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// GET and HEAD.
+    Reads,
+    /// PUT, PATCH and POST.
+    Writes,
+    /// DELETE.
+    Deletes,
+}
+
+impl Kind {
+    /// The kind of a request with `method`.
+    pub fn of(method: &http::Method) -> Self {
+        match *method {
+            http::Method::GET | http::Method::HEAD | http::Method::OPTIONS => Self::Reads,
+            http::Method::DELETE => Self::Deletes,
+            _ => Self::Writes,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reads => "reads",
+            Self::Writes => "writes",
+            Self::Deletes => "deletes",
+        }
+    }
+}
+
+/// Which of the service's own budgets a request draws on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GroupBudget {
+    /// Creating (or updating) a container group.
+    Create,
+    /// Deleting one.
+    Delete,
+}
+
+/// Headers of an answer.
+pub type Headers = Vec<(HeaderName, HeaderValue)>;
+
+/// What has been used of the limits.
+#[derive(Debug, Default)]
+pub struct Throttle {
+    buckets: HashMap<(String, Kind), (f64, Timestamp)>,
+    windows: HashMap<(String, String, GroupBudget, u64), (u64, Timestamp)>,
+}
+
+impl Throttle {
+    /// Counts a request of `kind` for `subscription`. `speed` turns emulated waits into the host's.
+    pub fn arm(
+        &mut self,
+        limits: &Limits,
+        subscription: &str,
+        kind: Kind,
+        now: Timestamp,
+        speed: f64,
+    ) -> Result<Headers, ArmError> {
+        let bucket = match kind {
+            Kind::Reads => limits.reads,
+            Kind::Writes => limits.writes,
+            Kind::Deletes => limits.deletes,
+        };
+        let Some(bucket) = bucket else {
+            return Ok(Vec::new());
+        };
+        let key = (subscription.to_lowercase(), kind);
+        let (level, since) = self.buckets.entry(key).or_insert((bucket.size, now));
+        let refill = between(*since, now).as_secs_f64() * bucket.per_second;
+        (*level, *since) = ((*level + refill).min(bucket.size), now);
+        if *level < 1.0 {
+            let wait = Duration::try_from_secs_f64((1.0 - *level) / bucket.per_second);
+            let message = format!(
+                "Number of '{}' requests for subscription '{subscription}' exceeded the limit. \
+                 Please try again after some time.",
+                kind.name()
+            );
+            let error = ArmError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "SubscriptionRequestsThrottled",
+                message,
+            );
+            return Err(retry_after(error, wait.unwrap_or(Duration::MAX), speed));
+        }
+        *level -= 1.0;
+        let name = kind.name();
+        let global = bucket.size * GLOBAL - (bucket.size - *level);
+        Ok(vec![
+            header(
+                &format!("x-ms-ratelimit-remaining-subscription-{name}"),
+                *level,
+            ),
+            header(
+                &format!("x-ms-ratelimit-remaining-subscription-global-{name}"),
+                global,
+            ),
+        ])
+    }
+
+    /// Counts a create or delete of a container group in `region`.
+    pub fn group(
+        &mut self,
+        limits: &Limits,
+        (subscription, region): (&str, &str),
+        which: GroupBudget,
+        now: Timestamp,
+        speed: f64,
+    ) -> Result<Headers, ArmError> {
+        let budget = match which {
+            GroupBudget::Create => limits.group_creates,
+            GroupBudget::Delete => limits.group_deletes,
+        };
+        let Some(budget) = budget else {
+            return Ok(Vec::new());
+        };
+        let windows = [(300, budget.per_5m, "pt5m"), (3600, budget.per_1h, "pt1h")];
+        let key = |seconds| {
+            (
+                subscription.to_lowercase(),
+                region.to_owned(),
+                which,
+                seconds,
+            )
+        };
+        let mut left = Vec::new();
+        for (seconds, most, name) in windows {
+            let (used, since) = self.windows.entry(key(seconds)).or_insert((0, now));
+            let ends = later(*since, Duration::from_secs(seconds));
+            if now >= ends {
+                (*used, *since) = (0, now);
+            } else if *used >= most {
+                let message = format!(
+                    "The request is being throttled: the limit of {most} requests in {name} for \
+                     container groups in '{region}' is reached."
+                );
+                let error =
+                    ArmError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
+                return Err(retry_after(error, between(now, ends), speed));
+            }
+            left.push((name, most - *used - 1));
+        }
+        for (seconds, _, _) in windows {
+            self.windows
+                .entry(key(seconds))
+                .and_modify(|(used, _)| *used += 1);
+        }
+        let name = |window: &str| {
+            format!("x-ms-ratelimit-remaining-subscription-resource-requests-{window}")
+        };
+        Ok(left
+            .into_iter()
+            .map(|(window, left)| header(&name(window), left))
+            .collect())
+    }
+
+    /// Forgets what was used.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+fn retry_after(error: ArmError, wait: Duration, speed: f64) -> ArmError {
+    let seconds = (wait.as_secs_f64() / speed).ceil().clamp(1.0, 86_400.0);
+    error.with_header("retry-after", &format!("{seconds:.0}"))
+}
+
+/// A header with a number; its fraction is dropped, as a half request is none.
+fn header(name: &str, value: impl Into<Number>) -> (HeaderName, HeaderValue) {
+    let name = HeaderName::try_from(name).expect("the names above are header names");
+    let value = HeaderValue::try_from(value.into().0).expect("digits are a header value");
+    (name, value)
+}
+
+struct Number(String);
+
+impl From<f64> for Number {
+    fn from(value: f64) -> Self {
+        Self(format!("{:.0}", value.floor().max(0.0)))
+    }
+}
+
+impl From<u64> for Number {
+    fn from(value: u64) -> Self {
+        Self(value.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).expect("in range")
+    }
+
+    #[test]
+    fn a_bucket_counts_down_refuses_when_empty_and_refills() {
+        let limits = Limits {
+            reads: Some(Bucket {
+                size: 2.0,
+                per_second: 0.5,
+            }),
+            ..Limits::default()
+        };
+        let mut throttle = Throttle::default();
+        let mut read = |second, speed| throttle.arm(&limits, "S", Kind::Reads, at(second), speed);
+        assert_eq!(read(0, 1.0).expect("allowed")[0].1, "1");
+        assert_eq!(read(0, 1.0).expect("allowed")[0].1, "0");
+        let refused = read(0, 1.0).expect_err("empty");
+        assert_eq!(
+            (refused.status.as_u16(), &refused.headers[0].1),
+            (429, &HeaderValue::from(2))
+        );
+        assert_eq!(
+            read(0, 2.0).expect_err("empty").headers[0].1,
+            HeaderValue::from(1)
+        );
+        assert_eq!(read(2, 1.0).expect("refilled")[0].1, "0");
+    }
+
+    #[test]
+    fn the_services_budgets_are_300_an_hour_and_100_in_5_minutes_for_each_region() {
+        let (limits, mut throttle) = (Limits::default(), Throttle::default());
+        let mut create = |region: &str, second| {
+            throttle.group(&limits, ("s", region), GroupBudget::Create, at(second), 1.0)
+        };
+        let first = create("westus", 0).expect("allowed");
+        assert_eq!(
+            (&first[0].1, &first[1].1),
+            (&HeaderValue::from(99), &HeaderValue::from(299))
+        );
+        for _ in 1..100 {
+            create("westus", 1).expect("allowed");
+        }
+        assert_eq!(
+            create("westus", 1).expect_err("used up").headers[0].1,
+            HeaderValue::from(299)
+        );
+        create("eastus", 1).expect("another region has its own");
+        for window in 1..3 {
+            for _ in 0..100 {
+                create("westus", 300 * window).expect("a new window");
+            }
+        }
+        assert_eq!(
+            create("westus", 900).expect_err("the hour's").headers[0].1,
+            HeaderValue::from(2700)
+        );
+    }
+}

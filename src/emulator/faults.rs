@@ -1,0 +1,272 @@
+//! Faults on demand: what the admin interface asks to go wrong.
+//!
+//! In: rules, each for an operation and a container group or all, with a rate or a count. Out: for
+//! each request, what happens to it before and after it takes effect. Chance is seeded, so that a
+//! run can be repeated.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use jiff::SignedDuration;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde::{Deserialize, Serialize};
+
+use super::arm::error::ArmError;
+use super::group::script::length;
+
+/// A rule.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rule {
+    /// The rule's number, given by the emulator.
+    #[serde(default, skip_deserializing)]
+    pub id: u64,
+    /// The operation's name in the specification (`ContainerGroups_Get`), or `*`.
+    #[serde(default = "any")]
+    pub operation: String,
+    /// Only container groups whose name begins so.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// How many requests it still befalls; all if not given.
+    #[serde(default)]
+    pub count: Option<u64>,
+    /// The share of requests that it befalls: 0 to 1.
+    #[serde(default = "always")]
+    pub rate: f64,
+    /// What happens.
+    pub fault: Fault,
+}
+
+fn any() -> String {
+    "*".to_owned()
+}
+
+fn always() -> f64 {
+    1.0
+}
+
+/// What happens to a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase",
+    deny_unknown_fields
+)]
+pub enum Fault {
+    /// It has no effect and is answered with this error.
+    Error {
+        /// 400 to 599.
+        status: u16,
+        /// The code; by the status if not given.
+        #[serde(default)]
+        code: Option<String>,
+        /// The message.
+        #[serde(default)]
+        message: Option<String>,
+        /// `Retry-After`, in seconds.
+        #[serde(default)]
+        retry_after: Option<u64>,
+        /// Whether ARM's gateway says it, not the service (`x-ms-failure-cause: gateway`).
+        #[serde(default)]
+        gateway: bool,
+    },
+    /// It has no effect, and the connection is dropped without an answer.
+    Drop,
+    /// It takes effect, and the connection is dropped without an answer.
+    LoseAnswer,
+    /// It is answered this much later (the host's time).
+    Delay(SignedDuration),
+}
+
+/// What befalls one request.
+#[derive(Debug, Default, PartialEq)]
+pub struct Fate {
+    /// It is answered this much later.
+    pub delay: Duration,
+    /// It is answered with this, without effect.
+    pub error: Option<ArmError>,
+    /// It is dropped, without effect.
+    pub dropped: bool,
+    /// Its answer is lost, after its effect.
+    pub answer_lost: bool,
+}
+
+/// The rules in force.
+#[derive(Debug)]
+pub struct Faults {
+    rules: Vec<Rule>,
+    next: u64,
+    chance: StdRng,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            rules: Vec::new(),
+            next: 1,
+            chance: StdRng::seed_from_u64(0),
+        }
+    }
+}
+
+impl Faults {
+    /// Adds a rule, and says its number, or why it is none.
+    pub fn add(&mut self, mut rule: Rule) -> Result<u64, String> {
+        if !(0.0..=1.0).contains(&rule.rate) {
+            return Err(format!("rate: {} is not between 0 and 1", rule.rate));
+        }
+        if let Fault::Error { status, .. } = rule.fault
+            && !(400..600).contains(&status)
+        {
+            return Err(format!(
+                "fault.error.status: {status} is not an error; use 400 to 599"
+            ));
+        }
+        rule.id = self.next;
+        self.next += 1;
+        self.rules.push(rule);
+        Ok(self.next - 1)
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Takes a rule away, or all; says how many.
+    pub fn remove(&mut self, id: Option<u64>) -> usize {
+        let before = self.rules.len();
+        self.rules.retain(|rule| id.is_some_and(|id| rule.id != id));
+        before - self.rules.len()
+    }
+
+    /// What befalls a request of `operation` for `group`.
+    pub fn fate(&mut self, operation: &str, group: Option<&str>) -> Fate {
+        let mut fate = Fate::default();
+        for rule in &mut self.rules {
+            let concerned = (rule.operation == "*"
+                || rule.operation.eq_ignore_ascii_case(operation))
+                && rule
+                    .group
+                    .as_deref()
+                    .is_none_or(|prefix| group.is_some_and(|group| group.starts_with(prefix)));
+            if !concerned || rule.count == Some(0) || self.chance.random::<f64>() >= rule.rate {
+                continue;
+            }
+            if let Some(count) = &mut rule.count {
+                *count -= 1;
+            }
+            fate.add(&rule.fault);
+        }
+        self.rules.retain(|rule| rule.count != Some(0));
+        fate
+    }
+}
+
+impl Fate {
+    fn add(&mut self, fault: &Fault) {
+        match fault {
+            Fault::Drop => self.dropped = true,
+            Fault::LoseAnswer => self.answer_lost = true,
+            Fault::Delay(by) => self.delay += length(*by),
+            Fault::Error {
+                status,
+                code,
+                message,
+                retry_after,
+                gateway,
+            } => {
+                let status =
+                    StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let code = code.as_deref().unwrap_or(usual_code(status));
+                let message = message
+                    .clone()
+                    .unwrap_or_else(|| "A fault that was asked for.".to_owned());
+                let mut error = ArmError::new(status, code, message);
+                if let Some(seconds) = retry_after {
+                    error = error.with_header("retry-after", &seconds.to_string());
+                }
+                if *gateway {
+                    error = error.from_gateway();
+                }
+                self.error.get_or_insert(error);
+            }
+        }
+    }
+}
+
+fn usual_code(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
+        StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
+        StatusCode::CONFLICT => "Conflict",
+        StatusCode::FORBIDDEN => "AuthorizationFailed",
+        status if status.is_server_error() => "InternalServerError",
+        _ => "BadRequest",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(json: serde_json::Value) -> Rule {
+        serde_json::from_value(json).expect("a rule")
+    }
+
+    #[test]
+    fn a_count_is_used_up_and_a_rate_is_repeatable() {
+        let error = serde_json::json!({"error": {"status": 503, "retryAfter": 7}});
+        let mut faults = Faults::default();
+        faults
+            .add(rule(serde_json::json!({"count": 2, "fault": error})))
+            .expect("a rule");
+        let hit = |faults: &mut Faults| faults.fate("ContainerGroups_Get", Some("a")).error;
+        let first = hit(&mut faults).expect("the first");
+        assert_eq!(
+            (first.status.as_u16(), first.code.as_str()),
+            (503, "ServiceUnavailable")
+        );
+        assert!(hit(&mut faults).is_some() && hit(&mut faults).is_none());
+        let share = |rate: f64| {
+            let mut faults = Faults::default();
+            faults
+                .add(rule(serde_json::json!({"rate": rate, "fault": "drop"})))
+                .expect("a rule");
+            (0..1000).filter(|_| faults.fate("x", None).dropped).count()
+        };
+        assert_eq!((share(0.0), share(1.0), share(0.3)), (0, 1000, share(0.3)));
+        assert!((200..400).contains(&share(0.3)));
+    }
+
+    #[test]
+    fn a_rule_concerns_its_operation_and_groups_only() {
+        let mut faults = Faults::default();
+        let json = serde_json::json!({"operation": "containergroups_get", "group": "web-", "fault": "loseAnswer"});
+        faults.add(rule(json)).expect("a rule");
+        assert!(
+            faults
+                .fate("ContainerGroups_Get", Some("web-1"))
+                .answer_lost
+        );
+        assert_eq!(
+            faults.fate("ContainerGroups_Get", Some("api")),
+            Fate::default()
+        );
+        assert_eq!(faults.fate("ContainerGroups_List", None), Fate::default());
+        assert_eq!(faults.remove(None), 1);
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_is_refused_by_its_field() {
+        let mut faults = Faults::default();
+        let refused = |faults: &mut Faults, json| faults.add(rule(json)).expect_err("refused");
+        let low = serde_json::json!({"fault": {"error": {"status": 200}}});
+        assert!(refused(&mut faults, low).starts_with("fault.error.status"));
+        assert!(
+            refused(&mut faults, serde_json::json!({"rate": 2, "fault": "drop"}))
+                .starts_with("rate")
+        );
+    }
+}

@@ -1,0 +1,513 @@
+//! A container group's life: allocating, pulling, initialising, up, stopped, gone.
+//!
+//! In: what is asked (`stop`, `restart`, `start`, `delete`), the time, and whether the region has
+//! capacity. Out: the group's state, and [`Effect`]s for the store. A simulated group is a value
+//! that knows when it changes next (`next_at`), and is brought up to date when somebody looks
+//! (`advance`): no task or timer belongs to it, so thousands cost nothing and a paused clock is a
+//! paused group. A group of a container engine has nothing due; the engine calls the same
+//! transitions when things happen.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::id::GroupId;
+use super::model::GroupBody;
+use super::run::{Due, Event, RestartPolicy, Run, note};
+use super::script::{Script, length};
+use crate::emulator::clock::later;
+
+/// How long a group of which capacity was promised in vain takes to fail (a user's report of 2025-04).
+const CAPACITY_FAILS_AFTER: Duration = Duration::from_secs(25);
+/// How often such a group is tried again: the service keeps trying until stop or delete.
+const CAPACITY_RETRY: Duration = Duration::from_secs(60);
+/// How long stopping takes, and deleting a group that is in motion.
+const WIND_DOWN: Duration = Duration::from_secs(5);
+/// How long a simulated init container runs, unless its script says otherwise.
+const INIT_RUNS: Duration = Duration::from_secs(1);
+/// `provisioningTimeoutInSeconds` unless the request sets it.
+pub const PROVISIONING_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// When a new group's images are pulled and its containers start, after the PUT.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Latency {
+    /// Until the first image is being pulled.
+    pub pulling: Duration,
+    /// Until the images are there.
+    pub pulled: Duration,
+    /// Until the containers run.
+    pub started: Duration,
+}
+
+impl Latency {
+    const fn of_millis(pulling: u64, pulled: u64, started: u64) -> Self {
+        Self {
+            pulling: Duration::from_millis(pulling),
+            pulled: Duration::from_millis(pulled),
+            started: Duration::from_millis(started),
+        }
+    }
+
+    /// As recorded of the service: a public address (2023-05-01), spot (2023-05-05) and a subnet
+    /// (2023-02-07).
+    pub fn recorded(body: &GroupBody) -> Self {
+        match body.properties.as_ref() {
+            Some(p) if p.is_in_subnet() => Self::of_millis(20_100, 28_100, 42_800),
+            Some(p) if p.is_spot() => Self::of_millis(3_800, 6_800, 19_000),
+            _ => Self::of_millis(4_300, 5_300, 15_600),
+        }
+    }
+
+    /// The same steps, scaled so that the containers run after `started`.
+    #[must_use]
+    pub fn scaled_to(self, started: Duration) -> Self {
+        let factor = started.as_secs_f64() / self.started.as_secs_f64();
+        Self {
+            pulling: self.pulling.mul_f64(factor),
+            pulled: self.pulled.mul_f64(factor),
+            started,
+        }
+    }
+}
+
+/// Where a group is in its life. `until` is when the step ends by itself; an engine's steps do not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// A node and the network are being found.
+    Allocating {
+        /// When that ends.
+        until: Option<Timestamp>,
+    },
+    /// There was no capacity, late.
+    WithoutCapacity {
+        /// When it is tried again.
+        until: Timestamp,
+    },
+    /// Images are pulled.
+    Pulling {
+        /// When that ends.
+        until: Option<Timestamp>,
+    },
+    /// Init containers run, one after the other.
+    Initialising {
+        /// Which one.
+        index: usize,
+    },
+    /// Containers are started.
+    Starting {
+        /// When that ends.
+        until: Option<Timestamp>,
+    },
+    /// The containers live their lives.
+    Up,
+    /// It took longer than the provisioning timeout, or an init container failed for good.
+    Failed,
+    /// It is being stopped.
+    Stopping {
+        /// When that ends.
+        until: Option<Timestamp>,
+    },
+    /// It was stopped: nothing runs, nothing is billed.
+    Stopped,
+    /// It is being deleted.
+    Deleting {
+        /// When that ends.
+        until: Option<Timestamp>,
+    },
+    /// It is deleted.
+    Gone,
+}
+
+/// What the store must know of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The operation that created or started the group ended, well or not.
+    OperationEnded {
+        /// Whether it succeeded.
+        succeeded: bool,
+    },
+    /// The containers run for the first time.
+    Running {
+        /// Since when.
+        at: Timestamp,
+    },
+    /// The group is gone.
+    Gone {
+        /// Since when.
+        at: Timestamp,
+    },
+    /// There is capacity after all: the engine may deploy the group.
+    Deploy,
+}
+
+/// A container group.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its name in ARM.
+    pub id: GroupId,
+    /// What was asked for, secrets included.
+    pub body: GroupBody,
+    /// Where it is: the region's name without blanks.
+    pub region: String,
+    /// When its present deployment began.
+    pub deployed: Timestamp,
+    /// The operation that deploys or deletes it.
+    pub operation: Uuid,
+    /// Where it is in its life.
+    pub stage: Stage,
+    /// Its init containers.
+    pub init: Vec<Run>,
+    /// Its containers.
+    pub containers: Vec<Run>,
+    /// What happened to the group as a whole.
+    pub events: Vec<Event>,
+    /// Its address, once it has one.
+    pub ip: Option<Ipv4Addr>,
+    /// The address it will have.
+    pub next_ip: Ipv4Addr,
+    /// Whether a container engine runs it.
+    pub is_real: bool,
+    /// Whether the region promises capacity in vain.
+    pub lacks_capacity: bool,
+    /// The steps of its start.
+    pub latency: Latency,
+    /// How often it was deployed; an engine's tasks of an older deployment are not listened to.
+    pub generation: u64,
+    /// Whether an operation's end must still be told.
+    pub reporting: bool,
+}
+
+impl Group {
+    /// Begins a deployment at `at`: everything is as after a PUT.
+    pub fn deploy(&mut self, at: Timestamp, operation: Uuid) {
+        let properties = self.body.properties.clone().unwrap_or_default();
+        let runs = |list: &[super::model::Container]| -> Vec<Run> {
+            list.iter().map(|c| Run::new(c, Script::of(c))).collect()
+        };
+        self.init = runs(properties.init_containers());
+        self.containers = runs(properties.containers());
+        self.events.clear();
+        self.ip = None;
+        self.deployed = at;
+        self.operation = operation;
+        self.reporting = true;
+        self.generation += 1;
+        let wait = if self.lacks_capacity {
+            CAPACITY_FAILS_AFTER
+        } else {
+            self.latency.pulling
+        };
+        self.stage = Stage::Allocating {
+            until: self.simulated(at, wait),
+        };
+    }
+
+    /// When the group changes next by itself.
+    pub fn next_at(&self) -> Option<Timestamp> {
+        let own = match &self.stage {
+            Stage::Allocating { until }
+            | Stage::Pulling { until }
+            | Stage::Starting { until }
+            | Stage::Stopping { until }
+            | Stage::Deleting { until } => *until,
+            Stage::WithoutCapacity { until } => Some(*until),
+            Stage::Initialising { index } => self.init.get(*index).and_then(due_at),
+            Stage::Up | Stage::Failed | Stage::Stopped | Stage::Gone => None,
+        };
+        let runs = match self.stage {
+            Stage::Up => self.containers.iter().filter_map(due_at).min(),
+            _ => None,
+        };
+        if self.is_real {
+            own.filter(|_| self.lacks_capacity)
+        } else {
+            own.into_iter().chain(runs).min()
+        }
+    }
+
+    /// Brings the group to `now`. `capacity` says whether the region has some.
+    pub fn advance(&mut self, now: Timestamp, capacity: bool) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        while let Some(at) = self.next_at().filter(|at| *at <= now) {
+            self.step(at, capacity, &mut effects);
+        }
+        for run in &mut self.containers {
+            run.write_log(now);
+        }
+        effects
+    }
+
+    fn step(&mut self, at: Timestamp, capacity: bool, effects: &mut Vec<Effect>) {
+        match self.stage.clone() {
+            Stage::Allocating { .. } if self.lacks_capacity => self.refuse_capacity(at, effects),
+            Stage::WithoutCapacity { .. } if !capacity => self.refuse_capacity(at, effects),
+            Stage::WithoutCapacity { .. } => {
+                self.lacks_capacity = false;
+                self.stage = Stage::Allocating {
+                    until: self.simulated(at, self.latency.pulling),
+                };
+                if self.is_real {
+                    effects.push(Effect::Deploy);
+                }
+            }
+            Stage::Allocating { .. } => self.pulling(at),
+            Stage::Pulling { .. } => self.pulled(at),
+            Stage::Initialising { index } => self.init_due(at, index, effects),
+            Stage::Starting { .. } => self.starting_due(at, effects),
+            Stage::Up => self.runs_due(at),
+            Stage::Stopping { .. } => self.stopped(at),
+            Stage::Deleting { .. } => self.gone(at, effects),
+            Stage::Failed | Stage::Stopped | Stage::Gone => {}
+        }
+    }
+
+    /// Images are being pulled.
+    pub fn pulling(&mut self, at: Timestamp) {
+        for run in self.init.iter_mut().chain(&mut self.containers) {
+            run.pulling(at);
+        }
+        let pull = self.latency.pulled.saturating_sub(self.latency.pulling);
+        self.stage = Stage::Pulling {
+            until: self.simulated(at, pull),
+        };
+    }
+
+    /// Images are there: init containers are next, or the containers.
+    pub fn pulled(&mut self, at: Timestamp) {
+        let mut runs = self.init.iter_mut().chain(&mut self.containers);
+        runs.by_ref()
+            .filter(|run| !run.script.never_start)
+            .for_each(|run| run.pulled(at));
+        if self.init.iter().any(|run| run.ended().is_none()) {
+            self.stage = Stage::Initialising { index: 0 };
+            if !self.is_real {
+                self.start_init(at, 0);
+            }
+        } else {
+            self.starting(at);
+        }
+    }
+
+    fn start_init(&mut self, at: Timestamp, index: usize) {
+        let run = &mut self.init[index];
+        run.start(at);
+        let runs_for = run.script.exit_after.map_or(INIT_RUNS, length);
+        run.due = Some((later(at, runs_for), Due::Exit(run.script.exit_code)));
+    }
+
+    fn init_due(&mut self, at: Timestamp, index: usize, effects: &mut Vec<Effect>) {
+        match self.init[index].due {
+            Some((_, Due::Exit(code))) => self.init_ended(at, index, code, effects),
+            Some((_, Due::Start)) => self.start_init(at, index),
+            None => {}
+        }
+    }
+
+    /// An init container ended; the next one runs, or it runs again, or the group has failed.
+    pub fn init_ended(
+        &mut self,
+        at: Timestamp,
+        index: usize,
+        code: i32,
+        effects: &mut Vec<Effect>,
+    ) {
+        let retry = match self.policy() {
+            RestartPolicy::Never => RestartPolicy::Never,
+            _ => RestartPolicy::OnFailure,
+        };
+        self.init[index].exit(at, code, retry);
+        if code == 0 && index + 1 < self.init.len() {
+            self.stage = Stage::Initialising { index: index + 1 };
+            if !self.is_real {
+                self.start_init(at, index + 1);
+            }
+        } else if code == 0 {
+            self.starting(at);
+        } else if self.init[index].due.is_none() {
+            self.fail(effects);
+        }
+    }
+
+    /// The containers are being started.
+    pub fn starting(&mut self, at: Timestamp) {
+        let rest = self.latency.started.saturating_sub(self.latency.pulled);
+        self.stage = Stage::Starting {
+            until: self.simulated(at, rest),
+        };
+        self.ip = Some(self.next_ip);
+    }
+
+    fn starting_due(&mut self, at: Timestamp, effects: &mut Vec<Effect>) {
+        let deadline = later(self.deployed, self.timeout());
+        if self.containers.iter().all(|run| !run.script.never_start) {
+            self.up(at, effects);
+        } else if at >= deadline {
+            let message = "The container group did not start within the provisioning timeout.";
+            note(&mut self.events, at, "Failed", message, true);
+            self.fail(effects);
+        } else {
+            let mut able = self
+                .containers
+                .iter_mut()
+                .filter(|run| !run.script.never_start);
+            able.by_ref().for_each(|run| run.start(at));
+            self.stage = Stage::Starting {
+                until: Some(deadline),
+            };
+        }
+    }
+
+    /// All containers run.
+    pub fn up(&mut self, at: Timestamp, effects: &mut Vec<Effect>) {
+        if !self.is_real {
+            for run in &mut self.containers {
+                run.start(at);
+            }
+        }
+        self.stage = Stage::Up;
+        self.ip = Some(self.next_ip);
+        if self.reporting {
+            effects.push(Effect::Running { at });
+        }
+        self.report(true, effects);
+    }
+
+    fn runs_due(&mut self, at: Timestamp) {
+        let policy = self.policy();
+        for run in &mut self.containers {
+            match run.due.filter(|(due, _)| *due <= at) {
+                Some((_, Due::Exit(code))) => run.exit(at, code, policy),
+                Some((_, Due::Start)) => run.start(at),
+                None => {}
+            }
+        }
+    }
+
+    fn refuse_capacity(&mut self, at: Timestamp, effects: &mut Vec<Effect>) {
+        let message = super::validate::no_capacity(&self.body, &self.region);
+        note(
+            &mut self.events,
+            at,
+            "InsufficientCapacity.",
+            &message,
+            true,
+        );
+        self.stage = Stage::WithoutCapacity {
+            until: later(at, CAPACITY_RETRY),
+        };
+        self.report(false, effects);
+    }
+
+    /// The deployment has failed for good.
+    pub fn fail(&mut self, effects: &mut Vec<Effect>) {
+        self.stage = Stage::Failed;
+        self.report(false, effects);
+    }
+
+    fn report(&mut self, succeeded: bool, effects: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.reporting) {
+            effects.push(Effect::OperationEnded { succeeded });
+        }
+    }
+
+    /// Begins to stop. A group that has ended by itself is left alone, as the service does.
+    pub fn stop(&mut self, at: Timestamp) {
+        if self.ended().is_none() && self.stage != Stage::Stopped {
+            self.stage = Stage::Stopping {
+                until: self.simulated(at, WIND_DOWN),
+            };
+        }
+    }
+
+    /// It has stopped.
+    pub fn stopped(&mut self, at: Timestamp) {
+        for run in self.init.iter_mut().chain(&mut self.containers) {
+            run.kill(at);
+        }
+        self.ip = None;
+        self.lacks_capacity = false;
+        self.stage = Stage::Stopped;
+    }
+
+    /// Begins to restart all containers in place, pulling images again.
+    pub fn restart(&mut self, at: Timestamp) {
+        for run in &mut self.containers {
+            run.again(at);
+        }
+        self.generation += 1;
+        self.pulling(at);
+    }
+
+    /// Begins to delete. `true` if it is gone at once.
+    pub fn delete(&mut self, at: Timestamp, operation: Uuid, slowly: bool) -> bool {
+        self.operation = operation;
+        self.reporting = false;
+        if slowly || self.is_in_motion() {
+            self.stage = Stage::Deleting {
+                until: self.simulated(at, WIND_DOWN),
+            };
+            return false;
+        }
+        self.stage = Stage::Gone;
+        true
+    }
+
+    /// It is gone.
+    pub fn gone(&mut self, at: Timestamp, effects: &mut Vec<Effect>) {
+        self.stage = Stage::Gone;
+        effects.push(Effect::Gone { at });
+    }
+
+    /// Whether an operation is in progress, so that most others are refused.
+    pub fn is_in_motion(&self) -> bool {
+        !matches!(
+            self.stage,
+            Stage::Up | Stage::Failed | Stage::Stopped | Stage::WithoutCapacity { .. }
+        )
+    }
+
+    /// Whether cores are held: the service frees them when everything has ended or is stopped.
+    pub fn holds_cores(&self) -> bool {
+        self.stage != Stage::Stopped && self.ended().is_none()
+    }
+
+    /// When every container has ended for good: whether all ended well.
+    pub fn ended(&self) -> Option<bool> {
+        if self.stage != Stage::Up {
+            return None;
+        }
+        let codes: Option<Vec<i32>> = self.containers.iter().map(Run::ended).collect();
+        codes.map(|codes| codes.iter().all(|code| *code == 0))
+    }
+
+    /// When containers are started again.
+    pub fn policy(&self) -> RestartPolicy {
+        let name = self
+            .body
+            .properties
+            .as_ref()
+            .and_then(|p| p.restart_policy.as_deref());
+        RestartPolicy::of(name).unwrap_or(RestartPolicy::Always)
+    }
+
+    fn timeout(&self) -> Duration {
+        let asked = self
+            .body
+            .properties
+            .as_ref()
+            .and_then(|p| p.provisioning_timeout_in_seconds);
+        asked
+            .and_then(|s| u64::try_from(s).ok())
+            .map_or(PROVISIONING_TIMEOUT, Duration::from_secs)
+    }
+
+    fn simulated(&self, at: Timestamp, wait: Duration) -> Option<Timestamp> {
+        (!self.is_real || self.lacks_capacity).then(|| later(at, wait))
+    }
+}
+
+fn due_at(run: &Run) -> Option<Timestamp> {
+    run.due.map(|(at, _)| at)
+}

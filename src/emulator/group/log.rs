@@ -1,0 +1,115 @@
+//! What a container has written, within the service's limits.
+
+use std::collections::VecDeque;
+
+use jiff::Timestamp;
+
+use super::view::time;
+
+/// What the service keeps of a running container (anchors: quotas page, 2025-11).
+pub const RUNNING_LIMIT: usize = 4 << 20;
+/// What the service keeps of a stopped one, in bytes.
+pub const STOPPED_LIMIT: usize = 16 << 10;
+/// What the service keeps of a stopped one, in lines.
+pub const STOPPED_LINES: usize = 1000;
+
+/// Lines with the time at which they were written, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    lines: VecDeque<(Timestamp, String)>,
+    bytes: usize,
+    written: usize,
+}
+
+impl Log {
+    /// Adds a line; the oldest ones go when there is more than the service keeps.
+    pub fn push(&mut self, at: Timestamp, line: impl Into<String>) {
+        let line = line.into();
+        self.bytes += line.len() + 1;
+        self.written += 1;
+        self.lines.push_back((at, line));
+        self.shrink(RUNNING_LIMIT, usize::MAX);
+    }
+
+    /// Cuts the log to what the service keeps of a stopped container.
+    pub fn stop(&mut self) {
+        self.shrink(STOPPED_LIMIT, STOPPED_LINES);
+    }
+
+    /// The last `tail` lines (all without), each with its time in front if asked for.
+    pub fn text(&self, tail: Option<usize>, timestamps: bool) -> String {
+        let skip = tail.map_or(0, |tail| self.lines.len().saturating_sub(tail));
+        let mut text = String::new();
+        for (at, line) in self.lines.iter().skip(skip) {
+            if timestamps {
+                text.push_str(&time(*at));
+                text.push(' ');
+            }
+            text.push_str(line);
+            text.push('\n');
+        }
+        last_bytes(text, RUNNING_LIMIT)
+    }
+
+    /// How many lines were ever written.
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
+    /// The lines after the first `seen`, as far as they are kept.
+    pub fn since(&self, seen: usize) -> String {
+        // A log that is shorter than before belongs to a new run: all of it is new.
+        let new = self.written.checked_sub(seen).unwrap_or(self.written);
+        self.text(Some(new), false)
+    }
+
+    fn shrink(&mut self, bytes: usize, lines: usize) {
+        while self.bytes > bytes || self.lines.len() > lines {
+            let Some((_, line)) = self.lines.pop_front() else {
+                return;
+            };
+            self.bytes -= line.len() + 1;
+        }
+    }
+}
+
+/// The last `limit` bytes of `text`, cut at a character.
+pub fn last_bytes(text: String, limit: usize) -> String {
+    if text.len() <= limit {
+        return text;
+    }
+    let mut from = text.len() - limit;
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    text[from..].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_running_log_keeps_4_mb_and_a_stopped_one_1000_lines_in_16_kb() {
+        let mut log = Log::default();
+        for _ in 0..5000 {
+            log.push(Timestamp::UNIX_EPOCH, "x".repeat(1023));
+        }
+        assert_eq!(log.text(None, false).len(), RUNNING_LIMIT);
+        log.stop();
+        assert_eq!(log.text(None, false).len(), STOPPED_LIMIT);
+        let mut short = Log::default();
+        for n in 0..2000 {
+            short.push(Timestamp::UNIX_EPOCH, n.to_string());
+        }
+        short.stop();
+        assert_eq!(short.text(None, false).lines().count(), STOPPED_LINES);
+        assert_eq!(short.text(Some(1), true), "1970-01-01T00:00:00Z 1999\n");
+    }
+
+    #[test]
+    fn a_cut_never_splits_a_character() {
+        assert_eq!(last_bytes("aé".to_owned(), 1), "");
+        assert_eq!(last_bytes("aé".to_owned(), 2), "é");
+    }
+}

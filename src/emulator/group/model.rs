@@ -1,0 +1,401 @@
+//! The request body of a container group, as the service's specification has it.
+//!
+//! In: the JSON of a PUT. Out: the same as typed values, for `validate`, the life cycle and the
+//! engines; serialised again it is what the service echoes. Whatever is secret is marked
+//! `skip_serializing`, so that no answer can carry it. Properties that no version of the service
+//! knows are dropped.
+//!
+//! Every field is optional here, whatever the specification requires: a missing one is
+//! `validate`'s to refuse, with the service's code.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Value, json};
+
+/// Free-form JSON object.
+pub type Object = serde_json::Map<String, Value>;
+
+macro_rules! body {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        #[allow(missing_docs, reason = "the fields are the specification's, by its names")]
+        pub struct $name {
+            $(
+                $(#[$field_meta])*
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                pub $field: Option<$type>,
+            )*
+        }
+    )*};
+}
+
+body! {
+    /// The body of `ContainerGroups_CreateOrUpdate`.
+    GroupBody {
+        location: String,
+        tags: BTreeMap<String, String>,
+        zones: Vec<String>,
+        identity: Identity,
+        properties: Properties,
+    }
+    /// `ContainerGroupProperties.properties`.
+    Properties {
+        sku: String,
+        containers: Vec<Container>,
+        init_containers: Vec<Container>,
+        image_registry_credentials: Vec<RegistryCredential>,
+        restart_policy: String,
+        ip_address: IpAddress,
+        os_type: String,
+        volumes: Vec<Volume>,
+        diagnostics: Diagnostics,
+        subnet_ids: Vec<SubnetId>,
+        dns_config: DnsConfig,
+        encryption_properties: Object,
+        extensions: Vec<Extension>,
+        confidential_compute_properties: Object,
+        priority: String,
+        provisioning_timeout_in_seconds: i64,
+        container_group_profile: ProfileReference,
+        standby_pool_profile: Object,
+        secret_references: Vec<Object>,
+        identity_acls: Object,
+    }
+    /// A container or an init container.
+    Container {
+        name: String,
+        properties: ContainerProperties,
+    }
+    /// `ContainerProperties`; an init container has a subset of them.
+    ContainerProperties {
+        image: String,
+        command: Vec<String>,
+        ports: Vec<Port>,
+        environment_variables: Vec<EnvironmentVariable>,
+        resources: Resources,
+        volume_mounts: Vec<VolumeMount>,
+        liveness_probe: Probe,
+        readiness_probe: Probe,
+        security_context: Object,
+        config_map: Object,
+    }
+    /// A port of a container or of the group's address.
+    Port {
+        protocol: String,
+        port: i64,
+    }
+    /// An environment variable; a secure value is never echoed.
+    EnvironmentVariable {
+        name: String,
+        value: String,
+        #[serde(skip_serializing)]
+        secure_value: String,
+        secure_value_reference: String,
+    }
+    /// Requests and limits.
+    Resources {
+        requests: Amounts,
+        limits: Amounts,
+    }
+    /// An amount of CPU (cores) and memory (GB of 10^9 bytes).
+    Amounts {
+        #[serde(rename = "memoryInGB")]
+        memory_in_gb: f64,
+        cpu: f64,
+        gpu: Gpu,
+    }
+    /// GPUs: retired by the service in 2025, still in the schema.
+    Gpu {
+        count: i64,
+        sku: String,
+    }
+    /// Where a volume is mounted.
+    VolumeMount {
+        name: String,
+        mount_path: String,
+        read_only: bool,
+    }
+    /// A liveness or readiness probe. `tcp_socket` and `grpc` are read only to be refused.
+    Probe {
+        exec: ProbeExec,
+        http_get: ProbeHttpGet,
+        initial_delay_seconds: i64,
+        period_seconds: i64,
+        failure_threshold: i64,
+        success_threshold: i64,
+        timeout_seconds: i64,
+        tcp_socket: Object,
+        grpc: Object,
+    }
+    /// A probe's command.
+    ProbeExec {
+        command: Vec<String>,
+    }
+    /// A probe's HTTP request.
+    ProbeHttpGet {
+        path: String,
+        port: i64,
+        scheme: String,
+        http_headers: Vec<HttpHeader>,
+    }
+    /// A header of a probe's HTTP request.
+    HttpHeader {
+        name: String,
+        value: String,
+    }
+    /// A volume; exactly one kind is set.
+    Volume {
+        name: String,
+        azure_file: AzureFile,
+        empty_dir: Object,
+        #[serde(serialize_with = "emptied")]
+        secret: BTreeMap<String, String>,
+        git_repo: Object,
+        secret_reference: Object,
+    }
+    /// An Azure Files share; its key is never echoed.
+    AzureFile {
+        share_name: String,
+        read_only: bool,
+        storage_account_name: String,
+        #[serde(skip_serializing)]
+        storage_account_key: String,
+        storage_account_key_reference: String,
+        user_assigned_identity_client_id: String,
+    }
+    /// A registry's credential; its password is never echoed.
+    RegistryCredential {
+        server: String,
+        username: String,
+        #[serde(skip_serializing)]
+        password: String,
+        password_reference: String,
+        identity: String,
+        identity_url: String,
+    }
+    /// The group's address.
+    IpAddress {
+        ports: Vec<Port>,
+        #[serde(rename = "type")]
+        kind: String,
+        ip: String,
+        dns_name_label: String,
+        auto_generated_domain_name_label_scope: String,
+    }
+    /// The subnet a group is in.
+    SubnetId {
+        id: String,
+        name: String,
+    }
+    /// Name servers of the group.
+    DnsConfig {
+        name_servers: Vec<String>,
+        search_domains: String,
+        options: String,
+    }
+    /// Where logs are sent.
+    Diagnostics {
+        log_analytics: LogAnalytics,
+    }
+    /// A Log Analytics workspace; its key is never echoed.
+    LogAnalytics {
+        workspace_id: String,
+        #[serde(skip_serializing)]
+        workspace_key: String,
+        log_type: String,
+        metadata: BTreeMap<String, String>,
+        workspace_resource_id: String,
+    }
+    /// A virtual-kubelet extension: kube-proxy or realtime-metrics.
+    Extension {
+        name: String,
+        properties: ExtensionProperties,
+    }
+    /// An extension's settings; the protected ones are never echoed.
+    ExtensionProperties {
+        extension_type: String,
+        version: String,
+        settings: Value,
+        #[serde(skip_serializing)]
+        protected_settings: Value,
+    }
+    /// A container group profile by id.
+    ProfileReference {
+        id: String,
+        revision: i64,
+    }
+    /// A managed identity.
+    Identity {
+        #[serde(rename = "type")]
+        kind: String,
+        user_assigned_identities: BTreeMap<String, Value>,
+    }
+    /// The body of `ContainerGroups_Update`.
+    TagsBody {
+        tags: BTreeMap<String, String>,
+    }
+    /// The body of `Containers_ExecuteCommand`.
+    ExecBody {
+        command: String,
+        terminal_size: TerminalSize,
+    }
+    /// A terminal's size in characters.
+    TerminalSize {
+        rows: i64,
+        cols: i64,
+    }
+}
+
+/// A secret volume is echoed as `{}`.
+#[allow(clippy::ref_option, reason = "serde passes the field by reference")]
+fn emptied<S: Serializer>(
+    _: &Option<BTreeMap<String, String>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    json!({}).serialize(serializer)
+}
+
+impl Properties {
+    /// The containers proper.
+    pub fn containers(&self) -> &[Container] {
+        self.containers.as_deref().unwrap_or_default()
+    }
+
+    /// The init containers, in the order in which they run.
+    pub fn init_containers(&self) -> &[Container] {
+        self.init_containers.as_deref().unwrap_or_default()
+    }
+
+    /// The volumes.
+    pub fn volumes(&self) -> &[Volume] {
+        self.volumes.as_deref().unwrap_or_default()
+    }
+
+    /// What all containers request together: cores and GB.
+    pub fn total(&self) -> (f64, f64) {
+        self.containers()
+            .iter()
+            .fold((0.0, 0.0), |(cpu, memory), container| {
+                let (c, m) = container.requests();
+                (cpu + c, memory + m)
+            })
+    }
+
+    /// Whether the group may be evicted for others' sake.
+    pub fn is_spot(&self) -> bool {
+        self.priority
+            .as_deref()
+            .is_some_and(|p| p.eq_ignore_ascii_case("Spot"))
+    }
+
+    /// Whether the group is in a subnet.
+    pub fn is_in_subnet(&self) -> bool {
+        self.subnet_ids.as_ref().is_some_and(|ids| !ids.is_empty())
+    }
+
+    /// `osType` as the service spells it.
+    pub fn os(&self) -> &str {
+        self.os_type.as_deref().unwrap_or("Linux")
+    }
+}
+
+impl Container {
+    /// The container's name; validated bodies have one.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
+    /// The container's image; validated bodies have one.
+    pub fn image(&self) -> &str {
+        self.inner()
+            .and_then(|p| p.image.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// The whole command line; empty for the image's own.
+    pub fn command(&self) -> &[String] {
+        self.inner()
+            .and_then(|p| p.command.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// The environment.
+    pub fn environment(&self) -> &[EnvironmentVariable] {
+        self.inner()
+            .and_then(|p| p.environment_variables.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// The volume mounts.
+    pub fn mounts(&self) -> &[VolumeMount] {
+        self.inner()
+            .and_then(|p| p.volume_mounts.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// What the container requests: cores and GB.
+    pub fn requests(&self) -> (f64, f64) {
+        let requests = self
+            .inner()
+            .and_then(|p| p.resources.as_ref())
+            .and_then(|r| r.requests.as_ref());
+        requests.map_or((0.0, 0.0), |r| {
+            (r.cpu.unwrap_or(0.0), r.memory_in_gb.unwrap_or(0.0))
+        })
+    }
+
+    /// What the container may use at most: its limits, else its requests.
+    pub fn limits(&self) -> (f64, f64) {
+        let (cpu, memory) = self.requests();
+        let limits = self
+            .inner()
+            .and_then(|p| p.resources.as_ref())
+            .and_then(|r| r.limits.as_ref());
+        limits.map_or((cpu, memory), |l| {
+            (l.cpu.unwrap_or(cpu), l.memory_in_gb.unwrap_or(memory))
+        })
+    }
+
+    fn inner(&self) -> Option<&ContainerProperties> {
+        self.properties.as_ref()
+    }
+}
+
+impl EnvironmentVariable {
+    /// What the process sees: the plain or the secure value.
+    pub fn seen(&self) -> &str {
+        self.value
+            .as_deref()
+            .or(self.secure_value.as_deref())
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_survives_serialisation() {
+        let body = json!({"properties": {
+            "containers": [{"name": "a", "properties": {"environmentVariables": [{"name": "P", "secureValue": "HIDE"}]}}],
+            "imageRegistryCredentials": [{"server": "s", "username": "u", "password": "HIDE"}],
+            "volumes": [
+                {"name": "files", "azureFile": {"shareName": "x", "storageAccountName": "y", "storageAccountKey": "HIDE"}},
+                {"name": "secret", "secret": {"k": "HIDE"}}],
+            "diagnostics": {"logAnalytics": {"workspaceId": "w", "workspaceKey": "HIDE"}},
+            "extensions": [{"name": "e", "properties": {"extensionType": "kube-proxy", "protectedSettings": {"kubeConfig": "HIDE"}}}],
+        }});
+        let read: GroupBody = serde_json::from_value(body).expect("the body parses");
+        let echoed = serde_json::to_value(&read).expect("the body serialises");
+        assert!(!echoed.to_string().contains("HIDE"), "{echoed}");
+        assert_eq!(echoed["properties"]["volumes"][1]["secret"], json!({}));
+        assert_eq!(
+            read.properties.expect("properties").containers()[0].environment()[0].seen(),
+            "HIDE"
+        );
+    }
+}

@@ -1,0 +1,294 @@
+//! Which bodies the service refuses, and with which code.
+//!
+//! In: a group's id and the body of its PUT. Out: the first thing that is wrong, as the service's
+//! 4xx. Codes come from what was seen of the service (user reports, its documents, its clients'
+//! sources); where nobody has published the code for a documented limit, the name here is ours, in
+//! the service's style, and stands in [`ASSUMED_CODES`] so that nobody builds on it.
+
+mod containers;
+mod network;
+mod resources;
+mod volumes;
+
+use std::collections::HashSet;
+
+use super::id::GroupId;
+use super::model::{GroupBody, Properties};
+use super::run::RestartPolicy;
+use crate::emulator::arm::error::ArmError;
+
+pub use resources::gpus;
+
+/// Codes of ours: the limit is documented, the code for it is not.
+pub const ASSUMED_CODES: [&str; 20] = [
+    "ContainerGroupMissingContainers",
+    "ContainerGroupTooManyContainers",
+    "DuplicateContainerName",
+    "InvalidContainerName",
+    "MissingContainerImage",
+    "InvalidEnvironmentVariable",
+    "InvalidResourceRequest",
+    "ContainerLimitLessThanRequest",
+    "ContainerGroupResourceRequestTooLarge",
+    "ContainerGroupResourceRequestTooSmall",
+    "InvalidPort",
+    "ReservedPort",
+    "DuplicatePort",
+    "InvalidIpAddress",
+    "InvalidDnsConfig",
+    "InvalidVolume",
+    "InvalidVolumeMount",
+    "InvalidProbe",
+    "InvalidRestartPolicy",
+    "InvalidSku",
+];
+
+/// A check of one topic.
+type Check = Result<(), ArmError>;
+
+/// Refuses with `code` unless `condition`.
+fn require(condition: bool, code: &str, message: impl FnOnce() -> String) -> Check {
+    if condition {
+        Ok(())
+    } else {
+        Err(ArmError::bad_request(code, message()))
+    }
+}
+
+/// Checks the body of a PUT of `id`.
+pub fn validate(id: &GroupId, body: &GroupBody) -> Check {
+    require(
+        is_dns_label(&id.name, 1),
+        "InvalidContainerGroupName",
+        || {
+            format!(
+                "The container group name '{}' is invalid. It must be 1 to 63 lowercase letters, \
+             numbers and hyphens, and begin and end with a letter or number.",
+                id.name
+            )
+        },
+    )?;
+    require(
+        body.location
+            .as_deref()
+            .is_some_and(|l| !l.trim().is_empty()),
+        "LocationRequired",
+        || "The location property is required for this definition.".to_owned(),
+    )?;
+    tags(body)?;
+    let Some(properties) = &body.properties else {
+        return Err(ArmError::bad_request(
+            "InvalidRequestContent",
+            "The request content was invalid: the property 'properties' is required.",
+        ));
+    };
+    profile(properties)?;
+    enums(properties)?;
+    containers::check(properties)?;
+    network::check(properties)?;
+    volumes::check(properties)?;
+    resources::check(properties)?;
+    spot(properties)?;
+    confidential(properties)?;
+    registries(body, properties)
+}
+
+/// The message of a region that has no room for the group.
+pub fn no_capacity(body: &GroupBody, region: &str) -> String {
+    let properties = body.properties.clone().unwrap_or_default();
+    let (cpu, memory) = properties.total();
+    let network = if properties.is_in_subnet() {
+        " virtual network"
+    } else {
+        ""
+    };
+    format!(
+        "The requested resource is not available in the location '{region}' at this moment. Please \
+         retry with a different resource request or in another location. Resource requested: \
+         '{cpu}' CPU '{memory}' GB memory '{}' OS{network}",
+        properties.os()
+    )
+}
+
+/// What of a group cannot be changed by a PUT on it: the first such difference.
+pub fn unchangeable(old: &Properties, new: &Properties) -> Option<&'static str> {
+    let sizes = |p: &Properties| {
+        p.containers()
+            .iter()
+            .map(|c| (c.requests(), c.limits()))
+            .collect::<Vec<_>>()
+    };
+    let ports = |p: &Properties| p.ip_address.as_ref().and_then(|a| a.ports.clone());
+    if old.os() != new.os() {
+        Some("osType")
+    } else if old.restart_policy != new.restart_policy {
+        Some("restartPolicy")
+    } else if sizes(old) != sizes(new) {
+        Some("resources")
+    } else if ports(old) != ports(new) {
+        Some("ipAddress.ports")
+    } else {
+        None
+    }
+}
+
+fn tags(body: &GroupBody) -> Check {
+    let tags = body.tags.iter().flatten();
+    require(tags.clone().count() <= 50, "TooManyTags", || {
+        "The maximum number of tags on a resource is 50.".to_owned()
+    })?;
+    for (name, value) in tags {
+        require(
+            !name.is_empty() && name.len() <= 512,
+            "InvalidTagName",
+            || format!("The tag name '{name}' must be 1 to 512 characters long."),
+        )?;
+        require(
+            !name.contains(['<', '>', '%', '&', '\\', '?', '/']),
+            "InvalidTagNameCharacters",
+            || {
+                format!(
+                    "The tag names '{name}' have reserved characters '<,>,%,&,\\,?,/' or control characters."
+                )
+            },
+        )?;
+        require(value.len() <= 256, "InvalidTagValueLength", || {
+            format!("Tag value too large. The value of tag '{name}' exceeds 256 characters.")
+        })?;
+    }
+    Ok(())
+}
+
+/// A profile fills in what the body leaves out; there are no profiles here.
+fn profile(properties: &Properties) -> Check {
+    let Some(profile) = &properties.container_group_profile else {
+        return Ok(());
+    };
+    let id = profile.id.as_deref().unwrap_or_default();
+    network::require_resource_id(id, "properties.containerGroupProfile.id")?;
+    let parts: Vec<&str> = id.split('/').collect();
+    let group = parts.get(4).copied().unwrap_or_default();
+    let name = parts.last().copied().unwrap_or_default();
+    let resource = format!("Microsoft.ContainerInstance/containerGroupProfiles/{name}");
+    Err(ArmError::resource_not_found(&resource, group))
+}
+
+fn enums(properties: &Properties) -> Check {
+    let is_one_of = |value: Option<&str>, known: &[&str]| {
+        value.is_none_or(|value| known.iter().any(|k| k.eq_ignore_ascii_case(value)))
+    };
+    let os = properties.os_type.as_deref();
+    require(
+        os.is_some() && is_one_of(os, &["Linux", "Windows"]),
+        "InvalidOsType",
+        || {
+            format!(
+                "The 'osType' for container group is invalid. The value '{}' must be one of 'Windows,Linux'.",
+                os.unwrap_or_default()
+            )
+        },
+    )?;
+    let policy = properties.restart_policy.as_deref();
+    require(
+        RestartPolicy::of(policy).is_some(),
+        "InvalidRestartPolicy",
+        || {
+            format!(
+                "The 'restartPolicy' '{}' is invalid. It must be one of 'Always,OnFailure,Never'.",
+                policy.unwrap_or_default()
+            )
+        },
+    )?;
+    let sku = properties.sku.as_deref();
+    let skus = ["Standard", "Dedicated", "Confidential", "NotSpecified"];
+    require(is_one_of(sku, &skus), "InvalidSku", || {
+        format!(
+            "The container group SKU '{}' is not supported.",
+            sku.unwrap_or_default()
+        )
+    })?;
+    let priority = properties.priority.as_deref();
+    require(
+        is_one_of(priority, &["Regular", "Spot"]),
+        "PriorityNotSpecified",
+        || {
+            format!(
+                "The container group priority '{}' is invalid. It must be one of 'Regular,Spot'.",
+                priority.unwrap_or_default()
+            )
+        },
+    )
+}
+
+fn spot(properties: &Properties) -> Check {
+    if !properties.is_spot() {
+        return Ok(());
+    }
+    let refuse = |ok, code, message: &str| require(ok, code, || message.to_owned());
+    refuse(
+        properties.ip_address.is_none() && !properties.is_in_subnet(),
+        "SpotPriorityContainerGroupNotSupportedForInboundConnectivity",
+        "Container groups of priority 'Spot' support neither an IP address nor a virtual network.",
+    )?;
+    let sku = properties.sku.as_deref().unwrap_or("Standard");
+    refuse(
+        sku.eq_ignore_ascii_case("Standard"),
+        "SpotPriorityContainerGroupNotSupportedInSku",
+        "Container groups of priority 'Spot' are supported in the SKU 'Standard' only.",
+    )?;
+    refuse(
+        !resources::wants_gpu(properties),
+        "SpotPriorityContainerGroupWithGPUResourcesNotSupported",
+        "Container groups of priority 'Spot' do not support GPU resources.",
+    )
+}
+
+fn confidential(properties: &Properties) -> Check {
+    let wanted = properties
+        .sku
+        .as_deref()
+        .is_some_and(|s| s.eq_ignore_ascii_case("Confidential"));
+    require(
+        !wanted || (properties.os() == "Linux" && !resources::wants_gpu(properties)),
+        "ConfidentialContainerGroupSkuIsNotSupported",
+        || {
+            "The SKU 'Confidential' is supported for Linux container groups without GPU only."
+                .to_owned()
+        },
+    )
+}
+
+fn registries(body: &GroupBody, properties: &Properties) -> Check {
+    let known: HashSet<String> = body
+        .identity
+        .iter()
+        .filter_map(|identity| identity.user_assigned_identities.as_ref())
+        .flat_map(|identities| identities.keys().map(|id| id.to_lowercase()))
+        .collect();
+    for credential in properties.image_registry_credentials.iter().flatten() {
+        let Some(identity) = &credential.identity else {
+            continue;
+        };
+        require(
+            known.contains(&identity.to_lowercase()),
+            "InvalidImageRegistryIdentity",
+            || {
+                format!(
+                    "The identity '{identity}' of the image registry '{}' is not one of the container group's.",
+                    credential.server.as_deref().unwrap_or_default()
+                )
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether `name` is `least` to 63 lower-case letters, digits and inner hyphens.
+fn is_dns_label(name: &str, least: usize) -> bool {
+    (least..=63).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}

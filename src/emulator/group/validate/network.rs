@@ -1,0 +1,126 @@
+//! Ports, the group's address, its subnet and its name servers.
+
+use std::collections::HashSet;
+
+use super::{Check, is_dns_label, require};
+use crate::emulator::arm::error::ArmError;
+use crate::emulator::group::model::{IpAddress, Port, Properties};
+
+/// Ports an address may have (hard limit, quotas page 2025-11).
+const MOST_PORTS: usize = 5;
+
+/// Whether the service keeps `port` for itself (naming page 2026-07).
+fn is_reserved(port: i64) -> bool {
+    matches!(
+        port,
+        22 | 1025..=1027 | 3389..=3399 | 9999 | 19000 | 19080 | 19100 | 19390 | 20000..=30000 | 49152..=65534
+    )
+}
+
+/// Checks everything about the network.
+pub(super) fn check(properties: &Properties) -> Check {
+    let own = properties
+        .containers()
+        .iter()
+        .filter_map(|c| c.properties.as_ref());
+    ports(own.flat_map(|p| p.ports.iter().flatten()), "containers")?;
+    for subnet in properties.subnet_ids.iter().flatten() {
+        let id = subnet.id.as_deref().unwrap_or_default();
+        require_resource_id(id, "properties.subnetIds[0].id")?;
+        let is_subnet = id
+            .to_lowercase()
+            .contains("/providers/microsoft.network/virtualnetworks/");
+        require(
+            is_subnet && id.split('/').count() == 11,
+            "VirtualNetworkNotFound",
+            || format!("The virtual network of the subnet '{id}' was not found."),
+        )?;
+    }
+    if let Some(wanted) = &properties.ip_address {
+        address(wanted, properties)?;
+    }
+    if let Some(dns) = &properties.dns_config {
+        let servers = dns.name_servers.as_deref().unwrap_or_default();
+        let parse = |server: &String| server.parse::<std::net::IpAddr>().is_ok();
+        require(
+            !servers.is_empty() && servers.iter().all(parse),
+            "InvalidDnsConfig",
+            || "The DNS configuration must have name servers, each an IP address.".to_owned(),
+        )?;
+    }
+    Ok(())
+}
+
+fn address(wanted: &IpAddress, properties: &Properties) -> Check {
+    let kind = wanted
+        .kind
+        .as_deref()
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let refuse = |ok, why: &str| {
+        require(ok, "InvalidIpAddress", || {
+            format!("The IP address of the container group is invalid: {why}.")
+        })
+    };
+    refuse(
+        ["public", "private"].contains(&kind.as_str()),
+        "'type' must be Public or Private",
+    )?;
+    refuse(
+        (kind == "private") == properties.is_in_subnet(),
+        "an address of type Private needs a subnet, and one of type Public cannot have any",
+    )?;
+    let list = wanted.ports.as_deref().unwrap_or_default();
+    refuse(!list.is_empty(), "it must have at least one port")?;
+    refuse(list.len() <= MOST_PORTS, "it may have 5 ports at most")?;
+    if let Some(label) = &wanted.dns_name_label {
+        refuse(
+            is_dns_label(label, 5),
+            "'dnsNameLabel' must be 5 to 63 lowercase letters, numbers and hyphens",
+        )?;
+        refuse(
+            kind == "public",
+            "'dnsNameLabel' needs an address of type Public",
+        )?;
+    }
+    ports(list.iter(), "the IP address")
+}
+
+fn ports<'a>(list: impl Iterator<Item = &'a Port>, whose: &str) -> Check {
+    let mut seen = HashSet::new();
+    for port in list {
+        let number = port.port.unwrap_or_default();
+        let protocol = port
+            .protocol
+            .as_deref()
+            .unwrap_or("TCP")
+            .to_ascii_uppercase();
+        let known = protocol == "TCP" || protocol == "UDP";
+        require(
+            (1..=65535).contains(&number) && known,
+            "InvalidPort",
+            || format!("The port '{number}/{protocol}' of {whose} must be 1 to 65535, TCP or UDP."),
+        )?;
+        require(!is_reserved(number), "ReservedPort", || {
+            format!("The port '{number}' of {whose} is reserved by the service.")
+        })?;
+        require(seen.insert((number, protocol)), "DuplicatePort", || {
+            format!(
+                "The port '{number}' of {whose} is used more than once: containers share one address."
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Refuses what is no resource id, as ARM's gateway does before the service sees it.
+pub(super) fn require_resource_id(id: &str, path: &str) -> Check {
+    if id.starts_with("/subscriptions/") {
+        return Ok(());
+    }
+    let message = format!(
+        "Property id '{id}' at path '{path}' is invalid. Expect fully qualified resource Id that \
+         start with '/subscriptions/{{subscriptionId}}' or '/providers/{{resourceProviderNamespace}}/'."
+    );
+    Err(ArmError::bad_request("LinkedInvalidPropertyId", message).from_gateway())
+}

@@ -1,0 +1,282 @@
+//! What the service answers about a container group: its body, what the service adds, and, in a GET
+//! but never in a LIST, the instance view.
+//!
+//! The shapes are those of the recordings; where a version did not have a property yet, an answer
+//! to that version has not either.
+
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
+use serde_json::{Value, json};
+
+use super::life::{Group, PROVISIONING_TIMEOUT, Stage};
+use super::model::Container;
+use super::run::{Event, Run, RunState};
+use crate::emulator::arm::version::Version;
+
+/// A time as GET answers it: RFC 3339 with up to three digits after the second.
+pub fn time(at: Timestamp) -> String {
+    let round = TimestampRound::new()
+        .smallest(Unit::Millisecond)
+        .mode(RoundMode::Trunc);
+    at.round(round).unwrap_or(at).to_string()
+}
+
+/// A time as operations answer it: seven digits after the second.
+pub fn operation_time(at: Timestamp) -> String {
+    format!(
+        "{}.{:07}Z",
+        at.strftime("%Y-%m-%dT%H:%M:%S"),
+        at.subsec_nanosecond().max(0) / 100
+    )
+}
+
+/// The answer to a PUT: the group as it is now, before any container is known of.
+pub fn created(group: &Group, version: Version) -> Value {
+    let mut answer = base(group, version, None);
+    answer["properties"]["instanceView"] = json!({"events": [], "state": "Pending"});
+    answer
+}
+
+/// The answer to a GET, with instance views.
+pub fn full(group: &Group, version: Version, now: Timestamp) -> Value {
+    let mut answer = base(group, version, Some(now));
+    answer["properties"]["instanceView"] =
+        json!({"events": events(&group.events), "state": state(group)});
+    with_runs(&mut answer["properties"]["containers"], &group.containers);
+    with_runs(&mut answer["properties"]["initContainers"], &group.init);
+    answer
+}
+
+/// One element of a LIST: no instance view, neither of the group nor of a container.
+pub fn listed(group: &Group, version: Version, now: Timestamp) -> Value {
+    base(group, version, Some(now))
+}
+
+/// `instanceView.state` of the group.
+pub fn state(group: &Group) -> &'static str {
+    match (&group.stage, group.ended()) {
+        (Stage::Up, Some(true)) => "Succeeded",
+        (Stage::Up, Some(false)) | (Stage::Failed, _) => "Failed",
+        (Stage::Up, None) | (Stage::Stopping { .. }, _) => "Running",
+        (Stage::Stopped, _) => "Stopped",
+        _ => "Pending",
+    }
+}
+
+/// `provisioningState` at `now`.
+pub fn provisioning(group: &Group, now: Option<Timestamp>) -> &'static str {
+    let unready = now.is_some_and(|now| group.containers.iter().any(|run| run.is_unready(now)));
+    match group.stage {
+        Stage::Allocating { .. } => "Pending",
+        Stage::WithoutCapacity { .. } | Stage::Failed => "Failed",
+        Stage::Pulling { .. } | Stage::Initialising { .. } | Stage::Starting { .. } => "Creating",
+        Stage::Up if unready => "Unhealthy",
+        Stage::Deleting { .. } | Stage::Gone => "Deleting",
+        Stage::Up | Stage::Stopping { .. } | Stage::Stopped => "Succeeded",
+    }
+}
+
+/// The events of all containers and of the group, as an operation shows them.
+pub fn operation_events(group: &Group) -> Value {
+    let runs = group.init.iter().chain(&group.containers);
+    let all: Vec<Event> = group
+        .events
+        .iter()
+        .chain(runs.flat_map(|run| &run.events))
+        .cloned()
+        .collect();
+    events(&all)
+}
+
+/// Events as instance views list them.
+pub fn events(events: &[Event]) -> Value {
+    let one = |event: &Event| {
+        json!({
+            "count": event.count,
+            "firstTimestamp": whole(event.first),
+            "lastTimestamp": whole(event.last),
+            "name": event.name,
+            "message": event.message,
+            "type": if event.warning { "Warning" } else { "Normal" },
+        })
+    };
+    events.iter().map(one).collect()
+}
+
+fn whole(at: Timestamp) -> String {
+    Timestamp::from_second(at.as_second())
+        .unwrap_or(at)
+        .to_string()
+}
+
+fn base(group: &Group, version: Version, now: Option<Timestamp>) -> Value {
+    let mut properties = json!({});
+    if let Some(asked) = &group.body.properties {
+        properties = serde_json::to_value(asked).unwrap_or(properties);
+        properties["containers"] = containers(asked.containers());
+        if version.has_sku() {
+            properties["initContainers"] = containers(asked.init_containers());
+        }
+        properties["osType"] = asked.os().into();
+        properties["restartPolicy"] = format!("{:?}", group.policy()).into();
+    }
+    properties["provisioningState"] = provisioning(group, now).into();
+    add_defaults(&mut properties, group, version);
+    add_address(&mut properties, group, now.is_some());
+    let mut answer = json!({
+        "properties": properties,
+        "id": group.id.to_string(),
+        "name": group.id.name,
+        "type": "Microsoft.ContainerInstance/containerGroups",
+        "location": group.region,
+        "tags": group.body.tags.clone().unwrap_or_default(),
+    });
+    if let Some(zones) = &group.body.zones {
+        answer["zones"] = json!(zones);
+    }
+    if let Some(identity) = identity(group) {
+        answer["identity"] = identity;
+    }
+    answer
+}
+
+fn add_defaults(properties: &mut Value, group: &Group, version: Version) {
+    if version.has_sku() && properties.get("sku").is_none() {
+        properties["sku"] = "Standard".into();
+    }
+    if version.has_provisioning_timeout() {
+        let asked = group
+            .body
+            .properties
+            .as_ref()
+            .and_then(|p| p.provisioning_timeout_in_seconds);
+        let timeout = asked.map_or(json!(PROVISIONING_TIMEOUT.as_secs()), |seconds| {
+            json!(seconds)
+        });
+        properties["provisioningTimeoutInSeconds"] = timeout;
+        properties["isCustomProvisioningTimeout"] = asked.is_some().into();
+    } else if let Some(object) = properties.as_object_mut() {
+        object.remove("provisioningTimeoutInSeconds");
+    }
+}
+
+/// The address: a private one is not even mentioned before it is known, a public one lacks `ip`.
+fn add_address(properties: &mut Value, group: &Group, with_private: bool) {
+    let Some(address) = properties
+        .get_mut("ipAddress")
+        .and_then(Value::as_object_mut)
+    else {
+        return;
+    };
+    address.remove("ip");
+    let label = address
+        .get("dnsNameLabel")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
+    match label {
+        Some(label) => {
+            let name = format!("{label}.{}.azurecontainer.io", group.region);
+            address.insert("fqdn".into(), name.into());
+        }
+        None => drop(address.remove("autoGeneratedDomainNameLabelScope")),
+    }
+    if let Some(ip) = group.ip {
+        address.insert("ip".into(), ip.to_string().into());
+    } else if !with_private
+        && group
+            .body
+            .properties
+            .as_ref()
+            .is_some_and(super::model::Properties::is_in_subnet)
+    {
+        properties
+            .as_object_mut()
+            .map(|object| object.remove("ipAddress"));
+    }
+}
+
+fn containers(list: &[Container]) -> Value {
+    let one = |container: &Container| {
+        let mut value = serde_json::to_value(container).unwrap_or_default();
+        let properties = &mut value["properties"];
+        if let Some(ports) = properties.get_mut("ports").and_then(Value::as_array_mut) {
+            for port in ports
+                .iter_mut()
+                .filter(|port| port.get("protocol").is_none())
+            {
+                port["protocol"] = "TCP".into();
+            }
+        }
+        for always in ["ports", "environmentVariables"] {
+            if properties.get(always).is_none() {
+                properties[always] = json!([]);
+            }
+        }
+        value
+    };
+    list.iter().map(one).collect()
+}
+
+fn with_runs(containers: &mut Value, runs: &[Run]) {
+    let Some(containers) = containers.as_array_mut() else {
+        return;
+    };
+    for (container, run) in containers.iter_mut().zip(runs) {
+        let Some(current) = &run.current else {
+            continue;
+        };
+        let mut view = json!({"restartCount": run.restarts, "currentState": run_state(current)});
+        if let Some(previous) = &run.previous {
+            view["previousState"] = run_state(previous);
+        }
+        if !run.events.is_empty() {
+            view["events"] = events(&run.events);
+        }
+        container["properties"]["instanceView"] = view;
+    }
+}
+
+fn run_state(state: &RunState) -> Value {
+    match state {
+        RunState::Waiting { detail } => json!({"state": "Waiting", "detailStatus": detail}),
+        RunState::Running { since } => {
+            json!({"state": "Running", "startTime": time(*since), "detailStatus": ""})
+        }
+        RunState::Terminated {
+            since,
+            finished,
+            code,
+        } => json!({
+            "state": "Terminated",
+            "startTime": time(*since),
+            "exitCode": code,
+            "finishTime": time(*finished),
+            "detailStatus": if *code == 0 { "Completed" } else { "Error" },
+        }),
+    }
+}
+
+/// The group's identity with the ids that the directory gives, derived from the group's own id.
+fn identity(group: &Group) -> Option<Value> {
+    let asked = group.body.identity.as_ref()?;
+    let given = |salt: &str| {
+        uuid::Uuid::new_v5(
+            &uuid::Uuid::NAMESPACE_URL,
+            format!("{salt}{}", group.id).as_bytes(),
+        )
+    };
+    let kind = asked.kind.clone().unwrap_or_else(|| "None".to_owned());
+    let mut answer = json!({"type": kind});
+    if kind.contains("SystemAssigned") {
+        answer["principalId"] = given("principal").to_string().into();
+        answer["tenantId"] = crate::emulator::arm::entra::TENANT.into();
+    }
+    if let Some(identities) = &asked.user_assigned_identities {
+        for id in identities.keys() {
+            answer["userAssignedIdentities"][id] = json!({
+                "principalId": given(id).to_string(),
+                "clientId": given(&format!("client{id}")).to_string(),
+            });
+        }
+    }
+    Some(answer)
+}

@@ -1,0 +1,281 @@
+//! Listening: connections in, requests to `arm`, `stream` and `admin`, answers out.
+//!
+//! [`Emulator::start`] returns when it listens; dropping the value ends it, [`Emulator::stop`] ends
+//! it and waits until nothing of it is left.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::StatusCode;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use super::engine::{self, Engine};
+use super::options::{Options, Tls};
+use super::shared::Shared;
+use super::{admin, arm, stream, tls};
+
+/// Why an emulator does not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("listening on {address}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificates cannot be made.
+    #[error("making certificates")]
+    Certificates(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The CA certificate cannot be written.
+    #[error("writing the CA certificate to {path}")]
+    WriteCa {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No container engine answers.
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+}
+
+/// A mark on a response that must never be sent: the connection is dropped instead.
+#[derive(Clone, Copy, Debug)]
+pub struct DropConnection;
+
+impl DropConnection {
+    /// A response with the mark.
+    pub fn response() -> Response {
+        let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        response.extensions_mut().insert(Self);
+        response
+    }
+}
+
+/// The connection was dropped because a fault asked for it.
+#[derive(Debug, Error)]
+#[error("dropped, as a fault asked for")]
+struct Dropped;
+
+/// A running emulator.
+pub struct Emulator {
+    url: String,
+    ca_file: Option<CaFile>,
+    shared: Arc<Shared>,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Emulator {
+    /// Starts an emulator; it listens when this returns.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let engine = match &options.containers {
+            Some(socket) => Some(Engine::connect(socket).await?),
+            None => None,
+        };
+        let address = options.listen;
+        let failed = |source| StartError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
+        let (acceptor, ca_file) = match &options.tls {
+            Some(wanted) => {
+                let made = tls::loopback().map_err(StartError::Certificates)?;
+                let file = CaFile::write(wanted, local.port(), &made.ca_pem)?;
+                (Some(TlsAcceptor::from(made.server)), Some(file))
+            }
+            None => (None, None),
+        };
+        let scheme = if acceptor.is_some() { "https" } else { "http" };
+        let shared = Arc::new(Shared::new(options, engine));
+        let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let serving = Serving {
+            router: router(shared.clone()),
+            acceptor,
+            cancel: cancel.clone(),
+            tasks: tasks.clone(),
+        };
+        tasks.spawn(serving.accept(listener));
+        Ok(Self {
+            url: format!("{scheme}://{local}"),
+            ca_file,
+            shared,
+            cancel,
+            tasks,
+        })
+    }
+
+    /// Where it listens: scheme and authority.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The CA certificate's file, if it speaks TLS.
+    pub fn ca_file(&self) -> Option<&std::path::Path> {
+        self.ca_file.as_ref().map(|file| file.path.as_path())
+    }
+
+    /// Its parts, for tests that start it in process.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Ends it, and everything it started.
+    pub async fn stop(self) {
+        self.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        if let Some(engine) = &self.shared.engine {
+            engine.clean_up().await;
+        }
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// All routes.
+fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/metadata/endpoints", get(arm::entra::metadata))
+        .route(
+            "/metadata/identity/oauth2/token",
+            get(arm::entra::managed_identity),
+        )
+        .route(
+            "/{tenant}/v2.0/.well-known/openid-configuration",
+            get(arm::entra::configuration),
+        )
+        .route("/{tenant}/oauth2/v2.0/token", post(arm::entra::token))
+        .route("/execstream/sessionId/{number}", get(stream::connect))
+        .route("/attachstream/sessionId/{number}", get(stream::connect))
+        .nest("/_emulator", admin::router())
+        .fallback(arm::handle)
+        .method_not_allowed_fallback(arm::handle)
+        .with_state(shared)
+}
+
+struct Serving {
+    router: Router,
+    acceptor: Option<TlsAcceptor>,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Serving {
+    async fn accept(self, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.cancel.cancelled() => return,
+            };
+            match accepted {
+                Ok((stream, _)) => drop(self.tasks.spawn(self.connection(stream))),
+                Err(error) => {
+                    // Out of file descriptors: those in use come back when their clients are done.
+                    tracing::warn!(%error, "accepting a connection");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn connection(&self, stream: TcpStream) -> impl Future<Output = ()> + 'static + use<> {
+        let (router, cancel) = (self.router.clone(), self.cancel.clone());
+        let acceptor = self.acceptor.clone();
+        async move {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "setting TCP_NODELAY");
+            }
+            let served = async {
+                match acceptor {
+                    None => serve(stream, router).await,
+                    Some(acceptor) => match acceptor.accept(stream).await {
+                        Ok(stream) => serve(stream, router).await,
+                        Err(error) => tracing::debug!(%error, "TLS handshake"),
+                    },
+                }
+            };
+            tokio::select! {
+                () = served => {}
+                () = cancel.cancelled() => {}
+            }
+        }
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
+    let service =
+        hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let router = router.clone();
+            async move {
+                let response = match router.oneshot(request.map(Body::new)).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                };
+                let dropped = response.extensions().get::<DropConnection>().is_some();
+                if dropped { Err(Dropped) } else { Ok(response) }
+            }
+        });
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let served = builder
+        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(error, "a connection ended");
+    }
+}
+
+/// The CA certificate's file, removed at the end if nobody chose it.
+struct CaFile {
+    path: PathBuf,
+    ours: Option<PathBuf>,
+}
+
+impl CaFile {
+    fn write(wanted: &Tls, port: u16, pem: &str) -> Result<Self, StartError> {
+        let folder =
+            std::env::temp_dir().join(format!("aci-emulator-{}-{port}", std::process::id()));
+        let path = wanted
+            .ca_file
+            .clone()
+            .unwrap_or_else(|| folder.join("ca.crt"));
+        let ours = wanted.ca_file.is_none().then_some(folder);
+        let made = ours.as_ref().map_or(Ok(()), std::fs::create_dir_all);
+        made.and_then(|()| std::fs::write(&path, pem))
+            .map_err(|source| StartError::WriteCa {
+                path: path.clone(),
+                source,
+            })?;
+        Ok(Self { path, ours })
+    }
+}
+
+impl Drop for CaFile {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.ours {
+            // Nothing can be done about a temporary file that cannot be removed.
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Exec and attach: the websocket that a container's terminal is spoken to through.
+//!
+//! In: a session that `arm::containers` opened, and a client that knows its password. Out: the
+//! terminal's bytes, both ways. As the service does it: no subprotocol, the password is the first
+//! text frame (for attach the `Authorization` header will do, too), input comes as binary or text
+//! frames, output is one merged stream, and the end is a close frame without an exit code.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use axum::extract::{Path, State, WebSocketUpgrade};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::{HeaderMap, StatusCode, header};
+use rand::RngExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::engine::Terminal;
+use super::group::id::GroupKey;
+use super::group::run::{Run, RunState};
+use super::shared::Shared;
+
+/// How long a session waits for its client, and a client may take for its password.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a simulated container's log is looked at for an attached client.
+const ATTACH_LOOKS: Duration = Duration::from_millis(50);
+
+/// What a session is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A command in a terminal.
+    Exec {
+        /// The command: words separated by blanks, as the service takes them.
+        command: String,
+    },
+    /// The container's output from now on.
+    Attach,
+}
+
+/// A session that waits for its client.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// The container group.
+    pub group: GroupKey,
+    /// The container.
+    pub container: String,
+    /// What it is for.
+    pub work: Work,
+    /// The terminal's height in characters; it cannot be changed later.
+    pub rows: u16,
+    /// Its width.
+    pub cols: u16,
+}
+
+/// Sessions that wait, by their number, with password and deadline.
+#[derive(Default)]
+pub struct Sessions(Mutex<HashMap<Uuid, (Session, String, Instant)>>);
+
+impl Sessions {
+    /// Opens a session: its number, and the password that its client must send.
+    pub fn open(&self, session: Session) -> (Uuid, String) {
+        let letters = b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefghjkmnpqrstuvwxyz23456789[]{}!.>|";
+        let mut random = rand::rng();
+        let password: String = (0..32)
+            .map(|_| char::from(letters[random.random_range(0..letters.len())]))
+            .collect();
+        let number = Uuid::new_v4();
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        waiting.retain(|_, (_, _, deadline)| *deadline > now);
+        waiting.insert(number, (session, password.clone(), now + PATIENCE));
+        (number, password)
+    }
+
+    fn take(&self, number: Uuid) -> Option<(Session, String)> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (session, password, deadline) = waiting.remove(&number)?;
+        (deadline > Instant::now()).then_some((session, password))
+    }
+}
+
+/// `GET /execstream/sessionId/{number}` and `/attachstream/...`.
+pub async fn connect(
+    State(shared): State<Arc<Shared>>,
+    Path(number): Path<String>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let session = number
+        .parse()
+        .ok()
+        .and_then(|number| shared.sessions.take(number));
+    let Some((session, password)) = session else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let known = headers
+        .get(header::AUTHORIZATION)
+        .is_some_and(|value| value == password.as_str());
+    upgrade.on_upgrade(move |mut socket| async move {
+        if known || says(&mut socket, &password).await {
+            serve(&shared, &mut socket, session).await;
+        }
+        // A client that is gone already cannot be told.
+        let _ = socket.send(Message::Close(None)).await;
+    })
+}
+
+/// Whether the first frame is the password.
+async fn says(socket: &mut WebSocket, password: &str) -> bool {
+    let first = tokio::time::timeout(PATIENCE, socket.recv()).await;
+    matches!(first, Ok(Some(Ok(Message::Text(text)))) if text.as_str() == password)
+}
+
+async fn serve(shared: &Arc<Shared>, socket: &mut WebSocket, session: Session) {
+    let Session {
+        group,
+        container,
+        work,
+        rows,
+        cols,
+    } = session;
+    if !is_running(shared, &group, &container) {
+        return;
+    }
+    let Some(engine) = &shared.engine else {
+        match work {
+            Work::Exec { command } => simulated_shell(socket, &command).await,
+            Work::Attach => simulated_output(shared, socket, &group, &container).await,
+        }
+        return;
+    };
+    let terminal = match work {
+        Work::Exec { command } => {
+            let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+            engine.exec(&group, &container, words, (rows, cols)).await
+        }
+        Work::Attach => engine.attach(&group, &container).await,
+    };
+    match terminal {
+        Ok(terminal) => bridge(socket, terminal).await,
+        Err(error) => drop(
+            socket
+                .send(Message::Text(format!("{error}\r\n").into()))
+                .await,
+        ),
+    }
+}
+
+fn with_run<T>(
+    shared: &Shared,
+    group: &GroupKey,
+    container: &str,
+    look: impl FnOnce(&Run) -> T,
+) -> Option<T> {
+    let now = shared.clock.now();
+    let mut store = shared.store();
+    let group = store.group(group, now)?;
+    group
+        .containers
+        .iter()
+        .chain(&group.init)
+        .find(|run| run.name == container)
+        .map(look)
+}
+
+fn is_running(shared: &Shared, group: &GroupKey, container: &str) -> bool {
+    let running = |run: &Run| matches!(run.current, Some(RunState::Running { .. }));
+    with_run(shared, group, container, running).unwrap_or(false)
+}
+
+/// Carries bytes both ways until the terminal or the client has ended.
+async fn bridge(socket: &mut WebSocket, terminal: Terminal) {
+    let Terminal {
+        mut output,
+        mut input,
+    } = terminal;
+    loop {
+        tokio::select! {
+            bytes = output.next() => {
+                let Some(bytes) = bytes else { return };
+                if socket.send(Message::Binary(bytes)).await.is_err() { return }
+            },
+            frame = socket.recv() => match frame {
+                Some(Ok(Message::Binary(bytes))) => if !write(&mut input, &bytes).await { return },
+                Some(Ok(Message::Text(text))) => {
+                    if !write(&mut input, text.as_bytes()).await { return }
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+            },
+        }
+    }
+}
+
+async fn write(input: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> bool {
+    input.write_all(bytes).await.is_ok() && input.flush().await.is_ok()
+}
+
+/// A terminal without a container behind it: it echoes, knows `echo` and `exit`, and ends on Ctrl-C
+/// or Ctrl-D; a command that is no shell says that it is simulated, and ends.
+async fn simulated_shell(socket: &mut WebSocket, command: &str) {
+    let program = command.split_whitespace().next().unwrap_or_default();
+    if !program.ends_with("sh") {
+        let text = format!("{command}: simulated\r\n");
+        let _ = socket.send(Message::Text(text.into())).await;
+        return;
+    }
+    let mut line = String::new();
+    if socket.send(Message::Text("# ".into())).await.is_err() {
+        return;
+    }
+    while let Some(Ok(frame)) = socket.recv().await {
+        let bytes = match frame {
+            Message::Binary(bytes) => bytes,
+            Message::Text(text) => Bytes::from(text),
+            Message::Ping(_) | Message::Pong(_) => continue,
+            Message::Close(_) => return,
+        };
+        let (reply, ended) = typed(&mut line, &String::from_utf8_lossy(&bytes));
+        if socket.send(Message::Text(reply.into())).await.is_err() || ended {
+            return;
+        }
+    }
+}
+
+/// What a simulated shell shows when `text` is typed, and whether it ends.
+fn typed(line: &mut String, text: &str) -> (String, bool) {
+    let mut reply = String::new();
+    for letter in text.chars() {
+        match letter {
+            '\u{3}' | '\u{4}' => return (reply, true),
+            '\r' | '\n' => {
+                reply.push_str("\r\n");
+                let command = std::mem::take(line);
+                match command
+                    .trim()
+                    .split_once(' ')
+                    .unwrap_or((command.trim(), ""))
+                {
+                    ("exit", _) => return (reply, true),
+                    ("", _) => {}
+                    ("echo", words) => reply.extend([words, "\r\n"]),
+                    (other, _) => reply.extend(["sh: ", other, ": simulated\r\n"]),
+                }
+                reply.push_str("# ");
+            }
+            _ => {
+                line.push(letter);
+                reply.push(letter);
+            }
+        }
+    }
+    (reply, false)
+}
+
+async fn simulated_output(
+    shared: &Shared,
+    socket: &mut WebSocket,
+    group: &GroupKey,
+    container: &str,
+) {
+    let mut seen = with_run(shared, group, container, |run| run.log.written()).unwrap_or_default();
+    let mut ticks = tokio::time::interval(ATTACH_LOOKS);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            frame = socket.recv() => match frame {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => continue,
+            },
+        }
+        let looked = with_run(shared, group, container, |run| {
+            (
+                run.log.since(seen),
+                run.log.written(),
+                matches!(run.current, Some(RunState::Running { .. })),
+            )
+        });
+        let Some((text, written, running)) = looked else {
+            return;
+        };
+        seen = written;
+        let gone = !text.is_empty() && socket.send(Message::Text(text.into())).await.is_err();
+        if gone || !running {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_simulated_shell_echoes_and_ends_on_exit_and_on_ctrl_c() {
+        let mut line = String::new();
+        assert_eq!(
+            typed(&mut line, "echo hi\n"),
+            ("echo hi\r\nhi\r\n# ".to_owned(), false)
+        );
+        assert_eq!(typed(&mut line, "exit\n"), ("exit\r\n".to_owned(), true));
+        assert_eq!(typed(&mut line, "\u{3}"), (String::new(), true));
+    }
+
+    #[test]
+    fn a_session_is_taken_once_and_its_password_is_long_and_has_punctuation() {
+        let sessions = Sessions::default();
+        let key = GroupKey {
+            subscription: String::new(),
+            resource_group: String::new(),
+            name: String::new(),
+        };
+        let session = Session {
+            group: key,
+            container: "a".into(),
+            work: Work::Attach,
+            rows: 1,
+            cols: 1,
+        };
+        let (number, password) = sessions.open(session);
+        assert_eq!(password.len(), 32);
+        assert!(
+            sessions
+                .take(number)
+                .is_some_and(|(_, expected)| expected == password)
+        );
+        assert!(sessions.take(number).is_none());
+    }
+}
