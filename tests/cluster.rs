@@ -5,6 +5,8 @@
 
 #[path = "cluster/ends.rs"]
 mod ends;
+#[path = "cluster/resource.rs"]
+mod resource;
 mod support;
 
 use k8s_openapi::api::{

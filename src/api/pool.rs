@@ -44,6 +44,7 @@ pub struct BurstPoolSpec {
 #[serde(rename_all = "camelCase")]
 pub struct Azure {
     /// The subscription that pays; the operator's own if not given.
+    #[schemars(length(max = 36))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')")
         .message("must be a subscription's id, such as 00000000-0000-0000-0000-000000000000"))]
@@ -61,10 +62,12 @@ pub struct Azure {
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
     /// The placement's name, unique in the pool.
+    #[schemars(length(max = 20))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]{0,18}[a-z0-9])?$')")
         .message("must be 1 to 20 lowercase letters, numbers and hyphens, and begin and end with a letter or number"))]
     pub name: String,
     /// The Azure region, such as westeurope. It cannot be changed: container groups cannot move.
+    #[schemars(length(max = 40))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("cannot be changed; add another placement instead"))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]{1,40}$')").message("must be a region's name as Azure writes it in resource ids, such as westeurope"))]
     pub region: String,

@@ -5,7 +5,7 @@
 //! many as 32 clients can send in 5 s. Prints times, rates and the resident memory.
 
 #![allow(
-    clippy::expect_used,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a program for people at a terminal"
 )]

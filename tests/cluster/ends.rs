@@ -79,6 +79,51 @@ fn killing_a_test_run_leaves_nothing() {
     assert!(!directory.exists());
 }
 
+/// `cargo test` builds the demo; for this test alone, build it first (`cargo build --example demo`).
+#[test]
+fn interrupting_the_demo_ends_all_of_it() {
+    let own = env::current_exe().expect("this test binary has a path");
+    let target = own
+        .ancestors()
+        .nth(2)
+        .expect("deps/ is in the build's folder");
+    let mut demo = Command::new(target.join("examples/demo"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("cargo test builds the demo");
+    let mut lines = BufReader::new(demo.stdout.take().expect("it is piped"))
+        .lines()
+        .map_while(Result::ok);
+    let kubeconfig = lines.find_map(|line| {
+        let path = line.trim().strip_prefix("export KUBECONFIG=")?;
+        Some(PathBuf::from(path))
+    });
+    let Some(kubeconfig) = kubeconfig else {
+        unreachable!("the demo did not start: {}", rest_of(&mut demo));
+    };
+    let directory = kubeconfig
+        .parent()
+        .expect("it is in the cluster's directory")
+        .to_owned();
+    lines
+        .find(|line| line.starts_with("Ctrl-C"))
+        .expect("it says how to end it");
+    assert!(mentioned(&directory) >= 5);
+
+    let id = demo.id().to_string();
+    Command::new("kill")
+        .args(["-INT", &id])
+        .status()
+        .expect("kill runs");
+    let ended = demo.wait().expect("it ends");
+    let rest = rest_of(&mut demo);
+
+    assert!(ended.success(), "{rest}");
+    assert_eq!(mentioned(&directory), 0, "{rest}");
+    assert!(!directory.exists());
+}
+
 /// The environment variable that makes it hold, and the start of the line in which it says what.
 const HOLDS: &str = "BURSTPOOL_TEST_HOLDS";
 

@@ -172,7 +172,7 @@ fn any_method() -> impl Strategy<Value = Method> {
 }
 
 /// Runs `cases` of `strategy` against one emulator; `send` gives each answer's status.
-fn never_5xx<S: Strategy>(strategy: &S, cases: u32, send: impl AsyncFn(&Azure, S::Value) -> u16) {
+fn never_5xx<S: Strategy>(strategy: &S, cases: u32, send: &impl AsyncFn(&Azure, S::Value) -> u16) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -208,7 +208,7 @@ fn arbitrary_bodies_are_accepted_or_refused() {
     never_5xx(
         &prop_oneof![any_json(), nearly_right()],
         3000,
-        async |azure, value| azure.put("one", &value).await.status.as_u16(),
+        &async |azure, value| azure.put("one", &value).await.status.as_u16(),
     );
 }
 
@@ -217,7 +217,7 @@ fn arbitrary_paths_queries_and_bodies_are_answered() {
     never_5xx(
         &(any_method(), any_path(), any_json()),
         3000,
-        async |azure, (method, path, body)| {
+        &async |azure, (method, path, body)| {
             // A path that no HTTP client would send is not sent.
             match azure.try_call(method, &path, Some(&body)).await {
                 Ok(answer) => answer.status.as_u16(),

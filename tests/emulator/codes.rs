@@ -160,6 +160,7 @@ fn refused_by_the_service() -> Vec<(Value, &'static str)> {
 }
 
 /// Bodies that break documented limits whose codes nobody has published.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn refused_with_a_code_of_ours() -> Vec<(Value, &'static str)> {
     let twice = |list: &str, element: Value| with(&[(list, json!([element, element]))]);
     let web = body(&[])["properties"]["containers"][0].clone();
