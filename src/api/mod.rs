@@ -3,6 +3,11 @@
 //! Knows nobody. A field is here only once something reads it; `crds/burstpools.yaml` is printed
 //! from these types by `burstpool crds`, and a test keeps it equal.
 
+pub mod condition;
 mod pool;
+mod status;
 
-pub use pool::{Azure, BurstPool, BurstPoolSpec, Placement, crd_yaml};
+pub use pool::{
+    Azure, BurstPool, BurstPoolSpec, Capacity, Dns, Network, Placement, Priority, Sku, crd_yaml,
+};
+pub use status::{BurstPoolStatus, PlacementStatus};

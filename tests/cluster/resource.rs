@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, wait};
 
+const SUBNET: &str =
+    "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/n";
+
 /// Applies an object with kubectl, as a user does.
 fn apply(cluster: &Cluster, object: &Value) -> Output {
     let file = tempfile::NamedTempFile::new().expect("a file");
@@ -122,9 +125,13 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
     .await;
 
     let placement = |name: &str, region: &str| json!({"name": name, "region": region});
+    let changed = |field: &str, value: Value| {
+        let mut placement = json!({"name": "weu", "region": "westeurope", "subnetId": SUBNET});
+        placement[field] = value;
+        placement
+    };
     for (wrong, field) in [
         (with("/metadata/name", json!("9-lives")), "metadata.name"),
-        (with("/spec/azure", json!({})), "spec.azure.resourceGroup"),
         (
             with("/spec/azure/subscriptionId", json!("mine")),
             "spec.azure.subscriptionId",
@@ -145,6 +152,27 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
         (
             with(
                 "/spec/placements",
+                json!([changed("priority", json!("Spot"))]),
+            ),
+            "subnetId",
+        ),
+        (
+            with(
+                "/spec/placements",
+                json!([changed("subnetId", json!("v/s"))]),
+            ),
+            "subnetId",
+        ),
+        (
+            with(
+                "/spec/placements",
+                json!([changed("labels", json!({"kubernetes.io/hostname": "x"}))]),
+            ),
+            "kubernetes.io/hostname",
+        ),
+        (
+            with(
+                "/spec/placements",
                 json!([placement("a", "westus"), placement("a", "eastus")]),
             ),
             "spec.placements",
@@ -153,11 +181,10 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
         let said = refused(cluster, &wrong);
         assert!(said.contains(field), "{field}: {said}");
     }
-    let mut moved = pool("shop");
-    moved["spec"]["placements"][0]["region"] = "northeurope".into();
-    let said = refused(cluster, &moved);
-    assert!(
-        said.contains("cannot be changed; add another placement instead"),
-        "{said}"
-    );
+    for (field, value) in [("region", "northeurope"), ("subnetId", SUBNET)] {
+        let mut moved = pool("shop");
+        moved["spec"]["placements"][0][field] = value.into();
+        let said = refused(cluster, &moved);
+        assert!(said.contains("add another placement instead"), "{said}");
+    }
 }
