@@ -5,4 +5,6 @@
 //! `client` with its `credential`, `throttle` and `poller`. Knows [`api`](crate::api) and nobody else
 //! of this package; nothing here knows that the emulator exists.
 
+pub mod client;
+pub mod error;
 pub mod names;
