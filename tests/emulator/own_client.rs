@@ -19,6 +19,14 @@ fn scope() -> Scope {
     }
 }
 
+/// The secret that the first group's first volume has in the emulator.
+fn kept_secret(azure: &Azure) -> String {
+    let store = azure.emulator.shared().store();
+    let group = store.groups.values().next().unwrap();
+    let volumes = group.body.properties.as_ref().unwrap().volumes();
+    volumes[0].secret.as_ref().unwrap()["key"].clone()
+}
+
 /// A client with a token from a file, and the file.
 fn client(azure: &Azure) -> (Client, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -51,23 +59,11 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
         let created = client.put(&scope(), name, &with_secret).await.unwrap();
         assert_eq!(created["properties"]["provisioningState"], "Pending");
     }
-    let kept = azure.emulator.shared().store();
-    let volumes = kept
-        .groups
-        .values()
-        .next()
-        .unwrap()
-        .body
-        .properties
-        .as_ref()
-        .unwrap()
-        .volumes();
     assert_eq!(
-        volumes[0].secret.as_ref().unwrap()["key"],
+        kept_secret(&azure),
         "dmFsdWU=",
         "the crate's own model would lose it"
     );
-    drop(kept);
     azure.advance(60.0);
     let read = client.get(&scope(), "one").await.unwrap();
     assert_eq!(read["properties"]["instanceView"]["state"], "Running");
@@ -143,9 +139,9 @@ async fn a_refusal_keeps_azures_words_and_a_lost_answer_is_told_from_it() {
             .to_string()
             .starts_with("creating container group Bad_Name: InvalidContainerGroupName The")
     );
-    let lose =
+    let fault =
         json!({"operation": "ContainerGroups_CreateOrUpdate", "count": 1, "fault": "loseAnswer"});
-    azure.admin(Method::POST, "faults", lose).await;
+    azure.admin(Method::POST, "faults", fault).await;
     let lost = client.put(&scope(), "one", &body(&[])).await.unwrap_err();
     assert!(matches!(lost, Error::NoAnswer { .. }), "{lost:?}");
     assert!(

@@ -35,7 +35,7 @@ impl Cloud {
     fn of(arm: &str, authority: &str) -> Self {
         let arm: Url = arm.parse().expect("the URLs of this file are URLs");
         Self {
-            scope: format!("{}.default", arm),
+            scope: format!("{arm}.default"),
             arm,
             authority: authority.to_owned(),
         }

@@ -301,7 +301,11 @@ impl Client {
                 failure: Box::new(failure.clone()),
             });
         }
-        if error.get_ref().is_some_and(|e| e.is::<NoToken>()) {
+        if error
+            .get_ref()
+            .and_then(|e| e.downcast_ref::<NoToken>())
+            .is_some()
+        {
             return Err(Error::Credential {
                 what,
                 source: Box::new(error),

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::origin;
@@ -22,11 +23,18 @@ pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
 /// How long a token is good for, in seconds.
 const TOKEN_LIVES: i64 = 3600;
 
+/// The query of [`metadata`].
+#[derive(Debug, Deserialize)]
+pub struct MetadataVersion {
+    #[serde(rename = "api-version")]
+    version: Option<String>,
+}
+
 /// `GET /metadata/endpoints`: what a client is told about this cloud. Older versions answer a list of
 /// clouds, 2022-09-01 this cloud alone (the Azure CLI 2.91 reads it so).
 pub async fn metadata(
     State(shared): State<Arc<Shared>>,
-    Query(query): Query<HashMap<String, String>>,
+    Query(version): Query<MetadataVersion>,
     headers: HeaderMap,
 ) -> Json<Value> {
     let origin = origin(&headers, shared.options.tls.is_some());
@@ -48,8 +56,8 @@ pub async fn metadata(
             "acrLoginServer": "azurecr.io",
         },
     });
-    let is_old = query
-        .get("api-version")
+    let is_old = version
+        .version
         .is_some_and(|version| version.as_str() < "2022");
     Json(if is_old { json!([cloud]) } else { cloud })
 }
