@@ -5,6 +5,8 @@
 
 #[path = "cluster/ends.rs"]
 mod ends;
+#[path = "cluster/node.rs"]
+mod node;
 #[path = "cluster/resource.rs"]
 mod resource;
 mod support;

@@ -1,0 +1,11 @@
+//! The virtual node: registered in Kubernetes, its pods run as container groups.
+//!
+//! Pure: `object` (what the node looks like), `registration` (what is missing of it), `capacity`
+//! (how much of ACI it may offer). I/O: `register` and `lease`. Knows [`api`](crate::api) and
+//! [`aci`](crate::aci).
+
+pub mod capacity;
+pub mod lease;
+pub mod object;
+pub mod register;
+pub mod registration;
