@@ -8,3 +8,5 @@
 pub mod client;
 pub mod error;
 pub mod names;
+pub mod pace;
+pub mod schedule;
