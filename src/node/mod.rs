@@ -1,11 +1,12 @@
 //! The virtual node: registered in Kubernetes, its pods run as container groups.
 //!
-//! Pure: `object` (what the node looks like), `registration` (what is missing of it), `capacity`
+//! Pure: `object` (what the node looks like), `registration` (what is missing of it), `plan` (what is to be done for a pod), `capacity`
 //! (how much of ACI it may offer). I/O: `register` and `lease`. Knows [`api`](crate::api) and
 //! [`aci`](crate::aci).
 
 pub mod capacity;
 pub mod lease;
 pub mod object;
+pub mod plan;
 pub mod register;
 pub mod registration;
