@@ -245,7 +245,7 @@ pub fn container(name: &str, script: &str, more: &Value) -> Value {
     let mut properties = json!({
         "image": IMAGE,
         "command": ["sh", "-c", script],
-        "resources": {"requests": {"cpu": 0.5, "memoryInGB": 0.2}},
+        "resources": {"requests": {"cpu": 1, "memoryInGB": 1}},
     });
     for (field, value) in more.as_object().into_iter().flatten() {
         properties[field] = value.clone();

@@ -115,11 +115,18 @@ impl Host {
             .all(true)
             .filters(&filters)
             .build();
-        let all = self
-            .docker
-            .list_containers(Some(options))
-            .await
-            .expect("containers are listed");
+        // podman calls a container `stopped` for a moment after its end: a word that this client does
+        // not know.
+        let listed = async {
+            loop {
+                match self.docker.list_containers(Some(options.clone())).await {
+                    Ok(all) => return all,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        let listed = tokio::time::timeout(Duration::from_secs(20), listed).await;
+        let all = listed.expect("containers are listed");
         all.into_iter()
             .filter_map(|c| Some((c.names?.first()?.clone(), c.labels?)))
             .filter(|(name, _)| name.contains(part))

@@ -1,9 +1,8 @@
 //! Calls to the engine, each with a timeout, few at a time.
 //!
 //! In: what the rest of the engine wants of Docker's API. Out: its answer, or an [`Error`] that says
-//! what was attempted. Nobody else here speaks to the engine, except `hijack` for terminals.
+//! what was attempted. Nobody else here speaks to the engine, except `hijack` and `listing`, which it says why.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,10 +11,7 @@ use std::time::Duration;
 use bollard::auth::DockerCredentials;
 use bollard::container::LogOutput;
 use bollard::errors::Error as Cause;
-use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerSummary, ExecConfig,
-    ExecInspectResponse, ImageInspect,
-};
+use bollard::models::{ContainerCreateBody, ExecConfig, ExecInspectResponse, ImageInspect};
 use bollard::query_parameters as query;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::Bytes;
@@ -23,6 +19,7 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use tokio::sync::Semaphore;
 
 use super::error::Error;
+use super::listing::{self, Inspected, Listed};
 
 /// How many calls an engine is given at once.
 const AT_ONCE: usize = 8;
@@ -94,8 +91,8 @@ impl Client {
     }
 
     /// What a container is and does; nothing if it is not there.
-    pub async fn inspect(&self, name: &str) -> Result<Option<ContainerInspectResponse>, Error> {
-        let seen = self.docker.inspect_container(name, None);
+    pub async fn inspect(&self, name: &str) -> Result<Option<Inspected>, Error> {
+        let seen = listing::inspect(&self.socket, name);
         found(
             self.call(&format!("inspecting container {name}"), seen)
                 .await,
@@ -155,17 +152,9 @@ impl Client {
     }
 
     /// All containers that carry all of `labels` (`name` or `name=value`), running or not.
-    pub async fn list(&self, labels: Vec<String>) -> Result<Vec<ContainerSummary>, Error> {
-        let filters = HashMap::from([("label", labels)]);
-        let options = query::ListContainersOptionsBuilder::new()
-            .all(true)
-            .filters(&filters)
-            .build();
-        self.call(
-            "listing containers",
-            self.docker.list_containers(Some(options)),
-        )
-        .await
+    pub async fn list(&self, labels: &[String]) -> Result<Vec<Listed>, Error> {
+        self.call("listing containers", listing::list(&self.socket, labels))
+            .await
     }
 
     /// An image that is here; nothing if it is not.

@@ -134,8 +134,7 @@ impl Deployment {
         let (client, instance) = (&self.parts.client, &self.parts.instance);
         let name = instance.infra_name(&self.key);
         let seen = client.inspect(&name).await?;
-        let running = seen.and_then(|c| c.state).and_then(|state| state.running);
-        if running != Some(true) {
+        if !seen.is_some_and(|seen| seen.state.running) {
             client.remove(&name).await?;
             let labels = instance.labels(&self.key, "");
             client
@@ -143,15 +142,7 @@ impl Deployment {
                 .await?;
             client.start(&name).await?;
         }
-        let networks = client
-            .inspect(&name)
-            .await?
-            .and_then(|c| c.network_settings?.networks);
-        let mut addresses = networks
-            .into_iter()
-            .flatten()
-            .filter_map(|(_, end)| end.ip_address?.parse().ok());
-        let address = addresses.next();
+        let address = client.inspect(&name).await?.and_then(|seen| seen.address());
         if address.is_none() {
             tracing::warn!(
                 group = self.key.name,

@@ -156,7 +156,7 @@ impl Engine {
         self.parts.tasks.close();
         self.parts.tasks.wait().await;
         let client = &self.parts.client;
-        let swept = match client.list(vec![self.parts.instance.label()]).await {
+        let swept = match client.list(&[self.parts.instance.label()]).await {
             Ok(left) => sweep::remove(client, left).await,
             Err(error) => Err(error),
         };

@@ -98,14 +98,14 @@ async fn send(
     request: Request<Body>,
 ) -> Result<u16, Failure> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let answer = sender.send_request(request);
-    tokio::select! {
-        answer = answer => Ok(answer?.status().as_u16()),
-        ended = connection => {
-            ended?;
-            Err("the connection was closed without an answer".into())
-        }
-    }
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    // The connection is driven beside its only request; it may end with the answer delivered.
+    let answer = tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        _ = connection => answer.await,
+    };
+    Ok(answer?.status().as_u16())
 }
 
 fn connector() -> Result<TlsConnector, Failure> {

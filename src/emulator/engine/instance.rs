@@ -13,6 +13,7 @@ use std::{fs, io};
 use uuid::Uuid;
 
 use super::error::Error;
+use super::listing::Listed;
 use crate::emulator::group::id::GroupKey;
 
 /// `<process id>-<its start time>` of the emulator that made a container.
@@ -141,10 +142,11 @@ impl Drop for Instance {
 
 impl Owner {
     /// Whose a container is, by its labels.
-    pub fn of(labels: &HashMap<String, String>) -> Option<Self> {
+    pub fn of(container: &Listed) -> Option<Self> {
+        let label = |name| container.label(name).map(str::to_owned);
         Some(Self {
-            process: labels.get(OWNER)?.clone(),
-            place: labels.get(PLACE)?.clone(),
+            process: label(OWNER)?,
+            place: label(PLACE)?,
         })
     }
 

@@ -36,6 +36,7 @@ mod hijack;
 mod http_probe;
 mod images;
 mod instance;
+mod listing;
 mod logs;
 mod pause;
 mod probe;

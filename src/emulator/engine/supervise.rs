@@ -88,14 +88,8 @@ impl Deployment {
             // The engine may have gone away for a while, or somebody has removed the container.
             match client.inspect(&name).await {
                 Ok(None) => return KILLED,
-                Ok(Some(seen)) => {
-                    let state = seen.state.unwrap_or_default();
-                    if state.running == Some(false) {
-                        let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
-                        return code.unwrap_or(KILLED);
-                    }
-                }
-                Err(_) => {}
+                Ok(Some(seen)) if !seen.state.running => return seen.state.exit_code,
+                Ok(Some(_)) | Err(_) => {}
             }
             tokio::time::sleep(PAUSE).await;
         }

@@ -2,26 +2,21 @@
 
 use std::path::PathBuf;
 
-use bollard::models::ContainerSummary;
 use futures::StreamExt as _;
 
 use super::client::Client;
 use super::error::Error;
 use super::instance::{self, CONTAINER, DIRECTORY, OWNER, Owner};
+use super::listing::Listed;
 
 /// Removes containers and directories whose emulator has ended. Several may do so at once.
 pub async fn remove_orphans(client: &Client) -> Result<(), Error> {
-    let all = client.list(vec![OWNER.to_owned()]).await?;
-    let dead = |c: &ContainerSummary| {
-        c.labels
-            .as_ref()
-            .and_then(Owner::of)
-            .is_some_and(|owner| owner.is_dead())
-    };
-    let orphans: Vec<ContainerSummary> = all.into_iter().filter(dead).collect();
+    let all = client.list(&[OWNER.to_owned()]).await?;
+    let dead = |c: &Listed| Owner::of(c).is_some_and(|owner| owner.is_dead());
+    let orphans: Vec<Listed> = all.into_iter().filter(dead).collect();
     let named: Vec<PathBuf> = orphans
         .iter()
-        .filter_map(|c| label(c, DIRECTORY))
+        .filter_map(|c| c.label(DIRECTORY))
         .map(PathBuf::from)
         .collect();
     if !orphans.is_empty() {
@@ -39,14 +34,14 @@ pub async fn remove_orphans(client: &Client) -> Result<(), Error> {
 
 /// Kills and removes containers: those that have joined a network before those that hold it, as an
 /// engine keeps a container that others depend on.
-pub async fn remove(client: &Client, containers: Vec<ContainerSummary>) -> Result<(), Error> {
+pub async fn remove(client: &Client, containers: Vec<Listed>) -> Result<(), Error> {
     let (infra, joined): (Vec<_>, Vec<_>) = containers
         .into_iter()
-        .partition(|c| label(c, CONTAINER).is_some_and(str::is_empty));
+        .partition(|c| c.label(CONTAINER).is_some_and(str::is_empty));
     let mut outcome = Ok(());
     for batch in [joined, infra] {
-        let removals = batch.into_iter().filter_map(|c| c.id).map(|id| async move {
-            match client.remove(&id).await {
+        let removals = batch.into_iter().map(|container| async move {
+            match client.remove(&container.id).await {
                 // Somebody else is removing it, or has begun to.
                 Err(error) if error.status() == Some(409) => Ok(()),
                 outcome => outcome,
@@ -58,8 +53,4 @@ pub async fn remove(client: &Client, containers: Vec<ContainerSummary>) -> Resul
         }
     }
     outcome
-}
-
-fn label<'a>(container: &'a ContainerSummary, name: &str) -> Option<&'a str> {
-    container.labels.as_ref()?.get(name).map(String::as_str)
 }

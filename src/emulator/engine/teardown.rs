@@ -7,11 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::models::ContainerSummary;
-
 use super::error::Error;
 use super::groups::Parts;
 use super::instance::{CONTAINER, Instance, remove_directory};
+use super::listing::Listed;
 use super::{logs, sweep};
 use crate::emulator::group::id::GroupKey;
 use crate::emulator::group::life::Stage;
@@ -53,15 +52,19 @@ pub(super) struct LastWords {
 /// Removes a group's containers.
 pub(super) async fn containers(parts: &Parts, key: &GroupKey, scope: Scope, manner: Manner) {
     for attempt in 1..=ATTEMPTS {
-        let Err(error) = remove(parts, key, scope, manner).await else {
-            break;
-        };
-        tracing::warn!(
-            group = key.name,
-            attempt,
-            error = error.in_full(),
-            "removing a group's containers"
-        );
+        match remove(parts, key, scope, manner).await {
+            Ok(0) => break,
+            Ok(left) => tracing::debug!(group = key.name, attempt, left, "containers are left"),
+            Err(error) => {
+                let error = error.in_full();
+                tracing::warn!(
+                    group = key.name,
+                    attempt,
+                    error,
+                    "removing a group's containers"
+                );
+            }
+        }
         if attempt < ATTEMPTS && !parts.cancel.is_cancelled() {
             tokio::time::sleep(PAUSE).await;
         }
@@ -73,15 +76,27 @@ pub(super) async fn containers(parts: &Parts, key: &GroupKey, scope: Scope, mann
     }
 }
 
-async fn remove(parts: &Parts, key: &GroupKey, scope: Scope, manner: Manner) -> Result<(), Error> {
-    let mut found = of_group(parts, key).await?;
-    if scope == Scope::Joined {
-        found.retain(|container| !name(container).is_empty());
+/// Removes what is found; how many containers are left, as others may be removing them, too.
+async fn remove(
+    parts: &Parts,
+    key: &GroupKey,
+    scope: Scope,
+    manner: Manner,
+) -> Result<usize, Error> {
+    let found = || async {
+        let mut found = of_group(parts, key).await?;
+        found.retain(|container| scope == Scope::All || !name(container).is_empty());
+        Ok::<_, Error>(found)
+    };
+    let containers = found().await?;
+    if containers.is_empty() {
+        return Ok(0);
     }
     if manner == Manner::Gracefully {
-        stop(parts, &found).await;
+        stop(parts, &containers).await;
     }
-    sweep::remove(&parts.client, found).await
+    sweep::remove(&parts.client, containers).await?;
+    Ok(found().await?.len())
 }
 
 /// Stops a group's containers and hears how each ended and what it last wrote.
@@ -108,14 +123,8 @@ pub(super) async fn last_words(
         .filter(|c| !name(c).is_empty())
         .map(|container| async move {
             let full = parts.instance.container_name(key, name(container));
-            let state = parts
-                .client
-                .inspect(&full)
-                .await
-                .ok()
-                .flatten()
-                .and_then(|seen| seen.state);
-            let code = state.and_then(|state| i32::try_from(state.exit_code?).ok());
+            let seen = parts.client.inspect(&full).await.ok().flatten();
+            let code = seen.map(|seen| seen.state.exit_code);
             let log = logs::kept(&parts.client, &full, now).await;
             (name(container).to_owned(), LastWords { code, log })
         });
@@ -123,33 +132,28 @@ pub(super) async fn last_words(
 }
 
 /// Ends the processes; one that cannot be asked is killed with its container.
-async fn stop(parts: &Parts, containers: &[ContainerSummary]) {
+async fn stop(parts: &Parts, containers: &[Listed]) {
     let stops = containers
         .iter()
         .filter(|c| !name(c).is_empty())
         .map(|container| async move {
-            let Some(id) = &container.id else { return };
-            if let Err(error) = parts.client.stop(id, GRACE).await {
+            if let Err(error) = parts.client.stop(&container.id, GRACE).await {
                 tracing::debug!(error = error.in_full(), "stopping a container");
             }
         });
     futures::future::join_all(stops).await;
 }
 
-async fn of_group(parts: &Parts, key: &GroupKey) -> Result<Vec<ContainerSummary>, Error> {
+async fn of_group(parts: &Parts, key: &GroupKey) -> Result<Vec<Listed>, Error> {
     parts
         .client
-        .list(vec![parts.instance.label(), Instance::group_label(key)])
+        .list(&[parts.instance.label(), Instance::group_label(key)])
         .await
 }
 
 /// The container's name in its group; empty for the infra container.
-fn name(container: &ContainerSummary) -> &str {
-    let labels = container.labels.as_ref();
-    labels
-        .and_then(|labels| labels.get(CONTAINER))
-        .map(String::as_str)
-        .unwrap_or_default()
+fn name(container: &Listed) -> &str {
+    container.label(CONTAINER).unwrap_or_default()
 }
 
 /// The group has stopped.
