@@ -95,6 +95,13 @@ impl Azure {
         (status, answer.json().await.unwrap_or_default())
     }
 
+    /// Asks the emulator itself for something.
+    pub async fn admin(&self, method: Method, path: &str, body: &Value) {
+        let url = format!("{}/_emulator/{path}", self.url);
+        let answer = self.http.request(method, url).json(body).send().await;
+        assert!(answer.expect("the emulator answers").status().is_success());
+    }
+
     /// Creates or updates a group.
     pub async fn put(&self, group: &str, body: &Value) {
         let (status, answer) = self.call(Method::PUT, group, Some(body)).await;
@@ -221,7 +228,7 @@ impl Terminal {
     }
 
     /// Reads until the other side closes: all that was shown.
-    pub async fn to_the_end(mut self) -> Vec<u8> {
+    pub async fn until_closed(mut self) -> Vec<u8> {
         while self.more().await {}
         self.shown
     }
@@ -238,6 +245,14 @@ impl Terminal {
         }
         true
     }
+}
+
+/// Runs until it is killed, and ends at once when it is asked to.
+pub const LIVE: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+
+/// Nothing to be merged.
+pub fn none() -> Value {
+    json!({})
 }
 
 /// A container of the test image; `more` is merged into its properties.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use burstpool::emulator::{Emulator, EngineSocket, Options};
 use futures::FutureExt as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::azure::{Azure, container, group};
+use crate::azure::{Azure, LIVE, container, group, none};
 use crate::host::Host;
 
 /// A process of the emulator's binary.
@@ -39,12 +39,8 @@ impl Process {
 
     async fn run_group(&self) {
         let name = self.azure.name("crash");
-        let script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
         self.azure
-            .put(
-                &name,
-                &group(&[container("main", script, &json!({}))], &json!({})),
-            )
+            .put(&name, &group(&[container("main", LIVE, &none())], &none()))
             .await;
         self.azure.until_state(&name, "Running").await;
     }

@@ -59,7 +59,7 @@ fn begin_delete(shared: &Shared, call: &Call, id: &GroupId) -> Result<(Answer, b
         speed,
     )?;
     store.timeline.note(&key, |entry| {
-        entry.delete_received = entry.delete_received.or(Some(now))
+        entry.delete_received = entry.delete_received.or(Some(now));
     });
     let running = store
         .groups

@@ -23,6 +23,8 @@ use super::listing::{self, Inspected, Listed};
 
 /// How many calls an engine is given at once.
 const AT_ONCE: usize = 8;
+/// How many images are pulled at once; a pull may take long.
+const PULLS_AT_ONCE: usize = 3;
 /// How long an engine may take to say that it is there.
 const GREETING: Duration = Duration::from_secs(5);
 /// How long a call may take: starting a container on a busy machine takes seconds.
@@ -37,6 +39,7 @@ pub struct Client {
     docker: Docker,
     waiting: Docker,
     permits: Arc<Semaphore>,
+    pulls: Arc<Semaphore>,
     socket: PathBuf,
     architecture: String,
 }
@@ -56,6 +59,7 @@ impl Client {
             waiting: docker.clone().with_timeout(WAIT),
             docker,
             permits: Arc::new(Semaphore::new(AT_ONCE)),
+            pulls: Arc::new(Semaphore::new(PULLS_AT_ONCE)),
             socket: socket.to_owned(),
             architecture: version.arch.unwrap_or_default(),
         })
@@ -99,7 +103,7 @@ impl Client {
         )
     }
 
-    /// Waits until a container has ended: its exit code.
+    /// Waits until a container has ended: its exit code. podman 4.3.1 tells it up to a second late.
     pub async fn wait(&self, name: &str) -> Result<i64, Error> {
         let options = query::WaitContainerOptionsBuilder::new()
             .condition("not-running")
@@ -173,7 +177,7 @@ impl Client {
         let options = query::CreateImageOptionsBuilder::new()
             .from_image(name)
             .build();
-        let _permit = self.permits.acquire().await;
+        let _permit = self.pulls.acquire().await;
         let mut steps = self.docker.create_image(Some(options), None, credentials);
         while let Some(step) = steps.next().await {
             step.map_err(|source| refused(&format!("pulling image {name}"), source))?;

@@ -16,7 +16,7 @@ use super::error::Error;
 use super::groups::Parts;
 use super::{images, spec, volumes};
 use crate::emulator::group::id::GroupKey;
-use crate::emulator::group::life::Stage;
+use crate::emulator::group::life::{Group, Stage};
 use crate::emulator::group::model::{Container, Properties};
 use crate::emulator::group::run::{Due, Run, note};
 use crate::emulator::shared::Shared;
@@ -113,7 +113,7 @@ impl Deployment {
         })?;
         self.initialise().await?;
         let refused = self.start_all().await?;
-        self.report(|group, at, effects| group.up(at, effects))?;
+        self.report(Group::up)?;
         self.supervise(refused).await
     }
 

@@ -32,7 +32,7 @@ pub async fn accessible(client: &Client, properties: &Properties) -> Result<(), 
     for image in names(properties) {
         let moved = AtomicBool::new(false);
         let fetched = fetch(client, properties, image, || {
-            moved.store(true, Ordering::Relaxed)
+            moved.store(true, Ordering::Relaxed);
         });
         let had = match tokio::time::timeout(PATIENCE, fetched).await {
             Ok(Ok(())) => true,

@@ -212,7 +212,7 @@ fn hash(key: &GroupKey) -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_URL, text.as_bytes())
 }
 
-/// When a living process started, in clock ticks since the boot: field 22 of proc_pid_stat(5). A
+/// When a living process started, in clock ticks since the boot: field 22 of `proc_pid_stat(5)`. A
 /// zombie has ended.
 fn started(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

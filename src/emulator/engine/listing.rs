@@ -73,9 +73,8 @@ struct Endpoint {
 impl Inspected {
     /// Its address, if it has one of its own.
     pub fn address(&self) -> Option<std::net::Ipv4Addr> {
-        let ends = self.network_settings.networks.iter().flatten();
-        ends.filter_map(|(_, end)| end.address.as_ref()?.parse().ok())
-            .next()
+        let mut ends = self.network_settings.networks.iter().flatten();
+        ends.find_map(|(_, end)| end.address.as_ref()?.parse().ok())
     }
 }
 

@@ -19,8 +19,8 @@
 //! * A group is one network address: an infra container ([`pause`]) holds the network, the others
 //!   join it.
 //! * Volumes are directories of this machine below one directory of this emulator, so the engine
-//!   must run on the same machine. `gitRepo` volumes are empty directories (nothing is cloned),
-//!   Azure file shares are directories that groups of this emulator share. `configMap`, GPUs and
+//!   must run on the same machine. `gitRepo` volumes (nothing is cloned) and secret references
+//!   are empty directories, Azure file shares are directories that groups of this emulator share. `configMap`, GPUs and
 //!   seccomp profiles are not carried out: how the service shows them to a container is not documented.
 //! * CPU limits are held to what the machine has: an engine refuses more.
 //! * Restarts wait by the emulator's clock; the processes themselves live in real time. Probes are

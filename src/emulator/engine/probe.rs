@@ -29,89 +29,73 @@ pub(super) async fn until_unhealthy(deployment: &Deployment, index: usize) {
     let properties = container.properties.as_ref();
     let liveness = properties.and_then(|p| p.liveness_probe.as_ref());
     let readiness = properties.and_then(|p| p.readiness_probe.as_ref());
-    let alive = async {
-        match liveness {
-            Some(probe) => {
-                Probing {
-                    deployment,
-                    index,
-                    kind: "Liveness",
-                    probe,
-                }
-                .until_failed()
-                .await
-            }
-            None => std::future::pending().await,
-        }
-    };
-    let ready = async {
-        let Some(probe) = readiness else {
-            return std::future::pending().await;
-        };
-        loop {
-            Probing {
-                deployment,
-                index,
-                kind: "Readiness",
-                probe,
-            }
-            .until_failed()
-            .await;
-        }
+    let probing = |kind, probe| Probing {
+        deployment,
+        index,
+        kind,
+        probe,
     };
     tokio::select! {
-        () = alive => {}
-        () = ready => {}
+        () = probing(Kind::Liveness, liveness).run() => {}
+        () = probing(Kind::Readiness, readiness).run() => {}
     }
+}
+
+/// What a probe is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Whether the container must be killed.
+    Liveness,
+    /// Whether it can serve; nothing follows from it.
+    Readiness,
 }
 
 struct Probing<'a> {
     deployment: &'a Deployment,
     index: usize,
-    kind: &'static str,
-    probe: &'a Probe,
+    kind: Kind,
+    probe: Option<&'a Probe>,
 }
 
 impl Probing<'_> {
-    /// Probes until the threshold of failures in a row is reached.
-    async fn until_failed(&self) {
+    /// Probes until the container must be killed.
+    async fn run(self) {
+        let Some(probe) = self.probe else {
+            return std::future::pending().await;
+        };
         let clock = &self.deployment.shared.clock;
-        let seconds =
+        let given =
             |value: Option<i64>, usual| value.and_then(|s| u64::try_from(s).ok()).unwrap_or(usual);
-        let delay = Duration::from_secs(seconds(self.probe.initial_delay_seconds, 0));
-        let period = Duration::from_secs(seconds(self.probe.period_seconds, 10));
-        let threshold = seconds(self.probe.failure_threshold, 3);
-        let timeout = Duration::from_secs(seconds(self.probe.timeout_seconds, 1));
+        // Defaults of the specification.
+        let delay = Duration::from_secs(given(probe.initial_delay_seconds, 0));
+        let period = Duration::from_secs(given(probe.period_seconds, 10));
+        let timeout = Duration::from_secs(given(probe.timeout_seconds, 1));
+        let threshold = given(probe.failure_threshold, 3);
         clock.sleep_until(later(clock.now(), delay)).await;
         let mut failures = 0;
         loop {
             let next = later(clock.now(), period);
-            match self.once(timeout).await {
+            match self.once(probe, timeout).await {
                 Ok(()) => failures = 0,
                 Err(why) => {
                     failures += 1;
-                    let message = format!("{} probe failed: {why}", self.kind);
+                    let message = format!("{:?} probe failed: {why}", self.kind);
                     self.deployment
                         .note(self.index, "Unhealthy", &message, true);
                 }
             }
-            if failures >= threshold {
+            if self.kind == Kind::Liveness && failures >= threshold {
                 return;
             }
             tokio::join!(clock.sleep_until(next), tokio::time::sleep(SHORTEST));
         }
     }
 
-    async fn once(&self, timeout: Duration) -> Result<(), String> {
-        if let Some(command) = self
-            .probe
-            .exec
-            .as_ref()
-            .and_then(|exec| exec.command.clone())
-        {
+    async fn once(&self, probe: &Probe, timeout: Duration) -> Result<(), String> {
+        if let Some(command) = probe.exec.as_ref().and_then(|exec| exec.command.clone()) {
             return self.command(command, timeout).await;
         }
-        let Some(get) = &self.probe.http_get else {
+        let Some(get) = &probe.http_get else {
             return Ok(());
         };
         let address = self

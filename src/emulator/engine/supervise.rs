@@ -29,7 +29,11 @@ impl Deployment {
         loop {
             let code = match refused {
                 Some(code) => code,
-                None => self.unless_interrupted(self.run_of(index)).await?,
+                // On the heap: with its probes it is large.
+                None => {
+                    self.unless_interrupted(Box::pin(self.run_of(index)))
+                        .await?
+                }
             };
             let due = self.report(|group, at, _| {
                 let policy = group.policy();
