@@ -30,12 +30,7 @@ pub async fn with_emulator<F: Future<Output = ()>>(
     let Some(host) = Host::get().await else {
         return;
     };
-    let options = Options {
-        speed,
-        containers: Some(EngineSocket::At(host.socket.clone())),
-        ..Options::default()
-    };
-    let emulator = Emulator::start(options).await.expect("the emulator starts");
+    let emulator = emulator(&host, speed).await;
     let azure = Azure::new(emulator.url());
     let mark = azure.mark.clone();
     let outcome = AssertUnwindSafe(body(azure, host.clone()))
@@ -47,6 +42,16 @@ pub async fn with_emulator<F: Future<Output = ()>>(
         std::panic::resume_unwind(panic);
     }
     assert!(left.is_empty(), "left behind: {:?}", left.keys());
+}
+
+/// An emulator in this process.
+pub async fn emulator(host: &Host, speed: f64) -> Emulator {
+    let options = Options {
+        speed,
+        containers: Some(EngineSocket::At(host.socket.clone())),
+        ..Options::default()
+    };
+    Emulator::start(options).await.expect("the emulator starts")
 }
 
 /// A client.

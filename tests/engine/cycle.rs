@@ -1,9 +1,12 @@
 //! What is done to whole groups: stop, start, restart, delete, and waiting for capacity.
 
+use std::time::Duration;
+
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::azure::{LIVE, container, group, none, view, with_emulator};
+use crate::azure::{Azure, LIVE, container, emulator, group, none, view, with_emulator};
+use crate::host::Host;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopping_and_deleting_leave_no_container_and_starting_makes_new_ones() {
@@ -108,4 +111,27 @@ async fn a_group_that_waits_for_capacity_is_deployed_once_there_is_some() {
         assert_eq!(host.containers(&azure.mark).await.len(), 2);
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emulator_that_is_dropped_leaves_nothing_either() {
+    let Some(host) = Host::get().await else {
+        return;
+    };
+    let emulator = emulator(&host, 1.0).await;
+    let azure = Azure::new(emulator.url());
+    let name = azure.name("dropped");
+    azure
+        .put(&name, &group(&[container("main", LIVE, &none())], &none()))
+        .await;
+    azure.until_state(&name, "Running").await;
+    drop(emulator);
+    let gone = async {
+        while !host.containers(&azure.mark).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone)
+        .await
+        .expect("nothing is left");
 }

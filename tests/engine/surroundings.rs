@@ -109,3 +109,27 @@ async fn an_image_that_cannot_be_had_is_refused_at_once() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_has_its_name_servers_and_what_the_engine_refuses_fails_it_in_the_engines_words() {
+    with_emulator(1.0, |azure, host| async move {
+        let (good, bad) = (azure.name("names"), azure.name("refused"));
+        let main = [container("main", "cat /etc/resolv.conf; sleep 1000", &none())];
+        let names = json!({"dnsConfig": {
+            "nameServers": ["192.0.2.1"], "searchDomains": "a.example b.example", "options": "ndots:2",
+        }});
+        let odd = json!({"securityContext": {"capabilities": {"add": ["NO_SUCH_THING"]}}});
+        azure.put(&good, &group(&main, &names)).await;
+        azure.put(&bad, &group(&[container("main", LIVE, &odd)], &none())).await;
+        let log = azure.until_logged(&good, "main", "ndots:2").await;
+        assert!(log.contains("nameserver 192.0.2.1") && log.contains("search a.example b.example"), "{log}");
+
+        let seen = azure.until_state(&bad, "Failed").await;
+        let event = &seen["properties"]["instanceView"]["events"][0];
+        assert_eq!((&event["name"], &event["type"]), (&json!("Failed"), &json!("Warning")));
+        assert!(event["message"].to_string().contains("NO_SUCH_THING"), "{event}");
+        azure.delete(&bad).await;
+        assert!(host.containers(&bad).await.is_empty());
+    })
+    .await;
+}

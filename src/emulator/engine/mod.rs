@@ -16,7 +16,7 @@
 //! * One worker a group; a newer wish ends the work on an older one, which is waited for, so that
 //!   nothing of a group ever happens at the same time. Only waiting is interrupted, never a call
 //!   that makes something: what an engine has made, it has also told.
-//! * A group is one network address: an infra container ([`pause`]) holds the network, the others
+//! * A group is one network address: an infra container (`pause`) holds the network, the others
 //!   join it.
 //! * Volumes are directories of this machine below one directory of this emulator, so the engine
 //!   must run on the same machine. `gitRepo` volumes (nothing is cloned) and secret references
@@ -24,8 +24,8 @@
 //!   seccomp profiles are not carried out: how the service shows them to a container is not documented.
 //! * CPU limits are held to what the machine has: an engine refuses more.
 //! * Restarts wait by the emulator's clock; the processes themselves live in real time. Probes are
-//!   described in [`probe`].
-//! * Everything carries labels ([`instance`]), so that one emulator can remove what a crashed one
+//!   described in `probe`.
+//! * Everything carries labels (`instance`), so that one emulator can remove what a crashed one
 //!   left and never touches what a living one has.
 
 mod client;

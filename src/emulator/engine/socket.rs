@@ -24,6 +24,10 @@ pub async fn connect(socket: &EngineSocket) -> Result<Client, Error> {
     };
     let mut tried = Vec::new();
     for path in &candidates {
+        if !path.exists() {
+            tried.push(format!("{}: not there", path.display()));
+            continue;
+        }
         match Client::connect(path).await {
             Ok(client) => return Ok(client),
             Err(error) => tried.push(format!("{}: {}", path.display(), error.in_full())),
