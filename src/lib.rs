@@ -4,9 +4,15 @@
 //!
 //! | room | what it holds | knows |
 //! | --- | --- | --- |
+//! | [`api`] | the custom resource that users write and read | nobody |
+//! | [`aci`] | a pod as a container group, and a container group as a pod's status | `api` |
+//! | [`cli`] | the command line of `burstpool` | `api` |
 //! | [`emulator`] | Azure Resource Manager and Container Instances on localhost, for tests, the demo and trying out | nobody |
 //!
 //! The seam to Azure is HTTP: nothing outside [`emulator`] and the tests knows that the emulator
 //! exists, and it knows nothing of Kubernetes.
 
+pub mod aci;
+pub mod api;
+pub mod cli;
 pub mod emulator;

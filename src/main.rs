@@ -1,1 +1,5 @@
-fn main() {}
+//! `burstpool`: the operator's command line.
+
+fn main() -> anyhow::Result<()> {
+    burstpool::cli::run()
+}

@@ -173,6 +173,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/execstream/sessionId/{number}", get(stream::connect))
         .route("/attachstream/sessionId/{number}", get(stream::connect))
         .nest("/_emulator", admin::router())
+        .route("/_emulator/", get(admin::page::page))
         .fallback(arm::handle)
         .method_not_allowed_fallback(arm::handle)
         .with_state(shared)

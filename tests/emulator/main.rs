@@ -1,1 +1,24 @@
-fn main() {}
+//! The emulator, tried as clients try it: over HTTP, by the names of what the service does.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(missing_docs, reason = "a test's name says what it shows")]
+
+mod admin;
+mod arbitrary;
+mod clients;
+mod codes;
+mod examples;
+mod facts;
+mod life;
+mod operations;
+mod own_client;
+mod process;
+mod recordings;
+mod terminal;
+
+#[path = "../support/azure.rs"]
+mod azure;

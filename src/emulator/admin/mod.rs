@@ -3,7 +3,7 @@
 //!
 //! In: JSON. Out: JSON, or 400 with what is wrong with which field. It needs no credential.
 
-mod page;
+pub mod page;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,7 +65,8 @@ pub fn router() -> Router<Arc<Shared>> {
 }
 
 fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|why| refuse(why.to_string()))
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    serde_path_to_error::deserialize(&mut reader).map_err(|why| refuse(why.to_string()))
 }
 
 fn refuse(why: String) -> Refusal {

@@ -152,7 +152,7 @@ pub fn read<T: DeserializeOwned + Default>(call: &Call) -> Result<T, ArmError> {
     if !value.is_object() {
         return Err(refuse("the content is not a JSON object".to_owned()));
     }
-    serde_json::from_value(value).map_err(|why| refuse(why.to_string()))
+    serde_path_to_error::deserialize(value).map_err(|why| refuse(why.to_string()))
 }
 
 /// Refuses what is asked in a resource group that is not there.

@@ -90,7 +90,17 @@ pub fn validate(id: &GroupId, body: &GroupBody) -> Check {
     resources::check(properties)?;
     spot(properties)?;
     confidential(properties)?;
-    registries(body, properties)
+    registries(body, properties)?;
+    images(id, properties)
+}
+
+/// The refusal of an image that cannot be pulled.
+pub fn inaccessible(image: &str, group: &str) -> ArmError {
+    let message = format!(
+        "The image '{image}' in container group '{group}' is not accessible. Please check the image \
+         and registry credential."
+    );
+    ArmError::bad_request("InaccessibleImage", message)
 }
 
 /// The message of a region that has no room for the group.
@@ -130,6 +140,25 @@ pub fn unchangeable(old: &Properties, new: &Properties) -> Option<&'static str> 
     } else {
         None
     }
+}
+
+/// A registry below `.invalid`, a domain that never is (RFC 2606), cannot be reached.
+fn images(id: &GroupId, properties: &Properties) -> Check {
+    let mut all = properties
+        .init_containers()
+        .iter()
+        .chain(properties.containers());
+    let registry = |image: &str| {
+        image
+            .split(['/', ':'])
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let lost = all.find(|c| c.image().contains('/') && registry(c.image()).ends_with(".invalid"));
+    lost.map_or(Ok(()), |container| {
+        Err(inaccessible(container.image(), &id.name))
+    })
 }
 
 fn tags(body: &GroupBody) -> Check {

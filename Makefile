@@ -1,0 +1,94 @@
+# `make help` lists what there is to make.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+.PHONY: help
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- what the targets below need --------------------------------------------------------------
+
+say = @printf '\n==> %s\n' "$(1)"
+need = command -v $(1) >/dev/null || { echo "$(1) is missing: $(2)" >&2; exit 1; }
+
+.PHONY: rust
+rust:
+	@$(call need,cargo,install Rust 1.95 or newer (https://rustup.rs).)
+
+# The test cluster: one binary that holds the Kubernetes components. go.mod names their version, and
+# the components say it to clients only if the linker writes it into them.
+KUBERNETES := $(shell sed -n 's|^\tk8s.io/kubernetes v||p' tests/controlplane/go.mod)
+KUBERNETES_PARTS := $(subst ., ,$(KUBERNETES))
+VERSION := k8s.io/component-base/version
+CONTROLPLANE_FLAGS := -s -w -X $(VERSION).gitVersion=v$(KUBERNETES) \
+	-X $(VERSION).gitMajor=$(word 1,$(KUBERNETES_PARTS)) -X $(VERSION).gitMinor=$(word 2,$(KUBERNETES_PARTS))
+
+.PHONY: controlplane
+controlplane: target/controlplane ## Builds the Kubernetes components that tests and demo run (needs Go)
+
+target/controlplane: $(wildcard tests/controlplane/*.go) tests/controlplane/go.mod tests/controlplane/go.sum
+	@$(call need,go,the test cluster is written in Go: install Go 1.26 or newer (https://go.dev/dl).)
+	$(call say,Building Kubernetes $(KUBERNETES) for the tests: minutes the first time and seconds after that)
+	@mkdir -p target
+	cd tests/controlplane && go build -trimpath -ldflags '$(CONTROLPLANE_FLAGS)' -o ../../target/controlplane .
+
+# Microsoft's Python client, which is tried against the emulator.
+.PHONY: python
+python: target/python/installed ## Installs the Python client that a test drives the emulator with
+
+target/python/installed: tests/emulator/clients/requirements.txt
+	@$(call need,python3,a test drives the emulator with a Python client: install Python 3.9 or newer.)
+	$(call say,Installing the Python client)
+	@mkdir -p target
+	@python3 -m venv target/python || { echo "python3 cannot make a virtual environment: install its venv module (Debian: python3-venv)." >&2; exit 1; }
+	target/python/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# The container engine is optional: without one, the tests that need it say that they are skipped.
+.PHONY: engine
+engine:
+	@sh tests/engine/install.sh
+
+# ---- checking -----------------------------------------------------------------------------------
+
+.PHONY: test
+test: rust controlplane python engine ## Runs everything that CI checks
+	$(call say,Format and lints)
+	@$(MAKE) --no-print-directory lint
+	$(call say,Tests)
+	cargo test
+	$(call say,One TLS provider and no OpenSSL in what is built)
+	@! cargo tree --edges normal,build,dev --prefix none 2>/dev/null | grep -E '^(aws-lc-rs|openssl-sys|native-tls) '
+	$(call say,Generated files are as their sources say)
+	@cargo run --quiet -- crds | diff - crds/burstpools.yaml || { echo "crds/burstpools.yaml is old: run make crds" >&2; exit 1; }
+
+.PHONY: lint
+lint: rust ## Checks format and lints
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	@if command -v gofmt >/dev/null; then test -z "$$(gofmt -l tests/controlplane | tee /dev/stderr)"; fi
+
+.PHONY: audit
+audit: ## Checks licences, sources and known advisories (where cargo-deny is installed)
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }
+	cargo deny check
+
+# ---- making and measuring -----------------------------------------------------------------------
+
+.PHONY: crds
+crds: rust ## Writes crds/burstpools.yaml from the types
+	cargo run --quiet -- crds > target/burstpools.yaml
+	mv target/burstpools.yaml crds/burstpools.yaml
+
+.PHONY: demo
+demo: rust controlplane ## Starts a cluster and an emulated Azure, and says how to use them; Ctrl-C ends both
+	$(call say,Building the demo)
+	cargo build --example demo
+	@exec target/debug/examples/demo
+
+.PHONY: bench
+bench: rust ## Measures the emulator (a release build: minutes the first time)
+	$(call say,Building for release)
+	cargo build --release --bin aci-emulator --example bench
+	@exec target/release/examples/bench

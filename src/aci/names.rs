@@ -1,0 +1,198 @@
+//! What a container group is called, and whose it is.
+//!
+//! Identity is the pod's UID: a name that two pods share one after the other (a `StatefulSet`'s) never
+//! names the same group, and two clusters in one resource group never meet. A group is ours only if
+//! its tags name this cluster and this node; nobody else's is ever touched.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::Pod;
+use sha2::{Digest as _, Sha256};
+
+/// The most characters of a container group's name.
+const LONGEST: usize = 63;
+/// Characters of the part that makes a name unique: 64 bits.
+const UNIQUE: usize = 16;
+
+/// Tag: the UID of the cluster's `kube-system` namespace.
+pub const CLUSTER: &str = "burstpool-cluster";
+/// Tag: the pool's name.
+pub const POOL: &str = "burstpool-pool";
+/// Tag: the virtual node's name.
+pub const NODE: &str = "burstpool-node";
+/// Tag: the pod's namespace.
+pub const NAMESPACE: &str = "burstpool-namespace";
+/// Tag: the pod's name.
+pub const POD: &str = "burstpool-pod";
+/// Tag: the pod's UID.
+pub const POD_UID: &str = "burstpool-pod-uid";
+
+/// A container group's name: readable in front, unique behind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupName(String);
+
+impl GroupName {
+    /// The name of the group of a pod, of which namespace, name and UID are needed.
+    pub fn of(cluster: &str, pod: &Pod) -> Self {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (namespace, name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
+        let digest = Sha256::digest(format!("{cluster}/{}", text(&pod.metadata.uid)));
+        let unique = u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"));
+        let readable = readable(&format!("{namespace}-{name}"), LONGEST - UNIQUE - 1);
+        Self(format!("{readable}-{unique:0UNIQUE$x}"))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for GroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whose groups a node's are: what their tags must say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The UID of the cluster's `kube-system` namespace.
+    pub cluster: String,
+    /// The pool's name.
+    pub pool: String,
+    /// The virtual node's name.
+    pub node: String,
+}
+
+impl Owner {
+    /// Whether a group with these tags is this owner's.
+    pub fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
+        let says = |tag: &str, value: &str| tags.get(tag).is_some_and(|is| is == value);
+        says(CLUSTER, &self.cluster) && says(NODE, &self.node)
+    }
+
+    /// The tags of the group of a pod.
+    pub fn tags(&self, pod: &Pod) -> BTreeMap<String, String> {
+        let metadata = &pod.metadata;
+        let own = [
+            (CLUSTER, Some(&self.cluster)),
+            (POOL, Some(&self.pool)),
+            (NODE, Some(&self.node)),
+            (NAMESPACE, metadata.namespace.as_ref()),
+            (POD, metadata.name.as_ref()),
+            (POD_UID, metadata.uid.as_ref()),
+        ];
+        let own = own
+            .into_iter()
+            .filter_map(|(tag, value)| Some((tag.to_owned(), value?.clone())));
+        own.collect()
+    }
+}
+
+/// The pod that a group's tags name: namespace, name and UID.
+pub fn pod_of(tags: &BTreeMap<String, String>) -> Option<(&str, &str, &str)> {
+    let tag = |name: &str| tags.get(name).map(String::as_str);
+    Some((tag(NAMESPACE)?, tag(POD)?, tag(POD_UID)?))
+}
+
+/// `text` as the front of a DNS label: lower-case letters, digits and single inner hyphens, at most
+/// `longest` characters, never empty.
+fn readable(text: &str, longest: usize) -> String {
+    let mut label = String::new();
+    for letter in text.to_lowercase().chars() {
+        if letter.is_ascii_alphanumeric() {
+            label.push(letter);
+        } else if !label.is_empty() && !label.ends_with('-') {
+            label.push('-');
+        }
+    }
+    label.truncate(longest);
+    let label = label.trim_end_matches('-');
+    if label.is_empty() {
+        "pod".to_owned()
+    } else {
+        label.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::*;
+
+    fn pod(namespace: &str, name: &str, uid: &str) -> Pod {
+        let text = |text: &str| Some(text.to_owned());
+        let metadata = ObjectMeta {
+            namespace: text(namespace),
+            name: text(name),
+            uid: text(uid),
+            ..ObjectMeta::default()
+        };
+        Pod {
+            metadata,
+            ..Pod::default()
+        }
+    }
+
+    #[test]
+    fn a_name_is_a_dns_label_however_long_or_odd_the_pods_is() {
+        let long = "a".repeat(253);
+        for (namespace, name) in [
+            ("shop", "web-1"),
+            (&*long, &*long),
+            ("-", "..."),
+            ("shop", "web.example"),
+        ] {
+            let name = GroupName::of("cluster", &pod(namespace, name, "1")).to_string();
+            assert!(name.len() <= 63 && name.len() > 17, "{name}");
+            assert!(
+                name.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            );
+            assert!(!name.starts_with('-') && !name.contains("--"), "{name}");
+        }
+        assert!(
+            GroupName::of("c", &pod("shop", "web-1", "1"))
+                .as_str()
+                .starts_with("shop-web-1-")
+        );
+    }
+
+    #[test]
+    fn names_differ_by_uid_and_by_cluster_and_not_by_what_they_look_like() {
+        let name = |cluster: &str, pod: &Pod| GroupName::of(cluster, pod);
+        assert_ne!(
+            name("c", &pod("a-b", "c", "1")),
+            name("c", &pod("a", "b-c", "2"))
+        );
+        assert_ne!(
+            name("c", &pod("a", "b", "1")),
+            name("c", &pod("a", "b", "2"))
+        );
+        assert_ne!(
+            name("c", &pod("a", "b", "1")),
+            name("d", &pod("a", "b", "1"))
+        );
+        assert_eq!(
+            name("c", &pod("a", "b", "1")),
+            name("c", &pod("a", "b", "1"))
+        );
+    }
+
+    #[test]
+    fn a_group_is_ours_only_if_cluster_and_node_match() {
+        let owner = |cluster: &str, node: &str| Owner {
+            cluster: cluster.into(),
+            pool: "shop".into(),
+            node: node.into(),
+        };
+        let tags = owner("c", "n").tags(&pod("a", "b", "1"));
+        assert!(owner("c", "n").owns(&tags));
+        assert!(!owner("c", "m").owns(&tags) && !owner("d", "n").owns(&tags));
+        assert!(!owner("c", "n").owns(&BTreeMap::new()));
+        assert_eq!(pod_of(&tags), Some(("a", "b", "1")));
+    }
+}

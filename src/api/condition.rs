@@ -1,0 +1,71 @@
+//! Conditions, as Kubernetes' conventions want them: the transition time moves only when the status
+//! does.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Every placement's node is registered and everything that the spec asks for is in place.
+pub const READY: &str = "Ready";
+/// Every placement takes pods.
+pub const NODES_READY: &str = "NodesReady";
+
+/// A condition, as of `now`.
+pub fn condition(
+    kind: &str,
+    status: bool,
+    reason: &str,
+    message: impl Into<String>,
+    observed_generation: Option<i64>,
+    now: Timestamp,
+) -> Condition {
+    Condition {
+        type_: kind.to_owned(),
+        status: if status { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message: message.into(),
+        observed_generation,
+        last_transition_time: Time(now),
+    }
+}
+
+/// Puts `new` in the place of the condition of its type. While the status is the same, so is the
+/// transition time.
+pub fn set(conditions: &mut Vec<Condition>, mut new: Condition) {
+    match conditions.iter_mut().find(|old| old.type_ == new.type_) {
+        Some(old) => {
+            if old.status == new.status {
+                new.last_transition_time = old.last_transition_time.clone();
+            }
+            *old = new;
+        }
+        None => conditions.push(new),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_transition_time_moves_only_with_the_status() {
+        let at = |second| Timestamp::from_second(second).expect("in range");
+        let mut all = Vec::new();
+        set(
+            &mut all,
+            condition(READY, true, "Registered", "", Some(1), at(1)),
+        );
+        set(
+            &mut all,
+            condition(READY, true, "Registered", "again", Some(2), at(2)),
+        );
+        assert_eq!(
+            (all[0].last_transition_time.0, all[0].message.as_str()),
+            (at(1), "again")
+        );
+        set(
+            &mut all,
+            condition(READY, false, "Closed", "", Some(2), at(3)),
+        );
+        assert_eq!((all.len(), all[0].last_transition_time.0), (1, at(3)));
+    }
+}

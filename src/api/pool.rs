@@ -1,0 +1,224 @@
+//! `BurstPool`: which part of Azure a cluster may burst to.
+
+#![allow(
+    clippy::doc_markdown,
+    reason = "kubectl explain shows these comments as they stand"
+)]
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::{CustomResource, CustomResourceExt as _, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::status::BurstPoolStatus;
+
+/// Where this cluster's workloads may spill to.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "burstpool.io",
+    version = "v1alpha1",
+    kind = "BurstPool",
+    plural = "burstpools",
+    shortname = "bp",
+    category = "burstpool",
+    derive = "PartialEq",
+    status = "BurstPoolStatus",
+    doc = "A BurstPool lets workloads of this cluster spill onto Azure Container Instances (ACI) when the cluster's own nodes are full.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message",
+        priority = 1
+    ),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,28}[a-z0-9])?$')")
+        .message("metadata.name must be 1 to 30 lowercase letters, numbers and hyphens and begin with a letter: it becomes part of node names")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BurstPoolSpec {
+    /// Where in Azure container groups are created.
+    pub azure: Azure,
+    /// Where pods may be placed: one virtual node each, named burst-POOL-PLACEMENT.
+    #[schemars(length(min = 1, max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub placements: Vec<Placement>,
+}
+
+/// The subscription and resource group that container groups belong to.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Azure {
+    /// The subscription that pays; the operator's own (--subscription-id) if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 36))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')")
+        .message("must be a subscription's id, such as 00000000-0000-0000-0000-000000000000"))]
+    pub subscription_id: Option<String>,
+    /// The resource group, which must exist; the operator's own (--resource-group) if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 90))]
+    pub resource_group: Option<String>,
+    /// Tags that every container group gets, beside burstpool's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 30))]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A part of a region that pods can run in.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!(has(self.priority) && self.priority == 'Spot') || !has(self.subnetId)")
+        .message("priority Spot cannot be combined with subnetId: ACI has no spot containers in virtual networks")
+)]
+#[x_kube(
+    validation = Rule::new("!(has(self.priority) && self.priority == 'Spot') || !has(self.sku) || self.sku == 'Standard'")
+        .message("priority Spot needs sku Standard")
+)]
+#[x_kube(
+    validation = Rule::new("has(self.subnetId) == has(oldSelf.subnetId)")
+        .message("subnetId cannot be added or removed; add another placement instead")
+)]
+pub struct Placement {
+    /// The placement's name, unique in the pool.
+    #[schemars(length(max = 20))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]{0,18}[a-z0-9])?$')")
+        .message("must be 1 to 20 lowercase letters, numbers and hyphens, and begin and end with a letter or number"))]
+    pub name: String,
+    /// The Azure region, such as westeurope. It cannot be changed: container groups cannot move.
+    #[schemars(length(max = 40))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("cannot be changed; add another placement instead"))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]{1,40}$')")
+        .message("must be a region's name as Azure writes it in resource ids, such as westeurope"))]
+    pub region: String,
+    /// The resource id of the subnet that pods are in, delegated to ACI; without it a pod has a public
+    /// address if it has ports. It cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 500))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("cannot be changed; add another placement instead"))]
+    #[x_kube(validation = Rule::new("self.matches('^/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft[.]Network/virtualNetworks/[^/]+/subnets/[^/]+$')")
+        .message("must be a subnet's resource id: /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.Network/virtualNetworks/NAME/subnets/NAME"))]
+    pub subnet_id: Option<String>,
+    /// The availability zone of the region that pods are in; any if not given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1))]
+    pub zones: Vec<String>,
+    /// Regular, or Spot: cheaper, and evicted when Azure needs the room.
+    #[serde(default)]
+    pub priority: Priority,
+    /// Standard, or Confidential: in a trusted execution environment.
+    #[serde(default)]
+    pub sku: Sku,
+    /// How much of ACI this placement may use at most; what the region's quota leaves if that is less.
+    #[serde(default)]
+    pub capacity: Capacity,
+    /// What of the cluster's network pods can use.
+    #[serde(default)]
+    pub network: Network,
+    /// More labels of the virtual node, such as topology.kubernetes.io/region. With a topology label,
+    /// the scheduler counts this node as a domain of that topology.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 20))]
+    #[x_kube(validation = Rule::new("!('kubernetes.io/hostname' in self)")
+        .message("kubernetes.io/hostname must not be set: the scheduler would count the virtual node as an empty machine"))]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// How containers may be evicted.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// Not evicted.
+    #[default]
+    Regular,
+    /// Evicted when Azure needs the room.
+    Spot,
+}
+
+/// What containers run on.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sku {
+    /// Ordinary machines.
+    #[default]
+    Standard,
+    /// Trusted execution environments.
+    Confidential,
+}
+
+/// The most that a placement may use.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Capacity {
+    /// CPU of all pods together.
+    pub cpu: Quantity,
+    /// Memory of all pods together.
+    pub memory: Quantity,
+    /// How many pods.
+    #[schemars(range(min = 0, max = 5000))]
+    pub pods: i64,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self {
+            cpu: Quantity("100".to_owned()),
+            memory: Quantity("400Gi".to_owned()),
+            pods: 100,
+        }
+    }
+}
+
+/// What of the cluster's network pods on ACI can use.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Network {
+    /// Name servers that resolve the cluster's names, and the cluster's domain: pods with dnsPolicy
+    /// ClusterFirst use them. Without, they use Azure's resolver. Needs subnetId.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
+}
+
+/// The cluster's DNS as pods on ACI reach it.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Dns {
+    /// Addresses of name servers that the subnet can reach.
+    #[schemars(length(min = 1, max = 3))]
+    pub name_servers: Vec<String>,
+    /// The cluster's domain.
+    #[serde(default = "cluster_local")]
+    #[schemars(length(max = 253))]
+    pub cluster_domain: String,
+}
+
+fn cluster_local() -> String {
+    "cluster.local".to_owned()
+}
+
+/// The custom resource definition as YAML.
+pub fn crd_yaml() -> Result<String, serde_yaml::Error> {
+    serde_yaml::to_string(&BurstPool::crd())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_crd_file_is_what_the_types_say() {
+        let printed = super::crd_yaml().expect("the definition serialises");
+        let kept = include_str!("../../crds/burstpools.yaml");
+        assert_eq!(
+            kept, printed,
+            "crds/burstpools.yaml is old: run `make crds`"
+        );
+    }
+}

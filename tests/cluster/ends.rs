@@ -1,0 +1,171 @@
+//! How clusters end: with their value, and with the process that started them, whatever ends that.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::{BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::json;
+
+use crate::support::{Cluster, Options};
+
+#[tokio::test]
+async fn dropping_a_cluster_ends_its_processes_and_removes_its_directory() {
+    let options = Options {
+        metrics_server: true,
+    };
+    let cluster = Cluster::start(options)
+        .await
+        .expect("a cluster with every component");
+    let (processes, directory) = (cluster.processes(), cluster.directory().to_owned());
+    assert_eq!(still_running(&processes), processes);
+    assert_eq!(processes.len(), 7, "{processes:?}");
+    let metrics = ["get", "--raw", "/apis/metrics.k8s.io/v1beta1"];
+    let answer = cluster.kubectl().args(metrics).output().expect("kubectl");
+    assert!(
+        answer.status.success(),
+        "{}",
+        String::from_utf8_lossy(&answer.stderr)
+    );
+
+    drop(cluster);
+
+    assert_eq!(still_running(&processes), BTreeMap::new());
+    assert!(!directory.exists());
+}
+
+/// Runs `holds_a_cluster_until_killed` in a process of its own and kills that with SIGKILL.
+///
+/// The supervisor is the only other holder of that process's standard error, and it ends only after
+/// all components and the directory are gone. So the end of that pipe is what is waited for.
+#[test]
+fn killing_a_test_run_leaves_nothing() {
+    let mut run = Command::new(env::current_exe().expect("this test binary has a path"))
+        .args([
+            "--ignored",
+            "--exact",
+            "ends::holds_a_cluster_until_killed",
+            "--nocapture",
+        ])
+        .env(HOLDS, "1")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a test binary can be run");
+    let said = BufReader::new(run.stdout.take().expect("it is piped"))
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix(HOLDS).map(str::to_owned));
+    let Some(said) = said else {
+        unreachable!("the run holds no cluster: {}", rest_of(&mut run));
+    };
+    let (processes, directory): (BTreeMap<String, u32>, PathBuf) =
+        serde_json::from_str(&said).expect("as written below");
+    assert_eq!(still_running(&processes), processes);
+    assert!(
+        mentioned(&directory) >= 5,
+        "every component's arguments name the directory"
+    );
+
+    run.kill().expect("SIGKILL");
+    run.wait().expect("it ends");
+    let rest = rest_of(&mut run);
+
+    assert_eq!(still_running(&processes), BTreeMap::new(), "{rest}");
+    assert_eq!(mentioned(&directory), 0);
+    assert!(!directory.exists());
+}
+
+/// `cargo test` builds the demo; for this test alone, build it first (`cargo build --example demo`).
+#[test]
+fn interrupting_the_demo_ends_all_of_it() {
+    let own = env::current_exe().expect("this test binary has a path");
+    let target = own
+        .ancestors()
+        .nth(2)
+        .expect("deps/ is in the build's folder");
+    let mut demo = Command::new(target.join("examples/demo"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("cargo test builds the demo");
+    let mut lines = BufReader::new(demo.stdout.take().expect("it is piped"))
+        .lines()
+        .map_while(Result::ok);
+    let kubeconfig = lines.find_map(|line| {
+        let path = line.trim().strip_prefix("export KUBECONFIG=")?;
+        Some(PathBuf::from(path))
+    });
+    let Some(kubeconfig) = kubeconfig else {
+        unreachable!("the demo did not start: {}", rest_of(&mut demo));
+    };
+    let directory = kubeconfig
+        .parent()
+        .expect("it is in the cluster's directory")
+        .to_owned();
+    lines
+        .find(|line| line.starts_with("Ctrl-C"))
+        .expect("it says how to end it");
+    assert!(mentioned(&directory) >= 5);
+
+    let id = demo.id().to_string();
+    Command::new("kill")
+        .args(["-INT", &id])
+        .status()
+        .expect("kill runs");
+    let ended = demo.wait().expect("it ends");
+    let rest = rest_of(&mut demo);
+
+    assert!(ended.success(), "{rest}");
+    assert_eq!(mentioned(&directory), 0, "{rest}");
+    assert!(!directory.exists());
+}
+
+/// The environment variable that makes it hold, and the start of the line in which it says what.
+const HOLDS: &str = "BURSTPOOL_TEST_HOLDS";
+
+#[tokio::test]
+#[ignore = "run by killing_a_test_run_leaves_nothing"]
+async fn holds_a_cluster_until_killed() {
+    if env::var_os(HOLDS).is_none() {
+        return;
+    }
+    let cluster = Cluster::shared().await;
+    let held = json!([cluster.processes(), cluster.directory()]);
+    // libtest has begun the line with the test's name.
+    writeln!(std::io::stdout(), "\n{HOLDS}{held}").expect("somebody reads");
+    std::future::pending::<()>().await;
+}
+
+/// What a process and its supervisor still say on standard error, to the end of both.
+fn rest_of(run: &mut Child) -> String {
+    let mut rest = String::new();
+    let pipe = run.stderr.as_mut().expect("it is piped");
+    pipe.read_to_string(&mut rest).expect("text");
+    rest
+}
+
+/// Those of the processes that have not ended; one that nobody has waited for yet has.
+fn still_running(processes: &BTreeMap<String, u32>) -> BTreeMap<String, u32> {
+    let runs = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+    processes
+        .iter()
+        .filter(|(_, pid)| runs(pid))
+        .map(|(name, pid)| (name.clone(), *pid))
+        .collect()
+}
+
+/// How many processes name the directory in their arguments.
+fn mentioned(directory: &Path) -> usize {
+    let name = directory.to_str().expect("its name is plain");
+    let processes = fs::read_dir("/proc")
+        .expect("the tests run on Linux")
+        .filter_map(Result::ok);
+    processes
+        .filter_map(|process| fs::read(process.path().join("cmdline")).ok())
+        .filter(|arguments| String::from_utf8_lossy(arguments).contains(name))
+        .count()
+}

@@ -1,0 +1,191 @@
+//! The custom resource on a real API server: what it accepts, and what it refuses in which words.
+
+use std::process::Output;
+use std::time::Duration;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, wait};
+
+const SUBNET: &str =
+    "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/n";
+
+/// Applies an object with kubectl, as a user does.
+fn apply(cluster: &Cluster, object: &Value) -> Output {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), object.to_string()).expect("it is written");
+    let path = file.path().to_str().expect("a plain name");
+    cluster
+        .kubectl()
+        .args(["apply", "--server-side", "-f", path])
+        .output()
+        .expect("kubectl")
+}
+
+/// What kubectl said when it was refused.
+fn refused(cluster: &Cluster, object: &Value) -> String {
+    let output = apply(cluster, object);
+    assert!(!output.status.success(), "{object} was accepted");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Returns when `kubectl explain` shows `text`. The server publishes a new resource's documentation
+/// some time after it serves it, and there is nothing to watch: so this asks again and again.
+async fn explained(cluster: &Cluster, field: &str, text: &str) {
+    let asking = async {
+        let mut again = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            again.tick().await;
+            let said = cluster
+                .kubectl()
+                .args(["explain", field])
+                .output()
+                .expect("kubectl");
+            if String::from_utf8_lossy(&said.stdout).contains(text) {
+                return;
+            }
+        }
+    };
+    let asked = tokio::time::timeout(wait::DEADLINE, asking).await;
+    asked.expect("kubectl explain shows the field's documentation");
+}
+
+fn pool(name: &str) -> Value {
+    json!({
+        "apiVersion": "burstpool.io/v1alpha1",
+        "kind": "BurstPool",
+        "metadata": {"name": name},
+        "spec": {
+            "azure": {"resourceGroup": "rg-burst", "tags": {"team": "shop"}},
+            "placements": [{"name": "weu", "region": "westeurope"}],
+        },
+    })
+}
+
+/// The same with one thing changed, by a JSON pointer.
+fn with(pointer: &str, value: Value) -> Value {
+    let mut pool = pool("one");
+    let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
+    pool.pointer_mut(parent).expect("it is there")[field] = value;
+    pool
+}
+
+#[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a table")]
+async fn the_resource_is_served_explained_and_checked_at_apply_time() {
+    let cluster = Cluster::shared().await;
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/burstpools.yaml");
+    let applied = cluster
+        .kubectl()
+        .args(["apply", "--server-side", "-f", file])
+        .output()
+        .expect("kubectl");
+    assert!(
+        applied.status.success(),
+        "{}",
+        String::from_utf8_lossy(&applied.stderr)
+    );
+    assert!(
+        !String::from_utf8_lossy(&applied.stderr).contains("Warning"),
+        "the server warns of nothing"
+    );
+    let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client().expect("a client"));
+    let established = |definition: Option<&CustomResourceDefinition>| {
+        let status = definition.and_then(|d| d.status.as_ref());
+        let mut conditions = status.iter().flat_map(|s| s.conditions.iter().flatten());
+        conditions.any(|c| c.type_ == "Established" && c.status == "True")
+    };
+    wait::until(
+        definitions,
+        "burstpools.burstpool.io",
+        "the resource to be served",
+        established,
+    )
+    .await
+    .expect("it is served");
+
+    let accepted = apply(cluster, &pool("shop"));
+    assert!(
+        accepted.status.success(),
+        "{}",
+        String::from_utf8_lossy(&accepted.stderr)
+    );
+    let listed = cluster
+        .kubectl()
+        .args(["get", "bp"])
+        .output()
+        .expect("kubectl");
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("shop"));
+    explained(
+        cluster,
+        "burstpool.spec.placements.region",
+        "The Azure region",
+    )
+    .await;
+
+    let placement = |name: &str, region: &str| json!({"name": name, "region": region});
+    let changed = |field: &str, value: Value| {
+        let mut placement = json!({"name": "weu", "region": "westeurope", "subnetId": SUBNET});
+        placement[field] = value;
+        placement
+    };
+    for (wrong, field) in [
+        (with("/metadata/name", json!("9-lives")), "metadata.name"),
+        (
+            with("/spec/azure/subscriptionId", json!("mine")),
+            "spec.azure.subscriptionId",
+        ),
+        (
+            with("/spec/azure/colour", json!("red")),
+            "spec.azure.colour",
+        ),
+        (with("/spec/placements", json!([])), "spec.placements"),
+        (
+            with("/spec/placements", json!([placement("W", "westeurope")])),
+            "spec.placements[0].name",
+        ),
+        (
+            with("/spec/placements", json!([placement("weu", "West Europe")])),
+            "spec.placements[0].region",
+        ),
+        (
+            with(
+                "/spec/placements",
+                json!([changed("priority", json!("Spot"))]),
+            ),
+            "subnetId",
+        ),
+        (
+            with(
+                "/spec/placements",
+                json!([changed("subnetId", json!("v/s"))]),
+            ),
+            "subnetId",
+        ),
+        (
+            with(
+                "/spec/placements",
+                json!([changed("labels", json!({"kubernetes.io/hostname": "x"}))]),
+            ),
+            "kubernetes.io/hostname",
+        ),
+        (
+            with(
+                "/spec/placements",
+                json!([placement("a", "westus"), placement("a", "eastus")]),
+            ),
+            "spec.placements",
+        ),
+    ] {
+        let said = refused(cluster, &wrong);
+        assert!(said.contains(field), "{field}: {said}");
+    }
+    for (field, value) in [("region", "northeurope"), ("subnetId", SUBNET)] {
+        let mut moved = pool("shop");
+        moved["spec"]["placements"][0][field] = value.into();
+        let said = refused(cluster, &moved);
+        assert!(said.contains("add another placement instead"), "{said}");
+    }
+}

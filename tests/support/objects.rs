@@ -1,0 +1,122 @@
+//! Nodes, pods and Deployments as tests need them, and what tests ask of a pod.
+//!
+//! In: names and sizes. Out: whole objects and plain answers. Pure.
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Node, Pod, Taint, Toleration},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// A node that kwok plays the kubelet of: Ready within a second, its pods too.
+pub fn kwok_node(name: &str, cpu: &str, memory: &str, taints: &[Taint]) -> Node {
+    let room = json!({
+        "cpu": cpu, "memory": memory, "pods": "110", "ephemeral-storage": "100Gi",
+    });
+    from(json!({
+        "metadata": {
+            "name": name,
+            "labels": {
+                "type": "kwok",
+                "kubernetes.io/hostname": name,
+                "kubernetes.io/os": "linux",
+                "kubernetes.io/arch": "amd64",
+            },
+            "annotations": {"kwok.x-k8s.io/node": "fake"},
+        },
+        "spec": {"taints": taints},
+        "status": {"capacity": room, "allocatable": room},
+    }))
+}
+
+/// A taint that keeps pods off unless they tolerate exactly it.
+pub fn no_schedule(key: &str, value: &str) -> Taint {
+    Taint {
+        key: key.to_owned(),
+        value: Some(value.to_owned()),
+        effect: "NoSchedule".to_owned(),
+        time_added: None,
+    }
+}
+
+/// A pod of one container that asks for that much.
+pub fn pod(name: &str, cpu: &str, memory: &str, tolerations: &[Toleration]) -> Pod {
+    from(json!({
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": pod_spec(cpu, memory, tolerations),
+    }))
+}
+
+/// A Deployment of such pods, labelled `app: NAME`.
+pub fn deployment(
+    name: &str,
+    replicas: i32,
+    cpu: &str,
+    memory: &str,
+    tolerations: &[Toleration],
+) -> Deployment {
+    from(json!({
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": pod_spec(cpu, memory, tolerations),
+            },
+        },
+    }))
+}
+
+fn pod_spec(cpu: &str, memory: &str, tolerations: &[Toleration]) -> Value {
+    json!({
+        "tolerations": tolerations,
+        "containers": [{
+            "name": "main",
+            "image": "registry.example/main:1", // nothing pulls it
+            "resources": {"requests": {"cpu": cpu, "memory": memory}},
+        }],
+    })
+}
+
+/// The node that the pod is bound to.
+pub fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
+/// Whether the scheduler has refused the pod for want of room: `PodScheduled=False, Unschedulable`.
+pub fn is_refused(pod: &Pod) -> bool {
+    node_of(pod).is_none()
+        && pod
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .any(|c| {
+                c.type_ == "PodScheduled"
+                    && c.status == "False"
+                    && c.reason.as_deref() == Some("Unschedulable")
+            })
+}
+
+/// Whether the node is Ready and pods can be bound to it: until the node controller has taken its own
+/// taints away, the scheduler passes the node over.
+pub fn is_ready(node: &Node) -> bool {
+    let held = |taint: &Taint| taint.key.starts_with("node.kubernetes.io/");
+    let taints = node
+        .spec
+        .iter()
+        .flat_map(|spec| spec.taints.iter().flatten());
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    !taints.into_iter().any(held)
+        && conditions
+            .into_iter()
+            .any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+fn from<K: DeserializeOwned>(object: Value) -> K {
+    serde_json::from_value(object).expect("written above as the type has it")
+}
