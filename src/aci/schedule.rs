@@ -66,7 +66,7 @@ pub fn wait(phase: Phase, since: Duration, starts: &Starts) -> Duration {
         Phase::Working => (since / 4).clamp(ENDING, STEADY / 2),
         Phase::Going => (since / 2).clamp(SHORTEST, LONGEST),
         Phase::Starting => match starts.expected() {
-            Some(expected) if since < expected => expected - since + MARGIN,
+            Some(expected) if since < expected => expected.saturating_sub(since) + MARGIN,
             // Later than most: a little more patience with each read.
             _ => (since / 5).clamp(SHORTEST, LONGEST),
         },

@@ -183,7 +183,7 @@ fn info(facts: &Facts) -> NodeSystemInfo {
 }
 
 /// Ready is true for as long as somebody says so: an unreachable Azure closes the node, but must not
-/// make it NotReady, which would evict the pods that run.
+/// make it `NotReady`, which would evict the pods that run.
 fn conditions(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
     let old = old
         .and_then(|status| status.conditions.as_deref())

@@ -65,7 +65,7 @@ pub async fn keep(client: Client, mut facts: watch::Receiver<Facts>, cancel: Can
                 Ok(Err(kube::Error::Api(status)))
                     if status.is_conflict() || status.is_already_exists() => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(node = %name, %error, "keeping the node registered")
+                    tracing::warn!(node = %name, %error, "keeping the node registered");
                 }
                 Err(_) => tracing::warn!(node = %name, "keeping the node registered: no answer"),
             }
