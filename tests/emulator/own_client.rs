@@ -222,6 +222,7 @@ async fn it_logs_in_with_a_client_secret_over_tls() {
     assert!(client.list(&scope()).await.unwrap().is_empty());
 }
 
+/// What is logged, once somebody looks at it.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -236,6 +237,8 @@ impl Write for Kept {
     }
 }
 
+/// The one test that looks at logs, so that a subscriber for the whole process is nobody else's: one
+/// for this thread alone would miss what other threads' tests logged first.
 #[tokio::test]
 async fn no_log_at_any_level_shows_a_token_or_a_secret() {
     let kept = Kept::default();
@@ -244,7 +247,7 @@ async fn no_log_at_any_level_shows_a_token_or_a_secret() {
         .with_max_level(tracing::Level::TRACE)
         .with_writer(move || writer.clone())
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    tracing::subscriber::set_global_default(subscriber).expect("there is no other");
     let azure = Azure::start().await;
     let (client, _file) = client(&azure);
     let mut secret = body(&[]);
