@@ -5,4 +5,8 @@
 //! `client` with its `credential`, `throttle` and `poller`. Knows [`api`](crate::api) and nobody else
 //! of this package; nothing here knows that the emulator exists.
 
+pub mod events;
+pub mod failure;
 pub mod names;
+pub mod status;
+pub mod view;
