@@ -2,61 +2,21 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use thiserror::Error;
 
-/// An error that ARM or the service answered, as it came.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Failure {
-    /// The HTTP status.
-    pub status: u16,
-    /// `error.code`; empty if the body had none.
-    pub code: String,
-    /// `error.message`, in Azure's words.
-    pub message: String,
-    /// The codes of `error.details`, where a deployment hides the one that matters.
-    pub details: Vec<String>,
-    /// `Retry-After`, if the answer had one.
-    pub retry_after: Option<Duration>,
-}
-
-impl Failure {
-    /// Reads an answer that is no success. A body that is no ARM error (a proxy's page) leaves its
-    /// first 200 characters as the message.
-    pub fn read(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
-        let parsed: Value = serde_json::from_slice(body).unwrap_or_default();
-        let error = &parsed["error"];
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let details = error["details"].as_array().into_iter().flatten();
-        let message = match text(&error["message"]) {
-            message if message.is_empty() => String::from_utf8_lossy(body)
-                .trim()
-                .chars()
-                .take(200)
-                .collect(),
-            message => message,
-        };
-        Self {
-            status,
-            code: text(&error["code"]),
-            message,
-            details: details.map(|detail| text(&detail["code"])).collect(),
-            retry_after,
-        }
-    }
-}
+use super::failure::{ArmError, Class, Verdict};
 
 /// Why a call to Azure did not do what it was to do.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Azure answered that it will not.
-    #[error("{what}: {} {}", .failure.code, .failure.message)]
+    #[error("{what}: {} {}", .failure.body.code, .failure.body.message)]
     Refused {
         /// What was attempted.
         what: String,
         /// Azure's answer.
-        failure: Box<Failure>,
+        failure: Box<ArmError>,
     },
     /// There is no answer, so nobody knows whether it was done.
     #[error("{what}: no answer from Azure")]
@@ -108,7 +68,7 @@ impl Error {
     }
 
     /// Azure's answer, if it gave one.
-    pub fn failure(&self) -> Option<&Failure> {
+    pub fn failure(&self) -> Option<&ArmError> {
         match self {
             Self::Refused { failure, .. } => Some(failure),
             _ => None,
@@ -118,6 +78,18 @@ impl Error {
     /// Whether Azure answered that the resource is not there.
     pub fn is_not_found(&self) -> bool {
         self.failure().is_some_and(|failure| failure.status == 404)
+    }
+
+    /// What to do about it. Where Azure answered nothing, its own words are ours.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Refused { failure, .. } => failure.verdict(),
+            Self::Waiting { wait, .. } => Verdict::new(Class::Throttled, Some(*wait), self.story()),
+            Self::Credential { .. } => Verdict::new(Class::Config, None, self.story()),
+            Self::NoAnswer { .. } | Self::Unreadable { .. } => {
+                Verdict::new(Class::Transient, None, self.story())
+            }
+        }
     }
 
     /// The whole story in one line: the error and its sources.
@@ -130,23 +102,5 @@ impl Error {
             source = cause.source();
         }
         story
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_read_with_its_hidden_codes_and_a_proxys_page_is_kept_short() {
-        let body = br#"{"error":{"code":"DeploymentFailed","message":"m","details":[{"code":"InaccessibleImage"}]}}"#;
-        let failure = Failure::read(400, None, body);
-        assert_eq!(
-            (failure.code.as_str(), failure.details.len()),
-            ("DeploymentFailed", 1)
-        );
-        let page = format!("<html>{}", "x".repeat(1000));
-        let failure = Failure::read(502, None, page.as_bytes());
-        assert_eq!((failure.code.as_str(), failure.message.len()), ("", 200));
     }
 }

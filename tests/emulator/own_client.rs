@@ -131,7 +131,7 @@ async fn a_refusal_keeps_azures_words_and_a_lost_answer_is_told_from_it() {
         .unwrap_err();
     let failure = refused.failure().expect("Azure answered");
     assert_eq!(
-        (failure.status, failure.code.as_str()),
+        (failure.status, failure.body.code.as_str()),
         (400, "InvalidContainerGroupName")
     );
     assert!(

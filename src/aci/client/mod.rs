@@ -26,6 +26,7 @@ pub use gate::{Class, Gate};
 use transport::{NoToken, Nothing, Refusal, Transport};
 
 use super::error::Error;
+use super::failure::ArmError;
 
 /// The version that is spoken: stable, and a superset of the crate's 2024-05-01-preview.
 const API_VERSION: &str = "2025-09-01";
@@ -159,7 +160,13 @@ impl Client {
         {
             Ok(sent) if u16::from(sent.as_raw_response().status()) == 202 => Ok(Deletion::Begun),
             Ok(_) => Ok(Deletion::Gone),
-            Err(error) if error.is_not_found() => Ok(Deletion::Gone),
+            Err(error)
+                if error
+                    .failure()
+                    .is_some_and(ArmError::means_nothing_to_delete) =>
+            {
+                Ok(Deletion::Gone)
+            }
             Err(error) => Err(error),
         }
     }

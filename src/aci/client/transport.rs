@@ -15,7 +15,7 @@ use bytes::Bytes;
 use reqwest::header::RETRY_AFTER;
 
 use super::credential::Credential;
-use crate::aci::error::Failure;
+use crate::aci::failure::ArmError;
 
 tokio::task_local! {
     /// The body of the request that this task is sending.
@@ -33,7 +33,7 @@ pub(super) async fn with_body<T>(body: Bytes, call: impl Future<Output = T>) -> 
 /// An answer that is no success, inside the crate's error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?}")]
-pub(super) struct Refusal(pub Failure);
+pub(super) struct Refusal(pub ArmError);
 
 /// There is no token, inside the crate's error.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +94,7 @@ impl HttpClient for Transport {
         let success = response.status().is_success();
         let body = response.bytes().await.map_err(io)?;
         if !success {
-            let failure = Failure::read(status, retry_after, &body);
+            let failure = ArmError::read(status, &body, retry_after);
             return Err(Error::new(ErrorKind::Other, Refusal(failure)));
         }
         let status = StatusCode::try_from(status).unwrap_or(StatusCode::Ok);
