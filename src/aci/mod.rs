@@ -6,3 +6,4 @@
 //! of this package; nothing here knows that the emulator exists.
 
 pub mod names;
+pub mod translate;
