@@ -14,4 +14,5 @@ pub mod names;
 pub mod pace;
 pub mod schedule;
 pub mod status;
+pub mod translate;
 pub mod view;

@@ -1,0 +1,200 @@
+//! What a user may ask for on ACI beyond the pod's fields, by annotations of the pod.
+//!
+//! | annotation | value |
+//! | --- | --- |
+//! | `burstpool.io/identity` | managed identities for the pod's code: resource ids, or `system`, separated by commas |
+//! | `burstpool.io/image-pull-identity` | the resource id of the identity that pulls images from Azure Container Registry |
+//! | `burstpool.io/dns-name-label` | the DNS label of the public address |
+//! | `burstpool.io/cce-policy` | the policy of a confidential group, base64 |
+//! | `burstpool.io/tags` | tags of the container group: `key=value`, separated by commas |
+//!
+//! Of azure-aci `virtualkubelet.io/dnsnamelabel`, `virtual-kubelet.io/confidential-compute-cce-policy`
+//! and `virtual-kubelet.io/container-sku` are understood; the last one asks for a SKU that only the
+//! placement can give. Who may create pods may name any identity that the operator's own one may
+//! assign: its Azure role is the limit.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::body::{Confidential, Empty, Identity};
+use super::placement::Placement;
+use super::refusals::Refusals;
+use crate::aci::names::Owner;
+
+/// Managed identities for the pod's code.
+pub const IDENTITY: &str = "burstpool.io/identity";
+/// The managed identity that pulls images.
+pub const PULL_IDENTITY: &str = "burstpool.io/image-pull-identity";
+/// The DNS label of the public address.
+pub const DNS_NAME_LABEL: &str = "burstpool.io/dns-name-label";
+/// The policy of a confidential group.
+pub const CCE_POLICY: &str = "burstpool.io/cce-policy";
+/// Tags of the container group.
+pub const TAGS: &str = "burstpool.io/tags";
+/// azure-aci's name for [`DNS_NAME_LABEL`].
+const PEER_DNS_NAME_LABEL: &str = "virtualkubelet.io/dnsnamelabel";
+/// azure-aci's name for [`CCE_POLICY`].
+const PEER_CCE_POLICY: &str = "virtual-kubelet.io/confidential-compute-cce-policy";
+/// azure-aci's way to ask for a confidential group.
+const PEER_SKU: &str = "virtual-kubelet.io/container-sku";
+
+/// Tags a resource may have (ARM's limit).
+const MOST_TAGS: usize = 50;
+/// Characters of a tag's name and of its value (ARM's limits).
+const LONGEST_TAG: (usize, usize) = (512, 256);
+
+/// The path of an annotation.
+pub(super) fn path(name: &str) -> String {
+    format!("metadata.annotations[{name}]")
+}
+
+/// The first of `names` that the pod has with something in it.
+pub(super) fn find<'a>(pod: &'a Pod, names: &[&'static str]) -> Option<(&'static str, &'a str)> {
+    let annotations = pod.metadata.annotations.as_ref()?;
+    names.iter().find_map(|name| {
+        let value = annotations.get(*name)?.trim();
+        (!value.is_empty()).then_some((*name, value))
+    })
+}
+
+/// The DNS label that the pod asks for.
+pub(super) fn dns_name_label(pod: &Pod) -> Option<(&'static str, &str)> {
+    find(pod, &[DNS_NAME_LABEL, PEER_DNS_NAME_LABEL])
+}
+
+/// The identity that pulls images.
+pub(super) fn pull_identity<'a>(pod: &'a Pod, refusals: &mut Refusals) -> Option<&'a str> {
+    let (name, id) = find(pod, &[PULL_IDENTITY])?;
+    let valid = is_identity(id);
+    refusals.require(valid, path(name), NO_IDENTITY);
+    valid.then_some(id)
+}
+
+const NO_IDENTITY: &str = "is no resource id of a managed identity: /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.ManagedIdentity/userAssignedIdentities/NAME";
+
+/// The group's identities: those of the pod's code, and the one that pulls.
+pub(super) fn identity(pod: &Pod, pull: Option<&str>, refusals: &mut Refusals) -> Option<Identity> {
+    let mut assigned: BTreeMap<String, Empty> = BTreeMap::new();
+    let mut system = false;
+    if let Some((name, value)) = find(pod, &[IDENTITY]) {
+        for id in value.split(',').map(str::trim).filter(|id| !id.is_empty()) {
+            if id.eq_ignore_ascii_case("system") {
+                system = true;
+            } else if is_identity(id) {
+                assigned.insert(id.to_owned(), Empty {});
+            } else {
+                refusals.refuse(
+                    path(name),
+                    format!("'{id}' {NO_IDENTITY}; 'system' is the group's own"),
+                );
+            }
+        }
+    }
+    if let Some(id) = pull
+        && !assigned.keys().any(|known| known.eq_ignore_ascii_case(id))
+    {
+        assigned.insert(id.to_owned(), Empty {});
+    }
+    let kind = match (system, assigned.is_empty()) {
+        (false, true) => return None,
+        (true, true) => "SystemAssigned",
+        (false, false) => "UserAssigned",
+        (true, false) => "SystemAssigned, UserAssigned",
+    };
+    Some(Identity {
+        kind: kind.to_owned(),
+        user_assigned_identities: assigned,
+    })
+}
+
+fn is_identity(id: &str) -> bool {
+    let parts: Vec<String> = id.split('/').map(str::to_lowercase).collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let [
+        "",
+        "subscriptions",
+        subscription,
+        "resourcegroups",
+        group,
+        "providers",
+        "microsoft.managedidentity",
+        "userassignedidentities",
+        name,
+    ] = parts[..]
+    else {
+        return false;
+    };
+    [subscription, group, name]
+        .iter()
+        .all(|part| !part.is_empty() && !part.contains(char::is_whitespace))
+}
+
+/// The policy of a confidential group, which only a confidential placement can enforce.
+pub(super) fn confidential(
+    pod: &Pod,
+    placement: &Placement<'_>,
+    refusals: &mut Refusals,
+) -> Option<Confidential> {
+    const WHY: &str = "needs a placement of the SKU Confidential";
+    let here = placement.is_confidential();
+    if let Some((name, sku)) = find(pod, &[PEER_SKU]) {
+        let asks = sku.eq_ignore_ascii_case("Confidential");
+        refusals.require(here || !asks, path(name), WHY);
+    }
+    let (name, policy) = find(pod, &[CCE_POLICY, PEER_CCE_POLICY])?;
+    refusals.require(here, path(name), WHY);
+    Some(Confidential {
+        cce_policy: policy.to_owned(),
+    })
+}
+
+/// The group's tags: the owner's, the pool's, and those the pod asks for, in this order of rank.
+pub(super) fn tags(
+    pod: &Pod,
+    owner: &Owner,
+    placement: &Placement<'_>,
+    refusals: &mut Refusals,
+) -> BTreeMap<String, String> {
+    let mut tags = owner.tags(pod);
+    let pools = placement.tags.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    let pools: Vec<_> = pools.collect();
+    merge(&mut tags, &pools, "azure.tags of the BurstPool", refusals);
+    if let Some((name, value)) = find(pod, &[TAGS]) {
+        let mut asked = Vec::new();
+        for tag in value.split(',').map(str::trim).filter(|t| !t.is_empty()) {
+            match tag.split_once('=') {
+                Some((key, value)) => asked.push((key.trim(), value.trim())),
+                None => refusals.refuse(path(name), format!("'{tag}' is not key=value")),
+            }
+        }
+        merge(&mut tags, &asked, &path(name), refusals);
+        let few = tags.len() <= MOST_TAGS;
+        refusals.require(few, path(name), "a resource has at most 50 tags");
+    }
+    tags
+}
+
+/// Adds `more` to `tags`; names differ by more than their case.
+fn merge(
+    tags: &mut BTreeMap<String, String>,
+    more: &[(&str, &str)],
+    field: &str,
+    refusals: &mut Refusals,
+) {
+    for (name, value) in more {
+        let taken = tags.keys().any(|known| known.eq_ignore_ascii_case(name));
+        let short = name.len() <= LONGEST_TAG.0 && value.len() <= LONGEST_TAG.1;
+        let plain = !name.contains(['<', '>', '%', '&', '\\', '?', '/'])
+            && !name.contains(char::is_control);
+        if taken {
+            refusals.refuse(field, format!("the tag '{name}' is taken"));
+        } else if name.is_empty() || !short || !plain {
+            let why =
+                "a tag's name has 1 to 512 characters without <>%&\\?/, its value at most 256";
+            refusals.refuse(field, format!("the tag '{name}' is invalid: {why}"));
+        } else {
+            tags.insert((*name).to_owned(), (*value).to_owned());
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The body of `ContainerGroups_CreateOrUpdate`, by the service's own names
+//! (containerInstance.json 2024-05-01-preview; 2025-09-01 is a superset of what is used here).
+//!
+//! Serialised it is exactly what is sent; its `Debug` shows no secret.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::concealed::Concealed;
+
+macro_rules! body {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+        #[serde(rename_all = "camelCase")]
+        #[allow(missing_docs, reason = "the fields are the specification's, by its names")]
+        pub struct $name {
+            $($(#[$field_meta])* pub $field: $type,)*
+        }
+    )*};
+}
+
+body! {
+    /// A container group.
+    Group {
+        location: String,
+        tags: BTreeMap<String, String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        zones: Vec<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        identity: Option<Identity>,
+        properties: Properties,
+    }
+    /// The managed identities that code in the group may use.
+    Identity {
+        #[serde(rename = "type")]
+        kind: String,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        user_assigned_identities: BTreeMap<String, Empty>,
+    }
+    /// `{}`.
+    Empty {}
+    /// `ContainerGroupProperties.properties`.
+    Properties {
+        containers: Vec<Container>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        init_containers: Vec<Container>,
+        os_type: &'static str,
+        restart_policy: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sku: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        priority: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        confidential_compute_properties: Option<Confidential>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        image_registry_credentials: Vec<RegistryCredential>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ip_address: Option<IpAddress>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        subnet_ids: Vec<SubnetId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dns_config: Option<DnsConfig>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        volumes: Vec<Volume>,
+    }
+    /// What code in a confidential group may be.
+    Confidential {
+        cce_policy: String,
+    }
+    /// A container or an init container.
+    Container {
+        name: String,
+        properties: ContainerProperties,
+    }
+    /// `ContainerProperties`; an init container has no ports, resources and probes.
+    ContainerProperties {
+        image: String,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        command: Vec<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        ports: Vec<Port>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        environment_variables: Vec<EnvironmentVariable>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resources: Option<Resources>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        volume_mounts: Vec<VolumeMount>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        liveness_probe: Option<Probe>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        readiness_probe: Option<Probe>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        security_context: Option<SecurityContext>,
+    }
+    /// A port of a container or of the group's address.
+    #[derive(Copy, Eq, PartialOrd, Ord)]
+    Port {
+        protocol: Protocol,
+        port: u16,
+    }
+    /// A variable: exactly one of the two values.
+    EnvironmentVariable {
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        value: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        secure_value: Option<Concealed>,
+    }
+    /// Requests and limits.
+    Resources {
+        requests: Amounts,
+        limits: Amounts,
+    }
+    /// Cores, and GB of 10^9 bytes.
+    #[derive(Copy)]
+    Amounts {
+        cpu: f64,
+        #[serde(rename = "memoryInGB")]
+        memory_in_gb: f64,
+    }
+    /// Where a volume is mounted.
+    VolumeMount {
+        name: String,
+        mount_path: String,
+        read_only: bool,
+    }
+    /// A liveness or readiness probe: exactly one of the two kinds.
+    Probe {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exec: Option<ProbeExec>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        http_get: Option<ProbeHttpGet>,
+        initial_delay_seconds: i32,
+        period_seconds: i32,
+        failure_threshold: i32,
+        success_threshold: i32,
+        timeout_seconds: i32,
+    }
+    /// A probe's command.
+    ProbeExec {
+        command: Vec<String>,
+    }
+    /// A probe's HTTP request.
+    ProbeHttpGet {
+        path: String,
+        port: u16,
+        scheme: &'static str,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        http_headers: Vec<HttpHeader>,
+    }
+    /// A header of a probe's request.
+    HttpHeader {
+        name: String,
+        value: String,
+    }
+    /// Users and privileges of a container's process.
+    SecurityContext {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        privileged: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        allow_privilege_escalation: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        capabilities: Option<Capabilities>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        run_as_user: Option<i32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        run_as_group: Option<i32>,
+    }
+    /// Capabilities by their kernel names, or `ALL`.
+    Capabilities {
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        add: Vec<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        drop: Vec<String>,
+    }
+    /// A volume: exactly one kind is set.
+    Volume {
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        azure_file: Option<AzureFile>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        empty_dir: Option<Empty>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        secret: Option<BTreeMap<String, Concealed>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        git_repo: Option<GitRepo>,
+    }
+    /// An Azure Files share.
+    AzureFile {
+        share_name: String,
+        read_only: bool,
+        storage_account_name: String,
+        storage_account_key: Concealed,
+    }
+    /// A clone of a git repository.
+    GitRepo {
+        repository: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        revision: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        directory: Option<String>,
+    }
+    /// How to pull from a registry: a password or an identity.
+    RegistryCredential {
+        server: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        username: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        password: Option<Concealed>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        identity: Option<String>,
+    }
+    /// The group's public address.
+    IpAddress {
+        #[serde(rename = "type")]
+        kind: &'static str,
+        ports: Vec<Port>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dns_name_label: Option<String>,
+    }
+    /// The subnet a group is in.
+    SubnetId {
+        id: String,
+    }
+    /// Name servers of the group.
+    DnsConfig {
+        name_servers: Vec<String>,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        search_domains: String,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        options: String,
+    }
+}
+
+/// What a port speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    #[serde(rename = "TCP")]
+    Tcp,
+    /// UDP.
+    #[serde(rename = "UDP")]
+    Udp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_secret_is_sent_and_not_shown() {
+        let hidden = || Concealed::new("HIDE");
+        let mut group = Group::default();
+        group.properties.volumes = vec![Volume {
+            name: "files".into(),
+            secret: Some(BTreeMap::from([("key".into(), hidden())])),
+            azure_file: Some(AzureFile {
+                storage_account_key: hidden(),
+                ..AzureFile::default()
+            }),
+            ..Volume::default()
+        }];
+        group.properties.image_registry_credentials = vec![RegistryCredential {
+            password: Some(hidden()),
+            ..RegistryCredential::default()
+        }];
+        let variable = EnvironmentVariable {
+            secure_value: Some(hidden()),
+            ..EnvironmentVariable::default()
+        };
+        let mut container = Container::default();
+        container.properties.environment_variables = vec![variable];
+        group.properties.containers = vec![container];
+        assert!(!format!("{group:?} {group:#?}").contains("HIDE"));
+        let sent = serde_json::to_string(&group).expect("it serialises");
+        assert_eq!(sent.matches("HIDE").count(), 4);
+    }
+}

@@ -1,0 +1,155 @@
+//! Containers and init containers.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::Container;
+
+use super::body::{self, ContainerProperties, Port};
+use super::env::{Environment, environment};
+use super::network::ports;
+use super::pod::Context;
+use super::probes::probe;
+use super::refusals::Refusals;
+use super::security::security_context;
+use super::volumes::{Names, mounts};
+
+/// Containers a group may have, init containers among them (hard limit, quotas page 2025-11).
+const MOST: usize = 60;
+
+/// All containers of a group.
+#[derive(Debug, Default)]
+pub(super) struct Containers {
+    pub(super) init: Vec<body::Container>,
+    pub(super) proper: Vec<body::Container>,
+    /// The ports of all together.
+    pub(super) ports: BTreeSet<Port>,
+}
+
+/// Each container with its path, init containers first.
+pub(super) fn all<'a>(
+    context: &Context<'a>,
+) -> impl Iterator<Item = (String, &'a Container, Option<usize>)> {
+    let init = context.spec.init_containers.iter().flatten().enumerate();
+    let init = init.map(|(index, c)| (format!("spec.initContainers[{index}]"), c, None));
+    let proper = context.spec.containers.iter().enumerate();
+    let proper = proper.map(|(index, c)| (format!("spec.containers[{index}]"), c, Some(index)));
+    init.chain(proper)
+}
+
+/// The containers of a pod, whose volumes are called `names`.
+pub(super) fn containers(
+    context: &Context<'_>,
+    names: &Names,
+    refusals: &mut Refusals,
+) -> Containers {
+    let mut containers = Containers::default();
+    let count = all(context).count();
+    let any = !context.spec.containers.is_empty();
+    refusals.require(any, "spec.containers", "there are none");
+    refusals.require(
+        count <= MOST,
+        "spec.containers",
+        "a group has 60 containers at most",
+    );
+    let mut seen = BTreeSet::new();
+    for (at, container, index) in all(context) {
+        let once = seen.insert(&container.name);
+        let why = format!("'{}' is used twice", container.name);
+        refusals.require(once, format!("{at}.name"), why);
+        let mut properties = common(container, &at, context, names, refusals);
+        if let Some(index) = index {
+            properties.ports = ports(container, &at, &mut containers.ports, refusals);
+            properties.resources = context.sizes.of(index);
+            let mut probe =
+                |name: &str, own| probe(own, container, &format!("{at}.{name}"), refusals);
+            properties.liveness_probe = probe("livenessProbe", container.liveness_probe.as_ref());
+            properties.readiness_probe =
+                probe("readinessProbe", container.readiness_probe.as_ref());
+        }
+        let list = if index.is_some() {
+            &mut containers.proper
+        } else {
+            &mut containers.init
+        };
+        list.push(body::Container {
+            name: container.name.clone(),
+            properties,
+        });
+    }
+    containers
+}
+
+/// What containers and init containers have in common.
+fn common(
+    container: &Container,
+    at: &str,
+    context: &Context<'_>,
+    names: &Names,
+    refusals: &mut Refusals,
+) -> ContainerProperties {
+    let name = &container.name;
+    let why = format!("'{name}': ACI takes 1 to 63 lower-case letters, digits and inner hyphens");
+    refusals.require(is_name(name), format!("{at}.name"), why);
+    let image = container.image.as_deref().unwrap_or_default();
+    refusals.require(
+        !image.trim().is_empty(),
+        format!("{at}.image"),
+        "there is none",
+    );
+    let pods = context.spec.restart_policy.as_deref().unwrap_or("Always");
+    let own = container.restart_policy.as_deref().unwrap_or(pods);
+    refusals.require(
+        own == pods || own.is_empty(),
+        format!("{at}.restartPolicy"),
+        "ACI restarts all containers of a group by one policy",
+    );
+    let environment = environment(container, at, context, refusals);
+    ContainerProperties {
+        image: image.to_owned(),
+        command: command(container, at, &environment, refusals),
+        environment_variables: environment.into_body(),
+        volume_mounts: mounts(container, at, names, refusals),
+        security_context: security_context(
+            container,
+            context.spec.security_context.as_ref(),
+            at,
+            context.placement,
+            refusals,
+        ),
+        ..ContainerProperties::default()
+    }
+}
+
+/// `command` and `args` as one command line, with variables expanded.
+fn command(
+    container: &Container,
+    at: &str,
+    environment: &Environment,
+    refusals: &mut Refusals,
+) -> Vec<String> {
+    let command = container.command.as_deref().unwrap_or_default();
+    let args = container.args.as_deref().unwrap_or_default();
+    refusals.require(
+        !command.is_empty() || args.is_empty(),
+        format!("{at}.args"),
+        "ACI takes a whole command line, and would forget the image's entrypoint: add command",
+    );
+    let mut line = Vec::new();
+    for (list, parts) in [("command", command), ("args", args)] {
+        for (index, part) in parts.iter().enumerate() {
+            match environment.command(part) {
+                Ok(part) => line.push(part),
+                Err(why) => refusals.refuse(format!("{at}.{list}[{index}]"), why),
+            }
+        }
+    }
+    line
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=63).contains(&name.len())
+        && name.bytes().all(plain)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}

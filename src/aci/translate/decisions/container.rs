@@ -1,0 +1,209 @@
+//! Fields of containers, their environment, resources, ports and probes.
+
+use super::row::{INIT_CONTAINER, Row, meaningless, refused, refused_unless, translated};
+
+const NO_PROBE_OF_INIT: &str = "an init container on ACI has no probes";
+const NO_MESSAGE: &str =
+    "ACI gives no access to the file, so the status never has a termination message";
+
+pub(super) const TYPES: &[(&str, &[Row])] = &[
+    ("Container", CONTAINER),
+    (
+        INIT_CONTAINER,
+        &[
+            refused("livenessProbe", NO_PROBE_OF_INIT),
+            refused("readinessProbe", NO_PROBE_OF_INIT),
+            meaningless("ports", "nothing reaches an init container, and a port is only documentation"),
+            translated(
+                "resources",
+                "an init container on ACI has none of its own: the group's total is at least what it asks for",
+            )
+            .of("ResourceRequirements"),
+            refused(
+                "restartPolicy",
+                "an init container on ACI ends before the next one starts: there are no sidecars",
+            ),
+        ],
+    ),
+    (
+        "ContainerPort",
+        &[
+            translated("containerPort", "`ports`; one that ACI keeps for itself is refused"),
+            meaningless("hostIP", "it says where a hostPort listens, and those are refused"),
+            refused("hostPort", "a container group has no host that listens for it"),
+            translated("name", "what probes may call the port"),
+            refused_unless("protocol", &["TCP", "UDP"], "ACI has TCP and UDP"),
+        ],
+    ),
+    (
+        "EnvVar",
+        &[
+            translated("name", "the name: 1 to 63 letters, digits and underscores, or it is refused"),
+            translated("value", "`value`, or `secureValue` if a secret is expanded into it"),
+            translated("valueFrom", "the value").of("EnvVarSource"),
+        ],
+    ),
+    (
+        "EnvVarSource",
+        &[
+            translated("configMapKeyRef", "`value`").of("ConfigMapKeySelector"),
+            translated(
+                "fieldRef",
+                "`value`; `status.podIP` and `status.podIPs` are refused: ACI gives the address afterwards",
+            )
+            .of("ObjectFieldSelector"),
+            refused("fileKeyRef", "ACI reads no variables from files"),
+            translated("resourceFieldRef", "`value`").of("ResourceFieldSelector"),
+            translated("secretKeyRef", "`secureValue`").of("SecretKeySelector"),
+        ],
+    ),
+    ("ConfigMapKeySelector", KEY),
+    ("SecretKeySelector", KEY),
+    (
+        "ObjectFieldSelector",
+        &[
+            refused_unless("apiVersion", &["v1"], "paths are those of v1"),
+            translated("fieldPath", "the value"),
+        ],
+    ),
+    (
+        "ResourceFieldSelector",
+        &[
+            translated("containerName", "whose resources"),
+            translated("divisor", "the unit"),
+            translated(
+                "resource",
+                "the value; a limit that is not set is what the whole group has",
+            ),
+        ],
+    ),
+    (
+        "EnvFromSource",
+        &[
+            translated("configMapRef", "`value` for each key").of("ConfigMapEnvSource"),
+            translated("prefix", "in front of each name"),
+            translated("secretRef", "`secureValue` for each key").of("SecretEnvSource"),
+        ],
+    ),
+    ("ConfigMapEnvSource", OBJECT),
+    ("SecretEnvSource", OBJECT),
+    (
+        "ResourceRequirements",
+        &[
+            refused("claims", "ACI has no devices to claim"),
+            translated(
+                "limits",
+                "`limits`: up to the group's total, which is what a container without limits may use; memory is requested up to its limit",
+            ),
+            translated(
+                "requests",
+                "`requests`, rounded up to 0.01 CPU and 0.1 GB; the group has at least 1 CPU and 1 GB",
+            ),
+        ],
+    ),
+    (
+        "Probe",
+        &[
+            translated("exec", "`exec`").of("ExecAction"),
+            translated("failureThreshold", "`failureThreshold`"),
+            refused("grpc", "ACI probes by exec and httpGet"),
+            translated("httpGet", "`httpGet`").of("HTTPGetAction"),
+            translated("initialDelaySeconds", "`initialDelaySeconds`"),
+            translated("periodSeconds", "`periodSeconds`"),
+            translated("successThreshold", "`successThreshold`"),
+            refused("tcpSocket", "ACI probes by exec and httpGet"),
+            meaningless(
+                "terminationGracePeriodSeconds",
+                "ACI ends containers by a grace of its own",
+            ),
+            translated("timeoutSeconds", "`timeoutSeconds`"),
+        ],
+    ),
+    ("ExecAction", &[translated("command", "`command`")]),
+    (
+        "HTTPGetAction",
+        &[
+            refused("host", "ACI probes the container itself"),
+            translated("httpHeaders", "`httpHeaders`").of("HTTPHeader"),
+            translated("path", "`path`"),
+            translated("port", "`port`; a name is looked up among the container's ports"),
+            refused_unless("protocol", &["HTTP1", "HTTP/1.1"], "ACI probes by HTTP/1.1"),
+            translated("scheme", "`scheme`"),
+        ],
+    ),
+    (
+        "HTTPHeader",
+        &[
+            translated("name", "the header's name"),
+            translated("value", "the header's value"),
+        ],
+    ),
+];
+
+const KEY: &[Row] = &[
+    translated("key", "which value"),
+    translated("name", "of which object"),
+    translated(
+        "optional",
+        "no variable if it is missing; else the pod waits for it",
+    ),
+];
+
+const OBJECT: &[Row] = &[
+    translated("name", "which object"),
+    translated(
+        "optional",
+        "no variables if it is missing; else the pod waits for it",
+    ),
+];
+
+const CONTAINER: &[Row] = &[
+    translated(
+        "args",
+        "the end of `command`; refused without `command`, for ACI then forgets the image's entrypoint",
+    ),
+    translated(
+        "command",
+        "the front of `command`; refused if a secret would be expanded into it, for ACI shows it to readers",
+    ),
+    translated("env", "`environmentVariables`, in order").of("EnvVar"),
+    translated("envFrom", "`environmentVariables`, in front").of("EnvFromSource"),
+    translated("image", "`image`"),
+    refused_unless(
+        "imagePullPolicy",
+        &["Always", "IfNotPresent"],
+        "no image is on the machine before it is pulled",
+    ),
+    refused("lifecycle", "ACI runs no hooks and sends no other signals"),
+    translated("livenessProbe", "`livenessProbe`").of("Probe"),
+    translated("name", "`name`"),
+    translated(
+        "ports",
+        "`ports`, and the group's public address without a subnet",
+    )
+    .of("ContainerPort"),
+    translated("readinessProbe", "`readinessProbe`").of("Probe"),
+    meaningless("resizePolicy", "a resize is answered as infeasible"),
+    translated("resources", "`resources`").of("ResourceRequirements"),
+    translated(
+        "restartPolicy",
+        "the group's; refused if it differs from the pod's",
+    ),
+    refused("restartPolicyRules", "ACI restarts by one policy for all"),
+    translated("securityContext", "`securityContext`").of("SecurityContext"),
+    refused("startupProbe", "ACI has liveness and readiness probes only"),
+    refused(
+        "stdin",
+        "nothing can be written to a container's input on ACI",
+    ),
+    meaningless("stdinOnce", "it belongs to stdin, which is refused"),
+    meaningless("terminationMessagePath", NO_MESSAGE),
+    meaningless("terminationMessagePolicy", NO_MESSAGE),
+    refused("tty", "ACI gives a container no terminal"),
+    refused("volumeDevices", "ACI has no block devices"),
+    translated("volumeMounts", "`volumeMounts`").of("VolumeMount"),
+    refused(
+        "workingDir",
+        "ACI starts a container in its image's directory",
+    ),
+];

@@ -1,0 +1,121 @@
+//! Fields of the pod itself.
+
+use super::row::{INIT_CONTAINER, Row, meaningless, refused, refused_unless, translated};
+
+const SCHEDULED: &str = "the scheduler has used it when the pod comes here";
+const NO_HOST: &str = "a container group has no host that it could share";
+
+pub(super) const TYPES: &[(&str, &[Row])] = &[
+    ("PodSpec", POD_SPEC),
+    (
+        "PodOS",
+        &[refused_unless(
+            "name",
+            &["linux"],
+            "only Linux containers run here",
+        )],
+    ),
+    (
+        "PodDNSConfig",
+        &[
+            translated(
+                "nameservers",
+                "`dnsConfig.nameServers`, as a kubelet merges them: the first three",
+            ),
+            translated("searches", "`dnsConfig.searchDomains`"),
+            translated("options", "`dnsConfig.options`").of("PodDNSConfigOption"),
+        ],
+    ),
+    (
+        "PodDNSConfigOption",
+        &[
+            translated("name", "the option"),
+            translated("value", "the option's value"),
+        ],
+    ),
+    (
+        "LocalObjectReference",
+        &[translated(
+            "name",
+            "the Secret: its entries that match an image's registry",
+        )],
+    ),
+];
+
+const POD_SPEC: &[Row] = &[
+    refused(
+        "activeDeadlineSeconds",
+        "ACI ends no group at a deadline; set the Job's activeDeadlineSeconds instead",
+    ),
+    meaningless("affinity", SCHEDULED),
+    meaningless(
+        "automountServiceAccountToken",
+        "the API server has turned it into a volume",
+    ),
+    translated("containers", "`containers`, 60 with the init containers at most").of("Container"),
+    translated("dnsConfig", "`dnsConfig`; refused without a subnet").of("PodDNSConfig"),
+    translated(
+        "dnsPolicy",
+        "`dnsConfig`: ClusterFirst means the placement's `network.dns`, or Azure's resolver without one",
+    ),
+    translated("enableServiceLinks", "variables of the namespace's Services"),
+    meaningless(
+        "ephemeralContainers",
+        "they join a pod that runs; the node answers each with a waiting reason",
+    ),
+    meaningless(
+        "evictionResponders",
+        "they talk to the Eviction API, not to the node",
+    ),
+    refused("hostAliases", "ACI writes no entries into /etc/hosts"),
+    refused("hostIPC", NO_HOST),
+    refused("hostNetwork", NO_HOST),
+    refused("hostPID", NO_HOST),
+    meaningless(
+        "hostUsers",
+        "each group is a machine of its own, so its users are nobody else's",
+    ),
+    translated(
+        "hostname",
+        "the variable HOSTNAME, which is the pod's name without it; the machine's own name is ACI's",
+    ),
+    refused("hostnameOverride", "the machine's name is ACI's"),
+    translated("imagePullSecrets", "`imageRegistryCredentials`; a Secret that is missing or of another type is passed over, as a kubelet does")
+        .of("LocalObjectReference"),
+    translated("initContainers", "`initContainers`").of(INIT_CONTAINER),
+    meaningless("nodeName", SCHEDULED),
+    meaningless("nodeSelector", SCHEDULED),
+    translated("os", "`osType`").of("PodOS"),
+    meaningless("overhead", "it belongs to a runtime class, and those are refused"),
+    meaningless("preemptionPolicy", SCHEDULED),
+    meaningless("priority", SCHEDULED),
+    meaningless("priorityClassName", SCHEDULED),
+    meaningless("readinessGates", "the node honours them in the pod's status"),
+    refused("resourceClaims", "ACI has no devices to claim"),
+    translated("resources", "the group's total").of("ResourceRequirements"),
+    translated("restartPolicy", "`restartPolicy`"),
+    refused("runtimeClassName", "ACI has one runtime, and it is its own"),
+    meaningless("schedulerName", SCHEDULED),
+    meaningless("schedulingGates", SCHEDULED),
+    refused(
+        "schedulingGroup",
+        "a group of pods that starts together cannot be split between home and ACI",
+    ),
+    translated("securityContext", "what it gives to each container's `securityContext`")
+        .of("PodSecurityContext"),
+    meaningless("serviceAccount", "the old name of serviceAccountName"),
+    translated("serviceAccountName", "whose tokens are requested for projected volumes"),
+    refused("setHostnameAsFQDN", "the machine's name is ACI's"),
+    refused(
+        "shareProcessNamespace",
+        "ACI does not let containers see each other's processes",
+    ),
+    meaningless("subdomain", "it makes names in the cluster's DNS, which come from the Service"),
+    meaningless(
+        "terminationGracePeriodSeconds",
+        "the node honours it; ACI ends containers by a grace of its own",
+    ),
+    meaningless("tolerations", SCHEDULED),
+    meaningless("topologySpreadConstraints", SCHEDULED),
+    translated("volumes", "`volumes`, 20 at most").of("Volume"),
+];

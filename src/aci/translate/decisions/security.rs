@@ -1,0 +1,106 @@
+//! Fields about users and privileges. What protects somebody and cannot be kept refuses the pod:
+//! losing it unseen would be worse than waiting for home.
+
+use super::row::{Row, meaningless, refused, refused_unless, translated};
+
+const NO_LABELS: &str = "ACI has no SELinux";
+const NO_GROUPS: &str = "ACI gives processes and volumes no further groups";
+const NON_ROOT: &str = "`runAsUser` says it; refused without one, for ACI does not look at the image's user before it starts";
+
+pub(super) const TYPES: &[(&str, &[Row])] = &[
+    (
+        "PodSecurityContext",
+        &[
+            translated("appArmorProfile", "nothing, if it asks for nothing").of("AppArmorProfile"),
+            refused("fsGroup", NO_GROUPS),
+            meaningless(
+                "fsGroupChangePolicy",
+                "it belongs to fsGroup, which is refused",
+            ),
+            translated(
+                "runAsGroup",
+                "`securityContext.runAsGroup` of containers without their own",
+            ),
+            translated("runAsNonRoot", NON_ROOT),
+            translated(
+                "runAsUser",
+                "`securityContext.runAsUser` of containers without their own",
+            ),
+            meaningless(
+                "seLinuxChangePolicy",
+                "it belongs to seLinuxOptions, which are refused",
+            ),
+            refused("seLinuxOptions", NO_LABELS),
+            translated(
+                "seccompProfile",
+                "ACI's own profile is its runtime's default",
+            )
+            .of("SeccompProfile"),
+            refused("supplementalGroups", NO_GROUPS),
+            refused_unless("supplementalGroupsPolicy", &["Merge"], NO_GROUPS),
+            refused("sysctls", "ACI sets no kernel parameters"),
+            refused("windowsOptions", "only Linux containers run here"),
+        ],
+    ),
+    (
+        "SecurityContext",
+        &[
+            translated(
+                "allowPrivilegeEscalation",
+                "`securityContext.allowPrivilegeEscalation`",
+            ),
+            translated("appArmorProfile", "nothing, if it asks for nothing").of("AppArmorProfile"),
+            translated("capabilities", "`securityContext.capabilities`").of("Capabilities"),
+            translated(
+                "privileged",
+                "`securityContext.privileged`; refused in the SKU Standard, which has no privileged containers",
+            ),
+            refused_unless("procMount", &["Default"], "ACI mounts /proc its own way"),
+            refused(
+                "readOnlyRootFilesystem",
+                "a container's root on ACI can be written to",
+            ),
+            translated("runAsGroup", "`securityContext.runAsGroup`"),
+            translated("runAsNonRoot", NON_ROOT),
+            translated("runAsUser", "`securityContext.runAsUser`"),
+            refused("seLinuxOptions", NO_LABELS),
+            translated(
+                "seccompProfile",
+                "ACI's own profile is its runtime's default",
+            )
+            .of("SeccompProfile"),
+            refused("windowsOptions", "only Linux containers run here"),
+        ],
+    ),
+    (
+        "AppArmorProfile",
+        &[
+            meaningless(
+                "localhostProfile",
+                "it belongs to the type Localhost, which is refused",
+            ),
+            refused_unless("type", &["Unconfined"], "ACI has no AppArmor"),
+        ],
+    ),
+    (
+        "SeccompProfile",
+        &[
+            meaningless(
+                "localhostProfile",
+                "it belongs to the type Localhost, which is refused",
+            ),
+            refused_unless(
+                "type",
+                &["RuntimeDefault", "Unconfined"],
+                "the profile is a file on a node at home",
+            ),
+        ],
+    ),
+    (
+        "Capabilities",
+        &[
+            translated("add", "`add`, with CAP_ in front"),
+            translated("drop", "`drop`, with CAP_ in front"),
+        ],
+    ),
+];

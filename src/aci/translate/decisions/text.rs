@@ -1,0 +1,42 @@
+//! The table as text.
+
+use std::fmt::Write as _;
+
+use super::row::{Decision, INIT_CONTAINER, types};
+
+/// The whole table as Markdown: one row a field, by the type that has it.
+pub fn table() -> String {
+    let mut text = String::from("| field | on ACI | how, or why not |\n| --- | --- | --- |\n");
+    for (kind, rows) in types() {
+        for row in rows {
+            let (what, words) = match row.decision {
+                Decision::Translated(how) => ("translated".to_owned(), how),
+                Decision::Meaningless(why) => ("meaningless".to_owned(), why),
+                Decision::Refused(why) => ("refused".to_owned(), why),
+                Decision::RefusedUnless(harmless, why) => {
+                    (format!("refused unless {}", harmless.join(" or ")), why)
+                }
+            };
+            writeln!(text, "| `{kind}.{}` | {what} | {words} |", row.name)
+                .expect("writing to a string cannot fail");
+        }
+        if kind == INIT_CONTAINER {
+            writeln!(text, "| `{kind}`, all else | | as `Container` |")
+                .expect("writing to a string cannot fail");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_table_is_rows_of_three_cells() {
+        let table = super::table();
+        assert!(table.contains("| `Container.lifecycle` | refused | "));
+        assert!(table.contains("| `PodSpec.priority` | meaningless | "));
+        for line in table.lines() {
+            assert_eq!(line.matches('|').count(), 4, "{line}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Fields of volumes and of where they are mounted.
+
+use super::row::{Row, meaningless, refused, refused_unless, translated};
+
+const NOT_HERE: &str = "ACI mounts emptyDir, secret, configMap, projected, downwardAPI, azureFile, gitRepo and the CSI driver file.csi.azure.com";
+const OWN_MODE: &str = "ACI gives files a mode of its own";
+const NO_OWNER: &str = "ACI gives files an owner of its own";
+const PARTS: &str = "a file's content";
+const NAME: &str = "which object";
+const ITEMS: &str = "which keys, and the files' names";
+const OPTIONAL: &str = "no files if it is missing; else the pod waits for it";
+const FLAT: &str =
+    "the file's name; one in a directory is refused, for ACI's secret volumes are flat";
+
+pub(super) const TYPES: &[(&str, &[Row])] = &[
+    (
+        "VolumeMount",
+        &[
+            refused("bindMountOptions", "ACI mounts by options of its own"),
+            translated("mountPath", "`mountPath`"),
+            refused_unless(
+                "mountPropagation",
+                &["None"],
+                "a container group has no host to share mounts with",
+            ),
+            translated("name", "`name`"),
+            translated("readOnly", "`readOnly`"),
+            refused_unless(
+                "recursiveReadOnly",
+                &["Disabled", "IfPossible"],
+                "ACI makes no promise for what is mounted below",
+            ),
+            refused("subPath", "ACI mounts whole volumes"),
+            refused("subPathExpr", "ACI mounts whole volumes"),
+        ],
+    ),
+    ("Volume", VOLUME),
+    (
+        "EmptyDirVolumeSource",
+        &[
+            refused("medium", "ACI's empty directories are on disk"),
+            meaningless("mode", OWN_MODE),
+            meaningless(
+                "sizeLimit",
+                "it protects neighbours, and a group's 50 GB disk is its own",
+            ),
+        ],
+    ),
+    (
+        "SecretVolumeSource",
+        &[
+            meaningless("defaultMode", OWN_MODE),
+            refused("defaultUser", NO_OWNER),
+            translated("items", ITEMS).of("KeyToPath"),
+            translated("optional", OPTIONAL),
+            translated("secretName", NAME),
+        ],
+    ),
+    (
+        "ConfigMapVolumeSource",
+        &[
+            meaningless("defaultMode", OWN_MODE),
+            refused("defaultUser", NO_OWNER),
+            translated("items", ITEMS).of("KeyToPath"),
+            translated("name", NAME),
+            translated("optional", OPTIONAL),
+        ],
+    ),
+    (
+        "KeyToPath",
+        &[
+            translated("key", PARTS),
+            meaningless("mode", OWN_MODE),
+            translated("path", FLAT),
+            refused("user", NO_OWNER),
+        ],
+    ),
+    (
+        "ProjectedVolumeSource",
+        &[
+            meaningless("defaultMode", OWN_MODE),
+            refused("defaultUser", NO_OWNER),
+            translated("sources", "one `secret` volume of all of them").of("VolumeProjection"),
+        ],
+    ),
+    (
+        "VolumeProjection",
+        &[
+            refused("clusterTrustBundle", "trust bundles are not read"),
+            translated("configMap", PARTS).of("ConfigMapProjection"),
+            translated("downwardAPI", PARTS).of("DownwardAPIProjection"),
+            refused(
+                "podCertificate",
+                "only a kubelet can ask for a pod's certificate",
+            ),
+            translated("secret", PARTS).of("SecretProjection"),
+            translated("serviceAccountToken", PARTS).of("ServiceAccountTokenProjection"),
+        ],
+    ),
+    ("SecretProjection", PROJECTION),
+    ("ConfigMapProjection", PROJECTION),
+    (
+        "DownwardAPIProjection",
+        &[translated("items", "the files").of("DownwardAPIVolumeFile")],
+    ),
+    (
+        "DownwardAPIVolumeSource",
+        &[
+            meaningless("defaultMode", OWN_MODE),
+            refused("defaultUser", NO_OWNER),
+            translated("items", "the files, as they are at the start").of("DownwardAPIVolumeFile"),
+        ],
+    ),
+    (
+        "DownwardAPIVolumeFile",
+        &[
+            translated("fieldRef", PARTS).of("ObjectFieldSelector"),
+            meaningless("mode", OWN_MODE),
+            translated("path", FLAT),
+            translated("resourceFieldRef", PARTS).of("ResourceFieldSelector"),
+            refused("user", NO_OWNER),
+        ],
+    ),
+    (
+        "ServiceAccountTokenProjection",
+        &[
+            translated("audience", "of the TokenRequest"),
+            translated(
+                "expirationSeconds",
+                "of the TokenRequest; the token is not renewed",
+            ),
+            translated("path", FLAT),
+            refused("user", NO_OWNER),
+        ],
+    ),
+    (
+        "AzureFileVolumeSource",
+        &[
+            translated("readOnly", "`azureFile.readOnly`"),
+            translated(
+                "secretName",
+                "`azureFile.storageAccountName` and `storageAccountKey`",
+            ),
+            translated("shareName", "`azureFile.shareName`"),
+        ],
+    ),
+    (
+        "CSIVolumeSource",
+        &[
+            refused_unless("driver", &["file.csi.azure.com"], NOT_HERE),
+            refused_unless("fsType", &["cifs", "smb"], "ACI mounts shares by SMB"),
+            refused(
+                "nodePublishSecretRef",
+                "the Secret is named by the attribute secretName",
+            ),
+            translated("readOnly", "`azureFile.readOnly`"),
+            translated(
+                "volumeAttributes",
+                "`azureFile`: shareName and secretName; any other is refused",
+            ),
+        ],
+    ),
+    (
+        "GitRepoVolumeSource",
+        &[
+            translated("directory", "`gitRepo.directory`"),
+            translated("repository", "`gitRepo.repository`"),
+            translated("revision", "`gitRepo.revision`"),
+        ],
+    ),
+];
+
+const PROJECTION: &[Row] = &[
+    translated("items", ITEMS).of("KeyToPath"),
+    translated("name", NAME),
+    translated("optional", OPTIONAL),
+];
+
+const VOLUME: &[Row] = &[
+    refused("awsElasticBlockStore", NOT_HERE),
+    refused("azureDisk", NOT_HERE),
+    translated("azureFile", "`azureFile`").of("AzureFileVolumeSource"),
+    refused("cephfs", NOT_HERE),
+    refused("cinder", NOT_HERE),
+    translated(
+        "configMap",
+        "`secret`, which is ACI's only volume with content",
+    )
+    .of("ConfigMapVolumeSource"),
+    translated("csi", "`azureFile`, for the driver file.csi.azure.com").of("CSIVolumeSource"),
+    translated("downwardAPI", "`secret`").of("DownwardAPIVolumeSource"),
+    translated("emptyDir", "`emptyDir`").of("EmptyDirVolumeSource"),
+    refused("ephemeral", NOT_HERE),
+    refused("fc", NOT_HERE),
+    refused("flexVolume", NOT_HERE),
+    refused("flocker", NOT_HERE),
+    refused("gcePersistentDisk", NOT_HERE),
+    translated("gitRepo", "`gitRepo`").of("GitRepoVolumeSource"),
+    refused("glusterfs", NOT_HERE),
+    refused(
+        "hostPath",
+        "a container group has no host whose files it could see",
+    ),
+    refused("image", NOT_HERE),
+    refused("iscsi", NOT_HERE),
+    translated(
+        "name",
+        "`name`, made anew where ACI refuses it; mounts follow",
+    ),
+    refused("nfs", NOT_HERE),
+    refused(
+        "persistentVolumeClaim",
+        "what is behind a claim is not read; name the Azure Files share as azureFile or csi",
+    ),
+    refused("photonPersistentDisk", NOT_HERE),
+    refused("portworxVolume", NOT_HERE),
+    translated("projected", "`secret`").of("ProjectedVolumeSource"),
+    refused("quobyte", NOT_HERE),
+    refused("rbd", NOT_HERE),
+    refused("scaleIO", NOT_HERE),
+    translated("secret", "`secret`").of("SecretVolumeSource"),
+    refused("storageos", NOT_HERE),
+    refused("vsphereVolume", NOT_HERE),
+];

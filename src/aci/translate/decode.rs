@@ -1,0 +1,65 @@
+//! Raw JSON as a pod, with the names of the fields that the types do not know (design.md D18).
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_ignored::Path;
+use serde_json::Value;
+
+/// Reads a pod. The paths that come with it, such as `spec.containers[0].newField`, are fields that
+/// a newer API server has and k8s-openapi has not.
+pub fn decode(raw: Value) -> Result<(Pod, Vec<String>), serde_json::Error> {
+    let mut unknown = Vec::new();
+    let pod = serde_ignored::deserialize(raw, |path| unknown.push(spelled(&path)))?;
+    Ok((pod, unknown))
+}
+
+/// A path as Kubernetes spells it.
+fn spelled(path: &Path<'_>) -> String {
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", spelled(parent)),
+        Path::Map { parent, key } => {
+            let parent = spelled(parent);
+            if parent.is_empty() {
+                key.clone()
+            } else {
+                format!("{parent}.{key}")
+            }
+        }
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => spelled(parent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn fields_that_the_types_do_not_know_are_named() {
+        let raw = json!({
+            "metadata": {"name": "web", "labels": {"any": "label"}},
+            "spec": {
+                "novel": {"a": 1},
+                "containers": [{"name": "a"}, {"name": "b", "livenessProbe": {"udpSocket": {"port": 1}}}],
+            },
+        });
+        let (pod, unknown) = decode(raw).expect("it decodes");
+        assert_eq!(pod.metadata.name.as_deref(), Some("web"));
+        let mut unknown = unknown;
+        unknown.sort();
+        assert_eq!(
+            unknown,
+            ["spec.containers[1].livenessProbe.udpSocket", "spec.novel"]
+        );
+    }
+
+    #[test]
+    fn a_pod_of_known_fields_has_no_unknown_ones() {
+        let raw =
+            json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "a"}]}});
+        assert_eq!(decode(raw).expect("it decodes").1, Vec::<String>::new());
+    }
+}

@@ -1,0 +1,133 @@
+//! Name servers of the group (design.md D17).
+//!
+//! In a subnet, `ClusterFirst` means the placement's `network.dns` with the cluster's search domains,
+//! and Azure's resolver where the placement names none. Without a subnet ACI takes no DNS settings:
+//! `ClusterFirst` and `Default` then mean Azure's resolver, and a pod with settings of its own is
+//! refused. Lists are merged and cut as a kubelet does it.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{PodDNSConfig, PodDNSConfigOption};
+
+use super::body::DnsConfig;
+use super::pod::Context;
+use super::refusals::Refusals;
+
+/// Azure's resolver, the same address in every virtual network.
+const AZURES: &str = "168.63.129.16";
+/// Name servers that a resolver reads (the C library's limit, and so a kubelet's).
+const MOST_SERVERS: usize = 3;
+/// Search domains and their characters (a kubelet's limits since Kubernetes 1.28).
+const MOST_SEARCHES: (usize, usize) = (32, 2048);
+
+/// The group's name servers; none for Azure's own resolver.
+pub(super) fn dns_config(context: &Context<'_>, refusals: &mut Refusals) -> Option<DnsConfig> {
+    let none = PodDNSConfig::default();
+    let own = context.spec.dns_config.as_ref().unwrap_or(&none);
+    let policy = context.spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
+    let known = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
+    refusals.require(
+        known.contains(&policy),
+        "spec.dnsPolicy",
+        format!("'{policy}' is no policy"),
+    );
+    let cluster = context.placement.spec.network.dns.as_ref();
+    let cluster = cluster.filter(|_| policy.starts_with("ClusterFirst"));
+    if !context.placement.is_in_subnet() {
+        const WHY: &str = "ACI takes DNS settings in a subnet only, and the placement has none";
+        refusals.require(policy != "None", "spec.dnsPolicy", WHY);
+        refusals.require(*own == none, "spec.dnsConfig", WHY);
+        return None;
+    }
+    if cluster.is_none() && *own == none && policy != "None" {
+        return None;
+    }
+    let mut config = Lists::default();
+    if let Some(dns) = cluster {
+        let namespace = context
+            .pod
+            .metadata
+            .namespace
+            .as_deref()
+            .unwrap_or_default();
+        let domain = &dns.cluster_domain;
+        config.servers.clone_from(&dns.name_servers);
+        let searches = [
+            format!("{namespace}.svc.{domain}"),
+            format!("svc.{domain}"),
+            domain.clone(),
+        ];
+        config.searches = searches.into();
+        config.options = vec![("ndots".to_owned(), Some("5".to_owned()))];
+    } else if policy != "None" {
+        config.servers = vec![AZURES.to_owned()];
+    }
+    config.add(own);
+    for server in &config.servers {
+        let valid = server.parse::<IpAddr>().is_ok();
+        refusals.require(
+            valid,
+            "spec.dnsConfig.nameservers",
+            format!("'{server}' is no address"),
+        );
+    }
+    let any = !config.servers.is_empty();
+    refusals.require(
+        any,
+        "spec.dnsConfig.nameservers",
+        "the policy None needs name servers",
+    );
+    Some(config.into_body())
+}
+
+#[derive(Default)]
+struct Lists {
+    servers: Vec<String>,
+    searches: Vec<String>,
+    options: Vec<(String, Option<String>)>,
+}
+
+impl Lists {
+    /// Adds a pod's own settings; an option of a name that is there replaces it.
+    fn add(&mut self, own: &PodDNSConfig) {
+        let lists = [
+            (&mut self.servers, &own.nameservers),
+            (&mut self.searches, &own.searches),
+        ];
+        for (list, more) in lists {
+            for item in more.iter().flatten() {
+                if !list.contains(item) {
+                    list.push(item.clone());
+                }
+            }
+        }
+        for PodDNSConfigOption { name, value } in own.options.iter().flatten() {
+            let name = name.clone().unwrap_or_default();
+            match self.options.iter_mut().find(|(known, _)| *known == name) {
+                Some(option) => option.1.clone_from(value),
+                None => self.options.push((name, value.clone())),
+            }
+        }
+    }
+
+    fn into_body(mut self) -> DnsConfig {
+        self.servers.truncate(MOST_SERVERS);
+        self.searches.truncate(MOST_SEARCHES.0);
+        while self.searches.join(" ").len() > MOST_SEARCHES.1 {
+            self.searches.pop();
+        }
+        let options = self
+            .options
+            .into_iter()
+            .filter(|(name, _)| !name.is_empty());
+        let options = options.map(|(name, value)| match value.filter(|v| !v.is_empty()) {
+            Some(value) => format!("{name}:{value}"),
+            None => name,
+        });
+        DnsConfig {
+            name_servers: self.servers,
+            search_domains: self.searches.join(" "),
+            options: options.collect::<Vec<_>>().join(" "),
+        }
+    }
+}

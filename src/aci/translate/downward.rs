@@ -1,0 +1,178 @@
+//! The downward API: what a pod may know of itself, in variables and in files.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::needs::service_account;
+use super::pod::Context;
+use super::quantity::Amount;
+use super::resources::DISK;
+
+/// Who asks: not every field can be asked for in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    Variable,
+    File,
+}
+
+/// The value of a field of the pod, or why there is none.
+pub(super) fn field(path: &str, asker: Asker, context: &Context<'_>) -> Result<String, String> {
+    let metadata = &context.pod.metadata;
+    let text = |text: &Option<String>| Ok(text.clone().unwrap_or_default());
+    let key = |map: &Option<BTreeMap<String, String>>, key: &str| {
+        let value = map.as_ref().and_then(|map| map.get(key));
+        Ok(value.cloned().unwrap_or_default())
+    };
+    match (subscripted(path), asker) {
+        (("metadata.labels", Some(name)), _) => key(&metadata.labels, name),
+        (("metadata.annotations", Some(name)), _) => key(&metadata.annotations, name),
+        (("metadata.labels", None), Asker::File) => Ok(listed(metadata.labels.as_ref())),
+        (("metadata.annotations", None), Asker::File) => Ok(listed(metadata.annotations.as_ref())),
+        (("metadata.name", None), _) => text(&metadata.name),
+        (("metadata.namespace", None), _) => text(&metadata.namespace),
+        (("metadata.uid", None), _) => text(&metadata.uid),
+        (("spec.nodeName", None), Asker::Variable) => Ok(context.placement.node.to_owned()),
+        (("spec.serviceAccountName", None), Asker::Variable) => Ok(service_account(context.spec)),
+        (("status.hostIP" | "status.hostIPs", None), Asker::Variable) => context
+            .placement
+            .node_address
+            .map(str::to_owned)
+            .ok_or_else(|| "the virtual node's address is not known".to_owned()),
+        (("status.podIP" | "status.podIPs", None), Asker::Variable) => {
+            Err("ACI gives a pod its address after its containers are described".to_owned())
+        }
+        _ => Err(format!("'{path}' is no field that a pod can ask for here")),
+    }
+}
+
+/// `path['key']` as path and key.
+fn subscripted(path: &str) -> (&str, Option<&str>) {
+    let inner = path
+        .strip_suffix("']")
+        .and_then(|path| path.split_once("['"));
+    match inner {
+        Some((path, key)) if !key.is_empty() => (path, Some(key)),
+        _ => (path, None),
+    }
+}
+
+/// A map as lines of `key="value"` in the order of keys (pkg/fieldpath in Kubernetes' source).
+fn listed(map: Option<&BTreeMap<String, String>>) -> String {
+    let lines = map.into_iter().flatten();
+    let lines: Vec<String> = lines.map(|(k, v)| format!("{k}={}", quoted(v))).collect();
+    lines.join("\n")
+}
+
+/// Text in quotes as Go's `%q` writes it.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for letter in text.chars() {
+        match letter {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{c}' => quoted.push_str("\\f"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{b}' => quoted.push_str("\\v"),
+            c if c.is_control() => {
+                let code = u32::from(c);
+                let _ = if code < 0x80 {
+                    write!(quoted, "\\x{code:02x}")
+                } else {
+                    write!(quoted, "\\u{code:04x}")
+                };
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// The value of a container's resource, or why there is none. A limit that is not set is the pod's,
+/// and without that what the whole group has (a kubelet says what its node has).
+pub(super) fn resource(
+    selector: &ResourceFieldSelector,
+    own: Option<&Container>,
+    context: &Context<'_>,
+) -> Result<String, String> {
+    let name = selector.container_name.as_deref().unwrap_or_default();
+    let container = if name.is_empty() {
+        own
+    } else {
+        let init = context.spec.init_containers.iter().flatten();
+        let mut all = init.chain(&context.spec.containers);
+        all.find(|container| container.name == name)
+    };
+    let container = container.ok_or_else(|| format!("there is no container '{name}'"))?;
+    let (list, resource) = selector
+        .resource
+        .split_once('.')
+        .filter(|(list, _)| ["limits", "requests"].contains(list))
+        .ok_or_else(|| format!("'{}' is no resource", selector.resource))?;
+    let group = context.sizes.total();
+    let whole = match resource {
+        "cpu" => group.0,
+        "memory" => group.1,
+        "ephemeral-storage" => DISK,
+        _ => return Err(format!("'{}' is no resource of ACI", selector.resource)),
+    };
+    let own = container.resources.as_ref();
+    let amount = if list == "limits" {
+        let limits = [own, context.spec.resources.as_ref()];
+        let mut limits = limits.iter().flatten().filter_map(|r| r.limits.as_ref());
+        let limit = limits.find_map(|limits| limits.get(resource));
+        limit.map_or(Ok(whole), parsed)?
+    } else {
+        let request = own.and_then(|r| r.requests.as_ref()?.get(resource));
+        request.map_or(Ok(Amount::default()), parsed)?
+    };
+    let divisor = selector.divisor.as_ref().map(parsed).transpose()?;
+    let one = Amount::whole(1);
+    let divisor = divisor.filter(|divisor| !divisor.is_zero()).unwrap_or(one);
+    Ok(amount.in_steps_of(divisor).to_string())
+}
+
+fn parsed(quantity: &Quantity) -> Result<Amount, String> {
+    Amount::of(quantity).ok_or_else(|| format!("'{}' is no amount", quantity.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subscripts_are_split_off() {
+        for (path, split) in [
+            (
+                "metadata.labels['a/b.c']",
+                ("metadata.labels", Some("a/b.c")),
+            ),
+            ("metadata.labels['']", ("metadata.labels['']", None)),
+            ("metadata.name", ("metadata.name", None)),
+            ("a['b']['c']", ("a", Some("b']['c"))),
+            ("']", ("']", None)),
+        ] {
+            assert_eq!(subscripted(path), split, "{path}");
+        }
+    }
+
+    #[test]
+    fn maps_are_listed_as_go_quotes_them() {
+        let map = BTreeMap::from([
+            ("b".to_owned(), "x\n\"\\\t\u{1}\u{85}é".to_owned()),
+            ("a".to_owned(), String::new()),
+        ]);
+        assert_eq!(
+            listed(Some(&map)),
+            "a=\"\"\nb=\"x\\n\\\"\\\\\\t\\x01\\u0085é\""
+        );
+        assert_eq!(listed(None), "");
+    }
+}

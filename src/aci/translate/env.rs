@@ -1,0 +1,256 @@
+//! A container's environment, in the order in which a kubelet decides it: `envFrom`, then `env`
+//! (a later definition of a name wins, and may refer to an earlier one), then Services, then HOSTNAME.
+//!
+//! Whatever a Secret went into is secret. ACI takes names of 1 to 63 letters, digits and underscores
+//! (naming page 2026-07): a pod with another is refused, also for a key of an `envFrom`, since a
+//! kubelet of this version of Kubernetes would set it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource};
+
+use super::body::EnvironmentVariable;
+use super::concealed::Concealed;
+use super::downward::{self, Asker};
+use super::expansion::{Expanded, expand};
+use super::pod::Context;
+use super::refusals::Refusals;
+use super::resolved::Kind;
+use super::services;
+
+const NO_NAME: &str = "ACI takes variable names of 1 to 63 letters, digits and underscores only";
+
+/// The variables of a container.
+#[derive(Debug, Default)]
+pub(super) struct Environment {
+    variables: BTreeMap<String, (usize, Value)>,
+    set: usize,
+}
+
+/// A variable's value.
+struct Value {
+    text: String,
+    secret: bool,
+}
+
+impl std::fmt::Debug for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.secret {
+            "(concealed)"
+        } else {
+            &self.text
+        })
+    }
+}
+
+impl Environment {
+    fn set(&mut self, name: &str, value: Value) {
+        self.set += 1;
+        self.variables.insert(name.to_owned(), (self.set, value));
+    }
+
+    fn set_if_absent(&mut self, name: &str, text: &str) {
+        if !self.variables.contains_key(name) && is_name(name) {
+            let text = text.to_owned();
+            self.set(
+                name,
+                Value {
+                    text,
+                    secret: false,
+                },
+            );
+        }
+    }
+
+    /// `text` with the variables that it refers to; `services` are looked up last.
+    fn expand(&self, text: &str, services: &BTreeMap<String, String>) -> Expanded {
+        expand(text, |name| match self.variables.get(name) {
+            Some((_, value)) => Some((&value.text, value.secret)),
+            None => Some((services.get(name)?, false)),
+        })
+    }
+
+    /// A part of a command: an error if a secret would become readable in it.
+    pub(super) fn command(&self, part: &str) -> Result<String, String> {
+        let expanded = self.expand(part, &BTreeMap::new());
+        if expanded.secret {
+            return Err(
+                "it refers to a variable with a secret value, and ACI shows commands to all who \
+                 may read the group; let the program read the variable itself"
+                    .to_owned(),
+            );
+        }
+        Ok(expanded.text)
+    }
+
+    /// The variables as ACI takes them.
+    pub(super) fn into_body(self) -> Vec<EnvironmentVariable> {
+        let mut variables: Vec<_> = self.variables.into_iter().collect();
+        variables.sort_by_key(|(_, (order, _))| *order);
+        variables
+            .into_iter()
+            .map(|(name, (_, value))| {
+                let (plain, secret) = if value.secret {
+                    (None, Some(Concealed::new(value.text)))
+                } else {
+                    (Some(value.text), None)
+                };
+                EnvironmentVariable {
+                    name,
+                    value: plain,
+                    secure_value: secret,
+                }
+            })
+            .collect()
+    }
+}
+
+/// The environment of `container`, which is at `at`.
+pub(super) fn environment(
+    container: &Container,
+    at: &str,
+    context: &Context<'_>,
+    refusals: &mut Refusals,
+) -> Environment {
+    let mut environment = Environment::default();
+    for (index, source) in container.env_from.iter().flatten().enumerate() {
+        let at = format!("{at}.envFrom[{index}]");
+        from_object(source, &at, context, &mut environment, refusals);
+    }
+    let services = services::variables(context.values.services());
+    let by_name: BTreeMap<String, String> = services.iter().cloned().collect();
+    for (index, variable) in container.env.iter().flatten().enumerate() {
+        let at = format!("{at}.env[{index}]");
+        let text = variable.value.as_deref().unwrap_or_default();
+        let value = match &variable.value_from {
+            Some(source) if text.is_empty() => {
+                from_source(source, container, &at, context, refusals)
+            }
+            _ => {
+                let Expanded { text, secret } = environment.expand(text, &by_name);
+                Some(Value { text, secret })
+            }
+        };
+        if !is_name(&variable.name) {
+            refusals.refuse(
+                format!("{at}.name"),
+                format!("'{}': {NO_NAME}", variable.name),
+            );
+        } else if let Some(value) = value {
+            environment.set(&variable.name, value);
+        }
+    }
+    for (name, value) in &services {
+        environment.set_if_absent(name, value);
+    }
+    let hostname = hostname(context);
+    if !hostname.is_empty() {
+        environment.set_if_absent("HOSTNAME", hostname);
+    }
+    environment
+}
+
+/// What a pod's machine is called at home: at most 63 characters of its name unless it says another.
+fn hostname<'a>(context: &Context<'a>) -> &'a str {
+    let given = context
+        .spec
+        .hostname
+        .as_deref()
+        .filter(|name| !name.is_empty());
+    let name = context.pod.metadata.name.as_deref().unwrap_or_default();
+    let name = given.unwrap_or(name);
+    let end = (0..=name.len().min(63))
+        .rev()
+        .find(|end| name.is_char_boundary(*end));
+    name[..end.unwrap_or(0)].trim_end_matches(['-', '.'])
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    plain && (1..=63).contains(&name.len())
+}
+
+/// Sets a variable for each key of a `ConfigMap` or Secret.
+fn from_object(
+    source: &EnvFromSource,
+    at: &str,
+    context: &Context<'_>,
+    environment: &mut Environment,
+    refusals: &mut Refusals,
+) {
+    let map = source.config_map_ref.as_ref();
+    let map = map.map(|map| (Kind::ConfigMap, &map.name, map.optional));
+    let secret = source.secret_ref.as_ref();
+    let secret = secret.map(|secret| (Kind::Secret, &secret.name, secret.optional));
+    for (kind, name, optional) in map.into_iter().chain(secret) {
+        let content = match context.values.object(kind, name, optional) {
+            Ok(Some(content)) => content,
+            Ok(None) => continue,
+            Err(why) => {
+                refusals.refuse(at, why);
+                continue;
+            }
+        };
+        let prefix = source.prefix.as_deref().unwrap_or_default();
+        for (key, value) in &content.data {
+            let name = format!("{prefix}{key}");
+            if !is_name(&name) {
+                refusals.refuse(at, format!("'{name}': {NO_NAME}"));
+            } else if let Some(value) = text(value.clone(), kind, at, refusals) {
+                environment.set(&name, value);
+            }
+        }
+    }
+}
+
+/// The value that a variable takes from elsewhere; none if that is optional and missing.
+fn from_source(
+    source: &EnvVarSource,
+    container: &Container,
+    at: &str,
+    context: &Context<'_>,
+    refusals: &mut Refusals,
+) -> Option<Value> {
+    let map = source.config_map_key_ref.as_ref();
+    let map = map.map(|key| (Kind::ConfigMap, &key.name, &key.key, key.optional));
+    let secret = source.secret_key_ref.as_ref();
+    let secret = secret.map(|key| (Kind::Secret, &key.name, &key.key, key.optional));
+    if let Some((kind, name, key, optional)) = map.or(secret) {
+        return match context.values.variable(kind, name, key, optional) {
+            Ok(value) => text(value?, kind, at, refusals),
+            Err(why) => {
+                refusals.refuse(at, why);
+                None
+            }
+        };
+    }
+    let value = if let Some(field) = &source.field_ref {
+        downward::field(&field.field_path, Asker::Variable, context)
+            .map_err(|why| (format!("{at}.valueFrom.fieldRef.fieldPath"), why))
+    } else if let Some(selector) = &source.resource_field_ref {
+        downward::resource(selector, Some(container), context)
+            .map_err(|why| (format!("{at}.valueFrom.resourceFieldRef"), why))
+    } else {
+        Ok(String::new())
+    };
+    match value {
+        Ok(text) => Some(Value {
+            text,
+            secret: false,
+        }),
+        Err((field, why)) => {
+            refusals.refuse(field, why);
+            None
+        }
+    }
+}
+
+/// Bytes as a variable's value.
+fn text(value: Vec<u8>, kind: Kind, at: &str, refusals: &mut Refusals) -> Option<Value> {
+    let Ok(text) = String::from_utf8(value) else {
+        refusals.refuse(at, "the value is no text, and a variable can only be text");
+        return None;
+    };
+    let secret = kind == Kind::Secret;
+    Some(Value { text, secret })
+}

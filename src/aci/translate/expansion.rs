@@ -1,0 +1,100 @@
+//! `$(VAR)` as Kubernetes defines it (third_party/forked/golang/expansion in its source):
+//! `$$` is a dollar sign, a reference to what is not defined stays as it is written, and so does
+//! whatever is no reference.
+
+/// A value, and whether something secret went into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Expanded {
+    pub(super) text: String,
+    pub(super) secret: bool,
+}
+
+/// `text` with every reference replaced by what `lookup` finds: a value, and whether it is secret.
+pub(super) fn expand<'a>(text: &str, lookup: impl Fn(&str) -> Option<(&'a str, bool)>) -> Expanded {
+    let mut expanded = Expanded {
+        text: String::with_capacity(text.len()),
+        secret: false,
+    };
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        expanded.text.push_str(&rest[..dollar]);
+        rest = &rest[dollar + 1..];
+        let reference = rest.strip_prefix('(').and_then(|r| r.split_once(')'));
+        if let Some((name, after)) = reference {
+            match lookup(name) {
+                Some((value, secret)) => {
+                    expanded.text.push_str(value);
+                    expanded.secret |= secret;
+                }
+                None => expanded.text.extend(["$(", name, ")"]),
+            }
+            rest = after;
+        } else {
+            expanded.text.push('$');
+            rest = rest.strip_prefix('$').unwrap_or(rest);
+        }
+    }
+    expanded.text.push_str(rest);
+    expanded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cases of Kubernetes' own test of its expansion, and what is odd beyond them.
+    #[test]
+    fn references_are_expanded_as_kubernetes_does() {
+        let lookup = |name: &str| match name {
+            "VAR_A" => Some(("A", false)),
+            "VAR_B" => Some(("B", false)),
+            "VAR_C" => Some(("C", false)),
+            "VAR_REF" => Some(("$(VAR_A)", false)),
+            "VAR_EMPTY" => Some(("", false)),
+            _ => None,
+        };
+        for (text, expected) in [
+            ("$(VAR_A)", "A"),
+            ("___$(VAR_B)___", "___B___"),
+            ("___$(VAR_C)", "___C"),
+            ("$(VAR_A)-$(VAR_B)", "A-B"),
+            ("$(VAR_REF)_$(VAR_A)", "$(VAR_A)_A"),
+            ("foo\\$(VAR_C)bar", "foo\\Cbar"),
+            ("foo$$(VAR_C)bar", "foo$(VAR_C)bar"),
+            ("$$$(VAR_A)", "$A"),
+            ("$$$$(VAR_A)", "$$(VAR_A)"),
+            ("$(VAR_EMPTY)x", "x"),
+            ("$(VAR_DNE)", "$(VAR_DNE)"),
+            ("$$$$$$$(BAD_VAR)", "$$$$(BAD_VAR)"),
+            ("$VAR_A)", "$VAR_A)"),
+            ("${VAR_A}", "${VAR_A}"),
+            ("$(BAD_SYNTAX_MISSING_BRACE", "$(BAD_SYNTAX_MISSING_BRACE"),
+            ("$(VAR_A", "$(VAR_A"),
+            ("$(VAR_A$(VAR_B)", "$(VAR_A$(VAR_B)"),
+            ("foo$", "foo$"),
+            ("$", "$"),
+            ("$$", "$"),
+            ("$é$(VAR_A)é", "$éAé"),
+            ("$()", "$()"),
+            ("", ""),
+            ("--$($(VAR_A)--", "--$($(VAR_A)--"),
+        ] {
+            let expanded = expand(text, lookup);
+            assert_eq!(expanded.text, expected, "{text}");
+            assert!(!expanded.secret);
+        }
+    }
+
+    #[test]
+    fn a_secret_that_goes_in_makes_the_whole_secret() {
+        let lookup = |name: &str| match name {
+            "PASSWORD" => Some(("x", true)),
+            "NOTHING" => Some(("", true)),
+            "USER" => Some(("y", false)),
+            _ => None,
+        };
+        assert!(expand("$(USER):$(PASSWORD)", lookup).secret);
+        assert!(expand("$(NOTHING)", lookup).secret);
+        assert!(!expand("$(USER):$$(PASSWORD):$(OTHER)", lookup).secret);
+    }
+}

@@ -1,0 +1,222 @@
+//! Volumes with content: Secrets, `ConfigMap`s, the downward API, tokens and mixtures of them.
+//!
+//! ACI has one volume with content, `secret`: files by name, base64, in no directories. The content
+//! is what it is at the start; nothing of it follows later changes.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Volume, VolumeProjection};
+
+use super::concealed::Concealed;
+use super::downward::{self, Asker};
+use super::needs;
+use super::pod::Context;
+use super::refusals::Refusals;
+use super::resolved::Kind;
+
+/// Files by name.
+#[derive(Default)]
+pub(super) struct Files(BTreeMap<String, Vec<u8>>);
+
+impl Files {
+    /// The files as ACI takes them; none if there are none.
+    pub(super) fn into_body(self) -> Option<BTreeMap<String, Concealed>> {
+        let encoded = self.0.into_iter();
+        let encoded =
+            encoded.map(|(name, content)| (name, Concealed::new(STANDARD.encode(content))));
+        let encoded: BTreeMap<_, _> = encoded.collect();
+        (!encoded.is_empty()).then_some(encoded)
+    }
+
+    fn add(&mut self, path: &str, content: Vec<u8>, at: &str, refusals: &mut Refusals) {
+        if path.contains('/') {
+            let why =
+                format!("'{path}' is in a directory, and ACI's volumes with content are flat");
+            refusals.refuse(at, why);
+        } else if path.is_empty() || path == "." || path.starts_with("..") {
+            refusals.refuse(at, format!("'{path}' is no file name"));
+        } else {
+            self.0.insert(path.to_owned(), content);
+        }
+    }
+}
+
+/// An object whose keys become files.
+struct Object<'a> {
+    kind: Kind,
+    name: &'a str,
+    optional: Option<bool>,
+    items: Option<&'a [KeyToPath]>,
+}
+
+/// The files of a volume, which is at `at`; none if it is another kind of volume.
+pub(super) fn files(
+    volume: &Volume,
+    at: &str,
+    context: &Context<'_>,
+    refusals: &mut Refusals,
+) -> Option<Files> {
+    let mut files = Files::default();
+    if let Some(secret) = &volume.secret {
+        let object = Object {
+            kind: Kind::Secret,
+            name: secret.secret_name.as_deref().unwrap_or_default(),
+            optional: secret.optional,
+            items: secret.items.as_deref(),
+        };
+        from_object(
+            &object,
+            &format!("{at}.secret"),
+            context,
+            &mut files,
+            refusals,
+        );
+    } else if let Some(map) = &volume.config_map {
+        let object = Object {
+            kind: Kind::ConfigMap,
+            name: &map.name,
+            optional: map.optional,
+            items: map.items.as_deref(),
+        };
+        from_object(
+            &object,
+            &format!("{at}.configMap"),
+            context,
+            &mut files,
+            refusals,
+        );
+    } else if let Some(downward) = &volume.downward_api {
+        let items = downward.items.as_deref().unwrap_or_default();
+        from_pod(
+            items,
+            &format!("{at}.downwardAPI"),
+            context,
+            &mut files,
+            refusals,
+        );
+    } else if let Some(projected) = &volume.projected {
+        for (index, source) in projected.sources.iter().flatten().enumerate() {
+            let at = format!("{at}.projected.sources[{index}]");
+            projection(source, &at, context, &mut files, refusals);
+        }
+    } else {
+        return None;
+    }
+    Some(files)
+}
+
+fn projection(
+    source: &VolumeProjection,
+    at: &str,
+    context: &Context<'_>,
+    files: &mut Files,
+    refusals: &mut Refusals,
+) {
+    if let Some(secret) = &source.secret {
+        let object = Object {
+            kind: Kind::Secret,
+            name: &secret.name,
+            optional: secret.optional,
+            items: secret.items.as_deref(),
+        };
+        from_object(&object, &format!("{at}.secret"), context, files, refusals);
+    }
+    if let Some(map) = &source.config_map {
+        let object = Object {
+            kind: Kind::ConfigMap,
+            name: &map.name,
+            optional: map.optional,
+            items: map.items.as_deref(),
+        };
+        from_object(
+            &object,
+            &format!("{at}.configMap"),
+            context,
+            files,
+            refusals,
+        );
+    }
+    if let Some(downward) = &source.downward_api {
+        let items = downward.items.as_deref().unwrap_or_default();
+        from_pod(
+            items,
+            &format!("{at}.downwardAPI"),
+            context,
+            files,
+            refusals,
+        );
+    }
+    if let Some(token) = &source.service_account_token {
+        let at = format!("{at}.serviceAccountToken");
+        let need = needs::token(token.audience.as_deref(), token.expiration_seconds);
+        match context.values.token(&need) {
+            Ok(content) => files.add(&token.path, content, &format!("{at}.path"), refusals),
+            Err(why) => refusals.refuse(at, why),
+        }
+    }
+}
+
+fn from_object(
+    object: &Object<'_>,
+    at: &str,
+    context: &Context<'_>,
+    files: &mut Files,
+    refusals: &mut Refusals,
+) {
+    let Object {
+        kind,
+        name,
+        optional,
+        items,
+    } = *object;
+    // An empty list is no list: all keys (as a kubelet has it).
+    let items = items.unwrap_or_default();
+    if items.is_empty() {
+        match context.values.object(kind, name, optional) {
+            Ok(content) => {
+                for (key, value) in content.iter().flat_map(|content| content.files()) {
+                    files.add(key, value.to_vec(), at, refusals);
+                }
+            }
+            Err(why) => refusals.refuse(at, why),
+        }
+    }
+    for (index, item) in items.iter().enumerate() {
+        let at = format!("{at}.items[{index}]");
+        match context.values.key(kind, name, &item.key, optional) {
+            Ok(Some(content)) => files.add(&item.path, content, &format!("{at}.path"), refusals),
+            Ok(None) => {}
+            Err(why) => refusals.refuse(at, why),
+        }
+    }
+}
+
+fn from_pod(
+    items: &[DownwardAPIVolumeFile],
+    at: &str,
+    context: &Context<'_>,
+    files: &mut Files,
+    refusals: &mut Refusals,
+) {
+    for (index, item) in items.iter().enumerate() {
+        let at = format!("{at}.items[{index}]");
+        let content = match (&item.field_ref, &item.resource_field_ref) {
+            (Some(field), None) => downward::field(&field.field_path, Asker::File, context),
+            (None, Some(selector)) => downward::resource(selector, None, context),
+            _ => Err("a file has exactly one of fieldRef and resourceFieldRef".to_owned()),
+        };
+        match content {
+            Ok(content) => {
+                files.add(
+                    &item.path,
+                    content.into_bytes(),
+                    &format!("{at}.path"),
+                    refusals,
+                );
+            }
+            Err(why) => refusals.refuse(at, why),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What a pod refers to: what has to be read before it can be translated.
+//!
+//! In: a pod. Out: names of Secrets, ConfigMaps and their keys, tokens to ask for, and whether the
+//! pod wants to know the namespace's Services. Only names: `node::environment` reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{
+    Container, EnvVarSource, KeyToPath, Pod, PodSpec, Volume, VolumeProjection,
+};
+
+use super::shares;
+
+/// Seconds that a token lives if its volume does not say (the API's default).
+const TOKEN_SECONDS: i64 = 3600;
+
+/// What of a Secret or a ConfigMap is needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Whether the pod cannot do without the object.
+    pub required: bool,
+    /// Keys, and whether the pod cannot do without each.
+    pub keys: BTreeMap<String, bool>,
+}
+
+/// A service account token to ask for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TokenNeed {
+    /// Whom it is for; empty for the API server.
+    pub audience: String,
+    /// How long it lives.
+    pub seconds: i64,
+}
+
+/// What a pod refers to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Secrets by name.
+    pub secrets: BTreeMap<String, Need>,
+    /// `ConfigMap`s by name.
+    pub config_maps: BTreeMap<String, Need>,
+    /// Secrets for pulling images: a pod does without those that are missing.
+    pub pull_secrets: BTreeSet<String>,
+    /// The service account whose tokens are needed.
+    pub service_account: String,
+    /// Its tokens.
+    pub tokens: BTreeSet<TokenNeed>,
+    /// Whether variables for the namespace's Services are wanted, beside the API server's.
+    pub services: bool,
+}
+
+impl Needs {
+    /// Whether all that is needed is in the pod itself.
+    pub fn is_empty(&self) -> bool {
+        self.secrets.is_empty()
+            && self.config_maps.is_empty()
+            && self.pull_secrets.is_empty()
+            && self.tokens.is_empty()
+    }
+}
+
+/// What `pod` refers to.
+pub fn needs(pod: &Pod) -> Needs {
+    let Some(spec) = &pod.spec else {
+        return Needs::default();
+    };
+    let mut needs = Needs {
+        pull_secrets: pull_secrets(spec),
+        service_account: service_account(spec),
+        services: spec.enable_service_links.unwrap_or(true),
+        ..Needs::default()
+    };
+    let init = spec.init_containers.iter().flatten();
+    for container in init.chain(&spec.containers) {
+        of_container(container, &mut needs);
+    }
+    for volume in spec.volumes.iter().flatten() {
+        of_volume(volume, &mut needs);
+    }
+    needs
+}
+
+/// The service account's name, as the API server fills it in.
+pub(super) fn service_account(spec: &PodSpec) -> String {
+    let names = [&spec.service_account_name, &spec.service_account];
+    let mut given = names.into_iter().flatten().filter(|name| !name.is_empty());
+    given.next().map_or("default", String::as_str).to_owned()
+}
+
+/// The token that a projection asks for.
+pub(super) fn token(audience: Option<&str>, seconds: Option<i64>) -> TokenNeed {
+    TokenNeed {
+        audience: audience.unwrap_or_default().to_owned(),
+        seconds: seconds.unwrap_or(TOKEN_SECONDS),
+    }
+}
+
+fn pull_secrets(spec: &PodSpec) -> BTreeSet<String> {
+    let names = spec.image_pull_secrets.iter().flatten();
+    let names = names.map(|secret| secret.name.clone());
+    names.filter(|name| !name.is_empty()).collect()
+}
+
+type Objects = BTreeMap<String, Need>;
+
+/// Notes that `name` is needed, and of it `keys`.
+fn need<'a>(
+    objects: &mut Objects,
+    name: &str,
+    optional: Option<bool>,
+    keys: impl IntoIterator<Item = &'a str>,
+) {
+    let required = !optional.unwrap_or(false);
+    let need = objects.entry(name.to_owned()).or_default();
+    need.required |= required;
+    for key in keys {
+        *need.keys.entry(key.to_owned()).or_default() |= required;
+    }
+}
+
+fn of_container(container: &Container, needs: &mut Needs) {
+    for source in container.env_from.iter().flatten() {
+        if let Some(map) = &source.config_map_ref {
+            need(&mut needs.config_maps, &map.name, map.optional, []);
+        }
+        if let Some(secret) = &source.secret_ref {
+            need(&mut needs.secrets, &secret.name, secret.optional, []);
+        }
+    }
+    for variable in container.env.iter().flatten() {
+        // A value that is there wins over where one would come from.
+        if variable.value.as_ref().is_none_or(String::is_empty)
+            && let Some(source) = &variable.value_from
+        {
+            of_variable(source, needs);
+        }
+    }
+}
+
+fn of_variable(source: &EnvVarSource, needs: &mut Needs) {
+    if let Some(map) = &source.config_map_key_ref {
+        let key = map.key.as_str();
+        need(&mut needs.config_maps, &map.name, map.optional, [key]);
+    }
+    if let Some(secret) = &source.secret_key_ref {
+        let key = secret.key.as_str();
+        need(&mut needs.secrets, &secret.name, secret.optional, [key]);
+    }
+}
+
+fn of_volume(volume: &Volume, needs: &mut Needs) {
+    if let Some(secret) = &volume.secret {
+        let name = secret.secret_name.as_deref().unwrap_or_default();
+        need(
+            &mut needs.secrets,
+            name,
+            secret.optional,
+            keys(secret.items.as_deref()),
+        );
+    }
+    if let Some(map) = &volume.config_map {
+        let keys = keys(map.items.as_deref());
+        need(&mut needs.config_maps, &map.name, map.optional, keys);
+    }
+    let projected = volume.projected.iter();
+    for source in projected.flat_map(|p| p.sources.iter().flatten()) {
+        of_projection(source, needs);
+    }
+    let share = shares::share(volume);
+    if let Some(secret) = share.as_ref().and_then(|share| share.secret) {
+        need(&mut needs.secrets, secret, None, shares::KEYS);
+    }
+}
+
+fn of_projection(source: &VolumeProjection, needs: &mut Needs) {
+    if let Some(secret) = &source.secret {
+        let keys = keys(secret.items.as_deref());
+        need(&mut needs.secrets, &secret.name, secret.optional, keys);
+    }
+    if let Some(map) = &source.config_map {
+        let keys = keys(map.items.as_deref());
+        need(&mut needs.config_maps, &map.name, map.optional, keys);
+    }
+    if let Some(projection) = &source.service_account_token {
+        let token = token(
+            projection.audience.as_deref(),
+            projection.expiration_seconds,
+        );
+        needs.tokens.insert(token);
+    }
+}
+
+fn keys(items: Option<&[KeyToPath]>) -> impl Iterator<Item = &str> {
+    items
+        .unwrap_or_default()
+        .iter()
+        .map(|item| item.key.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(spec: serde_json::Value) -> Needs {
+        let pod = json!({"metadata": {"name": "a"}, "spec": spec});
+        needs(&serde_json::from_value(pod).expect("a pod"))
+    }
+
+    #[test]
+    fn a_reference_that_is_required_once_is_required() {
+        let needs = of(json!({
+            "containers": [{"name": "a", "env": [
+                {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "a", "optional": true}}},
+                {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "b"}}},
+                {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "c", "optional": true}}},
+                {"name": "D", "value": "given", "valueFrom": {"secretKeyRef": {"name": "unused", "key": "d"}}},
+            ]}],
+            "volumes": [{"name": "v", "secret": {"secretName": "s", "optional": true, "items": [{"key": "b", "path": "b"}]}}],
+        }));
+        let keys =
+            |keys: &[(&str, bool)]| keys.iter().map(|(k, r)| ((*k).to_owned(), *r)).collect();
+        let secret = Need {
+            required: true,
+            keys: keys(&[("a", false), ("b", true)]),
+        };
+        let map = Need {
+            required: false,
+            keys: keys(&[("c", false)]),
+        };
+        assert_eq!(needs.secrets, BTreeMap::from([("s".to_owned(), secret)]));
+        assert_eq!(needs.config_maps, BTreeMap::from([("m".to_owned(), map)]));
+        assert!(needs.services && needs.tokens.is_empty() && !needs.is_empty());
+    }
+
+    #[test]
+    fn tokens_shares_and_pull_secrets_are_needed() {
+        let needs = of(json!({
+            "containers": [{"name": "a"}],
+            "enableServiceLinks": false,
+            "serviceAccountName": "web",
+            "imagePullSecrets": [{"name": "pull"}, {"name": ""}],
+            "volumes": [
+                {"name": "t", "projected": {"sources": [
+                    {"serviceAccountToken": {"path": "token"}},
+                    {"serviceAccountToken": {"path": "vault", "audience": "vault", "expirationSeconds": 600}},
+                    {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}}]}},
+                {"name": "f", "azureFile": {"secretName": "files", "shareName": "x"}},
+                {"name": "c", "csi": {"driver": "file.csi.azure.com", "volumeAttributes": {"secretName": "more", "shareName": "x"}}}],
+        }));
+        let token = |audience: &str, seconds| TokenNeed {
+            audience: audience.to_owned(),
+            seconds,
+        };
+        assert_eq!(
+            needs.tokens,
+            BTreeSet::from([token("", 3600), token("vault", 600)])
+        );
+        assert_eq!(needs.service_account, "web");
+        assert_eq!(needs.pull_secrets, BTreeSet::from(["pull".to_owned()]));
+        assert_eq!(needs.secrets.keys().collect::<Vec<_>>(), ["files", "more"]);
+        assert!(
+            needs.secrets["files"]
+                .keys
+                .values()
+                .all(|required| *required)
+        );
+        assert!(needs.config_maps["kube-root-ca.crt"].keys["ca.crt"]);
+        assert!(!needs.services);
+    }
+
+    #[test]
+    fn a_pod_without_references_needs_nothing() {
+        assert!(of(json!({"containers": [{"name": "a"}]})).is_empty());
+        assert!(needs(&Pod::default()).is_empty());
+    }
+}

@@ -1,0 +1,115 @@
+//! Ports of containers and the group's address.
+//!
+//! In a subnet every port of a group can be reached by its private address, and no address is asked
+//! for. Without one, a pod that has ports gets a public address with these ports; one without ports
+//! gets none. A spot group has no address at all, so a pod with ports is refused there.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::Container;
+
+use super::annotations::{self, path};
+use super::body::{IpAddress, Port, Protocol, SubnetId};
+use super::pod::Context;
+use super::refusals::Refusals;
+
+/// Ports an address may have (hard limit, quotas page 2025-11).
+const MOST_PORTS: usize = 5;
+
+/// Whether ACI keeps `port` for itself (naming page 2026-07).
+const fn is_reserved(port: u16) -> bool {
+    matches!(
+        port,
+        22 | 1025..=1027
+            | 3389..=3399
+            | 9999
+            | 19000
+            | 19080
+            | 19100
+            | 19390
+            | 20000..=30000
+            | 49152..=65534
+    )
+}
+
+/// The ports that `container`, which is at `at`, adds to those that are `taken`: containers share one
+/// address, and a port that is named twice is one.
+pub(super) fn ports(
+    container: &Container,
+    at: &str,
+    taken: &mut BTreeSet<Port>,
+    refusals: &mut Refusals,
+) -> Vec<Port> {
+    let mut ports = Vec::new();
+    for (index, port) in container.ports.iter().flatten().enumerate() {
+        let at = format!("{at}.ports[{index}]");
+        let protocol = match port.protocol.as_deref() {
+            Some("UDP") => Protocol::Udp,
+            _ => Protocol::Tcp,
+        };
+        let number = u16::try_from(port.container_port).ok();
+        let Some(number) = number.filter(|number| *number > 0) else {
+            let why = format!("{} is no port", port.container_port);
+            refusals.refuse(format!("{at}.containerPort"), why);
+            continue;
+        };
+        refusals.require(
+            !is_reserved(number),
+            format!("{at}.containerPort"),
+            format!("ACI keeps the port {number} for itself"),
+        );
+        let port = Port {
+            protocol,
+            port: number,
+        };
+        if taken.insert(port) {
+            ports.push(port);
+        }
+    }
+    ports
+}
+
+/// The subnet the group is in.
+pub(super) fn subnets(context: &Context<'_>) -> Vec<SubnetId> {
+    let id = context.placement.spec.subnet_id.iter();
+    id.map(|id| SubnetId { id: id.clone() }).collect()
+}
+
+/// The address that a group with these ports gets.
+pub(super) fn address(
+    ports: &BTreeSet<Port>,
+    context: &Context<'_>,
+    refusals: &mut Refusals,
+) -> Option<IpAddress> {
+    let placement = context.placement;
+    let label = annotations::dns_name_label(context.pod);
+    let public = !placement.is_in_subnet() && !placement.is_spot() && !ports.is_empty();
+    if let Some((name, label)) = label {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let good = (5..=63).contains(&label.len())
+            && label.bytes().all(plain)
+            && !label.starts_with('-')
+            && !label.ends_with('-');
+        let why = "a DNS label has 5 to 63 lower-case letters, digits and inner hyphens";
+        refusals.require(good, path(name), why);
+        let why = "it needs a public address: ports, and a placement without subnet and not Spot";
+        refusals.require(public, path(name), why);
+    }
+    if placement.is_spot() {
+        let why = "a spot container group has no address, so nothing could reach its ports";
+        refusals.require(ports.is_empty(), "spec.containers[*].ports", why);
+    }
+    if !public {
+        return None;
+    }
+    refusals.require(
+        ports.len() <= MOST_PORTS,
+        "spec.containers[*].ports",
+        "a public address has 5 ports at most",
+    );
+    Some(IpAddress {
+        kind: "Public",
+        ports: ports.iter().copied().collect(),
+        dns_name_label: label.map(|(_, label)| label.to_owned()),
+    })
+}

@@ -1,0 +1,136 @@
+//! The whole pod: the one way in which it is decided and built.
+
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+
+use super::annotations;
+use super::body::{Group, Properties};
+use super::containers::{all, containers};
+use super::decisions;
+use super::dns::dns_config;
+use super::network::{address, subnets};
+use super::placement::Placement;
+use super::refusals::{Refusals, Unsupported};
+use super::registry::credentials;
+use super::resolved::{Resolved, Values};
+use super::resources::{Sizes, sizes};
+use super::volumes::volumes;
+use crate::aci::names::Owner;
+
+/// What every topic may look at.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) pod: &'a Pod,
+    pub(super) spec: &'a PodSpec,
+    pub(super) values: Values<'a>,
+    pub(super) placement: &'a Placement<'a>,
+    pub(super) sizes: &'a Sizes,
+}
+
+/// Whether ACI can run `pod` in `placement`, as far as the pod itself tells: asked before a grant,
+/// without any Secret or `ConfigMap` read. `unknown_fields` are what [`decode`](super::decode) found.
+pub fn eligible(
+    pod: &Pod,
+    unknown_fields: &[String],
+    placement: &Placement<'_>,
+) -> Result<(), Vec<Unsupported>> {
+    let nobody = Owner {
+        cluster: String::new(),
+        pool: String::new(),
+        node: placement.node.to_owned(),
+    };
+    build(pod, unknown_fields, Values::Unread, &nobody, placement).map(drop)
+}
+
+/// The container group of `pod`, or everything about it that ACI cannot keep.
+pub fn translate(
+    pod: &Pod,
+    unknown_fields: &[String],
+    resolved: &Resolved,
+    owner: &Owner,
+    placement: &Placement<'_>,
+) -> Result<Group, Vec<Unsupported>> {
+    build(
+        pod,
+        unknown_fields,
+        Values::Read(resolved),
+        owner,
+        placement,
+    )
+}
+
+fn build(
+    pod: &Pod,
+    unknown_fields: &[String],
+    values: Values<'_>,
+    owner: &Owner,
+    placement: &Placement<'_>,
+) -> Result<Group, Vec<Unsupported>> {
+    let mut refusals = Refusals::default();
+    let empty = PodSpec::default();
+    let spec = pod.spec.as_ref().unwrap_or(&empty);
+    for field in unknown_fields {
+        if field == "spec" || field.starts_with("spec.") {
+            refusals.refuse(field, "burstpool does not know this field");
+        }
+    }
+    decisions::check(spec, &mut refusals);
+    let sizes = sizes(spec, placement, &mut refusals);
+    let context = Context {
+        pod,
+        spec,
+        values,
+        placement,
+        sizes: &sizes,
+    };
+    let pull_identity = annotations::pull_identity(pod, &mut refusals);
+    let group = Group {
+        location: placement.spec.region.clone(),
+        tags: annotations::tags(pod, owner, placement, &mut refusals),
+        zones: placement.spec.zones.clone(),
+        identity: annotations::identity(pod, pull_identity, &mut refusals),
+        properties: properties(&context, pull_identity, &mut refusals),
+    };
+    refusals.or(group)
+}
+
+fn properties(
+    context: &Context<'_>,
+    pull_identity: Option<&str>,
+    refusals: &mut Refusals,
+) -> Properties {
+    let placement = context.placement;
+    let (volumes, names) = volumes(context, refusals);
+    let containers = containers(context, &names, refusals);
+    let images: Vec<(String, &str)> = all(context)
+        .filter_map(|(at, c, _)| Some((format!("{at}.image"), c.image.as_deref()?)))
+        .collect();
+    Properties {
+        os_type: "Linux",
+        restart_policy: restart_policy(context.spec, refusals),
+        sku: placement.is_confidential().then_some("Confidential"),
+        priority: placement.is_spot().then_some("Spot"),
+        confidential_compute_properties: annotations::confidential(
+            context.pod,
+            placement,
+            refusals,
+        ),
+        image_registry_credentials: credentials(&images, pull_identity, context, refusals),
+        ip_address: address(&containers.ports, context, refusals),
+        subnet_ids: subnets(context),
+        dns_config: dns_config(context, refusals),
+        volumes,
+        containers: containers.proper,
+        init_containers: containers.init,
+    }
+}
+
+fn restart_policy(spec: &PodSpec, refusals: &mut Refusals) -> String {
+    let policy = spec.restart_policy.as_deref().unwrap_or("Always");
+    let known = ["Always", "OnFailure", "Never"].contains(&policy);
+    refusals.require(
+        known,
+        "spec.restartPolicy",
+        format!("'{policy}' is no policy"),
+    );
+    policy.to_owned()
+}

@@ -1,0 +1,108 @@
+//! Liveness and readiness probes. Kubernetes' defaults are written out, so that they hold whatever
+//! ACI's are.
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Probe};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::body::{self, HttpHeader, ProbeExec, ProbeHttpGet};
+use super::refusals::Refusals;
+
+/// A container's probe, which is at `at`.
+pub(super) fn probe(
+    probe: Option<&Probe>,
+    container: &Container,
+    at: &str,
+    refusals: &mut Refusals,
+) -> Option<body::Probe> {
+    let probe = probe?;
+    let exec = probe.exec.as_ref().map(|exec| ProbeExec {
+        command: exec.command.clone().unwrap_or_default(),
+    });
+    if let Some(exec) = &exec {
+        let given = !exec.command.is_empty();
+        refusals.require(given, format!("{at}.exec.command"), "it is empty");
+    }
+    let ports = container.ports.as_deref().unwrap_or_default();
+    let http_get = probe.http_get.as_ref();
+    let http_get =
+        http_get.and_then(|get| self::http_get(get, ports, &format!("{at}.httpGet"), refusals));
+    let kinds = [probe.exec.is_some(), probe.http_get.is_some()];
+    let elsewhere = probe.tcp_socket.is_some() || probe.grpc.is_some();
+    refusals.require(
+        elsewhere || kinds.iter().filter(|given| **given).count() == 1,
+        at,
+        "a probe has exactly one of exec and httpGet on ACI",
+    );
+    let mut seconds = |name: &str, value: Option<i32>, default: i32| {
+        let value = value.unwrap_or(0);
+        refusals.require(value >= 0, format!("{at}.{name}"), "it is negative");
+        if value == 0 { default } else { value }
+    };
+    // The API's defaults: 0, 10, 3, 1 and 1.
+    Some(body::Probe {
+        exec,
+        http_get,
+        initial_delay_seconds: seconds("initialDelaySeconds", probe.initial_delay_seconds, 0),
+        period_seconds: seconds("periodSeconds", probe.period_seconds, 10),
+        failure_threshold: seconds("failureThreshold", probe.failure_threshold, 3),
+        success_threshold: seconds("successThreshold", probe.success_threshold, 1),
+        timeout_seconds: seconds("timeoutSeconds", probe.timeout_seconds, 1),
+    })
+}
+
+fn http_get(
+    get: &HTTPGetAction,
+    ports: &[ContainerPort],
+    at: &str,
+    refusals: &mut Refusals,
+) -> Option<ProbeHttpGet> {
+    let scheme = match get.scheme.as_deref().unwrap_or_default() {
+        "" | "HTTP" => "http",
+        "HTTPS" => "https",
+        other => {
+            refusals.refuse(
+                format!("{at}.scheme"),
+                format!("'{other}' is neither HTTP nor HTTPS"),
+            );
+            "http"
+        }
+    };
+    let port = match port(&get.port, ports) {
+        Ok(port) => port,
+        Err(why) => {
+            refusals.refuse(format!("{at}.port"), why);
+            return None;
+        }
+    };
+    let path = get.path.as_deref().filter(|path| !path.is_empty());
+    let headers = get.http_headers.iter().flatten();
+    let headers = headers.map(|header| HttpHeader {
+        name: header.name.clone(),
+        value: header.value.clone(),
+    });
+    Some(ProbeHttpGet {
+        path: path.unwrap_or("/").to_owned(),
+        port,
+        scheme,
+        http_headers: headers.collect(),
+    })
+}
+
+/// A port by its number or by its name among the container's.
+fn port(port: &IntOrString, ports: &[ContainerPort]) -> Result<u16, String> {
+    let number = match port {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => {
+            let mut named = ports.iter().filter(|p| p.name.as_ref() == Some(name));
+            let number = named.next().map(|port| port.container_port);
+            // A number in quotes is one, as a kubelet reads it.
+            number
+                .or_else(|| name.parse().ok())
+                .ok_or_else(|| format!("the container has no port '{name}'"))?
+        }
+    };
+    u16::try_from(number)
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| format!("{number} is no port"))
+}

@@ -1,0 +1,178 @@
+//! Credentials for pulling images: from pull secrets, or by a managed identity.
+//!
+//! ACI takes one credential for each registry. The entry that names most of an image's path is taken,
+//! as a kubelet tries it first; two images of one registry that need different ones are refused. A
+//! Secret that is missing, or of another type, is passed over as a kubelet does: the image may need
+//! none. Entries of other registries are not sent.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use serde::Deserialize;
+
+use super::annotations::{PULL_IDENTITY, path};
+use super::body::RegistryCredential;
+use super::concealed::Concealed;
+use super::image::{self, Location};
+use super::pod::Context;
+use super::refusals::Refusals;
+use super::resolved::{Content, Values};
+
+/// What `config.json` of Docker has.
+#[derive(Default, Deserialize)]
+struct DockerConfig {
+    #[serde(default)]
+    auths: BTreeMap<String, Entry>,
+}
+
+/// A registry's entry; `auth` is `username:password` in base64 and wins over both.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    username: Option<String>,
+    password: Option<String>,
+    auth: Option<String>,
+}
+
+/// An entry, of which Secret and for which registry.
+struct Candidate {
+    secret: usize,
+    key: String,
+    entry: Entry,
+}
+
+/// The credentials for the registries of `images`, each with the path of its field.
+pub(super) fn credentials(
+    images: &[(String, &str)],
+    identity: Option<&str>,
+    context: &Context<'_>,
+    refusals: &mut Refusals,
+) -> Vec<RegistryCredential> {
+    let candidates = candidates(context, refusals);
+    let mut chosen: BTreeMap<String, RegistryCredential> = BTreeMap::new();
+    let mut azures = false;
+    for (at, image) in images {
+        let location = image::location(image);
+        let registry = location.registry.clone();
+        azures |= image::is_azures(&registry);
+        let credential = match best(&candidates, &location) {
+            Some(candidate) => of_entry(candidate, &registry, refusals),
+            None => identity
+                .filter(|_| image::is_azures(&registry))
+                .map(|id| of_identity(id, &registry)),
+        };
+        let Some(credential) = credential else {
+            continue;
+        };
+        let first = chosen.entry(registry).or_insert_with(|| credential.clone());
+        refusals.require(
+            *first == credential,
+            at,
+            "it needs another credential than another image of its registry, and ACI takes one each",
+        );
+    }
+    refusals.require(
+        identity.is_none() || azures,
+        path(PULL_IDENTITY),
+        "no image is in Azure Container Registry, so none can be pulled by an identity",
+    );
+    chosen.into_values().collect()
+}
+
+fn of_identity(id: &str, registry: &str) -> RegistryCredential {
+    RegistryCredential {
+        server: registry.to_owned(),
+        identity: Some(id.to_owned()),
+        ..RegistryCredential::default()
+    }
+}
+
+/// The candidate that names most of the image's path; of equals, the first.
+fn best<'a>(candidates: &'a [Candidate], location: &Location) -> Option<&'a Candidate> {
+    let fits = candidates.iter().rev();
+    let fits =
+        fits.filter_map(|candidate| Some((image::fit(&candidate.key, location)?, candidate)));
+    fits.max_by_key(|(fit, _)| *fit)
+        .map(|(_, candidate)| candidate)
+}
+
+fn of_entry(
+    candidate: &Candidate,
+    registry: &str,
+    refusals: &mut Refusals,
+) -> Option<RegistryCredential> {
+    let Some((username, password)) = login(&candidate.entry) else {
+        refusals.refuse(
+            format!("spec.imagePullSecrets[{}]", candidate.secret),
+            format!(
+                "its entry for '{}' has no username and password",
+                candidate.key
+            ),
+        );
+        return None;
+    };
+    Some(RegistryCredential {
+        server: registry.to_owned(),
+        username: Some(username),
+        password: Some(password),
+        identity: None,
+    })
+}
+
+/// Username and password of an entry; the password may have colons.
+fn login(entry: &Entry) -> Option<(String, Concealed)> {
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    if let Some(auth) = given(&entry.auth) {
+        let auth = auth.trim();
+        let decoded = STANDARD.decode(auth).ok();
+        let decoded =
+            decoded.or_else(|| STANDARD_NO_PAD.decode(auth.trim_end_matches('=')).ok())?;
+        let decoded = String::from_utf8(decoded).ok()?;
+        let (username, password) = decoded.split_once(':')?;
+        // Docker ends the password by a NUL at times.
+        let password = password.trim_end_matches('\0');
+        return Some((username.to_owned(), Concealed::new(password)));
+    }
+    Some((
+        given(&entry.username)?,
+        Concealed::new(given(&entry.password)?),
+    ))
+}
+
+/// All entries of the pod's pull secrets, in order.
+fn candidates(context: &Context<'_>, refusals: &mut Refusals) -> Vec<Candidate> {
+    let Values::Read(resolved) = context.values else {
+        return Vec::new();
+    };
+    let mut candidates = Vec::new();
+    let secrets = context.spec.image_pull_secrets.iter().flatten();
+    for (secret, name) in secrets.enumerate() {
+        let Some(content) = resolved.secrets.get(&name.name) else {
+            continue;
+        };
+        match entries(content) {
+            Ok(entries) => candidates.extend(entries.into_iter().map(|(key, entry)| Candidate {
+                secret,
+                key,
+                entry,
+            })),
+            // What is wrong with it is not said: the message may quote it.
+            Err(_) => refusals.refuse(
+                format!("spec.imagePullSecrets[{secret}]"),
+                format!("the Secret '{}' is no Docker configuration", name.name),
+            ),
+        }
+    }
+    candidates
+}
+
+fn entries(content: &Content) -> Result<BTreeMap<String, Entry>, serde_json::Error> {
+    if let Some(config) = content.data.get(".dockerconfigjson") {
+        return Ok(serde_json::from_slice::<DockerConfig>(config)?.auths);
+    }
+    match content.data.get(".dockercfg") {
+        Some(config) => serde_json::from_slice(config),
+        None => Ok(BTreeMap::new()),
+    }
+}

@@ -1,0 +1,175 @@
+//! What a pod's references turned out to be.
+//!
+//! `node::environment` fills it in; what is optional and missing is not in it. Before a grant nothing
+//! has been read, and [`Values::Unread`] gives placeholders of the same shape.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::concealed::Concealed;
+use super::needs::TokenNeed;
+
+/// Content of a Secret or a `ConfigMap`; its `Debug` shows keys only.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Content {
+    /// `data`.
+    pub data: BTreeMap<String, Vec<u8>>,
+    /// `binaryData` of a `ConfigMap`: for files, not for variables.
+    pub binary: BTreeMap<String, Vec<u8>>,
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = self.data.keys().chain(self.binary.keys());
+        f.debug_set().entries(keys).finish()
+    }
+}
+
+impl Content {
+    /// The file of a key.
+    pub fn file(&self, key: &str) -> Option<&[u8]> {
+        let file = self.data.get(key).or_else(|| self.binary.get(key));
+        file.map(Vec::as_slice)
+    }
+
+    /// All files.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let all = self.binary.iter().chain(&self.data);
+        all.map(|(key, value)| (key.as_str(), value.as_slice()))
+    }
+}
+
+/// A Service with an address, for the variables that name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Its cluster IP.
+    pub address: String,
+    /// Its ports: name, protocol and number.
+    pub ports: Vec<(Option<String>, String, i32)>,
+}
+
+/// Everything that a pod's references turned out to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// Secrets by name.
+    pub secrets: BTreeMap<String, Content>,
+    /// `ConfigMap`s by name.
+    pub config_maps: BTreeMap<String, Content>,
+    /// Tokens of the pod's service account.
+    pub tokens: BTreeMap<TokenNeed, Concealed>,
+    /// The Services that variables name: the namespace's own if the pod wants them, and
+    /// `kubernetes` of the namespace `default`.
+    pub services: Vec<Service>,
+}
+
+/// Which kind of object holds a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Secret,
+    ConfigMap,
+}
+
+/// Where values come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Values<'a> {
+    /// They have been read.
+    Read(&'a Resolved),
+    /// They have not: placeholders do.
+    Unread,
+}
+
+/// What a placeholder for a value is.
+const PLACEHOLDER: &[u8] = b"placeholder";
+
+/// What was looked up: none if it is optional and missing; an error says what is missing.
+pub(super) type Found<T> = Result<Option<T>, String>;
+
+impl<'a> Values<'a> {
+    /// A whole object.
+    pub(super) fn object(
+        &self,
+        kind: Kind,
+        name: &str,
+        optional: Option<bool>,
+    ) -> Found<Cow<'a, Content>> {
+        let Self::Read(resolved) = self else {
+            return Ok(Some(Cow::Owned(Content::default())));
+        };
+        let (objects, what) = match kind {
+            Kind::Secret => (&resolved.secrets, "Secret"),
+            Kind::ConfigMap => (&resolved.config_maps, "ConfigMap"),
+        };
+        match objects.get(name) {
+            Some(content) => Ok(Some(Cow::Borrowed(content))),
+            None if optional.unwrap_or(false) => Ok(None),
+            None => Err(format!("the {what} '{name}' has not been read")),
+        }
+    }
+
+    /// One key of an object, for a variable: never a `ConfigMap`'s binary data.
+    pub(super) fn variable(
+        &self,
+        kind: Kind,
+        name: &str,
+        key: &str,
+        optional: Option<bool>,
+    ) -> Found<Vec<u8>> {
+        let content = self.object(kind, name, optional)?;
+        let content = content.map(|content| Content {
+            data: content.data.clone(),
+            ..Content::default()
+        });
+        self.of(content.as_ref(), name, key, optional)
+    }
+
+    /// One key of an object, for a file.
+    pub(super) fn key(
+        &self,
+        kind: Kind,
+        name: &str,
+        key: &str,
+        optional: Option<bool>,
+    ) -> Found<Vec<u8>> {
+        let content = self.object(kind, name, optional)?;
+        self.of(content.as_deref(), name, key, optional)
+    }
+
+    fn of(
+        &self,
+        content: Option<&Content>,
+        name: &str,
+        key: &str,
+        optional: Option<bool>,
+    ) -> Found<Vec<u8>> {
+        let Some(content) = content else {
+            return Ok(None);
+        };
+        match (self, content.file(key)) {
+            (Self::Unread, _) => Ok(Some(PLACEHOLDER.to_vec())),
+            (_, Some(value)) => Ok(Some(value.to_vec())),
+            (_, None) if optional.unwrap_or(false) => Ok(None),
+            (_, None) => Err(format!("'{name}' has no key '{key}'")),
+        }
+    }
+
+    /// A token.
+    pub(super) fn token(&self, need: &TokenNeed) -> Result<Vec<u8>, String> {
+        let Self::Read(resolved) = self else {
+            return Ok(PLACEHOLDER.to_vec());
+        };
+        let token = resolved.tokens.get(need);
+        let token = token.map(|token| token.reveal().as_bytes().to_vec());
+        token.ok_or_else(|| "the token has not been requested".to_owned())
+    }
+
+    /// The Services that variables name.
+    pub(super) fn services(&self) -> &'a [Service] {
+        match self {
+            Self::Read(resolved) => &resolved.services,
+            Self::Unread => &[],
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Azure Files shares, named inline or by the CSI driver `file.csi.azure.com`.
+
+use k8s_openapi::api::core::v1::Volume;
+
+use super::body::AzureFile;
+use super::concealed::Concealed;
+use super::refusals::Refusals;
+use super::resolved::{Kind, Values};
+
+/// The keys of a Secret that names a storage account (the in-tree and the CSI driver's names).
+pub(super) const KEYS: [&str; 2] = [ACCOUNT, KEY];
+const ACCOUNT: &str = "azurestorageaccountname";
+const KEY: &str = "azurestorageaccountkey";
+
+/// The CSI driver of Azure Files.
+pub(super) const DRIVER: &str = "file.csi.azure.com";
+
+/// A share as a pod names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Share<'a> {
+    pub(super) secret: Option<&'a str>,
+    name: Option<&'a str>,
+    read_only: bool,
+}
+
+/// The share that a volume names; none if it is another kind of volume.
+pub(super) fn share(volume: &Volume) -> Option<Share<'_>> {
+    fn some(text: &str) -> Option<&str> {
+        (!text.is_empty()).then_some(text)
+    }
+    if let Some(file) = &volume.azure_file {
+        return Some(Share {
+            secret: some(&file.secret_name),
+            name: some(&file.share_name),
+            read_only: file.read_only.unwrap_or(false),
+        });
+    }
+    let csi = volume.csi.as_ref().filter(|csi| csi.driver == DRIVER)?;
+    let attribute = |name: &str| {
+        let mut all = csi.volume_attributes.iter().flatten();
+        let (_, value) = all.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        some(value)
+    };
+    Some(Share {
+        secret: attribute("secretName"),
+        name: attribute("shareName"),
+        read_only: csi.read_only.unwrap_or(false),
+    })
+}
+
+/// The volume of a share.
+pub(super) fn azure_file(
+    volume: &Volume,
+    at: &str,
+    values: &Values<'_>,
+    refusals: &mut Refusals,
+) -> Option<AzureFile> {
+    let share = share(volume)?;
+    attributes(volume, at, refusals);
+    let (Some(secret), Some(name)) = (share.secret, share.name) else {
+        refusals.refuse(at, "an Azure Files share needs secretName and shareName");
+        return None;
+    };
+    let mut key = |key: &str| match values.key(Kind::Secret, secret, key, None) {
+        Ok(value) => value.map(|value| String::from_utf8_lossy(&value).trim().to_owned()),
+        Err(why) => {
+            refusals.refuse(at, why);
+            None
+        }
+    };
+    let (account, account_key) = (key(ACCOUNT)?, key(KEY)?);
+    refusals.require(
+        !account.is_empty(),
+        at,
+        "its Secret names no storage account",
+    );
+    Some(AzureFile {
+        share_name: name.to_owned(),
+        read_only: share.read_only,
+        storage_account_name: account,
+        storage_account_key: Concealed::new(account_key),
+    })
+}
+
+/// Refuses attributes of the CSI driver that would change what is mounted, and how.
+fn attributes(volume: &Volume, at: &str, refusals: &mut Refusals) {
+    let csi = volume.csi.iter();
+    for name in csi.flat_map(|csi| csi.volume_attributes.iter().flatten().map(|(name, _)| name)) {
+        let known = ["secretName", "shareName"];
+        refusals.require(
+            known.iter().any(|known| known.eq_ignore_ascii_case(name)),
+            format!("{at}.csi.volumeAttributes.{name}"),
+            "of a share, ACI takes its name and its account",
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! Volumes and where they are mounted.
+//!
+//! A volume's name is the group's own: one that ACI refuses (5 to 63 lower-case letters, digits and
+//! single hyphens, naming page 2026-07) is made anew, and the mounts follow. A volume without any
+//! file, which ACI may not take as a secret volume, is an empty directory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{Container, Volume};
+
+use super::body::{self, Empty, GitRepo, VolumeMount};
+use super::files::files;
+use super::pod::Context;
+use super::refusals::Refusals;
+use super::shares;
+
+/// Volumes a group may have (hard limit, quotas page 2025-11).
+const MOST: usize = 20;
+
+/// The group's name of each of a pod's volumes.
+#[derive(Debug, Default)]
+pub(super) struct Names(BTreeMap<String, String>);
+
+impl Names {
+    /// Names for `volumes`: their own where ACI takes them.
+    fn of(volumes: &[Volume]) -> Self {
+        let mut taken: BTreeSet<String> = volumes.iter().map(|v| v.name.clone()).collect();
+        let mut names = BTreeMap::new();
+        for (index, volume) in volumes.iter().enumerate() {
+            let mut name = volume.name.clone();
+            if !is_name(&name) {
+                name = format!("volume-{index}");
+                while !taken.insert(name.clone()) {
+                    name.push('x');
+                }
+            }
+            names.entry(volume.name.clone()).or_insert(name);
+        }
+        Self(names)
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (5..=63).contains(&name.len())
+        && name.bytes().all(plain)
+        && !name.contains("--")
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+/// The group's volumes, and what they are called.
+pub(super) fn volumes(
+    context: &Context<'_>,
+    refusals: &mut Refusals,
+) -> (Vec<body::Volume>, Names) {
+    let volumes = context.spec.volumes.as_deref().unwrap_or_default();
+    let names = Names::of(volumes);
+    refusals.require(
+        volumes.len() <= MOST,
+        "spec.volumes",
+        "a container group has 20 volumes at most",
+    );
+    let mut seen = BTreeSet::new();
+    let mut translated = Vec::new();
+    for (index, volume) in volumes.iter().enumerate() {
+        let at = format!("spec.volumes[{index}]");
+        let once = seen.insert(&volume.name);
+        refusals.require(
+            once,
+            format!("{at}.name"),
+            format!("'{}' is used twice", volume.name),
+        );
+        translated.push(body::Volume {
+            name: names.0.get(&volume.name).cloned().unwrap_or_default(),
+            ..kind(volume, &at, context, refusals)
+        });
+    }
+    (translated, names)
+}
+
+/// The one kind that a volume is, without its name.
+fn kind(volume: &Volume, at: &str, context: &Context<'_>, refusals: &mut Refusals) -> body::Volume {
+    let given = [
+        volume.empty_dir.is_some(),
+        volume.secret.is_some(),
+        volume.config_map.is_some(),
+        volume.downward_api.is_some(),
+        volume.projected.is_some(),
+        volume.azure_file.is_some(),
+        volume.csi.is_some(),
+        volume.git_repo.is_some(),
+    ];
+    refusals.require(
+        given.iter().filter(|given| **given).count() == 1,
+        at,
+        "it is not exactly one kind of volume that ACI has",
+    );
+    let mut translated = body::Volume::default();
+    if let Some(files) = files(volume, at, context, refusals) {
+        translated.secret = files.into_body();
+        if translated.secret.is_none() {
+            translated.empty_dir = Some(Empty {});
+        }
+    } else if let Some(repository) = &volume.git_repo {
+        let given = !repository.repository.is_empty();
+        refusals.require(given, format!("{at}.gitRepo.repository"), "it is empty");
+        translated.git_repo = Some(GitRepo {
+            repository: repository.repository.clone(),
+            revision: repository.revision.clone().filter(|text| !text.is_empty()),
+            directory: repository.directory.clone().filter(|text| !text.is_empty()),
+        });
+    } else if let Some(share) = shares::azure_file(volume, at, &context.values, refusals) {
+        translated.azure_file = Some(share);
+    } else if volume.empty_dir.is_some() {
+        translated.empty_dir = Some(Empty {});
+    }
+    translated
+}
+
+/// Where `container`, which is at `at`, has volumes mounted.
+pub(super) fn mounts(
+    container: &Container,
+    at: &str,
+    names: &Names,
+    refusals: &mut Refusals,
+) -> Vec<VolumeMount> {
+    let mut paths = BTreeSet::new();
+    let mut mounts = Vec::new();
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let at = format!("{at}.volumeMounts[{index}]");
+        let path = mount.mount_path.as_str();
+        let good = path.starts_with('/') && path.len() > 1 && !path.contains(':');
+        refusals.require(
+            good,
+            format!("{at}.mountPath"),
+            format!("'{path}' is not absolute, is the root, or has a colon"),
+        );
+        let once = paths.insert(path);
+        refusals.require(
+            once,
+            format!("{at}.mountPath"),
+            format!("'{path}' is used twice"),
+        );
+        let Some(name) = names.0.get(&mount.name) else {
+            refusals.refuse(
+                format!("{at}.name"),
+                format!("there is no volume '{}'", mount.name),
+            );
+            continue;
+        };
+        mounts.push(VolumeMount {
+            name: name.clone(),
+            mount_path: path.to_owned(),
+            read_only: mount.read_only.unwrap_or(false),
+        });
+    }
+    mounts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_aci_refuses_are_made_anew_and_stay_unique() {
+        let volume = |name: &str| Volume {
+            name: name.to_owned(),
+            ..Volume::default()
+        };
+        let long = "a".repeat(64);
+        let all = [
+            "tmp",
+            "a--b-c",
+            "config",
+            "volume-0",
+            "volume-1x",
+            "volume-1",
+            &long,
+        ];
+        let names = Names::of(&all.map(volume)).0;
+        let named = |name: &str| names[name].as_str();
+        assert_eq!(named("config"), "config");
+        assert_eq!(named("volume-0"), "volume-0");
+        assert_eq!(named("tmp"), "volume-0x");
+        assert_eq!(named("a--b-c"), "volume-1xx");
+        assert_eq!(named(&long), "volume-6");
+        let unique: BTreeSet<_> = names.values().collect();
+        assert_eq!(unique.len(), all.len());
+        assert!(names.values().all(|name| is_name(name)));
+    }
+}
