@@ -5,8 +5,10 @@
 //! [`aci`](crate::aci).
 
 pub mod capacity;
+pub mod environment;
 pub mod lease;
 pub mod object;
 pub mod plan;
+pub mod pods;
 pub mod register;
 pub mod registration;
