@@ -7,6 +7,7 @@
 //! | [`api`] | the custom resource that users write and read | nobody |
 //! | [`aci`] | a pod as a container group, and a container group as a pod's status | `api` |
 //! | [`node`] | the virtual node: registered in Kubernetes, its capacity, its lease | `api`, `aci` |
+//! | [`controller`] | the reconciler: pools become nodes, and are drained before they go | `api`, `aci`, `node` |
 //! | [`cli`] | the command line of `burstpool` | `api` |
 //! | [`emulator`] | Azure Resource Manager and Container Instances on localhost, for tests, the demo and trying out | nobody |
 //!
@@ -16,5 +17,6 @@
 pub mod aci;
 pub mod api;
 pub mod cli;
+pub mod controller;
 pub mod emulator;
 pub mod node;

@@ -7,6 +7,8 @@
 mod ends;
 #[path = "cluster/node.rs"]
 mod node;
+#[path = "cluster/operator.rs"]
+mod operator;
 #[path = "cluster/pods.rs"]
 mod pods;
 #[path = "cluster/resource.rs"]

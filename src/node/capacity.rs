@@ -26,6 +26,16 @@ impl Room {
         self.pods.saturating_mul(STORAGE)
     }
 
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_milli: self.cpu_milli.saturating_add(other.cpu_milli),
+            memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+            pods: self.pods.saturating_add(other.pods),
+        }
+    }
+
     /// The lesser of both, by each measure.
     #[must_use]
     fn at_most(self, other: Self) -> Self {

@@ -10,5 +10,6 @@ pub mod lease;
 pub mod object;
 pub mod plan;
 pub mod pods;
+pub mod region;
 pub mod register;
 pub mod registration;

@@ -36,6 +36,7 @@ use crate::aci::pace::Pace;
 use crate::aci::schedule::Starts;
 use crate::aci::translate;
 use crate::api::Placement;
+use crate::node::capacity::Room;
 use keeper::Keeper;
 
 /// How often the groups are listed, usually.
@@ -96,6 +97,8 @@ struct Listing {
     asked: Timestamp,
     /// The names of the node's groups.
     names: HashSet<String>,
+    /// What they use together.
+    used: Room,
 }
 
 impl Context {
@@ -117,6 +120,28 @@ impl Context {
             kept: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
         }
+    }
+
+    /// How many groups the node has, as far as the last LIST showed; nothing before the first.
+    pub fn groups(&self) -> Option<usize> {
+        self.listed
+            .borrow()
+            .as_ref()
+            .map(|listing| listing.names.len())
+    }
+
+    /// How many groups the node has now: asks Azure. Nothing if it does not answer.
+    pub async fn count(&self) -> Option<usize> {
+        sweep::list(self).await.map(|groups| groups.len())
+    }
+
+    /// What the node's groups use together, as far as the last LIST showed.
+    pub fn ours(&self) -> Room {
+        self.listed
+            .borrow()
+            .as_ref()
+            .map(|listing| listing.used)
+            .unwrap_or_default()
     }
 
     fn kept(&self) -> MutexGuard<'_, HashSet<String>> {

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, Listing};
 use crate::aci::names::pod_of;
-use crate::aci::view::Group as View;
+use crate::aci::view::{Group as View, Request};
+use crate::node::capacity::Room;
 
 /// How soon again after a LIST that failed.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -47,7 +48,7 @@ pub(super) async fn keep(context: Arc<Context>, cancel: CancellationToken) {
 }
 
 /// Our groups, told to the keepers; nothing if the LIST failed.
-async fn list(context: &Context) -> Option<Vec<View>> {
+pub(super) async fn list(context: &Context) -> Option<Vec<View>> {
     context.pace.turn().await;
     let asked = Timestamp::now();
     let groups: Vec<Value> = match context.azure.list(&context.scope).await {
@@ -64,11 +65,30 @@ async fn list(context: &Context) -> Option<Vec<View>> {
     let names: HashSet<String> = ours.iter().filter_map(|view| view.name.clone()).collect();
     // A page with an element that cannot be read does not prove that a group is gone.
     if views.len() == groups.len() {
+        let used = ours.iter().map(room).fold(Room::default(), Room::plus);
         context
             .listed
-            .send_replace(Some(Arc::new(Listing { asked, names })));
+            .send_replace(Some(Arc::new(Listing { asked, names, used })));
     }
     Some(ours)
+}
+
+/// What a group uses, as a LIST shows it.
+fn room(group: &View) -> Room {
+    let containers = group.properties.containers.iter();
+    let requests = containers.map(|container| &container.properties.resources.requests);
+    let sum =
+        |amount: fn(&Request) -> Option<f64>| -> f64 { requests.clone().filter_map(amount).sum() };
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "a group's size is far below i64's range"
+    )]
+    let whole = |amount: f64| amount.ceil() as i64;
+    Room {
+        cpu_milli: whole(sum(|request| request.cpu) * 1e3),
+        memory_bytes: whole(sum(|request| request.memory_in_gb) * 1e9),
+        pods: 1,
+    }
 }
 
 /// Deletes groups that have had no pod for long enough.
