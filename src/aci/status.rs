@@ -118,6 +118,7 @@ pub fn pod_status(pod: &Pod, seen: &Seen, facts: &NodeFacts, now: Timestamp) -> 
         let all = init.iter_mut().chain(&mut containers);
         all.for_each(|status| end.reach(status, &case));
     }
+    container::set_ready(&mut init);
     let conditions = condition::all(&case, outcome.phase, &init, &containers);
     let pod_ip = case.pod_ip();
     let host_ip = facts.host_ip.map(|ip| ip.to_string());

@@ -43,7 +43,6 @@ pub fn init(case: &Case) -> Vec<ContainerStatus> {
                 .unwrap_or_else(|| run::end(case, name, &untold));
             (status.state, status.last_state) = (Some(run::ended(end)), None);
         }
-        status.ready = run::end_of(&status).is_some_and(|end| end.exit_code == 0);
         status
     };
     case.spec
@@ -52,6 +51,13 @@ pub fn init(case: &Case) -> Vec<ContainerStatus> {
         .flatten()
         .map(status)
         .collect()
+}
+
+/// An init container is ready once it has ended well.
+pub fn set_ready(init: &mut [ContainerStatus]) {
+    for status in init {
+        status.ready = run::end_of(status).is_some_and(|end| end.exit_code == 0);
+    }
 }
 
 /// The statuses of the containers.
@@ -97,25 +103,30 @@ fn is_ready(case: &Case, container: &Container) -> bool {
     }
 }
 
-/// Name, image and what stays of the live status.
+/// What can be said of a container before its state is known.
 fn base(case: &Case, part: &Part) -> ContainerStatus {
-    let asked = part.container.image.clone().unwrap_or_default();
-    let runs = part.seen.and_then(|seen| seen.properties.image.clone());
     let view = part.seen.and_then(view::Container::view);
     let live = part.live.filter(|_| !is_new(case));
-    let ran = live
-        .filter(|live| run::has_run(live))
-        .map(|live| live.image.clone());
     let known = live.map(|live| live.image_id.clone());
     ContainerStatus {
         name: part.container.name.clone(),
-        image: runs
-            .or(ran)
-            .filter(|image| !image.is_empty())
-            .unwrap_or(asked),
         image_id: view.and_then(image_id).or(known).unwrap_or_default(),
         ..ContainerStatus::default()
     }
+}
+
+/// The image that runs or ran, else the one that is to. A spec's image may change later; a group's
+/// does not.
+fn image(part: &Part, status: &ContainerStatus) -> String {
+    let ran = part
+        .live
+        .filter(|_| run::has_run(status))
+        .map(|live| live.image.clone());
+    let runs = part.seen.and_then(|seen| seen.properties.image.clone());
+    let known = runs.or(ran).filter(|image| !image.is_empty());
+    known
+        .or_else(|| part.container.image.clone())
+        .unwrap_or_default()
 }
 
 /// States, restarts and id: from the live status where it is final, else from the group, else, where
@@ -138,6 +149,7 @@ fn fill(case: &Case, part: &Part, usual: &str, status: &mut ContainerStatus) {
         }
     }
     status.started = Some(run::is_running(status));
+    status.image = image(part, status);
 }
 
 /// Whether what the live status says of a container stands for ever: the pod has ended, or the

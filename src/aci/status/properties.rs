@@ -118,7 +118,8 @@ proptest! {
                 prop_assert_ne!(new.phase.as_deref(), Some("Pending"));
             }
             prop_assert!(!revives(&pod, &old, &new), "{:?}\n{:?}", old, new);
-            let ended = is_finished(&new) && matches!(look, Look::Deleted(_) | Look::Vanished);
+            let gone = matches!(look, Look::Deleted(_) | Look::Vanished);
+            let ended = is_finished(&new) && (gone || !is_finished(&old));
             let mut statuses = new.container_statuses.iter().flatten();
             prop_assert!(!ended || !statuses.any(|s| run::is_running(s) || s.ready));
             pod.status = Some(stored(&new));
