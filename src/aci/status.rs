@@ -112,7 +112,8 @@ enum Policy {
 pub fn pod_status(pod: &Pod, seen: &Seen, facts: &NodeFacts, now: Timestamp) -> PodStatus {
     let (no_spec, no_status) = (PodSpec::default(), PodStatus::default());
     let case = Case::new(pod, *seen, now, &no_spec, &no_status);
-    let (mut init, mut containers) = (container::init(&case), container::main(&case));
+    let mut containers = container::main(&case);
+    let mut init = container::init(&case, &containers);
     let outcome = phase::of(&case, &init, &containers);
     if let Some(end) = &outcome.end {
         let all = init.iter_mut().chain(&mut containers);

@@ -10,14 +10,15 @@ use k8s_openapi::api::core::v1::{
 use super::{Case, Part, Policy, run, waiting};
 use crate::aci::view::{self, ContainerView, Group, Provisioning};
 
-/// The statuses of the init containers.
-pub fn init(case: &Case) -> Vec<ContainerStatus> {
+/// The statuses of the init containers, given those of the containers that wait for them.
+pub fn init(case: &Case, containers: &[ContainerStatus]) -> Vec<ContainerStatus> {
     let live = case
         .live
         .init_container_statuses
         .as_deref()
         .unwrap_or_default();
-    let started = mains_have_started(case);
+    let started = case.ran() || containers.iter().any(run::has_run);
+    let infers = started && !case.is_finished();
     let status = |container: &Container| {
         let name = &container.name;
         let part = Part {
@@ -28,7 +29,7 @@ pub fn init(case: &Case) -> Vec<ContainerStatus> {
         let mut status = base(case, &part);
         fill(case, &part, waiting::INITIALIZING, &mut status);
         let is_told = part.seen.and_then(view::Container::view).is_some();
-        if started && !is_told && run::end_of(&status).is_none() && !run::is_running(&status) {
+        if infers && !is_told && run::end_of(&status).is_none() && !run::is_running(&status) {
             // Containers start only after all init containers ended well, told or not.
             let known = part
                 .live
@@ -256,6 +257,7 @@ fn mains_have_started(case: &Case) -> bool {
         };
         let current = view.current_state.as_ref().map(view::Run::kind);
         run::previous(view).is_some()
+            || view.restart_count.unwrap_or_default() > 0
             || current.is_some_and(|kind| kind != view::ContainerState::Waiting)
     };
     case.ran() || containers.iter().any(has_run)
