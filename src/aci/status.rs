@@ -200,16 +200,15 @@ impl<'a> Case<'a> {
     }
 
     /// The pod's address: the group's; while that is not told, the one that is known, unless the pod
-    /// is yet to get another group.
+    /// is yet to get another group. A pod that has ended keeps the one it had.
     fn pod_ip(&self) -> Option<String> {
         let told = self.group().and_then(Group::ip).map(|ip| ip.to_string());
-        let lost = matches!(self.seen, Seen::Vanished) && !self.is_finished() && !self.ran();
-        let known = self
-            .live
-            .pod_ip
-            .clone()
-            .filter(|ip| !lost && !ip.is_empty());
-        told.or(known)
+        let known = self.live.pod_ip.clone().filter(|ip| !ip.is_empty());
+        match self.seen {
+            _ if self.is_finished() => known.or(told),
+            Seen::Vanished if !self.ran() => None,
+            _ => told.or(known),
+        }
     }
 
     fn uid(&self) -> &str {
