@@ -143,11 +143,7 @@ fn name(pod: &Pod, field_path: Option<&str>, event: &Event) -> String {
         &first.map(|first| first.to_string()).unwrap_or_default(),
     ];
     let digest = Sha256::digest(parts.join("\0"));
-    let unique: String = digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let unique = &format!("{digest:x}")[..16];
     let pod_name = metadata.name.as_deref().unwrap_or("pod");
     let room = LONGEST_NAME - unique.len() - 1;
     let front = shortened(pod_name, room);

@@ -6,7 +6,7 @@
 //! callers; decides for all of them in this one place.
 //!
 //! The codes are those of the service's documentation, of real answers, of issues in public clients,
-//! and of the OpenAPI files (2018 to 2026). Three decisions are not obvious:
+//! and of the `OpenAPI` files (2018 to 2026). Three decisions are not obvious:
 //!
 //! - Only `ResourceNotFound` says that a group is gone. A resource group or subscription that is not
 //!   found, or a 404 without a code (a proxy's), is trouble of the set-up: a slip in the operator's

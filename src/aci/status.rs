@@ -112,12 +112,14 @@ enum Policy {
 pub fn pod_status(pod: &Pod, seen: &Seen, facts: &NodeFacts, now: Timestamp) -> PodStatus {
     let (no_spec, no_status) = (PodSpec::default(), PodStatus::default());
     let case = Case::new(pod, *seen, now, &no_spec, &no_status);
-    let (mut init, mut containers) = (container::init(&case), container::main(&case));
+    let mut containers = container::main(&case);
+    let mut init = container::init(&case, &containers);
     let outcome = phase::of(&case, &init, &containers);
     if let Some(end) = &outcome.end {
         let all = init.iter_mut().chain(&mut containers);
         all.for_each(|status| end.reach(status, &case));
     }
+    container::set_ready(&mut init);
     let conditions = condition::all(&case, outcome.phase, &init, &containers);
     let pod_ip = case.pod_ip();
     let host_ip = facts.host_ip.map(|ip| ip.to_string());
@@ -198,16 +200,15 @@ impl<'a> Case<'a> {
     }
 
     /// The pod's address: the group's; while that is not told, the one that is known, unless the pod
-    /// is yet to get another group.
+    /// is yet to get another group. A pod that has ended keeps the one it had.
     fn pod_ip(&self) -> Option<String> {
         let told = self.group().and_then(Group::ip).map(|ip| ip.to_string());
-        let lost = matches!(self.seen, Seen::Vanished) && !self.is_finished() && !self.ran();
-        let known = self
-            .live
-            .pod_ip
-            .clone()
-            .filter(|ip| !lost && !ip.is_empty());
-        told.or(known)
+        let known = self.live.pod_ip.clone().filter(|ip| !ip.is_empty());
+        match self.seen {
+            _ if self.is_finished() => known.or(told),
+            Seen::Vanished if !self.ran() => None,
+            _ => told.or(known),
+        }
     }
 
     fn uid(&self) -> &str {

@@ -115,7 +115,7 @@ fn has_sandbox(
 
 fn initialized(phase: &str, init: &[ContainerStatus]) -> Says {
     let names = names(init, |status| {
-        !run::end_of(status).is_some_and(|end| end.exit_code == 0)
+        run::end_of(status).is_none_or(|end| end.exit_code != 0)
     });
     if names.is_empty() {
         Says(true, (phase == SUCCEEDED).then_some("PodCompleted"), None)

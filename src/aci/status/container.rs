@@ -10,14 +10,15 @@ use k8s_openapi::api::core::v1::{
 use super::{Case, Part, Policy, run, waiting};
 use crate::aci::view::{self, ContainerView, Group, Provisioning};
 
-/// The statuses of the init containers.
-pub fn init(case: &Case) -> Vec<ContainerStatus> {
+/// The statuses of the init containers, given those of the containers that wait for them.
+pub fn init(case: &Case, containers: &[ContainerStatus]) -> Vec<ContainerStatus> {
     let live = case
         .live
         .init_container_statuses
         .as_deref()
         .unwrap_or_default();
-    let started = mains_have_started(case);
+    let started = case.ran() || containers.iter().any(run::has_run);
+    let infers = started && !case.is_finished();
     let status = |container: &Container| {
         let name = &container.name;
         let part = Part {
@@ -28,7 +29,7 @@ pub fn init(case: &Case) -> Vec<ContainerStatus> {
         let mut status = base(case, &part);
         fill(case, &part, waiting::INITIALIZING, &mut status);
         let is_told = part.seen.and_then(view::Container::view).is_some();
-        if started && !is_told && run::end_of(&status).is_none() && !run::is_running(&status) {
+        if infers && !is_told && run::end_of(&status).is_none() && !run::is_running(&status) {
             // Containers start only after all init containers ended well, told or not.
             let known = part
                 .live
@@ -43,7 +44,6 @@ pub fn init(case: &Case) -> Vec<ContainerStatus> {
                 .unwrap_or_else(|| run::end(case, name, &untold));
             (status.state, status.last_state) = (Some(run::ended(end)), None);
         }
-        status.ready = run::end_of(&status).is_some_and(|end| end.exit_code == 0);
         status
     };
     case.spec
@@ -52,6 +52,13 @@ pub fn init(case: &Case) -> Vec<ContainerStatus> {
         .flatten()
         .map(status)
         .collect()
+}
+
+/// An init container is ready once it has ended well.
+pub fn set_ready(init: &mut [ContainerStatus]) {
+    for status in init {
+        status.ready = run::end_of(status).is_some_and(|end| end.exit_code == 0);
+    }
 }
 
 /// The statuses of the containers.
@@ -97,25 +104,30 @@ fn is_ready(case: &Case, container: &Container) -> bool {
     }
 }
 
-/// Name, image and what stays of the live status.
+/// What can be said of a container before its state is known.
 fn base(case: &Case, part: &Part) -> ContainerStatus {
-    let asked = part.container.image.clone().unwrap_or_default();
-    let runs = part.seen.and_then(|seen| seen.properties.image.clone());
     let view = part.seen.and_then(view::Container::view);
     let live = part.live.filter(|_| !is_new(case));
-    let ran = live
-        .filter(|live| run::has_run(live))
-        .map(|live| live.image.clone());
     let known = live.map(|live| live.image_id.clone());
     ContainerStatus {
         name: part.container.name.clone(),
-        image: runs
-            .or(ran)
-            .filter(|image| !image.is_empty())
-            .unwrap_or(asked),
         image_id: view.and_then(image_id).or(known).unwrap_or_default(),
         ..ContainerStatus::default()
     }
+}
+
+/// The image that runs or ran, else the one that is to. A spec's image may change later; a group's
+/// does not.
+fn image(part: &Part, status: &ContainerStatus) -> String {
+    let ran = part
+        .live
+        .filter(|_| run::has_run(status))
+        .map(|live| live.image.clone());
+    let runs = part.seen.and_then(|seen| seen.properties.image.clone());
+    let known = runs.or(ran).filter(|image| !image.is_empty());
+    known
+        .or_else(|| part.container.image.clone())
+        .unwrap_or_default()
 }
 
 /// States, restarts and id: from the live status where it is final, else from the group, else, where
@@ -138,6 +150,7 @@ fn fill(case: &Case, part: &Part, usual: &str, status: &mut ContainerStatus) {
         }
     }
     status.started = Some(run::is_running(status));
+    status.image = image(part, status);
 }
 
 /// Whether what the live status says of a container stands for ever: the pod has ended, or the
@@ -244,6 +257,7 @@ fn mains_have_started(case: &Case) -> bool {
         };
         let current = view.current_state.as_ref().map(view::Run::kind);
         run::previous(view).is_some()
+            || view.restart_count.unwrap_or_default() > 0
             || current.is_some_and(|kind| kind != view::ContainerState::Waiting)
     };
     case.ran() || containers.iter().any(has_run)

@@ -134,10 +134,12 @@ fn ended(
         .collect();
     let all_ended = !containers.is_empty() && codes.len() == containers.len();
     let all_well = codes.iter().all(|code| *code == 0);
-    let init_failed = init
-        .iter()
-        .filter_map(run::end_of)
-        .any(|end| end.exit_code != 0);
+    let none_ran = !containers.iter().any(run::has_run);
+    let init_failed = none_ran
+        && init
+            .iter()
+            .filter_map(run::end_of)
+            .any(|end| end.exit_code != 0);
     match (case.policy, state) {
         (Policy::Always, _) => None,
         (Policy::Never, _) if init_failed => Some(plain(FAILED, None)),

@@ -7,6 +7,9 @@ use super::arbitrary::{group, pod, stored};
 use super::*;
 use crate::aci::events::events;
 
+/// How many cases each property is tried on.
+const CASES: u32 = 500;
+
 /// One thing that is seen, as a value of its own.
 #[derive(Clone, Debug)]
 enum Look {
@@ -97,7 +100,7 @@ fn names(statuses: Option<&Vec<ContainerStatus>>) -> Vec<&str> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_pods_life_goes_only_forward(pod in pod(), looks in prop::collection::vec(look(), 1..6)) {
@@ -118,7 +121,8 @@ proptest! {
                 prop_assert_ne!(new.phase.as_deref(), Some("Pending"));
             }
             prop_assert!(!revives(&pod, &old, &new), "{:?}\n{:?}", old, new);
-            let ended = is_finished(&new) && matches!(look, Look::Deleted(_) | Look::Vanished);
+            let gone = matches!(look, Look::Deleted(_) | Look::Vanished);
+            let ended = is_finished(&new) && (gone || !is_finished(&old));
             let mut statuses = new.container_statuses.iter().flatten();
             prop_assert!(!ended || !statuses.any(|s| run::is_running(s) || s.ready));
             pod.status = Some(stored(&new));

@@ -71,8 +71,7 @@ pub fn has_run(status: &ContainerStatus) -> bool {
 pub fn id(case: &Case, name: &str, run: &Run) -> Option<String> {
     let start = run.start_time?.as_millisecond();
     let digest = Sha256::digest(format!("{}/{name}/{start}", case.uid()));
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    Some(format!("aci://{hex}"))
+    Some(format!("aci://{digest:x}"))
 }
 
 /// How a run ended.
@@ -103,7 +102,7 @@ pub fn end(case: &Case, name: &str, run: &Run) -> ContainerStateTerminated {
 }
 
 /// The end of the run before the present one.
-pub fn previous<'a>(view: &'a ContainerView) -> Option<&'a Run> {
+pub fn previous(view: &ContainerView) -> Option<&Run> {
     let is_end = |run: &&Run| run.kind() == view::ContainerState::Terminated;
     view.previous_state.as_ref().filter(is_end)
 }

@@ -51,13 +51,16 @@ fn of_container(case: &Case, view: Option<&ContainerView>, usual: &str) -> Conta
     let own = view.map_or(&[][..], |view| &view.events);
     let groups = case.group().map_or(&[][..], |group| group.events());
     let current = view.and_then(|view| view.current_state.as_ref());
-    let warning = newest(own.iter().chain(groups).filter(|event| is_warning(event)));
+    let pulling = pulling(own);
+    let is_over = |event: &Event| pulling.is_none() && is_about_an_image(event);
+    let all = own.iter().chain(groups);
+    let warning = newest(all.filter(|event| is_warning(event) && !is_over(event)));
     let message = warning.map(|event| event.message.clone());
     if let Some(detail) = current.and_then(|run| run.detail()) {
         return run::waiting(detail, message);
     }
     let restarts = view.and_then(|view| view.restart_count).unwrap_or_default();
-    if let Some(event) = pulling(own) {
+    if let Some(event) = pulling {
         let reason = if event.word().ends_with("BackOff") {
             "ImagePullBackOff"
         } else {

@@ -50,7 +50,8 @@ pub fn apply_patch(pod: &Pod, status: &PodStatus) -> Value {
         ("message", live.and_then(|live| live.message.as_deref())),
     ];
     for (field, was) in was {
-        // Leaving a field out removes it only if nobody else has ever set it; empty always does.
+        // Leaving a field out removes it only if nobody else has ever set it; empty always does
+        // (tried on Kubernetes 1.37.2).
         if was.is_some_and(|was| !was.is_empty()) && ours.get(field).is_none() {
             ours.insert(field.to_owned(), "".into());
         }
