@@ -4,16 +4,22 @@
 //! it right. Pure. What others wrote (their labels, taints, conditions, an administrator's cordon)
 //! stays.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, Taint};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
+use super::capacity;
 use super::object::{self, CLOSED_TAINT, Facts, LAST_RESORT_TAINT, PROVIDER_TAINT};
 
 /// Our taints; all others belong to somebody else.
 const OURS: [&str; 3] = [PROVIDER_TAINT, LAST_RESORT_TAINT, CLOSED_TAINT];
 /// How old a status may be before it is said again although nothing changed.
 const STATUS_AGE: i64 = 60;
+
+type Amounts = BTreeMap<String, Quantity>;
 
 /// A step towards the right node.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,14 +104,24 @@ fn says_the_same(live: &NodeStatus, wanted: &NodeStatus) -> bool {
     let has = live.conditions.as_deref().unwrap_or_default();
     let conditions = wanted.conditions.as_deref().unwrap_or_default();
     live.addresses == wanted.addresses
-        && live.capacity == wanted.capacity
-        && live.allocatable == wanted.allocatable
+        && same_amounts(live.capacity.as_ref(), wanted.capacity.as_ref())
+        && same_amounts(live.allocatable.as_ref(), wanted.allocatable.as_ref())
         && live.daemon_endpoints == wanted.daemon_endpoints
         && live.node_info.as_ref().map(|info| &info.kubelet_version)
             == wanted.node_info.as_ref().map(|info| &info.kubelet_version)
         && conditions
             .iter()
             .all(|wanted| has.iter().any(|live| alike(live, wanted)))
+}
+
+/// Whether two lists of quantities are the same amounts: the API server writes `100000m` as `100`.
+fn same_amounts(live: Option<&Amounts>, wanted: Option<&Amounts>) -> bool {
+    let amounts = |list: Option<&Amounts>| -> BTreeMap<String, Option<i64>> {
+        let list = list.into_iter().flatten();
+        list.map(|(name, quantity)| (name.clone(), capacity::milli(&quantity.0)))
+            .collect()
+    };
+    amounts(live) == amounts(wanted)
 }
 
 fn is_fresh(live: &NodeStatus, now: Timestamp) -> bool {
@@ -123,8 +139,6 @@ fn is_fresh(live: &NodeStatus, now: Timestamp) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::node::capacity::Room;
     use crate::node::object::Closed;
@@ -171,6 +185,20 @@ mod tests {
             &steps(None, &facts(), at(0))[..],
             [Step::Create(_)]
         ));
+    }
+
+    #[test]
+    fn amounts_that_the_api_server_writes_otherwise_are_the_same() {
+        let mut node = object::node(&facts(), at(0));
+        let status = node.status.as_mut().expect("a status");
+        let one = BTreeMap::from([
+            ("cpu".to_owned(), Quantity("1".to_owned())),
+            ("memory".to_owned(), Quantity("1Gi".to_owned())),
+            ("pods".to_owned(), Quantity("1".to_owned())),
+            ("ephemeral-storage".to_owned(), Quantity("50G".to_owned())),
+        ]);
+        (status.capacity, status.allocatable) = (Some(one.clone()), Some(one));
+        assert_eq!(steps(Some(&node), &facts(), at(1)), []);
     }
 
     #[test]

@@ -390,6 +390,13 @@ async fn killed_at_any_moment_it_neither_loses_nor_doubles_nor_leaks_anything() 
         groups, expected,
         "every pod has one group and every group a pod"
     );
+    let log = std::fs::read_to_string(world.log()).expect("a log");
+    let writes = log.matches("setting the node's taints").count();
+    assert!(
+        writes < 20,
+        "the node was written {writes} times: {}",
+        world.tail()
+    );
     let restarted = |pod: &Pod| {
         let statuses = pod
             .status

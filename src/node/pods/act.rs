@@ -184,6 +184,8 @@ impl Keeper {
     }
 
     fn learn(&self, since: Timestamp, started: Timestamp) {
+        // Azure's clock is not ours: a start is never learned to take longer than it took to be seen.
+        let started = started.min(Timestamp::now());
         // A group that was adopted after a restart began before we knew of it.
         if let Ok(took) = Duration::try_from(started.duration_since(since)) {
             self.context.starts().learn(took);
