@@ -61,6 +61,11 @@ pub struct Known {
     pub is_refused: bool,
     /// Somebody says that the group has changed or is gone: it is read at once.
     pub is_stale: bool,
+    /// The group could not be started. Azure goes on trying, and billing: it is deleted before
+    /// another is made.
+    pub is_failed: bool,
+    /// Its containers still run, or are started again.
+    pub is_alive: bool,
 }
 
 /// What to do.
@@ -93,7 +98,7 @@ pub struct Decision {
 pub fn plan(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> Decision {
     let decision = decide(pod, known, starts, now);
     match known.not_before {
-        Some(until) if decision.action != Action::Rest => Decision {
+        Some(until) if decision.action != Action::Rest && !known.is_failed => Decision {
             at: decision.at.max(until),
             ..decision
         },
@@ -117,12 +122,19 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
             at: drained(pod, now),
         },
         Group::There { .. } if pod.is_some_and(is_finished) => {
+            // What Azure started again although the pod is finished must not run on.
+            let keep = if known.is_alive {
+                Duration::ZERO
+            } else {
+                KEEP_FINISHED
+            };
             let finished = pod.and_then(finished_at).unwrap_or(now);
             Decision {
                 action: Action::Delete,
-                at: later(finished, KEEP_FINISHED),
+                at: later(finished, keep),
             }
         }
+        Group::There { .. } if known.is_failed => act(Action::Delete),
         Group::There { since, read, ran } => {
             let phase = match (ran, pod.is_some_and(is_service)) {
                 (false, _) => Phase::Starting,
@@ -368,6 +380,26 @@ mod tests {
         );
         let gone = known(Group::Absent { was_there: true });
         assert_eq!(decided(&pod("Failed", false), &gone, 100).0, Action::Rest);
+    }
+
+    #[test]
+    fn what_azure_starts_again_although_the_pod_is_finished_is_deleted_at_once() {
+        let mut group = there(0, Some(90), true);
+        group.is_alive = true;
+        assert_eq!(
+            decided(&pod("Failed", false), &group, 100),
+            (Action::Delete, 100)
+        );
+    }
+
+    #[test]
+    fn a_group_that_could_not_be_started_is_deleted_at_once_and_made_again_later() {
+        let mut group = there(0, Some(90), false);
+        (group.is_failed, group.not_before) = (true, Some(at(200)));
+        let pending = pod("Pending", false);
+        assert_eq!(decided(&pending, &group, 100), (Action::Delete, 100));
+        (group.is_failed, group.group) = (false, Group::Absent { was_there: true });
+        assert_eq!(decided(&pending, &group, 100), (Action::Create, 200));
     }
 
     #[test]

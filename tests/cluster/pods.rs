@@ -188,6 +188,12 @@ impl Burst {
             .sum()
     }
 
+    async fn admin(&self, path: &str, body: &Value) {
+        let url = format!("{}/_emulator/{path}", self.emulator.url());
+        let sent = reqwest::Client::new().put(url).json(body).send().await;
+        assert!(sent.expect("an answer").status().is_success());
+    }
+
     async fn fault(&self, rule: Value) {
         let url = format!("{}/_emulator/faults", self.emulator.url());
         let sent = reqwest::Client::new()
@@ -416,6 +422,26 @@ async fn a_lost_answer_does_not_create_twice_and_a_throttled_pod_waits_and_runs(
     burst.create("throttled", &json!({})).await;
     burst.until("throttled", "the pod to run", is_running).await;
     assert_eq!(burst.groups().len(), 2);
+}
+
+#[tokio::test]
+async fn a_lack_of_capacity_that_shows_late_is_told_and_tried_again() {
+    let burst = Burst::start("capacity").await;
+    burst
+        .admin(
+            "capacity/westeurope",
+            &json!({"failure": "async", "count": 1}),
+        )
+        .await;
+    burst.create("web", &json!({})).await;
+    let told = |pod: Option<&Pod>| {
+        let text = pod.map(|pod| serde_json::to_string(&pod.status).expect("JSON"));
+        text.is_some_and(|text| text.contains("The requested resource is not available"))
+    };
+    burst.until("web", "the pod to say why", told).await;
+    assert_eq!(phase(&burst.read("web").await), "Pending");
+    burst.until("web", "the pod to run", is_running).await;
+    assert_eq!((burst.puts(), burst.groups().len()), (2, 1));
 }
 
 #[tokio::test]

@@ -180,7 +180,15 @@ impl Keeper {
                 ran: started.is_some(),
             },
         };
+        self.known.is_alive = !view.is_terminal();
+        let failed = Verdict::of_group(&view).filter(|_| started.is_none());
         self.view = Some(view);
+        if let Some(verdict) = failed {
+            tracing::warn!(pod = %self.pod_name(), message = %verdict.message, "a container group did not start");
+            self.fail(&verdict);
+            self.known.is_failed = true;
+            self.context.trouble.notify_one();
+        }
     }
 
     fn learn(&self, since: Timestamp, started: Timestamp) {
@@ -194,19 +202,20 @@ impl Keeper {
 
     /// The group is not there (any more).
     fn lost(&mut self) {
-        let leaves = matches!(self.known.group, Group::Going { .. }) || is_deleting(&self.pod);
+        let was_going = matches!(self.known.group, Group::Going { .. });
         let ran = matches!(self.known.group, Group::There { ran: true, .. });
-        self.recover();
         self.known.group = Group::Absent { was_there: true };
-        if !leaves {
-            tracing::warn!(pod = %self.pod_name(), group = %self.name, "the container group vanished");
-            self.trouble = if ran {
-                Trouble::Vanished
-            } else {
-                Trouble::None
-            };
-            self.view = if ran { self.view.take() } else { None };
+        if was_going || is_deleting(&self.pod) {
+            return;
         }
+        tracing::warn!(pod = %self.pod_name(), group = %self.name, "the container group vanished");
+        self.recover();
+        self.trouble = if ran {
+            Trouble::Vanished
+        } else {
+            Trouble::None
+        };
+        self.view = if ran { self.view.take() } else { None };
     }
 
     fn not_read(&mut self, error: &Error) {
@@ -238,15 +247,19 @@ impl Keeper {
             .delete(&context.scope, self.name.as_str())
             .await
         {
-            Ok(Deletion::Gone) => {
-                self.recover();
-                self.known.group = Group::Absent { was_there: true };
-            }
-            Ok(Deletion::Begun) => {
-                self.recover();
-                self.known.group = Group::Going {
-                    since: Timestamp::now(),
-                    read: None,
+            Ok(deletion) => {
+                if self.known.is_failed {
+                    // Another is made when it may be; until then the pod says why.
+                    (self.known.is_failed, self.view) = (false, None);
+                } else {
+                    self.recover();
+                }
+                self.known.group = match deletion {
+                    Deletion::Gone => Group::Absent { was_there: true },
+                    Deletion::Begun => Group::Going {
+                        since: Timestamp::now(),
+                        read: None,
+                    },
                 };
             }
             Err(error) => {
