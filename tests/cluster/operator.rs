@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use burstpool::api::BurstPool;
 use burstpool::emulator::{Emulator, Options as AzureOptions};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
@@ -313,6 +316,61 @@ async fn applying_a_pool_registers_a_node_that_runs_pods_and_deleting_it_drains_
     assert!(
         !log.contains("SECRET-TOKEN") && !log.contains("SECRET-VALUE"),
         "and no secret"
+    );
+}
+
+#[tokio::test]
+async fn the_samples_reach_three_running_replicas_behind_their_service() {
+    let world = World::start().await;
+    for sample in ["burstpool.yaml", "virtual-node-nginx.yaml"] {
+        let file = format!("{}/config/samples/{sample}", env!("CARGO_MANIFEST_DIR"));
+        let applied = world
+            .cluster
+            .kubectl()
+            .args(["apply", "-f", &file])
+            .output()
+            .expect("kubectl");
+        assert!(
+            applied.status.success(),
+            "{}",
+            String::from_utf8_lossy(&applied.stderr)
+        );
+    }
+    let deployments: Api<Deployment> = Api::namespaced(world.client.clone(), "default");
+    let available = |deployment: Option<&Deployment>| {
+        let status = deployment.and_then(|deployment| deployment.status.as_ref());
+        status.and_then(|status| status.available_replicas) == Some(3)
+    };
+    wait::until(deployments, "nginx", "three replicas", available)
+        .await
+        .expect("they run");
+    let slices: Api<EndpointSlice> = Api::namespaced(world.client.clone(), "default");
+    let ours = watcher::Config::default().labels("kubernetes.io/service-name=nginx");
+    let three = |slices: &[EndpointSlice]| {
+        let endpoints = slices
+            .iter()
+            .flat_map(|slice| slice.endpoints.iter().flatten());
+        let ready = endpoints.filter(|endpoint| {
+            endpoint
+                .conditions
+                .as_ref()
+                .is_some_and(|c| c.ready == Some(true))
+        });
+        ready.count() == 3
+    };
+    wait::until_all(slices, ours, "three endpoints", three)
+        .await
+        .expect("they are behind it");
+    let said = world
+        .cluster
+        .kubectl()
+        .args(["get", "bp", "-o", "wide"])
+        .output()
+        .expect("kubectl");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(
+        said.contains("True") && said.contains("burst-shop-weu"),
+        "{said}"
     );
 }
 
