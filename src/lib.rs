@@ -6,6 +6,7 @@
 //! | --- | --- | --- |
 //! | [`api`] | the custom resource that users write and read | nobody |
 //! | [`aci`] | a pod as a container group, and a container group as a pod's status | `api` |
+//! | [`node`] | the virtual node and its pods | `api`, `aci` |
 //! | [`cli`] | the command line of `burstpool` | `api` |
 //! | [`emulator`] | Azure Resource Manager and Container Instances on localhost, for tests, the demo and trying out | nobody |
 //!
@@ -16,3 +17,4 @@ pub mod aci;
 pub mod api;
 pub mod cli;
 pub mod emulator;
+pub mod node;
