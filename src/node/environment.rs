@@ -1,12 +1,112 @@
-//! temporary
-use crate::aci::translate::{Needs, Resolved};
-use k8s_openapi::api::core::v1::Pod;
+//! What a pod refers to, read from the cluster: Secrets, `ConfigMap`s, tokens of its service account.
+//!
+//! In: a pod and the Services that the node watches. Out: [`Resolved`] for `aci::translate`, or what
+//! is missing, why, and what to do about it. Reads each object by its name and nothing else, for that
+//! is all that `config/namespace` allows (design.md D10); keeps nothing; logs nothing of a value.
+//!
+//! What is required and missing makes the pod wait, as on a kubelet: the caller says so in an Event
+//! and asks again. What is optional and missing is left out. A pull secret that is missing is passed
+//! over with a warning, as a kubelet does, for the image may need none.
+
+mod lack;
+mod read;
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Client;
-/// x
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct Missing;
-/// x
-pub async fn read(_: &Client, _: &Pod, _: &Needs) -> Result<Resolved, Missing> {
-    Ok(Resolved::default())
+
+use crate::aci::translate::{Resolved, needs, resolved};
+
+pub use lack::{Missing, Reason};
+
+/// What was read.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// The values.
+    pub resolved: Resolved,
+    /// Pull secrets that were passed over.
+    pub warnings: Vec<Missing>,
+}
+
+/// Reads what `pod` refers to. `services` are all that the node watches.
+pub async fn resolve(
+    client: &Client,
+    pod: &Pod,
+    services: &[Arc<Service>],
+) -> Result<Environment, Vec<Missing>> {
+    let needs = needs(pod);
+    let mut read = read::Read::of(client, pod, &needs).await;
+    let missing = lack::required(&needs, &read);
+    if !missing.is_empty() {
+        return Err(missing);
+    }
+    Ok(Environment {
+        warnings: lack::passed_over(&needs, &read),
+        resolved: Resolved {
+            secrets: read.secrets.found(),
+            config_maps: read.config_maps.found(),
+            tokens: read.tokens(),
+            services: visible(pod, needs.services, services),
+        },
+    })
+}
+
+/// The Services that variables of `pod` name: those of its namespace if it wants them, and the API
+/// server's, which a namespace's own Service of that name replaces.
+fn visible(pod: &Pod, links: bool, services: &[Arc<Service>]) -> Vec<resolved::Service> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let in_namespace = |service: &Service, namespace: &str| {
+        service.metadata.namespace.as_deref() == Some(namespace)
+    };
+    let own = services
+        .iter()
+        .filter(|s| links && in_namespace(s, namespace));
+    let mut visible: Vec<_> = own.filter_map(|s| resolved::Service::of(s)).collect();
+    let masters = services.iter().filter(|s| in_namespace(s, "default"));
+    let master = masters
+        .filter_map(|s| resolved::Service::of(s))
+        .find(|service| service.name == "kubernetes");
+    if let Some(master) = master
+        && visible.iter().all(|service| service.name != master.name)
+    {
+        visible.push(master);
+    }
+    visible.sort_by(|a, b| a.name.cmp(&b.name));
+    visible
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn service(namespace: &str, name: &str, ip: &str) -> Arc<Service> {
+        let service: Value = json!({
+            "metadata": {"namespace": namespace, "name": name},
+            "spec": {"clusterIP": ip, "ports": [{"port": 80}]},
+        });
+        Arc::new(serde_json::from_value(service).expect("a Service"))
+    }
+
+    #[test]
+    fn a_pod_sees_its_namespaces_services_and_the_api_servers() {
+        let all = [
+            service("shop", "web", "10.0.0.3"),
+            service("shop", "headless", "None"),
+            service("other", "web", "10.0.0.4"),
+            service("default", "kubernetes", "10.0.0.1"),
+            service("default", "else", "10.0.0.5"),
+        ];
+        let seen = |namespace: &str, links| {
+            let mut pod = Pod::default();
+            pod.metadata.namespace = Some(namespace.to_owned());
+            let seen = visible(&pod, links, &all).into_iter();
+            seen.map(|s| s.address).collect::<Vec<_>>()
+        };
+        assert_eq!(seen("shop", true), ["10.0.0.1", "10.0.0.3"]);
+        assert_eq!(seen("shop", false), ["10.0.0.1"]);
+        assert_eq!(seen("default", true), ["10.0.0.5", "10.0.0.1"]);
+    }
 }

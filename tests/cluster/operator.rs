@@ -132,8 +132,6 @@ impl World {
         let mut pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "web"}},
             "spec": {
-                "automountServiceAccountToken": false,
-                "enableServiceLinks": false,
                 "terminationGracePeriodSeconds": 1,
                 "tolerations": [{"key": "virtual-kubelet.io/provider", "operator": "Exists"}],
                 "nodeSelector": {"burstpool.io/pool": pool},

@@ -145,7 +145,7 @@ impl Burst {
         };
         let mut pod =
             serde_json::to_value(objects::pod(name, "1", "1Gi", &[toleration])).expect("JSON");
-        let own = json!({"spec": {"automountServiceAccountToken": false, "enableServiceLinks": false, "nodeSelector": {"burstpool.io/pool": self.pool}}});
+        let own = json!({"spec": { "nodeSelector": {"burstpool.io/pool": self.pool}}});
         for change in [&own, changes] {
             merge(&mut pod, change);
         }

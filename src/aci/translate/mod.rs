@@ -66,3 +66,6 @@ pub use placement::Placement;
 pub use pod::{eligible, translate};
 pub use refusals::Unsupported;
 pub use resolved::Resolved;
+
+#[cfg(test)]
+mod tests;

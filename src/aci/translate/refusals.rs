@@ -43,6 +43,13 @@ impl Refusals {
         }
     }
 
+    /// Whether anything in `field` has been refused.
+    pub(super) fn any_in(&self, field: &str) -> bool {
+        self.0
+            .iter()
+            .any(|refusal| refusal.field.starts_with(field))
+    }
+
     /// `value`, if nothing was refused.
     pub(super) fn or<T>(self, value: T) -> Result<T, Vec<Unsupported>> {
         if self.0.is_empty() {

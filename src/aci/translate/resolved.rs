@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use k8s_openapi::api::core::v1::{self as core, ConfigMap, Secret};
+
 use super::concealed::Concealed;
 use super::needs::TokenNeed;
 
@@ -40,6 +42,27 @@ impl Content {
     }
 }
 
+impl From<Secret> for Content {
+    fn from(secret: Secret) -> Self {
+        let data = secret.data.unwrap_or_default().into_iter();
+        Self {
+            data: data.map(|(key, value)| (key, value.0)).collect(),
+            binary: BTreeMap::new(),
+        }
+    }
+}
+
+impl From<ConfigMap> for Content {
+    fn from(map: ConfigMap) -> Self {
+        let data = map.data.unwrap_or_default().into_iter();
+        let binary = map.binary_data.unwrap_or_default().into_iter();
+        Self {
+            data: data.map(|(key, value)| (key, value.into_bytes())).collect(),
+            binary: binary.map(|(key, value)| (key, value.0)).collect(),
+        }
+    }
+}
+
 /// A Service with an address, for the variables that name it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
@@ -49,6 +72,25 @@ pub struct Service {
     pub address: String,
     /// Its ports: name, protocol and number.
     pub ports: Vec<(Option<String>, String, i32)>,
+}
+
+impl Service {
+    /// What variables say of a Service; none if it has no cluster IP.
+    pub fn of(service: &core::Service) -> Option<Self> {
+        let spec = service.spec.as_ref()?;
+        let address = spec.cluster_ip.as_deref();
+        let address = address.filter(|ip| !ip.is_empty() && *ip != "None")?;
+        let ports = spec.ports.iter().flatten().map(|port| {
+            let name = port.name.clone().filter(|name| !name.is_empty());
+            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+            (name, protocol, port.port)
+        });
+        Some(Self {
+            name: service.metadata.name.clone()?,
+            address: address.to_owned(),
+            ports: ports.collect(),
+        })
+    }
 }
 
 /// Everything that a pod's references turned out to be.

@@ -91,8 +91,10 @@ fn kind(volume: &Volume, at: &str, context: &Context<'_>, refusals: &mut Refusal
         volume.csi.is_some(),
         volume.git_repo.is_some(),
     ];
+    let kinds = given.iter().filter(|given| **given).count();
+    // One of another kind has been refused by its name.
     refusals.require(
-        given.iter().filter(|given| **given).count() == 1,
+        kinds == 1 || (kinds == 0 && refusals.any_in(&format!("{at}."))),
         at,
         "it is not exactly one kind of volume that ACI has",
     );

@@ -10,7 +10,7 @@ use super::keeper::{Keeper, Trouble};
 use crate::aci::client::Deletion;
 use crate::aci::error::Error;
 use crate::aci::failure::{Class, Verdict};
-use crate::aci::translate::{self, needs};
+use crate::aci::translate;
 use crate::aci::view::Group as View;
 use crate::node::environment;
 use crate::node::plan::{Action, Group, is_deleting};
@@ -45,11 +45,19 @@ impl Keeper {
     async fn create(&mut self, observed: &Observed) {
         let context = self.context.clone();
         let pod = &observed.pod;
-        let resolved = match environment::read(&context.client, pod, &needs(pod)).await {
-            Ok(resolved) => resolved,
+        let services = context.services.state();
+        let resolved = match environment::resolve(&context.client, pod, &services).await {
+            Ok(environment) => {
+                for missing in environment.warnings {
+                    self.warn("FailedToRetrieveImagePullSecret", &missing.to_string())
+                        .await;
+                }
+                environment.resolved
+            }
             Err(missing) => {
                 self.known.not_before = Timestamp::now().checked_add(MISSING).ok();
-                let message = missing.to_string();
+                let told: Vec<String> = missing.iter().map(ToString::to_string).collect();
+                let message = told.join("; ");
                 self.wait_for("CreateContainerConfigError", &message);
                 self.warn("FailedMount", &message).await;
                 return;

@@ -22,8 +22,10 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::core::{ApiResource, DynamicObject};
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -64,6 +66,9 @@ pub struct Context {
     pub pace: Arc<Pace>,
     /// Told when Azure answers badly: whoever looks at the region looks at once.
     pub trouble: Arc<Notify>,
+    /// The cluster's Services, for the variables that name them.
+    services: Store<Service>,
+    watched: Mutex<Option<Writer<Service>>>,
     /// How long starts take here.
     starts: Mutex<Starts>,
     /// How often the groups are listed.
@@ -104,7 +109,10 @@ struct Listing {
 impl Context {
     /// A context in which nothing has been seen yet.
     pub fn new(parts: Parts) -> Self {
+        let (services, watched) = reflector::store();
         Self {
+            services,
+            watched: Mutex::new(Some(watched)),
             client: parts.client,
             azure: parts.azure,
             scope: parts.scope,
@@ -165,6 +173,7 @@ struct Observed {
 pub async fn keep(context: Arc<Context>, cancel: CancellationToken) {
     let tasks = TaskTracker::new();
     tasks.spawn(sweep::keep(context.clone(), cancel.clone()));
+    tasks.spawn(services(context.clone(), cancel.clone()));
     let mut herd = Herd {
         context,
         cancel: cancel.clone(),
@@ -179,6 +188,25 @@ pub async fn keep(context: Arc<Context>, cancel: CancellationToken) {
     tasks.wait().await;
 }
 
+/// Watches the cluster's Services until `cancel`.
+async fn services(context: Arc<Context>, cancel: CancellationToken) {
+    let writer = context
+        .watched
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let Some(writer) = writer else { return };
+    let services: Api<Service> = Api::all(context.client.clone());
+    let watched = watcher(services, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer);
+    let mut watched = Box::pin(watched);
+    tokio::select! {
+        () = async { while watched.next().await.is_some() {} } => {}
+        () = cancel.cancelled() => {}
+    }
+}
+
 /// The keepers of the node's pods, by the pods' UIDs.
 struct Herd {
     context: Arc<Context>,
@@ -190,6 +218,8 @@ struct Herd {
 impl Herd {
     /// Watches raw objects, so that fields which our types do not know are not lost unseen.
     async fn watch(&mut self) {
+        // A pod that is created before the Services are known would lack their variables.
+        let _ = self.context.services.wait_until_ready().await;
         let kind = ApiResource::erase::<Pod>(&());
         let pods: Api<DynamicObject> = Api::all_with(self.context.client.clone(), &kind);
         let ours = format!("spec.nodeName={}", self.context.owner.node);

@@ -1,0 +1,80 @@
+//! `tests/fixtures/pods/*.yaml`, each a pod and what it refers to, against the body beside it.
+//!
+//! `UPDATE_FIXTURES=1 cargo test` writes the bodies anew; then read the difference.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use super::given::Given;
+
+fn fixtures() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pods");
+    let files = fs::read_dir(folder).unwrap();
+    let files = files.map(|file| file.unwrap().path());
+    let mut files: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|e| e == "yaml"))
+        .collect();
+    files.sort();
+    files
+}
+
+fn given(path: &Path) -> Given {
+    let text = fs::read_to_string(path).unwrap();
+    let documents = serde_yaml::Deserializer::from_str(&text);
+    let mut documents = documents.map(|document| Value::deserialize(document).unwrap());
+    let pod = documents.next().unwrap();
+    documents.fold(Given::pod(pod), |given, object| given.with(&object))
+}
+
+/// What comes of a fixture: the body, or the refusals.
+fn outcome(path: &Path) -> Value {
+    match given(path).translate() {
+        Ok(group) => serde_json::to_value(group).unwrap(),
+        Err(refused) => {
+            let refused = refused.iter().map(ToString::to_string);
+            serde_json::json!({"refused": refused.collect::<Vec<_>>()})
+        }
+    }
+}
+
+#[test]
+fn pods_become_the_bodies_beside_them() {
+    let mut wrong = Vec::new();
+    let all = fixtures();
+    assert!(all.len() > 5, "{all:?}");
+    for path in all {
+        let outcome = format!("{:#}\n", outcome(&path));
+        let kept = path.with_extension("group.json");
+        if std::env::var_os("UPDATE_FIXTURES").is_some() {
+            fs::write(&kept, &outcome).unwrap();
+        }
+        let expected = fs::read_to_string(&kept).unwrap_or_default();
+        wrong.extend(difference(&expected, &outcome).map(|at| format!("{}: {at}", kept.display())));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The first lines that differ.
+fn difference(expected: &str, found: &str) -> Option<String> {
+    if expected == found {
+        return None;
+    }
+    let lines = expected.lines().zip(found.lines());
+    let same = lines.take_while(|(a, b)| a == b).count();
+    let line = |text: &str| {
+        text.lines()
+            .nth(same)
+            .unwrap_or("(the end)")
+            .trim()
+            .to_owned()
+    };
+    Some(format!(
+        "line {}: {} became {}",
+        same + 1,
+        line(expected),
+        line(found)
+    ))
+}

@@ -1,0 +1,187 @@
+//! What tests give: pods as JSON, and the objects that they refer to.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use serde_json::{Value, json};
+
+use super::super::concealed::Concealed;
+use super::super::needs::needs;
+use super::super::resolved::{Content, Service};
+use super::super::{Group, Placement, Resolved, Unsupported, decode, eligible, translate};
+use crate::aci::names::Owner;
+use crate::api;
+
+/// A pod, what it refers to, and where it goes.
+#[derive(Clone)]
+pub(super) struct Given {
+    pub(super) pod: Value,
+    pub(super) resolved: Resolved,
+    pub(super) place: api::Placement,
+    pub(super) tags: BTreeMap<String, String>,
+}
+
+impl Given {
+    /// A pod of this spec.
+    pub(super) fn spec(spec: Value) -> Self {
+        Self::pod(
+            json!({"metadata": {"name": "web", "namespace": "shop", "uid": "u-1"}, "spec": spec}),
+        )
+    }
+
+    /// A pod of one container, of which all but name and image is given.
+    pub(super) fn container(mut container: Value) -> Self {
+        container["name"] = "web".into();
+        if container.get("image").is_none() {
+            container["image"] = "nginx".into();
+        }
+        Self::spec(json!({"containers": [container]}))
+    }
+
+    pub(super) fn pod(pod: Value) -> Self {
+        let place = json!({"name": "weu", "region": "westeurope"});
+        Self {
+            pod,
+            resolved: Resolved::default(),
+            place: serde_json::from_value(place).unwrap(),
+            tags: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn annotated(mut self, name: &str, value: &str) -> Self {
+        self.pod["metadata"]["annotations"][name] = value.into();
+        self
+    }
+
+    pub(super) fn placed(mut self, change: &Value) -> Self {
+        let mut place = serde_json::to_value(&self.place).unwrap();
+        for (field, value) in change.as_object().unwrap() {
+            place[field] = value.clone();
+        }
+        self.place = serde_json::from_value(place).unwrap();
+        self
+    }
+
+    pub(super) fn in_subnet(self) -> Self {
+        let id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/n";
+        self.placed(&json!({"subnetId": id}))
+    }
+
+    pub(super) fn secret(mut self, name: &str, data: &[(&str, &str)]) -> Self {
+        let content = content(data);
+        self.resolved.secrets.insert(name.to_owned(), content);
+        self
+    }
+
+    pub(super) fn config_map(mut self, name: &str, data: &[(&str, &str)]) -> Self {
+        let content = content(data);
+        self.resolved.config_maps.insert(name.to_owned(), content);
+        self
+    }
+
+    /// Adds an object of a fixture; tokens are made up.
+    pub(super) fn with(mut self, object: &Value) -> Self {
+        let name = object["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        match object["kind"].as_str() {
+            Some("Secret") => {
+                let secret: Secret = serde_json::from_value(object.clone()).unwrap();
+                self.resolved.secrets.insert(name, Content::from(secret));
+            }
+            Some("ConfigMap") => {
+                let map: ConfigMap = serde_json::from_value(object.clone()).unwrap();
+                self.resolved.config_maps.insert(name, Content::from(map));
+            }
+            Some("Service") => {
+                let service = serde_json::from_value(object.clone()).unwrap();
+                self.resolved.services.extend(Service::of(&service));
+            }
+            Some("BurstPool") => {
+                self.tags = serde_json::from_value(object["spec"]["azure"]["tags"].clone())
+                    .unwrap_or_default();
+                self = self.placed(&object["spec"]["placements"][0]);
+            }
+            other => panic!("no object of a fixture: {other:?}"),
+        }
+        self
+    }
+
+    /// The group, or what is refused. Both ways of asking must agree on what the pod itself says.
+    pub(super) fn translate(mut self) -> Result<Group, Vec<Unsupported>> {
+        let (pod, unknown) = decode(self.pod).unwrap();
+        for need in needs(&pod).tokens {
+            let token = Concealed::new(format!("token for '{}'", need.audience));
+            self.resolved.tokens.insert(need, token);
+        }
+        let placement = Placement {
+            spec: &self.place,
+            tags: &self.tags,
+            node: "burst-shop-weu",
+            node_address: Some("10.1.2.3"),
+        };
+        let owner = Owner {
+            cluster: "c-1".into(),
+            pool: "shop".into(),
+            node: "burst-shop-weu".into(),
+        };
+        let group = translate(&pod, &unknown, &self.resolved, &owner, &placement);
+        if let Err(refused) = eligible(&pod, &unknown, &placement) {
+            let all = group
+                .as_ref()
+                .expect_err("what is not eligible is not translated");
+            assert!(
+                refused.iter().all(|one| all.contains(one)),
+                "{refused:?} {all:?}"
+            );
+        }
+        group
+    }
+
+    /// The body that is sent.
+    pub(super) fn body(self) -> Value {
+        let group = self
+            .translate()
+            .unwrap_or_else(|refused| panic!("{refused:?}"));
+        serde_json::to_value(group).unwrap()
+    }
+
+    /// The fields that are refused.
+    pub(super) fn refused(self) -> Vec<String> {
+        let refused = self.translate().err().unwrap_or_default();
+        let mut fields: Vec<_> = refused.into_iter().map(|refusal| refusal.field).collect();
+        fields.sort();
+        fields
+    }
+
+    /// The body of the first container.
+    pub(super) fn first(self) -> Value {
+        self.body()["properties"]["containers"][0]["properties"].clone()
+    }
+
+    /// The variables of the first container but HOSTNAME, as `name=value` or `name:secret`.
+    pub(super) fn variables(self) -> Vec<String> {
+        let first = self.first();
+        let all = first["environmentVariables"].as_array().unwrap().iter();
+        all.filter(|variable| variable["name"] != "HOSTNAME")
+            .map(|variable| {
+                let name = variable["name"].as_str().unwrap();
+                match (variable["value"].as_str(), variable["secureValue"].as_str()) {
+                    (Some(value), None) => format!("{name}={value}"),
+                    (None, Some(secret)) => format!("{name}:{secret}"),
+                    other => panic!("{other:?}"),
+                }
+            })
+            .collect()
+    }
+}
+
+fn content(data: &[(&str, &str)]) -> Content {
+    let data = data.iter();
+    let data = data.map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()));
+    Content {
+        data: data.collect(),
+        ..Content::default()
+    }
+}

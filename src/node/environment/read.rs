@@ -1,0 +1,205 @@
+//! The calls: every object once, all at the same time, each under a timeout.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+
+use crate::aci::translate::Needs;
+use crate::aci::translate::concealed::Concealed;
+use crate::aci::translate::needs::TokenNeed;
+use crate::aci::translate::resolved::Content;
+
+/// How long one call may take: kubectl's own patience with a slow API server is longer, but a pod
+/// that waits is asked for again anyway.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why something was not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// It does not exist.
+    Absent,
+    /// The operator may not read it.
+    Forbidden,
+    /// The API server did not answer, or not so that it could be understood.
+    Unreadable(String),
+}
+
+/// Objects of a kind by name, each with what came of reading it.
+#[derive(Debug)]
+pub(super) struct Objects<T>(pub(super) BTreeMap<String, Result<T, Failure>>);
+
+impl<T> Objects<T> {
+    /// Takes out what was found.
+    pub(super) fn found(&mut self) -> BTreeMap<String, T> {
+        let all = std::mem::take(&mut self.0).into_iter();
+        all.filter_map(|(name, object)| Some((name, object.ok()?)))
+            .collect()
+    }
+}
+
+/// Everything that was read for a pod.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) namespace: String,
+    pub(super) secrets: Objects<Content>,
+    pub(super) config_maps: Objects<Content>,
+    pub(super) token_requests: Vec<(TokenNeed, Result<Concealed, Failure>)>,
+}
+
+impl Read {
+    /// Reads what `needs` names for `pod`.
+    pub(super) async fn of(client: &Client, pod: &Pod, needs: &Needs) -> Self {
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
+        let mut names: Vec<&String> = needs.secrets.keys().chain(&needs.pull_secrets).collect();
+        names.sort();
+        names.dedup();
+        let tokens = needs.tokens.iter();
+        let tokens = tokens.map(|need| request(&accounts, &needs.service_account, need, pod));
+        let (secrets, config_maps, token_requests) = futures::join!(
+            all(&secrets, names),
+            all(&maps, needs.config_maps.keys().collect()),
+            join_all(tokens),
+        );
+        Self {
+            namespace,
+            secrets,
+            config_maps,
+            token_requests,
+        }
+    }
+
+    /// The tokens that were given.
+    pub(super) fn tokens(&self) -> BTreeMap<TokenNeed, Concealed> {
+        let given = self.token_requests.iter();
+        let given = given.filter_map(|(need, token)| Some((need.clone(), token.clone().ok()?)));
+        given.collect()
+    }
+}
+
+async fn all<K>(api: &Api<K>, names: Vec<&String>) -> Objects<Content>
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+    Content: From<K>,
+{
+    let reads = names.into_iter().map(|name| async move {
+        let object = if is_name(name) {
+            call(api.get(name)).await.map(Content::from)
+        } else {
+            Err(Failure::Absent)
+        };
+        (name.clone(), object)
+    });
+    Objects(join_all(reads).await.into_iter().collect())
+}
+
+/// Asks for a token that ends with the pod.
+async fn request(
+    accounts: &Api<ServiceAccount>,
+    account: &str,
+    need: &TokenNeed,
+    pod: &Pod,
+) -> (TokenNeed, Result<Concealed, Failure>) {
+    let audience = Some(&need.audience).filter(|audience| !audience.is_empty());
+    let wanted = TokenRequest {
+        metadata: ObjectMeta::default(),
+        spec: Some(TokenRequestSpec {
+            audiences: audience.map(|audience| vec![audience.clone()]),
+            bound_object_ref: Some(BoundObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                name: pod.metadata.name.clone(),
+                uid: pod.metadata.uid.clone(),
+            }),
+            expiration_seconds: Some(need.seconds),
+            ..TokenRequestSpec::default()
+        }),
+        status: None,
+    };
+    let parameters = PostParams::default();
+    let answer = if is_name(account) {
+        call(accounts.create_token_request(account, &parameters, &wanted)).await
+    } else {
+        Err(Failure::Absent)
+    };
+    let token = answer.and_then(|answer| {
+        let token = answer.status.and_then(|status| status.token);
+        let token = token.filter(|token| !token.is_empty()).map(Concealed::new);
+        token.ok_or_else(|| Failure::Unreadable("no token was given".to_owned()))
+    });
+    (need.clone(), token)
+}
+
+/// A call under the timeout. An answer that cannot be understood may have a secret in it, and so has
+/// the error that quotes it: it is not passed on.
+async fn call<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+    match tokio::time::timeout(TIMEOUT, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) => Err(match status.code {
+            404 => Failure::Absent,
+            401 | 403 => Failure::Forbidden,
+            _ => Failure::Unreadable(format!("the API server answers: {}", status.message)),
+        }),
+        Ok(Err(kube::Error::SerdeError(_) | kube::Error::FromUtf8(_))) => Err(Failure::Unreadable(
+            "the API server's answer was not understood".to_owned(),
+        )),
+        Ok(Err(error)) => Err(Failure::Unreadable(format!(
+            "the API server was not reached: {error}"
+        ))),
+        Err(_) => Err(Failure::Unreadable(format!(
+            "the API server did not answer within {} s",
+            TIMEOUT.as_secs()
+        ))),
+    }
+}
+
+/// Whether an object can be called so. Pods may refer to any text, and a name with a slash in it would
+/// ask for another path.
+fn is_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    (1..=253).contains(&name.len())
+        && name.bytes().all(plain)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.ends_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_objects_are_asked_for() {
+        for name in ["a", "kube-root-ca.crt", "a.b-c"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "../x", "a/b", "a?b", "A", "-a", "a%2fb", "ä"] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_not_answered_ends() {
+        let never = std::future::pending::<kube::Result<()>>();
+        let failure = call(never).await.expect_err("it times out");
+        assert_eq!(
+            failure,
+            Failure::Unreadable("the API server did not answer within 10 s".to_owned())
+        );
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_understood_is_not_quoted() {
+        let error = serde_json::from_str::<u8>("\"hidden\"").expect_err("no number");
+        let failure = call(async { Err::<(), _>(kube::Error::SerdeError(error)) }).await;
+        assert!(!format!("{failure:?}").contains("hidden"));
+    }
+}
