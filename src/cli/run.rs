@@ -41,7 +41,7 @@ pub struct Arguments {
     /// The namespace of the leader's lease; the operator's own, or the kubeconfig's, if not given
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
-    /// Which Azure: AzureCloud, AzureUSGovernment or AzureChinaCloud
+    /// Which Azure: `AzureCloud`, `AzureUSGovernment` or `AzureChinaCloud`
     #[arg(
         long,
         value_name = "NAME",

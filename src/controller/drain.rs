@@ -76,7 +76,7 @@ async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<Stri
     match groups {
         Some(0) => {}
         Some(groups) if left.is_empty() => {
-            left.push(format!("{groups} container groups of {node}"))
+            left.push(format!("{groups} container groups of {node}"));
         }
         None if left.is_empty() => {
             left.push(format!(

@@ -153,6 +153,7 @@ async fn clean_up(pool: &BurstPool, context: &Context) -> Result<Action, Error> 
     })
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the controller calls it so")]
 fn retry(pool: Arc<BurstPool>, error: &Error, _: Arc<Context>) -> Action {
     if pool.metadata.deletion_timestamp.is_some() {
         return Action::requeue(DRAIN_AGAIN);

@@ -52,6 +52,10 @@ pub enum Group {
 
 /// What is known that bears on the decision.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "four independent facts, each with its name"
+)]
 pub struct Known {
     /// The container group.
     pub group: Group,

@@ -67,11 +67,10 @@ fn set(facts: &watch::Sender<Facts>, room: Option<Room>, closed: Option<Closed>)
         let changed = (facts.room, &facts.closed) != (before.0, &before.1);
         if changed && facts.closed != before.1 {
             let node = facts.name();
-            match &facts.closed {
-                Some(closed) => {
-                    tracing::warn!(%node, reason = %closed.reason, message = %closed.message, "closed");
-                }
-                None => tracing::info!(%node, "open"),
+            if let Some(Closed { reason, message }) = &facts.closed {
+                tracing::warn!(%node, %reason, %message, "closed");
+            } else {
+                tracing::info!(%node, "open");
             }
         }
         changed

@@ -15,7 +15,7 @@ use crate::aci::view::Group as View;
 use crate::node::environment;
 use crate::node::plan::{Action, Group, is_deleting};
 
-/// How long a pod waits for a ConfigMap, a Secret or a right that is missing: a kubelet looks about
+/// How long a pod waits for a `ConfigMap`, a Secret or a right that is missing: a kubelet looks about
 /// as often.
 const MISSING: Duration = Duration::from_secs(10);
 

@@ -108,7 +108,7 @@ impl Keeper {
             Ok(Ok(_)) => {}
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {}
             Ok(Err(error)) => {
-                tracing::warn!(pod = %self.pod_name(), %error, "writing a pod's status")
+                tracing::warn!(pod = %self.pod_name(), %error, "writing a pod's status");
             }
             Err(_) => tracing::warn!(pod = %self.pod_name(), "writing a pod's status: no answer"),
         }
