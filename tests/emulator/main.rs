@@ -18,6 +18,7 @@ mod operations;
 mod process;
 mod recordings;
 mod terminal;
+mod translated;
 
 #[path = "../support/azure.rs"]
 mod azure;

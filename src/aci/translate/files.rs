@@ -31,16 +31,22 @@ impl Files {
     }
 
     fn add(&mut self, path: &str, content: Vec<u8>, at: &str, refusals: &mut Refusals) {
-        if path.contains('/') {
-            let why =
-                format!("'{path}' is in a directory, and ACI's volumes with content are flat");
-            refusals.refuse(at, why);
-        } else if path.is_empty() || path == "." || path.starts_with("..") {
-            refusals.refuse(at, format!("'{path}' is no file name"));
-        } else {
+        if is_path(path, at, refusals) {
             self.0.insert(path.to_owned(), content);
         }
     }
+}
+
+/// Whether a file can be called `path`, which `at` asks for; if not, that is refused.
+fn is_path(path: &str, at: &str, refusals: &mut Refusals) -> bool {
+    if path.contains('/') {
+        let why = format!("'{path}' is in a directory, and ACI's volumes with content are flat");
+        refusals.refuse(at, why);
+        return false;
+    }
+    let good = !path.is_empty() && path != "." && !path.starts_with("..");
+    refusals.require(good, at, format!("'{path}' is no file name"));
+    good
 }
 
 /// An object whose keys become files.
@@ -187,7 +193,8 @@ fn from_object(
         let at = format!("{at}.items[{index}]");
         match context.values.key(kind, name, &item.key, optional) {
             Ok(Some(content)) => files.add(&item.path, content, &format!("{at}.path"), refusals),
-            Ok(None) => {}
+            // A pod is refused for a path whether or not the file comes to be.
+            Ok(None) => _ = is_path(&item.path, &format!("{at}.path"), refusals),
             Err(why) => refusals.refuse(at, why),
         }
     }
