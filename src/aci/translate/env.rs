@@ -201,8 +201,8 @@ fn from_object(
     let secret = source.secret_ref.as_ref();
     let secret = secret.map(|secret| (Kind::Secret, &secret.name, secret.optional));
     for (kind, name, optional) in map.into_iter().chain(secret) {
-        let content = match context.values.object(kind, name, optional) {
-            Ok(Some(content)) => content,
+        let object = match context.values.object(kind, name, optional) {
+            Ok(Some(object)) => object,
             Ok(None) => continue,
             Err(why) => {
                 refusals.refuse(at, why);
@@ -210,7 +210,7 @@ fn from_object(
             }
         };
         let prefix = source.prefix.as_deref().unwrap_or_default();
-        for (key, value) in &content.data {
+        for (key, value) in &object.data {
             let name = format!("{prefix}{key}");
             if !is_name(&name) {
                 refusals.refuse(at, format!("'{name}': {NO_NAME}"));

@@ -158,7 +158,7 @@ fn projection(
         let at = format!("{at}.serviceAccountToken");
         let need = needs::token(token.audience.as_deref(), token.expiration_seconds);
         match context.values.token(&need) {
-            Ok(content) => files.add(&token.path, content, &format!("{at}.path"), refusals),
+            Ok(bytes) => files.add(&token.path, bytes, &format!("{at}.path"), refusals),
             Err(why) => refusals.refuse(at, why),
         }
     }
@@ -181,8 +181,8 @@ fn from_object(
     let items = items.unwrap_or_default();
     if items.is_empty() {
         match context.values.object(kind, name, optional) {
-            Ok(content) => {
-                for (key, value) in content.iter().flat_map(|content| content.files()) {
+            Ok(all) => {
+                for (key, value) in all.iter().flat_map(|all| all.files()) {
                     files.add(key, value.to_vec(), at, refusals);
                 }
             }
@@ -192,7 +192,7 @@ fn from_object(
     for (index, item) in items.iter().enumerate() {
         let at = format!("{at}.items[{index}]");
         match context.values.key(kind, name, &item.key, optional) {
-            Ok(Some(content)) => files.add(&item.path, content, &format!("{at}.path"), refusals),
+            Ok(Some(bytes)) => files.add(&item.path, bytes, &format!("{at}.path"), refusals),
             // A pod is refused for a path whether or not the file comes to be.
             Ok(None) => _ = is_path(&item.path, &format!("{at}.path"), refusals),
             Err(why) => refusals.refuse(at, why),
@@ -209,16 +209,16 @@ fn from_pod(
 ) {
     for (index, item) in items.iter().enumerate() {
         let at = format!("{at}.items[{index}]");
-        let content = match (&item.field_ref, &item.resource_field_ref) {
+        let value = match (&item.field_ref, &item.resource_field_ref) {
             (Some(field), None) => downward::field(&field.field_path, Asker::File, context),
             (None, Some(selector)) => downward::resource(selector, None, context),
             _ => Err("a file has exactly one of fieldRef and resourceFieldRef".to_owned()),
         };
-        match content {
-            Ok(content) => {
+        match value {
+            Ok(value) => {
                 files.add(
                     &item.path,
-                    content.into_bytes(),
+                    value.into_bytes(),
                     &format!("{at}.path"),
                     refusals,
                 );
