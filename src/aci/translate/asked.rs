@@ -16,7 +16,7 @@ pub(super) struct Asked {
     cpu: Option<Amount>,
     cpu_limit: Option<Amount>,
     memory: Option<Amount>,
-    memory_limit: Option<Amount>,
+    pub(super) memory_limit: Option<Amount>,
     pub(super) disk: Amount,
 }
 

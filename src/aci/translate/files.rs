@@ -57,6 +57,30 @@ struct Object<'a> {
     items: Option<&'a [KeyToPath]>,
 }
 
+impl<'a> Object<'a> {
+    fn secret(name: &'a str, optional: Option<bool>, items: Option<&'a Vec<KeyToPath>>) -> Self {
+        let items = items.map(Vec::as_slice);
+        Self {
+            kind: Kind::Secret,
+            name,
+            optional,
+            items,
+        }
+    }
+
+    fn config_map(
+        name: &'a str,
+        optional: Option<bool>,
+        items: Option<&'a Vec<KeyToPath>>,
+    ) -> Self {
+        let kind = Kind::ConfigMap;
+        Self {
+            kind,
+            ..Self::secret(name, optional, items)
+        }
+    }
+}
+
 /// The files of a volume, which is at `at`; none if it is another kind of volume.
 pub(super) fn files(
     volume: &Volume,
@@ -65,13 +89,9 @@ pub(super) fn files(
     refusals: &mut Refusals,
 ) -> Option<Files> {
     let mut files = Files::default();
-    if let Some(secret) = &volume.secret {
-        let object = Object {
-            kind: Kind::Secret,
-            name: secret.secret_name.as_deref().unwrap_or_default(),
-            optional: secret.optional,
-            items: secret.items.as_deref(),
-        };
+    if let Some(own) = &volume.secret {
+        let name = own.secret_name.as_deref().unwrap_or_default();
+        let object = Object::secret(name, own.optional, own.items.as_ref());
         from_object(
             &object,
             &format!("{at}.secret"),
@@ -80,12 +100,7 @@ pub(super) fn files(
             refusals,
         );
     } else if let Some(map) = &volume.config_map {
-        let object = Object {
-            kind: Kind::ConfigMap,
-            name: &map.name,
-            optional: map.optional,
-            items: map.items.as_deref(),
-        };
+        let object = Object::config_map(&map.name, map.optional, map.items.as_ref());
         from_object(
             &object,
             &format!("{at}.configMap"),
@@ -120,22 +135,12 @@ fn projection(
     files: &mut Files,
     refusals: &mut Refusals,
 ) {
-    if let Some(secret) = &source.secret {
-        let object = Object {
-            kind: Kind::Secret,
-            name: &secret.name,
-            optional: secret.optional,
-            items: secret.items.as_deref(),
-        };
+    if let Some(own) = &source.secret {
+        let object = Object::secret(&own.name, own.optional, own.items.as_ref());
         from_object(&object, &format!("{at}.secret"), context, files, refusals);
     }
     if let Some(map) = &source.config_map {
-        let object = Object {
-            kind: Kind::ConfigMap,
-            name: &map.name,
-            optional: map.optional,
-            items: map.items.as_deref(),
-        };
+        let object = Object::config_map(&map.name, map.optional, map.items.as_ref());
         from_object(
             &object,
             &format!("{at}.configMap"),
