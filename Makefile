@@ -88,7 +88,7 @@ demo: rust controlplane ## Starts a cluster and an emulated Azure, and says how 
 	@exec target/debug/examples/demo
 
 .PHONY: bench
-bench: rust ## Measures the emulator (a release build: minutes the first time)
+bench: rust controlplane ## Measures emulator and operator (a release build: minutes the first time)
 	$(call say,Building for release)
-	cargo build --release --bin aci-emulator --example bench
-	@exec target/release/examples/bench
+	cargo build --release --bins --example bench
+	@exec target/release/examples/bench $(PART)

@@ -6,8 +6,9 @@
 //! | --- | --- | --- |
 //! | [`api`] | the custom resource that users write and read | nobody |
 //! | [`aci`] | a pod as a container group, and a container group as a pod's status | `api` |
-//! | [`node`] | the virtual node and its pods | `api`, `aci` |
-//! | [`cli`] | the command line of `burstpool` | `api` |
+//! | [`node`] | the virtual node and its pods: registered, created, told of, removed | `api`, `aci` |
+//! | [`controller`] | the reconciler: pools become nodes, and are drained before they go | `api`, `aci`, `node` |
+//! | [`cli`] | the command line of `burstpool` | all above |
 //! | [`emulator`] | Azure Resource Manager and Container Instances on localhost, for tests, the demo and trying out | nobody |
 //!
 //! The seam to Azure is HTTP: nothing outside [`emulator`] and the tests knows that the emulator
@@ -16,5 +17,6 @@
 pub mod aci;
 pub mod api;
 pub mod cli;
+pub mod controller;
 pub mod emulator;
 pub mod node;

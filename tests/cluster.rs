@@ -5,6 +5,12 @@
 
 #[path = "cluster/ends.rs"]
 mod ends;
+#[path = "cluster/node.rs"]
+mod node;
+#[path = "cluster/operator.rs"]
+mod operator;
+#[path = "cluster/pods.rs"]
+mod pods;
 #[path = "cluster/resource.rs"]
 mod resource;
 mod support;

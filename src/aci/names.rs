@@ -1,6 +1,6 @@
 //! What a container group is called, and whose it is.
 //!
-//! Identity is the pod's UID: a name that two pods share one after the other (a StatefulSet's) never
+//! Identity is the pod's UID: a name that two pods share one after the other (a `StatefulSet`'s) never
 //! names the same group, and two clusters in one resource group never meet. A group is ours only if
 //! its tags name this cluster and this node; nobody else's is ever touched.
 
@@ -38,9 +38,9 @@ impl GroupName {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let (namespace, name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
         let digest = Sha256::digest(format!("{cluster}/{}", text(&pod.metadata.uid)));
-        let unique: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let unique = u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes"));
         let readable = readable(&format!("{namespace}-{name}"), LONGEST - UNIQUE - 1);
-        Self(format!("{readable}-{}", &unique[..UNIQUE]))
+        Self(format!("{readable}-{unique:0UNIQUE$x}"))
     }
 
     /// The name as text.

@@ -19,6 +19,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::arm::throttle::Limits;
 use super::{Emulator, EngineSocket, Options, Tls};
 
+/// Below this level the container engine's client shows what it sends: environments and passwords.
+const NO_BODIES: &str = "bollard=info";
+
 /// Azure Resource Manager and Azure Container Instances on localhost.
 ///
 /// Any bearer token and any subscription are accepted; state lives in memory. When it listens it
@@ -70,7 +73,9 @@ pub fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| "info".into())
+                .add_directive(NO_BODIES.parse().expect("a directive")),
         )
         .init();
     let ran = tokio::runtime::Builder::new_multi_thread()

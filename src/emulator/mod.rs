@@ -24,8 +24,8 @@
 //! | [`admin`] | `/_emulator/`: faults, clock, quotas, timeline, page |
 //! | [`clock`] | the only time there is |
 //!
-//! Nothing here is written to disk but a CA certificate when it is asked for; state ends with the
-//! process.
+//! Nothing here is written to disk but a CA certificate when it is asked for, and the volumes of
+//! groups that an engine runs, in a temporary directory; state ends with the process.
 
 pub mod admin;
 pub mod arm;

@@ -151,6 +151,9 @@ impl Emulator {
 impl Drop for Emulator {
     fn drop(&mut self) {
         self.cancel.cancel();
+        if let Some(engine) = &self.shared.engine {
+            engine.end();
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::arm::throttle::{Limits, Throttle};
 use super::faults::Faults;
 use super::group::id::{GroupId, GroupKey};
-use super::group::life::{Effect, Group, Stage};
+use super::group::life::{Effect, Group};
 use super::group::script::Script;
 use super::group::view;
 use super::timeline::Timeline;
@@ -159,7 +159,6 @@ impl Store {
                     self.remove(key, at);
                     self.end_operation(operation, true, Value::Array(Vec::new()));
                 }
-                Effect::Deploy => {}
             }
         }
     }
@@ -236,10 +235,12 @@ impl Store {
             .unwrap_or_else(|| super::group::quota::default_limit(name))
     }
 
-    /// Whether a group is deployed by `generation`, so that an engine's report about it counts.
-    pub fn is_current(&self, key: &GroupKey, generation: u64) -> bool {
-        let group = self.groups.get(key);
-        group.is_some_and(|g| g.generation == generation && g.stage != Stage::Stopped)
+    /// Whether a group is still what `operation` deployed as its `generation`, so that an engine's
+    /// report about it counts.
+    pub fn is_current(&self, key: &GroupKey, generation: u64, operation: Uuid) -> bool {
+        self.groups.get(key).is_some_and(|group| {
+            (group.generation, group.operation) == (generation, operation) && !group.is_ending()
+        })
     }
 }
 

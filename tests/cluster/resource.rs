@@ -73,6 +73,7 @@ fn with(pointer: &str, value: Value) -> Value {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 async fn the_resource_is_served_explained_and_checked_at_apply_time() {
     let cluster = Cluster::shared().await;
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/burstpools.yaml");

@@ -15,6 +15,7 @@ mod examples;
 mod facts;
 mod life;
 mod operations;
+mod own_client;
 mod process;
 mod recordings;
 mod terminal;

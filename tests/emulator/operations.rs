@@ -288,7 +288,16 @@ async fn clients_log_in_with_any_credential() {
         .json()
         .await
         .unwrap();
-    assert_eq!(metadata[0]["resourceManager"], url);
+    assert_eq!(metadata["resourceManager"], url);
+    let older: Value = client
+        .get(format!("{url}/metadata/endpoints?api-version=2019-10-01"))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(older[0], metadata, "older versions answer a list of clouds");
     let tenant = "11111111-1111-1111-1111-111111111111";
     let configuration: Value = client
         .get(format!(

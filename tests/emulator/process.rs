@@ -63,7 +63,7 @@ async fn with_tls_it_names_a_ca_that_clients_can_trust_and_takes_it_away_at_the_
             .json()
             .await
             .unwrap();
-        assert_eq!(metadata[0]["resourceManager"], url);
+        assert_eq!(metadata["resourceManager"], url);
     }
     reqwest::get(url).await.expect_err("nobody else trusts it");
     assert_eq!(terminate(&mut child).await, Some(0));

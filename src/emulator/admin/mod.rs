@@ -196,7 +196,7 @@ async fn set_script(State(shared): Parts, body: Bytes) -> Outcome {
     let now = shared.clock.now();
     let mut store = shared.store();
     for key in named(&store, &group) {
-        let Some(group) = store.group(&key, now) else {
+        let Some(group) = store.group(&key, now).filter(|group| !group.is_real) else {
             continue;
         };
         for run in group

@@ -153,7 +153,7 @@ pub fn act(shared: &Arc<Shared>, id: &GroupId, verb: GroupVerb) -> Result<Answer
     {
         match verb {
             GroupVerb::Stop => engine.stop(shared, key),
-            _ => engine.deploy(shared, key),
+            _ => engine.restart(shared, key),
         }
     }
     Ok(Answer::empty(StatusCode::NO_CONTENT))

@@ -122,7 +122,8 @@ fn session(
     Answer::ok(json!({"webSocketUri": uri, "password": password}))
 }
 
-/// Finds a container that is far enough to be spoken to; its log, unless an engine has it.
+/// Finds a container that is far enough to be spoken to; its log, unless a running
+/// engine's container has it.
 fn find(shared: &Shared, id: &GroupId, name: &str) -> Result<Option<Log>, ArmError> {
     let now = shared.clock.now();
     let mut store = shared.store();
@@ -149,7 +150,8 @@ fn find(shared: &Shared, id: &GroupId, name: &str) -> Result<Option<Log>, ArmErr
         );
         return Err(error);
     }
-    Ok((!group.is_real).then(|| run.log.clone()))
+    let kept = !group.is_real || group.stage == Stage::Stopped;
+    Ok(kept.then(|| run.log.clone()))
 }
 
 fn run<'a>(group: &'a Group, name: &str) -> Option<&'a Run> {

@@ -12,6 +12,7 @@ use super::error::ArmError;
 use super::groups::{operation_url, read, require_resource_group, require_settled};
 use super::route::region;
 use super::throttle::GroupBudget;
+use crate::emulator::engine::Inaccessible;
 use crate::emulator::group::id::GroupId;
 use crate::emulator::group::life::{Group, Latency, Stage};
 use crate::emulator::group::model::{GroupBody, Properties};
@@ -20,9 +21,31 @@ use crate::emulator::shared::Shared;
 use crate::emulator::store::{CapacityFailure, OperationKind, Store};
 
 /// Creates the group, or updates it if it is there.
-pub fn put(shared: &Arc<Shared>, call: &Call, id: GroupId) -> Result<Answer, ArmError> {
-    let (now, speed) = (shared.clock.now(), shared.clock.speed());
+pub async fn put(shared: &Arc<Shared>, call: &Call, id: GroupId) -> Result<Answer, ArmError> {
     let body: GroupBody = read(call)?;
+    if let Some(engine) = &shared.engine {
+        require_resource_group(&shared.store(), &id.subscription, &id.resource_group)?;
+        validate::validate(&id, &body)?;
+        let accessible = engine.accessible(&body).await;
+        accessible.map_err(|Inaccessible { image }| {
+            let message = format!(
+                "The image '{image}' in container group '{}' is not accessible. Please check the \
+                 image and registry credential.",
+                id.name
+            );
+            ArmError::bad_request("InaccessibleImage", message)
+        })?;
+    }
+    decide(shared, call, id, body)
+}
+
+fn decide(
+    shared: &Arc<Shared>,
+    call: &Call,
+    id: GroupId,
+    body: GroupBody,
+) -> Result<Answer, ArmError> {
+    let (now, speed) = (shared.clock.now(), shared.clock.speed());
     let mut store = shared.store();
     let store = &mut *store;
     require_resource_group(store, &id.subscription, &id.resource_group)?;
@@ -86,7 +109,7 @@ fn insert(shared: &Arc<Shared>, store: &mut Store, mut group: Group, is_new: boo
     if let Some(old) = store.groups.get(&key) {
         group.generation += old.generation;
     }
-    let deploys = group.is_real && !group.lacks_capacity;
+    let deploys = group.is_real;
     store.groups.insert(key.clone(), group);
     if deploys && let Some(engine) = &shared.engine {
         engine.deploy(shared, key);
@@ -131,6 +154,9 @@ fn new_group(
 
 /// Applies the scripts that the admin interface set for this group's containers.
 pub fn script(store: &Store, group: &mut Group) {
+    if group.is_real {
+        return;
+    }
     let name = group.id.name.clone();
     for run in group.init.iter_mut().chain(&mut group.containers) {
         if let Some(script) = store.scripts.get(&(name.clone(), run.name.clone())) {

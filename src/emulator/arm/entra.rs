@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::origin;
@@ -22,10 +23,22 @@ pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
 /// How long a token is good for, in seconds.
 const TOKEN_LIVES: i64 = 3600;
 
-/// `GET /metadata/endpoints`: what a client is told about this cloud.
-pub async fn metadata(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Json<Value> {
+/// The query of [`metadata`].
+#[derive(Debug, Deserialize)]
+pub struct MetadataVersion {
+    #[serde(rename = "api-version")]
+    version: Option<String>,
+}
+
+/// `GET /metadata/endpoints`: what a client is told about this cloud. Older versions answer a list of
+/// clouds, 2022-09-01 this cloud alone (the Azure CLI 2.91 reads it so).
+pub async fn metadata(
+    State(shared): State<Arc<Shared>>,
+    Query(version): Query<MetadataVersion>,
+    headers: HeaderMap,
+) -> Json<Value> {
     let origin = origin(&headers, shared.options.tls.is_some());
-    Json(json!([{
+    let cloud = json!({
         "name": "AciEmulator",
         "resourceManager": origin,
         "portal": origin,
@@ -42,7 +55,11 @@ pub async fn metadata(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> 
             "keyVaultDns": "vault.azure.net",
             "acrLoginServer": "azurecr.io",
         },
-    }]))
+    });
+    let is_old = version
+        .version
+        .is_some_and(|version| version.as_str() < "2022");
+    Json(if is_old { json!([cloud]) } else { cloud })
 }
 
 /// `GET /{tenant}/v2.0/.well-known/openid-configuration`.

@@ -22,7 +22,7 @@ use crate::emulator::store::{OperationKind, Store};
 const OPERATION_VERSION: &str = "2018-06-01";
 
 /// Handles an operation on one group.
-pub fn group(
+pub async fn group(
     shared: &Arc<Shared>,
     call: &Call,
     id: GroupId,
@@ -30,7 +30,7 @@ pub fn group(
 ) -> Result<Answer, ArmError> {
     match verb {
         GroupVerb::Get => get(shared, call, &id),
-        GroupVerb::CreateOrUpdate => create::put(shared, call, id),
+        GroupVerb::CreateOrUpdate => create::put(shared, call, id).await,
         GroupVerb::Update => change::patch(shared, call, &id),
         GroupVerb::Delete => change::delete(shared, call, &id),
         GroupVerb::Start => change::start(shared, call, &id),

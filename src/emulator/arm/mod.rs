@@ -145,7 +145,7 @@ async fn operate(shared: &Arc<Shared>, route: Route, call: Call) -> Result<Answe
             subscription,
             resource_group,
         } => groups::list(shared, &call, &subscription, Some(&resource_group)),
-        Route::Group { id, verb } => groups::group(shared, &call, id, verb),
+        Route::Group { id, verb } => groups::group(shared, &call, id, verb).await,
         Route::Container {
             id,
             container,

@@ -1,54 +1,55 @@
-//! temp
-use super::group::id::GroupKey;
-use super::options::EngineSocket;
-use super::shared::Shared;
-use bytes::Bytes;
-use futures::Stream;
-use std::pin::Pin;
-use std::sync::Arc;
-use tokio::io::AsyncWrite;
-/// e
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct Error;
-/// t
-pub struct Terminal {
-    /// o
-    pub output: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
-    /// i
-    pub input: Pin<Box<dyn AsyncWrite + Send>>,
-}
-/// e
-pub struct Engine;
-impl Engine {
-    /// x
-    pub async fn connect(_: &EngineSocket) -> Result<Self, Error> {
-        Err(Error)
-    }
-    /// x
-    pub fn deploy(&self, _: &Arc<Shared>, _: GroupKey) {}
-    /// x
-    pub fn stop(&self, _: &Arc<Shared>, _: GroupKey) {}
-    /// x
-    pub fn remove(&self, _: &Arc<Shared>, _: GroupKey) {}
-    /// x
-    pub async fn logs(&self, _: &GroupKey, _: &str, _: Option<usize>, _: bool) -> String {
-        String::new()
-    }
-    /// x
-    pub async fn exec(
-        &self,
-        _: &GroupKey,
-        _: &str,
-        _: Vec<String>,
-        _: (u16, u16),
-    ) -> Result<Terminal, Error> {
-        Err(Error)
-    }
-    /// x
-    pub async fn attach(&self, _: &GroupKey, _: &str) -> Result<Terminal, Error> {
-        Err(Error)
-    }
-    /// x
-    pub async fn clean_up(&self) {}
-}
+//! Container groups as containers of Docker or podman, through the Docker API on a unix socket.
+//!
+//! In: what the emulated service decided about a group (`deploy`, `restart`, `stop`, `remove`) and
+//! what its clients ask of a container (`logs`, `exec`, `attach`). Out: containers and directories
+//! of the host, and reports of what became of them: the transitions of [`super::group::life`],
+//! called under the store's lock with the emulator's time.
+//!
+//! ```text
+//! arm, admin ─wish─▶ groups ─▶ deployment ─▶ supervise ─▶ report ─▶ store
+//!                      │          │             └─▶ probe
+//!                      │          ├─▶ images, volumes, spec (pure), pause
+//!                      └─▶ teardown          └──▶ client ─▶ engine
+//! stream ─▶ terminal (hijack)   arm::containers ─▶ logs
+//! ```
+//!
+//! * One worker a group; a newer wish ends the work on an older one, which is waited for, so that
+//!   nothing of a group ever happens at the same time. Only waiting is interrupted, never a call
+//!   that makes something: what an engine has made, it has also told.
+//! * A group is one network address: an infra container (`pause`) holds the network, the others
+//!   join it.
+//! * Volumes are directories of this machine below one directory of this emulator, so the engine
+//!   must run on the same machine. `gitRepo` volumes (nothing is cloned) and secret references
+//!   are empty directories, Azure file shares are directories that groups of this emulator share. `configMap`, GPUs and
+//!   seccomp profiles are not carried out: how the service shows them to a container is not documented.
+//! * CPU limits are held to what the machine has: an engine refuses more.
+//! * Restarts wait by the emulator's clock; the processes themselves live in real time. Probes are
+//!   described in `probe`.
+//! * Everything carries labels (`instance`), so that one emulator can remove what a crashed one
+//!   left and never touches what a living one has.
+
+mod client;
+mod deployment;
+mod error;
+mod groups;
+mod hijack;
+mod http_probe;
+mod images;
+mod instance;
+mod listing;
+mod logs;
+mod pause;
+mod probe;
+mod report;
+mod socket;
+mod spec;
+mod supervise;
+mod sweep;
+mod teardown;
+mod terminal;
+mod volumes;
+
+pub use error::Error;
+pub use groups::Engine;
+pub use images::Inaccessible;
+pub use terminal::Terminal;

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::id::GroupId;
-use super::model::GroupBody;
+use super::model::{Container, GroupBody};
 use super::run::{Due, Event, RestartPolicy, Run, note};
 use super::script::{Script, length};
 use crate::emulator::clock::later;
@@ -138,8 +138,6 @@ pub enum Effect {
         /// Since when.
         at: Timestamp,
     },
-    /// There is capacity after all: the engine may deploy the group.
-    Deploy,
 }
 
 /// A container group.
@@ -183,9 +181,19 @@ impl Group {
     /// Begins a deployment at `at`: everything is as after a PUT.
     pub fn deploy(&mut self, at: Timestamp, operation: Uuid) {
         let properties = self.body.properties.clone().unwrap_or_default();
-        let runs = |list: &[super::model::Container]| -> Vec<Run> {
-            list.iter().map(|c| Run::new(c, Script::of(c))).collect()
+        // A container that an engine runs does what it does: no script plays its part.
+        let is_real = self.is_real;
+        let run = |c: &Container| {
+            Run::new(
+                c,
+                if is_real {
+                    Script::default()
+                } else {
+                    Script::of(c)
+                },
+            )
         };
+        let runs = |list: &[Container]| -> Vec<Run> { list.iter().map(run).collect() };
         self.init = runs(properties.init_containers());
         self.containers = runs(properties.containers());
         self.events.clear();
@@ -248,9 +256,6 @@ impl Group {
                 self.stage = Stage::Allocating {
                     until: self.simulated(at, self.latency.pulling),
                 };
-                if self.is_real {
-                    effects.push(Effect::Deploy);
-                }
             }
             Stage::Allocating { .. } => self.pulling(at),
             Stage::Pulling { .. } => self.pulled(at),
@@ -431,8 +436,12 @@ impl Group {
         self.stage = Stage::Stopped;
     }
 
-    /// Begins to restart all containers in place, pulling images again.
+    /// Begins to restart all containers in place, pulling images again. A group without capacity has
+    /// none.
     pub fn restart(&mut self, at: Timestamp) {
+        if self.lacks_capacity {
+            return;
+        }
         for run in &mut self.containers {
             run.again(at);
         }
@@ -465,6 +474,14 @@ impl Group {
         !matches!(
             self.stage,
             Stage::Up | Stage::Failed | Stage::Stopped | Stage::WithoutCapacity { .. }
+        )
+    }
+
+    /// Whether its containers are stopping, or have stopped, because the whole group does.
+    pub fn is_ending(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Stopping { .. } | Stage::Stopped | Stage::Deleting { .. } | Stage::Gone
         )
     }
 

@@ -10,6 +10,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
@@ -362,6 +364,13 @@ impl Container {
     fn inner(&self) -> Option<&ContainerProperties> {
         self.properties.as_ref()
     }
+}
+
+/// The bytes of a secret volume's file. The official examples' values (`SecretValue1InBase64`) decode
+/// only when padding is not insisted on.
+pub fn secret_bytes(text: &str) -> Option<Vec<u8>> {
+    let unpadded = || STANDARD_NO_PAD.decode(text.trim_end_matches('='));
+    STANDARD.decode(text).or_else(|_| unpadded()).ok()
 }
 
 impl EnvironmentVariable {

@@ -2,11 +2,8 @@
 
 use std::collections::HashSet;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::{Check, is_dns_label, require};
-use crate::emulator::group::model::{Container, Properties, Volume};
+use crate::emulator::group::model::{Container, Properties, Volume, secret_bytes};
 
 /// Volumes a group may have (hard limit, quotas page 2025-11).
 const MOST: usize = 20;
@@ -76,7 +73,7 @@ fn kind(name: &str, volume: &Volume) -> Check {
         )?;
     }
     for (key, value) in volume.secret.iter().flatten() {
-        require(is_base64(value), "InvalidVolume", || {
+        require(secret_bytes(value).is_some(), "InvalidVolume", || {
             format!("The value of the secret '{key}' in volume '{name}' is not base64.")
         })?;
         require(
@@ -86,14 +83,6 @@ fn kind(name: &str, volume: &Volume) -> Check {
         )?;
     }
     Ok(())
-}
-
-/// The official examples' values (`SecretValue1InBase64`) decode only when padding is not insisted on.
-fn is_base64(text: &str) -> bool {
-    STANDARD.decode(text).is_ok()
-        || base64::engine::general_purpose::STANDARD_NO_PAD
-            .decode(text.trim_end_matches('='))
-            .is_ok()
 }
 
 fn mounts(container: &Container, volumes: &HashSet<&str>) -> Check {

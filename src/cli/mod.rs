@@ -1,9 +1,12 @@
 //! The command line of `burstpool`.
 
+mod run;
+
 use std::io::Write as _;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 use crate::api;
 
@@ -17,6 +20,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the operator
+    Run(Box<run::Arguments>),
     /// Print the custom resource definitions as YAML, for kubectl apply -f -
     Crds,
     /// Print the version
@@ -26,10 +31,25 @@ enum Command {
 /// Runs what the arguments ask for.
 pub fn run() -> anyhow::Result<()> {
     let text = match Arguments::parse().command {
+        Command::Run(arguments) => return operator(*arguments),
         Command::Crds => api::crd_yaml().context("writing the custom resource definition")?,
         Command::Version => format!("burstpool {}\n", env!("CARGO_PKG_VERSION")),
     };
     std::io::stdout()
         .write_all(text.as_bytes())
         .context("writing to standard output")
+}
+
+fn operator(arguments: run::Arguments) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    runtime
+        .context("starting the runtime")?
+        .block_on(run::run(arguments))
 }

@@ -1,0 +1,161 @@
+//! Where tokens come from.
+//!
+//! In: files and environment variables. Out: a token when one is asked for. Tokens are never part of
+//! anything that can be logged: this type's `Debug` says only which kind it is, and `transport` adds
+//! the token below every layer that logs requests.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use azure_core_v1::cloud::{CloudConfiguration, CustomConfiguration};
+use azure_core_v1::credentials::{Secret, TokenCredential};
+use azure_core_v1::http::{
+    AsyncRawResponse, ClientOptions, HttpClient, Method, Request, Transport,
+};
+use azure_identity::{
+    ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions,
+    ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
+    WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
+};
+use futures::TryStreamExt as _;
+
+use super::cloud::Cloud;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A way to get tokens.
+#[derive(Clone)]
+pub enum Credential {
+    /// A file with a token, read for each request, so that it can be replaced.
+    File(PathBuf),
+    /// An identity of the directory; it caches its tokens and refreshes them in time.
+    Identity(Arc<dyn TokenCredential>, &'static str),
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Identity(_, kind) => f.debug_tuple(kind).finish(),
+        }
+    }
+}
+
+impl Credential {
+    /// The credential that `environment` describes, by the names that Azure's clients use: workload
+    /// identity (`AZURE_FEDERATED_TOKEN_FILE`), else a client secret (`AZURE_CLIENT_SECRET`), else the
+    /// managed identity of the machine (`AZURE_CLIENT_ID` chooses one of several).
+    pub fn of_environment(
+        environment: impl Fn(&str) -> Option<String>,
+        cloud: &Cloud,
+        http: &reqwest::Client,
+    ) -> Result<Self, BoxError> {
+        let get = |name: &str| environment(name).filter(|value| !value.is_empty());
+        let options = client_options(cloud, http);
+        let client_id = get("AZURE_CLIENT_ID");
+        if let Some(file) = get("AZURE_FEDERATED_TOKEN_FILE") {
+            let options = WorkloadIdentityCredentialOptions {
+                credential_options: ClientAssertionCredentialOptions {
+                    client_options: options,
+                },
+                client_id,
+                tenant_id: get("AZURE_TENANT_ID"),
+                token_file_path: Some(PathBuf::from(file)),
+            };
+            let credential = WorkloadIdentityCredential::new(Some(options))?;
+            return Ok(Self::Identity(credential, "WorkloadIdentity"));
+        }
+        if let Some(secret) = get("AZURE_CLIENT_SECRET") {
+            let tenant = get("AZURE_TENANT_ID").ok_or("AZURE_TENANT_ID is not set")?;
+            let client = client_id.ok_or("AZURE_CLIENT_ID is not set")?;
+            let options = ClientSecretCredentialOptions {
+                client_options: options,
+            };
+            let secret = Secret::new(secret);
+            let credential = ClientSecretCredential::new(&tenant, client, secret, Some(options))?;
+            return Ok(Self::Identity(credential, "ClientSecret"));
+        }
+        let options = ManagedIdentityCredentialOptions {
+            user_assigned_id: client_id.map(UserAssignedId::ClientId),
+            client_options: options,
+        };
+        Ok(Self::Identity(
+            ManagedIdentityCredential::new(Some(options))?,
+            "ManagedIdentity",
+        ))
+    }
+
+    /// A token for `scope`.
+    pub(super) async fn token(&self, scope: &str) -> Result<Secret, BoxError> {
+        match self {
+            Self::File(path) => {
+                let text = tokio::fs::read_to_string(path)
+                    .await
+                    .map_err(|error| format!("reading {}: {error}", path.display()))?;
+                let token = text.trim();
+                if token.is_empty() {
+                    return Err(format!("{} is empty", path.display()).into());
+                }
+                Ok(Secret::new(token.to_owned()))
+            }
+            Self::Identity(credential, _) => Ok(credential.get_token(&[scope], None).await?.token),
+        }
+    }
+}
+
+fn client_options(cloud: &Cloud, http: &reqwest::Client) -> ClientOptions {
+    let mut custom = CustomConfiguration::default();
+    custom.authority_host.clone_from(&cloud.authority);
+    ClientOptions {
+        // Without a transport of its own azure_core 1 panics at the first request.
+        transport: Some(Transport::new(Arc::new(Adapter(http.clone())))),
+        cloud: Some(Arc::new(CloudConfiguration::Custom(custom))),
+        ..ClientOptions::default()
+    }
+}
+
+/// Our HTTP client as `azure_core` 1 wants one, so that there is one of each in the process.
+#[derive(Debug)]
+struct Adapter(reqwest::Client);
+
+#[async_trait::async_trait]
+impl HttpClient for Adapter {
+    async fn execute_request(&self, request: &Request) -> azure_core_v1::Result<AsyncRawResponse> {
+        use azure_core_v1::error::{Error, ErrorKind};
+        let io = |error: reqwest::Error| Error::new(ErrorKind::Io, error);
+        let method = match request.method() {
+            Method::Get => reqwest::Method::GET,
+            Method::Head => reqwest::Method::HEAD,
+            Method::Put => reqwest::Method::PUT,
+            Method::Patch => reqwest::Method::PATCH,
+            Method::Delete => reqwest::Method::DELETE,
+            // The identities' requests are GET and POST; azure_core may grow other methods.
+            _ => reqwest::Method::POST,
+        };
+        let mut sent = self.0.request(method, request.url().clone());
+        for (name, value) in request.headers().iter() {
+            sent = sent.header(name.as_str(), value.as_str());
+        }
+        let body: azure_core_v1::Bytes = request.body().into();
+        let response = sent.body(body).send().await.map_err(io)?;
+        let status = response.status().as_u16().into();
+        let headers: Vec<_> = response
+            .headers()
+            .iter()
+            .filter_map(|(name, value)| {
+                Some((
+                    name.as_str().to_owned().into(),
+                    value.to_str().ok()?.to_owned().into(),
+                ))
+            })
+            .collect();
+        let headers: std::collections::HashMap<_, _> = headers.into_iter().collect();
+        let body = response.bytes_stream().map_err(io);
+        Ok(AsyncRawResponse::new(
+            status,
+            headers.into(),
+            Box::pin(body),
+        ))
+    }
+}

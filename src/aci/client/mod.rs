@@ -1,0 +1,350 @@
+//! Calls to Azure Resource Manager and Container Instances.
+//!
+//! In: what to do with which container group. Out: Azure's answer, or an [`Error`] with Azure's own
+//! words. Routes and the pipeline are `azure_mgmt_containerinstance`'s; bodies are ours, because the
+//! crate's model loses secret volumes and cannot read some real answers. One call is one request:
+//! nothing is retried here, and a class of requests that Azure asked to wait (429) is not sent before
+//! it may be (`gate`).
+
+mod cloud;
+mod credential;
+mod gate;
+mod transport;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use azure_mgmt_containerinstance::package_preview_2024_05 as crate_api;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use url::Url;
+
+pub use cloud::{Cloud, UnknownCloud};
+pub use credential::Credential;
+pub use gate::{Class, Gate};
+use transport::{NoToken, Nothing, Refusal, Transport};
+
+use super::error::Error;
+use super::failure::ArmError;
+
+/// The version that is spoken: stable, and a superset of the crate's 2024-05-01-preview.
+const API_VERSION: &str = "2025-09-01";
+
+/// Where container groups are: subscription and resource group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// The subscription's id.
+    pub subscription: String,
+    /// The resource group's name.
+    pub resource_group: String,
+}
+
+/// What became of a DELETE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// There is no such group (any more).
+    Gone,
+    /// It is being deleted.
+    Begun,
+}
+
+/// A session of a container's terminal.
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Session {
+    /// The websocket to connect to.
+    pub web_socket_uri: String,
+    /// What to send first.
+    pub password: String,
+}
+
+/// What a subscription uses of a limit in a region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// `ContainerGroups`, `StandardCores`, ...
+    pub name: String,
+    /// How much is used.
+    pub used: i64,
+    /// How much may be.
+    pub limit: i64,
+}
+
+/// How to reach Azure.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which cloud.
+    pub cloud: Cloud,
+    /// Certificates to trust besides the system's, in PEM.
+    pub extra_ca: Vec<u8>,
+}
+
+/// A client for one cloud and one credential; cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    api: crate_api::Client,
+    transport: Arc<Transport>,
+    arm: Url,
+    gate: Arc<Gate>,
+}
+
+/// An HTTP client that trusts what the settings say.
+pub fn http(settings: &Settings) -> reqwest::Result<reqwest::Client> {
+    let extra = reqwest::Certificate::from_pem_bundle(&settings.extra_ca)?;
+    Transport::http(&extra)
+}
+
+impl Client {
+    /// A client with that credential.
+    pub fn new(cloud: &Cloud, credential: Credential, http: reqwest::Client) -> Self {
+        let mut arm = cloud.arm.clone();
+        arm.query_pairs_mut()
+            .append_pair("api-version", API_VERSION);
+        let scope = cloud.scope.clone();
+        let transport = Arc::new(Transport {
+            http,
+            credential,
+            scope: scope.clone(),
+        });
+        let options = transport::options(transport.clone());
+        let api = crate_api::Client::new(arm.clone(), Arc::new(Nothing), vec![scope], options);
+        Self {
+            api,
+            transport,
+            arm,
+            gate: Arc::default(),
+        }
+    }
+
+    /// Creates or updates a container group; the answer is the group as it is then.
+    pub async fn put(
+        &self,
+        scope: &Scope,
+        name: &str,
+        body: &impl Serialize,
+    ) -> Result<Value, Error> {
+        let what = format!("creating container group {name}");
+        let body = serde_json::to_vec(body).map_err(|source| Error::Unreadable {
+            what: what.clone(),
+            source,
+        })?;
+        let properties = crate_api::models::container_group_properties::Properties::new(Vec::new());
+        let properties = crate_api::models::ContainerGroupProperties::new(properties);
+        let empty = crate_api::models::ContainerGroup::new(properties);
+        let groups = self.api.container_groups_client();
+        let call = groups.create_or_update(&scope.subscription, &scope.resource_group, name, empty);
+        let call = transport::with_body(Bytes::from(body), call.send());
+        let sent = self.guarded(scope, Class::Creates, &what, call).await?;
+        read(sent.into_raw_response(), &what).await
+    }
+
+    /// Reads a container group with its instance views.
+    pub async fn get(&self, scope: &Scope, name: &str) -> Result<Value, Error> {
+        let what = format!("reading container group {name}");
+        let groups = self.api.container_groups_client();
+        let call = groups.get(&scope.subscription, &scope.resource_group, name);
+        let sent = self
+            .guarded(scope, Class::Reads, &what, call.send())
+            .await?;
+        read(sent.into_raw_response(), &what).await
+    }
+
+    /// Deletes a container group.
+    pub async fn delete(&self, scope: &Scope, name: &str) -> Result<Deletion, Error> {
+        let what = format!("deleting container group {name}");
+        let groups = self.api.container_groups_client();
+        let call = groups.delete(&scope.subscription, &scope.resource_group, name);
+        match self
+            .guarded(scope, Class::Deletes, &what, call.send())
+            .await
+        {
+            Ok(sent) if u16::from(sent.as_raw_response().status()) == 202 => Ok(Deletion::Begun),
+            Ok(_) => Ok(Deletion::Gone),
+            Err(error)
+                if error
+                    .failure()
+                    .is_some_and(ArmError::means_nothing_to_delete) =>
+            {
+                Ok(Deletion::Gone)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stops a container group: its containers end and it is no longer billed.
+    pub async fn stop(&self, scope: &Scope, name: &str) -> Result<(), Error> {
+        let what = format!("stopping container group {name}");
+        let groups = self.api.container_groups_client();
+        let call = groups.stop(&scope.subscription, &scope.resource_group, name);
+        self.guarded(scope, Class::Actions, &what, call.send())
+            .await
+            .map(drop)
+    }
+
+    /// All container groups of the resource group, without instance views.
+    pub async fn list(&self, scope: &Scope) -> Result<Vec<Value>, Error> {
+        let what = format!("listing container groups of {}", scope.resource_group);
+        let mut url = self.arm.clone();
+        url.set_path(&format!(
+            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.ContainerInstance/containerGroups",
+            scope.subscription, scope.resource_group
+        ));
+        let mut all = Vec::new();
+        loop {
+            let page = self
+                .guarded(scope, Class::Reads, &what, self.read_url(url))
+                .await?;
+            let mut page = read(page, &what).await?;
+            if let Some(groups) = page["value"].as_array_mut() {
+                all.append(groups);
+            }
+            match page["nextLink"].as_str().map(Url::parse) {
+                Some(Ok(next)) => url = next,
+                _ => return Ok(all),
+            }
+        }
+    }
+
+    /// What the subscription uses of its limits in `region`.
+    pub async fn usages(&self, scope: &Scope, region: &str) -> Result<Vec<Usage>, Error> {
+        let what = format!("reading usages of {region}");
+        let call = self
+            .api
+            .location_client()
+            .list_usage(&scope.subscription, region);
+        let sent = self
+            .guarded(scope, Class::Reads, &what, call.send())
+            .await?;
+        let answer = read(sent.into_raw_response(), &what).await?;
+        let usages = answer["value"].as_array().into_iter().flatten();
+        Ok(usages
+            .filter_map(|usage| {
+                Some(Usage {
+                    name: usage["name"]["value"].as_str()?.to_owned(),
+                    used: usage["currentValue"].as_i64()?,
+                    limit: usage["limit"].as_i64()?,
+                })
+            })
+            .collect())
+    }
+
+    /// The last lines of a container's log: all that the service keeps without `tail`.
+    pub async fn logs(
+        &self,
+        scope: &Scope,
+        name: &str,
+        container: &str,
+        tail: Option<i32>,
+        timestamps: bool,
+    ) -> Result<String, Error> {
+        let what = format!("reading logs of {container} in {name}");
+        let containers = self.api.containers_client();
+        let mut call =
+            containers.list_logs(&scope.subscription, &scope.resource_group, name, container);
+        call = call.timestamps(timestamps);
+        if let Some(tail) = tail {
+            call = call.tail(tail);
+        }
+        let sent = self
+            .guarded(scope, Class::Reads, &what, call.send())
+            .await?;
+        let answer = read(sent.into_raw_response(), &what).await?;
+        Ok(answer["content"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Starts a command in a container, in a terminal of that size.
+    pub async fn exec(
+        &self,
+        scope: &Scope,
+        name: &str,
+        container: &str,
+        command: &str,
+        (rows, cols): (u16, u16),
+    ) -> Result<Session, Error> {
+        let what = format!("running a command in {container} of {name}");
+        let body = serde_json::json!({
+            "command": command,
+            "terminalSize": {"rows": rows, "cols": cols},
+        });
+        let request = crate_api::models::ContainerExecRequest::new();
+        let containers = self.api.containers_client();
+        let (subscription, group) = (&scope.subscription, &scope.resource_group);
+        let call = containers.execute_command(subscription, group, name, container, request);
+        let call = transport::with_body(Bytes::from(body.to_string()), call.send());
+        let sent = self.guarded(scope, Class::Actions, &what, call).await?;
+        let answer = read(sent.into_raw_response(), &what).await?;
+        serde_json::from_value(answer).map_err(|source| Error::Unreadable { what, source })
+    }
+
+    async fn read_url(&self, url: Url) -> azure_core::Result<azure_core::Response> {
+        use azure_core::HttpClient as _;
+        let request = azure_core::Request::new(url, azure_core::Method::Get);
+        self.transport.execute_request(&request).await
+    }
+
+    /// Sends `call`, unless its class must wait; a 429 makes the class wait.
+    async fn guarded<T>(
+        &self,
+        scope: &Scope,
+        class: Class,
+        what: &str,
+        call: impl Future<Output = azure_core::Result<T>>,
+    ) -> Result<T, Error> {
+        let what = what.to_owned();
+        if let Some(wait) = self.gate.wait(&scope.subscription, class) {
+            return Err(Error::Waiting { what, wait });
+        }
+        let error = match call.await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        if let Some(Refusal(failure)) = error.get_ref().and_then(|e| e.downcast_ref()) {
+            if failure.status == 429 {
+                self.gate
+                    .close(&scope.subscription, class, failure.retry_after);
+            }
+            return Err(Error::Refused {
+                what,
+                failure: Box::new(failure.clone()),
+            });
+        }
+        if error
+            .get_ref()
+            .and_then(|e| e.downcast_ref::<NoToken>())
+            .is_some()
+        {
+            return Err(Error::Credential {
+                what,
+                source: Box::new(error),
+            });
+        }
+        Err(Error::NoAnswer {
+            what,
+            source: Box::new(error),
+        })
+    }
+}
+
+async fn read(response: azure_core::Response, what: &str) -> Result<Value, Error> {
+    let what = what.to_owned();
+    let body = match response.into_body().collect().await {
+        Ok(body) => body,
+        Err(error) => {
+            return Err(Error::NoAnswer {
+                what,
+                source: Box::new(error),
+            });
+        }
+    };
+    if body.is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&body).map_err(|source| Error::Unreadable { what, source })
+}
+
+/// How long is waited between two tries when Azure gives no answer, doubled each time up to a minute.
+pub fn backoff(tries: u32) -> Duration {
+    Duration::from_millis(500)
+        .saturating_mul(1 << tries.min(7))
+        .min(Duration::from_secs(60))
+}

@@ -1,0 +1,132 @@
+//! Sending a request of the Azure crate over our own HTTP client.
+//!
+//! In: requests as `azure_mgmt_containerinstance` routes them, with an empty body and no credential.
+//! Out: answers that are successes; everything else is an error with status, code, message and
+//! `Retry-After`, which the crate's own error would lose. The token and the body that matters are put
+//! in here, below every layer of the crate that logs requests: none of them ever sees a secret.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use azure_core::error::{Error, ErrorKind};
+use azure_core::{HttpClient, Request, Response, StatusCode};
+use bytes::Bytes;
+use reqwest::header::RETRY_AFTER;
+
+use super::credential::Credential;
+use crate::aci::failure::ArmError;
+
+tokio::task_local! {
+    /// The body of the request that this task is sending.
+    static BODY: Bytes;
+}
+
+/// How long a request may take, connection and answer together.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs `call`, whose request carries `body`.
+pub(super) async fn with_body<T>(body: Bytes, call: impl Future<Output = T>) -> T {
+    BODY.scope(body, call).await
+}
+
+/// An answer that is no success, inside the crate's error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?}")]
+pub(super) struct Refusal(pub ArmError);
+
+/// There is no token, inside the crate's error.
+#[derive(Debug, thiserror::Error)]
+#[error("no token")]
+pub(super) struct NoToken(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// Our HTTP client, as the Azure crate wants one.
+#[derive(Debug)]
+pub(super) struct Transport {
+    pub http: reqwest::Client,
+    pub credential: Credential,
+    pub scope: String,
+}
+
+impl Transport {
+    /// Our HTTP client: connections are kept, certificates are the system's and `extra`.
+    pub fn http(extra: &[reqwest::Certificate]) -> reqwest::Result<reqwest::Client> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("burstpool/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(10))
+            .timeout(PATIENCE)
+            .pool_idle_timeout(Duration::from_secs(60))
+            .redirect(reqwest::redirect::Policy::none());
+        for certificate in extra {
+            builder = builder.add_root_certificate(certificate.clone());
+        }
+        builder.build()
+    }
+}
+
+#[async_trait::async_trait]
+impl HttpClient for Transport {
+    async fn execute_request(&self, request: &Request) -> azure_core::Result<Response> {
+        let token = self.credential.token(&self.scope).await;
+        let token = token.map_err(|error| Error::new(ErrorKind::Credential, NoToken(error)))?;
+        let io = |error: reqwest::Error| Error::new(ErrorKind::Io, error.without_url());
+        let method = request
+            .method()
+            .as_ref()
+            .parse()
+            .unwrap_or(reqwest::Method::GET);
+        let mut sent = self
+            .http
+            .request(method, request.url().clone())
+            .bearer_auth(token.secret());
+        sent = match BODY.try_with(Bytes::clone) {
+            Ok(body) => sent.header("content-type", "application/json").body(body),
+            // A POST without a body must say that it has none.
+            Err(_) => sent.header("content-length", "0"),
+        };
+        let response = sent.send().await.map_err(io)?;
+        let status = response.status().as_u16();
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(Duration::from_secs);
+        let success = response.status().is_success();
+        let body = response.bytes().await.map_err(io)?;
+        if !success {
+            let failure = ArmError::read(status, &body, retry_after);
+            return Err(Error::new(ErrorKind::Other, Refusal(failure)));
+        }
+        let status = StatusCode::try_from(status).unwrap_or(StatusCode::Ok);
+        let stream = futures::stream::once(std::future::ready(Ok(body)));
+        let headers = azure_core::headers::Headers::from(HashMap::new());
+        Ok(Response::new(status, headers, Box::pin(stream)))
+    }
+}
+
+/// What the crate is given as a credential: the real one is `transport`'s.
+#[derive(Debug)]
+pub(super) struct Nothing;
+
+#[async_trait::async_trait]
+impl azure_core::auth::TokenCredential for Nothing {
+    async fn get_token(&self, _: &[&str]) -> azure_core::Result<azure_core::auth::AccessToken> {
+        let expires = time::OffsetDateTime::now_utc() + Duration::from_secs(3600);
+        let token = azure_core::auth::Secret::new("added below");
+        Ok(azure_core::auth::AccessToken {
+            token,
+            expires_on: expires,
+        })
+    }
+
+    async fn clear_cache(&self) -> azure_core::Result<()> {
+        Ok(())
+    }
+}
+
+/// The options of the crate's client: our transport, no retries (the caller decides what is tried
+/// again, and when).
+pub(super) fn options(transport: Arc<Transport>) -> azure_core::ClientOptions {
+    azure_core::ClientOptions::new(azure_core::TransportOptions::new(transport))
+        .retry(azure_core::RetryOptions::none())
+}

@@ -1,0 +1,271 @@
+//! Every code that is known, and what does not look like one.
+
+use serde_json::json;
+
+use super::*;
+
+fn error(status: u16, code: &str, message: &str) -> ArmError {
+    let body = json!({"error": {"code": code, "message": message}}).to_string();
+    ArmError::read(status, body.as_bytes(), None)
+}
+
+#[test]
+fn every_code_has_its_class() {
+    use Class::{
+        Capacity, Config, Gone, Image, Permanent, Quota, Throttled, Transient, Transitioning,
+    };
+    let location =
+        "The requested resource is not available in the location 'uksouth' at this moment.";
+    let quota = "Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota \
+                 'ContainerGroups' exceeded in region 'westus'. Limit: '0', Usage: '0' Requested: '1'.";
+    let cases = [
+        // what passes
+        (409, "ContainerGroupTransitioning", "", Transitioning),
+        (409, "AnotherOperationInProgress", "", Transitioning),
+        (409, "Conflict", "", Transient),
+        (409, "ContainerGroupDeploymentNotReady", "", Transient),
+        (404, "ContainerLogNotAvailable", "", Transient),
+        (500, "InternalServerError", "", Transient),
+        (503, "ServiceUnavailable", "", Transient),
+        (503, "ServerTimeout", "", Transient),
+        (504, "GatewayTimeout", "", Transient),
+        (502, "", "", Transient),
+        (408, "", "", Transient),
+        (0, "", "connection refused", Transient),
+        // what is scarce
+        (409, "ServiceUnavailable", location, Capacity),
+        (409, "InsufficientCapacity.", location, Capacity),
+        (409, "ServiceUnavailable", quota, Quota),
+        (400, "ContainerGroupQuotaReached", quota, Quota),
+        (429, "TooManyRequests", "", Throttled),
+        (429, "SubscriptionRequestsThrottled", "", Throttled),
+        (429, "ResourceNotFound", "whatever its body says", Throttled),
+        (429, "", "", Throttled),
+        // images
+        (400, "InaccessibleImage", "", Image),
+        (409, "RegistryErrorResponse", "", Image),
+        // the set-up
+        (401, "InvalidAuthenticationToken", "", Config),
+        (401, "AuthenticationFailed", "", Config),
+        (403, "AuthorizationFailed", "", Config),
+        (403, "LinkedAuthorizationFailed", "", Config),
+        (403, "RequestDisallowedByPolicy", "", Config),
+        (403, "", "", Config),
+        (404, "ResourceGroupNotFound", "", Config),
+        (404, "SubscriptionNotFound", "", Config),
+        (409, "MissingSubscriptionRegistration", "", Config),
+        (404, "NoRegisteredProviderFound", "", Config),
+        (400, "InvalidApiVersionParameter", "", Config),
+        (400, "VirtualNetworkNotFound", "", Config),
+        (400, "SubnetNotFound", "", Config),
+        (409, "ScopeLocked", "", Config),
+        (400, "LocationNotAvailableForResourceType", "", Config),
+        // gone, and what only looks like it
+        (404, "ResourceNotFound", "", Gone),
+        (404, "", "", Transient),
+        (404, "SomethingElse", "", Transient),
+        // what is wrong
+        (400, "OsVersionNotSupported", "", Permanent),
+        (400, "InvalidOsType", "", Permanent),
+        (400, "InvalidContainerGroupName", "", Permanent),
+        (400, "InvalidImageRegistryIdentity", "", Permanent),
+        (
+            400,
+            "ContainerLimitGreaterThanContainerGroupTotalRequest",
+            "",
+            Permanent,
+        ),
+        (400, "PriorityNotSpecified", "", Permanent),
+        (
+            400,
+            "SpotPriorityContainerGroupNotSupportedForInboundConnectivity",
+            "",
+            Permanent,
+        ),
+        (
+            400,
+            "SpotPriorityContainerGroupNotSupportedInSku",
+            "",
+            Permanent,
+        ),
+        (
+            400,
+            "SpotPriorityContainerGroupWithGPUResourcesNotSupported",
+            "",
+            Permanent,
+        ),
+        (
+            400,
+            "ConfidentialContainerGroupSkuIsNotSupported",
+            "",
+            Permanent,
+        ),
+        (400, "DuplicateVolumes", "", Permanent),
+        (400, "InvalidRequestContent", "", Permanent),
+        (400, "", "", Permanent),
+        (405, "MethodNotAllowed", "", Permanent),
+        (413, "RequestContentTooLarge", "", Permanent),
+    ];
+    for (status, code, message, class) in cases {
+        let verdict = error(status, code, message).verdict();
+        assert_eq!(verdict.class, class, "{status} {code} {message}");
+        assert_eq!(verdict.reason, class.reason());
+        let never = matches!(class, Permanent | Gone);
+        assert_eq!(verdict.retry == Retry::Never, never, "{status} {code}");
+    }
+}
+
+#[test]
+fn a_reason_is_one_word_and_nothing_lasting_is_tried_faster_than_every_half_minute() {
+    use Class::{
+        Capacity, Config, Gone, Image, Mount, Permanent, Quota, Stuck, Throttled, Transient,
+        Transitioning,
+    };
+    let all = [
+        Throttled,
+        Capacity,
+        Quota,
+        Transitioning,
+        Image,
+        Mount,
+        Stuck,
+        Transient,
+        Permanent,
+        Gone,
+        Config,
+    ];
+    let mut reasons: Vec<_> = all.iter().map(|class| class.reason()).collect();
+    assert!(
+        reasons
+            .iter()
+            .all(|word| word.bytes().all(|letter| letter.is_ascii_alphabetic()))
+    );
+    reasons.sort_unstable();
+    reasons.dedup();
+    assert_eq!(reasons.len(), all.len());
+    for class in [Capacity, Quota, Image, Mount, Stuck] {
+        let Retry::Backoff { first, limit } = class.retry(None) else {
+            unreachable!("{class:?} backs off")
+        };
+        assert!(first >= Duration::from_secs(30) && limit > first);
+    }
+}
+
+#[test]
+fn retry_after_is_honoured_within_reason() {
+    let after = |status, code: &str, seconds| {
+        let mut error = error(status, code, "");
+        error.retry_after = Some(Duration::from_secs(seconds));
+        error.verdict().retry
+    };
+    let wait = |seconds| Retry::After(Duration::from_secs(seconds));
+    assert_eq!(after(429, "TooManyRequests", 17), wait(17));
+    assert_eq!(after(429, "TooManyRequests", 0), wait(1));
+    assert_eq!(after(503, "", 7), wait(7));
+    assert_eq!(after(429, "TooManyRequests", 1_000_000), wait(3600));
+    assert_eq!(after(409, "ContainerGroupTransitioning", 1), wait(10));
+    assert_eq!(after(409, "ContainerGroupTransitioning", 20), wait(20));
+    assert_eq!(after(400, "InvalidOsType", 20), Retry::Never);
+    assert_eq!(
+        error(409, "ContainerGroupTransitioning", "")
+            .verdict()
+            .retry,
+        wait(10)
+    );
+}
+
+#[test]
+fn a_wrapped_error_is_found() {
+    let inner = json!({"code": "InaccessibleImage", "message": "The image 'x' is not accessible."});
+    let quoted = json!({"error": inner.clone()}).to_string();
+    let bodies = [
+        json!({"error": {"code": "DeploymentFailed", "message": "see details", "details": [inner.clone()]}}),
+        json!({"error": {"code": "DeploymentFailed", "details": [
+            "broken", {"code": "BadRequest", "message": "x", "details": [inner.clone()]}]}}),
+        json!({"error": {"code": "DeploymentFailed", "details": [{"code": "BadRequest", "message": quoted}]}}),
+        json!({"error": {"code": "DeploymentFailed", "message": quoted}}),
+        inner,
+    ];
+    for body in bodies {
+        let verdict = ArmError::read(400, body.to_string().as_bytes(), None).verdict();
+        assert_eq!(verdict.class, Class::Image, "{body}");
+        assert_eq!(
+            verdict.message,
+            "InaccessibleImage: The image 'x' is not accessible."
+        );
+    }
+}
+
+#[test]
+fn a_body_that_is_no_error_is_quoted_not_believed() {
+    let page = "<html>504 Gateway</html>".repeat(100);
+    let verdict = ArmError::read(404, page.as_bytes(), None).verdict();
+    assert_eq!(verdict.class, Class::Transient);
+    assert!(verdict.message.starts_with("<html>") && verdict.message.chars().count() == 300);
+    let verdict = ArmError::read(502, b"", None).verdict();
+    assert_eq!(verdict.message, "status 502 without a reason");
+    let odd = ArmError::read(400, br#"{"error": "text"}"#, None).verdict();
+    assert_eq!(
+        (odd.class, odd.message.as_str()),
+        (Class::Permanent, r#"{"error": "text"}"#)
+    );
+}
+
+#[test]
+fn a_delete_has_nothing_to_do_where_group_or_resource_group_is_gone() {
+    assert!(error(404, "ResourceNotFound", "").means_nothing_to_delete());
+    assert!(error(404, "ResourceGroupNotFound", "").means_nothing_to_delete());
+    assert!(!error(404, "", "").means_nothing_to_delete());
+    assert!(!error(403, "ResourceNotFound", "").means_nothing_to_delete());
+}
+
+fn failed_group(events: &Value) -> Group {
+    let body = json!({"name": "a", "properties": {
+        "provisioningState": "Failed", "instanceView": {"state": "Pending", "events": events}}});
+    Group::read(&body).expect("a group")
+}
+
+#[test]
+fn a_group_that_could_not_be_started_says_why() {
+    let at = |second: u32| format!("2025-04-02T16:09:{second:02}Z");
+    let event = |name: &str, message: &str, second: u32| json!({"name": name, "message": message, "firstTimestamp": at(second), "lastTimestamp": at(second)});
+    let pull = "Failed to pull image \"x\": not found";
+    let cases = [
+        (
+            json!([event("InsufficientCapacity.", "no room", 11)]),
+            Class::Capacity,
+            "no room",
+        ),
+        (
+            json!([event("FailedMount", "mount error(2)", 1)]),
+            Class::Mount,
+            "mount error(2)",
+        ),
+        (json!([event("Failed", pull, 1)]), Class::Image, pull),
+        (
+            json!([
+                event("FailedMount", "old", 1),
+                event("InsufficientCapacity.", "new", 2)
+            ]),
+            Class::Capacity,
+            "new",
+        ),
+        (
+            json!([event("Pulled", "fine", 1)]),
+            Class::Stuck,
+            "the group's provisioning failed",
+        ),
+        (json!([]), Class::Stuck, "the group's provisioning failed"),
+    ];
+    for (events, class, message) in cases {
+        let verdict = Verdict::of_group(&failed_group(&events)).expect("it failed");
+        assert_eq!(
+            (verdict.class, verdict.message.as_str()),
+            (class, message),
+            "{events}"
+        );
+    }
+    let mut running = failed_group(&json!([]));
+    running.properties.provisioning_state = None;
+    assert_eq!(Verdict::of_group(&running), None);
+}

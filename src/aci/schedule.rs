@@ -1,0 +1,145 @@
+//! When a container group is read next: soon where it is likely to change, rarely where it is not.
+//!
+//! In: what the group is doing, for how long, and how long starts have taken lately. Out: how long to
+//! wait. Pure.
+
+use std::time::Duration;
+
+/// How many starts the estimate forgets half of its past in.
+const MEMORY: f64 = 8.0;
+/// How long after the expected start a group is read: a request takes its time, too.
+const MARGIN: Duration = Duration::from_millis(150);
+/// The shortest time between two reads of one group.
+const SHORTEST: Duration = Duration::from_millis(500);
+/// The longest time between two reads of a group that is starting or going.
+const LONGEST: Duration = Duration::from_secs(10);
+/// How often a running group of a service is read: two minutes, half a read a minute (design 7).
+const STEADY: Duration = Duration::from_secs(120);
+/// How often a running group is read whose containers are meant to end.
+const ENDING: Duration = Duration::from_secs(15);
+
+/// What a group is doing, as far as reading it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It was asked for, and its containers do not all run.
+    Starting,
+    /// Its containers run, and are started again when they end.
+    Serving,
+    /// Its containers run, and are meant to end.
+    Working,
+    /// It is being deleted.
+    Going,
+}
+
+/// How long starts of container groups take in a region, learned from those that were seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Starts {
+    mean: Option<f64>,
+    deviation: f64,
+}
+
+impl Starts {
+    /// A group's containers ran `took` after its PUT.
+    pub fn learn(&mut self, took: Duration) {
+        let took = took.as_secs_f64();
+        match self.mean {
+            None => (self.mean, self.deviation) = (Some(took), took / 10.0),
+            Some(mean) => {
+                let error = took - mean;
+                self.mean = Some(mean + error / MEMORY);
+                self.deviation += (error.abs() - self.deviation) / MEMORY;
+            }
+        }
+    }
+
+    /// By when most starts are done; nothing before any was seen.
+    pub fn expected(&self) -> Option<Duration> {
+        self.mean
+            .map(|mean| Duration::from_secs_f64((mean + self.deviation).max(0.0)))
+    }
+}
+
+/// How long to wait until the next read of a group that has been doing this for `since`.
+pub fn wait(phase: Phase, since: Duration, starts: &Starts) -> Duration {
+    match phase {
+        Phase::Serving => STEADY,
+        Phase::Working => (since / 4).clamp(ENDING, STEADY / 2),
+        Phase::Going => (since / 2).clamp(SHORTEST, LONGEST),
+        Phase::Starting => match starts.expected() {
+            Some(expected) if since < expected => expected.saturating_sub(since) + MARGIN,
+            // Later than most: a little more patience with each read.
+            _ => (since / 5).clamp(SHORTEST, LONGEST),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    /// How many reads it takes to see a start that takes `took`, and how late it is seen.
+    fn reads(took: f64, starts: &Starts) -> (usize, f64) {
+        let (mut at, mut reads) = (Duration::ZERO, 0);
+        loop {
+            at += wait(Phase::Starting, at, starts);
+            reads += 1;
+            if at >= seconds(took) {
+                return (reads, at.as_secs_f64() - took);
+            }
+        }
+    }
+
+    #[test]
+    fn a_start_like_the_ones_before_is_seen_at_the_first_read_and_soon() {
+        let mut starts = Starts::default();
+        for _ in 0..30 {
+            starts.learn(seconds(3.0));
+        }
+        let (count, late) = reads(3.0, &starts);
+        assert!(count == 1 && late < 0.3, "{count} reads, {late} s late");
+    }
+
+    #[test]
+    fn a_start_of_unknown_length_is_seen_within_a_fifth_of_it_or_half_a_second() {
+        for took in [0.4, 3.0, 15.6, 42.8, 300.0] {
+            let (count, late) = reads(took, &Starts::default());
+            assert!(
+                late <= (took / 5.0).max(0.5) + 0.01,
+                "{took}: {late} s late"
+            );
+            assert!(count < 60, "{took}: {count} reads");
+        }
+    }
+
+    #[test]
+    fn a_steady_group_costs_half_a_read_a_minute_and_one_that_is_to_end_more() {
+        let starts = Starts::default();
+        assert_eq!(
+            wait(Phase::Serving, seconds(1000.0), &starts),
+            seconds(120.0)
+        );
+        assert_eq!(wait(Phase::Working, seconds(1.0), &starts), seconds(15.0));
+        assert_eq!(
+            wait(Phase::Working, seconds(10_000.0), &starts),
+            seconds(60.0)
+        );
+    }
+
+    #[test]
+    fn the_estimate_follows_what_is_seen() {
+        let mut starts = Starts::default();
+        assert_eq!(starts.expected(), None);
+        for _ in 0..50 {
+            starts.learn(seconds(15.0));
+        }
+        for _ in 0..50 {
+            starts.learn(seconds(5.0));
+        }
+        let expected = starts.expected().expect("it has seen some").as_secs_f64();
+        assert!((4.9..6.0).contains(&expected), "{expected}");
+    }
+}

@@ -1,0 +1,246 @@
+//! A pod's conditions, in a kubelet's words.
+//!
+//! In: the case, the phase and the containers' statuses. Out: our conditions, then everybody else's
+//! as they are. A transition time moves only with its status.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodCondition};
+
+use super::phase::{FAILED, SUCCEEDED};
+use super::{Case, MAINTENANCE, REPAIRING, run, seconds};
+use crate::aci::view::Provisioning;
+
+/// The types of the conditions that only a node's agent writes.
+const OURS: [&str; 5] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodResizePending",
+];
+const DISRUPTION: &str = "DisruptionTarget";
+
+/// Whether a condition is written by this node. `DisruptionTarget` has many writers; ours has a reason
+/// of its own.
+pub fn is_ours(condition: &PodCondition) -> bool {
+    OURS.contains(&condition.type_.as_str())
+        || (condition.type_ == DISRUPTION && condition.reason.as_deref() == Some(MAINTENANCE))
+}
+
+/// What a condition says: its status, reason and message.
+struct Says(bool, Option<&'static str>, Option<String>);
+
+impl Says {
+    fn yes() -> Self {
+        Self(true, None, None)
+    }
+
+    fn no(reason: &'static str, message: String) -> Self {
+        Self(
+            false,
+            Some(reason),
+            Some(message).filter(|message| !message.is_empty()),
+        )
+    }
+}
+
+/// All conditions of the pod.
+pub fn all(
+    case: &Case,
+    phase: &str,
+    init: &[ContainerStatus],
+    containers: &[ContainerStatus],
+) -> Vec<PodCondition> {
+    let others: Vec<PodCondition> = live(case)
+        .iter()
+        .filter(|condition| !is_ours(condition))
+        .cloned()
+        .collect();
+    let ready = containers_ready(case, phase, containers);
+    let gated = gated(case, &ready, &others);
+    let mut all = vec![
+        make(case, OURS[0], has_sandbox(case, phase, init, containers)),
+        make(case, OURS[1], initialized(phase, init)),
+        make(case, OURS[2], gated),
+        make(case, OURS[3], ready),
+    ];
+    if let Some(resize) = resize(case) {
+        all.push(make(case, OURS[4], resize));
+    }
+    let is_disrupted = others.iter().any(|condition| condition.type_ == DISRUPTION);
+    if let Some(says) = disrupted(phase, containers).filter(|_| !is_disrupted) {
+        all.push(make(case, DISRUPTION, says));
+    }
+    all.extend(others);
+    all
+}
+
+fn live<'a>(case: &Case<'a>) -> &'a [PodCondition] {
+    case.live.conditions.as_deref().unwrap_or_default()
+}
+
+fn make(case: &Case, kind: &str, Says(is_true, reason, message): Says) -> PodCondition {
+    let status = if is_true { "True" } else { "False" };
+    let old = live(case)
+        .iter()
+        .find(|old| old.type_ == kind && old.status == status);
+    let since = old.and_then(|old| old.last_transition_time.clone());
+    PodCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.map(str::to_owned),
+        message,
+        last_transition_time: since.or_else(|| Some(seconds(case.now))),
+        observed_generation: case.pod.metadata.generation,
+        last_probe_time: None,
+    }
+}
+
+/// A kubelet says by it that sandbox and network are there. Here: that there is a machine, since an
+/// image is pulled on it or an address is known.
+fn has_sandbox(
+    case: &Case,
+    phase: &str,
+    init: &[ContainerStatus],
+    containers: &[ContainerStatus],
+) -> Says {
+    let group = case.group().filter(|_| !case.is_gone());
+    let has_address = group.is_some_and(|group| group.ip().is_some());
+    let mut all = init.iter().chain(containers);
+    let is_there = all.any(|status| run::has_run(status) || !status.image_id.is_empty());
+    let is_over = matches!(phase, SUCCEEDED | FAILED);
+    Says(!is_over && (has_address || is_there), None, None)
+}
+
+fn initialized(phase: &str, init: &[ContainerStatus]) -> Says {
+    let names = names(init, |status| {
+        run::end_of(status).is_none_or(|end| end.exit_code != 0)
+    });
+    if names.is_empty() {
+        Says(true, (phase == SUCCEEDED).then_some("PodCompleted"), None)
+    } else {
+        Says::no(
+            "ContainersNotInitialized",
+            format!("containers with incomplete status: {names}"),
+        )
+    }
+}
+
+fn containers_ready(case: &Case, phase: &str, containers: &[ContainerStatus]) -> Says {
+    match phase {
+        SUCCEEDED => return Says::no("PodCompleted", String::new()),
+        FAILED => return Says::no("PodFailed", String::new()),
+        _ => {}
+    }
+    if let Some(state) = case.disturbance() {
+        let reason = if *state == Provisioning::Deleting {
+            "Deleting"
+        } else {
+            REPAIRING
+        };
+        let message = format!("Azure says that the container group is {}", state.as_str());
+        return Says::no(reason, message);
+    }
+    let names = names(containers, |status| !status.ready);
+    if names.is_empty() && !containers.is_empty() {
+        Says::yes()
+    } else {
+        Says::no(
+            "ContainersNotReady",
+            format!("containers with unready status: {names}"),
+        )
+    }
+}
+
+/// Ready: its containers are, and so says the condition of every readiness gate.
+fn gated(case: &Case, ready: &Says, others: &[PodCondition]) -> Says {
+    let Says(true, ..) = ready else {
+        return Says(ready.0, ready.1, ready.2.clone());
+    };
+    let shut = |kind: &String| {
+        let status = others
+            .iter()
+            .find(|other| other.type_ == *kind)
+            .map(|other| &other.status);
+        match status.map(String::as_str) {
+            Some("True") => None,
+            Some(status) => Some(format!(
+                "the status of pod readiness gate \"{kind}\" is not \"True\", but {status}"
+            )),
+            None => Some(format!(
+                "corresponding condition of pod readiness gate \"{kind}\" does not exist."
+            )),
+        }
+    };
+    let gates = case.spec.readiness_gates.iter().flatten();
+    let shut: Vec<String> = gates
+        .filter_map(|gate| shut(&gate.condition_type))
+        .collect();
+    if shut.is_empty() {
+        Says::yes()
+    } else {
+        Says::no("ReadinessGatesNotReady", shut.join(", "))
+    }
+}
+
+/// An in-place resize (KEP-1287), which ACI does not know: changing a group restarts it or needs
+/// another one.
+fn resize(case: &Case) -> Option<Says> {
+    let statuses = case.live.container_statuses.as_deref().unwrap_or_default();
+    let differs = |container: &&Container| {
+        let status = statuses.iter().find(|status| status.name == container.name);
+        let Some(given) = status.and_then(|status| status.resources.as_ref()) else {
+            return false;
+        };
+        let asked = container.resources.clone().unwrap_or_default();
+        !is_same(asked.requests.as_ref(), given.requests.as_ref())
+            || !is_same(asked.limits.as_ref(), given.limits.as_ref())
+    };
+    let resized: Vec<_> = case.spec.containers.iter().filter(differs).collect();
+    let names: Vec<_> = resized
+        .iter()
+        .map(|container| container.name.as_str())
+        .collect();
+    (!names.is_empty() && !case.is_finished()).then(|| {
+        let message = format!(
+            "Azure Container Instances cannot resize a running container: {}",
+            names.join(", ")
+        );
+        Says(true, Some("Infeasible"), Some(message))
+    })
+}
+
+fn is_same<T: PartialEq>(
+    one: Option<&BTreeMap<String, T>>,
+    other: Option<&BTreeMap<String, T>>,
+) -> bool {
+    match (one, other) {
+        (Some(map), None) | (None, Some(map)) => map.is_empty(),
+        (one, other) => one == other,
+    }
+}
+
+/// A failure that is the platform's doing, not the program's: a Job's `podFailurePolicy` can ignore it.
+fn disrupted(phase: &str, containers: &[ContainerStatus]) -> Option<Says> {
+    let mut ends = containers.iter().filter_map(run::end_of);
+    let by_maintenance = ends.any(|end| run::MAINTENANCE_CODES.contains(&end.exit_code));
+    (phase == FAILED && by_maintenance).then(|| {
+        let message = "a container was ended by maintenance of Azure's platform".to_owned();
+        Says(true, Some(MAINTENANCE), Some(message))
+    })
+}
+
+/// The names of those containers, as a kubelet lists them.
+fn names(statuses: &[ContainerStatus], which: impl Fn(&ContainerStatus) -> bool) -> String {
+    let names: Vec<_> = statuses
+        .iter()
+        .filter(|status| which(status))
+        .map(|status| status.name.as_str())
+        .collect();
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("[{}]", names.join(" "))
+    }
+}

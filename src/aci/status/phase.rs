@@ -1,0 +1,220 @@
+//! A pod's phase, and the end that it brings to its containers.
+//!
+//! In: the case and the statuses of its containers. Out: an [`Outcome`].
+
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus};
+
+use super::{Case, NOT_FOUND, Policy, STOPPED, Seen, run, seconds, waiting};
+use crate::aci::view::{Group, GroupState};
+
+pub const PENDING: &str = "Pending";
+pub const RUNNING: &str = "Running";
+pub const SUCCEEDED: &str = "Succeeded";
+pub const FAILED: &str = "Failed";
+
+/// A pod's phase with its reason.
+pub struct Outcome {
+    pub phase: &'static str,
+    pub reason: Option<String>,
+    pub message: Option<String>,
+    /// What happens to containers whose own end is not known.
+    pub end: Option<End>,
+}
+
+/// How containers ended of which nobody saw the end.
+pub struct End {
+    code: i32,
+    reason: &'static str,
+    message: &'static str,
+    /// Whether those ended too that were never seen to run.
+    all: bool,
+}
+
+/// Someone deleted the pod. A kubelet writes `Error` for a container that it had to kill.
+const DELETED: End = End {
+    code: run::UNKNOWN_CODE,
+    reason: "Error",
+    message: "ended with its container group when the pod was deleted; Azure does not tell its exit code",
+    all: false,
+};
+const LOST: End = End {
+    code: run::UNKNOWN_CODE,
+    reason: NOT_FOUND,
+    message: "its container group is gone",
+    all: false,
+};
+const HALTED: End = End {
+    code: run::UNKNOWN_CODE,
+    reason: STOPPED,
+    message: "its container group was stopped in Azure",
+    all: false,
+};
+const UNTOLD_SUCCESS: End = End {
+    code: 0,
+    reason: "Completed",
+    message: "the container group succeeded",
+    all: true,
+};
+const UNTOLD_FAILURE: End = End {
+    code: run::UNKNOWN_CODE,
+    reason: run::UNKNOWN,
+    message: "the container group failed, and Azure does not tell of this container",
+    all: true,
+};
+
+/// The phase.
+pub fn of(case: &Case, init: &[ContainerStatus], containers: &[ContainerStatus]) -> Outcome {
+    if case.is_finished() {
+        return kept(case);
+    }
+    match case.seen {
+        Seen::Deleted(_) => deleted(containers),
+        Seen::Vanished if case.ran() => {
+            let message = "the container group is gone although nobody deleted the pod";
+            failed(NOT_FOUND, message, LOST)
+        }
+        Seen::Group(group) => match ended(case, group, init, containers) {
+            Some(outcome) => outcome,
+            None => unfinished(case, containers),
+        },
+        _ => unfinished(case, containers),
+    }
+}
+
+/// A finished phase, as it is; but what ran in a group that is gone has ended.
+fn kept(case: &Case) -> Outcome {
+    let succeeded = case.live.phase.as_deref() == Some(SUCCEEDED);
+    Outcome {
+        phase: if succeeded { SUCCEEDED } else { FAILED },
+        reason: case.live.reason.clone(),
+        message: case.live.message.clone(),
+        end: case
+            .is_gone()
+            .then_some(if matches!(case.seen, Seen::Vanished) {
+                LOST
+            } else {
+                DELETED
+            }),
+    }
+}
+
+/// As a kubelet ends a deleted pod: Succeeded if every container had ended well, else Failed. Jobs
+/// with a `podFailurePolicy` or `podReplacementPolicy: Failed` wait for it.
+fn deleted(containers: &[ContainerStatus]) -> Outcome {
+    let ended_well = |status: &ContainerStatus| {
+        let end = run::end_of(status).or_else(|| {
+            let waits = !run::is_running(status);
+            run::last_end_of(status).filter(|_| waits)
+        });
+        end.is_some_and(|end| end.exit_code == 0)
+    };
+    let succeeded = !containers.is_empty() && containers.iter().all(ended_well);
+    plain(if succeeded { SUCCEEDED } else { FAILED }, Some(DELETED))
+}
+
+/// The phase of a pod whose group has come to its end.
+fn ended(
+    case: &Case,
+    group: &Group,
+    init: &[ContainerStatus],
+    containers: &[ContainerStatus],
+) -> Option<Outcome> {
+    let state = group.state().filter(|_| group.is_terminal());
+    if state == Some(&GroupState::Stopped) {
+        return Some(failed(
+            STOPPED,
+            "the container group was stopped in Azure",
+            HALTED,
+        ));
+    }
+    let codes: Vec<i32> = containers
+        .iter()
+        .filter_map(run::end_of)
+        .map(|end| end.exit_code)
+        .collect();
+    let all_ended = !containers.is_empty() && codes.len() == containers.len();
+    let all_well = codes.iter().all(|code| *code == 0);
+    let none_ran = !containers.iter().any(run::has_run);
+    let init_failed = none_ran
+        && init
+            .iter()
+            .filter_map(run::end_of)
+            .any(|end| end.exit_code != 0);
+    match (case.policy, state) {
+        (Policy::Always, _) => None,
+        (Policy::Never, _) if init_failed => Some(plain(FAILED, None)),
+        (_, _) if all_ended && all_well => Some(plain(SUCCEEDED, None)),
+        (Policy::Never, _) if all_ended => Some(plain(FAILED, None)),
+        (_, Some(GroupState::Succeeded)) if all_well => {
+            Some(plain(SUCCEEDED, Some(UNTOLD_SUCCESS)))
+        }
+        (Policy::Never, Some(_)) => Some(plain(FAILED, Some(UNTOLD_FAILURE))),
+        (Policy::OnFailure | Policy::Never, _) => None,
+    }
+}
+
+/// Pending, or Running once a container ran: that does not go back.
+fn unfinished(case: &Case, containers: &[ContainerStatus]) -> Outcome {
+    let ran = case.ran() || containers.iter().any(run::has_run);
+    let trouble = waiting::trouble(case);
+    let (reason, message) = trouble.unzip();
+    Outcome {
+        phase: if ran { RUNNING } else { PENDING },
+        reason,
+        message,
+        end: None,
+    }
+}
+
+fn plain(phase: &'static str, end: Option<End>) -> Outcome {
+    Outcome {
+        phase,
+        reason: None,
+        message: None,
+        end,
+    }
+}
+
+fn failed(reason: &str, message: &str, end: End) -> Outcome {
+    Outcome {
+        phase: FAILED,
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        end: Some(end),
+    }
+}
+
+impl End {
+    /// Ends a container that has not ended: where it waited to be started again, the end before that
+    /// wait is its last; where it never ran, it stays as it is, as a kubelet leaves it.
+    pub fn reach(&self, status: &mut ContainerStatus, case: &Case) {
+        if run::end_of(status).is_some() {
+            return;
+        }
+        let started_at = match &status.state {
+            Some(state) if state.running.is_some() => state
+                .running
+                .as_ref()
+                .and_then(|running| running.started_at.clone()),
+            _ => match run::last_end_of(status).cloned() {
+                Some(last) => {
+                    (status.state, status.last_state) = (Some(run::ended(last)), None);
+                    return;
+                }
+                None if self.all => None,
+                None => return,
+            },
+        };
+        let is_running = run::is_running(status);
+        status.state = Some(run::ended(ContainerStateTerminated {
+            exit_code: self.code,
+            reason: Some(self.reason.to_owned()),
+            message: Some(self.message.to_owned()),
+            started_at,
+            finished_at: is_running.then(|| seconds(case.now)),
+            container_id: status.container_id.clone(),
+            ..ContainerStateTerminated::default()
+        }));
+        (status.ready, status.started) = (false, Some(false));
+    }
+}

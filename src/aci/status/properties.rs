@@ -1,0 +1,163 @@
+//! What holds for every pod and every answer.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use proptest::prelude::*;
+
+use super::arbitrary::{group, pod, stored};
+use super::*;
+use crate::aci::events::events;
+
+/// How many cases each property is tried on.
+const CASES: u32 = 500;
+
+/// One thing that is seen, as a value of its own.
+#[derive(Clone, Debug)]
+enum Look {
+    NotSubmitted,
+    Refused,
+    Waiting,
+    Group(Group),
+    Vanished,
+    Deleted(Option<Group>),
+}
+
+fn look() -> impl Strategy<Value = Look> {
+    let read = || group().prop_map(|body| Group::read(&body).expect("a group has a name"));
+    prop_oneof![
+        1 => Just(Look::NotSubmitted),
+        1 => Just(Look::Refused),
+        1 => Just(Look::Waiting),
+        8 => read().prop_map(Look::Group),
+        1 => Just(Look::Vanished),
+        1 => prop::option::of(read()).prop_map(Look::Deleted),
+    ]
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_795_507_200 + second).expect("in range")
+}
+
+fn status(pod: &Pod, look: &Look, second: i64) -> PodStatus {
+    let refusals = [("spec.hostNetwork".to_owned(), "ACI has none".to_owned())];
+    let seen = match look {
+        Look::NotSubmitted => Seen::NotSubmitted,
+        Look::Refused => Seen::Refused(&refusals),
+        Look::Waiting => Seen::Waiting {
+            reason: "Throttled",
+            message: "later",
+        },
+        Look::Group(group) => Seen::Group(group),
+        Look::Vanished => Seen::Vanished,
+        Look::Deleted(group) => Seen::Deleted(group.as_ref()),
+    };
+    let facts = NodeFacts {
+        host_ip: "10.1.0.1".parse().ok(),
+    };
+    pod_status(pod, &seen, &facts, at(second))
+}
+
+fn is_finished(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+/// What the API server refuses (`ValidateContainerStateTransition`): a container that ended and, by
+/// its restart policy, stays so, and now does not.
+fn revives(pod: &Pod, old: &PodStatus, new: &PodStatus) -> bool {
+    let policy = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.restart_policy.as_deref());
+    let revived = |old: &ContainerStatus, new: &[ContainerStatus]| {
+        let Some(end) = run::end_of(old) else {
+            return false;
+        };
+        let stays = policy == Some("Never") || (policy == Some("OnFailure") && end.exit_code == 0);
+        let now = new.iter().find(|status| status.name == old.name);
+        stays && now.is_some_and(|now| run::end_of(now).is_none())
+    };
+    let lists = |status: &PodStatus| {
+        [
+            status.init_container_statuses.clone(),
+            status.container_statuses.clone(),
+        ]
+    };
+    let pairs = lists(old).into_iter().zip(lists(new));
+    pairs.into_iter().any(|(old, new)| {
+        // Of several with one name only the first is looked at, which a real pod has not anyway.
+        let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+        let mut names = std::collections::BTreeSet::new();
+        old.iter()
+            .any(|old| names.insert(old.name.clone()) && revived(old, &new))
+    })
+}
+
+fn names(statuses: Option<&Vec<ContainerStatus>>) -> Vec<&str> {
+    statuses
+        .into_iter()
+        .flatten()
+        .map(|status| status.name.as_str())
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_pods_life_goes_only_forward(pod in pod(), looks in prop::collection::vec(look(), 1..6)) {
+        let mut pod = pod;
+        for (step, look) in (0i64..).zip(&looks) {
+            let old = pod.status.clone().unwrap_or_default();
+            let new = status(&pod, look, step * 10);
+            let spec = pod.spec.clone().unwrap_or_default();
+            let wanted: Vec<_> = spec.containers.iter().map(|c| c.name.as_str()).collect();
+            prop_assert_eq!(names(new.container_statuses.as_ref()), wanted);
+            let init = spec.init_containers.unwrap_or_default();
+            let wanted: Vec<_> = init.iter().map(|c| c.name.as_str()).collect();
+            prop_assert_eq!(names(new.init_container_statuses.as_ref()), wanted);
+            if is_finished(&old) {
+                prop_assert_eq!(&new.phase, &old.phase);
+            }
+            if old.phase.as_deref() == Some("Running") {
+                prop_assert_ne!(new.phase.as_deref(), Some("Pending"));
+            }
+            prop_assert!(!revives(&pod, &old, &new), "{:?}\n{:?}", old, new);
+            let gone = matches!(look, Look::Deleted(_) | Look::Vanished);
+            let ended = is_finished(&new) && (gone || !is_finished(&old));
+            let mut statuses = new.container_statuses.iter().flatten();
+            prop_assert!(!ended || !statuses.any(|s| run::is_running(s) || s.ready));
+            pod.status = Some(stored(&new));
+        }
+    }
+
+    #[test]
+    fn saying_it_again_says_nothing_new(pod in pod(), look in look()) {
+        let mut pod = pod;
+        let first = status(&pod, &look, 0);
+        prop_assert_eq!(&first, &status(&pod, &look, 0), "deterministic");
+        pod.status = Some(stored(&first));
+        let second = status(&pod, &look, 7);
+        prop_assert!(same(&stored(&first), &second), "{:?}\n{:?}", first, second);
+        prop_assert_eq!(&stored(&first), &stored(&second));
+        prop_assert!(same(&first, &first));
+    }
+
+    #[test]
+    fn a_patch_holds_nothing_of_others(pod in pod(), look in look()) {
+        let patch = apply_patch(&pod, &status(&pod, &look, 0));
+        let ours = patch["status"].as_object().expect("a status");
+        prop_assert!(!ours.contains_key("qosClass"));
+        let conditions = ours["conditions"].as_array().expect("conditions");
+        for theirs in ["PodScheduled", "gate"] {
+            prop_assert!(conditions.iter().all(|condition| condition["type"] != theirs));
+        }
+    }
+
+    #[test]
+    fn events_have_names_of_their_own_that_stay(pod in pod(), body in group()) {
+        let group = Group::read(&body).expect("a group");
+        let told = events(&pod, &group);
+        prop_assert_eq!(&told, &events(&pod, &group));
+        let names: std::collections::BTreeSet<_> = told.iter().map(|event| &event.name).collect();
+        prop_assert_eq!(names.len(), told.len());
+    }
+}

@@ -1,0 +1,160 @@
+//! One container's states: how a run that Azure tells of is written in Kubernetes.
+//!
+//! In: a run of an instance view. Out: `ContainerState`s. Called by [`container`](super::container).
+
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus,
+};
+use sha2::{Digest as _, Sha256};
+
+use super::{Case, MAINTENANCE, Policy, seconds};
+use crate::aci::view::{self, ContainerView, Run};
+
+/// Exit codes of a container that was ended by the platform's maintenance (documentation of 2025-04).
+pub const MAINTENANCE_CODES: [i32; 2] = [7147, 7148];
+/// The exit code of a container whose own is not known: a kubelet's, that of SIGKILL.
+pub const UNKNOWN_CODE: i32 = 137;
+/// A kubelet's reason of an end that it did not see.
+pub const UNKNOWN: &str = "ContainerStatusUnknown";
+
+/// A container that waits.
+pub fn waiting(reason: &str, message: Option<String>) -> ContainerState {
+    let reason = Some(reason.to_owned());
+    ContainerState {
+        waiting: Some(ContainerStateWaiting { reason, message }),
+        ..ContainerState::default()
+    }
+}
+
+/// A container that has ended.
+pub fn ended(terminated: ContainerStateTerminated) -> ContainerState {
+    ContainerState {
+        terminated: Some(terminated),
+        ..ContainerState::default()
+    }
+}
+
+/// A container that runs.
+pub fn running(run: &Run) -> ContainerState {
+    let started_at = run.start_time.map(seconds);
+    ContainerState {
+        running: Some(ContainerStateRunning { started_at }),
+        ..ContainerState::default()
+    }
+}
+
+/// How a status says that its container ended.
+pub fn end_of(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    status.state.as_ref()?.terminated.as_ref()
+}
+
+/// How a status says that its container's run before the present one ended.
+pub fn last_end_of(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    status.last_state.as_ref()?.terminated.as_ref()
+}
+
+/// Whether a status says that its container runs.
+pub fn is_running(status: &ContainerStatus) -> bool {
+    status
+        .state
+        .as_ref()
+        .is_some_and(|state| state.running.is_some())
+}
+
+/// Whether a status says that its container runs or once did.
+pub fn has_run(status: &ContainerStatus) -> bool {
+    is_running(status) || end_of(status).is_some() || last_end_of(status).is_some()
+}
+
+/// The id of one run of a container: ACI has none to show, so it is made of what identifies a run.
+pub fn id(case: &Case, name: &str, run: &Run) -> Option<String> {
+    let start = run.start_time?.as_millisecond();
+    let digest = Sha256::digest(format!("{}/{name}/{start}", case.uid()));
+    Some(format!("aci://{digest:x}"))
+}
+
+/// How a run ended.
+pub fn end(case: &Case, name: &str, run: &Run) -> ContainerStateTerminated {
+    let code = exit_code(run);
+    let reason = match (code, run.detail()) {
+        (None, _) => UNKNOWN,
+        (Some(code), _) if MAINTENANCE_CODES.contains(&code) => MAINTENANCE,
+        (Some(0), None | Some("Error")) => "Completed",
+        (Some(0), Some(detail)) => detail,
+        (Some(_), None | Some("Completed")) => "Error",
+        (Some(_), Some(detail)) => detail,
+    };
+    let message = match (code, reason) {
+        (None, _) => Some("Azure does not tell the exit code".to_owned()),
+        (_, MAINTENANCE) => Some("ended by maintenance of Azure's platform".to_owned()),
+        _ => None,
+    };
+    ContainerStateTerminated {
+        exit_code: code.unwrap_or(UNKNOWN_CODE),
+        reason: Some(reason.to_owned()),
+        message,
+        started_at: run.start_time.map(seconds),
+        finished_at: run.finish_time.map(seconds),
+        container_id: id(case, name, run),
+        ..ContainerStateTerminated::default()
+    }
+}
+
+/// The end of the run before the present one.
+pub fn previous(view: &ContainerView) -> Option<&Run> {
+    let is_end = |run: &&Run| run.kind() == view::ContainerState::Terminated;
+    view.previous_state.as_ref().filter(is_end)
+}
+
+/// The first end of a container that may run only once, where Azure has started it again.
+///
+/// How the first is known: by what the live status already says (the caller looks there before), else
+/// by the previous state, which is the first run's as long as there was one restart. After more, the
+/// first end is lost and the oldest one known stands for it; with none known, the end was a failure,
+/// since the platform restarts after nothing else.
+pub fn first_end(
+    case: &Case,
+    name: &str,
+    view: &ContainerView,
+) -> Option<ContainerStateTerminated> {
+    let restarts = view.restart_count.unwrap_or_default();
+    let previous = previous(view);
+    if case.policy != Policy::Never || (restarts <= 0 && previous.is_none()) {
+        return None;
+    }
+    let mut first = previous.map_or_else(
+        || ContainerStateTerminated {
+            exit_code: UNKNOWN_CODE,
+            reason: Some(UNKNOWN.to_owned()),
+            ..ContainerStateTerminated::default()
+        },
+        |run| end(case, name, run),
+    );
+    let which = match (previous, restarts) {
+        (None, _) => "how it ended first is not known",
+        (Some(_), ..=1) => "this is how it ended first",
+        (Some(_), _) => "how it ended first was not seen, and this is the oldest end that is known",
+    };
+    let told = format!("Azure started it again although its restart policy is Never; {which}");
+    first.message = Some(
+        first
+            .message
+            .map_or(told.clone(), |said| format!("{said}; {told}")),
+    );
+    Some(first)
+}
+
+/// The exit code. One of Windows is unsigned, and written as a container runtime writes it.
+fn exit_code(run: &Run) -> Option<i32> {
+    let Some(code) = run.exit_code else {
+        return (run.detail() == Some("Completed")).then_some(0);
+    };
+    let windows = || u32::try_from(code).ok().map(u32::cast_signed);
+    Some(
+        i32::try_from(code)
+            .ok()
+            .or_else(windows)
+            .unwrap_or(UNKNOWN_CODE),
+    )
+}

@@ -1,0 +1,145 @@
+//! What Kubernetes is told in each situation; by topic in the files below.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
+use serde_json::{Value, json};
+
+use super::arbitrary::stored;
+use super::*;
+
+mod conditions;
+mod ends;
+mod life;
+mod once;
+mod writing;
+
+const FACTS: NodeFacts = NodeFacts {
+    host_ip: Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 1))),
+};
+
+/// A moment of the test's day.
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_795_507_200 + second).expect("in range")
+}
+
+/// The same as Azure writes it.
+fn time(second: i64) -> String {
+    at(second).to_string()
+}
+
+/// A pod with those containers and init containers.
+fn pod(policy: &str, containers: &[&str], init: &[&str]) -> Pod {
+    let list = |names: &[&str]| -> Value {
+        names
+            .iter()
+            .map(|name| json!({"name": name, "image": "nginx:1"}))
+            .collect()
+    };
+    let pod = json!({
+        "metadata": {"namespace": "shop", "name": "p", "uid": "u-1", "generation": 3},
+        "spec": {"restartPolicy": policy, "containers": list(containers), "initContainers": list(init)},
+        "status": {"phase": "Pending", "qosClass": "BestEffort", "conditions": [
+            {"type": "PodScheduled", "status": "True", "lastTransitionTime": time(-5)}]},
+    });
+    serde_json::from_value(pod).expect("a pod")
+}
+
+/// A group in that state with those containers, each with its instance view (null: none).
+fn group(provisioning: &str, state: &str, containers: &[(&str, Value)]) -> Group {
+    group_with_init(provisioning, state, containers, &[])
+}
+
+fn group_with_init(
+    provisioning: &str,
+    state: &str,
+    containers: &[(&str, Value)],
+    init: &[(&str, Value)],
+) -> Group {
+    let list = |all: &[(&str, Value)]| -> Value {
+        let one = |(name, view): &(&str, Value)| json!({"name": name, "properties": {"image": "nginx:1", "instanceView": view}});
+        all.iter().map(one).collect()
+    };
+    let body = json!({"name": "g", "properties": {
+        "provisioningState": provisioning, "containers": list(containers),
+        "initContainers": list(init), "ipAddress": {"ip": "10.0.0.4", "type": "Private"},
+        "instanceView": {"state": state, "events": []}}});
+    Group::read(&body).expect("a group")
+}
+
+fn running(since: i64) -> Value {
+    json!({"restartCount": 0,
+           "currentState": {"state": "Running", "startTime": time(since), "detailStatus": ""}})
+}
+
+fn ended(code: i64, since: i64, until: i64) -> Value {
+    json!({"state": "Terminated", "startTime": time(since), "finishTime": time(until),
+           "exitCode": code, "detailStatus": if code == 0 { "Completed" } else { "Error" }})
+}
+
+fn terminated(code: i64) -> Value {
+    json!({"restartCount": 0, "currentState": ended(code, 10, 20)})
+}
+
+fn waiting(detail: &str) -> Value {
+    json!({"restartCount": 0, "currentState": {"state": "Waiting", "detailStatus": detail}})
+}
+
+/// The status of a pod at a moment.
+fn status(pod: &Pod, seen: &Seen, second: i64) -> PodStatus {
+    pod_status(pod, seen, &FACTS, at(second))
+}
+
+/// Writes the status of a pod at a moment into it, as the API server would, and shows it.
+fn write(pod: &mut Pod, seen: &Seen, second: i64) -> PodStatus {
+    let status = stored(&status(pod, seen, second));
+    pod.status = Some(status.clone());
+    status
+}
+
+fn phase(status: &PodStatus) -> &str {
+    status.phase.as_deref().unwrap_or_default()
+}
+
+fn container<'a>(status: &'a PodStatus, name: &str) -> &'a ContainerStatus {
+    let all = status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses)
+        .flatten();
+    all.into_iter()
+        .find(|status| status.name == name)
+        .expect(name)
+}
+
+/// A container's state in short: `running`, `waiting REASON` or `ended CODE REASON`.
+fn state(status: &PodStatus, name: &str) -> String {
+    let state = container(status, name).state.clone().unwrap_or_default();
+    let word = |word: Option<String>| word.unwrap_or_default();
+    match (state.running, state.terminated, state.waiting) {
+        (Some(_), None, None) => "running".to_owned(),
+        (None, Some(end), None) => format!("ended {} {}", end.exit_code, word(end.reason)),
+        (None, None, Some(waiting)) => format!("waiting {}", word(waiting.reason)),
+        other => format!("{other:?}"),
+    }
+}
+
+fn waiting_message(status: &PodStatus, name: &str) -> String {
+    let state = container(status, name).state.clone().unwrap_or_default();
+    state
+        .waiting
+        .and_then(|waiting| waiting.message)
+        .unwrap_or_default()
+}
+
+fn condition<'a>(status: &'a PodStatus, kind: &str) -> &'a PodCondition {
+    let mut all = status.conditions.iter().flatten();
+    all.find(|condition| condition.type_ == kind).expect(kind)
+}
+
+/// A condition in short: `STATUS REASON`.
+fn says(status: &PodStatus, kind: &str) -> String {
+    let condition = condition(status, kind);
+    let reason = condition.reason.as_deref().unwrap_or_default();
+    format!("{} {reason}", condition.status)
+        .trim_end()
+        .to_owned()
+}

@@ -1,0 +1,154 @@
+//! Conditions: readiness above all.
+
+use super::*;
+
+#[test]
+fn a_group_that_azure_is_at_is_running_and_not_ready() {
+    for (provisioning, reason) in [
+        ("Unhealthy", "Repairing"),
+        ("Repairing", "Repairing"),
+        ("Deleting", "Deleting"),
+    ] {
+        let mut pod = pod("Always", &["web"], &[]);
+        let fine = group("Succeeded", "Running", &[("web", running(1))]);
+        write(&mut pod, &Seen::Group(&fine), 2);
+        let group = group(provisioning, "Running", &[("web", running(1))]);
+        let status = write(&mut pod, &Seen::Group(&group), 30);
+        assert_eq!(
+            (phase(&status), state(&status, "web").as_str()),
+            ("Running", "running")
+        );
+        assert_eq!(says(&status, "Ready"), format!("False {reason}"));
+        assert_eq!(says(&status, "ContainersReady"), format!("False {reason}"));
+        assert!(
+            condition(&status, "Ready")
+                .message
+                .as_deref()
+                .is_some_and(|m| m.contains(provisioning))
+        );
+        assert!(!container(&status, "web").ready);
+        let status = write(&mut pod, &Seen::Group(&fine), 60);
+        assert_eq!(says(&status, "Ready"), "True");
+        assert_eq!(
+            condition(&status, "Ready").last_transition_time,
+            Some(Time(at(60)))
+        );
+    }
+}
+
+#[test]
+fn an_unhealthy_group_makes_those_unready_that_have_a_readiness_probe() {
+    let mut pod = pod("Always", &["web", "log"], &[]);
+    let probe = serde_json::from_value(json!({"exec": {"command": ["true"]}})).expect("a probe");
+    pod.spec.as_mut().expect("a spec").containers[0].readiness_probe = Some(probe);
+    let group = group(
+        "Unhealthy",
+        "Running",
+        &[("web", running(1)), ("log", running(1))],
+    );
+    let status = status(&pod, &Seen::Group(&group), 9);
+    assert_eq!(
+        (
+            container(&status, "web").ready,
+            container(&status, "log").ready
+        ),
+        (false, true)
+    );
+    assert_eq!(says(&status, "Ready"), "False Repairing");
+}
+
+#[test]
+fn a_running_pod_that_waits_in_azure_stays_running() {
+    let mut pod = pod("Always", &["web"], &[]);
+    let fine = group("Succeeded", "Running", &[("web", running(1))]);
+    write(&mut pod, &Seen::Group(&fine), 2);
+    for view in [Value::Null, waiting("")] {
+        let status = status(
+            &pod,
+            &Seen::Group(&group("Repairing", "Pending", &[("web", view)])),
+            9,
+        );
+        assert_eq!(
+            (phase(&status), state(&status, "web").as_str()),
+            ("Running", "waiting ContainerCreating")
+        );
+        assert_eq!(status.pod_ip.as_deref(), Some("10.0.0.4"));
+    }
+}
+
+#[test]
+fn readiness_gates_are_honoured_and_their_conditions_kept() {
+    let gate = |status: &str| {
+        let mut pod = pod("Always", &["web"], &[]);
+        let spec = pod.spec.as_mut().expect("a spec");
+        spec.readiness_gates = serde_json::from_value(json!([{"conditionType": "lb/ready"}])).ok();
+        if !status.is_empty() {
+            let theirs = json!({"type": "lb/ready", "status": status, "reason": "Theirs"});
+            let conditions = &mut pod.status.as_mut().expect("a status").conditions;
+            let conditions = conditions.get_or_insert_default();
+            conditions.push(serde_json::from_value(theirs).expect("a condition"));
+        }
+        let group = group("Succeeded", "Running", &[("web", running(1))]);
+        (super::status(&pod, &Seen::Group(&group), 9), pod)
+    };
+    let not_there = "corresponding condition of pod readiness gate \"lb/ready\" does not exist.";
+    let shut = "the status of pod readiness gate \"lb/ready\" is not \"True\", but False";
+    let cases = [
+        ("", "False ReadinessGatesNotReady", Some(not_there)),
+        ("False", "False ReadinessGatesNotReady", Some(shut)),
+        ("True", "True", None),
+    ];
+    for (status_of_gate, ready, message) in cases {
+        let (status, pod) = gate(status_of_gate);
+        assert_eq!(says(&status, "Ready"), ready);
+        assert_eq!(condition(&status, "Ready").message.as_deref(), message);
+        assert_eq!(says(&status, "ContainersReady"), "True");
+        if !status_of_gate.is_empty() {
+            assert_eq!(
+                says(&status, "lb/ready"),
+                format!("{status_of_gate} Theirs")
+            );
+        }
+        let sent = apply_patch(&pod, &status)["status"]["conditions"].clone();
+        let sent = sent.as_array().expect("conditions").clone();
+        assert!(sent.iter().all(|condition| condition["type"] != "lb/ready"));
+    }
+}
+
+#[test]
+fn ready_comes_back_after_someone_else_took_it() {
+    let mut pod = pod("Always", &["web"], &[]);
+    let group = group("Succeeded", "Running", &[("web", running(1))]);
+    write(&mut pod, &Seen::Group(&group), 2);
+    let conditions = pod
+        .status
+        .as_mut()
+        .and_then(|status| status.conditions.as_mut());
+    for condition in conditions.expect("conditions") {
+        if condition.type_ == "Ready" {
+            condition.status = "False".into(); // the node controller, when the operator was down
+            condition.last_transition_time = Some(Time(at(100)));
+        }
+    }
+    let live = pod.status.clone().expect("a status");
+    let status = status(&pod, &Seen::Group(&group), 200);
+    assert!(!same(&live, &status));
+    assert_eq!(says(&status, "Ready"), "True");
+    assert_eq!(
+        condition(&status, "Ready").last_transition_time,
+        Some(Time(at(200)))
+    );
+    assert_eq!(
+        condition(&status, "ContainersReady").last_transition_time,
+        Some(Time(at(2)))
+    );
+}
+
+#[test]
+fn a_pod_that_succeeded_says_so_in_its_conditions() {
+    let group = group("Succeeded", "Succeeded", &[("web", terminated(0))]);
+    let status = status(&pod("Never", &["web"], &[]), &Seen::Group(&group), 30);
+    assert_eq!(says(&status, "Ready"), "False PodCompleted");
+    assert_eq!(says(&status, "ContainersReady"), "False PodCompleted");
+    assert_eq!(says(&status, "Initialized"), "True PodCompleted");
+}

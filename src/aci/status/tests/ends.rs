@@ -1,0 +1,275 @@
+//! How pods end.
+
+use super::*;
+
+#[test]
+fn the_phase_follows_exit_codes_and_restart_policy() {
+    let cases = [
+        ("Never", "Succeeded", [0, 0], "Succeeded"),
+        ("Never", "Failed", [0, 2], "Failed"),
+        ("OnFailure", "Succeeded", [0, 0], "Succeeded"),
+        ("OnFailure", "Running", [0, 2], "Running"),
+        ("Always", "Running", [0, 0], "Running"),
+        ("Always", "Running", [0, 2], "Running"),
+    ];
+    for (policy, group_state, codes, wanted) in cases {
+        let group = group(
+            "Succeeded",
+            group_state,
+            &[("web", terminated(codes[0])), ("log", terminated(codes[1]))],
+        );
+        let status = status(&pod(policy, &["web", "log"], &[]), &Seen::Group(&group), 30);
+        assert_eq!(phase(&status), wanted, "{policy} {codes:?}");
+        let reason = if codes[1] == 0 { "Completed" } else { "Error" };
+        assert_eq!(
+            state(&status, "log"),
+            format!("ended {} {reason}", codes[1])
+        );
+        assert_eq!(status.reason, None);
+    }
+}
+
+#[test]
+fn one_container_of_two_that_ended_leaves_the_pod_running() {
+    let group = group(
+        "Succeeded",
+        "Running",
+        &[("web", terminated(1)), ("log", running(1))],
+    );
+    let status = status(
+        &pod("Never", &["web", "log"], &[]),
+        &Seen::Group(&group),
+        30,
+    );
+    assert_eq!(
+        (phase(&status), state(&status, "web").as_str()),
+        ("Running", "ended 1 Error")
+    );
+}
+
+#[test]
+fn exit_codes_are_what_the_container_said_whatever_else_the_service_says() {
+    let run = |code: Value, detail: &str| json!({"currentState": {"state": "Terminated", "exitCode": code, "detailStatus": detail}});
+    let cases = [
+        (run(json!(2), "Completed"), "ended 2 Error"),
+        (run(json!(0), "Error"), "ended 0 Completed"),
+        (run(json!(137), "OOMKilled"), "ended 137 OOMKilled"),
+        (run(json!(7147), "Error"), "ended 7147 PlatformMaintenance"),
+        (run(json!(7148), ""), "ended 7148 PlatformMaintenance"),
+        (run(json!(null), "Completed"), "ended 0 Completed"),
+        (run(json!(null), ""), "ended 137 ContainerStatusUnknown"),
+        (
+            run(json!(3_221_225_477_i64), "Error"),
+            "ended -1073741819 Error",
+        ),
+        (run(json!("x"), "Error"), "ended 137 ContainerStatusUnknown"),
+    ];
+    for (view, wanted) in cases {
+        let group = group("Succeeded", "Failed", &[("web", view.clone())]);
+        let status = status(&pod("Never", &["web"], &[]), &Seen::Group(&group), 30);
+        assert_eq!(state(&status, "web"), wanted, "{view}");
+        assert_eq!(
+            phase(&status),
+            if wanted.starts_with("ended 0") {
+                "Succeeded"
+            } else {
+                "Failed"
+            }
+        );
+    }
+}
+
+#[test]
+fn maintenance_is_no_failure_of_the_program() {
+    let group = group("Succeeded", "Failed", &[("web", terminated(7148))]);
+    let mut pod = pod("Never", &["web"], &[]);
+    let status = write(&mut pod, &Seen::Group(&group), 30);
+    assert_eq!(
+        says(&status, "DisruptionTarget"),
+        "True PlatformMaintenance"
+    );
+    let sent = apply_patch(&pod, &status).to_string();
+    assert!(sent.contains("DisruptionTarget"));
+
+    let theirs =
+        json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"});
+    let theirs: PodCondition = serde_json::from_value(theirs).expect("a condition");
+    pod.status.as_mut().expect("one").conditions = Some(vec![theirs.clone()]);
+    let status = super::status(&pod, &Seen::Group(&group), 31);
+    assert_eq!(condition(&status, "DisruptionTarget"), &theirs);
+    assert!(
+        !apply_patch(&pod, &status)
+            .to_string()
+            .contains("DisruptionTarget")
+    );
+}
+
+#[test]
+fn a_finished_pod_stays_as_it_ended() {
+    let mut pod = pod("Never", &["web"], &[]);
+    let end = group("Succeeded", "Failed", &[("web", terminated(2))]);
+    let failed = write(&mut pod, &Seen::Group(&end), 30);
+    let again = group("Succeeded", "Running", &[("web", running(40))]);
+    let stopped = group("Succeeded", "Stopped", &[("web", terminated(0))]);
+    for seen in [
+        Seen::Group(&again),
+        Seen::Group(&stopped),
+        Seen::Vanished,
+        Seen::NotSubmitted,
+        Seen::Deleted(None),
+        Seen::Deleted(Some(&again)),
+    ] {
+        let now = status(&pod, &seen, 90);
+        assert!(same(&failed, &now), "{seen:?}\n{now:?}");
+    }
+}
+
+#[test]
+fn a_group_that_vanished_under_a_running_pod_fails_it() {
+    let mut pod = pod("Always", &["web", "log"], &[]);
+    let crashed = json!({"restartCount": 1, "previousState": ended(3, 10, 20),
+                         "currentState": {"state": "Waiting", "detailStatus": "CrashLoopBackOff"}});
+    let group = group(
+        "Succeeded",
+        "Running",
+        &[("web", running(1)), ("log", crashed)],
+    );
+    write(&mut pod, &Seen::Group(&group), 2);
+    let status = write(&mut pod, &Seen::Vanished, 50);
+    assert_eq!(
+        (phase(&status), status.reason.as_deref()),
+        ("Failed", Some("NotFound"))
+    );
+    assert_eq!(state(&status, "web"), "ended 137 NotFound");
+    assert_eq!(state(&status, "log"), "ended 3 Error");
+    let end = container(&status, "web")
+        .state
+        .clone()
+        .and_then(|state| state.terminated);
+    let end = end.expect("it ended");
+    assert_eq!(
+        (end.started_at, end.finished_at),
+        (Some(Time(at(1))), Some(Time(at(50))))
+    );
+    assert_eq!(end.container_id, container(&status, "web").container_id);
+    assert_eq!(says(&status, "Ready"), "False PodFailed");
+    assert_eq!(says(&status, "PodReadyToStartContainers"), "False");
+}
+
+#[test]
+fn a_group_that_someone_stopped_fails_its_pod() {
+    for policy in ["Always", "OnFailure", "Never"] {
+        let group = group(
+            "Succeeded",
+            "Stopped",
+            &[("web", terminated(0)), ("log", running(1))],
+        );
+        let status = status(&pod(policy, &["web", "log"], &[]), &Seen::Group(&group), 30);
+        assert_eq!(
+            (phase(&status), status.reason.as_deref()),
+            ("Failed", Some("Stopped"))
+        );
+        assert_eq!(state(&status, "web"), "ended 0 Completed");
+        assert_eq!(state(&status, "log"), "ended 137 Stopped");
+    }
+}
+
+#[test]
+fn a_deleted_pod_ends_as_its_containers_did() {
+    let crashed = json!({"restartCount": 1, "previousState": ended(3, 10, 20),
+                         "currentState": {"state": "Waiting", "detailStatus": "CrashLoopBackOff"}});
+    let cases = [
+        (
+            [terminated(0), terminated(0)],
+            "Succeeded",
+            ["ended 0 Completed", "ended 0 Completed"],
+        ),
+        (
+            [terminated(0), terminated(4)],
+            "Failed",
+            ["ended 0 Completed", "ended 4 Error"],
+        ),
+        (
+            [terminated(0), running(1)],
+            "Failed",
+            ["ended 0 Completed", "ended 137 Error"],
+        ),
+        (
+            [running(1), crashed],
+            "Failed",
+            ["ended 137 Error", "ended 3 Error"],
+        ),
+        (
+            [running(1), Value::Null],
+            "Failed",
+            ["ended 137 Error", "waiting ContainerCreating"],
+        ),
+        (
+            [Value::Null, waiting("")],
+            "Failed",
+            ["waiting ContainerCreating", "waiting ContainerCreating"],
+        ),
+    ];
+    for (views, wanted, states) in cases {
+        let [web, log] = views.clone();
+        let group = group("Succeeded", "Running", &[("web", web), ("log", log)]);
+        let mut pod = pod("Always", &["web", "log"], &[]);
+        for last in [Some(&group), None] {
+            let status = status(&pod, &Seen::Deleted(last), 60);
+            if last.is_some() {
+                write(&mut pod, &Seen::Group(&group), 50); // and now from what is live
+            }
+            assert_eq!(phase(&status), wanted, "{views:?}");
+            assert_eq!(
+                [state(&status, "web"), state(&status, "log")],
+                states,
+                "{views:?}"
+            );
+            assert_eq!(status.reason, None);
+            assert!(!container(&status, "web").ready);
+        }
+    }
+    let unasked = status(&pod("Never", &["web"], &[]), &Seen::Deleted(None), 1);
+    assert_eq!(
+        (phase(&unasked), state(&unasked, "web").as_str()),
+        ("Failed", "waiting ContainerCreating")
+    );
+}
+
+#[test]
+fn a_failed_init_container_fails_a_pod_that_never_restarts_and_no_other() {
+    for (policy, wanted) in [
+        ("Never", "Failed"),
+        ("OnFailure", "Pending"),
+        ("Always", "Pending"),
+    ] {
+        let group = group_with_init(
+            "Creating",
+            "Pending",
+            &[("web", Value::Null)],
+            &[("one", terminated(5))],
+        );
+        let status = status(&pod(policy, &["web"], &["one"]), &Seen::Group(&group), 30);
+        assert_eq!(phase(&status), wanted, "{policy}");
+        assert_eq!(state(&status, "one"), "ended 5 Error");
+        assert_eq!(
+            says(&status, "Initialized"),
+            "False ContainersNotInitialized"
+        );
+    }
+}
+
+#[test]
+fn a_group_that_ended_without_a_word_of_its_containers_ends_them() {
+    for (group_state, wanted, code) in [
+        ("Succeeded", "Succeeded", "ended 0 Completed"),
+        ("Failed", "Failed", "ended 137 ContainerStatusUnknown"),
+    ] {
+        let group = group("Succeeded", group_state, &[("web", Value::Null)]);
+        let status = status(&pod("Never", &["web"], &[]), &Seen::Group(&group), 30);
+        assert_eq!(
+            (phase(&status), state(&status, "web").as_str()),
+            (wanted, code)
+        );
+    }
+}

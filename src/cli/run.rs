@@ -1,0 +1,234 @@
+//! `burstpool run`: everything put together.
+//!
+//! In: arguments and the environment. Out: a process that leads or waits to, reconciles while it
+//! leads, and ends with a reason when it cannot go on. Nothing it kept changes when it ends.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use kube_lease_manager::LeaseManagerBuilder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::aci::client::{self, Cloud, Credential, Scope, Settings};
+use crate::controller;
+use crate::node::pods::SWEEP_EVERY;
+
+/// The newest minor version of Kubernetes that our types speak.
+const NEWEST_MINOR: u32 = 37;
+/// The lease that the leader holds.
+const LEASE: &str = "burstpool";
+/// For how long the leader is believed to live without a word, in seconds.
+const LEASE_SECONDS: u64 = 15;
+/// How long before that it must have said something.
+const LEASE_GRACE_SECONDS: u64 = 5;
+
+/// Run the operator
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Kubeconfig file; the cluster that this runs in if not given
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The namespace of the leader's lease; the operator's own, or the kubeconfig's, if not given
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Which Azure: `AzureCloud`, `AzureUSGovernment` or `AzureChinaCloud`
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "AzureCloud",
+        env = "AZURE_ENVIRONMENT"
+    )]
+    cloud: Cloud,
+    /// Another Azure Resource Manager, such as the emulator's
+    #[arg(long, value_name = "URL")]
+    arm_endpoint: Option<Url>,
+    /// Where tokens come from, for another cloud; scheme and host
+    #[arg(long, value_name = "URL", env = "AZURE_AUTHORITY_HOST")]
+    authority: Option<String>,
+    /// A file with certificates to trust besides the system's, in PEM
+    #[arg(long, value_name = "FILE")]
+    arm_ca_file: Option<PathBuf>,
+    /// A file with a token; without it, workload identity, a client secret or the machine's managed
+    /// identity, by the environment variables that Azure's clients use
+    #[arg(long, value_name = "FILE")]
+    arm_token_file: Option<PathBuf>,
+    /// The subscription of pools that name none
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "AZURE_SUBSCRIPTION_ID",
+        default_value = ""
+    )]
+    subscription_id: String,
+    /// The resource group of pools that name none
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "AZURE_RESOURCE_GROUP",
+        default_value = ""
+    )]
+    resource_group: String,
+    /// The address under which the API server reaches this process
+    #[arg(long, value_name = "IP", env = "POD_IP")]
+    node_address: std::net::IpAddr,
+    /// The kubelet API's address; its port is the one that nodes name (the API itself is not served yet)
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:10250")]
+    kubelet_listen: SocketAddr,
+}
+
+/// Runs until it is told to end, or cannot go on.
+pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let config = kubernetes(&arguments).await?;
+    let namespace = arguments
+        .namespace
+        .clone()
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let context = Arc::new(context(&arguments, config).await?);
+    let cancel = CancellationToken::new();
+    let led = lead(context, namespace, cancel.clone());
+    tokio::pin!(led);
+    tokio::select! {
+        ended = &mut led => return ended,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("ending; nodes, pods and container groups stay as they are");
+    cancel.cancel();
+    led.await
+}
+
+/// Waits to lead, and reconciles while it does. Losing the lead ends the process: another one leads.
+async fn lead(
+    context: Arc<controller::Context>,
+    namespace: String,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let manager = LeaseManagerBuilder::new(context.client.clone(), LEASE)
+        .with_namespace(namespace)
+        .with_identity(uuid::Uuid::new_v4().to_string())
+        .with_duration(LEASE_SECONDS)
+        .with_grace(LEASE_GRACE_SECONDS)
+        .build()
+        .await
+        .context("preparing the leader's lease")?;
+    let (mut leading, task) = manager.watch().await;
+    let outcome = async {
+        leading
+            .wait_for(|leads| *leads)
+            .await
+            .context("waiting to lead")?;
+        tracing::info!("leading");
+        let work = controller::run(context, cancel.clone());
+        tokio::pin!(work);
+        tokio::select! {
+            () = &mut work => Ok(()),
+            lost = leading.wait_for(|leads| !leads) => {
+                cancel.cancel();
+                work.await;
+                lost.context("watching the leader's lease")?;
+                bail!("another process leads now")
+            }
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = outcome => outcome,
+        () = cancel.cancelled() => Ok(()),
+    };
+    // Nobody watches any more: the lease is released, and the task ends.
+    drop(leading);
+    let _ = task.await;
+    outcome
+}
+
+async fn kubernetes(arguments: &Arguments) -> anyhow::Result<Config> {
+    match &arguments.kubeconfig {
+        None => Config::infer()
+            .await
+            .context("finding the cluster: use --kubeconfig outside of one"),
+        Some(path) => {
+            let what = || format!("reading {}", path.display());
+            let kubeconfig = Kubeconfig::read_from(path).with_context(what)?;
+            let options = KubeConfigOptions::default();
+            Config::from_custom_kubeconfig(kubeconfig, &options)
+                .await
+                .with_context(what)
+        }
+    }
+}
+
+async fn context(arguments: &Arguments, config: Config) -> anyhow::Result<controller::Context> {
+    let mut impatient = config.clone();
+    impatient.default_retry = false;
+    let client = Client::try_from(config).context("connecting to Kubernetes")?;
+    let version = client
+        .apiserver_version()
+        .await
+        .context("asking for Kubernetes' version")?;
+    let minor = version
+        .minor
+        .trim_end_matches('+')
+        .parse()
+        .unwrap_or(NEWEST_MINOR);
+    let system = Api::<Namespace>::all(client.clone())
+        .get("kube-system")
+        .await;
+    let system =
+        system.context("reading the namespace kube-system, whose UID names this cluster")?;
+    Ok(controller::Context {
+        client,
+        impatient: Client::try_from(impatient).context("connecting to Kubernetes")?,
+        azure: azure(arguments)?,
+        scope: Scope {
+            subscription: arguments.subscription_id.clone(),
+            resource_group: arguments.resource_group.clone(),
+        },
+        cluster: system.metadata.uid.context("kube-system has no UID")?,
+        address: arguments.node_address.to_string(),
+        port: i32::from(arguments.kubelet_listen.port()),
+        kubernetes_minor: NEWEST_MINOR.min(minor),
+        sweep_every: SWEEP_EVERY,
+        paces: Mutex::new(HashMap::new()),
+        pools: Mutex::new(HashMap::new()),
+    })
+}
+
+fn azure(arguments: &Arguments) -> anyhow::Result<client::Client> {
+    let mut cloud = arguments.cloud.clone();
+    if let Some(arm) = &arguments.arm_endpoint {
+        if arm.path() != "/" {
+            bail!("--arm-endpoint: {arm} has a path; it must be scheme and host only");
+        }
+        cloud = cloud.with_arm(arm.clone());
+    }
+    if let Some(authority) = &arguments.authority {
+        cloud = cloud.with_authority(authority);
+    }
+    let extra_ca = match &arguments.arm_ca_file {
+        Some(path) => std::fs::read(path).with_context(|| format!("reading {}", path.display()))?,
+        None => Vec::new(),
+    };
+    let settings = Settings {
+        cloud: cloud.clone(),
+        extra_ca,
+    };
+    let http = client::http(&settings).context("reading the certificates of --arm-ca-file")?;
+    let credential = match &arguments.arm_token_file {
+        Some(path) => Credential::File(path.clone()),
+        None => Credential::of_environment(|name| std::env::var(name).ok(), &cloud, &http)
+            .map_err(|error| anyhow::anyhow!("finding an Azure credential: {error}"))?,
+    };
+    tracing::info!(%cloud, ?credential, "using Azure");
+    Ok(client::Client::new(&cloud, credential, http))
+}

@@ -1,0 +1,111 @@
+//! Taking the pods of a pool, or of a placement, away before their node goes.
+//!
+//! In: a pool. Out: what is left of it, in words; nothing when all is gone. Pods leave through the
+//! Eviction API, so budgets hold them back; groups go with their pods.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{EvictParams, ListParams};
+use kube::{Api, ResourceExt as _};
+
+use super::{Context, Error, pool};
+use crate::api::BurstPool;
+use crate::node::object;
+
+/// Drains a whole pool: what is left.
+pub(super) async fn pool(pool: &BurstPool, context: &Context) -> Result<Vec<String>, Error> {
+    // After a restart of the operator nobody keeps the pool's pods: somebody must, until they are gone.
+    if let Err(pool::Mistake(mistake)) = pool::ensure(pool, context).await {
+        tracing::warn!(pool = pool.name_any(), %mistake, "a pool that never worked has nothing to drain");
+        return Ok(Vec::new());
+    }
+    let mut names: Vec<String> = pool
+        .spec
+        .placements
+        .iter()
+        .map(|p| p.name.clone())
+        .collect();
+    names.extend(
+        pool::report(pool, context)
+            .await
+            .into_iter()
+            .map(|placement| placement.name),
+    );
+    names.sort_unstable();
+    names.dedup();
+    let mut left = Vec::new();
+    for name in names {
+        left.extend(placement(&pool.name_any(), &name, context).await?);
+    }
+    Ok(left)
+}
+
+/// Drains placements that the spec does not name any more, and removes those that are empty.
+pub(super) async fn placements(
+    removed: &[(String, String)],
+    context: &Context,
+) -> Result<Vec<String>, Error> {
+    let mut left = Vec::new();
+    for (pool, name) in removed {
+        let remains = placement(pool, name, context).await?;
+        if remains.is_empty() {
+            pool::remove_placement(pool, name, context).await?;
+        }
+        left.extend(remains);
+    }
+    Ok(left)
+}
+
+async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<String>, Error> {
+    let groups = pool::close(pool, name, context).await;
+    let node = object::name(pool, name);
+    let pods: Api<Pod> = Api::all(context.client.clone());
+    let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    let pods = pods
+        .list(&on_node)
+        .await
+        .map_err(|source| Error::Kubernetes {
+            what: "listing a node's pods",
+            source,
+        })?;
+    let mut left = Vec::new();
+    for pod in &pods.items {
+        if let Some(held) = evict(pod, context).await {
+            left.push(held);
+        }
+    }
+    match groups {
+        Some(0) => {}
+        Some(groups) if left.is_empty() => {
+            left.push(format!("{groups} container groups of {node}"));
+        }
+        None if left.is_empty() => {
+            left.push(format!(
+                "the container groups of {node}, which Azure does not list at present"
+            ));
+        }
+        _ => {}
+    }
+    Ok(left)
+}
+
+/// Asks for the pod's eviction; what is left of it, in words.
+async fn evict(pod: &Pod, context: &Context) -> Option<String> {
+    let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+    let what = format!("pod {namespace}/{name}");
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Some(what);
+    }
+    let pods: Api<Pod> = Api::namespaced(context.impatient.clone(), &namespace);
+    match pods.evict(&name, &EvictParams::default()).await {
+        Ok(_) => Some(what),
+        Err(kube::Error::Api(status)) if status.is_not_found() => None,
+        Err(kube::Error::Api(status)) => Some(format!("{what} ({})", status.message)),
+        Err(error) => Some(format!("{what} ({error})")),
+    }
+}
+
+/// An error that only keeps the finalizer: not everything is gone yet.
+pub(super) fn not_yet(left: &[String]) -> kube::Error {
+    let message = format!("{} left: {}", left.len(), left.join(", "));
+    kube::Error::Service(message.into())
+}

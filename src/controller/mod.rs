@@ -1,0 +1,163 @@
+//! The reconciler: every `BurstPool` becomes its virtual nodes, and is drained before it goes.
+//!
+//! In: `BurstPool`s as they are watched. Out: a running [`pool::Running`] for each, the pool's status,
+//! and, when a pool is deleted, its pods evicted, its groups and nodes removed and the finalizer last.
+//!
+//! ```text
+//! BurstPool ─▶ reconcile ─▶ pool (node tasks of each placement) ─▶ Azure, nodes, pods
+//!                 └─▶ status (pure) ─▶ BurstPool.status            drain ─▶ evictions
+//! ```
+
+mod drain;
+mod pool;
+mod status;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::finalizer::{self, finalizer};
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use thiserror::Error;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::aci::client::{Client as Azure, Scope};
+use crate::aci::pace::Pace;
+use crate::api::BurstPool;
+
+/// The finalizer of pools.
+pub const FINALIZER: &str = "burstpool.io/drain";
+/// How often a pool is looked at although nothing changed: its status says what its nodes do.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How often a pool that is being drained is looked at.
+const DRAIN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why a pool was not reconciled.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The API server refused or did not answer.
+    #[error("{what}")]
+    Kubernetes {
+        /// What was attempted.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: kube::Error,
+    },
+    /// The finalizer could not be set or removed.
+    #[error("setting or removing the finalizer")]
+    Finalizer(#[source] Box<finalizer::Error<Error>>),
+}
+
+/// What every reconciliation needs.
+pub struct Context {
+    /// Kubernetes, with retries.
+    pub client: Client,
+    /// Kubernetes, without: an eviction that a budget holds back is answered 429, and is not to be
+    /// tried for minutes inside a call.
+    pub impatient: Client,
+    /// Azure.
+    pub azure: Azure,
+    /// Where groups are, for pools that do not say.
+    pub scope: Scope,
+    /// The UID of the cluster's `kube-system` namespace: whose groups are ours.
+    pub cluster: String,
+    /// The address of the nodes.
+    pub address: String,
+    /// The kubelet API's port.
+    pub port: i32,
+    /// The minor version of Kubernetes that the nodes speak.
+    pub kubernetes_minor: u32,
+    /// How often groups are listed.
+    pub sweep_every: Duration,
+    /// The pace of reading in each subscription.
+    pub paces: Mutex<HashMap<String, Arc<Pace>>>,
+    /// Running pools by name.
+    pub pools: Mutex<HashMap<String, pool::Running>>,
+}
+
+/// Reconciles until `cancel`; nodes, pods and groups stay as they are then.
+pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
+    let pools: Api<BurstPool> = Api::all(context.client.clone());
+    let config = controller::Config::default().concurrency(4);
+    Controller::new(pools, watcher::Config::default())
+        .with_config(config)
+        .graceful_shutdown_on(cancel.clone().cancelled_owned())
+        .run(reconcile, retry, context.clone())
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!(%error, "reconciling");
+            }
+        })
+        .await;
+    for (_, running) in context.pools.lock().await.drain() {
+        running.stop().await;
+    }
+}
+
+async fn reconcile(pool: Arc<BurstPool>, context: Arc<Context>) -> Result<Action, Error> {
+    let api: Api<BurstPool> = Api::all(context.client.clone());
+    finalizer(&api, FINALIZER, pool, |event| async {
+        match event {
+            finalizer::Event::Apply(pool) => apply(&pool, &context).await,
+            finalizer::Event::Cleanup(pool) => clean_up(&pool, &context).await,
+        }
+    })
+    .await
+    .map_err(|error| Error::Finalizer(Box::new(error)))
+}
+
+async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
+    let outcome = pool::ensure(pool, context).await;
+    let leaving = match &outcome {
+        Ok(removed) => drain::placements(removed, context).await?,
+        Err(_) => Vec::new(),
+    };
+    let again = if leaving.is_empty() {
+        LOOK_AGAIN
+    } else {
+        DRAIN_AGAIN
+    };
+    let placements = pool::report(pool, context).await;
+    status::write(
+        pool,
+        &status::of(pool, &outcome, &placements, &leaving),
+        context,
+    )
+    .await?;
+    Ok(Action::requeue(again))
+}
+
+/// An error keeps the finalizer where it is, so one that only says "not yet" is no failure.
+async fn clean_up(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
+    let left = drain::pool(pool, context).await?;
+    if left.is_empty() {
+        pool::remove(pool, context).await?;
+        return Ok(Action::await_change());
+    }
+    let placements = pool::report(pool, context).await;
+    status::write(
+        pool,
+        &status::of(pool, &Ok(Vec::new()), &placements, &left),
+        context,
+    )
+    .await?;
+    Err(Error::Kubernetes {
+        what: "draining",
+        source: drain::not_yet(&left),
+    })
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the controller calls it so")]
+fn retry(pool: Arc<BurstPool>, error: &Error, _: Arc<Context>) -> Action {
+    if pool.metadata.deletion_timestamp.is_some() {
+        return Action::requeue(DRAIN_AGAIN);
+    }
+    tracing::warn!(pool = pool.metadata.name, %error, "reconciling a pool");
+    Action::requeue(Duration::from_secs(5))
+}

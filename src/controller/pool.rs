@@ -1,0 +1,269 @@
+//! The tasks of a pool's nodes: started, changed and stopped as the pool's spec says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kube::ResourceExt as _;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Context, Error};
+use crate::aci::client::Scope;
+use crate::aci::names::Owner;
+use crate::api::{BurstPool, Placement, PlacementStatus};
+use crate::node::object::{self, Closed, Facts};
+use crate::node::pods::{self, Parts};
+use crate::node::{capacity, region, register};
+
+/// A pool whose nodes are kept.
+pub struct Running {
+    placements: BTreeMap<String, Kept>,
+}
+
+/// A placement whose node is kept.
+struct Kept {
+    placement: Placement,
+    scope: Scope,
+    tags: BTreeMap<String, String>,
+    facts: watch::Sender<Facts>,
+    pods: Arc<pods::Context>,
+    cancel: CancellationToken,
+    /// Ends only the look at the region: a node that is being drained stays closed.
+    region: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A pool's mistake that the CRD's rules cannot see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake(pub String);
+
+impl Running {
+    /// Ends all tasks; what they kept stays.
+    pub async fn stop(self) {
+        for (_, kept) in self.placements {
+            kept.stop().await;
+        }
+    }
+}
+
+impl Kept {
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn is_of(&self, placement: &Placement, scope: &Scope, tags: &BTreeMap<String, String>) -> bool {
+        self.placement == *placement && self.scope == *scope && self.tags == *tags
+    }
+}
+
+/// Starts what the spec asks for and is not running, and restarts what it asks otherwise. Answers the
+/// pool and placement of those that it does not ask for any more.
+pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, String)>, Mistake> {
+    let scope = scope(pool, context)?;
+    let mut pools = context.pools.lock().await;
+    let running = pools.entry(pool.name_any()).or_insert_with(|| Running {
+        placements: BTreeMap::new(),
+    });
+    let tags = &pool.spec.azure.tags;
+    for placement in &pool.spec.placements {
+        let kept = running.placements.get(&placement.name);
+        if kept.is_some_and(|kept| kept.is_of(placement, &scope, tags)) {
+            continue;
+        }
+        if let Some(old) = running.placements.remove(&placement.name) {
+            old.stop().await;
+        }
+        let kept = keep(pool, placement, &scope, context).await;
+        running.placements.insert(placement.name.clone(), kept);
+    }
+    let asked = |name: &str| {
+        pool.spec
+            .placements
+            .iter()
+            .any(|placement| placement.name == name)
+    };
+    let removed = running.placements.keys().filter(|name| !asked(name));
+    Ok(removed
+        .map(|name| (pool.name_any(), name.clone()))
+        .collect())
+}
+
+fn scope(pool: &BurstPool, context: &Context) -> Result<Scope, Mistake> {
+    let azure = &pool.spec.azure;
+    let or = |own: &Option<String>, usual: &str, field: &str, flag: &str| {
+        let value = own.clone().unwrap_or_else(|| usual.to_owned());
+        if value.is_empty() {
+            return Err(Mistake(format!(
+                "spec.azure.{field} is not set, and the operator has no {flag}: set either"
+            )));
+        }
+        Ok(value)
+    };
+    let usual = &context.scope;
+    Ok(Scope {
+        subscription: or(
+            &azure.subscription_id,
+            &usual.subscription,
+            "subscriptionId",
+            "--subscription-id",
+        )?,
+        resource_group: or(
+            &azure.resource_group,
+            &usual.resource_group,
+            "resourceGroup",
+            "--resource-group",
+        )?,
+    })
+}
+
+async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &Context) -> Kept {
+    let name = pool.name_any();
+    let (facts, changes) = watch::channel(facts(&name, placement, context));
+    let pods = Arc::new(pods::Context::new(Parts {
+        client: context.client.clone(),
+        azure: context.azure.clone(),
+        scope: scope.clone(),
+        owner: Owner {
+            cluster: context.cluster.clone(),
+            pool: name.clone(),
+            node: object::name(&name, &placement.name),
+        },
+        placement: placement.clone(),
+        tags: pool.spec.azure.tags.clone(),
+        address: context.address.clone(),
+        pace: context
+            .paces
+            .lock()
+            .await
+            .entry(scope.subscription.clone())
+            .or_default()
+            .clone(),
+        trouble: Arc::new(Notify::new()),
+        sweep_every: context.sweep_every,
+    }));
+    let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let region = cancel.child_token();
+    tasks.spawn(register::keep(
+        context.client.clone(),
+        changes,
+        cancel.clone(),
+    ));
+    tasks.spawn(region::keep(pods.clone(), facts.clone(), region.clone()));
+    tasks.spawn(pods::keep(pods.clone(), cancel.clone()));
+    Kept {
+        placement: placement.clone(),
+        scope: scope.clone(),
+        tags: pool.spec.azure.tags.clone(),
+        facts,
+        pods,
+        cancel,
+        region,
+        tasks,
+    }
+}
+
+/// Until the region has been asked, a node is closed: nobody knows what it has to offer.
+fn facts(pool: &str, placement: &Placement, context: &Context) -> Facts {
+    Facts {
+        pool: pool.to_owned(),
+        placement: placement.name.clone(),
+        region: placement.region.clone(),
+        labels: placement.labels.clone(),
+        address: context.address.clone(),
+        port: context.port,
+        room: capacity::asked(placement),
+        closed: Some(Closed {
+            reason: "Starting".to_owned(),
+            message: "the region has not been asked yet what it has to offer".to_owned(),
+        }),
+        kubernetes_minor: context.kubernetes_minor,
+    }
+}
+
+/// What the pool's placements are doing.
+pub async fn report(pool: &BurstPool, context: &Context) -> Vec<PlacementStatus> {
+    let pools = context.pools.lock().await;
+    let Some(running) = pools.get(&pool.name_any()) else {
+        return Vec::new();
+    };
+    let report = |(name, kept): (&String, &Kept)| {
+        let facts = kept.facts.borrow();
+        PlacementStatus {
+            name: name.clone(),
+            node: facts.name(),
+            ready: facts.closed.is_none(),
+            groups: kept
+                .pods
+                .groups()
+                .and_then(|n| i64::try_from(n).ok())
+                .unwrap_or_default(),
+            message: facts
+                .closed
+                .as_ref()
+                .map(|closed| closed.message.clone())
+                .unwrap_or_default(),
+        }
+    };
+    running.placements.iter().map(report).collect()
+}
+
+/// Closes a placement's node for good, and says how many groups it has; nothing if nobody knows.
+pub async fn close(pool: &str, placement: &str, context: &Context) -> Option<usize> {
+    let pools = context.pools.lock().await;
+    let kept = pools.get(pool)?.placements.get(placement)?;
+    kept.region.cancel();
+    let closed = Closed {
+        reason: "Draining".to_owned(),
+        message: "it is being drained".to_owned(),
+    };
+    kept.facts.send_if_modified(|facts| {
+        let changed = facts.closed.as_ref() != Some(&closed);
+        facts.closed = Some(closed);
+        changed
+    });
+    kept.pods.count().await
+}
+
+/// Ends a placement and removes its node.
+pub async fn remove_placement(pool: &str, placement: &str, context: &Context) -> Result<(), Error> {
+    let mut pools = context.pools.lock().await;
+    if let Some(kept) = pools
+        .get_mut(pool)
+        .and_then(|running| running.placements.remove(placement))
+    {
+        kept.stop().await;
+    }
+    drop(pools);
+    let node = object::name(pool, placement);
+    register::remove(&context.client, &node)
+        .await
+        .map_err(|source| Error::Kubernetes {
+            what: "removing a node",
+            source,
+        })
+}
+
+/// Ends a pool and removes its nodes.
+pub async fn remove(pool: &BurstPool, context: &Context) -> Result<(), Error> {
+    let name = pool.name_any();
+    let kept = context.pools.lock().await.remove(&name);
+    let mut placements: Vec<String> = pool
+        .spec
+        .placements
+        .iter()
+        .map(|p| p.name.clone())
+        .collect();
+    if let Some(running) = kept {
+        placements.extend(running.placements.keys().cloned());
+        running.stop().await;
+    }
+    placements.sort_unstable();
+    placements.dedup();
+    for placement in placements {
+        remove_placement(&name, &placement, context).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! Calls to the engine, each with a timeout, few at a time.
+//!
+//! In: what the rest of the engine wants of Docker's API. Out: its answer, or an [`Error`] that says
+//! what was attempted. Nobody else here speaks to the engine, except `hijack` and `listing`, which it says why.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::auth::DockerCredentials;
+use bollard::container::LogOutput;
+use bollard::errors::Error as Cause;
+use bollard::models::{ContainerCreateBody, ExecConfig, ExecInspectResponse, ImageInspect};
+use bollard::query_parameters as query;
+use bollard::{API_DEFAULT_VERSION, Docker};
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use tokio::sync::Semaphore;
+
+use super::error::Error;
+use super::listing::{self, Inspected, Listed};
+
+/// How many calls an engine is given at once.
+const AT_ONCE: usize = 8;
+/// How many images are pulled at once; a pull may take long.
+const PULLS_AT_ONCE: usize = 3;
+/// How long an engine may take to say that it is there.
+const GREETING: Duration = Duration::from_secs(5);
+/// How long a call may take: starting a container on a busy machine takes seconds.
+const CALL: Duration = Duration::from_secs(60);
+/// How long a container may run before its end is asked for anew: podman and Docker answer the
+/// head of a wait at once, its body at the end.
+const WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A connection to an engine; cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    docker: Docker,
+    waiting: Docker,
+    permits: Arc<Semaphore>,
+    pulls: Arc<Semaphore>,
+    socket: PathBuf,
+    architecture: String,
+}
+
+impl Client {
+    /// Connects to the engine that listens on `socket`, and hears whether it does.
+    pub async fn connect(socket: &Path) -> Result<Self, Error> {
+        let what = "connecting";
+        let docker = Docker::connect_with_unix(
+            &socket.to_string_lossy(),
+            CALL.as_secs(),
+            API_DEFAULT_VERSION,
+        )
+        .map_err(|source| refused(what, source))?;
+        let version = within(GREETING, what, docker.version()).await?;
+        Ok(Self {
+            waiting: docker.clone().with_timeout(WAIT),
+            docker,
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
+            pulls: Arc::new(Semaphore::new(PULLS_AT_ONCE)),
+            socket: socket.to_owned(),
+            architecture: version.arch.unwrap_or_default(),
+        })
+    }
+
+    /// Where the engine listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The engine's architecture as Go names it: `amd64`, `arm64`.
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// Creates a container; its id.
+    pub async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<String, Error> {
+        let options = query::CreateContainerOptionsBuilder::new()
+            .name(name)
+            .build();
+        let created = self.docker.create_container(Some(options), body);
+        let created = self
+            .call(&format!("creating container {name}"), created)
+            .await?;
+        Ok(created.id)
+    }
+
+    /// Starts a container.
+    pub async fn start(&self, name: &str) -> Result<(), Error> {
+        let started = self.docker.start_container(name, None);
+        self.call(&format!("starting container {name}"), started)
+            .await
+    }
+
+    /// What a container is and does; nothing if it is not there.
+    pub async fn inspect(&self, name: &str) -> Result<Option<Inspected>, Error> {
+        let seen = listing::inspect(&self.socket, name);
+        found(
+            self.call(&format!("inspecting container {name}"), seen)
+                .await,
+        )
+    }
+
+    /// Waits until a container has ended: its exit code. podman 4.3.1 tells it up to a second late.
+    pub async fn wait(&self, name: &str) -> Result<i64, Error> {
+        let options = query::WaitContainerOptionsBuilder::new()
+            .condition("not-running")
+            .build();
+        let ended = self
+            .waiting
+            .wait_container(name, Some(options))
+            .next()
+            .await;
+        let what = format!("waiting for container {name}");
+        match ended {
+            Some(Ok(ended)) => Ok(ended.status_code),
+            // The library takes every code but 0 for an error.
+            Some(Err(Cause::DockerContainerWaitError { code, .. })) => Ok(code),
+            Some(Err(source)) => Err(refused(&what, source)),
+            None => Err(Error::TimedOut { what }),
+        }
+    }
+
+    /// Asks a container's process to end, and kills it after `grace` seconds.
+    pub async fn stop(&self, name: &str, grace: i32) -> Result<(), Error> {
+        let options = query::StopContainerOptionsBuilder::new().t(grace).build();
+        let stopped = self.docker.stop_container(name, Some(options));
+        self.call(&format!("stopping container {name}"), stopped)
+            .await
+    }
+
+    /// Kills a container.
+    pub async fn kill(&self, name: &str) -> Result<(), Error> {
+        let options = query::KillContainerOptionsBuilder::new()
+            .signal("SIGKILL")
+            .build();
+        let killed = self.docker.kill_container(name, Some(options));
+        self.call(&format!("killing container {name}"), killed)
+            .await
+    }
+
+    /// Removes a container with its anonymous volumes, running or not; fine if it is not there.
+    pub async fn remove(&self, name: &str) -> Result<(), Error> {
+        let options = query::RemoveContainerOptionsBuilder::new()
+            .force(true)
+            .v(true)
+            .build();
+        let removed = self.docker.remove_container(name, Some(options));
+        found(
+            self.call(&format!("removing container {name}"), removed)
+                .await,
+        )
+        .map(drop)
+    }
+
+    /// All containers that carry all of `labels` (`name` or `name=value`), running or not.
+    pub async fn list(&self, labels: &[String]) -> Result<Vec<Listed>, Error> {
+        self.call("listing containers", listing::list(&self.socket, labels))
+            .await
+    }
+
+    /// An image that is here; nothing if it is not.
+    pub async fn image(&self, name: &str) -> Result<Option<ImageInspect>, Error> {
+        let seen = self.docker.inspect_image(name);
+        found(self.call(&format!("looking up image {name}"), seen).await)
+    }
+
+    /// Pulls an image; `progress` is called at each sign of life.
+    pub async fn pull(
+        &self,
+        name: &str,
+        credentials: Option<DockerCredentials>,
+        mut progress: impl FnMut(),
+    ) -> Result<(), Error> {
+        let options = query::CreateImageOptionsBuilder::new()
+            .from_image(name)
+            .build();
+        let _permit = self.pulls.acquire().await;
+        let mut steps = self.docker.create_image(Some(options), None, credentials);
+        while let Some(step) = steps.next().await {
+            step.map_err(|source| refused(&format!("pulling image {name}"), source))?;
+            progress();
+        }
+        Ok(())
+    }
+
+    /// Makes an image of a root file system.
+    pub async fn import(
+        &self,
+        options: query::CreateImageOptions,
+        root: Bytes,
+    ) -> Result<(), Error> {
+        let body = bollard::body_full(root);
+        let steps = self.docker.create_image(Some(options), Some(body), None);
+        self.call(
+            "importing an image",
+            steps.try_for_each(|_| async { Ok(()) }),
+        )
+        .await
+    }
+
+    /// What a container has written and, with `follow`, writes.
+    pub fn logs(
+        &self,
+        name: &str,
+        options: query::LogsOptions,
+    ) -> impl Stream<Item = Result<LogOutput, Cause>> + use<> {
+        self.docker.logs(name, Some(options))
+    }
+
+    /// What a container writes from now on.
+    pub async fn attach(
+        &self,
+        name: &str,
+    ) -> Result<impl Stream<Item = Result<LogOutput, Cause>> + Send + use<>, Error> {
+        let options = query::AttachContainerOptionsBuilder::new()
+            .stream(true)
+            .stdout(true)
+            .stderr(true)
+            .build();
+        let attached = self.docker.attach_container(name, Some(options));
+        Ok(self
+            .call(&format!("attaching to container {name}"), attached)
+            .await?
+            .output)
+    }
+
+    /// Prepares a command in a container; its id.
+    pub async fn create_exec(&self, name: &str, exec: ExecConfig) -> Result<String, Error> {
+        let created = self.docker.create_exec(name, exec);
+        let created = self
+            .call(&format!("running a command in container {name}"), created)
+            .await?;
+        Ok(created.id)
+    }
+
+    /// Runs a prepared command without a terminal: what it writes until it ends.
+    pub async fn run_exec(
+        &self,
+        id: &str,
+    ) -> Result<impl Stream<Item = Result<LogOutput, Cause>> + Send + use<>, Error> {
+        let what = "running a command";
+        match self.call(what, self.docker.start_exec(id, None)).await? {
+            bollard::exec::StartExecResults::Attached { output, .. } => Ok(output),
+            bollard::exec::StartExecResults::Detached => Err(Error::TimedOut {
+                what: what.to_owned(),
+            }),
+        }
+    }
+
+    /// What became of a command.
+    pub async fn inspect_exec(&self, id: &str) -> Result<ExecInspectResponse, Error> {
+        self.call("inspecting a command", self.docker.inspect_exec(id))
+            .await
+    }
+
+    /// Sets the size of a command's terminal.
+    pub async fn resize_exec(&self, id: &str, (rows, cols): (u16, u16)) -> Result<(), Error> {
+        let options = query::ResizeExecOptionsBuilder::new()
+            .h(i32::from(rows))
+            .w(i32::from(cols))
+            .build();
+        self.call("sizing a terminal", self.docker.resize_exec(id, options))
+            .await
+    }
+
+    async fn call<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = Result<T, Cause>>,
+    ) -> Result<T, Error> {
+        let _permit = self.permits.acquire().await;
+        within(CALL, what, call).await
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    what: &str,
+    call: impl Future<Output = Result<T, Cause>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(refused(what, source)),
+        Err(_) => Err(Error::TimedOut {
+            what: what.to_owned(),
+        }),
+    }
+}
+
+fn refused(what: &str, source: Cause) -> Error {
+    Error::Refused {
+        what: what.to_owned(),
+        source,
+    }
+}
+
+fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

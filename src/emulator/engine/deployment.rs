@@ -1,0 +1,279 @@
+//! Deploying a group: images, network, init containers, containers; and then their lives.
+//!
+//! In: a group as the store has it. Out: containers of the engine, and reports of each step. The
+//! engine refusing to create something fails the group; refusing to start a container is that
+//! container's failure, as its command may be the reason, and the restart policy decides.
+
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::error::Error;
+use super::groups::Parts;
+use super::{images, spec, volumes};
+use crate::emulator::group::id::GroupKey;
+use crate::emulator::group::life::{Group, Stage};
+use crate::emulator::group::model::{Container, Properties};
+use crate::emulator::group::run::{Due, Run, note};
+use crate::emulator::shared::Shared;
+
+/// Why a deployment does not go on.
+pub(super) enum Halt {
+    /// There is nothing more to do: the group has failed, or is another deployment's.
+    Over,
+    /// The engine refuses.
+    Failed(Error),
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// One deployment of a group.
+pub(super) struct Deployment {
+    /// The emulator.
+    pub shared: Arc<Shared>,
+    /// The engine.
+    pub parts: Arc<Parts>,
+    /// The group.
+    pub key: GroupKey,
+    /// What is deployed.
+    pub properties: Properties,
+    /// Which deployment of the group it is: with the operation, as a group that is deleted and made
+    /// again counts from one.
+    pub generation: u64,
+    /// The operation that asked for it.
+    pub operation: Uuid,
+    interrupt: CancellationToken,
+}
+
+/// Which of a group's lists a container is in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The init containers.
+    Init(usize),
+    /// The containers.
+    Proper(usize),
+}
+
+impl Deployment {
+    /// The present deployment of a group, if it is there. `interrupt` ends all waiting.
+    pub fn begin(
+        shared: &Arc<Shared>,
+        parts: &Arc<Parts>,
+        key: &GroupKey,
+        interrupt: CancellationToken,
+    ) -> Option<Self> {
+        let store = shared.store();
+        let group = store.groups.get(key)?;
+        Some(Self {
+            shared: shared.clone(),
+            parts: parts.clone(),
+            key: key.clone(),
+            properties: group.body.properties.clone()?,
+            generation: group.generation,
+            operation: group.operation,
+            interrupt,
+        })
+    }
+
+    /// Deploys the group and stays with its containers until all have ended for good.
+    pub async fn run(&self) {
+        match self.steps().await {
+            Ok(()) | Err(Halt::Over) => {}
+            Err(Halt::Failed(error)) => {
+                let error = error.in_full();
+                tracing::warn!(group = self.key.name, error, "deploying a group");
+                self.fail(&error);
+            }
+        }
+    }
+
+    async fn steps(&self) -> Result<(), Halt> {
+        self.capacity().await?;
+        self.report(|group, at, _| {
+            if !matches!(group.stage, Stage::Pulling { .. }) {
+                group.pulling(at);
+            }
+        })?;
+        self.unless_interrupted(images::pull(&self.parts.client, &self.properties))
+            .await??;
+        volumes::make(&self.parts.instance, &self.key, &self.properties).await?;
+        let address = self.network().await?;
+        self.report(|group, at, _| {
+            // A rootless engine's network has no address that leads in: the emulated one stays.
+            group.next_ip = address.unwrap_or(group.next_ip);
+            group.pulled(at);
+        })?;
+        self.initialise().await?;
+        let refused = self.start_all().await?;
+        self.report(Group::up)?;
+        self.supervise(refused).await
+    }
+
+    /// Waits until the region has capacity for the group.
+    async fn capacity(&self) -> Result<(), Halt> {
+        loop {
+            let now = self.shared.clock.now();
+            self.shared.store().settle(&self.key, now);
+            match self.report(|group, _, _| (group.lacks_capacity, group.next_at()))? {
+                (true, Some(next)) => self.sleep_until(next).await?,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Makes the infra container, unless a restart has left it; the group's address.
+    async fn network(&self) -> Result<Option<Ipv4Addr>, Halt> {
+        let (client, instance) = (&self.parts.client, &self.parts.instance);
+        let name = instance.infra_name(&self.key);
+        let seen = client.inspect(&name).await?;
+        if !seen.is_some_and(|seen| seen.state.running) {
+            client.remove(&name).await?;
+            let labels = instance.labels(&self.key, "");
+            client
+                .create(&name, spec::infra(&self.key.name, &self.properties, labels))
+                .await?;
+            client.start(&name).await?;
+        }
+        let address = client.inspect(&name).await?.and_then(|seen| seen.address());
+        if address.is_none() {
+            tracing::warn!(
+                group = self.key.name,
+                "the engine gives containers no address of their own"
+            );
+        }
+        Ok(address)
+    }
+
+    /// Runs the init containers, one after the other.
+    async fn initialise(&self) -> Result<(), Halt> {
+        loop {
+            let stage = self.report(|group, _, _| group.stage.clone())?;
+            let index = match stage {
+                Stage::Initialising { index } => index,
+                Stage::Failed => return Err(Halt::Over),
+                _ => return Ok(()),
+            };
+            if let Some((at, Due::Start)) = self.report(|group, _, _| group.init[index].due)? {
+                self.sleep_until(at).await?;
+            }
+            let place = Place::Init(index);
+            self.create(place).await?;
+            let code = match self.start(place).await? {
+                Some(code) => code,
+                None => self.unless_interrupted(self.ended(place)).await?,
+            };
+            self.report(|group, at, effects| group.init_ended(at, index, code, effects))?;
+        }
+    }
+
+    /// Starts all containers; for each, the exit code if the engine refused to start it.
+    async fn start_all(&self) -> Result<Vec<Option<i32>>, Halt> {
+        self.report(|group, at, _| {
+            if !matches!(group.stage, Stage::Starting { .. }) {
+                group.starting(at);
+            }
+        })?;
+        let containers = 0..self.properties.containers().len();
+        let started = containers.map(|index| async move {
+            self.create(Place::Proper(index)).await?;
+            self.start(Place::Proper(index)).await
+        });
+        // All end before one failure counts: a call that makes something is never let go of.
+        futures::future::join_all(started)
+            .await
+            .into_iter()
+            .collect()
+    }
+
+    /// Creates a container; one of the same name, a run that has ended, goes.
+    pub(super) async fn create(&self, place: Place) -> Result<(), Error> {
+        let (client, instance) = (&self.parts.client, &self.parts.instance);
+        let (container, name) = (self.container(place), self.name(place));
+        client.remove(&name).await?;
+        let placed = spec::Placed {
+            labels: instance.labels(&self.key, container.name()),
+            mounts: volumes::mounts(instance, &self.key, &self.properties, container),
+            infra: instance.infra_name(&self.key),
+            cpus: self.parts.cpus,
+        };
+        client
+            .create(&name, spec::container(container, placed))
+            .await
+            .map(drop)
+    }
+
+    /// Starts a container; its exit code if the engine refuses.
+    pub(super) async fn start(&self, place: Place) -> Result<Option<i32>, Halt> {
+        let started = self.parts.client.start(&self.name(place)).await;
+        self.report(|group, at, _| {
+            let run: &mut Run = match place {
+                Place::Init(index) => &mut group.init[index],
+                Place::Proper(index) => &mut group.containers[index],
+            };
+            run.start(at);
+            let error = started.err()?.in_full();
+            note(
+                &mut run.events,
+                at,
+                "Failed",
+                &format!("Error: {error}"),
+                true,
+            );
+            Some(exit_code(&error))
+        })
+    }
+
+    /// A container's name in the engine.
+    pub(super) fn name(&self, place: Place) -> String {
+        self.parts
+            .instance
+            .container_name(&self.key, self.container(place).name())
+    }
+
+    /// A container as it was asked for.
+    pub(super) fn container(&self, place: Place) -> &Container {
+        match place {
+            Place::Init(index) => &self.properties.init_containers()[index],
+            Place::Proper(index) => &self.properties.containers()[index],
+        }
+    }
+
+    /// Waits by the emulator's clock.
+    pub(super) async fn sleep_until(&self, at: Timestamp) -> Result<(), Halt> {
+        self.unless_interrupted(self.shared.clock.sleep_until(at))
+            .await
+    }
+
+    /// Waits for `what`, unless the group is wanted otherwise.
+    pub(super) async fn unless_interrupted<T>(
+        &self,
+        what: impl Future<Output = T>,
+    ) -> Result<T, Halt> {
+        tokio::select! {
+            biased;
+            () = self.interrupt.cancelled() => Err(Halt::Over),
+            outcome = what => Ok(outcome),
+        }
+    }
+}
+
+/// With which code a container counts as ended that was not started: a shell's for a program that
+/// is not there or must not be run, else Docker's.
+fn exit_code(words: &str) -> i32 {
+    let words = words.to_lowercase();
+    if words.contains("not found") || words.contains("no such file") {
+        127
+    } else if words.contains("permission denied") {
+        126
+    } else {
+        128
+    }
+}

@@ -1,0 +1,198 @@
+//! Images: here already, or pulled.
+//!
+//! In: a group's body. Out: its images in the engine, or the name of the first one that cannot be
+//! had. A PUT asks before anything is decided, as the service refuses such a group at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bollard::auth::DockerCredentials;
+
+use super::client::Client;
+use super::error::Error;
+use crate::emulator::group::model::{Properties, RegistryCredential};
+
+/// How long a PUT waits for an image. A registry that sends something by then has it; the rest of
+/// the image comes while the group is deployed.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a deployment waits for an image: the service gives up on a group after half an hour.
+const PULL: Duration = Duration::from_secs(1800);
+/// Where an image comes from whose name has no registry in it.
+const HUB: &str = "docker.io";
+
+/// An image that cannot be had.
+#[derive(Debug)]
+pub struct Inaccessible {
+    /// Its name as the group has it.
+    pub image: String,
+}
+
+/// Makes sure that every image of the group can be had.
+pub async fn accessible(client: &Client, properties: &Properties) -> Result<(), Inaccessible> {
+    for image in names(properties) {
+        let moved = AtomicBool::new(false);
+        let fetched = fetch(client, properties, image, || {
+            moved.store(true, Ordering::Relaxed);
+        });
+        let had = match tokio::time::timeout(PATIENCE, fetched).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::info!(image, error = error.in_full(), "an image is not accessible");
+                false
+            }
+            Err(_) => moved.load(Ordering::Relaxed),
+        };
+        if !had {
+            return Err(Inaccessible {
+                image: image.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Gets every image of the group.
+pub async fn pull(client: &Client, properties: &Properties) -> Result<(), Error> {
+    for image in names(properties) {
+        let fetched = fetch(client, properties, image, || ());
+        let late = |_| Error::TimedOut {
+            what: format!("pulling image {image}"),
+        };
+        tokio::time::timeout(PULL, fetched).await.map_err(late)??;
+    }
+    Ok(())
+}
+
+/// The image's name as engines take it: with a tag, as they would otherwise pull every one.
+pub fn tagged(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or_default();
+    if image.contains('@') || last.contains(':') {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    }
+}
+
+async fn fetch(
+    client: &Client,
+    properties: &Properties,
+    image: &str,
+    progress: impl FnMut(),
+) -> Result<(), Error> {
+    if !is_plain(image) {
+        return Err(Error::NotAnImage(image.to_owned()));
+    }
+    let name = tagged(image);
+    if client.image(&name).await?.is_some() {
+        return Ok(());
+    }
+    client
+        .pull(&name, credentials(properties, image), progress)
+        .await
+}
+
+fn names(properties: &Properties) -> Vec<&str> {
+    let all = properties
+        .init_containers()
+        .iter()
+        .chain(properties.containers());
+    let mut names: Vec<&str> = all.map(|container| container.image().trim()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Whether it can stand in a URL's path as it is.
+fn is_plain(image: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    !image.is_empty()
+        && image.chars().all(plain)
+        && image
+            .split('/')
+            .all(|part| !part.is_empty() && part != "..")
+}
+
+/// The registry an image comes from: the first part of its name, if that looks like a host.
+fn registry(image: &str) -> &str {
+    match image.split_once('/') {
+        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
+        _ => HUB,
+    }
+}
+
+fn credentials(properties: &Properties, image: &str) -> Option<DockerCredentials> {
+    let host = |server: &str| {
+        let server = server
+            .trim_start_matches("https://")
+            .trim_start_matches("http://");
+        let host = server.split('/').next().unwrap_or_default().to_lowercase();
+        let is_hub = [
+            "index.docker.io",
+            "registry-1.docker.io",
+            "registry.hub.docker.com",
+        ];
+        if is_hub.contains(&host.as_str()) {
+            HUB.to_owned()
+        } else {
+            host
+        }
+    };
+    let wanted = host(registry(image));
+    let fits = |c: &&RegistryCredential| {
+        c.server
+            .as_deref()
+            .is_some_and(|server| host(server) == wanted)
+    };
+    let found = properties
+        .image_registry_credentials
+        .iter()
+        .flatten()
+        .find(fits)?;
+    Some(DockerCredentials {
+        username: found.username.clone(),
+        password: found.password.clone(),
+        serveraddress: found.server.clone(),
+        ..DockerCredentials::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_without_a_tag_means_the_latest_one() {
+        assert_eq!(tagged("alpine"), "alpine:latest");
+        assert_eq!(tagged("host:5000/a"), "host:5000/a:latest");
+        assert_eq!(tagged("host:5000/a:1"), "host:5000/a:1");
+        assert_eq!(tagged("a@sha256:0"), "a@sha256:0");
+    }
+
+    #[test]
+    fn credentials_are_those_of_the_images_registry() {
+        let credential = |server: &str| RegistryCredential {
+            server: Some(server.to_owned()),
+            username: Some(server.to_owned()),
+            ..RegistryCredential::default()
+        };
+        let properties = Properties {
+            image_registry_credentials: Some(vec![
+                credential("Mine.example"),
+                credential("index.docker.io"),
+            ]),
+            ..Properties::default()
+        };
+        let user = |image| credentials(&properties, image).and_then(|c| c.username);
+        assert_eq!(user("mine.example/a:1").as_deref(), Some("Mine.example"));
+        assert_eq!(user("library/a").as_deref(), Some("index.docker.io"));
+        assert_eq!(user("other.example/a"), None);
+    }
+
+    #[test]
+    fn a_name_that_would_change_a_url_is_none() {
+        for bad in ["", "a b", "a?b", "a/../b", "/a", "a#b"] {
+            assert!(!is_plain(bad), "{bad}");
+        }
+        assert!(is_plain("host:5000/a/b_c.d-e@sha256:0"));
+    }
+}

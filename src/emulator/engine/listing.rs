@@ -1,0 +1,152 @@
+//! Reading which containers there are, and what they do, leniently.
+//!
+//! In: a query. Out: the few fields that matter. The client library would do it, but knows only
+//! Docker's words: podman (seen with 4.3.1) calls a container `stopped` between its end and its
+//! clean-up, and one such container makes the library refuse the whole list.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use axum::body::Body;
+use bollard::errors::Error as Cause;
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+
+/// The largest answer that is read: some thousand containers.
+const LARGEST: usize = 64 << 20;
+
+/// A container in a list.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    #[serde(default)]
+    labels: Option<HashMap<String, String>>,
+}
+
+impl Listed {
+    /// One of its labels.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.labels.as_ref()?.get(name).map(String::as_str)
+    }
+}
+
+/// A container that was looked at.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Inspected {
+    /// What it does.
+    pub state: State,
+    network_settings: Networks,
+}
+
+/// What a container does.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct State {
+    /// Whether it runs.
+    pub running: bool,
+    /// Its exit code, once it has ended.
+    pub exit_code: i32,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Networks {
+    networks: Option<HashMap<String, Endpoint>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Endpoint {
+    #[serde(rename = "IPAddress")]
+    address: Option<String>,
+}
+
+impl Inspected {
+    /// Its address, if it has one of its own.
+    pub fn address(&self) -> Option<std::net::Ipv4Addr> {
+        let mut ends = self.network_settings.networks.iter().flatten();
+        ends.find_map(|(_, end)| end.address.as_ref()?.parse().ok())
+    }
+}
+
+/// All containers that carry all of `labels` (`name` or `name=value`), running or not.
+pub async fn list(socket: &Path, labels: &[String]) -> Result<Vec<Listed>, Cause> {
+    let filters = json!({"label": labels}).to_string();
+    let query = serde_urlencoded::to_string([("all", "true"), ("filters", &filters)]);
+    get(
+        socket,
+        &format!("/containers/json?{}", query.unwrap_or_default()),
+    )
+    .await
+}
+
+/// Looks at a container.
+pub async fn inspect(socket: &Path, name: &str) -> Result<Inspected, Cause> {
+    get(socket, &format!("/containers/{name}/json")).await
+}
+
+async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Cause> {
+    let stream = UnixStream::connect(socket).await?;
+    let request = Request::get(path)
+        .header(header::HOST, "localhost")
+        .header(header::CONNECTION, "close")
+        .body(Body::empty())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let answered = async {
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        let read = axum::body::to_bytes(Body::new(answer.into_body()), LARGEST).await;
+        read.map(|body| (status, body))
+            .map_err(|error| Cause::from(std::io::Error::other(error)))
+    };
+    // The connection is driven beside its only request; how it ends shows in the answer.
+    let (answered, _) = tokio::join!(answered, connection);
+    let (status, body) = answered?;
+    if status == StatusCode::OK {
+        Ok(serde_json::from_slice(&body)?)
+    } else {
+        Err(Cause::DockerResponseServerError {
+            status_code: status.as_u16(),
+            message: words(&body),
+        })
+    }
+}
+
+/// The message of a refusal.
+fn words(body: &Bytes) -> String {
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    let message = json
+        .as_ref()
+        .and_then(|json| json["message"].as_str())
+        .map(str::to_owned);
+    message.unwrap_or_else(|| String::from_utf8_lossy(body).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_matters_is_read_whatever_else_an_engine_says() {
+        let seen: Inspected = serde_json::from_value(json!({
+            "State": {"Status": "stopped", "Running": false, "ExitCode": 3},
+            "NetworkSettings": {"Networks": {"n": {"IPAddress": ""}, "podman": {"IPAddress": "10.88.0.2"}}},
+        }))
+        .expect("it is read");
+        assert_eq!((seen.state.running, seen.state.exit_code), (false, 3));
+        assert_eq!(seen.address(), Some([10, 88, 0, 2].into()));
+        let listed: Listed =
+            serde_json::from_value(json!({"Id": "i", "Labels": null, "State": "stopped"}))
+                .expect("it is read");
+        assert_eq!(listed.label("any"), None);
+    }
+}

@@ -1,0 +1,78 @@
+//! What containers have written, in the engine's words and order.
+
+use std::time::Duration;
+
+use bollard::query_parameters::LogsOptionsBuilder;
+use futures::StreamExt as _;
+use jiff::Timestamp;
+
+use super::client::Client;
+use crate::emulator::group::log::{Log, RUNNING_LIMIT, STOPPED_LINES};
+
+/// How long reading may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The last `tail` lines (all without) of standard output and standard error together, as far as
+/// the service keeps them. An engine in trouble has nothing to say.
+pub async fn text(client: &Client, name: &str, tail: Option<usize>, timestamps: bool) -> String {
+    let tail = tail.map_or("all".to_owned(), |tail| tail.to_string());
+    let options = LogsOptionsBuilder::new()
+        .stdout(true)
+        .stderr(true)
+        .timestamps(timestamps)
+        .tail(&tail)
+        .build();
+    let mut parts = std::pin::pin!(client.logs(name, options));
+    let mut written = Vec::new();
+    let reading = async {
+        while let Some(part) = parts.next().await {
+            match part {
+                Ok(part) => written.extend_from_slice(part.as_ref()),
+                Err(error) => {
+                    tracing::debug!(%error, name, "reading a log");
+                    return;
+                }
+            }
+            // A long log is read to its end, but never held as a whole.
+            if written.len() > 2 * RUNNING_LIMIT {
+                written.drain(..written.len() - RUNNING_LIMIT);
+            }
+        }
+    };
+    if tokio::time::timeout(PATIENCE, reading).await.is_err() {
+        tracing::warn!(name, "reading a log takes too long");
+    }
+    String::from_utf8_lossy(&written).into_owned()
+}
+
+/// What the service keeps of a container that is stopped. A line whose time cannot be read was
+/// written `now`.
+pub async fn kept(client: &Client, name: &str, now: Timestamp) -> Log {
+    let mut log = Log::default();
+    for line in text(client, name, Some(STOPPED_LINES), true).await.lines() {
+        let (at, line) = timed(line).unwrap_or((now, line));
+        log.push(at, line);
+    }
+    log
+}
+
+fn timed(line: &str) -> Option<(Timestamp, &str)> {
+    let (at, rest) = line.split_once(' ').unwrap_or((line, ""));
+    Some((at.parse().ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_its_time_and_the_rest_which_may_be_empty() {
+        let (at, rest) = timed("1970-01-01T00:00:01.5Z a b").expect("a line");
+        assert_eq!((at.as_millisecond(), rest), (1500, "a b"));
+        assert_eq!(
+            timed("1970-01-01T00:00:00Z ").map(|(_, rest)| rest),
+            Some("")
+        );
+        assert_eq!(timed("no time"), None);
+    }
+}

@@ -1,0 +1,153 @@
+//! Liveness and readiness probes.
+//!
+//! In: a running container's probes. Out: events, and word that the container is not healthy any
+//! more. Delays and periods are of the emulator's clock, though no probe runs more often than each
+//! [`SHORTEST`]; a timeout is of the host's, as the probed process lives there. HTTP goes from this
+//! machine to the group's address, so it needs an engine whose containers can be reached. The service
+//! shows nothing of readiness but the events.
+
+use std::time::Duration;
+
+use bollard::models::ExecConfig;
+use futures::StreamExt as _;
+
+use super::deployment::{Deployment, Place};
+use super::{http_probe, terminal};
+use crate::emulator::clock::later;
+use crate::emulator::group::model::Probe;
+
+/// The shortest time between two probes, of the host's.
+const SHORTEST: Duration = Duration::from_millis(100);
+/// How much of a failed command's output an event shows, in bytes.
+const SHOWN: usize = 1024;
+/// How many bytes of a command's output are read.
+const READ: usize = 64 << 10;
+
+/// Probes a container until it is not healthy; for ever if it has no liveness probe.
+pub(super) async fn until_unhealthy(deployment: &Deployment, index: usize) {
+    let container = deployment.container(Place::Proper(index));
+    let properties = container.properties.as_ref();
+    let liveness = properties.and_then(|p| p.liveness_probe.as_ref());
+    let readiness = properties.and_then(|p| p.readiness_probe.as_ref());
+    let probing = |kind, probe| Probing {
+        deployment,
+        index,
+        kind,
+        probe,
+    };
+    tokio::select! {
+        () = probing(Kind::Liveness, liveness).run() => {}
+        () = probing(Kind::Readiness, readiness).run() => {}
+    }
+}
+
+/// What a probe is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Whether the container must be killed.
+    Liveness,
+    /// Whether it can serve; nothing follows from it.
+    Readiness,
+}
+
+struct Probing<'a> {
+    deployment: &'a Deployment,
+    index: usize,
+    kind: Kind,
+    probe: Option<&'a Probe>,
+}
+
+impl Probing<'_> {
+    /// Probes until the container must be killed.
+    async fn run(self) {
+        let Some(probe) = self.probe else {
+            return std::future::pending().await;
+        };
+        let clock = &self.deployment.shared.clock;
+        let given =
+            |value: Option<i64>, usual| value.and_then(|s| u64::try_from(s).ok()).unwrap_or(usual);
+        // Defaults of the specification.
+        let delay = Duration::from_secs(given(probe.initial_delay_seconds, 0));
+        let period = Duration::from_secs(given(probe.period_seconds, 10));
+        let timeout = Duration::from_secs(given(probe.timeout_seconds, 1));
+        let threshold = given(probe.failure_threshold, 3);
+        clock.sleep_until(later(clock.now(), delay)).await;
+        let mut failures = 0;
+        loop {
+            let next = later(clock.now(), period);
+            match self.once(probe, timeout).await {
+                Ok(()) => failures = 0,
+                Err(why) => {
+                    failures += 1;
+                    let message = format!("{:?} probe failed: {why}", self.kind);
+                    self.deployment
+                        .note(self.index, "Unhealthy", &message, true);
+                }
+            }
+            if self.kind == Kind::Liveness && failures >= threshold {
+                return;
+            }
+            tokio::join!(clock.sleep_until(next), tokio::time::sleep(SHORTEST));
+        }
+    }
+
+    async fn once(&self, probe: &Probe, timeout: Duration) -> Result<(), String> {
+        if let Some(command) = probe.exec.as_ref().and_then(|exec| exec.command.clone()) {
+            return self.command(command, timeout).await;
+        }
+        let Some(get) = &probe.http_get else {
+            return Ok(());
+        };
+        let address = self
+            .deployment
+            .report(|group, _, _| group.ip)
+            .ok()
+            .flatten();
+        match address {
+            Some(address) => http_probe::get(address, get, timeout).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn command(&self, command: Vec<String>, timeout: Duration) -> Result<(), String> {
+        let client = &self.deployment.parts.client;
+        let wanted = ExecConfig {
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command),
+            ..ExecConfig::default()
+        };
+        let name = self.deployment.name(Place::Proper(self.index));
+        let failed = |error: super::error::Error| error.in_full();
+        let id = client.create_exec(&name, wanted).await.map_err(failed)?;
+        let mut output = Vec::new();
+        let run = async {
+            let mut parts = client.run_exec(&id).await.map_err(failed)?;
+            while let Some(Ok(part)) = parts.next().await {
+                let room = READ.saturating_sub(output.len());
+                output.extend(part.as_ref().iter().take(room));
+            }
+            client.inspect_exec(&id).await.map_err(failed)
+        };
+        let Ok(seen) = tokio::time::timeout(timeout, run).await else {
+            if let Err(error) = terminal::hang_up(client, &id, None).await {
+                tracing::debug!(error = error.in_full(), "ending a probe");
+            }
+            return Err(format!("command timed out after {} s", timeout.as_secs()));
+        };
+        match seen?.exit_code {
+            Some(0) => Ok(()),
+            code => {
+                let code = code.unwrap_or(-1);
+                let shown = String::from_utf8_lossy(&output[..output.len().min(SHOWN)])
+                    .trim()
+                    .to_owned();
+                Err(if shown.is_empty() {
+                    format!("command exited with code {code}")
+                } else {
+                    shown
+                })
+            }
+        }
+    }
+}

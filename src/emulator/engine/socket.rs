@@ -1,0 +1,73 @@
+//! Finding the engine's socket.
+//!
+//! In: the option, and the environment. Out: the first socket behind which an engine answers, or
+//! an error that names all that were tried.
+
+use std::env;
+use std::path::PathBuf;
+
+use super::client::Client;
+use super::error::Error;
+use crate::emulator::options::EngineSocket;
+
+/// Where an engine is suggested to listen.
+const SUGGESTION: &str = "/run/podman/podman.sock";
+
+/// Connects to the engine.
+pub async fn connect(socket: &EngineSocket) -> Result<Client, Error> {
+    let candidates = match socket {
+        EngineSocket::At(path) => vec![path.clone()],
+        EngineSocket::Usual => usual(
+            env::var("DOCKER_HOST").ok(),
+            env::var("XDG_RUNTIME_DIR").ok(),
+        )?,
+    };
+    let mut tried = Vec::new();
+    for path in &candidates {
+        if !path.exists() {
+            tried.push(format!("{}: not there", path.display()));
+            continue;
+        }
+        match Client::connect(path).await {
+            Ok(client) => return Ok(client),
+            Err(error) => tried.push(format!("{}: {}", path.display(), error.in_full())),
+        }
+    }
+    Err(Error::NoEngine {
+        tried: tried.join("; "),
+        suggestion: match socket {
+            EngineSocket::At(path) => path.display().to_string(),
+            EngineSocket::Usual => SUGGESTION.to_owned(),
+        },
+    })
+}
+
+/// `DOCKER_HOST` alone if it is set; else Docker's socket and podman's, root's first.
+fn usual(host: Option<String>, runtime: Option<String>) -> Result<Vec<PathBuf>, Error> {
+    if let Some(host) = host.filter(|host| !host.is_empty()) {
+        return match host.strip_prefix("unix://") {
+            Some(path) => Ok(vec![path.into()]),
+            None => Err(Error::NotAUnixSocket(host)),
+        };
+    }
+    let mut paths: Vec<PathBuf> = vec!["/var/run/docker.sock".into(), SUGGESTION.into()];
+    if let Some(runtime) = runtime.filter(|runtime| !runtime.is_empty()) {
+        paths.push(PathBuf::from(runtime).join("podman/podman.sock"));
+    }
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn docker_host_is_the_only_candidate_when_set_and_must_be_a_unix_socket() {
+        let found = usual(Some("unix:///a/b.sock".into()), None).expect("a candidate");
+        assert_eq!(found, [PathBuf::from("/a/b.sock")]);
+        assert!(usual(Some("tcp://host:2375".into()), None).is_err());
+        let usual = usual(Some(String::new()), Some("/run/user/7".into())).expect("candidates");
+        assert_eq!(usual.len(), 3);
+        assert_eq!(usual[2], PathBuf::from("/run/user/7/podman/podman.sock"));
+    }
+}

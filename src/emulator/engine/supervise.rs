@@ -1,0 +1,101 @@
+//! The lives of a group's containers: they end, are killed for bad health, and start again.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::deployment::{Deployment, Halt, Place};
+use super::probe;
+use crate::emulator::group::run::{Due, note};
+
+/// How long an engine that does not answer is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The code of a container that was killed, or of which nobody knows.
+const KILLED: i32 = 137;
+
+impl Deployment {
+    /// Stays with all containers until each has ended for good. `refused` has the exit codes of
+    /// those that the engine did not start.
+    pub(super) async fn supervise(&self, refused: Vec<Option<i32>>) -> Result<(), Halt> {
+        let lives = refused
+            .into_iter()
+            .enumerate()
+            .map(|(index, code)| self.life(index, code));
+        // All end before one counts: a call that makes something is never let go of.
+        join_all(lives).await.into_iter().collect()
+    }
+
+    async fn life(&self, index: usize, mut refused: Option<i32>) -> Result<(), Halt> {
+        loop {
+            let code = match refused {
+                Some(code) => code,
+                // On the heap: with its probes it is large.
+                None => {
+                    self.unless_interrupted(Box::pin(self.run_of(index)))
+                        .await?
+                }
+            };
+            let due = self.report(|group, at, _| {
+                let policy = group.policy();
+                group.containers[index].exit(at, code, policy);
+                group.containers[index].due
+            })?;
+            let Some((at, Due::Start)) = due else {
+                return Ok(());
+            };
+            self.sleep_until(at).await?;
+            refused = self.start_again(index).await?;
+        }
+    }
+
+    /// Starts a container anew; its exit code if the engine refuses.
+    async fn start_again(&self, index: usize) -> Result<Option<i32>, Halt> {
+        let Err(error) = self.create(Place::Proper(index)).await else {
+            return self.start(Place::Proper(index)).await;
+        };
+        self.report(|group, at, _| {
+            let (run, words) = (&mut group.containers[index], error.in_full());
+            run.start(at);
+            note(
+                &mut run.events,
+                at,
+                "Failed",
+                &format!("Error: {words}"),
+                true,
+            );
+            Some(KILLED)
+        })
+    }
+
+    /// One run: until it ends by itself, or is killed because it is not healthy.
+    async fn run_of(&self, index: usize) -> i32 {
+        let place = Place::Proper(index);
+        let mut ended = std::pin::pin!(self.ended(place));
+        tokio::select! {
+            code = &mut ended => return code,
+            () = probe::until_unhealthy(self, index) => {}
+        }
+        if let Err(error) = self.parts.client.kill(&self.name(place)).await {
+            tracing::warn!(error = error.in_full(), "killing an unhealthy container");
+        }
+        ended.await
+    }
+
+    /// Waits until a container has ended: its exit code.
+    pub(super) async fn ended(&self, place: Place) -> i32 {
+        let (client, name) = (&self.parts.client, self.name(place));
+        loop {
+            match client.wait(&name).await {
+                Ok(code) => return i32::try_from(code).unwrap_or(KILLED),
+                Err(error) => tracing::debug!(error = error.in_full(), "waiting for a container"),
+            }
+            // The engine may have gone away for a while, or somebody has removed the container.
+            match client.inspect(&name).await {
+                Ok(None) => return KILLED,
+                Ok(Some(seen)) if !seen.state.running => return seen.state.exit_code,
+                Ok(Some(_)) | Err(_) => {}
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Removing what emulators have left: crashed ones' at the start, this one's at the end.
+
+use std::path::PathBuf;
+
+use futures::StreamExt as _;
+
+use super::client::Client;
+use super::error::Error;
+use super::instance::{self, CONTAINER, DIRECTORY, OWNER, Owner};
+use super::listing::Listed;
+
+/// Removes containers and directories whose emulator has ended. Several may do so at once.
+pub async fn remove_orphans(client: &Client) -> Result<(), Error> {
+    let all = client.list(&[OWNER.to_owned()]).await?;
+    let dead = |c: &Listed| Owner::of(c).is_some_and(|owner| owner.is_dead());
+    let orphans: Vec<Listed> = all.into_iter().filter(dead).collect();
+    let named: Vec<PathBuf> = orphans
+        .iter()
+        .filter_map(|c| c.label(DIRECTORY))
+        .map(PathBuf::from)
+        .collect();
+    if !orphans.is_empty() {
+        tracing::info!(
+            containers = orphans.len(),
+            "removing what an ended emulator has left"
+        );
+    }
+    remove(client, orphans).await?;
+    for path in instance::orphaned_directories(named.into_iter()) {
+        instance::remove_directory(&path);
+    }
+    Ok(())
+}
+
+/// Kills and removes containers: those that have joined a network before those that hold it, as an
+/// engine keeps a container that others depend on.
+pub async fn remove(client: &Client, containers: Vec<Listed>) -> Result<(), Error> {
+    let (infra, joined): (Vec<_>, Vec<_>) = containers
+        .into_iter()
+        .partition(|c| c.label(CONTAINER).is_some_and(str::is_empty));
+    let mut outcome = Ok(());
+    for batch in [joined, infra] {
+        let removals = batch.into_iter().map(|container| async move {
+            match client.remove(&container.id).await {
+                // Somebody else is removing it, or has begun to.
+                Err(error) if error.status() == Some(409) => Ok(()),
+                outcome => outcome,
+            }
+        });
+        let mut removals = futures::stream::iter(removals).buffer_unordered(4);
+        while let Some(removed) = removals.next().await {
+            outcome = outcome.and(removed);
+        }
+    }
+    outcome
+}

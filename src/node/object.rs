@@ -1,0 +1,218 @@
+//! What a virtual node looks like: labels, taints and status.
+//!
+//! In: [`Facts`]. Out: whole objects. Pure; nothing here asks anybody.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
+    NodeSystemInfo, Taint,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+use super::capacity::Room;
+
+/// Taint and toleration key: which pool a node is of (design D3; the key that existing manifests
+/// tolerate).
+pub const PROVIDER_TAINT: &str = "virtual-kubelet.io/provider";
+/// Taint that nothing tolerates and that only makes home win when it has room.
+pub const LAST_RESORT_TAINT: &str = "burstpool.io/last-resort";
+/// Taint of a placement that takes no pods at present.
+pub const CLOSED_TAINT: &str = "burstpool.io/closed";
+/// Label: which pool a node is of.
+pub const POOL_LABEL: &str = "burstpool.io/pool";
+/// Condition: whether Azure takes pods.
+pub const AZURE_CONDITION: &str = "AzureAvailable";
+
+/// Why a placement takes no pods at present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// One word, for programs.
+    pub reason: String,
+    /// Azure's words, for people.
+    pub message: String,
+}
+
+/// Everything that a node is made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// The pool.
+    pub pool: String,
+    /// The placement in it.
+    pub placement: String,
+    /// The Azure region.
+    pub region: String,
+    /// More labels, from the placement.
+    pub labels: BTreeMap<String, String>,
+    /// The address under which the API server reaches the kubelet API.
+    pub address: String,
+    /// The kubelet API's port.
+    pub port: i32,
+    /// How much it offers.
+    pub room: Room,
+    /// Why it takes no pods, if it does not.
+    pub closed: Option<Closed>,
+    /// The minor version of Kubernetes that it speaks: the API server's, at most ours.
+    pub kubernetes_minor: u32,
+}
+
+impl Facts {
+    /// The node's name.
+    pub fn name(&self) -> String {
+        name(&self.pool, &self.placement)
+    }
+}
+
+/// The name of a placement's node.
+pub fn name(pool: &str, placement: &str) -> String {
+    format!("burst-{pool}-{placement}")
+}
+
+/// Labels that the node must have. No `kubernetes.io/hostname`: the scheduler would count the node as
+/// an empty machine of every topology spread (design D14).
+pub fn labels(facts: &Facts) -> BTreeMap<String, String> {
+    let fixed = [
+        ("beta.kubernetes.io/os", "linux"),
+        ("kubernetes.azure.com/managed", "false"),
+        ("kubernetes.io/arch", "amd64"),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/role", "agent"),
+        (
+            "node.kubernetes.io/exclude-from-external-load-balancers",
+            "true",
+        ),
+        (
+            "node.kubernetes.io/instance-type",
+            "azure-container-instances",
+        ),
+        ("type", "virtual-kubelet"),
+        (POOL_LABEL, &facts.pool),
+        ("burstpool.io/placement", &facts.placement),
+    ];
+    let fixed = fixed
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let mut all = facts.labels.clone();
+    all.extend(fixed);
+    all
+}
+
+/// Taints that the node must have.
+pub fn taints(facts: &Facts) -> Vec<Taint> {
+    let taint = |key: &str, value: Option<&str>, effect: &str| Taint {
+        key: key.to_owned(),
+        value: value.map(str::to_owned),
+        effect: effect.to_owned(),
+        time_added: None,
+    };
+    let mut taints = vec![
+        taint(PROVIDER_TAINT, Some(&facts.pool), "NoSchedule"),
+        taint(LAST_RESORT_TAINT, None, "PreferNoSchedule"),
+    ];
+    if facts.closed.is_some() {
+        taints.push(taint(CLOSED_TAINT, None, "NoSchedule"));
+    }
+    taints
+}
+
+/// The whole node, as it is created.
+pub fn node(facts: &Facts, now: Timestamp) -> Node {
+    Node {
+        metadata: ObjectMeta {
+            name: Some(facts.name()),
+            labels: Some(labels(facts)),
+            ..ObjectMeta::default()
+        },
+        spec: Some(NodeSpec {
+            taints: Some(taints(facts)),
+            ..NodeSpec::default()
+        }),
+        status: Some(status(facts, None, now)),
+    }
+}
+
+/// The node's status; conditions keep their transition times from `old` while they say the same.
+pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+    let room = quantities(&facts.room);
+    let address = |kind: &str| NodeAddress {
+        address: facts.address.clone(),
+        type_: kind.to_owned(),
+    };
+    NodeStatus {
+        addresses: Some(vec![address("InternalIP")]),
+        allocatable: Some(room.clone()),
+        capacity: Some(room),
+        conditions: Some(conditions(facts, old, now)),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: facts.port }),
+        }),
+        node_info: Some(info(facts)),
+        ..NodeStatus::default()
+    }
+}
+
+fn quantities(room: &Room) -> BTreeMap<String, Quantity> {
+    [
+        ("cpu", format!("{}m", room.cpu_milli)),
+        ("memory", room.memory_bytes.to_string()),
+        ("pods", room.pods.to_string()),
+        ("ephemeral-storage", room.storage_bytes().to_string()),
+    ]
+    .into_iter()
+    .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+    .collect()
+}
+
+fn info(facts: &Facts) -> NodeSystemInfo {
+    let version = format!(
+        "v1.{}.0-burstpool-{}",
+        facts.kubernetes_minor,
+        env!("CARGO_PKG_VERSION")
+    );
+    NodeSystemInfo {
+        architecture: "amd64".to_owned(),
+        container_runtime_version: "aci://2025-09-01".to_owned(),
+        kube_proxy_version: version.clone(),
+        kubelet_version: version,
+        operating_system: "linux".to_owned(),
+        os_image: format!("Azure Container Instances in {}", facts.region),
+        ..NodeSystemInfo::default()
+    }
+}
+
+/// Ready is true for as long as somebody says so: an unreachable Azure closes the node, but must not
+/// make it `NotReady`, which would evict the pods that run.
+fn conditions(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+    let old = old
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    let condition = |kind: &str, status: bool, reason: &str, message: &str| {
+        let status = if status { "True" } else { "False" };
+        let before = old.iter().find(|c| c.type_ == kind && c.status == status);
+        NodeCondition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            last_heartbeat_time: Some(Time(now)),
+            last_transition_time: before
+                .and_then(|c| c.last_transition_time.clone())
+                .or(Some(Time(now))),
+        }
+    };
+    let azure = match &facts.closed {
+        None => condition(AZURE_CONDITION, true, "Available", "Azure takes pods"),
+        Some(closed) => condition(AZURE_CONDITION, false, &closed.reason, &closed.message),
+    };
+    let none = "a virtual node has none of its own";
+    vec![
+        condition("Ready", true, "BurstpoolRunning", "burstpool is running"),
+        condition("MemoryPressure", false, "VirtualNode", none),
+        condition("DiskPressure", false, "VirtualNode", none),
+        condition("PIDPressure", false, "VirtualNode", none),
+        condition("NetworkUnavailable", false, "VirtualNode", none),
+        azure,
+    ]
+}

@@ -1,0 +1,431 @@
+//! What is to be done for one pod now, and if nothing, when to look again.
+//!
+//! In: the pod as the API server has it, what is known of its container group, and the time. Out: one
+//! [`Action`], or the time of the next. Pure: `pods` carries it out and learns from it.
+//!
+//! ```text
+//! Unknown ─Look─▶ Absent ─Create─▶ There ─Read─▶ There ... ─Delete─▶ Going ─Read─▶ Absent ─Remove─▶
+//!                   ▲       └─no answer─▶ Unknown            └─(vanished)─▶ Absent
+//! ```
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::aci::schedule::{self, Phase, Starts};
+
+/// How long a Ready pod's group outlives the request to delete it, so that Services drop it first.
+const DRAIN: Duration = Duration::from_secs(3);
+/// How long the group of a finished pod is kept, so that its logs can be read; after that it no longer
+/// counts against the quota.
+pub const KEEP_FINISHED: Duration = Duration::from_secs(300);
+
+/// What is known of a pod's container group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Group {
+    /// Nothing: the operator has just started, or a request got no answer.
+    #[default]
+    Unknown,
+    /// There is none.
+    Absent {
+        /// Whether there was one before, which vanished or was deleted.
+        was_there: bool,
+    },
+    /// There is one.
+    There {
+        /// Since when, or since when it is known to be.
+        since: Timestamp,
+        /// When it was read last.
+        read: Option<Timestamp>,
+        /// Whether its containers have run.
+        ran: bool,
+    },
+    /// It is being deleted.
+    Going {
+        /// Since when.
+        since: Timestamp,
+        /// When it was read last.
+        read: Option<Timestamp>,
+    },
+}
+
+/// What is known that bears on the decision.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "four independent facts, each with its name"
+)]
+pub struct Known {
+    /// The container group.
+    pub group: Group,
+    /// Nothing is tried before this, because something failed.
+    pub not_before: Option<Timestamp>,
+    /// Azure cannot run this pod as it is: nothing is tried at all.
+    pub is_refused: bool,
+    /// Somebody says that the group has changed or is gone: it is read at once.
+    pub is_stale: bool,
+    /// The group could not be started. Azure goes on trying, and billing: it is deleted before
+    /// another is made.
+    pub is_failed: bool,
+    /// Its containers still run, or are started again.
+    pub is_alive: bool,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Find out whether there is a group.
+    Look,
+    /// Create the group.
+    Create,
+    /// Read the group.
+    Read,
+    /// Delete the group.
+    Delete,
+    /// Remove the pod's object: nothing is left behind it.
+    Remove,
+    /// Nothing, until something changes.
+    Rest,
+}
+
+/// An action, and from when on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What to do.
+    pub action: Action,
+    /// From when on; now if it is past.
+    pub at: Timestamp,
+}
+
+/// Decides. `pod` is nothing when its object is gone already, by force: its group must go all the same.
+pub fn plan(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> Decision {
+    let decision = decide(pod, known, starts, now);
+    match known.not_before {
+        Some(until) if decision.action != Action::Rest && !known.is_failed => Decision {
+            at: decision.at.max(until),
+            ..decision
+        },
+        _ => decision,
+    }
+}
+
+fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> Decision {
+    let act = |action| Decision { action, at: now };
+    let leaves = pod.is_none_or(is_deleting);
+    match &known.group {
+        Group::Unknown => act(Action::Look),
+        Group::Absent { .. } if leaves => act(Action::Remove),
+        Group::Absent { .. } if known.is_refused || pod.is_some_and(is_finished) => {
+            act(Action::Rest)
+        }
+        Group::Absent { .. } => act(Action::Create),
+        Group::Going { since, read } => read_next(Phase::Going, *since, *read, starts, known, now),
+        Group::There { .. } if leaves => Decision {
+            action: Action::Delete,
+            at: drained(pod, now),
+        },
+        Group::There { .. } if pod.is_some_and(is_finished) => {
+            // What Azure started again although the pod is finished must not run on.
+            let keep = if known.is_alive {
+                Duration::ZERO
+            } else {
+                KEEP_FINISHED
+            };
+            let finished = pod.and_then(finished_at).unwrap_or(now);
+            Decision {
+                action: Action::Delete,
+                at: later(finished, keep),
+            }
+        }
+        Group::There { .. } if known.is_failed => act(Action::Delete),
+        Group::There { since, read, ran } => {
+            let phase = match (ran, pod.is_some_and(is_service)) {
+                (false, _) => Phase::Starting,
+                (true, true) => Phase::Serving,
+                (true, false) => Phase::Working,
+            };
+            read_next(phase, *since, *read, starts, known, now)
+        }
+    }
+}
+
+fn read_next(
+    phase: Phase,
+    since: Timestamp,
+    read: Option<Timestamp>,
+    starts: &Starts,
+    known: &Known,
+    now: Timestamp,
+) -> Decision {
+    let last = read.unwrap_or(since);
+    let wait = schedule::wait(phase, between(since, last), starts);
+    let at = if known.is_stale {
+        now
+    } else {
+        later(last, wait)
+    };
+    Decision {
+        action: Action::Read,
+        at,
+    }
+}
+
+/// When the group of a pod that leaves may be deleted: a Ready one's only after Services have dropped
+/// it, but never later than its grace period.
+fn drained(pod: Option<&Pod>, now: Timestamp) -> Timestamp {
+    let Some(pod) = pod.filter(|pod| is_ready(pod)) else {
+        return now;
+    };
+    let grace = pod
+        .metadata
+        .deletion_grace_period_seconds
+        .unwrap_or_default();
+    let grace = Duration::from_secs(u64::try_from(grace).unwrap_or_default());
+    // The deletion time is when the grace period ends.
+    let ends = pod
+        .metadata
+        .deletion_timestamp
+        .as_ref()
+        .map_or(now, |time| time.0);
+    let asked = ends.saturating_sub(grace).unwrap_or(now);
+    later(asked, DRAIN.min(grace))
+}
+
+/// Whether the pod is to be deleted.
+pub fn is_deleting(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+/// Whether the pod has succeeded or failed for good.
+pub fn is_finished(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+fn is_service(pod: &Pod) -> bool {
+    let policy = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.restart_policy.as_deref());
+    matches!(policy, None | Some("Always"))
+}
+
+/// When the last container ended.
+fn finished_at(pod: &Pod) -> Option<Timestamp> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let ends = statuses.iter().filter_map(|status| {
+        status
+            .state
+            .as_ref()?
+            .terminated
+            .as_ref()?
+            .finished_at
+            .as_ref()
+            .map(|time| time.0)
+    });
+    ends.max()
+}
+
+fn later(at: Timestamp, by: Duration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
+fn between(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{PodCondition, PodSpec, PodStatus};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).expect("in range")
+    }
+
+    fn pod(phase: &str, ready: bool) -> Pod {
+        let condition = PodCondition {
+            type_: "Ready".into(),
+            status: if ready { "True" } else { "False" }.into(),
+            ..PodCondition::default()
+        };
+        let status = PodStatus {
+            phase: Some(phase.into()),
+            conditions: Some(vec![condition]),
+            ..PodStatus::default()
+        };
+        Pod {
+            spec: Some(PodSpec::default()),
+            status: Some(status),
+            ..Pod::default()
+        }
+    }
+
+    fn leaving(mut pod: Pod, asked: i64, grace: i64) -> Pod {
+        pod.metadata.deletion_grace_period_seconds = Some(grace);
+        pod.metadata.deletion_timestamp = Some(Time(at(asked + grace)));
+        pod
+    }
+
+    fn known(group: Group) -> Known {
+        Known {
+            group,
+            ..Known::default()
+        }
+    }
+
+    fn there(since: i64, read: Option<i64>, ran: bool) -> Known {
+        known(Group::There {
+            since: at(since),
+            read: read.map(at),
+            ran,
+        })
+    }
+
+    fn decided(pod: &Pod, known: &Known, now: i64) -> (Action, i64) {
+        let decision = plan(Some(pod), known, &Starts::default(), at(now));
+        (decision.action, decision.at.as_second())
+    }
+
+    #[test]
+    fn a_pod_whose_group_is_not_known_of_is_looked_at_before_anything_else() {
+        for pod in [
+            pod("Pending", false),
+            leaving(pod("Running", true), 0, 30),
+            pod("Failed", false),
+        ] {
+            assert_eq!(decided(&pod, &Known::default(), 5), (Action::Look, 5));
+        }
+    }
+
+    #[test]
+    fn a_new_pod_is_created_at_once_and_after_a_failure_not_before_its_time() {
+        let mut known = known(Group::Absent { was_there: false });
+        assert_eq!(
+            decided(&pod("Pending", false), &known, 5),
+            (Action::Create, 5)
+        );
+        known.not_before = Some(at(60));
+        assert_eq!(
+            decided(&pod("Pending", false), &known, 5),
+            (Action::Create, 60)
+        );
+        known.is_refused = true;
+        assert_eq!(decided(&pod("Pending", false), &known, 5).0, Action::Rest);
+    }
+
+    #[test]
+    fn a_ready_pod_that_leaves_is_drained_for_3_s_or_its_grace_period_and_any_other_goes_at_once() {
+        let group = there(0, Some(90), true);
+        assert_eq!(
+            decided(&leaving(pod("Running", true), 100, 30), &group, 101),
+            (Action::Delete, 103)
+        );
+        assert_eq!(
+            decided(&leaving(pod("Running", true), 100, 1), &group, 101),
+            (Action::Delete, 101)
+        );
+        assert_eq!(
+            decided(&leaving(pod("Running", true), 100, 0), &group, 100),
+            (Action::Delete, 100)
+        );
+        assert_eq!(
+            decided(&leaving(pod("Pending", false), 100, 30), &group, 101),
+            (Action::Delete, 101)
+        );
+    }
+
+    #[test]
+    fn a_pod_that_leaves_is_removed_when_its_group_is_gone_and_not_before() {
+        let pod = leaving(pod("Running", true), 100, 30);
+        let going = known(Group::Going {
+            since: at(104),
+            read: None,
+        });
+        assert_eq!(decided(&pod, &going, 104).0, Action::Read);
+        let gone = known(Group::Absent { was_there: true });
+        assert_eq!(decided(&pod, &gone, 105), (Action::Remove, 105));
+    }
+
+    #[test]
+    fn the_group_of_a_pod_that_was_deleted_by_force_goes_all_the_same() {
+        let starts = Starts::default();
+        let decide = |known: &Known| plan(None, known, &starts, at(9)).action;
+        assert_eq!(decide(&Known::default()), Action::Look);
+        assert_eq!(decide(&there(0, None, false)), Action::Delete);
+        assert_eq!(
+            decide(&known(Group::Absent { was_there: true })),
+            Action::Remove
+        );
+    }
+
+    #[test]
+    fn a_finished_pods_group_is_kept_for_its_logs_and_then_deleted_and_never_made_again() {
+        let group = there(0, Some(90), true);
+        assert_eq!(
+            decided(&pod("Succeeded", false), &group, 100),
+            (Action::Delete, 400)
+        );
+        let gone = known(Group::Absent { was_there: true });
+        assert_eq!(decided(&pod("Failed", false), &gone, 100).0, Action::Rest);
+    }
+
+    #[test]
+    fn what_azure_starts_again_although_the_pod_is_finished_is_deleted_at_once() {
+        let mut group = there(0, Some(90), true);
+        group.is_alive = true;
+        assert_eq!(
+            decided(&pod("Failed", false), &group, 100),
+            (Action::Delete, 100)
+        );
+    }
+
+    #[test]
+    fn a_group_that_could_not_be_started_is_deleted_at_once_and_made_again_later() {
+        let mut group = there(0, Some(90), false);
+        (group.is_failed, group.not_before) = (true, Some(at(200)));
+        let pending = pod("Pending", false);
+        assert_eq!(decided(&pending, &group, 100), (Action::Delete, 100));
+        (group.is_failed, group.group) = (false, Group::Absent { was_there: true });
+        assert_eq!(decided(&pending, &group, 100), (Action::Create, 200));
+    }
+
+    #[test]
+    fn a_group_that_vanished_before_it_ran_is_created_again() {
+        let gone = known(Group::Absent { was_there: true });
+        assert_eq!(
+            decided(&pod("Pending", false), &gone, 100),
+            (Action::Create, 100)
+        );
+    }
+
+    #[test]
+    fn a_running_group_is_read_rarely_unless_somebody_says_that_it_changed() {
+        let mut group = there(0, Some(1000), true);
+        assert_eq!(
+            decided(&pod("Running", true), &group, 1001),
+            (Action::Read, 1120)
+        );
+        group.is_stale = true;
+        assert_eq!(
+            decided(&pod("Running", true), &group, 1001),
+            (Action::Read, 1001)
+        );
+    }
+}

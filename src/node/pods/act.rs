@@ -1,0 +1,300 @@
+//! Carrying out what was decided for one pod, and what is learned from it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::Observed;
+use super::keeper::{Keeper, Trouble};
+use crate::aci::client::Deletion;
+use crate::aci::error::Error;
+use crate::aci::failure::{Class, Verdict};
+use crate::aci::translate;
+use crate::aci::view::Group as View;
+use crate::node::environment;
+use crate::node::plan::{Action, Group, is_deleting};
+
+/// How long a pod waits for a `ConfigMap`, a Secret or a right that is missing: a kubelet looks about
+/// as often.
+const MISSING: Duration = Duration::from_secs(10);
+
+impl Keeper {
+    /// Carries out `action`; `true` when nothing is left to keep.
+    pub async fn act(&mut self, action: Action, observed: Option<&Observed>) -> bool {
+        let context = self.context.clone();
+        let turn = context.turns.acquire().await;
+        match action {
+            Action::Look => self.look().await,
+            Action::Read => self.read().await,
+            Action::Delete => self.delete().await,
+            Action::Create => {
+                if let Some(observed) = observed {
+                    self.create(observed).await;
+                }
+            }
+            Action::Remove => {
+                drop(turn);
+                return self.remove(observed).await;
+            }
+            Action::Rest => {}
+        }
+        false
+    }
+
+    async fn create(&mut self, observed: &Observed) {
+        let context = self.context.clone();
+        let pod = &observed.pod;
+        let services = context.services.state();
+        let resolved = match environment::resolve(&context.client, pod, &services).await {
+            Ok(environment) => {
+                for missing in environment.warnings {
+                    self.warn("FailedToRetrieveImagePullSecret", &missing.to_string())
+                        .await;
+                }
+                environment.resolved
+            }
+            Err(missing) => {
+                self.known.not_before = Timestamp::now().checked_add(MISSING).ok();
+                let told: Vec<String> = missing.iter().map(ToString::to_string).collect();
+                let message = told.join("; ");
+                self.wait_for("CreateContainerConfigError", &message);
+                self.warn("FailedMount", &message).await;
+                return;
+            }
+        };
+        let placement = translate::Placement {
+            spec: &context.placement,
+            tags: &context.tags,
+            node: &context.owner.node,
+            node_address: Some(&context.address),
+        };
+        let unknown = &observed.unknown;
+        let group = translate::translate(pod, unknown, &resolved, &context.owner, &placement);
+        let group = match group {
+            Ok(group) => group,
+            Err(refusals) => {
+                let told: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+                self.refuse(refusals);
+                self.warn("Unsupported", &told.join("; ")).await;
+                return;
+            }
+        };
+        let sent = Timestamp::now();
+        tracing::info!(pod = %self.pod_name(), group = %self.name, "creating a container group");
+        match context
+            .azure
+            .put(&context.scope, self.name.as_str(), &group)
+            .await
+        {
+            Ok(answer) => {
+                self.recover();
+                self.view = View::read(&answer);
+                self.known.group = Group::There {
+                    since: sent,
+                    read: None,
+                    ran: false,
+                };
+            }
+            Err(error) => self.create_failed(&error).await,
+        }
+    }
+
+    async fn create_failed(&mut self, error: &Error) {
+        let verdict = error.verdict();
+        tracing::warn!(pod = %self.pod_name(), error = %error.story(), "creating a container group");
+        self.fail(&verdict);
+        self.context.trouble.notify_one();
+        self.known.group = match error {
+            // Nobody knows whether it was done.
+            Error::NoAnswer { .. } | Error::Unreadable { .. } => Group::Unknown,
+            // Somebody is at work on a group of this name: ours.
+            Error::Refused { .. } if verdict.class == Class::Transitioning => Group::Unknown,
+            _ => Group::Absent { was_there: false },
+        };
+        self.warn(verdict.reason, &verdict.message).await;
+    }
+
+    /// Finds out whether there is a group.
+    async fn look(&mut self) {
+        let context = self.context.clone();
+        if self.tries == 0 && context.listed.borrow().is_none() {
+            // The first LIST is on its way; a look at each pod by itself would cost one request each.
+            let mut listed = context.listed.subscribe();
+            let _ = listed.wait_for(Option::is_some).await;
+            return;
+        }
+        context.pace.turn().await;
+        match context.azure.get(&context.scope, self.name.as_str()).await {
+            Ok(answer) => self.found(&answer),
+            Err(error) if error.is_not_found() => {
+                self.known.group = Group::Absent { was_there: false };
+            }
+            Err(error) => self.not_read(&error),
+        }
+    }
+
+    async fn read(&mut self) {
+        let context = self.context.clone();
+        context.pace.turn().await;
+        match context.azure.get(&context.scope, self.name.as_str()).await {
+            Ok(answer) => self.found(&answer),
+            Err(error) if error.is_not_found() => self.lost(),
+            Err(error) => self.not_read(&error),
+        }
+    }
+
+    /// The group is there: what it says is kept, and a start that was seen is learned from.
+    fn found(&mut self, answer: &Value) {
+        let now = Timestamp::now();
+        let Some(view) = View::read(answer) else {
+            return self.not_readable();
+        };
+        if !self.context.owner.owns(&view.tags) {
+            // The name is a hash of the UID: another owner's group of this name is no accident.
+            self.fail(&Verdict::new(
+                Class::Permanent,
+                None,
+                format!("the container group {} belongs to somebody else", self.name),
+            ));
+            return;
+        }
+        let going = view.is_being_deleted();
+        let started = started(&view);
+        let before = self.known.group.clone();
+        self.recover();
+        self.known.group = match before {
+            Group::Going { since, .. } => Group::Going {
+                since,
+                read: Some(now),
+            },
+            _ if going => Group::Going {
+                since: now,
+                read: Some(now),
+            },
+            Group::There { since, ran, .. } => {
+                if let (false, Some(started)) = (ran, started) {
+                    self.learn(since, started);
+                }
+                Group::There {
+                    since,
+                    read: Some(now),
+                    ran: ran || started.is_some(),
+                }
+            }
+            _ => Group::There {
+                since: now,
+                read: Some(now),
+                ran: started.is_some(),
+            },
+        };
+        self.known.is_alive = !view.is_terminal();
+        let failed = Verdict::of_group(&view).filter(|_| started.is_none());
+        self.view = Some(view);
+        if let Some(verdict) = failed {
+            tracing::warn!(pod = %self.pod_name(), message = %verdict.message, "a container group did not start");
+            self.fail(&verdict);
+            self.known.is_failed = true;
+            self.context.trouble.notify_one();
+        }
+    }
+
+    fn learn(&self, since: Timestamp, started: Timestamp) {
+        // Azure's clock is not ours: a start is never learned to take longer than it took to be seen.
+        let started = started.min(Timestamp::now());
+        // A group that was adopted after a restart began before we knew of it.
+        if let Ok(took) = Duration::try_from(started.duration_since(since)) {
+            self.context.starts().learn(took);
+        }
+    }
+
+    /// The group is not there (any more).
+    fn lost(&mut self) {
+        let was_going = matches!(self.known.group, Group::Going { .. });
+        let ran = matches!(self.known.group, Group::There { ran: true, .. });
+        self.known.group = Group::Absent { was_there: true };
+        if was_going || is_deleting(&self.pod) {
+            return;
+        }
+        tracing::warn!(pod = %self.pod_name(), group = %self.name, "the container group vanished");
+        self.recover();
+        self.trouble = if ran {
+            Trouble::Vanished
+        } else {
+            Trouble::None
+        };
+        self.view = if ran { self.view.take() } else { None };
+    }
+
+    fn not_read(&mut self, error: &Error) {
+        tracing::warn!(pod = %self.pod_name(), error = %error.story(), "reading a container group");
+        self.context.trouble.notify_one();
+        let verdict = error.verdict();
+        let (trouble, refused) = (self.trouble.clone(), self.known.is_refused);
+        self.fail(&verdict);
+        // A read that fails changes nothing about the pod.
+        (self.trouble, self.known.is_refused) = (trouble, refused);
+        if self.known.not_before.is_none() {
+            self.known.not_before = Timestamp::now().checked_add(MISSING).ok();
+        }
+    }
+
+    fn not_readable(&mut self) {
+        self.fail(&Verdict::new(
+            Class::Transient,
+            None,
+            "Azure's answer cannot be read".to_owned(),
+        ));
+    }
+
+    async fn delete(&mut self) {
+        let context = self.context.clone();
+        tracing::info!(pod = %self.pod_name(), group = %self.name, "deleting a container group");
+        match context
+            .azure
+            .delete(&context.scope, self.name.as_str())
+            .await
+        {
+            Ok(deletion) => {
+                if self.known.is_failed {
+                    // Another is made when it may be; until then the pod says why.
+                    (self.known.is_failed, self.view) = (false, None);
+                } else {
+                    self.recover();
+                }
+                self.known.group = match deletion {
+                    Deletion::Gone => Group::Absent { was_there: true },
+                    Deletion::Begun => Group::Going {
+                        since: Timestamp::now(),
+                        read: None,
+                    },
+                };
+            }
+            Err(error) => {
+                tracing::warn!(pod = %self.pod_name(), error = %error.story(), "deleting a container group");
+                self.not_read(&error);
+            }
+        }
+    }
+
+    /// The pod's name, for people.
+    pub fn pod_name(&self) -> String {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        format!(
+            "{}/{}",
+            text(&self.pod.metadata.namespace),
+            text(&self.pod.metadata.name)
+        )
+    }
+}
+
+/// When the last of the group's containers started, once all of them have.
+fn started(view: &View) -> Option<Timestamp> {
+    let containers = &view.properties.containers;
+    let times = containers.iter().map(|container| {
+        let run = container.view()?.current_state.as_ref()?;
+        run.start_time
+    });
+    let times: Option<Vec<Timestamp>> = times.collect();
+    times?.into_iter().max()
+}

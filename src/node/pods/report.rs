@@ -1,0 +1,172 @@
+//! What Kubernetes is told of one pod: its status, its Events, and its end.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+
+use super::Observed;
+use super::keeper::Keeper;
+use crate::aci::events::{self, PodEvent};
+use crate::aci::status::{self, NodeFacts, Seen};
+
+/// The field manager of pods' statuses.
+const FIELD_MANAGER: &str = "burstpool-pod";
+/// Who Events are from.
+const REPORTER: &str = "burstpool";
+/// How long one call may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+impl Keeper {
+    /// Writes the pod's status if the live one says something else, and what happened in Azure.
+    pub async fn tell(&mut self) {
+        let wanted = status::pod_status(&self.pod, &self.seen(), &self.facts(), Timestamp::now());
+        self.write(&wanted).await;
+        let Some(view) = &self.view else { return };
+        let now = Timestamp::now();
+        for event in events::events(&self.pod, view) {
+            let (name, count) = event.key();
+            if event.is_fresh(now) && self.told.insert((name.to_owned(), count)) {
+                self.publish(&event).await;
+            }
+        }
+    }
+
+    /// The pod's end: its containers' ends are told, then its object is removed. `true` when it is.
+    pub async fn remove(&mut self, observed: Option<&Observed>) -> bool {
+        if observed.is_none() {
+            return true;
+        }
+        let seen = Seen::Deleted(self.view.as_ref());
+        let wanted = status::pod_status(&self.pod, &seen, &self.facts(), Timestamp::now());
+        self.write(&wanted).await;
+        let delete = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(Preconditions {
+                uid: self.pod.metadata.uid.clone(),
+                resource_version: None,
+            }),
+            ..DeleteParams::default()
+        };
+        let pods = self.pods_api();
+        let name = self.pod.metadata.name.clone().unwrap_or_default();
+        match tokio::time::timeout(PATIENCE, pods.delete(&name, &delete)).await {
+            Ok(Ok(_)) => true,
+            // Gone, or another pod of this name: nothing is left of this one.
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {
+                true
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(pod = %self.pod_name(), %error, "removing a pod");
+                self.known.not_before = Timestamp::now().checked_add(Duration::from_secs(1)).ok();
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// A warning of ours about the pod.
+    pub async fn warn(&mut self, reason: &str, message: &str) {
+        let unique = uuid::Uuid::new_v5(
+            &uuid::Uuid::NAMESPACE_OID,
+            format!("{:?}{reason}{message}", self.pod.metadata.uid).as_bytes(),
+        );
+        let name = self.pod.metadata.name.clone().unwrap_or_default();
+        let now = Timestamp::now();
+        let event = PodEvent {
+            name: format!(
+                "{}.{}",
+                name.chars().take(230).collect::<String>(),
+                &unique.simple().to_string()[..16]
+            ),
+            reason: reason.to_owned(),
+            message: message.chars().take(1000).collect(),
+            kind: "Warning",
+            first: Some(now),
+            last: Some(now),
+            count: 1,
+            field_path: None,
+        };
+        if self.told.insert((event.name.clone(), 1)) {
+            self.publish(&event).await;
+        }
+    }
+
+    async fn write(&self, wanted: &k8s_openapi::api::core::v1::PodStatus) {
+        let live = self.pod.status.clone().unwrap_or_default();
+        if status::same(&live, wanted) {
+            return;
+        }
+        let patch = status::apply_patch(&self.pod, wanted);
+        let apply = PatchParams::apply(FIELD_MANAGER).force();
+        let (pods, patch) = (self.pods_api(), Patch::Apply(&patch));
+        let name = self.pod.metadata.name.clone().unwrap_or_default();
+        match tokio::time::timeout(PATIENCE, pods.patch_status(&name, &apply, &patch)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {}
+            Ok(Err(error)) => {
+                tracing::warn!(pod = %self.pod_name(), %error, "writing a pod's status");
+            }
+            Err(_) => tracing::warn!(pod = %self.pod_name(), "writing a pod's status: no answer"),
+        }
+    }
+
+    async fn publish(&self, event: &PodEvent) {
+        let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
+        let events: Api<Event> = Api::namespaced(self.context.client.clone(), &namespace);
+        let object = self.event(event);
+        let apply = PatchParams::apply(REPORTER).force();
+        let patch = Patch::Apply(&object);
+        let sent = tokio::time::timeout(PATIENCE, events.patch(&event.name, &apply, &patch)).await;
+        if let Ok(Err(error)) = sent {
+            tracing::debug!(pod = %self.pod_name(), %error, "writing an Event");
+        }
+    }
+
+    fn event(&self, event: &PodEvent) -> Event {
+        let metadata = &self.pod.metadata;
+        Event {
+            metadata: ObjectMeta {
+                name: Some(event.name.clone()),
+                namespace: metadata.namespace.clone(),
+                ..ObjectMeta::default()
+            },
+            involved_object: ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                name: metadata.name.clone(),
+                namespace: metadata.namespace.clone(),
+                uid: metadata.uid.clone(),
+                field_path: event.field_path.clone(),
+                ..ObjectReference::default()
+            },
+            reason: Some(event.reason.clone()),
+            message: Some(event.message.clone()),
+            type_: Some(event.kind.to_owned()),
+            first_timestamp: event.first.map(Time),
+            last_timestamp: event.last.map(Time),
+            count: Some(event.count),
+            source: Some(EventSource {
+                component: Some(REPORTER.to_owned()),
+                host: Some(self.context.owner.node.clone()),
+            }),
+            reporting_component: Some(REPORTER.to_owned()),
+            reporting_instance: Some(self.context.owner.node.clone()),
+            ..Event::default()
+        }
+    }
+
+    fn facts(&self) -> NodeFacts {
+        NodeFacts {
+            host_ip: self.context.address.parse().ok(),
+        }
+    }
+
+    fn pods_api(&self) -> Api<Pod> {
+        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
+        Api::namespaced(self.context.client.clone(), namespace)
+    }
+}

@@ -1,0 +1,128 @@
+//! What a placement's region has to offer, looked at again and again.
+//!
+//! In: the region's usages, and what our own groups use. Out: the node's room, and whether it is
+//! closed and why, into its [`Facts`]. A region that cannot be asked closes the placement; it never
+//! makes the node not ready. Recovery opens it by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::capacity::{self, Room};
+use super::object::{Closed, Facts};
+use super::pods::Context;
+use crate::aci::client::Usage;
+use crate::api::{Placement, Priority};
+
+/// How often a region is asked.
+const EVERY: Duration = Duration::from_secs(30);
+/// How soon again when it answers badly.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How long after somebody told of trouble it is asked: many are told of at once.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// Keeps the facts' room and closedness until `cancel`.
+pub async fn keep(context: Arc<Context>, facts: watch::Sender<Facts>, cancel: CancellationToken) {
+    loop {
+        let pause = match context
+            .azure
+            .usages(&context.scope, &context.placement.region)
+            .await
+        {
+            Ok(usages) => {
+                let room = capacity::offered(&context.placement, &usages, context.ours());
+                set(&facts, Some(room), exhausted(&context.placement, &usages));
+                EVERY
+            }
+            Err(error) => {
+                let verdict = error.verdict();
+                let closed = Closed {
+                    reason: verdict.reason.to_owned(),
+                    message: error.story(),
+                };
+                set(&facts, None, Some(closed));
+                AGAIN
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = told(&context) => {}
+            () = cancel.cancelled() => return,
+        }
+    }
+}
+
+async fn told(context: &Context) {
+    context.trouble.notified().await;
+    tokio::time::sleep(SETTLE).await;
+}
+
+fn set(facts: &watch::Sender<Facts>, room: Option<Room>, closed: Option<Closed>) {
+    facts.send_if_modified(|facts| {
+        let before = (facts.room, facts.closed.clone());
+        facts.room = room.unwrap_or(facts.room);
+        facts.closed = closed;
+        let changed = (facts.room, &facts.closed) != (before.0, &before.1);
+        if changed && facts.closed != before.1 {
+            let node = facts.name();
+            if let Some(Closed { reason, message }) = &facts.closed {
+                tracing::warn!(%node, %reason, %message, "closed");
+            } else {
+                tracing::info!(%node, "open");
+            }
+        }
+        changed
+    });
+}
+
+/// Why the region's limits leave nothing, if they do.
+fn exhausted(placement: &Placement, usages: &[Usage]) -> Option<Closed> {
+    let cores = match placement.priority {
+        Priority::Regular => "StandardCores",
+        Priority::Spot => "StandardSpotCores",
+    };
+    let full = usages.iter().find(|usage| {
+        ["ContainerGroups", cores].contains(&usage.name.as_str()) && usage.used >= usage.limit
+    })?;
+    Some(Closed {
+        reason: "QuotaExhausted".to_owned(),
+        message: format!(
+            "the quota '{}' in region '{}' is used up: {} of {}",
+            full.name, placement.region, full.used, full.limit
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_that_is_used_up_closes_in_words_and_another_priority_has_its_own() {
+        let usage = |name: &str, used, limit| Usage {
+            name: name.to_owned(),
+            used,
+            limit,
+        };
+        let usages = [
+            usage("ContainerGroups", 3, 100),
+            usage("StandardCores", 10, 10),
+        ];
+        let regular = Placement {
+            region: "westus".to_owned(),
+            ..Placement::default()
+        };
+        let closed = exhausted(&regular, &usages).expect("it is full");
+        assert_eq!(
+            closed.message,
+            "the quota 'StandardCores' in region 'westus' is used up: 10 of 10"
+        );
+        let spot = Placement {
+            priority: Priority::Spot,
+            ..regular
+        };
+        assert_eq!(exhausted(&spot, &usages), None);
+    }
+}

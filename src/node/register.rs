@@ -1,0 +1,117 @@
+//! Keeping a virtual node registered.
+//!
+//! In: the node's facts as they change, and the node in the API server as it is watched. Out: the
+//! node, made right within moments of any change of either, its status at least every minute, and its
+//! lease every 10 s. `registration` decides; this carries it out.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::lease;
+use super::object::Facts;
+use super::registration::{Step, steps};
+
+/// The field manager of labels and status.
+const FIELD_MANAGER: &str = "burstpool-node";
+/// How long one call may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Keeps the node registered until `cancel`; it is left as it is then.
+pub async fn keep(client: Client, mut facts: watch::Receiver<Facts>, cancel: CancellationToken) {
+    let name = facts.borrow().name();
+    let nodes: Api<Node> = Api::all(client.clone());
+    let watched = watcher::watch_object(nodes.clone(), &name).default_backoff();
+    let mut watched = Box::pin(watched);
+    let mut beat = tokio::time::interval(lease::RENEWED_EVERY);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut live: Option<Option<Node>> = None;
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            seen = watched.next() => match seen {
+                Some(Ok(node)) => live = Some(node),
+                // The watch tries again by itself.
+                Some(Err(error)) => {
+                    tracing::debug!(node = %name, %error, "watching the node");
+                    continue;
+                }
+                None => return,
+            },
+            changed = facts.changed() => if changed.is_err() { return },
+            _ = beat.tick() => {
+                let lease = lease::lease(&name, live.as_ref().and_then(Option::as_ref), Timestamp::now());
+                if let Err(error) = lease::renew(&client, &lease).await {
+                    tracing::warn!(node = %name, %error, "renewing the lease");
+                }
+            }
+        }
+        // Nothing is decided before the node has been seen, or seen not to be there.
+        let Some(live) = &live else { continue };
+        let wanted = facts.borrow_and_update().clone();
+        for step in steps(live.as_ref(), &wanted, Timestamp::now()) {
+            match tokio::time::timeout(PATIENCE, take(&nodes, &name, &step)).await {
+                Ok(Ok(())) => {}
+                // Somebody was faster: the watch shows what they did, and this is looked at again.
+                Ok(Err(kube::Error::Api(status)))
+                    if status.is_conflict() || status.is_already_exists() => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(node = %name, %error, "keeping the node registered");
+                }
+                Err(_) => tracing::warn!(node = %name, "keeping the node registered: no answer"),
+            }
+        }
+    }
+}
+
+/// Removes the node and its lease.
+pub async fn remove(client: &Client, name: &str) -> Result<(), kube::Error> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    match nodes.delete(name, &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => {}
+        removed => drop(removed?),
+    }
+    lease::remove(client, name).await
+}
+
+async fn take(nodes: &Api<Node>, name: &str, step: &Step) -> Result<(), kube::Error> {
+    let apply = PatchParams::apply(FIELD_MANAGER).force();
+    match step {
+        Step::Create(node) => {
+            tracing::info!(node = %name, "registering the node");
+            nodes.create(&PostParams::default(), node).await?;
+        }
+        Step::Labels(labels) => {
+            nodes.patch(name, &apply, &Patch::Apply(labels)).await?;
+        }
+        Step::Taints { version, taints } => {
+            tracing::info!(node = %name, taints = taints.len(), "setting the node's taints");
+            let patch: json_patch::Patch = serde_json::from_value(json!([
+                {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
+                {"op": "add", "path": "/spec/taints", "value": taints},
+            ]))
+            .expect("the operations above are a JSON Patch");
+            let patch = Patch::Json::<()>(patch);
+            nodes.patch(name, &PatchParams::default(), &patch).await?;
+        }
+        Step::Status(status) => {
+            nodes
+                .patch_status(name, &apply, &Patch::Apply(applied(name, status)))
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+fn applied(name: &str, status: &NodeStatus) -> serde_json::Value {
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status})
+}

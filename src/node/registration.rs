@@ -1,0 +1,291 @@
+//! What is missing of a registered node, compared with what it should be.
+//!
+//! In: the node as it is in the API server, or nothing, and the [`Facts`]. Out: the steps that make
+//! it right. Pure. What others wrote (their labels, taints, conditions, an administrator's cordon)
+//! stays.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, Taint};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde_json::{Value, json};
+
+use super::capacity;
+use super::object::{self, CLOSED_TAINT, Facts, LAST_RESORT_TAINT, PROVIDER_TAINT};
+
+/// Our taints; all others belong to somebody else.
+const OURS: [&str; 3] = [PROVIDER_TAINT, LAST_RESORT_TAINT, CLOSED_TAINT];
+/// How old a status may be before it is said again although nothing changed.
+const STATUS_AGE: i64 = 60;
+
+type Amounts = BTreeMap<String, Quantity>;
+
+/// A step towards the right node.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// There is none: create it.
+    Create(Box<Node>),
+    /// Apply these labels.
+    Labels(Value),
+    /// Replace all taints by these, if the node is still of this version.
+    Taints {
+        /// The version of the node that they were made from.
+        version: String,
+        /// Ours and the others'.
+        taints: Vec<Taint>,
+    },
+    /// Apply this status.
+    Status(Box<NodeStatus>),
+}
+
+/// What to do so that the node is as the facts say.
+pub fn steps(live: Option<&Node>, facts: &Facts, now: Timestamp) -> Vec<Step> {
+    let Some(live) = live else {
+        return vec![Step::Create(Box::new(object::node(facts, now)))];
+    };
+    let mut steps = Vec::new();
+    steps.extend(labels(live, facts));
+    steps.extend(taints(live, facts));
+    steps.extend(status(live, facts, now));
+    steps
+}
+
+fn labels(live: &Node, facts: &Facts) -> Option<Step> {
+    let wanted = object::labels(facts);
+    let has = live.metadata.labels.clone().unwrap_or_default();
+    let missing = wanted
+        .iter()
+        .any(|(key, value)| has.get(key) != Some(value));
+    missing.then(|| {
+        Step::Labels(json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": facts.name(), "labels": wanted},
+        }))
+    })
+}
+
+fn taints(live: &Node, facts: &Facts) -> Option<Step> {
+    let has = live
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.taints.clone())
+        .unwrap_or_default();
+    let is_ours = |taint: &Taint| OURS.contains(&taint.key.as_str());
+    let same = |a: &Taint, b: &Taint| a.key == b.key && a.value == b.value && a.effect == b.effect;
+    let wanted = object::taints(facts);
+    let ours: Vec<&Taint> = has.iter().filter(|taint| is_ours(taint)).collect();
+    let is_right = ours.len() == wanted.len()
+        && wanted
+            .iter()
+            .all(|taint| ours.iter().any(|own| same(own, taint)));
+    if is_right {
+        return None;
+    }
+    let others = has.iter().filter(|taint| !is_ours(taint)).cloned();
+    let taints = others.chain(wanted).collect();
+    let version = live.metadata.resource_version.clone().unwrap_or_default();
+    Some(Step::Taints { version, taints })
+}
+
+fn status(live: &Node, facts: &Facts, now: Timestamp) -> Option<Step> {
+    let old = live.status.as_ref();
+    let wanted = object::status(facts, old, now);
+    let is_right = old.is_some_and(|old| says_the_same(old, &wanted) && is_fresh(old, now));
+    (!is_right).then(|| Step::Status(Box::new(wanted)))
+}
+
+/// Whether the live status says what is wanted, whatever else it says.
+fn says_the_same(live: &NodeStatus, wanted: &NodeStatus) -> bool {
+    let alike = |a: &NodeCondition, b: &NodeCondition| {
+        a.type_ == b.type_ && a.status == b.status && a.reason == b.reason && a.message == b.message
+    };
+    let has = live.conditions.as_deref().unwrap_or_default();
+    let conditions = wanted.conditions.as_deref().unwrap_or_default();
+    live.addresses == wanted.addresses
+        && same_amounts(live.capacity.as_ref(), wanted.capacity.as_ref())
+        && same_amounts(live.allocatable.as_ref(), wanted.allocatable.as_ref())
+        && live.daemon_endpoints == wanted.daemon_endpoints
+        && live.node_info.as_ref().map(|info| &info.kubelet_version)
+            == wanted.node_info.as_ref().map(|info| &info.kubelet_version)
+        && conditions
+            .iter()
+            .all(|wanted| has.iter().any(|live| alike(live, wanted)))
+}
+
+/// Whether two lists of quantities are the same amounts: the API server writes `100000m` as `100`.
+fn same_amounts(live: Option<&Amounts>, wanted: Option<&Amounts>) -> bool {
+    let amounts = |list: Option<&Amounts>| -> BTreeMap<String, Option<i64>> {
+        let list = list.into_iter().flatten();
+        list.map(|(name, quantity)| (name.clone(), capacity::milli(&quantity.0)))
+            .collect()
+    };
+    amounts(live) == amounts(wanted)
+}
+
+fn is_fresh(live: &NodeStatus, now: Timestamp) -> bool {
+    let heartbeats = live
+        .conditions
+        .iter()
+        .flatten()
+        .filter(|c| c.type_ == "Ready");
+    let newest = heartbeats
+        .filter_map(|c| c.last_heartbeat_time.as_ref())
+        .map(|time| time.0)
+        .max();
+    newest.is_some_and(|at| now.as_second() - at.as_second() < STATUS_AGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::capacity::Room;
+    use crate::node::object::Closed;
+
+    fn facts() -> Facts {
+        Facts {
+            pool: "shop".into(),
+            placement: "weu".into(),
+            region: "westeurope".into(),
+            labels: BTreeMap::from([("topology.kubernetes.io/region".into(), "westeurope".into())]),
+            address: "10.0.0.1".into(),
+            port: 10250,
+            room: Room {
+                cpu_milli: 1000,
+                memory_bytes: 1 << 30,
+                pods: 1,
+            },
+            closed: None,
+            kubernetes_minor: 37,
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn closed(mut facts: Facts) -> Facts {
+        facts.closed = Some(Closed {
+            reason: "Unreachable".into(),
+            message: "no answer".into(),
+        });
+        facts
+    }
+
+    #[test]
+    fn a_right_and_fresh_node_needs_nothing_and_a_missing_one_is_created() {
+        let node = object::node(&facts(), at(0));
+        assert_eq!(steps(Some(&node), &facts(), at(59)), []);
+        assert!(matches!(
+            &steps(Some(&node), &facts(), at(60))[..],
+            [Step::Status(_)]
+        ));
+        assert!(matches!(
+            &steps(None, &facts(), at(0))[..],
+            [Step::Create(_)]
+        ));
+    }
+
+    #[test]
+    fn amounts_that_the_api_server_writes_otherwise_are_the_same() {
+        let mut node = object::node(&facts(), at(0));
+        let status = node.status.as_mut().expect("a status");
+        let one = BTreeMap::from([
+            ("cpu".to_owned(), Quantity("1".to_owned())),
+            ("memory".to_owned(), Quantity("1Gi".to_owned())),
+            ("pods".to_owned(), Quantity("1".to_owned())),
+            ("ephemeral-storage".to_owned(), Quantity("50G".to_owned())),
+        ]);
+        (status.capacity, status.allocatable) = (Some(one.clone()), Some(one));
+        assert_eq!(steps(Some(&node), &facts(), at(1)), []);
+    }
+
+    #[test]
+    fn a_node_has_no_hostname_label_and_topology_only_as_the_placement_says() {
+        let labels = object::labels(&facts());
+        assert!(!labels.contains_key("kubernetes.io/hostname"));
+        assert_eq!(labels["topology.kubernetes.io/region"], "westeurope");
+        let mut hostile = facts();
+        hostile.labels.insert("type".into(), "mine".into());
+        assert_eq!(
+            object::labels(&hostile)["type"],
+            "virtual-kubelet",
+            "ours win"
+        );
+    }
+
+    #[test]
+    fn stripped_labels_and_taints_are_put_back_and_others_stay() {
+        let mut node = object::node(&facts(), at(0));
+        node.metadata.resource_version = Some("7".into());
+        node.metadata.labels = Some(BTreeMap::from([("theirs".into(), "yes".into())]));
+        let foreign = Taint {
+            key: "theirs".into(),
+            effect: "NoExecute".into(),
+            ..Taint::default()
+        };
+        node.spec.as_mut().expect("a spec").taints = Some(vec![foreign.clone()]);
+        let steps = steps(Some(&node), &facts(), at(1));
+        let [Step::Labels(labels), Step::Taints { version, taints }] = &steps[..] else {
+            unreachable!("{steps:?}")
+        };
+        assert!(
+            labels["metadata"]["labels"].get("theirs").is_none(),
+            "we own only ours"
+        );
+        assert_eq!(
+            (version.as_str(), taints.len(), &taints[0]),
+            ("7", 3, &foreign)
+        );
+    }
+
+    #[test]
+    fn closing_adds_one_taint_and_a_condition_and_leaves_the_node_ready_and_the_cordon_alone() {
+        let mut node = object::node(&facts(), at(0));
+        node.spec.as_mut().expect("a spec").unschedulable = Some(true);
+        let steps = steps(Some(&node), &closed(facts()), at(1));
+        let [Step::Taints { taints, .. }, Step::Status(status)] = &steps[..] else {
+            unreachable!("{steps:?}")
+        };
+        assert!(
+            taints
+                .iter()
+                .any(|t| t.key == CLOSED_TAINT && t.effect == "NoSchedule")
+        );
+        let conditions = status.conditions.as_deref().expect("conditions");
+        let find = |kind: &str| {
+            conditions
+                .iter()
+                .find(|c| c.type_ == kind)
+                .expect("it is there")
+        };
+        assert_eq!(find("Ready").status, "True");
+        assert_eq!(
+            find(object::AZURE_CONDITION).message.as_deref(),
+            Some("no answer")
+        );
+        let opened = object::node(&closed(facts()), at(0));
+        let steps = super::steps(Some(&opened), &facts(), at(1));
+        assert!(
+            matches!(&steps[0], Step::Taints { taints, .. } if taints.len() == 2),
+            "it opens again"
+        );
+    }
+
+    #[test]
+    fn a_condition_keeps_its_transition_time_while_it_says_the_same() {
+        let first = object::status(&facts(), None, at(0));
+        let second = object::status(&facts(), Some(&first), at(100));
+        let third = object::status(&closed(facts()), Some(&second), at(200));
+        let changed = |status: &NodeStatus, kind: &str| {
+            let all = status.conditions.as_deref().expect("conditions");
+            let one = all.iter().find(|c| c.type_ == kind).expect("it is there");
+            one.last_transition_time
+                .as_ref()
+                .map(|time| time.0.as_second())
+        };
+        assert_eq!(changed(&third, "Ready"), Some(0));
+        assert_eq!(changed(&third, object::AZURE_CONDITION), Some(200));
+    }
+}

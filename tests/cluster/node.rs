@@ -1,0 +1,344 @@
+//! The virtual node on a real cluster: registered, kept, closed, removed, and home as it was.
+
+use std::collections::BTreeMap;
+
+use burstpool::node::capacity::Room;
+use burstpool::node::object::{AZURE_CONDITION, CLOSED_TAINT, Closed, Facts};
+use burstpool::node::register;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::watcher;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Cluster, Options, objects, wait};
+
+/// A node that is kept registered until the value is dropped.
+struct Kept {
+    name: String,
+    facts: watch::Sender<Facts>,
+    nodes: Api<Node>,
+    cancel: CancellationToken,
+    _task: JoinHandle<()>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Kept {
+    async fn start(cluster: &Cluster, pool: &str) -> Self {
+        let client = cluster.client().expect("a client");
+        let facts = Facts {
+            pool: pool.to_owned(),
+            placement: "weu".to_owned(),
+            region: "westeurope".to_owned(),
+            labels: BTreeMap::new(),
+            address: "127.0.0.1".to_owned(),
+            port: 10250,
+            room: Room {
+                cpu_milli: 100_000,
+                memory_bytes: 400 << 30,
+                pods: 100,
+            },
+            closed: None,
+            kubernetes_minor: 37,
+        };
+        let (name, nodes) = (facts.name(), Api::all(client.clone()));
+        let (facts, changes) = watch::channel(facts);
+        let cancel = CancellationToken::new();
+        let task = tokio::spawn(register::keep(client, changes, cancel.clone()));
+        let kept = Self {
+            name,
+            facts,
+            nodes,
+            cancel,
+            _task: task,
+        };
+        kept.until("the node to be ready", |node| node.is_some_and(is_usable))
+            .await;
+        kept
+    }
+
+    async fn until(&self, what: &str, wanted: impl Fn(Option<&Node>) -> bool) {
+        wait::until(self.nodes.clone(), &self.name, what, wanted)
+            .await
+            .expect("it comes to be so");
+    }
+}
+
+fn is_usable(node: &Node) -> bool {
+    objects::is_ready(node) && taints(node).contains(&"burstpool.io/last-resort".to_owned())
+}
+
+fn taints(node: &Node) -> Vec<String> {
+    let taints = node
+        .spec
+        .iter()
+        .flat_map(|spec| spec.taints.iter().flatten());
+    taints.map(|taint| taint.key.clone()).collect()
+}
+
+fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a str> {
+    let all = node
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    all.into_iter()
+        .find(|c| c.type_ == kind)
+        .map(|c| c.status.as_str())
+}
+
+fn label<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
+    node.metadata.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+#[tokio::test]
+async fn a_virtual_node_is_registered_as_existing_manifests_select_it_and_has_a_lease() {
+    let cluster = Cluster::shared().await;
+    let kept = Kept::start(cluster, "registered").await;
+    let node = kept.nodes.get(&kept.name).await.expect("the node");
+    for (key, value) in [
+        ("type", Some("virtual-kubelet")),
+        ("kubernetes.io/role", Some("agent")),
+        ("kubernetes.io/os", Some("linux")),
+        ("beta.kubernetes.io/os", Some("linux")),
+        ("kubernetes.azure.com/managed", Some("false")),
+        ("burstpool.io/pool", Some("registered")),
+        ("kubernetes.io/hostname", None),
+        ("topology.kubernetes.io/zone", None),
+    ] {
+        assert_eq!(label(&node, key), value, "{key}");
+    }
+    let version = node
+        .status
+        .as_ref()
+        .and_then(|s| s.node_info.as_ref())
+        .map(|i| i.kubelet_version.as_str());
+    assert!(
+        version.is_some_and(|version| version.starts_with("v1.37.0-burstpool-")),
+        "{version:?}"
+    );
+    let leases: Api<Lease> =
+        Api::namespaced(cluster.client().expect("a client"), "kube-node-lease");
+    let renewed = |lease: Option<&Lease>| {
+        let time = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.clone());
+        time.map(|time| time.0)
+    };
+    let first = wait::get(leases.clone(), &kept.name, "a lease", renewed)
+        .await
+        .expect("a lease");
+    let later = |lease: Option<&Lease>| renewed(lease).is_some_and(|at| at > first);
+    wait::until(leases, &kept.name, "the lease to be renewed", later)
+        .await
+        .expect("it is renewed");
+
+    register::remove(&cluster.client().expect("a client"), "burst-none-weu")
+        .await
+        .expect("nothing to remove");
+}
+
+#[tokio::test]
+async fn a_node_that_is_stripped_or_deleted_is_put_back_and_what_others_wrote_stays() {
+    let kept = Kept::start(Cluster::shared().await, "stripped").await;
+    let nodes = &kept.nodes;
+    let theirs = json!({
+        "metadata": {"labels": {"theirs": "yes", "type": "stolen", "burstpool.io/pool": null}},
+        "spec": {"unschedulable": true, "taints": [{"key": "theirs", "effect": "NoSchedule"}]},
+    });
+    nodes
+        .patch(&kept.name, &PatchParams::default(), &Patch::Merge(&theirs))
+        .await
+        .expect("stripped");
+    let condition_of_theirs = json!({"status": {"conditions": [
+        {"type": "TheirCondition", "status": "True", "reason": "Theirs", "message": ""}]}});
+    nodes
+        .patch_status(
+            &kept.name,
+            &PatchParams::default(),
+            &Patch::Strategic(&condition_of_theirs),
+        )
+        .await
+        .expect("a condition of theirs");
+
+    kept.until("the node to be put right", |node| {
+        node.is_some_and(|node| {
+            // Not "ready": the node controller has a taint of its own for a cordon.
+            taints(node).contains(&"burstpool.io/last-resort".to_owned())
+                && label(node, "type") == Some("virtual-kubelet")
+                && label(node, "burstpool.io/pool") == Some("stripped")
+        })
+    })
+    .await;
+    let node = nodes.get(&kept.name).await.expect("the node");
+    assert_eq!(label(&node, "theirs"), Some("yes"));
+    assert!(
+        taints(&node).contains(&"theirs".to_owned()),
+        "{:?}",
+        taints(&node)
+    );
+    assert_eq!(
+        node.spec.as_ref().and_then(|spec| spec.unschedulable),
+        Some(true),
+        "their cordon"
+    );
+    assert_eq!(condition(&node, "TheirCondition"), Some("True"));
+
+    let old = node.metadata.uid;
+    nodes
+        .delete(&kept.name, &DeleteParams::default())
+        .await
+        .expect("deleted");
+    kept.until("the node to be back", |node| {
+        node.is_some_and(|node| node.metadata.uid != old && is_usable(node))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_closed_placement_takes_no_pods_and_stays_ready_until_it_opens_again() {
+    let kept = Kept::start(Cluster::shared().await, "closed").await;
+    let closed = Closed {
+        reason: "Unreachable".to_owned(),
+        message: "no answer".to_owned(),
+    };
+    kept.facts.send_modify(|facts| facts.closed = Some(closed));
+    kept.until("the node to be closed", |node| {
+        node.is_some_and(|node| {
+            taints(node).contains(&CLOSED_TAINT.to_owned())
+                && condition(node, AZURE_CONDITION) == Some("False")
+                && condition(node, "Ready") == Some("True")
+        })
+    })
+    .await;
+    kept.facts.send_modify(|facts| facts.closed = None);
+    kept.until("the node to be open", |node| {
+        node.is_some_and(|node| {
+            !taints(node).contains(&CLOSED_TAINT.to_owned())
+                && condition(node, AZURE_CONDITION) == Some("True")
+        })
+    })
+    .await;
+}
+
+/// A Deployment of six on two nodes, three each, that may differ by one over host names.
+fn spread() -> Deployment {
+    let mut deployment =
+        serde_json::to_value(objects::deployment("spread", 6, "500m", "64Mi", &[])).expect("JSON");
+    deployment["spec"]["template"]["spec"]["topologySpreadConstraints"] = json!([{
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "spread"}},
+    }]);
+    serde_json::from_value(deployment).expect("a Deployment")
+}
+
+/// A Deployment of three that keep apart by host name: two fit on two nodes.
+fn apart() -> Deployment {
+    let mut deployment =
+        serde_json::to_value(objects::deployment("apart", 3, "100m", "64Mi", &[])).expect("JSON");
+    deployment["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"] = json!({
+        "requiredDuringSchedulingIgnoredDuringExecution": [{
+            "topologyKey": "kubernetes.io/hostname",
+            "labelSelector": {"matchLabels": {"app": "apart"}},
+        }],
+    });
+    serde_json::from_value(deployment).expect("a Deployment")
+}
+
+#[tokio::test]
+async fn registering_and_removing_a_node_leaves_home_as_it_is() {
+    // Spreads and anti-affinities over host names count all nodes: a cluster of its own.
+    let cluster = Cluster::start(Options::default()).await.expect("a cluster");
+    let client = cluster.client().expect("a client");
+    let nodes: Api<Node> = Api::all(client.clone());
+    for name in ["home-a", "home-b"] {
+        let node = objects::kwok_node(name, "4", "8Gi", &[]);
+        nodes
+            .create(&PostParams::default(), &node)
+            .await
+            .expect("a home node");
+        let ready = |node: Option<&Node>| node.is_some_and(objects::is_ready);
+        wait::until(nodes.clone(), name, "a home node", ready)
+            .await
+            .expect("it is ready");
+    }
+    let before = placed(&cluster, "before").await;
+    let kept = Kept::start(&cluster, "neutral").await;
+    let with = placed(&cluster, "with").await;
+    kept.cancel.cancel();
+    register::remove(&client, &kept.name)
+        .await
+        .expect("removed");
+    let after = placed(&cluster, "after").await;
+    let expected = BTreeMap::from([
+        ("apart home-a".to_owned(), 1),
+        ("apart home-b".to_owned(), 1),
+        ("apart refused".to_owned(), 1),
+        ("spread home-a".to_owned(), 3),
+        ("spread home-b".to_owned(), 3),
+    ]);
+    assert_eq!(
+        [before, with, after],
+        [expected.clone(), expected.clone(), expected]
+    );
+}
+
+/// Where the pods of both Deployments go in a namespace of their own, which is deleted then.
+async fn placed(cluster: &Cluster, namespace: &str) -> BTreeMap<String, usize> {
+    cluster.namespace(namespace).await.expect("a namespace");
+    let client = cluster.client().expect("a client");
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let pods: Api<Pod> = Api::namespaced(client, namespace);
+    for deployment in [spread(), apart()] {
+        deployments
+            .create(&PostParams::default(), &deployment)
+            .await
+            .expect("a Deployment");
+    }
+    let decided = |pod: &Pod| objects::node_of(pod).is_some() || objects::is_refused(pod);
+    let all = |pods: &[Pod]| pods.len() == 9 && pods.iter().all(decided);
+    let seen = wait::until_all(
+        pods.clone(),
+        watcher::Config::default(),
+        "9 pods placed or refused",
+        all,
+    )
+    .await
+    .expect("the scheduler decides");
+    let mut placed = BTreeMap::new();
+    for pod in &seen {
+        let app = pod
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|labels| labels.get("app"))
+            .expect("a label");
+        let place = objects::node_of(pod).unwrap_or("refused");
+        *placed.entry(format!("{app} {place}")).or_default() += 1;
+    }
+    for name in ["spread", "apart"] {
+        deployments
+            .delete(name, &DeleteParams::default())
+            .await
+            .expect("deleted");
+    }
+    let none = |pods: &[Pod]| pods.is_empty();
+    wait::until_all(
+        pods,
+        watcher::Config::default(),
+        "the pods to be gone",
+        none,
+    )
+    .await
+    .expect("they go");
+    placed
+}

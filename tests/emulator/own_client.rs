@@ -1,0 +1,265 @@
+//! The operator's own client against the emulator.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use burstpool::aci::client::{Client, Cloud, Credential, Deletion, Scope, Settings, http};
+use burstpool::aci::error::Error;
+use burstpool::emulator::{Options, Tls};
+use reqwest::Method;
+use serde_json::json;
+
+use crate::azure::{Azure, RESOURCE_GROUP, SUBSCRIPTION, body};
+
+fn scope() -> Scope {
+    Scope {
+        subscription: SUBSCRIPTION.to_owned(),
+        resource_group: RESOURCE_GROUP.to_owned(),
+    }
+}
+
+/// The secret that the first group's first volume has in the emulator.
+fn kept_secret(azure: &Azure) -> String {
+    let store = azure.emulator.shared().store();
+    let group = store.groups.values().next().unwrap();
+    let volumes = group.body.properties.as_ref().unwrap().volumes();
+    volumes[0].secret.as_ref().unwrap()["key"].clone()
+}
+
+/// A client with a token from a file, and the file.
+fn client(azure: &Azure) -> (Client, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "SECRET-TOKEN\n").unwrap();
+    let cloud = Cloud::default().with_arm(azure.emulator.url().parse().unwrap());
+    let settings = Settings {
+        cloud: cloud.clone(),
+        extra_ca: Vec::new(),
+    };
+    let credential = Credential::File(file.path().to_owned());
+    (
+        Client::new(&cloud, credential, http(&settings).unwrap()),
+        file,
+    )
+}
+
+#[tokio::test]
+async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
+    let azure = Azure::with(Options {
+        page_size: 2,
+        ..Options::default()
+    })
+    .await;
+    azure.emulator.shared().clock.pause();
+    let (client, _file) = client(&azure);
+    let mut with_secret = body(&[("ACI_EMULATOR_LOG", "hello")]);
+    with_secret["properties"]["volumes"] =
+        json!([{"name": "secret", "secret": {"key": "dmFsdWU="}}]);
+    for name in ["one", "three", "two"] {
+        let created = client.put(&scope(), name, &with_secret).await.unwrap();
+        assert_eq!(created["properties"]["provisioningState"], "Pending");
+    }
+    assert_eq!(
+        kept_secret(&azure),
+        "dmFsdWU=",
+        "the crate's own model would lose it"
+    );
+    azure.advance(60.0);
+    let read = client.get(&scope(), "one").await.unwrap();
+    assert_eq!(read["properties"]["instanceView"]["state"], "Running");
+    let names: Vec<_> = client
+        .list(&scope())
+        .await
+        .unwrap()
+        .iter()
+        .map(|g| g["name"].clone())
+        .collect();
+    assert_eq!(names, ["one", "three", "two"], "over two pages");
+    assert_eq!(
+        client
+            .logs(&scope(), "one", "web", Some(5), false)
+            .await
+            .unwrap(),
+        "hello\n"
+    );
+    let session = client
+        .exec(&scope(), "one", "web", "/bin/sh", (30, 120))
+        .await
+        .unwrap();
+    assert!(
+        session.web_socket_uri.ends_with("rows=30&cols=120"),
+        "{}",
+        session.web_socket_uri
+    );
+    let usages = client.usages(&scope(), "westus").await.unwrap();
+    let cores = usages
+        .iter()
+        .find(|usage| usage.name == "StandardCores")
+        .unwrap();
+    assert_eq!((cores.used, cores.limit), (3, 100));
+    assert_eq!(
+        client.delete(&scope(), "one").await.unwrap(),
+        Deletion::Gone
+    );
+    assert_eq!(
+        client.delete(&scope(), "one").await.unwrap(),
+        Deletion::Gone,
+        "there is none"
+    );
+    client.put(&scope(), "four", &with_secret).await.unwrap();
+    assert_eq!(
+        client.delete(&scope(), "four").await.unwrap(),
+        Deletion::Begun
+    );
+    assert!(
+        client
+            .get(&scope(), "one")
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
+    client.stop(&scope(), "two").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_keeps_azures_words_and_a_lost_answer_is_told_from_it() {
+    let azure = Azure::start().await;
+    let (client, _file) = client(&azure);
+    let refused = client
+        .put(&scope(), "Bad_Name", &body(&[]))
+        .await
+        .unwrap_err();
+    let failure = refused.failure().expect("Azure answered");
+    assert_eq!(
+        (failure.status, failure.body.code.as_str()),
+        (400, "InvalidContainerGroupName")
+    );
+    assert!(
+        refused
+            .to_string()
+            .starts_with("creating container group Bad_Name: InvalidContainerGroupName The")
+    );
+    let fault =
+        json!({"operation": "ContainerGroups_CreateOrUpdate", "count": 1, "fault": "loseAnswer"});
+    azure.admin(Method::POST, "faults", fault).await;
+    let lost = client.put(&scope(), "one", &body(&[])).await.unwrap_err();
+    assert!(matches!(lost, Error::NoAnswer { .. }), "{lost:?}");
+    assert!(
+        client.get(&scope(), "one").await.is_ok(),
+        "it was done all the same"
+    );
+}
+
+#[tokio::test]
+async fn after_a_429_the_same_class_waits_as_long_as_azure_said_and_others_go_on() {
+    let azure = Azure::start().await;
+    let (client, _file) = client(&azure);
+    let throttle = json!({"operation": "ContainerGroups_CreateOrUpdate", "count": 1,
+        "fault": {"error": {"status": 429, "retryAfter": 3600}}});
+    azure.admin(Method::POST, "faults", throttle).await;
+    let first = client.put(&scope(), "one", &body(&[])).await.unwrap_err();
+    assert_eq!(
+        first.failure().unwrap().retry_after,
+        Some(Duration::from_secs(3600))
+    );
+    let second = client.put(&scope(), "one", &body(&[])).await.unwrap_err();
+    assert!(
+        matches!(second, Error::Waiting { wait, .. } if wait > Duration::from_secs(3500)),
+        "{second:?}"
+    );
+    assert!(
+        client
+            .get(&scope(), "one")
+            .await
+            .unwrap_err()
+            .is_not_found(),
+        "reads go on, nothing was sent"
+    );
+}
+
+#[tokio::test]
+async fn a_missing_or_replaced_token_is_noticed_at_the_next_request() {
+    let azure = Azure::start().await;
+    let (client, file) = client(&azure);
+    assert!(client.list(&scope()).await.is_ok());
+    std::fs::write(file.path(), "").unwrap();
+    let error = client.list(&scope()).await.unwrap_err();
+    assert!(matches!(error, Error::Credential { .. }), "{error:?}");
+    assert!(error.story().contains("is empty"), "{}", error.story());
+    std::fs::write(file.path(), "another").unwrap();
+    assert!(client.list(&scope()).await.is_ok());
+}
+
+#[tokio::test]
+async fn it_logs_in_with_a_client_secret_over_tls() {
+    let azure = Azure::with(Options {
+        tls: Some(Tls::default()),
+        ..Options::default()
+    })
+    .await;
+    let url = azure.emulator.url();
+    let ca = std::fs::read(azure.emulator.ca_file().unwrap()).unwrap();
+    let cloud = Cloud::default()
+        .with_arm(url.parse().unwrap())
+        .with_authority(url);
+    let http = http(&Settings {
+        cloud: cloud.clone(),
+        extra_ca: ca,
+    })
+    .unwrap();
+    let environment = |name: &str| {
+        let value = match name {
+            "AZURE_TENANT_ID" => "11111111-1111-1111-1111-111111111111",
+            "AZURE_CLIENT_ID" => "22222222-2222-2222-2222-222222222222",
+            "AZURE_CLIENT_SECRET" => "any",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    };
+    let credential = Credential::of_environment(environment, &cloud, &http).unwrap();
+    assert_eq!(format!("{credential:?}"), "ClientSecret");
+    let client = Client::new(&cloud, credential, http);
+    assert!(client.list(&scope()).await.unwrap().is_empty());
+}
+
+/// What is logged, once somebody looks at it.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The one test that looks at logs, so that a subscriber for the whole process is nobody else's: one
+/// for this thread alone would miss what other threads' tests logged first.
+#[tokio::test]
+async fn no_log_at_any_level_shows_a_token_or_a_secret() {
+    let kept = Kept::default();
+    let writer = kept.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::set_global_default(subscriber).expect("there is no other");
+    let azure = Azure::start().await;
+    let (client, _file) = client(&azure);
+    let mut secret = body(&[]);
+    secret["properties"]["containers"][0]["properties"]["environmentVariables"] =
+        json!([{"name": "PASSWORD", "secureValue": "SECRET-VALUE"}]);
+    client.put(&scope(), "one", &secret).await.unwrap();
+    client.put(&scope(), "Bad_Name", &secret).await.unwrap_err();
+    client.list(&scope()).await.unwrap();
+    let text = String::from_utf8_lossy(&kept.0.lock().unwrap()).into_owned();
+    assert!(text.contains("the following request"), "{text}");
+    assert!(
+        !text.contains("SECRET-TOKEN") && !text.contains("SECRET-VALUE"),
+        "{text}"
+    );
+}

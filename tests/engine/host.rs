@@ -1,0 +1,224 @@
+//! The container engine of these tests: one that answers already, or podman's own service, started
+//! for as long as a test needs it; and the image that the tests' containers run.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use bollard::Docker;
+use bollard::query_parameters::{CreateImageOptionsBuilder, ListContainersOptionsBuilder};
+use futures::TryStreamExt as _;
+
+/// The image: Debian's static busybox and a link for each of its applets.
+pub const IMAGE: &str = "localhost/burstpool-test/busybox:1";
+/// What podman needs on machines where its defaults fail: a runtime that copes with every cgroup
+/// layout, and limits that a container may have.
+const CONFIGURATION: &str = "[engine]\nruntime = \"runc\"\n[containers]\n\
+                             default_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n";
+/// The label that all containers of emulators carry.
+const OWNER: &str = "burstpool.aci-emulator.owner";
+
+/// An engine that answers.
+pub struct Host {
+    pub socket: PathBuf,
+    docker: Docker,
+    _service: Option<Service>,
+}
+
+/// One engine for all tests that run at the same time; the last one ends it.
+static HOST: tokio::sync::Mutex<Weak<Host>> = tokio::sync::Mutex::const_new(Weak::new());
+
+impl Host {
+    /// The engine; nothing, said aloud, if there is none and none is required.
+    pub async fn get() -> Option<Arc<Self>> {
+        let mut shared = HOST.lock().await;
+        if let Some(host) = shared.upgrade() {
+            return Some(host);
+        }
+        match Self::find().await {
+            Ok(host) => {
+                let host = Arc::new(host);
+                *shared = Arc::downgrade(&host);
+                Some(host)
+            }
+            Err(why) => {
+                let required = std::env::var("BURSTPOOL_REQUIRE_ENGINE").is_ok_and(|v| v == "1");
+                assert!(!required, "a container engine is required: {why}");
+                // Not by a macro: those are heard only when a test fails.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "skipped: no container engine answers ({why})"
+                );
+                None
+            }
+        }
+    }
+
+    async fn find() -> Result<Self, String> {
+        let usual = std::env::var("DOCKER_HOST").ok();
+        let usual = usual
+            .as_deref()
+            .and_then(|host| host.strip_prefix("unix://"));
+        let sockets = [
+            usual.unwrap_or("/var/run/docker.sock"),
+            "/run/podman/podman.sock",
+        ];
+        for socket in sockets.map(PathBuf::from) {
+            if let Ok(docker) = connect(&socket).await {
+                return Self::prepared(socket, docker, None).await;
+            }
+        }
+        let service = Service::start()?;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match connect(&service.socket).await {
+                Ok(docker) => {
+                    return Self::prepared(service.socket.clone(), docker, Some(service)).await;
+                }
+                Err(why) if Instant::now() > deadline => return Err(format!("podman: {why}")),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    async fn prepared(
+        socket: PathBuf,
+        docker: Docker,
+        service: Option<Service>,
+    ) -> Result<Self, String> {
+        if docker.inspect_image(IMAGE).await.is_err() {
+            let options = CreateImageOptionsBuilder::new()
+                .from_src("-")
+                .repo(IMAGE)
+                .build();
+            let root = bollard::body_full(busybox()?.into());
+            let imported = docker.create_image(Some(options), Some(root), None);
+            imported
+                .try_for_each(|_| async { Ok(()) })
+                .await
+                .map_err(|why| why.to_string())?;
+        }
+        Ok(Self {
+            socket,
+            docker,
+            _service: service,
+        })
+    }
+
+    /// The names of all containers of emulators in whose name `part` is, and their labels.
+    pub async fn containers(&self, part: &str) -> HashMap<String, HashMap<String, String>> {
+        let filters = HashMap::from([("label", vec![OWNER])]);
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
+        // podman calls a container `stopped` for a moment after its end: a word that this client does
+        // not know.
+        let listed = async {
+            loop {
+                match self.docker.list_containers(Some(options.clone())).await {
+                    Ok(all) => return all,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        let listed = tokio::time::timeout(Duration::from_secs(20), listed).await;
+        let all = listed.expect("containers are listed");
+        all.into_iter()
+            .filter_map(|c| Some((c.names?.first()?.clone(), c.labels?)))
+            .filter(|(name, _)| name.contains(part))
+            .collect()
+    }
+}
+
+async fn connect(socket: &Path) -> Result<Docker, String> {
+    let docker =
+        Docker::connect_with_unix(&socket.to_string_lossy(), 60, bollard::API_DEFAULT_VERSION);
+    let docker = docker.map_err(|why| why.to_string())?;
+    docker.ping().await.map_err(|why| why.to_string())?;
+    Ok(docker)
+}
+
+/// podman's service on a socket of its own.
+struct Service {
+    socket: PathBuf,
+    child: Mutex<Child>,
+    _directory: tempfile::TempDir,
+}
+
+impl Service {
+    fn start() -> Result<Self, String> {
+        let directory = tempfile::tempdir().map_err(|why| why.to_string())?;
+        let (socket, configuration) = (
+            directory.path().join("podman.sock"),
+            directory.path().join("containers.conf"),
+        );
+        std::fs::write(&configuration, CONFIGURATION).map_err(|why| why.to_string())?;
+        let child = Command::new("podman")
+            // Should this process be killed, the service ends by itself.
+            .args(["system", "service", "--time=60"])
+            .arg(format!("unix://{}", socket.display()))
+            .env("CONTAINERS_CONF", configuration)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|why| format!("podman: {why}"))?;
+        Ok(Self {
+            socket,
+            child: Mutex::new(child),
+            _directory: directory,
+        })
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // It may have ended already.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// A root file system with busybox in it.
+fn busybox() -> Result<Vec<u8>, String> {
+    let said = |why: std::io::Error| format!("/bin/busybox (package busybox-static): {why}");
+    let program = std::fs::read("/bin/busybox").map_err(said)?;
+    let listed = Command::new("/bin/busybox")
+        .arg("--list")
+        .output()
+        .map_err(said)?;
+    let applets = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut add = |path: &str, kind: tar::EntryType, mode: u32, content: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, path, content)
+    };
+    add("bin/", tar::EntryType::Directory, 0o755, &[]).map_err(said)?;
+    add("tmp/", tar::EntryType::Directory, 0o1777, &[]).map_err(said)?;
+    add(
+        "etc/passwd",
+        tar::EntryType::Regular,
+        0o644,
+        b"root:x:0:0:root:/:/bin/sh\n",
+    )
+    .map_err(said)?;
+    add("bin/busybox", tar::EntryType::Regular, 0o755, &program).map_err(said)?;
+    for applet in applets.lines().filter(|applet| *applet != "busybox") {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_size(0);
+        archive
+            .append_link(&mut header, format!("bin/{applet}"), "busybox")
+            .map_err(said)?;
+    }
+    archive.into_inner().map_err(said)
+}
