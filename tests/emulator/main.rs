@@ -19,6 +19,7 @@ mod own_client;
 mod process;
 mod recordings;
 mod terminal;
+mod translated;
 
 #[path = "../support/azure.rs"]
 mod azure;

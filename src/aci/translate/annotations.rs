@@ -82,7 +82,7 @@ pub(super) fn identity(pod: &Pod, pull: Option<&str>, refusals: &mut Refusals) -
             if id.eq_ignore_ascii_case("system") {
                 system = true;
             } else if is_identity(id) {
-                assigned.insert(id.to_owned(), Empty {});
+                assigned.insert(id.to_owned(), Empty::new());
             } else {
                 refusals.refuse(
                     path(name),
@@ -94,7 +94,7 @@ pub(super) fn identity(pod: &Pod, pull: Option<&str>, refusals: &mut Refusals) -
     if let Some(id) = pull
         && !assigned.keys().any(|known| known.eq_ignore_ascii_case(id))
     {
-        assigned.insert(id.to_owned(), Empty {});
+        assigned.insert(id.to_owned(), Empty::new());
     }
     let kind = match (system, assigned.is_empty()) {
         (false, true) => return None,

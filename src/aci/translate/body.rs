@@ -39,8 +39,6 @@ body! {
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         user_assigned_identities: BTreeMap<String, Empty>,
     }
-    /// `{}`.
-    Empty {}
     /// `ContainerGroupProperties.properties`.
     Properties {
         containers: Vec<Container>,
@@ -233,6 +231,9 @@ body! {
         options: String,
     }
 }
+
+/// `{}`.
+pub type Empty = serde_json::Map<String, serde_json::Value>;
 
 /// What a port speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -25,6 +25,9 @@ const NO_NAME: &str = "ACI takes variable names of 1 to 63 letters, digits and u
 pub(super) struct Environment {
     variables: BTreeMap<String, (usize, Value)>,
     set: usize,
+    /// Names whose optional Secret is missing, and how a reference to each is written. What refers to
+    /// them is treated as if they were there: what ACI can run must not depend on it.
+    withheld: BTreeMap<String, String>,
 }
 
 /// A variable's value.
@@ -64,9 +67,14 @@ impl Environment {
 
     /// `text` with the variables that it refers to; `services` are looked up last.
     fn expand(&self, text: &str, services: &BTreeMap<String, String>) -> Expanded {
-        expand(text, |name| match self.variables.get(name) {
-            Some((_, value)) => Some((&value.text, value.secret)),
-            None => Some((services.get(name)?, false)),
+        expand(text, |name| {
+            let withheld = self.withheld.get(name);
+            let own = self.variables.get(name).map(|(_, value)| value);
+            if let Some(value) = own {
+                return Some((&value.text, value.secret || withheld.is_some()));
+            }
+            let service = services.get(name).map(|text| (text.as_str(), false));
+            service.or(withheld.map(|reference| (reference.as_str(), true)))
         })
     }
 
@@ -137,7 +145,13 @@ pub(super) fn environment(
                 format!("'{}': {NO_NAME}", variable.name),
             );
         } else if let Some(value) = value {
+            environment.withheld.remove(&variable.name);
             environment.set(&variable.name, value);
+        } else if is_secret(variable.value_from.as_ref()) {
+            let reference = format!("$({})", variable.name);
+            environment
+                .withheld
+                .insert(variable.name.clone(), reference);
         }
     }
     for (name, value) in &services {
@@ -148,6 +162,10 @@ pub(super) fn environment(
         environment.set_if_absent("HOSTNAME", hostname);
     }
     environment
+}
+
+fn is_secret(source: Option<&EnvVarSource>) -> bool {
+    source.is_some_and(|source| source.secret_key_ref.is_some())
 }
 
 /// What a pod's machine is called at home: at most 63 characters of its name unless it says another.
@@ -183,8 +201,8 @@ fn from_object(
     let secret = source.secret_ref.as_ref();
     let secret = secret.map(|secret| (Kind::Secret, &secret.name, secret.optional));
     for (kind, name, optional) in map.into_iter().chain(secret) {
-        let content = match context.values.object(kind, name, optional) {
-            Ok(Some(content)) => content,
+        let object = match context.values.object(kind, name, optional) {
+            Ok(Some(object)) => object,
             Ok(None) => continue,
             Err(why) => {
                 refusals.refuse(at, why);
@@ -192,7 +210,7 @@ fn from_object(
             }
         };
         let prefix = source.prefix.as_deref().unwrap_or_default();
-        for (key, value) in &content.data {
+        for (key, value) in &object.data {
             let name = format!("{prefix}{key}");
             if !is_name(&name) {
                 refusals.refuse(at, format!("'{name}': {NO_NAME}"));

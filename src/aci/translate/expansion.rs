@@ -1,4 +1,4 @@
-//! `$(VAR)` as Kubernetes defines it (third_party/forked/golang/expansion in its source):
+//! `$(VAR)` as Kubernetes defines it (`third_party/forked/golang/expansion` in its source):
 //! `$$` is a dollar sign, a reference to what is not defined stays as it is written, and so does
 //! whatever is no reference.
 

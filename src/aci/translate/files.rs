@@ -31,16 +31,22 @@ impl Files {
     }
 
     fn add(&mut self, path: &str, content: Vec<u8>, at: &str, refusals: &mut Refusals) {
-        if path.contains('/') {
-            let why =
-                format!("'{path}' is in a directory, and ACI's volumes with content are flat");
-            refusals.refuse(at, why);
-        } else if path.is_empty() || path == "." || path.starts_with("..") {
-            refusals.refuse(at, format!("'{path}' is no file name"));
-        } else {
+        if is_path(path, at, refusals) {
             self.0.insert(path.to_owned(), content);
         }
     }
+}
+
+/// Whether a file can be called `path`, which `at` asks for; if not, that is refused.
+fn is_path(path: &str, at: &str, refusals: &mut Refusals) -> bool {
+    if path.contains('/') {
+        let why = format!("'{path}' is in a directory, and ACI's volumes with content are flat");
+        refusals.refuse(at, why);
+        return false;
+    }
+    let good = !path.is_empty() && path != "." && !path.starts_with("..");
+    refusals.require(good, at, format!("'{path}' is no file name"));
+    good
 }
 
 /// An object whose keys become files.
@@ -51,6 +57,30 @@ struct Object<'a> {
     items: Option<&'a [KeyToPath]>,
 }
 
+impl<'a> Object<'a> {
+    fn secret(name: &'a str, optional: Option<bool>, items: Option<&'a Vec<KeyToPath>>) -> Self {
+        let items = items.map(Vec::as_slice);
+        Self {
+            kind: Kind::Secret,
+            name,
+            optional,
+            items,
+        }
+    }
+
+    fn config_map(
+        name: &'a str,
+        optional: Option<bool>,
+        items: Option<&'a Vec<KeyToPath>>,
+    ) -> Self {
+        let kind = Kind::ConfigMap;
+        Self {
+            kind,
+            ..Self::secret(name, optional, items)
+        }
+    }
+}
+
 /// The files of a volume, which is at `at`; none if it is another kind of volume.
 pub(super) fn files(
     volume: &Volume,
@@ -59,13 +89,9 @@ pub(super) fn files(
     refusals: &mut Refusals,
 ) -> Option<Files> {
     let mut files = Files::default();
-    if let Some(secret) = &volume.secret {
-        let object = Object {
-            kind: Kind::Secret,
-            name: secret.secret_name.as_deref().unwrap_or_default(),
-            optional: secret.optional,
-            items: secret.items.as_deref(),
-        };
+    if let Some(own) = &volume.secret {
+        let name = own.secret_name.as_deref().unwrap_or_default();
+        let object = Object::secret(name, own.optional, own.items.as_ref());
         from_object(
             &object,
             &format!("{at}.secret"),
@@ -74,12 +100,7 @@ pub(super) fn files(
             refusals,
         );
     } else if let Some(map) = &volume.config_map {
-        let object = Object {
-            kind: Kind::ConfigMap,
-            name: &map.name,
-            optional: map.optional,
-            items: map.items.as_deref(),
-        };
+        let object = Object::config_map(&map.name, map.optional, map.items.as_ref());
         from_object(
             &object,
             &format!("{at}.configMap"),
@@ -114,22 +135,12 @@ fn projection(
     files: &mut Files,
     refusals: &mut Refusals,
 ) {
-    if let Some(secret) = &source.secret {
-        let object = Object {
-            kind: Kind::Secret,
-            name: &secret.name,
-            optional: secret.optional,
-            items: secret.items.as_deref(),
-        };
+    if let Some(own) = &source.secret {
+        let object = Object::secret(&own.name, own.optional, own.items.as_ref());
         from_object(&object, &format!("{at}.secret"), context, files, refusals);
     }
     if let Some(map) = &source.config_map {
-        let object = Object {
-            kind: Kind::ConfigMap,
-            name: &map.name,
-            optional: map.optional,
-            items: map.items.as_deref(),
-        };
+        let object = Object::config_map(&map.name, map.optional, map.items.as_ref());
         from_object(
             &object,
             &format!("{at}.configMap"),
@@ -152,7 +163,7 @@ fn projection(
         let at = format!("{at}.serviceAccountToken");
         let need = needs::token(token.audience.as_deref(), token.expiration_seconds);
         match context.values.token(&need) {
-            Ok(content) => files.add(&token.path, content, &format!("{at}.path"), refusals),
+            Ok(bytes) => files.add(&token.path, bytes, &format!("{at}.path"), refusals),
             Err(why) => refusals.refuse(at, why),
         }
     }
@@ -175,8 +186,8 @@ fn from_object(
     let items = items.unwrap_or_default();
     if items.is_empty() {
         match context.values.object(kind, name, optional) {
-            Ok(content) => {
-                for (key, value) in content.iter().flat_map(|content| content.files()) {
+            Ok(all) => {
+                for (key, value) in all.iter().flat_map(|all| all.files()) {
                     files.add(key, value.to_vec(), at, refusals);
                 }
             }
@@ -186,8 +197,9 @@ fn from_object(
     for (index, item) in items.iter().enumerate() {
         let at = format!("{at}.items[{index}]");
         match context.values.key(kind, name, &item.key, optional) {
-            Ok(Some(content)) => files.add(&item.path, content, &format!("{at}.path"), refusals),
-            Ok(None) => {}
+            Ok(Some(bytes)) => files.add(&item.path, bytes, &format!("{at}.path"), refusals),
+            // A pod is refused for a path whether or not the file comes to be.
+            Ok(None) => _ = is_path(&item.path, &format!("{at}.path"), refusals),
             Err(why) => refusals.refuse(at, why),
         }
     }
@@ -202,16 +214,16 @@ fn from_pod(
 ) {
     for (index, item) in items.iter().enumerate() {
         let at = format!("{at}.items[{index}]");
-        let content = match (&item.field_ref, &item.resource_field_ref) {
+        let value = match (&item.field_ref, &item.resource_field_ref) {
             (Some(field), None) => downward::field(&field.field_path, Asker::File, context),
             (None, Some(selector)) => downward::resource(selector, None, context),
             _ => Err("a file has exactly one of fieldRef and resourceFieldRef".to_owned()),
         };
-        match content {
-            Ok(content) => {
+        match value {
+            Ok(value) => {
                 files.add(
                     &item.path,
-                    content.into_bytes(),
+                    value.into_bytes(),
                     &format!("{at}.path"),
                     refusals,
                 );

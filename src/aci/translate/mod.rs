@@ -23,7 +23,7 @@
 //! | `pod` | [`eligible`] and [`translate`] |
 //! | `containers`, `probes`, `security` | one container each |
 //! | `env`, `expansion`, `services`, `downward` | the environment |
-//! | `resources`, [`quantity`] | CPU and memory in ACI's steps |
+//! | `resources`, `asked`, [`quantity`] | CPU and memory in ACI's steps |
 //! | `volumes`, `files`, `shares` | volumes and their content |
 //! | `registry`, `image` | credentials for pulling |
 //! | `network`, `dns` | ports, address, name servers |
@@ -32,6 +32,7 @@
 //! | [`body`], [`concealed`] | the PUT's body; text that no log shows |
 
 pub mod annotations;
+mod asked;
 pub mod body;
 pub mod concealed;
 mod containers;

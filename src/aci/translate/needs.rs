@@ -1,6 +1,6 @@
 //! What a pod refers to: what has to be read before it can be translated.
 //!
-//! In: a pod. Out: names of Secrets, ConfigMaps and their keys, tokens to ask for, and whether the
+//! In: a pod. Out: names of Secrets, `ConfigMap`s and their keys, tokens to ask for, and whether the
 //! pod wants to know the namespace's Services. Only names: `node::environment` reads.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use super::shares;
 /// Seconds that a token lives if its volume does not say (the API's default).
 const TOKEN_SECONDS: i64 = 3600;
 
-/// What of a Secret or a ConfigMap is needed.
+/// What of a Secret or a `ConfigMap` is needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Need {
     /// Whether the pod cannot do without the object.
@@ -203,14 +203,14 @@ mod tests {
 
     use super::*;
 
-    fn of(spec: serde_json::Value) -> Needs {
+    fn of(spec: &serde_json::Value) -> Needs {
         let pod = json!({"metadata": {"name": "a"}, "spec": spec});
         needs(&serde_json::from_value(pod).expect("a pod"))
     }
 
     #[test]
     fn a_reference_that_is_required_once_is_required() {
-        let needs = of(json!({
+        let needs = of(&json!({
             "containers": [{"name": "a", "env": [
                 {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "a", "optional": true}}},
                 {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "b"}}},
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn tokens_shares_and_pull_secrets_are_needed() {
-        let needs = of(json!({
+        let needs = of(&json!({
             "containers": [{"name": "a"}],
             "enableServiceLinks": false,
             "serviceAccountName": "web",
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_pod_without_references_needs_nothing() {
-        assert!(of(json!({"containers": [{"name": "a"}]})).is_empty());
+        assert!(of(&json!({"containers": [{"name": "a"}]})).is_empty());
         assert!(needs(&Pod::default()).is_empty());
     }
 }

@@ -46,6 +46,7 @@ impl Amount {
     }
 
     /// Both together.
+    #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }

@@ -148,10 +148,10 @@ fn candidates(context: &Context<'_>, refusals: &mut Refusals) -> Vec<Candidate> 
     let mut candidates = Vec::new();
     let secrets = context.spec.image_pull_secrets.iter().flatten();
     for (secret, name) in secrets.enumerate() {
-        let Some(content) = resolved.secrets.get(&name.name) else {
+        let Some(data) = resolved.secrets.get(&name.name) else {
             continue;
         };
-        match entries(content) {
+        match entries(data) {
             Ok(entries) => candidates.extend(entries.into_iter().map(|(key, entry)| Candidate {
                 secret,
                 key,

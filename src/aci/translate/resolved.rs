@@ -132,7 +132,7 @@ pub(super) type Found<T> = Result<Option<T>, String>;
 impl<'a> Values<'a> {
     /// A whole object.
     pub(super) fn object(
-        &self,
+        self,
         kind: Kind,
         name: &str,
         optional: Option<bool>,
@@ -153,7 +153,7 @@ impl<'a> Values<'a> {
 
     /// One key of an object, for a variable: never a `ConfigMap`'s binary data.
     pub(super) fn variable(
-        &self,
+        self,
         kind: Kind,
         name: &str,
         key: &str,
@@ -169,7 +169,7 @@ impl<'a> Values<'a> {
 
     /// One key of an object, for a file.
     pub(super) fn key(
-        &self,
+        self,
         kind: Kind,
         name: &str,
         key: &str,
@@ -180,7 +180,7 @@ impl<'a> Values<'a> {
     }
 
     fn of(
-        &self,
+        self,
         content: Option<&Content>,
         name: &str,
         key: &str,
@@ -198,7 +198,7 @@ impl<'a> Values<'a> {
     }
 
     /// A token.
-    pub(super) fn token(&self, need: &TokenNeed) -> Result<Vec<u8>, String> {
+    pub(super) fn token(self, need: &TokenNeed) -> Result<Vec<u8>, String> {
         let Self::Read(resolved) = self else {
             return Ok(PLACEHOLDER.to_vec());
         };
@@ -208,7 +208,7 @@ impl<'a> Values<'a> {
     }
 
     /// The Services that variables name.
-    pub(super) fn services(&self) -> &'a [Service] {
+    pub(super) fn services(self) -> &'a [Service] {
         match self {
             Self::Read(resolved) => &resolved.services,
             Self::Unread => &[],

@@ -14,16 +14,14 @@
 //!   the group has (ACI would hold it to its request).
 //! - A pod that asks for more than the largest group is refused.
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::PodSpec;
 
+use super::asked::{Asked, asked, asked_by};
 use super::body::{Amounts, Resources};
 use super::placement::Placement;
 use super::quantity::Amount;
 use super::refusals::Refusals;
 
-/// ACI's steps (its documents, and azure-aci's use of it): 0.01 CPU and 0.1 GB of 10^9 bytes.
-const CPU_STEP: Amount = Amount::thousandths(10);
-const MEMORY_STEP: Amount = Amount::whole(100_000_000);
 /// The smallest group (quotas page 2025-11): 1 CPU and 1 GB.
 const LEAST: Size = Size {
     cpu: 100,
@@ -97,43 +95,6 @@ impl Sizes {
         let memory = Amount::whole(self.total.memory.saturating_mul(100_000_000));
         (cpu, memory)
     }
-}
-
-/// What somebody asks for.
-#[derive(Clone, Copy, Debug, Default)]
-struct Asked {
-    cpu: Option<Amount>,
-    cpu_limit: Option<Amount>,
-    memory: Option<Amount>,
-    memory_limit: Option<Amount>,
-    disk: Amount,
-}
-
-impl Asked {
-    /// The limits, in steps.
-    fn limit(&self, otherwise: Size) -> Size {
-        Size {
-            cpu: self.cpu_limit.map_or(otherwise.cpu, cpu_steps),
-            memory: self.memory_limit.map_or(otherwise.memory, memory_steps),
-        }
-    }
-
-    /// The requests, in steps; a limit alone is a request as well.
-    fn request(&self, otherwise: Size) -> Size {
-        let memory = self.memory.or(self.memory_limit);
-        Size {
-            cpu: self.cpu.or(self.cpu_limit).map_or(otherwise.cpu, cpu_steps),
-            memory: memory.map_or(otherwise.memory, memory_steps),
-        }
-    }
-}
-
-fn cpu_steps(amount: Amount) -> u64 {
-    amount.in_steps_of(CPU_STEP)
-}
-
-fn memory_steps(amount: Amount) -> u64 {
-    amount.in_steps_of(MEMORY_STEP)
 }
 
 /// The sizes of a pod's group.
@@ -225,49 +186,6 @@ fn disk(init: &[Asked], proper: &[Asked], refusals: &mut Refusals) {
         "spec.containers",
         "together they need more ephemeral-storage than a container group's 50 GB",
     );
-}
-
-fn asked_by(containers: &[Container], at: &str, refusals: &mut Refusals) -> Vec<Asked> {
-    let all = containers.iter().enumerate();
-    all.map(|(index, container)| {
-        let at = format!("{at}[{index}].resources");
-        asked(container.resources.as_ref(), &at, refusals)
-    })
-    .collect()
-}
-
-fn asked(resources: Option<&ResourceRequirements>, at: &str, refusals: &mut Refusals) -> Asked {
-    let mut asked = Asked::default();
-    let Some(resources) = resources else {
-        return asked;
-    };
-    let lists = [
-        ("requests", &resources.requests),
-        ("limits", &resources.limits),
-    ];
-    for (list, amounts) in lists {
-        for (name, quantity) in amounts.iter().flatten() {
-            let at = format!("{at}.{list}.{name}");
-            let Some(amount) = Amount::of(quantity) else {
-                refusals.refuse(at, format!("'{}' is no amount", quantity.0));
-                continue;
-            };
-            match (name.as_str(), list) {
-                ("cpu", "requests") => asked.cpu = Some(amount),
-                ("cpu", _) => asked.cpu_limit = Some(amount),
-                ("memory", "requests") => asked.memory = Some(amount),
-                ("memory", _) => asked.memory_limit = Some(amount),
-                ("ephemeral-storage", "requests") => asked.disk = amount,
-                ("ephemeral-storage", _) => {}
-                _ => refusals.require(
-                    amount.is_zero(),
-                    at,
-                    "ACI has cpu, memory and ephemeral-storage, and nothing else to give",
-                ),
-            }
-        }
-    }
-    asked
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ pub(super) fn share(volume: &Volume) -> Option<Share<'_>> {
 pub(super) fn azure_file(
     volume: &Volume,
     at: &str,
-    values: &Values<'_>,
+    values: Values<'_>,
     refusals: &mut Refusals,
 ) -> Option<AzureFile> {
     let share = share(volume)?;

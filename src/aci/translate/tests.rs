@@ -1,7 +1,16 @@
 //! Whole pods: fixtures and what is said about single fields.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "json! makes values for what is called"
+)]
 
-mod cases;
 mod fixtures;
 mod given;
+mod kept;
+mod refused;

@@ -102,7 +102,7 @@ fn kind(volume: &Volume, at: &str, context: &Context<'_>, refusals: &mut Refusal
     if let Some(files) = files(volume, at, context, refusals) {
         translated.secret = files.into_body();
         if translated.secret.is_none() {
-            translated.empty_dir = Some(Empty {});
+            translated.empty_dir = Some(Empty::new());
         }
     } else if let Some(repository) = &volume.git_repo {
         let given = !repository.repository.is_empty();
@@ -112,10 +112,10 @@ fn kind(volume: &Volume, at: &str, context: &Context<'_>, refusals: &mut Refusal
             revision: repository.revision.clone().filter(|text| !text.is_empty()),
             directory: repository.directory.clone().filter(|text| !text.is_empty()),
         });
-    } else if let Some(share) = shares::azure_file(volume, at, &context.values, refusals) {
+    } else if let Some(share) = shares::azure_file(volume, at, context.values, refusals) {
         translated.azure_file = Some(share);
     } else if volume.empty_dir.is_some() {
-        translated.empty_dir = Some(Empty {});
+        translated.empty_dir = Some(Empty::new());
     }
     translated
 }
@@ -181,12 +181,12 @@ mod tests {
             &long,
         ];
         let names = Names::of(&all.map(volume)).0;
-        let named = |name: &str| names[name].as_str();
-        assert_eq!(named("config"), "config");
-        assert_eq!(named("volume-0"), "volume-0");
-        assert_eq!(named("tmp"), "volume-0x");
-        assert_eq!(named("a--b-c"), "volume-1xx");
-        assert_eq!(named(&long), "volume-6");
+        let made = |name: &str| names[name].as_str();
+        assert_eq!(made("config"), "config");
+        assert_eq!(made("volume-0"), "volume-0");
+        assert_eq!(made("tmp"), "volume-0x");
+        assert_eq!(made("a--b-c"), "volume-1xx");
+        assert_eq!(made(&long), "volume-6");
         let unique: BTreeSet<_> = names.values().collect();
         assert_eq!(unique.len(), all.len());
         assert!(names.values().all(|name| is_name(name)));

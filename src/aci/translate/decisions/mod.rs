@@ -3,6 +3,8 @@
 //! A type of the Kubernetes API has one list of rows; [`check`] walks a pod by them. A field without
 //! a row is refused, so a field that a newer k8s-openapi brings cannot slip through unseen; a test
 //! compares the rows with the schema of its `PodSpec`.
+//!
+#![doc = include_str!("fields.md")]
 
 mod container;
 mod pod;

@@ -1,0 +1,97 @@
+//! What a container or a pod asks for: its requests and limits, in ACI's steps.
+
+use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
+
+use super::quantity::Amount;
+use super::refusals::Refusals;
+use super::resources::Size;
+
+/// ACI's steps (its documents, and azure-aci's use of it): 0.01 CPU and 0.1 GB of 10^9 bytes.
+const CPU_STEP: Amount = Amount::thousandths(10);
+const MEMORY_STEP: Amount = Amount::whole(100_000_000);
+
+/// What somebody asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    cpu: Option<Amount>,
+    cpu_limit: Option<Amount>,
+    memory: Option<Amount>,
+    pub(super) memory_limit: Option<Amount>,
+    pub(super) disk: Amount,
+}
+
+impl Asked {
+    /// The limits, in steps.
+    pub(super) fn limit(&self, otherwise: Size) -> Size {
+        Size {
+            cpu: self.cpu_limit.map_or(otherwise.cpu, cpu_steps),
+            memory: self.memory_limit.map_or(otherwise.memory, memory_steps),
+        }
+    }
+
+    /// The requests, in steps; a limit alone is a request as well.
+    pub(super) fn request(&self, otherwise: Size) -> Size {
+        let memory = self.memory.or(self.memory_limit);
+        Size {
+            cpu: self.cpu.or(self.cpu_limit).map_or(otherwise.cpu, cpu_steps),
+            memory: memory.map_or(otherwise.memory, memory_steps),
+        }
+    }
+}
+
+fn cpu_steps(amount: Amount) -> u64 {
+    amount.in_steps_of(CPU_STEP)
+}
+
+fn memory_steps(amount: Amount) -> u64 {
+    amount.in_steps_of(MEMORY_STEP)
+}
+
+/// What each of these containers asks for.
+pub(super) fn asked_by(containers: &[Container], at: &str, refusals: &mut Refusals) -> Vec<Asked> {
+    let all = containers.iter().enumerate();
+    all.map(|(index, container)| {
+        let at = format!("{at}[{index}].resources");
+        asked(container.resources.as_ref(), &at, refusals)
+    })
+    .collect()
+}
+
+/// What `resources`, which are at `at`, ask for.
+pub(super) fn asked(
+    resources: Option<&ResourceRequirements>,
+    at: &str,
+    refusals: &mut Refusals,
+) -> Asked {
+    let mut asked = Asked::default();
+    let Some(resources) = resources else {
+        return asked;
+    };
+    let lists = [
+        ("requests", &resources.requests),
+        ("limits", &resources.limits),
+    ];
+    for (list, amounts) in lists {
+        for (name, quantity) in amounts.iter().flatten() {
+            let at = format!("{at}.{list}.{name}");
+            let Some(amount) = Amount::of(quantity) else {
+                refusals.refuse(at, format!("'{}' is no amount", quantity.0));
+                continue;
+            };
+            match (name.as_str(), list) {
+                ("cpu", "requests") => asked.cpu = Some(amount),
+                ("cpu", _) => asked.cpu_limit = Some(amount),
+                ("memory", "requests") => asked.memory = Some(amount),
+                ("memory", _) => asked.memory_limit = Some(amount),
+                ("ephemeral-storage", "requests") => asked.disk = amount,
+                ("ephemeral-storage", _) => {}
+                _ => refusals.require(
+                    amount.is_zero(),
+                    at,
+                    "ACI has cpu, memory and ephemeral-storage, and nothing else to give",
+                ),
+            }
+        }
+    }
+    asked
+}

@@ -1,0 +1,252 @@
+//! Single fields: what becomes of them.
+
+use serde_json::{Value, json};
+
+use super::given::Given;
+
+#[test]
+fn variables_are_as_a_kubelet_makes_them() {
+    let field = |path: &str| json!({"fieldRef": {"fieldPath": path}});
+    let given = Given::container(json!({
+        "envFrom": [
+            {"configMapRef": {"name": "m"}}, {"prefix": "P_", "secretRef": {"name": "s"}},
+            {"configMapRef": {"name": "absent", "optional": true}}],
+        "env": [
+            {"name": "FIRST", "value": "$(a)$(LATER)$(P_k)"},
+            {"name": "a", "value": "over $(a)"},
+            {"name": "EMPTY"},
+            {"name": "LATER", "value": "$$(a) $(a) $(EMPTY)$(none)"},
+            {"name": "TWICE", "value": "1"}, {"name": "TWICE", "value": "$(TWICE)2"},
+            {"name": "POD", "valueFrom": field("metadata.name")},
+            {"name": "UID", "valueFrom": field("metadata.uid")},
+            {"name": "NOTE", "valueFrom": field("metadata.annotations['note']")},
+            {"name": "NONE", "valueFrom": field("metadata.labels['none']")},
+            {"name": "ACCOUNT", "valueFrom": field("spec.serviceAccountName")},
+            {"name": "MISSING", "valueFrom": {"secretKeyRef": {"name": "s", "key": "none", "optional": true}}},
+            {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+            {"name": "ASKED", "valueFrom": {"resourceFieldRef": {"resource": "requests.memory", "divisor": "1Ki"}}},
+        ],
+        "resources": {"requests": {"cpu": "1500m", "memory": "1.5Mi"}},
+    }))
+    .config_map("m", &[("a", "A"), ("b", "B")])
+    .secret("s", &[("k", "hidden")])
+    .annotated("note", "hello");
+    assert_eq!(
+        given.variables(),
+        [
+            "b=B",
+            "P_k:hidden",
+            "FIRST:A$(LATER)hidden",
+            "a=over A",
+            "EMPTY=",
+            "LATER=$(a) over A $(none)",
+            "TWICE=12",
+            "POD=web",
+            "UID=u-1",
+            "NOTE=hello",
+            "NONE=",
+            "ACCOUNT=default",
+            "CPU=2",
+            "ASKED=1536",
+        ]
+    );
+}
+
+#[test]
+fn pull_secrets_of_every_documented_form_are_understood() {
+    // base64 of `user:pa:ss`, with padding and without, and of `user:x`.
+    let forms = [
+        (
+            ".dockerconfigjson",
+            json!({"auths": {"https://a.io/v1/": {"auth": "dXNlcjpwYTpzcw=="}}}),
+        ),
+        (
+            ".dockerconfigjson",
+            json!({"auths": {"a.io": {"auth": "dXNlcjpwYTpzcw", "email": "x"}}, "credsStore": "osx"}),
+        ),
+        (
+            ".dockerconfigjson",
+            json!({"auths": {"a.io": {"username": "user", "password": "pa:ss"}}}),
+        ),
+        (
+            ".dockerconfigjson",
+            json!({"auths": {"a.io": {"username": "other", "password": "other", "auth": "dXNlcjpwYTpzcw=="}}}),
+        ),
+        (
+            ".dockercfg",
+            json!({"a.io": {"username": "user", "password": "pa:ss"}}),
+        ),
+        (
+            ".dockercfg",
+            json!({"*.io": {"auth": "dXNlcjpwYTpzcw=="}, "b.io": {"auth": "dXNlcjp4"}}),
+        ),
+        (
+            ".dockercfg",
+            json!({"a.io": {"auth": "dXNlcjp4"}, "a.io/team": {"auth": "dXNlcjpwYTpzcw=="}}),
+        ),
+    ];
+    for (key, config) in forms {
+        let spec = json!({
+            "containers": [{"name": "a", "image": "a.io/team/web:1"}, {"name": "b", "image": "c.example/web"}],
+            "imagePullSecrets": [{"name": "missing"}, {"name": "opaque"}, {"name": "p"}],
+        });
+        let given = Given::spec(spec)
+            .secret("opaque", &[("a", "b")])
+            .secret("p", &[(key, &config.to_string())]);
+        assert_eq!(
+            given.body()["properties"]["imageRegistryCredentials"],
+            json!([{"server": "a.io", "username": "user", "password": "pa:ss"}]),
+            "{config}"
+        );
+    }
+}
+
+#[test]
+fn two_images_of_a_registry_need_one_credential() {
+    let spec = json!({
+        "containers": [{"name": "a", "image": "a.io/x/web"}, {"name": "b", "image": "a.io/y/web"}],
+        "imagePullSecrets": [{"name": "p"}],
+    });
+    let config = r#"{"a.io/x": {"username": "x", "password": "x"}, "a.io/y": {"username": "y", "password": "y"}}"#;
+    let given = Given::spec(spec).secret("p", &[(".dockercfg", config)]);
+    assert_eq!(given.refused(), ["spec.containers[1].image"]);
+}
+
+#[test]
+fn annotations_ask_for_what_the_placement_can_give() {
+    let web =
+        |ports: Value| Given::container(json!({"image": "shop.azurecr.io/web", "ports": ports}));
+    let ports = json!([{"containerPort": 80}]);
+    let id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/n";
+    let named = |name: &str| vec![format!("metadata.annotations[{name}]")];
+    let cases = [
+        (
+            web(ports.clone()).annotated("burstpool.io/dns-name-label", "shop-web"),
+            vec![],
+        ),
+        (
+            web(ports.clone()).annotated("virtualkubelet.io/dnsnamelabel", "shop-web"),
+            vec![],
+        ),
+        (
+            web(ports.clone()).annotated("burstpool.io/dns-name-label", "Shop"),
+            named("burstpool.io/dns-name-label"),
+        ),
+        (
+            web(json!([])).annotated("burstpool.io/dns-name-label", "shop-web"),
+            named("burstpool.io/dns-name-label"),
+        ),
+        (
+            web(ports.clone())
+                .in_subnet()
+                .annotated("burstpool.io/dns-name-label", "shop-web"),
+            named("burstpool.io/dns-name-label"),
+        ),
+        (
+            web(json!([])).annotated("burstpool.io/cce-policy", "x"),
+            named("burstpool.io/cce-policy"),
+        ),
+        (
+            web(json!([])).annotated("virtual-kubelet.io/container-sku", "Confidential"),
+            named("virtual-kubelet.io/container-sku"),
+        ),
+        (
+            web(json!([])).annotated("virtual-kubelet.io/container-sku", "Standard"),
+            vec![],
+        ),
+        (
+            web(json!([])).annotated("burstpool.io/identity", "me"),
+            named("burstpool.io/identity"),
+        ),
+        (
+            web(json!([])).annotated("burstpool.io/identity", id),
+            vec![],
+        ),
+        (
+            web(json!([])).annotated("burstpool.io/image-pull-identity", id),
+            vec![],
+        ),
+        (
+            web(json!([])).annotated("burstpool.io/image-pull-identity", "me"),
+            named("burstpool.io/image-pull-identity"),
+        ),
+        (
+            Given::container(json!({})).annotated("burstpool.io/image-pull-identity", id),
+            named("burstpool.io/image-pull-identity"),
+        ),
+        (
+            web(json!([])).annotated("burstpool.io/tags", "a=b,c"),
+            named("burstpool.io/tags"),
+        ),
+        (
+            web(json!([])).annotated("burstpool.io/tags", "Burstpool-Cluster=mine"),
+            named("burstpool.io/tags"),
+        ),
+        (
+            web(json!([])).annotated("burstpool.io/tags", "a?=b"),
+            named("burstpool.io/tags"),
+        ),
+        (
+            web(ports).placed(&json!({"priority": "Spot"})),
+            vec!["spec.containers[*].ports".to_owned()],
+        ),
+    ];
+    for (given, expected) in cases {
+        assert_eq!(given.clone().refused(), expected, "{}", given.pod);
+    }
+}
+
+#[test]
+fn an_address_is_public_only_with_ports_and_without_a_subnet() {
+    let web = || {
+        Given::container(
+            json!({"ports": [{"containerPort": 80}, {"containerPort": 53, "protocol": "UDP"}]}),
+        )
+    };
+    let address = |given: Given| given.body()["properties"]["ipAddress"].clone();
+    assert_eq!(
+        address(web()),
+        json!({"type": "Public", "ports": [{"protocol": "TCP", "port": 80}, {"protocol": "UDP", "port": 53}]})
+    );
+    assert_eq!(address(web().in_subnet()), Value::Null);
+    assert_eq!(address(Given::container(json!({}))), Value::Null);
+}
+
+#[test]
+fn name_servers_are_the_placements_the_pods_or_azures() {
+    let cluster =
+        json!({"network": {"dns": {"nameServers": ["10.0.0.10"], "clusterDomain": "example"}}});
+    let pod = |policy: &str, config: Value| {
+        let mut spec = json!({"containers": [{"name": "a", "image": "a"}], "dnsPolicy": policy});
+        spec["dnsConfig"] = config;
+        Given::spec(spec).in_subnet()
+    };
+    let dns = |given: Given| given.body()["properties"]["dnsConfig"].clone();
+    let none = Value::Null;
+    assert_eq!(dns(pod("ClusterFirst", none.clone())), none);
+    assert_eq!(dns(pod("Default", none.clone()).placed(&cluster)), none);
+    let own = json!({"nameServers": ["10.0.0.10"], "searchDomains": "shop.svc.example svc.example example", "options": "ndots:5"});
+    assert_eq!(dns(pod("ClusterFirst", none.clone()).placed(&cluster)), own);
+    assert_eq!(
+        dns(pod("ClusterFirstWithHostNet", none.clone()).placed(&cluster)),
+        own
+    );
+    let config = json!({"nameservers": ["1.1.1.1", "10.0.0.10", "2.2.2.2", "3.3.3.3"], "searches": ["a.example"], "options": [{"name": "ndots", "value": "1"}, {"name": "edns0"}]});
+    assert_eq!(
+        dns(pod("ClusterFirst", config.clone()).placed(&cluster)),
+        json!({"nameServers": ["10.0.0.10", "1.1.1.1", "2.2.2.2"], "searchDomains": "shop.svc.example svc.example example a.example", "options": "ndots:1 edns0"})
+    );
+    assert_eq!(
+        dns(pod("None", config)),
+        json!({"nameServers": ["1.1.1.1", "10.0.0.10", "2.2.2.2"], "searchDomains": "a.example", "options": "ndots:1 edns0"})
+    );
+    assert_eq!(
+        dns(pod("ClusterFirst", json!({"options": [{"name": "edns0"}]}))),
+        json!({"nameServers": ["168.63.129.16"], "options": "edns0"})
+    );
+    assert_eq!(pod("None", none).refused(), ["spec.dnsConfig.nameservers"]);
+    assert_eq!(
+        pod("ClusterFirst", json!({"nameservers": ["dns.example"]})).refused(),
+        ["spec.dnsConfig.nameservers"]
+    );
+}

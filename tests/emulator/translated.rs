@@ -1,0 +1,263 @@
+//! Whatever pod is translated: the body is one that the service takes, nothing in it is less than was
+//! asked for, and no secret is where a reader of the group could see it.
+
+mod arbitrary;
+mod plausible;
+
+use std::cell::Cell;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use burstpool::aci::names::Owner;
+use burstpool::aci::translate::quantity::Amount;
+use burstpool::aci::translate::{Placement, Unsupported, decode, eligible, needs, translate};
+use burstpool::emulator::group::id::GroupId;
+use burstpool::emulator::group::model::GroupBody;
+use burstpool::emulator::group::validate::validate;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::Value;
+
+use plausible::{Case, SECRET};
+
+/// Runs `cases` of pods that `make` makes from a seed; a failure shows the seed.
+fn each(cases: u32, make: fn(u64) -> Case, check: impl Fn(&Case) -> Result<(), TestCaseError>) {
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let ran = TestRunner::new(config).run(&any::<u64>(), |seed| check(&make(seed)));
+    if let Err(failure) = ran {
+        panic!("{failure}");
+    }
+}
+
+/// The pod, the fields that its types do not know, and what came of it: eligible, and its body.
+type Outcome = (
+    Pod,
+    Result<(), Vec<Unsupported>>,
+    Result<Value, Vec<Unsupported>>,
+);
+
+fn outcome(case: &Case) -> Option<Outcome> {
+    let (pod, unknown) = decode(case.pod.clone()).ok()?;
+    let placement = Placement {
+        spec: &case.place,
+        tags: &case.tags,
+        node: "burst-shop-weu",
+        node_address: Some("10.1.2.3"),
+    };
+    let owner = Owner {
+        cluster: "c-1".into(),
+        pool: "shop".into(),
+        node: "burst-shop-weu".into(),
+    };
+    let resolved = case.resolved(&needs(&pod));
+    let group = translate(&pod, &unknown, &resolved, &owner, &placement);
+    let shown = format!("{group:?} {resolved:?}");
+    assert!(!shown.contains(SECRET), "{shown}");
+    let body = group.map(|group| serde_json::to_value(group).expect("a body serialises"));
+    let eligible = eligible(&pod, &unknown, &placement);
+    Some((pod, eligible, body))
+}
+
+#[test]
+fn any_pod_is_translated_or_refused_by_name() {
+    let decoded = Cell::new(0_u32);
+    let cases = 1500;
+    each(cases, arbitrary::pod, |case| {
+        if let Some((_, eligible, body)) = outcome(case) {
+            decoded.set(decoded.get() + 1);
+            agree(&eligible, &body)?;
+            if let Ok(body) = body {
+                accepted(&body)?;
+            }
+        }
+        Ok(())
+    });
+    let decoded = decoded.get();
+    assert!(decoded > cases / 2, "only {decoded} of {cases} were pods");
+}
+
+#[test]
+fn what_is_translated_is_taken_by_the_service() {
+    let taken = Cell::new(0_u32);
+    let cases = 1500;
+    each(cases, plausible::pod, |case| {
+        let (pod, eligible, body) = outcome(case).expect("a plausible pod decodes");
+        agree(&eligible, &body)?;
+        if let Ok(body) = body {
+            taken.set(taken.get() + 1);
+            accepted(&body)?;
+            kept(&pod, &body)?;
+            secrets_are_hidden(&body)?;
+        }
+        Ok(())
+    });
+    let taken = taken.get();
+    assert!(
+        taken > cases / 3,
+        "only {taken} of {cases} pods were translated"
+    );
+}
+
+/// What is refused before a grant is refused after it; and what is refused only then is what only
+/// values tell.
+fn agree(
+    eligible: &Result<(), Vec<Unsupported>>,
+    body: &Result<Value, Vec<Unsupported>>,
+) -> Result<(), TestCaseError> {
+    let before = eligible.as_ref().err().cloned().unwrap_or_default();
+    let after = body.as_ref().err().cloned().unwrap_or_default();
+    for refusal in &before {
+        prop_assert!(
+            after.contains(refusal),
+            "refused before and not after: {refusal}"
+        );
+    }
+    for refusal in after.iter().filter(|refusal| !before.contains(refusal)) {
+        let by_value = [
+            ".envFrom[",
+            ".command[",
+            ".args[",
+            ".imagePullSecrets[",
+            ".image",
+        ];
+        let field = &refusal.field;
+        prop_assert!(
+            by_value.iter().any(|part| field.contains(part)),
+            "refused after and not before: {refusal}"
+        );
+    }
+    Ok(())
+}
+
+/// The service knows every field of the body, and takes it.
+fn accepted(body: &Value) -> Result<(), TestCaseError> {
+    let mut unknown = Vec::new();
+    let read: Result<GroupBody, _> =
+        serde_ignored::deserialize(body.clone(), |path| unknown.push(path.to_string()));
+    let read = read.map_err(|error| TestCaseError::fail(format!("{error}: {body}")))?;
+    prop_assert!(unknown.is_empty(), "unknown to the service: {unknown:?}");
+    let id = GroupId {
+        subscription: "s".into(),
+        resource_group: "g".into(),
+        name: "shop-web-0123456789abcdef".into(),
+    };
+    let answer = validate(&id, &read);
+    prop_assert!(answer.is_ok(), "{answer:?}: {body:#}");
+    Ok(())
+}
+
+/// No container gets less than it asks for, and none is lost.
+fn kept(pod: &Pod, body: &Value) -> Result<(), TestCaseError> {
+    let spec = pod.spec.as_ref().expect("a pod that was translated");
+    let list = |name: &str| {
+        body["properties"][name]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
+    };
+    let (proper, init) = (list("containers"), list("initContainers"));
+    prop_assert_eq!(proper.len(), spec.containers.len());
+    prop_assert_eq!(
+        init.len(),
+        spec.init_containers.as_ref().map_or(0, Vec::len)
+    );
+    let given = |container: &Value, field: &str, unit: f64| {
+        let amount = container.pointer(&format!("/properties/resources/{field}"));
+        amount.and_then(Value::as_f64).expect("an amount") * unit
+    };
+    let mut totals = [0.0, 0.0];
+    for (asked, container) in spec.containers.iter().zip(&proper) {
+        prop_assert_eq!(&container["name"], &Value::from(asked.name.clone()));
+        let cpu = given(container, "requests/cpu", 1e3);
+        let memory = given(container, "requests/memoryInGB", 1e9);
+        let limit = given(container, "limits/memoryInGB", 1e9);
+        totals = [totals[0] + cpu, totals[1] + memory];
+        prop_assert!(
+            cpu + 1e-6 >= asks(asked, "requests", "cpu", 1),
+            "{cpu}: {asked:?}"
+        );
+        prop_assert!(
+            memory + 1.0 >= asks(asked, "requests", "memory", 1000),
+            "{memory}: {asked:?}"
+        );
+        if spec.resources.is_none() {
+            prop_assert!(
+                limit + 1.0 >= asks(asked, "limits", "memory", 1000),
+                "{limit}: {asked:?}"
+            );
+        }
+    }
+    for asked in spec.init_containers.iter().flatten() {
+        prop_assert!(totals[0] + 1e-6 >= asks(asked, "requests", "cpu", 1));
+        prop_assert!(totals[1] + 1.0 >= asks(asked, "requests", "memory", 1000));
+    }
+    Ok(())
+}
+
+/// What a container asks for in thousandths, divided by `by`; nothing if it does not ask.
+fn asks(container: &Container, list: &str, name: &str, by: u64) -> f64 {
+    let resources = container.resources.as_ref();
+    let amounts = resources.and_then(|resources| match list {
+        "limits" => resources.limits.as_ref(),
+        _ => resources.requests.as_ref(),
+    });
+    let amount = amounts.and_then(|amounts| Amount::of(amounts.get(name)?));
+    let steps = amount.map_or(0, |amount| amount.in_steps_of(Amount::thousandths(by)));
+    f64::from(u32::try_from(steps).expect("small amounts"))
+}
+
+/// A secret is in `secureValue`, `password`, a share's key or a secret volume, and nowhere else.
+fn secrets_are_hidden(body: &Value) -> Result<(), TestCaseError> {
+    let mut found = Vec::new();
+    search(body, String::new(), &mut found);
+    for path in found {
+        let volume = path.starts_with("/properties/volumes/") && path.contains("/secret/");
+        let fields = ["/secureValue", "/password", "/azureFile/storageAccountKey"];
+        let hidden = volume || fields.iter().any(|field| path.ends_with(field));
+        prop_assert!(hidden, "a secret is readable at {path}");
+    }
+    Ok(())
+}
+
+/// The paths of all text with a secret in it, as it is or in base64.
+fn search(value: &Value, path: String, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => {
+            let decoded = STANDARD.decode(text).unwrap_or_default();
+            let decoded = String::from_utf8_lossy(&decoded).into_owned();
+            if text.contains(SECRET) || decoded.contains(SECRET) {
+                found.push(path);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                search(item, format!("{path}/{index}"), found);
+            }
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let part = if name.contains(SECRET) {
+                    "SECRET"
+                } else {
+                    name
+                };
+                search(field, format!("{path}/{part}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn the_search_for_secrets_finds_them() {
+    let mut found = Vec::new();
+    let encoded = STANDARD.encode(format!("-{SECRET}-"));
+    let body = serde_json::json!({"a": [{"b": format!("x{SECRET}")}, "y"], "c": encoded});
+    search(&body, String::new(), &mut found);
+    assert_eq!(found, ["/a/0/b", "/c"]);
+}

@@ -1,0 +1,283 @@
+//! Pods as people write them: mostly of what ACI can keep.
+
+use std::collections::BTreeMap;
+
+use burstpool::aci::translate::concealed::Concealed;
+use burstpool::aci::translate::resolved::{Content, Service};
+use burstpool::aci::translate::{Needs, Resolved};
+use burstpool::api;
+use rand::prelude::*;
+use serde_json::{Value, json};
+
+/// Part of every secret value.
+pub const SECRET: &str = "s3cr3t-m4rker";
+
+/// A pod, where it goes, and a seed for what it refers to.
+#[derive(Debug)]
+pub struct Case {
+    pub pod: Value,
+    pub place: api::Placement,
+    pub tags: BTreeMap<String, String>,
+    pub seed: u64,
+}
+
+impl Case {
+    /// A case of `pod`, in any of the kinds of placement.
+    pub fn of(pod: Value, seed: u64, rng: &mut StdRng) -> Self {
+        let subnet = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/n";
+        let place = pick(
+            rng,
+            &[
+                json!({}),
+                json!({"subnetId": subnet, "zones": ["1"]}),
+                json!({"subnetId": subnet, "network": {"dns": {"nameServers": ["10.0.0.10"]}}}),
+                json!({"priority": "Spot"}),
+                json!({"sku": "Confidential"}),
+            ],
+        );
+        let mut place = place;
+        place["name"] = "weu".into();
+        place["region"] = "westeurope".into();
+        Self {
+            pod,
+            place: serde_json::from_value(place).expect("a placement"),
+            tags: BTreeMap::from([("team".to_owned(), "shop".to_owned())]),
+            seed,
+        }
+    }
+
+    /// Something for each reference; what is optional is missing at times.
+    pub fn resolved(&self, needs: &Needs) -> Resolved {
+        let mut rng = StdRng::seed_from_u64(self.seed);
+        let mut resolved = Resolved::default();
+        let rng = &mut rng;
+        for (name, need) in &needs.secrets {
+            if need.required || rng.random_bool(0.5) {
+                let content = content(need.keys.keys(), SECRET, rng);
+                resolved.secrets.insert(name.clone(), content);
+            }
+        }
+        for (name, need) in &needs.config_maps {
+            if need.required || rng.random_bool(0.5) {
+                let content = content(need.keys.keys(), "config", rng);
+                resolved.config_maps.insert(name.clone(), content);
+            }
+        }
+        for name in needs.pull_secrets.iter().filter(|_| rng.random_bool(0.8)) {
+            let password = format!("{SECRET}:{name}");
+            let config = json!({"auths": {
+                "https://shop.azurecr.io": {"username": "u", "password": password},
+                "docker.io": {"username": "u", "password": password},
+                "other.example": {"auth": "!"},
+            }});
+            let config = (
+                ".dockerconfigjson".to_owned(),
+                config.to_string().into_bytes(),
+            );
+            let secret = resolved.secrets.entry(name.clone()).or_default();
+            secret.data.extend([config]);
+        }
+        for need in &needs.tokens {
+            let token = Concealed::new(format!("token-{SECRET}"));
+            resolved.tokens.insert(need.clone(), token);
+        }
+        resolved.services = vec![Service {
+            name: "kubernetes".into(),
+            address: "10.0.0.1".into(),
+            ports: vec![(Some("https".into()), "TCP".into(), 443)],
+        }];
+        resolved
+    }
+}
+
+fn content<'a>(keys: impl Iterator<Item = &'a String>, value: &str, rng: &mut StdRng) -> Content {
+    let mut data = BTreeMap::new();
+    for key in keys {
+        // An account's name is no secret; it is in the name of its host.
+        let value = match key.as_str() {
+            "azurestorageaccountname" => "shopfiles".to_owned(),
+            key => format!("{value} of {key}"),
+        };
+        data.insert(key.clone(), value.into_bytes());
+    }
+    for key in ["USER", "extra", "app.properties"] {
+        let often = if key.contains('.') { 0.05 } else { 0.5 };
+        if rng.random_bool(often) {
+            data.insert(key.to_owned(), format!("{value} $(A)").into_bytes());
+        }
+    }
+    Content {
+        data,
+        ..Content::default()
+    }
+}
+
+/// One of `all`.
+pub fn pick<T: Clone>(rng: &mut StdRng, all: &[T]) -> T {
+    all.choose(rng).cloned().expect("something to pick from")
+}
+
+/// Some of `all`, each with this chance, in their order.
+fn some(rng: &mut StdRng, chance: f64, all: &[Value]) -> Vec<Value> {
+    let all = all.iter().filter(|_| rng.random_bool(chance));
+    all.cloned().collect()
+}
+
+/// A plausible pod.
+pub fn pod(seed: u64) -> Case {
+    let rng = &mut StdRng::seed_from_u64(seed);
+    let volumes = volumes(rng);
+    let names: Vec<String> = volumes
+        .iter()
+        .map(|volume| volume["name"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    let mut port = rng.random_range(1..900);
+    let count = rng.random_range(1..4);
+    let containers: Vec<Value> = (0..count)
+        .map(|index| {
+            let mut container = container(&format!("c{index}"), &names, rng);
+            if rng.random_bool(0.3) {
+                port += 1;
+                container["ports"] = json!([{"containerPort": port, "name": "http"}, {"containerPort": port}]);
+                let get = json!({"path": "/", "port": "http", "httpHeaders": [{"name": "A", "value": "b"}]});
+                container["readinessProbe"] = json!({"httpGet": get, "periodSeconds": 3});
+            }
+            container
+        })
+        .collect();
+    let init: Vec<Value> = (0..rng.random_range(0..3))
+        .map(|index| container(&format!("i{index}"), &names, rng))
+        .collect();
+    let mut spec = json!({"containers": containers, "initContainers": init, "volumes": volumes});
+    let fields = [
+        ("restartPolicy", json!("Never")),
+        ("enableServiceLinks", json!(false)),
+        (
+            "imagePullSecrets",
+            json!([{"name": "pull"}, {"name": "pull-more"}]),
+        ),
+        (
+            "resources",
+            json!({"requests": {"cpu": "1500m"}, "limits": {"memory": "3Gi", "cpu": "2"}}),
+        ),
+        ("hostname", json!("web")),
+        (
+            "securityContext",
+            json!({"runAsUser": 1000, "runAsNonRoot": true}),
+        ),
+        ("dnsPolicy", json!("Default")),
+        ("tolerations", json!([{"operator": "Exists"}])),
+        ("serviceAccountName", json!("web")),
+    ];
+    for (field, value) in fields {
+        if rng.random_bool(0.3) {
+            spec[field] = value;
+        }
+    }
+    let odd = [
+        (
+            "dnsConfig",
+            json!({"nameservers": ["1.1.1.1"], "options": [{"name": "edns0"}]}),
+        ),
+        ("hostNetwork", json!(true)),
+        ("novel", json!({"a": 1})),
+    ];
+    for (field, value) in odd {
+        if rng.random_bool(0.05) {
+            spec[field] = value;
+        }
+    }
+    let metadata = json!({
+        "name": "web-1", "namespace": "shop", "uid": "u-1", "labels": {"app": "web"},
+        "annotations": {"burstpool.io/tags": "a=b", "burstpool.io/identity": "system"},
+    });
+    Case::of(json!({"metadata": metadata, "spec": spec}), seed, rng)
+}
+
+fn volumes(rng: &mut StdRng) -> Vec<Value> {
+    let items = json!([{"key": "k", "path": "file"}]);
+    let field = json!({"path": "name", "fieldRef": {"fieldPath": "metadata.name"}});
+    let labels = json!({"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}});
+    let cpu = json!({"path": "cpu", "resourceFieldRef": {"containerName": "c0", "resource": "limits.cpu"}});
+    let token = json!({"path": "token", "audience": "vault", "expirationSeconds": 600});
+    let all = [
+        json!({"name": "tmp", "emptyDir": {}}),
+        json!({"name": "a--b", "secret": {"secretName": "db"}}),
+        json!({"name": "secret-items", "secret": {"secretName": "db", "items": items, "defaultMode": 256}}),
+        json!({"name": "conf", "configMap": {"name": "settings", "optional": true}}),
+        json!({"name": "mixed", "projected": {"sources": [
+            {"serviceAccountToken": token}, {"configMap": {"name": "settings", "items": items}},
+            {"secret": {"name": "tls", "optional": true}}, {"downwardAPI": {"items": [field]}}]}}),
+        json!({"name": "downward", "downwardAPI": {"items": [labels, cpu]}}),
+        json!({"name": "share", "azureFile": {"secretName": "files", "shareName": "x", "readOnly": true}}),
+        json!({"name": "csi-share", "csi": {"driver": "file.csi.azure.com", "volumeAttributes": {"secretName": "files", "shareName": "x"}}}),
+        json!({"name": "volume-0", "gitRepo": {"repository": "https://git.example/a"}}),
+    ];
+    some(rng, 0.35, &all)
+}
+
+fn container(name: &str, volumes: &[String], rng: &mut StdRng) -> Value {
+    let images = [
+        "nginx",
+        "shop.azurecr.io/web:1",
+        "quay.io/a/b@sha256:ab",
+        "docker.io/redis",
+    ];
+    let amounts = |rng: &mut StdRng| {
+        let cpu = pick(rng, &["1m", "10m", "0.333", "1", "1.981"]);
+        let memory = pick(rng, &["1", "99999999", "128Mi", "1Gi", "1.55G"]);
+        json!({"cpu": cpu, "memory": memory})
+    };
+    let secret = json!({"secretKeyRef": {"name": "db", "key": "k"}});
+    let optional = json!({"secretKeyRef": {"name": "tls", "key": "none", "optional": true}});
+    let map = json!({"configMapKeyRef": {"name": "settings", "key": "k"}});
+    let env = [
+        json!({"name": "A", "value": "a"}),
+        json!({"name": "EMPTY", "value": ""}),
+        json!({"name": "PASSWORD", "valueFrom": secret}),
+        json!({"name": "MAYBE", "valueFrom": optional}),
+        json!({"name": "SETTING", "valueFrom": map}),
+        json!({"name": "URL", "value": "db://$(USER):$(PASSWORD)@$$(A)/$(SETTING)"}),
+        json!({"name": "COPY", "value": "$(URL)$(MAYBE)"}),
+        json!({"name": "A", "value": "again $(A)"}),
+        json!({"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}),
+        json!({"name": "LIMIT", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory"}}}),
+    ];
+    let from = [
+        json!({"secretRef": {"name": "db"}}),
+        json!({"prefix": "X_", "configMapRef": {"name": "settings", "optional": true}}),
+    ];
+    let mounts = volumes.iter().filter(|_| rng.random_bool(0.7));
+    let mounts: Vec<Value> = mounts
+        .map(|name| json!({"name": name, "mountPath": format!("/mnt/{name}"), "readOnly": true}))
+        .collect();
+    let mut container = json!({
+        "name": name, "image": pick(rng, &images), "volumeMounts": mounts,
+        "env": some(rng, 0.4, &env), "envFrom": some(rng, 0.2, &from),
+    });
+    let fields = [
+        (
+            "command",
+            json!(["sh", "-c", "echo $(A) $(SETTING) $(date)"]),
+        ),
+        ("resources", json!({"requests": amounts(rng)})),
+        ("resources", json!({"limits": amounts(rng)})),
+        (
+            "securityContext",
+            json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}),
+        ),
+    ];
+    for (field, value) in fields {
+        if rng.random_bool(0.3) {
+            container[field] = value;
+        }
+    }
+    if rng.random_bool(0.1) {
+        let reference = pick(
+            rng,
+            &["$(PASSWORD)", "$(MAYBE)", "$(COPY)", "$(USER)", "$(NODE)"],
+        );
+        container["args"] = json!([reference]);
+    }
+    container
+}
