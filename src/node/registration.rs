@@ -118,7 +118,7 @@ fn says_the_same(live: &NodeStatus, wanted: &NodeStatus) -> bool {
 fn same_amounts(live: Option<&Amounts>, wanted: Option<&Amounts>) -> bool {
     let amounts = |list: Option<&Amounts>| -> BTreeMap<String, Option<i64>> {
         let list = list.into_iter().flatten();
-        list.map(|(name, quantity)| (name.clone(), capacity::milli(&quantity.0)))
+        list.map(|(name, quantity)| (name.clone(), capacity::milli(quantity)))
             .collect()
     };
     amounts(live) == amounts(wanted)

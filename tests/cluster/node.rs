@@ -27,6 +27,25 @@ struct Kept {
     _task: JoinHandle<()>,
 }
 
+/// A node of that pool with room for a hundred pods.
+pub fn facts(pool: &str) -> Facts {
+    Facts {
+        pool: pool.to_owned(),
+        placement: "weu".to_owned(),
+        region: "westeurope".to_owned(),
+        labels: BTreeMap::new(),
+        address: "127.0.0.1".to_owned(),
+        port: 10250,
+        room: Room {
+            cpu_milli: 100_000,
+            memory_bytes: 400 << 30,
+            pods: 100,
+        },
+        closed: None,
+        kubernetes_minor: 37,
+    }
+}
+
 impl Drop for Kept {
     fn drop(&mut self) {
         self.cancel.cancel();
@@ -36,21 +55,7 @@ impl Drop for Kept {
 impl Kept {
     async fn start(cluster: &Cluster, pool: &str) -> Self {
         let client = cluster.client().expect("a client");
-        let facts = Facts {
-            pool: pool.to_owned(),
-            placement: "weu".to_owned(),
-            region: "westeurope".to_owned(),
-            labels: BTreeMap::new(),
-            address: "127.0.0.1".to_owned(),
-            port: 10250,
-            room: Room {
-                cpu_milli: 100_000,
-                memory_bytes: 400 << 30,
-                pods: 100,
-            },
-            closed: None,
-            kubernetes_minor: 37,
-        };
+        let facts = facts(pool);
         let (name, nodes) = (facts.name(), Api::all(client.clone()));
         let (facts, changes) = watch::channel(facts);
         let cancel = CancellationToken::new();

@@ -10,8 +10,7 @@ use burstpool::aci::pace::Pace;
 use burstpool::api::Placement;
 use burstpool::emulator::group::id::GroupKey;
 use burstpool::emulator::{Emulator, Options};
-use burstpool::node::capacity::Room;
-use burstpool::node::object::{self, Facts};
+use burstpool::node::object;
 use burstpool::node::pods::{self, Context, Parts};
 use burstpool::node::register;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Node, Pod, Toleration};
@@ -69,21 +68,7 @@ impl Burst {
     async fn run(&mut self) {
         self.cancel = CancellationToken::new();
         let client = self.tenant.client.clone();
-        let facts = Facts {
-            pool: self.pool.clone(),
-            placement: "weu".to_owned(),
-            region: "westeurope".to_owned(),
-            labels: BTreeMap::new(),
-            address: "127.0.0.1".to_owned(),
-            port: 10250,
-            room: Room {
-                cpu_milli: 100_000,
-                memory_bytes: 400 << 30,
-                pods: 100,
-            },
-            closed: None,
-            kubernetes_minor: 37,
-        };
+        let facts = crate::node::facts(&self.pool);
         let (name, (sender, changes)) = (facts.name(), watch::channel(facts));
         let cancel = self.cancel.clone();
         let nodes: Api<Node> = Api::all(client.clone());

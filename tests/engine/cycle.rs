@@ -13,8 +13,8 @@ async fn stopping_and_deleting_leave_no_container_and_starting_makes_new_ones() 
     with_emulator(1.0, |azure, host| async move {
         let name = azure.name("life");
         let (script, space) = (
-            "cat /work/seen || echo fresh; touch /work/seen; trap 'exit 5' TERM; while :; do sleep 0.1; done",
-            json!({"volumeMounts": [{"name": "space", "mountPath": "/work"}]}),
+            "cat /data/seen || echo fresh; touch /data/seen; trap 'exit 5' TERM; while :; do sleep 0.1; done",
+            json!({"volumeMounts": [{"name": "space", "mountPath": "/data"}]}),
         );
         let more = json!({"volumes": [{"name": "space", "emptyDir": {}}]});
         azure.put(&name, &group(&[container("main", script, &space)], &more)).await;
@@ -42,8 +42,8 @@ async fn stopping_and_deleting_leave_no_container_and_starting_makes_new_ones() 
 async fn a_restart_is_in_place_with_the_same_volumes_and_address() {
     with_emulator(1.0, |azure, _| async move {
         let name = azure.name("again");
-        let space = json!({"volumeMounts": [{"name": "space", "mountPath": "/work"}]});
-        let script = format!("cat /work/seen || echo fresh; echo kept > /work/seen; {LIVE}");
+        let space = json!({"volumeMounts": [{"name": "space", "mountPath": "/data"}]});
+        let script = format!("cat /data/seen || echo fresh; echo kept > /data/seen; {LIVE}");
         let more = json!({
             "volumes": [{"name": "space", "emptyDir": {}}],
             "ipAddress": {"type": "Public", "ports": [{"port": 8080}]},

@@ -36,19 +36,19 @@ async fn containers_of_a_group_share_an_address_that_the_host_reaches() {
 async fn init_containers_run_in_order_and_volumes_are_shared() {
     with_emulator(20.0, |azure, _| async move {
         let name = azure.name("init");
-        let work = json!({"volumeMounts": [{"name": "space", "mountPath": "/work"}]});
+        let work = json!({"volumeMounts": [{"name": "space", "mountPath": "/data"}]});
         let steps = [
-            container("first", "sleep 0.3; echo first >> /work/order", &work),
-            container("second", "[ -e /work/tried ] || { touch /work/tried; exit 1; }; echo second >> /work/order", &work),
+            container("first", "sleep 0.3; echo first >> /data/order", &work),
+            container("second", "[ -e /data/tried ] || { touch /data/tried; exit 1; }; echo second >> /data/order", &work),
         ];
         let mounts = json!({
             "volumeMounts": [
-                {"name": "space", "mountPath": "/work"},
+                {"name": "space", "mountPath": "/data"},
                 {"name": "keys-here", "mountPath": "/keys"},
             ],
             "environmentVariables": [{"name": "HIDDEN", "secureValue": "in the dark"}],
         });
-        let script = "cat /work/order /keys/token; (echo x > /keys/token) 2>/dev/null || echo kept; echo $HIDDEN; sleep 1000";
+        let script = "cat /data/order /keys/token; (echo x > /keys/token) 2>/dev/null || echo kept; echo $HIDDEN; sleep 1000";
         let more = json!({
             "initContainers": steps,
             "volumes": [

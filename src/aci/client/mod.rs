@@ -12,7 +12,6 @@ mod gate;
 mod transport;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use azure_mgmt_containerinstance::package_preview_2024_05 as crate_api;
 use bytes::Bytes;
@@ -340,11 +339,4 @@ async fn read(response: azure_core::Response, what: &str) -> Result<Value, Error
         return Ok(Value::Null);
     }
     serde_json::from_slice(&body).map_err(|source| Error::Unreadable { what, source })
-}
-
-/// How long is waited between two tries when Azure gives no answer, doubled each time up to a minute.
-pub fn backoff(tries: u32) -> Duration {
-    Duration::from_millis(500)
-        .saturating_mul(1 << tries.min(7))
-        .min(Duration::from_secs(60))
 }
