@@ -39,7 +39,7 @@ pub struct Missing {
     pub reason: Reason,
     /// The same in words, as a half sentence.
     pub why: String,
-    /// What to do about it.
+    /// What to do about it; said once where it is the same for several.
     pub remedy: Option<String>,
 }
 
@@ -104,7 +104,11 @@ pub(super) fn required(needs: &Needs, read: &Read) -> Vec<Missing> {
                 Failure::Absent => format!("ServiceAccount {namespace}/{account}"),
                 _ => format!("a token{audience} of the ServiceAccount {namespace}/{account}"),
             };
-            missing.push(Missing::of(what, failure, namespace));
+            let mut one = Missing::of(what, failure, namespace);
+            if one.reason == Reason::Forbidden {
+                one.why = String::from("may not be requested");
+            }
+            missing.push(one);
         }
     }
     for name in &needs.pull_secrets {
@@ -119,7 +123,20 @@ pub(super) fn required(needs: &Needs, read: &Read) -> Vec<Missing> {
             ));
         }
     }
+    say_once(&mut missing);
     missing
+}
+
+/// Leaves each remedy with the last that it is for: an Event has room for 1,024 characters.
+fn say_once(missing: &mut [Missing]) {
+    let mut said = Vec::new();
+    for one in missing.iter_mut().rev() {
+        match &one.remedy {
+            Some(remedy) if said.contains(remedy) => one.remedy = None,
+            Some(remedy) => said.push(remedy.clone()),
+            None => {}
+        }
+    }
 }
 
 /// Pull secrets that do not exist.
@@ -274,14 +291,12 @@ mod tests {
                 "Secret shop/pull",
             ]
         );
-        for one in missing {
-            assert_eq!(one.reason, Reason::Forbidden);
-            let remedy = one.remedy.expect("a remedy");
-            assert!(
-                remedy.contains("kubectl apply -k config/namespace -n shop"),
-                "{remedy}"
-            );
-        }
+        assert!(missing.iter().all(|one| one.reason == Reason::Forbidden));
+        let said: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        let said = said.join("; ");
+        let remedy = "kubectl apply -k config/namespace -n shop";
+        assert_eq!(said.matches(remedy).count(), 1, "{said}");
+        assert!(said.ends_with(remedy), "{said}");
     }
 
     #[test]
