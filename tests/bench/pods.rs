@@ -5,7 +5,7 @@
 //! names its node), so that the scheduler's own pace is not measured.
 
 use std::collections::HashMap;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use burstpool::api::BurstPool;
@@ -56,13 +56,10 @@ pub async fn run() {
     let client = cluster.client().expect("a client");
     let token = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(token.path(), "any").expect("it is written");
-    let crd = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/burstpools.yaml");
-    let applied = cluster
-        .kubectl()
-        .args(["apply", "--server-side", "-f", crd])
-        .stdout(Stdio::null())
-        .status();
-    assert!(applied.expect("kubectl").success());
+    cluster
+        .install_crds()
+        .await
+        .expect("the resource is served");
     let operator = start(&cluster, &azure, token.path());
     pool(&client).await;
     println!(

@@ -37,12 +37,10 @@ impl World {
         let azure = Emulator::start(options).await.expect("the emulator starts");
         let files = tempfile::tempdir().expect("a directory");
         std::fs::write(files.path().join("token"), "SECRET-TOKEN").expect("it is written");
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/burstpools.yaml");
-        let applied = cluster
-            .kubectl()
-            .args(["apply", "--server-side", "-f", file])
-            .output();
-        assert!(applied.expect("kubectl").status.success());
+        cluster
+            .install_crds()
+            .await
+            .expect("the resource is served");
         let mut world = Self {
             cluster,
             client,

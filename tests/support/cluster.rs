@@ -240,6 +240,36 @@ impl Cluster {
         self.default_account(name).await
     }
 
+    /// Installs burstpool's own resource, and returns when it is served. That is a moment after the
+    /// API server calls it established, and there is nothing to watch: so this asks again and again.
+    pub async fn install_crds(&self) -> Result<(), Error> {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/burstpools.yaml");
+        let applied = self
+            .kubectl()
+            .args(["apply", "--server-side", "-f", file])
+            .output();
+        let applied = applied.map_err(Error::io("running kubectl"))?;
+        let (client, mut again) = (self.client()?, time::interval(Duration::from_millis(20)));
+        let path = "/apis/burstpool.io/v1alpha1/burstpools";
+        let asking = async {
+            loop {
+                again.tick().await;
+                let request = Request::get(path).body(Vec::new());
+                let request = request.expect("a path is a valid URI");
+                if client.request_text(request).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        let asked = time::timeout(DEADLINE, asking).await;
+        asked.map_err(|_| Error::NotReady {
+            what: "BurstPools to be served".to_owned(),
+            after: DEADLINE,
+            seen: String::from_utf8_lossy(&applied.stderr).into_owned(),
+            logs: self.logs(),
+        })
+    }
+
     async fn default_account(&self, namespace: &str) -> Result<(), Error> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client()?, namespace);
         let what = format!("the default service account of {namespace}");
