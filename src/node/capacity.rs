@@ -60,13 +60,18 @@ pub fn asked(placement: &Placement) -> Room {
     }
 }
 
+/// The name of the usage that a placement's cores count for.
+pub fn cores(placement: &Placement) -> &'static str {
+    match placement.priority {
+        Priority::Regular => "StandardCores",
+        Priority::Spot => "StandardSpotCores",
+    }
+}
+
 /// What the placement may offer: what it asks, or what the region's limits leave besides what others
 /// use, if that is less. `ours` is what our own groups use: the scheduler counts their pods itself.
 pub fn offered(placement: &Placement, usages: &[Usage], ours: Room) -> Room {
-    let cores = match placement.priority {
-        Priority::Regular => "StandardCores",
-        Priority::Spot => "StandardSpotCores",
-    };
+    let cores = cores(placement);
     let free = |name: &str, ours: i64| {
         let usage = usages.iter().find(|usage| usage.name == name)?;
         Some((usage.limit - usage.used + ours).max(0))

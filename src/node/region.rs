@@ -14,7 +14,7 @@ use super::capacity::{self, Room};
 use super::object::{Closed, Facts};
 use super::pods::Context;
 use crate::aci::client::Usage;
-use crate::api::{Placement, Priority};
+use crate::api::Placement;
 
 /// How often a region is asked.
 const EVERY: Duration = Duration::from_secs(30);
@@ -79,10 +79,7 @@ fn set(facts: &watch::Sender<Facts>, room: Option<Room>, closed: Option<Closed>)
 
 /// Why the region's limits leave nothing, if they do.
 fn exhausted(placement: &Placement, usages: &[Usage]) -> Option<Closed> {
-    let cores = match placement.priority {
-        Priority::Regular => "StandardCores",
-        Priority::Spot => "StandardSpotCores",
-    };
+    let cores = capacity::cores(placement);
     let full = usages.iter().find(|usage| {
         ["ContainerGroups", cores].contains(&usage.name.as_str()) && usage.used >= usage.limit
     })?;
@@ -98,6 +95,7 @@ fn exhausted(placement: &Placement, usages: &[Usage]) -> Option<Closed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Priority;
 
     #[test]
     fn a_quota_that_is_used_up_closes_in_words_and_another_priority_has_its_own() {
