@@ -17,6 +17,7 @@ mod report;
 mod sweep;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,21 @@ const AT_ONCE: usize = 64;
 
 /// What the keepers of one node share.
 pub struct Context {
+    parts: Parts,
+    /// The cluster's Services, for the variables that name them.
+    services: Store<Service>,
+    watched: Mutex<Option<Writer<Service>>>,
+    /// How long starts take here.
+    starts: Mutex<Starts>,
+    /// What the last LIST showed; nothing before the first.
+    listed: watch::Sender<Option<Arc<Listing>>>,
+    /// UIDs of the pods that have a keeper.
+    kept: Mutex<HashSet<String>>,
+    turns: Semaphore,
+}
+
+/// What a node's keepers are given.
+pub struct Parts {
     /// Kubernetes, with retries.
     pub client: Client,
     /// Azure.
@@ -66,32 +82,7 @@ pub struct Context {
     pub pace: Arc<Pace>,
     /// Told when Azure answers badly: whoever looks at the region looks at once.
     pub trouble: Arc<Notify>,
-    /// The cluster's Services, for the variables that name them.
-    services: Store<Service>,
-    watched: Mutex<Option<Writer<Service>>>,
-    /// How long starts take here.
-    starts: Mutex<Starts>,
     /// How often the groups are listed.
-    pub sweep_every: Duration,
-    /// What the last LIST showed; nothing before the first.
-    listed: watch::Sender<Option<Arc<Listing>>>,
-    /// UIDs of the pods that have a keeper.
-    kept: Mutex<HashSet<String>>,
-    turns: Semaphore,
-}
-
-/// What a node's context is made from; see the fields of [`Context`].
-#[allow(missing_docs, reason = "the fields are those of `Context`")]
-pub struct Parts {
-    pub client: Client,
-    pub azure: Azure,
-    pub scope: Scope,
-    pub owner: Owner,
-    pub placement: Placement,
-    pub tags: BTreeMap<String, String>,
-    pub address: String,
-    pub pace: Arc<Pace>,
-    pub trouble: Arc<Notify>,
     pub sweep_every: Duration,
 }
 
@@ -106,6 +97,14 @@ struct Listing {
     used: Room,
 }
 
+impl Deref for Context {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
 impl Context {
     /// A context in which nothing has been seen yet.
     pub fn new(parts: Parts) -> Self {
@@ -113,16 +112,7 @@ impl Context {
         Self {
             services,
             watched: Mutex::new(Some(watched)),
-            client: parts.client,
-            azure: parts.azure,
-            scope: parts.scope,
-            owner: parts.owner,
-            placement: parts.placement,
-            tags: parts.tags,
-            address: parts.address,
-            pace: parts.pace,
-            trouble: parts.trouble,
-            sweep_every: parts.sweep_every,
+            parts,
             starts: Mutex::default(),
             listed: watch::Sender::new(None),
             kept: Mutex::default(),
