@@ -59,6 +59,7 @@ pub(super) fn of(
         observed_generation: generation,
         conditions,
         placements: placements.to_vec(),
+        ..BurstPoolStatus::default()
     }
 }
 

@@ -14,15 +14,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::capacity::Room;
 
-/// Taint and toleration key: which pool a node is of (design D3; the key that existing manifests
-/// tolerate).
-pub const PROVIDER_TAINT: &str = "virtual-kubelet.io/provider";
-/// Taint that nothing tolerates and that only makes home win when it has room.
-pub const LAST_RESORT_TAINT: &str = "burstpool.io/last-resort";
-/// Taint of a placement that takes no pods at present.
-pub const CLOSED_TAINT: &str = "burstpool.io/closed";
-/// Label: which pool a node is of.
-pub const POOL_LABEL: &str = "burstpool.io/pool";
+pub use crate::api::names::{CLOSED_TAINT, LAST_RESORT_TAINT, POOL_LABEL, PROVIDER_TAINT};
+
 /// Condition: whether Azure takes pods.
 pub const AZURE_CONDITION: &str = "AzureAvailable";
 
