@@ -16,3 +16,8 @@ pub const GRANTED_AT_ANNOTATION: &str = "burstpool.io/granted-at";
 /// Annotation of a pod that waits: when it was first seen refused by the scheduler, where the pod
 /// itself does not tell.
 pub const REFUSED_SINCE_ANNOTATION: &str = "burstpool.io/refused-since";
+
+/// What the names of a pool's nodes begin with.
+pub fn node_prefix(pool: &str) -> String {
+    format!("burst-{pool}-")
+}

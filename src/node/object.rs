@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::capacity::Room;
+use crate::api::names::node_prefix;
 
 pub use crate::api::names::{CLOSED_TAINT, LAST_RESORT_TAINT, POOL_LABEL, PROVIDER_TAINT};
 
@@ -60,7 +61,7 @@ impl Facts {
 
 /// The name of a placement's node.
 pub fn name(pool: &str, placement: &str) -> String {
-    format!("burst-{pool}-{placement}")
+    format!("{}{placement}", node_prefix(pool))
 }
 
 /// Labels that the node must have. No `kubernetes.io/hostname`: the scheduler would count the node as

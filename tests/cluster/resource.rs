@@ -283,9 +283,6 @@ async fn what_spills_is_checked_at_apply_time_and_has_columns() {
             "spec.spill.maxReplicas",
         ),
         (
-            "spec.spill.maxReplicas",
-        ),
-        (
             with("/spec/spill", json!({"rate": {"pods": 0}})),
             "spec.spill.rate.pods",
         ),
