@@ -102,7 +102,10 @@ pub fn requested(spec: &PodSpec) -> Amounts {
         }
     }
     total = total.max(starting);
-    let whole = spec.resources.as_ref().and_then(|all| all.requests.as_ref());
+    let whole = spec
+        .resources
+        .as_ref()
+        .and_then(|all| all.requests.as_ref());
     let pod_level = Amounts::of(whole);
     if whole.is_some_and(|all| all.contains_key("cpu")) {
         total.cpu_milli = pod_level.cpu_milli;
@@ -149,12 +152,21 @@ mod tests {
         assert_eq!(of(json!({"containers": two})), (1250, 30));
         assert_eq!(of(json!({"containers": [{"name": "a"}]})), (0, 0));
         let init = json!([asks("2", "5")]);
-        assert_eq!(of(json!({"containers": two, "initContainers": init})), (2000, 30));
+        assert_eq!(
+            of(json!({"containers": two, "initContainers": init})),
+            (2000, 30)
+        );
         // Side cars run beside the containers, and beside the init containers after them.
         let init = json!([side_car("1"), asks("2", "0"), side_car("500m")]);
-        assert_eq!(of(json!({"containers": two, "initContainers": init})), (3000, 30));
+        assert_eq!(
+            of(json!({"containers": two, "initContainers": init})),
+            (3000, 30)
+        );
         let init = json!([side_car("1"), asks("1", "0")]);
-        assert_eq!(of(json!({"containers": two, "initContainers": init})), (2250, 30));
+        assert_eq!(
+            of(json!({"containers": two, "initContainers": init})),
+            (2250, 30)
+        );
     }
 
     #[test]

@@ -154,9 +154,11 @@ fn matcher<'a>(
     }
     let selector = workload.selector.as_ref();
     let selector = selector.ok_or("it has neither target nor selector: set one of them")?;
-    let read = |field: &str, selector: &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector| {
-        Selector::try_from(selector.clone()).map_err(|error| format!("selector.{field}: {error}"))
-    };
+    let read =
+        |field: &str, selector: &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector| {
+            Selector::try_from(selector.clone())
+                .map_err(|error| format!("selector.{field}: {error}"))
+        };
     Ok(Matcher {
         member,
         namespace: None,
@@ -173,7 +175,10 @@ mod tests {
     use crate::burst::fixtures::{pod, pool, scale};
 
     fn chosen(pools: &[&BurstPool], scales: &Scales, pod: &PodFacts) -> Vec<(String, String)> {
-        let namespaces = [("shop".to_owned(), [("team".to_owned(), "a".to_owned())].into())];
+        let namespaces = [(
+            "shop".to_owned(),
+            [("team".to_owned(), "a".to_owned())].into(),
+        )];
         let namespaces: Namespaces = namespaces.into();
         let mut assignment = Assignment::new(pools, scales, &namespaces);
         let all = assignment.of(pod);
@@ -190,7 +195,9 @@ mod tests {
 
     fn named(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         let pairs = pairs.iter();
-        pairs.map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+        pairs
+            .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -198,14 +205,21 @@ mod tests {
         let mut pool = pool("shop", json!({}));
         pool.metadata.creation_timestamp = None;
         let scales: Scales = [(("shop".to_owned(), "web".to_owned()), Ok(scale(4, 4)))].into();
-        assert_eq!(chosen(&[&pool], &scales, &pod("a")), named(&[("shop", "web")]));
+        assert_eq!(
+            chosen(&[&pool], &scales, &pod("a")),
+            named(&[("shop", "web")])
+        );
         let mut elsewhere = pod("a");
         elsewhere.id.namespace = "other".to_owned();
         assert_eq!(chosen(&[&pool], &scales, &elsewhere), []);
         let mut other = pod("a");
         other.labels = [("app".to_owned(), "db".to_owned())].into();
         assert_eq!(chosen(&[&pool], &scales, &other), []);
-        assert_eq!(chosen(&[&pool], &Scales::new(), &pod("a")), [], "an unread scale has none");
+        assert_eq!(
+            chosen(&[&pool], &Scales::new(), &pod("a")),
+            [],
+            "an unread scale has none"
+        );
     }
 
     #[test]
@@ -230,11 +244,19 @@ mod tests {
         };
         let (older, b, a) = (pool_of("z", 1), pool_of("b", 2), pool_of("a", 2));
         let all = named(&[
-            ("z", "web"), ("z", "again"), ("a", "web"), ("a", "again"), ("b", "web"), ("b", "again"),
+            ("z", "web"),
+            ("z", "again"),
+            ("a", "web"),
+            ("a", "again"),
+            ("b", "web"),
+            ("b", "again"),
         ]);
         assert_eq!(chosen(&[&b, &older, &a], &Scales::new(), &pod("a")), all);
         let mut leaving = older.clone();
         leaving.metadata.deletion_timestamp = leaving.metadata.creation_timestamp.clone();
-        assert_eq!(chosen(&[&b, &leaving, &a], &Scales::new(), &pod("a")), all[2..]);
+        assert_eq!(
+            chosen(&[&b, &leaving, &a], &Scales::new(), &pod("a")),
+            all[2..]
+        );
     }
 }

@@ -164,13 +164,22 @@ mod tests {
         backend.failed(Class::Transient, "503", at(6));
         assert_eq!(closed_until(&backend, 6), Some(36));
         backend.failed(Class::Transient, "503", at(36));
-        assert_eq!(closed_until(&backend, 36), Some(96), "a failed probe is enough");
+        assert_eq!(
+            closed_until(&backend, 36),
+            Some(96),
+            "a failed probe is enough"
+        );
     }
 
     #[test]
     fn what_is_wrong_with_one_pod_does_not_close_the_placement() {
         let mut backend = Backend::default();
-        for class in [Class::Permanent, Class::Image, Class::Mount, Class::Throttled] {
+        for class in [
+            Class::Permanent,
+            Class::Image,
+            Class::Mount,
+            Class::Throttled,
+        ] {
             for _ in 0..10 {
                 backend.failed(class, "its own", at(1));
             }

@@ -97,10 +97,13 @@ mod tests {
 
     #[test]
     fn a_verdict_is_of_one_version_of_a_pod_and_of_one_placement() {
-        let (weu, neu) = (api::Placement::default(), api::Placement {
-            name: "neu".to_owned(),
-            ..api::Placement::default()
-        });
+        let (weu, neu) = (
+            api::Placement::default(),
+            api::Placement {
+                name: "neu".to_owned(),
+                ..api::Placement::default()
+            },
+        );
         let tags = BTreeMap::new();
         let place = |spec| translate::Placement {
             spec,

@@ -101,7 +101,9 @@ impl Demands {
         if let Some((field, key)) = self.keys.iter().find(|(_, k)| !labels.contains_key(k)) {
             return refuse(
                 field,
-                format!("the virtual node {node} has no label {key}, which the scheduler needs there"),
+                format!(
+                    "the virtual node {node} has no label {key}, which the scheduler needs there"
+                ),
             );
         }
         let taint = taints
@@ -152,8 +154,7 @@ fn number(text: &str) -> Option<i64> {
 }
 
 fn is_of(requirement: &NodeSelectorRequirement, node: &str) -> bool {
-    let (Some([name]), "metadata.name") =
-        (requirement.values.as_deref(), requirement.key.as_str())
+    let (Some([name]), "metadata.name") = (requirement.values.as_deref(), requirement.key.as_str())
     else {
         return false;
     };
@@ -193,10 +194,14 @@ mod tests {
     const NODE: &str = "burst-shop-weu";
 
     fn labels() -> BTreeMap<String, String> {
-        [("type", "virtual-kubelet"), ("generation", "7"), ("word", "x")]
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect()
+        [
+            ("type", "virtual-kubelet"),
+            ("generation", "7"),
+            ("word", "x"),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
     }
 
     fn refused(spec: &Value, taints: &Value) -> Option<String> {
@@ -215,13 +220,18 @@ mod tests {
     }
 
     fn expression(key: &str, operator: &str, values: &[&str]) -> Value {
-        affine(&json!([{"matchExpressions": [{"key": key, "operator": operator, "values": values}]}]))
+        affine(
+            &json!([{"matchExpressions": [{"key": key, "operator": operator, "values": values}]}]),
+        )
     }
 
     #[test]
     fn a_node_selector_must_be_labels_of_the_node() {
         let none = json!([]);
-        assert_eq!(refused(&json!({"nodeSelector": {"type": "virtual-kubelet"}}), &none), None);
+        assert_eq!(
+            refused(&json!({"nodeSelector": {"type": "virtual-kubelet"}}), &none),
+            None
+        );
         for other in [json!({"type": "agent"}), json!({"agentpool": "x"})] {
             let field = refused(&json!({"nodeSelector": other}), &none);
             assert_eq!(field.as_deref(), Some("spec.nodeSelector"));
@@ -275,7 +285,8 @@ mod tests {
     #[test]
     fn fields_are_the_nodes_name_and_nothing_else() {
         let field = |key: &str, operator: &str, values: &[&str]| {
-            let one = json!([{"matchFields": [{"key": key, "operator": operator, "values": values}]}]);
+            let one =
+                json!([{"matchFields": [{"key": key, "operator": operator, "values": values}]}]);
             refused(&affine(&one), &json!([])).is_none()
         };
         assert!(field("metadata.name", "In", &[NODE]));
@@ -316,14 +327,20 @@ mod tests {
         }
         assert_eq!(refused(&none, &taint("PreferNoSchedule")), None);
         for (toleration, holds) in [
-            (json!({"key": "team", "operator": "Equal", "value": "a", "effect": "NoSchedule"}), true),
+            (
+                json!({"key": "team", "operator": "Equal", "value": "a", "effect": "NoSchedule"}),
+                true,
+            ),
             (json!({"key": "team", "value": "a"}), true),
             (json!({"key": "team", "operator": "Exists"}), true),
             (json!({"operator": "Exists"}), true),
             (json!({"key": "team", "value": "b"}), false),
             (json!({"key": "other", "operator": "Exists"}), false),
             (json!({"operator": "Exists", "effect": "NoExecute"}), false),
-            (json!({"key": "team", "operator": "Lt", "value": "5"}), false),
+            (
+                json!({"key": "team", "operator": "Lt", "value": "5"}),
+                false,
+            ),
         ] {
             let pod = json!({"tolerations": [toleration]});
             let refused = refused(&pod, &taint("NoSchedule"));

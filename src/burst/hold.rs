@@ -84,7 +84,11 @@ mod tests {
         assert_eq!(started(&ungated, 40, None), (100, true));
         assert_eq!(started(&ungated, 40, Some(70)), (70, true));
         ungated.stamped = Some(at(60));
-        assert_eq!(started(&ungated, 40, None), (60, false), "a restart loses nothing");
+        assert_eq!(
+            started(&ungated, 40, None),
+            (60, false),
+            "a restart loses nothing"
+        );
     }
 
     #[test]

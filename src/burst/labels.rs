@@ -117,7 +117,15 @@ mod tests {
 
     #[test]
     fn what_is_no_selector_is_an_error_that_shows_it() {
-        for text in ["=web", "app=web,", "tier in front", "tier near (a)", "a b", "tier in (a", "!"] {
+        for text in [
+            "=web",
+            "app=web,",
+            "tier in front",
+            "tier near (a)",
+            "a b",
+            "tier in (a",
+            "!",
+        ] {
             let error = selector(text).expect_err("no selector");
             assert!(error.contains(text), "{error}");
         }

@@ -49,6 +49,8 @@ pub struct Denial {
 struct Sent {
     resource_version: String,
     outcome: Sending,
+    /// One of this version was lost: it may come yet, however the next one ends.
+    is_lost: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,23 +93,19 @@ impl Memory {
 
     /// A patch of `pod` is about to be sent, at the version that was planned with.
     pub fn sending(&mut self, pod: &PodRef) {
+        let before = self.sent.get(&pod.uid);
+        let is_lost = before
+            .is_some_and(|sent| sent.is_lost && sent.resource_version == pod.resource_version);
         let sent = Sent {
             resource_version: pod.resource_version.clone(),
             outcome: Sending::Unknown,
+            is_lost,
         };
-        // One of this version that was lost stays unknown, however the next ends.
-        self.sent
-            .entry(pod.uid.clone())
-            .and_modify(|old| {
-                if old.resource_version != sent.resource_version {
-                    old.clone_from(&sent);
-                }
-            })
-            .or_insert(sent);
+        self.sent.insert(pod.uid.clone(), sent);
     }
 
     /// The patch of `pod` was answered.
-    pub fn answered(&mut self, pod: &PodRef, answer: Answer, was_lost: bool, now: Timestamp) {
+    pub fn answered(&mut self, pod: &PodRef, answer: Answer, now: Timestamp) {
         let outcome = match answer {
             Answer::Granted => {
                 self.granted.insert(pod.uid.clone(), now);
@@ -133,16 +131,14 @@ impl Memory {
             Answer::Lost => Sending::Unknown,
         };
         if let Some(sent) = self.sent.get_mut(&pod.uid) {
-            let stays = was_lost && outcome == Sending::Denied;
-            if !stays {
-                sent.outcome = outcome;
-            }
+            sent.is_lost |= outcome == Sending::Unknown;
+            sent.outcome = outcome;
         }
     }
 
     /// A reserved pod that is in no watch was read by name: what was found, if it is still there.
     pub fn looked(&mut self, uid: &str, found: Option<&PodFacts>) {
-        let is_settled = found.is_none_or(|pod| pod.id.uid != uid || pod.bound_without_grant());
+        let is_settled = found.is_none_or(|pod| pod.id.uid != uid || pod.is_past_granting());
         if is_settled {
             self.settled.insert(uid.to_owned());
         }
@@ -197,9 +193,9 @@ impl Memory {
             None => Attempt::None,
             Some(sent) if sent.resource_version != pod.resource_version => Attempt::None,
             Some(sent) => match sent.outcome {
-                Sending::Denied => Attempt::None,
+                Sending::Denied if !sent.is_lost => Attempt::None,
                 Sending::Granted | Sending::Conflict => Attempt::Awaited,
-                Sending::Unknown => Attempt::Unknown,
+                Sending::Unknown | Sending::Denied => Attempt::Unknown,
             },
         }
     }
@@ -213,9 +209,8 @@ mod tests {
     fn tried(answers: &[Answer]) -> Memory {
         let mut memory = Memory::default();
         for answer in answers {
-            let was_lost = memory.attempt(&pod("a").id) == Attempt::Unknown;
             memory.sending(&pod("a").id);
-            memory.answered(&pod("a").id, answer.clone(), was_lost, at(100));
+            memory.answered(&pod("a").id, answer.clone(), at(100));
         }
         memory
     }
@@ -235,7 +230,11 @@ mod tests {
         assert_eq!(attempt(&[Answer::Conflict]), Attempt::Awaited);
         assert_eq!(attempt(&[Answer::Lost]), Attempt::Unknown);
         assert_eq!(attempt(&[denied()]), Attempt::None);
-        assert_eq!(attempt(&[Answer::Lost, denied()]), Attempt::Unknown, "the lost one may come");
+        assert_eq!(
+            attempt(&[Answer::Lost, denied()]),
+            Attempt::Unknown,
+            "the lost one may come"
+        );
         assert_eq!(attempt(&[Answer::Lost, Answer::Conflict]), Attempt::Awaited);
     }
 
@@ -243,8 +242,16 @@ mod tests {
     fn a_later_version_that_is_not_granted_ends_all_doubt() {
         let mut later = pod("a").id;
         later.resource_version = "2".to_owned();
-        for answers in [vec![Answer::Lost], vec![Answer::Conflict], vec![Answer::Lost, denied()]] {
-            assert_eq!(tried(&answers).attempt(&later), Attempt::None, "{answers:?}");
+        for answers in [
+            vec![Answer::Lost],
+            vec![Answer::Conflict],
+            vec![Answer::Lost, denied()],
+        ] {
+            assert_eq!(
+                tried(&answers).attempt(&later),
+                Attempt::None,
+                "{answers:?}"
+            );
         }
     }
 
@@ -269,6 +276,8 @@ mod tests {
         assert!(is_settled(Some(pod("another"))));
         assert!(!is_settled(Some(pod("a"))));
         assert!(is_settled(Some(pod("a").on("home-1"))));
-        assert!(!is_settled(Some(pod("a").granted("shop", "web", 1).on("burst-shop-weu"))));
+        assert!(!is_settled(Some(
+            pod("a").granted("shop", "web", 1).on("burst-shop-weu")
+        )));
     }
 }

@@ -38,7 +38,9 @@ impl Place {
     /// pods: the node's taint does not tell that apart from the plan's own decision.
     pub fn of(placement: &str, name: &str, node: Option<&Node>, closed: Option<&str>) -> Self {
         let spec = node.and_then(|node| node.spec.as_ref());
-        let taints = spec.into_iter().flat_map(|spec| spec.taints.iter().flatten());
+        let taints = spec
+            .into_iter()
+            .flat_map(|spec| spec.taints.iter().flatten());
         let known = [PROVIDER_TAINT, LAST_RESORT_TAINT, CLOSED_TAINT];
         let own = |key: &str| known.contains(&key) || PASSING.contains(&key);
         Self {
@@ -124,9 +126,16 @@ mod tests {
             ("/spec/unschedulable", json!(true), "cordoned"),
             ("/metadata/deletionTimestamp", leaving, "deleted"),
             ("/status/conditions", json!([]), "not ready"),
-            ("/status/conditions", json!([{"type": "Ready", "status": "Unknown"}]), "not ready"),
+            (
+                "/status/conditions",
+                json!([{"type": "Ready", "status": "Unknown"}]),
+                "not ready",
+            ),
         ] {
-            assert!(said(place(&[(pointer, value)], None)).contains(word), "{word}");
+            assert!(
+                said(place(&[(pointer, value)], None)).contains(word),
+                "{word}"
+            );
         }
         assert_eq!(said(place(&[], Some("no quota"))), "no quota");
     }

@@ -168,10 +168,13 @@ impl PodFacts {
         }
     }
 
-    /// Whether it can never again come to need a slot that it does not hold: a reservation of it has
-    /// served its purpose.
-    pub fn is_settled(&self) -> bool {
-        self.grant.is_some() || matches!(self.stage, Stage::Bound(_) | Stage::Finished)
+    /// Whether no grant can make it need a slot any more: it is finished, or found a node without one.
+    pub fn is_past_granting(&self) -> bool {
+        match self.stage {
+            Stage::Finished => true,
+            Stage::Bound(_) => self.grant.is_none(),
+            Stage::New | Stage::Refused(_) => false,
+        }
     }
 }
 
@@ -210,7 +213,9 @@ fn stage(pod: &Pod, spec: &PodSpec) -> Stage {
     if matches!(phase, Some("Succeeded" | "Failed")) {
         return Stage::Finished;
     }
-    let conditions = status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let conditions = status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
     let scheduled = conditions.clone().find(|c| c.type_ == "PodScheduled");
     let since = |condition: &PodCondition| condition.last_transition_time.as_ref().map(|at| at.0);
     let Some(node) = spec.node_name.clone().filter(|node| !node.is_empty()) else {
@@ -240,7 +245,12 @@ fn is_refusal(condition: &PodCondition) -> bool {
 fn has_started(status: &ContainerStatus) -> bool {
     let state = status.state.as_ref();
     let begun = state.is_some_and(|state| state.running.is_some() || state.terminated.is_some());
-    begun || status.restart_count > 0 || status.last_state.as_ref().is_some_and(|last| last.terminated.is_some())
+    begun
+        || status.restart_count > 0
+        || status
+            .last_state
+            .as_ref()
+            .is_some_and(|last| last.terminated.is_some())
 }
 
 /// The words under which a pod on ACI shows that Azure will never run it.
@@ -281,7 +291,10 @@ mod tests {
     fn only_the_schedulers_refusal_is_one() {
         let of = |conditions: Value| facts(&[("/status/conditions", conditions)]).stage;
         let at = "2026-01-01T00:00:05Z".parse().expect("a time");
-        assert_eq!(of(scheduled("False", "Unschedulable")), Stage::Refused(Some(at)));
+        assert_eq!(
+            of(scheduled("False", "Unschedulable")),
+            Stage::Refused(Some(at))
+        );
         assert_eq!(of(scheduled("False", "SchedulingGated")), Stage::New);
         assert_eq!(of(json!([])), Stage::New);
     }
@@ -293,11 +306,21 @@ mod tests {
             "value": "shop", "effect": "NoSchedule"}]);
         let notes = json!({"burstpool.io/workload": "web", "burstpool.io/granted-at": "2026-01-01T00:01:00Z"});
         assert_eq!(facts(std::slice::from_ref(&label)).grant, None);
-        assert_eq!(facts(&[("/spec/tolerations", toleration.clone())]).grant, None);
-        let granted = facts(&[label, ("/spec/tolerations", toleration), ("/metadata/annotations", notes)]);
+        assert_eq!(
+            facts(&[("/spec/tolerations", toleration.clone())]).grant,
+            None
+        );
+        let granted = facts(&[
+            label,
+            ("/spec/tolerations", toleration),
+            ("/metadata/annotations", notes),
+        ]);
         let grant = granted.grant.clone().expect("a grant");
-        assert_eq!((grant.pool.as_str(), grant.workload.as_str()), ("shop", "web"));
-        assert!(grant.at.is_some() && granted.is_settled());
+        assert_eq!(
+            (grant.pool.as_str(), grant.workload.as_str()),
+            ("shop", "web")
+        );
+        assert!(grant.at.is_some() && !granted.is_past_granting());
     }
 
     #[test]
@@ -312,7 +335,10 @@ mod tests {
             facts.bound().expect("it is bound").clone()
         };
         let refused = of(waiting("CreateContainerError"));
-        assert_eq!((refused.has_started, refused.refused.as_deref()), (false, Some("no such sku")));
+        assert_eq!(
+            (refused.has_started, refused.refused.as_deref()),
+            (false, Some("no such sku"))
+        );
         assert_eq!(of(waiting("ErrImagePull")).refused, None);
         let mut running = waiting("");
         running[0]["state"] = json!({"running": {}});
@@ -325,11 +351,22 @@ mod tests {
     fn the_owner_is_known_by_its_template() {
         let owner = |kind: &str, labels: Value| {
             let owners = json!([{"apiVersion": "apps/v1", "kind": kind, "name": "x", "uid": "o", "controller": true}]);
-            facts(&[("/metadata/ownerReferences", owners), ("/metadata/labels", labels)]).owner
+            facts(&[
+                ("/metadata/ownerReferences", owners),
+                ("/metadata/labels", labels),
+            ])
+            .owner
         };
-        let set = owner("StatefulSet", json!({"controller-revision-hash": "r2"})).expect("an owner");
-        assert_eq!((set.kind, set.template.as_str()), (OwnerKind::Replaces, "o/r2"));
-        assert_eq!(owner("Job", json!({})).map(|owner| owner.kind), Some(OwnerKind::Other));
+        let set =
+            owner("StatefulSet", json!({"controller-revision-hash": "r2"})).expect("an owner");
+        assert_eq!(
+            (set.kind, set.template.as_str()),
+            (OwnerKind::Replaces, "o/r2")
+        );
+        assert_eq!(
+            owner("Job", json!({})).map(|owner| owner.kind),
+            Some(OwnerKind::Other)
+        );
         assert_eq!(facts(&[]).owner, None);
     }
 }

@@ -65,7 +65,10 @@ mod tests {
 
     #[test]
     fn more_grants_than_the_rate_allows_now_are_waited_for() {
-        assert_eq!(five_a_minute(&[100, 101, 102, 103, 104, 105, 106], 110), (0, 162));
+        assert_eq!(
+            five_a_minute(&[100, 101, 102, 103, 104, 105, 106], 110),
+            (0, 162)
+        );
     }
 
     #[test]
