@@ -4,7 +4,7 @@
 //! thousands of pods at every reconcile would cost seconds; here a verdict is kept until the pod or
 //! the placement changes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -14,13 +14,27 @@ use crate::api;
 
 /// What translation says of pods, by UID.
 #[derive(Debug, Default)]
-pub struct Verdicts(HashMap<String, Verdict>);
+pub struct Verdicts {
+    /// Where translation was asked about; a verdict names one by its place here, to be small.
+    asked: Vec<Asked>,
+    pods: HashMap<String, Verdict>,
+}
+
+/// A placement that translation was asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskedId(usize);
+
+#[derive(Debug)]
+struct Asked {
+    spec: api::Placement,
+    tags: BTreeMap<String, String>,
+    node: String,
+}
 
 #[derive(Debug, Default)]
 struct Verdict {
     resource_version: String,
-    /// For each placement that was asked about.
-    placements: Vec<(api::Placement, Vec<Unsupported>)>,
+    refusals: Vec<(AskedId, Vec<Unsupported>)>,
 }
 
 impl Verdicts {
@@ -31,50 +45,75 @@ impl Verdicts {
         unknown_fields: &[String],
         placement: &translate::Placement<'_>,
     ) {
-        let meta = &pod.metadata;
-        let (Some(uid), Some(version)) = (&meta.uid, &meta.resource_version) else {
-            return;
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let id = PodRef {
+            namespace: text(&pod.metadata.namespace),
+            name: text(&pod.metadata.name),
+            uid: text(&pod.metadata.uid),
+            resource_version: text(&pod.metadata.resource_version),
         };
-        let verdict = self.0.entry(uid.clone()).or_default();
-        if verdict.resource_version != *version {
-            version.clone_into(&mut verdict.resource_version);
-            verdict.placements.clear();
-        }
-        if verdict.of(placement.spec).is_some() {
+        let known = self.id(placement.spec, placement.tags, placement.node);
+        if known.is_some_and(|asked| self.of(&id, asked).is_some()) {
             return;
         }
         let refusals = translate::eligible(pod, unknown_fields, placement).err();
-        let entry = (placement.spec.clone(), refusals.unwrap_or_default());
-        verdict.placements.push(entry);
+        self.learn(&id, placement, refusals.unwrap_or_default());
     }
 
-    /// What is refused of this version of the pod in `placement`; nothing if it was not asked about.
-    pub fn of(&self, pod: &PodRef, placement: &api::Placement) -> Option<&[Unsupported]> {
-        let verdict = self.0.get(&pod.uid)?;
-        (verdict.resource_version == pod.resource_version)
-            .then(|| verdict.of(placement))
-            .flatten()
+    /// Keeps what translation says of `pod`.
+    pub fn learn(
+        &mut self,
+        pod: &PodRef,
+        placement: &translate::Placement<'_>,
+        refusals: Vec<Unsupported>,
+    ) {
+        let known = self.id(placement.spec, placement.tags, placement.node);
+        let asked = known.unwrap_or_else(|| {
+            self.asked.push(Asked {
+                spec: placement.spec.clone(),
+                tags: placement.tags.clone(),
+                node: placement.node.to_owned(),
+            });
+            AskedId(self.asked.len() - 1)
+        });
+        let verdict = self.pods.entry(pod.uid.clone()).or_default();
+        if verdict.resource_version != pod.resource_version {
+            pod.resource_version
+                .clone_into(&mut verdict.resource_version);
+            verdict.refusals.clear();
+        }
+        verdict.refusals.retain(|(known, _)| *known != asked);
+        verdict.refusals.push((asked, refusals));
+    }
+
+    /// The placement of these, if anything was asked about it.
+    pub fn id(
+        &self,
+        spec: &api::Placement,
+        tags: &BTreeMap<String, String>,
+        node: &str,
+    ) -> Option<AskedId> {
+        let is = |asked: &Asked| asked.node == node && asked.tags == *tags && asked.spec == *spec;
+        self.asked.iter().position(is).map(AskedId)
+    }
+
+    /// What is refused of this version of the pod there; nothing if it was not asked about.
+    pub fn of(&self, pod: &PodRef, asked: AskedId) -> Option<&[Unsupported]> {
+        let verdict = self.pods.get(&pod.uid)?;
+        let mut known = verdict.refusals.iter();
+        known
+            .find(|(known, _)| *known == asked && verdict.resource_version == pod.resource_version)
+            .map(|(_, refusals)| refusals.as_slice())
     }
 
     /// Forgets all pods but these.
     pub fn retain(&mut self, uids: &HashSet<&str>) {
-        self.0.retain(|uid, _| uids.contains(uid.as_str()));
-    }
-}
-
-impl Verdict {
-    fn of(&self, placement: &api::Placement) -> Option<&[Unsupported]> {
-        let mut known = self.placements.iter();
-        known
-            .find(|(known, _)| known == placement)
-            .map(|(_, refusals)| refusals.as_slice())
+        self.pods.retain(|uid, _| uids.contains(uid.as_str()));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use serde_json::json;
 
     use super::*;
@@ -97,13 +136,11 @@ mod tests {
 
     #[test]
     fn a_verdict_is_of_one_version_of_a_pod_and_of_one_placement() {
-        let (weu, neu) = (
-            api::Placement::default(),
-            api::Placement {
-                name: "neu".to_owned(),
-                ..api::Placement::default()
-            },
-        );
+        let weu = api::Placement::default();
+        let neu = api::Placement {
+            name: "neu".to_owned(),
+            ..api::Placement::default()
+        };
         let tags = BTreeMap::new();
         let place = |spec| translate::Placement {
             spec,
@@ -113,14 +150,15 @@ mod tests {
         };
         let mut verdicts = Verdicts::default();
         verdicts.judge(&pod("1", true), &[], &place(&weu));
-        let refused = verdicts.of(&id("1"), &weu).expect("a verdict");
+        assert_eq!(verdicts.id(&neu, &tags, "n"), None);
+        let asked = verdicts.id(&weu, &tags, "n").expect("it was asked about");
+        let refused = verdicts.of(&id("1"), asked).expect("a verdict");
         assert_eq!(refused[0].field, "spec.hostNetwork");
-        assert_eq!(verdicts.of(&id("1"), &neu), None);
-        assert_eq!(verdicts.of(&id("2"), &weu), None);
+        assert_eq!(verdicts.of(&id("2"), asked), None);
         verdicts.judge(&pod("2", false), &[], &place(&weu));
-        assert_eq!(verdicts.of(&id("2"), &weu), Some(&[][..]));
-        assert_eq!(verdicts.of(&id("1"), &weu), None);
+        assert_eq!(verdicts.of(&id("2"), asked), Some(&[][..]));
+        assert_eq!(verdicts.of(&id("1"), asked), None);
         verdicts.retain(&HashSet::new());
-        assert_eq!(verdicts.of(&id("2"), &weu), None);
+        assert_eq!(verdicts.of(&id("2"), asked), None);
     }
 }

@@ -7,10 +7,16 @@ use serde_json::{Value, json};
 
 use super::amounts::Amounts;
 use super::assign::{Namespaces, Scale, Scales};
+use super::eligibility::Verdicts;
 use super::fit::Demands;
 use super::labels;
+use super::memory::{Answer, Memory};
+use super::observe::{Own, Standing, World, observe};
+use super::outcome::Outcome;
 use super::place::Place;
+use super::plan::{Plan, plan};
 use super::pod::{Bound, Grant, Owner, OwnerKind, PodFacts, PodRef, Stage};
+use crate::aci::translate::{self, Unsupported};
 use crate::api::BurstPool;
 
 /// A second of the tests' time.
@@ -151,4 +157,158 @@ pub fn place(name: &str, pods: i64) -> Place {
         },
         shut: None,
     }
+}
+
+/// Everything that is known in a test, with ways to change it and to carry plans out.
+pub struct Scene {
+    /// The pool that plans.
+    pub pool: BurstPool,
+    /// Other pools.
+    pub others: Vec<BurstPool>,
+    /// Pods without a node.
+    pub waiting: Vec<PodFacts>,
+    /// Pods with a pool's label.
+    pub labelled: Vec<PodFacts>,
+    /// Pods on the pool's nodes.
+    pub bound: Vec<PodFacts>,
+    /// The scales.
+    pub scales: Scales,
+    /// The placements.
+    pub places: Vec<Place>,
+    /// What translation refuses, by the pods' names.
+    pub refused: HashMap<String, Unsupported>,
+    /// What the leader remembers.
+    pub memory: Memory,
+    /// Whether we may decide.
+    pub standing: Standing,
+    /// Who we are.
+    pub identity: String,
+}
+
+impl Scene {
+    /// The pool `shop` with these fields of its spec, one placement for 100 pods, the workload `web`
+    /// with ten replicas, and these pods that wait since second 0.
+    pub fn new(spec: Value, waiting: &[&str]) -> Self {
+        Self {
+            pool: pool("shop", spec),
+            others: Vec::new(),
+            waiting: waiting.iter().map(|name| pod(name)).collect(),
+            labelled: Vec::new(),
+            bound: Vec::new(),
+            scales: scales(&[("web", 10, 10)]),
+            places: vec![place("weu", 100)],
+            refused: HashMap::new(),
+            memory: Memory::default(),
+            standing: Standing::Leading,
+            identity: "me".to_owned(),
+        }
+    }
+
+    /// The plan at this second.
+    pub fn plan(&self, second: i64) -> Plan {
+        let pools: Vec<&BurstPool> = std::iter::once(&self.pool).chain(&self.others).collect();
+        let waiting: Vec<&PodFacts> = self.waiting.iter().collect();
+        let labelled: Vec<&PodFacts> = self.labelled.iter().collect();
+        let bound: Vec<&PodFacts> = self.bound.iter().collect();
+        let (verdicts, namespaces) = (self.verdicts(), namespaces());
+        let world = World {
+            pools: &pools,
+            waiting: &waiting,
+            labelled: &labelled,
+            scales: &self.scales,
+            namespaces: &namespaces,
+        };
+        let own = Own {
+            places: &self.places,
+            bound: &bound,
+            verdicts: &verdicts,
+            memory: &self.memory,
+            standing: self.standing,
+            identity: &self.identity,
+        };
+        plan(&self.pool, &observe(&self.pool, &world, &own), at(second))
+    }
+
+    fn verdicts(&self) -> Verdicts {
+        let mut verdicts = Verdicts::default();
+        for pod in &self.waiting {
+            for place in &self.places {
+                let mut specs = self.pool.spec.placements.iter();
+                let spec = specs
+                    .find(|spec| spec.name == place.placement)
+                    .expect("a place is of a placement");
+                let placement = translate::Placement {
+                    spec,
+                    tags: &self.pool.spec.azure.tags,
+                    node: &place.node,
+                    node_address: None,
+                };
+                let refusals = self.refused.get(&pod.id.name).cloned();
+                verdicts.learn(&pod.id, &placement, refusals.into_iter().collect());
+            }
+        }
+        verdicts
+    }
+
+    /// What became of the pod of this name at this second.
+    pub fn outcome(&self, second: i64, name: &str) -> Outcome {
+        let plan = self.plan(second);
+        let mut decisions = plan.decisions.into_iter();
+        let decision = decisions.find(|decision| decision.pod.name == name);
+        decision.expect("a decision about it").outcome
+    }
+
+    /// Carries `plan` out: reserves, grants, stamps and remembers. What was granted waits for its node.
+    pub fn carry_out(&mut self, plan: &Plan, second: i64) {
+        self.reserve(plan);
+        for decision in plan.grants() {
+            self.memory.sending(&decision.pod);
+            self.memory
+                .answered(&decision.pod, Answer::Granted, at(second));
+            let position = self
+                .waiting
+                .iter()
+                .position(|pod| pod.id.uid == decision.pod.uid);
+            let pod = self.waiting.remove(position.expect("it waits"));
+            let mut pod = pod.granted("shop", &decision.workload, second);
+            pod.id.resource_version.push('1');
+            self.labelled.push(pod);
+        }
+        for stamp in &plan.stamps {
+            let mut waiting = self.waiting.iter_mut();
+            if let Some(pod) = waiting.find(|pod| pod.id.uid == stamp.pod.uid) {
+                pod.stamped = Some(stamp.since);
+            }
+        }
+        self.remember(plan, second);
+    }
+
+    /// Writes the plan's reservations.
+    pub fn reserve(&mut self, plan: &Plan) {
+        let status = self.pool.status.get_or_insert_default();
+        status.reservations.clone_from(&plan.reservations);
+    }
+
+    /// Remembers what the plan says.
+    pub fn remember(&mut self, plan: &Plan, second: i64) {
+        let waiting = self.waiting.iter().map(|pod| pod.id.uid.as_str()).collect();
+        self.memory.keep(plan, &waiting, at(second));
+    }
+
+    /// Pods of these names are on ACI, granted at second 0.
+    #[must_use]
+    pub fn spilled(mut self, workload: &str, names: &[&str]) -> Self {
+        for name in names {
+            let pod = pod(name).of_app(workload).granted("shop", workload, 0);
+            self.labelled.push(pod.on("burst-shop-weu"));
+        }
+        self
+    }
+}
+
+/// The names of the pods that are granted.
+pub fn granted(plan: &Plan) -> Vec<&str> {
+    plan.grants()
+        .map(|decision| decision.pod.name.as_str())
+        .collect()
 }

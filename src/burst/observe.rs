@@ -186,6 +186,15 @@ fn candidates<'a>(
 ) -> Vec<Candidate<'a>> {
     let name = pool.metadata.name.as_deref().unwrap_or_default();
     let taint = provider_taint(name);
+    let asked: Vec<_> = own
+        .places
+        .iter()
+        .map(|place| {
+            let mut specs = pool.spec.placements.iter();
+            let spec = specs.find(|spec| spec.name == place.placement)?;
+            own.verdicts.id(spec, &pool.spec.azure.tags, &place.node)
+        })
+        .collect();
     let mut candidates = Vec::new();
     for pod in world.waiting {
         if pod.grant.is_some() || !matches!(pod.stage, Stage::New | Stage::Refused(_)) {
@@ -204,14 +213,13 @@ fn candidates<'a>(
             *workloads[other.index].lost.entry(by).or_default() += 1;
         }
         if first.pool == name {
-            let specs = own.places.iter().map(|place| {
-                let mut specs = pool.spec.placements.iter();
-                specs.find(|spec| spec.name == place.placement)
-            });
             candidates.push(Candidate {
                 pod,
                 workload: first.index,
-                refusals: specs.map(|spec| own.verdicts.of(&pod.id, spec?)).collect(),
+                refusals: asked
+                    .iter()
+                    .map(|asked| own.verdicts.of(&pod.id, (*asked)?))
+                    .collect(),
                 is_user_placed: pod.demands.tolerates(&taint),
             });
         }

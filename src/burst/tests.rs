@@ -1,1 +1,9 @@
+//! The room as a whole: scenarios, properties of every plan, and a simulation.
 
+mod eligible;
+mod fence;
+mod granting;
+mod limits;
+mod places;
+mod properties;
+mod words;
