@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_target_has_the_pods_of_its_namespace_that_its_scale_selects() {
-        let mut pool = pool("shop", json!({}));
+        let mut pool = pool("shop", &json!({}));
         pool.metadata.creation_timestamp = None;
         let scales: Scales = [(("shop".to_owned(), "web".to_owned()), Ok(scale(4, 4)))].into();
         assert_eq!(
@@ -226,7 +226,7 @@ mod tests {
     fn a_selector_has_pods_by_their_labels_and_their_namespaces_labels() {
         let none = Scales::new();
         for (team, app, has) in [("a", "web", true), ("b", "web", false), ("a", "db", false)] {
-            let pool = pool("shop", json!({"workloads": [selecting(team, app)]}));
+            let pool = pool("shop", &json!({"workloads": [selecting(team, app)]}));
             assert_eq!(chosen(&[&pool], &none, &pod("a")).len(), usize::from(has));
         }
     }
@@ -236,7 +236,7 @@ mod tests {
         let twice = json!([selecting("a", "web"), {"name": "again", "selector":
             {"namespaceSelector": {}, "podSelector": {}}}]);
         let pool_of = |name: &str, created: i64| {
-            let mut pool = pool(name, json!({"workloads": twice}));
+            let mut pool = pool(name, &json!({"workloads": twice}));
             let time = crate::burst::fixtures::at(created);
             let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time);
             pool.metadata.creation_timestamp = Some(time);

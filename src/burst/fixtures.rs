@@ -90,7 +90,7 @@ impl PodFacts {
 }
 
 /// A pool with one placement and, unless `spec` says otherwise, the workload `web`.
-pub fn pool(name: &str, spec: Value) -> BurstPool {
+pub fn pool(name: &str, spec: &Value) -> BurstPool {
     let mut all = json!({
         "azure": {},
         "placements": [{"name": "weu", "region": "westeurope"}],
@@ -190,7 +190,7 @@ impl Scene {
     /// with ten replicas, and these pods that wait since second 0.
     pub fn new(spec: Value, waiting: &[&str]) -> Self {
         Self {
-            pool: pool("shop", spec),
+            pool: pool("shop", &spec),
             others: Vec::new(),
             waiting: waiting.iter().map(|name| pod(name)).collect(),
             labelled: Vec::new(),

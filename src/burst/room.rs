@@ -93,15 +93,15 @@ impl Room {
         room
     }
 
+    /// Granted pods without a node, also those that only the watch of waiting pods shows granted.
     /// Where a granted pod lands is the scheduler's choice: it is counted where it would fit first.
     fn take_what_is_on_its_way(&mut self, seen: &Observed<'_>) {
-        let granted = seen
-            .granted
-            .iter()
-            .filter(|granted| !granted.is_spilled && !granted.is_home);
-        for granted in granted {
-            let all = fitting(granted.pod, seen);
-            drop(self.take(granted.pod.asks, all));
+        let granted = seen.granted.iter();
+        let granted = granted.filter(|granted| !granted.is_spilled && !granted.is_home);
+        let reserved = seen.reservations.iter().filter(|one| !one.is_settled);
+        let reserved = reserved.filter_map(|one| one.waits.filter(|pod| pod.grant.is_some()));
+        for pod in granted.map(|granted| granted.pod).chain(reserved) {
+            drop(self.take(pod.asks, fitting(pod, seen)));
         }
     }
 

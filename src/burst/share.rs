@@ -39,6 +39,9 @@ pub(super) fn share(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Sh
     for case in cases.iter_mut().filter(|case| case.is_reserved) {
         if case.outcome.is_none() {
             case.outcome = Some(shares.place(case));
+        } else {
+            // It may be granted already: its room is not for others.
+            drop(shares.room.take(case.pod.asks, case.places));
         }
     }
     let mut queues = queues(cases, seen.workloads.len());

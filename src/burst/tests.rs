@@ -6,4 +6,5 @@ mod granting;
 mod limits;
 mod places;
 mod properties;
+mod simulation;
 mod words;

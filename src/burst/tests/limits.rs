@@ -184,7 +184,7 @@ fn a_pod_that_two_workloads_or_pools_could_have_has_one_and_the_loser_says_so() 
         plan.workloads[1].message,
         "1 pod of its selection belong to workload web"
     );
-    let mut older = crate::burst::fixtures::pool("first", json!({"workloads": [again]}));
+    let mut older = crate::burst::fixtures::pool("first", &json!({"workloads": [again]}));
     let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(-9));
     older.metadata.creation_timestamp = Some(time);
     scene.others = vec![older];

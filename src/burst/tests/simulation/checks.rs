@@ -1,0 +1,164 @@
+//! What must hold, whatever happens.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::cluster::{APPS, Cluster, NODE, SimPod};
+use super::operator::Operator;
+use crate::burst::amounts::Amounts;
+use crate::burst::hold::later;
+use crate::burst::pod::Stage;
+
+/// The pods that hold a slot: granted and not at home, or reserved and not at home or gone.
+pub fn slots(cluster: &Cluster) -> BTreeSet<&str> {
+    let reserved = cluster.reservations().iter().filter_map(|entry| {
+        let pod = cluster.pods.get(&entry.uid)?;
+        (!pod.facts.is_past_granting()).then_some(entry.uid.as_str())
+    });
+    let home = |uid: &&str| {
+        let bound = cluster.pods[*uid].facts.bound();
+        !bound.is_some_and(|bound| bound.node != NODE)
+    };
+    reserved.filter(home).chain(cluster.away()).collect()
+}
+
+/// The most that the pool, and each workload, may have.
+fn limits(cluster: &Cluster) -> (u64, [u64; 3]) {
+    let spec = &cluster.pool.spec;
+    let pool = spec.spill.max_replicas.of(cluster.desired.iter().sum());
+    let mut each = [u64::MAX; 3];
+    for (index, workload) in spec.workloads.iter().enumerate() {
+        if let Some(max) = workload.spill.as_ref().and_then(|spill| spill.max_replicas) {
+            each[index] = max.of(cluster.desired[index]);
+        }
+    }
+    (pool, each)
+}
+
+/// No slot is taken above the limit that is in force.
+pub fn within_limits(cluster: &Cluster, before: usize) {
+    let slots = slots(cluster);
+    let (pool, each) = limits(cluster);
+    if slots.len() > before {
+        assert!(
+            slots.len() as u64 <= pool,
+            "{} slots at a maximum of {pool}",
+            slots.len()
+        );
+    }
+    let newest = slots.len().saturating_sub(before);
+    for (index, app) in APPS.iter().enumerate() {
+        let held = slots
+            .iter()
+            .filter(|uid| cluster.pods[**uid].facts.labels["app"] == *app);
+        let held = held.count();
+        // Only of new ones it is certain that they came under this limit.
+        if newest > 0 && newest == slots.len() {
+            assert!(
+                held as u64 <= each[index],
+                "{held} slots of {app} at {}",
+                each[index]
+            );
+        }
+    }
+}
+
+/// A grant never takes a slot: its reservation has.
+pub fn no_slot_more(cluster: &Cluster, before: usize) {
+    let now = slots(cluster).len();
+    assert!(
+        now <= before,
+        "a grant took a slot that was not reserved: {now} after {before}"
+    );
+}
+
+/// No pod is granted twice, early, or in vain.
+pub fn grant(cluster: &Cluster, pod: &SimPod) {
+    let facts = &pod.facts;
+    let name = &facts.id.name;
+    assert!(facts.grant.is_none(), "{name} is granted twice");
+    assert!(
+        !pod.is_ineligible,
+        "{name} is granted, and ACI cannot run it"
+    );
+    assert!(!facts.is_deleting, "{name} is granted while it is deleted");
+    assert!(
+        matches!(facts.stage, Stage::Refused(_)),
+        "{name} is granted at {:?}",
+        facts.stage
+    );
+    let spec = &cluster.pool.spec;
+    let workload = spec
+        .workloads
+        .iter()
+        .find(|w| w.name == facts.labels["app"]);
+    let own = workload.and_then(|workload| workload.spill.as_ref()?.after);
+    let after: Duration = own.unwrap_or(spec.spill.after).into();
+    let first = pod.first_refused.expect("it was refused");
+    assert!(
+        later(first, after) <= cluster.now,
+        "{name} is granted before its hold is over"
+    );
+}
+
+/// No minute has more grants than the rate allows, if nobody forgot any.
+pub fn rate(cluster: &Cluster) {
+    let rate = &cluster.pool.spec.spill.rate;
+    let since = cluster
+        .now
+        .saturating_sub(Duration::from(rate.per))
+        .expect("in range");
+    if cluster.disturbed >= since {
+        return;
+    }
+    let recent = cluster
+        .granted_at
+        .iter()
+        .rev()
+        .take_while(|at| **at > since);
+    let recent = recent.count();
+    assert!(recent <= rate.pods as usize, "{recent} grants in a minute");
+}
+
+/// After a calm time, whoever could be granted has been.
+pub fn nobody_starves(cluster: &Cluster, leader: &Operator) {
+    let slots = slots(cluster);
+    let (pool, each) = limits(cluster);
+    if slots.len() as u64 >= pool {
+        return;
+    }
+    let used = cluster.away().iter().fold(Amounts::default(), |sum, uid| {
+        sum.plus(cluster.pods[*uid].facts.asks)
+    });
+    let left = cluster.offers().minus(used);
+    let calm = cluster
+        .now
+        .saturating_sub(Duration::from_secs(900))
+        .expect("in range");
+    for pod in cluster.pods.values() {
+        let Some(index) = APPS.iter().position(|app| pod.facts.labels["app"] == *app) else {
+            continue;
+        };
+        let held = slots
+            .iter()
+            .filter(|uid| cluster.pods[**uid].facts.labels["app"] == APPS[index]);
+        let could = pod.facts.grant.is_none()
+            && matches!(pod.facts.stage, Stage::Refused(_))
+            && pod.first_refused.is_some_and(|first| first < calm)
+            && !pod.is_ineligible
+            && !pod.facts.is_deleting
+            && pod.denied_until < calm
+            && (held.count() as u64) < each[index]
+            && pod.facts.asks.lacks(left).is_none();
+        assert!(
+            !could,
+            "{} starves: {:?}",
+            pod.facts.id.name,
+            leader
+                .last
+                .decisions
+                .iter()
+                .find(|decision| decision.pod.uid == pod.facts.id.uid)
+        );
+    }
+}
