@@ -9,6 +9,7 @@ pub mod capacity;
 pub mod environment;
 pub mod lease;
 pub mod object;
+pub mod observed;
 pub mod plan;
 pub mod pods;
 pub mod region;

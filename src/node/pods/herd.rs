@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use super::Context;
 use super::keeper::Keeper;
-use super::observed::Observed;
 use crate::aci::names::GroupName;
+use crate::node::observed::Observed;
 
 /// What is new of a pod. The keeper takes it, so that a pod is in memory once.
 #[derive(Debug, Default)]

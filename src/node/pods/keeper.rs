@@ -10,7 +10,6 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::herd::News;
-use super::observed::{self, Observed};
 use super::report::Say;
 use super::shown::{Brief, Shown};
 use super::{Context, line};
@@ -20,6 +19,7 @@ use crate::aci::names::GroupName;
 use crate::aci::status::Seen;
 use crate::aci::translate::Unsupported;
 use crate::aci::view::Group as View;
+use crate::node::observed::{self, Observed};
 use crate::node::plan::{self, Action, Decision, Group, Known};
 
 /// The longest wait for which the host's clock is trusted; then it is looked at again.

@@ -24,7 +24,6 @@ mod act;
 mod herd;
 mod keeper;
 mod line;
-mod observed;
 mod report;
 mod shown;
 mod sweep;
