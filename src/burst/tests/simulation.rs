@@ -22,7 +22,7 @@ use cluster::Cluster;
 use operator::Operator;
 
 /// Episodes, each with a cluster of its own, and how long each lasts.
-const EPISODES: u64 = 300;
+const EPISODES: u64 = 40;
 const EPISODE: Duration = Duration::from_secs(8 * 3600);
 /// How long everything goes well at the end of an episode, so that whoever waits must be served.
 const CALM: Duration = Duration::from_secs(40 * 60);

@@ -29,6 +29,8 @@ const LONGEST: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug)]
 pub struct SimPod {
     pub facts: Rc<PodFacts>,
+    /// Its workload's place in [`APPS`].
+    pub app: usize,
     pub first_refused: Option<Timestamp>,
     pub gated_until: Option<Timestamp>,
     /// Translation refuses it.
@@ -206,8 +208,8 @@ impl Cluster {
             self.change(&uid, |facts| facts.stage = Stage::Finished);
             self.delete(&uid, rng);
         }
-        for (index, app) in APPS.iter().enumerate() {
-            self.replicate(app, self.desired[index], rng);
+        for app in 0..APPS.len() {
+            self.replicate(app, rng);
         }
         let due: Vec<Late> = self
             .late
@@ -238,34 +240,37 @@ impl Cluster {
     }
 
     /// What a controller does: pods on ACI go first, by their deletion cost.
-    fn replicate(&mut self, app: &str, desired: u64, rng: &mut StdRng) {
-        let is_app = |pod: &SimPod| pod.facts.labels["app"] == *app;
+    fn replicate(&mut self, app: usize, rng: &mut StdRng) {
         let lives = |pod: &SimPod| !pod.facts.is_deleting && pod.facts.stage != Stage::Finished;
-        let mut alive: Vec<(u8, String)> = self
+        let mut alive: Vec<(u8, &String)> = self
             .pods
             .iter()
-            .filter(|(_, pod)| is_app(pod) && lives(pod))
+            .filter(|(_, pod)| pod.app == app && lives(pod))
             .map(|(uid, pod)| {
                 let rank = match pod.facts.bound() {
                     None => 0,
                     Some(bound) if bound.node == NODE => 1,
                     Some(_) => 2,
                 };
-                (rank, uid.clone())
+                (rank, uid)
             })
             .collect();
+        let wanted = usize::try_from(self.desired[app]).expect("small");
+        let count = alive.len();
         alive.sort();
-        let wanted = usize::try_from(desired).expect("small");
-        for (_, uid) in alive.iter().take(alive.len().saturating_sub(wanted)) {
-            self.delete(uid, rng);
+        alive.truncate(count.saturating_sub(wanted));
+        let surplus: Vec<String> = alive.into_iter().map(|(_, uid)| uid.clone()).collect();
+        for uid in surplus {
+            self.delete(&uid, rng);
         }
-        for _ in alive.len()..wanted {
+        for _ in count..wanted {
             self.create(app, rng);
         }
     }
 
-    fn create(&mut self, app: &str, rng: &mut StdRng) {
+    fn create(&mut self, app: usize, rng: &mut StdRng) {
         self.count += 1;
+        let (index, app) = (app, APPS[app]);
         let mut facts = pod(&format!("{app}-{:06}", self.count)).of_app(app);
         facts.id.resource_version = self.count.to_string();
         facts.created = self.now;
@@ -283,6 +288,7 @@ impl Cluster {
             self.now
         };
         let pod = SimPod {
+            app: index,
             first_refused: None,
             gated_until: is_gated.then(|| self.after(rng, 1..200)),
             is_ineligible: rng.random_bool(0.05),
@@ -317,7 +323,7 @@ impl Cluster {
             return Answer::Denied("a policy says no".to_owned());
         }
         checks::grant(self, pod);
-        let before = checks::slots(self).len();
+        let before = checks::held(self);
         self.change(&id.uid, |facts| {
             facts.grant = Some(grant.clone());
             facts.is_first_generation = false;
@@ -350,7 +356,7 @@ impl Cluster {
         if self.version != version {
             return Err(());
         }
-        let before = checks::slots(self).len();
+        let before = checks::held(self);
         let status = self.pool.status.get_or_insert_default();
         write(status);
         self.version += 1;

@@ -52,6 +52,8 @@ pub struct Operator {
     /// When it looks again although nothing changes, and whether it has reason to look.
     due: Timestamp,
     is_due: bool,
+    /// It gathers what happens for a moment before it decides again.
+    rests_until: Timestamp,
     pub look_again: Option<Duration>,
     pub last: Plan,
     verdicts: Verdicts,
@@ -74,6 +76,7 @@ impl Operator {
             is_clean: false,
             due: now,
             is_due: true,
+            rests_until: now,
             look_again: None,
             last: Plan::default(),
             verdicts: Verdicts::default(),
@@ -152,7 +155,7 @@ impl Operator {
             self.is_stale = false;
             return;
         }
-        if self.is_due && self.claims(cluster, is_leader) {
+        if self.is_due && self.rests_until <= cluster.now && self.claims(cluster, is_leader) {
             self.decide(cluster, is_leader, rng, happened);
         }
     }
@@ -189,7 +192,9 @@ impl Operator {
         let Some((mut pool, version)) = self.pool.take() else {
             return;
         };
-        pool.spec = cluster.pool.spec.clone();
+        if pool.spec.spill != cluster.pool.spec.spill {
+            pool.spec = cluster.pool.spec.clone();
+        }
         self.judge(&pool, cluster);
         let plan = self.plan(&pool, cluster);
         happened.plans += 1;
@@ -232,6 +237,10 @@ impl Operator {
         self.look_again = plan.look_again_in;
         let again = plan.look_again_in.unwrap_or(Duration::from_secs(3600));
         self.due = later(cluster.now, again);
+        self.rests_until = later(
+            cluster.now,
+            Duration::from_millis(rng.random_range(0..6000)),
+        );
         // What was done is seen at once in memory and in the pool's status.
         self.is_due = plan.must_reserve || plan.grants().next().is_some();
         self.last = plan;
