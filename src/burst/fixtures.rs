@@ -160,6 +160,7 @@ pub fn place(name: &str, pods: i64) -> Place {
 }
 
 /// Everything that is known in a test, with ways to change it and to carry plans out.
+#[derive(Debug)]
 pub struct Scene {
     /// The pool that plans.
     pub pool: BurstPool,

@@ -19,7 +19,7 @@ use super::rate;
 use super::rescue::{self, Rescue};
 use super::reserve;
 use super::room::Room;
-use super::share::{Shares, share};
+use super::share::{Shares, next_turn, share};
 use super::sort::{Case, cases};
 use super::tally;
 use crate::api::{BurstPool, Mode, PodCounts, Reservation, WorkloadStatus};
@@ -237,6 +237,7 @@ fn again(outcome: &Outcome, now: Timestamp) -> Option<Timestamp> {
     match outcome {
         Outcome::Hold { until, .. } => Some(*until),
         Outcome::Wait(Lack::Rate(next)) => *next,
+        Outcome::Wait(Lack::Room(_)) => Some(next_turn(now)),
         Outcome::Wait(Lack::Leader) | Outcome::InFlight => Some(later(now, SOON)),
         _ => None,
     }

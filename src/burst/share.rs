@@ -19,6 +19,9 @@ use super::sort::Case;
 
 /// How long a pod that is too large for what is left lets smaller ones pass.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Room is kept for such pods in turns: in each span of this length first everybody may pass for the
+/// time of their patience. Else a pod for which room never comes together would stop all others.
+const TURN: i64 = 900;
 
 /// What is shared out.
 pub(super) struct Shares<'a> {
@@ -97,7 +100,7 @@ impl Shares<'_> {
                 let is_old = case
                     .start
                     .is_some_and(|start| later(start.at, PATIENCE) <= self.now);
-                if is_old && matches!(lack, Lack::Room(_)) {
+                if is_old && is_kept(self.now) && matches!(lack, Lack::Room(_)) {
                     self.room.save(case.pod.asks, case.places);
                 }
                 Outcome::Wait(lack)
@@ -119,4 +122,16 @@ impl Shares<'_> {
             Lack::Rate(self.rate.next)
         }
     }
+}
+
+/// Whether it is the turn of those for whom room is kept.
+fn is_kept(now: Timestamp) -> bool {
+    let patience = i64::try_from(PATIENCE.as_secs()).unwrap_or(TURN);
+    now.as_second().rem_euclid(TURN) >= patience
+}
+
+/// When everybody may pass again.
+pub(super) fn next_turn(now: Timestamp) -> Timestamp {
+    let left = TURN - now.as_second().rem_euclid(TURN);
+    later(now, Duration::from_secs(left.unsigned_abs()))
 }

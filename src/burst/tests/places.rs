@@ -49,13 +49,19 @@ fn no_more_are_granted_than_requests_leave_room_for_guests_and_those_on_their_wa
 }
 
 #[test]
-fn room_is_kept_for_a_large_pod_that_has_waited_long() {
+fn room_is_kept_in_turns_for_a_large_pod_that_has_waited_long() {
     let mut scene = Scene::new(json!({}), &["big", "small"]).spilled("web", &["g"]);
     scene.places = vec![place("weu", 4)];
     scene.waiting[0].asks.cpu_milli = 4000;
     scene.waiting[0].created = at(-1);
     assert_eq!(granted(&scene.plan(299)), ["small"]);
     assert_eq!(granted(&scene.plan(300)), Vec::<&str>::new());
+    assert_eq!(scene.plan(899).grants().count(), 0);
+    assert_eq!(
+        granted(&scene.plan(900)),
+        ["small"],
+        "but not for ever: they take turns"
+    );
     scene.waiting[0].asks.cpu_milli = 5000;
     assert_eq!(
         granted(&scene.plan(300)),

@@ -12,6 +12,7 @@ mod cluster;
 mod operator;
 mod scheduler;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -21,8 +22,8 @@ use cluster::Cluster;
 use operator::Operator;
 
 /// Episodes, each with a cluster of its own, and how long each lasts.
-const EPISODES: u64 = 20;
-const EPISODE: Duration = Duration::from_secs(4 * 3600);
+const EPISODES: u64 = 40;
+const EPISODE: Duration = Duration::from_secs(8 * 3600);
 /// How long everything goes well at the end of an episode, so that whoever waits must be served.
 const CALM: Duration = Duration::from_secs(40 * 60);
 /// How long a lease lasts whose holder is silent.
@@ -135,10 +136,28 @@ fn every_invariant_holds_in_thousands_of_hours_of_faults() {
         return;
     }
     let first: u64 = rand::rng().random_range(0..u64::MAX / 2);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let next = AtomicU64::new(0);
+    let run = || {
+        let mut all = Happened::default();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= EPISODES {
+                return all;
+            }
+            all.add(&episode(first + number));
+        }
+    };
     let mut all = Happened::default();
-    for seed in (0..EPISODES).map(|number| first + number) {
-        all.add(&episode(seed));
-    }
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        for thread in running {
+            match thread.join() {
+                Ok(some) => all.add(&some),
+                Err(cause) => std::panic::resume_unwind(cause),
+            }
+        }
+    });
     println!("{} hours: {all:?}", EPISODES * EPISODE.as_secs() / 3600);
     assert!(
         all.is_everything(),

@@ -35,40 +35,46 @@ fn limits(cluster: &Cluster) -> (u64, [u64; 3]) {
     (pool, each)
 }
 
-/// No slot is taken above the limit that is in force.
-pub fn within_limits(cluster: &Cluster, before: usize) {
+/// How many slots the pool holds, and each workload.
+pub fn held(cluster: &Cluster) -> (u64, [u64; 3]) {
     let slots = slots(cluster);
-    let (pool, each) = limits(cluster);
-    if slots.len() > before {
-        assert!(
-            slots.len() as u64 <= pool,
-            "{} slots at a maximum of {pool}",
-            slots.len()
-        );
+    let mut each = [0; 3];
+    for uid in &slots {
+        each[cluster.pods[*uid].app] += 1;
     }
-    let newest = slots.len().saturating_sub(before);
-    for (index, app) in APPS.iter().enumerate() {
-        let held = slots
-            .iter()
-            .filter(|uid| cluster.pods[**uid].facts.labels["app"] == *app);
-        let held = held.count();
-        // Only of new ones it is certain that they came under this limit.
-        if newest > 0 && newest == slots.len() {
-            assert!(
-                held as u64 <= each[index],
-                "{held} slots of {app} at {}",
-                each[index]
-            );
-        }
+    (slots.len() as u64, each)
+}
+
+/// No slot is taken above the limit that is in force: whoever has more than before has no more than
+/// that.
+pub fn within_limits(cluster: &Cluster, before: (u64, [u64; 3])) {
+    let (after, most) = (held(cluster), limits(cluster));
+    let is_within = |before: u64, after: u64, most: u64| after <= before || after <= most;
+    assert!(
+        is_within(before.0, after.0, most.0),
+        "{} slots after {} at a maximum of {}",
+        after.0,
+        before.0,
+        most.0
+    );
+    for app in 0..APPS.len() {
+        assert!(
+            is_within(before.1[app], after.1[app], most.1[app]),
+            "{} slots of {} after {} at a maximum of {}",
+            after.1[app],
+            APPS[app],
+            before.1[app],
+            most.1[app]
+        );
     }
 }
 
 /// A grant never takes a slot: its reservation has.
-pub fn no_slot_more(cluster: &Cluster, before: usize) {
-    let now = slots(cluster).len();
+pub fn no_slot_more(cluster: &Cluster, before: (u64, [u64; 3])) {
+    let after = held(cluster);
     assert!(
-        now <= before,
-        "a grant took a slot that was not reserved: {now} after {before}"
+        after.0 <= before.0,
+        "a grant took a slot that was not reserved: {after:?} after {before:?}"
     );
 }
 
@@ -122,9 +128,8 @@ pub fn rate(cluster: &Cluster) {
 
 /// After a calm time, whoever could be granted has been.
 pub fn nobody_starves(cluster: &Cluster, leader: &Operator) {
-    let slots = slots(cluster);
-    let (pool, each) = limits(cluster);
-    if slots.len() as u64 >= pool {
+    let (held, (pool, each)) = (held(cluster), limits(cluster));
+    if held.0 >= pool {
         return;
     }
     let used = cluster.away().iter().fold(Amounts::default(), |sum, uid| {
@@ -136,19 +141,13 @@ pub fn nobody_starves(cluster: &Cluster, leader: &Operator) {
         .saturating_sub(Duration::from_secs(900))
         .expect("in range");
     for pod in cluster.pods.values() {
-        let Some(index) = APPS.iter().position(|app| pod.facts.labels["app"] == *app) else {
-            continue;
-        };
-        let held = slots
-            .iter()
-            .filter(|uid| cluster.pods[**uid].facts.labels["app"] == APPS[index]);
         let could = pod.facts.grant.is_none()
             && matches!(pod.facts.stage, Stage::Refused(_))
             && pod.first_refused.is_some_and(|first| first < calm)
             && !pod.is_ineligible
             && !pod.facts.is_deleting
             && pod.denied_until < calm
-            && (held.count() as u64) < each[index]
+            && held.1[pod.app] < each[pod.app]
             && pod.facts.asks.lacks(left).is_none();
         assert!(
             !could,

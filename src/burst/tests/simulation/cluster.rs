@@ -22,11 +22,15 @@ use super::checks;
 pub const APPS: [&str; 3] = ["web", "db", "job"];
 /// The placement's node.
 pub const NODE: &str = "burst-shop-weu";
+/// The longest step of the clock.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// A pod as the API server has it, and what only the model knows of it.
 #[derive(Clone, Debug)]
 pub struct SimPod {
     pub facts: Rc<PodFacts>,
+    /// Its workload's place in [`APPS`].
+    pub app: usize,
     pub first_refused: Option<Timestamp>,
     pub gated_until: Option<Timestamp>,
     /// Translation refuses it.
@@ -39,6 +43,19 @@ pub struct SimPod {
     pub try_at: Timestamp,
     /// When it finishes, if it is a job's.
     pub finishes_at: Option<Timestamp>,
+}
+
+impl SimPod {
+    /// When something happens to it by itself.
+    fn due(&self) -> impl Iterator<Item = Timestamp> {
+        let starts = self
+            .facts
+            .bound()
+            .is_some_and(|bound| !bound.has_started)
+            .then_some(self.try_at);
+        let times = [self.gated_until, self.gone_at, self.finishes_at, starts];
+        times.into_iter().flatten()
+    }
 }
 
 /// A patch whose answer was lost, and that comes late.
@@ -69,10 +86,12 @@ pub struct Cluster {
     pub granted_at: Vec<Timestamp>,
     /// When leaders changed, or anything was forgotten.
     pub disturbed: Timestamp,
+    /// Counts what changed.
+    pub count: u64,
+    scales: Scales,
     late: Vec<Late>,
     next_change: Timestamp,
     changes: u64,
-    count: u64,
 }
 
 impl Cluster {
@@ -105,10 +124,11 @@ impl Cluster {
             is_closed: false,
             granted_at: Vec::new(),
             disturbed: start,
+            count: 0,
+            scales: Scales::new(),
             late: Vec::new(),
             next_change: start,
             changes: 0,
-            count: 0,
         }
     }
 
@@ -122,25 +142,31 @@ impl Cluster {
 
     /// Time passes: little while anything is on its way, else until something is due.
     pub fn pass(&mut self, again: Option<Duration>, rng: &mut StdRng) {
-        let moves = self.pods.values().any(|pod| {
-            pod.gone_at.is_some() || pod.facts.stage == Stage::New || !self.late.is_empty()
-        });
+        let moves = self
+            .pods
+            .values()
+            .any(|pod| pod.facts.stage == Stage::New && pod.gated_until.is_none());
         let busy = moves || self.changes > 0;
         self.changes = self.changes.saturating_sub(1);
         let step = if busy {
-            Duration::from_millis(rng.random_range(300..3000))
+            Duration::from_millis(rng.random_range(300..6000))
         } else {
-            let due = Duration::try_from(self.next_change.duration_since(self.now));
-            let due = due.unwrap_or_default().max(Duration::from_secs(1));
-            let again = again.unwrap_or(due).max(Duration::from_millis(500));
-            again.min(due).min(Duration::from_secs(60))
+            let pods = self.pods.values().flat_map(SimPod::due);
+            let due = pods
+                .chain(self.late.iter().map(|late| late.at))
+                .chain([self.next_change]);
+            let due = due.filter(|at| *at > self.now).min();
+            let due = due.and_then(|at| Duration::try_from(at.duration_since(self.now)).ok());
+            let due = due.unwrap_or(LONGEST).min(again.unwrap_or(LONGEST));
+            due.clamp(Duration::from_millis(500), LONGEST)
         };
         self.now = self.later(step);
     }
 
     /// Something changed: for the next steps there is something to see.
     pub fn changed(&mut self) {
-        self.changes = 4;
+        self.count += 1;
+        self.changes = 2;
     }
 
     /// Changes a pod; it has a new version then.
@@ -158,8 +184,9 @@ impl Cluster {
     /// Users and controllers: replicas change, pods are made, deleted and go; faults begin and end.
     pub fn live(&mut self, rng: &mut StdRng) {
         if self.now >= self.next_change {
-            self.next_change = self.after(rng, 60..1500);
+            self.next_change = self.after(rng, 60..5400);
             self.reconfigure(rng);
+            self.scales = scales(self.desired);
         }
         let gone: Vec<String> = self
             .pods
@@ -181,8 +208,8 @@ impl Cluster {
             self.change(&uid, |facts| facts.stage = Stage::Finished);
             self.delete(&uid, rng);
         }
-        for (index, app) in APPS.iter().enumerate() {
-            self.replicate(app, self.desired[index], rng);
+        for app in 0..APPS.len() {
+            self.replicate(app, rng);
         }
         let due: Vec<Late> = self
             .late
@@ -213,34 +240,37 @@ impl Cluster {
     }
 
     /// What a controller does: pods on ACI go first, by their deletion cost.
-    fn replicate(&mut self, app: &str, desired: u64, rng: &mut StdRng) {
-        let is_app = |pod: &SimPod| pod.facts.labels["app"] == *app;
+    fn replicate(&mut self, app: usize, rng: &mut StdRng) {
         let lives = |pod: &SimPod| !pod.facts.is_deleting && pod.facts.stage != Stage::Finished;
-        let mut alive: Vec<(u8, String)> = self
+        let mut alive: Vec<(u8, &String)> = self
             .pods
             .iter()
-            .filter(|(_, pod)| is_app(pod) && lives(pod))
+            .filter(|(_, pod)| pod.app == app && lives(pod))
             .map(|(uid, pod)| {
                 let rank = match pod.facts.bound() {
                     None => 0,
                     Some(bound) if bound.node == NODE => 1,
                     Some(_) => 2,
                 };
-                (rank, uid.clone())
+                (rank, uid)
             })
             .collect();
+        let wanted = usize::try_from(self.desired[app]).expect("small");
+        let count = alive.len();
         alive.sort();
-        let wanted = usize::try_from(desired).expect("small");
-        for (_, uid) in alive.iter().take(alive.len().saturating_sub(wanted)) {
-            self.delete(uid, rng);
+        alive.truncate(count.saturating_sub(wanted));
+        let surplus: Vec<String> = alive.into_iter().map(|(_, uid)| uid.clone()).collect();
+        for uid in surplus {
+            self.delete(&uid, rng);
         }
-        for _ in alive.len()..wanted {
+        for _ in count..wanted {
             self.create(app, rng);
         }
     }
 
-    fn create(&mut self, app: &str, rng: &mut StdRng) {
+    fn create(&mut self, app: usize, rng: &mut StdRng) {
         self.count += 1;
+        let (index, app) = (app, APPS[app]);
         let mut facts = pod(&format!("{app}-{:06}", self.count)).of_app(app);
         facts.id.resource_version = self.count.to_string();
         facts.created = self.now;
@@ -258,6 +288,7 @@ impl Cluster {
             self.now
         };
         let pod = SimPod {
+            app: index,
             first_refused: None,
             gated_until: is_gated.then(|| self.after(rng, 1..200)),
             is_ineligible: rng.random_bool(0.05),
@@ -292,7 +323,7 @@ impl Cluster {
             return Answer::Denied("a policy says no".to_owned());
         }
         checks::grant(self, pod);
-        let before = checks::slots(self).len();
+        let before = checks::held(self);
         self.change(&id.uid, |facts| {
             facts.grant = Some(grant.clone());
             facts.is_first_generation = false;
@@ -325,7 +356,7 @@ impl Cluster {
         if self.version != version {
             return Err(());
         }
-        let before = checks::slots(self).len();
+        let before = checks::held(self);
         let status = self.pool.status.get_or_insert_default();
         write(status);
         self.version += 1;
@@ -340,12 +371,8 @@ impl Cluster {
     }
 
     /// What `/scale` says.
-    pub fn scales(&self) -> Scales {
-        let all = APPS.iter().zip(self.desired).map(|(app, desired)| {
-            let key = ("shop".to_owned(), (*app).to_owned());
-            (key, Ok(scale_of(app, desired, desired)))
-        });
-        all.collect()
+    pub fn scales(&self) -> &Scales {
+        &self.scales
     }
 
     /// What the node offers.
@@ -366,4 +393,12 @@ impl Cluster {
         });
         away.map(|pod| pod.facts.id.uid.as_str()).collect()
     }
+}
+
+fn scales(desired: [u64; 3]) -> Scales {
+    let all = APPS.iter().zip(desired).map(|(app, desired)| {
+        let key = ("shop".to_owned(), (*app).to_owned());
+        (key, Ok(scale_of(app, desired, desired)))
+    });
+    all.collect()
 }

@@ -22,7 +22,12 @@ use crate::burst::rescue::Action;
 use crate::burst::{Answer, Door, Memory, Own, Verdicts, World, observe, plan};
 
 /// What a watch has shown so far.
-type Store = Vec<Rc<PodFacts>>;
+#[derive(Default)]
+struct Store {
+    pods: Vec<Rc<PodFacts>>,
+    /// How much had happened then.
+    count: u64,
+}
 
 /// An instance of the operator.
 pub struct Operator {
@@ -44,18 +49,24 @@ pub struct Operator {
     is_stale: bool,
     /// All that was done this turn ended as planned.
     is_clean: bool,
+    /// When it looks again although nothing changes, and whether it has reason to look.
+    due: Timestamp,
+    is_due: bool,
+    /// It gathers what happens for a moment before it decides again.
+    rests_until: Timestamp,
     pub look_again: Option<Duration>,
     pub last: Plan,
+    verdicts: Verdicts,
 }
 
 impl Operator {
-    pub fn new(number: u32, _now: Timestamp) -> Self {
+    pub fn new(number: u32, now: Timestamp) -> Self {
         Self {
             number,
             run: 0,
-            waiting: Store::new(),
-            labelled: Store::new(),
-            bound: Store::new(),
+            waiting: Store::default(),
+            labelled: Store::default(),
+            bound: Store::default(),
             memory: Memory::default(),
             standing: Standing::Unclaimed,
             pool: None,
@@ -63,8 +74,12 @@ impl Operator {
             hands: VecDeque::new(),
             is_stale: false,
             is_clean: false,
+            due: now,
+            is_due: true,
+            rests_until: now,
             look_again: None,
             last: Plan::default(),
+            verdicts: Verdicts::default(),
         }
     }
 
@@ -94,15 +109,19 @@ impl Operator {
             }),
         ];
         for (store, belongs) in stores {
-            if calm || rng.random_bool(0.6) {
+            if store.count != cluster.count && (calm || rng.random_bool(0.6)) {
                 let all = cluster.pods.values().map(|pod| &pod.facts);
-                *store = all.filter(|facts| belongs(facts)).cloned().collect();
+                store.pods = all.filter(|facts| belongs(facts)).cloned().collect();
+                store.count = cluster.count;
+                self.is_due = true;
             }
         }
+        self.is_due |= self.due <= cluster.now;
     }
 
     /// Creates have ended: the node's keepers say so to whoever runs them, here both.
     pub fn learn(&mut self, ended: &[Ended], now: Timestamp) {
+        self.is_due |= !ended.is_empty();
         for one in ended {
             let backend = self.memory.backend("weu");
             match one {
@@ -136,7 +155,7 @@ impl Operator {
             self.is_stale = false;
             return;
         }
-        if self.claims(cluster, is_leader) {
+        if self.is_due && self.rests_until <= cluster.now && self.claims(cluster, is_leader) {
             self.decide(cluster, is_leader, rng, happened);
         }
     }
@@ -156,7 +175,7 @@ impl Operator {
             }
             Standing::Uncounted => {
                 let all = cluster.pods.values().map(|pod| &pod.facts);
-                self.labelled = all.filter(|facts| facts.grant.is_some()).cloned().collect();
+                self.labelled.pods = all.filter(|facts| facts.grant.is_some()).cloned().collect();
                 self.standing = Standing::Leading;
             }
         }
@@ -173,7 +192,10 @@ impl Operator {
         let Some((mut pool, version)) = self.pool.take() else {
             return;
         };
-        pool.spec = cluster.pool.spec.clone();
+        if pool.spec.spill != cluster.pool.spec.spill {
+            pool.spec = cluster.pool.spec.clone();
+        }
+        self.judge(&pool, cluster);
         let plan = self.plan(&pool, cluster);
         happened.plans += 1;
         let expected = match self.standing {
@@ -202,12 +224,25 @@ impl Operator {
         self.pool = Some((pool, version));
         self.is_clean = plan.unseen.is_empty();
         self.carry_out(&plan, cluster, rng, happened);
-        let waiting: HashSet<&str> = self.waiting.iter().map(|pod| pod.id.uid.as_str()).collect();
+        let waiting: HashSet<&str> = self
+            .waiting
+            .pods
+            .iter()
+            .map(|pod| pod.id.uid.as_str())
+            .collect();
         self.memory.keep(&plan, &waiting, cluster.now);
         if self.is_clean && self.hands.is_empty() && rng.random_bool(0.05) {
             self.plans_nothing_new(cluster);
         }
         self.look_again = plan.look_again_in;
+        let again = plan.look_again_in.unwrap_or(Duration::from_secs(3600));
+        self.due = later(cluster.now, again);
+        self.rests_until = later(
+            cluster.now,
+            Duration::from_millis(rng.random_range(0..6000)),
+        );
+        // What was done is seen at once in memory and in the pool's status.
+        self.is_due = plan.must_reserve || plan.grants().next().is_some();
         self.last = plan;
         if !cluster.is_calm && is_leader && rng.random_bool(0.001) {
             self.crash(cluster, rng, happened);
@@ -350,25 +385,24 @@ impl Operator {
     }
 
     fn plan(&self, pool: &BurstPool, cluster: &Cluster) -> Plan {
-        let (scales, namespaces) = (cluster.scales(), namespaces());
-        let waiting: Vec<&PodFacts> = self.waiting.iter().map(|pod| &**pod).collect();
-        let labelled: Vec<&PodFacts> = self.labelled.iter().map(|pod| &**pod).collect();
-        let bound: Vec<&PodFacts> = self.bound.iter().map(|pod| &**pod).collect();
+        let namespaces = namespaces();
+        let waiting: Vec<&PodFacts> = self.waiting.pods.iter().map(|pod| &**pod).collect();
+        let labelled: Vec<&PodFacts> = self.labelled.pods.iter().map(|pod| &**pod).collect();
+        let bound: Vec<&PodFacts> = self.bound.pods.iter().map(|pod| &**pod).collect();
         let mut place = place("weu", 0);
         place.offers = cluster.offers();
-        let verdicts = self.verdicts(pool, cluster);
         let world = World {
             pools: &[pool],
             waiting: &waiting,
             labelled: &labelled,
-            scales: &scales,
+            scales: cluster.scales(),
             namespaces: &namespaces,
         };
         let identity = self.identity();
         let own = Own {
             places: &[place],
             bound: &bound,
-            verdicts: &verdicts,
+            verdicts: &self.verdicts,
             memory: &self.memory,
             standing: self.standing,
             identity: &identity,
@@ -376,15 +410,20 @@ impl Operator {
         plan(pool, &observe(pool, &world, &own), cluster.now)
     }
 
-    fn verdicts(&self, pool: &BurstPool, cluster: &Cluster) -> Verdicts {
-        let mut verdicts = Verdicts::default();
+    /// Asks about versions of pods that are new to it.
+    fn judge(&mut self, pool: &BurstPool, cluster: &Cluster) {
         let placement = translate::Placement {
             spec: &pool.spec.placements[0],
             tags: &pool.spec.azure.tags,
             node: NODE,
             node_address: None,
         };
-        for pod in &self.waiting {
+        for pod in &self.waiting.pods {
+            let verdicts = &mut self.verdicts;
+            let asked = verdicts.id(placement.spec, placement.tags, placement.node);
+            if asked.is_some_and(|asked| verdicts.of(&pod.id, asked).is_some()) {
+                continue;
+            }
             let known = cluster.pods.get(&pod.id.uid);
             let refusal = known.filter(|pod| pod.is_ineligible).map(|_| Unsupported {
                 field: "spec.hostNetwork".to_owned(),
@@ -392,6 +431,7 @@ impl Operator {
             });
             verdicts.learn(&pod.id, &placement, refusal.into_iter().collect());
         }
-        verdicts
+        let waiting = self.waiting.pods.iter().map(|pod| pod.id.uid.as_str());
+        self.verdicts.retain(&waiting.collect());
     }
 }

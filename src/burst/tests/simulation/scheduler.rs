@@ -18,6 +18,10 @@ impl Cluster {
             .filter(|(_, pod)| !pod.facts.is_deleting)
             .map(|(uid, _)| uid.clone())
             .collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let mut room = self.left();
         for uid in waiting {
             let Some(gate) = self.pods.get(&uid).map(|pod| pod.gated_until) else {
                 continue;
@@ -28,7 +32,7 @@ impl Cluster {
             if gate.is_some() {
                 self.ungate(&uid);
             }
-            self.place(&uid);
+            self.place(&uid, &mut room);
         }
     }
 
@@ -40,21 +44,26 @@ impl Cluster {
         self.change(uid, |facts| facts.is_first_generation = false);
     }
 
-    fn place(&mut self, uid: &str) {
-        let pod = &self.pods[uid].facts;
-        let at_home = self.pods.values().filter(|pod| {
-            let home = pod.facts.bound().is_some_and(|bound| bound.node != NODE);
-            home && pod.facts.stage != Stage::Finished
-        });
-        let used = self
-            .pods
-            .values()
-            .filter(|pod| pod.facts.bound().is_some_and(|bound| bound.node == NODE))
-            .fold(Amounts::default(), |sum, pod| sum.plus(pod.facts.asks));
-        let fits = pod.asks.lacks(self.offers().minus(used)).is_none();
-        if at_home.count() < self.home {
+    /// How many pods home has room for, and what the node has left.
+    fn left(&self) -> (usize, Amounts) {
+        let (mut home, mut node) = (self.home, self.offers());
+        for pod in self.pods.values() {
+            match pod.facts.bound() {
+                Some(bound) if bound.node == NODE => node = node.minus(pod.facts.asks),
+                Some(_) => home = home.saturating_sub(1),
+                None => {}
+            }
+        }
+        (home, node)
+    }
+
+    fn place(&mut self, uid: &str, (home, node): &mut (usize, Amounts)) {
+        let pod = self.pods[uid].facts.clone();
+        if *home > 0 {
+            *home -= 1;
             self.bind(uid, "home-1");
-        } else if pod.grant.is_some() && fits && !self.is_closed {
+        } else if pod.grant.is_some() && pod.asks.lacks(*node).is_none() && !self.is_closed {
+            *node = node.minus(pod.asks);
             self.bind(uid, NODE);
         } else if pod.stage == Stage::New {
             self.refuse(uid);
