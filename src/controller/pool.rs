@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Context, Error};
+use super::{Context, Error, status};
 use crate::aci::client::Scope;
 use crate::aci::names::Owner;
 use crate::api::{BurstPool, Placement, PlacementStatus};
@@ -63,6 +63,7 @@ impl Kept {
 /// pool and placement of those that it does not ask for any more.
 pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, String)>, Mistake> {
     let scope = scope(pool, context)?;
+    can_proxy(pool, context)?;
     let mut pools = context.pools.lock().await;
     let running = pools.entry(pool.name_any()).or_insert_with(|| Running {
         placements: BTreeMap::new(),
@@ -119,6 +120,18 @@ fn scope(pool: &BurstPool, context: &Context) -> Result<Scope, Mistake> {
     })
 }
 
+/// Whether every kube-proxy that the pool wants can be told where the API server is.
+fn can_proxy(pool: &BurstPool, context: &Context) -> Result<(), Mistake> {
+    let mut wanted = pool.spec.placements.iter().enumerate();
+    match wanted.find(|(_, placement)| placement.network.kube_proxy) {
+        Some((index, _)) if context.kube_proxy.is_none() => Err(Mistake(format!(
+            "spec.placements[{index}].network.kubeProxy needs to know where pods on ACI reach the API \
+             server: start burstpool with --api-server-url"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &Context) -> Kept {
     let name = pool.name_any();
     let (facts, changes) = watch::channel(facts(&name, placement, context));
@@ -143,6 +156,10 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
             .clone(),
         trouble: Arc::new(Notify::new()),
         sweep_every: context.sweep_every,
+        kube_proxy: context
+            .kube_proxy
+            .clone()
+            .filter(|_| placement.network.kube_proxy),
     }));
     let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
     let region = cancel.child_token();
@@ -200,11 +217,10 @@ pub async fn report(pool: &BurstPool, context: &Context) -> Vec<PlacementStatus>
                 .groups()
                 .and_then(|n| i64::try_from(n).ok())
                 .unwrap_or_default(),
-            message: facts
-                .closed
-                .as_ref()
-                .map(|closed| closed.message.clone())
-                .unwrap_or_default(),
+            message: match &facts.closed {
+                Some(closed) => closed.message.clone(),
+                None => status::notice(&kept.placement).to_owned(),
+            },
         }
     };
     running.placements.iter().map(report).collect()

@@ -14,7 +14,7 @@ use burstpool::aci::translate::{Placement, Unsupported, decode, eligible, needs,
 use burstpool::emulator::group::id::GroupId;
 use burstpool::emulator::group::model::GroupBody;
 use burstpool::emulator::group::validate::validate;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value;
@@ -124,6 +124,7 @@ fn agree(
             ".args[",
             ".imagePullSecrets[",
             ".image",
+            ".persistentVolumeClaim",
         ];
         let field = &refusal.field;
         prop_assert!(
@@ -192,6 +193,13 @@ fn kept(pod: &Pod, body: &Value) -> Result<(), TestCaseError> {
             );
         }
     }
+    let whole = |name: &str, by| amount(spec.resources.as_ref(), "requests", name, by);
+    prop_assert!(totals[0] + 1e-6 >= whole("cpu", 1), "{:?}", spec.resources);
+    prop_assert!(
+        totals[1] + 1.0 >= whole("memory", 1000),
+        "{:?}",
+        spec.resources
+    );
     for asked in spec.init_containers.iter().flatten() {
         prop_assert!(totals[0] + 1e-6 >= asks(asked, "requests", "cpu", 1));
         prop_assert!(totals[1] + 1.0 >= asks(asked, "requests", "memory", 1000));
@@ -201,7 +209,10 @@ fn kept(pod: &Pod, body: &Value) -> Result<(), TestCaseError> {
 
 /// What a container asks for in thousandths, divided by `by`; nothing if it does not ask.
 fn asks(container: &Container, list: &str, name: &str, by: u64) -> f64 {
-    let resources = container.resources.as_ref();
+    amount(container.resources.as_ref(), list, name, by)
+}
+
+fn amount(resources: Option<&ResourceRequirements>, list: &str, name: &str, by: u64) -> f64 {
     let amounts = resources.and_then(|resources| match list {
         "limits" => resources.limits.as_ref(),
         _ => resources.requests.as_ref(),
@@ -217,7 +228,12 @@ fn secrets_are_hidden(body: &Value) -> Result<(), TestCaseError> {
     search(body, String::new(), &mut found);
     for path in found {
         let volume = path.starts_with("/properties/volumes/") && path.contains("/secret/");
-        let fields = ["/secureValue", "/password", "/azureFile/storageAccountKey"];
+        let fields = [
+            "/secureValue",
+            "/password",
+            "/azureFile/storageAccountKey",
+            "/properties/protectedSettings/kubeConfig",
+        ];
         let hidden = volume || fields.iter().any(|field| path.ends_with(field));
         prop_assert!(hidden, "a secret is readable at {path}");
     }

@@ -46,7 +46,9 @@ impl Keeper {
         let context = self.context.clone();
         let pod = &observed.pod;
         let services = context.services.state();
-        let resolved = match environment::resolve(&context.client, pod, &services).await {
+        let kube_proxy = context.kube_proxy.as_ref();
+        let read = environment::resolve(&context.client, pod, &services, kube_proxy).await;
+        let resolved = match read {
             Ok(environment) => {
                 for missing in environment.warnings {
                     self.warn("FailedToRetrieveImagePullSecret", &missing.to_string())

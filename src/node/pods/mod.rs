@@ -40,6 +40,7 @@ use crate::aci::schedule::Starts;
 use crate::aci::translate;
 use crate::api::Placement;
 use crate::node::capacity::Room;
+use crate::node::environment::KubeProxy;
 use keeper::Keeper;
 
 /// How often the groups are listed, usually.
@@ -84,6 +85,8 @@ pub struct Parts {
     pub trouble: Arc<Notify>,
     /// How often the groups are listed.
     pub sweep_every: Duration,
+    /// What ACI's kube-proxy is given, where the placement wants one.
+    pub kube_proxy: Option<KubeProxy>,
 }
 
 /// What a LIST showed.
