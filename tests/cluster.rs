@@ -11,6 +11,8 @@ mod node;
 mod operator;
 #[path = "cluster/pods.rs"]
 mod pods;
+#[path = "cluster/references.rs"]
+mod references;
 #[path = "cluster/resource.rs"]
 mod resource;
 mod support;

@@ -1,11 +1,13 @@
 //! What pods refer to, read from a real API server with just the rights that are documented: what is
 //! behind claims, and the token of ACI's kube-proxy.
 
+use std::time::{Duration, Instant};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use burstpool::aci::translate::claims::Claim;
 use burstpool::aci::translate::kube_proxy::ApiServer;
-use burstpool::node::environment::{self, AccountName, KubeProxy, Missing};
+use burstpool::node::environment::{self, AccountName, Environment, KubeProxy, Missing};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenReview};
 use k8s_openapi::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount,
@@ -24,7 +26,8 @@ async fn tenant(hint: &str) -> (Tenant, Client) {
     let cluster = Cluster::shared().await;
     let tenant = cluster.tenant(hint).await.expect("a tenant");
     let token = token_of(&tenant, "operator").await;
-    let client = cluster.client_with(&token).expect("a client");
+    let config = cluster.config_of(&json!({"token": token})).await;
+    let client = Client::try_from(config.expect("a configuration")).expect("a client");
     (tenant, client)
 }
 
@@ -36,7 +39,8 @@ async fn token_of(tenant: &Tenant, account: &str) -> String {
         .create_token_request(account, &PostParams::default(), &request)
         .await
         .expect("a token");
-    answer.status.expect("a token's status").token
+    let token = answer.status.and_then(|status| status.token);
+    token.expect("a token")
 }
 
 fn read<T: DeserializeOwned>(object: Value) -> T {
@@ -51,12 +55,16 @@ where
         + Serialize
         + DeserializeOwned,
 {
-    tenant.create::<K>(&read(object)).await.expect("it is created");
+    tenant
+        .create::<K>(&read(object))
+        .await
+        .expect("it is created");
 }
 
 /// Lets the tenant's operator do that in its namespace.
 async fn allow(tenant: &Tenant, name: &str, rules: Value) {
-    let subject = json!({"kind": "ServiceAccount", "name": "operator", "namespace": tenant.namespace});
+    let subject =
+        json!({"kind": "ServiceAccount", "name": "operator", "namespace": tenant.namespace});
     let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name});
     create::<Role>(tenant, json!({"metadata": {"name": name}, "rules": rules})).await;
     create::<RoleBinding>(
@@ -70,7 +78,8 @@ async fn allow(tenant: &Tenant, name: &str, rules: Value) {
 async fn allow_volumes(tenant: &Tenant) {
     let name = &tenant.namespace;
     let subject = json!({"kind": "ServiceAccount", "name": "operator", "namespace": name});
-    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name});
+    let role =
+        json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name});
     let rules = json!([{"apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["get"]}]);
     let role_of: ClusterRole = read(json!({"metadata": {"name": name}, "rules": rules}));
     let binding: ClusterRoleBinding =
@@ -79,7 +88,10 @@ async fn allow_volumes(tenant: &Tenant) {
     let roles = Api::all(tenant.client.clone());
     roles.create(&parameters, &role_of).await.expect("a role");
     let bindings = Api::all(tenant.client.clone());
-    bindings.create(&parameters, &binding).await.expect("a binding");
+    bindings
+        .create(&parameters, &binding)
+        .await
+        .expect("a binding");
 }
 
 fn pod(tenant: &Tenant, volumes: Value) -> Pod {
@@ -92,43 +104,38 @@ fn said(missing: &[Missing]) -> String {
     said.join("; ")
 }
 
-/// Resolves until what is missing is `expected`: rights arrive at the API server some time after they
-/// are granted.
-async fn lacks(client: &Client, pod: &Pod, proxy: Option<&KubeProxy>, expected: &str) {
-    let asking = async {
-        loop {
-            let lacking = environment::resolve(client, pod, &[], proxy).await;
-            match lacking {
-                Err(missing) if said(&missing).contains(expected) => return,
-                other => tracing::debug!(?other, "asked again"),
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+/// Resolves until what comes of it is `wanted`. Rights arrive at the API server some time after they are
+/// granted, and there is nothing to watch: so this asks again and again.
+async fn until<T>(
+    client: &Client,
+    pod: &Pod,
+    proxy: Option<&KubeProxy>,
+    wanted: impl Fn(Result<Environment, Vec<Missing>>) -> Result<T, String>,
+) -> T {
+    let start = Instant::now();
+    let mut again = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        again.tick().await;
+        match wanted(environment::resolve(client, pod, &[], proxy).await) {
+            Ok(came) => return came,
+            Err(other) => assert!(start.elapsed() < wait::DEADLINE, "{other}"),
         }
-    };
-    let waited = tokio::time::timeout(wait::DEADLINE, asking).await;
-    if waited.is_err() {
-        let last = environment::resolve(client, pod, &[], proxy).await;
-        unreachable!("not '{expected}' but {last:?}");
     }
 }
 
-/// Resolves until nothing is missing.
-async fn resolved(client: &Client, pod: &Pod, proxy: Option<&KubeProxy>) -> environment::Environment {
-    let asking = async {
-        loop {
-            if let Ok(environment) = environment::resolve(client, pod, &[], proxy).await {
-                return environment;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+/// Resolves until what is missing is `expected`.
+async fn lacks(client: &Client, pod: &Pod, proxy: Option<&KubeProxy>, expected: &str) {
+    let lacks = |came: Result<Environment, Vec<Missing>>| match came {
+        Err(missing) if said(&missing).contains(expected) => Ok(()),
+        other => Err(format!("not '{expected}' but {other:?}")),
     };
-    match tokio::time::timeout(wait::DEADLINE, asking).await {
-        Ok(environment) => environment,
-        Err(_) => {
-            let last = environment::resolve(client, pod, &[], proxy).await;
-            unreachable!("{:?}", last.err().map(|missing| said(&missing)));
-        }
-    }
+    until(client, pod, proxy, lacks).await;
+}
+
+/// Resolves until nothing is missing.
+async fn resolved(client: &Client, pod: &Pod, proxy: Option<&KubeProxy>) -> Environment {
+    let found = |came: Result<Environment, Vec<Missing>>| came.map_err(|missing| said(&missing));
+    until(client, pod, proxy, found).await
 }
 
 fn volume(name: &str, source: &Value) -> PersistentVolume {
@@ -146,13 +153,15 @@ fn volume(name: &str, source: &Value) -> PersistentVolume {
 async fn claim(tenant: &Tenant, name: &str, source: &Value) {
     let volume_name = format!("{}-{name}", tenant.namespace);
     let volumes: Api<PersistentVolume> = Api::all(tenant.client.clone());
-    let made = volumes.create(&PostParams::default(), &volume(&volume_name, source));
-    made.await.expect("a volume");
+    let volume = volume(&volume_name, source);
+    let made = volumes.create(&PostParams::default(), &volume).await;
+    made.expect("a volume");
     let spec = json!({
         "accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": volume_name,
         "resources": {"requests": {"storage": "1Gi"}},
     });
-    create::<PersistentVolumeClaim>(tenant, json!({"metadata": {"name": name}, "spec": spec})).await;
+    create::<PersistentVolumeClaim>(tenant, json!({"metadata": {"name": name}, "spec": spec}))
+        .await;
     let bound = |claim: Option<&PersistentVolumeClaim>| {
         let status = claim.and_then(|claim| claim.status.as_ref());
         status.is_some_and(|status| status.phase.as_deref() == Some("Bound"))
@@ -167,7 +176,10 @@ async fn a_claim_is_followed_to_its_share_and_what_is_missing_on_the_way_is_name
     let (tenant, client) = tenant("claims").await;
     let namespace = tenant.namespace.clone();
     let of = |name: &str| {
-        pod(&tenant, json!([{"name": "data", "persistentVolumeClaim": {"claimName": name}}]))
+        pod(
+            &tenant,
+            json!([{"name": "data", "persistentVolumeClaim": {"claimName": name}}]),
+        )
     };
     let remedy = format!("kubectl apply -k config/namespace -n {namespace}");
     let forbidden = format!("PersistentVolumeClaim {namespace}/files may not be read");
@@ -175,11 +187,26 @@ async fn a_claim_is_followed_to_its_share_and_what_is_missing_on_the_way_is_name
     lacks(&client, &of("files"), None, &remedy).await;
 
     let resources = json!(["persistentvolumeclaims"]);
-    allow(&tenant, "claims", json!([{"apiGroups": [""], "resources": resources, "verbs": ["get"]}])).await;
+    allow(
+        &tenant,
+        "claims",
+        json!([{"apiGroups": [""], "resources": resources, "verbs": ["get"]}]),
+    )
+    .await;
     lacks(&client, &of("files"), None, "files does not exist").await;
     let spec = json!({"accessModes": ["ReadWriteMany"], "storageClassName": "none", "resources": {"requests": {"storage": "1Gi"}}});
-    create::<PersistentVolumeClaim>(&tenant, json!({"metadata": {"name": "waiting"}, "spec": spec})).await;
-    lacks(&client, &of("waiting"), None, "is not bound to a PersistentVolume yet: its phase is Pending").await;
+    create::<PersistentVolumeClaim>(
+        &tenant,
+        json!({"metadata": {"name": "waiting"}, "spec": spec}),
+    )
+    .await;
+    lacks(
+        &client,
+        &of("waiting"),
+        None,
+        "is not bound to a PersistentVolume yet: its phase is Pending",
+    )
+    .await;
 
     let share = json!({"csi": {
         "driver": "file.csi.azure.com", "volumeHandle": "rg#shopfiles#files#", "readOnly": true,
@@ -187,24 +214,54 @@ async fn a_claim_is_followed_to_its_share_and_what_is_missing_on_the_way_is_name
     }});
     claim(&tenant, "files", &share).await;
     claim(&tenant, "tree", &json!({"azureFile": {"secretName": "key", "secretNamespace": namespace, "shareName": "tree"}})).await;
-    claim(&tenant, "disk", &json!({"csi": {"driver": "disk.csi.azure.com", "volumeHandle": "d"}})).await;
-    lacks(&client, &of("files"), None, "the verb get on persistentvolumes").await;
+    claim(
+        &tenant,
+        "disk",
+        &json!({"csi": {"driver": "disk.csi.azure.com", "volumeHandle": "d"}}),
+    )
+    .await;
+    lacks(
+        &client,
+        &of("files"),
+        None,
+        "the verb get on persistentvolumes",
+    )
+    .await;
     allow_volumes(&tenant).await;
-    lacks(&client, &of("files"), None, &format!("Secret {namespace}/key of PersistentVolume {namespace}-files may not be read")).await;
+    lacks(
+        &client,
+        &of("files"),
+        None,
+        &format!("Secret {namespace}/key of PersistentVolume {namespace}-files may not be read"),
+    )
+    .await;
     allow(&tenant, "keys", json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["key"], "verbs": ["get"]}])).await;
     lacks(&client, &of("files"), None, "does not exist").await;
-    create::<Secret>(&tenant, json!({"metadata": {"name": "key"}, "stringData": {"azurestorageaccountkey": "HIDDEN"}})).await;
+    create::<Secret>(
+        &tenant,
+        json!({"metadata": {"name": "key"}, "stringData": {"azurestorageaccountkey": "HIDDEN"}}),
+    )
+    .await;
 
     let found = resolved(&client, &of("files"), None).await;
     assert!(!format!("{found:?}").contains("HIDDEN"));
     let Some(Claim::Share(share)) = found.resolved.claims.get("files") else {
         unreachable!("{found:?}");
     };
-    assert_eq!((share.share_name.as_str(), share.read_only), ("files", true));
+    assert_eq!(
+        (share.share_name.as_str(), share.read_only),
+        ("files", true)
+    );
     assert_eq!(share.storage_account_name, "shopfiles");
     assert_eq!(share.storage_account_key.reveal(), "HIDDEN");
     // The in-tree kind has no other word for the account than the Secret's.
-    lacks(&client, &of("tree"), None, "has no key 'azurestorageaccountname'").await;
+    lacks(
+        &client,
+        &of("tree"),
+        None,
+        "has no key 'azurestorageaccountname'",
+    )
+    .await;
     let disk = resolved(&client, &of("disk"), None).await;
     assert!(
         matches!(disk.resolved.claims.get("disk"), Some(Claim::Other(why)) if why.contains("disk.csi.azure.com")),
@@ -222,9 +279,15 @@ async fn forget(tenant: &Tenant, claims: &[&str]) {
         volumes.delete(&name, &parameters).await.expect("deleted");
     }
     let roles: Api<ClusterRole> = Api::all(tenant.client.clone());
-    roles.delete(&tenant.namespace, &parameters).await.expect("deleted");
+    roles
+        .delete(&tenant.namespace, &parameters)
+        .await
+        .expect("deleted");
     let bindings: Api<ClusterRoleBinding> = Api::all(tenant.client.clone());
-    bindings.delete(&tenant.namespace, &parameters).await.expect("deleted");
+    bindings
+        .delete(&tenant.namespace, &parameters)
+        .await
+        .expect("deleted");
 }
 
 #[tokio::test]
@@ -243,19 +306,43 @@ async fn kube_proxys_token_is_one_of_its_own_account_and_what_is_missing_for_it_
     let web = pod(&tenant, json!([]));
     let remedy = "kubectl apply -k config/kube-proxy";
     let account = format!("the ServiceAccount {} of network.kubeProxy", proxy.account);
-    lacks(&client, &web, Some(&proxy), &format!("a token of {account} may not be requested; ")).await;
+    lacks(
+        &client,
+        &web,
+        Some(&proxy),
+        &format!("a token of {account} may not be requested; "),
+    )
+    .await;
     lacks(&client, &web, Some(&proxy), remedy).await;
     allow(&tenant, "tokens", json!([{"apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": ["burstpool-kube-proxy"], "verbs": ["create"]}])).await;
-    lacks(&client, &web, Some(&proxy), &format!("{account} does not exist; ")).await;
+    lacks(
+        &client,
+        &web,
+        Some(&proxy),
+        &format!("{account} does not exist; "),
+    )
+    .await;
     lacks(&client, &web, Some(&proxy), remedy).await;
-    create::<ServiceAccount>(&tenant, json!({"metadata": {"name": "burstpool-kube-proxy"}})).await;
+    create::<ServiceAccount>(
+        &tenant,
+        json!({"metadata": {"name": "burstpool-kube-proxy"}}),
+    )
+    .await;
 
     let found = resolved(&client, &web, Some(&proxy)).await;
     let config = found.resolved.kube_config.expect("a kubeconfig");
     let config = STANDARD.decode(config.reveal()).expect("base64");
     let config: Value = serde_json::from_slice(&config).expect("JSON");
-    let token = config["users"][0]["user"]["token"].as_str().expect("a token");
-    assert_eq!(who(&tenant, token).await, format!("system:serviceaccount:{}:burstpool-kube-proxy", tenant.namespace));
+    let token = config["users"][0]["user"]["token"]
+        .as_str()
+        .expect("a token");
+    assert_eq!(
+        who(&tenant, token).await,
+        format!(
+            "system:serviceaccount:{}:burstpool-kube-proxy",
+            tenant.namespace
+        )
+    );
     // Whoever wants no kube-proxy gets no token.
     let without = resolved(&client, &web, None).await;
     assert_eq!(without.resolved.kube_config, None);
@@ -265,7 +352,10 @@ async fn kube_proxys_token_is_one_of_its_own_account_and_what_is_missing_for_it_
 async fn who(tenant: &Tenant, token: &str) -> String {
     let reviews: Api<TokenReview> = Api::all(tenant.client.clone());
     let review: TokenReview = read(json!({"metadata": {}, "spec": {"token": token}}));
-    let answer = reviews.create(&PostParams::default(), &review).await.expect("an answer");
+    let answer = reviews
+        .create(&PostParams::default(), &review)
+        .await
+        .expect("an answer");
     let status = answer.status.expect("a review is answered in its status");
     assert_eq!(status.authenticated, Some(true));
     status.user.and_then(|user| user.username).expect("a name")

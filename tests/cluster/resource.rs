@@ -140,7 +140,10 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
     };
     let dns = |servers: &[&str]| network(true, json!({"dns": {"nameServers": servers}}));
     let domain = |domain: &str| {
-        network(true, json!({"dns": {"nameServers": ["10.0.0.10"], "clusterDomain": domain}}))
+        network(
+            true,
+            json!({"dns": {"nameServers": ["10.0.0.10"], "clusterDomain": domain}}),
+        )
     };
     let spot = |field: &str, value: Value| {
         let mut placement = json!({"name": "weu", "region": "westeurope", "priority": "Spot"});
@@ -164,7 +167,10 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
         assert!(one.expect("kubectl").status.success());
     }
     for (wrong, field) in [
-        (network(false, kube_proxy), "network.kubeProxy needs subnetId"),
+        (
+            network(false, kube_proxy),
+            "network.kubeProxy needs subnetId",
+        ),
         (
             network(false, json!({"dns": {"nameServers": ["10.0.0.10"]}})),
             "network.dns needs subnetId",

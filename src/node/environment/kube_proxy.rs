@@ -87,7 +87,10 @@ impl KubeProxy {
     fn missing(&self, failure: &Failure) -> Missing {
         let what = format!("the ServiceAccount {} of network.kubeProxy", self.account);
         match failure {
-            Failure::Absent => Missing::of(what, failure, REMEDY),
+            Failure::Absent => Missing {
+                remedy: Some(REMEDY.to_owned()),
+                ..Missing::of(what, failure, REMEDY)
+            },
             _ => Missing::requested(format!("a token of {what}"), failure, REMEDY),
         }
     }

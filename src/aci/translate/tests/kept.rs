@@ -285,9 +285,8 @@ fn a_claim_is_the_share_that_it_is_bound_to() {
     };
     let pod = |read_only: bool, claim: Option<Claim>| {
         let volume = json!({"name": "data-1", "persistentVolumeClaim": {"claimName": "data", "readOnly": read_only}});
-        let mut given = Given::spec(
-            json!({"containers": [{"name": "a", "image": "a"}], "volumes": [volume]}),
-        );
+        let mut given =
+            Given::spec(json!({"containers": [{"name": "a", "image": "a"}], "volumes": [volume]}));
         let claims = claim.map(|claim| ("data".to_owned(), claim));
         given.resolved.claims.extend(claims);
         given
