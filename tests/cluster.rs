@@ -5,6 +5,8 @@
 
 #[path = "cluster/ends.rs"]
 mod ends;
+#[path = "cluster/fields.rs"]
+mod fields;
 #[path = "cluster/node.rs"]
 mod node;
 #[path = "cluster/operator.rs"]

@@ -288,3 +288,70 @@ fn azure(arguments: &Arguments) -> anyhow::Result<client::Client> {
     tracing::info!(%cloud, ?credential, "using Azure");
     Ok(client::Client::new(&cloud, credential, http))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: Arguments,
+    }
+
+    /// What kube-proxies are given, by these arguments in a cluster of that address.
+    fn given(arguments: &[&str]) -> anyhow::Result<Option<KubeProxy>> {
+        let usual = ["burstpool", "--node-address", "10.1.2.3"];
+        let line = Line::try_parse_from(usual.iter().chain(arguments))?;
+        let mut config = Config::new("https://127.0.0.1:6443/".parse()?);
+        config.root_cert = Some(vec![b"der".to_vec()]);
+        kube_proxy(&line.run, &config, "system")
+    }
+
+    #[test]
+    fn kube_proxies_are_given_what_the_flags_say_and_what_a_kubeconfig_tells() {
+        assert_eq!(
+            given(&[]).expect("arguments"),
+            None,
+            "in a cluster nobody knows"
+        );
+        let told = |arguments: &[&str]| {
+            let told = given(arguments).expect("arguments").expect("a kube-proxy");
+            (told.api_server.url, told.account.to_string())
+        };
+        let url = "https://api.example:443/";
+        assert_eq!(
+            told(&["--api-server-url", url]),
+            (
+                "https://api.example".into(),
+                "system/burstpool-kube-proxy".into()
+            )
+        );
+        let account = ["--kube-proxy-service-account", "net/proxy"];
+        assert_eq!(
+            told(&["--kubeconfig", "f", account[0], account[1]]),
+            ("https://127.0.0.1:6443".into(), "net/proxy".into())
+        );
+        let told = given(&["--kubeconfig", "f"])
+            .expect("arguments")
+            .expect("a kube-proxy");
+        assert_eq!(
+            told.api_server.certificate_authority,
+            b"-----BEGIN CERTIFICATE-----\nZGVy\n-----END CERTIFICATE-----\n"
+        );
+    }
+
+    #[test]
+    fn wrong_flags_of_kube_proxy_are_named() {
+        let said = |arguments: &[&str]| given(arguments).expect_err("a mistake").to_string();
+        let plain = said(&["--api-server-url", "http://api.example"]);
+        assert!(
+            plain.contains("--api-server-url") && plain.contains("https://"),
+            "{plain}"
+        );
+        let account = said(&["--kube-proxy-service-account", "proxy"]);
+        assert!(account.contains("NAMESPACE/NAME"), "{account}");
+    }
+}

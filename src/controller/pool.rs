@@ -63,7 +63,7 @@ impl Kept {
 /// pool and placement of those that it does not ask for any more.
 pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, String)>, Mistake> {
     let scope = scope(pool, context)?;
-    can_proxy(pool, context)?;
+    can_proxy(pool, context.kube_proxy.is_some())?;
     let mut pools = context.pools.lock().await;
     let running = pools.entry(pool.name_any()).or_insert_with(|| Running {
         placements: BTreeMap::new(),
@@ -121,10 +121,10 @@ fn scope(pool: &BurstPool, context: &Context) -> Result<Scope, Mistake> {
 }
 
 /// Whether every kube-proxy that the pool wants can be told where the API server is.
-fn can_proxy(pool: &BurstPool, context: &Context) -> Result<(), Mistake> {
+fn can_proxy(pool: &BurstPool, is_told: bool) -> Result<(), Mistake> {
     let mut wanted = pool.spec.placements.iter().enumerate();
     match wanted.find(|(_, placement)| placement.network.kube_proxy) {
-        Some((index, _)) if context.kube_proxy.is_none() => Err(Mistake(format!(
+        Some((index, _)) if !is_told => Err(Mistake(format!(
             "spec.placements[{index}].network.kubeProxy needs to know where pods on ACI reach the API \
              server: start burstpool with --api-server-url"
         ))),
@@ -282,4 +282,33 @@ pub async fn remove(pool: &BurstPool, context: &Context) -> Result<(), Error> {
         remove_placement(&name, &placement, context).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::BurstPoolSpec;
+
+    #[test]
+    fn kube_proxy_needs_to_know_where_the_api_server_is() {
+        let spec = json!({"azure": {}, "placements": [
+            {"name": "a", "region": "westeurope"},
+            {"name": "b", "region": "westeurope", "subnetId": "s", "network": {"kubeProxy": true}},
+        ]});
+        let mut spec: BurstPoolSpec = serde_json::from_value(spec).expect("a spec");
+        let pool = |spec: &BurstPoolSpec| BurstPool::new("shop", spec.clone());
+        assert_eq!(can_proxy(&pool(&spec), true), Ok(()));
+        let Err(Mistake(mistake)) = can_proxy(&pool(&spec), false) else {
+            unreachable!("it is a mistake");
+        };
+        assert!(
+            mistake.starts_with("spec.placements[1].network.kubeProxy ")
+                && mistake.ends_with(" start burstpool with --api-server-url"),
+            "{mistake}"
+        );
+        spec.placements.truncate(1);
+        assert_eq!(can_proxy(&pool(&spec), false), Ok(()));
+    }
 }

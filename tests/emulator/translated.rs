@@ -73,6 +73,7 @@ fn any_pod_is_translated_or_refused_by_name() {
             agree(&eligible, &body)?;
             if let Ok(body) = body {
                 accepted(&body)?;
+                secrets_are_hidden(&body)?;
             }
         }
         Ok(())
