@@ -285,7 +285,7 @@ async fn a_pod_gets_its_share_and_its_kube_proxy_and_no_log_shows_a_secret_of_th
         "{message}"
     );
 
-    world.pod_with_a_claim("shop").await;
+    Box::pin(world.pod_with_a_claim("shop")).await;
     let group = world.group();
     let share = group.volumes()[0].azure_file.as_ref().expect("a share");
     assert_eq!(share.share_name.as_deref(), Some("files"));

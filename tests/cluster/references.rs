@@ -94,7 +94,7 @@ async fn allow_volumes(tenant: &Tenant) {
         .expect("a binding");
 }
 
-fn pod(tenant: &Tenant, volumes: Value) -> Pod {
+fn pod(tenant: &Tenant, volumes: &Value) -> Pod {
     let spec = json!({"containers": [{"name": "a", "image": "a"}], "volumes": volumes});
     read(json!({"metadata": {"name": "web", "namespace": tenant.namespace}, "spec": spec}))
 }
@@ -178,7 +178,7 @@ async fn a_claim_is_followed_to_its_share_and_what_is_missing_on_the_way_is_name
     let of = |name: &str| {
         pod(
             &tenant,
-            json!([{"name": "data", "persistentVolumeClaim": {"claimName": name}}]),
+            &json!([{"name": "data", "persistentVolumeClaim": {"claimName": name}}]),
         )
     };
     let remedy = format!("kubectl apply -k config/namespace -n {namespace}");
@@ -303,7 +303,7 @@ async fn kube_proxys_token_is_one_of_its_own_account_and_what_is_missing_for_it_
             certificate_authority: Vec::new(),
         },
     };
-    let web = pod(&tenant, json!([]));
+    let web = pod(&tenant, &json!([]));
     let remedy = "kubectl apply -k config/kube-proxy";
     let account = format!("the ServiceAccount {} of network.kubeProxy", proxy.account);
     lacks(

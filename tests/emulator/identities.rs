@@ -44,12 +44,12 @@ fn login(azure: &Azure, environment: &[(&str, &str)]) -> Result<(String, Client)
     Ok((kind, Client::new(&cloud, credential, http)))
 }
 
-async fn list(client: &Client) -> Result<(), Error> {
+async fn call(client: &Client) -> Result<(), Error> {
     let scope = Scope {
         subscription: SUBSCRIPTION.to_owned(),
         resource_group: RESOURCE_GROUP.to_owned(),
     };
-    client.list(&scope).await.map(drop)
+    client.usages(&scope, "westeurope").await.map(drop)
 }
 
 /// How many tokens were asked for in that way, with that answer.
@@ -73,7 +73,7 @@ fn federated(seconds: i64) -> tempfile::NamedTempFile {
     file
 }
 
-fn workload<'a>(file: &'a tempfile::NamedTempFile) -> [(&'a str, &'a str); 3] {
+fn workload(file: &tempfile::NamedTempFile) -> [(&str, &str); 3] {
     [
         ("AZURE_TENANT_ID", TENANT),
         ("AZURE_CLIENT_ID", CLIENT),
@@ -88,7 +88,7 @@ async fn workload_identity_shows_the_clusters_token_and_keeps_what_it_gets_for_i
     let (kind, client) = login(&azure, &workload(&file)).unwrap();
     assert_eq!(kind, "WorkloadIdentity");
     for _ in 0..3 {
-        list(&client).await.unwrap();
+        call(&client).await.unwrap();
     }
     assert_eq!(asked(&azure, "Token_Assertion", 200), 1);
 }
@@ -98,7 +98,7 @@ async fn an_expired_federated_token_is_told_in_the_directorys_words() {
     let azure = azure(Duration::from_secs(3600)).await;
     let file = federated(-1);
     let (_, client) = login(&azure, &workload(&file)).unwrap();
-    let error = list(&client).await.unwrap_err();
+    let error = call(&client).await.unwrap_err();
     assert!(matches!(error, Error::Credential { .. }), "{error:?}");
     assert!(error.story().contains("AADSTS700024"), "{}", error.story());
     assert_eq!(asked(&azure, "Token_Assertion", 200), 0);
@@ -124,7 +124,7 @@ async fn tokens_are_refreshed_before_they_expire() {
         (secret, "Token_Secret"),
     ] {
         for times in 1..4 {
-            list(&client).await.unwrap();
+            call(&client).await.unwrap();
             assert_eq!(asked(&azure, kind, 200), times, "{kind}");
         }
     }
@@ -138,8 +138,8 @@ async fn a_machines_identity_comes_from_its_metadata_service() {
     for environment in [vec![service], vec![service, ("AZURE_CLIENT_ID", CLIENT)]] {
         let (kind, client) = login(&azure, &environment).unwrap();
         assert_eq!(kind, "ManagedIdentity");
-        list(&client).await.unwrap();
-        list(&client).await.unwrap();
+        call(&client).await.unwrap();
+        call(&client).await.unwrap();
     }
     assert_eq!(asked(&azure, "Token_ManagedIdentity", 200), 2);
 }

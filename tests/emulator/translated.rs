@@ -5,16 +5,19 @@ mod arbitrary;
 mod plausible;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use burstpool::aci::names::Owner;
+use burstpool::aci::translate::claims::ClaimedShare;
 use burstpool::aci::translate::quantity::Amount;
+use burstpool::aci::translate::resolved::Content;
 use burstpool::aci::translate::{Placement, Unsupported, decode, eligible, needs, translate};
 use burstpool::emulator::group::id::GroupId;
 use burstpool::emulator::group::model::GroupBody;
 use burstpool::emulator::group::validate::validate;
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, Pod, ResourceRequirements};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value;
@@ -23,12 +26,16 @@ use plausible::{Case, SECRET};
 
 /// Runs `cases` of pods that `make` makes from a seed; a failure shows the seed.
 fn each(cases: u32, make: fn(u64) -> Case, check: impl Fn(&Case) -> Result<(), TestCaseError>) {
+    each_seed(cases, |seed| check(&make(seed)));
+}
+
+fn each_seed(cases: u32, check: impl Fn(u64) -> Result<(), TestCaseError>) {
     let config = Config {
         cases,
         failure_persistence: None,
         ..Config::default()
     };
-    let ran = TestRunner::new(config).run(&any::<u64>(), |seed| check(&make(seed)));
+    let ran = TestRunner::new(config).run(&any::<u64>(), check);
     if let Err(failure) = ran {
         panic!("{failure}");
     }
@@ -102,6 +109,33 @@ fn what_is_translated_is_taken_by_the_service() {
         taken > cases / 3,
         "only {taken} of {cases} pods were translated"
     );
+}
+
+#[test]
+fn any_volume_is_a_share_or_refused_by_its_name_and_shows_no_key() {
+    let shares = Cell::new(0_u32);
+    let cases = 1500;
+    let check = |seed: u64| {
+        let Ok(volume) = serde_json::from_value(arbitrary::volume(seed)) else {
+            return Ok(());
+        };
+        let content = Content {
+            data: BTreeMap::from([("azurestorageaccountkey".to_owned(), SECRET.into())]),
+            ..Content::default()
+        };
+        match ClaimedShare::of(&PersistentVolumeClaim::default(), &volume) {
+            Ok(share) => {
+                shares.set(shares.get() + 1);
+                let shown = format!("{:?}", share.with_key(&content));
+                prop_assert!(!shown.contains(SECRET), "{shown}");
+            }
+            Err(why) => prop_assert!(why.starts_with("its PersistentVolume "), "{why}"),
+        }
+        Ok(())
+    };
+    each_seed(cases, check);
+    let shares = shares.get();
+    assert!(shares > cases / 50, "only {shares} of {cases} were shares");
 }
 
 /// What is refused before a grant is refused after it; and what is refused only then is what only

@@ -153,27 +153,34 @@ fn by_driver(csi: &CSIPersistentVolumeSource, claims: &str) -> Result<ClaimedSha
     let share = attribute("shareName").or(handle.share);
     let share = share.ok_or("it names no share: set its attribute shareName")?;
     let account = attribute("storageAccount").or(handle.account);
-    let secret = match &csi.node_stage_secret_ref {
-        Some(staged) => (
-            some(staged.namespace.as_deref()).unwrap_or(claims),
-            staged.name.clone().unwrap_or_default(),
-        ),
-        None => {
-            let by_account = || Some(format!("azure-storage-account-{}-secret", account?));
-            let name = attribute("secretName").map(str::to_owned);
-            let name = name.or_else(by_account).ok_or(
-                "it names no Secret with the account's key: set nodeStageSecretRef, or its attribute secretName",
-            )?;
-            let namespace = attribute("secretNamespace").or(handle.namespace);
-            (namespace.unwrap_or(claims), name)
-        }
-    };
     Ok(ClaimedShare {
         share: share.to_owned(),
         account: account.map(str::to_owned),
-        secret: (secret.0.to_owned(), secret.1),
+        secret: match &csi.node_stage_secret_ref {
+            Some(staged) => {
+                let namespace = some(staged.namespace.as_deref()).unwrap_or(claims);
+                let name = staged.name.clone().unwrap_or_default();
+                (namespace.to_owned(), name)
+            }
+            None => by_name(&attribute, &handle, account, claims)?,
+        },
         read_only: csi.read_only.unwrap_or(false),
     })
+}
+
+/// The Secret that a volume without one for staging names, or that the driver made for its account.
+fn by_name<'a>(
+    attribute: &dyn Fn(&str) -> Option<&'a str>,
+    handle: &Handle<'_>,
+    account: Option<&str>,
+    claims: &str,
+) -> Result<(String, String), String> {
+    const NONE: &str = "it names no Secret with the account's key: set nodeStageSecretRef, or its attribute secretName";
+    let by_account = || Some(format!("azure-storage-account-{}-secret", account?));
+    let name = attribute("secretName").map(str::to_owned);
+    let name = name.or_else(by_account).ok_or(NONE)?;
+    let namespace = attribute("secretNamespace").or(handle.namespace);
+    Ok((namespace.unwrap_or(claims).to_owned(), name))
 }
 
 fn is_any(value: &str, all: &[&str]) -> bool {

@@ -129,13 +129,12 @@ fn tokens<'a>(needs: &'a Needs, read: &'a Read) -> impl Iterator<Item = Missing>
         };
         let namespace = &read.namespace;
         let account = format!("ServiceAccount {namespace}/{}", needs.service_account);
-        Some(match failure {
-            Failure::Absent => Missing::of(account, failure, in_namespace(namespace)),
-            _ => {
-                let what = format!("a token{audience} of the {account}");
-                Missing::requested(what, failure, in_namespace(namespace))
-            }
-        })
+        let right = in_namespace(namespace);
+        if *failure == Failure::Absent {
+            return Some(Missing::of(account, failure, right));
+        }
+        let what = format!("a token{audience} of the {account}");
+        Some(Missing::requested(what, failure, right))
     })
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn of(modes: &[&str], volume: Value) -> Result<ClaimedShare, String> {
+fn of(modes: &[&str], volume: &Value) -> Result<ClaimedShare, String> {
     let claim =
         json!({"metadata": {"name": "data", "namespace": "shop"}, "spec": {"accessModes": modes}});
     let mut volume = json!({"metadata": {"name": "pv-1"}, "spec": volume});
@@ -71,19 +71,11 @@ fn a_share_is_found_as_the_driver_finds_it() {
         ),
     ];
     for (volume, expected) in cases {
-        assert_eq!(
-            of(&["ReadWriteMany"], volume.clone()),
-            Ok(expected),
-            "{volume}"
-        );
+        assert_eq!(of(&["ReadWriteMany"], &volume), Ok(expected), "{volume}");
     }
     let volume = csi("any", &staged);
-    assert!(
-        of(&["ReadOnlyMany"], volume.clone())
-            .expect("a share")
-            .read_only
-    );
-    let both = of(&["ReadOnlyMany", "ReadWriteMany"], volume);
+    assert!(of(&["ReadOnlyMany"], &volume).expect("a share").read_only);
+    let both = of(&["ReadOnlyMany", "ReadWriteMany"], &volume);
     assert!(!both.expect("a share").read_only);
 }
 
@@ -118,7 +110,7 @@ fn anything_else_is_refused_by_its_field_and_its_driver() {
         ),
     ];
     for (volume, expected) in cases {
-        let why = of(&["ReadWriteOnce"], volume).expect_err(expected);
+        let why = of(&["ReadWriteOnce"], &volume).expect_err(expected);
         assert!(why.starts_with("its PersistentVolume pv-1: "), "{why}");
         assert!(why.contains(expected), "{expected}: {why}");
     }
