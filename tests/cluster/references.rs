@@ -171,100 +171,107 @@ async fn claim(tenant: &Tenant, name: &str, source: &Value) {
         .expect("it is bound");
 }
 
-#[tokio::test]
-async fn a_claim_is_followed_to_its_share_and_what_is_missing_on_the_way_is_named() {
-    let (tenant, client) = tenant("claims").await;
-    let namespace = tenant.namespace.clone();
-    let of = |name: &str| {
-        pod(
-            &tenant,
-            &json!([{"name": "data", "persistentVolumeClaim": {"claimName": name}}]),
-        )
-    };
-    let remedy = format!("kubectl apply -k config/namespace -n {namespace}");
-    let forbidden = format!("PersistentVolumeClaim {namespace}/files may not be read");
-    lacks(&client, &of("files"), None, &forbidden).await;
-    lacks(&client, &of("files"), None, &remedy).await;
+/// A pod with a claim.
+fn claiming(tenant: &Tenant, name: &str) -> Pod {
+    let claim = json!({"name": "data", "persistentVolumeClaim": {"claimName": name}});
+    pod(tenant, &json!([claim]))
+}
 
-    let resources = json!(["persistentvolumeclaims"]);
-    allow(
-        &tenant,
-        "claims",
-        json!([{"apiGroups": [""], "resources": resources, "verbs": ["get"]}]),
-    )
-    .await;
-    lacks(&client, &of("files"), None, "files does not exist").await;
-    let spec = json!({"accessModes": ["ReadWriteMany"], "storageClassName": "none", "resources": {"requests": {"storage": "1Gi"}}});
-    create::<PersistentVolumeClaim>(
-        &tenant,
-        json!({"metadata": {"name": "waiting"}, "spec": spec}),
-    )
-    .await;
-    lacks(
-        &client,
-        &of("waiting"),
-        None,
-        "is not bound to a PersistentVolume yet: its phase is Pending",
-    )
-    .await;
-
-    let share = json!({"csi": {
+/// A share as the CSI driver makes it, whose key is the tenant's Secret `key`.
+fn share(tenant: &Tenant) -> Value {
+    json!({"csi": {
         "driver": "file.csi.azure.com", "volumeHandle": "rg#shopfiles#files#", "readOnly": true,
-        "nodeStageSecretRef": {"name": "key", "namespace": namespace},
-    }});
-    claim(&tenant, "files", &share).await;
-    claim(&tenant, "tree", &json!({"azureFile": {"secretName": "key", "secretNamespace": namespace, "shareName": "tree"}})).await;
-    claim(
-        &tenant,
-        "disk",
-        &json!({"csi": {"driver": "disk.csi.azure.com", "volumeHandle": "d"}}),
-    )
-    .await;
-    lacks(
-        &client,
-        &of("files"),
-        None,
-        "the verb get on persistentvolumes",
-    )
-    .await;
-    allow_volumes(&tenant).await;
-    lacks(
-        &client,
-        &of("files"),
-        None,
-        &format!("Secret {namespace}/key of PersistentVolume {namespace}-files may not be read"),
-    )
-    .await;
-    allow(&tenant, "keys", json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["key"], "verbs": ["get"]}])).await;
-    lacks(&client, &of("files"), None, "does not exist").await;
-    create::<Secret>(
-        &tenant,
-        json!({"metadata": {"name": "key"}, "stringData": {"azurestorageaccountkey": "HIDDEN"}}),
-    )
-    .await;
+        "nodeStageSecretRef": {"name": "key", "namespace": tenant.namespace},
+    }})
+}
 
-    let found = resolved(&client, &of("files"), None).await;
+async fn allow_claims(tenant: &Tenant) {
+    let resources = json!(["persistentvolumeclaims"]);
+    let rule = json!({"apiGroups": [""], "resources": resources, "verbs": ["get"]});
+    allow(tenant, "claims", json!([rule])).await;
+}
+
+async fn allow_key(tenant: &Tenant) {
+    let (resources, names) = (json!(["secrets"]), json!(["key"]));
+    let rule = json!({"apiGroups": [""], "resources": resources, "resourceNames": names, "verbs": ["get"]});
+    allow(tenant, "keys", json!([rule])).await;
+}
+
+async fn create_key(tenant: &Tenant) {
+    let data = json!({"azurestorageaccountkey": "HIDDEN"});
+    create::<Secret>(
+        tenant,
+        json!({"metadata": {"name": "key"}, "stringData": data}),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_missing_on_the_way_to_a_share_is_named_with_its_remedy() {
+    let (tenant, client) = tenant("lacking").await;
+    let (namespace, files) = (&tenant.namespace, claiming(&tenant, "files"));
+    let may_not = format!(
+        "PersistentVolumeClaim {namespace}/files may not be read; to let burstpool read what pods of this \
+         namespace refer to: kubectl apply -k config/namespace -n {namespace}"
+    );
+    lacks(&client, &files, None, &may_not).await;
+    allow_claims(&tenant).await;
+    lacks(&client, &files, None, "/files does not exist").await;
+    let spec = json!({
+        "accessModes": ["ReadWriteMany"], "storageClassName": "none",
+        "resources": {"requests": {"storage": "1Gi"}},
+    });
+    let waiting = json!({"metadata": {"name": "waiting"}, "spec": spec});
+    create::<PersistentVolumeClaim>(&tenant, waiting).await;
+    let pending = "is not bound to a PersistentVolume yet: its phase is Pending";
+    lacks(&client, &claiming(&tenant, "waiting"), None, pending).await;
+
+    claim(&tenant, "files", &share(&tenant)).await;
+    lacks(&client, &files, None, "the verb get on persistentvolumes").await;
+    allow_volumes(&tenant).await;
+    let key = format!("Secret {namespace}/key of PersistentVolume {namespace}-files");
+    lacks(&client, &files, None, &format!("{key} may not be read")).await;
+    allow_key(&tenant).await;
+    lacks(&client, &files, None, &format!("{key} does not exist")).await;
+    let empty = json!({"metadata": {"name": "key"}});
+    create::<Secret>(&tenant, empty).await;
+    let no_key = format!("{key} has no key 'azurestorageaccountkey'");
+    lacks(&client, &files, None, &no_key).await;
+    forget(&tenant, &["files"]).await;
+}
+
+#[tokio::test]
+async fn a_claim_is_followed_to_its_share() {
+    let (tenant, client) = tenant("claims").await;
+    allow_claims(&tenant).await;
+    allow_volumes(&tenant).await;
+    allow_key(&tenant).await;
+    create_key(&tenant).await;
+    let in_tree =
+        json!({"secretName": "key", "secretNamespace": tenant.namespace, "shareName": "tree"});
+    let disk = json!({"driver": "disk.csi.azure.com", "volumeHandle": "d"});
+    claim(&tenant, "files", &share(&tenant)).await;
+    claim(&tenant, "tree", &json!({"azureFile": in_tree})).await;
+    claim(&tenant, "disk", &json!({"csi": disk})).await;
+
+    let found = resolved(&client, &claiming(&tenant, "files"), None).await;
     assert!(!format!("{found:?}").contains("HIDDEN"));
     let Some(Claim::Share(share)) = found.resolved.claims.get("files") else {
         unreachable!("{found:?}");
     };
-    assert_eq!(
-        (share.share_name.as_str(), share.read_only),
-        ("files", true)
+    let named = (
+        share.share_name.as_str(),
+        share.storage_account_name.as_str(),
     );
-    assert_eq!(share.storage_account_name, "shopfiles");
+    assert_eq!((named, share.read_only), (("files", "shopfiles"), true));
     assert_eq!(share.storage_account_key.reveal(), "HIDDEN");
     // The in-tree kind has no other word for the account than the Secret's.
-    lacks(
-        &client,
-        &of("tree"),
-        None,
-        "has no key 'azurestorageaccountname'",
-    )
-    .await;
-    let disk = resolved(&client, &of("disk"), None).await;
+    let no_name = "has no key 'azurestorageaccountname'";
+    lacks(&client, &claiming(&tenant, "tree"), None, no_name).await;
+    let found = resolved(&client, &claiming(&tenant, "disk"), None).await;
+    let disk = found.resolved.claims.get("disk");
     assert!(
-        matches!(disk.resolved.claims.get("disk"), Some(Claim::Other(why)) if why.contains("disk.csi.azure.com")),
+        matches!(disk, Some(Claim::Other(why)) if why.contains("disk.csi.azure.com")),
         "{disk:?}"
     );
     forget(&tenant, &["files", "tree", "disk"]).await;
