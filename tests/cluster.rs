@@ -5,12 +5,16 @@
 
 #[path = "cluster/ends.rs"]
 mod ends;
+#[path = "cluster/fields.rs"]
+mod fields;
 #[path = "cluster/node.rs"]
 mod node;
 #[path = "cluster/operator.rs"]
 mod operator;
 #[path = "cluster/pods.rs"]
 mod pods;
+#[path = "cluster/references.rs"]
+mod references;
 #[path = "cluster/resource.rs"]
 mod resource;
 mod support;

@@ -116,6 +116,7 @@ impl Burst {
             pace: Arc::new(Pace::default()),
             trouble: Arc::new(Notify::new()),
             sweep_every: Duration::from_secs(2),
+            kube_proxy: None,
         })
     }
 

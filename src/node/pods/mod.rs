@@ -49,6 +49,7 @@ use crate::aci::pace::Pace;
 use crate::aci::schedule::Starts;
 use crate::api::Placement;
 use crate::node::capacity::Room;
+use crate::node::environment::KubeProxy;
 use herd::Herd;
 use line::Line;
 use shown::{Listing, Shown};
@@ -104,6 +105,8 @@ pub struct Parts {
     pub trouble: Arc<Notify>,
     /// How often the groups are listed.
     pub sweep_every: Duration,
+    /// What ACI's kube-proxy is given, where the placement wants one.
+    pub kube_proxy: Option<KubeProxy>,
 }
 
 impl Deref for Context {
