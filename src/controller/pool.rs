@@ -12,6 +12,7 @@ use super::{Context, Error, status};
 use crate::aci::client::Scope;
 use crate::aci::names::Owner;
 use crate::api::{BurstPool, Placement, PlacementStatus};
+use crate::burst::PodFacts;
 use crate::node::object::{self, Closed, Facts};
 use crate::node::pods::{self, Parts};
 use crate::node::{capacity, region, register};
@@ -155,6 +156,7 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
             .or_default()
             .clone(),
         trouble: Arc::new(Notify::new()),
+        changed: context.stores.changed.clone(),
         sweep_every: context.sweep_every,
         kube_proxy: context
             .kube_proxy
@@ -196,6 +198,7 @@ fn facts(pool: &str, placement: &Placement, context: &Context) -> Facts {
             reason: "Starting".to_owned(),
             message: "the region has not been asked yet what it has to offer".to_owned(),
         }),
+        shut: None,
         kubernetes_minor: context.kubernetes_minor,
     }
 }
@@ -211,7 +214,7 @@ pub async fn report(pool: &BurstPool, context: &Context) -> Vec<PlacementStatus>
         PlacementStatus {
             name: name.clone(),
             node: facts.name(),
-            ready: facts.closed.is_none(),
+            ready: facts.why_closed().is_none(),
             groups: kept
                 .pods
                 .groups()
@@ -224,6 +227,56 @@ pub async fn report(pool: &BurstPool, context: &Context) -> Vec<PlacementStatus>
         }
     };
     running.placements.iter().map(report).collect()
+}
+
+/// How creates of a pool's placements ended since this was asked last.
+pub async fn ended_creates(pool: &str, context: &Context) -> Vec<(String, pods::Ended)> {
+    let pools = context.pools.lock().await;
+    let placements = pools.get(pool).into_iter().flat_map(|r| &r.placements);
+    placements
+        .flat_map(|(name, kept)| {
+            let ended = kept.pods.take_ended().into_iter();
+            ended.map(|ended| (name.clone(), ended))
+        })
+        .collect()
+}
+
+/// What matters for bursting of the pods on a pool's nodes.
+pub async fn pods(pool: &str, context: &Context) -> Vec<Arc<PodFacts>> {
+    let pools = context.pools.lock().await;
+    let placements = pools.get(pool).into_iter().flat_map(|r| &r.placements);
+    placements.flat_map(|(_, kept)| kept.pods.pods()).collect()
+}
+
+/// Why regions of a pool's placements take no pods, by placement. One that is not kept takes none.
+pub async fn closed_regions(pool: &BurstPool, context: &Context) -> BTreeMap<String, String> {
+    let pools = context.pools.lock().await;
+    let running = pools.get(&pool.name_any());
+    let why = |placement: &Placement| {
+        let Some(kept) = running.and_then(|running| running.placements.get(&placement.name)) else {
+            return Some("its node is not kept yet".to_owned());
+        };
+        let facts = kept.facts.borrow();
+        facts.closed.as_ref().map(|closed| closed.message.clone())
+    };
+    let all = pool.spec.placements.iter();
+    all.filter_map(|placement| Some((placement.name.clone(), why(placement)?)))
+        .collect()
+}
+
+/// Gives a placement no pods any more, or again.
+pub async fn shut(pool: &str, placement: &str, closed: Option<Closed>, context: &Context) {
+    let pools = context.pools.lock().await;
+    let kept = pools
+        .get(pool)
+        .and_then(|running| running.placements.get(placement));
+    if let Some(kept) = kept {
+        kept.facts.send_if_modified(|facts| {
+            let changed = facts.shut != closed;
+            facts.shut = closed;
+            changed
+        });
+    }
 }
 
 /// Closes a placement's node for good, and says how many groups it has; nothing if nobody knows.

@@ -157,6 +157,7 @@ mod tests {
                 pods: 1,
             },
             closed: None,
+            shut: None,
             kubernetes_minor: 37,
         }
     }

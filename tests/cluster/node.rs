@@ -42,6 +42,7 @@ pub fn facts(pool: &str) -> Facts {
             pods: 100,
         },
         closed: None,
+        shut: None,
         kubernetes_minor: 37,
     }
 }

@@ -120,9 +120,7 @@ impl Act<'_> {
     async fn look(&self, unseen: &[Reservation], state: &mut Pool) {
         for entry in unseen {
             let pods: Api<Pod> = Api::namespaced(self.client.clone(), &entry.namespace);
-            if let Ok(Ok(found)) =
-                tokio::time::timeout(PATIENCE, pods.get_opt(&entry.name)).await
-            {
+            if let Ok(Ok(found)) = tokio::time::timeout(PATIENCE, pods.get_opt(&entry.name)).await {
                 let facts = found.as_ref().and_then(PodFacts::of);
                 state.memory.looked(&entry.uid, facts.as_ref());
                 if let Some(pod) = found {

@@ -39,8 +39,8 @@ use crate::burst::{
 use crate::node::object::{self, Closed};
 use act::Act;
 use scales::Followed;
-use stores::View;
 pub use stores::Stores;
+use stores::View;
 use tell::Teller;
 
 /// How soon after a plan the next one is made: changes come in swarms.
@@ -138,9 +138,8 @@ impl Spill {
         let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
         self.verdicts.retain(&waiting);
         self.pools.retain(|name, _| view.pools.contains_key(name));
-        self.teller.retain(|uid| {
-            view.waiting.contains_key(uid) || view.labelled.contains_key(uid)
-        });
+        self.teller
+            .retain(|uid| view.waiting.contains_key(uid) || view.labelled.contains_key(uid));
         let mut again = LOOK_AGAIN;
         let mut summaries = Summaries::new();
         for (name, pool) in &view.pools {
@@ -213,7 +212,11 @@ impl Spill {
         }
         state.memory.keep(&plan, waiting, now);
         self.pools.insert(name, state);
-        let again = if acted { Some(PAUSE) } else { plan.look_again_in };
+        let again = if acted {
+            Some(PAUSE)
+        } else {
+            plan.look_again_in
+        };
         Some((plan, again.unwrap_or(LOOK_AGAIN)))
     }
 
@@ -267,7 +270,7 @@ impl Spill {
 
     async fn places(&self, view: &View, pool: &BurstPool) -> Vec<Place> {
         let name = pool.name_any();
-        let closed = pool::closed_regions(&name, &self.context).await;
+        let closed = pool::closed_regions(pool, &self.context).await;
         let all = pool.spec.placements.iter().map(|placement| {
             let node = object::name(&name, &placement.name);
             let why = closed.get(&placement.name).map(String::as_str);

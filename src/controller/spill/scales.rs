@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use kube::core::{DynamicObject, GroupVersionKind, TypeMeta};
+use kube::core::{DynamicObject, GroupVersionKind, PartialObjectMeta, TypeMeta};
 use kube::discovery::oneshot;
-use kube::runtime::{WatchStreamExt as _, metadata_watcher, watcher};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,9 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Any object's metadata: enough to see that it changed.
+type Meta = PartialObjectMeta<DynamicObject>;
+/// Pool and workload.
 type Key = (String, String);
 
 /// The scales that are followed.
@@ -126,9 +129,9 @@ impl One {
     }
 
     /// Reads the scale whenever the target changes. Ends when its kind may not be the right one.
-    async fn follow_in(&self, api: &Api<DynamicObject>) {
+    async fn follow_in(&self, api: &Api<Meta>) {
         let by_name = format!("metadata.name={}", self.target.name);
-        let changes = metadata_watcher(api.clone(), watcher::Config::default().fields(&by_name));
+        let changes = watcher(api.clone(), watcher::Config::default().fields(&by_name));
         let mut changes = std::pin::pin!(changes.default_backoff());
         loop {
             let read = self.read(api).await;
@@ -146,7 +149,7 @@ impl One {
         }
     }
 
-    async fn api(&self) -> Result<Api<DynamicObject>, String> {
+    async fn api(&self) -> Result<Api<Meta>, String> {
         let Target {
             api_version, kind, ..
         } = &self.target;
@@ -164,10 +167,14 @@ impl One {
                 format!("the cluster does not serve kind {kind} of {api_version}: {error}")
             })?;
         let client = self.client.clone();
-        Ok(Api::namespaced_with(client, &self.target.namespace, &resource))
+        Ok(Api::namespaced_with(
+            client,
+            &self.target.namespace,
+            &resource,
+        ))
     }
 
-    async fn read(&self, api: &Api<DynamicObject>) -> Result<Scale, String> {
+    async fn read(&self, api: &Api<Meta>) -> Result<Scale, String> {
         let Target {
             kind,
             namespace,
@@ -178,14 +185,19 @@ impl One {
         let scale = match read {
             Ok(Ok(scale)) => scale,
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
-                return Err(format!("{kind} {namespace}/{name} does not exist, or has no scale"));
+                return Err(format!(
+                    "{kind} {namespace}/{name} does not exist, or has no scale"
+                ));
             }
             Ok(Err(kube::Error::Api(status))) => return Err(status.message),
             Ok(Err(error)) => return Err(error.to_string()),
             Err(_) => return Err("the API server does not answer".to_owned()),
         };
         let status = scale.status.unwrap_or_default();
-        let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or_default();
+        let replicas = scale
+            .spec
+            .and_then(|spec| spec.replicas)
+            .unwrap_or_default();
         Ok(Scale {
             desired: u64::try_from(replicas).unwrap_or_default(),
             replicas: u64::try_from(status.replicas).unwrap_or_default(),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::core::PartialObjectMeta;
-use kube::runtime::{WatchStreamExt as _, metadata_watcher, watcher};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::{Notify, watch};
 
@@ -167,7 +167,9 @@ impl Stores {
                         remove(&mut view, gone);
                     }
                     drop(view);
-                    self.listed.send_modify(|parts| drop(parts.insert(part)));
+                    self.listed.send_modify(|parts| {
+                        parts.insert(part);
+                    });
                 }
                 Ok(watcher::Event::Apply(object)) => put(&mut self.lock(), object),
                 Ok(watcher::Event::Delete(object)) => remove(&mut self.lock(), &key(&object)),
@@ -249,10 +251,10 @@ impl Stores {
     }
 
     async fn namespaces(&self, client: &Client) {
-        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
         self.follow(
             Part::Namespaces,
-            metadata_watcher(namespaces, watcher::Config::default()),
+            watcher(namespaces, watcher::Config::default()),
             |view, namespace: PartialObjectMeta<Namespace>| {
                 let labels = namespace.metadata.labels.clone().unwrap_or_default();
                 view.namespaces.insert(namespace.name_any(), labels);

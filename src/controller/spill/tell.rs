@@ -59,7 +59,13 @@ impl Teller {
         }
         for rescue in &plan.rescues {
             let (kind, reason) = (EventType::Warning, "NeverStarted");
-            self.say(&rescue.pod, kind, reason, rescue.why.clone(), plan.is_dry_run);
+            self.say(
+                &rescue.pod,
+                kind,
+                reason,
+                rescue.why.clone(),
+                plan.is_dry_run,
+            );
         }
     }
 

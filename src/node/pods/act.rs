@@ -95,6 +95,7 @@ impl Keeper {
         tracing::warn!(pod = %self.pod_name(), error = %error.story(), "creating a container group");
         self.fail(&verdict);
         self.context.trouble.notify_one();
+        self.context.ended(Some(verdict.class), &verdict.message);
         self.known.group = match error {
             // Nobody knows whether it was done.
             Error::NoAnswer { .. } | Error::Unreadable { .. } => Group::Unknown,
@@ -164,6 +165,7 @@ impl Keeper {
             Group::There { since, ran, .. } => {
                 if let (false, Some(started)) = (ran, started) {
                     self.learn(since, started);
+                    self.context.ended(None, "");
                 }
                 Group::There {
                     since,
@@ -184,6 +186,7 @@ impl Keeper {
         if let Some(verdict) = failed {
             tracing::warn!(pod = %self.pod_name(), message = %verdict.message, "a container group did not start");
             self.fail(&verdict);
+            self.context.ended(Some(verdict.class), &verdict.message);
             self.known.is_failed = true;
             self.context.trouble.notify_one();
         }
