@@ -189,9 +189,9 @@ pub struct Scene {
 impl Scene {
     /// The pool `shop` with these fields of its spec, one placement for 100 pods, the workload `web`
     /// with ten replicas, and these pods that wait since second 0.
-    pub fn new(spec: Value, waiting: &[&str]) -> Self {
+    pub fn new(spec: &Value, waiting: &[&str]) -> Self {
         Self {
-            pool: pool("shop", &spec),
+            pool: pool("shop", spec),
             others: Vec::new(),
             waiting: waiting.iter().map(|name| pod(name)).collect(),
             labelled: Vec::new(),

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::backend::Backend;
 use super::hold::later;
-use super::plan::Plan;
+use super::plan::{Peak, Plan};
 use super::pod::{PodFacts, PodRef};
 
 /// How long a pod is left alone whose grant was denied, first and at most.
@@ -150,7 +150,7 @@ impl Memory {
         for stamp in &plan.stamps {
             self.refused.insert(stamp.pod.uid.clone(), stamp.since);
         }
-        if plan.is_busy {
+        if plan.peak == Peak::On {
             self.busy = Some(now);
         }
         let reserved: HashSet<&str> = plan.reservations.iter().map(|r| r.uid.as_str()).collect();
@@ -161,6 +161,11 @@ impl Memory {
             .retain(|uid, _| waits(uid) || reserved.contains(uid.as_str()));
         self.settled.retain(|uid| reserved.contains(uid.as_str()));
         self.granted.retain(|_, at| later(*at, LONGEST_SPAN) > now);
+    }
+
+    /// There was a peak when we took over: its cooldown counts from now.
+    pub fn found_a_peak(&mut self, now: Timestamp) {
+        self.busy = Some(now);
     }
 
     pub(super) fn refused_since(&self, uid: &str) -> Option<Timestamp> {

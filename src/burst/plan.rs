@@ -53,14 +53,24 @@ pub struct Plan {
     pub counts: PodCounts,
     /// Each workload's pods.
     pub workloads: Vec<WorkloadStatus>,
-    /// Whether there is a peak: pods are on ACI or on their way, or were within the cooldown.
-    pub is_spilling: bool,
-    /// Whether pods are on ACI or on their way now: to be remembered for the cooldown.
-    pub is_busy: bool,
+    /// Whether there is a peak.
+    pub peak: Peak,
     /// Why pods that would be granted are not, if it is for a limit.
     pub limited: Option<String>,
     /// When to look again although nothing changes.
     pub look_again_in: Option<Duration>,
+}
+
+/// Whether there is a peak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Peak {
+    /// Nothing is on ACI.
+    #[default]
+    None,
+    /// Nothing is on ACI any more, and the cooldown is not over.
+    Fading,
+    /// Pods are on ACI, or on their way there.
+    On,
 }
 
 /// What must be done before anything may be granted.
@@ -159,8 +169,11 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         doors,
         counts: tally.counts,
         workloads: tally.workloads,
-        is_spilling: is_busy || cooldown.is_some_and(|until| now < until),
-        is_busy,
+        peak: match cooldown {
+            _ if is_busy => Peak::On,
+            Some(until) if now < until => Peak::Fading,
+            _ => Peak::None,
+        },
         limited: tally.limited,
     }
 }

@@ -23,7 +23,7 @@ fn demanding(scene: &mut Scene, spec: serde_json::Value) {
 
 #[test]
 fn what_aci_cannot_run_is_refused_in_translations_words() {
-    let mut scene = Scene::new(json!({}), &["a", "b"]);
+    let mut scene = Scene::new(&json!({}), &["a", "b"]);
     let refusal = Unsupported {
         field: "spec.hostNetwork".to_owned(),
         why: "there is no host".to_owned(),
@@ -53,7 +53,7 @@ fn a_pod_that_the_virtual_node_could_not_take_is_refused_by_the_field_that_keeps
             "topology.kubernetes.io/zone",
         ),
     ] {
-        let mut scene = Scene::new(json!({}), &["a"]);
+        let mut scene = Scene::new(&json!({}), &["a"]);
         demanding(&mut scene, spec);
         assert!(refused(&scene, "a").contains(field), "{field}");
         assert_eq!(scene.plan(60).stamps, []);
@@ -64,7 +64,7 @@ fn a_pod_that_the_virtual_node_could_not_take_is_refused_by_the_field_that_keeps
 fn a_pod_goes_to_the_placement_that_can_run_it() {
     let placements =
         json!([{"name": "weu", "region": "westeurope"}, {"name": "neu", "region": "northeurope"}]);
-    let mut scene = Scene::new(json!({"placements": placements}), &["a"]);
+    let mut scene = Scene::new(&json!({"placements": placements}), &["a"]);
     scene.places.push(place("neu", 10));
     scene.places[1]
         .labels
@@ -76,7 +76,7 @@ fn a_pod_goes_to_the_placement_that_can_run_it() {
 
 #[test]
 fn another_schedulers_pod_is_refused_by_name() {
-    let mut scene = Scene::new(json!({}), &["a"]);
+    let mut scene = Scene::new(&json!({}), &["a"]);
     scene.waiting[0].scheduler = Some("volcano".to_owned());
     assert!(refused(&scene, "a").contains("spec.schedulerName: volcano"));
     assert_eq!(scene.plan(60).counts.refused, 1);
@@ -84,7 +84,7 @@ fn another_schedulers_pod_is_refused_by_name() {
 
 #[test]
 fn pods_of_a_template_that_azure_refuses_are_refused_and_the_placement_stays_open() {
-    let mut scene = Scene::new(json!({}), &["a", "b"]).spilled("web", &["g"]);
+    let mut scene = Scene::new(&json!({}), &["a", "b"]).spilled("web", &["g"]);
     scene.labelled[0].stage = Stage::Bound(Bound {
         node: "burst-shop-weu".to_owned(),
         since: None,
@@ -110,7 +110,7 @@ fn pods_of_a_template_that_azure_refuses_are_refused_and_the_placement_stays_ope
 
 #[test]
 fn a_version_that_translation_was_not_asked_about_waits_for_the_answer() {
-    let mut scene = Scene::new(json!({}), &["a"]);
+    let mut scene = Scene::new(&json!({}), &["a"]);
     scene.places.clear();
     assert_eq!(scene.outcome(60, "a"), Outcome::Ignore(Ignored::Unjudged));
     assert_eq!(pod("a").scheduler, None);

@@ -20,7 +20,7 @@ fn taken_over(scene: &mut Scene) {
 
 #[test]
 fn a_new_leader_claims_the_pool_then_counts_and_grants_only_then() {
-    let mut scene = Scene::new(json!({}), &["a"]);
+    let mut scene = Scene::new(&json!({}), &["a"]);
     for (standing, first) in [
         (Standing::Unclaimed, First::Claim),
         (Standing::Uncounted, First::Count),
@@ -40,7 +40,7 @@ fn a_new_leader_claims_the_pool_then_counts_and_grants_only_then() {
 
 #[test]
 fn a_reserved_pod_counts_before_it_is_seen_granted_and_is_not_reserved_twice() {
-    let mut scene = Scene::new(one(), &["a", "b"]);
+    let mut scene = Scene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     assert!(plan.must_reserve);
     scene.reserve(&plan);
@@ -61,7 +61,7 @@ fn a_reserved_pod_counts_before_it_is_seen_granted_and_is_not_reserved_twice() {
 
 #[test]
 fn a_grant_that_only_the_watch_of_waiting_pods_shows_counts_still_by_its_reservation() {
-    let mut scene = Scene::new(one(), &["a", "b"]);
+    let mut scene = Scene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     scene.waiting[0] = pod("a").granted("shop", "web", 15);
@@ -80,7 +80,7 @@ fn a_grant_that_only_the_watch_of_waiting_pods_shows_counts_still_by_its_reserva
 
 #[test]
 fn a_lost_answer_is_asked_for_again_and_counts_until_it_is_known() {
-    let mut scene = Scene::new(one(), &["a", "b"]);
+    let mut scene = Scene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     let a = scene.waiting[0].id.clone();
@@ -103,7 +103,7 @@ fn a_lost_answer_is_asked_for_again_and_counts_until_it_is_known() {
 
 #[test]
 fn a_new_leader_finishes_the_reservations_that_it_finds_and_frees_none() {
-    let mut scene = Scene::new(one(), &["a", "b"]);
+    let mut scene = Scene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     taken_over(&mut scene);
@@ -125,7 +125,7 @@ fn a_new_leader_finishes_the_reservations_that_it_finds_and_frees_none() {
 
 #[test]
 fn a_reserved_pod_that_went_home_by_itself_frees_its_slot() {
-    let mut scene = Scene::new(one(), &["a", "b"]);
+    let mut scene = Scene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     taken_over(&mut scene);
@@ -138,7 +138,7 @@ fn a_reserved_pod_that_went_home_by_itself_frees_its_slot() {
 
 #[test]
 fn a_reserved_pod_keeps_its_slot_when_the_limit_falls_and_counts_against_the_rate() {
-    let mut scene = Scene::new(json!({"spill": {"rate": {"pods": 2}}}), &["a", "b", "c"]);
+    let mut scene = Scene::new(&json!({"spill": {"rate": {"pods": 2}}}), &["a", "b", "c"]);
     let plan = scene.plan(15);
     assert_eq!(granted(&plan), ["a", "b"]);
     scene.reserve(&plan);

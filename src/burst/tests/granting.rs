@@ -25,7 +25,7 @@ fn is_granted(scene: &Scene, second: i64, name: &str) -> bool {
 
 #[test]
 fn a_refused_pod_is_granted_after_its_hold_and_not_before() {
-    let scene = Scene::new(json!({}), &["a", "b"]);
+    let scene = Scene::new(&json!({}), &["a", "b"]);
     let early = scene.plan(14);
     assert_eq!(scene.outcome(14, "a"), held(15));
     assert_eq!(early.look_again_in, Some(std::time::Duration::from_secs(1)));
@@ -36,14 +36,14 @@ fn a_refused_pod_is_granted_after_its_hold_and_not_before() {
 fn a_workloads_own_hold_replaces_the_pools() {
     let mut workload = crate::burst::fixtures::target("web");
     workload["spill"] = json!({"after": "20m"});
-    let scene = Scene::new(json!({"workloads": [workload]}), &["a"]);
+    let scene = Scene::new(&json!({"workloads": [workload]}), &["a"]);
     assert_eq!(scene.outcome(1199, "a"), held(1200));
     assert!(is_granted(&scene, 1200, "a"));
 }
 
 #[test]
 fn a_pod_that_was_gated_is_held_from_when_it_was_first_seen_refused_also_across_a_restart() {
-    let mut scene = Scene::new(json!({}), &["a"]);
+    let mut scene = Scene::new(&json!({}), &["a"]);
     scene.waiting[0].is_first_generation = false;
     assert_eq!(scene.outcome(600, "a"), held(615));
     let plan = scene.plan(600);
@@ -57,7 +57,7 @@ fn a_pod_that_was_gated_is_held_from_when_it_was_first_seen_refused_also_across_
 
 #[test]
 fn a_stamp_that_cannot_be_written_does_not_start_the_hold_anew() {
-    let mut scene = Scene::new(json!({"mode": "DryRun"}), &["a"]);
+    let mut scene = Scene::new(&json!({"mode": "DryRun"}), &["a"]);
     scene.waiting[0].is_first_generation = false;
     let plan = scene.plan(600);
     scene.remember(&plan, 600);
@@ -66,7 +66,7 @@ fn a_stamp_that_cannot_be_written_does_not_start_the_hold_anew() {
 
 #[test]
 fn a_gated_deleting_or_not_yet_refused_pod_is_never_granted() {
-    let mut scene = Scene::new(json!({}), &["gated", "deleting"]);
+    let mut scene = Scene::new(&json!({}), &["gated", "deleting"]);
     scene.waiting[0].stage = Stage::New;
     scene.waiting[1].is_deleting = true;
     assert_eq!(scene.outcome(3600, "gated"), ignored(Ignored::NotRefused));
@@ -76,7 +76,7 @@ fn a_gated_deleting_or_not_yet_refused_pod_is_never_granted() {
 
 #[test]
 fn a_nominated_pod_is_granted_only_when_its_nomination_is_stale() {
-    let mut scene = Scene::new(json!({}), &["a"]);
+    let mut scene = Scene::new(&json!({}), &["a"]);
     scene.waiting[0].is_nominated = true;
     let until = 15 + i64::try_from(NOMINATION.as_secs()).expect("a small number");
     let why = Held::Nominated;
@@ -92,7 +92,7 @@ fn a_nominated_pod_is_granted_only_when_its_nomination_is_stale() {
 
 #[test]
 fn a_pod_that_tolerates_the_nodes_by_itself_is_left_to_its_user() {
-    let mut scene = Scene::new(json!({}), &["a"]);
+    let mut scene = Scene::new(&json!({}), &["a"]);
     let spec = json!({"containers": [], "tolerations": [{"operator": "Exists"}]});
     let spec = serde_json::from_value(spec).expect("a spec");
     scene.waiting[0].demands = crate::burst::fit::Demands::of(&spec);
@@ -104,14 +104,14 @@ fn a_pod_that_tolerates_the_nodes_by_itself_is_left_to_its_user() {
 
 #[test]
 fn a_pod_that_another_pool_granted_is_not_granted_again() {
-    let mut scene = Scene::new(json!({}), &[]);
+    let mut scene = Scene::new(&json!({}), &[]);
     scene.waiting = vec![pod("a").granted("other", "web", 3)];
     assert_eq!(scene.plan(60).decisions, []);
 }
 
 #[test]
 fn a_pod_whose_grant_is_denied_is_left_alone_for_a_while_and_the_others_go_on() {
-    let mut scene = Scene::new(json!({"spill": {"maxReplicas": 1}}), &["a", "b"]);
+    let mut scene = Scene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b"]);
     let plan = scene.plan(15);
     assert_eq!(granted(&plan), ["a"]);
     scene.reserve(&plan);
@@ -134,7 +134,7 @@ fn a_pod_whose_grant_is_denied_is_left_alone_for_a_while_and_the_others_go_on() 
 
 #[test]
 fn a_pod_that_changed_meanwhile_is_decided_anew_when_it_is_seen_again() {
-    let mut scene = Scene::new(json!({}), &["a"]);
+    let mut scene = Scene::new(&json!({}), &["a"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     let a = scene.waiting[0].id.clone();
@@ -153,9 +153,9 @@ fn a_pod_that_changed_meanwhile_is_decided_anew_when_it_is_seen_again() {
 
 #[test]
 fn a_dry_run_decides_the_same_and_reserves_nothing() {
-    let active = Scene::new(json!({"spill": {"maxReplicas": 1}}), &["a", "b"]).plan(15);
+    let active = Scene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b"]).plan(15);
     let spec = json!({"mode": "DryRun", "spill": {"maxReplicas": 1}});
-    let dry = Scene::new(spec, &["a", "b"]).plan(15);
+    let dry = Scene::new(&spec, &["a", "b"]).plan(15);
     assert_eq!(dry.decisions, active.decisions);
     assert!(dry.is_dry_run && dry.reservations.is_empty() && !dry.must_reserve);
     assert_eq!((dry.counts.granted, dry.counts.holding), (0, 2));

@@ -20,7 +20,7 @@ fn max(limit: &Value) -> Value {
 
 #[test]
 fn no_more_than_the_maximum_are_granted_of_five_hundred_at_once() {
-    let mut scene = Scene::new(max(&json!(50)), &names(&many(500)));
+    let mut scene = Scene::new(&max(&json!(50)), &names(&many(500)));
     scene.places[0].offers.pods = 1000;
     scene.places[0].offers.cpu_milli = 1_000_000;
     scene.places[0].offers.memory <<= 4;
@@ -36,7 +36,7 @@ fn no_more_than_the_maximum_are_granted_of_five_hundred_at_once() {
 
 #[test]
 fn grants_in_flight_count() {
-    let mut scene = Scene::new(max(&json!(5)), &["x", "y", "z"]);
+    let mut scene = Scene::new(&max(&json!(5)), &["x", "y", "z"]);
     scene.labelled = (0..5)
         .map(|n| pod(&format!("g{n}")).granted("shop", "web", 1))
         .collect();
@@ -46,7 +46,7 @@ fn grants_in_flight_count() {
 
 #[test]
 fn a_granted_pod_that_landed_home_or_is_finished_frees_its_slot() {
-    let mut scene = Scene::new(max(&json!(1)), &["x"]);
+    let mut scene = Scene::new(&max(&json!(1)), &["x"]);
     scene.labelled = vec![pod("g").granted("shop", "web", 1).on("home-1")];
     let plan = scene.plan(15);
     assert_eq!((granted(&plan), plan.counts.spilled), (vec!["x"], 0));
@@ -64,7 +64,7 @@ fn a_granted_pod_that_landed_home_or_is_finished_frees_its_slot() {
 
 #[test]
 fn a_percentage_is_of_the_desired_replicas_rounded_up_and_follows_them() {
-    let mut scene = Scene::new(max(&json!("30%")), &["a", "b", "c", "d", "e"]);
+    let mut scene = Scene::new(&max(&json!("30%")), &["a", "b", "c", "d", "e"]);
     for (desired, granted) in [(7, 3), (10, 3), (11, 4), (0, 0)] {
         scene.scales = scales(&[("web", desired, desired)]);
         let plan = scene.plan(15);
@@ -79,7 +79,7 @@ fn a_percentage_is_of_the_desired_replicas_rounded_up_and_follows_them() {
 #[test]
 fn a_limit_that_falls_takes_nothing_back_and_gives_nothing_more() {
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
-    let scene = Scene::new(max(&json!(4)), &["x"]).spilled("web", &names);
+    let scene = Scene::new(&max(&json!(4)), &["x"]).spilled("web", &names);
     let plan = scene.plan(15);
     assert_eq!(
         (
@@ -96,7 +96,7 @@ fn a_workloads_own_limit_holds_beside_the_pools() {
     let mut limited = target("web");
     limited["spill"] = json!({"maxReplicas": 1});
     let spec = json!({"workloads": [limited, target("db")], "spill": {"maxReplicas": 3}});
-    let mut scene = Scene::new(spec, &["a", "b"]);
+    let mut scene = Scene::new(&spec, &["a", "b"]);
     scene.scales = scales(&[("web", 10, 10), ("db", 10, 10)]);
     scene
         .waiting
@@ -114,7 +114,7 @@ fn a_percentage_of_what_nobody_knows_grants_nothing_and_says_so() {
     let mut limited = target("web");
     limited["spill"] = json!({"maxReplicas": "50%"});
     let batch = json!({"name": "batch", "selector": {"namespaceSelector": {}, "podSelector": {}}});
-    let mut scene = Scene::new(json!({"workloads": [limited, batch]}), &["a"]);
+    let mut scene = Scene::new(&json!({"workloads": [limited, batch]}), &["a"]);
     let key = ("shop".to_owned(), "web".to_owned());
     scene
         .scales
@@ -131,7 +131,7 @@ fn a_percentage_of_what_nobody_knows_grants_nothing_and_says_so() {
 #[test]
 fn five_a_minute_are_five_in_each_minute_also_after_a_restart() {
     let spec = json!({"spill": {"rate": {"pods": 5, "per": "1m"}}});
-    let mut scene = Scene::new(spec, &names(&many(12)));
+    let mut scene = Scene::new(&spec, &names(&many(12)));
     for (second, count) in [(15, 5), (16, 0), (74, 0), (75, 5), (100, 0), (135, 2)] {
         let plan = scene.plan(second);
         assert_eq!(plan.grants().count(), count, "at second {second}");
@@ -157,7 +157,7 @@ fn workloads_share_by_weight_and_the_oldest_pods_go_first() {
     heavy["weight"] = json!(3);
     let spec = json!({"workloads": [heavy, target("db")], "spill": {"maxReplicas": 40}});
     let all = many(40);
-    let mut scene = Scene::new(spec, &names(&all));
+    let mut scene = Scene::new(&spec, &names(&all));
     scene.scales = scales(&[("web", 40, 40), ("db", 40, 40)]);
     scene
         .waiting
@@ -176,7 +176,7 @@ fn workloads_share_by_weight_and_the_oldest_pods_go_first() {
 fn a_pod_that_two_workloads_or_pools_could_have_has_one_and_the_loser_says_so() {
     let again = json!({"name": "again", "selector": {"namespaceSelector": {}, "podSelector": {}}});
     let spec = json!({"workloads": [target("web"), again]});
-    let mut scene = Scene::new(spec, &["a"]);
+    let mut scene = Scene::new(&spec, &["a"]);
     let plan = scene.plan(15);
     assert_eq!(plan.decisions.len(), 1);
     assert_eq!(plan.decisions[0].workload, "web");
@@ -196,7 +196,7 @@ fn a_pod_that_two_workloads_or_pools_could_have_has_one_and_the_loser_says_so() 
 
 #[test]
 fn what_was_granted_still_counts_when_its_workload_is_gone_from_the_spec() {
-    let mut scene = Scene::new(max(&json!(2)), &["x", "y"]).spilled("removed", &["g"]);
+    let mut scene = Scene::new(&max(&json!(2)), &["x", "y"]).spilled("removed", &["g"]);
     let plan = scene.plan(15);
     assert_eq!((plan.grants().count(), plan.counts.spilled), (1, 1));
     scene.labelled.clear();

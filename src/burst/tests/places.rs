@@ -36,7 +36,7 @@ fn starting(name: &str, second: i64) -> PodFacts {
 
 #[test]
 fn no_more_are_granted_than_requests_leave_room_for_guests_and_those_on_their_way_included() {
-    let mut scene = Scene::new(json!({}), &["a", "b", "c", "d"]).spilled("web", &["g"]);
+    let mut scene = Scene::new(&json!({}), &["a", "b", "c", "d"]).spilled("web", &["g"]);
     scene.places = vec![place("weu", 5)];
     scene.bound = vec![pod("guest").on("burst-shop-weu")];
     scene.labelled.push(pod("flying").granted("shop", "web", 3));
@@ -50,7 +50,7 @@ fn no_more_are_granted_than_requests_leave_room_for_guests_and_those_on_their_wa
 
 #[test]
 fn room_is_kept_in_turns_for_a_large_pod_that_has_waited_long() {
-    let mut scene = Scene::new(json!({}), &["big", "small"]).spilled("web", &["g"]);
+    let mut scene = Scene::new(&json!({}), &["big", "small"]).spilled("web", &["g"]);
     scene.places = vec![place("weu", 4)];
     scene.waiting[0].asks.cpu_milli = 4000;
     scene.waiting[0].created = at(-1);
@@ -72,7 +72,7 @@ fn room_is_kept_in_turns_for_a_large_pod_that_has_waited_long() {
 
 #[test]
 fn a_full_or_closed_placement_is_passed_over_for_the_next() {
-    let mut scene = Scene::new(two(), &["a", "b", "c"]);
+    let mut scene = Scene::new(&two(), &["a", "b", "c"]);
     scene.places = vec![place("weu", 1), place("neu", 1)];
     assert_eq!(places(&scene.plan(15)), ["weu", "neu"]);
     scene.places[0].shut = Some("its node is cordoned".to_owned());
@@ -84,7 +84,7 @@ fn a_full_or_closed_placement_is_passed_over_for_the_next() {
 
 #[test]
 fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
-    let mut scene = Scene::new(two(), &["a", "b", "c"]);
+    let mut scene = Scene::new(&two(), &["a", "b", "c"]);
     scene.places = vec![place("weu", 9), place("neu", 1)];
     scene
         .memory
@@ -126,7 +126,7 @@ fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
 
 #[test]
 fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_otherwise() {
-    let mut scene = Scene::new(json!({}), &[]);
+    let mut scene = Scene::new(&json!({}), &[]);
     let mut job = starting("job", 10);
     job.owner = Some(Owner {
         kind: OwnerKind::Other,

@@ -47,7 +47,7 @@ prop_compose! {
         web["spill"] = json!({"maxReplicas": format!("{own}%")});
         let spec = json!({"workloads": [web, target("db")],
             "spill": {"maxReplicas": max, "rate": {"pods": rate, "per": "1m"}}});
-        let mut scene = Scene::new(spec, &[]);
+        let mut scene = Scene::new(&spec, &[]);
         scene.scales = scales(&[("web", desired.0, desired.0), ("db", desired.1, desired.1)]);
         scene.places[0].offers.pods = capacity;
         scene.waiting = waiting.into_iter().enumerate().map(|(n, one)| built(n, one)).collect();

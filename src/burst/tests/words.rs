@@ -4,10 +4,11 @@ use serde_json::json;
 
 use crate::api::{PodCounts, WorkloadStatus};
 use crate::burst::fixtures::{Scene, at, pod, scales, target};
+use crate::burst::plan::Peak;
 
 #[test]
 fn every_pod_counts_once() {
-    let mut scene = Scene::new(json!({}), &["old", "young"]).spilled("web", &["s"]);
+    let mut scene = Scene::new(&json!({}), &["old", "young"]).spilled("web", &["s"]);
     scene.scales = scales(&[("web", 9, 8)]);
     scene.waiting[1].stage = crate::burst::pod::Stage::Refused(Some(at(50)));
     scene.labelled.push(pod("flying").granted("shop", "web", 1));
@@ -46,7 +47,7 @@ fn a_rollout_that_stands_still_says_how_many_slots_it_needs() {
     limited["spill"] = json!({"maxReplicas": "20%"});
     let names = ["a", "b"];
     let mut scene =
-        Scene::new(json!({"workloads": [limited]}), &["x", "y", "z"]).spilled("web", &names);
+        Scene::new(&json!({"workloads": [limited]}), &["x", "y", "z"]).spilled("web", &names);
     scene.scales = scales(&[("web", 10, 13)]);
     let message = scene.plan(15).workloads[0].message.clone();
     assert!(
@@ -63,21 +64,28 @@ fn a_rollout_that_stands_still_says_how_many_slots_it_needs() {
 
 #[test]
 fn a_peak_lasts_until_nothing_has_been_on_aci_for_the_cooldown() {
-    let mut scene = Scene::new(json!({"scaleIn": {"cooldown": "5m"}}), &[]).spilled("web", &["a"]);
+    let mut scene = Scene::new(&json!({"scaleIn": {"cooldown": "5m"}}), &[]).spilled("web", &["a"]);
     let plan = scene.plan(100);
-    assert!(plan.is_spilling && plan.is_busy);
+    assert_eq!(plan.peak, Peak::On);
     scene.remember(&plan, 100);
     scene.labelled.clear();
     let plan = scene.plan(399);
-    assert!(plan.is_spilling && !plan.is_busy);
+    assert_eq!(plan.peak, Peak::Fading);
     assert_eq!(plan.look_again_in, Some(std::time::Duration::from_secs(1)));
     scene.remember(&plan, 399);
-    assert!(!scene.plan(400).is_spilling);
+    assert_eq!(scene.plan(400).peak, Peak::None);
+    scene.memory = crate::burst::Memory::default();
+    scene.memory.found_a_peak(at(390));
+    assert_eq!(
+        scene.plan(400).peak,
+        Peak::Fading,
+        "a new leader goes on with it"
+    );
 }
 
 #[test]
 fn a_limit_that_is_reached_is_said_once_for_the_pool() {
-    let scene = Scene::new(json!({"spill": {"maxReplicas": 1}}), &["a", "b", "c"]);
+    let scene = Scene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b", "c"]);
     let told = "2 pods wait: the pool has as many pods on ACI as spec.spill.maxReplicas lets it: 1";
     assert_eq!(scene.plan(15).limited.as_deref(), Some(told));
     assert_eq!(scene.plan(14).limited, None);

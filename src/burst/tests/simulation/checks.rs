@@ -17,7 +17,7 @@ pub fn slots(cluster: &Cluster) -> BTreeSet<&str> {
     });
     let home = |uid: &&str| {
         let bound = cluster.pods[*uid].facts.bound();
-        !bound.is_some_and(|bound| bound.node != NODE)
+        bound.is_none_or(|bound| bound.node == NODE)
     };
     reserved.filter(home).chain(cluster.away()).collect()
 }
@@ -57,12 +57,12 @@ pub fn within_limits(cluster: &Cluster, before: (u64, [u64; 3])) {
         before.0,
         most.0
     );
-    for app in 0..APPS.len() {
+    for (app, name) in APPS.iter().enumerate() {
         assert!(
             is_within(before.1[app], after.1[app], most.1[app]),
             "{} slots of {} after {} at a maximum of {}",
             after.1[app],
-            APPS[app],
+            name,
             before.1[app],
             most.1[app]
         );

@@ -29,6 +29,9 @@ struct Store {
     count: u64,
 }
 
+/// Which pods a watch shows.
+type Belongs = fn(&PodFacts) -> bool;
+
 /// An instance of the operator.
 pub struct Operator {
     number: u32,
@@ -101,7 +104,7 @@ impl Operator {
     /// Each watch may or may not have shown what is new; none ever goes back.
     pub fn sync(&mut self, cluster: &Cluster, rng: &mut StdRng) {
         let calm = cluster.is_calm;
-        let stores: [(&mut Store, fn(&PodFacts) -> bool); 3] = [
+        let stores: [(&mut Store, Belongs); 3] = [
             (&mut self.waiting, |pod| pod.bound().is_none()),
             (&mut self.labelled, |pod| pod.grant.is_some()),
             (&mut self.bound, |pod| {
@@ -207,16 +210,15 @@ impl Operator {
         let mut version = version;
         if plan.must_reserve {
             let reservations = plan.reservations.clone();
-            match cluster.write(version, |status| status.reservations = reservations) {
-                Ok(written) => version = written,
-                Err(()) => {
-                    happened.fenced += 1;
-                    assert!(!is_leader, "only another leader's write makes ours fail");
-                    self.standing = Standing::Unclaimed;
-                    self.is_stale = false;
-                    return;
-                }
-            }
+            let written = cluster.write(version, |status| status.reservations = reservations);
+            let Ok(written) = written else {
+                happened.fenced += 1;
+                assert!(!is_leader, "only another leader's write makes ours fail");
+                self.standing = Standing::Unclaimed;
+                self.is_stale = false;
+                return;
+            };
+            version = written;
         }
         if let Some(status) = &mut pool.status {
             status.reservations.clone_from(&plan.reservations);
