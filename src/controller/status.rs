@@ -10,6 +10,7 @@ use super::spill::Summary;
 use super::{Context, Error};
 use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING};
 use crate::api::{BurstPool, BurstPoolStatus, Placement, PlacementStatus};
+use crate::burst::plan::Peak;
 
 /// The field manager of pools' statuses.
 const FIELD_MANAGER: &str = "burstpool-status";
@@ -90,15 +91,17 @@ fn spilling(summary: &Summary) -> (bool, &'static str, String) {
         "{} on ACI, {} granted, {} holding, {} cannot spill",
         counts.spilled, counts.granted, counts.holding, counts.refused
     );
-    match (summary.is_dry_run, summary.is_spilling) {
-        (true, is_spilling) => (
-            is_spilling,
-            "DryRun",
-            format!("mode is DryRun, nothing is written to pods: {message}"),
-        ),
-        (false, true) => (true, "Peak", message),
-        (false, false) => (false, "Quiet", message),
+    let is_peak = summary.peak != Peak::None;
+    if summary.is_dry_run {
+        let message = format!("mode is DryRun, nothing is written to pods: {message}");
+        return (is_peak, "DryRun", message);
     }
+    let reason = match summary.peak {
+        Peak::On => "Peak",
+        Peak::Fading => "Fading",
+        Peak::None => "Quiet",
+    };
+    (is_peak, reason, message)
 }
 
 /// What a user of an open placement has to know that no error will ever say (design.md D17): once a

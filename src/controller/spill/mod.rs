@@ -32,6 +32,7 @@ use tokio_util::task::TaskTracker;
 use super::{Context, pool};
 use crate::aci::translate;
 use crate::api::{BurstPool, PodCounts, WorkloadStatus};
+use crate::burst::plan::Peak;
 use crate::burst::pod::Stage;
 use crate::burst::{
     self, Door, Memory, Observed, Own, Place, Plan, PodFacts, Scales, Standing, Verdicts, World,
@@ -56,7 +57,7 @@ pub struct Summary {
     /// Each workload's pods.
     pub workloads: Vec<WorkloadStatus>,
     /// Whether there is a peak.
-    pub is_spilling: bool,
+    pub peak: Peak,
     /// Whether nothing is written to pods.
     pub is_dry_run: bool,
     /// Why pods that would be granted are not, if it is for a limit.
@@ -323,7 +324,7 @@ fn summary(plan: &Plan) -> Summary {
     Summary {
         counts: plan.counts,
         workloads: plan.workloads.clone(),
-        is_spilling: plan.is_spilling,
+        peak: plan.peak,
         is_dry_run: plan.is_dry_run,
         limited: plan.limited.clone(),
     }
