@@ -14,6 +14,8 @@ mod pods;
 #[path = "cluster/resource.rs"]
 mod resource;
 mod support;
+#[path = "cluster/world.rs"]
+mod world;
 
 use k8s_openapi::api::{
     authentication::v1::TokenRequest,
