@@ -13,6 +13,7 @@ use crate::aci::names::GroupName;
 use crate::aci::status::Seen;
 use crate::aci::translate::Unsupported;
 use crate::aci::view::Group as View;
+use crate::node::daemon;
 use crate::node::plan::{self, Action, Decision, Group, Known};
 
 /// The longest wait for which the host's clock is trusted; then it is looked at again.
@@ -84,6 +85,7 @@ impl Keeper {
             let shown = listed.borrow_and_update().clone();
             self.heed(shown.as_deref());
             if observed.is_some() {
+                self.heed_daemon_set().await;
                 self.tell().await;
             }
             let now = Timestamp::now();
@@ -98,13 +100,12 @@ impl Keeper {
     }
 
     fn decide(&self, observed: Option<&Observed>, now: Timestamp) -> Decision {
-        let starts = *self.context.starts();
-        plan::plan(
+        let (pod, starts) = (
             observed.map(|observed| &observed.pod),
-            &self.known,
-            &starts,
-            now,
-        )
+            *self.context.starts(),
+        );
+        daemon::decide(pod, &self.known, now)
+            .unwrap_or_else(|| plan::plan(pod, &self.known, &starts, now))
     }
 
     /// Takes in what the last LIST showed. Before the first one nothing is known, and nothing is asked
@@ -157,6 +158,9 @@ impl Keeper {
 
     /// What of the group is known, as the status wants it.
     pub fn seen(&self) -> Seen<'_> {
+        if let Some(seen) = daemon::seen(&self.pod, &self.known) {
+            return seen;
+        }
         match (&self.trouble, &self.view) {
             (Trouble::Refused(fields), _) => Seen::Refused(fields),
             (Trouble::Vanished, _) => Seen::Vanished,

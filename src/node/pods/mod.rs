@@ -12,8 +12,10 @@
 //! ```
 
 mod act;
+mod daemons;
 mod keeper;
 mod report;
+mod settle;
 mod sweep;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -60,6 +62,8 @@ pub struct Context {
     /// UIDs of the pods that have a keeper.
     kept: Mutex<HashSet<String>>,
     turns: Semaphore,
+    settling: Semaphore,
+    daemon_sets: daemons::DaemonSets,
 }
 
 /// What a node's keepers are given.
@@ -84,6 +88,8 @@ pub struct Parts {
     pub trouble: Arc<Notify>,
     /// How often the groups are listed.
     pub sweep_every: Duration,
+    /// The deletion cost of the node's pods.
+    pub deletion_cost: i32,
 }
 
 /// What a LIST showed.
@@ -117,6 +123,8 @@ impl Context {
             listed: watch::Sender::new(None),
             kept: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
+            settling: Semaphore::new(settle::AT_ONCE),
+            daemon_sets: daemons::DaemonSets::default(),
         }
     }
 
@@ -140,6 +148,11 @@ impl Context {
             .as_ref()
             .map(|listing| listing.used)
             .unwrap_or_default()
+    }
+
+    /// The `DaemonSet`s that have pods on the node, as namespace/name.
+    pub fn daemon_sets(&self) -> Vec<String> {
+        self.daemon_sets.names()
     }
 
     fn kept(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -263,6 +276,12 @@ impl Herd {
         };
         let (sender, pods) = watch::channel(observed);
         let name = GroupName::of(&self.context.owner.cluster, &pod);
+        let (cancel, settled) = (
+            self.cancel.clone(),
+            settle::settle(self.context.clone(), pod.clone()),
+        );
+        self.tasks
+            .spawn(async move { cancel.run_until_cancelled(settled).await });
         let keeper = Keeper::new(self.context.clone(), pod, name, pods);
         let (cancel, context, kept) = (self.cancel.clone(), self.context.clone(), uid.clone());
         context.kept().insert(uid.clone());
@@ -272,6 +291,7 @@ impl Herd {
                 () = cancel.cancelled() => {}
             }
             context.kept().remove(&kept);
+            context.daemon_sets.forget(&kept);
         });
         self.keepers.insert(uid, sender);
     }
