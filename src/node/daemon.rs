@@ -6,6 +6,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::plan::{Action, Decision, Group, Known, is_deleting};
 use crate::aci::status::Seen;
@@ -17,19 +18,29 @@ pub const MESSAGE: &str = "pods of DaemonSets are not run on Azure Container Ins
     virtual nodes, give the DaemonSet a required node affinity with the expression \
     {key: type, operator: NotIn, values: [virtual-kubelet]}";
 
+/// What is seen of such a pod, whatever is seen of its group.
+pub const SEEN: Seen<'static> = Seen::Waiting {
+    reason: REASON,
+    message: MESSAGE,
+};
+
 /// Whether a `DaemonSet` controls the pod.
 pub fn is_daemon(pod: &Pod) -> bool {
-    daemon_set(pod).is_some()
+    owner(pod).is_some()
+}
+
+fn owner(pod: &Pod) -> Option<&OwnerReference> {
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    owners.find(|owner| {
+        owner.controller == Some(true)
+            && owner.kind == "DaemonSet"
+            && owner.api_version.starts_with("apps/")
+    })
 }
 
 /// The `DaemonSet` that controls the pod, as namespace/name.
 pub fn daemon_set(pod: &Pod) -> Option<String> {
-    let mut owners = pod.metadata.owner_references.iter().flatten();
-    let owner = owners.find(|owner| {
-        owner.controller == Some(true)
-            && owner.kind == "DaemonSet"
-            && owner.api_version.starts_with("apps/")
-    })?;
+    let owner = owner(pod)?;
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     Some(format!("{namespace}/{}", owner.name))
 }
@@ -47,27 +58,6 @@ pub fn decide(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Option<Decisi
     };
     let at = known.not_before.map_or(now, |until| now.max(until));
     Some(Decision { action, at })
-}
-
-/// What is seen of such a pod, whatever is seen of its group; nothing if it is none.
-pub fn seen(pod: &Pod, known: &Known) -> Option<Seen<'static>> {
-    if !is_daemon(pod) {
-        return None;
-    }
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    // It ran before a DaemonSet took it over: it has ended, and the DaemonSet makes another.
-    let has_ended = phase == Some("Running") && matches!(known.group, Group::Absent { .. });
-    Some(if has_ended {
-        Seen::Vanished
-    } else {
-        Seen::Waiting {
-            reason: REASON,
-            message: MESSAGE,
-        }
-    })
 }
 
 /// What a pool says of the `DaemonSet`s that have pods on one of its nodes; empty if none has.
@@ -133,7 +123,7 @@ mod tests {
         ] {
             let pod = pod(&other, &json!({}));
             assert_eq!(decided(&pod, Group::Unknown), None, "{other}");
-            assert!(seen(&pod, &Known::default()).is_none());
+            assert!(!is_daemon(&pod));
         }
     }
 
@@ -168,19 +158,5 @@ mod tests {
         };
         let decision = decide(Some(&daemon(&json!({}))), &known, Timestamp::UNIX_EPOCH);
         assert_eq!(decision.map(|decision| decision.at), Some(Timestamp::MAX));
-    }
-
-    #[test]
-    fn one_that_ran_has_ended_and_any_other_waits_and_says_why() {
-        let ran = daemon(&json!({"status": {"phase": "Running"}}));
-        let known = |group: Group| Known {
-            group,
-            ..Known::default()
-        };
-        assert!(matches!(seen(&ran, &known(ABSENT)), Some(Seen::Vanished)));
-        for (pod, group) in [(&ran, THERE), (&daemon(&json!({})), ABSENT)] {
-            let seen = seen(pod, &known(group));
-            assert!(matches!(seen, Some(Seen::Waiting { reason: REASON, .. })));
-        }
     }
 }

@@ -39,10 +39,10 @@ impl DaemonSets {
 
 impl Keeper {
     /// Takes in whether the pod is a `DaemonSet`'s, and says so.
-    pub async fn heed_daemon_set(&mut self) {
-        if let Some(daemon_set) = daemon::daemon_set(&self.pod) {
+    pub fn heed_daemon_set(&mut self) {
+        if let Some(daemon_set) = daemon::daemon_set(&self.pod).filter(|_| self.exists) {
             self.context.daemon_sets.note(&self.pod, daemon_set);
-            self.warn(daemon::REASON, daemon::MESSAGE).await;
+            self.warn(daemon::REASON, daemon::MESSAGE);
         }
     }
 }
