@@ -3,12 +3,16 @@
 //! What burstpool's own tests stand on is proved here: the authorizers and admissions of a production
 //! cluster, a refused pod that one patch sends elsewhere (the design's D1), and clean ends.
 
+#[path = "cluster/daemons.rs"]
+mod daemons;
 #[path = "cluster/ends.rs"]
 mod ends;
 #[path = "cluster/node.rs"]
 mod node;
 #[path = "cluster/operator.rs"]
 mod operator;
+#[path = "cluster/outage.rs"]
+mod outage;
 #[path = "cluster/pods.rs"]
 mod pods;
 #[path = "cluster/resource.rs"]
