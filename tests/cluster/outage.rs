@@ -321,10 +321,10 @@ async fn an_administrators_cordon_is_neither_made_nor_undone_by_a_placement_that
     };
     for cordoned in [true, false] {
         let cordon = Patch::Merge(json!({"spec": {"unschedulable": cordoned}}));
-        let sent = kept
-            .nodes
-            .patch(&kept.name, &PatchParams::default(), &cordon);
-        sent.await.expect("an administrator may");
+        kept.nodes
+            .patch(&kept.name, &PatchParams::default(), &cordon)
+            .await
+            .expect("an administrator may");
         for closed in [Some(&closed), None] {
             kept.facts
                 .send_modify(|facts| facts.closed = closed.cloned());
