@@ -1,5 +1,5 @@
-//! What outlives what: pods on ACI an operator that is down and a node that is deleted, a user's and an
-//! administrator's own settings everything that burstpool writes.
+//! What outlives what: pods on ACI an operator that is down and a node that is deleted, an administrator's
+//! cordon a placement that closes, and a node's good name a time in which nothing is new.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -7,19 +7,18 @@ use std::time::Instant;
 use burstpool::node::object::Closed;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod, Toleration};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::binding::{bound, is_settled};
 use crate::node::Kept;
 use crate::support::{Cluster, Options, objects, wait};
 use crate::world::{World, is_closed, is_running};
 
-const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-const DAY: Option<i64> = Some(86_400);
 /// A node is given up 20 s after its last word (leases are renewed every 10 s), and its pods 5 s later.
 const IMPATIENT: Options = Options {
     metrics_server: false,
@@ -44,40 +43,12 @@ fn is_ready(pod: &Pod) -> bool {
         .any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
-fn tolerations(pod: &Pod) -> &[Toleration] {
-    let spec = pod.spec.as_ref();
-    spec.and_then(|spec| spec.tolerations.as_deref())
-        .unwrap_or_default()
-}
-
-/// How long the pod tolerates a node that is not ready, and one that is not reachable.
-fn patience(pod: &Pod) -> [Option<i64>; 2] {
-    ["not-ready", "unreachable"].map(|taint| {
-        let key = format!("node.kubernetes.io/{taint}");
-        let mut all = tolerations(pod).iter();
-        all.find(|one| one.key.as_ref() == Some(&key))?
-            .toleration_seconds
-    })
-}
-
-fn is_settled(pod: &Pod) -> bool {
-    pod.annotations().contains_key(COST) && patience(pod) == [DAY, DAY]
-}
-
 fn is_leaving(pod: Option<&Pod>) -> bool {
     pod.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some())
 }
 
 fn uids(pods: &[Pod]) -> BTreeSet<String> {
     pods.iter().filter_map(ResourceExt::uid).collect()
-}
-
-/// A pod bound to that node, of which nobody takes care.
-fn bound(name: &str, node: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-        "spec": {"nodeName": node, "containers": [{"name": "main", "image": "nginx"}]},
-    })
 }
 
 /// The three pods of the sample, once they are as `wanted` says.
@@ -170,7 +141,7 @@ async fn pods_outlive_an_operator_that_is_down_and_serve_again_when_it_is_back()
     let after = replicas(&world, "the pods to be ready again", is_ready).await;
     let ready = back.elapsed();
     until_endpoints(&world, 3).await;
-    println!(
+    eprintln!(
         "after the operator's start: pods ready in {ready:?}, in their Service in {:?}",
         back.elapsed()
     );
@@ -241,74 +212,6 @@ async fn a_node_that_is_deleted_is_back_before_its_pods_are_given_up() {
     assert!(!is_leaving(Some(&after)) && is_running(Some(&after)));
     assert_eq!(world.groups(), [after.metadata.uid.expect("a UID")]);
     assert_eq!(world.puts(), 1, "and no second PUT");
-}
-
-/// A pod for the pool, with these tolerations besides.
-fn pod(name: &str, annotations: &Value, more: &[Value]) -> Value {
-    let mut tolerations = vec![json!({"key": "virtual-kubelet.io/provider", "operator": "Exists"})];
-    tolerations.extend(more.iter().cloned());
-    json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "annotations": annotations},
-        "spec": {
-            "tolerations": tolerations,
-            "nodeSelector": {"burstpool.io/pool": "shop"},
-            "containers": [{"name": "main", "image": "nginx"}],
-        },
-    })
-}
-
-#[tokio::test]
-async fn what_a_user_set_on_a_pod_is_kept_and_only_the_rest_is_written() {
-    let world = World::start().await;
-    world.create_pool("shop").await;
-    // Its cost is its user's, its tolerations are Kubernetes' defaults.
-    world.create(pod("costly", &json!({COST: "7"}), &[])).await;
-    // The other way round.
-    let no_execute = |key: &str, seconds: Option<i64>| {
-        let mut one = json!({"key": key, "operator": "Exists", "effect": "NoExecute"});
-        if let Some(seconds) = seconds {
-            one["tolerationSeconds"] = seconds.into();
-        }
-        one
-    };
-    let own = [
-        no_execute("node.kubernetes.io/not-ready", None),
-        no_execute("node.kubernetes.io/unreachable", Some(200_000)),
-        no_execute("theirs", Some(60)),
-    ];
-    let patient = world.create(pod("patient", &Value::Null, &own)).await;
-    // A short toleration of whatever befalls its node: also of what is none of our business.
-    let hasty = json!({"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60});
-    let hasty = world
-        .create(pod("hasty", &json!({"a": "b"}), &[hasty]))
-        .await;
-
-    let raised = |pod: Option<&Pod>| pod.is_some_and(|pod| patience(pod) == [DAY, DAY]);
-    world.until_pod("costly", "its tolerations", raised).await;
-    world.until_pod("hasty", "its tolerations", raised).await;
-    let cost = |pod: &Pod| pod.annotations().get(COST).cloned();
-    let costs = |pod: Option<&Pod>| pod.is_some_and(|pod| cost(pod).as_deref() == Some("-1000"));
-    world.until_pod("patient", "its cost", costs).await;
-
-    for name in ["costly", "patient", "hasty"] {
-        world.until_pod(name, "the pod to run", is_running).await;
-    }
-    let now = |name: &'static str| {
-        let pods = world.pods();
-        async move { pods.get(name).await.expect("the pod") }
-    };
-    let costly = now("costly").await;
-    assert_eq!(cost(&costly).as_deref(), Some("7"));
-    let after = now("patient").await;
-    assert_eq!(tolerations(&after), tolerations(&patient));
-    let after = now("hasty").await;
-    assert_eq!(cost(&after).as_deref(), Some("-1000"));
-    assert_eq!(after.annotations().get("a").map(String::as_str), Some("b"));
-    assert_eq!(tolerations(&after)[2..], *tolerations(&hasty));
-    for pod in [&costly, &after] {
-        // The generation counts the changes of a spec.
-        assert_eq!(pod.metadata.generation, Some(2), "written once: {pod:?}");
-    }
 }
 
 #[tokio::test]

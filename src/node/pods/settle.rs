@@ -14,8 +14,9 @@ use kube::api::{Patch, PatchParams};
 use super::Context;
 use crate::node::binding;
 
-/// How often the API server may refuse: the pod may have changed meanwhile, but not every time.
-const REFUSALS: u32 = 5;
+/// How often the API server may refuse, which takes half a minute: the pod may have changed meanwhile, but
+/// not every time.
+const REFUSALS: u32 = 8;
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The pauses between tries.
