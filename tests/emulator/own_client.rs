@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use burstpool::aci::client::{Client, Cloud, Credential, Deletion, Scope, Settings, http};
 use burstpool::aci::error::Error;
+use burstpool::aci::failure::Class;
 use burstpool::aci::pace::Pace;
 use burstpool::emulator::{Options, Tls};
 use reqwest::Method;
@@ -118,7 +119,9 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
             .get(&scope(), "one")
             .await
             .unwrap_err()
-            .is_not_found()
+            .verdict()
+            .class
+            == Class::Gone
     );
     client.stop(&scope(), "two").await.unwrap();
 }
@@ -174,7 +177,9 @@ async fn after_a_429_the_same_class_waits_as_long_as_azure_said_and_others_go_on
             .get(&scope(), "one")
             .await
             .unwrap_err()
-            .is_not_found(),
+            .verdict()
+            .class
+            == Class::Gone,
         "reads go on, nothing was sent"
     );
 }
