@@ -14,7 +14,7 @@ use crate::aci::names::Owner;
 use crate::api::{BurstPool, Placement, PlacementStatus};
 use crate::node::object::{self, Closed, Facts};
 use crate::node::pods::{self, Parts};
-use crate::node::{capacity, region, register};
+use crate::node::{binding, capacity, daemon, region, register};
 
 /// A pool whose nodes are kept.
 pub struct Running {
@@ -160,6 +160,7 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
             .kube_proxy
             .clone()
             .filter(|_| placement.network.kube_proxy),
+        deletion_cost: binding::DELETION_COST,
     }));
     let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
     let region = cancel.child_token();
@@ -217,13 +218,25 @@ pub async fn report(pool: &BurstPool, context: &Context) -> Vec<PlacementStatus>
                 .groups()
                 .and_then(|n| i64::try_from(n).ok())
                 .unwrap_or_default(),
-            message: match &facts.closed {
-                Some(closed) => closed.message.clone(),
-                None => status::notice(&kept.placement).to_owned(),
-            },
+            message: message(
+                facts.closed.as_ref(),
+                &kept.placement,
+                &kept.pods.daemon_sets(),
+            ),
         }
     };
     running.placements.iter().map(report).collect()
+}
+
+/// Why a placement takes no pods, and what else there is to know of it.
+fn message(closed: Option<&Closed>, placement: &Placement, daemon_sets: &[String]) -> String {
+    let first = match closed {
+        Some(closed) => closed.message.clone(),
+        None => status::notice(placement).to_owned(),
+    };
+    let told = [first, daemon::note(daemon_sets)];
+    let told: Vec<String> = told.into_iter().filter(|text| !text.is_empty()).collect();
+    told.join("; ")
 }
 
 /// Closes a placement's node for good, and says how many groups it has; nothing if nobody knows.
