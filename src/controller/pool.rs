@@ -15,7 +15,7 @@ use crate::api::{BurstPool, Placement, PlacementStatus};
 use crate::burst::PodFacts;
 use crate::node::object::{self, Closed, Facts};
 use crate::node::pods::{self, Parts};
-use crate::node::{capacity, region, register};
+use crate::node::{capacity, daemon, region, register};
 
 /// A pool whose nodes are kept.
 pub struct Running {
@@ -27,6 +27,7 @@ struct Kept {
     placement: Placement,
     scope: Scope,
     tags: BTreeMap<String, String>,
+    deletion_cost: i32,
     facts: watch::Sender<Facts>,
     pods: Arc<pods::Context>,
     cancel: CancellationToken,
@@ -55,8 +56,11 @@ impl Kept {
         self.tasks.wait().await;
     }
 
-    fn is_of(&self, placement: &Placement, scope: &Scope, tags: &BTreeMap<String, String>) -> bool {
-        self.placement == *placement && self.scope == *scope && self.tags == *tags
+    fn is_of(&self, placement: &Placement, scope: &Scope, pool: &BurstPool) -> bool {
+        self.placement == *placement
+            && self.scope == *scope
+            && self.tags == pool.spec.azure.tags
+            && self.deletion_cost == pool.spec.scale_in.deletion_cost
     }
 }
 
@@ -69,10 +73,9 @@ pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, 
     let running = pools.entry(pool.name_any()).or_insert_with(|| Running {
         placements: BTreeMap::new(),
     });
-    let tags = &pool.spec.azure.tags;
     for placement in &pool.spec.placements {
         let kept = running.placements.get(&placement.name);
-        if kept.is_some_and(|kept| kept.is_of(placement, &scope, tags)) {
+        if kept.is_some_and(|kept| kept.is_of(placement, &scope, pool)) {
             continue;
         }
         if let Some(old) = running.placements.remove(&placement.name) {
@@ -162,6 +165,7 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
             .kube_proxy
             .clone()
             .filter(|_| placement.network.kube_proxy),
+        deletion_cost: pool.spec.scale_in.deletion_cost,
     }));
     let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
     let region = cancel.child_token();
@@ -176,6 +180,7 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
         placement: placement.clone(),
         scope: scope.clone(),
         tags: pool.spec.azure.tags.clone(),
+        deletion_cost: pool.spec.scale_in.deletion_cost,
         facts,
         pods,
         cancel,
@@ -220,10 +225,11 @@ pub async fn report(pool: &BurstPool, context: &Context) -> Vec<PlacementStatus>
                 .groups()
                 .and_then(|n| i64::try_from(n).ok())
                 .unwrap_or_default(),
-            message: match &facts.closed {
-                Some(closed) => closed.message.clone(),
-                None => status::notice(&kept.placement).to_owned(),
-            },
+            message: message(
+                facts.closed.as_ref(),
+                &kept.placement,
+                &kept.pods.daemon_sets(),
+            ),
         }
     };
     running.placements.iter().map(report).collect()
@@ -277,6 +283,17 @@ pub async fn shut(pool: &str, placement: &str, closed: Option<Closed>, context: 
             changed
         });
     }
+}
+
+/// Why a placement takes no pods, and what else there is to know of it.
+fn message(closed: Option<&Closed>, placement: &Placement, daemon_sets: &[String]) -> String {
+    let first = match closed {
+        Some(closed) => closed.message.clone(),
+        None => status::notice(placement).to_owned(),
+    };
+    let told = [first, daemon::note(daemon_sets)];
+    let told: Vec<String> = told.into_iter().filter(|text| !text.is_empty()).collect();
+    told.join("; ")
 }
 
 /// Closes a placement's node for good, and says how many groups it has; nothing if nobody knows.

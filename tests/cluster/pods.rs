@@ -10,6 +10,7 @@ use burstpool::aci::pace::Pace;
 use burstpool::api::Placement;
 use burstpool::emulator::group::id::GroupKey;
 use burstpool::emulator::{Emulator, Options};
+use burstpool::node::binding::DELETION_COST;
 use burstpool::node::object;
 use burstpool::node::pods::{self, Context, Parts};
 use burstpool::node::register;
@@ -115,8 +116,10 @@ impl Burst {
             address: "127.0.0.1".to_owned(),
             pace: Arc::new(Pace::default()),
             trouble: Arc::new(Notify::new()),
+            changed: Arc::new(Notify::new()),
             sweep_every: Duration::from_secs(2),
             kube_proxy: None,
+            deletion_cost: DELETION_COST,
         })
     }
 

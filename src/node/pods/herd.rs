@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::keeper::Keeper;
-use super::{Context, lock};
+use super::{Context, lock, settle};
 use crate::aci::names::GroupName;
 use crate::burst::PodFacts;
 use crate::node::observed::Observed;
@@ -102,6 +102,11 @@ impl Herd {
         let sender = Arc::new(sender);
         let name = GroupName::of(&self.context.owner.cluster, &observed.pod);
         let shown = self.context.follow(&uid, &name);
+        if let Some(settled) = settle::settle(&self.context, &observed.pod) {
+            let cancel = self.cancel.clone();
+            self.tasks
+                .spawn(async move { cancel.run_until_cancelled(settled).await });
+        }
         let context = self.context.clone();
         let keeper = Keeper::new(context, observed, name, (sender.clone(), news), shown);
         let cancel = self.cancel.clone();

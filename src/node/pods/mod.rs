@@ -21,10 +21,12 @@
 //! is enough to call a service's pod running. Details follow with its GET.
 
 mod act;
+mod daemons;
 mod herd;
 mod keeper;
 mod line;
 mod report;
+mod settle;
 mod shown;
 mod sweep;
 
@@ -90,6 +92,7 @@ pub struct Context {
     facts: Mutex<HashMap<String, Arc<PodFacts>>>,
     /// How creates ended, until somebody asks.
     ended: Mutex<Vec<Ended>>,
+    daemon_sets: daemons::DaemonSets,
 }
 
 /// How a create ended.
@@ -129,6 +132,8 @@ pub struct Parts {
     pub sweep_every: Duration,
     /// What ACI's kube-proxy is given, where the placement wants one.
     pub kube_proxy: Option<KubeProxy>,
+    /// The deletion cost of the node's pods.
+    pub deletion_cost: i32,
 }
 
 impl Deref for Context {
@@ -156,6 +161,7 @@ impl Context {
             line: Line::default(),
             facts: Mutex::default(),
             ended: Mutex::default(),
+            daemon_sets: daemons::DaemonSets::default(),
         }
     }
 
@@ -202,6 +208,11 @@ impl Context {
         }
         drop(ended);
         self.changed.notify_one();
+    }
+
+    /// The `DaemonSet`s that have pods on the node, as namespace/name.
+    pub fn daemon_sets(&self) -> Vec<String> {
+        self.daemon_sets.names()
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<String, (GroupName, watch::Sender<Shown>)>> {
