@@ -23,6 +23,8 @@ mod pods;
 mod references;
 #[path = "cluster/resource.rs"]
 mod resource;
+#[path = "cluster/spill.rs"]
+mod spill;
 mod support;
 #[path = "cluster/world.rs"]
 mod world;
