@@ -115,12 +115,13 @@ impl Teller {
 /// What is worth an Event. That a pod is held, or waits for its turn, is seen in the pool.
 fn words(decision: &Decision) -> Option<(EventType, &'static str, String)> {
     let kind = match &decision.outcome {
-        Outcome::Grant { .. } => EventType::Normal,
         Outcome::Refuse(_) => EventType::Warning,
         Outcome::Hold { .. } if decision.is_denied() => EventType::Warning,
-        Outcome::Wait(Lack::Leader | Lack::Rate(_)) => return None,
-        Outcome::Wait(_) => EventType::Normal,
-        Outcome::Hold { .. } | Outcome::InFlight | Outcome::Ignore(_) => return None,
+        Outcome::Wait(Lack::Leader | Lack::Rate(_))
+        | Outcome::Hold { .. }
+        | Outcome::InFlight
+        | Outcome::Ignore(_) => return None,
+        Outcome::Grant { .. } | Outcome::Wait(_) => EventType::Normal,
     };
     let outcome = &decision.outcome;
     // A time in the words would make them new each time.
