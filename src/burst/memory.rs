@@ -128,7 +128,11 @@ impl Memory {
                 self.denied.insert(pod.uid.clone(), denial);
                 Sending::Denied
             }
-            Answer::Lost => Sending::Unknown,
+            Answer::Lost => {
+                // It may have been done: it counts against the rate, also when the pod goes at once.
+                self.granted.insert(pod.uid.clone(), now);
+                Sending::Unknown
+            }
         };
         if let Some(sent) = self.sent.get_mut(&pod.uid) {
             sent.is_lost |= outcome == Sending::Unknown;
