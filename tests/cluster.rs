@@ -3,17 +3,29 @@
 //! What burstpool's own tests stand on is proved here: the authorizers and admissions of a production
 //! cluster, a refused pod that one patch sends elsewhere (the design's D1), and clean ends.
 
+#[path = "cluster/binding.rs"]
+mod binding;
+#[path = "cluster/daemons.rs"]
+mod daemons;
 #[path = "cluster/ends.rs"]
 mod ends;
+#[path = "cluster/fields.rs"]
+mod fields;
 #[path = "cluster/node.rs"]
 mod node;
 #[path = "cluster/operator.rs"]
 mod operator;
+#[path = "cluster/outage.rs"]
+mod outage;
 #[path = "cluster/pods.rs"]
 mod pods;
+#[path = "cluster/references.rs"]
+mod references;
 #[path = "cluster/resource.rs"]
 mod resource;
 mod support;
+#[path = "cluster/world.rs"]
+mod world;
 
 use k8s_openapi::api::{
     authentication::v1::TokenRequest,

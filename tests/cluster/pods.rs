@@ -10,6 +10,7 @@ use burstpool::aci::pace::Pace;
 use burstpool::api::Placement;
 use burstpool::emulator::group::id::GroupKey;
 use burstpool::emulator::{Emulator, Options};
+use burstpool::node::binding::DELETION_COST;
 use burstpool::node::object;
 use burstpool::node::pods::{self, Context, Parts};
 use burstpool::node::register;
@@ -116,6 +117,8 @@ impl Burst {
             pace: Arc::new(Pace::default()),
             trouble: Arc::new(Notify::new()),
             sweep_every: Duration::from_secs(2),
+            kube_proxy: None,
+            deletion_cost: DELETION_COST,
         })
     }
 

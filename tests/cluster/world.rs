@@ -1,0 +1,284 @@
+//! A world for the operator as a process: a cluster and an Azure of its own, and what tests ask of them.
+
+use std::process::Stdio;
+
+use burstpool::api::BurstPool;
+use burstpool::emulator::{Emulator, Options as AzureOptions};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+use crate::support::{Cluster, Options, objects, wait};
+
+/// A cluster, an Azure, and an operator between them.
+pub struct World {
+    pub cluster: Cluster,
+    pub client: Client,
+    pub azure: Emulator,
+    files: tempfile::TempDir,
+    operator: Option<Child>,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::on(Options::default()).await
+    }
+
+    /// The same on a cluster with these options.
+    pub async fn on(cluster: Options) -> Self {
+        let cluster = Cluster::start(cluster).await.expect("a cluster");
+        let client = cluster.client().expect("a client");
+        let options = AzureOptions {
+            speed: 20.0,
+            ..AzureOptions::default()
+        };
+        let azure = Emulator::start(options).await.expect("the emulator starts");
+        let files = tempfile::tempdir().expect("a directory");
+        std::fs::write(files.path().join("token"), "SECRET-TOKEN").expect("it is written");
+        cluster
+            .install_crds()
+            .await
+            .expect("the resource is served");
+        let mut world = Self {
+            cluster,
+            client,
+            azure,
+            files,
+            operator: None,
+        };
+        world.run();
+        world
+    }
+
+    /// Starts the operator; its log goes to a file.
+    pub fn run(&mut self) {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_burstpool"))
+            .arg("run")
+            .arg("--kubeconfig")
+            .arg(self.cluster.kubeconfig())
+            .args(["--arm-endpoint", self.azure.url(), "--arm-token-file"])
+            .arg(self.files.path().join("token"))
+            .args(["--subscription-id", "00000000-0000-0000-0000-000000000000"])
+            .args([
+                "--resource-group",
+                "rg",
+                "--node-address",
+                "127.0.0.1",
+                "--namespace",
+                "default",
+            ])
+            .env("RUST_LOG", "trace")
+            .stderr(Stdio::from(log))
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the operator starts");
+        self.operator = Some(child);
+    }
+
+    pub async fn kill(&mut self) {
+        let mut child = self.operator.take().expect("it runs");
+        child.kill().await.expect("SIGKILL");
+    }
+
+    pub fn log(&self) -> std::path::PathBuf {
+        self.files.path().join("log")
+    }
+
+    pub async fn create_pool(&self, name: &str) {
+        let pool = json!({
+            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": name},
+            "spec": {"azure": {}, "placements": [{"name": "weu", "region": "westeurope"}]},
+        });
+        let pool: BurstPool = serde_json::from_value(pool).expect("a pool");
+        self.pools()
+            .create(&PostParams::default(), &pool)
+            .await
+            .expect("a pool");
+        self.until_pool(name, "the pool to be open", |pool| {
+            pool.is_some_and(|pool| {
+                said(pool, "Ready").0 == "True" && said(pool, "NodesReady").0 == "True"
+            })
+        })
+        .await;
+        let usable = |node: Option<&Node>| {
+            node.is_some_and(|node| objects::is_ready(node) && !is_closed(node))
+        };
+        self.until_node(
+            &format!("burst-{name}-weu"),
+            "the node to take pods",
+            usable,
+        )
+        .await;
+    }
+
+    pub fn pools(&self) -> Api<BurstPool> {
+        Api::all(self.client.clone())
+    }
+
+    pub fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), "default")
+    }
+
+    pub async fn create_pod(&self, name: &str, pool: &str, changes: &Value) {
+        let mut pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "web"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "tolerations": [{"key": "virtual-kubelet.io/provider", "operator": "Exists"}],
+                "nodeSelector": {"burstpool.io/pool": pool},
+                "containers": [{"name": "main", "image": "nginx", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}],
+            },
+        });
+        if let Some(changes) = changes.as_object() {
+            for (key, value) in changes {
+                pod["spec"]["containers"][0][key] = value.clone();
+            }
+        }
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        self.pods()
+            .create(&PostParams::default(), &pod)
+            .await
+            .expect("a pod");
+    }
+
+    pub async fn until_pool(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(Option<&BurstPool>) -> bool,
+    ) {
+        let waited = wait::until(self.pools(), name, what, wanted).await;
+        if let Err(error) = waited {
+            unreachable!("{error}\n{}", self.tail());
+        }
+    }
+
+    pub async fn until_node(&self, name: &str, what: &str, wanted: impl Fn(Option<&Node>) -> bool) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let waited = wait::until(nodes, name, what, wanted).await;
+        if let Err(error) = waited {
+            unreachable!("{error}\n{}", self.tail());
+        }
+    }
+
+    pub async fn until_pod(&self, name: &str, what: &str, wanted: impl Fn(Option<&Pod>) -> bool) {
+        let waited = wait::until(self.pods(), name, what, wanted).await;
+        if let Err(error) = waited {
+            unreachable!("{error}\n{}", self.tail());
+        }
+    }
+
+    /// The last of the operator's own words, without its libraries'.
+    pub fn tail(&self) -> String {
+        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let own: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("burstpool::"))
+            .collect();
+        own[own.len().saturating_sub(40)..].join("\n")
+    }
+
+    /// UIDs of pods by the tags of the groups that there are in Azure.
+    pub fn groups(&self) -> Vec<String> {
+        let now = self.azure.shared().clock.now();
+        let mut store = self.azure.shared().store();
+        store.settle_all(now);
+        let tags = store
+            .groups
+            .values()
+            .filter_map(|group| group.body.tags.as_ref());
+        tags.filter_map(|tags| tags.get("burstpool-pod-uid").cloned())
+            .collect()
+    }
+
+    /// How often Azure was asked to create a group.
+    pub fn puts(&self) -> usize {
+        let text = self.azure.shared().counters.text();
+        let lines = text
+            .lines()
+            .filter(|line| line.contains("ContainerGroups_CreateOrUpdate"));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
+            .sum()
+    }
+
+    /// A node of home, ready.
+    pub async fn home_node(&self, name: &str) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let node = objects::kwok_node(name, "4", "8Gi", &[]);
+        nodes
+            .create(&PostParams::default(), &node)
+            .await
+            .expect("a home node");
+        let ready = |node: Option<&Node>| node.is_some_and(objects::is_ready);
+        self.until_node(name, "a home node", ready).await;
+    }
+
+    /// Creates a pod from its manifest.
+    pub async fn create(&self, pod: Value) -> Pod {
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        let created = self.pods().create(&PostParams::default(), &pod).await;
+        created.expect("a pod")
+    }
+
+    /// Runs kubectl, which must succeed, and answers what it says.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        let done = self.cluster.kubectl().args(arguments).output();
+        let done = done.expect("kubectl");
+        let told = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "kubectl {arguments:?}: {told}");
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
+    pub async fn admin(&self, path: &str, body: &Value) {
+        let url = format!("{}/_emulator/{path}", self.azure.url());
+        let sent = reqwest::Client::new()
+            .post(url)
+            .json(body)
+            .send()
+            .await
+            .expect("an answer");
+        assert!(sent.status().is_success());
+    }
+
+    pub async fn no_faults(&self) {
+        let url = format!("{}/_emulator/faults", self.azure.url());
+        reqwest::Client::new()
+            .delete(url)
+            .send()
+            .await
+            .expect("an answer");
+    }
+}
+
+/// Status and message of a pool's condition.
+pub fn said(pool: &BurstPool, kind: &str) -> (String, String) {
+    let conditions = pool.status.iter().flat_map(|status| &status.conditions);
+    let mut found = conditions.filter(|condition| condition.type_ == kind);
+    found
+        .next()
+        .map(|c| (c.status.clone(), c.message.clone()))
+        .unwrap_or_default()
+}
+
+pub fn is_closed(node: &Node) -> bool {
+    let taints = node
+        .spec
+        .iter()
+        .flat_map(|spec| spec.taints.iter().flatten());
+    taints
+        .into_iter()
+        .any(|taint| taint.key == "burstpool.io/closed")
+}
+
+pub fn is_running(pod: Option<&Pod>) -> bool {
+    let phase = pod.and_then(|pod| pod.status.as_ref()?.phase.as_deref());
+    phase == Some("Running")
+}
