@@ -248,6 +248,20 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_that_was_done_or_may_have_been_counts_against_the_rate() {
+        let counts = |answer| tried(&[answer]).grants().len();
+        assert_eq!([counts(Answer::Granted), counts(Answer::Lost)], [1, 1]);
+        assert_eq!(
+            [
+                counts(Answer::Conflict),
+                counts(denied()),
+                counts(Answer::Gone)
+            ],
+            [0; 3]
+        );
+    }
+
+    #[test]
     fn a_later_version_that_is_not_granted_ends_all_doubt() {
         let mut later = pod("a").id;
         later.resource_version = "2".to_owned();
