@@ -128,7 +128,11 @@ impl Memory {
                 self.denied.insert(pod.uid.clone(), denial);
                 Sending::Denied
             }
-            Answer::Lost => Sending::Unknown,
+            Answer::Lost => {
+                // It may have been done: it counts against the rate, also when the pod goes at once.
+                self.granted.insert(pod.uid.clone(), now);
+                Sending::Unknown
+            }
         };
         if let Some(sent) = self.sent.get_mut(&pod.uid) {
             sent.is_lost |= outcome == Sending::Unknown;
@@ -241,6 +245,20 @@ mod tests {
             "the lost one may come"
         );
         assert_eq!(attempt(&[Answer::Lost, Answer::Conflict]), Attempt::Awaited);
+    }
+
+    #[test]
+    fn a_grant_that_was_done_or_may_have_been_counts_against_the_rate() {
+        let counts = |answer| tried(&[answer]).grants().len();
+        assert_eq!([counts(Answer::Granted), counts(Answer::Lost)], [1, 1]);
+        assert_eq!(
+            [
+                counts(Answer::Conflict),
+                counts(denied()),
+                counts(Answer::Gone)
+            ],
+            [0; 3]
+        );
     }
 
     #[test]

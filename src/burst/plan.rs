@@ -148,16 +148,9 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         .chain(cooldown.filter(|_| !is_busy))
         .chain((!standing.unseen.is_empty()).then(|| later(now, SOON)));
     Plan {
-        look_again_in: times
-            .filter(|time| *time > now)
-            .min()
-            .map(|time| Duration::try_from(time.duration_since(now)).unwrap_or(SOON)),
+        look_again_in: until_first(times, now),
         is_dry_run,
-        first: match seen.standing {
-            Standing::Unclaimed => First::Claim,
-            Standing::Uncounted => First::Count,
-            Standing::Leading => First::Nothing,
-        },
+        first: first(seen.standing),
         must_reserve: !reservations
             .iter()
             .eq(seen.reservations.iter().map(|one| one.entry)),
@@ -169,12 +162,29 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         doors,
         counts: tally.counts,
         workloads: tally.workloads,
-        peak: match cooldown {
-            _ if is_busy => Peak::On,
-            Some(until) if now < until => Peak::Fading,
-            _ => Peak::None,
-        },
+        peak: peak(is_busy, cooldown, now),
         limited: tally.limited,
+    }
+}
+
+fn until_first(times: impl Iterator<Item = Timestamp>, now: Timestamp) -> Option<Duration> {
+    let first = times.filter(|time| *time > now).min()?;
+    Some(Duration::try_from(first.duration_since(now)).unwrap_or(SOON))
+}
+
+fn first(standing: Standing) -> First {
+    match standing {
+        Standing::Unclaimed => First::Claim,
+        Standing::Uncounted => First::Count,
+        Standing::Leading => First::Nothing,
+    }
+}
+
+fn peak(is_busy: bool, cooldown: Option<Timestamp>, now: Timestamp) -> Peak {
+    match cooldown {
+        _ if is_busy => Peak::On,
+        Some(until) if now < until => Peak::Fading,
+        _ => Peak::None,
     }
 }
 

@@ -47,8 +47,16 @@ pub(super) fn share(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Sh
             drop(shares.room.take(case.pod.asks, case.places));
         }
     }
+    share_out(cases, seen, shares);
+    for case in cases.iter_mut().filter(|case| case.outcome.is_none()) {
+        case.outcome = Some(Outcome::Wait(shares.lack(case)));
+    }
+}
+
+/// One slot after the other, until there is none or nobody wants one.
+fn share_out(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Shares<'_>) {
     let mut queues = queues(cases, seen.workloads.len());
-    loop {
+    while !shares.limits.is_full() && shares.rate.now > 0 {
         let claims = queues.iter().enumerate().filter_map(|(workload, queue)| {
             let limit = shares.limits.workloads.get(workload)?;
             let oldest = cases[*queue.front()?].pod.created;
@@ -59,23 +67,15 @@ pub(super) fn share(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Sh
                 oldest,
             })
         });
-        if shares.limits.is_full() || shares.rate.now == 0 {
-            break;
-        }
-        let Some(workload) = fairness::next(claims) else {
+        let Some(index) = fairness::next(claims).and_then(|at| queues[at].pop_front()) else {
             break;
         };
-        if let Some(index) = queues[workload].pop_front() {
-            let outcome = shares.place(&cases[index]);
-            if matches!(outcome, Outcome::Grant { .. }) {
-                shares.limits.take(Some(workload));
-                shares.rate.now -= 1;
-            }
-            cases[index].outcome = Some(outcome);
+        let outcome = shares.place(&cases[index]);
+        if matches!(outcome, Outcome::Grant { .. }) {
+            shares.limits.take(Some(cases[index].workload));
+            shares.rate.now -= 1;
         }
-    }
-    for case in cases.iter_mut().filter(|case| case.outcome.is_none()) {
-        case.outcome = Some(Outcome::Wait(shares.lack(case)));
+        cases[index].outcome = Some(outcome);
     }
 }
 

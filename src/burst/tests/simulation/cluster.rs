@@ -329,7 +329,7 @@ impl Cluster {
             facts.is_first_generation = false;
         });
         checks::no_slot_more(self, before);
-        self.granted_at.push(self.now);
+        self.granted_at.extend(grant.at);
         checks::rate(self);
         Answer::Granted
     }
