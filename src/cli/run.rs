@@ -137,7 +137,7 @@ async fn lead(
     let (mut leading, task) = manager.watch().await;
     // Followers watch, too: who takes over knows everything already.
     let (stores, client) = (context.stores.clone(), context.client.clone());
-    let watching = Box::pin(async move { stores.watch(&client).await });
+    let watching = async move { Box::pin(stores.watch(&client)).await };
     let outcome = async {
         leading
             .wait_for(|leads| *leads)
