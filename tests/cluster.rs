@@ -3,6 +3,8 @@
 //! What burstpool's own tests stand on is proved here: the authorizers and admissions of a production
 //! cluster, a refused pod that one patch sends elsewhere (the design's D1), and clean ends.
 
+#[path = "cluster/burst.rs"]
+mod burst;
 #[path = "cluster/ends.rs"]
 mod ends;
 #[path = "cluster/node.rs"]
