@@ -5,6 +5,8 @@
 
 #[path = "cluster/burst.rs"]
 mod burst;
+#[path = "cluster/defects.rs"]
+mod defects;
 #[path = "cluster/ends.rs"]
 mod ends;
 #[path = "cluster/node.rs"]
@@ -15,7 +17,11 @@ mod operator;
 mod pods;
 #[path = "cluster/resource.rs"]
 mod resource;
+#[path = "cluster/storm.rs"]
+mod storm;
 mod support;
+#[path = "cluster/told.rs"]
+mod told;
 #[path = "cluster/world.rs"]
 mod world;
 

@@ -143,6 +143,7 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
             .clone(),
         trouble: Arc::new(Notify::new()),
         sweep_every: context.sweep_every,
+        orphan_grace: pods::ORPHAN_GRACE,
     }));
     let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
     let region = cancel.child_token();

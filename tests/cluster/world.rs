@@ -1,11 +1,13 @@
 //! A world for the operator as a process: a cluster and an Azure of its own, and what tests ask of them.
 
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 use burstpool::api::BurstPool;
+use burstpool::emulator::timeline::Entry;
 use burstpool::emulator::{Emulator, Options as AzureOptions};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
@@ -23,12 +25,16 @@ pub struct World {
 
 impl World {
     pub async fn start() -> Self {
-        let cluster = Cluster::start(Options::default()).await.expect("a cluster");
-        let client = cluster.client().expect("a client");
-        let options = AzureOptions {
+        Self::with(AzureOptions {
             speed: 20.0,
             ..AzureOptions::default()
-        };
+        })
+        .await
+    }
+
+    pub async fn with(options: AzureOptions) -> Self {
+        let cluster = Cluster::start(Options::default()).await.expect("a cluster");
+        let client = cluster.client().expect("a client");
         let azure = Emulator::start(options).await.expect("the emulator starts");
         let files = tempfile::tempdir().expect("a directory");
         std::fs::write(files.path().join("token"), "SECRET-TOKEN").expect("it is written");
@@ -80,6 +86,27 @@ impl World {
     pub async fn kill(&mut self) {
         let mut child = self.operator.take().expect("it runs");
         child.kill().await.expect("SIGKILL");
+    }
+
+    /// Kills the operator, and takes its lease away, so that the next one need not wait until it is over.
+    pub async fn kill_and_forget(&mut self) {
+        self.kill().await;
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), "default");
+        match leases.delete("burstpool", &DeleteParams::default()).await {
+            // It may not have come to have one.
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            deleted => drop(deleted.expect("an answer")),
+        }
+    }
+
+    /// Asks the operator to end, and returns how it did.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        let mut child = self.operator.take().expect("it runs");
+        let id = child.id().expect("it has not ended").to_string();
+        let asked = Command::new("kill").args(["-TERM", &id]).status().await;
+        assert!(asked.expect("kill runs").success());
+        let ended = tokio::time::timeout(wait::DEADLINE, child.wait()).await;
+        ended.expect("it ends").expect("it is a child of ours")
     }
 
     pub fn log(&self) -> std::path::PathBuf {
@@ -143,6 +170,11 @@ impl World {
             .expect("a pod");
     }
 
+    pub async fn delete_pod(&self, name: &str) {
+        let deleted = self.pods().delete(name, &DeleteParams::default()).await;
+        deleted.expect("deleted");
+    }
+
     pub async fn until_pool(
         &self,
         name: &str,
@@ -178,6 +210,14 @@ impl World {
             .filter(|line| line.contains("burstpool::"))
             .collect();
         own[own.len().saturating_sub(40)..].join("\n")
+    }
+
+    /// What happened to each group that there ever was, oldest first.
+    pub fn timeline(&self) -> Vec<Entry> {
+        let now = self.azure.shared().clock.now();
+        let mut store = self.azure.shared().store();
+        store.settle_all(now);
+        store.timeline.entries().cloned().collect()
     }
 
     /// UIDs of pods by the tags of the groups that there are in Azure.

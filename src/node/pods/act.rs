@@ -151,13 +151,7 @@ impl Keeper {
             return self.not_readable();
         };
         if !self.context.owner.owns(&view.tags) {
-            // The name is a hash of the UID: another owner's group of this name is no accident.
-            self.fail(&Verdict::new(
-                Class::Permanent,
-                None,
-                format!("the container group {} belongs to somebody else", self.name),
-            ));
-            return;
+            return self.belongs_to_another();
         }
         let going = view.is_being_deleted();
         let started = started(&view);

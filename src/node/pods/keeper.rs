@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
 use super::{Context, Listing, Observed};
-use crate::aci::failure::{Retry, Verdict};
+use crate::aci::failure::{Class, Retry, Verdict};
 use crate::aci::names::GroupName;
 use crate::aci::status::Seen;
 use crate::aci::translate::Unsupported;
@@ -113,6 +113,9 @@ impl Keeper {
         let Some(listing) = listing else { return };
         let is_shown = listing.names.contains(self.name.as_str());
         match &self.known.group {
+            Group::Unknown if self.tries == 0 && listing.foreign.contains(self.name.as_str()) => {
+                self.belongs_to_another();
+            }
             Group::Unknown if self.tries == 0 => {
                 let now = Timestamp::now();
                 self.known.group = if is_shown {
@@ -173,6 +176,16 @@ impl Keeper {
             .into_iter()
             .map(|refusal| (refusal.field, refusal.why));
         self.trouble = Trouble::Refused(fields.collect());
+    }
+
+    /// A group of this name is somebody else's: it is neither written to nor deleted. The name is a
+    /// hash of the UID, so that is no accident.
+    pub fn belongs_to_another(&mut self) {
+        if self.known.group == Group::Unknown {
+            self.known.group = Group::Absent { was_there: false };
+        }
+        let message = format!("the container group {} belongs to somebody else", self.name);
+        self.fail(&Verdict::new(Class::Permanent, None, message));
     }
 
     /// Something failed: it is tried again when the verdict says so.

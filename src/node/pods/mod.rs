@@ -44,6 +44,9 @@ use keeper::Keeper;
 
 /// How often the groups are listed, usually.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How long a group must have been without a pod before it is deleted, usually: a pod that was just
+/// bound may not have been seen yet, and nothing here is in a hurry.
+pub const ORPHAN_GRACE: Duration = Duration::from_secs(120);
 /// How many keepers may be talking to Azure at once, besides the pace of reading.
 const AT_ONCE: usize = 64;
 
@@ -84,6 +87,8 @@ pub struct Parts {
     pub trouble: Arc<Notify>,
     /// How often the groups are listed.
     pub sweep_every: Duration,
+    /// How long a group must have been without a pod before it is deleted.
+    pub orphan_grace: Duration,
 }
 
 /// What a LIST showed.
@@ -93,6 +98,8 @@ struct Listing {
     asked: Timestamp,
     /// The names of the node's groups.
     names: HashSet<String>,
+    /// The names of everybody else's.
+    foreign: HashSet<String>,
     /// What they use together.
     used: Room,
 }

@@ -22,9 +22,6 @@ use crate::node::capacity::Room;
 
 /// How soon again after a LIST that failed.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How long a group must have been without a pod before it is deleted: a pod that was just bound may
-/// not have been seen yet, and nothing here is in a hurry.
-const GRACE: Duration = Duration::from_secs(120);
 
 /// Lists until `cancel`.
 pub(super) async fn keep(context: Arc<Context>, cancel: CancellationToken) {
@@ -60,15 +57,21 @@ pub(super) async fn list(context: &Context) -> Option<Vec<View>> {
         }
     };
     let views: Vec<View> = groups.iter().filter_map(View::read).collect();
-    let is_ours = |view: &&View| context.owner.owns(&view.tags);
-    let ours: Vec<View> = views.iter().filter(is_ours).cloned().collect();
-    let names: HashSet<String> = ours.iter().filter_map(|view| view.name.clone()).collect();
+    // Half of our tags are nobody's of ours: such a group was made by hand.
+    let is_ours = |view: &View| context.owner.owns(&view.tags) && pod_of(&view.tags).is_some();
+    let (ours, theirs): (Vec<View>, Vec<View>) = views.into_iter().partition(is_ours);
+    let names = |views: &[View]| -> HashSet<String> {
+        views.iter().filter_map(|view| view.name.clone()).collect()
+    };
     // A page with an element that cannot be read does not prove that a group is gone.
-    if views.len() == groups.len() {
+    if ours.len() + theirs.len() == groups.len() {
         let used = ours.iter().map(room).fold(Room::default(), Room::plus);
-        context
-            .listed
-            .send_replace(Some(Arc::new(Listing { asked, names, used })));
+        context.listed.send_replace(Some(Arc::new(Listing {
+            asked,
+            names: names(&ours),
+            foreign: names(&theirs),
+            used,
+        })));
     }
     Some(ours)
 }
@@ -104,7 +107,7 @@ async fn sweep(context: &Context, groups: &[View], orphans: &mut HashMap<String,
         }
         seen.insert(name.clone());
         let since = *orphans.entry(name.clone()).or_insert_with(Instant::now);
-        if since.elapsed() < GRACE {
+        if since.elapsed() < context.orphan_grace {
             continue;
         }
         tracing::warn!(group = %name, pod = %format!("{}/{}", pod.0, pod.1), "deleting a group without a pod");
