@@ -9,6 +9,8 @@ mod burst;
 mod defects;
 #[path = "cluster/ends.rs"]
 mod ends;
+#[path = "cluster/neighbours.rs"]
+mod neighbours;
 #[path = "cluster/node.rs"]
 mod node;
 #[path = "cluster/operator.rs"]
