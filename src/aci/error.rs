@@ -75,11 +75,6 @@ impl Error {
         }
     }
 
-    /// Whether Azure answered that the resource is not there.
-    pub fn is_not_found(&self) -> bool {
-        self.failure().is_some_and(|failure| failure.status == 404)
-    }
-
     /// What to do about it. Where Azure answered nothing, its own words are ours.
     pub fn verdict(&self) -> Verdict {
         match self {

@@ -3,9 +3,9 @@
 //!
 //! In: callers that want to read. Out: their turns, in the order in which they asked.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 /// ARM's read bucket refills by 25 a second (documented since 2024); we take half.
@@ -21,9 +21,10 @@ const BURST: f64 = 125.0;
 pub struct Pace {
     interval: Duration,
     tolerance: Duration,
-    /// When the next turn would be at the steady pace. The lock is held while a turn is waited for:
-    /// it is fair, so turns go in the order in which they were asked for.
+    /// When the next turn would be at the steady pace.
     steady: Mutex<Option<Instant>>,
+    /// Held by whoever is next. It is fair, so turns go in the order in which they were asked for.
+    line: tokio::sync::Mutex<()>,
 }
 
 impl Default for Pace {
@@ -41,18 +42,52 @@ impl Pace {
             interval,
             tolerance,
             steady: Mutex::new(None),
+            line: tokio::sync::Mutex::new(()),
         }
     }
 
-    /// Waits for a turn.
+    /// Waits for a turn, in line.
     pub async fn turn(&self) {
-        let mut steady = self.steady.lock().await;
-        let now = Instant::now();
-        let at = steady.unwrap_or(now).max(now);
-        if let Some(earliest) = at.checked_sub(self.tolerance) {
+        let _next = self.line.lock().await;
+        while let Err(earliest) = self.take() {
             tokio::time::sleep_until(earliest).await;
         }
-        *steady = Some(at + self.interval);
+    }
+
+    /// Waits for a turn before everybody in line: for a request that answers for many of them.
+    pub async fn turn_ahead(&self) {
+        let earliest = {
+            let mut steady = self.steady();
+            let at = steady.map_or_else(Instant::now, |at| at.max(Instant::now()));
+            *steady = Some(at + self.interval);
+            at.checked_sub(self.tolerance)
+        };
+        if let Some(earliest) = earliest {
+            tokio::time::sleep_until(earliest).await;
+        }
+    }
+
+    /// How long so many turns take at the steady pace.
+    pub fn time_of(&self, turns: u32) -> Duration {
+        self.interval.saturating_mul(turns)
+    }
+
+    /// Takes a turn now, or says when one may be had at the earliest.
+    fn take(&self) -> Result<(), Instant> {
+        let mut steady = self.steady();
+        let now = Instant::now();
+        let at = steady.map_or(now, |at| at.max(now));
+        match at.checked_sub(self.tolerance) {
+            Some(earliest) if earliest > now => Err(earliest),
+            _ => {
+                *steady = Some(at + self.interval);
+                Ok(())
+            }
+        }
+    }
+
+    fn steady(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.steady.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -105,5 +140,30 @@ mod tests {
             seen.push(n);
         }
         assert_eq!(seen, [0, 1, 2, 3, 4]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_ahead_comes_before_those_in_line_and_counts_like_theirs() {
+        let pace = Arc::new(Pace::new(10.0, 1.0));
+        pace.turn().await;
+        let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
+        for name in ["first", "second"] {
+            let (pace, sender) = (pace.clone(), sender.clone());
+            tokio::spawn(async move {
+                pace.turn().await;
+                sender.send(name)
+            });
+            tokio::task::yield_now().await;
+        }
+        let began = Instant::now();
+        pace.turn_ahead().await;
+        sender.send("ahead").expect("it is received");
+        drop(sender);
+        let mut seen = Vec::new();
+        while let Some(name) = order.recv().await {
+            seen.push(name);
+        }
+        assert_eq!(seen, ["ahead", "first", "second"]);
+        assert_eq!(began.elapsed(), Duration::from_millis(300));
     }
 }

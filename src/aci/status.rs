@@ -18,6 +18,9 @@
 //! 5. Nothing that Azure refuses fails a pod: it is Pending with the reason in its containers. Only
 //!    an end, a stop by someone in Azure, or the loss of a group that ran does.
 //! 6. An answer without instance views (of a LIST) says nothing of containers: they stay as they are.
+//!    Except where provisioning succeeded, which it does once all containers were started, and they
+//!    are started again whenever they end: one that was not seen to run before runs since an unknown
+//!    time. A GET, which tells more, may be a minute away when a thousand pods start.
 //!
 //! Conditions of others (`PodScheduled`, those of readiness gates, `DisruptionTarget`) are kept and
 //! never sent. ACI does not show readiness probes; a container that runs is ready unless the service
@@ -46,7 +49,7 @@ mod tests;
 mod waiting;
 mod write;
 
-pub use write::{apply_patch, same};
+pub use write::{apply_patch, is_urgent, same};
 
 /// Reason of a pod that lost its group while it ran, and of its containers' ends.
 pub const NOT_FOUND: &str = "NotFound";

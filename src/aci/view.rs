@@ -225,6 +225,25 @@ impl Group {
         Self::read(&serde_json::from_slice(body).ok()?)
     }
 
+    /// The group without what only says whose it is.
+    #[must_use]
+    pub fn without_tags(self) -> Self {
+        Self {
+            tags: BTreeMap::new(),
+            ..self
+        }
+    }
+
+    /// Takes over what a LIST says that is newer: from then on this answer is no more than a LIST's.
+    pub fn take_listed(&mut self, provisioning: Option<Provisioning>, ip: Option<IpAddr>) {
+        self.properties.provisioning_state = provisioning;
+        if let Some(ip) = ip {
+            let address = self.properties.ip_address.get_or_insert_default();
+            address.ip = Some(ip.to_string());
+        }
+        self.properties.instance_view = None;
+    }
+
     /// The container of this name.
     pub fn container(&self, name: &str) -> Option<&Container> {
         named(&self.properties.containers, name)

@@ -89,6 +89,13 @@ pub enum Action {
     Rest,
 }
 
+impl Action {
+    /// Whether it only asks Azure, and so waits for its turn.
+    pub fn reads(self) -> bool {
+        matches!(self, Self::Look | Self::Read)
+    }
+}
+
 /// An action, and from when on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -119,6 +126,8 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
         Group::Absent { .. } if known.is_refused || pod.is_some_and(is_finished) => {
             act(Action::Rest)
         }
+        // Its owner makes another pod, once it is told that this one has failed.
+        Group::Absent { .. } if pod.is_some_and(has_run) => act(Action::Rest),
         Group::Absent { .. } => act(Action::Create),
         Group::Going { since, read } => read_next(Phase::Going, *since, *read, starts, known, now),
         Group::There { .. } if leaves => Decision {
@@ -204,6 +213,15 @@ pub fn is_finished(pod: &Pod) -> bool {
         .as_ref()
         .and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether Kubernetes has been told that the pod runs: it is never started a second time.
+pub fn has_run(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    phase == Some("Running")
 }
 
 fn is_ready(pod: &Pod) -> bool {
@@ -407,8 +425,13 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_vanished_before_it_ran_is_created_again() {
+    fn a_group_that_vanished_before_it_ran_is_created_again_and_one_that_ran_is_not() {
         let gone = known(Group::Absent { was_there: true });
+        let never = known(Group::Absent { was_there: false });
+        for known in [&gone, &never] {
+            let (action, _) = decided(&pod("Running", true), known, 100);
+            assert_eq!(action, Action::Rest, "its owner makes another pod");
+        }
         assert_eq!(
             decided(&pod("Pending", false), &gone, 100),
             (Action::Create, 100)

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use burstpool::aci::client::{Client, Cloud, Credential, Deletion, Scope, Settings, http};
 use burstpool::aci::error::Error;
+use burstpool::aci::failure::Class;
+use burstpool::aci::pace::Pace;
 use burstpool::emulator::{Options, Tls};
 use reqwest::Method;
 use serde_json::json;
@@ -68,9 +70,10 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
     let read = client.get(&scope(), "one").await.unwrap();
     assert_eq!(read["properties"]["instanceView"]["state"], "Running");
     let names: Vec<_> = client
-        .list(&scope())
+        .list(&scope(), &Pace::default())
         .await
         .unwrap()
+        .0
         .iter()
         .map(|g| g["name"].clone())
         .collect();
@@ -116,7 +119,9 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
             .get(&scope(), "one")
             .await
             .unwrap_err()
-            .is_not_found()
+            .verdict()
+            .class
+            == Class::Gone
     );
     client.stop(&scope(), "two").await.unwrap();
 }
@@ -172,7 +177,9 @@ async fn after_a_429_the_same_class_waits_as_long_as_azure_said_and_others_go_on
             .get(&scope(), "one")
             .await
             .unwrap_err()
-            .is_not_found(),
+            .verdict()
+            .class
+            == Class::Gone,
         "reads go on, nothing was sent"
     );
 }
@@ -181,13 +188,13 @@ async fn after_a_429_the_same_class_waits_as_long_as_azure_said_and_others_go_on
 async fn a_missing_or_replaced_token_is_noticed_at_the_next_request() {
     let azure = Azure::start().await;
     let (client, file) = client(&azure);
-    assert!(client.list(&scope()).await.is_ok());
+    assert!(client.list(&scope(), &Pace::default()).await.is_ok());
     std::fs::write(file.path(), "").unwrap();
-    let error = client.list(&scope()).await.unwrap_err();
+    let error = client.list(&scope(), &Pace::default()).await.unwrap_err();
     assert!(matches!(error, Error::Credential { .. }), "{error:?}");
     assert!(error.story().contains("is empty"), "{}", error.story());
     std::fs::write(file.path(), "another").unwrap();
-    assert!(client.list(&scope()).await.is_ok());
+    assert!(client.list(&scope(), &Pace::default()).await.is_ok());
 }
 
 #[tokio::test]
@@ -219,7 +226,8 @@ async fn it_logs_in_with_a_client_secret_over_tls() {
     let credential = Credential::of_environment(environment, &cloud, &http).unwrap();
     assert_eq!(format!("{credential:?}"), "ClientSecret");
     let client = Client::new(&cloud, credential, http);
-    assert!(client.list(&scope()).await.unwrap().is_empty());
+    let (groups, _) = client.list(&scope(), &Pace::default()).await.unwrap();
+    assert!(groups.is_empty());
 }
 
 /// What is logged, once somebody looks at it.
@@ -255,7 +263,7 @@ async fn no_log_at_any_level_shows_a_token_or_a_secret() {
         json!([{"name": "PASSWORD", "secureValue": "SECRET-VALUE"}]);
     client.put(&scope(), "one", &secret).await.unwrap();
     client.put(&scope(), "Bad_Name", &secret).await.unwrap_err();
-    client.list(&scope()).await.unwrap();
+    client.list(&scope(), &Pace::default()).await.unwrap();
     let text = String::from_utf8_lossy(&kept.0.lock().unwrap()).into_owned();
     assert!(text.contains("the following request"), "{text}");
     assert!(

@@ -26,6 +26,7 @@ use transport::{NoToken, Nothing, Refusal, Transport};
 
 use super::error::Error;
 use super::failure::ArmError;
+use super::pace::Pace;
 
 /// The version that is spoken: stable, and a superset of the crate's 2024-05-01-preview.
 const API_VERSION: &str = "2025-09-01";
@@ -180,16 +181,19 @@ impl Client {
             .map(drop)
     }
 
-    /// All container groups of the resource group, without instance views.
-    pub async fn list(&self, scope: &Scope) -> Result<Vec<Value>, Error> {
+    /// All container groups of the resource group, without instance views, and how many pages they
+    /// came in. Each page takes a turn of the pace.
+    pub async fn list(&self, scope: &Scope, pace: &Pace) -> Result<(Vec<Value>, u32), Error> {
         let what = format!("listing container groups of {}", scope.resource_group);
         let mut url = self.arm.clone();
         url.set_path(&format!(
             "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.ContainerInstance/containerGroups",
             scope.subscription, scope.resource_group
         ));
-        let mut all = Vec::new();
+        let (mut all, mut pages) = (Vec::new(), 0);
         loop {
+            pages += 1;
+            pace.turn_ahead().await;
             let page = self
                 .guarded(scope, Class::Reads, &what, self.read_url(url))
                 .await?;
@@ -199,7 +203,7 @@ impl Client {
             }
             match page["nextLink"].as_str().map(Url::parse) {
                 Some(Ok(next)) => url = next,
-                _ => return Ok(all),
+                _ => return Ok((all, pages)),
             }
         }
     }

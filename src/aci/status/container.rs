@@ -139,6 +139,8 @@ fn fill(case: &Case, part: &Part, usual: &str, status: &mut ContainerStatus) {
         keep(live, status);
     } else if let Some(view) = view {
         told(case, view, usual, status);
+    } else if was_started(case) && live.is_none_or(is_usual) {
+        status.state = Some(run::running(&view::Run::default()));
     } else if let Some(live) = live.filter(|live| is_untold(case, live)) {
         keep(live, status);
     } else {
@@ -175,6 +177,23 @@ fn is_untold(case: &Case, live: &ContainerStatus) -> bool {
         Some(group) => stands(group) || (has_run && !group.is_full()),
         None => has_run,
     }
+}
+
+/// Whether a LIST says that the containers were started, and nothing but their group's end stops them.
+fn was_started(case: &Case) -> bool {
+    let started =
+        |group: &Group| !group.is_full() && group.provisioning() == Some(&Provisioning::Succeeded);
+    case.policy == Policy::Always && !case.ran() && case.group().is_some_and(started)
+}
+
+/// Whether the live status says no more than that the container is being created.
+fn is_usual(live: &ContainerStatus) -> bool {
+    let waiting = live.state.as_ref().map(|state| &state.waiting);
+    let reason = waiting.map(|waiting| waiting.as_ref().and_then(|w| w.reason.as_deref()));
+    matches!(
+        reason,
+        None | Some(Some(waiting::CREATING | waiting::INITIALIZING))
+    )
 }
 
 /// Whether nothing of the live statuses holds, since the pod gets a new group.

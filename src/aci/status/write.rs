@@ -39,6 +39,19 @@ pub fn same(live: &PodStatus, wanted: &PodStatus) -> bool {
     live == wanted
 }
 
+/// Whether somebody waits for `wanted`: the phase, readiness or an address is another one. What else
+/// differs is for people to read.
+pub fn is_urgent(live: &PodStatus, wanted: &PodStatus) -> bool {
+    let ready = |status: &PodStatus| {
+        let mut conditions = status.conditions.iter().flatten();
+        conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    live.phase.as_deref().unwrap_or("Pending") != wanted.phase.as_deref().unwrap_or("Pending")
+        || ready(live) != ready(wanted)
+        || live.pod_ip.as_deref().unwrap_or_default()
+            != wanted.pod_ip.as_deref().unwrap_or_default()
+}
+
 /// The patch for a server-side apply to the pod's `status`. The UID is a precondition: another pod of
 /// the same name is never written to.
 pub fn apply_patch(pod: &Pod, status: &PodStatus) -> Value {

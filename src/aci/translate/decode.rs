@@ -1,12 +1,12 @@
 //! Raw JSON as a pod, with the names of the fields that the types do not know (design.md D18).
 
 use k8s_openapi::api::core::v1::Pod;
+use serde::Deserializer;
 use serde_ignored::Path;
-use serde_json::Value;
 
 /// Reads a pod. The paths that come with it, such as `spec.containers[0].newField`, are fields that
 /// a newer API server has and k8s-openapi has not.
-pub fn decode(raw: Value) -> Result<(Pod, Vec<String>), serde_json::Error> {
+pub fn decode<'a, D: Deserializer<'a>>(raw: D) -> Result<(Pod, Vec<String>), D::Error> {
     let mut unknown = Vec::new();
     let pod = serde_ignored::deserialize(raw, |path| unknown.push(spelled(&path)))?;
     Ok((pod, unknown))

@@ -5,8 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::Observed;
-use super::keeper::{Keeper, Trouble};
+use super::keeper::Keeper;
 use crate::aci::client::Deletion;
 use crate::aci::error::Error;
 use crate::aci::failure::{Class, Verdict};
@@ -21,36 +20,24 @@ const MISSING: Duration = Duration::from_secs(10);
 
 impl Keeper {
     /// Carries out `action`; `true` when nothing is left to keep.
-    pub async fn act(&mut self, action: Action, observed: Option<&Observed>) -> bool {
-        let context = self.context.clone();
-        let turn = context.turns.acquire().await;
+    pub async fn act(&mut self, action: Action) -> bool {
+        // In boxes: a keeper that waits, as nearly all do, shall not be as large as one that acts.
         match action {
-            Action::Look => self.look().await,
-            Action::Read => self.read().await,
-            Action::Delete => self.delete().await,
-            Action::Create => {
-                if let Some(observed) = observed {
-                    self.create(observed).await;
-                }
-            }
-            Action::Remove => {
-                drop(turn);
-                return self.remove(observed).await;
-            }
-            Action::Rest => {}
+            Action::Create => Box::pin(self.create()).await,
+            Action::Delete => Box::pin(self.delete()).await,
+            Action::Remove => return Box::pin(self.remove()).await,
+            Action::Look | Action::Read | Action::Rest => {}
         }
         false
     }
 
-    async fn create(&mut self, observed: &Observed) {
+    async fn create(&mut self) {
         let context = self.context.clone();
-        let pod = &observed.pod;
         let services = context.services.state();
-        let resolved = match environment::resolve(&context.client, pod, &services).await {
+        let resolved = match environment::resolve(&context.client, &self.pod, &services).await {
             Ok(environment) => {
                 for missing in environment.warnings {
-                    self.warn("FailedToRetrieveImagePullSecret", &missing.to_string())
-                        .await;
+                    self.warn("FailedToRetrieveImagePullSecret", &missing.to_string());
                 }
                 environment.resolved
             }
@@ -59,7 +46,7 @@ impl Keeper {
                 let told: Vec<String> = missing.iter().map(ToString::to_string).collect();
                 let message = told.join("; ");
                 self.wait_for("CreateContainerConfigError", &message);
-                self.warn("FailedMount", &message).await;
+                self.warn("FailedMount", &message);
                 return;
             }
         };
@@ -69,17 +56,18 @@ impl Keeper {
             node: &context.owner.node,
             node_address: Some(&context.address),
         };
-        let unknown = &observed.unknown;
-        let group = translate::translate(pod, unknown, &resolved, &context.owner, &placement);
-        let group = match group {
+        let (pod, unknown) = (&self.pod, &self.unknown);
+        let group = match translate::translate(pod, unknown, &resolved, &context.owner, &placement)
+        {
             Ok(group) => group,
             Err(refusals) => {
                 let told: Vec<String> = refusals.iter().map(ToString::to_string).collect();
                 self.refuse(refusals);
-                self.warn("Unsupported", &told.join("; ")).await;
+                self.warn("Unsupported", &told.join("; "));
                 return;
             }
         };
+        let _turn = context.turns.acquire().await;
         let sent = Timestamp::now();
         tracing::info!(pod = %self.pod_name(), group = %self.name, "creating a container group");
         match context
@@ -89,18 +77,18 @@ impl Keeper {
         {
             Ok(answer) => {
                 self.recover();
-                self.view = View::read(&answer);
+                self.view = View::read(&answer).map(View::without_tags);
                 self.known.group = Group::There {
                     since: sent,
                     read: None,
                     ran: false,
                 };
             }
-            Err(error) => self.create_failed(&error).await,
+            Err(error) => self.create_failed(&error),
         }
     }
 
-    async fn create_failed(&mut self, error: &Error) {
+    fn create_failed(&mut self, error: &Error) {
         let verdict = error.verdict();
         tracing::warn!(pod = %self.pod_name(), error = %error.story(), "creating a container group");
         self.fail(&verdict);
@@ -112,34 +100,33 @@ impl Keeper {
             Error::Refused { .. } if verdict.class == Class::Transitioning => Group::Unknown,
             _ => Group::Absent { was_there: false },
         };
-        self.warn(verdict.reason, &verdict.message).await;
+        self.warn(verdict.reason, &verdict.message);
     }
 
     /// Finds out whether there is a group.
-    async fn look(&mut self) {
+    pub async fn look(&mut self) {
         let context = self.context.clone();
-        if self.tries == 0 && context.listed.borrow().is_none() {
-            // The first LIST is on its way; a look at each pod by itself would cost one request each.
-            let mut listed = context.listed.subscribe();
-            let _ = listed.wait_for(Option::is_some).await;
-            return;
-        }
-        context.pace.turn().await;
-        match context.azure.get(&context.scope, self.name.as_str()).await {
+        let asked = context.azure.get(&context.scope, self.name.as_str());
+        match Box::pin(asked).await {
             Ok(answer) => self.found(&answer),
-            Err(error) if error.is_not_found() => {
+            Err(error) if is_gone(&error) => {
                 self.known.group = Group::Absent { was_there: false };
             }
-            Err(error) => self.not_read(&error),
+            Err(error) => {
+                self.not_read(&error);
+                let verdict = error.verdict();
+                self.wait_for(verdict.reason, &verdict.message);
+            }
         }
     }
 
-    async fn read(&mut self) {
+    /// Reads the group.
+    pub async fn read(&mut self) {
         let context = self.context.clone();
-        context.pace.turn().await;
-        match context.azure.get(&context.scope, self.name.as_str()).await {
+        let asked = context.azure.get(&context.scope, self.name.as_str());
+        match Box::pin(asked).await {
             Ok(answer) => self.found(&answer),
-            Err(error) if error.is_not_found() => self.lost(),
+            Err(error) if is_gone(&error) => self.lost(),
             Err(error) => self.not_read(&error),
         }
     }
@@ -184,7 +171,8 @@ impl Keeper {
         };
         self.known.is_alive = !view.is_terminal();
         let failed = Verdict::of_group(&view).filter(|_| started.is_none());
-        self.view = Some(view);
+        self.note_events(&view);
+        self.view = Some(view.without_tags());
         if let Some(verdict) = failed {
             tracing::warn!(pod = %self.pod_name(), message = %verdict.message, "a container group did not start");
             self.fail(&verdict);
@@ -205,19 +193,13 @@ impl Keeper {
     /// The group is not there (any more).
     fn lost(&mut self) {
         let was_going = matches!(self.known.group, Group::Going { .. });
-        let ran = matches!(self.known.group, Group::There { ran: true, .. });
         self.known.group = Group::Absent { was_there: true };
         if was_going || is_deleting(&self.pod) {
             return;
         }
         tracing::warn!(pod = %self.pod_name(), group = %self.name, "the container group vanished");
         self.recover();
-        self.trouble = if ran {
-            Trouble::Vanished
-        } else {
-            Trouble::None
-        };
-        self.view = if ran { self.view.take() } else { None };
+        self.view = None;
     }
 
     fn not_read(&mut self, error: &Error) {
@@ -243,6 +225,7 @@ impl Keeper {
 
     async fn delete(&mut self) {
         let context = self.context.clone();
+        let _turn = context.turns.acquire().await;
         tracing::info!(pod = %self.pod_name(), group = %self.name, "deleting a container group");
         match context
             .azure
@@ -280,6 +263,12 @@ impl Keeper {
             text(&self.pod.metadata.name)
         )
     }
+}
+
+/// Whether Azure says that there is no such group. That it cannot find the resource group or the
+/// subscription says nothing about what runs in them.
+fn is_gone(error: &Error) -> bool {
+    error.verdict().class == Class::Gone
 }
 
 /// When the last of the group's containers started, once all of them have.

@@ -1,13 +1,20 @@
 //! One pod's keeper: it looks, decides, acts, and waits for the next reason to.
 
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::{Context, Listing, Observed};
+use super::herd::News;
+use super::observed::{self, Observed};
+use super::report::Say;
+use super::shown::{Brief, Shown};
+use super::{Context, line};
+use crate::aci::events::PodEvent;
 use crate::aci::failure::{Class, Retry, Verdict};
 use crate::aci::names::GroupName;
 use crate::aci::status::Seen;
@@ -33,15 +40,17 @@ pub(super) enum Trouble {
         /// In words.
         message: String,
     },
-    /// The group vanished.
-    Vanished,
 }
 
 /// What keeps one pod.
 pub(super) struct Keeper {
     pub context: Arc<Context>,
-    /// The pod as it was seen last; its object may be gone.
+    /// The pod as it was seen last.
     pub pod: Pod,
+    /// Whether its object is there.
+    pub exists: bool,
+    /// Fields of it that our types do not know.
+    pub unknown: Vec<String>,
     pub name: GroupName,
     pub known: Known,
     pub view: Option<View>,
@@ -49,120 +58,214 @@ pub(super) struct Keeper {
     /// How often something failed in a row.
     pub tries: u32,
     /// Events that were told, so that each is told once.
-    pub told: std::collections::HashSet<(String, i32)>,
-    pods: watch::Receiver<Option<Arc<Observed>>>,
+    pub told: HashSet<(String, i32)>,
+    /// Events of ours that are yet to be told.
+    pub unsaid: VecDeque<PodEvent>,
+    /// The status is not written before this: the last try failed.
+    pub not_written_before: Option<Timestamp>,
+    news: (Arc<watch::Sender<News>>, watch::Receiver<News>),
+    shown: watch::Receiver<Shown>,
+    /// A place in the line of those who wait to read.
+    turn: Option<BoxFuture<'static, ()>>,
+}
+
+/// Why a keeper does not wait any longer.
+enum Woken {
+    /// There is something new of the pod, or something is due.
+    Up,
+    /// A LIST shows something new.
+    Shown,
+    /// It may read.
+    Turn,
+    /// It may say something that is not urgent, as long as it keeps this.
+    Quiet(OwnedSemaphorePermit),
 }
 
 impl Keeper {
     pub fn new(
         context: Arc<Context>,
-        pod: Pod,
+        observed: Observed,
         name: GroupName,
-        pods: watch::Receiver<Option<Arc<Observed>>>,
+        news: (Arc<watch::Sender<News>>, watch::Receiver<News>),
+        shown: watch::Receiver<Shown>,
     ) -> Self {
         Self {
             context,
-            pod,
+            pod: observed.pod,
+            exists: true,
+            unknown: observed.unknown,
             name,
             known: Known::default(),
             view: None,
             trouble: Trouble::None,
             tries: 0,
-            told: std::collections::HashSet::new(),
-            pods,
+            told: HashSet::new(),
+            unsaid: VecDeque::new(),
+            not_written_before: None,
+            news,
+            shown,
+            turn: None,
         }
     }
 
     /// Keeps the pod until neither it nor its group is left.
     pub async fn keep(mut self) {
-        let mut listed = self.context.listed.subscribe();
+        let shown = self.shown.borrow_and_update().clone();
+        self.heed(&shown);
         loop {
-            let observed = self.pods.borrow_and_update().clone();
-            if let Some(observed) = &observed {
-                self.pod = observed.pod.clone();
-            }
-            let shown = listed.borrow_and_update().clone();
-            self.heed(shown.as_deref());
-            if observed.is_some() {
-                self.tell().await;
-            }
+            self.hear();
             let now = Timestamp::now();
-            let decision = self.decide(observed.as_deref(), now);
-            let is_due = decision.action != Action::Rest && decision.at <= now;
-            if !is_due {
-                self.wait(decision, now, &mut listed).await;
-            } else if self.act(decision.action, observed.as_deref()).await {
-                return;
+            let decision = self.decide(now);
+            let is_due = decision.at <= now && decision.action != Action::Rest;
+            if is_due && !decision.action.reads() {
+                if self.act(decision.action).await {
+                    let uid = self.pod.metadata.uid.unwrap_or_default();
+                    self.context.kept().remove(&uid);
+                    return;
+                }
+                continue;
+            }
+            match self.to_say(now) {
+                Say::Now(status) => self.write(&status).await,
+                say => match self.wait(decision, now, say.is_something()).await {
+                    Woken::Up => {}
+                    Woken::Shown => {
+                        let shown = self.shown.borrow_and_update().clone();
+                        self.heed(&shown);
+                    }
+                    Woken::Turn if decision.action == Action::Look => self.look().await,
+                    Woken::Turn => self.read().await,
+                    Woken::Quiet(_permit) => self.say(say).await,
+                },
             }
         }
     }
 
-    fn decide(&self, observed: Option<&Observed>, now: Timestamp) -> Decision {
+    fn decide(&self, now: Timestamp) -> Decision {
         let starts = *self.context.starts();
-        plan::plan(
-            observed.map(|observed| &observed.pod),
-            &self.known,
-            &starts,
-            now,
-        )
+        plan::plan(self.exists.then_some(&self.pod), &self.known, &starts, now)
     }
 
-    /// Takes in what the last LIST showed. Before the first one nothing is known, and nothing is asked
-    /// for each pod by itself: a thousand pods cost one request, not a thousand.
-    fn heed(&mut self, listing: Option<&Listing>) {
-        let Some(listing) = listing else { return };
-        let is_shown = listing.names.contains(self.name.as_str());
-        match &self.known.group {
-            Group::Unknown if self.tries == 0 && listing.foreign.contains(self.name.as_str()) => {
-                self.belongs_to_another();
+    /// Takes in what is new of the pod.
+    fn hear(&mut self) {
+        let mut news = News::None;
+        self.news.1.mark_unchanged();
+        self.news.0.send_if_modified(|new| {
+            news = std::mem::take(new);
+            false
+        });
+        match news {
+            News::None => {}
+            News::Gone => self.exists = false,
+            News::Seen(observed) => {
+                // A write's answer may be newer than what the watch has come to.
+                let is_old = observed::version(&observed.pod) < observed::version(&self.pod);
+                if !is_old {
+                    (self.pod, self.unknown) = (observed.pod, observed.unknown);
+                }
             }
-            Group::Unknown if self.tries == 0 => {
-                let now = Timestamp::now();
-                self.known.group = if is_shown {
-                    Group::There {
-                        since: now,
-                        read: None,
-                        ran: false,
-                    }
-                } else {
-                    Group::Absent { was_there: false }
+        }
+    }
+
+    /// Takes in what a LIST showed. Before the first one nothing is known, and nothing is asked for
+    /// each pod by itself: a thousand pods cost one request, not a thousand.
+    fn heed(&mut self, shown: &Shown) {
+        let now = Timestamp::now();
+        match (&self.known.group, shown) {
+            (_, Shown::Nothing) => {}
+            (Group::Unknown, Shown::Foreign) if self.tries == 0 => self.belongs_to_another(),
+            (Group::Unknown, Shown::Absent { .. }) if self.tries == 0 => {
+                self.known.group = Group::Absent { was_there: false };
+            }
+            (Group::Unknown, Shown::There { .. }) if self.tries == 0 => {
+                self.known.group = Group::There {
+                    since: now,
+                    read: None,
+                    ran: false,
                 };
-                self.known.is_stale = is_shown;
+                self.known.is_stale = true;
             }
-            Group::There { since, .. } if !is_shown => {
-                // A LIST that was asked for before the PUT does not know of it.
-                self.known.is_stale |= *since < listing.asked;
+            // A LIST that was asked for before the PUT does not know of it.
+            (Group::There { since, .. } | Group::Going { since, .. }, Shown::Absent { asked }) => {
+                self.known.is_stale |= since < asked;
+            }
+            (Group::There { since, read, ran }, Shown::There { asked, brief })
+                if read.unwrap_or(*since) < *asked =>
+            {
+                let ran = *ran;
+                self.heed_brief(brief, ran);
             }
             _ => {}
         }
     }
 
+    /// A LIST says how far the group is: what it says is shown until a GET says more, and that it is
+    /// different from what is known is a reason for one.
+    fn heed_brief(&mut self, brief: &Brief, ran: bool) {
+        let known = self.view.as_ref().map(Brief::of);
+        if ran {
+            self.known.is_stale |= known.is_some_and(|known| known != *brief);
+            return;
+        }
+        self.known.is_stale |= brief.has_started();
+        let view = self.view.get_or_insert_default();
+        view.take_listed(brief.provisioning.clone(), brief.ip);
+    }
+
     /// Waits until the decision is due, or there is a reason to decide anew.
-    async fn wait(
-        &mut self,
-        decision: Decision,
-        now: Timestamp,
-        listed: &mut watch::Receiver<Option<Arc<Listing>>>,
-    ) {
+    async fn wait(&mut self, decision: Decision, now: Timestamp, has_to_say: bool) -> Woken {
         let left = Duration::try_from(decision.at.duration_since(now)).unwrap_or_default();
-        let due = async {
-            match decision.action {
-                Action::Rest => std::future::pending().await,
-                _ => tokio::time::sleep(left.min(LOOK_AGAIN)).await,
-            }
+        if left.is_zero() && self.may_read(decision.action) {
+            let context = self.context.clone();
+            self.turn.get_or_insert_with(|| line::turn(context));
+        } else {
+            self.turn = None;
+        }
+        let due = match decision.action {
+            _ if left.is_zero() => None,
+            Action::Rest => None,
+            _ => Some(left.min(LOOK_AGAIN)),
         };
+        let written = self.not_written_before;
+        let written = written.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
+        let quiet = self.context.quiet.clone();
+        let (news, shown) = (&mut self.news.1, &mut self.shown);
         tokio::select! {
-            () = due => {}
-            changed = self.pods.changed() => if changed.is_err() { std::future::pending().await },
-            changed = listed.changed() => if changed.is_err() { std::future::pending().await },
+            biased;
+            changed = news.changed() => if changed.is_err() { std::future::pending().await },
+            changed = shown.changed() => match changed {
+                Ok(()) => return Woken::Shown,
+                Err(_) => std::future::pending().await,
+            },
+            () = of(&mut self.turn) => {
+                self.turn = None;
+                return Woken::Turn;
+            }
+            () = after(due) => {}
+            () = after(written) => {}
+            permit = quiet.acquire_owned(), if has_to_say => {
+                return permit.map_or(Woken::Up, Woken::Quiet);
+            }
+        }
+        Woken::Up
+    }
+
+    /// Whether a GET of this group may be made. Before the first LIST nobody looks for one group: the
+    /// LIST answers for all.
+    fn may_read(&self, action: Action) -> bool {
+        match action {
+            Action::Read => true,
+            Action::Look => self.tries > 0 || *self.shown.borrow() != Shown::Nothing,
+            _ => false,
         }
     }
 
     /// What of the group is known, as the status wants it.
     pub fn seen(&self) -> Seen<'_> {
+        let is_absent = matches!(self.known.group, Group::Absent { .. });
         match (&self.trouble, &self.view) {
+            _ if is_absent && plan::has_run(&self.pod) => Seen::Vanished,
             (Trouble::Refused(fields), _) => Seen::Refused(fields),
-            (Trouble::Vanished, _) => Seen::Vanished,
             (Trouble::Waiting { reason, message }, None) => Seen::Waiting { reason, message },
             (_, Some(view)) => Seen::Group(view),
             (Trouble::None, None) => Seen::NotSubmitted,
@@ -219,5 +322,20 @@ impl Keeper {
         self.known.not_before = None;
         self.known.is_stale = false;
         self.trouble = Trouble::None;
+    }
+}
+
+/// What is waited for, if anything is.
+async fn of(waited: &mut Option<BoxFuture<'static, ()>>) {
+    match waited {
+        Some(waited) => waited.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn after(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
     }
 }

@@ -6,25 +6,36 @@
 //! shared between keepers is in [`Context`]: clients, the pace of reading, how long starts take.
 //!
 //! ```text
-//! watch of the node's pods ─▶ keeper (one a pod) ─plan─▶ act ─▶ Azure
-//!                               ▲          └──▶ status, events ─▶ API server
-//! sweep (LIST each minute) ─────┘  vanished groups; groups without a pod
+//! watch of the node's pods ─▶ herd ─▶ keeper (one a pod) ─plan─▶ act ─▶ Azure
+//!                                       ▲          └──▶ report ─▶ status, Events ─▶ API server
+//! sweep (LIST each minute) ─▶ shown ────┘  vanished groups; groups without a pod
 //! ```
+//!
+//! What is urgent comes first. A PUT or a DELETE waits for nothing but its own time. A status that
+//! changes a phase, readiness or an address is written at once; everything else that is said (that
+//! containers are being created, details, Events) goes through a quiet lane, one after the other, so
+//! that a thousand pods at once do not keep the API server from binding the next.
+//!
+//! A GET waits for its turn of the pace. While keepers wait in line, the groups are listed every
+//! second or so: a LIST has no instance views, but says of all groups at once how far they are, which
+//! is enough to call a service's pod running. Details follow with its GET.
 
 mod act;
+mod herd;
 mod keeper;
+mod line;
+mod observed;
 mod report;
+mod shown;
 mod sweep;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::core::{ApiResource, DynamicObject};
+use k8s_openapi::api::core::v1::Service;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -37,18 +48,21 @@ use crate::aci::client::{Client as Azure, Scope};
 use crate::aci::names::{GroupName, Owner};
 use crate::aci::pace::Pace;
 use crate::aci::schedule::Starts;
-use crate::aci::translate;
 use crate::api::Placement;
 use crate::node::capacity::Room;
-use keeper::Keeper;
+use herd::Herd;
+use line::Line;
+use shown::{Listing, Shown};
 
 /// How often the groups are listed, usually.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long a group must have been without a pod before it is deleted, usually: a pod that was just
 /// bound may not have been seen yet, and nothing here is in a hurry.
 pub const ORPHAN_GRACE: Duration = Duration::from_secs(120);
-/// How many keepers may be talking to Azure at once, besides the pace of reading.
+/// How many keepers may be creating or deleting groups at once.
 const AT_ONCE: usize = 64;
+/// How many statuses may be written at once: an API server takes 200 changes at a time from everybody.
+const WRITES_AT_ONCE: usize = 32;
 
 /// What the keepers of one node share.
 pub struct Context {
@@ -60,9 +74,16 @@ pub struct Context {
     starts: Mutex<Starts>,
     /// What the last LIST showed; nothing before the first.
     listed: watch::Sender<Option<Arc<Listing>>>,
-    /// UIDs of the pods that have a keeper.
-    kept: Mutex<HashSet<String>>,
+    /// By UID, the pods that have a keeper: their groups, and what their keepers hear of LISTs.
+    kept: Mutex<HashMap<String, (GroupName, watch::Sender<Shown>)>>,
+    /// Creating and deleting groups.
     turns: Semaphore,
+    /// Writing to Kubernetes what is urgent.
+    urgent: Semaphore,
+    /// Writing what is not: one at a time.
+    quiet: Arc<Semaphore>,
+    /// Keepers that wait to read.
+    line: Line,
 }
 
 /// What a node's keepers are given.
@@ -91,19 +112,6 @@ pub struct Parts {
     pub orphan_grace: Duration,
 }
 
-/// What a LIST showed.
-#[derive(Debug)]
-struct Listing {
-    /// When it was asked for: it knows of nothing that came later.
-    asked: Timestamp,
-    /// The names of the node's groups.
-    names: HashSet<String>,
-    /// The names of everybody else's.
-    foreign: HashSet<String>,
-    /// What they use together.
-    used: Room,
-}
-
 impl Deref for Context {
     type Target = Parts;
 
@@ -124,6 +132,9 @@ impl Context {
             listed: watch::Sender::new(None),
             kept: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
+            urgent: Semaphore::new(WRITES_AT_ONCE),
+            quiet: Arc::new(Semaphore::new(1)),
+            line: Line::default(),
         }
     }
 
@@ -132,12 +143,12 @@ impl Context {
         self.listed
             .borrow()
             .as_ref()
-            .map(|listing| listing.names.len())
+            .map(|listing| listing.groups.len())
     }
 
     /// How many groups the node has now: asks Azure. Nothing if it does not answer.
     pub async fn count(&self) -> Option<usize> {
-        sweep::list(self).await.map(|groups| groups.len())
+        sweep::list(self).await.map(|groups| groups.all.len())
     }
 
     /// What the node's groups use together, as far as the last LIST showed.
@@ -149,21 +160,13 @@ impl Context {
             .unwrap_or_default()
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn kept(&self) -> MutexGuard<'_, HashMap<String, (GroupName, watch::Sender<Shown>)>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn starts(&self) -> MutexGuard<'_, Starts> {
         self.starts.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A pod as it was watched.
-#[derive(Clone, Debug)]
-struct Observed {
-    pod: Pod,
-    /// Fields that our types do not know.
-    unknown: Vec<String>,
 }
 
 /// Keeps the pods of the node until `cancel`; groups and pods stay as they are then.
@@ -201,92 +204,5 @@ async fn services(context: Arc<Context>, cancel: CancellationToken) {
     tokio::select! {
         () = async { while watched.next().await.is_some() {} } => {}
         () = cancel.cancelled() => {}
-    }
-}
-
-/// The keepers of the node's pods, by the pods' UIDs.
-struct Herd {
-    context: Arc<Context>,
-    cancel: CancellationToken,
-    tasks: TaskTracker,
-    keepers: HashMap<String, watch::Sender<Option<Arc<Observed>>>>,
-}
-
-impl Herd {
-    /// Watches raw objects, so that fields which our types do not know are not lost unseen.
-    async fn watch(&mut self) {
-        // A pod that is created before the Services are known would lack their variables.
-        let _ = self.context.services.wait_until_ready().await;
-        let kind = ApiResource::erase::<Pod>(&());
-        let pods: Api<DynamicObject> = Api::all_with(self.context.client.clone(), &kind);
-        let ours = format!("spec.nodeName={}", self.context.owner.node);
-        let config = watcher::Config::default().fields(&ours);
-        let mut events = Box::pin(watcher(pods, config).default_backoff());
-        let mut listed: HashSet<String> = HashSet::new();
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(watcher::Event::Init) => listed.clear(),
-                Ok(watcher::Event::InitApply(pod)) => {
-                    listed.extend(pod.metadata.uid.clone());
-                    self.seen(pod);
-                }
-                Ok(watcher::Event::InitDone) => {
-                    let gone = self.keepers.keys().filter(|uid| !listed.contains(*uid));
-                    for uid in gone.cloned().collect::<Vec<_>>() {
-                        self.gone(&uid);
-                    }
-                }
-                Ok(watcher::Event::Apply(pod)) => self.seen(pod),
-                Ok(watcher::Event::Delete(pod)) => {
-                    if let Some(uid) = &pod.metadata.uid {
-                        self.gone(uid);
-                    }
-                }
-                Err(error) => tracing::debug!(%error, "watching the node's pods"),
-            }
-        }
-    }
-
-    fn seen(&mut self, raw: DynamicObject) {
-        let Some(uid) = raw.metadata.uid.clone() else {
-            return;
-        };
-        let decoded = serde_json::to_value(raw).and_then(translate::decode);
-        let (pod, unknown) = match decoded {
-            Ok(decoded) => decoded,
-            Err(error) => return tracing::warn!(%uid, %error, "a pod that cannot be read"),
-        };
-        let observed = Some(Arc::new(Observed { pod, unknown }));
-        match self.keepers.get(&uid) {
-            Some(keeper) if !keeper.is_closed() => drop(keeper.send_replace(observed)),
-            _ => self.start(uid, observed),
-        }
-    }
-
-    fn start(&mut self, uid: String, observed: Option<Arc<Observed>>) {
-        self.keepers.retain(|_, keeper| !keeper.is_closed());
-        let Some(pod) = observed.as_ref().map(|observed| observed.pod.clone()) else {
-            return;
-        };
-        let (sender, pods) = watch::channel(observed);
-        let name = GroupName::of(&self.context.owner.cluster, &pod);
-        let keeper = Keeper::new(self.context.clone(), pod, name, pods);
-        let (cancel, context, kept) = (self.cancel.clone(), self.context.clone(), uid.clone());
-        context.kept().insert(uid.clone());
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = keeper.keep() => {}
-                () = cancel.cancelled() => {}
-            }
-            context.kept().remove(&kept);
-        });
-        self.keepers.insert(uid, sender);
-    }
-
-    /// The pod's object is gone: its keeper ends when its group is gone, too.
-    fn gone(&mut self, uid: &str) {
-        if let Some(keeper) = self.keepers.get(uid) {
-            keeper.send_replace(None);
-        }
     }
 }

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 
-use super::Observed;
 use super::keeper::Keeper;
 use crate::aci::events::{self, PodEvent};
 use crate::aci::status::{self, NodeFacts, Seen};
+use crate::aci::view::Group as View;
 
 /// The field manager of pods' statuses.
 const FIELD_MANAGER: &str = "burstpool-pod";
@@ -20,29 +20,91 @@ const REPORTER: &str = "burstpool";
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How soon a status is written again that could not be.
+const AGAIN: Duration = Duration::from_secs(2);
+/// How soon one is that was accepted and yet is not what the object says: something takes it back, and
+/// a loop would only be a load.
+const NOT_KEPT: Duration = Duration::from_secs(10);
+
+/// What there is to say.
+#[derive(Debug)]
+pub(super) enum Say {
+    /// Nothing.
+    Nothing,
+    /// A status that somebody waits for.
+    Now(Box<PodStatus>),
+    /// A status that nobody waits for.
+    Quietly(Box<PodStatus>),
+    /// An Event.
+    Event,
+}
+
+impl Say {
+    /// Whether there is anything.
+    pub fn is_something(&self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
+}
+
 impl Keeper {
-    /// Writes the pod's status if the live one says something else, and what happened in Azure.
-    pub async fn tell(&mut self) {
-        let wanted = status::pod_status(&self.pod, &self.seen(), &self.facts(), Timestamp::now());
-        self.write(&wanted).await;
-        let Some(view) = &self.view else { return };
+    /// What the live object does not say yet.
+    pub fn to_say(&self, now: Timestamp) -> Say {
+        if !self.exists {
+            return Say::Nothing;
+        }
+        let wanted = status::pod_status(&self.pod, &self.seen(), &self.facts(), now);
+        let live = self.pod.status.clone().unwrap_or_default();
+        let may_write = self.not_written_before.is_none_or(|at| at <= now);
+        if may_write && !status::same(&live, &wanted) {
+            let wanted = Box::new(wanted);
+            return if status::is_urgent(&live, &wanted) {
+                Say::Now(wanted)
+            } else {
+                Say::Quietly(wanted)
+            };
+        }
+        if self.unsaid.is_empty() {
+            Say::Nothing
+        } else {
+            Say::Event
+        }
+    }
+
+    /// Says what is not urgent.
+    pub async fn say(&mut self, what: Say) {
+        match what {
+            Say::Nothing => {}
+            Say::Now(status) | Say::Quietly(status) => self.write(&status).await,
+            Say::Event => {
+                if let Some(event) = self.unsaid.pop_front() {
+                    self.publish(&event).await;
+                }
+            }
+        }
+    }
+
+    /// Remembers what happened in Azure, to be told once.
+    pub fn note_events(&mut self, view: &View) {
         let now = Timestamp::now();
         for event in events::events(&self.pod, view) {
             let (name, count) = event.key();
             if event.is_fresh(now) && self.told.insert((name.to_owned(), count)) {
-                self.publish(&event).await;
+                self.unsaid.push_back(event);
             }
         }
     }
 
     /// The pod's end: its containers' ends are told, then its object is removed. `true` when it is.
-    pub async fn remove(&mut self, observed: Option<&Observed>) -> bool {
-        if observed.is_none() {
+    pub async fn remove(&mut self) -> bool {
+        if !self.exists {
             return true;
         }
         let seen = Seen::Deleted(self.view.as_ref());
         let wanted = status::pod_status(&self.pod, &seen, &self.facts(), Timestamp::now());
-        self.write(&wanted).await;
+        let live = self.pod.status.clone().unwrap_or_default();
+        if !status::same(&live, &wanted) {
+            self.write(&wanted).await;
+        }
         let delete = DeleteParams {
             grace_period_seconds: Some(0),
             preconditions: Some(Preconditions {
@@ -69,7 +131,7 @@ impl Keeper {
     }
 
     /// A warning of ours about the pod.
-    pub async fn warn(&mut self, reason: &str, message: &str) {
+    pub fn warn(&mut self, reason: &str, message: &str) {
         let unique = uuid::Uuid::new_v5(
             &uuid::Uuid::NAMESPACE_OID,
             format!("{:?}{reason}{message}", self.pod.metadata.uid).as_bytes(),
@@ -91,36 +153,50 @@ impl Keeper {
             field_path: None,
         };
         if self.told.insert((event.name.clone(), 1)) {
-            self.publish(&event).await;
+            self.unsaid.push_back(event);
         }
     }
 
-    async fn write(&self, wanted: &k8s_openapi::api::core::v1::PodStatus) {
-        let live = self.pod.status.clone().unwrap_or_default();
-        if status::same(&live, wanted) {
-            return;
-        }
+    /// Writes a status. The answer is the pod as it is then.
+    pub async fn write(&mut self, wanted: &PodStatus) {
         let patch = status::apply_patch(&self.pod, wanted);
         let apply = PatchParams::apply(FIELD_MANAGER).force();
         let (pods, patch) = (self.pods_api(), Patch::Apply(&patch));
         let name = self.pod.metadata.name.clone().unwrap_or_default();
-        match tokio::time::timeout(PATIENCE, pods.patch_status(&name, &apply, &patch)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {}
+        let context = self.context.clone();
+        let _turn = context.urgent.acquire().await;
+        let written = Box::pin(pods.patch_status(&name, &apply, &patch));
+        let again = match tokio::time::timeout(PATIENCE, written).await {
+            Ok(Ok(mut pod)) => {
+                pod.metadata.managed_fields = None;
+                let kept = status::same(&pod.status.clone().unwrap_or_default(), wanted);
+                self.pod = pod;
+                (!kept).then_some(NOT_KEPT)
+            }
+            // Gone, or another pod of this name: the watch says so, too.
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {
+                Some(AGAIN)
+            }
             Ok(Err(error)) => {
                 tracing::warn!(pod = %self.pod_name(), %error, "writing a pod's status");
+                Some(AGAIN)
             }
-            Err(_) => tracing::warn!(pod = %self.pod_name(), "writing a pod's status: no answer"),
-        }
+            Err(_) => {
+                tracing::warn!(pod = %self.pod_name(), "writing a pod's status: no answer");
+                Some(AGAIN)
+            }
+        };
+        self.not_written_before = again.and_then(|pause| Timestamp::now().checked_add(pause).ok());
     }
 
-    async fn publish(&self, event: &PodEvent) {
+    async fn publish(&mut self, event: &PodEvent) {
         let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
         let events: Api<Event> = Api::namespaced(self.context.client.clone(), &namespace);
         let object = self.event(event);
         let apply = PatchParams::apply(REPORTER).force();
         let patch = Patch::Apply(&object);
-        let sent = tokio::time::timeout(PATIENCE, events.patch(&event.name, &apply, &patch)).await;
+        let sent = Box::pin(events.patch(&event.name, &apply, &patch));
+        let sent = tokio::time::timeout(PATIENCE, sent).await;
         if let Ok(Err(error)) = sent {
             tracing::debug!(pod = %self.pod_name(), %error, "writing an Event");
         }

@@ -1,4 +1,5 @@
-//! The groups that there are: one LIST a minute for all pods of a node.
+//! The groups that there are: one LIST a minute for all pods of a node, and one a second or so while
+//! keepers wait in line to read their own.
 //!
 //! In: LISTs. Out: to every keeper, the names that there are; and an end to groups that are this
 //! node's and have no pod any more. Foreign groups are never touched: neither other clusters', nor
@@ -15,7 +16,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Listing};
+use super::Context;
+use super::shown::{Brief, Listing};
 use crate::aci::names::pod_of;
 use crate::aci::view::{Group as View, Request};
 use crate::node::capacity::Room;
@@ -23,32 +25,57 @@ use crate::node::capacity::Room;
 /// How soon again after a LIST that failed.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// How soon after a LIST another one is worth it for those who wait in line.
+const SOON: Duration = Duration::from_secs(1);
+/// What part of the pace LISTs may take while keepers wait in line.
+const SHARE: u32 = 4;
+
 /// Lists until `cancel`.
 pub(super) async fn keep(context: Arc<Context>, cancel: CancellationToken) {
-    let mut orphans: HashMap<String, Instant> = HashMap::new();
-    loop {
-        let pause = tokio::select! {
-            listed = list(&context) => match listed {
+    let until_then = async {
+        let mut orphans: HashMap<String, Instant> = HashMap::new();
+        let mut swept: Option<Instant> = None;
+        loop {
+            let began = Instant::now();
+            let listed = list(&context).await;
+            let is_due = swept.is_none_or(|swept| swept.elapsed() >= context.sweep_every);
+            if let (Some(groups), true) = (&listed, is_due) {
+                sweep(&context, &groups.all, &mut orphans).await;
+                swept = Some(Instant::now());
+            }
+            let (soon, late) = match listed {
                 Some(groups) => {
-                    sweep(&context, &groups, &mut orphans).await;
-                    context.sweep_every
+                    let fair = context.pace.time_of(SHARE.saturating_mul(groups.pages));
+                    (SOON.max(fair), context.sweep_every)
                 }
-                None => AGAIN,
-            },
-            () = cancel.cancelled() => return,
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = cancel.cancelled() => return,
+                None => (AGAIN, AGAIN),
+            };
+            tokio::time::sleep_until(began + soon.min(late)).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(began + late) => {}
+                () = context.line.grown() => {}
+            }
         }
+    };
+    tokio::select! {
+        () = until_then => {}
+        () = cancel.cancelled() => {}
     }
 }
 
+/// Groups that were listed.
+pub(super) struct Listed {
+    /// The node's.
+    pub all: Vec<View>,
+    /// How many pages it took to list everybody's.
+    pub pages: u32,
+}
+
 /// Our groups, told to the keepers; nothing if the LIST failed.
-pub(super) async fn list(context: &Context) -> Option<Vec<View>> {
-    context.pace.turn().await;
+pub(super) async fn list(context: &Context) -> Option<Listed> {
     let asked = Timestamp::now();
-    let groups: Vec<Value> = match context.azure.list(&context.scope).await {
+    let answer = context.azure.list(&context.scope, &context.pace).await;
+    let (groups, pages): (Vec<Value>, u32) = match answer {
         Ok(groups) => groups,
         Err(error) => {
             tracing::warn!(error = %error.story(), "listing container groups");
@@ -57,23 +84,26 @@ pub(super) async fn list(context: &Context) -> Option<Vec<View>> {
         }
     };
     let views: Vec<View> = groups.iter().filter_map(View::read).collect();
+    let is_whole = views.len() == groups.len();
     // Half of our tags are nobody's of ours: such a group was made by hand.
     let is_ours = |view: &View| context.owner.owns(&view.tags) && pod_of(&view.tags).is_some();
-    let (ours, theirs): (Vec<View>, Vec<View>) = views.into_iter().partition(is_ours);
-    let names = |views: &[View]| -> HashSet<String> {
-        views.iter().filter_map(|view| view.name.clone()).collect()
-    };
+    let (all, foreign): (Vec<View>, Vec<View>) = views.into_iter().partition(is_ours);
     // A page with an element that cannot be read does not prove that a group is gone.
-    if ours.len() + theirs.len() == groups.len() {
-        let used = ours.iter().map(room).fold(Room::default(), Room::plus);
-        context.listed.send_replace(Some(Arc::new(Listing {
+    if is_whole {
+        let used = all.iter().map(room).fold(Room::default(), Room::plus);
+        let briefs = all
+            .iter()
+            .filter_map(|view| Some((view.name.clone()?, Brief::of(view))));
+        let groups = briefs.collect();
+        let foreign = foreign.into_iter().filter_map(|view| view.name).collect();
+        context.show(Listing {
             asked,
-            names: names(&ours),
-            foreign: names(&theirs),
+            groups,
+            foreign,
             used,
-        })));
+        });
     }
-    Some(ours)
+    Some(Listed { all, pages })
 }
 
 /// What a group uses, as a LIST shows it.
@@ -101,7 +131,7 @@ async fn sweep(context: &Context, groups: &[View], orphans: &mut HashMap<String,
         let (Some(name), Some(pod)) = (&group.name, pod_of(&group.tags)) else {
             continue;
         };
-        let is_kept = context.kept().contains(pod.2);
+        let is_kept = context.kept().contains_key(pod.2);
         if is_kept || group.is_being_deleted() || has_pod(context, pod).await != Some(false) {
             continue;
         }

@@ -1,0 +1,114 @@
+//! The keepers of a node's pods: each pod that is watched gets one.
+//!
+//! In: the pods of the node as they are watched. Out: a running keeper for each, which is told what is
+//! new of its pod and that the pod's object is gone.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use kube::Api;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Context;
+use super::keeper::Keeper;
+use super::observed::Observed;
+use crate::aci::names::GroupName;
+
+/// What is new of a pod. The keeper takes it, so that a pod is in memory once.
+#[derive(Debug, Default)]
+pub(super) enum News {
+    /// Nothing.
+    #[default]
+    None,
+    /// The pod is like this now.
+    Seen(Box<Observed>),
+    /// Its object is gone.
+    Gone,
+}
+
+/// The keepers of the node's pods, by the pods' UIDs.
+pub(super) struct Herd {
+    pub context: Arc<Context>,
+    pub cancel: CancellationToken,
+    pub tasks: TaskTracker,
+    pub keepers: HashMap<String, Arc<watch::Sender<News>>>,
+}
+
+impl Herd {
+    /// Starts and tells keepers, as long as it is polled.
+    pub async fn watch(&mut self) {
+        // A pod that is created before the Services are known would lack their variables.
+        let _ = self.context.services.wait_until_ready().await;
+        let pods: Api<Observed> = Api::all(self.context.client.clone());
+        let ours = format!("spec.nodeName={}", self.context.owner.node);
+        let config = watcher::Config::default().fields(&ours);
+        let mut events = Box::pin(watcher(pods, config).default_backoff());
+        let mut listed: HashSet<String> = HashSet::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(watcher::Event::Init) => listed.clear(),
+                Ok(watcher::Event::InitApply(pod)) => {
+                    listed.extend(pod.pod.metadata.uid.clone());
+                    self.seen(pod);
+                }
+                Ok(watcher::Event::InitDone) => {
+                    let gone = self.keepers.keys().filter(|uid| !listed.contains(*uid));
+                    for uid in gone.cloned().collect::<Vec<_>>() {
+                        self.gone(&uid);
+                    }
+                }
+                Ok(watcher::Event::Apply(pod)) => self.seen(pod),
+                Ok(watcher::Event::Delete(pod)) => {
+                    if let Some(uid) = &pod.pod.metadata.uid {
+                        self.gone(uid);
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "watching the node's pods"),
+            }
+        }
+    }
+
+    fn seen(&mut self, observed: Observed) {
+        let Some(uid) = observed.pod.metadata.uid.clone() else {
+            return;
+        };
+        if let Some(error) = observed.unreadable {
+            return tracing::warn!(%uid, %error, "a pod that cannot be read");
+        }
+        match self.keepers.get(&uid) {
+            Some(keeper) if !keeper.is_closed() => {
+                keeper.send_replace(News::Seen(Box::new(observed)));
+            }
+            _ => self.start(uid, observed),
+        }
+    }
+
+    fn start(&mut self, uid: String, observed: Observed) {
+        self.keepers.retain(|_, keeper| !keeper.is_closed());
+        let (sender, news) = watch::channel(News::None);
+        let sender = Arc::new(sender);
+        let name = GroupName::of(&self.context.owner.cluster, &observed.pod);
+        let shown = self.context.follow(&uid, &name);
+        let context = self.context.clone();
+        let keeper = Keeper::new(context, observed, name, (sender.clone(), news), shown);
+        let cancel = self.cancel.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = keeper.keep() => {}
+                () = cancel.cancelled() => {}
+            }
+        });
+        self.keepers.insert(uid, sender);
+    }
+
+    /// The pod's object is gone: its keeper ends when its group is gone, too.
+    fn gone(&mut self, uid: &str) {
+        if let Some(keeper) = self.keepers.get(uid) {
+            keeper.send_replace(News::Gone);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A pod as it is watched.
+//!
+//! In: what the API server sends. Out: [`Observed`], the typed pod and the names of the fields that our
+//! types do not know (design D18). What nobody here reads, and is most of a pod's size in memory, is
+//! dropped: the managed fields.
+
+use std::borrow::Cow;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::aci::translate;
+
+/// A pod as it was watched.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Observed {
+    pub pod: Pod,
+    /// Fields that our types do not know.
+    pub unknown: Vec<String>,
+    /// Why it could not be read, if it could not; of the pod there is only the metadata then.
+    pub unreadable: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Observed {
+    /// Never fails for a pod's sake: one that cannot be read must not end the watch of all.
+    fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
+        let mut raw = Value::deserialize(raw)?;
+        if let Some(metadata) = raw["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+        }
+        let metadata = raw["metadata"].clone();
+        let observed = match translate::decode(raw) {
+            Ok((pod, unknown)) => Self {
+                pod,
+                unknown,
+                unreadable: None,
+            },
+            Err(error) => Self {
+                pod: Pod {
+                    metadata: serde_json::from_value(metadata).unwrap_or_default(),
+                    ..Pod::default()
+                },
+                unknown: Vec::new(),
+                unreadable: Some(error.to_string()),
+            },
+        };
+        Ok(observed)
+    }
+}
+
+impl Resource for Observed {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        Pod::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        Pod::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        Pod::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        Pod::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.pod.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.pod.metadata
+    }
+}
+
+/// How new a pod is. Versions are numbers that grow, guaranteed since Kubernetes 1.35 and so before.
+pub(super) fn version(pod: &Pod) -> Option<u128> {
+    pod.metadata.resource_version.as_ref()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_that_cannot_be_read_is_named_and_does_not_fail_the_watch() {
+        let raw = json!({
+            "metadata": {"name": "a", "uid": "u", "managedFields": [{"manager": "m"}]},
+            "spec": {"containers": "none"},
+        });
+        let observed: Observed = serde_json::from_value(raw).expect("it is never an error");
+        assert_eq!(observed.pod.metadata.uid.as_deref(), Some("u"));
+        assert!(observed.unreadable.is_some());
+    }
+
+    #[test]
+    fn unknown_fields_are_named_and_managed_fields_dropped() {
+        let raw = json!({
+            "metadata": {"name": "a", "managedFields": [{"manager": "m"}]},
+            "spec": {"containers": [], "novel": 1},
+        });
+        let observed: Observed = serde_json::from_value(raw).expect("it is never an error");
+        assert_eq!(observed.unknown, ["spec.novel"]);
+        assert_eq!(observed.pod.metadata.managed_fields, None);
+    }
+}

@@ -1,0 +1,126 @@
+//! What LISTs show of the groups, and whom it concerns.
+//!
+//! In: one LIST. Out: to every keeper, what it shows of its own group, if that is news.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::Context;
+use crate::aci::view::{Group as View, Provisioning};
+use crate::node::capacity::Room;
+
+/// What a LIST showed.
+#[derive(Debug)]
+pub(super) struct Listing {
+    /// When it was asked for: it knows of nothing that came later.
+    pub asked: Timestamp,
+    /// The node's groups by name.
+    pub groups: HashMap<String, Brief>,
+    /// The names of everybody else's.
+    pub foreign: HashSet<String>,
+    /// What they use together.
+    pub used: Room,
+}
+
+/// What a LIST says of a group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Brief {
+    pub provisioning: Option<Provisioning>,
+    pub ip: Option<IpAddr>,
+}
+
+/// What the last LIST showed of one group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum Shown {
+    /// There was no LIST yet.
+    #[default]
+    Nothing,
+    /// That there is none.
+    Absent {
+        /// When the LIST was asked for.
+        asked: Timestamp,
+    },
+    /// That somebody else has a group of this name.
+    Foreign,
+    /// The group.
+    There {
+        /// When the LIST was asked for.
+        asked: Timestamp,
+        brief: Brief,
+    },
+}
+
+impl Brief {
+    pub fn of(group: &View) -> Self {
+        Self {
+            provisioning: group.provisioning().cloned(),
+            ip: group.ip(),
+        }
+    }
+
+    /// Whether the containers of a group of a service run, as far as a LIST can say: provisioning has
+    /// succeeded once they were started.
+    pub fn has_started(&self) -> bool {
+        self.provisioning == Some(Provisioning::Succeeded)
+    }
+}
+
+impl Listing {
+    fn of(&self, name: &str) -> Shown {
+        let asked = self.asked;
+        match self.groups.get(name) {
+            Some(brief) => Shown::There {
+                asked,
+                brief: brief.clone(),
+            },
+            None if self.foreign.contains(name) => Shown::Foreign,
+            None => Shown::Absent { asked },
+        }
+    }
+}
+
+impl Shown {
+    /// Whether a keeper has to hear of this after `before`. Another LIST without the group is news:
+    /// only one that was asked for after the PUT means that it vanished.
+    fn is_news(&self, before: &Self) -> bool {
+        match (before, self) {
+            (Self::There { brief: before, .. }, Self::There { brief: now, .. }) => before != now,
+            _ => true,
+        }
+    }
+}
+
+impl Context {
+    /// Tells the keepers what a LIST showed.
+    pub(super) fn show(&self, listing: Listing) {
+        let listing = Arc::new(listing);
+        let kept = self.kept();
+        self.listed.send_replace(Some(listing.clone()));
+        for (name, shown) in kept.values() {
+            let now = listing.of(name.as_str());
+            shown.send_if_modified(|shown| {
+                let is_news = now.is_news(shown);
+                *shown = now;
+                is_news
+            });
+        }
+    }
+
+    /// Follows what LISTs show of a group from now on, for the keeper of the pod with this UID.
+    pub(super) fn follow(
+        &self,
+        uid: &str,
+        name: &crate::aci::names::GroupName,
+    ) -> watch::Receiver<Shown> {
+        let mut kept = self.kept();
+        let listing = self.listed.borrow().clone();
+        let shown = listing.map_or(Shown::Nothing, |listing| listing.of(name.as_str()));
+        let (sender, receiver) = watch::channel(shown);
+        kept.insert(uid.to_owned(), (name.clone(), sender));
+        receiver
+    }
+}
