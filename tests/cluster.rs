@@ -9,6 +9,10 @@ mod burst;
 mod defects;
 #[path = "cluster/ends.rs"]
 mod ends;
+#[path = "cluster/jobs.rs"]
+mod jobs;
+#[path = "cluster/later.rs"]
+mod later;
 #[path = "cluster/neighbours.rs"]
 mod neighbours;
 #[path = "cluster/node.rs"]

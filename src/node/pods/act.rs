@@ -12,7 +12,7 @@ use crate::aci::failure::{Class, Verdict};
 use crate::aci::translate;
 use crate::aci::view::Group as View;
 use crate::node::environment;
-use crate::node::plan::{Action, Group, is_deleting};
+use crate::node::plan::{Action, Group, is_deleting, never_restarts};
 
 /// How long a pod waits for a `ConfigMap`, a Secret or a right that is missing: a kubelet looks about
 /// as often.
@@ -169,7 +169,9 @@ impl Keeper {
                 ran: started.is_some(),
             },
         };
-        self.known.is_alive = !view.is_terminal();
+        // Between two starts the group looks as if it had ended.
+        let runs_again = never_restarts(&self.pod) && view.was_restarted();
+        self.known.is_alive = runs_again || !view.is_terminal();
         let failed = Verdict::of_group(&view).filter(|_| started.is_none());
         self.note_events(&view);
         self.view = Some(view.without_tags());
