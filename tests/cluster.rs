@@ -9,6 +9,8 @@ mod burst;
 mod defects;
 #[path = "cluster/ends.rs"]
 mod ends;
+#[path = "cluster/fair.rs"]
+mod fair;
 #[path = "cluster/jobs.rs"]
 mod jobs;
 #[path = "cluster/later.rs"]

@@ -124,7 +124,7 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
     let (facts, changes) = watch::channel(facts(&name, placement, context));
     let pods = Arc::new(pods::Context::new(Parts {
         client: context.client.clone(),
-        azure: context.azure.clone(),
+        azure: context.azure.in_region(&placement.region),
         scope: scope.clone(),
         owner: Owner {
             cluster: context.cluster.clone(),

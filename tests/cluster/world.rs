@@ -114,9 +114,18 @@ impl World {
     }
 
     pub async fn create_pool(&self, name: &str) {
+        self.create_pool_in(name, &json!({}), &[("weu", "westeurope")])
+            .await;
+    }
+
+    /// A pool with these placements, by name and region; returns when all of them take pods.
+    pub async fn create_pool_in(&self, name: &str, azure: &Value, placements: &[(&str, &str)]) {
+        let placed = placements
+            .iter()
+            .map(|(name, region)| json!({"name": name, "region": region}));
         let pool = json!({
             "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": name},
-            "spec": {"azure": {}, "placements": [{"name": "weu", "region": "westeurope"}]},
+            "spec": {"azure": azure, "placements": placed.collect::<Vec<_>>()},
         });
         let pool: BurstPool = serde_json::from_value(pool).expect("a pool");
         self.pools()
@@ -132,12 +141,11 @@ impl World {
         let usable = |node: Option<&Node>| {
             node.is_some_and(|node| objects::is_ready(node) && !is_closed(node))
         };
-        self.until_node(
-            &format!("burst-{name}-weu"),
-            "the node to take pods",
-            usable,
-        )
-        .await;
+        for (placement, _) in placements {
+            let node = format!("burst-{name}-{placement}");
+            self.until_node(&node, "the node to take pods", usable)
+                .await;
+        }
     }
 
     pub fn pools(&self) -> Api<BurstPool> {
@@ -149,12 +157,18 @@ impl World {
     }
 
     pub async fn create_pod(&self, name: &str, pool: &str, changes: &Value) {
+        let selector = json!({"burstpool.io/pool": pool});
+        self.create_pod_where(name, &selector, changes).await;
+    }
+
+    /// A pod for nodes with these labels.
+    pub async fn create_pod_where(&self, name: &str, selector: &Value, changes: &Value) {
         let mut pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "web"}},
             "spec": {
                 "terminationGracePeriodSeconds": 1,
                 "tolerations": [{"key": "virtual-kubelet.io/provider", "operator": "Exists"}],
-                "nodeSelector": {"burstpool.io/pool": pool},
+                "nodeSelector": selector,
                 "containers": [{"name": "main", "image": "nginx", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}],
             },
         });
