@@ -109,6 +109,14 @@ impl World {
         ended.expect("it ends").expect("it is a child of ours")
     }
 
+    /// Ends the operator and the Azure, and returns when nothing of either is left.
+    pub async fn end(mut self) {
+        if self.operator.is_some() {
+            self.kill().await;
+        }
+        self.azure.stop().await;
+    }
+
     pub fn log(&self) -> std::path::PathBuf {
         self.files.path().join("log")
     }

@@ -172,7 +172,6 @@ impl Keeper {
     fn heed(&mut self, shown: &Shown) {
         let now = Timestamp::now();
         match (&self.known.group, shown) {
-            (_, Shown::Nothing) => {}
             (Group::Unknown, Shown::Foreign) if self.tries == 0 => self.belongs_to_another(),
             (Group::Unknown, Shown::Absent { .. }) if self.tries == 0 => {
                 self.known.group = Group::Absent { was_there: false };
