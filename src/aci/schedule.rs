@@ -13,8 +13,9 @@ const MARGIN: Duration = Duration::from_millis(150);
 const SHORTEST: Duration = Duration::from_millis(500);
 /// The longest time between two reads of a group that is starting or going.
 const LONGEST: Duration = Duration::from_secs(10);
-/// How often a running group of a service is read: two minutes, half a read a minute (design 7).
-const STEADY: Duration = Duration::from_secs(120);
+/// How often a running group of a service is read, on average: half a read a minute (design 7), with
+/// what spreading them costs.
+const STEADY: Duration = Duration::from_secs(135);
 /// How often a running group is read whose containers are meant to end.
 const ENDING: Duration = Duration::from_secs(15);
 
@@ -59,10 +60,11 @@ impl Starts {
     }
 }
 
-/// How long to wait until the next read of a group that has been doing this for `since`.
-pub fn wait(phase: Phase, since: Duration, starts: &Starts) -> Duration {
+/// How long to wait until the next read of a group that has been doing this for `since`. `share`, from
+/// 0 to 1, is the group's own: what started together is read one after the other once it is steady.
+pub fn wait(phase: Phase, since: Duration, starts: &Starts, share: f64) -> Duration {
     match phase {
-        Phase::Serving => STEADY,
+        Phase::Serving => STEADY.mul_f64(0.5 + share.clamp(0.0, 1.0)),
         Phase::Working => (since / 4).clamp(ENDING, STEADY / 2),
         Phase::Going => (since / 2).clamp(SHORTEST, LONGEST),
         Phase::Starting => match starts.expected() {
@@ -85,7 +87,7 @@ mod tests {
     fn reads(took: f64, starts: &Starts) -> (usize, f64) {
         let (mut at, mut reads) = (Duration::ZERO, 0);
         loop {
-            at += wait(Phase::Starting, at, starts);
+            at += wait(Phase::Starting, at, starts, 0.5);
             reads += 1;
             if at >= seconds(took) {
                 return (reads, at.as_secs_f64() - took);
@@ -118,15 +120,20 @@ mod tests {
     #[test]
     fn a_steady_group_costs_half_a_read_a_minute_and_one_that_is_to_end_more() {
         let starts = Starts::default();
+        let a_minute =
+            |share| 60.0 / wait(Phase::Serving, seconds(1.0), &starts, share).as_secs_f64();
+        let average = (0..100)
+            .map(|n| a_minute((f64::from(n) + 0.5) / 100.0))
+            .sum::<f64>()
+            / 100.0;
+        assert!((0.45..0.5).contains(&average), "{average}");
         assert_eq!(
-            wait(Phase::Serving, seconds(1000.0), &starts),
-            seconds(120.0)
+            wait(Phase::Serving, seconds(1000.0), &starts, 0.5),
+            seconds(135.0)
         );
-        assert_eq!(wait(Phase::Working, seconds(1.0), &starts), seconds(15.0));
-        assert_eq!(
-            wait(Phase::Working, seconds(10_000.0), &starts),
-            seconds(60.0)
-        );
+        let working = |since| wait(Phase::Working, seconds(since), &starts, 0.5);
+        assert_eq!(working(1.0), seconds(15.0));
+        assert_eq!(working(10_000.0), seconds(67.5));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The operator with 1, 100, 300 and 1,000 pods: real API server, the emulator 50 ms away, 3 s from PUT
-//! to running, without limits of creates and deletes.
+//! to running, without limits of creates and deletes. One pod is 30 pods, one every 3 s.
 //!
 //! Times are of the emulator's clock, which is the host's here. A pod is bound when it is created (it
 //! names its node), so that the scheduler's own pace is not measured.
@@ -21,8 +21,15 @@ use tokio::sync::watch;
 use super::emulator::{Emulator, quantile};
 use super::support::{Cluster, Options, objects, wait};
 
-/// How many pods.
-const SIZES: [usize; 4] = [1, 100, 300, 1000];
+/// How many pods, and how long after each the next one is made.
+const SIZES: [(usize, Duration); 4] = [
+    (30, Duration::from_secs(3)),
+    (100, Duration::ZERO),
+    (300, Duration::ZERO),
+    (1000, Duration::ZERO),
+];
+/// How long what is steady is measured.
+const STEADY: Duration = Duration::from_secs(120);
 const NODE: &str = "burst-bench-weu";
 
 /// When pods were first seen bound, running and marked for deletion, by name.
@@ -63,10 +70,11 @@ pub async fn run() {
     let operator = start(&cluster, &azure, token.path());
     pool(&client).await;
     println!(
-        "\npods | bound to PUT | running to Running | all Running | GETs per start | deleted to DELETE | left after | memory"
+        "\npods | bound to PUT | running to Running | all Running | calls per start: GET, LIST, PUT | \
+         GET, LIST per pod and steady minute | deleted to DELETE | left after 30 s | memory | CPU per start"
     );
-    for size in SIZES {
-        measure(&client, &azure, &operator, size).await;
+    for (size, pause) in SIZES {
+        measure(&client, &azure, &operator, size, pause).await;
     }
 }
 
@@ -126,21 +134,29 @@ fn pod(name: &str) -> Pod {
     .expect("a pod")
 }
 
-async fn measure(client: &Client, azure: &Emulator, operator: &Operator, size: usize) {
+async fn measure(
+    client: &Client,
+    azure: &Emulator,
+    operator: &Operator,
+    size: usize,
+    pause: Duration,
+) {
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
     let (times, watched) = watch_pods(pods.clone());
-    let reads = counted(azure, "ContainerGroups_Get").await;
+    let (calls, cpu) = (Calls::of(azure).await, super::cpu(operator.0.id()));
     let began = Timestamp::now();
     let names: Vec<String> = (0..size).map(|n| format!("bench-{size}-{n}")).collect();
-    let created = futures::stream::iter(&names).map(|name| {
-        let (pods, pod) = (pods.clone(), pod(name));
-        async move { pods.create(&PostParams::default(), &pod).await }
-    });
-    created
-        .buffer_unordered(32)
-        .try_collect::<Vec<_>>()
-        .await
-        .expect("pods");
+    let create = async |name: &String| pods.create(&PostParams::default(), &pod(name)).await;
+    if pause.is_zero() {
+        let created = futures::stream::iter(&names).map(create);
+        let created = created.buffer_unordered(32).try_collect::<Vec<_>>();
+        created.await.expect("pods");
+    } else {
+        for name in &names {
+            create(name).await.expect("a pod");
+            tokio::time::sleep(pause).await;
+        }
+    }
     let mut seen = times.clone();
     let all = |times: &Times| {
         times
@@ -153,38 +169,104 @@ async fn measure(client: &Client, azure: &Emulator, operator: &Operator, size: u
     let running = tokio::time::timeout(Duration::from_secs(300), seen.wait_for(all))
         .await
         .is_ok();
-    let took = Timestamp::now().duration_since(began).as_secs_f64();
-    let reads = counted(azure, "ContainerGroups_Get").await - reads;
+    let took = if pause.is_zero() {
+        Timestamp::now().duration_since(began).as_secs_f64()
+    } else {
+        slowest(&times.borrow())
+    };
     if !running {
         println!("{size} | not all Running after 300 s");
     }
+    let start = Calls::of(azure).await.since(&calls, size);
+    let cpu = super::cpu(operator.0.id()).saturating_sub(cpu) / u32::try_from(size).unwrap_or(1);
+    // The reads of details that are still to come belong to the start, not to the steady minute.
+    tokio::time::sleep(Duration::from_secs(size as u64 / 12 + 5)).await;
+    let calls = Calls::of(azure).await;
+    tokio::time::sleep(STEADY).await;
+    let steady = Calls::of(azure).await.since(&calls, size);
     let memory = super::memory(operator.0.id());
-    let delete = DeleteParams::default().grace_period(0);
-    // With grace 0 the API server would remove the object at once; 1 s lets the operator do it.
-    let gentle = DeleteParams {
-        grace_period_seconds: Some(1),
-        ..delete
-    };
-    let deleted = futures::stream::iter(&names).map(|name| {
-        let (pods, gentle) = (pods.clone(), gentle.clone());
-        async move { pods.delete(name, &gentle).await.map(drop) }
+    delete(&pods, &names).await;
+    let left = left(azure, &pods).await;
+    let timeline = timeline(azure).await;
+    watched.abort();
+    let [put, run, delete] = quantiles(&times.borrow(), &timeline);
+    println!(
+        "{size} | {put} | {run} | {took:.1} s | {:.2}, {:.3}, {:.2} | {:.2}, {:.3} | {delete} | {left} | {memory} MiB | {cpu:?}",
+        start.gets,
+        start.lists,
+        start.puts,
+        steady.gets / 2.0,
+        steady.lists / 2.0
+    );
+}
+
+/// Deletes the pods with grace period 0: the API server removes the objects at once, and the operator
+/// has nothing left but what it knows.
+async fn delete(pods: &Api<Pod>, names: &[String]) {
+    let now = DeleteParams::default().grace_period(0);
+    let deleted = futures::stream::iter(names).map(|name| {
+        let (pods, now) = (pods.clone(), now.clone());
+        async move { pods.delete(name, &now).await.map(drop) }
     });
     deleted
         .buffer_unordered(32)
         .try_collect::<Vec<_>>()
         .await
         .expect("deleted");
-    let gone = tokio::time::timeout(Duration::from_secs(30), none_left(&pods)).await;
-    let left = match gone {
-        Ok(()) => 0,
-        Err(_) => pods
-            .list(&ListParams::default())
-            .await
-            .map_or(size, |list| list.items.len()),
-    };
-    let timeline = timeline(azure).await;
-    watched.abort();
-    print(size, &times.borrow(), &timeline, took, reads, left, memory);
+}
+
+/// How many pods and groups are left after 30 s at most.
+async fn left(azure: &Emulator, pods: &Api<Pod>) -> usize {
+    let until = tokio::time::Instant::now() + Duration::from_secs(30);
+    let _ = tokio::time::timeout_at(until, none_left(pods)).await;
+    loop {
+        let objects = pods.list(&ListParams::default()).await;
+        let left = objects.map_or(usize::MAX, |list| list.items.len()) + groups(azure).await;
+        if left == 0 || tokio::time::Instant::now() > until {
+            return left;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// How many groups there are.
+async fn groups(azure: &Emulator) -> usize {
+    let url = format!(
+        "{}/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerInstance/containerGroups?api-version=2025-09-01",
+        azure.url
+    );
+    let asked = reqwest::Client::new().get(url).bearer_auth("any").send();
+    let answer = asked.await.expect("an answer").text().await;
+    let answer: Value = serde_json::from_str(&answer.expect("a body")).expect("JSON");
+    answer["value"].as_array().map_or(0, Vec::len)
+}
+
+/// How many calls the emulator answered.
+struct Calls {
+    gets: f64,
+    lists: f64,
+    puts: f64,
+}
+
+impl Calls {
+    async fn of(azure: &Emulator) -> Self {
+        Self {
+            gets: counted(azure, "\"ContainerGroups_Get\"").await,
+            lists: counted(azure, "\"ContainerGroups_ListByResourceGroup\"").await,
+            puts: counted(azure, "\"ContainerGroups_CreateOrUpdate\"").await,
+        }
+    }
+
+    /// Since then, for each of so many pods.
+    #[allow(clippy::cast_precision_loss, reason = "a small number")]
+    fn since(&self, before: &Self, pods: usize) -> Self {
+        let each = |now: f64, then: f64| (now - then) / pods as f64;
+        Self {
+            gets: each(self.gets, before.gets),
+            lists: each(self.lists, before.lists),
+            puts: each(self.puts, before.puts),
+        }
+    }
 }
 
 async fn none_left(pods: &Api<Pod>) {
@@ -198,14 +280,15 @@ async fn none_left(pods: &Api<Pod>) {
 fn watch_pods(pods: Api<Pod>) -> (watch::Receiver<Times>, tokio::task::JoinHandle<()>) {
     let (sender, receiver) = watch::channel(Times::new());
     let task = tokio::spawn(async move {
-        let mut changes = Box::pin(
-            watcher(pods, watcher::Config::default())
-                .default_backoff()
-                .applied_objects(),
-        );
+        let changes = watcher(pods, watcher::Config::default()).default_backoff();
+        let mut changes = Box::pin(changes);
         while let Some(change) = changes.next().await {
-            let Ok(pod) = change else { continue };
             let now = Timestamp::now();
+            let (pod, is_gone) = match change {
+                Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => (pod, false),
+                Ok(watcher::Event::Delete(pod)) => (pod, true),
+                _ => continue,
+            };
             let is_running =
                 pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
             sender.send_modify(|times| {
@@ -213,7 +296,7 @@ fn watch_pods(pods: Api<Pod>) -> (watch::Receiver<Times>, tokio::task::JoinHandl
                 if is_running && entry.1.is_none() {
                     entry.1 = Some(now);
                 }
-                if pod.metadata.deletion_timestamp.is_some() && entry.2.is_none() {
+                if is_gone && entry.2.is_none() {
                     entry.2 = Some(now);
                 }
             });
@@ -265,15 +348,17 @@ async fn counted(azure: &Emulator, operation: &str) -> f64 {
         .sum()
 }
 
-fn print(
-    size: usize,
-    seen: &Times,
-    azure: &HashMap<String, [Option<Timestamp>; 3]>,
-    took: f64,
-    reads: f64,
-    left: usize,
-    memory: u64,
-) {
+/// How many seconds the slowest pod took from bound to Running.
+fn slowest(seen: &Times) -> f64 {
+    let took = seen.values().filter_map(|(bound, running, _)| {
+        let running = (*running)?;
+        Some(running.duration_since(*bound).as_secs_f64())
+    });
+    took.fold(0.0, f64::max)
+}
+
+/// p50 and p99 of bound to PUT, running to Running, deleted to DELETE.
+fn quantiles(seen: &Times, azure: &HashMap<String, [Option<Timestamp>; 3]>) -> [String; 3] {
     let mut columns: [Vec<Duration>; 3] = Default::default();
     for (name, (bound, running, deleted)) in seen {
         let Some([put, ran, delete]) = azure.get(name) else {
@@ -286,17 +371,12 @@ fn print(
             }
         }
     }
-    let [put, run, delete] = columns.map(|mut column| {
+    columns.map(|mut column| {
         column.sort_unstable();
         if column.is_empty() {
             return "-".to_owned();
         }
         let millis = |share| quantile(&column, share).as_millis();
         format!("{}/{} ms", millis(0.5), millis(0.99))
-    });
-    #[allow(clippy::cast_precision_loss, reason = "a small number")]
-    let reads = reads / size as f64;
-    println!(
-        "{size} | {put} | {run} | {took:.1} s | {reads:.2} | {delete} | {left} | {memory} MiB"
-    );
+    })
 }
