@@ -161,17 +161,16 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
 }
 
 /// When the group of a finished pod goes: when its logs could be read, but what Azure started again
-/// although the pod is finished must not run on.
+/// although the pod is finished must not run on, whatever Azure's clock says of its end.
 fn delete_finished(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Decision {
-    let keep = if known.is_alive {
-        Duration::ZERO
-    } else {
-        KEEP_FINISHED
-    };
     let finished = pod.and_then(finished_at).unwrap_or(now);
     Decision {
         action: Action::Delete,
-        at: later(finished, keep),
+        at: if known.is_alive {
+            now
+        } else {
+            later(finished, KEEP_FINISHED)
+        },
     }
 }
 
