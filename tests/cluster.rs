@@ -3,14 +3,20 @@
 //! What burstpool's own tests stand on is proved here: the authorizers and admissions of a production
 //! cluster, a refused pod that one patch sends elsewhere (the design's D1), and clean ends.
 
+#[path = "cluster/binding.rs"]
+mod binding;
 #[path = "cluster/burst.rs"]
 mod burst;
+#[path = "cluster/daemons.rs"]
+mod daemons;
 #[path = "cluster/defects.rs"]
 mod defects;
 #[path = "cluster/ends.rs"]
 mod ends;
 #[path = "cluster/fair.rs"]
 mod fair;
+#[path = "cluster/fields.rs"]
+mod fields;
 #[path = "cluster/jobs.rs"]
 mod jobs;
 #[path = "cluster/later.rs"]
@@ -21,8 +27,12 @@ mod neighbours;
 mod node;
 #[path = "cluster/operator.rs"]
 mod operator;
+#[path = "cluster/outage.rs"]
+mod outage;
 #[path = "cluster/pods.rs"]
 mod pods;
+#[path = "cluster/references.rs"]
+mod references;
 #[path = "cluster/resource.rs"]
 mod resource;
 #[path = "cluster/storm.rs"]

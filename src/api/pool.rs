@@ -84,7 +84,19 @@ pub struct Azure {
 )]
 #[x_kube(
     validation = Rule::new("!(has(self.priority) && self.priority == 'Spot') || !has(self.sku) || self.sku == 'Standard'")
-        .message("priority Spot needs sku Standard")
+        .message("priority Spot needs sku Standard: ACI has no confidential spot containers")
+)]
+#[x_kube(
+    validation = Rule::new("!(has(self.priority) && self.priority == 'Spot') || !has(self.zones) || size(self.zones) == 0")
+        .message("priority Spot cannot be combined with zones: ACI chooses where spot containers run; remove zones")
+)]
+#[x_kube(
+    validation = Rule::new("!has(self.network) || !has(self.network.dns) || has(self.subnetId)")
+        .message("network.dns needs subnetId: ACI takes DNS settings only in a virtual network; add subnetId, or remove network.dns")
+)]
+#[x_kube(
+    validation = Rule::new("!has(self.network) || !has(self.network.kubeProxy) || !self.network.kubeProxy || has(self.subnetId)")
+        .message("network.kubeProxy needs subnetId: without a virtual network no pod of the cluster can be reached; add subnetId, or set kubeProxy to false")
 )]
 #[x_kube(
     validation = Rule::new("has(self.subnetId) == has(oldSelf.subnetId)")
@@ -110,9 +122,11 @@ pub struct Placement {
     #[x_kube(validation = Rule::new("self.matches('^/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft[.]Network/virtualNetworks/[^/]+/subnets/[^/]+$')")
         .message("must be a subnet's resource id: /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.Network/virtualNetworks/NAME/subnets/NAME"))]
     pub subnet_id: Option<String>,
-    /// The availability zone of the region that pods are in; any if not given.
+    /// The availability zone of the region that pods are in; any if not given. Spot takes none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1))]
+    #[schemars(length(max = 1), inner(length(max = 1)))]
+    #[x_kube(validation = Rule::new("self.all(zone, zone.matches('^[1-9]$'))")
+        .message("zones must have the number of a zone, such as \"1\""))]
     pub zones: Vec<String>,
     /// Regular, or Spot: cheaper, and evicted when Azure needs the room.
     #[serde(default)]
@@ -183,21 +197,30 @@ impl Default for Capacity {
 #[serde(rename_all = "camelCase", default)]
 pub struct Network {
     /// Name servers that resolve the cluster's names, and the cluster's domain: pods with dnsPolicy
-    /// ClusterFirst use them. Without, they use Azure's resolver. Needs subnetId.
+    /// ClusterFirst use them. Without, they use Azure's resolver, which does not know the cluster's
+    /// names; the placement's message in the status says so. Needs subnetId.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
+    /// Whether pods reach Services by their cluster IPs, through a kube-proxy that ACI runs beside each
+    /// pod. It gets a token of a service account (--kube-proxy-service-account) that may read Services
+    /// and their endpoints, and talks to the API server at --api-server-url. Needs subnetId.
+    pub kube_proxy: bool,
 }
 
 /// The cluster's DNS as pods on ACI reach it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Dns {
-    /// Addresses of name servers that the subnet can reach.
-    #[schemars(length(min = 1, max = 3))]
+    /// IPv4 addresses of name servers that the subnet can reach: 3 at most.
+    #[schemars(length(min = 1, max = 3), inner(length(max = 15)))]
+    #[x_kube(validation = Rule::new("self.all(server, server.matches('^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])$'))")
+        .message("network.dns.nameServers must be IPv4 addresses that the subnet can reach, such as 10.0.0.10"))]
     pub name_servers: Vec<String>,
-    /// The cluster's domain.
+    /// The cluster's domain, a DNS name.
     #[serde(default = "cluster_local")]
     #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$')")
+        .message("network.dns.clusterDomain must be a DNS name in lower case and without a dot at its end, such as cluster.local"))]
     pub cluster_domain: String,
 }
 

@@ -39,7 +39,8 @@ pub struct PlacementStatus {
     pub ready: bool,
     /// How many container groups it has in Azure.
     pub groups: i64,
-    /// Why it takes none, or what else there is to know; in Azure's words where they are Azure's.
+    /// Why it takes none, in Azure's words where they are Azure's; while it takes pods, what dnsPolicy
+    /// ClusterFirst means here if the placement has no network.dns.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }

@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::aci::client::{self, Cloud, Credential, Scope, Settings};
+use crate::aci::translate::kube_proxy::ApiServer;
 use crate::controller;
+use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
 use crate::node::pods::SWEEP_EVERY;
 
 /// The newest minor version of Kubernetes that our types speak.
@@ -78,6 +80,14 @@ pub struct Arguments {
         default_value = ""
     )]
     resource_group: String,
+    /// Where pods on ACI reach the API server, for placements with network.kubeProxy; the kubeconfig's
+    /// server if not given
+    #[arg(long, value_name = "URL")]
+    api_server_url: Option<Url>,
+    /// The service account whose tokens kube-proxies on ACI get; burstpool-kube-proxy in the namespace
+    /// of the leader's lease if not given
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    kube_proxy_service_account: Option<AccountName>,
     /// The address under which the API server reaches this process
     #[arg(long, value_name = "IP", env = "POD_IP")]
     node_address: std::net::IpAddr,
@@ -95,7 +105,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .namespace
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
-    let context = Arc::new(context(&arguments, config).await?);
+    let kube_proxy = kube_proxy(&arguments, &config, &namespace)?;
+    let context = Arc::new(context(&arguments, config, kube_proxy).await?);
     let cancel = CancellationToken::new();
     let led = lead(context, namespace, cancel.clone());
     tokio::pin!(led);
@@ -168,7 +179,51 @@ async fn kubernetes(arguments: &Arguments) -> anyhow::Result<Config> {
     }
 }
 
-async fn context(arguments: &Arguments, config: Config) -> anyhow::Result<controller::Context> {
+/// What kube-proxies on ACI are given; nothing if nobody has said where they reach the API server. Inside
+/// of the cluster that cannot be told: a pod reaches it by a cluster IP, which is what they lack.
+fn kube_proxy(
+    arguments: &Arguments,
+    config: &Config,
+    namespace: &str,
+) -> anyhow::Result<Option<KubeProxy>> {
+    let url = match (&arguments.api_server_url, &arguments.kubeconfig) {
+        (Some(url), _) if url.scheme() != "https" => {
+            bail!("--api-server-url: {url} must begin with https://: tokens are sent there")
+        }
+        (Some(url), _) => url.as_str().trim_end_matches('/').to_owned(),
+        (None, Some(_)) => config.cluster_url.to_string(),
+        (None, None) => return Ok(None),
+    };
+    let own = || AccountName {
+        namespace: namespace.to_owned(),
+        name: SERVICE_ACCOUNT.to_owned(),
+    };
+    let account = arguments.kube_proxy_service_account.clone();
+    Ok(Some(KubeProxy {
+        account: account.unwrap_or_else(own),
+        api_server: ApiServer {
+            url: url.trim_end_matches('/').to_owned(),
+            certificate_authority: certificates(config)?,
+        },
+    }))
+}
+
+/// The certificates that sign the API server's, in PEM.
+fn certificates(config: &Config) -> anyhow::Result<Vec<u8>> {
+    if let Some(path) = &config.root_cert_file {
+        return std::fs::read(path).with_context(|| format!("reading {}", path.display()));
+    }
+    let all = config.root_cert.iter().flatten();
+    let all = all.map(|der| pem::Pem::new("CERTIFICATE", der.clone()));
+    let unix = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    Ok(pem::encode_many_config(&all.collect::<Vec<_>>(), unix).into_bytes())
+}
+
+async fn context(
+    arguments: &Arguments,
+    config: Config,
+    kube_proxy: Option<KubeProxy>,
+) -> anyhow::Result<controller::Context> {
     let mut impatient = config.clone();
     impatient.default_retry = false;
     let client = Client::try_from(config).context("connecting to Kubernetes")?;
@@ -199,6 +254,7 @@ async fn context(arguments: &Arguments, config: Config) -> anyhow::Result<contro
         port: i32::from(arguments.kubelet_listen.port()),
         kubernetes_minor: NEWEST_MINOR.min(minor),
         sweep_every: SWEEP_EVERY,
+        kube_proxy,
         paces: Mutex::new(HashMap::new()),
         pools: Mutex::new(HashMap::new()),
     })
@@ -231,4 +287,71 @@ fn azure(arguments: &Arguments) -> anyhow::Result<client::Client> {
     };
     tracing::info!(%cloud, ?credential, "using Azure");
     Ok(client::Client::new(&cloud, credential, http))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: Arguments,
+    }
+
+    /// What kube-proxies are given, by these arguments in a cluster of that address.
+    fn given(arguments: &[&str]) -> anyhow::Result<Option<KubeProxy>> {
+        let usual = ["burstpool", "--node-address", "10.1.2.3"];
+        let line = Line::try_parse_from(usual.iter().chain(arguments))?;
+        let mut config = Config::new("https://127.0.0.1:6443/".parse()?);
+        config.root_cert = Some(vec![b"der".to_vec()]);
+        kube_proxy(&line.run, &config, "system")
+    }
+
+    #[test]
+    fn kube_proxies_are_given_what_the_flags_say_and_what_a_kubeconfig_tells() {
+        assert_eq!(
+            given(&[]).expect("arguments"),
+            None,
+            "in a cluster nobody knows"
+        );
+        let told = |arguments: &[&str]| {
+            let told = given(arguments).expect("arguments").expect("a kube-proxy");
+            (told.api_server.url, told.account.to_string())
+        };
+        let url = "https://api.example:443/";
+        assert_eq!(
+            told(&["--api-server-url", url]),
+            (
+                "https://api.example".into(),
+                "system/burstpool-kube-proxy".into()
+            )
+        );
+        let account = ["--kube-proxy-service-account", "net/proxy"];
+        assert_eq!(
+            told(&["--kubeconfig", "f", account[0], account[1]]),
+            ("https://127.0.0.1:6443".into(), "net/proxy".into())
+        );
+        let told = given(&["--kubeconfig", "f"])
+            .expect("arguments")
+            .expect("a kube-proxy");
+        assert_eq!(
+            told.api_server.certificate_authority,
+            b"-----BEGIN CERTIFICATE-----\nZGVy\n-----END CERTIFICATE-----\n"
+        );
+    }
+
+    #[test]
+    fn wrong_flags_of_kube_proxy_are_named() {
+        let said = |arguments: &[&str]| given(arguments).expect_err("a mistake").to_string();
+        let plain = said(&["--api-server-url", "http://api.example"]);
+        assert!(
+            plain.contains("--api-server-url") && plain.contains("https://"),
+            "{plain}"
+        );
+        let account = said(&["--kube-proxy-service-account", "proxy"]);
+        assert!(account.contains("NAMESPACE/NAME"), "{account}");
+    }
 }

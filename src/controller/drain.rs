@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt as _};
 
 use super::{Context, Error, pool};
 use crate::api::BurstPool;
-use crate::node::object;
+use crate::node::{daemon, object};
 
 /// Drains a whole pool: what is left.
 pub(super) async fn pool(pool: &BurstPool, context: &Context) -> Result<Vec<String>, Error> {
@@ -68,7 +68,10 @@ async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<Stri
             source,
         })?;
     let mut left = Vec::new();
-    for pod in &pods.items {
+    // Theirs would come back at once, as often as they are evicted: as with kubectl drain they stay, and
+    // go with the node (the garbage collection of pods sees to that).
+    let evicted = pods.items.iter().filter(|pod| !daemon::is_daemon(pod));
+    for pod in evicted {
         if let Some(held) = evict(pod, context).await {
             left.push(held);
         }

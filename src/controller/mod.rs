@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::aci::client::{Client as Azure, Scope};
 use crate::aci::pace::Pace;
 use crate::api::BurstPool;
+use crate::node::environment::KubeProxy;
 
 /// The finalizer of pools.
 pub const FINALIZER: &str = "burstpool.io/drain";
@@ -75,6 +76,8 @@ pub struct Context {
     pub kubernetes_minor: u32,
     /// How often groups are listed.
     pub sweep_every: Duration,
+    /// What ACI's kube-proxy is given; nothing while nobody has said where the API server is reached.
+    pub kube_proxy: Option<KubeProxy>,
     /// The pace of reading in each subscription.
     pub paces: Mutex<HashMap<String, Arc<Pace>>>,
     /// Running pools by name.

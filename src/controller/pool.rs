@@ -8,13 +8,13 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Context, Error};
+use super::{Context, Error, status};
 use crate::aci::client::Scope;
 use crate::aci::names::Owner;
 use crate::api::{BurstPool, Placement, PlacementStatus};
 use crate::node::object::{self, Closed, Facts};
 use crate::node::pods::{self, Parts};
-use crate::node::{capacity, region, register};
+use crate::node::{binding, capacity, daemon, region, register};
 
 /// A pool whose nodes are kept.
 pub struct Running {
@@ -63,6 +63,7 @@ impl Kept {
 /// pool and placement of those that it does not ask for any more.
 pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, String)>, Mistake> {
     let scope = scope(pool, context)?;
+    can_proxy(pool, context.kube_proxy.is_some())?;
     let mut pools = context.pools.lock().await;
     let running = pools.entry(pool.name_any()).or_insert_with(|| Running {
         placements: BTreeMap::new(),
@@ -119,6 +120,18 @@ fn scope(pool: &BurstPool, context: &Context) -> Result<Scope, Mistake> {
     })
 }
 
+/// Whether every kube-proxy that the pool wants can be told where the API server is.
+fn can_proxy(pool: &BurstPool, is_told: bool) -> Result<(), Mistake> {
+    let mut wanted = pool.spec.placements.iter().enumerate();
+    match wanted.find(|(_, placement)| placement.network.kube_proxy) {
+        Some((index, _)) if !is_told => Err(Mistake(format!(
+            "spec.placements[{index}].network.kubeProxy needs to know where pods on ACI reach the API \
+             server: start burstpool with --api-server-url"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &Context) -> Kept {
     let name = pool.name_any();
     let (facts, changes) = watch::channel(facts(&name, placement, context));
@@ -144,6 +157,11 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
         trouble: Arc::new(Notify::new()),
         sweep_every: context.sweep_every,
         orphan_grace: pods::ORPHAN_GRACE,
+        kube_proxy: context
+            .kube_proxy
+            .clone()
+            .filter(|_| placement.network.kube_proxy),
+        deletion_cost: binding::DELETION_COST,
     }));
     let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
     let region = cancel.child_token();
@@ -201,14 +219,25 @@ pub async fn report(pool: &BurstPool, context: &Context) -> Vec<PlacementStatus>
                 .groups()
                 .and_then(|n| i64::try_from(n).ok())
                 .unwrap_or_default(),
-            message: facts
-                .closed
-                .as_ref()
-                .map(|closed| closed.message.clone())
-                .unwrap_or_default(),
+            message: message(
+                facts.closed.as_ref(),
+                &kept.placement,
+                &kept.pods.daemon_sets(),
+            ),
         }
     };
     running.placements.iter().map(report).collect()
+}
+
+/// Why a placement takes no pods, and what else there is to know of it.
+fn message(closed: Option<&Closed>, placement: &Placement, daemon_sets: &[String]) -> String {
+    let first = match closed {
+        Some(closed) => closed.message.clone(),
+        None => status::notice(placement).to_owned(),
+    };
+    let told = [first, daemon::note(daemon_sets)];
+    let told: Vec<String> = told.into_iter().filter(|text| !text.is_empty()).collect();
+    told.join("; ")
 }
 
 /// Closes a placement's node for good, and says how many groups it has; nothing if nobody knows.
@@ -267,4 +296,33 @@ pub async fn remove(pool: &BurstPool, context: &Context) -> Result<(), Error> {
         remove_placement(&name, &placement, context).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::BurstPoolSpec;
+
+    #[test]
+    fn kube_proxy_needs_to_know_where_the_api_server_is() {
+        let spec = json!({"azure": {}, "placements": [
+            {"name": "a", "region": "westeurope"},
+            {"name": "b", "region": "westeurope", "subnetId": "s", "network": {"kubeProxy": true}},
+        ]});
+        let mut spec: BurstPoolSpec = serde_json::from_value(spec).expect("a spec");
+        let pool = |spec: &BurstPoolSpec| BurstPool::new("shop", spec.clone());
+        assert_eq!(can_proxy(&pool(&spec), true), Ok(()));
+        let Err(Mistake(mistake)) = can_proxy(&pool(&spec), false) else {
+            unreachable!("it is a mistake");
+        };
+        assert!(
+            mistake.starts_with("spec.placements[1].network.kubeProxy ")
+                && mistake.ends_with(" start burstpool with --api-server-url"),
+            "{mistake}"
+        );
+        spec.placements.truncate(1);
+        assert_eq!(can_proxy(&pool(&spec), false), Ok(()));
+    }
 }

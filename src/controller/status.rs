@@ -8,7 +8,7 @@ use serde_json::json;
 use super::pool::Mistake;
 use super::{Context, Error};
 use crate::api::condition::{self, NODES_READY, READY};
-use crate::api::{BurstPool, BurstPoolStatus, PlacementStatus};
+use crate::api::{BurstPool, BurstPoolStatus, Placement, PlacementStatus};
 
 /// The field manager of pools' statuses.
 const FIELD_MANAGER: &str = "burstpool-status";
@@ -62,6 +62,20 @@ pub(super) fn of(
     }
 }
 
+/// What a user of an open placement has to know that no error will ever say (design.md D17): once a
+/// placement, where `kubectl describe` shows it.
+pub(super) fn notice(placement: &Placement) -> &'static str {
+    match (&placement.network.dns, &placement.subnet_id) {
+        (Some(_), _) => "",
+        (None, Some(_)) => {
+            "dnsPolicy ClusterFirst means Azure's resolver here, which does not know the cluster's names: set network.dns to name servers that the subnet reaches"
+        }
+        (None, None) => {
+            "dnsPolicy ClusterFirst means Azure's resolver here, which does not know the cluster's names: only a placement with a subnetId can have network.dns"
+        }
+    }
+}
+
 fn nodes(placements: &[PlacementStatus]) -> String {
     let names: Vec<&str> = placements
         .iter()
@@ -95,5 +109,32 @@ pub(super) async fn write(
             what: "writing a pool's status",
             source,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_placement_says_what_cluster_first_means_until_it_has_name_servers() {
+        let of = |placement: serde_json::Value| {
+            notice(&serde_json::from_value(placement).expect("a placement"))
+        };
+        let plain = of(json!({"name": "a", "region": "b"}));
+        assert!(
+            plain.contains("ClusterFirst") && plain.contains("subnetId"),
+            "{plain}"
+        );
+        let subnet = of(json!({"name": "a", "region": "b", "subnetId": "c"}));
+        assert!(
+            subnet.contains("ClusterFirst") && subnet.contains("set network.dns"),
+            "{subnet}"
+        );
+        let dns = json!({"dns": {"nameServers": ["10.0.0.10"]}});
+        assert_eq!(
+            of(json!({"name": "a", "region": "b", "subnetId": "c", "network": dns})),
+            ""
+        );
     }
 }

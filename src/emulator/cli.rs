@@ -59,6 +59,9 @@ struct Arguments {
     /// How many elements a LIST answers at once
     #[arg(long, value_name = "N", default_value_t = 1000)]
     page_size: usize,
+    /// How long the tokens that it gives are good for
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    token_lifetime: Duration,
     /// Run the groups for real, in Docker or podman (by `DOCKER_HOST`, else its usual socket)
     #[arg(long)]
     containers: bool,
@@ -129,6 +132,7 @@ fn options(arguments: Arguments) -> Options {
         },
         quotas: arguments.quota.into_iter().collect::<BTreeMap<_, _>>(),
         page_size: arguments.page_size,
+        token_lifetime: arguments.token_lifetime,
         containers: arguments.containers.then_some(socket),
     }
 }

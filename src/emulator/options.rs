@@ -29,6 +29,8 @@ pub struct Options {
     pub quotas: BTreeMap<String, u64>,
     /// How many elements a LIST answers at once.
     pub page_size: usize,
+    /// How long the tokens that it gives are good for.
+    pub token_lifetime: Duration,
     /// The container engine that runs the groups for real; simulated if not given.
     pub containers: Option<EngineSocket>,
 }
@@ -61,6 +63,7 @@ impl Default for Options {
             limits: Limits::default(),
             quotas: BTreeMap::new(),
             page_size: 1000,
+            token_lifetime: Duration::from_secs(3600),
             containers: None,
         }
     }

@@ -165,6 +165,7 @@ fn router(shared: Arc<Shared>) -> Router {
             "/metadata/identity/oauth2/token",
             get(arm::entra::managed_identity),
         )
+        .route("/msi/token", get(arm::entra::app_service))
         .route(
             "/{tenant}/v2.0/.well-known/openid-configuration",
             get(arm::entra::configuration),

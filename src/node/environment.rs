@@ -1,4 +1,5 @@
-//! What a pod refers to, read from the cluster: Secrets, `ConfigMap`s, tokens of its service account.
+//! What a pod refers to, read from the cluster: Secrets, `ConfigMap`s, what is behind its claims, tokens
+//! of its service account, and one for ACI's kube-proxy where the placement wants that.
 //!
 //! In: a pod and the Services that the node watches. Out: [`Resolved`] for `aci::translate`, or what
 //! is missing, why, and what to do about it. Reads each object by its name and nothing else, for that
@@ -8,6 +9,8 @@
 //! and asks again. What is optional and missing is left out. A pull secret that is missing is passed
 //! over with a warning, as a kubelet does, for the image may need none.
 
+mod claims;
+mod kube_proxy;
 mod lack;
 mod read;
 
@@ -18,6 +21,7 @@ use kube::Client;
 
 use crate::aci::translate::{Resolved, needs, resolved};
 
+pub use kube_proxy::{AccountName, KubeProxy, NoAccount, SERVICE_ACCOUNT};
 pub use lack::{Missing, Reason};
 
 /// What was read.
@@ -29,14 +33,16 @@ pub struct Environment {
     pub warnings: Vec<Missing>,
 }
 
-/// Reads what `pod` refers to. `services` are all that the node watches.
+/// Reads what `pod` refers to. `services` are all that the node watches; `kube_proxy` is given where the
+/// placement wants one.
 pub async fn resolve(
     client: &Client,
     pod: &Pod,
     services: &[Arc<Service>],
+    kube_proxy: Option<&KubeProxy>,
 ) -> Result<Environment, Vec<Missing>> {
     let needs = needs(pod);
-    let mut read = read::Read::of(client, pod, &needs).await;
+    let mut read = read::Read::of(client, pod, &needs, kube_proxy).await;
     let missing = lack::required(&needs, &read);
     if !missing.is_empty() {
         return Err(missing);
@@ -46,7 +52,9 @@ pub async fn resolve(
         resolved: Resolved {
             secrets: read.secrets.found(),
             config_maps: read.config_maps.found(),
+            claims: read.claims(),
             tokens: read.tokens(),
+            kube_config: read.kube_config.and_then(Result::ok),
             services: visible(pod, needs.services, services),
         },
     })

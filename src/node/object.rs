@@ -79,6 +79,9 @@ pub fn labels(facts: &Facts) -> BTreeMap<String, String> {
         ("kubernetes.io/arch", "amd64"),
         ("kubernetes.io/os", "linux"),
         ("kubernetes.io/role", "agent"),
+        // Whether a zone of the cluster is failing is for home's nodes to say: when the operator is
+        // down, its nodes must not count among the dead ones, which slows evictions down or ends them.
+        ("node.kubernetes.io/exclude-disruption", "true"),
         (
             "node.kubernetes.io/exclude-from-external-load-balancers",
             "true",

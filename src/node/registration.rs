@@ -11,13 +11,14 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
-use super::capacity;
 use super::object::{self, CLOSED_TAINT, Facts, LAST_RESORT_TAINT, PROVIDER_TAINT};
+use super::{capacity, lease};
 
 /// Our taints; all others belong to somebody else.
 const OURS: [&str; 3] = [PROVIDER_TAINT, LAST_RESORT_TAINT, CLOSED_TAINT];
-/// How old a status may be before it is said again although nothing changed.
-const STATUS_AGE: i64 = 60;
+/// How old a status may be before it is said again although nothing changed: a minute, less the time
+/// between two looks.
+const STATUS_AGE: i64 = 60 - lease::RENEWED_EVERY.as_secs().cast_signed();
 
 type Amounts = BTreeMap<String, Quantity>;
 
@@ -176,9 +177,9 @@ mod tests {
     #[test]
     fn a_right_and_fresh_node_needs_nothing_and_a_missing_one_is_created() {
         let node = object::node(&facts(), at(0));
-        assert_eq!(steps(Some(&node), &facts(), at(59)), []);
+        assert_eq!(steps(Some(&node), &facts(), at(49)), []);
         assert!(matches!(
-            &steps(Some(&node), &facts(), at(60))[..],
+            &steps(Some(&node), &facts(), at(50))[..],
             [Step::Status(_)]
         ));
         assert!(matches!(

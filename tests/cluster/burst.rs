@@ -15,6 +15,7 @@ use burstpool::emulator::group::id::GroupKey;
 use burstpool::emulator::group::model::GroupBody;
 use burstpool::emulator::timeline::Entry;
 use burstpool::emulator::{Emulator, Options};
+use burstpool::node::binding::DELETION_COST;
 use burstpool::node::object;
 use burstpool::node::pods::{self, Context, Parts};
 use burstpool::node::register;
@@ -182,6 +183,8 @@ impl Burst {
             trouble: Arc::new(Notify::new()),
             sweep_every: self.setup.sweep_every,
             orphan_grace: self.setup.orphan_grace,
+            kube_proxy: None,
+            deletion_cost: DELETION_COST,
         })
     }
 

@@ -16,6 +16,7 @@ use crate::support::{Cluster, Options};
 async fn dropping_a_cluster_ends_its_processes_and_removes_its_directory() {
     let options = Options {
         metrics_server: true,
+        ..Options::default()
     };
     let cluster = Cluster::start(options)
         .await

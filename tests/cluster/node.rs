@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{Cluster, Options, objects, wait};
 
 /// A node that is kept registered until the value is dropped.
-struct Kept {
-    name: String,
-    facts: watch::Sender<Facts>,
-    nodes: Api<Node>,
+pub struct Kept {
+    pub name: String,
+    pub facts: watch::Sender<Facts>,
+    pub nodes: Api<Node>,
     cancel: CancellationToken,
     _task: JoinHandle<()>,
 }
@@ -53,7 +53,7 @@ impl Drop for Kept {
 }
 
 impl Kept {
-    async fn start(cluster: &Cluster, pool: &str) -> Self {
+    pub async fn start(cluster: &Cluster, pool: &str) -> Self {
         let client = cluster.client().expect("a client");
         let facts = facts(pool);
         let (name, nodes) = (facts.name(), Api::all(client.clone()));
@@ -72,7 +72,7 @@ impl Kept {
         kept
     }
 
-    async fn until(&self, what: &str, wanted: impl Fn(Option<&Node>) -> bool) {
+    pub async fn until(&self, what: &str, wanted: impl Fn(Option<&Node>) -> bool) {
         wait::until(self.nodes.clone(), &self.name, what, wanted)
             .await
             .expect("it comes to be so");
@@ -116,6 +116,7 @@ async fn a_virtual_node_is_registered_as_existing_manifests_select_it_and_has_a_
         ("kubernetes.io/os", Some("linux")),
         ("beta.kubernetes.io/os", Some("linux")),
         ("kubernetes.azure.com/managed", Some("false")),
+        ("node.kubernetes.io/exclude-disruption", Some("true")),
         ("burstpool.io/pool", Some("registered")),
         ("kubernetes.io/hostname", None),
         ("topology.kubernetes.io/zone", None),

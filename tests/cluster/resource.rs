@@ -131,7 +131,82 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
         placement[field] = value;
         placement
     };
+    let network = |subnet: bool, network: Value| {
+        let mut placement = json!({"name": "weu", "region": "westeurope", "network": network});
+        if subnet {
+            placement["subnetId"] = SUBNET.into();
+        }
+        with("/spec/placements", json!([placement]))
+    };
+    let dns = |servers: &[&str]| network(true, json!({"dns": {"nameServers": servers}}));
+    let domain = |domain: &str| {
+        network(
+            true,
+            json!({"dns": {"nameServers": ["10.0.0.10"], "clusterDomain": domain}}),
+        )
+    };
+    let spot = |field: &str, value: Value| {
+        let mut placement = json!({"name": "weu", "region": "westeurope", "priority": "Spot"});
+        placement[field] = value;
+        with("/spec/placements", json!([placement]))
+    };
+    let kube_proxy = json!({"kubeProxy": true});
+    for right in [
+        network(true, kube_proxy.clone()),
+        network(false, json!({"kubeProxy": false})),
+        dns(&["10.0.0.10", "168.63.129.16", "255.255.255.255"]),
+        domain("cluster.local"),
+        domain("k8s"),
+        spot("sku", json!("Standard")),
+        spot("zones", json!([])),
+    ] {
+        let accepted = apply(cluster, &right);
+        let said = String::from_utf8_lossy(&accepted.stderr).into_owned();
+        assert!(accepted.status.success(), "{right}: {said}");
+        let one = cluster.kubectl().args(["delete", "bp", "one"]).output();
+        assert!(one.expect("kubectl").status.success());
+    }
     for (wrong, field) in [
+        (
+            network(false, kube_proxy),
+            "network.kubeProxy needs subnetId",
+        ),
+        (
+            network(false, json!({"dns": {"nameServers": ["10.0.0.10"]}})),
+            "network.dns needs subnetId",
+        ),
+        (dns(&[]), "spec.placements[0].network.dns.nameServers"),
+        (
+            dns(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]),
+            "spec.placements[0].network.dns.nameServers",
+        ),
+        (dns(&["10.0.0.256"]), "nameServers must be IPv4 addresses"),
+        (dns(&["10.0.0.1."]), "nameServers must be IPv4 addresses"),
+        (dns(&["dns.example"]), "nameServers must be IPv4 addresses"),
+        (dns(&["fd00::1"]), "nameServers must be IPv4 addresses"),
+        (domain("Cluster.local"), "clusterDomain must be a DNS name"),
+        (domain("cluster.local."), "clusterDomain must be a DNS name"),
+        (domain("a..b"), "clusterDomain must be a DNS name"),
+        (domain(""), "clusterDomain must be a DNS name"),
+        (
+            spot("zones", json!(["1"])),
+            "priority Spot cannot be combined with zones",
+        ),
+        (
+            spot("sku", json!("Confidential")),
+            "priority Spot needs sku Standard",
+        ),
+        (
+            with(
+                "/spec/placements",
+                json!([changed("zones", json!(["west"]))]),
+            ),
+            "spec.placements[0].zones",
+        ),
+        (
+            with("/spec/placements", json!([changed("zones", json!(["w"]))])),
+            "zones must have the number of a zone",
+        ),
         (with("/metadata/name", json!("9-lives")), "metadata.name"),
         (
             with("/spec/azure/subscriptionId", json!("mine")),

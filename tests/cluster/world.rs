@@ -25,15 +25,25 @@ pub struct World {
 
 impl World {
     pub async fn start() -> Self {
-        Self::with(AzureOptions {
-            speed: 20.0,
-            ..AzureOptions::default()
-        })
-        .await
+        Self::on(Options::default()).await
     }
 
-    pub async fn with(options: AzureOptions) -> Self {
-        let cluster = Cluster::start(Options::default()).await.expect("a cluster");
+    /// The same on a cluster with these options.
+    pub async fn on(cluster: Options) -> Self {
+        let azure = AzureOptions {
+            speed: 20.0,
+            ..AzureOptions::default()
+        };
+        Self::of(cluster, azure).await
+    }
+
+    /// The same with an Azure with these options.
+    pub async fn with(azure: AzureOptions) -> Self {
+        Self::of(Options::default(), azure).await
+    }
+
+    async fn of(cluster: Options, options: AzureOptions) -> Self {
+        let cluster = Cluster::start(cluster).await.expect("a cluster");
         let client = cluster.client().expect("a client");
         let azure = Emulator::start(options).await.expect("the emulator starts");
         let files = tempfile::tempdir().expect("a directory");
@@ -253,6 +263,45 @@ impl World {
             .filter_map(|group| group.body.tags.as_ref());
         tags.filter_map(|tags| tags.get("burstpool-pod-uid").cloned())
             .collect()
+    }
+
+    /// How often Azure was asked to create a group.
+    pub fn puts(&self) -> usize {
+        let text = self.azure.shared().counters.text();
+        let lines = text
+            .lines()
+            .filter(|line| line.contains("ContainerGroups_CreateOrUpdate"));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
+            .sum()
+    }
+
+    /// A node of home, ready.
+    pub async fn home_node(&self, name: &str) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let node = objects::kwok_node(name, "4", "8Gi", &[]);
+        nodes
+            .create(&PostParams::default(), &node)
+            .await
+            .expect("a home node");
+        let ready = |node: Option<&Node>| node.is_some_and(objects::is_ready);
+        self.until_node(name, "a home node", ready).await;
+    }
+
+    /// Creates a pod from its manifest.
+    pub async fn create(&self, pod: Value) -> Pod {
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        let created = self.pods().create(&PostParams::default(), &pod).await;
+        created.expect("a pod")
+    }
+
+    /// Runs kubectl, which must succeed, and answers what it says.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        let done = self.cluster.kubectl().args(arguments).output();
+        let done = done.expect("kubectl");
+        let told = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.success(), "kubectl {arguments:?}: {told}");
+        String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
     pub async fn admin(&self, path: &str, body: &Value) {

@@ -13,6 +13,7 @@ mod clients;
 mod codes;
 mod examples;
 mod facts;
+mod identities;
 mod life;
 mod operations;
 mod own_client;

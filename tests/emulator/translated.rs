@@ -5,16 +5,19 @@ mod arbitrary;
 mod plausible;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use burstpool::aci::names::Owner;
+use burstpool::aci::translate::claims::ClaimedShare;
 use burstpool::aci::translate::quantity::Amount;
+use burstpool::aci::translate::resolved::Content;
 use burstpool::aci::translate::{Placement, Unsupported, decode, eligible, needs, translate};
 use burstpool::emulator::group::id::GroupId;
 use burstpool::emulator::group::model::GroupBody;
 use burstpool::emulator::group::validate::validate;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, Pod, ResourceRequirements};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value;
@@ -23,12 +26,16 @@ use plausible::{Case, SECRET};
 
 /// Runs `cases` of pods that `make` makes from a seed; a failure shows the seed.
 fn each(cases: u32, make: fn(u64) -> Case, check: impl Fn(&Case) -> Result<(), TestCaseError>) {
+    each_seed(cases, |seed| check(&make(seed)));
+}
+
+fn each_seed(cases: u32, check: impl Fn(u64) -> Result<(), TestCaseError>) {
     let config = Config {
         cases,
         failure_persistence: None,
         ..Config::default()
     };
-    let ran = TestRunner::new(config).run(&any::<u64>(), |seed| check(&make(seed)));
+    let ran = TestRunner::new(config).run(&any::<u64>(), check);
     if let Err(failure) = ran {
         panic!("{failure}");
     }
@@ -73,6 +80,7 @@ fn any_pod_is_translated_or_refused_by_name() {
             agree(&eligible, &body)?;
             if let Ok(body) = body {
                 accepted(&body)?;
+                secrets_are_hidden(&body)?;
             }
         }
         Ok(())
@@ -103,6 +111,33 @@ fn what_is_translated_is_taken_by_the_service() {
     );
 }
 
+#[test]
+fn any_volume_is_a_share_or_refused_by_its_name_and_shows_no_key() {
+    let shares = Cell::new(0_u32);
+    let cases = 1500;
+    let check = |seed: u64| {
+        let Ok(volume) = serde_json::from_value(arbitrary::volume(seed)) else {
+            return Ok(());
+        };
+        let content = Content {
+            data: BTreeMap::from([("azurestorageaccountkey".to_owned(), SECRET.into())]),
+            ..Content::default()
+        };
+        match ClaimedShare::of(&PersistentVolumeClaim::default(), &volume) {
+            Ok(share) => {
+                shares.set(shares.get() + 1);
+                let shown = format!("{:?}", share.with_key(&content));
+                prop_assert!(!shown.contains(SECRET), "{shown}");
+            }
+            Err(why) => prop_assert!(why.starts_with("its PersistentVolume "), "{why}"),
+        }
+        Ok(())
+    };
+    each_seed(cases, check);
+    let shares = shares.get();
+    assert!(shares > cases / 50, "only {shares} of {cases} were shares");
+}
+
 /// What is refused before a grant is refused after it; and what is refused only then is what only
 /// values tell.
 fn agree(
@@ -124,6 +159,7 @@ fn agree(
             ".args[",
             ".imagePullSecrets[",
             ".image",
+            ".persistentVolumeClaim",
         ];
         let field = &refusal.field;
         prop_assert!(
@@ -192,6 +228,13 @@ fn kept(pod: &Pod, body: &Value) -> Result<(), TestCaseError> {
             );
         }
     }
+    let whole = |name: &str, by| amount(spec.resources.as_ref(), "requests", name, by);
+    prop_assert!(totals[0] + 1e-6 >= whole("cpu", 1), "{:?}", spec.resources);
+    prop_assert!(
+        totals[1] + 1.0 >= whole("memory", 1000),
+        "{:?}",
+        spec.resources
+    );
     for asked in spec.init_containers.iter().flatten() {
         prop_assert!(totals[0] + 1e-6 >= asks(asked, "requests", "cpu", 1));
         prop_assert!(totals[1] + 1.0 >= asks(asked, "requests", "memory", 1000));
@@ -201,7 +244,10 @@ fn kept(pod: &Pod, body: &Value) -> Result<(), TestCaseError> {
 
 /// What a container asks for in thousandths, divided by `by`; nothing if it does not ask.
 fn asks(container: &Container, list: &str, name: &str, by: u64) -> f64 {
-    let resources = container.resources.as_ref();
+    amount(container.resources.as_ref(), list, name, by)
+}
+
+fn amount(resources: Option<&ResourceRequirements>, list: &str, name: &str, by: u64) -> f64 {
     let amounts = resources.and_then(|resources| match list {
         "limits" => resources.limits.as_ref(),
         _ => resources.requests.as_ref(),
@@ -217,7 +263,12 @@ fn secrets_are_hidden(body: &Value) -> Result<(), TestCaseError> {
     search(body, String::new(), &mut found);
     for path in found {
         let volume = path.starts_with("/properties/volumes/") && path.contains("/secret/");
-        let fields = ["/secureValue", "/password", "/azureFile/storageAccountKey"];
+        let fields = [
+            "/secureValue",
+            "/password",
+            "/azureFile/storageAccountKey",
+            "/properties/protectedSettings/kubeConfig",
+        ];
         let hidden = volume || fields.iter().any(|field| path.ends_with(field));
         prop_assert!(hidden, "a secret is readable at {path}");
     }

@@ -48,6 +48,10 @@ const ATTEMPTS: usize = 3;
 pub struct Options {
     /// Runs metrics-server, and serves `metrics.k8s.io` through the API server.
     pub metrics_server: bool,
+    /// More flags of the API server.
+    pub api_server: &'static [&'static str],
+    /// More flags of the controller manager.
+    pub controller_manager: &'static [&'static str],
 }
 
 /// A running cluster.
@@ -108,16 +112,18 @@ impl Cluster {
     }
 
     async fn bring_up(&self, options: Options) -> Result<(), Error> {
-        self.launch(Component::Etcd).await?;
-        self.launch(Component::ApiServer).await?;
+        self.launch(Component::Etcd, &[]).await?;
+        self.launch(Component::ApiServer, options.api_server)
+            .await?;
         self.healthy(Component::ApiServer, self.site.ports.api_server)
             .await?;
         // They would end at once if the API server did not answer yet.
-        self.launch(Component::ControllerManager).await?;
-        self.launch(Component::Scheduler).await?;
-        self.launch(Component::Kwok).await?;
+        self.launch(Component::ControllerManager, options.controller_manager)
+            .await?;
+        self.launch(Component::Scheduler, &[]).await?;
+        self.launch(Component::Kwok, &[]).await?;
         if options.metrics_server {
-            self.launch(Component::MetricsServer).await?;
+            self.launch(Component::MetricsServer, &[]).await?;
         }
         tokio::try_join!(
             self.healthy(Component::Scheduler, self.site.ports.scheduler),
@@ -276,8 +282,9 @@ impl Cluster {
         wait::until(accounts, "default", &what, |account| account.is_some()).await
     }
 
-    async fn launch(&self, component: Component) -> Result<(), Error> {
-        let args = self.site.arguments(component);
+    async fn launch(&self, component: Component, more: &[&str]) -> Result<(), Error> {
+        let mut args = self.site.arguments(component);
+        args.extend(more.iter().map(|flag| (*flag).to_owned()));
         self.supervisor
             .start_component(component.name(), Some(&args))
             .await

@@ -90,20 +90,85 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clouds_have_their_own_endpoints_and_scopes() {
-        let scope = |name: &str| name.parse::<Cloud>().map(|cloud| cloud.scope);
+    fn clouds_have_their_own_endpoints_authorities_and_scopes() {
+        let clouds = [
+            (
+                "AzureCloud",
+                "management.azure.com",
+                "login.microsoftonline.com",
+            ),
+            (
+                "AzurePublicCloud",
+                "management.azure.com",
+                "login.microsoftonline.com",
+            ),
+            (
+                "AzureUSGovernment",
+                "management.usgovcloudapi.net",
+                "login.microsoftonline.us",
+            ),
+            (
+                "AzureUSGovernmentCloud",
+                "management.usgovcloudapi.net",
+                "login.microsoftonline.us",
+            ),
+            (
+                "azurechinacloud",
+                "management.chinacloudapi.cn",
+                "login.chinacloudapi.cn",
+            ),
+        ];
+        for (name, arm, authority) in clouds {
+            let cloud: Cloud = name.parse().expect(name);
+            assert_eq!(cloud.arm.as_str(), format!("https://{arm}/"), "{name}");
+            assert_eq!(cloud.authority, format!("https://{authority}"), "{name}");
+            assert_eq!(cloud.scope, format!("https://{arm}/.default"), "{name}");
+        }
         assert_eq!(
-            scope("AzureCloud").as_deref(),
-            Ok("https://management.azure.com/.default")
+            "Azure".parse::<Cloud>(),
+            Err(UnknownCloud("Azure".to_owned()))
         );
-        let government: Cloud = "AzureUSGovernment".parse().expect("a cloud");
-        assert_eq!(government.authority, "https://login.microsoftonline.us");
-        assert_eq!(
-            scope("AzureChinaCloud").as_deref(),
-            Ok("https://management.chinacloudapi.cn/.default")
-        );
-        assert_eq!(scope("Azure"), Err(UnknownCloud("Azure".to_owned())));
-        let emulator = Cloud::default().with_arm("http://127.0.0.1:1".parse().expect("a URL"));
+    }
+
+    #[test]
+    fn the_endpoints_are_those_that_azures_own_crate_knows() {
+        use azure_core::{authority_hosts, resource_manager_endpoint as arm};
+        let clouds = [
+            (
+                "AzureCloud",
+                &arm::AZURE_PUBLIC_CLOUD,
+                &authority_hosts::AZURE_PUBLIC_CLOUD,
+            ),
+            (
+                "AzureUSGovernment",
+                &arm::AZURE_US_GOVERNMENT_CLOUD,
+                &authority_hosts::AZURE_US_GOVERNMENT_CLOUD,
+            ),
+            (
+                "AzureChinaCloud",
+                &arm::AZURE_CHINA_CLOUD,
+                &authority_hosts::AZURE_CHINA_CLOUD,
+            ),
+        ];
+        for (name, arm, authority) in clouds {
+            let cloud: Cloud = name.parse().expect(name);
+            assert_eq!(cloud.arm, **arm, "{name}");
+            assert_eq!(
+                Url::parse(&cloud.authority).as_ref(),
+                Ok(&**authority),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_endpoint_has_tokens_of_its_own_and_another_authority_changes_nothing_else() {
+        let arm = "http://127.0.0.1:1".parse().expect("a URL");
+        let emulator = Cloud::default().with_arm(arm);
         assert_eq!(emulator.scope, "http://127.0.0.1:1/.default");
+        assert_eq!(emulator.authority, Cloud::default().authority);
+        let elsewhere = Cloud::default().with_authority("https://login.example/");
+        assert_eq!(elsewhere.authority, "https://login.example");
+        assert_eq!(elsewhere.scope, Cloud::default().scope);
     }
 }

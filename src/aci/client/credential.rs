@@ -19,8 +19,12 @@ use azure_identity::{
     WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
 use futures::TryStreamExt as _;
+use url::Url;
 
 use super::cloud::Cloud;
+
+/// Where a virtual machine finds its metadata service.
+const METADATA_SERVICE: &str = "169.254.169.254";
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -45,14 +49,17 @@ impl fmt::Debug for Credential {
 impl Credential {
     /// The credential that `environment` describes, by the names that Azure's clients use: workload
     /// identity (`AZURE_FEDERATED_TOKEN_FILE`), else a client secret (`AZURE_CLIENT_SECRET`), else the
-    /// managed identity of the machine (`AZURE_CLIENT_ID` chooses one of several).
+    /// managed identity of the machine (`AZURE_CLIENT_ID` chooses one of several), which is App Service's
+    /// where `IDENTITY_ENDPOINT` and `IDENTITY_HEADER` say so; the metadata service is elsewhere than at
+    /// its usual address where `AZURE_POD_IDENTITY_AUTHORITY_HOST` says so.
     pub fn of_environment(
         environment: impl Fn(&str) -> Option<String>,
         cloud: &Cloud,
         http: &reqwest::Client,
     ) -> Result<Self, BoxError> {
         let get = |name: &str| environment(name).filter(|value| !value.is_empty());
-        let options = client_options(cloud, http);
+        let metadata = get("AZURE_POD_IDENTITY_AUTHORITY_HOST").map(|text| metadata_service(&text));
+        let options = client_options(cloud, http, metadata.transpose()?);
         let client_id = get("AZURE_CLIENT_ID");
         if let Some(file) = get("AZURE_FEDERATED_TOKEN_FILE") {
             let options = WorkloadIdentityCredentialOptions {
@@ -104,12 +111,24 @@ impl Credential {
     }
 }
 
-fn client_options(cloud: &Cloud, http: &reqwest::Client) -> ClientOptions {
+fn metadata_service(text: &str) -> Result<Url, String> {
+    let url = text.parse::<Url>().ok().filter(|url| url.host().is_some());
+    url.ok_or_else(|| {
+        format!(
+            "AZURE_POD_IDENTITY_AUTHORITY_HOST is {text}, which is no URL: write scheme and host"
+        )
+    })
+}
+
+fn client_options(cloud: &Cloud, http: &reqwest::Client, metadata: Option<Url>) -> ClientOptions {
     let mut custom = CustomConfiguration::default();
     custom.authority_host.clone_from(&cloud.authority);
     ClientOptions {
         // Without a transport of its own azure_core 1 panics at the first request.
-        transport: Some(Transport::new(Arc::new(Adapter(http.clone())))),
+        transport: Some(Transport::new(Arc::new(Adapter {
+            http: http.clone(),
+            metadata,
+        }))),
         cloud: Some(Arc::new(CloudConfiguration::Custom(custom))),
         ..ClientOptions::default()
     }
@@ -117,7 +136,27 @@ fn client_options(cloud: &Cloud, http: &reqwest::Client) -> ClientOptions {
 
 /// Our HTTP client as `azure_core` 1 wants one, so that there is one of each in the process.
 #[derive(Debug)]
-struct Adapter(reqwest::Client);
+struct Adapter {
+    http: reqwest::Client,
+    /// The metadata service, where it is not at its usual address: `azure_identity` knows no other.
+    metadata: Option<Url>,
+}
+
+impl Adapter {
+    /// Where a request really goes.
+    fn target(&self, url: &Url) -> Url {
+        let mut target = url.clone();
+        if let Some(metadata) = &self.metadata
+            && url.host_str() == Some(METADATA_SERVICE)
+        {
+            // Each fails only for URLs without a host, and both have one.
+            let _ = target.set_scheme(metadata.scheme());
+            let _ = target.set_host(metadata.host_str());
+            let _ = target.set_port(metadata.port());
+        }
+        target
+    }
+}
 
 #[async_trait::async_trait]
 impl HttpClient for Adapter {
@@ -133,7 +172,7 @@ impl HttpClient for Adapter {
             // The identities' requests are GET and POST; azure_core may grow other methods.
             _ => reqwest::Method::POST,
         };
-        let mut sent = self.0.request(method, request.url().clone());
+        let mut sent = self.http.request(method, self.target(request.url()));
         for (name, value) in request.headers().iter() {
             sent = sent.header(name.as_str(), value.as_str());
         }

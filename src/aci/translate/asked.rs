@@ -29,12 +29,18 @@ impl Asked {
         }
     }
 
+    /// The requests, in steps, where there are any.
+    pub(super) fn given(&self) -> (Option<u64>, Option<u64>) {
+        let cpu = self.cpu.or(self.cpu_limit).map(cpu_steps);
+        (cpu, self.memory.or(self.memory_limit).map(memory_steps))
+    }
+
     /// The requests, in steps; a limit alone is a request as well.
     pub(super) fn request(&self, otherwise: Size) -> Size {
-        let memory = self.memory.or(self.memory_limit);
+        let (cpu, memory) = self.given();
         Size {
-            cpu: self.cpu.or(self.cpu_limit).map_or(otherwise.cpu, cpu_steps),
-            memory: memory.map_or(otherwise.memory, memory_steps),
+            cpu: cpu.unwrap_or(otherwise.cpu),
+            memory: memory.unwrap_or(otherwise.memory),
         }
     }
 }

@@ -62,6 +62,8 @@ body! {
         dns_config: Option<DnsConfig>,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         volumes: Vec<Volume>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        extensions: Vec<Extension>,
     }
     /// What code in a confidential group may be.
     Confidential {
@@ -186,6 +188,7 @@ body! {
         git_repo: Option<GitRepo>,
     }
     /// An Azure Files share.
+    #[derive(Eq)]
     AzureFile {
         share_name: String,
         read_only: bool,
@@ -221,6 +224,18 @@ body! {
     /// The subnet a group is in.
     SubnetId {
         id: String,
+    }
+    /// Something that ACI runs beside the containers.
+    Extension {
+        name: String,
+        properties: ExtensionProperties,
+    }
+    /// An extension's settings; the protected ones are never echoed.
+    ExtensionProperties {
+        extension_type: &'static str,
+        version: &'static str,
+        settings: BTreeMap<String, String>,
+        protected_settings: BTreeMap<String, Concealed>,
     }
     /// Name servers of the group.
     DnsConfig {
@@ -275,8 +290,12 @@ mod tests {
         let mut container = Container::default();
         container.properties.environment_variables = vec![variable];
         group.properties.containers = vec![container];
+        let mut extension = Extension::default();
+        let settings = &mut extension.properties.protected_settings;
+        settings.insert("kubeConfig".into(), hidden());
+        group.properties.extensions = vec![extension];
         assert!(!format!("{group:?} {group:#?}").contains("HIDE"));
         let sent = serde_json::to_string(&group).expect("it serialises");
-        assert_eq!(sent.matches("HIDE").count(), 4);
+        assert_eq!(sent.matches("HIDE").count(), 5);
     }
 }

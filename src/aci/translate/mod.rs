@@ -15,7 +15,7 @@
 //! part. [`eligible`] is the same walk and the same building with placeholders for what only the
 //! cluster knows, so that the two cannot disagree but for what a value shows: a key of `envFrom` that
 //! is no name on ACI, a value that is no text, a command that refers to a variable that `envFrom`
-//! takes from a Secret, a pull secret that cannot be read.
+//! takes from a Secret, a pull secret that cannot be read, a claim of something else than a share.
 //!
 //! | topic | holds |
 //! | --- | --- |
@@ -24,9 +24,9 @@
 //! | `containers`, `probes`, `security` | one container each |
 //! | `env`, `expansion`, `services`, `downward` | the environment |
 //! | `resources`, `asked`, [`quantity`] | CPU and memory in ACI's steps |
-//! | `volumes`, `files`, `shares` | volumes and their content |
+//! | `volumes`, `files`, `shares`, [`claims`] | volumes and their content |
 //! | `registry`, `image` | credentials for pulling |
-//! | `network`, `dns` | ports, address, name servers |
+//! | `network`, `dns`, [`kube_proxy`] | ports, address, name servers, Services |
 //! | [`annotations`] | what a user may ask for beyond the pod's fields |
 //! | [`needs`], [`resolved`] | what a pod refers to, and what that was |
 //! | [`body`], [`concealed`] | the PUT's body; text that no log shows |
@@ -34,6 +34,7 @@
 pub mod annotations;
 mod asked;
 pub mod body;
+pub mod claims;
 pub mod concealed;
 mod containers;
 pub mod decisions;
@@ -44,6 +45,7 @@ mod env;
 mod expansion;
 mod files;
 mod image;
+pub mod kube_proxy;
 pub mod needs;
 mod network;
 mod placement;

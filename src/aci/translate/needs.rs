@@ -1,7 +1,8 @@
 //! What a pod refers to: what has to be read before it can be translated.
 //!
-//! In: a pod. Out: names of Secrets, `ConfigMap`s and their keys, tokens to ask for, and whether the
-//! pod wants to know the namespace's Services. Only names: `node::environment` reads.
+//! In: a pod. Out: names of Secrets, `ConfigMap`s and their keys, of persistent volume claims, tokens
+//! to ask for, and whether the pod wants to know the namespace's Services. Only names:
+//! `node::environment` reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,6 +40,8 @@ pub struct Needs {
     pub secrets: BTreeMap<String, Need>,
     /// `ConfigMap`s by name.
     pub config_maps: BTreeMap<String, Need>,
+    /// Persistent volume claims by name.
+    pub claims: BTreeSet<String>,
     /// Secrets for pulling images: a pod does without those that are missing.
     pub pull_secrets: BTreeSet<String>,
     /// The service account whose tokens are needed.
@@ -54,6 +57,7 @@ impl Needs {
     pub fn is_empty(&self) -> bool {
         self.secrets.is_empty()
             && self.config_maps.is_empty()
+            && self.claims.is_empty()
             && self.pull_secrets.is_empty()
             && self.tokens.is_empty()
     }
@@ -166,6 +170,9 @@ fn of_volume(volume: &Volume, needs: &mut Needs) {
     for source in projected.flat_map(|p| p.sources.iter().flatten()) {
         of_projection(source, needs);
     }
+    if let Some(claim) = &volume.persistent_volume_claim {
+        needs.claims.insert(claim.claim_name.clone());
+    }
     let share = shares::share(volume);
     if let Some(secret) = share.as_ref().and_then(|share| share.secret) {
         need(&mut needs.secrets, secret, None, shares::KEYS);
@@ -247,6 +254,7 @@ mod tests {
                     {"serviceAccountToken": {"path": "vault", "audience": "vault", "expirationSeconds": 600}},
                     {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}}]}},
                 {"name": "f", "azureFile": {"secretName": "files", "shareName": "x"}},
+                {"name": "p", "persistentVolumeClaim": {"claimName": "data"}},
                 {"name": "c", "csi": {"driver": "file.csi.azure.com", "volumeAttributes": {"secretName": "more", "shareName": "x"}}}],
         }));
         let token = |audience: &str, seconds| TokenNeed {
@@ -258,6 +266,7 @@ mod tests {
             BTreeSet::from([token("", 3600), token("vault", 600)])
         );
         assert_eq!(needs.service_account, "web");
+        assert_eq!(needs.claims, BTreeSet::from(["data".to_owned()]));
         assert_eq!(needs.pull_secrets, BTreeSet::from(["pull".to_owned()]));
         assert_eq!(needs.secrets.keys().collect::<Vec<_>>(), ["files", "more"]);
         assert!(

@@ -7,6 +7,7 @@ use super::body::{Group, Properties};
 use super::containers::{all, containers};
 use super::decisions;
 use super::dns::dns_config;
+use super::kube_proxy::extensions;
 use super::network::{address, subnets};
 use super::placement::Placement;
 use super::refusals::{Refusals, Unsupported};
@@ -118,6 +119,7 @@ fn properties(
         ip_address: address(&containers.ports, context, refusals),
         subnet_ids: subnets(context),
         dns_config: dns_config(context, refusals),
+        extensions: extensions(context, refusals),
         volumes,
         containers: containers.proper,
         init_containers: containers.init,

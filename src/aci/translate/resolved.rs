@@ -9,6 +9,8 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::{self as core, ConfigMap, Secret};
 
+use super::body::AzureFile;
+use super::claims::Claim;
 use super::concealed::Concealed;
 use super::needs::TokenNeed;
 
@@ -100,8 +102,12 @@ pub struct Resolved {
     pub secrets: BTreeMap<String, Content>,
     /// `ConfigMap`s by name.
     pub config_maps: BTreeMap<String, Content>,
+    /// What is behind persistent volume claims, by their names.
+    pub claims: BTreeMap<String, Claim>,
     /// Tokens of the pod's service account.
     pub tokens: BTreeMap<TokenNeed, Concealed>,
+    /// The kubeconfig of ACI's kube-proxy, in base64, where the placement wants one.
+    pub kube_config: Option<Concealed>,
     /// The Services that variables name: the namespace's own if the pod wants them, and
     /// `kubernetes` of the namespace `default`.
     pub services: Vec<Service>,
@@ -205,6 +211,24 @@ impl<'a> Values<'a> {
         let token = resolved.tokens.get(need);
         let token = token.map(|token| token.reveal().as_bytes().to_vec());
         token.ok_or_else(|| "the token has not been requested".to_owned())
+    }
+
+    /// What is behind a claim.
+    pub(super) fn claim(self, name: &str) -> Result<Claim, String> {
+        let Self::Read(resolved) = self else {
+            return Ok(Claim::Share(AzureFile::default()));
+        };
+        let claim = resolved.claims.get(name).cloned();
+        claim.ok_or_else(|| format!("the PersistentVolumeClaim '{name}' has not been read"))
+    }
+
+    /// The kubeconfig of ACI's kube-proxy.
+    pub(super) fn kube_config(self) -> Result<Concealed, String> {
+        let Self::Read(resolved) = self else {
+            return Ok(Concealed::default());
+        };
+        let kube_config = resolved.kube_config.clone();
+        kube_config.ok_or_else(|| "no token for kube-proxy has been requested".to_owned())
     }
 
     /// The Services that variables name.

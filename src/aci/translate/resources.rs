@@ -4,6 +4,9 @@
 //!
 //! - A request is rounded up to 0.01 CPU and 0.1 GB, never down. A container that asks for nothing
 //!   gets 0.1 CPU and 0.3 GB, what the scheduler counts for it (100m, 200Mi).
+//! - What the pod asks for as a whole (`spec.resources`) goes before what its containers ask for
+//!   together, for CPU and for memory each: Kubernetes lets it be no less than that sum, and containers
+//!   that ask for nothing share what the others leave of it instead of adding to it.
 //! - Memory is requested up to its limit: at home a container may grow beyond its request while the
 //!   node has room, here it would be killed at once. CPU is not: it would only be slower, and CPU is
 //!   what ACI's quota and price are about.
@@ -29,6 +32,8 @@ const LEAST: Size = Size {
 };
 /// What a container without requests gets: the scheduler's non-zero defaults, 100m and 200Mi.
 const DEFAULT: Size = Size { cpu: 10, memory: 3 };
+/// The least that a container has.
+const STEP: Size = Size { cpu: 1, memory: 1 };
 /// A group's disk (quotas page 2025-11): 50 GB.
 pub(super) const DISK: Amount = Amount::whole(50_000_000_000);
 
@@ -105,10 +110,11 @@ pub(super) fn sizes(spec: &PodSpec, placement: &Placement<'_>, refusals: &mut Re
     let pod = asked(spec.resources.as_ref(), "spec.resources", refusals);
     disk(&init, &proper, refusals);
 
+    let default = default(&pod, &proper);
     let mut requests: Vec<Size> = proper
         .iter()
         .map(|asked| {
-            let mut size = asked.request(DEFAULT).max(Size { cpu: 1, memory: 1 });
+            let mut size = asked.request(default).max(STEP);
             if pod.memory_limit.is_none() {
                 size.memory = size.memory.max(asked.limit(Size::default()).memory);
             }
@@ -132,6 +138,23 @@ pub(super) fn sizes(spec: &PodSpec, placement: &Placement<'_>, refusals: &mut Re
     Sizes {
         containers: containers.collect(),
         total,
+    }
+}
+
+/// What a container gets that asks for nothing: of what the pod asks for as a whole, no more than its
+/// part of what the others leave.
+fn default(pod: &Asked, proper: &[Asked]) -> Size {
+    let (cpu, memory) = pod.given();
+    let part = |whole: Option<u64>, of: fn(&Asked) -> Option<u64>, usual: u64| {
+        let Some(whole) = whole else { return usual };
+        let asked: u64 = proper.iter().filter_map(of).fold(0, u64::saturating_add);
+        let silent = proper.iter().filter(|asked| of(asked).is_none()).count();
+        let silent = u64::try_from(silent.max(1)).unwrap_or(u64::MAX);
+        usual.min(whole.saturating_sub(asked) / silent)
+    };
+    Size {
+        cpu: part(cpu, |asked| asked.given().0, DEFAULT.cpu),
+        memory: part(memory, |asked| asked.given().1, DEFAULT.memory),
     }
 }
 
@@ -189,180 +212,4 @@ fn disk(init: &[Asked], proper: &[Asked], refusals: &mut Refusals) {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::super::refusals::Unsupported;
-    use super::*;
-    use crate::api::{self, Priority};
-
-    fn of(spec: &Value, spot: bool) -> Result<Sizes, Vec<Unsupported>> {
-        let spec: PodSpec = serde_json::from_value(spec.clone()).expect("a pod");
-        let mut place = api::Placement::default();
-        if spot {
-            place.priority = Priority::Spot;
-        }
-        let placement = Placement {
-            spec: &place,
-            tags: &std::collections::BTreeMap::new(),
-            node: "n",
-            node_address: None,
-        };
-        let mut refusals = Refusals::default();
-        let sizes = sizes(&spec, &placement, &mut refusals);
-        refusals.or(sizes)
-    }
-
-    /// `(requests, limits)` of each container, as `cpu/GB`.
-    fn shown(containers: &Value) -> Vec<String> {
-        let spec = json!({"containers": containers});
-        let sizes = of(&spec, false).expect("sizes");
-        let count = sizes.containers.len();
-        let each = (0..count).filter_map(|index| sizes.of(index));
-        each.map(|r| {
-            let (a, b) = (r.requests, r.limits);
-            format!("{}/{} {}/{}", a.cpu, a.memory_in_gb, b.cpu, b.memory_in_gb)
-        })
-        .collect()
-    }
-
-    fn container(requests: &Value, limits: &Value) -> Value {
-        json!({"name": "a", "resources": {"requests": requests, "limits": limits}})
-    }
-
-    #[test]
-    fn sizes_are_rounded_up_and_filled_up() {
-        let none = json!({});
-        let cases = [
-            // Nothing asked: the smallest group, all of it to use.
-            (json!([container(&none, &none)]), vec!["1/1 1/1"]),
-            (
-                json!([container(
-                    &json!({"cpu": "1981m", "memory": "3.41G"}),
-                    &none
-                )]),
-                vec!["1.99/3.5 1.99/3.5"],
-            ),
-            (
-                json!([container(&json!({"cpu": "2", "memory": "1Gi"}), &none)]),
-                vec!["2/1.1 2/1.1"],
-            ),
-            // Memory up to its limit; CPU not: its limit is what the group has.
-            (
-                json!([container(
-                    &json!({"cpu": "1", "memory": "1G"}),
-                    &json!({"cpu": "4", "memory": "2Gi"})
-                )]),
-                vec!["1/2.2 1/2.2"],
-            ),
-            // A limit alone is a request.
-            (
-                json!([container(&none, &json!({"cpu": "1500m", "memory": "2G"}))]),
-                vec!["1.5/2 1.5/2"],
-            ),
-            // A side car asks for little, and may use what the group has.
-            (
-                json!([
-                    container(&none, &none),
-                    container(&json!({"cpu": "2", "memory": "4G"}), &none)
-                ]),
-                vec!["0.1/0.3 2.1/4.3", "2/4 2.1/4.3"],
-            ),
-            (
-                json!([
-                    container(&json!({"cpu": "250m"}), &json!({"cpu": "300m"})),
-                    container(&json!({"cpu": "250m"}), &none)
-                ]),
-                vec!["0.75/0.7 0.75/1", "0.25/0.3 1/1"],
-            ),
-            // A limit below what was filled up follows it.
-            (
-                json!([container(
-                    &json!({"cpu": "0", "memory": "1"}),
-                    &json!({"cpu": "0.5"})
-                )]),
-                vec!["1/1 1/1"],
-            ),
-        ];
-        for (containers, expected) in cases {
-            assert_eq!(shown(&containers), expected, "{containers}");
-        }
-    }
-
-    #[test]
-    fn a_group_is_as_large_as_its_init_containers_and_its_pod_ask() {
-        let init = container(
-            &json!({"cpu": "3", "memory": "1G"}),
-            &json!({"memory": "5G"}),
-        );
-        let spec = json!({"containers": [{"name": "a"}], "initContainers": [init]});
-        assert_eq!(
-            of(&spec, false).expect("sizes").total,
-            Size {
-                cpu: 300,
-                memory: 50
-            }
-        );
-        let spec = json!({
-            "containers": [container(&json!({"memory": "1G"}), &json!({"memory": "9G"})), {"name": "b"}],
-            "resources": {"requests": {"cpu": "2", "memory": "2G"}, "limits": {"cpu": "3", "memory": "4G"}},
-        });
-        let sizes = of(&spec, false).expect("sizes");
-        assert_eq!(
-            sizes.total,
-            Size {
-                cpu: 200,
-                memory: 40
-            }
-        );
-        assert_eq!(
-            sizes.containers[1].1,
-            Size {
-                cpu: 200,
-                memory: 40
-            }
-        );
-    }
-
-    #[test]
-    fn what_no_group_holds_is_refused() {
-        let asks = |requests: Value| json!({"containers": [container(&requests, &json!({}))]});
-        let field = |spec: &Value, spot| {
-            let refused = of(spec, spot).expect_err("a refusal");
-            refused[0].field.clone()
-        };
-        assert!(of(&asks(json!({"cpu": "31", "memory": "240G"})), false).is_ok());
-        assert_eq!(
-            field(&asks(json!({"cpu": "31001m"})), false),
-            "spec.containers"
-        );
-        assert_eq!(
-            field(&asks(json!({"memory": "240.1G"})), false),
-            "spec.containers"
-        );
-        assert_eq!(field(&asks(json!({"cpu": "5"})), true), "spec.containers");
-        assert_eq!(
-            field(&asks(json!({"ephemeral-storage": "51G"})), false),
-            "spec.containers"
-        );
-        assert_eq!(
-            field(&asks(json!({"nvidia.com/gpu": "1"})), false),
-            "spec.containers[0].resources.requests.nvidia.com/gpu"
-        );
-        assert_eq!(
-            field(&asks(json!({"hugepages-2Mi": "4Mi"})), false),
-            "spec.containers[0].resources.requests.hugepages-2Mi"
-        );
-        assert_eq!(
-            field(&asks(json!({"cpu": "-1"})), false),
-            "spec.containers[0].resources.requests.cpu"
-        );
-        assert!(
-            of(
-                &asks(json!({"nvidia.com/gpu": "0", "ephemeral-storage": "50G"})),
-                false
-            )
-            .is_ok()
-        );
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{Container, Volume};
 
 use super::body::{self, Empty, GitRepo, VolumeMount};
+use super::claims;
 use super::files::files;
 use super::pod::Context;
 use super::refusals::Refusals;
@@ -90,6 +91,7 @@ fn kind(volume: &Volume, at: &str, context: &Context<'_>, refusals: &mut Refusal
         volume.azure_file.is_some(),
         volume.csi.is_some(),
         volume.git_repo.is_some(),
+        volume.persistent_volume_claim.is_some(),
     ];
     let kinds = given.iter().filter(|given| **given).count();
     // One of another kind has been refused by its name.
@@ -112,6 +114,10 @@ fn kind(volume: &Volume, at: &str, context: &Context<'_>, refusals: &mut Refusal
             revision: repository.revision.clone().filter(|text| !text.is_empty()),
             directory: repository.directory.clone().filter(|text| !text.is_empty()),
         });
+    } else if let Some(claim) = &volume.persistent_volume_claim {
+        let read_only = claim.read_only.unwrap_or(false);
+        let (name, values) = (&claim.claim_name, context.values);
+        translated.azure_file = claims::volume(name, read_only, at, values, refusals);
     } else if let Some(share) = shares::azure_file(volume, at, context.values, refusals) {
         translated.azure_file = Some(share);
     } else if volume.empty_dir.is_some() {

@@ -1,6 +1,7 @@
-//! The directory's endpoints that clients log in with, and the cloud's metadata.
+//! The directory's endpoints that clients log in with, the machine's, and the cloud's metadata.
 //!
-//! Any credential is accepted. Tokens are unsigned and say nothing true but when they expire.
+//! Any secret is accepted, and any assertion that has not expired. Tokens are unsigned and say nothing
+//! true but when they expire; each is counted by how it was asked for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +21,8 @@ use crate::emulator::shared::Shared;
 
 /// The tenant that everything belongs to.
 pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
-/// How long a token is good for, in seconds.
-const TOKEN_LIVES: i64 = 3600;
+/// The only kind of assertion that there is (RFC 7523).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// The query of [`metadata`].
 #[derive(Debug, Deserialize)]
@@ -86,39 +87,139 @@ pub async fn configuration(
 }
 
 /// `POST /{tenant}/oauth2/v2.0/token`.
-pub async fn token(Path(tenant): Path<String>, body: Bytes) -> Response {
+pub async fn token(
+    State(shared): State<Arc<Shared>>,
+    Path(tenant): Path<String>,
+    body: Bytes,
+) -> Response {
     let form: HashMap<String, String> = serde_urlencoded::from_bytes(&body).unwrap_or_default();
-    if !form.contains_key("grant_type") {
-        let error = json!({
-            "error": "invalid_request",
-            "error_description": "AADSTS900144: The request body must contain the following parameter: 'grant_type'.",
-        });
-        return (StatusCode::BAD_REQUEST, Json(error)).into_response();
+    let (kind, refusal) = asked_with(&form);
+    let status = refusal
+        .as_ref()
+        .map_or(StatusCode::OK, |(status, _)| *status);
+    shared.counters.count(kind, status.as_str());
+    if let Some((status, refusal)) = refusal {
+        return (status, Json(refusal)).into_response();
     }
     let client = form.get("client_id").map_or("emulator", String::as_str);
-    let token = jwt(&tenant, client);
+    let lives = lifetime(&shared);
     Json(json!({
         "token_type": "Bearer",
-        "expires_in": TOKEN_LIVES,
-        "ext_expires_in": TOKEN_LIVES,
-        "access_token": token,
+        "expires_in": lives,
+        "ext_expires_in": lives,
+        "access_token": jwt(&tenant, client, lives),
     }))
     .into_response()
 }
 
+/// How a token is asked for, and what is wrong with that.
+fn asked_with(form: &HashMap<String, String>) -> (&'static str, Option<(StatusCode, Value)>) {
+    let refused = |status, error: &str, why: &str| {
+        Some((status, json!({"error": error, "error_description": why})))
+    };
+    let Some(grant) = form.get("grant_type") else {
+        let why =
+            "AADSTS900144: The request body must contain the following parameter: 'grant_type'.";
+        return (
+            "Token",
+            refused(StatusCode::BAD_REQUEST, "invalid_request", why),
+        );
+    };
+    let filled = |name: &str| form.get(name).filter(|value| !value.is_empty());
+    if let Some(assertion) = filled("client_assertion") {
+        let known = form
+            .get("client_assertion_type")
+            .is_some_and(|kind| kind == JWT_BEARER);
+        let refusal = if known && is_valid(assertion) {
+            None
+        } else {
+            let why = "AADSTS700024: Client assertion is not within its valid time range.";
+            refused(StatusCode::UNAUTHORIZED, "invalid_client", why)
+        };
+        return ("Token_Assertion", refusal);
+    }
+    if grant == "client_credentials" && filled("client_secret").is_none() {
+        let why = "AADSTS7000216: 'client_assertion', 'client_secret' or 'request' is required for the 'client_credentials' grant type.";
+        return (
+            "Token_Secret",
+            refused(StatusCode::UNAUTHORIZED, "invalid_client", why),
+        );
+    }
+    ("Token_Secret", None)
+}
+
+/// Whether an assertion is a JWT that has not expired.
+fn is_valid(assertion: &str) -> bool {
+    let claims = assertion.trim().split('.').nth(1);
+    let claims = claims.and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok());
+    let claims: Option<Value> = claims.and_then(|claims| serde_json::from_slice(&claims).ok());
+    let expires = claims.and_then(|claims| claims["exp"].as_i64());
+    expires.is_some_and(|expires| expires > jiff::Timestamp::now().as_second())
+}
+
+/// The query of a machine's token endpoint.
+#[derive(Debug, Deserialize)]
+pub struct MachineToken {
+    resource: Option<String>,
+    client_id: Option<String>,
+}
+
 /// `GET /metadata/identity/oauth2/token`: the instance metadata service of a virtual machine.
-pub async fn managed_identity() -> Json<Value> {
-    let expires = jiff::Timestamp::now().as_second() + TOKEN_LIVES;
+pub async fn managed_identity(
+    State(shared): State<Arc<Shared>>,
+    Query(asked): Query<MachineToken>,
+    headers: HeaderMap,
+) -> Response {
+    let allowed = headers.get("metadata").is_some_and(|value| value == "true");
+    machine_token(&shared, "Token_ManagedIdentity", allowed, asked)
+}
+
+/// `GET /msi/token`: what `IDENTITY_ENDPOINT` names in App Service, which also gives a secret for it.
+pub async fn app_service(
+    State(shared): State<Arc<Shared>>,
+    Query(asked): Query<MachineToken>,
+    headers: HeaderMap,
+) -> Response {
+    let allowed = headers
+        .get("x-identity-header")
+        .is_some_and(|value| !value.is_empty());
+    machine_token(&shared, "Token_AppService", allowed, asked)
+}
+
+fn machine_token(shared: &Shared, kind: &str, allowed: bool, asked: MachineToken) -> Response {
+    let resource = asked.resource.filter(|resource| !resource.is_empty());
+    let Some(resource) = resource.filter(|_| allowed) else {
+        shared.counters.count(kind, "400");
+        let error = json!({
+            "error": "invalid_request",
+            "error_description": "Required query variable 'resource' or the required header is missing",
+        });
+        return (StatusCode::BAD_REQUEST, Json(error)).into_response();
+    };
+    shared.counters.count(kind, "200");
+    let client = asked
+        .client_id
+        .unwrap_or_else(|| "managed-identity".to_owned());
+    let lives = lifetime(shared);
+    let expires = jiff::Timestamp::now().as_second() + lives;
     Json(json!({
         "token_type": "Bearer",
-        "access_token": jwt(TENANT, "managed-identity"),
-        "expires_in": TOKEN_LIVES.to_string(),
+        "access_token": jwt(TENANT, &client, lives),
+        "client_id": client,
+        "resource": resource,
+        "expires_in": lives.to_string(),
         "expires_on": expires.to_string(),
     }))
+    .into_response()
+}
+
+/// How long a token is good for, in seconds.
+fn lifetime(shared: &Shared) -> i64 {
+    i64::try_from(shared.options.token_lifetime.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// An unsigned token.
-fn jwt(tenant: &str, client: &str) -> String {
+fn jwt(tenant: &str, client: &str, lives: i64) -> String {
     let now = jiff::Timestamp::now().as_second();
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let header = part(json!({"typ": "JWT", "alg": "none"}));
@@ -131,7 +232,7 @@ fn jwt(tenant: &str, client: &str) -> String {
         "appid": client,
         "iat": now,
         "nbf": now,
-        "exp": now + TOKEN_LIVES,
+        "exp": now + lives,
     }));
     format!("{header}.{claims}.")
 }

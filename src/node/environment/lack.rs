@@ -53,26 +53,31 @@ impl fmt::Display for Missing {
     }
 }
 
+/// What lets the operator read in `namespace`.
+pub(super) fn in_namespace(namespace: &str) -> String {
+    format!(
+        "to let burstpool read what pods of this namespace refer to: kubectl apply -k config/namespace -n {namespace}"
+    )
+}
+
 impl Missing {
-    fn of(what: String, failure: &Failure, namespace: &str) -> Self {
-        let (reason, why, remedy) = match failure {
-            Failure::Absent => (Reason::Missing, "does not exist".to_owned(), None),
-            Failure::Forbidden => {
-                let remedy = format!(
-                    "to let burstpool read what pods of this namespace refer to: kubectl apply -k config/namespace -n {namespace}"
-                );
-                (
-                    Reason::Forbidden,
-                    "may not be read".to_owned(),
-                    Some(remedy),
-                )
-            }
-            Failure::Unreadable(why) => (
-                Reason::Unreadable,
-                format!("could not be read: {why}"),
-                None,
-            ),
+    /// What was to be read; `right` is said where a right is missing.
+    pub(super) fn of(what: String, failure: &Failure, right: impl Into<String>) -> Self {
+        Self::asked(what, failure, "read", right.into())
+    }
+
+    /// A token that was to be requested.
+    pub(super) fn requested(what: String, failure: &Failure, right: impl Into<String>) -> Self {
+        Self::asked(what, failure, "requested", right.into())
+    }
+
+    fn asked(what: String, failure: &Failure, verb: &str, right: String) -> Self {
+        let (reason, why) = match failure {
+            Failure::Absent => (Reason::Missing, "does not exist".to_owned()),
+            Failure::Forbidden => (Reason::Forbidden, format!("may not be {verb}")),
+            Failure::Unreadable(why) => (Reason::Unreadable, format!("could not be {verb}: {why}")),
         };
+        let remedy = (reason == Reason::Forbidden).then_some(right);
         Self {
             what,
             reason,
@@ -93,24 +98,9 @@ pub(super) fn required(needs: &Needs, read: &Read) -> Vec<Missing> {
         &read.config_maps,
         namespace,
     ));
-    for (need, token) in &read.token_requests {
-        if let Err(failure) = token {
-            let audience = match need.audience.as_str() {
-                "" => String::new(),
-                audience => format!(" for {audience}"),
-            };
-            let account = &needs.service_account;
-            let what = match failure {
-                Failure::Absent => format!("ServiceAccount {namespace}/{account}"),
-                _ => format!("a token{audience} of the ServiceAccount {namespace}/{account}"),
-            };
-            let mut one = Missing::of(what, failure, namespace);
-            if one.reason == Reason::Forbidden {
-                one.why = String::from("may not be requested");
-            }
-            missing.push(one);
-        }
-    }
+    let claims = read.claims.values();
+    missing.extend(claims.filter_map(|claim| claim.as_ref().err().cloned()));
+    missing.extend(tokens(needs, read));
     for name in &needs.pull_secrets {
         if let Some(Err(failure)) = read.secrets.0.get(name)
             && *failure != Failure::Absent
@@ -119,12 +109,33 @@ pub(super) fn required(needs: &Needs, read: &Read) -> Vec<Missing> {
             missing.push(Missing::of(
                 format!("Secret {namespace}/{name}"),
                 failure,
-                namespace,
+                in_namespace(namespace),
             ));
         }
     }
+    if let Some(Err(one)) = &read.kube_config {
+        missing.push(one.clone());
+    }
     say_once(&mut missing);
     missing
+}
+
+fn tokens<'a>(needs: &'a Needs, read: &'a Read) -> impl Iterator<Item = Missing> + 'a {
+    read.token_requests.iter().filter_map(|(need, token)| {
+        let failure = token.as_ref().err()?;
+        let audience = match need.audience.as_str() {
+            "" => String::new(),
+            audience => format!(" for {audience}"),
+        };
+        let namespace = &read.namespace;
+        let account = format!("ServiceAccount {namespace}/{}", needs.service_account);
+        let right = in_namespace(namespace);
+        if *failure == Failure::Absent {
+            return Some(Missing::of(account, failure, right));
+        }
+        let what = format!("a token{audience} of the {account}");
+        Some(Missing::requested(what, failure, right))
+    })
 }
 
 /// Leaves each remedy with the last that it is for: an Event has room for 1,024 characters.
@@ -147,7 +158,7 @@ pub(super) fn passed_over(needs: &Needs, read: &Read) -> Vec<Missing> {
     absent
         .map(|name| {
             let what = format!("Secret {namespace}/{name} of imagePullSecrets");
-            Missing::of(what, &Failure::Absent, namespace)
+            Missing::of(what, &Failure::Absent, in_namespace(namespace))
         })
         .collect()
 }
@@ -173,8 +184,10 @@ fn lacks(
                 }));
             }
             Some(Err(Failure::Absent)) if !need.required => {}
-            Some(Err(failure)) => missing.push(Missing::of(what, failure, namespace)),
-            None => missing.push(Missing::of(what, &Failure::Absent, namespace)),
+            Some(Err(failure)) => {
+                missing.push(Missing::of(what, failure, in_namespace(namespace)));
+            }
+            None => missing.push(Missing::of(what, &Failure::Absent, in_namespace(namespace))),
         }
     }
     missing
@@ -225,7 +238,9 @@ mod tests {
             namespace: "shop".into(),
             secrets: objects(secrets),
             config_maps: objects(maps),
+            claims: BTreeMap::new(),
             token_requests: vec![(need, token.map(Concealed::new))],
+            kube_config: None,
         }
     }
 
@@ -297,6 +312,29 @@ mod tests {
         let remedy = "kubectl apply -k config/namespace -n shop";
         assert_eq!(said.matches(remedy).count(), 1, "{said}");
         assert!(said.ends_with(remedy), "{said}");
+    }
+
+    #[test]
+    fn claims_and_kube_proxys_token_are_missing_like_anything_else() {
+        let mut read = read(&[("db", Ok(&["user"]))], &[("conf", Ok(&[]))], Ok("hidden"));
+        read.secrets.0.insert("maybe".into(), Err(Failure::Absent));
+        let right = in_namespace("shop");
+        let claim = Missing::of(
+            "PersistentVolumeClaim shop/data".into(),
+            &Failure::Forbidden,
+            right,
+        );
+        read.claims.insert("data".into(), Err(claim));
+        let token = Missing::requested("a token".into(), &Failure::Forbidden, "do this");
+        read.kube_config = Some(Err(token));
+        let command = in_namespace("shop");
+        assert_eq!(
+            said(&read),
+            [
+                format!("PersistentVolumeClaim shop/data may not be read; {command}"),
+                "a token may not be requested; do this".to_owned(),
+            ]
+        );
     }
 
     #[test]

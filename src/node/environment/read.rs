@@ -11,7 +11,11 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 
+use super::KubeProxy;
+use super::claims;
+use super::lack::Missing;
 use crate::aci::translate::Needs;
+use crate::aci::translate::claims::Claim;
 use crate::aci::translate::concealed::Concealed;
 use crate::aci::translate::needs::TokenNeed;
 use crate::aci::translate::resolved::Content;
@@ -50,12 +54,20 @@ pub(super) struct Read {
     pub(super) namespace: String,
     pub(super) secrets: Objects<Content>,
     pub(super) config_maps: Objects<Content>,
+    pub(super) claims: BTreeMap<String, Result<Claim, Missing>>,
     pub(super) token_requests: Vec<(TokenNeed, Result<Concealed, Failure>)>,
+    /// For ACI's kube-proxy, where one is wanted.
+    pub(super) kube_config: Option<Result<Concealed, Missing>>,
 }
 
 impl Read {
-    /// Reads what `needs` names for `pod`.
-    pub(super) async fn of(client: &Client, pod: &Pod, needs: &Needs) -> Self {
+    /// Reads what `needs` names for `pod`, and what its kube-proxy needs.
+    pub(super) async fn of(
+        client: &Client,
+        pod: &Pod,
+        needs: &Needs,
+        kube_proxy: Option<&KubeProxy>,
+    ) -> Self {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
@@ -64,18 +76,30 @@ impl Read {
         names.sort();
         names.dedup();
         let tokens = needs.tokens.iter();
-        let tokens = tokens.map(|need| request(&accounts, &needs.service_account, need, pod));
-        let (secrets, config_maps, token_requests) = futures::join!(
+        let tokens = tokens.map(|need| token(&accounts, &needs.service_account, need, pod));
+        let kube_config = async { Some(kube_proxy?.kube_config(client).await) };
+        let (secrets, config_maps, claims, token_requests, kube_config) = futures::join!(
             all(&secrets, names),
             all(&maps, needs.config_maps.keys().collect()),
+            claims::read(client, &namespace, &needs.claims),
             join_all(tokens),
+            kube_config,
         );
         Self {
             namespace,
             secrets,
             config_maps,
+            claims,
             token_requests,
+            kube_config,
         }
+    }
+
+    /// What is behind the claims that were read.
+    pub(super) fn claims(&self) -> BTreeMap<String, Claim> {
+        let read = self.claims.iter();
+        let read = read.filter_map(|(name, claim)| Some((name.clone(), claim.clone().ok()?)));
+        read.collect()
     }
 
     /// The tokens that were given.
@@ -92,18 +116,25 @@ where
     Content: From<K>,
 {
     let reads = names.into_iter().map(|name| async move {
-        let object = if is_name(name) {
-            call(api.get(name)).await.map(Content::from)
-        } else {
-            Err(Failure::Absent)
-        };
+        let object = by_name(api, name).await.map(Content::from);
         (name.clone(), object)
     });
     Objects(join_all(reads).await.into_iter().collect())
 }
 
+/// Reads the object called `name`.
+pub(super) async fn by_name<K>(api: &Api<K>, name: &str) -> Result<K, Failure>
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    if !is_name(name) {
+        return Err(Failure::Absent);
+    }
+    call(api.get(name)).await
+}
+
 /// Asks for a token that ends with the pod.
-async fn request(
+async fn token(
     accounts: &Api<ServiceAccount>,
     account: &str,
     need: &TokenNeed,
@@ -125,18 +156,23 @@ async fn request(
         }),
         status: None,
     };
+    (need.clone(), request(accounts, account, &wanted).await)
+}
+
+/// Asks for a token of `account`.
+pub(super) async fn request(
+    accounts: &Api<ServiceAccount>,
+    account: &str,
+    wanted: &TokenRequest,
+) -> Result<Concealed, Failure> {
+    if !is_name(account) {
+        return Err(Failure::Absent);
+    }
     let parameters = PostParams::default();
-    let answer = if is_name(account) {
-        call(accounts.create_token_request(account, &parameters, &wanted)).await
-    } else {
-        Err(Failure::Absent)
-    };
-    let token = answer.and_then(|answer| {
-        let token = answer.status.and_then(|status| status.token);
-        let token = token.filter(|token| !token.is_empty()).map(Concealed::new);
-        token.ok_or_else(|| Failure::Unreadable("no token was given".to_owned()))
-    });
-    (need.clone(), token)
+    let answer = call(accounts.create_token_request(account, &parameters, wanted)).await?;
+    let token = answer.status.and_then(|status| status.token);
+    let token = token.filter(|token| !token.is_empty()).map(Concealed::new);
+    token.ok_or_else(|| Failure::Unreadable("no token was given".to_owned()))
 }
 
 /// A call under the timeout. An answer that cannot be understood may have a secret in it, and so has
@@ -164,7 +200,7 @@ async fn call<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Failu
 
 /// Whether an object can be called so. Pods may refer to any text, and a name with a slash in it would
 /// ask for another path.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     (1..=253).contains(&name.len())
         && name.bytes().all(plain)

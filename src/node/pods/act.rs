@@ -34,7 +34,9 @@ impl Keeper {
     async fn create(&mut self) {
         let context = self.context.clone();
         let services = context.services.state();
-        let resolved = match environment::resolve(&context.client, &self.pod, &services).await {
+        let kube_proxy = context.kube_proxy.as_ref();
+        let read = environment::resolve(&context.client, &self.pod, &services, kube_proxy).await;
+        let resolved = match read {
             Ok(environment) => {
                 for missing in environment.warnings {
                     self.warn("FailedToRetrieveImagePullSecret", &missing.to_string());

@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Context;
 use super::keeper::Keeper;
 use super::observed::Observed;
+use super::{Context, settle};
 use crate::aci::names::GroupName;
 
 /// What is new of a pod. The keeper takes it, so that a pod is in memory once.
@@ -93,6 +93,11 @@ impl Herd {
         let sender = Arc::new(sender);
         let name = GroupName::of(&self.context.owner.cluster, &observed.pod);
         let shown = self.context.follow(&uid, &name);
+        if let Some(settled) = settle::settle(&self.context, &observed.pod) {
+            let cancel = self.cancel.clone();
+            self.tasks
+                .spawn(async move { cancel.run_until_cancelled(settled).await });
+        }
         let context = self.context.clone();
         let keeper = Keeper::new(context, observed, name, (sender.clone(), news), shown);
         let cancel = self.cancel.clone();

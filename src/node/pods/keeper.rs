@@ -20,6 +20,7 @@ use crate::aci::names::GroupName;
 use crate::aci::status::Seen;
 use crate::aci::translate::Unsupported;
 use crate::aci::view::Group as View;
+use crate::node::daemon;
 use crate::node::plan::{self, Action, Decision, Group, Known};
 
 /// The longest wait for which the host's clock is trusted; then it is looked at again.
@@ -114,6 +115,7 @@ impl Keeper {
         self.heed(&shown);
         loop {
             self.hear();
+            self.heed_daemon_set();
             let now = Timestamp::now();
             let decision = self.decide(now);
             let is_due = decision.at <= now && decision.action != Action::Rest;
@@ -121,6 +123,7 @@ impl Keeper {
                 if self.act(decision.action).await {
                     let uid = self.pod.metadata.uid.unwrap_or_default();
                     self.context.kept().remove(&uid);
+                    self.context.daemon_sets.forget(&uid);
                     return;
                 }
                 continue;
@@ -142,8 +145,9 @@ impl Keeper {
     }
 
     fn decide(&self, now: Timestamp) -> Decision {
-        let starts = *self.context.starts();
-        plan::plan(self.exists.then_some(&self.pod), &self.known, &starts, now)
+        let (pod, starts) = (self.exists.then_some(&self.pod), *self.context.starts());
+        daemon::decide(pod, &self.known, now)
+            .unwrap_or_else(|| plan::plan(pod, &self.known, &starts, now))
     }
 
     /// Takes in what is new of the pod.
@@ -264,6 +268,7 @@ impl Keeper {
         let is_absent = matches!(self.known.group, Group::Absent { .. });
         match (&self.trouble, &self.view) {
             _ if is_absent && plan::has_run(&self.pod) => Seen::Vanished,
+            _ if daemon::is_daemon(&self.pod) => daemon::SEEN,
             (Trouble::Refused(fields), _) => Seen::Refused(fields),
             (Trouble::Waiting { reason, message }, None) => Seen::Waiting { reason, message },
             (_, Some(view)) => Seen::Group(view),

@@ -21,11 +21,13 @@
 //! is enough to call a service's pod running. Details follow with its GET.
 
 mod act;
+mod daemons;
 mod herd;
 mod keeper;
 mod line;
 mod observed;
 mod report;
+mod settle;
 mod shown;
 mod sweep;
 
@@ -50,6 +52,7 @@ use crate::aci::pace::Pace;
 use crate::aci::schedule::Starts;
 use crate::api::Placement;
 use crate::node::capacity::Room;
+use crate::node::environment::KubeProxy;
 use herd::Herd;
 use line::Line;
 use shown::{Listing, Shown};
@@ -84,6 +87,7 @@ pub struct Context {
     quiet: Arc<Semaphore>,
     /// Keepers that wait to read.
     line: Line,
+    daemon_sets: daemons::DaemonSets,
 }
 
 /// What a node's keepers are given.
@@ -110,6 +114,10 @@ pub struct Parts {
     pub sweep_every: Duration,
     /// How long a group must have been without a pod before it is deleted.
     pub orphan_grace: Duration,
+    /// What ACI's kube-proxy is given, where the placement wants one.
+    pub kube_proxy: Option<KubeProxy>,
+    /// The deletion cost of the node's pods.
+    pub deletion_cost: i32,
 }
 
 impl Deref for Context {
@@ -135,6 +143,7 @@ impl Context {
             urgent: Semaphore::new(WRITES_AT_ONCE),
             quiet: Arc::new(Semaphore::new(1)),
             line: Line::default(),
+            daemon_sets: daemons::DaemonSets::default(),
         }
     }
 
@@ -158,6 +167,11 @@ impl Context {
             .as_ref()
             .map(|listing| listing.used)
             .unwrap_or_default()
+    }
+
+    /// The `DaemonSet`s that have pods on the node, as namespace/name.
+    pub fn daemon_sets(&self) -> Vec<String> {
+        self.daemon_sets.names()
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<String, (GroupName, watch::Sender<Shown>)>> {

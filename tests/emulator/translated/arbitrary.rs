@@ -1,8 +1,9 @@
-//! Any pod that the schema of Kubernetes allows, and some that it does not.
+//! Any pod, and any volume behind its claims, that the schema of Kubernetes allows, and some that it
+//! does not.
 
 use std::sync::LazyLock;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use rand::prelude::*;
 use schemars::{JsonSchema as _, SchemaGenerator};
 use serde_json::{Map, Value};
@@ -12,13 +13,15 @@ use super::plausible::{Case, pick};
 static DEFINITIONS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
     let mut generator = SchemaGenerator::default();
     let pod = Pod::json_schema(&mut generator);
+    let volume = PersistentVolume::json_schema(&mut generator);
     let mut definitions = generator.take_definitions(true);
     definitions.insert("Pod".to_owned(), pod.to_value());
+    definitions.insert("PersistentVolume".to_owned(), volume.to_value());
     definitions
 });
 
 /// Texts that mean something in some field, and texts that do not.
-const TEXTS: [&str; 40] = [
+const TEXTS: [&str; 41] = [
     "",
     "a",
     "web",
@@ -59,6 +62,7 @@ const TEXTS: [&str; 40] = [
     "-1",
     "1e999",
     "file.csi.azure.com",
+    "rg#account#share##uuid#shop",
 ];
 
 /// Any pod.
@@ -70,6 +74,18 @@ pub fn pod(seed: u64) -> Case {
         pod.as_object_mut().and_then(|pod| pod.remove(not_read));
     }
     Case::of(pod, seed, rng)
+}
+
+/// Any volume of a claim: every other one is the CSI driver's.
+pub fn volume(seed: u64) -> Value {
+    let rng = &mut StdRng::seed_from_u64(seed);
+    let chance = rng.random_range(0.02..0.5);
+    let mut volume = value(&DEFINITIONS["PersistentVolume"], chance, rng);
+    if rng.random_bool(0.5) {
+        volume["spec"]["csi"]["driver"] = "file.csi.azure.com".into();
+        volume["spec"]["csi"]["volumeHandle"] = pick(rng, &TEXTS).into();
+    }
+    volume
 }
 
 /// A value of a schema, with each field that may be missing there by `chance`.

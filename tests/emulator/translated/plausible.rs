@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use burstpool::aci::translate::body::AzureFile;
+use burstpool::aci::translate::claims::Claim;
 use burstpool::aci::translate::concealed::Concealed;
+use burstpool::aci::translate::kube_proxy::ApiServer;
 use burstpool::aci::translate::resolved::{Content, Service};
 use burstpool::aci::translate::{Needs, Resolved};
 use burstpool::api;
@@ -31,6 +34,7 @@ impl Case {
                 json!({}),
                 json!({"subnetId": subnet, "zones": ["1"]}),
                 json!({"subnetId": subnet, "network": {"dns": {"nameServers": ["10.0.0.10"]}}}),
+                json!({"subnetId": subnet, "network": {"kubeProxy": true}}),
                 json!({"priority": "Spot"}),
                 json!({"sku": "Confidential"}),
             ],
@@ -80,6 +84,29 @@ impl Case {
         for need in &needs.tokens {
             let token = Concealed::new(format!("token-{SECRET}"));
             resolved.tokens.insert(need.clone(), token);
+        }
+        for name in &needs.claims {
+            let share = AzureFile {
+                share_name: "files".into(),
+                read_only: rng.random_bool(0.5),
+                storage_account_name: "shopfiles".into(),
+                storage_account_key: Concealed::new(format!("key-{SECRET}")),
+            };
+            let other = Claim::Other("spec.csi.driver is disk.csi.azure.com".into());
+            let claim = if rng.random_bool(0.9) {
+                Claim::Share(share)
+            } else {
+                other
+            };
+            resolved.claims.insert(name.clone(), claim);
+        }
+        if self.place.network.kube_proxy {
+            let server = ApiServer {
+                url: "https://api.example".into(),
+                certificate_authority: b"PEM".to_vec(),
+            };
+            let token = Concealed::new(format!("proxy-{SECRET}"));
+            resolved.kube_config = Some(server.kube_config(&token));
         }
         resolved.services = vec![Service {
             name: "kubernetes".into(),
@@ -156,10 +183,7 @@ pub fn pod(seed: u64) -> Case {
             "imagePullSecrets",
             json!([{"name": "pull"}, {"name": "pull-more"}]),
         ),
-        (
-            "resources",
-            json!({"requests": {"cpu": "1500m"}, "limits": {"memory": "3Gi", "cpu": "2"}}),
-        ),
+        ("resources", whole(rng)),
         ("hostname", json!("web")),
         (
             "securityContext",
@@ -194,6 +218,18 @@ pub fn pod(seed: u64) -> Case {
     Case::of(json!({"metadata": metadata, "spec": spec}), seed, rng)
 }
 
+/// What a whole pod asks for.
+fn whole(rng: &mut StdRng) -> Value {
+    pick(
+        rng,
+        &[
+            json!({"requests": {"cpu": "1500m"}, "limits": {"memory": "3Gi", "cpu": "2"}}),
+            json!({"requests": {"cpu": "3001m", "memory": "3001M"}}),
+            json!({"limits": {"memory": "1"}}),
+        ],
+    )
+}
+
 fn volumes(rng: &mut StdRng) -> Vec<Value> {
     let items = json!([{"key": "k", "path": "file"}]);
     let field = json!({"path": "name", "fieldRef": {"fieldPath": "metadata.name"}});
@@ -211,6 +247,7 @@ fn volumes(rng: &mut StdRng) -> Vec<Value> {
         json!({"name": "downward", "downwardAPI": {"items": [labels, cpu]}}),
         json!({"name": "share", "azureFile": {"secretName": "files", "shareName": "x", "readOnly": true}}),
         json!({"name": "csi-share", "csi": {"driver": "file.csi.azure.com", "volumeAttributes": {"secretName": "files", "shareName": "x"}}}),
+        json!({"name": "claimed", "persistentVolumeClaim": {"claimName": "data", "readOnly": true}}),
         json!({"name": "volume-0", "gitRepo": {"repository": "https://git.example/a"}}),
     ];
     some(rng, 0.35, &all)

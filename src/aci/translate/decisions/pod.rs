@@ -92,7 +92,7 @@ const POD_SPEC: &[Row] = &[
     meaningless("priorityClassName", SCHEDULED),
     meaningless("readinessGates", "the node honours them in the pod's status"),
     refused("resourceClaims", "ACI has no devices to claim"),
-    translated("resources", "the group's total").of("ResourceRequirements"),
+    translated("resources", "the group's total, whatever its containers request together").of("ResourceRequirements"),
     translated("restartPolicy", "`restartPolicy`"),
     refused("runtimeClassName", "ACI has one runtime, and it is its own"),
     meaningless("schedulerName", SCHEDULED),

@@ -2,7 +2,7 @@
 
 use super::row::{Row, meaningless, refused, refused_unless, translated};
 
-const NOT_HERE: &str = "ACI mounts emptyDir, secret, configMap, projected, downwardAPI, azureFile, gitRepo and the CSI driver file.csi.azure.com";
+const NOT_HERE: &str = "ACI mounts emptyDir, secret, configMap, projected, downwardAPI, gitRepo, and Azure Files as azureFile, csi or a claim";
 const OWN_MODE: &str = "ACI gives files a mode of its own";
 const NO_OWNER: &str = "ACI gives files an owner of its own";
 const PARTS: &str = "a file's content";
@@ -161,6 +161,19 @@ pub(super) const TYPES: &[(&str, &[Row])] = &[
         ],
     ),
     (
+        "PersistentVolumeClaimVolumeSource",
+        &[
+            translated(
+                "claimName",
+                "`azureFile`: the share, the account and its key that the claim's volume names; of its mount options, ACI has `ro`",
+            ),
+            translated(
+                "readOnly",
+                "`azureFile.readOnly`, which a volume that is read only, or a claim of ReadOnlyMany alone, sets as well",
+            ),
+        ],
+    ),
+    (
         "GitRepoVolumeSource",
         &[
             translated("directory", "`gitRepo.directory`"),
@@ -208,10 +221,11 @@ const VOLUME: &[Row] = &[
         "`name`, made anew where ACI refuses it; mounts follow",
     ),
     refused("nfs", NOT_HERE),
-    refused(
+    translated(
         "persistentVolumeClaim",
-        "what is behind a claim is not read; name the Azure Files share as azureFile or csi",
-    ),
+        "`azureFile`, for a claim bound to a volume of file.csi.azure.com or azureFile; the pod waits until it is bound, and any other is refused",
+    )
+    .of("PersistentVolumeClaimVolumeSource"),
     refused("photonPersistentDisk", NOT_HERE),
     refused("portworxVolume", NOT_HERE),
     translated("projected", "`secret`").of("ProjectedVolumeSource"),

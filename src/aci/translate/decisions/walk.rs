@@ -74,7 +74,7 @@ mod tests {
                  "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "x", "mountPropagation": "None"}]},
             ],
             "volumes": [
-                {"name": "h", "hostPath": {"path": "/"}}, {"name": "p", "persistentVolumeClaim": {"claimName": "x"}},
+                {"name": "h", "hostPath": {"path": "/"}}, {"name": "p", "nfs": {"server": "a", "path": "/"}},
                 {"name": "e", "emptyDir": {"medium": "Memory"}}, {"name": "f", "emptyDir": {"medium": ""}}],
         }));
         let mut refused = refused;
@@ -102,7 +102,7 @@ mod tests {
                 "spec.securityContext.fsGroup",
                 "spec.securityContext.sysctls",
                 "spec.volumes[0].hostPath",
-                "spec.volumes[1].persistentVolumeClaim",
+                "spec.volumes[1].nfs",
                 "spec.volumes[2].emptyDir.medium",
             ]
         );

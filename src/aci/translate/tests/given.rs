@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};
 use serde_json::{Value, json};
 
+use super::super::claims::{Claim, ClaimedShare};
 use super::super::concealed::Concealed;
 use super::super::needs::needs;
 use super::super::resolved::{Content, Service};
@@ -94,6 +95,7 @@ impl Given {
                 let map: ConfigMap = serde_json::from_value(object.clone()).unwrap();
                 self.resolved.config_maps.insert(name, Content::from(map));
             }
+            Some("PersistentVolume") => self.volume(object),
             Some("Service") => {
                 let service = serde_json::from_value(object.clone()).unwrap();
                 self.resolved.services.extend(Service::of(&service));
@@ -108,12 +110,31 @@ impl Given {
         self
     }
 
+    /// What is behind the claim that `volume` is bound to; its Secret has been given before.
+    fn volume(&mut self, volume: &Value) {
+        let name = volume["spec"]["claimRef"]["name"].as_str().unwrap();
+        let claim = json!({"metadata": {"name": name, "namespace": "shop"}});
+        let claim: PersistentVolumeClaim = serde_json::from_value(claim).unwrap();
+        let volume: PersistentVolume = serde_json::from_value(volume.clone()).unwrap();
+        let claim = match ClaimedShare::of(&claim, &volume) {
+            Ok(share) => {
+                let secret = &self.resolved.secrets[&share.secret.1];
+                Claim::Share(share.with_key(secret).unwrap())
+            }
+            Err(why) => Claim::Other(why),
+        };
+        self.resolved.claims.insert(name.to_owned(), claim);
+    }
+
     /// The group, or what is refused. Both ways of asking must agree on what the pod itself says.
     pub(super) fn translate(mut self) -> Result<Group, Vec<Unsupported>> {
         let (pod, unknown) = decode(self.pod).unwrap();
         for need in needs(&pod).tokens {
             let token = Concealed::new(format!("token for '{}'", need.audience));
             self.resolved.tokens.insert(need, token);
+        }
+        if self.place.network.kube_proxy {
+            self.resolved.kube_config = Some(Concealed::new("a kubeconfig"));
         }
         let placement = Placement {
             spec: &self.place,

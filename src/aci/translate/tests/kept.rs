@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::super::body::AzureFile;
+use super::super::claims::Claim;
+use super::super::concealed::Concealed;
 use super::given::Given;
 
 #[test]
@@ -249,4 +252,56 @@ fn name_servers_are_the_placements_the_pods_or_azures() {
         pod("ClusterFirst", json!({"nameservers": ["dns.example"]})).refused(),
         ["spec.dnsConfig.nameservers"]
     );
+}
+
+#[test]
+fn kube_proxy_is_an_extension_whose_kubeconfig_is_protected() {
+    let wanted = json!({"network": {"kubeProxy": true}});
+    let web = || Given::container(json!({}));
+    let body = web().in_subnet().placed(&wanted).body();
+    assert_eq!(
+        body["properties"]["extensions"],
+        json!([{"name": "kube-proxy", "properties": {
+            "extensionType": "kube-proxy", "version": "1.0",
+            "settings": {"clusterCidr": "10.240.0.0/16", "kubeVersion": "v1.9.10"},
+            "protectedSettings": {"kubeConfig": "a kubeconfig"},
+        }}])
+    );
+    let without = web().in_subnet().body();
+    assert_eq!(without["properties"]["extensions"], Value::Null);
+    let field = "placements[].network.kubeProxy";
+    assert_eq!(web().placed(&wanted).refused(), [field]);
+}
+
+#[test]
+fn a_claim_is_the_share_that_it_is_bound_to() {
+    let share = |read_only| {
+        Claim::Share(AzureFile {
+            share_name: "files".into(),
+            read_only,
+            storage_account_name: "shop".into(),
+            storage_account_key: Concealed::new("key"),
+        })
+    };
+    let pod = |read_only: bool, claim: Option<Claim>| {
+        let volume = json!({"name": "data-1", "persistentVolumeClaim": {"claimName": "data", "readOnly": read_only}});
+        let mut given =
+            Given::spec(json!({"containers": [{"name": "a", "image": "a"}], "volumes": [volume]}));
+        let claims = claim.map(|claim| ("data".to_owned(), claim));
+        given.resolved.claims.extend(claims);
+        given
+    };
+    for (of_pod, of_volume) in [(false, false), (true, false), (false, true)] {
+        let body = pod(of_pod, Some(share(of_volume))).body();
+        let read_only = of_pod || of_volume;
+        assert_eq!(
+            body["properties"]["volumes"],
+            json!([{"name": "data-1", "azureFile": {"shareName": "files", "readOnly": read_only,
+                "storageAccountName": "shop", "storageAccountKey": "key"}}])
+        );
+    }
+    let field = "spec.volumes[0].persistentVolumeClaim";
+    let disk = Claim::Other("spec.csi.driver is disk.csi.azure.com".into());
+    assert_eq!(pod(false, Some(disk)).refused(), [field]);
+    assert_eq!(pod(false, None).refused(), [field]);
 }

@@ -1,0 +1,266 @@
+//! Azure Files shares behind persistent volume claims.
+//!
+//! In: a claim and the volume that it is bound to. Out: the share, and which Secret has the account's
+//! key; or why ACI cannot mount it. `node::environment` reads the objects and the Secret, and the pod
+//! is translated with the [`Claim`] that comes of it.
+//!
+//! The rules are those of the CSI driver `file.csi.azure.com` (its `GetAccountInfo`): attributes go
+//! before the volume's handle, the Secret is the one for staging, else `secretName`, else the one that
+//! the driver made for the account; its namespace is named by the attributes or the handle, else it is
+//! the claim's. Only the driver can ask Azure for the key when there is no such Secret. A volume's
+//! mount options are the driver's, but for `ro`: ACI mounts by options of its own.
+
+use k8s_openapi::api::core::v1::{
+    AzureFilePersistentVolumeSource, CSIPersistentVolumeSource, PersistentVolume,
+    PersistentVolumeClaim, PersistentVolumeSpec,
+};
+
+use super::body::AzureFile;
+use super::concealed::Concealed;
+use super::refusals::Refusals;
+use super::resolved::{Content, Values};
+use super::shares::DRIVER;
+
+/// Attributes that make something else of a share, and what ACI cannot do of it.
+const OTHERWISE: [(&str, &[&str], &str); 6] = [
+    ("protocol", &["smb"], "ACI mounts shares by SMB"),
+    ("fsType", &["cifs", "smb"], "ACI mounts shares by SMB"),
+    ("folderName", &[], "ACI mounts whole shares"),
+    ("diskName", &[], "ACI mounts shares, no disk images in them"),
+    (
+        "mountWithManagedIdentity",
+        &["false"],
+        "ACI mounts with the account's key",
+    ),
+    (
+        "mountWithWorkloadIdentityToken",
+        &["false"],
+        "ACI mounts with the account's key",
+    ),
+];
+/// What to do about a volume that is no share.
+const REMEDY: &str = "use a claim of a StorageClass of file.csi.azure.com, or let the pod run on the cluster's nodes";
+
+/// A share as a volume names it, and where the key to it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimedShare {
+    /// The share's name.
+    pub share: String,
+    /// The storage account, where the volume names it; the Secret's name for it goes first.
+    pub account: Option<String>,
+    /// The Secret's namespace and name.
+    pub secret: (String, String),
+    /// Whether nobody may write.
+    pub read_only: bool,
+}
+
+/// What is behind a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// A share that ACI can mount.
+    Share(AzureFile),
+    /// Something else: why ACI cannot mount it, and what to do.
+    Other(String),
+}
+
+impl ClaimedShare {
+    /// The share that `claim` is bound to; else why ACI cannot mount what it is bound to.
+    pub fn of(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Result<Self, String> {
+        let none = PersistentVolumeSpec::default();
+        let spec = volume.spec.as_ref().unwrap_or(&none);
+        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let modes = claim.spec.iter().flat_map(|spec| spec.access_modes.iter());
+        let modes: Vec<&String> = modes.flatten().collect();
+        let only_reads = !modes.is_empty() && modes.iter().all(|mode| *mode == "ReadOnlyMany");
+        let options = spec.mount_options.iter().flatten();
+        let read_only = only_reads || options.into_iter().any(|option| option == "ro");
+        let found = match (&spec.azure_file, &spec.csi) {
+            (Some(file), _) => Ok(in_tree(file, namespace)),
+            (None, Some(csi)) if csi.driver == DRIVER => by_driver(csi, namespace),
+            (None, Some(csi)) => Err(format!(
+                "spec.csi.driver is {}, and ACI mounts Azure Files only; {REMEDY}",
+                csi.driver
+            )),
+            (None, None) => Err(format!(
+                "{} is no Azure Files share, and ACI mounts nothing else; {REMEDY}",
+                kind(spec)
+            )),
+        };
+        match found {
+            Ok(share) => Ok(Self {
+                read_only: share.read_only || read_only,
+                ..share
+            }),
+            Err(why) => Err(format!("its PersistentVolume {name}: {why}")),
+        }
+    }
+
+    /// The share with the key that its Secret holds; else the key of the Secret that is missing.
+    pub fn with_key(self, secret: &Content) -> Result<AzureFile, &'static str> {
+        let account = entry(secret, ["azurestorageaccountname", "accountname"]);
+        let key = entry(secret, ["azurestorageaccountkey", "accountkey"]);
+        Ok(AzureFile {
+            share_name: self.share,
+            read_only: self.read_only,
+            storage_account_name: account.or(self.account).ok_or("azurestorageaccountname")?,
+            storage_account_key: Concealed::new(key.ok_or("azurestorageaccountkey")?),
+        })
+    }
+}
+
+/// An entry of a Secret under either of its names, which the driver reads in any case of letters.
+fn entry(secret: &Content, names: [&str; 2]) -> Option<String> {
+    let entries = secret.files().filter(|(key, _)| is_any(key, &names));
+    let mut values = entries.map(|(_, value)| String::from_utf8_lossy(value).trim().to_owned());
+    values.find(|value| !value.is_empty())
+}
+
+fn in_tree(file: &AzureFilePersistentVolumeSource, claims: &str) -> ClaimedShare {
+    let namespace = some(file.secret_namespace.as_deref()).unwrap_or(claims);
+    ClaimedShare {
+        share: file.share_name.clone(),
+        account: None,
+        secret: (namespace.to_owned(), file.secret_name.clone()),
+        read_only: file.read_only.unwrap_or(false),
+    }
+}
+
+fn by_driver(csi: &CSIPersistentVolumeSource, claims: &str) -> Result<ClaimedShare, String> {
+    let attribute = |name: &str| {
+        let mut all = csi.volume_attributes.iter().flatten();
+        let (_, value) = all.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        some(Some(value))
+    };
+    let by_field = |name: &str| match name {
+        "fsType" => some(csi.fs_type.as_deref()),
+        _ => None,
+    };
+    for (name, harmless, why) in OTHERWISE {
+        let value = attribute(name).or_else(|| by_field(name));
+        if let Some(value) = value.filter(|value| !is_any(value, harmless)) {
+            return Err(format!(
+                "its attribute {name} is {value}, and {why}; {REMEDY}"
+            ));
+        }
+    }
+    let handle = Handle::of(&csi.volume_handle);
+    if let Some(disk) = handle.disk {
+        return Err(format!(
+            "it is the disk image {disk} in a share, and ACI mounts shares; {REMEDY}"
+        ));
+    }
+    let share = attribute("shareName").or(handle.share);
+    let share = share.ok_or("it names no share: set its attribute shareName")?;
+    let account = attribute("storageAccount").or(handle.account);
+    Ok(ClaimedShare {
+        share: share.to_owned(),
+        account: account.map(str::to_owned),
+        secret: match &csi.node_stage_secret_ref {
+            Some(staged) => {
+                let namespace = some(staged.namespace.as_deref()).unwrap_or(claims);
+                let name = staged.name.clone().unwrap_or_default();
+                (namespace.to_owned(), name)
+            }
+            None => by_name(&attribute, &handle, account, claims)?,
+        },
+        read_only: csi.read_only.unwrap_or(false),
+    })
+}
+
+/// The Secret that a volume without one for staging names, or that the driver made for its account.
+fn by_name<'a>(
+    attribute: &dyn Fn(&str) -> Option<&'a str>,
+    handle: &Handle<'_>,
+    account: Option<&str>,
+    claims: &str,
+) -> Result<(String, String), String> {
+    const NONE: &str = "it names no Secret with the account's key: set nodeStageSecretRef, or its attribute secretName";
+    let by_account = || Some(format!("azure-storage-account-{}-secret", account?));
+    let name = attribute("secretName").map(str::to_owned);
+    let name = name.or_else(by_account).ok_or(NONE)?;
+    let namespace = attribute("secretNamespace").or(handle.namespace);
+    Ok((namespace.unwrap_or(claims).to_owned(), name))
+}
+
+fn is_any(value: &str, all: &[&str]) -> bool {
+    all.iter().any(|one| one.eq_ignore_ascii_case(value))
+}
+
+fn some(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
+}
+
+/// What the driver writes into the handles of volumes that it makes:
+/// `group#account#share#disk#uuid#namespace#subscription`. Others may be called anything.
+#[derive(Default)]
+struct Handle<'a> {
+    account: Option<&'a str>,
+    share: Option<&'a str>,
+    disk: Option<&'a str>,
+    namespace: Option<&'a str>,
+}
+
+impl<'a> Handle<'a> {
+    fn of(handle: &'a str) -> Self {
+        let parts: Vec<&str> = handle.split('#').collect();
+        if parts.len() < 3 {
+            return Self::default();
+        }
+        let part = |index: usize| some(parts.get(index).copied());
+        Self {
+            account: part(1),
+            share: part(2),
+            disk: part(3),
+            // Handles of volumes that were in-tree once have no group, and one part less.
+            namespace: part(if parts[0].is_empty() { 4 } else { 5 }),
+        }
+    }
+}
+
+/// The name of the field that says what a volume is.
+fn kind(spec: &PersistentVolumeSpec) -> String {
+    let ordinary = [
+        "accessModes",
+        "capacity",
+        "claimRef",
+        "mountOptions",
+        "nodeAffinity",
+        "persistentVolumeReclaimPolicy",
+        "storageClassName",
+        "volumeAttributesClassName",
+        "volumeMode",
+    ];
+    let fields = serde_json::to_value(spec).unwrap_or_default();
+    let mut names = fields
+        .as_object()
+        .into_iter()
+        .flat_map(|fields| fields.keys());
+    match names.find(|name| !ordinary.contains(&name.as_str())) {
+        Some(name) => format!("spec.{name}"),
+        None => "its spec".to_owned(),
+    }
+}
+
+/// The volume of the claim called `name`.
+pub(super) fn volume(
+    name: &str,
+    read_only: bool,
+    at: &str,
+    values: Values<'_>,
+    refusals: &mut Refusals,
+) -> Option<AzureFile> {
+    match values.claim(name) {
+        Ok(Claim::Share(share)) => Some(AzureFile {
+            read_only: share.read_only || read_only,
+            ..share
+        }),
+        Ok(Claim::Other(why)) | Err(why) => {
+            refusals.refuse(format!("{at}.persistentVolumeClaim"), why);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! ACI's `kube-proxy` extension: it lets a group in a subnet reach Services by their cluster IPs.
+//!
+//! In: whether the placement wants it, where groups reach the API server, and a token of the one
+//! service account that the extension may use. Out: the extension of the group's body, whose
+//! kubeconfig is a protected setting and never shown.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use super::body::{Extension, ExtensionProperties};
+use super::concealed::Concealed;
+use super::pod::Context;
+use super::refusals::Refusals;
+
+/// The extension's type, and its name in the group.
+const KUBE_PROXY: &str = "kube-proxy";
+/// The extension's version.
+const VERSION: &str = "1.0";
+/// The only value that is documented (`ContainerGroupExtensions.json` of the specification).
+const KUBE_VERSION: &str = "v1.9.10";
+/// The documented value as well. kube-proxy rewrites the source of what comes from outside of this
+/// range; in a group everything comes from the group itself, so nothing depends on it.
+const CLUSTER_CIDR: &str = "10.240.0.0/16";
+
+/// The cluster's API server, as groups reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiServer {
+    /// Its URL.
+    pub url: String,
+    /// The certificates that sign its own, in PEM; empty if it is signed by a public authority.
+    pub certificate_authority: Vec<u8>,
+}
+
+impl ApiServer {
+    /// A kubeconfig for this server and `token`, in the form of the protected setting: JSON in base64.
+    pub fn kube_config(&self, token: &Concealed) -> Concealed {
+        let mut cluster = json!({"server": self.url});
+        if !self.certificate_authority.is_empty() {
+            let certificates = STANDARD.encode(&self.certificate_authority);
+            cluster["certificate-authority-data"] = certificates.into();
+        }
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": KUBE_PROXY, "cluster": cluster}],
+            "users": [{"name": KUBE_PROXY, "user": {"token": token.reveal()}}],
+            "contexts": [{"name": KUBE_PROXY, "context": {"cluster": KUBE_PROXY, "user": KUBE_PROXY}}],
+            "current-context": KUBE_PROXY,
+        });
+        Concealed::new(STANDARD.encode(config.to_string()))
+    }
+}
+
+/// The extensions of the group.
+pub(super) fn extensions(context: &Context<'_>, refusals: &mut Refusals) -> Vec<Extension> {
+    if !context.placement.spec.network.kube_proxy {
+        return Vec::new();
+    }
+    let field = "placements[].network.kubeProxy";
+    // The CRD refuses it first; a pool may be older than that rule.
+    refusals.require(
+        context.placement.is_in_subnet(),
+        field,
+        "ACI runs kube-proxy in a subnet only, and the placement has none",
+    );
+    let kube_config = match context.values.kube_config() {
+        Ok(kube_config) => kube_config,
+        Err(why) => {
+            refusals.refuse(field, why);
+            return Vec::new();
+        }
+    };
+    let settings = [("clusterCidr", CLUSTER_CIDR), ("kubeVersion", KUBE_VERSION)];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    vec![Extension {
+        name: KUBE_PROXY.to_owned(),
+        properties: ExtensionProperties {
+            extension_type: KUBE_PROXY,
+            version: VERSION,
+            settings: settings.into(),
+            protected_settings: BTreeMap::from([("kubeConfig".to_owned(), kube_config)]),
+        },
+    }]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn decoded(server: &ApiServer) -> Value {
+        let config = server.kube_config(&Concealed::new("s3cret"));
+        assert!(!format!("{config:?}").contains("s3cret"));
+        let config = STANDARD.decode(config.reveal()).expect("base64");
+        serde_json::from_slice(&config).expect("JSON")
+    }
+
+    #[test]
+    fn a_kubeconfig_names_one_server_and_one_user() {
+        let mut server = ApiServer {
+            url: "https://api.example:443".to_owned(),
+            certificate_authority: b"PEM".to_vec(),
+        };
+        let config = decoded(&server);
+        let read: kube::config::Kubeconfig =
+            serde_json::from_value(config.clone()).expect("a kubeconfig");
+        assert_eq!(read.current_context.as_deref(), Some("kube-proxy"));
+        assert_eq!(
+            config["clusters"][0]["cluster"],
+            json!({"server": "https://api.example:443", "certificate-authority-data": "UEVN"})
+        );
+        assert_eq!(config["users"][0]["user"], json!({"token": "s3cret"}));
+        server.certificate_authority.clear();
+        assert_eq!(
+            decoded(&server)["clusters"][0]["cluster"],
+            json!({"server": "https://api.example:443"})
+        );
+    }
+}

@@ -1,0 +1,255 @@
+//! Sizes of containers and of whole pods.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::aci::translate::refusals::Unsupported;
+use crate::api::{self, Priority};
+
+fn of(spec: &Value, spot: bool) -> Result<Sizes, Vec<Unsupported>> {
+    let spec: PodSpec = serde_json::from_value(spec.clone()).expect("a pod");
+    let mut place = api::Placement::default();
+    if spot {
+        place.priority = Priority::Spot;
+    }
+    let placement = Placement {
+        spec: &place,
+        tags: &std::collections::BTreeMap::new(),
+        node: "n",
+        node_address: None,
+    };
+    let mut refusals = Refusals::default();
+    let sizes = sizes(&spec, &placement, &mut refusals);
+    refusals.or(sizes)
+}
+
+/// `(requests, limits)` of each container, as `cpu/GB`.
+fn shown(containers: &Value) -> Vec<String> {
+    let spec = json!({"containers": containers});
+    let sizes = of(&spec, false).expect("sizes");
+    let count = sizes.containers.len();
+    let each = (0..count).filter_map(|index| sizes.of(index));
+    each.map(|r| {
+        let (a, b) = (r.requests, r.limits);
+        format!("{}/{} {}/{}", a.cpu, a.memory_in_gb, b.cpu, b.memory_in_gb)
+    })
+    .collect()
+}
+
+fn container(requests: &Value, limits: &Value) -> Value {
+    json!({"name": "a", "resources": {"requests": requests, "limits": limits}})
+}
+
+#[test]
+fn sizes_are_rounded_up_and_filled_up() {
+    let none = json!({});
+    let cases = [
+        // Nothing asked: the smallest group, all of it to use.
+        (json!([container(&none, &none)]), vec!["1/1 1/1"]),
+        (
+            json!([container(
+                &json!({"cpu": "1981m", "memory": "3.41G"}),
+                &none
+            )]),
+            vec!["1.99/3.5 1.99/3.5"],
+        ),
+        (
+            json!([container(&json!({"cpu": "2", "memory": "1Gi"}), &none)]),
+            vec!["2/1.1 2/1.1"],
+        ),
+        // Memory up to its limit; CPU not: its limit is what the group has.
+        (
+            json!([container(
+                &json!({"cpu": "1", "memory": "1G"}),
+                &json!({"cpu": "4", "memory": "2Gi"})
+            )]),
+            vec!["1/2.2 1/2.2"],
+        ),
+        // A limit alone is a request.
+        (
+            json!([container(&none, &json!({"cpu": "1500m", "memory": "2G"}))]),
+            vec!["1.5/2 1.5/2"],
+        ),
+        // A side car asks for little, and may use what the group has.
+        (
+            json!([
+                container(&none, &none),
+                container(&json!({"cpu": "2", "memory": "4G"}), &none)
+            ]),
+            vec!["0.1/0.3 2.1/4.3", "2/4 2.1/4.3"],
+        ),
+        (
+            json!([
+                container(&json!({"cpu": "250m"}), &json!({"cpu": "300m"})),
+                container(&json!({"cpu": "250m"}), &none)
+            ]),
+            vec!["0.75/0.7 0.75/1", "0.25/0.3 1/1"],
+        ),
+        // A limit below what was filled up follows it.
+        (
+            json!([container(
+                &json!({"cpu": "0", "memory": "1"}),
+                &json!({"cpu": "0.5"})
+            )]),
+            vec!["1/1 1/1"],
+        ),
+    ];
+    for (containers, expected) in cases {
+        assert_eq!(shown(&containers), expected, "{containers}");
+    }
+}
+
+#[test]
+fn a_group_is_as_large_as_its_init_containers_and_its_pod_ask() {
+    let init = container(
+        &json!({"cpu": "3", "memory": "1G"}),
+        &json!({"memory": "5G"}),
+    );
+    let spec = json!({"containers": [{"name": "a"}], "initContainers": [init]});
+    assert_eq!(
+        of(&spec, false).expect("sizes").total,
+        Size {
+            cpu: 300,
+            memory: 50
+        }
+    );
+    let spec = json!({
+        "containers": [container(&json!({"memory": "1G"}), &json!({"memory": "9G"})), {"name": "b"}],
+        "resources": {"requests": {"cpu": "2", "memory": "2G"}, "limits": {"cpu": "3", "memory": "4G"}},
+    });
+    let sizes = of(&spec, false).expect("sizes");
+    assert_eq!(
+        sizes.total,
+        Size {
+            cpu: 200,
+            memory: 40
+        }
+    );
+    assert_eq!(
+        sizes.containers[1].1,
+        Size {
+            cpu: 200,
+            memory: 40
+        }
+    );
+}
+
+#[test]
+fn what_the_pod_asks_for_goes_before_what_its_containers_ask_for_together() {
+    let silent = || container(&json!({}), &json!({}));
+    let cases = [
+        // Rounded up, and five silent containers share it instead of asking for 0.5 CPU and 1.5 GB.
+        (
+            json!({"requests": {"cpu": "1001m", "memory": "1001M"}}),
+            json!([silent(), silent(), silent(), silent(), silent()]),
+            (101, 11),
+        ),
+        // One asks for most of it; the other two share the rest.
+        (
+            json!({"requests": {"cpu": "1200m", "memory": "2G"}}),
+            json!([
+                container(&json!({"cpu": "1190m", "memory": "1.7G"}), &json!({})),
+                silent(),
+                silent()
+            ]),
+            (121, 20),
+        ),
+        // Less than the smallest group.
+        (
+            json!({"requests": {"cpu": "10m", "memory": "1"}, "limits": {"cpu": "20m", "memory": "1M"}}),
+            json!([silent(), silent()]),
+            (100, 10),
+        ),
+        // Only memory: CPU is what the containers ask for.
+        (
+            json!({"requests": {"memory": "3G"}}),
+            json!([container(&json!({"cpu": "1500m"}), &json!({})), silent()]),
+            (160, 30),
+        ),
+        // A limit alone; memory is there up to it, and CPU is not.
+        (
+            json!({"limits": {"cpu": "2", "memory": "1537Mi"}}),
+            json!([silent()]),
+            (200, 17),
+        ),
+        (
+            json!({"requests": {"cpu": "1", "memory": "1G"}, "limits": {"cpu": "4", "memory": "2G"}}),
+            json!([silent(), silent()]),
+            (100, 20),
+        ),
+    ];
+    for (resources, containers, (cpu, memory)) in cases {
+        let spec = json!({"containers": containers, "resources": resources});
+        let sizes = of(&spec, false).expect("sizes");
+        assert_eq!(sizes.total, Size { cpu, memory }, "{spec}");
+        let parts = sizes.containers.iter().map(|(request, _)| *request);
+        assert_eq!(parts.clone().fold(Size::default(), Size::plus), sizes.total);
+        for (request, limit) in &sizes.containers {
+            assert!(request.cpu >= 1 && request.memory >= 1, "{spec}");
+            assert!(
+                limit.max(*request) == *limit && limit.min(sizes.total) == *limit,
+                "{spec}"
+            );
+        }
+    }
+    let spec =
+        json!({"containers": [{"name": "a"}], "resources": {"requests": {"hugepages-2Mi": "2Mi"}}});
+    let refused = of(&spec, false).expect_err("a refusal");
+    assert_eq!(refused[0].field, "spec.resources.requests.hugepages-2Mi");
+}
+
+#[test]
+fn a_pods_limit_is_each_containers_that_has_none() {
+    let spec = json!({
+        "containers": [{"name": "a"}, container(&json!({}), &json!({"cpu": "1500m", "memory": "1G"}))],
+        "resources": {"requests": {"cpu": "3", "memory": "2G"}, "limits": {"cpu": "3", "memory": "4G"}},
+    });
+    let sizes = of(&spec, false).expect("sizes");
+    let limits: Vec<Size> = sizes.containers.iter().map(|(_, limit)| *limit).collect();
+    let size = |cpu, memory| Size { cpu, memory };
+    assert_eq!(sizes.total, size(300, 40));
+    assert_eq!(limits[0], size(300, 40));
+    assert!(limits[1].cpu >= 150 && limits[1].memory >= 10, "{limits:?}");
+}
+
+#[test]
+fn what_no_group_holds_is_refused() {
+    let asks = |requests: Value| json!({"containers": [container(&requests, &json!({}))]});
+    let field = |spec: &Value, spot| {
+        let refused = of(spec, spot).expect_err("a refusal");
+        refused[0].field.clone()
+    };
+    assert!(of(&asks(json!({"cpu": "31", "memory": "240G"})), false).is_ok());
+    assert_eq!(
+        field(&asks(json!({"cpu": "31001m"})), false),
+        "spec.containers"
+    );
+    assert_eq!(
+        field(&asks(json!({"memory": "240.1G"})), false),
+        "spec.containers"
+    );
+    assert_eq!(field(&asks(json!({"cpu": "5"})), true), "spec.containers");
+    assert_eq!(
+        field(&asks(json!({"ephemeral-storage": "51G"})), false),
+        "spec.containers"
+    );
+    assert_eq!(
+        field(&asks(json!({"nvidia.com/gpu": "1"})), false),
+        "spec.containers[0].resources.requests.nvidia.com/gpu"
+    );
+    assert_eq!(
+        field(&asks(json!({"hugepages-2Mi": "4Mi"})), false),
+        "spec.containers[0].resources.requests.hugepages-2Mi"
+    );
+    assert_eq!(
+        field(&asks(json!({"cpu": "-1"})), false),
+        "spec.containers[0].resources.requests.cpu"
+    );
+    assert!(
+        of(
+            &asks(json!({"nvidia.com/gpu": "0", "ephemeral-storage": "50G"})),
+            false
+        )
+        .is_ok()
+    );
+}

@@ -1,0 +1,167 @@
+//! The patch, applied to pods as JSON.
+
+use super::*;
+
+const DEFAULT: [(&str, Option<i64>); 2] = [(OUTAGE[0], Some(300)), (OUTAGE[1], Some(300))];
+
+fn tolerations(all: &[(&str, Option<i64>)]) -> Value {
+    let one = |(key, seconds): &(&str, Option<i64>)| {
+        let mut one = json!({"operator": "Exists", "effect": "NoExecute"});
+        if !key.is_empty() {
+            one["key"] = json!(key);
+        }
+        if let Some(seconds) = seconds {
+            one["tolerationSeconds"] = json!(seconds);
+        }
+        one
+    };
+    all.iter().map(one).collect()
+}
+
+fn pod(all: &[(&str, Option<i64>)]) -> Value {
+    json!({
+        "metadata": {"name": "web", "uid": "1"},
+        "spec": {"containers": [], "tolerations": tolerations(all)},
+    })
+}
+
+fn read(pod: &Value) -> Pod {
+    serde_json::from_value(pod.clone()).expect("a pod")
+}
+
+/// The pod as it is after its patch; as it was if it needs none. A second patch is never needed.
+fn settled(mut pod: Value) -> Value {
+    if let Some(patch) = patch(&read(&pod), DELETION_COST) {
+        // The library, unlike the API server, wants what is tested to be there.
+        let operations = patch.0.into_iter().filter(
+            |one| !matches!(one, json_patch::PatchOperation::Test(test) if test.value.is_null()),
+        );
+        let patch = json_patch::Patch(operations.collect());
+        json_patch::patch(&mut pod, &patch).expect("it can be applied");
+    }
+    assert_eq!(patch(&read(&pod), DELETION_COST), None, "{pod}");
+    pod
+}
+
+fn cost(pod: &Value) -> &Value {
+    &pod["metadata"]["annotations"][COST]
+}
+
+#[test]
+fn a_bound_pod_gets_a_cost_and_tolerations_that_last_a_day() {
+    let day = tolerations(&[(OUTAGE[0], Some(OUTLIVE)), (OUTAGE[1], Some(OUTLIVE))]);
+    let got = settled(pod(&DEFAULT));
+    assert_eq!(
+        (cost(&got), &got["spec"]["tolerations"]),
+        (&json!("-1000"), &day)
+    );
+    let mut bare = pod(&[]);
+    for none in [json!([]), Value::Null] {
+        bare["spec"]["tolerations"] = none;
+        let got = settled(bare.clone());
+        assert_eq!(got["spec"]["tolerations"], day);
+    }
+}
+
+#[test]
+fn what_the_user_set_stays() {
+    let mut own = pod(&[
+        ("theirs", Some(5)),
+        (OUTAGE[0], None),
+        (OUTAGE[1], Some(OUTLIVE + 1)),
+    ]);
+    own["metadata"]["annotations"] = json!({COST: "7", "theirs": "yes"});
+    assert_eq!(patch(&read(&own), DELETION_COST), None);
+    own["metadata"]["annotations"] = json!({"theirs": "yes"});
+    own["spec"]["tolerations"][2]["tolerationSeconds"] = json!(5);
+    let got = settled(own.clone());
+    let annotations = json!({COST: "-1000", "theirs": "yes"});
+    assert_eq!(got["metadata"]["annotations"], annotations);
+    own["spec"]["tolerations"][2]["tolerationSeconds"] = json!(OUTLIVE);
+    assert_eq!(got["spec"]["tolerations"], own["spec"]["tolerations"]);
+}
+
+#[test]
+fn a_toleration_of_every_taint_stays_as_it_is_and_ours_come_before_it() {
+    let got = settled(pod(&[("", Some(60)), (OUTAGE[0], Some(300))]));
+    let all = [
+        (OUTAGE[1], Some(OUTLIVE)),
+        (OUTAGE[0], Some(OUTLIVE)),
+        ("", Some(60)),
+        (OUTAGE[0], Some(300)),
+    ];
+    assert_eq!(got["spec"]["tolerations"], tolerations(&all));
+    let for_ever = pod(&[("", None)]);
+    let got = settled(for_ever.clone());
+    assert_eq!(got["spec"], for_ever["spec"]);
+}
+
+#[test]
+fn only_what_matches_an_outage_counts_as_tolerating_it() {
+    for (field, value) in [
+        ("effect", json!("NoSchedule")),
+        ("operator", json!("Equal")), // of a value, which these taints have not
+        ("operator", json!("Lt")),
+    ] {
+        let mut other = pod(&DEFAULT);
+        for index in 0..2 {
+            other["spec"]["tolerations"][index][field] = value.clone();
+            if field == "operator" {
+                other["spec"]["tolerations"][index]["value"] = json!("5");
+            }
+        }
+        let got = settled(other.clone());
+        let all = got["spec"]["tolerations"].as_array().expect("a list");
+        assert_eq!((all.len(), &all[2]), (4, &other["spec"]["tolerations"][0]));
+    }
+    let mut equal = pod(&[(OUTAGE[0], None), (OUTAGE[1], None)]);
+    equal["spec"]["tolerations"][0]["operator"] = json!("Equal");
+    equal["spec"]["tolerations"][1]["effect"] = Value::Null;
+    assert_eq!(settled(equal.clone())["spec"], equal["spec"]);
+}
+
+#[test]
+fn pods_that_leave_or_have_ended_and_those_of_daemon_sets_and_kubelets_are_left_alone() {
+    let daemon = json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "agent", "uid": "2", "controller": true}]);
+    for (pointer, value) in [
+        ("/metadata/deletionTimestamp", json!("2026-07-01T00:00:00Z")),
+        ("/metadata/ownerReferences", daemon),
+        ("/metadata/annotations", json!({MIRROR: "x"})),
+        ("/status", json!({"phase": "Succeeded"})),
+        ("/status", json!({"phase": "Failed"})),
+    ] {
+        let mut other = pod(&DEFAULT);
+        other["status"] = Value::Null;
+        let (parent, key) = pointer.rsplit_once('/').expect("a path");
+        other.pointer_mut(parent).expect("a parent")[key] = value;
+        assert_eq!(patch(&read(&other), DELETION_COST), None, "{pointer}");
+    }
+}
+
+#[test]
+fn the_patch_is_for_this_pod_only_and_not_over_what_came_meanwhile() {
+    let operations = |pod: &Value| {
+        let patch = patch(&read(pod), 5).expect("a patch");
+        serde_json::to_value(patch).expect("JSON")
+    };
+    let sent = operations(&pod(&DEFAULT));
+    assert_eq!(
+        sent[0],
+        json!({"op": "test", "path": "/metadata/uid", "value": "1"})
+    );
+    assert_eq!(
+        sent[1],
+        json!({"op": "test", "path": "/metadata/annotations", "value": null})
+    );
+    assert_eq!(sent[2]["value"][COST], "5");
+    let seconds = "/spec/tolerations/0/tolerationSeconds";
+    assert_eq!(
+        sent[4],
+        json!({"op": "test", "path": seconds, "value": 300})
+    );
+    let mut annotated = pod(&DEFAULT);
+    annotated["metadata"]["annotations"] = json!({"theirs": "yes"});
+    let key = "/metadata/annotations/controller.kubernetes.io~1pod-deletion-cost";
+    let sent = operations(&annotated);
+    assert_eq!(sent[1], json!({"op": "test", "path": key, "value": null}));
+}

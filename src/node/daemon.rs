@@ -1,0 +1,162 @@
+//! Pods of `DaemonSet`s on a virtual node (design D16): they are never run.
+//!
+//! A `DaemonSet` that tolerates everything puts a pod on every node, also on a virtual one, where there
+//! is no machine to look after. In: the pod and what is known of its container group. Out: what to do
+//! and what to say. Pure; `pods` asks here before it asks [`plan`](super::plan).
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+use super::plan::{Action, Decision, Group, Known, is_deleting};
+use crate::aci::status::Seen;
+
+/// Why such a pod waits, in one word.
+pub const REASON: &str = "DaemonSetNotRun";
+/// The same in words, with the remedy.
+pub const MESSAGE: &str = "pods of DaemonSets are not run on Azure Container Instances; to keep them off \
+    virtual nodes, give the DaemonSet a required node affinity with the expression \
+    {key: type, operator: NotIn, values: [virtual-kubelet]}";
+
+/// What is seen of such a pod, whatever is seen of its group.
+pub const SEEN: Seen<'static> = Seen::Waiting {
+    reason: REASON,
+    message: MESSAGE,
+};
+
+/// Whether a `DaemonSet` controls the pod.
+pub fn is_daemon(pod: &Pod) -> bool {
+    owner(pod).is_some()
+}
+
+fn owner(pod: &Pod) -> Option<&OwnerReference> {
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    owners.find(|owner| {
+        owner.controller == Some(true)
+            && owner.kind == "DaemonSet"
+            && owner.api_version.starts_with("apps/")
+    })
+}
+
+/// The `DaemonSet` that controls the pod, as namespace/name.
+pub fn daemon_set(pod: &Pod) -> Option<String> {
+    let owner = owner(pod)?;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    Some(format!("{namespace}/{}", owner.name))
+}
+
+/// What to do for such a pod; nothing if it is none, or what is to be done is what is for any pod.
+pub fn decide(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Option<Decision> {
+    let pod = pod.filter(|pod| is_daemon(pod))?;
+    let action = match known.group {
+        Group::There { .. } => Action::Delete,
+        Group::Going { .. } => return None,
+        // It goes at once, whatever Azure says or does not say: if there is a group after all, the
+        // next LISTs show that it has no pod, and it is deleted.
+        Group::Unknown | Group::Absent { .. } if is_deleting(pod) => Action::Remove,
+        Group::Unknown | Group::Absent { .. } => Action::Rest,
+    };
+    let at = known.not_before.map_or(now, |until| now.max(until));
+    Some(Decision { action, at })
+}
+
+/// What a pool says of the `DaemonSet`s that have pods on one of its nodes; empty if none has.
+pub fn note(daemon_sets: &[String]) -> String {
+    if daemon_sets.is_empty() {
+        return String::new();
+    }
+    format!(
+        "{MESSAGE} (their rollout cannot complete before): {}",
+        daemon_sets.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(owner: &Value, changes: &Value) -> Pod {
+        let mut pod = json!({"metadata": {"namespace": "kube-system", "ownerReferences": [owner]}});
+        json_patch::merge(&mut pod, changes);
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    fn owner(version: &str, kind: &str, controller: bool) -> Value {
+        json!({"apiVersion": version, "kind": kind, "name": "agent", "uid": "1", "controller": controller})
+    }
+
+    fn daemon(changes: &Value) -> Pod {
+        pod(&owner("apps/v1", "DaemonSet", true), changes)
+    }
+
+    fn decided(pod: &Pod, group: Group) -> Option<Action> {
+        let known = Known {
+            group,
+            ..Known::default()
+        };
+        decide(Some(pod), &known, Timestamp::UNIX_EPOCH).map(|decision| decision.action)
+    }
+
+    const THERE: Group = Group::There {
+        since: Timestamp::UNIX_EPOCH,
+        read: None,
+        ran: true,
+    };
+    const GOING: Group = Group::Going {
+        since: Timestamp::UNIX_EPOCH,
+        read: None,
+    };
+    const ABSENT: Group = Group::Absent { was_there: true };
+
+    #[test]
+    fn only_a_controlling_daemon_set_of_apps_counts() {
+        assert_eq!(
+            daemon_set(&daemon(&json!({}))).as_deref(),
+            Some("kube-system/agent")
+        );
+        for other in [
+            owner("apps/v1", "ReplicaSet", true),
+            owner("apps/v1", "DaemonSet", false),
+            owner("apps.kruise.io/v1alpha1", "DaemonSet", true),
+        ] {
+            let pod = pod(&other, &json!({}));
+            assert_eq!(decided(&pod, Group::Unknown), None, "{other}");
+            assert!(!is_daemon(&pod));
+        }
+    }
+
+    #[test]
+    fn it_never_gets_a_group_and_one_that_is_there_goes() {
+        let pod = daemon(&json!({}));
+        for (group, action) in [
+            (Group::Unknown, Some(Action::Rest)),
+            (ABSENT, Some(Action::Rest)),
+            (THERE, Some(Action::Delete)),
+            (GOING, None),
+        ] {
+            assert_eq!(decided(&pod, group.clone()), action, "{group:?}");
+        }
+    }
+
+    #[test]
+    fn deleted_it_goes_at_once_also_when_azure_says_nothing() {
+        let leaving = daemon(&json!({"metadata": {"deletionTimestamp": "2026-07-01T00:00:00Z"}}));
+        assert_eq!(decided(&leaving, Group::Unknown), Some(Action::Remove));
+        assert_eq!(decided(&leaving, ABSENT), Some(Action::Remove));
+        assert_eq!(decided(&leaving, THERE), Some(Action::Delete));
+        assert_eq!(decide(None, &Known::default(), Timestamp::UNIX_EPOCH), None);
+    }
+
+    #[test]
+    fn what_failed_is_not_tried_again_before_its_time() {
+        let known = Known {
+            group: THERE,
+            not_before: Some(Timestamp::MAX),
+            ..Known::default()
+        };
+        let decision = decide(Some(&daemon(&json!({}))), &known, Timestamp::UNIX_EPOCH);
+        assert_eq!(decision.map(|decision| decision.at), Some(Timestamp::MAX));
+    }
+}

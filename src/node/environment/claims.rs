@@ -1,0 +1,190 @@
+//! What is behind persistent volume claims: claim, volume and Secret, one after the other, each by its
+//! name.
+//!
+//! A claim is believed only when the volume's `claimRef` says the same: whoever may write a claim can
+//! name any volume in it, and the volume names a Secret.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret};
+use kube::{Api, Client};
+
+use super::lack::{Missing, Reason, in_namespace};
+use super::read::{Failure, by_name};
+use crate::aci::translate::claims::{Claim, ClaimedShare};
+use crate::aci::translate::resolved::Content;
+
+/// What lets the operator read volumes, which belong to no namespace.
+const VOLUMES: &str = "to let burstpool read what is behind claims, give its ClusterRole the verb get on persistentvolumes";
+
+/// Each of the claims that `names` names, with what is behind it.
+pub(super) async fn read(
+    client: &Client,
+    namespace: &str,
+    names: &BTreeSet<String>,
+) -> BTreeMap<String, Result<Claim, Missing>> {
+    let reads = names.iter().map(|name| async move {
+        let claim = one(client, namespace, name).await;
+        (name.clone(), claim)
+    });
+    join_all(reads).await.into_iter().collect()
+}
+
+async fn one(client: &Client, namespace: &str, name: &str) -> Result<Claim, Missing> {
+    let what = format!("PersistentVolumeClaim {namespace}/{name}");
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let claim = by_name(&claims, name).await;
+    let claim =
+        claim.map_err(|failure| Missing::of(what.clone(), &failure, in_namespace(namespace)))?;
+    let unbound = |why: String| Missing::because(what.clone(), why);
+    let name = bound(&claim).map_err(unbound)?;
+    let volumes: Api<PersistentVolume> = Api::all(client.clone());
+    let volume = by_name(&volumes, name).await;
+    let missing = |failure: Failure| {
+        Missing::of(
+            format!("PersistentVolume {name} of {what}"),
+            &failure,
+            VOLUMES,
+        )
+    };
+    let volume = volume.map_err(missing)?;
+    belongs(&volume, &claim).map_err(unbound)?;
+    let share = match ClaimedShare::of(&claim, &volume) {
+        Ok(share) => share,
+        Err(why) => return Ok(Claim::Other(why)),
+    };
+    let (namespace, secret) = share.secret.clone();
+    let what = format!("Secret {namespace}/{secret} of PersistentVolume {name}");
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let secret = by_name(&secrets, &secret).await;
+    let secret =
+        secret.map_err(|failure| Missing::of(what.clone(), &failure, in_namespace(&namespace)))?;
+    let share = share.with_key(&Content::from(secret));
+    share
+        .map(Claim::Share)
+        .map_err(|key| Missing::because(what, format!("has no key '{key}'")))
+}
+
+/// The volume that a claim is bound to; else what it waits for.
+fn bound(claim: &PersistentVolumeClaim) -> Result<&str, String> {
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Err("is being deleted".to_owned());
+    }
+    let phase = claim
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    let volume = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volume_name.as_deref());
+    match (phase, volume.filter(|name| !name.is_empty())) {
+        (Some("Bound"), Some(volume)) => Ok(volume),
+        (Some("Lost"), _) => Err("has lost its PersistentVolume".to_owned()),
+        (phase, _) => Err(format!(
+            "is not bound to a PersistentVolume yet: its phase is {}",
+            phase.unwrap_or("Pending")
+        )),
+    }
+}
+
+/// Whether the volume says that it is the claim's.
+fn belongs(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(), String> {
+    let reference = volume
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.claim_ref.as_ref());
+    let same = reference.is_some_and(|reference| {
+        reference.uid == claim.metadata.uid
+            && reference.namespace == claim.metadata.namespace
+            && reference.name == claim.metadata.name
+    });
+    if same {
+        return Ok(());
+    }
+    let name = volume.metadata.name.as_deref().unwrap_or_default();
+    Err(format!(
+        "names the PersistentVolume {name}, which is not bound to it"
+    ))
+}
+
+impl Missing {
+    /// Something that is there, but not as it is needed: the pod waits for it.
+    fn because(what: String, why: String) -> Self {
+        Self {
+            what,
+            reason: Reason::Missing,
+            why,
+            remedy: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn claim(change: &Value) -> PersistentVolumeClaim {
+        let mut claim = json!({
+            "metadata": {"namespace": "shop", "name": "data", "uid": "u-1"},
+            "spec": {"volumeName": "pv-1"}, "status": {"phase": "Bound"},
+        });
+        for (field, value) in change.as_object().into_iter().flatten() {
+            claim[field] = value.clone();
+        }
+        serde_json::from_value(claim).expect("a claim")
+    }
+
+    #[test]
+    fn only_a_bound_claim_has_a_volume() {
+        let of = |change: Value| bound(&claim(&change)).map(str::to_owned);
+        assert_eq!(of(json!({})), Ok("pv-1".to_owned()));
+        let cases = [
+            (
+                json!({"status": {"phase": "Pending"}}),
+                "is not bound to a PersistentVolume yet: its phase is Pending",
+            ),
+            (
+                json!({"status": null}),
+                "is not bound to a PersistentVolume yet: its phase is Pending",
+            ),
+            (
+                json!({"spec": {}}),
+                "is not bound to a PersistentVolume yet: its phase is Bound",
+            ),
+            (
+                json!({"status": {"phase": "Lost"}}),
+                "has lost its PersistentVolume",
+            ),
+            (
+                json!({"metadata": {"deletionTimestamp": "2026-01-02T03:04:05Z"}}),
+                "is being deleted",
+            ),
+        ];
+        for (change, why) in cases {
+            assert_eq!(of(change), Err(why.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_volume_of_another_claim_is_not_believed() {
+        let of = |reference: Value| {
+            let volume = json!({"metadata": {"name": "pv-1"}, "spec": {"claimRef": reference}});
+            belongs(
+                &serde_json::from_value(volume).expect("a volume"),
+                &claim(&json!({})),
+            )
+        };
+        let same = json!({"namespace": "shop", "name": "data", "uid": "u-1"});
+        assert_eq!(of(same.clone()), Ok(()));
+        for (field, value) in [("namespace", "other"), ("name", "other"), ("uid", "u-2")] {
+            let mut other = same.clone();
+            other[field] = value.into();
+            assert!(of(other).is_err(), "{field}");
+        }
+        assert!(of(Value::Null).is_err());
+    }
+}

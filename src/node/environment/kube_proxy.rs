@@ -1,0 +1,147 @@
+//! What ACI's kube-proxy is given: the API server's address, and a token of the one service account
+//! that is its own.
+
+use std::fmt;
+use std::str::FromStr;
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::{Api, Client};
+use thiserror::Error;
+
+use super::lack::Missing;
+use super::read::{Failure, is_name, request};
+use crate::aci::translate::concealed::Concealed;
+use crate::aci::translate::kube_proxy::ApiServer;
+
+/// The service account's name, in the operator's namespace, if no flag names another.
+pub const SERVICE_ACCOUNT: &str = "burstpool-kube-proxy";
+/// For how long a token is asked: a group cannot be given another, so it is as long as groups live. The
+/// API server gives less where its own limit is shorter.
+const SECONDS: i64 = 365 * 24 * 3600;
+/// What makes the account and the operator's right to its tokens.
+const REMEDY: &str = "to make the service account, what it may read, and burstpool's right to request its tokens: kubectl apply -k config/kube-proxy";
+
+/// A service account by namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A text that names no service account.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("{0} is no service account: write NAMESPACE/NAME")]
+pub struct NoAccount(String);
+
+impl FromStr for AccountName {
+    type Err = NoAccount;
+
+    fn from_str(text: &str) -> Result<Self, NoAccount> {
+        match text.split_once('/') {
+            Some((namespace, name)) if is_name(namespace) && is_name(name) => Ok(Self {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            }),
+            _ => Err(NoAccount(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for AccountName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Where kube-proxies on ACI reach the cluster, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubeProxy {
+    /// Whose tokens they get.
+    pub account: AccountName,
+    /// Where they reach the API server.
+    pub api_server: ApiServer,
+}
+
+impl KubeProxy {
+    /// The kubeconfig for one more group. Its token is bound to no pod: Kubernetes binds tokens only to
+    /// pods of their own service account.
+    pub(super) async fn kube_config(&self, client: &Client) -> Result<Concealed, Missing> {
+        let AccountName { namespace, name } = &self.account;
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+        let wanted = TokenRequest {
+            spec: Some(TokenRequestSpec {
+                expiration_seconds: Some(SECONDS),
+                ..TokenRequestSpec::default()
+            }),
+            ..TokenRequest::default()
+        };
+        match request(&accounts, name, &wanted).await {
+            Ok(token) => Ok(self.api_server.kube_config(&token)),
+            Err(failure) => Err(self.missing(&failure)),
+        }
+    }
+
+    fn missing(&self, failure: &Failure) -> Missing {
+        let what = format!("the ServiceAccount {} of network.kubeProxy", self.account);
+        match failure {
+            Failure::Absent => Missing {
+                remedy: Some(REMEDY.to_owned()),
+                ..Missing::of(what, failure, REMEDY)
+            },
+            _ => Missing::requested(format!("a token of {what}"), failure, REMEDY),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lack::Reason;
+    use super::*;
+
+    #[test]
+    fn an_account_is_a_namespace_and_a_name() {
+        let account: AccountName = "burstpool/kube-proxy".parse().expect("an account");
+        assert_eq!(account.to_string(), "burstpool/kube-proxy");
+        for wrong in ["", "a", "a/", "/a", "a/b/c", "A/b", "a/../b"] {
+            assert_eq!(
+                wrong.parse::<AccountName>(),
+                Err(NoAccount(wrong.to_owned()))
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_missing_comes_with_the_command_that_makes_it() {
+        let proxy = KubeProxy {
+            account: "burstpool/proxy".parse().expect("an account"),
+            api_server: ApiServer {
+                url: "https://api.example".to_owned(),
+                certificate_authority: Vec::new(),
+            },
+        };
+        let said = |failure: &Failure| proxy.missing(failure).to_string();
+        let account = "the ServiceAccount burstpool/proxy of network.kubeProxy";
+        let remedy = "kubectl apply -k config/kube-proxy";
+        let absent = said(&Failure::Absent);
+        assert!(
+            absent.starts_with(&format!("{account} does not exist; ")),
+            "{absent}"
+        );
+        assert!(absent.ends_with(remedy), "{absent}");
+        let forbidden = said(&Failure::Forbidden);
+        assert!(
+            forbidden.starts_with(&format!("a token of {account} may not be requested; ")),
+            "{forbidden}"
+        );
+        assert!(forbidden.ends_with(remedy), "{forbidden}");
+        let unreadable = proxy.missing(&Failure::Unreadable("slow".into()));
+        assert_eq!(unreadable.reason, Reason::Unreadable);
+        assert_eq!(
+            unreadable.to_string(),
+            format!("a token of {account} could not be requested: slow")
+        );
+    }
+}

@@ -1,0 +1,276 @@
+//! What outlives what: pods on ACI an operator that is down and a node that is deleted, an administrator's
+//! cordon a placement that closes, and a node's good name a time in which nothing is new.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use burstpool::node::object::Closed;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::watcher;
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use crate::binding::{bound, is_settled};
+use crate::node::Kept;
+use crate::support::{Cluster, Options, objects, wait};
+use crate::world::{World, is_closed, is_running};
+
+/// A node is given up 20 s after its last word (leases are renewed every 10 s), and its pods 5 s later.
+const IMPATIENT: Options = Options {
+    metrics_server: false,
+    api_server: &[
+        "--default-not-ready-toleration-seconds=5",
+        "--default-unreachable-toleration-seconds=5",
+    ],
+    controller_manager: &[
+        "--node-monitor-grace-period=20s",
+        "--node-monitor-period=1s",
+        "--node-eviction-rate=10",
+    ],
+};
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions
+        .into_iter()
+        .any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+fn is_leaving(pod: Option<&Pod>) -> bool {
+    pod.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some())
+}
+
+fn uids(pods: &[Pod]) -> BTreeSet<String> {
+    pods.iter().filter_map(ResourceExt::uid).collect()
+}
+
+/// The three pods of the sample, once they are as `wanted` says.
+async fn replicas(world: &World, what: &str, wanted: impl Fn(&Pod) -> bool) -> Vec<Pod> {
+    let ours = watcher::Config::default().labels("app=nginx");
+    let all = |pods: &[Pod]| pods.len() == 3 && pods.iter().all(&wanted);
+    match wait::until_all(world.pods(), ours, what, all).await {
+        Ok(pods) => pods,
+        Err(error) => unreachable!("{error}\n{}", world.tail()),
+    }
+}
+
+/// Waits until so many of the sample's pods are behind its Service.
+async fn until_endpoints(world: &World, count: usize) {
+    let slices: Api<EndpointSlice> = Api::namespaced(world.client.clone(), "default");
+    let ours = watcher::Config::default().labels("kubernetes.io/service-name=nginx");
+    let ready = |slices: &[EndpointSlice]| {
+        let all = slices
+            .iter()
+            .flat_map(|slice| slice.endpoints.iter().flatten());
+        let is_ready = |conditions: Option<bool>| conditions == Some(true);
+        all.filter(|endpoint| is_ready(endpoint.conditions.as_ref().and_then(|c| c.ready)))
+            .count()
+            == count
+    };
+    wait::until_all(slices, ours, "the endpoints", ready)
+        .await
+        .expect("they change with the pods' readiness");
+}
+
+/// A node that was Ready once and is never heard of again, and a pod on it: the pod's deletion shows
+/// that Kubernetes has given up whoever fell silent before, and their pods.
+async fn witness(world: &World) {
+    let (now, room) = (
+        Timestamp::now(),
+        json!({"cpu": "1", "memory": "1Gi", "pods": "10"}),
+    );
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "silent"},
+        "status": {"capacity": room, "allocatable": room, "conditions": [{
+            "type": "Ready", "status": "True", "reason": "Once", "message": "",
+            "lastHeartbeatTime": now, "lastTransitionTime": now,
+        }]},
+    });
+    let node: Node = serde_json::from_value(node).expect("a node");
+    Api::<Node>::all(world.client.clone())
+        .create(&PostParams::default(), &node)
+        .await
+        .expect("a node");
+    world.create(bound("witness", "silent")).await;
+}
+
+#[tokio::test]
+async fn pods_outlive_an_operator_that_is_down_and_serve_again_when_it_is_back() {
+    let mut world = World::on(IMPATIENT).await;
+    world.home_node("home").await;
+    world.create_pool("shop").await;
+    let sample = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/config/samples/virtual-node-nginx.yaml"
+    );
+    world.kubectl(&["apply", "-f", sample]);
+    let both = |pod: &Pod| is_ready(pod) && is_settled(pod);
+    let before = replicas(&world, "three pods, ready and settled", both).await;
+    until_endpoints(&world, 3).await;
+    assert_eq!(
+        world.groups().into_iter().collect::<BTreeSet<_>>(),
+        uids(&before)
+    );
+
+    world.kill().await;
+    witness(&world).await;
+    world
+        .until_pod("witness", "a silent node's pod to be deleted", is_leaving)
+        .await;
+    let down = replicas(&world, "the pods not to be ready", |pod| !is_ready(pod)).await;
+    assert!(!down.iter().any(|pod| is_leaving(Some(pod))), "{down:?}");
+    until_endpoints(&world, 0).await;
+    let given_up = |node: Option<&Node>| {
+        let taints = node.and_then(|node| node.spec.as_ref()?.taints.clone());
+        let mut taints = taints.into_iter().flatten();
+        taints.any(|one| one.key == "node.kubernetes.io/unreachable" && one.effect == "NoExecute")
+    };
+    world
+        .until_node("burst-shop-weu", "the node to be given up", given_up)
+        .await;
+
+    world.run();
+    let back = Instant::now();
+    let after = replicas(&world, "the pods to be ready again", is_ready).await;
+    let ready = back.elapsed();
+    until_endpoints(&world, 3).await;
+    eprintln!(
+        "after the operator's start: pods ready in {ready:?}, in their Service in {:?}",
+        back.elapsed()
+    );
+    world
+        .until_node("burst-shop-weu", "the node to be itself", |node| {
+            node.is_some_and(|node| objects::is_ready(node) && !is_closed(node))
+        })
+        .await;
+    let last = replicas(&world, "the pods to stay ready", is_ready).await;
+    for pods in [&down, &after, &last] {
+        assert_eq!(uids(pods), uids(&before), "the same pods");
+    }
+    assert_eq!(
+        world.groups().into_iter().collect::<BTreeSet<_>>(),
+        uids(&before)
+    );
+    assert_eq!(world.puts(), 3, "and no second PUT");
+}
+
+#[tokio::test]
+async fn a_node_that_is_deleted_is_back_before_its_pods_are_given_up() {
+    let mut world = World::start().await;
+    world.create_pool("shop").await;
+    world.create_pod("web", "shop", &json!({})).await;
+    let settled = |pod: Option<&Pod>| pod.is_some_and(|pod| is_ready(pod) && is_settled(pod));
+    world.until_pod("web", "the pod to run", settled).await;
+    let before = world.pods().get("web").await.expect("the pod");
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let name = "burst-shop-weu";
+    for is_down in [false, true] {
+        let old = nodes.get(name).await.expect("the node").metadata.uid;
+        if is_down {
+            world.kill().await;
+        }
+        nodes
+            .delete(name, &DeleteParams::default())
+            .await
+            .expect("deleted");
+        if is_down {
+            // What becomes of a pod whose node does not come back shows when pods are collected.
+            world.create(bound("ghost", "never")).await;
+            world.run();
+        }
+        world
+            .until_node(name, "the node to be back", |node| {
+                node.is_some_and(|node| {
+                    node.metadata.uid != old && objects::is_ready(node) && !is_closed(node)
+                })
+            })
+            .await;
+    }
+    // The collector looks every 20 s, and again 40 s after it has missed a node.
+    for _ in 0..2 {
+        let gone = |pod: Option<&Pod>| pod.is_none();
+        let seen = wait::until(world.pods(), "ghost", "the ghost to be collected", gone).await;
+        if seen.is_ok() {
+            break;
+        }
+    }
+    let ghost = world.pods().get_opt("ghost").await.expect("an answer");
+    assert!(
+        ghost.is_none(),
+        "pods without a node are collected: {ghost:?}"
+    );
+    world.until_pod("web", "the pod to run on", settled).await;
+    let after = world.pods().get("web").await.expect("the pod");
+    assert_eq!(after.metadata.uid, before.metadata.uid, "the same pod");
+    assert!(!is_leaving(Some(&after)) && is_running(Some(&after)));
+    assert_eq!(world.groups(), [after.metadata.uid.expect("a UID")]);
+    assert_eq!(world.puts(), 1, "and no second PUT");
+}
+
+#[tokio::test]
+async fn an_administrators_cordon_is_neither_made_nor_undone_by_a_placement_that_closes_and_opens()
+{
+    let kept = Kept::start(Cluster::shared().await, "cordoned").await;
+    let closed = Closed {
+        reason: "Unreachable".to_owned(),
+        message: "no answer".to_owned(),
+    };
+    for cordoned in [true, false] {
+        let cordon = Patch::Merge(json!({"spec": {"unschedulable": cordoned}}));
+        kept.nodes
+            .patch(&kept.name, &PatchParams::default(), &cordon)
+            .await
+            .expect("an administrator may");
+        for closed in [Some(&closed), None] {
+            kept.facts
+                .send_modify(|facts| facts.closed = closed.cloned());
+            kept.until("the placement to close or open", |node| {
+                node.is_some_and(|node| is_closed(node) == closed.is_some())
+            })
+            .await;
+            let node = kept.nodes.get(&kept.name).await.expect("the node");
+            let spec = node.spec.expect("a spec");
+            assert_eq!(
+                spec.unschedulable.unwrap_or_default(),
+                cordoned,
+                "{closed:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_of_which_there_is_nothing_new_is_heard_of_all_the_same() {
+    let cluster = Cluster::shared().await;
+    let kept = Kept::start(cluster, "heard").await;
+    let (nodes, name) = (kept.nodes.clone(), &kept.name);
+    let client = cluster.client().expect("a client");
+    let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
+
+    let renewed = |lease: Option<&Lease>| Some(lease?.spec.as_ref()?.renew_time.as_ref()?.0);
+    let mut last = None;
+    for _ in 0..4 {
+        let later = |lease: Option<&Lease>| renewed(lease).filter(|at| Some(*at) > last);
+        let at = wait::get(leases.clone(), name, "the lease to be renewed", later).await;
+        last = Some(at.expect("it is renewed"));
+    }
+    let heartbeat = |node: Option<&Node>| {
+        let mut conditions = node?.status.as_ref()?.conditions.iter().flatten();
+        let ready = conditions.find(|condition| condition.type_ == "Ready")?;
+        Some(ready.last_heartbeat_time.as_ref()?.0)
+    };
+    let first = wait::get(nodes.clone(), name, "a heartbeat", heartbeat)
+        .await
+        .expect("it has one");
+    let later = |node: Option<&Node>| heartbeat(node).is_some_and(|at| at > first);
+    wait::until(nodes, name, "another heartbeat", later)
+        .await
+        .expect("the status is written although it says nothing new");
+}
