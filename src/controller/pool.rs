@@ -141,7 +141,7 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
     let (facts, changes) = watch::channel(facts(&name, placement, context));
     let pods = Arc::new(pods::Context::new(Parts {
         client: context.client.clone(),
-        azure: context.azure.clone(),
+        azure: context.azure.in_region(&placement.region),
         scope: scope.clone(),
         owner: Owner {
             cluster: context.cluster.clone(),
@@ -161,6 +161,7 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
         trouble: Arc::new(Notify::new()),
         changed: context.stores.changed.clone(),
         sweep_every: context.sweep_every,
+        orphan_grace: pods::ORPHAN_GRACE,
         kube_proxy: context
             .kube_proxy
             .clone()

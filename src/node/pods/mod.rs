@@ -61,6 +61,9 @@ use shown::{Listing, Shown};
 
 /// How often the groups are listed, usually.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How long a group must have been without a pod before it is deleted, usually: a pod that was just
+/// bound may not have been seen yet, and nothing here is in a hurry.
+pub const ORPHAN_GRACE: Duration = Duration::from_secs(120);
 /// How many keepers may be creating or deleting groups at once.
 const AT_ONCE: usize = 64;
 /// How many ends of creates are kept for who asks: they are asked for several times a second.
@@ -130,6 +133,8 @@ pub struct Parts {
     pub changed: Arc<Notify>,
     /// How often the groups are listed.
     pub sweep_every: Duration,
+    /// How long a group must have been without a pod before it is deleted.
+    pub orphan_grace: Duration,
     /// What ACI's kube-proxy is given, where the placement wants one.
     pub kube_proxy: Option<KubeProxy>,
     /// The deletion cost of the node's pods.
