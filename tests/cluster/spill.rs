@@ -90,24 +90,13 @@ impl World {
     /// Waits until so many pods run at home, on ACI, and wait.
     async fn until_spread(&self, home: usize, aci: usize, waiting: usize) -> Vec<Pod> {
         let what = format!("{home} at home, {aci} on ACI, {waiting} waiting");
-        let wanted = |pods: &[Pod]| spread(pods) == (home, aci, waiting);
+        let wanted = |pods: &[Pod]| objects::spread(pods) == (home, aci, waiting);
         let config = watcher::Config::default().labels("app=web");
         match wait::until_all(self.pods(), config, &what, wanted).await {
             Ok(pods) => pods,
             Err(error) => unreachable!("{error}\n{}", self.tail()),
         }
     }
-}
-
-/// How many pods run at home and on ACI, and how many have no node.
-fn spread(pods: &[Pod]) -> (usize, usize, usize) {
-    let runs = |pod: &&Pod| crate::world::is_running(Some(pod));
-    let on = |pod: &&Pod, aci: bool| {
-        objects::node_of(pod).is_some_and(|node| node.starts_with("burst-") == aci)
-    };
-    let placed = |aci| pods.iter().filter(runs).filter(|pod| on(pod, aci)).count();
-    let waiting = pods.iter().filter(|pod| objects::node_of(pod).is_none());
-    (placed(false), placed(true), waiting.count())
 }
 
 #[tokio::test]
