@@ -21,6 +21,8 @@ mod fields;
 mod jobs;
 #[path = "cluster/later.rs"]
 mod later;
+#[path = "cluster/leader.rs"]
+mod leader;
 #[path = "cluster/neighbours.rs"]
 mod neighbours;
 #[path = "cluster/node.rs"]
