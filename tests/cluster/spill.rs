@@ -1,103 +1,14 @@
 //! Bursting on the real scheduler: what home refuses spills, and goes first when the peak is over.
 
-use burstpool::api::BurstPool;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::home::deployment;
 use crate::support::{objects, wait};
-use crate::world::{World, is_closed, said};
-
-/// A pool of workload `web`, a Deployment of the same name, that spills after a second.
-fn pool(changes: &Value) -> BurstPool {
-    let mut pool = json!({
-        "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": "shop"},
-        "spec": {
-            "azure": {},
-            "placements": [{"name": "weu", "region": "westeurope"}],
-            "workloads": [{"name": "web", "target":
-                {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "default", "name": "web"}}],
-            "spill": {"after": "1s", "maxReplicas": 10},
-        },
-    });
-    json_patch::merge(&mut pool["spec"], changes);
-    serde_json::from_value(pool).expect("a pool")
-}
-
-/// A Deployment of pods with half a node's room each.
-fn deployment(replicas: i32) -> Deployment {
-    let pods = json!({
-        "metadata": {"labels": {"app": "web"}},
-        "spec": {
-            "terminationGracePeriodSeconds": 1,
-            "containers": [{"name": "main", "image": "nginx",
-                "resources": {"requests": {"cpu": "2", "memory": "1Gi"}}}],
-        },
-    });
-    let deployment = json!({
-        "metadata": {"name": "web"},
-        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": pods},
-    });
-    serde_json::from_value(deployment).expect("a Deployment")
-}
-
-impl World {
-    /// A world with two home nodes, each with room for two pods, and a pool that is open.
-    async fn with_home(changes: &Value) -> Self {
-        let world = Self::start().await;
-        for name in ["home-a", "home-b"] {
-            world.home_node(name).await;
-        }
-        world.add_pool(changes).await;
-        world
-    }
-
-    async fn add_pool(&self, changes: &Value) {
-        let pool = pool(changes);
-        let created = self.pools().create(&PostParams::default(), &pool).await;
-        created.expect("a pool");
-        let usable = |node: Option<&k8s_openapi::api::core::v1::Node>| {
-            node.is_some_and(|node| objects::is_ready(node) && !is_closed(node))
-        };
-        self.until_node("burst-shop-weu", "the node to take pods", usable)
-            .await;
-    }
-
-    fn deployments(&self) -> Api<Deployment> {
-        Api::namespaced(self.client.clone(), "default")
-    }
-
-    async fn deploy(&self, replicas: i32) {
-        let created = self
-            .deployments()
-            .create(&PostParams::default(), &deployment(replicas))
-            .await;
-        created.expect("a Deployment");
-    }
-
-    async fn scale(&self, replicas: i32) {
-        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        let scaled = self
-            .deployments()
-            .patch_scale("web", &PatchParams::default(), &patch)
-            .await;
-        scaled.expect("it is scaled");
-    }
-
-    /// Waits until so many pods run at home, on ACI, and wait.
-    async fn until_spread(&self, home: usize, aci: usize, waiting: usize) -> Vec<Pod> {
-        let what = format!("{home} at home, {aci} on ACI, {waiting} waiting");
-        let wanted = |pods: &[Pod]| objects::spread(pods) == (home, aci, waiting);
-        let config = watcher::Config::default().labels("app=web");
-        match wait::until_all(self.pods(), config, &what, wanted).await {
-            Ok(pods) => pods,
-            Err(error) => unreachable!("{error}\n{}", self.tail()),
-        }
-    }
-}
+use crate::world::{World, said};
 
 #[tokio::test]
 async fn what_home_refuses_spills_and_exactly_that_goes_first() {
@@ -169,7 +80,7 @@ async fn no_more_than_the_maximum_spill_and_the_pool_says_why_others_wait() {
 #[tokio::test]
 async fn a_pod_that_aci_cannot_run_waits_for_home_and_is_told_why() {
     let world = World::with_home(&json!({})).await;
-    let mut bound_to_home = deployment(6);
+    let mut bound_to_home = deployment("web", 6);
     let template = &mut bound_to_home.spec.template;
     let spec = template.spec.as_mut().expect("a pod");
     let volume = json!({"name": "host", "hostPath": {"path": "/var/log"}});
