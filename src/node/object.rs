@@ -46,8 +46,10 @@ pub struct Facts {
     pub port: i32,
     /// How much it offers.
     pub room: Room,
-    /// Why it takes no pods, if it does not.
+    /// Why its region takes no pods, if it does not.
     pub closed: Option<Closed>,
+    /// Why it is given no pods although the region takes them, if it is not: creates fail.
+    pub shut: Option<Closed>,
     /// The minor version of Kubernetes that it speaks: the API server's, at most ours.
     pub kubernetes_minor: u32,
 }
@@ -56,6 +58,11 @@ impl Facts {
     /// The node's name.
     pub fn name(&self) -> String {
         name(&self.pool, &self.placement)
+    }
+
+    /// Why it takes no pods, for one reason or the other.
+    pub fn why_closed(&self) -> Option<&Closed> {
+        self.closed.as_ref().or(self.shut.as_ref())
     }
 }
 
@@ -108,7 +115,7 @@ pub fn taints(facts: &Facts) -> Vec<Taint> {
         taint(PROVIDER_TAINT, Some(&facts.pool), "NoSchedule"),
         taint(LAST_RESORT_TAINT, None, "PreferNoSchedule"),
     ];
-    if facts.closed.is_some() {
+    if facts.why_closed().is_some() {
         taints.push(taint(CLOSED_TAINT, None, "NoSchedule"));
     }
     taints
@@ -199,7 +206,7 @@ fn conditions(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> Vec<No
                 .or(Some(Time(now))),
         }
     };
-    let azure = match &facts.closed {
+    let azure = match facts.why_closed() {
         None => condition(AZURE_CONDITION, true, "Available", "Azure takes pods"),
         Some(closed) => condition(AZURE_CONDITION, false, &closed.reason, &closed.message),
     };

@@ -158,6 +158,7 @@ mod tests {
                 pods: 1,
             },
             closed: None,
+            shut: None,
             kubernetes_minor: 37,
         }
     }
