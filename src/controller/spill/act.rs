@@ -15,7 +15,8 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 
 use super::stores::View;
-use super::{Context, Pool, grant};
+use super::term::Pool;
+use super::{Context, grant};
 use crate::api::names::POOL_LABEL;
 use crate::api::{BurstPool, Reservation};
 use crate::burst::plan::{First, Stamp};
@@ -100,7 +101,7 @@ impl Act {
 
     /// Writes who leads and what is reserved, if the pool is still of the version that was planned with.
     async fn reserve(&self, plan: &Plan, state: &mut Pool) -> bool {
-        let written = self.write(&plan.reservations).await;
+        let written = self.write(&plan.reservations, &state.identity).await;
         if written == Written::Unknown {
             state.doubt.open(&self.pool);
             tokio::time::sleep(PAUSE).await;
@@ -108,13 +109,13 @@ impl Act {
         written == Written::Yes
     }
 
-    async fn write(&self, reservations: &[Reservation]) -> Written {
+    async fn write(&self, reservations: &[Reservation], identity: &str) -> Written {
         let pools: Api<BurstPool> = Api::all(self.context.impatient.clone());
         let patch = json!({
             "metadata": {
                 "resourceVersion": self.pool.metadata.resource_version,
             },
-            "status": {"leader": self.context.identity, "reservations": reservations},
+            "status": {"leader": identity, "reservations": reservations},
         });
         let manager = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),

@@ -18,6 +18,7 @@ mod grant;
 mod scales;
 mod stores;
 mod tell;
+mod term;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -47,6 +48,7 @@ use scales::Followed;
 pub use stores::Stores;
 use stores::View;
 use tell::Teller;
+use term::{Pool, Terms};
 
 /// How soon after a plan the next one is made: changes come in swarms.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -71,67 +73,6 @@ pub struct Summary {
 /// By pool, what the last plans say.
 pub type Summaries = BTreeMap<String, Summary>;
 
-/// How long a write may be on its way of which nobody knows what became: API servers give up on a
-/// request after a minute.
-const DOUBT: Duration = Duration::from_secs(60);
-
-/// What is remembered of a pool from one plan to the next.
-#[derive(Default)]
-struct Pool {
-    /// Which pool: another may come under the same name.
-    uid: Option<String>,
-    memory: Memory,
-    /// Its status has named us.
-    is_claimed: bool,
-    /// Its pods have been listed since.
-    is_counted: bool,
-    doubt: Doubt,
-}
-
-/// Whether a write of the pool may still be done.
-#[derive(Debug, Default)]
-struct Doubt(Option<(Option<String>, Instant)>);
-
-impl Doubt {
-    /// A write that was made with this version of the pool was not answered.
-    fn open(&mut self, pool: &BurstPool) {
-        self.0 = Some((pool.resource_version(), Instant::now()));
-    }
-
-    /// Not once the pool is of another version: then it was done, or is refused.
-    fn is_open(&self, pool: &BurstPool) -> bool {
-        self.0.as_ref().is_some_and(|(version, since)| {
-            *version == pool.resource_version() && since.elapsed() < DOUBT
-        })
-    }
-}
-
-impl Pool {
-    fn of(pool: &BurstPool) -> Self {
-        Self {
-            uid: pool.uid(),
-            ..Self::default()
-        }
-    }
-
-    /// What the pool's status says of who leads. One that somebody has taken from us is claimed and
-    /// counted anew, if we still hold the leader's lease: it was taken by one that did not know it had
-    /// lost it. What was remembered stays: it is about our own reservations.
-    fn led_by(&mut self, leader: Option<&str>, us: &str, name: &str) -> Standing {
-        let leads = leader == Some(us);
-        if self.is_claimed && !leads {
-            tracing::warn!(pool = name, leader, "the pool names another instance");
-        }
-        self.is_claimed = leads;
-        self.is_counted &= leads;
-        match (leads, self.is_counted) {
-            (false, _) => Standing::Unclaimed,
-            (true, false) => Standing::Uncounted,
-            (true, true) => Standing::Leading,
-        }
-    }
-}
-
 /// What came of acting for a pool.
 struct Acted {
     name: String,
@@ -152,6 +93,10 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
         stores.changed.clone(),
         cancel.child_token(),
     );
+    let terms = Terms {
+        instance: context.identity.clone(),
+        begun: 0,
+    };
     let mut spill = Spill {
         context,
         tasks: tasks.clone(),
@@ -161,6 +106,7 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
         pools: HashMap::new(),
         acting: FuturesUnordered::new(),
         busy: HashMap::new(),
+        terms,
         summaries: Summaries::new(),
     };
     let work = async {
@@ -187,6 +133,7 @@ struct Spill {
     acting: FuturesUnordered<LocalBoxFuture<'static, Acted>>,
     /// Pools that are acted for, and whether anything changed meanwhile.
     busy: HashMap<String, bool>,
+    terms: Terms,
     summaries: Summaries,
 }
 
@@ -247,9 +194,9 @@ impl Spill {
         let name = pool.name_any();
         let known = self.pools.remove(&name);
         let known = known.filter(|known| known.uid == pool.uid());
-        let mut state = known.unwrap_or_else(|| Pool::of(pool));
+        let mut state = known.unwrap_or_else(|| Pool::of(pool, &mut self.terms));
         let leader = pool.status.as_ref().and_then(|s| s.leader.as_deref());
-        let standing = state.led_by(leader, &self.context.identity, &name);
+        let standing = state.led_by(leader, &name, &mut self.terms);
         for (placement, ended) in pool::ended_creates(&name, &self.context).await {
             let backend = state.memory.backend(&placement);
             match ended.class {
@@ -263,8 +210,10 @@ impl Spill {
             places: &places,
             bound: bound.iter().map(Arc::as_ref).collect(),
             standing,
+            memory: &state.memory,
+            identity: &state.identity,
         };
-        let plan = self.plan(view, scales, pool, &own, &state.memory, Timestamp::now());
+        let plan = self.plan(view, scales, pool, &own, Timestamp::now());
         for (placement, door) in &plan.doors {
             pool::shut(&name, placement, closed(door), &self.context).await;
         }
@@ -319,7 +268,6 @@ impl Spill {
         scales: &Scales,
         pool: &BurstPool,
         own: &OwnParts<'_>,
-        memory: &Memory,
         now: Timestamp,
     ) -> Plan {
         let pools: Vec<&BurstPool> = view.pools.values().map(Arc::as_ref).collect();
@@ -332,15 +280,14 @@ impl Spill {
             scales,
             namespaces: &view.namespaces,
         };
-        let identity = self.context.identity.clone();
         let unjudged = {
-            let seen = observe(pool, &world, own, &self.verdicts, memory, &identity);
+            let seen = observe(pool, &world, own, &self.verdicts);
             unjudged(&seen)
         };
         for uid in &unjudged {
             self.judge(view, pool, uid);
         }
-        let seen = observe(pool, &world, own, &self.verdicts, memory, &identity);
+        let seen = observe(pool, &world, own, &self.verdicts);
         burst::plan(pool, &seen, now)
     }
 
@@ -373,11 +320,13 @@ impl Spill {
     }
 }
 
-/// What is known of one pool, besides what is remembered.
+/// What is known of one pool.
 struct OwnParts<'a> {
     places: &'a [Place],
     bound: Vec<&'a PodFacts>,
     standing: Standing,
+    memory: &'a Memory,
+    identity: &'a str,
 }
 
 fn observe<'a>(
@@ -385,16 +334,14 @@ fn observe<'a>(
     world: &World<'a>,
     own: &'a OwnParts<'a>,
     verdicts: &'a Verdicts,
-    memory: &'a Memory,
-    identity: &'a str,
 ) -> Observed<'a> {
     let own = Own {
         places: own.places,
         bound: &own.bound,
         verdicts,
-        memory,
+        memory: own.memory,
         standing: own.standing,
-        identity,
+        identity: own.identity,
     };
     burst::observe(pool, world, &own)
 }
@@ -435,44 +382,4 @@ fn closed(door: &Door) -> Option<Closed> {
 /// Summaries, to be read by whoever writes statuses.
 pub fn summaries() -> watch::Sender<Summaries> {
     watch::Sender::new(Summaries::new())
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn pool(version: &str) -> BurstPool {
-        let pool = json!({
-            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
-            "metadata": {"name": "shop", "uid": "u", "resourceVersion": version},
-            "spec": {"azure": {}, "placements": [{"name": "a", "region": "westeurope"}]},
-        });
-        serde_json::from_value(pool).expect("a pool")
-    }
-
-    #[test]
-    fn a_pool_that_was_taken_from_us_is_claimed_and_counted_anew() {
-        let mut state = Pool::of(&pool("1"));
-        let mut says = |leader: Option<&str>| state.led_by(leader, "us", "shop");
-        assert_eq!(says(None), Standing::Unclaimed);
-        assert_eq!(says(Some("us")), Standing::Uncounted);
-        state.is_counted = true;
-        let mut says = |leader: Option<&str>| state.led_by(leader, "us", "shop");
-        assert_eq!(says(Some("us")), Standing::Leading);
-        assert_eq!(says(Some("a stale one")), Standing::Unclaimed);
-        assert_eq!(says(Some("us")), Standing::Uncounted);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_write_without_an_answer_is_in_doubt_until_the_pool_changes_or_no_server_remembers_it()
-     {
-        let mut doubt = Doubt::default();
-        assert!(!doubt.is_open(&pool("1")));
-        doubt.open(&pool("1"));
-        assert!(doubt.is_open(&pool("1")) && !doubt.is_open(&pool("2")));
-        tokio::time::advance(DOUBT).await;
-        assert!(!doubt.is_open(&pool("1")));
-    }
 }
