@@ -46,7 +46,7 @@ pub fn target(name: &str, deployment: &str) -> Value {
 
 /// A workload of the pods with this label `app`.
 pub fn selected(app: &str) -> Value {
-    json!({"name": app, "selector": {"podSelector": {"matchLabels": {"app": app}}}})
+    json!({"name": app, "selector": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": app}}}})
 }
 
 /// The template of pods with half a home node's room each, labelled `app: NAME`.
