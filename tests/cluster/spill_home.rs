@@ -95,7 +95,7 @@ async fn what_aci_or_its_node_cannot_take_is_refused_by_name() {
         (
             "large",
             container(json!({"resources": {"requests": {"cpu": "64"}}})),
-            "cpu",
+            "64 CPU",
         ),
         (
             "gpu",
