@@ -67,7 +67,8 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
             node.is_some_and(is_closed)
         })
         .await;
-    let (job, _) = (until_job_has_a_pod(&world).await, world.scale(3).await);
+    let job = until_job_has_a_pod(&world).await;
+    world.scale(3).await;
     world
         .until_pool("shop", "others to wait for the placement", |pool| {
             let status = pool.and_then(|pool| pool.status.as_ref());
