@@ -23,6 +23,8 @@ mod home;
 mod jobs;
 #[path = "cluster/later.rs"]
 mod later;
+#[path = "cluster/leader.rs"]
+mod leader;
 #[path = "cluster/neighbours.rs"]
 mod neighbours;
 #[path = "cluster/node.rs"]

@@ -40,6 +40,21 @@ pub fn run() -> anyhow::Result<()> {
         .context("writing to standard output")
 }
 
+/// Runs the operator with these arguments of `burstpool run`, until it ends or is dropped.
+///
+/// # Errors
+///
+/// When the arguments are wrong, or the operator cannot begin or go on.
+pub async fn operate(arguments: &[&str]) -> anyhow::Result<()> {
+    let all = ["burstpool", "run"]
+        .into_iter()
+        .chain(arguments.iter().copied());
+    match Arguments::try_parse_from(all)?.command {
+        Command::Run(arguments) => Box::pin(run::run(*arguments)).await,
+        Command::Crds | Command::Version => Ok(()),
+    }
+}
+
 fn operator(arguments: run::Arguments) -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()

@@ -7,13 +7,17 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use futures::StreamExt as _;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Config};
-use kube_lease_manager::LeaseManagerBuilder;
+use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -21,18 +25,20 @@ use url::Url;
 
 use crate::aci::client::{self, Cloud, Credential, Scope, Settings};
 use crate::aci::translate::kube_proxy::ApiServer;
-use crate::controller;
+use crate::controller::{self, LEASE};
 use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
 use crate::node::pods::SWEEP_EVERY;
 
 /// The newest minor version of Kubernetes that our types speak.
 const NEWEST_MINOR: u32 = 37;
-/// The lease that the leader holds.
-const LEASE: &str = "burstpool";
 /// For how long the leader is believed to live without a word, in seconds.
 const LEASE_SECONDS: u64 = 15;
 /// How long before that it must have said something.
 const LEASE_GRACE_SECONDS: u64 = 5;
+/// How long a call about the lease may go without a word: one that hangs for longer would cost the lease.
+const LEASE_PATIENCE: Duration = Duration::from_secs(4);
+/// How long to wait after the lease could not be asked for.
+const LEASE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Run the operator
 #[derive(Debug, Args)]
@@ -106,9 +112,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
     let kube_proxy = kube_proxy(&arguments, &config, &namespace)?;
-    let context = Arc::new(context(&arguments, config, kube_proxy).await?);
+    let leases = leases(&config)?;
+    let context = context(&arguments, config, kube_proxy, namespace).await?;
     let cancel = CancellationToken::new();
-    let led = lead(context, namespace, cancel.clone());
+    let led = lead(Arc::new(context), leases, cancel.clone());
     tokio::pin!(led);
     tokio::select! {
         ended = &mut led => return ended,
@@ -123,48 +130,88 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 /// Waits to lead, and reconciles while it does. Losing the lead ends the process: another one leads.
 async fn lead(
     context: Arc<controller::Context>,
-    namespace: String,
+    leases: Client,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    let manager = LeaseManagerBuilder::new(context.client.clone(), LEASE)
-        .with_namespace(namespace)
-        .with_identity(context.identity.clone())
-        .with_duration(LEASE_SECONDS)
-        .with_grace(LEASE_GRACE_SECONDS)
-        .build()
-        .await
-        .context("preparing the leader's lease")?;
-    let (mut leading, task) = manager.watch().await;
     // Followers watch, too: who takes over knows everything already.
     let (stores, client) = (context.stores.clone(), context.client.clone());
     let watching = async move { Box::pin(stores.watch(&client)).await };
-    let outcome = async {
-        leading
-            .wait_for(|leads| *leads)
-            .await
-            .context("waiting to lead")?;
-        tracing::info!("leading");
+    tokio::pin!(watching);
+    let manager = tokio::select! {
+        manager = elected(&context, leases) => manager?,
+        () = &mut watching => bail!("watching the cluster ended"),
+        () = cancel.cancelled() => return Ok(()),
+    };
+    tracing::info!("leading");
+    let (mut leading, task) = manager.watch().await;
+    let outcome = {
         let work = controller::run(context, cancel.clone());
         tokio::pin!(work);
+        let lost = async { leading.wait_for(|leads| !leads).await.map(drop) };
         tokio::select! {
             () = &mut work => Ok(()),
-            lost = leading.wait_for(|leads| !leads) => {
+            () = &mut watching => Err(anyhow::anyhow!("watching the cluster ended")),
+            () = cancel.cancelled() => Ok(()),
+            lost = lost => {
                 cancel.cancel();
                 work.await;
-                lost.context("watching the leader's lease")?;
-                bail!("another process leads now")
+                lost.context("watching the leader's lease")
+                    .and_then(|()| bail!("another process leads now"))
             }
         }
-    };
-    let outcome = tokio::select! {
-        outcome = outcome => outcome,
-        () = watching => Err(anyhow::anyhow!("watching the cluster ended")),
-        () = cancel.cancelled() => Ok(()),
     };
     // Nobody watches any more: the lease is released, and the task ends.
     drop(leading);
     let _ = task.await;
     outcome
+}
+
+/// Waits until we hold the lease.
+async fn elected(context: &controller::Context, leases: Client) -> anyhow::Result<LeaseManager> {
+    let mut free = std::pin::pin!(freed(context));
+    loop {
+        let manager = LeaseManagerBuilder::new(leases.clone(), LEASE)
+            .with_namespace(&context.lease_namespace)
+            .with_identity(context.identity.clone())
+            .with_duration(LEASE_SECONDS)
+            .with_grace(LEASE_GRACE_SECONDS)
+            .build()
+            .await
+            .context("preparing the leader's lease")?;
+        tokio::select! {
+            changed = manager.changed() => match changed {
+                Ok(true) => return Ok(manager),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "asking for the leader's lease");
+                    tokio::time::sleep(LEASE_AGAIN).await;
+                }
+            },
+            // The manager sleeps until the lease is over, also if its holder has given it back since:
+            // another one looks at once.
+            Some(()) = free.next() => tracing::debug!("the lease is free"),
+        }
+    }
+}
+
+/// A word whenever nobody holds the lease.
+fn freed(context: &controller::Context) -> impl futures::Stream<Item = ()> + use<> {
+    let leases: Api<Lease> = Api::namespaced(context.client.clone(), &context.lease_namespace);
+    let ours = watcher::Config::default().fields(&format!("metadata.name={LEASE}"));
+    let seen = watcher(leases, ours).default_backoff().applied_objects();
+    seen.filter_map(async |lease| {
+        let holder = lease.ok()?.spec.and_then(|spec| spec.holder_identity);
+        holder.is_none_or(|holder| holder.is_empty()).then_some(())
+    })
+}
+
+/// Kubernetes for the lease: a call that fails or hangs is given up before the lease is over.
+fn leases(config: &Config) -> anyhow::Result<Client> {
+    let mut config = config.clone();
+    config.default_retry = false;
+    config.connect_timeout = Some(LEASE_PATIENCE);
+    config.read_timeout = Some(LEASE_PATIENCE);
+    Client::try_from(config).context("connecting to Kubernetes")
 }
 
 async fn kubernetes(arguments: &Arguments) -> anyhow::Result<Config> {
@@ -227,6 +274,7 @@ async fn context(
     arguments: &Arguments,
     config: Config,
     kube_proxy: Option<KubeProxy>,
+    lease_namespace: String,
 ) -> anyhow::Result<controller::Context> {
     let mut impatient = config.clone();
     impatient.default_retry = false;
@@ -262,6 +310,7 @@ async fn context(
         paces: Mutex::new(HashMap::new()),
         pools: Mutex::new(HashMap::new()),
         identity: uuid::Uuid::new_v4().to_string(),
+        lease_namespace,
         stores: Arc::default(),
         summaries: controller::spill::summaries(),
     })

@@ -35,7 +35,49 @@ const NODE: &str = "burst-bench-weu";
 /// When pods were first seen bound, running and marked for deletion, by name.
 type Times = HashMap<String, (Timestamp, Option<Timestamp>, Option<Timestamp>)>;
 
-struct Operator(Child);
+/// The operator as a process, until it is dropped.
+pub struct Operator(Child);
+
+/// What the operator stands between.
+pub struct Parts {
+    azure: Emulator,
+    cluster: Cluster,
+    /// A client of the cluster.
+    pub client: Client,
+    token: tempfile::NamedTempFile,
+}
+
+impl Parts {
+    /// A cluster, and an Azure without limits that is 50 ms away.
+    pub async fn start() -> Self {
+        let arguments = [
+            "--no-limits",
+            "--rtt",
+            "50ms",
+            "--start-latency",
+            "3s",
+            "--quota",
+            "ContainerGroups=5000",
+            "--quota",
+            "StandardCores=5000",
+        ];
+        let azure = Emulator::start(&arguments);
+        let cluster = Cluster::start(Options::default()).await.expect("a cluster");
+        let client = cluster.client().expect("a client");
+        let token = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(token.path(), "any").expect("it is written");
+        cluster
+            .install_crds()
+            .await
+            .expect("the resource is served");
+        Self {
+            azure,
+            cluster,
+            client,
+            token,
+        }
+    }
+}
 
 impl Drop for Operator {
     fn drop(&mut self) {
@@ -47,45 +89,28 @@ impl Drop for Operator {
 
 /// Measures, and prints.
 pub async fn run() {
-    let arguments = [
-        "--no-limits",
-        "--rtt",
-        "50ms",
-        "--start-latency",
-        "3s",
-        "--quota",
-        "ContainerGroups=5000",
-        "--quota",
-        "StandardCores=5000",
-    ];
-    let azure = Emulator::start(&arguments);
-    let cluster = Cluster::start(Options::default()).await.expect("a cluster");
-    let client = cluster.client().expect("a client");
-    let token = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(token.path(), "any").expect("it is written");
-    cluster
-        .install_crds()
-        .await
-        .expect("the resource is served");
-    let operator = start(&cluster, &azure, token.path());
-    pool(&client).await;
+    let parts = Parts::start().await;
+    let operator = start(&parts);
+    let (client, azure) = (&parts.client, &parts.azure);
+    pool(client).await;
     println!(
         "\npods | bound to PUT | running to Running | all Running | calls per start: GET, LIST, PUT | \
          GET, LIST per pod and steady minute | deleted to DELETE | left after 30 s | memory | CPU per start"
     );
     for (size, pause) in SIZES {
-        measure(&client, &azure, &operator, size, pause).await;
+        measure(client, azure, &operator, size, pause).await;
     }
 }
 
-fn start(cluster: &Cluster, azure: &Emulator, token: &std::path::Path) -> Operator {
+/// Starts the operator.
+pub fn start(parts: &Parts) -> Operator {
     let child = Command::new(super::built("burstpool"))
         .arg("run")
         .arg("--kubeconfig")
-        .arg(cluster.kubeconfig())
+        .arg(parts.cluster.kubeconfig())
         .args([
             "--arm-endpoint",
-            &azure.url,
+            &parts.azure.url,
             "--subscription-id",
             "s",
             "--resource-group",
@@ -98,7 +123,7 @@ fn start(cluster: &Cluster, azure: &Emulator, token: &std::path::Path) -> Operat
             "default",
             "--arm-token-file",
         ])
-        .arg(token)
+        .arg(parts.token.path())
         .env("RUST_LOG", "error")
         .spawn();
     Operator(child.expect("the operator starts"))

@@ -192,7 +192,7 @@ impl World {
         waiting: usize,
     ) -> Vec<Pod> {
         let what = format!("{app}: {home} at home, {aci} on ACI, {waiting} waiting");
-        let wanted = |pods: &[Pod]| spread(pods) == (home, aci, waiting);
+        let wanted = |pods: &[Pod]| objects::spread(pods) == (home, aci, waiting);
         self.until_pods(app, &what, wanted).await
     }
 
@@ -260,17 +260,6 @@ fn counted(pool: &BurstPool, workload: &str) -> Option<(i64, i64, i64, i64)> {
     let workloads = &pool.status.as_ref()?.workloads;
     let one = workloads.iter().find(|one| one.name == workload)?;
     Some((one.holding, one.granted, one.spilled, one.refused))
-}
-
-/// How many pods run at home and on ACI, and how many have no node.
-fn spread(pods: &[Pod]) -> (usize, usize, usize) {
-    let runs = |pod: &&Pod| is_running(Some(pod));
-    let on = |pod: &&Pod, aci: bool| {
-        objects::node_of(pod).is_some_and(|node| node.starts_with("burst-") == aci)
-    };
-    let placed = |aci| pods.iter().filter(runs).filter(|pod| on(pod, aci)).count();
-    let waiting = pods.iter().filter(|pod| objects::node_of(pod).is_none());
-    (placed(false), placed(true), waiting.count())
 }
 
 /// Whether a pod was granted.

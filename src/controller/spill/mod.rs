@@ -3,7 +3,8 @@
 //!
 //! In: [`stores`], the targets' [`scales`], what creates in Azure came to. Out: grants, and for each
 //! pool a [`Summary`] for its status. `burst` decides everything; a leader that has just begun claims
-//! each pool and counts its pods before it grants (design D1a).
+//! each pool and counts its pods before it grants (design D1a). Each pool is acted for by itself: one
+//! whose calls are slow is not planned for meanwhile, and delays no other.
 //!
 //! ```text
 //! stores ─▶ View ┐
@@ -22,6 +23,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::future::LocalBoxFuture;
+use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use tokio::sync::watch;
@@ -67,14 +71,75 @@ pub struct Summary {
 /// By pool, what the last plans say.
 pub type Summaries = BTreeMap<String, Summary>;
 
+/// How long a write may be on its way of which nobody knows what became: API servers give up on a
+/// request after a minute.
+const DOUBT: Duration = Duration::from_secs(60);
+
 /// What is remembered of a pool from one plan to the next.
 #[derive(Default)]
 struct Pool {
+    /// Which pool: another may come under the same name.
+    uid: Option<String>,
     memory: Memory,
     /// Its status has named us.
     is_claimed: bool,
     /// Its pods have been listed since.
     is_counted: bool,
+    doubt: Doubt,
+}
+
+/// Whether a write of the pool may still be done.
+#[derive(Debug, Default)]
+struct Doubt(Option<(Option<String>, Instant)>);
+
+impl Doubt {
+    /// A write that was made with this version of the pool was not answered.
+    fn open(&mut self, pool: &BurstPool) {
+        self.0 = Some((pool.resource_version(), Instant::now()));
+    }
+
+    /// Not once the pool is of another version: then it was done, or is refused.
+    fn is_open(&self, pool: &BurstPool) -> bool {
+        self.0.as_ref().is_some_and(|(version, since)| {
+            *version == pool.resource_version() && since.elapsed() < DOUBT
+        })
+    }
+}
+
+impl Pool {
+    fn of(pool: &BurstPool) -> Self {
+        Self {
+            uid: pool.uid(),
+            ..Self::default()
+        }
+    }
+
+    /// What the pool's status says of who leads. One that somebody has taken from us is claimed and
+    /// counted anew, if we still hold the leader's lease: it was taken by one that did not know it had
+    /// lost it. What was remembered stays: it is about our own reservations.
+    fn led_by(&mut self, leader: Option<&str>, us: &str, name: &str) -> Standing {
+        let leads = leader == Some(us);
+        if self.is_claimed && !leads {
+            tracing::warn!(pool = name, leader, "the pool names another instance");
+        }
+        self.is_claimed = leads;
+        self.is_counted &= leads;
+        match (leads, self.is_counted) {
+            (false, _) => Standing::Unclaimed,
+            (true, false) => Standing::Uncounted,
+            (true, true) => Standing::Leading,
+        }
+    }
+}
+
+/// What came of acting for a pool.
+struct Acted {
+    name: String,
+    state: Pool,
+    plan: Plan,
+    view: Arc<View>,
+    /// Whether it calls for another plan at once.
+    again: bool,
 }
 
 /// Plans and acts until `cancel`.
@@ -94,6 +159,9 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
         teller,
         verdicts: Verdicts::default(),
         pools: HashMap::new(),
+        acting: FuturesUnordered::new(),
+        busy: HashMap::new(),
+        summaries: Summaries::new(),
     };
     let work = async {
         stores.wait_until_ready().await;
@@ -116,24 +184,38 @@ struct Spill {
     teller: Teller,
     verdicts: Verdicts,
     pools: HashMap<String, Pool>,
+    acting: FuturesUnordered<LocalBoxFuture<'static, Acted>>,
+    /// Pools that are acted for, and whether anything changed meanwhile.
+    busy: HashMap<String, bool>,
+    summaries: Summaries,
 }
 
 impl Spill {
     async fn work(&mut self) {
+        let changed = self.context.stores.changed.clone();
         loop {
             let began = Instant::now();
             let again = self.turn().await;
-            tokio::time::sleep_until(began + PAUSE).await;
-            tokio::select! {
-                () = self.context.stores.changed.notified() => {}
-                () = tokio::time::sleep(again.min(LOOK_AGAIN)) => {}
+            let next = async {
+                tokio::time::sleep_until(began + PAUSE).await;
+                tokio::select! {
+                    () = changed.notified() => {}
+                    () = tokio::time::sleep(again.min(LOOK_AGAIN)) => {}
+                }
+            };
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    () = &mut next => break,
+                    Some(acted) = self.acting.next() => self.finish(acted),
+                }
             }
         }
     }
 
-    /// Plans and acts for every pool; when to do so again.
+    /// Plans for every pool that is not acted for, and begins to act; when to do so again.
     async fn turn(&mut self) -> Duration {
-        let view = self.context.stores.view();
+        let view = Arc::new(self.context.stores.view());
         self.scales.follow(&view, &self.tasks);
         let scales = self.scales.scales();
         let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
@@ -141,43 +223,33 @@ impl Spill {
         self.pools.retain(|name, _| view.pools.contains_key(name));
         self.teller
             .retain(|uid| view.waiting.contains_key(uid) || view.labelled.contains_key(uid));
+        let is_there = |pool: &BurstPool| pool.metadata.deletion_timestamp.is_none();
         let mut again = LOOK_AGAIN;
-        let mut summaries = Summaries::new();
-        for (name, pool) in &view.pools {
-            if pool.metadata.deletion_timestamp.is_some() {
-                continue;
+        for (name, pool) in view.pools.iter().filter(|(_, pool)| is_there(pool)) {
+            if let Some(changed) = self.busy.get_mut(name) {
+                *changed = true;
+            } else {
+                again = again.min(self.one(&view, &scales, pool).await);
             }
-            let Some(plan) = self.one(&view, &scales, pool, &waiting).await else {
-                continue;
-            };
-            again = again.min(plan.1);
-            summaries.insert(name.clone(), summary(&plan.0));
         }
+        self.summaries
+            .retain(|name, _| view.pools.get(name).is_some_and(|pool| is_there(pool)));
         self.context.summaries.send_if_modified(|known| {
-            let changed = *known != summaries;
-            *known = summaries;
+            let changed = *known != self.summaries;
+            known.clone_from(&self.summaries);
             changed
         });
         again
     }
 
-    /// Plans and acts for one pool; nothing for one that somebody else has taken over.
-    async fn one(
-        &mut self,
-        view: &View,
-        scales: &Scales,
-        pool: &BurstPool,
-        waiting: &HashSet<&str>,
-    ) -> Option<(Plan, Duration)> {
+    /// Plans for one pool, and begins to act; when to do so again if nothing changes.
+    async fn one(&mut self, view: &Arc<View>, scales: &Scales, pool: &Arc<BurstPool>) -> Duration {
         let name = pool.name_any();
-        let mut state = self.pools.remove(&name).unwrap_or_default();
+        let known = self.pools.remove(&name);
+        let known = known.filter(|known| known.uid == pool.uid());
+        let mut state = known.unwrap_or_else(|| Pool::of(pool));
         let leader = pool.status.as_ref().and_then(|s| s.leader.as_deref());
-        let leads = leader == Some(self.context.identity.as_str());
-        if state.is_claimed && !leads {
-            tracing::warn!(pool = name, leader, "another instance leads");
-            self.pools.insert(name, state);
-            return None;
-        }
+        let standing = state.led_by(leader, &self.context.identity, &name);
         for (placement, ended) in pool::ended_creates(&name, &self.context).await {
             let backend = state.memory.backend(&placement);
             match ended.class {
@@ -190,35 +262,54 @@ impl Spill {
         let own = OwnParts {
             places: &places,
             bound: bound.iter().map(Arc::as_ref).collect(),
-            standing: match (leads, state.is_counted) {
-                (false, _) => Standing::Unclaimed,
-                (true, false) => Standing::Uncounted,
-                (true, true) => Standing::Leading,
-            },
+            standing,
         };
-        let now = Timestamp::now();
-        let plan = self.plan(view, scales, pool, &own, &state.memory, now);
-        let act = Act {
-            client: &self.context.impatient,
-            stores: &self.context.stores,
-            view,
-            pool,
-            name: &name,
-            identity: &self.context.identity,
-        };
-        let acted = act.carry_out(&plan, &mut state).await;
-        self.teller.tell(&plan);
+        let plan = self.plan(view, scales, pool, &own, &state.memory, Timestamp::now());
         for (placement, door) in &plan.doors {
             pool::shut(&name, placement, closed(door), &self.context).await;
         }
-        state.memory.keep(&plan, waiting, now);
-        self.pools.insert(name, state);
-        let again = if acted {
-            Some(PAUSE)
-        } else {
-            plan.look_again_in
+        if standing == Standing::Leading {
+            self.summaries.insert(name.clone(), summary(&plan));
+        }
+        let again = plan.look_again_in.unwrap_or(LOOK_AGAIN);
+        let act = Act {
+            context: self.context.clone(),
+            view: view.clone(),
+            pool: pool.clone(),
+            name: name.clone(),
         };
-        Some((plan, again.unwrap_or(LOOK_AGAIN)))
+        self.busy.insert(name, false);
+        self.acting.push(Box::pin(async move {
+            let again = act.carry_out(&plan, &mut state).await;
+            let Act { name, view, .. } = act;
+            Acted {
+                name,
+                state,
+                plan,
+                view,
+                again,
+            }
+        }));
+        again
+    }
+
+    /// Takes in what came of acting for a pool.
+    fn finish(&mut self, acted: Acted) {
+        let Acted {
+            name,
+            mut state,
+            plan,
+            view,
+            again,
+        } = acted;
+        self.teller.tell(&plan);
+        let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
+        state.memory.keep(&plan, &waiting, Timestamp::now());
+        let changed = self.busy.remove(&name);
+        self.pools.insert(name, state);
+        if again || changed == Some(true) {
+            self.context.stores.changed.notify_one();
+        }
     }
 
     /// Plans; asks translation about pods that it has not been asked about.
@@ -344,4 +435,44 @@ fn closed(door: &Door) -> Option<Closed> {
 /// Summaries, to be read by whoever writes statuses.
 pub fn summaries() -> watch::Sender<Summaries> {
     watch::Sender::new(Summaries::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pool(version: &str) -> BurstPool {
+        let pool = json!({
+            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
+            "metadata": {"name": "shop", "uid": "u", "resourceVersion": version},
+            "spec": {"azure": {}, "placements": [{"name": "a", "region": "westeurope"}]},
+        });
+        serde_json::from_value(pool).expect("a pool")
+    }
+
+    #[test]
+    fn a_pool_that_was_taken_from_us_is_claimed_and_counted_anew() {
+        let mut state = Pool::of(&pool("1"));
+        let mut says = |leader: Option<&str>| state.led_by(leader, "us", "shop");
+        assert_eq!(says(None), Standing::Unclaimed);
+        assert_eq!(says(Some("us")), Standing::Uncounted);
+        state.is_counted = true;
+        let mut says = |leader: Option<&str>| state.led_by(leader, "us", "shop");
+        assert_eq!(says(Some("us")), Standing::Leading);
+        assert_eq!(says(Some("a stale one")), Standing::Unclaimed);
+        assert_eq!(says(Some("us")), Standing::Uncounted);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_without_an_answer_is_in_doubt_until_the_pool_changes_or_no_server_remembers_it()
+     {
+        let mut doubt = Doubt::default();
+        assert!(!doubt.is_open(&pool("1")));
+        doubt.open(&pool("1"));
+        assert!(doubt.is_open(&pool("1")) && !doubt.is_open(&pool("2")));
+        tokio::time::advance(DOUBT).await;
+        assert!(!doubt.is_open(&pool("1")));
+    }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
@@ -13,6 +14,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::api::BurstPool;
 use crate::api::names::POOL_LABEL;
@@ -71,11 +73,44 @@ enum Part {
 }
 
 const PARTS: usize = 5;
+/// For how long at least it is remembered that a pod is gone: longer than any call takes whose answer
+/// could still tell of it.
+const GONE: Duration = Duration::from_secs(60);
+
+/// What is known.
+#[derive(Debug, Default)]
+struct Known {
+    view: View,
+    gone: Gone,
+}
+
+/// UIDs of labelled pods that are gone: an answer that was on its way meanwhile must not bring one back,
+/// as no watch would ever take it away again.
+#[derive(Debug, Default)]
+struct Gone {
+    now: HashSet<String>,
+    before: HashSet<String>,
+    since: Option<Instant>,
+}
+
+impl Gone {
+    fn add(&mut self, uid: &str) {
+        if self.since.is_none_or(|since| since.elapsed() > GONE) {
+            self.before = std::mem::take(&mut self.now);
+            self.since = Some(Instant::now());
+        }
+        self.now.insert(uid.to_owned());
+    }
+
+    fn has(&self, uid: &str) -> bool {
+        self.now.contains(uid) || self.before.contains(uid)
+    }
+}
 
 /// What is watched.
 #[derive(Debug, Default)]
 pub struct Stores {
-    view: Mutex<View>,
+    known: Mutex<Known>,
     /// The parts that have been listed.
     listed: watch::Sender<HashSet<Part>>,
     /// Something changed.
@@ -85,7 +120,7 @@ pub struct Stores {
 impl Stores {
     /// Everything, as it is known now.
     pub fn view(&self) -> View {
-        self.lock().clone()
+        self.lock().view.clone()
     }
 
     /// Waits until everything has been listed once.
@@ -100,10 +135,11 @@ impl Stores {
         let Some(facts) = PodFacts::of(&pod) else {
             return;
         };
-        let mut view = self.lock();
-        if facts.grant.is_some() {
-            insert_newer(&mut view.labelled, facts);
+        let mut known = self.lock();
+        if facts.grant.is_some() && !known.gone.has(&facts.id.uid) {
+            insert_newer(&mut known.view.labelled, facts);
         }
+        let view = &mut known.view;
         let Some(known) = view.waiting.get(&observed_uid(&pod)) else {
             return;
         };
@@ -120,10 +156,14 @@ impl Stores {
         }
     }
 
-    /// Takes in a pool of a newer version than the watch has shown.
+    /// Takes in a pool of a newer version than the watch has shown; not one that is gone, or that came
+    /// after it.
     pub fn learn_pool(&self, pool: BurstPool) {
-        let mut view = self.lock();
-        insert_pool(&mut view, pool);
+        let view = &mut self.lock().view;
+        let known = view.pools.get(&pool.name_any());
+        if known.is_some_and(|known| known.uid() == pool.uid()) {
+            insert_pool(view, pool);
+        }
     }
 
     /// Watches everything, for as long as it is polled.
@@ -131,42 +171,49 @@ impl Stores {
         tokio::join!(
             self.pools(client),
             self.waiting(client),
-            self.labelled(client),
+            self.labelled(watcher(
+                Api::all(client.clone()),
+                watcher::Config::default().labels(POOL_LABEL)
+            )),
             self.nodes(client),
             self.namespaces(client),
         );
     }
 
-    fn lock(&self) -> MutexGuard<'_, View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows one watch: `change` takes in what it shows, `None` at the beginning of a list and what
-    /// the list had at its end are for removing what is gone.
+    /// Follows one watch: `put` takes in what it shows, `remove` what it shows to be gone. At the end of
+    /// a list, what it did not have is gone; but not what was learned since the list began, which may be
+    /// younger than the list: the watch that follows will tell.
     async fn follow<K>(
         &self,
         part: Part,
         events: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>>,
-        mut put: impl FnMut(&mut View, K),
-        mut remove: impl FnMut(&mut View, &str),
+        mut put: impl FnMut(&mut Known, K),
+        mut remove: impl FnMut(&mut Known, &str),
         keys: impl Fn(&View) -> Vec<String>,
         key: impl Fn(&K) -> String,
     ) {
         let mut events = std::pin::pin!(events.default_backoff());
-        let mut listed: HashSet<String> = HashSet::new();
+        let (mut listed, mut before) = (HashSet::new(), Vec::new());
         while let Some(event) = events.next().await {
             match event {
-                Ok(watcher::Event::Init) => listed.clear(),
+                Ok(watcher::Event::Init) => {
+                    listed.clear();
+                    before = keys(&self.lock().view);
+                }
                 Ok(watcher::Event::InitApply(object)) => {
                     listed.insert(key(&object));
                     put(&mut self.lock(), object);
                 }
                 Ok(watcher::Event::InitDone) => {
-                    let mut view = self.lock();
-                    for gone in keys(&view).iter().filter(|key| !listed.contains(*key)) {
-                        remove(&mut view, gone);
+                    let mut known = self.lock();
+                    for gone in before.iter().filter(|key| !listed.contains(*key)) {
+                        remove(&mut known, gone);
                     }
-                    drop(view);
+                    drop(known);
                     self.listed.send_modify(|parts| {
                         parts.insert(part);
                     });
@@ -187,8 +234,8 @@ impl Stores {
         self.follow(
             Part::Pools,
             watcher(pools, watcher::Config::default()),
-            insert_pool,
-            |view, name| drop(view.pools.remove(name)),
+            |known, pool| insert_pool(&mut known.view, pool),
+            |known, name| drop(known.view.pools.remove(name)),
             |view| view.pools.keys().cloned().collect(),
             BurstPool::name_any,
         )
@@ -202,7 +249,8 @@ impl Stores {
         self.follow(
             Part::Waiting,
             watcher(pods, watcher::Config::default().fields(waiting)),
-            |view, pod| {
+            |known, pod| {
+                let view = &mut known.view;
                 let known = view.waiting.get(&observed_uid(&pod.pod));
                 if known.is_some_and(|known| !newer(&pod.pod, &known.facts)) {
                     return;
@@ -211,24 +259,29 @@ impl Stores {
                     view.waiting.insert(waiting.facts.id.uid.clone(), waiting);
                 }
             },
-            |view, uid| drop(view.waiting.remove(uid)),
+            |known, uid| drop(known.view.waiting.remove(uid)),
             |view| view.waiting.keys().cloned().collect(),
             |pod| observed_uid(&pod.pod),
         )
         .await;
     }
 
-    async fn labelled(&self, client: &Client) {
-        let pods: Api<Observed> = Api::all(client.clone());
+    async fn labelled(
+        &self,
+        events: impl futures::Stream<Item = watcher::Result<watcher::Event<Observed>>>,
+    ) {
         self.follow(
             Part::Labelled,
-            watcher(pods, watcher::Config::default().labels(POOL_LABEL)),
-            |view, pod| {
+            events,
+            |known, pod| {
                 if let Some(facts) = PodFacts::of(&pod.pod) {
-                    insert_newer(&mut view.labelled, facts);
+                    insert_newer(&mut known.view.labelled, facts);
                 }
             },
-            |view, uid| drop(view.labelled.remove(uid)),
+            |known, uid| {
+                known.view.labelled.remove(uid);
+                known.gone.add(uid);
+            },
             |view| view.labelled.keys().cloned().collect(),
             |pod| observed_uid(&pod.pod),
         )
@@ -240,10 +293,10 @@ impl Stores {
         self.follow(
             Part::Nodes,
             watcher(nodes, watcher::Config::default().labels(POOL_LABEL)),
-            |view, node| {
-                view.nodes.insert(node.name_any(), Arc::new(node));
+            |known, node| {
+                known.view.nodes.insert(node.name_any(), Arc::new(node));
             },
-            |view, name| drop(view.nodes.remove(name)),
+            |known, name| drop(known.view.nodes.remove(name)),
             |view| view.nodes.keys().cloned().collect(),
             Node::name_any,
         )
@@ -255,11 +308,11 @@ impl Stores {
         self.follow(
             Part::Namespaces,
             watcher(namespaces, watcher::Config::default()),
-            |view, namespace: PartialObjectMeta<Namespace>| {
+            |known, namespace: PartialObjectMeta<Namespace>| {
                 let labels = namespace.metadata.labels.clone().unwrap_or_default();
-                view.namespaces.insert(namespace.name_any(), labels);
+                known.view.namespaces.insert(namespace.name_any(), labels);
             },
-            |view, name| drop(view.namespaces.remove(name)),
+            |known, name| drop(known.view.namespaces.remove(name)),
             |view| view.namespaces.keys().cloned().collect(),
             PartialObjectMeta::name_any,
         )
@@ -289,5 +342,99 @@ fn insert_pool(view: &mut View, pool: BurstPool) {
     let same = known.filter(|known| known.uid() == pool.uid());
     if same.is_none_or(|known| version(known) <= version(&pool)) {
         view.pools.insert(pool.name_any(), Arc::new(pool));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    type Event = watcher::Result<watcher::Event<Observed>>;
+
+    fn pod(uid: &str, version: u32) -> Pod {
+        let pod = json!({
+            "metadata": {"namespace": "shop", "name": uid, "uid": uid, "resourceVersion": version.to_string(),
+                "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {POOL_LABEL: "shop"}},
+            "spec": {"containers": [], "tolerations": [{"key": "virtual-kubelet.io/provider",
+                "operator": "Equal", "value": "shop", "effect": "NoSchedule"}]},
+        });
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    fn seen(uid: &str, version: u32) -> Observed {
+        Observed {
+            pod: pod(uid, version),
+            ..Observed::default()
+        }
+    }
+
+    fn pool(uid: &str, version: u32) -> BurstPool {
+        let pool = json!({
+            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
+            "metadata": {"name": "shop", "uid": uid, "resourceVersion": version.to_string()},
+            "spec": {"azure": {}, "placements": [{"name": "a", "region": "westeurope"}]},
+        });
+        serde_json::from_value(pool).expect("a pool")
+    }
+
+    /// The watch of labelled pods shows these, and then nothing more.
+    async fn shows(stores: &Stores, events: Vec<watcher::Event<Observed>>) {
+        let events = events.into_iter().map(Event::Ok);
+        stores.labelled(futures::stream::iter(events)).await;
+    }
+
+    fn labelled(stores: &Stores) -> Vec<String> {
+        let mut uids: Vec<String> = stores.view().labelled.into_keys().collect();
+        uids.sort_unstable();
+        uids
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_was_granted_while_a_list_was_under_way_counts_still_after_it() {
+        let stores = Stores::default();
+        shows(
+            &stores,
+            vec![
+                watcher::Event::Init,
+                watcher::Event::InitApply(seen("old", 1)),
+                watcher::Event::InitDone,
+            ],
+        )
+        .await;
+        let during = futures::stream::iter([watcher::Event::Init, watcher::Event::InitDone]);
+        let during = during.map(|event| {
+            if matches!(event, watcher::Event::InitDone) {
+                stores.learn_pod(pod("granted", 9));
+            }
+            Event::Ok(event)
+        });
+        stores.labelled(during).await;
+        assert_eq!(labelled(&stores), ["granted"], "the old one is gone");
+    }
+
+    #[tokio::test]
+    async fn an_answer_about_a_pod_that_is_gone_meanwhile_does_not_bring_it_back() {
+        let stores = Stores::default();
+        let deleted = watcher::Event::Delete(seen("a", 3));
+        shows(&stores, vec![watcher::Event::Apply(seen("a", 2)), deleted]).await;
+        stores.learn_pod(pod("a", 2));
+        stores.learn_pod(pod("b", 2));
+        assert_eq!(labelled(&stores), ["b"]);
+    }
+
+    #[test]
+    fn an_answer_about_a_pool_that_is_gone_or_came_again_changes_nothing() {
+        let stores = Stores::default();
+        stores.learn_pool(pool("first", 5));
+        assert!(stores.view().pools.is_empty(), "nobody has seen it");
+        let uid = || stores.view().pools["shop"].uid().expect("a UID");
+        insert_pool(&mut stores.lock().view, pool("second", 7));
+        stores.learn_pool(pool("first", 6));
+        assert_eq!(uid(), "second");
+        stores.learn_pool(pool("second", 8));
+        let version = stores.view().pools["shop"].resource_version();
+        assert_eq!(version.as_deref(), Some("8"));
     }
 }
