@@ -46,7 +46,7 @@ pub fn target(name: &str, deployment: &str) -> Value {
 
 /// A workload of the pods with this label `app`.
 pub fn selected(app: &str) -> Value {
-    json!({"name": app, "selector": {"podSelector": {"matchLabels": {"app": app}}}})
+    json!({"name": app, "selector": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": app}}}})
 }
 
 /// The template of pods with half a home node's room each, labelled `app: NAME`.
@@ -81,8 +81,9 @@ pub fn deployment(app: &str, replicas: i32) -> Deployment {
 impl World {
     /// A world with two home nodes, each with room for two pods, and a pool that is open.
     pub async fn with_home(changes: &Value) -> Self {
-        let world = Self::start().await;
-        world.furnish(changes).await;
+        // A start is large, and would be so in every test.
+        let world = Box::pin(Self::start()).await;
+        Box::pin(world.furnish(changes)).await;
         world
     }
 
@@ -96,7 +97,7 @@ impl World {
 
     /// The same, with nothing left of home.
     pub async fn with_full_home(changes: &Value) -> Self {
-        let world = Self::with_home(changes).await;
+        let world = Box::pin(Self::with_home(changes)).await;
         for n in 0..4 {
             world
                 .create(pod("filler", &format!("filler-{n}"), &json!({})))

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt as _;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::home::{AWAY, deployment, is_granted, selected, target, template};
-use crate::support::objects;
+use crate::support::{objects, wait};
 use crate::world::{World, is_closed, is_running, said};
 
 const FULL: &str = "No machines are left in this region.";
@@ -67,7 +67,8 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
             node.is_some_and(is_closed)
         })
         .await;
-    let (job, _) = (until_job_has_a_pod(&world).await, world.scale(3).await);
+    let job = until_job_has_a_pod(&world).await;
+    world.scale(3).await;
     world
         .until_pool("shop", "others to wait for the placement", |pool| {
             let status = pool.and_then(|pool| pool.status.as_ref());
@@ -78,8 +79,8 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
         .await;
 
     // Its owner makes another, which may find room at home; a Job would count a failure.
-    age(&world, &stuck).await;
     age(&world, &job).await;
+    age(&world, &stuck).await;
     let replaced = |pods: &[Pod]| {
         pods.len() == 3
             && pods
@@ -92,7 +93,13 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
     world.until_told(&job, "NeverStarted", FULL).await;
     assert!(world.pods().get(&job).await.is_ok());
 
+    // Without it, nothing on the node tries again, and the probe is one of those that wait.
+    world.kubectl(&["delete", "job", "job"]);
+    world
+        .until_pod(&job, "the Job's pod to be gone", |pod| pod.is_none())
+        .await;
     world.no_faults().await;
+    until_open(&world).await;
     let at_once = AtomicUsize::new(0);
     let first_runs = |pods: &[Pod]| {
         let granted = pods.iter().filter(|pod| is_granted(pod));
@@ -110,10 +117,17 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
             pool.is_some_and(|pool| said(pool, "NodesReady").0 == "True")
         })
         .await;
-    world
-        .until_pod(&job, "the Job's pod to run", is_running)
-        .await;
     world.end().await;
+}
+
+/// Waits until the node takes pods; a second closing is as long as one wait.
+async fn until_open(world: &World) {
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let is_open = |node: Option<&Node>| node.is_some_and(|node| !is_closed(node));
+    let what = "the node to take a pod";
+    if wait::until(nodes, AWAY, what, is_open).await.is_err() {
+        world.until_node(AWAY, what, is_open).await;
+    }
 }
 
 async fn until_job_has_a_pod(world: &World) -> String {

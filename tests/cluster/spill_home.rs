@@ -45,9 +45,8 @@ async fn grants_on_their_way_count_and_one_that_lands_home_frees_its_slot() {
     world.home_node("home-c").await;
     let started = world.cluster.restart(Component::Scheduler).await;
     started.expect("the scheduler starts");
-    world.until_spread(6, 0, 2).await;
-    world.until_counted("web", (2, 0, 0, 0)).await;
     world.until_spread(6, 2, 0).await;
+    world.until_counted("web", (0, 0, 2, 0)).await;
     for name in &granted {
         let pod = world.pods().get(name).await.expect("the pod");
         assert_ne!(objects::node_of(&pod), Some(AWAY), "{name} went past home");
@@ -96,7 +95,7 @@ async fn what_aci_or_its_node_cannot_take_is_refused_by_name() {
         (
             "large",
             container(json!({"resources": {"requests": {"cpu": "64"}}})),
-            "cpu",
+            "64 CPU",
         ),
         (
             "gpu",

@@ -61,7 +61,7 @@ async fn pods_of_stateful_sets_replica_sets_jobs_cron_jobs_and_foreign_kinds_spi
         scaled("db", "apps/v1", "StatefulSet"), scaled("rs", "apps/v1", "ReplicaSet"),
         selected("job"), selected("cron"), selected("bare"),
         scaled("rollout", "example.com/v1", "Rollout"),
-    ]}))
+    ], "spill": {"maxReplicas": 12}}))
     .await;
     let set = |name: &str| {
         json!({"metadata": {"name": name}, "spec": {"replicas": 2, "serviceName": name,

@@ -172,7 +172,8 @@ async fn the_rate_lets_so_many_go_and_the_others_wait() {
 
 #[tokio::test]
 async fn of_two_pools_with_one_workload_the_older_has_it_and_the_other_says_so() {
-    let world = World::with_full_home(&json!({})).await;
+    // They are held for long enough to be seen by both.
+    let world = World::with_full_home(&json!({"spill": {"after": "20m"}})).await;
     // Times of creation have whole seconds; of two that are of one, the first by name goes first.
     let created = world
         .pools()
@@ -180,20 +181,23 @@ async fn of_two_pools_with_one_workload_the_older_has_it_and_the_other_says_so()
         .await;
     created.expect("a pool");
     world.deploy(2).await;
+    world
+        .until_pool("youth", "the younger pool to say whose they are", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            let web = status.and_then(|status| status.workloads.first());
+            web.is_some_and(|web| {
+                web.message == "2 pods of its selection belong to workload web of pool shop"
+                    && web.holding == 0
+            })
+        })
+        .await;
+    world.until_counted("web", (2, 0, 0, 0)).await;
+    world.change_pool(&json!({"spill": {"after": "1s"}})).await;
     let pods = world.until_spread(0, 2, 0).await;
     for pod in &pods {
         assert_eq!(pod.labels()["burstpool.io/pool"], "shop");
         assert_eq!(objects::node_of(pod), Some(AWAY));
     }
-    world
-        .until_pool("youth", "the younger pool to say whose they are", |pool| {
-            let status = pool.and_then(|pool| pool.status.as_ref());
-            status.is_some_and(|status| {
-                let web = status.workloads.first();
-                web.is_some_and(|web| web.message.contains("shop") && web.spilled == 0)
-            })
-        })
-        .await;
     world.end().await;
 }
 
