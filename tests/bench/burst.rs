@@ -49,7 +49,12 @@ pub async fn run() {
     println!(
         "\npods granted | hold over to patch sent, p50/p99/most | hold over to toleration seen"
     );
-    println!("{} of {PODS} | {} | {}", seen.len(), told(sent), told(seen));
+    println!(
+        "{} of {PODS} | {} | {}",
+        seen.len(),
+        told(&sent),
+        told(&seen)
+    );
 }
 
 async fn pool(client: &Client) {
@@ -146,10 +151,10 @@ fn since(
     took
 }
 
-fn told(took: Vec<Duration>) -> String {
+fn told(took: &[Duration]) -> String {
     let Some(most) = took.last() else {
         return "-".to_owned();
     };
-    let millis = |share| quantile(&took, share).as_millis();
+    let millis = |share| quantile(took, share).as_millis();
     format!("{}/{}/{} ms", millis(0.5), millis(0.99), most.as_millis())
 }

@@ -51,9 +51,11 @@ impl World {
 
     /// A cluster and an Azure, and nobody between them.
     pub async fn without_operator(cluster: Options, options: AzureOptions) -> Self {
-        let cluster = Cluster::start(cluster).await.expect("a cluster");
+        let cluster = Box::pin(Cluster::start(cluster)).await.expect("a cluster");
         let client = cluster.client().expect("a client");
-        let azure = Emulator::start(options).await.expect("the emulator starts");
+        let azure = Box::pin(Emulator::start(options))
+            .await
+            .expect("the emulator starts");
         let files = tempfile::tempdir().expect("a directory");
         std::fs::write(files.path().join("token"), "SECRET-TOKEN").expect("it is written");
         cluster
