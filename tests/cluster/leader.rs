@@ -220,7 +220,7 @@ async fn a_leader_that_is_killed_while_it_grants_leaves_exactly_as_many_to_be_gr
         first.ended().await;
         let (killed, at) = (slots.borrow().held.len(), Instant::now());
         leader = world.leader(Some(&leader), &[&second]).await;
-        println!(
+        eprintln!(
             "killed at {killed} of {most}; another leads after {:?}",
             at.elapsed()
         );
@@ -249,7 +249,7 @@ async fn a_leader_that_was_frozen_over_its_lease_between_reserving_and_granting_
         let frozen = slots.borrow().held.len();
         leader = world.leader(Some(&leader), &[&second]).await;
         first.signal("CONT").await;
-        println!("frozen at {frozen} of {most}");
+        eprintln!("frozen at {frozen} of {most}");
         exactly(most, &mut slots, &second).await;
         assert!(
             !first.ended().await.success(),
@@ -361,7 +361,7 @@ async fn pods_on_aci_and_their_node_stay_ready_when_the_leader_dies_or_ends() {
         at + jiff::SignedDuration::try_from(took).expect("seconds"),
     )
     .await;
-    println!(
+    eprintln!(
         "killed: another leads after {took:?}, and has renewed the node's lease after {:?}",
         killed.elapsed()
     );
@@ -385,7 +385,7 @@ async fn pods_on_aci_and_their_node_stay_ready_when_the_leader_dies_or_ends() {
         at + jiff::SignedDuration::try_from(took).expect("seconds"),
     )
     .await;
-    println!(
+    eprintln!(
         "ended: another leads after {took:?}, and has renewed the node's lease after {:?}",
         asked.elapsed()
     );
