@@ -28,8 +28,8 @@ const SIZES: [(usize, Duration); 4] = [
     (300, Duration::ZERO),
     (1000, Duration::ZERO),
 ];
-/// How long what is steady is measured.
-const STEADY: Duration = Duration::from_secs(120);
+/// With how many pods the steady state is measured, which is the same for each, and for how long.
+const STEADY: (usize, Duration) = (300, Duration::from_secs(120));
 const NODE: &str = "burst-bench-weu";
 
 /// When pods were first seen bound, running and marked for deletion, by name.
@@ -204,11 +204,7 @@ async fn measure(
     }
     let start = Calls::of(azure).await.since(&calls, size);
     let cpu = super::cpu(operator.0.id()).saturating_sub(cpu) / u32::try_from(size).unwrap_or(1);
-    // The reads of details that are still to come belong to the start, not to the steady minute.
-    tokio::time::sleep(Duration::from_secs(size as u64 / 12 + 5)).await;
-    let calls = Calls::of(azure).await;
-    tokio::time::sleep(STEADY).await;
-    let steady = Calls::of(azure).await.since(&calls, size);
+    let steady = steady(azure, size).await;
     let memory = super::memory(operator.0.id());
     delete(&pods, &names).await;
     let left = left(azure, &pods).await;
@@ -216,13 +212,24 @@ async fn measure(
     watched.abort();
     let [put, run, delete] = quantiles(&times.borrow(), &timeline);
     println!(
-        "{size} | {put} | {run} | {took:.1} s | {:.2}, {:.3}, {:.2} | {:.2}, {:.3} | {delete} | {left} | {memory} MiB | {cpu:?}",
-        start.gets,
-        start.lists,
-        start.puts,
-        steady.gets / 2.0,
-        steady.lists / 2.0
+        "{size} | {put} | {run} | {took:.1} s | {:.2}, {:.3}, {:.2} | {steady} | {delete} | {left} | {memory} MiB | {cpu:?}",
+        start.gets, start.lists, start.puts,
     );
+}
+
+/// GETs and LISTs for each pod in a minute in which nothing happens.
+async fn steady(azure: &Emulator, size: usize) -> String {
+    let (of, time) = STEADY;
+    if size != of {
+        return "-".to_owned();
+    }
+    // The reads of details that are still to come belong to the start.
+    tokio::time::sleep(Duration::from_secs(size as u64 / 12 + 5)).await;
+    let before = Calls::of(azure).await;
+    tokio::time::sleep(time).await;
+    let calls = Calls::of(azure).await.since(&before, size);
+    let minutes = time.as_secs_f64() / 60.0;
+    format!("{:.2}, {:.3}", calls.gets / minutes, calls.lists / minutes)
 }
 
 /// Deletes the pods with grace period 0: the API server removes the objects at once, and the operator
