@@ -44,7 +44,8 @@ fn is_away(pod: &Pod) -> bool {
 
 #[tokio::test]
 async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_opens_it() {
-    let changes = json!({"workloads": [target("web", "web"), selected("job")]});
+    let changes =
+        json!({"workloads": [target("web", "web"), selected("job")], "spill": {"maxReplicas": 0}});
     let world = World::with_full_home(&changes).await;
     refuse(&world, None, "ServiceUnavailable", 409, FULL).await;
     world.deploy(1).await;
@@ -52,6 +53,19 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
     pods["spec"]["restartPolicy"] = "Never".into();
     let job = json!({"metadata": {"name": "job"}, "spec": {"backoffLimit": 0, "template": pods}});
     let _: Job = world.make(job).await;
+    // Both are granted at once: what the first comes to would keep the other back.
+    world
+        .until_pool("shop", "both to wait for the limit alone", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            status.is_some_and(|status| {
+                let mut workloads = status.workloads.iter();
+                workloads.all(|one| one.holding == 1 && one.message.contains("maxReplicas"))
+            })
+        })
+        .await;
+    world
+        .change_pool(&json!({"spill": {"maxReplicas": 10}}))
+        .await;
     let bound = |pods: &[Pod]| pods.len() == 1 && is_away(&pods[0]);
     let stuck = world.until_pods("web", "a pod to be bound", bound).await[0].name_any();
     world
