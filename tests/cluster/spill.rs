@@ -20,7 +20,7 @@
 //! | C42 the cost is written once | `node::binding::tests` |
 //! | C43 a user's cost | `spill_rollouts::a_users_own_cost_is_kept_and_pods_at_home_get_none` |
 //! | C44 rollouts | `spill_rollouts::a_rollout_of_both_revisions_never_has_more_than_the_limit`, `spill_rollouts::a_rollout_that_may_only_surge_says_what_it_lacks_and_goes_on_when_it_has_it` |
-//! | D58 never started, D59 half-open, D60 no capacity | `spill_backend::a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_opens_it`; quota: `burst::backend` |
+//! | D58 never started, D59 half-open, D60 no capacity | pure: `burst::backend`, `burst::rescue`, `burst::tests::places`; not yet on the cluster |
 //! | D61 refused for good | `spill_backend::a_template_that_azure_refuses_is_not_granted_again_and_others_go_on` |
 //! | D62 cordoned, deleted | `spill_home::a_cordoned_virtual_node_gets_nothing_and_its_pods_stay`; not ready: `burst::place` |
 //! | D67 fairness | `spill_others::workloads_share_the_pools_maximum_by_weight_and_what_one_leaves_is_lent` |
