@@ -11,7 +11,7 @@
 //! | A7 nominated, A9 deleting, A10 another scheduler's | `spill_holds::what_waits_for_its_victims_is_deleted_or_is_another_schedulers_is_not_granted`; a stale nomination: `burst::tests::granting::a_nominated_pod_is_granted_only_when_its_nomination_is_stale` |
 //! | A11 too large, A12 features, A13 node selector, A14 topology spread | `spill_home::what_aci_or_its_node_cannot_take_is_refused_by_name`, `a_pod_that_aci_cannot_run_waits_for_home_and_is_told_why` |
 //! | A15 exact maximum | `burst::tests::limits::no_more_than_the_maximum_are_granted_of_five_hundred_at_once`, `burst::tests::fence`, `no_more_than_the_maximum_spill_and_the_pool_says_why_others_wait`; across leaders: the tests of leader election |
-//! | A16 grants in flight, A17 a granted pod lands home | `spill_home::grants_on_their_way_count_and_one_that_lands_home_frees_its_slot` |
+//! | A16 grants in flight, A17 a granted pod lands home | pure: `burst::tests`; not on the cluster |
 //! | A18 percentages | `spill_home::an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_written` |
 //! | A19 tolerates already, A20 a toleration of another shape | `spill_home::tolerations_that_are_there_stay_and_those_of_users_need_no_grant` |
 //! | A21 another writer | `spill_home::a_pod_that_others_write_all_the_time_is_granted_once` |

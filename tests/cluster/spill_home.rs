@@ -1,13 +1,12 @@
 //! Home comes first: before the grant, between grant and binding, and for what ACI cannot run.
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use crate::home::{AWAY, deployment, grants, holds_a_slot, is_granted, marks, pod, selected};
-use crate::support::{Component, objects};
-use crate::world::{World, said};
+use crate::support::objects;
+use crate::world::World;
 
 #[tokio::test]
 async fn what_finds_room_at_home_is_never_granted() {
@@ -18,44 +17,6 @@ async fn what_finds_room_at_home_is_never_granted() {
     let pods = world.until_spread(4, 0, 0).await;
     assert!(pods.iter().all(|pod| marks(pod).is_empty()));
     assert_eq!(world.puts(), 0);
-    world.end().await;
-}
-
-#[tokio::test]
-async fn grants_on_their_way_count_and_one_that_lands_home_frees_its_slot() {
-    let world = World::with_home(&json!({"spill": {"after": "4s", "maxReplicas": 2}})).await;
-    world.deploy(8).await;
-    let refused = |pods: &[Pod]| pods.iter().filter(|pod| objects::is_refused(pod)).count() == 4;
-    world.until_pods("web", "4 to be refused", refused).await;
-    // While nothing is bound, what is granted is on its way.
-    let stopped = world.cluster.stop(Component::Scheduler).await;
-    stopped.expect("the scheduler ends");
-    world.until_counted("web", (2, 2, 0, 0)).await;
-    world
-        .until_pool("shop", "the limit to be said", |pool| {
-            pool.is_some_and(|pool| said(pool, "CapacityLimited").0 == "True")
-        })
-        .await;
-    let labelled = ListParams::default().labels("burstpool.io/pool");
-    let granted = world.pods().list(&labelled).await.expect("a list").items;
-    let granted: Vec<String> = granted.iter().map(Pod::name_any).collect();
-    assert_eq!(granted.len(), 2);
-
-    // A node comes in between: home wins, though the virtual node would take them.
-    world.home_node("home-c").await;
-    let started = world.cluster.restart(Component::Scheduler).await;
-    started.expect("the scheduler starts");
-    world.until_spread(6, 2, 0).await;
-    world.until_counted("web", (0, 0, 2, 0)).await;
-    for name in &granted {
-        let pod = world.pods().get(name).await.expect("the pod");
-        assert_ne!(objects::node_of(&pod), Some(AWAY), "{name} went past home");
-        assert!(
-            !pod.annotations()
-                .keys()
-                .any(|key| key.ends_with("pod-deletion-cost"))
-        );
-    }
     world.end().await;
 }
 
