@@ -174,3 +174,22 @@ fn who_leads_again_frees_nothing_that_it_reserved_before() {
     );
     assert_eq!(plan.reservations.len(), 1);
 }
+
+#[test]
+fn a_lost_grant_counts_against_the_rate_for_as_long_as_it_may_yet_be_given() {
+    let mut scene = Scene::new(
+        &json!({"spill": {"rate": {"pods": 1, "per": "1m"}}}),
+        &["a", "b"],
+    );
+    let plan = scene.plan(15);
+    assert_eq!(granted(&plan), ["a"]);
+    scene.reserve(&plan);
+    let a = scene.waiting[0].id.clone();
+    scene.memory.sending(&a);
+    scene.memory.answered(&a, Answer::Lost, at(15));
+    assert_eq!(
+        granted(&scene.plan(80)),
+        ["a"],
+        "one in this minute, not two"
+    );
+}
