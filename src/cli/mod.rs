@@ -1,5 +1,6 @@
 //! The command line of `burstpool`.
 
+mod lead;
 mod run;
 
 use std::io::Write as _;

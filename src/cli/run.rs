@@ -7,38 +7,26 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use futures::StreamExt as _;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Config};
-use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::lead::{lead, leases};
 use crate::aci::client::{self, Cloud, Credential, Scope, Settings};
 use crate::aci::translate::kube_proxy::ApiServer;
-use crate::controller::{self, LEASE};
+use crate::controller;
 use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
 use crate::node::pods::SWEEP_EVERY;
 
 /// The newest minor version of Kubernetes that our types speak.
 const NEWEST_MINOR: u32 = 37;
-/// For how long the leader is believed to live without a word, in seconds.
-const LEASE_SECONDS: u64 = 15;
-/// How long before that it must have said something.
-const LEASE_GRACE_SECONDS: u64 = 5;
-/// How long a call about the lease may go without a word: one that hangs for longer would cost the lease.
-const LEASE_PATIENCE: Duration = Duration::from_secs(4);
-/// How long to wait after the lease could not be asked for.
-const LEASE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Run the operator
 #[derive(Debug, Args)]
@@ -127,93 +115,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     led.await
 }
 
-/// Waits to lead, and reconciles while it does. Losing the lead ends the process: another one leads.
-async fn lead(
-    context: Arc<controller::Context>,
-    leases: Client,
-    cancel: CancellationToken,
-) -> anyhow::Result<()> {
-    // Followers watch, too: who takes over knows everything already.
-    let (stores, client) = (context.stores.clone(), context.client.clone());
-    let watching = async move { Box::pin(stores.watch(&client)).await };
-    tokio::pin!(watching);
-    let manager = tokio::select! {
-        manager = elected(&context, leases) => manager?,
-        () = &mut watching => bail!("watching the cluster ended"),
-        () = cancel.cancelled() => return Ok(()),
-    };
-    tracing::info!("leading");
-    let (mut leading, task) = manager.watch().await;
-    let outcome = {
-        let work = controller::run(context, cancel.clone());
-        tokio::pin!(work);
-        let lost = async { leading.wait_for(|leads| !leads).await.map(drop) };
-        tokio::select! {
-            () = &mut work => Ok(()),
-            () = &mut watching => Err(anyhow::anyhow!("watching the cluster ended")),
-            () = cancel.cancelled() => Ok(()),
-            lost = lost => {
-                cancel.cancel();
-                work.await;
-                lost.context("watching the leader's lease")
-                    .and_then(|()| bail!("another process leads now"))
-            }
-        }
-    };
-    // Nobody watches any more: the lease is released, and the task ends.
-    drop(leading);
-    let _ = task.await;
-    outcome
-}
-
-/// Waits until we hold the lease.
-async fn elected(context: &controller::Context, leases: Client) -> anyhow::Result<LeaseManager> {
-    let mut free = std::pin::pin!(freed(context));
-    loop {
-        let manager = LeaseManagerBuilder::new(leases.clone(), LEASE)
-            .with_namespace(&context.lease_namespace)
-            .with_identity(context.identity.clone())
-            .with_duration(LEASE_SECONDS)
-            .with_grace(LEASE_GRACE_SECONDS)
-            .build()
-            .await
-            .context("preparing the leader's lease")?;
-        tokio::select! {
-            changed = manager.changed() => match changed {
-                Ok(true) => return Ok(manager),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "asking for the leader's lease");
-                    tokio::time::sleep(LEASE_AGAIN).await;
-                }
-            },
-            // The manager sleeps until the lease is over, also if its holder has given it back since:
-            // another one looks at once.
-            Some(()) = free.next() => tracing::debug!("the lease is free"),
-        }
-    }
-}
-
-/// A word whenever nobody holds the lease.
-fn freed(context: &controller::Context) -> impl futures::Stream<Item = ()> + use<> {
-    let leases: Api<Lease> = Api::namespaced(context.client.clone(), &context.lease_namespace);
-    let ours = watcher::Config::default().fields(&format!("metadata.name={LEASE}"));
-    let seen = watcher(leases, ours).default_backoff().applied_objects();
-    seen.filter_map(async |lease| {
-        let holder = lease.ok()?.spec.and_then(|spec| spec.holder_identity);
-        holder.is_none_or(|holder| holder.is_empty()).then_some(())
-    })
-}
-
-/// Kubernetes for the lease: a call that fails or hangs is given up before the lease is over.
-fn leases(config: &Config) -> anyhow::Result<Client> {
-    let mut config = config.clone();
-    config.default_retry = false;
-    config.connect_timeout = Some(LEASE_PATIENCE);
-    config.read_timeout = Some(LEASE_PATIENCE);
-    Client::try_from(config).context("connecting to Kubernetes")
-}
-
 async fn kubernetes(arguments: &Arguments) -> anyhow::Result<Config> {
     match &arguments.kubeconfig {
         None => Config::infer()
@@ -241,7 +142,7 @@ fn kube_proxy(
         (Some(url), _) if url.scheme() != "https" => {
             bail!("--api-server-url: {url} must begin with https://: tokens are sent there")
         }
-        (Some(url), _) => url.as_str().trim_end_matches('/').to_owned(),
+        (Some(url), _) => url.to_string(),
         (None, Some(_)) => config.cluster_url.to_string(),
         (None, None) => return Ok(None),
     };
