@@ -117,11 +117,8 @@ impl Act {
             },
             "status": {"leader": identity, "reservations": reservations},
         });
-        let manager = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
         let patch = Patch::Merge(&patch);
+        let manager = as_leader();
         let written = pools.patch_status(&self.name, &manager, &patch);
         match tokio::time::timeout(PATIENCE, written).await {
             Ok(Ok(pool)) => {
@@ -208,8 +205,7 @@ impl Act {
 
     async fn send(&self, decision: &Decision) -> Answer {
         let id = &decision.pod;
-        let waiting = self.view.waiting.get(&id.uid);
-        let Some(pod) = waiting.and_then(super::stores::Waiting::pod) else {
+        let Some(pod) = self.view.waiting_pod(&id.uid) else {
             return Answer::Conflict;
         };
         let version = &id.resource_version;
@@ -220,10 +216,7 @@ impl Act {
 
     async fn patch(&self, id: &PodRef, patch: &Patch<()>) -> Answer {
         let pods: Api<Pod> = Api::namespaced(self.context.impatient.clone(), &id.namespace);
-        let manager = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
+        let manager = as_leader();
         let sent = pods.patch(&id.name, &manager, patch);
         match tokio::time::timeout(PATIENCE, sent).await {
             Ok(Ok(pod)) => {
@@ -237,8 +230,7 @@ impl Act {
 
     async fn stamp(&self, stamps: &[Stamp]) {
         let sent = futures::stream::iter(stamps).map(async |stamp| {
-            let waiting = self.view.waiting.get(&stamp.pod.uid);
-            let Some(pod) = waiting.and_then(super::stores::Waiting::pod) else {
+            let Some(pod) = self.view.waiting_pod(&stamp.pod.uid) else {
                 return;
             };
             let patch = grant::stamp(&pod, &stamp.pod.resource_version, stamp.since);
@@ -266,6 +258,13 @@ impl Act {
                 tracing::debug!(pod = %name, %error, "deleting a pod that never started");
             }
         }
+    }
+}
+
+fn as_leader() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
     }
 }
 

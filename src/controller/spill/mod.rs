@@ -282,7 +282,11 @@ impl Spill {
         };
         let unjudged = {
             let seen = observe(pool, &world, own, &self.verdicts);
-            unjudged(&seen)
+            let unjudged = unjudged(&seen);
+            if unjudged.is_empty() {
+                return burst::plan(pool, &seen, now);
+            }
+            unjudged
         };
         for uid in &unjudged {
             self.judge(view, pool, uid);

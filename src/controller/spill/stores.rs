@@ -62,6 +62,13 @@ pub struct View {
     pub namespaces: Namespaces,
 }
 
+impl View {
+    /// A pod that waits, itself.
+    pub fn waiting_pod(&self, uid: &str) -> Option<Pod> {
+        self.waiting.get(uid)?.pod()
+    }
+}
+
 /// The parts of a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Part {
@@ -140,19 +147,14 @@ impl Stores {
             insert_newer(&mut known.view.labelled, facts);
         }
         let view = &mut known.view;
-        let Some(known) = view.waiting.get(&observed_uid(&pod)) else {
-            return;
-        };
-        if newer(&pod, &known.facts) {
-            let unknown = known.unknown.to_vec();
+        let waits = view.waiting.get(&observed_uid(&pod));
+        if let Some(unknown) = waits.map(|waits| waits.unknown.to_vec()) {
             let observed = Observed {
                 pod,
                 unknown,
                 unreadable: None,
             };
-            if let Some(waiting) = Waiting::of(observed) {
-                view.waiting.insert(waiting.facts.id.uid.clone(), waiting);
-            }
+            insert_waiting(view, observed);
         }
     }
 
@@ -249,16 +251,7 @@ impl Stores {
         self.follow(
             Part::Waiting,
             watcher(pods, watcher::Config::default().fields(waiting)),
-            |known, pod| {
-                let view = &mut known.view;
-                let known = view.waiting.get(&observed_uid(&pod.pod));
-                if known.is_some_and(|known| !newer(&pod.pod, &known.facts)) {
-                    return;
-                }
-                if let Some(waiting) = Waiting::of(pod) {
-                    view.waiting.insert(waiting.facts.id.uid.clone(), waiting);
-                }
-            },
+            |known, pod| insert_waiting(&mut known.view, pod),
             |known, uid| drop(known.view.waiting.remove(uid)),
             |view| view.waiting.keys().cloned().collect(),
             |pod| observed_uid(&pod.pod),
@@ -324,20 +317,30 @@ fn observed_uid(pod: &Pod) -> String {
     pod.metadata.uid.clone().unwrap_or_default()
 }
 
-fn newer(pod: &Pod, known: &PodFacts) -> bool {
-    observed::version(pod) >= known.id.resource_version.parse().ok()
+fn insert_waiting(view: &mut View, observed: Observed) {
+    let Some(waiting) = Waiting::of(observed) else {
+        return;
+    };
+    let uid = waiting.facts.id.uid.clone();
+    let known = view.waiting.get(&uid);
+    if known.is_none_or(|known| version(&known.facts) <= version(&waiting.facts)) {
+        view.waiting.insert(uid, waiting);
+    }
 }
 
 fn insert_newer(pods: &mut HashMap<String, Arc<PodFacts>>, facts: PodFacts) {
-    let version = |facts: &PodFacts| facts.id.resource_version.parse::<u128>().ok();
     let known = pods.get(&facts.id.uid);
     if known.is_none_or(|known| version(known) <= version(&facts)) {
         pods.insert(facts.id.uid.clone(), Arc::new(facts));
     }
 }
 
+fn version(facts: &PodFacts) -> Option<u128> {
+    observed::version(&facts.id.resource_version)
+}
+
 fn insert_pool(view: &mut View, pool: BurstPool) {
-    let version = |pool: &BurstPool| pool.resource_version()?.parse::<u128>().ok();
+    let version = |pool: &BurstPool| observed::version(&pool.resource_version()?);
     let known = view.pools.get(&pool.name_any());
     let same = known.filter(|known| known.uid() == pool.uid());
     if same.is_none_or(|known| version(known) <= version(&pool)) {
@@ -346,95 +349,4 @@ fn insert_pool(view: &mut View, pool: BurstPool) {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    type Event = watcher::Result<watcher::Event<Observed>>;
-
-    fn pod(uid: &str, version: u32) -> Pod {
-        let pod = json!({
-            "metadata": {"namespace": "shop", "name": uid, "uid": uid, "resourceVersion": version.to_string(),
-                "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {POOL_LABEL: "shop"}},
-            "spec": {"containers": [], "tolerations": [{"key": "virtual-kubelet.io/provider",
-                "operator": "Equal", "value": "shop", "effect": "NoSchedule"}]},
-        });
-        serde_json::from_value(pod).expect("a pod")
-    }
-
-    fn seen(uid: &str, version: u32) -> Observed {
-        Observed {
-            pod: pod(uid, version),
-            ..Observed::default()
-        }
-    }
-
-    fn pool(uid: &str, version: u32) -> BurstPool {
-        let pool = json!({
-            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
-            "metadata": {"name": "shop", "uid": uid, "resourceVersion": version.to_string()},
-            "spec": {"azure": {}, "placements": [{"name": "a", "region": "westeurope"}]},
-        });
-        serde_json::from_value(pool).expect("a pool")
-    }
-
-    /// The watch of labelled pods shows these, and then nothing more.
-    async fn shows(stores: &Stores, events: Vec<watcher::Event<Observed>>) {
-        let events = events.into_iter().map(Event::Ok);
-        stores.labelled(futures::stream::iter(events)).await;
-    }
-
-    fn labelled(stores: &Stores) -> Vec<String> {
-        let mut uids: Vec<String> = stores.view().labelled.into_keys().collect();
-        uids.sort_unstable();
-        uids
-    }
-
-    #[tokio::test]
-    async fn a_pod_that_was_granted_while_a_list_was_under_way_counts_still_after_it() {
-        let stores = Stores::default();
-        shows(
-            &stores,
-            vec![
-                watcher::Event::Init,
-                watcher::Event::InitApply(seen("old", 1)),
-                watcher::Event::InitDone,
-            ],
-        )
-        .await;
-        let during = futures::stream::iter([watcher::Event::Init, watcher::Event::InitDone]);
-        let during = during.map(|event| {
-            if matches!(event, watcher::Event::InitDone) {
-                stores.learn_pod(pod("granted", 9));
-            }
-            Event::Ok(event)
-        });
-        stores.labelled(during).await;
-        assert_eq!(labelled(&stores), ["granted"], "the old one is gone");
-    }
-
-    #[tokio::test]
-    async fn an_answer_about_a_pod_that_is_gone_meanwhile_does_not_bring_it_back() {
-        let stores = Stores::default();
-        let deleted = watcher::Event::Delete(seen("a", 3));
-        shows(&stores, vec![watcher::Event::Apply(seen("a", 2)), deleted]).await;
-        stores.learn_pod(pod("a", 2));
-        stores.learn_pod(pod("b", 2));
-        assert_eq!(labelled(&stores), ["b"]);
-    }
-
-    #[test]
-    fn an_answer_about_a_pool_that_is_gone_or_came_again_changes_nothing() {
-        let stores = Stores::default();
-        stores.learn_pool(pool("first", 5));
-        assert!(stores.view().pools.is_empty(), "nobody has seen it");
-        let uid = || stores.view().pools["shop"].uid().expect("a UID");
-        insert_pool(&mut stores.lock().view, pool("second", 7));
-        stores.learn_pool(pool("first", 6));
-        assert_eq!(uid(), "second");
-        stores.learn_pool(pool("second", 8));
-        let version = stores.view().pools["shop"].resource_version();
-        assert_eq!(version.as_deref(), Some("8"));
-    }
-}
+mod tests;
