@@ -4,8 +4,9 @@
 //!
 //! | room | what it holds | knows |
 //! | --- | --- | --- |
+//! | [`telemetry`] | logs, metrics, and whether the operator is well | nobody |
 //! | [`api`] | the custom resource that users write and read | nobody |
-//! | [`aci`] | a pod as a container group, and a container group as a pod's status | `api` |
+//! | [`aci`] | a pod as a container group, and a container group as a pod's status | `api`, `telemetry` |
 //! | [`burst`] | who bursts, when and how many: pure decisions | `api`, `aci` |
 //! | [`node`] | the virtual node and its pods: registered, created, told of, removed | `api`, `aci` |
 //! | [`controller`] | the reconciler: pools become nodes, and are drained before they go | `api`, `aci`, `burst`, `node` |
@@ -22,3 +23,4 @@ pub mod cli;
 pub mod controller;
 pub mod emulator;
 pub mod node;
+pub mod telemetry;

@@ -19,6 +19,8 @@ mod fair;
 mod fields;
 #[path = "cluster/home.rs"]
 mod home;
+#[path = "cluster/install.rs"]
+mod install;
 #[path = "cluster/jobs.rs"]
 mod jobs;
 #[path = "cluster/later.rs"]
@@ -56,6 +58,8 @@ mod spill_rollouts;
 #[path = "cluster/storm.rs"]
 mod storm;
 mod support;
+#[path = "cluster/telemetry.rs"]
+mod telemetry;
 #[path = "cluster/told.rs"]
 mod told;
 #[path = "cluster/world.rs"]

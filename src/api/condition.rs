@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// Every placement's node is registered and everything that the spec asks for is in place.
 pub const READY: &str = "Ready";
+/// The spec has a mistake that somebody must edit; there only while it is so, as kstatus wants it.
+pub const STALLED: &str = "Stalled";
 /// Every placement takes pods.
 pub const NODES_READY: &str = "NodesReady";
 

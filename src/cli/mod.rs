@@ -7,9 +7,8 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
-use crate::api;
+use crate::{api, telemetry};
 
 /// Bursts Kubernetes workloads onto Azure Container Instances.
 #[derive(Debug, Parser)]
@@ -57,11 +56,7 @@ pub async fn operate(arguments: &[&str]) -> anyhow::Result<()> {
 }
 
 fn operator(arguments: run::Arguments) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(filter)
-        .init();
+    telemetry::logs::init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

@@ -24,6 +24,7 @@ use crate::aci::translate::kube_proxy::ApiServer;
 use crate::controller;
 use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
 use crate::node::pods::SWEEP_EVERY;
+use crate::telemetry::{self, Metrics};
 
 /// The newest minor version of Kubernetes that our types speak.
 const NEWEST_MINOR: u32 = 37;
@@ -88,6 +89,9 @@ pub struct Arguments {
     /// The kubelet API's address; its port is the one that nodes name (the API itself is not served yet)
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:10250")]
     kubelet_listen: SocketAddr,
+    /// Where /metrics, /healthz and /readyz are served
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    metrics_listen: SocketAddr,
 }
 
 /// Runs until it is told to end, or cannot go on.
@@ -101,9 +105,21 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .unwrap_or_else(|| config.default_namespace.clone());
     let kube_proxy = kube_proxy(&arguments, &config, &namespace)?;
     let leases = leases(&config)?;
-    let context = context(&arguments, config, kube_proxy, namespace).await?;
+    let listener = telemetry::bind(arguments.metrics_listen).await?;
+    let context = Arc::new(context(&arguments, config, kube_proxy, namespace).await?);
     let cancel = CancellationToken::new();
-    let led = lead(Arc::new(context), leases, cancel.clone());
+    let told = telemetry::serve(
+        listener,
+        context.metrics.clone(),
+        ready(&context),
+        cancel.clone(),
+    );
+    let led = async {
+        let ended = Box::pin(lead(context, leases, cancel.clone())).await;
+        cancel.cancel();
+        ended
+    };
+    let led = async { tokio::try_join!(led, told).map(drop) };
     tokio::pin!(led);
     tokio::select! {
         ended = &mut led => return ended,
@@ -113,6 +129,18 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     tracing::info!("ending; nodes, pods and container groups stay as they are");
     cancel.cancel();
     led.await
+}
+
+/// What this process waits for before it can lead, in words.
+fn ready(context: &Arc<controller::Context>) -> telemetry::Ready {
+    let stores = context.stores.clone();
+    Arc::new(move || {
+        let missing = stores.missing();
+        missing
+            .iter()
+            .map(|what| format!("{what} have not been listed yet"))
+            .collect()
+    })
 }
 
 async fn kubernetes(arguments: &Arguments) -> anyhow::Result<Config> {
@@ -194,10 +222,11 @@ async fn context(
         .await;
     let system =
         system.context("reading the namespace kube-system, whose UID names this cluster")?;
+    let metrics = Arc::new(Metrics::new());
     Ok(controller::Context {
         client,
         impatient: Client::try_from(impatient).context("connecting to Kubernetes")?,
-        azure: azure(arguments)?,
+        azure: azure(arguments)?.counted(metrics.clone()),
         scope: Scope {
             subscription: arguments.subscription_id.clone(),
             resource_group: arguments.resource_group.clone(),
@@ -214,6 +243,7 @@ async fn context(
         lease_namespace,
         stores: Arc::default(),
         summaries: controller::spill::summaries(),
+        metrics,
     })
 }
 

@@ -11,6 +11,7 @@
 //! ```
 
 mod drain;
+mod measure;
 mod pool;
 pub mod spill;
 mod status;
@@ -32,6 +33,7 @@ use crate::aci::client::{Client as Azure, Scope};
 use crate::aci::pace::Pace;
 use crate::api::BurstPool;
 use crate::node::environment::KubeProxy;
+use crate::telemetry::Metrics;
 
 /// The finalizer of pools.
 pub const FINALIZER: &str = "burstpool.io/drain";
@@ -97,6 +99,8 @@ pub struct Context {
     pub stores: Arc<spill::Stores>,
     /// What the last plans say, for statuses.
     pub summaries: watch::Sender<spill::Summaries>,
+    /// What is counted and measured.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Reconciles until `cancel`; nodes, pods and groups stay as they are then.
@@ -157,6 +161,7 @@ async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
     let placements = pool::report(pool, context).await;
     let summary = context.summaries.borrow().get(&pool.name_any()).cloned();
     let status = status::of(pool, &outcome, &placements, &leaving, summary.as_ref());
+    measure::pool(pool, &status, context);
     status::write(pool, &status, context).await?;
     Ok(Action::requeue(again))
 }
@@ -166,6 +171,7 @@ async fn clean_up(pool: &BurstPool, context: &Context) -> Result<Action, Error> 
     let left = drain::pool(pool, context).await?;
     if left.is_empty() {
         pool::remove(pool, context).await?;
+        measure::forget(pool, context);
         return Ok(Action::await_change());
     }
     let placements = pool::report(pool, context).await;

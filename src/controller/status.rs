@@ -8,7 +8,7 @@ use serde_json::json;
 use super::pool::Mistake;
 use super::spill::Summary;
 use super::{Context, Error};
-use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING};
+use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING, STALLED};
 use crate::api::{BurstPool, BurstPoolStatus, Placement, PlacementStatus};
 use crate::burst::plan::Peak;
 
@@ -25,6 +25,9 @@ pub(super) fn of(
 ) -> BurstPoolStatus {
     let (now, generation) = (Timestamp::now(), pool.metadata.generation);
     let mut conditions = pool.status.clone().unwrap_or_default().conditions;
+    if outcome.is_ok() {
+        conditions.retain(|condition| condition.type_ != STALLED);
+    }
     let mut set = |kind: &str, status: bool, reason: &str, message: String| {
         condition::set(
             &mut conditions,
@@ -32,7 +35,10 @@ pub(super) fn of(
         );
     };
     match outcome {
-        Err(Mistake(mistake)) => set(READY, false, "Misconfigured", mistake.clone()),
+        Err(Mistake(mistake)) => {
+            set(READY, false, "Misconfigured", mistake.clone());
+            set(STALLED, true, "Misconfigured", mistake.clone());
+        }
         Ok(_) if !leaving.is_empty() => {
             set(
                 READY,
@@ -160,28 +166,4 @@ pub(super) async fn write(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_placement_says_what_cluster_first_means_until_it_has_name_servers() {
-        let of = |placement: serde_json::Value| {
-            notice(&serde_json::from_value(placement).expect("a placement"))
-        };
-        let plain = of(json!({"name": "a", "region": "b"}));
-        assert!(
-            plain.contains("ClusterFirst") && plain.contains("subnetId"),
-            "{plain}"
-        );
-        let subnet = of(json!({"name": "a", "region": "b", "subnetId": "c"}));
-        assert!(
-            subnet.contains("ClusterFirst") && subnet.contains("set network.dns"),
-            "{subnet}"
-        );
-        let dns = json!({"dns": {"nameServers": ["10.0.0.10"]}});
-        assert_eq!(
-            of(json!({"name": "a", "region": "b", "subnetId": "c", "network": dns})),
-            ""
-        );
-    }
-}
+mod tests;
