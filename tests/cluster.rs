@@ -13,6 +13,8 @@ mod daemons;
 mod defects;
 #[path = "cluster/ends.rs"]
 mod ends;
+#[path = "cluster/explain.rs"]
+mod explain;
 #[path = "cluster/fair.rs"]
 mod fair;
 #[path = "cluster/fields.rs"]

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -98,7 +98,7 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let config = kubernetes(&arguments).await?;
+    let config = kubernetes(arguments.kubeconfig.as_deref()).await?;
     let namespace = arguments
         .namespace
         .clone()
@@ -143,8 +143,9 @@ fn ready(context: &Arc<controller::Context>) -> telemetry::Ready {
     })
 }
 
-async fn kubernetes(arguments: &Arguments) -> anyhow::Result<Config> {
-    match &arguments.kubeconfig {
+/// The cluster of a kubeconfig, or of the environment.
+pub(super) async fn kubernetes(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
+    match kubeconfig {
         None => Config::infer()
             .await
             .context("finding the cluster: use --kubeconfig outside of one"),
