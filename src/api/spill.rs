@@ -64,10 +64,6 @@ fn spill_after() -> Span {
     Duration::from_secs(15).into()
 }
 
-fn no_time() -> Span {
-    Duration::ZERO.into()
-}
-
 fn spill_max() -> MaxReplicas {
     MaxReplicas::Count(100)
 }
@@ -145,12 +141,12 @@ pub struct Spill {
         .message("must be a duration of at most 24h, such as 15s or 1m30s"))]
     pub after: Span,
     /// The same while one of the pool's triggers is active, for every workload that has no shorter time
-    /// of its own.
-    #[serde(default = "no_time")]
+    /// of its own; 0s if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ms|s|m|h))+$') && duration(self) <= duration('24h')")
         .message("must be a duration of at most 24h, such as 0s or 5s"))]
-    pub after_when_triggered: Span,
+    pub after_when_triggered: Option<Span>,
     /// How many pods may be on ACI at once, of all workloads together: a number, or a percentage of
     /// the replicas that their targets desire, rounded up. A maximum that is lowered takes nothing
     /// back.
@@ -165,7 +161,7 @@ impl Default for Spill {
     fn default() -> Self {
         Self {
             after: spill_after(),
-            after_when_triggered: no_time(),
+            after_when_triggered: None,
             max_replicas: spill_max(),
             rate: Rate::default(),
         }

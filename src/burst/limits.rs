@@ -50,7 +50,8 @@ impl Limits {
                     let after = own.and_then(|own| own.after).unwrap_or(spec.spill.after);
                     let mut after = Duration::from(after);
                     if is_triggered {
-                        after = after.min(spec.spill.after_when_triggered.into());
+                        let triggered = spec.spill.after_when_triggered.map(Duration::from);
+                        after = after.min(triggered.unwrap_or_default());
                     }
                     let desired = match (seen.scale, &seen.error) {
                         (Some(scale), _) => Ok(scale.desired),

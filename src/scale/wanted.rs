@@ -131,18 +131,18 @@ mod tests {
 
     #[test]
     fn a_value_is_divided_by_what_a_replica_bears_as_in_the_autoscalers_own_tests() {
-        // replica_calculator_test.go (1.37): TestReplicaCalcScaleUpPerPodCMExternal,
-        // ...ScaleDownPerPodCMExternal, ...ToleranceCMExternal...; there the values are thousandths.
+        // replica_calculator_test.go (1.37): TestReplicaCalcExternalPerPodMetric, up, down, within the
+        // tolerance, and an overflow.
         for (value, threshold, there, expected) in [
             (8600.0, 2150.0, 3, 4),
             (8600.0, 2867.0, 5, 3),
-            (8600.0, 2867.0, 3, 3),
+            (8600.0, 2900.0, 3, 3),
+            (f64::MAX, 1.0, 1, i32::MAX),
             // The documentation's example: twice the value, twice the replicas, and half of it.
             (200.0, 100.0, 1, 2),
             (50.0, 50.0, 2, 1),
             (0.0, 100.0, 4, 0),
             (1.0, 100.0, 0, 1),
-            (1e300, 1.0, 3, i32::MAX),
         ] {
             let found = replicas_for(&json!({}), value, threshold, there);
             assert_eq!(found, expected, "{value} / {threshold} with {there}");

@@ -20,6 +20,8 @@ pub struct World {
     pub cluster: Cluster,
     pub client: Client,
     pub azure: Emulator,
+    /// More arguments of the operator.
+    pub arguments: Vec<String>,
     files: tempfile::TempDir,
     operator: Option<Child>,
 }
@@ -66,6 +68,7 @@ impl World {
             cluster,
             client,
             azure,
+            arguments: Vec::new(),
             files,
             operator: None,
         }
@@ -104,6 +107,7 @@ impl World {
                 "--namespace",
                 "default",
             ])
+            .args(&self.arguments)
             .env("RUST_LOG", level)
             .stderr(Stdio::from(log))
             .kill_on_drop(true)

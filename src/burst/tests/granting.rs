@@ -49,13 +49,20 @@ fn while_a_trigger_is_active_the_hold_is_the_shorter_one_and_no_limit_is_exceede
     assert_eq!(scene.outcome(1, "a"), held(2));
     assert_eq!(granted(&scene.plan(2)).len(), 1);
     scene.is_triggered = false;
-    assert_eq!(scene.outcome(2, "a"), held(15), "it closes with the trigger");
+    assert_eq!(
+        scene.outcome(2, "a"),
+        held(15),
+        "it closes with the trigger"
+    );
     let mut workload = crate::burst::fixtures::target("web");
     workload["spill"] = json!({"after": "1s"});
     let spec = json!({"spill": {"afterWhenTriggered": "2s"}, "workloads": [workload]});
     let mut own = Scene::new(&spec, &["a"]);
     own.is_triggered = true;
-    assert!(is_granted(&own, 1, "a"), "a workload's own is shorter still");
+    assert!(
+        is_granted(&own, 1, "a"),
+        "a workload's own is shorter still"
+    );
 }
 
 #[test]
