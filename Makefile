@@ -50,10 +50,15 @@ target/python/installed: tests/emulator/clients/requirements.txt
 engine:
 	@sh tests/engine/install.sh
 
+# Prometheus and Alertmanager, for tests of triggers: from the machine, or from Debian's packages.
+.PHONY: monitoring
+monitoring: ## Gets Prometheus and Alertmanager for the tests of triggers
+	@sh tests/cluster/monitoring.sh
+
 # ---- checking -----------------------------------------------------------------------------------
 
 .PHONY: test
-test: rust controlplane python engine ## Runs everything that CI checks
+test: rust controlplane python engine monitoring ## Runs everything that CI checks
 	$(call say,Format and lints)
 	@$(MAKE) --no-print-directory lint
 	$(call say,Tests)

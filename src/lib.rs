@@ -8,8 +8,10 @@
 //! | [`api`] | the custom resource that users write and read | nobody |
 //! | [`aci`] | a pod as a container group, and a container group as a pod's status | `api`, `telemetry` |
 //! | [`burst`] | who bursts, when and how many: pure decisions | `api`, `aci` |
+//! | [`trigger`] | whether there is a peak: what Prometheus, a schedule or an alert says | `api` |
+//! | [`scale`] | how many replicas a workload gets: the autoscaler's algorithm | `api`, `trigger` |
 //! | [`node`] | the virtual node and its pods: registered, created, told of, removed | `api`, `aci` |
-//! | [`controller`] | the reconciler: pools become nodes, and are drained before they go | `api`, `aci`, `burst`, `node` |
+//! | [`controller`] | the reconciler: pools become nodes, and are drained before they go | `api`, `aci`, `burst`, `trigger`, `scale`, `telemetry`, `node` |
 //! | [`cli`] | the command line of `burstpool` | all above |
 //! | [`emulator`] | Azure Resource Manager and Container Instances on localhost, for tests, the demo and trying out | nobody |
 //!
@@ -23,4 +25,6 @@ pub mod cli;
 pub mod controller;
 pub mod emulator;
 pub mod node;
+pub mod scale;
 pub mod telemetry;
+pub mod trigger;

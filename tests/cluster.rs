@@ -29,6 +29,8 @@ mod jobs;
 mod later;
 #[path = "cluster/leader.rs"]
 mod leader;
+#[path = "cluster/monitoring.rs"]
+mod monitoring;
 #[path = "cluster/neighbours.rs"]
 mod neighbours;
 #[path = "cluster/node.rs"]
@@ -64,6 +66,16 @@ mod support;
 mod telemetry;
 #[path = "cluster/told.rs"]
 mod told;
+#[path = "cluster/triggers.rs"]
+mod triggers;
+#[path = "cluster/triggers_alert.rs"]
+mod triggers_alert;
+#[path = "cluster/triggers_auth.rs"]
+mod triggers_auth;
+#[path = "cluster/triggers_load.rs"]
+mod triggers_load;
+#[path = "cluster/triggers_others.rs"]
+mod triggers_others;
 #[path = "cluster/world.rs"]
 mod world;
 

@@ -6,8 +6,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// Every placement's node is registered and everything that the spec asks for is in place.
 pub const READY: &str = "Ready";
-/// The spec has a mistake that somebody must edit; there only while it is so, as kstatus wants it.
-pub const STALLED: &str = "Stalled";
 /// Every placement takes pods.
 pub const NODES_READY: &str = "NodesReady";
 
@@ -15,6 +13,13 @@ pub const NODES_READY: &str = "NodesReady";
 pub const SPILLING: &str = "Spilling";
 /// Pods wait because a limit, of the pool or of Azure, is reached.
 pub const CAPACITY_LIMITED: &str = "CapacityLimited";
+
+/// Every trigger's value is known.
+pub const TRIGGERS_HEALTHY: &str = "TriggersHealthy";
+/// Somebody else sets the replicas of a target that the pool would scale: nothing is written.
+pub const CONFLICT: &str = "Conflict";
+/// Something of the spec can never work; absent otherwise, as kstatus wants it.
+pub const STALLED: &str = "Stalled";
 
 /// A condition, as of `now`.
 pub fn condition(

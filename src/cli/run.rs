@@ -22,6 +22,8 @@ use super::lead::{lead, leases};
 use crate::aci::client::{self, Cloud, Credential, Scope, Settings};
 use crate::aci::translate::kube_proxy::ApiServer;
 use crate::controller;
+use crate::controller::spill::Stores;
+use crate::controller::triggers::{self, Triggers};
 use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
 use crate::node::pods::SWEEP_EVERY;
 use crate::telemetry::{self, Metrics};
@@ -92,6 +94,12 @@ pub struct Arguments {
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     metrics_listen: SocketAddr,
+    /// Where alerts come in, at /alerts, for pools with alert triggers; they do not if not given
+    #[arg(long, value_name = "ADDRESS", requires = "alerts_token_file")]
+    alerts_listen: Option<SocketAddr>,
+    /// A file with the bearer token that senders of alerts must have
+    #[arg(long, value_name = "FILE", requires = "alerts_listen")]
+    alerts_token_file: Option<PathBuf>,
 }
 
 /// Runs until it is told to end, or cannot go on.
@@ -224,10 +232,23 @@ async fn context(
     let system =
         system.context("reading the namespace kube-system, whose UID names this cluster")?;
     let metrics = Arc::new(Metrics::new());
+    let azure = azure(arguments)?.counted(metrics.clone());
+    let stores = Arc::<Stores>::default();
+    let identity = uuid::Uuid::new_v4().to_string();
+    let triggers = Triggers::new(triggers::Parts {
+        client: client.clone(),
+        azure: azure.clone(),
+        stores: stores.clone(),
+        metrics: metrics.clone(),
+        identity: identity.clone(),
+    });
+    let alerts = arguments
+        .alerts_listen
+        .zip(arguments.alerts_token_file.clone());
     Ok(controller::Context {
         client,
         impatient: Client::try_from(impatient).context("connecting to Kubernetes")?,
-        azure: azure(arguments)?.counted(metrics.clone()),
+        azure,
         scope: Scope {
             subscription: arguments.subscription_id.clone(),
             resource_group: arguments.resource_group.clone(),
@@ -240,9 +261,12 @@ async fn context(
         kube_proxy,
         paces: Mutex::new(HashMap::new()),
         pools: Mutex::new(HashMap::new()),
-        identity: uuid::Uuid::new_v4().to_string(),
+        identity,
         lease_namespace,
-        stores: Arc::default(),
+        stores,
+        triggers,
+        alerts: alerts
+            .map(|(listen, token_file)| triggers::alerts::Settings { listen, token_file }),
         summaries: controller::spill::summaries(),
         metrics,
     })

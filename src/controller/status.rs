@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::pool::Mistake;
 use super::spill::Summary;
-use super::{Context, Error};
+use super::{Context, Error, triggers};
 use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING, STALLED};
 use crate::api::{BurstPool, BurstPoolStatus, Placement, PlacementStatus};
 use crate::burst::plan::Peak;
@@ -22,12 +22,10 @@ pub(super) fn of(
     placements: &[PlacementStatus],
     leaving: &[String],
     summary: Option<&Summary>,
+    told: &triggers::Told,
 ) -> BurstPoolStatus {
     let (now, generation) = (Timestamp::now(), pool.metadata.generation);
     let mut conditions = pool.status.clone().unwrap_or_default().conditions;
-    if outcome.is_ok() {
-        conditions.retain(|condition| condition.type_ != STALLED);
-    }
     let mut set = |kind: &str, status: bool, reason: &str, message: String| {
         condition::set(
             &mut conditions,
@@ -35,10 +33,7 @@ pub(super) fn of(
         );
     };
     match outcome {
-        Err(Mistake(mistake)) => {
-            set(READY, false, "Misconfigured", mistake.clone());
-            set(STALLED, true, "Misconfigured", mistake.clone());
-        }
+        Err(Mistake(mistake)) => set(READY, false, "Misconfigured", mistake.clone()),
         Ok(_) if !leaving.is_empty() => {
             set(
                 READY,
@@ -77,13 +72,30 @@ pub(super) fn of(
             ),
         }
     }
+    for (kind, says) in triggers::conditions(pool, told) {
+        match says {
+            Some((status, reason, message)) => condition::set(
+                &mut conditions,
+                condition::condition(kind, status, reason, message, generation, now),
+            ),
+            None => conditions.retain(|condition| condition.type_ != kind),
+        }
+    }
+    if let Err(Mistake(mistake)) = outcome {
+        let (kind, reason) = (STALLED, "Misconfigured");
+        let stalled = condition::condition(kind, true, reason, mistake, generation, now);
+        condition::set(&mut conditions, stalled);
+    }
     let before = pool.status.clone().unwrap_or_default();
+    let mut workloads = summary.map_or(before.workloads, |summary| summary.workloads.clone());
+    told.add_to(&mut workloads);
     BurstPoolStatus {
         observed_generation: generation,
         conditions,
         placements: placements.to_vec(),
         pods: summary.map_or(before.pods, |summary| Some(summary.counts)),
-        workloads: summary.map_or(before.workloads, |summary| summary.workloads.clone()),
+        workloads,
+        triggers: told.triggers(),
         // Whoever leads writes these, with the version of the pool as a fence.
         reservations: Vec::new(),
         leader: None,

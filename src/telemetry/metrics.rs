@@ -9,6 +9,8 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::triggers::Triggers;
+
 /// The states of pods that are counted for a pool.
 pub const STATES: [&str; 6] = [
     "holding",
@@ -49,6 +51,7 @@ pub struct Metrics {
     grants: IntCounterVec,
     requests: IntCounterVec,
     seconds: HistogramVec,
+    pub(super) triggers: Triggers,
 }
 
 impl Default for Metrics {
@@ -70,8 +73,10 @@ impl Metrics {
             "burstpool_azure_request_duration_seconds",
             "How long Azure took to answer.",
         );
+        let registry = Registry::new();
         let metrics = Self {
-            registry: Registry::new(),
+            triggers: Triggers::new(&registry),
+            registry,
             leader: IntGauge::new("burstpool_leader", "Whether this process leads.")
                 .expect("a well-formed metric"),
             pods: gauges(

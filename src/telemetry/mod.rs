@@ -6,6 +6,7 @@
 pub mod logs;
 mod metrics;
 mod server;
+mod triggers;
 
 pub use metrics::{Call, Metrics, STATES};
 pub use server::{Ready, bind, serve};

@@ -20,6 +20,8 @@ pub struct World {
     pub cluster: Cluster,
     pub client: Client,
     pub azure: Emulator,
+    /// More arguments of the operator.
+    pub arguments: Vec<String>,
     files: tempfile::TempDir,
     operator: Option<Child>,
     /// Whose rights the operator has, and the namespace of its lease.
@@ -70,6 +72,7 @@ impl World {
             client,
             account,
             azure,
+            arguments: Vec::new(),
             files,
             operator: None,
         }
@@ -115,6 +118,7 @@ impl World {
                 "--namespace",
                 &self.account.1,
             ])
+            .args(&self.arguments)
             .env("RUST_LOG", level)
             .stderr(Stdio::from(log))
             .kill_on_drop(true)

@@ -88,6 +88,7 @@ pub struct Client {
     transport: Arc<Transport>,
     arm: Url,
     gate: Arc<Gate>,
+    monitor_scope: String,
     /// Where the groups are that it creates and deletes.
     region: Option<String>,
     metrics: Arc<Metrics>,
@@ -118,6 +119,7 @@ impl Client {
             transport,
             arm,
             gate: Arc::default(),
+            monitor_scope: cloud.monitor_scope.clone(),
             region: None,
             metrics: Arc::default(),
         }
@@ -136,6 +138,16 @@ impl Client {
             region: Some(region.to_owned()),
             ..self.clone()
         }
+    }
+
+    /// A header with a token for Azure Monitor's managed Prometheus. It is not shown.
+    pub async fn monitor_token(&self) -> Result<http::HeaderValue, String> {
+        let token = self.transport.credential.token(&self.monitor_scope).await;
+        let token = token.map_err(|error| error.to_string())?;
+        let value = http::HeaderValue::from_str(&format!("Bearer {}", token.secret()));
+        let mut value = value.map_err(|_| "the token cannot be in a header".to_owned())?;
+        value.set_sensitive(true);
+        Ok(value)
     }
 
     /// Creates or updates a container group; the answer is the group as it is then.

@@ -150,6 +150,16 @@ impl Stores {
         let _ = listed.wait_for(|listed| listed.len() == PARTS.len()).await;
     }
 
+    /// The pools, as they are known now.
+    pub fn all_pools(&self) -> Vec<Arc<BurstPool>> {
+        self.lock().view.pools.values().cloned().collect()
+    }
+
+    /// Whether everything has been listed once.
+    pub fn is_ready(&self) -> bool {
+        self.listed.borrow().len() == PARTS
+    }
+
     /// Takes in a pod of a newer version than the watches have shown: the answer to a patch or a read.
     pub fn learn_pod(&self, pod: Pod) {
         let Some(facts) = PodFacts::of(&pod) else {

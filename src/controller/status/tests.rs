@@ -3,6 +3,7 @@
 use mlua::{Lua, LuaSerdeExt as _};
 use serde_json::Value;
 
+use super::super::triggers;
 use super::*;
 use crate::api::PodCounts;
 
@@ -106,7 +107,14 @@ impl State {
             message: "no quota".to_owned(),
         };
         let (outcome, leaving) = (&self.outcome, &self.leaving);
-        let status = of(&pool, outcome, &[placement], leaving, self.summary.as_ref());
+        let status = of(
+            &pool,
+            outcome,
+            &[placement],
+            leaving,
+            self.summary.as_ref(),
+            &triggers::Told::default(),
+        );
         pool.status = Some(status);
         serde_json::to_value(pool).expect("JSON")
     }
@@ -210,5 +218,6 @@ fn a_mistake_that_was_mended_is_not_stalled_any_more() {
     let stalled =
         |status: &BurstPoolStatus| status.conditions.iter().any(|one| one.type_ == STALLED);
     assert!(pool.status.as_ref().is_some_and(stalled));
-    assert!(!stalled(&of(&pool, &Ok(Vec::new()), &[], &[], None)));
+    let told = triggers::Told::default();
+    assert!(!stalled(&of(&pool, &Ok(Vec::new()), &[], &[], None, &told)));
 }
