@@ -11,6 +11,8 @@ mod daemons;
 mod ends;
 #[path = "cluster/fields.rs"]
 mod fields;
+#[path = "cluster/kubelet.rs"]
+mod kubelet;
 #[path = "cluster/node.rs"]
 mod node;
 #[path = "cluster/operator.rs"]

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use kube_lease_manager::LeaseManagerBuilder;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use url::Url;
 use crate::aci::client::{self, Cloud, Credential, Scope, Settings};
 use crate::aci::translate::kube_proxy::ApiServer;
 use crate::controller;
+use crate::kubelet_api::{self, Nodes};
 use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
 use crate::node::pods::SWEEP_EVERY;
 
@@ -91,9 +93,15 @@ pub struct Arguments {
     /// The address under which the API server reaches this process
     #[arg(long, value_name = "IP", env = "POD_IP")]
     node_address: std::net::IpAddr,
-    /// The kubelet API's address; its port is the one that nodes name (the API itself is not served yet)
+    /// Where the kubelet API listens, which serves kubectl logs, exec and the like; nodes name its port
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:10250")]
     kubelet_listen: SocketAddr,
+    /// The kubelet API's certificate in PEM, read again when it changes; one is made if not given
+    #[arg(long, value_name = "FILE", requires = "kubelet_key_file")]
+    kubelet_cert_file: Option<PathBuf>,
+    /// The key of that certificate
+    #[arg(long, value_name = "FILE", requires = "kubelet_cert_file")]
+    kubelet_key_file: Option<PathBuf>,
 }
 
 /// Runs until it is told to end, or cannot go on.
@@ -106,18 +114,53 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
     let kube_proxy = kube_proxy(&arguments, &config, &namespace)?;
-    let context = Arc::new(context(&arguments, config, kube_proxy).await?);
+    let listener = TcpListener::bind(arguments.kubelet_listen).await;
+    let listener =
+        listener.with_context(|| format!("--kubelet-listen: {}", arguments.kubelet_listen))?;
+    let port = listener.local_addr().context("--kubelet-listen")?.port();
+    let context = Arc::new(context(&arguments, config, port, kube_proxy).await?);
     let cancel = CancellationToken::new();
+    let served = serve(&arguments, listener, &context, cancel.clone()).await?;
     let led = lead(context, namespace, cancel.clone());
-    tokio::pin!(led);
-    tokio::select! {
-        ended = &mut led => return ended,
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    tokio::pin!(led, served);
+    let ended = tokio::select! {
+        ended = &mut led => Some(ended),
+        () = &mut served => Some(Err(anyhow::anyhow!("the kubelet API has ended"))),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    if ended.is_none() {
+        tracing::info!("ending; nodes, pods and container groups stay as they are");
     }
-    tracing::info!("ending; nodes, pods and container groups stay as they are");
     cancel.cancel();
-    led.await
+    match ended {
+        Some(ended) => ended,
+        None => tokio::join!(led, served).0,
+    }
+}
+
+/// Starts to serve the kubelet API.
+async fn serve(
+    arguments: &Arguments,
+    listener: TcpListener,
+    context: &controller::Context,
+    cancel: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+    let source = match (&arguments.kubelet_cert_file, &arguments.kubelet_key_file) {
+        (Some(certificate), Some(key)) => kubelet_api::Source::Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        },
+        _ => kubelet_api::Source::SelfMade(arguments.node_address),
+    };
+    let settings = kubelet_api::Settings {
+        listener,
+        source,
+        client: context.client.clone(),
+        nodes: context.nodes.clone(),
+    };
+    let served = kubelet_api::listen(settings, cancel).await;
+    served.context("serving the kubelet API")
 }
 
 /// Waits to lead, and reconciles while it does. Losing the lead ends the process: another one leads.
@@ -222,6 +265,7 @@ fn certificates(config: &Config) -> anyhow::Result<Vec<u8>> {
 async fn context(
     arguments: &Arguments,
     config: Config,
+    port: u16,
     kube_proxy: Option<KubeProxy>,
 ) -> anyhow::Result<controller::Context> {
     let mut impatient = config.clone();
@@ -251,10 +295,11 @@ async fn context(
         },
         cluster: system.metadata.uid.context("kube-system has no UID")?,
         address: arguments.node_address.to_string(),
-        port: i32::from(arguments.kubelet_listen.port()),
+        port: i32::from(port),
         kubernetes_minor: NEWEST_MINOR.min(minor),
         sweep_every: SWEEP_EVERY,
         kube_proxy,
+        nodes: Nodes::default(),
         paces: Mutex::new(HashMap::new()),
         pools: Mutex::new(HashMap::new()),
     })

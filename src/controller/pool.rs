@@ -12,6 +12,7 @@ use super::{Context, Error, status};
 use crate::aci::client::Scope;
 use crate::aci::names::Owner;
 use crate::api::{BurstPool, Placement, PlacementStatus};
+use crate::kubelet_api::Served;
 use crate::node::object::{self, Closed, Facts};
 use crate::node::pods::{self, Parts};
 use crate::node::{binding, capacity, daemon, region, register};
@@ -28,6 +29,8 @@ struct Kept {
     tags: BTreeMap<String, String>,
     facts: watch::Sender<Facts>,
     pods: Arc<pods::Context>,
+    /// The kubelet API serves the node for as long as this is kept.
+    _served: Served,
     cancel: CancellationToken,
     /// Ends only the look at the region: a node that is being drained stays closed.
     region: CancellationToken,
@@ -176,6 +179,7 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
         scope: scope.clone(),
         tags: pool.spec.azure.tags.clone(),
         facts,
+        _served: context.nodes.serve(pods.clone()),
         pods,
         cancel,
         region,

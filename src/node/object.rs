@@ -151,9 +151,17 @@ pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> NodeSt
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: facts.port }),
         }),
+        declared_features: declared_features(facts),
         node_info: Some(info(facts)),
         ..NodeStatus::default()
     }
+}
+
+/// What the API server may do with the kubelet API: hand websockets on as they come, from 1.36 on. Older
+/// servers do not know the field, and translate to SPDY.
+fn declared_features(facts: &Facts) -> Option<Vec<String>> {
+    let knows = facts.kubernetes_minor >= 36;
+    knows.then(|| vec!["ExtendWebSocketsToKubelet".to_owned()])
 }
 
 fn quantities(room: &Room) -> BTreeMap<String, Quantity> {

@@ -108,6 +108,7 @@ fn says_the_same(live: &NodeStatus, wanted: &NodeStatus) -> bool {
         && same_amounts(live.capacity.as_ref(), wanted.capacity.as_ref())
         && same_amounts(live.allocatable.as_ref(), wanted.allocatable.as_ref())
         && live.daemon_endpoints == wanted.daemon_endpoints
+        && live.declared_features == wanted.declared_features
         && live.node_info.as_ref().map(|info| &info.kubelet_version)
             == wanted.node_info.as_ref().map(|info| &info.kubelet_version)
         && conditions

@@ -94,6 +94,8 @@ fn start(cluster: &Cluster, azure: &Emulator, token: &std::path::Path) -> Operat
         .args([
             "--node-address",
             "127.0.0.1",
+            "--kubelet-listen",
+            "127.0.0.1:0",
             "--namespace",
             "default",
             "--arm-token-file",

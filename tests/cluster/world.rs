@@ -71,6 +71,8 @@ impl World {
                 "rg",
                 "--node-address",
                 "127.0.0.1",
+                "--kubelet-listen",
+                "127.0.0.1:0",
                 "--namespace",
                 "default",
             ])

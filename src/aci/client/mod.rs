@@ -9,6 +9,7 @@
 mod cloud;
 mod credential;
 mod gate;
+mod terminal;
 mod transport;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use url::Url;
 pub use cloud::{Cloud, UnknownCloud};
 pub use credential::Credential;
 pub use gate::{Class, Gate};
+pub use terminal::{Keyboard, Screen};
 use transport::{NoToken, Nothing, Refusal, Transport};
 
 use super::error::Error;

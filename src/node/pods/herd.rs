@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::keeper::Keeper;
 use super::observed::Observed;
-use super::{Context, settle};
+use super::{Context, Hosted, settle};
 use crate::aci::names::GroupName;
 
 /// What is new of a pod. The keeper takes it, so that a pod is in memory once.
@@ -79,6 +79,10 @@ impl Herd {
         if let Some(error) = observed.unreadable {
             return tracing::warn!(%uid, %error, "a pod that cannot be read");
         }
+        let cluster = &self.context.owner.cluster;
+        if let Some(hosted) = Hosted::of(cluster, &observed.pod) {
+            self.context.hosted.put(hosted);
+        }
         match self.keepers.get(&uid) {
             Some(keeper) if !keeper.is_closed() => {
                 keeper.send_replace(News::Seen(Box::new(observed)));
@@ -112,6 +116,7 @@ impl Herd {
 
     /// The pod's object is gone: its keeper ends when its group is gone, too.
     fn gone(&mut self, uid: &str) {
+        self.context.hosted.remove(uid);
         if let Some(keeper) = self.keepers.get(uid) {
             keeper.send_replace(News::Gone);
         }

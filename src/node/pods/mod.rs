@@ -23,6 +23,7 @@
 mod act;
 mod daemons;
 mod herd;
+mod hosted;
 mod keeper;
 mod line;
 mod observed;
@@ -54,6 +55,8 @@ use crate::api::Placement;
 use crate::node::capacity::Room;
 use crate::node::environment::KubeProxy;
 use herd::Herd;
+use hosted::AllHosted;
+pub use hosted::{Hosted, HostedContainer};
 use line::Line;
 use shown::{Listing, Shown};
 
@@ -85,6 +88,8 @@ pub struct Context {
     /// Keepers that wait to read.
     line: Line,
     daemon_sets: daemons::DaemonSets,
+    /// The node's pods, for the kubelet API.
+    hosted: AllHosted,
 }
 
 /// What a node's keepers are given.
@@ -139,6 +144,7 @@ impl Context {
             quiet: Arc::new(Semaphore::new(1)),
             line: Line::default(),
             daemon_sets: daemons::DaemonSets::default(),
+            hosted: AllHosted::default(),
         }
     }
 
@@ -167,6 +173,16 @@ impl Context {
     /// The `DaemonSet`s that have pods on the node, as namespace/name.
     pub fn daemon_sets(&self) -> Vec<String> {
         self.daemon_sets.names()
+    }
+
+    /// The node's pod of this name.
+    pub fn hosted(&self, namespace: &str, name: &str) -> Option<Arc<Hosted>> {
+        self.hosted.get(namespace, name)
+    }
+
+    /// All pods of the node.
+    pub fn all_hosted(&self) -> Vec<Arc<Hosted>> {
+        self.hosted.all()
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<String, (GroupName, watch::Sender<Shown>)>> {
