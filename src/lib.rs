@@ -6,9 +6,10 @@
 //! | --- | --- | --- |
 //! | [`api`] | the custom resource that users write and read | nobody |
 //! | [`aci`] | a pod as a container group, and a container group as a pod's status | `api` |
+//! | [`burst`] | who bursts, when and how many: pure decisions | `api`, `aci` |
 //! | [`node`] | the virtual node and its pods: registered, created, told of, removed | `api`, `aci` |
 //! | [`kubelet_api`] | what the API server asks a kubelet for: logs, commands, ports, numbers | `aci`, `node` |
-//! | [`controller`] | the reconciler: pools become nodes, and are drained before they go | `api`, `aci`, `node`, `kubelet_api` |
+//! | [`controller`] | the reconciler: pools become nodes, and are drained before they go | `api`, `aci`, `burst`, `node`, `kubelet_api` |
 //! | [`cli`] | the command line of `burstpool` | all above |
 //! | [`emulator`] | Azure Resource Manager and Container Instances on localhost, for tests, the demo and trying out | nobody |
 //!
@@ -17,6 +18,7 @@
 
 pub mod aci;
 pub mod api;
+pub mod burst;
 pub mod cli;
 pub mod controller;
 pub mod emulator;

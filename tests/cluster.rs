@@ -5,14 +5,26 @@
 
 #[path = "cluster/binding.rs"]
 mod binding;
+#[path = "cluster/burst.rs"]
+mod burst;
 #[path = "cluster/daemons.rs"]
 mod daemons;
+#[path = "cluster/defects.rs"]
+mod defects;
 #[path = "cluster/ends.rs"]
 mod ends;
+#[path = "cluster/fair.rs"]
+mod fair;
 #[path = "cluster/fields.rs"]
 mod fields;
+#[path = "cluster/jobs.rs"]
+mod jobs;
 #[path = "cluster/kubelet.rs"]
 mod kubelet;
+#[path = "cluster/later.rs"]
+mod later;
+#[path = "cluster/neighbours.rs"]
+mod neighbours;
 #[path = "cluster/node.rs"]
 mod node;
 #[path = "cluster/operator.rs"]
@@ -25,7 +37,13 @@ mod pods;
 mod references;
 #[path = "cluster/resource.rs"]
 mod resource;
+#[path = "cluster/spill.rs"]
+mod spill;
+#[path = "cluster/storm.rs"]
+mod storm;
 mod support;
+#[path = "cluster/told.rs"]
+mod told;
 #[path = "cluster/world.rs"]
 mod world;
 

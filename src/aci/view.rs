@@ -298,6 +298,13 @@ impl Group {
             && matches!(self.state(), Some(Succeeded | Failed | Stopped))
     }
 
+    /// Whether a container was started more than once.
+    pub fn was_restarted(&self) -> bool {
+        let containers = self.properties.containers.iter();
+        let mut views = containers.filter_map(Container::view);
+        views.any(|view| view.restart_count.is_some_and(|count| count > 0))
+    }
+
     /// Whether the service could not start what was asked for.
     pub fn has_failed_provisioning(&self) -> bool {
         matches!(

@@ -9,6 +9,11 @@ pub const READY: &str = "Ready";
 /// Every placement takes pods.
 pub const NODES_READY: &str = "NodesReady";
 
+/// Pods are on ACI, or were a moment ago: a peak, and no fault.
+pub const SPILLING: &str = "Spilling";
+/// Pods wait because a limit, of the pool or of Azure, is reached.
+pub const CAPACITY_LIMITED: &str = "CapacityLimited";
+
 /// A condition, as of `now`.
 pub fn condition(
     kind: &str,

@@ -12,6 +12,7 @@ use kube::{CustomResource, CustomResourceExt as _, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::spill::{Mode, ScaleIn, Spill, Workload};
 use super::status::BurstPoolStatus;
 
 /// Where this cluster's workloads may spill to.
@@ -30,6 +31,21 @@ use super::status::BurstPoolStatus;
         name = "Ready",
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Spilled",
+        type_ = "integer",
+        json_path = ".status.pods.spilled"
+    ),
+    printcolumn(
+        name = "Holding",
+        type_ = "integer",
+        json_path = ".status.pods.holding"
+    ),
+    printcolumn(
+        name = "Max",
+        type_ = "string",
+        json_path = ".spec.spill.maxReplicas"
     ),
     printcolumn(
         name = "Age",
@@ -53,6 +69,20 @@ pub struct BurstPoolSpec {
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub placements: Vec<Placement>,
+    /// Which pods may spill. Without any, the nodes serve only pods that users place there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub workloads: Vec<Workload>,
+    /// When pods spill, and how many.
+    #[serde(default)]
+    pub spill: Spill,
+    /// What happens when the peak is over.
+    #[serde(default)]
+    pub scale_in: ScaleIn,
+    /// Active, or DryRun: everything is decided and shown, and nothing is written to pods.
+    #[serde(default)]
+    pub mode: Mode,
 }
 
 /// The subscription and resource group that container groups belong to.

@@ -25,6 +25,84 @@ pub struct BurstPoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub placements: Vec<PlacementStatus>,
+    /// How many pods are in which state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<PodCounts>,
+    /// Each workload's pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub workloads: Vec<WorkloadStatus>,
+    /// Pods that may have been granted already: they count until their grant is seen, or they are
+    /// home or gone. Written before a grant is sent, so that no change of leader can exceed a limit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["uid".into()]))]
+    pub reservations: Vec<Reservation>,
+    /// Which instance of the operator decides for this pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+}
+
+/// How many pods of a pool are in which state; each pod is in one of them at most.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodCounts {
+    /// Refused by the scheduler and waiting to be granted, or for room at home.
+    pub holding: i64,
+    /// Granted, and not yet on a node.
+    pub granted: i64,
+    /// Granted, and on ACI.
+    pub spilled: i64,
+    /// Of these, how many run.
+    pub running: i64,
+    /// Refused by the scheduler, and ACI cannot take them.
+    pub refused: i64,
+    /// On ACI because a user placed them there.
+    pub user_placed: i64,
+}
+
+/// What a workload's pods are doing.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkloadStatus {
+    /// The workload's name.
+    pub name: String,
+    /// How many pods it shall have; absent where nobody says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub desired: Option<i64>,
+    /// How many of its pods are on the cluster's own nodes; absent where nobody says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home: Option<i64>,
+    /// How many wait to be granted, or for room at home.
+    pub holding: i64,
+    /// How many are granted, and not yet on a node.
+    pub granted: i64,
+    /// How many are granted, and on ACI.
+    pub spilled: i64,
+    /// How many wait although ACI cannot take them.
+    pub refused: i64,
+    /// How many may be on ACI at once.
+    pub limit: i64,
+    /// What there is to know.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// A pod that may have been granted.
+#[derive(
+    JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord,
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Reservation {
+    /// The pod's UID.
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The workload that it counts for.
+    pub workload: String,
+    /// The instance of the operator that reserved it.
+    pub holder: String,
 }
 
 /// What a placement is doing.

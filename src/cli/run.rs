@@ -171,13 +171,16 @@ async fn lead(
 ) -> anyhow::Result<()> {
     let manager = LeaseManagerBuilder::new(context.client.clone(), LEASE)
         .with_namespace(namespace)
-        .with_identity(uuid::Uuid::new_v4().to_string())
+        .with_identity(context.identity.clone())
         .with_duration(LEASE_SECONDS)
         .with_grace(LEASE_GRACE_SECONDS)
         .build()
         .await
         .context("preparing the leader's lease")?;
     let (mut leading, task) = manager.watch().await;
+    // Followers watch, too: who takes over knows everything already.
+    let (stores, client) = (context.stores.clone(), context.client.clone());
+    let watching = async move { Box::pin(stores.watch(&client)).await };
     let outcome = async {
         leading
             .wait_for(|leads| *leads)
@@ -198,6 +201,7 @@ async fn lead(
     };
     let outcome = tokio::select! {
         outcome = outcome => outcome,
+        () = watching => Err(anyhow::anyhow!("watching the cluster ended")),
         () = cancel.cancelled() => Ok(()),
     };
     // Nobody watches any more: the lease is released, and the task ends.
@@ -302,6 +306,9 @@ async fn context(
         nodes: Nodes::default(),
         paces: Mutex::new(HashMap::new()),
         pools: Mutex::new(HashMap::new()),
+        identity: uuid::Uuid::new_v4().to_string(),
+        stores: Arc::default(),
+        summaries: controller::spill::summaries(),
     })
 }
 

@@ -6,10 +6,13 @@
 //! ```text
 //! BurstPool ─▶ reconcile ─▶ pool (node tasks of each placement) ─▶ Azure, nodes, pods
 //!                 └─▶ status (pure) ─▶ BurstPool.status            drain ─▶ evictions
+//! pods, nodes, scales ─▶ spill (plans and grants) ─▶ pods
+//!                          └─▶ Summary ─▶ status
 //! ```
 
 mod drain;
 mod pool;
+pub mod spill;
 mod status;
 
 use std::collections::HashMap;
@@ -20,9 +23,9 @@ use futures::StreamExt as _;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::finalizer::{self, finalizer};
 use kube::runtime::watcher;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::aci::client::{Client as Azure, Scope};
@@ -35,6 +38,8 @@ use crate::node::environment::KubeProxy;
 pub const FINALIZER: &str = "burstpool.io/drain";
 /// How often a pool is looked at although nothing changed: its status says what its nodes do.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How long changes of plans are collected before they are written into statuses.
+const STATUS_PACE: Duration = Duration::from_millis(500);
 /// How often a pool that is being drained is looked at.
 const DRAIN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -85,25 +90,44 @@ pub struct Context {
     pub paces: Mutex<HashMap<String, Arc<Pace>>>,
     /// Running pools by name.
     pub pools: Mutex<HashMap<String, pool::Running>>,
+    /// Who we are among the instances of the operator.
+    pub identity: String,
+    /// What bursting looks at.
+    pub stores: Arc<spill::Stores>,
+    /// What the last plans say, for statuses.
+    pub summaries: watch::Sender<spill::Summaries>,
 }
 
 /// Reconciles until `cancel`; nodes, pods and groups stay as they are then.
 pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
     let pools: Api<BurstPool> = Api::all(context.client.clone());
     let config = controller::Config::default().concurrency(4);
-    Controller::new(pools, watcher::Config::default())
+    let reconciled = Controller::new(pools, watcher::Config::default())
         .with_config(config)
         .graceful_shutdown_on(cancel.clone().cancelled_owned())
+        .reconcile_all_on(changes(context.summaries.subscribe()))
         .run(reconcile, retry, context.clone())
         .for_each(|result| async move {
             if let Err(error) = result {
                 tracing::debug!(%error, "reconciling");
             }
-        })
-        .await;
+        });
+    tokio::join!(reconciled, spill::run(context.clone(), cancel.clone()));
     for (_, running) in context.pools.lock().await.drain() {
         running.stop().await;
     }
+}
+
+/// A word whenever a plan says something new, at most two a second.
+fn changes(
+    summaries: watch::Receiver<spill::Summaries>,
+) -> impl futures::Stream<Item = ()> + Send + 'static {
+    futures::stream::unfold(summaries, |mut summaries| async move {
+        summaries.changed().await.ok()?;
+        tokio::time::sleep(STATUS_PACE).await;
+        summaries.borrow_and_update();
+        Some(((), summaries))
+    })
 }
 
 async fn reconcile(pool: Arc<BurstPool>, context: Arc<Context>) -> Result<Action, Error> {
@@ -130,12 +154,9 @@ async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
         DRAIN_AGAIN
     };
     let placements = pool::report(pool, context).await;
-    status::write(
-        pool,
-        &status::of(pool, &outcome, &placements, &leaving),
-        context,
-    )
-    .await?;
+    let summary = context.summaries.borrow().get(&pool.name_any()).cloned();
+    let status = status::of(pool, &outcome, &placements, &leaving, summary.as_ref());
+    status::write(pool, &status, context).await?;
     Ok(Action::requeue(again))
 }
 
@@ -147,12 +168,8 @@ async fn clean_up(pool: &BurstPool, context: &Context) -> Result<Action, Error> 
         return Ok(Action::await_change());
     }
     let placements = pool::report(pool, context).await;
-    status::write(
-        pool,
-        &status::of(pool, &Ok(Vec::new()), &placements, &left),
-        context,
-    )
-    .await?;
+    let status = status::of(pool, &Ok(Vec::new()), &placements, &left, None);
+    status::write(pool, &status, context).await?;
     Err(Error::Kubernetes {
         what: "draining",
         source: drain::not_yet(&left),

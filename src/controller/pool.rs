@@ -12,10 +12,11 @@ use super::{Context, Error, status};
 use crate::aci::client::Scope;
 use crate::aci::names::Owner;
 use crate::api::{BurstPool, Placement, PlacementStatus};
+use crate::burst::PodFacts;
 use crate::kubelet_api::Served;
 use crate::node::object::{self, Closed, Facts};
 use crate::node::pods::{self, Parts};
-use crate::node::{binding, capacity, daemon, region, register};
+use crate::node::{capacity, daemon, region, register};
 
 /// A pool whose nodes are kept.
 pub struct Running {
@@ -27,6 +28,7 @@ struct Kept {
     placement: Placement,
     scope: Scope,
     tags: BTreeMap<String, String>,
+    deletion_cost: i32,
     facts: watch::Sender<Facts>,
     pods: Arc<pods::Context>,
     /// The kubelet API serves the node for as long as this is kept.
@@ -57,8 +59,11 @@ impl Kept {
         self.tasks.wait().await;
     }
 
-    fn is_of(&self, placement: &Placement, scope: &Scope, tags: &BTreeMap<String, String>) -> bool {
-        self.placement == *placement && self.scope == *scope && self.tags == *tags
+    fn is_of(&self, placement: &Placement, scope: &Scope, pool: &BurstPool) -> bool {
+        self.placement == *placement
+            && self.scope == *scope
+            && self.tags == pool.spec.azure.tags
+            && self.deletion_cost == pool.spec.scale_in.deletion_cost
     }
 }
 
@@ -71,10 +76,9 @@ pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, 
     let running = pools.entry(pool.name_any()).or_insert_with(|| Running {
         placements: BTreeMap::new(),
     });
-    let tags = &pool.spec.azure.tags;
     for placement in &pool.spec.placements {
         let kept = running.placements.get(&placement.name);
-        if kept.is_some_and(|kept| kept.is_of(placement, &scope, tags)) {
+        if kept.is_some_and(|kept| kept.is_of(placement, &scope, pool)) {
             continue;
         }
         if let Some(old) = running.placements.remove(&placement.name) {
@@ -140,7 +144,7 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
     let (facts, changes) = watch::channel(facts(&name, placement, context));
     let pods = Arc::new(pods::Context::new(Parts {
         client: context.client.clone(),
-        azure: context.azure.clone(),
+        azure: context.azure.in_region(&placement.region),
         scope: scope.clone(),
         owner: Owner {
             cluster: context.cluster.clone(),
@@ -158,12 +162,14 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
             .or_default()
             .clone(),
         trouble: Arc::new(Notify::new()),
+        changed: context.stores.changed.clone(),
         sweep_every: context.sweep_every,
+        orphan_grace: pods::ORPHAN_GRACE,
         kube_proxy: context
             .kube_proxy
             .clone()
             .filter(|_| placement.network.kube_proxy),
-        deletion_cost: binding::DELETION_COST,
+        deletion_cost: pool.spec.scale_in.deletion_cost,
     }));
     let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
     let region = cancel.child_token();
@@ -178,6 +184,7 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
         placement: placement.clone(),
         scope: scope.clone(),
         tags: pool.spec.azure.tags.clone(),
+        deletion_cost: pool.spec.scale_in.deletion_cost,
         facts,
         _served: context.nodes.serve(pods.clone()),
         pods,
@@ -201,6 +208,7 @@ fn facts(pool: &str, placement: &Placement, context: &Context) -> Facts {
             reason: "Starting".to_owned(),
             message: "the region has not been asked yet what it has to offer".to_owned(),
         }),
+        shut: None,
         kubernetes_minor: context.kubernetes_minor,
     }
 }
@@ -216,7 +224,7 @@ pub async fn report(pool: &BurstPool, context: &Context) -> Vec<PlacementStatus>
         PlacementStatus {
             name: name.clone(),
             node: facts.name(),
-            ready: facts.closed.is_none(),
+            ready: facts.why_closed().is_none(),
             groups: kept
                 .pods
                 .groups()
@@ -230,6 +238,56 @@ pub async fn report(pool: &BurstPool, context: &Context) -> Vec<PlacementStatus>
         }
     };
     running.placements.iter().map(report).collect()
+}
+
+/// How creates of a pool's placements ended since this was asked last.
+pub async fn ended_creates(pool: &str, context: &Context) -> Vec<(String, pods::Ended)> {
+    let pools = context.pools.lock().await;
+    let placements = pools.get(pool).into_iter().flat_map(|r| &r.placements);
+    placements
+        .flat_map(|(name, kept)| {
+            let ended = kept.pods.take_ended().into_iter();
+            ended.map(|ended| (name.clone(), ended))
+        })
+        .collect()
+}
+
+/// What matters for bursting of the pods on a pool's nodes.
+pub async fn pods(pool: &str, context: &Context) -> Vec<Arc<PodFacts>> {
+    let pools = context.pools.lock().await;
+    let placements = pools.get(pool).into_iter().flat_map(|r| &r.placements);
+    placements.flat_map(|(_, kept)| kept.pods.pods()).collect()
+}
+
+/// Why regions of a pool's placements take no pods, by placement. One that is not kept takes none.
+pub async fn closed_regions(pool: &BurstPool, context: &Context) -> BTreeMap<String, String> {
+    let pools = context.pools.lock().await;
+    let running = pools.get(&pool.name_any());
+    let why = |placement: &Placement| {
+        let Some(kept) = running.and_then(|running| running.placements.get(&placement.name)) else {
+            return Some("its node is not kept yet".to_owned());
+        };
+        let facts = kept.facts.borrow();
+        facts.closed.as_ref().map(|closed| closed.message.clone())
+    };
+    let all = pool.spec.placements.iter();
+    all.filter_map(|placement| Some((placement.name.clone(), why(placement)?)))
+        .collect()
+}
+
+/// Gives a placement no pods any more, or again.
+pub async fn shut(pool: &str, placement: &str, closed: Option<Closed>, context: &Context) {
+    let pools = context.pools.lock().await;
+    let kept = pools
+        .get(pool)
+        .and_then(|running| running.placements.get(placement));
+    if let Some(kept) = kept {
+        kept.facts.send_if_modified(|facts| {
+            let changed = facts.shut != closed;
+            facts.shut = closed;
+            changed
+        });
+    }
 }
 
 /// Why a placement takes no pods, and what else there is to know of it.

@@ -6,9 +6,11 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use super::pool::Mistake;
+use super::spill::Summary;
 use super::{Context, Error};
-use crate::api::condition::{self, NODES_READY, READY};
+use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING};
 use crate::api::{BurstPool, BurstPoolStatus, Placement, PlacementStatus};
+use crate::burst::plan::Peak;
 
 /// The field manager of pools' statuses.
 const FIELD_MANAGER: &str = "burstpool-status";
@@ -19,6 +21,7 @@ pub(super) fn of(
     outcome: &Result<Vec<(String, String)>, Mistake>,
     placements: &[PlacementStatus],
     leaving: &[String],
+    summary: Option<&Summary>,
 ) -> BurstPoolStatus {
     let (now, generation) = (Timestamp::now(), pool.metadata.generation);
     let mut conditions = pool.status.clone().unwrap_or_default().conditions;
@@ -55,11 +58,50 @@ pub(super) fn of(
     } else {
         set(NODES_READY, false, "Closed", closed.join("; "));
     }
+    if let Some(summary) = summary {
+        let (status, reason, message) = spilling(summary);
+        set(SPILLING, status, reason, message);
+        match &summary.limited {
+            Some(why) => set(CAPACITY_LIMITED, true, "LimitReached", why.clone()),
+            None => set(
+                CAPACITY_LIMITED,
+                false,
+                "WithinLimits",
+                "no pod waits for a limit".to_owned(),
+            ),
+        }
+    }
+    let before = pool.status.clone().unwrap_or_default();
     BurstPoolStatus {
         observed_generation: generation,
         conditions,
         placements: placements.to_vec(),
+        pods: summary.map_or(before.pods, |summary| Some(summary.counts)),
+        workloads: summary.map_or(before.workloads, |summary| summary.workloads.clone()),
+        // Whoever leads writes these, with the version of the pool as a fence.
+        reservations: Vec::new(),
+        leader: None,
     }
+}
+
+/// Whether pods are on ACI, in a condition's words: bursting is not un-readiness.
+fn spilling(summary: &Summary) -> (bool, &'static str, String) {
+    let counts = summary.counts;
+    let message = format!(
+        "{} on ACI, {} granted, {} holding, {} cannot spill",
+        counts.spilled, counts.granted, counts.holding, counts.refused
+    );
+    let is_peak = summary.peak != Peak::None;
+    if summary.is_dry_run {
+        let message = format!("mode is DryRun, nothing is written to pods: {message}");
+        return (is_peak, "DryRun", message);
+    }
+    let reason = match summary.peak {
+        Peak::On => "Peak",
+        Peak::Fading => "Fading",
+        Peak::None => "Quiet",
+    };
+    (is_peak, reason, message)
 }
 
 /// What a user of an open placement has to know that no error will ever say (design.md D17): once a
@@ -90,7 +132,12 @@ pub(super) async fn write(
     status: &BurstPoolStatus,
     context: &Context,
 ) -> Result<(), Error> {
-    if pool.status.as_ref() == Some(status) {
+    let live = pool.status.clone().map(|live| BurstPoolStatus {
+        reservations: Vec::new(),
+        leader: None,
+        ..live
+    });
+    if live.as_ref() == Some(status) {
         return Ok(());
     }
     let pools: Api<BurstPool> = Api::all(context.client.clone());

@@ -122,6 +122,7 @@ fn options(arguments: Arguments) -> Options {
             ca_file: arguments.ca_file,
         }),
         speed: arguments.speed,
+        behind: Duration::ZERO,
         rtt: arguments.rtt,
         start_latency: arguments.start_latency,
         limits: if arguments.no_limits {

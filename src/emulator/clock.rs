@@ -43,10 +43,12 @@ impl Inner {
 }
 
 impl Clock {
-    /// A running clock that shows the host's time now. `speed` is clamped to 0.001..=100,000.
-    pub fn new(speed: f64) -> Self {
+    /// A running clock that shows what the host's showed `behind` ago. `speed` is clamped to
+    /// 0.001..=100,000.
+    pub fn new(speed: f64, behind: Duration) -> Self {
+        let now = Timestamp::now();
         let inner = Inner {
-            shown: Timestamp::now(),
+            shown: now.saturating_sub(behind).unwrap_or(now),
             anchor: Instant::now(),
             speed: sane(speed),
             paused: false,
@@ -153,7 +155,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn runs_at_its_speed_and_stands_when_paused() {
-        let clock = Clock::new(10.0);
+        let clock = Clock::new(10.0, Duration::ZERO);
         let start = clock.now();
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(between(start, clock.now()), Duration::from_secs(20));
@@ -169,7 +171,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sleeper_wakes_when_the_paused_clock_is_moved() {
-        let clock = std::sync::Arc::new(Clock::new(1.0));
+        let clock = std::sync::Arc::new(Clock::new(1.0, Duration::ZERO));
         clock.pause();
         let at = later(clock.now(), Duration::from_secs(60));
         let sleeper = tokio::spawn({

@@ -28,6 +28,9 @@ pub struct Rule {
     /// Only container groups whose name begins so.
     #[serde(default)]
     pub group: Option<String>,
+    /// Only what is in the resource group of that name.
+    #[serde(default)]
+    pub resource_group: Option<String>,
     /// How many requests it still befalls; all if not given.
     #[serde(default)]
     pub count: Option<u64>,
@@ -129,6 +132,11 @@ impl Faults {
         Ok(self.next - 1)
     }
 
+    /// Begins chance anew from this seed.
+    pub fn seed(&mut self, seed: u64) {
+        self.chance = StdRng::seed_from_u64(seed);
+    }
+
     /// The rules in force.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
@@ -141,8 +149,13 @@ impl Faults {
         before - self.rules.len()
     }
 
-    /// What befalls a request of `operation` for `group`.
-    pub fn fate(&mut self, operation: &str, group: Option<&str>) -> Fate {
+    /// What befalls a request of `operation` for `group` in `resource_group`.
+    pub fn fate(
+        &mut self,
+        operation: &str,
+        resource_group: Option<&str>,
+        group: Option<&str>,
+    ) -> Fate {
         let mut fate = Fate::default();
         for rule in &mut self.rules {
             let concerned = (rule.operation == "*"
@@ -150,7 +163,10 @@ impl Faults {
                 && rule
                     .group
                     .as_deref()
-                    .is_none_or(|prefix| group.is_some_and(|group| group.starts_with(prefix)));
+                    .is_none_or(|prefix| group.is_some_and(|group| group.starts_with(prefix)))
+                && rule.resource_group.as_deref().is_none_or(|name| {
+                    resource_group.is_some_and(|group| group.eq_ignore_ascii_case(name))
+                });
             if !concerned || rule.count == Some(0) || self.chance.random::<f64>() >= rule.rate {
                 continue;
             }
@@ -222,7 +238,7 @@ mod tests {
         faults
             .add(rule(serde_json::json!({"count": 2, "fault": error})))
             .expect("a rule");
-        let hit = |faults: &mut Faults| faults.fate("ContainerGroups_Get", Some("a")).error;
+        let hit = |faults: &mut Faults| faults.fate("ContainerGroups_Get", None, Some("a")).error;
         let first = hit(&mut faults).expect("the first");
         assert_eq!(
             (first.status.as_u16(), first.code.as_str()),
@@ -234,7 +250,9 @@ mod tests {
             faults
                 .add(rule(serde_json::json!({"rate": rate, "fault": "drop"})))
                 .expect("a rule");
-            (0..1000).filter(|_| faults.fate("x", None).dropped).count()
+            (0..1000)
+                .filter(|_| faults.fate("x", None, None).dropped)
+                .count()
         };
         assert_eq!((share(0.0), share(1.0), share(0.3)), (0, 1000, share(0.3)));
         assert!((200..400).contains(&share(0.3)));
@@ -247,15 +265,26 @@ mod tests {
         faults.add(rule(json)).expect("a rule");
         assert!(
             faults
-                .fate("ContainerGroups_Get", Some("web-1"))
+                .fate("ContainerGroups_Get", None, Some("web-1"))
                 .answer_lost
         );
         assert_eq!(
-            faults.fate("ContainerGroups_Get", Some("api")),
+            faults.fate("ContainerGroups_Get", None, Some("api")),
             Fate::default()
         );
-        assert_eq!(faults.fate("ContainerGroups_List", None), Fate::default());
+        assert_eq!(
+            faults.fate("ContainerGroups_List", None, None),
+            Fate::default()
+        );
         assert_eq!(faults.remove(None), 1);
+        let json = serde_json::json!({"resourceGroup": "one", "fault": "drop"});
+        faults.add(rule(json)).expect("a rule");
+        let list = "ContainerGroups_ListByResourceGroup";
+        let mut dropped = |group| faults.fate(list, group, None).dropped;
+        assert_eq!(
+            [Some("One"), Some("two"), None].map(&mut dropped),
+            [true, false, false]
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! When what happened to each container group, for benchmarks: PUT received, running, delete
-//! received, gone.
+//! When what happened to each container group, for benchmarks and tests: PUT received, running, delete
+//! received, gone; and how often it was asked for.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -25,6 +25,8 @@ pub struct Entry {
     pub delete_received: Option<Timestamp>,
     /// When it was gone.
     pub gone: Option<Timestamp>,
+    /// How often it was PUT, the first time included, also where that was refused.
+    pub puts: u64,
     /// How often it was read by a GET.
     pub gets: u64,
 }
@@ -46,6 +48,7 @@ impl Timeline {
             running: None,
             delete_received: None,
             gone: None,
+            puts: 1,
             gets: 0,
         };
         self.entries.insert(self.next, entry);

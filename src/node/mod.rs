@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod environment;
 pub mod lease;
 pub mod object;
+pub mod observed;
 pub mod plan;
 pub mod pods;
 pub mod region;

@@ -13,16 +13,10 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::capacity::Room;
+use crate::api::names::node_prefix;
 
-/// Taint and toleration key: which pool a node is of (design D3; the key that existing manifests
-/// tolerate).
-pub const PROVIDER_TAINT: &str = "virtual-kubelet.io/provider";
-/// Taint that nothing tolerates and that only makes home win when it has room.
-pub const LAST_RESORT_TAINT: &str = "burstpool.io/last-resort";
-/// Taint of a placement that takes no pods at present.
-pub const CLOSED_TAINT: &str = "burstpool.io/closed";
-/// Label: which pool a node is of.
-pub const POOL_LABEL: &str = "burstpool.io/pool";
+pub use crate::api::names::{CLOSED_TAINT, LAST_RESORT_TAINT, POOL_LABEL, PROVIDER_TAINT};
+
 /// Condition: whether Azure takes pods.
 pub const AZURE_CONDITION: &str = "AzureAvailable";
 
@@ -52,8 +46,10 @@ pub struct Facts {
     pub port: i32,
     /// How much it offers.
     pub room: Room,
-    /// Why it takes no pods, if it does not.
+    /// Why its region takes no pods, if it does not.
     pub closed: Option<Closed>,
+    /// Why it is given no pods although the region takes them, if it is not: creates fail.
+    pub shut: Option<Closed>,
     /// The minor version of Kubernetes that it speaks: the API server's, at most ours.
     pub kubernetes_minor: u32,
 }
@@ -63,11 +59,16 @@ impl Facts {
     pub fn name(&self) -> String {
         name(&self.pool, &self.placement)
     }
+
+    /// Why it takes no pods, for one reason or the other.
+    pub fn why_closed(&self) -> Option<&Closed> {
+        self.closed.as_ref().or(self.shut.as_ref())
+    }
 }
 
 /// The name of a placement's node.
 pub fn name(pool: &str, placement: &str) -> String {
-    format!("burst-{pool}-{placement}")
+    format!("{}{placement}", node_prefix(pool))
 }
 
 /// Labels that the node must have. No `kubernetes.io/hostname`: the scheduler would count the node as
@@ -114,7 +115,7 @@ pub fn taints(facts: &Facts) -> Vec<Taint> {
         taint(PROVIDER_TAINT, Some(&facts.pool), "NoSchedule"),
         taint(LAST_RESORT_TAINT, None, "PreferNoSchedule"),
     ];
-    if facts.closed.is_some() {
+    if facts.why_closed().is_some() {
         taints.push(taint(CLOSED_TAINT, None, "NoSchedule"));
     }
     taints
@@ -213,7 +214,7 @@ fn conditions(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> Vec<No
                 .or(Some(Time(now))),
         }
     };
-    let azure = match &facts.closed {
+    let azure = match facts.why_closed() {
         None => condition(AZURE_CONDITION, true, "Available", "Azure takes pods"),
         Some(closed) => condition(AZURE_CONDITION, false, &closed.reason, &closed.message),
     };

@@ -138,18 +138,13 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
             action: Action::Delete,
             at: drained(pod, now),
         },
-        Group::There { .. } if pod.is_some_and(is_finished) => {
-            // What Azure started again although the pod is finished must not run on.
-            let keep = if known.is_alive {
-                Duration::ZERO
-            } else {
-                KEEP_FINISHED
-            };
-            let finished = pod.and_then(finished_at).unwrap_or(now);
-            Decision {
-                action: Action::Delete,
-                at: later(finished, keep),
-            }
+        Group::There { since, read, .. } if pod.is_some_and(is_finished) => {
+            let wait = |since| schedule::wait(Phase::Working, since, starts, 0.0);
+            let look = read_next(wait, (*since, *read), known, now);
+            let delete = delete_finished(pod, known, now);
+            // Only what failed is ever started again; whether it was, only a read tells.
+            let may_live = pod.is_some_and(has_failed) && look.at < delete.at;
+            if may_live { look } else { delete }
         }
         Group::There { .. } if known.is_failed => act(Action::Delete),
         Group::There { since, read, ran } => {
@@ -162,6 +157,20 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
             let wait = |since| schedule::wait(phase, since, starts, share);
             read_next(wait, (*since, *read), known, now)
         }
+    }
+}
+
+/// When the group of a finished pod goes: when its logs could be read, but what Azure started again
+/// although the pod is finished must not run on, whatever Azure's clock says of its end.
+fn delete_finished(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Decision {
+    let finished = pod.and_then(finished_at).unwrap_or(now);
+    Decision {
+        action: Action::Delete,
+        at: if known.is_alive {
+            now
+        } else {
+            later(finished, KEEP_FINISHED)
+        },
     }
 }
 
@@ -225,6 +234,14 @@ pub fn is_finished(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
+fn has_failed(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    phase == Some("Failed")
+}
+
 /// Whether Kubernetes has been told that the pod runs: it is never started a second time.
 pub fn has_run(pod: &Pod) -> bool {
     let phase = pod
@@ -245,11 +262,16 @@ fn is_ready(pod: &Pod) -> bool {
 }
 
 fn is_service(pod: &Pod) -> bool {
-    let policy = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.restart_policy.as_deref());
-    matches!(policy, None | Some("Always"))
+    matches!(restart_policy(pod), None | Some("Always"))
+}
+
+/// Whether the pod's containers run once at most.
+pub fn never_restarts(pod: &Pod) -> bool {
+    restart_policy(pod) == Some("Never")
+}
+
+fn restart_policy(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.restart_policy.as_deref()
 }
 
 /// When the last container ended.
@@ -415,8 +437,18 @@ mod tests {
     }
 
     #[test]
-    fn what_azure_starts_again_although_the_pod_is_finished_is_deleted_at_once() {
+    fn what_azure_starts_again_although_the_pod_is_finished_is_noticed_and_deleted_at_once() {
         let mut group = there(0, Some(90), true);
+        assert_eq!(decided(&pod("Failed", false), &group, 100).0, Action::Read);
+        group.group = Group::There {
+            since: at(0),
+            read: Some(at(399)),
+            ran: true,
+        };
+        assert_eq!(
+            decided(&pod("Failed", false), &group, 100),
+            (Action::Delete, 400)
+        );
         group.is_alive = true;
         assert_eq!(
             decided(&pod("Failed", false), &group, 100),

@@ -159,6 +159,7 @@ mod tests {
                 pods: 1,
             },
             closed: None,
+            shut: None,
             kubernetes_minor: 37,
         }
     }

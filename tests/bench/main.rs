@@ -1,7 +1,8 @@
 //! `make bench`: measures, and asserts nothing about time.
 //!
-//! Two parts, each a file: the emulator by itself, and the operator with pods on a real control plane.
-//! An argument names one of them (`emulator`, `pods`); both run without.
+//! Three parts, each a file: the emulator by itself, the operator with pods on a real control plane, and
+//! the decisions of bursting alone. An argument names one of them (`emulator`, `pods`, `plan`); all run
+//! without.
 
 #![allow(
     clippy::panic,
@@ -10,6 +11,7 @@
 )]
 
 mod emulator;
+mod plan;
 mod pods;
 #[path = "../support/mod.rs"]
 mod support;
@@ -69,5 +71,8 @@ async fn main() {
     }
     if wanted("pods") {
         pods::run().await;
+    }
+    if wanted("plan") {
+        plan::run();
     }
 }

@@ -42,6 +42,7 @@ pub fn facts(pool: &str) -> Facts {
             pods: 100,
         },
         closed: None,
+        shut: None,
         kubernetes_minor: 37,
     }
 }
@@ -151,6 +152,7 @@ async fn a_virtual_node_is_registered_as_existing_manifests_select_it_and_has_a_
         .expect("nothing to remove");
 }
 
+/// azure-aci C21: a node that was deleted did not come back.
 #[tokio::test]
 async fn a_node_that_is_stripped_or_deleted_is_put_back_and_what_others_wrote_stays() {
     let kept = Kept::start(Cluster::shared().await, "stripped").await;

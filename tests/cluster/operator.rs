@@ -1,14 +1,12 @@
 //! The operator as a process, on a cluster and an Azure of its own: what a user sees of a pool.
 
-use std::time::Duration;
-
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
 use kube::runtime::watcher;
-use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::support::{objects, wait};
@@ -165,72 +163,4 @@ async fn an_azure_that_fails_closes_the_node_in_its_words_and_recovery_opens_it(
             node.is_some_and(|node| !is_closed(node))
         })
         .await;
-}
-
-#[tokio::test]
-async fn killed_at_any_moment_it_neither_loses_nor_doubles_nor_leaks_anything() {
-    let mut world = World::start().await;
-    world.create_pool("shop").await;
-    let names: Vec<String> = (0..30).map(|n| format!("pod-{n}")).collect();
-    for (round, pause) in [0, 40, 150, 400, 900].into_iter().enumerate() {
-        for name in &names[round * 6..round * 6 + 6] {
-            world.create_pod(name, "shop", &json!({})).await;
-        }
-        if round > 0 {
-            for name in &names[round * 6 - 6..round * 6 - 3] {
-                world
-                    .pods()
-                    .delete(name, &DeleteParams::default())
-                    .await
-                    .expect("deleted");
-            }
-        }
-        // The moment at which it is killed is what varies; nothing is waited for.
-        tokio::time::sleep(Duration::from_millis(pause)).await;
-        world.kill().await;
-        world.run();
-    }
-    let stays = |n: usize| n % 6 >= 3 || n >= 24;
-    for (n, name) in names.iter().enumerate() {
-        if stays(n) {
-            world.until_pod(name, "the pod to run", is_running).await;
-        } else {
-            world
-                .until_pod(name, "the pod to be gone", |pod| pod.is_none())
-                .await;
-        }
-    }
-    let pods = world
-        .pods()
-        .list(&ListParams::default())
-        .await
-        .expect("a list")
-        .items;
-    let mut expected: Vec<String> = pods.iter().filter_map(ResourceExt::uid).collect();
-    expected.sort();
-    let mut groups = world.groups();
-    groups.sort();
-    assert_eq!(
-        groups, expected,
-        "every pod has one group and every group a pod"
-    );
-    let log = std::fs::read_to_string(world.log()).expect("a log");
-    let writes = log.matches("setting the node's taints").count();
-    assert!(
-        writes < 20,
-        "the node was written {writes} times: {}",
-        world.tail()
-    );
-    let restarted = |pod: &Pod| {
-        let statuses = pod
-            .status
-            .iter()
-            .flat_map(|status| status.container_statuses.iter().flatten());
-        statuses.map(|status| status.restart_count).sum::<i32>()
-    };
-    assert_eq!(
-        pods.iter().map(restarted).sum::<i32>(),
-        0,
-        "a second PUT would have restarted it"
-    );
 }

@@ -264,3 +264,114 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
         assert!(said.contains("add another placement instead"), "{said}");
     }
 }
+
+fn workload(changes: &Value) -> Value {
+    let mut workload = json!({
+        "name": "web",
+        "target": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web"},
+    });
+    for (field, value) in changes.as_object().expect("changes") {
+        workload[field] = value.clone();
+    }
+    json!([workload])
+}
+
+#[tokio::test]
+async fn what_spills_is_checked_at_apply_time_and_has_columns() {
+    let cluster = Cluster::shared().await;
+    cluster
+        .install_crds()
+        .await
+        .expect("the resource is served");
+
+    let selector = json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "b"}}});
+    let batch = json!({"name": "batch", "selector": selector, "spill": {"maxReplicas": 5}});
+    let mut full = pool("spills");
+    full["spec"]["workloads"] =
+        workload(&json!({"spill": {"after": "1m30s", "maxReplicas": "50%"}, "weight": 3}));
+    full["spec"]["workloads"]
+        .as_array_mut()
+        .expect("a list")
+        .push(batch);
+    full["spec"]["spill"] =
+        json!({"after": "0s", "maxReplicas": "30%", "rate": {"pods": 5, "per": "1m"}});
+    full["spec"]["scaleIn"] = json!({"deletionCost": -5, "cooldown": "5m"});
+    full["spec"]["mode"] = json!("DryRun");
+    let accepted = apply(cluster, &full);
+    assert!(
+        accepted.status.success(),
+        "{}",
+        String::from_utf8_lossy(&accepted.stderr)
+    );
+    let listed = cluster
+        .kubectl()
+        .args(["get", "bp", "spills"])
+        .output()
+        .expect("kubectl");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for shown in ["READY", "SPILLED", "HOLDING", "MAX", "AGE", "30%"] {
+        assert!(listed.contains(shown), "{shown}: {listed}");
+    }
+    explained(cluster, "burstpool.spec.spill.after", "autoscaler go first").await;
+
+    let both = json!({"selector": selector});
+    let percent = json!({"target": null, "selector": selector, "spill": {"maxReplicas": "5%"}});
+    for (wrong, said) in [
+        (
+            with("/spec/workloads", workload(&both)),
+            "exactly one of target and selector",
+        ),
+        (
+            with("/spec/workloads", workload(&json!({"target": null}))),
+            "exactly one of target and selector",
+        ),
+        (
+            with("/spec/workloads", workload(&percent)),
+            "nothing says how many pods are desired",
+        ),
+        (
+            with("/spec/workloads", workload(&json!({"name": "Web"}))),
+            "spec.workloads[0].name",
+        ),
+        (
+            with("/spec/workloads", workload(&json!({"weight": 0}))),
+            "spec.workloads[0].weight",
+        ),
+        (
+            with(
+                "/spec/workloads",
+                workload(&json!({"spill": {"after": "soon"}})),
+            ),
+            "such as 15s",
+        ),
+        (
+            with(
+                "/spec/workloads",
+                workload(&json!({"spill": {"maxReplicas": -1}})),
+            ),
+            "maxReplicas",
+        ),
+        (with("/spec/spill", json!({"after": "-5s"})), "such as 15s"),
+        (with("/spec/spill", json!({"after": "25h"})), "at most 24h"),
+        (
+            with("/spec/spill", json!({"maxReplicas": "101%"})),
+            "spec.spill.maxReplicas",
+        ),
+        (
+            with("/spec/spill", json!({"rate": {"pods": 0}})),
+            "spec.spill.rate.pods",
+        ),
+        (
+            with("/spec/spill", json!({"rate": {"per": "2h"}})),
+            "from 1s to 1h",
+        ),
+        (
+            with("/spec/scaleIn", json!({"cooldown": "a while"})),
+            "such as 5m",
+        ),
+        (with("/spec/mode", json!("Maybe")), "spec.mode"),
+    ] {
+        let answer = refused(cluster, &wrong);
+        assert!(answer.contains(said), "{said}: {answer}");
+    }
+}

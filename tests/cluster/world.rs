@@ -1,11 +1,13 @@
 //! A world for the operator as a process: a cluster and an Azure of its own, and what tests ask of them.
 
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 use burstpool::api::BurstPool;
+use burstpool::emulator::timeline::Entry;
 use burstpool::emulator::{Emulator, Options as AzureOptions};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
@@ -28,12 +30,21 @@ impl World {
 
     /// The same on a cluster with these options.
     pub async fn on(cluster: Options) -> Self {
-        let cluster = Cluster::start(cluster).await.expect("a cluster");
-        let client = cluster.client().expect("a client");
-        let options = AzureOptions {
+        let azure = AzureOptions {
             speed: 20.0,
             ..AzureOptions::default()
         };
+        Self::of(cluster, azure).await
+    }
+
+    /// The same with an Azure with these options.
+    pub async fn with(azure: AzureOptions) -> Self {
+        Self::of(Options::default(), azure).await
+    }
+
+    async fn of(cluster: Options, options: AzureOptions) -> Self {
+        let cluster = Cluster::start(cluster).await.expect("a cluster");
+        let client = cluster.client().expect("a client");
         let azure = Emulator::start(options).await.expect("the emulator starts");
         let files = tempfile::tempdir().expect("a directory");
         std::fs::write(files.path().join("token"), "SECRET-TOKEN").expect("it is written");
@@ -89,14 +100,52 @@ impl World {
         child.kill().await.expect("SIGKILL");
     }
 
+    /// Kills the operator, and takes its lease away, so that the next one need not wait until it is over.
+    pub async fn kill_and_forget(&mut self) {
+        self.kill().await;
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), "default");
+        match leases.delete("burstpool", &DeleteParams::default()).await {
+            // It may not have come to have one.
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            deleted => drop(deleted.expect("an answer")),
+        }
+    }
+
+    /// Asks the operator to end, and returns how it did.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        let mut child = self.operator.take().expect("it runs");
+        let id = child.id().expect("it has not ended").to_string();
+        let asked = Command::new("kill").args(["-TERM", &id]).status().await;
+        assert!(asked.expect("kill runs").success());
+        let ended = tokio::time::timeout(wait::DEADLINE, child.wait()).await;
+        ended.expect("it ends").expect("it is a child of ours")
+    }
+
+    /// Ends the operator and the Azure, and returns when nothing of either is left.
+    pub async fn end(mut self) {
+        if self.operator.is_some() {
+            self.kill().await;
+        }
+        self.azure.stop().await;
+    }
+
     pub fn log(&self) -> std::path::PathBuf {
         self.files.path().join("log")
     }
 
     pub async fn create_pool(&self, name: &str) {
+        self.create_pool_in(name, &json!({}), &[("weu", "westeurope")])
+            .await;
+    }
+
+    /// A pool with these placements, by name and region; returns when all of them take pods.
+    pub async fn create_pool_in(&self, name: &str, azure: &Value, placements: &[(&str, &str)]) {
+        let placed = placements
+            .iter()
+            .map(|(name, region)| json!({"name": name, "region": region}));
         let pool = json!({
             "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": name},
-            "spec": {"azure": {}, "placements": [{"name": "weu", "region": "westeurope"}]},
+            "spec": {"azure": azure, "placements": placed.collect::<Vec<_>>()},
         });
         let pool: BurstPool = serde_json::from_value(pool).expect("a pool");
         self.pools()
@@ -112,12 +161,11 @@ impl World {
         let usable = |node: Option<&Node>| {
             node.is_some_and(|node| objects::is_ready(node) && !is_closed(node))
         };
-        self.until_node(
-            &format!("burst-{name}-weu"),
-            "the node to take pods",
-            usable,
-        )
-        .await;
+        for (placement, _) in placements {
+            let node = format!("burst-{name}-{placement}");
+            self.until_node(&node, "the node to take pods", usable)
+                .await;
+        }
     }
 
     pub fn pools(&self) -> Api<BurstPool> {
@@ -129,12 +177,18 @@ impl World {
     }
 
     pub async fn create_pod(&self, name: &str, pool: &str, changes: &Value) {
+        let selector = json!({"burstpool.io/pool": pool});
+        self.create_pod_where(name, &selector, changes).await;
+    }
+
+    /// A pod for nodes with these labels.
+    pub async fn create_pod_where(&self, name: &str, selector: &Value, changes: &Value) {
         let mut pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "web"}},
             "spec": {
                 "terminationGracePeriodSeconds": 1,
                 "tolerations": [{"key": "virtual-kubelet.io/provider", "operator": "Exists"}],
-                "nodeSelector": {"burstpool.io/pool": pool},
+                "nodeSelector": selector,
                 "containers": [{"name": "main", "image": "nginx", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}],
             },
         });
@@ -148,6 +202,11 @@ impl World {
             .create(&PostParams::default(), &pod)
             .await
             .expect("a pod");
+    }
+
+    pub async fn delete_pod(&self, name: &str) {
+        let deleted = self.pods().delete(name, &DeleteParams::default()).await;
+        deleted.expect("deleted");
     }
 
     pub async fn until_pool(
@@ -185,6 +244,14 @@ impl World {
             .filter(|line| line.contains("burstpool::"))
             .collect();
         own[own.len().saturating_sub(40)..].join("\n")
+    }
+
+    /// What happened to each group that there ever was, oldest first.
+    pub fn timeline(&self) -> Vec<Entry> {
+        let now = self.azure.shared().clock.now();
+        let mut store = self.azure.shared().store();
+        store.settle_all(now);
+        store.timeline.entries().cloned().collect()
     }
 
     /// UIDs of pods by the tags of the groups that there are in Azure.

@@ -257,7 +257,9 @@ async fn the_timeline_has_four_times_and_the_reads_of_each_group() {
     azure.get(&group("one")).await;
     azure.get(&group("one")).await;
     azure.call(Method::DELETE, &group("one"), None).await;
-    azure.put("one", &body(&[])).await;
+    for _ in 0..2 {
+        azure.put("one", &body(&[])).await;
+    }
     let timeline = azure.admin(Method::GET, "timeline", Value::Null).await;
     let [first, second] = timeline["groups"].as_array().unwrap().as_slice() else {
         panic!("{timeline}")
@@ -280,10 +282,11 @@ async fn the_timeline_has_four_times_and_the_reads_of_each_group() {
         20
     );
     assert_eq!(
-        (at("gone"), &first["gets"]),
-        (at("deleteReceived"), &json!(2))
+        (at("gone"), &first["puts"], &first["gets"]),
+        (at("deleteReceived"), &json!(1), &json!(2))
     );
     assert!(second["running"].is_null());
+    assert_eq!(second["puts"], 2);
 }
 
 #[tokio::test]

@@ -89,23 +89,33 @@ impl Host {
         docker: Docker,
         service: Option<Service>,
     ) -> Result<Self, String> {
-        if docker.inspect_image(IMAGE).await.is_err() {
-            let options = CreateImageOptionsBuilder::new()
-                .from_src("-")
-                .repo(IMAGE)
-                .build();
-            let root = bollard::body_full(busybox()?.into());
-            let imported = docker.create_image(Some(options), Some(root), None);
-            imported
-                .try_for_each(|_| async { Ok(()) })
-                .await
-                .map_err(|why| why.to_string())?;
-        }
-        Ok(Self {
+        let host = Self {
             socket,
             docker,
             _service: service,
-        })
+        };
+        host.import(IMAGE, None).await?;
+        Ok(host)
+    }
+
+    /// Busybox as an image of this name that runs `command` unless a container says otherwise; made if
+    /// it is not there.
+    pub async fn import(&self, name: &str, command: Option<&str>) -> Result<(), String> {
+        if self.docker.inspect_image(name).await.is_ok() {
+            return Ok(());
+        }
+        let changes = command.map(|command| format!("CMD {command}"));
+        let options = CreateImageOptionsBuilder::new()
+            .from_src("-")
+            .repo(name)
+            .changes(changes.into_iter().collect())
+            .build();
+        let root = bollard::body_full(busybox()?.into());
+        let imported = self.docker.create_image(Some(options), Some(root), None);
+        imported
+            .try_for_each(|_| async { Ok(()) })
+            .await
+            .map_err(|why| why.to_string())
     }
 
     /// The names of all containers of emulators in whose name `part` is, and their labels.

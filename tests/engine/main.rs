@@ -8,5 +8,11 @@ mod crash;
 mod cycle;
 mod host;
 mod lives;
+mod pages;
+#[path = "../support/mod.rs"]
+mod support;
 mod surroundings;
 mod terminals;
+#[allow(dead_code, reason = "one test uses a part of it")]
+#[path = "../cluster/world.rs"]
+mod world;

@@ -1,8 +1,8 @@
 //! Waiting because Azure asked us to.
 //!
-//! In: each 429's `Retry-After`. Out: how long requests of that class must still wait. A class is
-//! what ARM counts together: reads, writes and deletes of a subscription, and the service's own
-//! creates and deletes of container groups.
+//! In: each 429's `Retry-After`. Out: how long requests that are counted together must still wait: a
+//! subscription's by class and, where the service counts creates and deletes of container groups
+//! itself, by region, so that one that is busy does not hold up the others.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -28,26 +28,47 @@ pub enum Class {
     Actions,
 }
 
-/// Classes of subscriptions that must wait.
+/// Requests that Azure counts together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Counted {
+    /// The subscription's id.
+    pub subscription: String,
+    /// The region, where each has a count of its own.
+    pub region: Option<String>,
+    /// The class.
+    pub class: Class,
+}
+
+impl Counted {
+    /// A request of `class` in `region`.
+    pub fn new(subscription: &str, region: Option<&str>, class: Class) -> Self {
+        let is_by_region = matches!(class, Class::Creates | Class::Deletes);
+        Self {
+            subscription: subscription.to_owned(),
+            region: region.filter(|_| is_by_region).map(str::to_owned),
+            class,
+        }
+    }
+}
+
+/// Requests that must wait.
 #[derive(Debug, Default)]
-pub struct Gate(Mutex<HashMap<(String, Class), Instant>>);
+pub struct Gate(Mutex<HashMap<Counted, Instant>>);
 
 impl Gate {
-    /// How long requests of `class` must still wait.
-    pub fn wait(&self, subscription: &str, class: Class) -> Option<Duration> {
+    /// How long such requests must still wait.
+    pub fn wait(&self, counted: &Counted) -> Option<Duration> {
         let closed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = closed.get(&(subscription.to_owned(), class))?;
+        let until = closed.get(counted)?;
         let left = until.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
-    /// Closes the gate of `class` after a 429.
-    pub fn close(&self, subscription: &str, class: Class, retry_after: Option<Duration>) {
+    /// Closes the gate to such requests after a 429.
+    pub fn close(&self, counted: Counted, retry_after: Option<Duration>) {
         let until = Instant::now() + retry_after.unwrap_or(USUAL).min(LONGEST);
         let mut closed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = closed
-            .entry((subscription.to_owned(), class))
-            .or_insert(until);
+        let entry = closed.entry(counted).or_insert(until);
         *entry = until.max(*entry);
     }
 }
@@ -57,19 +78,27 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_class_waits_as_long_as_it_was_asked_to_and_no_other_does() {
+    async fn what_is_counted_together_waits_as_long_as_it_was_asked_to_and_nothing_else_does() {
         let gate = Gate::default();
-        gate.close("s", Class::Creates, Some(Duration::from_secs(10)));
-        gate.close("s", Class::Creates, Some(Duration::from_secs(1)));
-        assert_eq!(
-            gate.wait("s", Class::Creates),
-            Some(Duration::from_secs(10))
-        );
-        assert_eq!(
-            (gate.wait("s", Class::Reads), gate.wait("t", Class::Creates)),
-            (None, None)
-        );
+        let counted = |subscription: &str, class| Counted::new(subscription, Some("weu"), class);
+        let creates = counted("s", Class::Creates);
+        gate.close(creates.clone(), Some(Duration::from_secs(10)));
+        gate.close(creates.clone(), Some(Duration::from_secs(1)));
+        assert_eq!(gate.wait(&creates), Some(Duration::from_secs(10)));
+        for other in [
+            counted("s", Class::Reads),
+            counted("t", Class::Creates),
+            Counted::new("s", Some("neu"), Class::Creates),
+        ] {
+            assert_eq!(gate.wait(&other), None, "{other:?}");
+        }
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(gate.wait("s", Class::Creates), None);
+        assert_eq!(gate.wait(&creates), None);
+        gate.close(counted("s", Class::Reads), None);
+        let elsewhere = Counted::new("s", Some("neu"), Class::Reads);
+        assert!(
+            gate.wait(&elsewhere).is_some(),
+            "reads are the subscription's"
+        );
     }
 }

@@ -22,7 +22,7 @@ use url::Url;
 
 pub use cloud::{Cloud, UnknownCloud};
 pub use credential::Credential;
-pub use gate::{Class, Gate};
+pub use gate::{Class, Counted, Gate};
 pub use terminal::{Keyboard, Screen};
 use transport::{NoToken, Nothing, Refusal, Transport};
 
@@ -88,6 +88,8 @@ pub struct Client {
     transport: Arc<Transport>,
     arm: Url,
     gate: Arc<Gate>,
+    /// Where the groups are that it creates and deletes.
+    region: Option<String>,
 }
 
 /// An HTTP client that trusts what the settings say.
@@ -115,6 +117,16 @@ impl Client {
             transport,
             arm,
             gate: Arc::default(),
+            region: None,
+        }
+    }
+
+    /// The same client for groups in `region`, which Azure counts by themselves.
+    #[must_use]
+    pub fn in_region(&self, region: &str) -> Self {
+        Self {
+            region: Some(region.to_owned()),
+            ..self.clone()
         }
     }
 
@@ -296,7 +308,8 @@ impl Client {
         call: impl Future<Output = azure_core::Result<T>>,
     ) -> Result<T, Error> {
         let what = what.to_owned();
-        if let Some(wait) = self.gate.wait(&scope.subscription, class) {
+        let counted = Counted::new(&scope.subscription, self.region.as_deref(), class);
+        if let Some(wait) = self.gate.wait(&counted) {
             return Err(Error::Waiting { what, wait });
         }
         let error = match call.await {
@@ -305,8 +318,7 @@ impl Client {
         };
         if let Some(Refusal(failure)) = error.get_ref().and_then(|e| e.downcast_ref()) {
             if failure.status == 429 {
-                self.gate
-                    .close(&scope.subscription, class, failure.retry_after);
+                self.gate.close(counted, failure.retry_after);
             }
             return Err(Error::Refused {
                 what,

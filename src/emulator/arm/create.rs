@@ -55,6 +55,7 @@ fn decide(
     store.settle_all(now);
     let old = store.groups.get(&id.key());
     if let Some(old) = old {
+        store.timeline.note(&id.key(), |entry| entry.puts += 1);
         check_update(old, &body, &place)?;
         if old.body.properties == body.properties && old.stage != Stage::Stopped {
             return Ok(update_outside(store, call, &id, body));

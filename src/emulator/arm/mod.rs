@@ -86,7 +86,10 @@ async fn fated(
         error,
         dropped,
         answer_lost,
-    } = shared.store().faults.fate(route.name(), route.group());
+    } = shared
+        .store()
+        .faults
+        .fate(route.name(), route.resource_group(), route.group());
     tokio::time::sleep(delay).await;
     if dropped {
         return Ok(DropConnection::response());

@@ -409,6 +409,15 @@ impl Route {
         }
     }
 
+    /// The resource group that the request is in.
+    pub fn resource_group(&self) -> Option<&str> {
+        match self {
+            Self::Group { id, .. } | Self::Container { id, .. } => Some(&id.resource_group),
+            Self::GroupsListByResourceGroup { resource_group, .. } => Some(resource_group),
+            _ => None,
+        }
+    }
+
     /// Whether the service's own versions apply, or any version will do.
     pub fn is_of_the_service(&self) -> bool {
         matches!(

@@ -12,7 +12,7 @@ use crate::aci::failure::{Class, Verdict};
 use crate::aci::translate;
 use crate::aci::view::Group as View;
 use crate::node::environment;
-use crate::node::plan::{Action, Group, is_deleting};
+use crate::node::plan::{Action, Group, is_deleting, never_restarts};
 
 /// How long a pod waits for a `ConfigMap`, a Secret or a right that is missing: a kubelet looks about
 /// as often.
@@ -95,6 +95,7 @@ impl Keeper {
         tracing::warn!(pod = %self.pod_name(), error = %error.story(), "creating a container group");
         self.fail(&verdict);
         self.context.trouble.notify_one();
+        self.context.ended(Some(verdict.class), &verdict.message);
         self.known.group = match error {
             // Nobody knows whether it was done.
             Error::NoAnswer { .. } | Error::Unreadable { .. } => Group::Unknown,
@@ -140,13 +141,7 @@ impl Keeper {
             return self.not_readable();
         };
         if !self.context.owner.owns(&view.tags) {
-            // The name is a hash of the UID: another owner's group of this name is no accident.
-            self.fail(&Verdict::new(
-                Class::Permanent,
-                None,
-                format!("the container group {} belongs to somebody else", self.name),
-            ));
-            return;
+            return self.belongs_to_another();
         }
         let going = view.is_being_deleted();
         let started = started(&view);
@@ -164,6 +159,7 @@ impl Keeper {
             Group::There { since, ran, .. } => {
                 if let (false, Some(started)) = (ran, started) {
                     self.learn(since, started);
+                    self.context.ended(None, "");
                 }
                 Group::There {
                     since,
@@ -177,13 +173,16 @@ impl Keeper {
                 ran: started.is_some(),
             },
         };
-        self.known.is_alive = !view.is_terminal();
+        // Between two starts the group looks as if it had ended.
+        let runs_again = never_restarts(&self.pod) && view.was_restarted();
+        self.known.is_alive = runs_again || !view.is_terminal();
         let failed = Verdict::of_group(&view).filter(|_| started.is_none());
         self.note_events(&view);
         self.view = Some(view.without_tags());
         if let Some(verdict) = failed {
             tracing::warn!(pod = %self.pod_name(), message = %verdict.message, "a container group did not start");
             self.fail(&verdict);
+            self.context.ended(Some(verdict.class), &verdict.message);
             self.known.is_failed = true;
             self.context.trouble.notify_one();
         }

@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::keeper::Keeper;
-use super::observed::Observed;
-use super::{Context, Hosted, settle};
+use super::{Context, Hosted, lock, settle};
 use crate::aci::names::GroupName;
+use crate::burst::PodFacts;
+use crate::node::observed::Observed;
 
 /// What is new of a pod. The keeper takes it, so that a pod is in memory once.
 #[derive(Debug, Default)]
@@ -60,6 +61,7 @@ impl Herd {
                     for uid in gone.cloned().collect::<Vec<_>>() {
                         self.gone(&uid);
                     }
+                    lock(&self.context.facts).retain(|uid, _| listed.contains(uid));
                 }
                 Ok(watcher::Event::Apply(pod)) => self.seen(pod),
                 Ok(watcher::Event::Delete(pod)) => {
@@ -67,8 +69,12 @@ impl Herd {
                         self.gone(uid);
                     }
                 }
-                Err(error) => tracing::debug!(%error, "watching the node's pods"),
+                Err(error) => {
+                    tracing::debug!(%error, "watching the node's pods");
+                    continue;
+                }
             }
+            self.context.changed.notify_one();
         }
     }
 
@@ -82,6 +88,9 @@ impl Herd {
         let cluster = &self.context.owner.cluster;
         if let Some(hosted) = Hosted::of(cluster, &observed.pod) {
             self.context.hosted.put(hosted);
+        }
+        if let Some(facts) = PodFacts::of(&observed.pod) {
+            lock(&self.context.facts).insert(uid.clone(), Arc::new(facts));
         }
         match self.keepers.get(&uid) {
             Some(keeper) if !keeper.is_closed() => {
@@ -117,6 +126,7 @@ impl Herd {
     /// The pod's object is gone: its keeper ends when its group is gone, too.
     fn gone(&mut self, uid: &str) {
         self.context.hosted.remove(uid);
+        lock(&self.context.facts).remove(uid);
         if let Some(keeper) = self.keepers.get(uid) {
             keeper.send_replace(News::Gone);
         }

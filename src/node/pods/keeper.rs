@@ -10,17 +10,17 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::herd::News;
-use super::observed::{self, Observed};
 use super::report::Say;
 use super::shown::{Brief, Shown};
 use super::{Context, line};
 use crate::aci::events::PodEvent;
-use crate::aci::failure::{Retry, Verdict};
+use crate::aci::failure::{Class, Retry, Verdict};
 use crate::aci::names::GroupName;
 use crate::aci::status::Seen;
 use crate::aci::translate::Unsupported;
 use crate::aci::view::Group as View;
 use crate::node::daemon;
+use crate::node::observed::{self, Observed};
 use crate::node::plan::{self, Action, Decision, Group, Known};
 
 /// The longest wait for which the host's clock is trusted; then it is looked at again.
@@ -176,6 +176,7 @@ impl Keeper {
     fn heed(&mut self, shown: &Shown) {
         let now = Timestamp::now();
         match (&self.known.group, shown) {
+            (Group::Unknown, Shown::Foreign) if self.tries == 0 => self.belongs_to_another(),
             (Group::Unknown, Shown::Absent { .. }) if self.tries == 0 => {
                 self.known.group = Group::Absent { was_there: false };
             }
@@ -282,6 +283,16 @@ impl Keeper {
             .into_iter()
             .map(|refusal| (refusal.field, refusal.why));
         self.trouble = Trouble::Refused(fields.collect());
+    }
+
+    /// A group of this name is somebody else's: it is neither written to nor deleted. The name is a
+    /// hash of the UID, so that is no accident.
+    pub fn belongs_to_another(&mut self) {
+        if self.known.group == Group::Unknown {
+            self.known.group = Group::Absent { was_there: false };
+        }
+        let message = format!("the container group {} belongs to somebody else", self.name);
+        self.fail(&Verdict::new(Class::Permanent, None, message));
     }
 
     /// Something failed: it is tried again when the verdict says so.

@@ -26,7 +26,6 @@ mod herd;
 mod hosted;
 mod keeper;
 mod line;
-mod observed;
 mod report;
 mod settle;
 mod shown;
@@ -38,6 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, Store};
@@ -48,10 +48,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::aci::client::{Client as Azure, Scope};
+use crate::aci::failure::Class;
 use crate::aci::names::{GroupName, Owner};
 use crate::aci::pace::Pace;
 use crate::aci::schedule::Starts;
 use crate::api::Placement;
+use crate::burst::PodFacts;
 use crate::node::capacity::Room;
 use crate::node::environment::KubeProxy;
 use herd::Herd;
@@ -62,8 +64,13 @@ use shown::{Listing, Shown};
 
 /// How often the groups are listed, usually.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How long a group must have been without a pod before it is deleted, usually: a pod that was just
+/// bound may not have been seen yet, and nothing here is in a hurry.
+pub const ORPHAN_GRACE: Duration = Duration::from_secs(120);
 /// How many keepers may be creating or deleting groups at once.
 const AT_ONCE: usize = 64;
+/// How many ends of creates are kept for who asks: they are asked for several times a second.
+const MOST_ENDED: usize = 1000;
 /// How many statuses may be written at once: an API server takes 200 changes at a time from everybody.
 const WRITES_AT_ONCE: usize = 32;
 
@@ -87,9 +94,24 @@ pub struct Context {
     quiet: Arc<Semaphore>,
     /// Keepers that wait to read.
     line: Line,
+    /// What matters of the node's pods for bursting, by UID.
+    facts: Mutex<HashMap<String, Arc<PodFacts>>>,
+    /// How creates ended, until somebody asks.
+    ended: Mutex<Vec<Ended>>,
     daemon_sets: daemons::DaemonSets,
     /// The node's pods, for the kubelet API.
     hosted: AllHosted,
+}
+
+/// How a create ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// When.
+    pub at: Timestamp,
+    /// What was wrong; nothing if its containers started.
+    pub class: Option<Class>,
+    /// Azure's words.
+    pub message: String,
 }
 
 /// What a node's keepers are given.
@@ -112,8 +134,12 @@ pub struct Parts {
     pub pace: Arc<Pace>,
     /// Told when Azure answers badly: whoever looks at the region looks at once.
     pub trouble: Arc<Notify>,
+    /// Told when something of the node's pods changed.
+    pub changed: Arc<Notify>,
     /// How often the groups are listed.
     pub sweep_every: Duration,
+    /// How long a group must have been without a pod before it is deleted.
+    pub orphan_grace: Duration,
     /// What ACI's kube-proxy is given, where the placement wants one.
     pub kube_proxy: Option<KubeProxy>,
     /// The deletion cost of the node's pods.
@@ -143,6 +169,8 @@ impl Context {
             urgent: Semaphore::new(WRITES_AT_ONCE),
             quiet: Arc::new(Semaphore::new(1)),
             line: Line::default(),
+            facts: Mutex::default(),
+            ended: Mutex::default(),
             daemon_sets: daemons::DaemonSets::default(),
             hosted: AllHosted::default(),
         }
@@ -170,6 +198,29 @@ impl Context {
             .unwrap_or_default()
     }
 
+    /// What matters of the node's pods for bursting.
+    pub fn pods(&self) -> Vec<Arc<PodFacts>> {
+        lock(&self.facts).values().cloned().collect()
+    }
+
+    /// How creates ended since this was asked last.
+    pub fn take_ended(&self) -> Vec<Ended> {
+        std::mem::take(&mut lock(&self.ended))
+    }
+
+    fn ended(&self, class: Option<Class>, message: &str) {
+        let mut ended = lock(&self.ended);
+        if ended.len() < MOST_ENDED {
+            ended.push(Ended {
+                at: Timestamp::now(),
+                class,
+                message: message.to_owned(),
+            });
+        }
+        drop(ended);
+        self.changed.notify_one();
+    }
+
     /// The `DaemonSet`s that have pods on the node, as namespace/name.
     pub fn daemon_sets(&self) -> Vec<String> {
         self.daemon_sets.names()
@@ -186,12 +237,16 @@ impl Context {
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<String, (GroupName, watch::Sender<Shown>)>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kept)
     }
 
     fn starts(&self) -> MutexGuard<'_, Starts> {
-        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.starts)
     }
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Keeps the pods of the node until `cancel`; groups and pods stay as they are then.
@@ -215,11 +270,7 @@ pub async fn keep(context: Arc<Context>, cancel: CancellationToken) {
 
 /// Watches the cluster's Services until `cancel`.
 async fn services(context: Arc<Context>, cancel: CancellationToken) {
-    let writer = context
-        .watched
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
+    let writer = lock(&context.watched).take();
     let Some(writer) = writer else { return };
     let services: Api<Service> = Api::all(context.client.clone());
     let watched = watcher(services, watcher::Config::default())

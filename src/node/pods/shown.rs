@@ -2,7 +2,7 @@
 //!
 //! In: one LIST. Out: to every keeper, what it shows of its own group, if that is news.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ pub(super) struct Listing {
     pub asked: Timestamp,
     /// The node's groups by name.
     pub groups: HashMap<String, Brief>,
+    /// The names of everybody else's.
+    pub foreign: HashSet<String>,
     /// What they use together.
     pub used: Room,
 }
@@ -42,6 +44,8 @@ pub(super) enum Shown {
         /// When the LIST was asked for.
         asked: Timestamp,
     },
+    /// That somebody else has a group of this name.
+    Foreign,
     /// The group.
     There {
         /// When the LIST was asked for.
@@ -73,6 +77,7 @@ impl Listing {
                 asked,
                 brief: brief.clone(),
             },
+            None if self.foreign.contains(name) => Shown::Foreign,
             None => Shown::Absent { asked },
         }
     }

@@ -24,9 +24,6 @@ use crate::node::capacity::Room;
 
 /// How soon again after a LIST that failed.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How long a group must have been without a pod before it is deleted: a pod that was just bound may
-/// not have been seen yet, and nothing here is in a hurry.
-const GRACE: Duration = Duration::from_secs(120);
 
 /// How soon after a LIST another one is worth it for those who wait in line.
 const SOON: Duration = Duration::from_secs(1);
@@ -88,8 +85,9 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
     };
     let views: Vec<View> = groups.iter().filter_map(View::read).collect();
     let is_whole = views.len() == groups.len();
-    let is_ours = |view: &View| context.owner.owns(&view.tags);
-    let all: Vec<View> = views.into_iter().filter(is_ours).collect();
+    // Half of our tags are nobody's of ours: such a group was made by hand.
+    let is_ours = |view: &View| context.owner.owns(&view.tags) && pod_of(&view.tags).is_some();
+    let (all, foreign): (Vec<View>, Vec<View>) = views.into_iter().partition(is_ours);
     // A page with an element that cannot be read does not prove that a group is gone.
     if is_whole {
         let used = all.iter().map(room).fold(Room::default(), Room::plus);
@@ -97,9 +95,11 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
             .iter()
             .filter_map(|view| Some((view.name.clone()?, Brief::of(view))));
         let groups = briefs.collect();
+        let foreign = foreign.into_iter().filter_map(|view| view.name).collect();
         context.show(Listing {
             asked,
             groups,
+            foreign,
             used,
         });
     }
@@ -137,7 +137,7 @@ async fn sweep(context: &Context, groups: &[View], orphans: &mut HashMap<String,
         }
         seen.insert(name.clone());
         let since = *orphans.entry(name.clone()).or_insert_with(Instant::now);
-        if since.elapsed() < GRACE {
+        if since.elapsed() < context.orphan_grace {
             continue;
         }
         tracing::warn!(group = %name, pod = %format!("{}/{}", pod.0, pod.1), "deleting a group without a pod");

@@ -17,7 +17,8 @@ use crate::aci::translate;
 
 /// A pod as it was watched.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Observed {
+pub struct Observed {
+    /// The pod.
     pub pod: Pod,
     /// Fields that our types do not know.
     pub unknown: Vec<String>,
@@ -82,7 +83,7 @@ impl Resource for Observed {
 }
 
 /// How new a pod is. Versions are numbers that grow, guaranteed since Kubernetes 1.35 and so before.
-pub(super) fn version(pod: &Pod) -> Option<u128> {
+pub fn version(pod: &Pod) -> Option<u128> {
     pod.metadata.resource_version.as_ref()?.parse().ok()
 }
 

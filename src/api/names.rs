@@ -1,0 +1,23 @@
+//! Keys that users and tools see on pods and nodes.
+
+/// Taint and toleration key: which pool a node is of (design D3; the key that existing manifests
+/// tolerate).
+pub const PROVIDER_TAINT: &str = "virtual-kubelet.io/provider";
+/// Taint that nothing tolerates and that only makes home win when it has room.
+pub const LAST_RESORT_TAINT: &str = "burstpool.io/last-resort";
+/// Taint of a placement that takes no pods at present.
+pub const CLOSED_TAINT: &str = "burstpool.io/closed";
+/// Label: which pool a node is of, or which pool a pod was granted by.
+pub const POOL_LABEL: &str = "burstpool.io/pool";
+/// Annotation of a granted pod: for which of the pool's workloads.
+pub const WORKLOAD_ANNOTATION: &str = "burstpool.io/workload";
+/// Annotation of a granted pod: when.
+pub const GRANTED_AT_ANNOTATION: &str = "burstpool.io/granted-at";
+/// Annotation of a pod that waits: when it was first seen refused by the scheduler, where the pod
+/// itself does not tell.
+pub const REFUSED_SINCE_ANNOTATION: &str = "burstpool.io/refused-since";
+
+/// What the names of a pool's nodes begin with.
+pub fn node_prefix(pool: &str) -> String {
+    format!("burst-{pool}-")
+}

@@ -1,0 +1,199 @@
+//! What a pod asks for and what a node has, counted as the scheduler counts.
+//!
+//! In: a pod's spec, a node. Out: [`Amounts`]. The sums follow upstream's `PodRequests`
+//! (component-helpers/resource): side cars, init containers, pod-level requests and overhead.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, Node, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::aci::translate::quantity::Amount;
+
+type Quantities = BTreeMap<String, Quantity>;
+
+/// An amount of everything that a virtual node has to give.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amounts {
+    /// CPU in thousandths of a core.
+    pub cpu_milli: i64,
+    /// Memory in bytes.
+    pub memory: i64,
+    /// Ephemeral storage in bytes.
+    pub storage: i64,
+    /// Pods.
+    pub pods: i64,
+}
+
+impl Amounts {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.with(other, i64::saturating_add)
+    }
+
+    /// What is left without `other`; less than nothing where a node is overcommitted.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        self.with(other, i64::saturating_sub)
+    }
+
+    fn max(self, other: Self) -> Self {
+        self.with(other, i64::max)
+    }
+
+    fn with(self, other: Self, each: fn(i64, i64) -> i64) -> Self {
+        Self {
+            cpu_milli: each(self.cpu_milli, other.cpu_milli),
+            memory: each(self.memory, other.memory),
+            storage: each(self.storage, other.storage),
+            pods: each(self.pods, other.pods),
+        }
+    }
+
+    /// What `room` has too little of for this; nothing if it fits. What is not asked for does not
+    /// matter, as to the scheduler.
+    pub fn lacks(self, room: Self) -> Option<&'static str> {
+        [
+            ("pods", self.pods, room.pods),
+            ("cpu", self.cpu_milli, room.cpu_milli),
+            ("memory", self.memory, room.memory),
+            ("ephemeral-storage", self.storage, room.storage),
+        ]
+        .into_iter()
+        .find_map(|(name, asked, has)| (asked > 0 && asked > has).then_some(name))
+    }
+
+    fn of(quantities: Option<&Quantities>) -> Self {
+        let amount = |name: &str, step: Amount| {
+            let quantity = quantities.and_then(|all| all.get(name));
+            let amount = quantity.and_then(Amount::of).unwrap_or_default();
+            i64::try_from(amount.in_steps_of(step)).unwrap_or(i64::MAX)
+        };
+        Self {
+            cpu_milli: amount("cpu", Amount::thousandths(1)),
+            memory: amount("memory", Amount::whole(1)),
+            storage: amount("ephemeral-storage", Amount::whole(1)),
+            pods: amount("pods", Amount::whole(1)),
+        }
+    }
+}
+
+/// What the scheduler counts for a pod of this spec.
+pub fn requested(spec: &PodSpec) -> Amounts {
+    let of = |container: &Container| {
+        let resources = container.resources.as_ref();
+        Amounts::of(resources.and_then(|resources| resources.requests.as_ref()))
+    };
+    let mut total = spec
+        .containers
+        .iter()
+        .map(of)
+        .fold(Amounts::default(), Amounts::plus);
+    let (mut side_cars, mut starting) = (Amounts::default(), Amounts::default());
+    for container in spec.init_containers.iter().flatten() {
+        let asked = of(container);
+        if container.restart_policy.as_deref() == Some("Always") {
+            total = total.plus(asked);
+            side_cars = side_cars.plus(asked);
+            starting = starting.max(side_cars);
+        } else {
+            starting = starting.max(side_cars.plus(asked));
+        }
+    }
+    total = total.max(starting);
+    let whole = spec
+        .resources
+        .as_ref()
+        .and_then(|all| all.requests.as_ref());
+    let pod_level = Amounts::of(whole);
+    if whole.is_some_and(|all| all.contains_key("cpu")) {
+        total.cpu_milli = pod_level.cpu_milli;
+    }
+    if whole.is_some_and(|all| all.contains_key("memory")) {
+        total.memory = pod_level.memory;
+    }
+    total = total.plus(Amounts::of(spec.overhead.as_ref()));
+    Amounts { pods: 1, ..total }
+}
+
+/// What a node has for pods.
+pub fn allocatable(node: &Node) -> Amounts {
+    let status = node.status.as_ref();
+    Amounts::of(status.and_then(|status| status.allocatable.as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of(spec: Value) -> (i64, i64) {
+        let spec: PodSpec = serde_json::from_value(spec).expect("a spec");
+        let amounts = requested(&spec);
+        assert_eq!(amounts.pods, 1);
+        (amounts.cpu_milli, amounts.memory)
+    }
+
+    fn asks(cpu: &str, memory: &str) -> Value {
+        json!({"name": "a", "resources": {"requests": {"cpu": cpu, "memory": memory}}})
+    }
+
+    fn side_car(cpu: &str) -> Value {
+        let mut container = asks(cpu, "0");
+        container["restartPolicy"] = json!("Always");
+        container
+    }
+
+    #[test]
+    fn requests_are_summed_as_the_scheduler_sums_them() {
+        let two = json!([asks("250m", "10"), asks("1", "20")]);
+        assert_eq!(of(json!({"containers": two})), (1250, 30));
+        assert_eq!(of(json!({"containers": [{"name": "a"}]})), (0, 0));
+        let init = json!([asks("2", "5")]);
+        assert_eq!(
+            of(json!({"containers": two, "initContainers": init})),
+            (2000, 30)
+        );
+        // Side cars run beside the containers, and beside the init containers after them.
+        let init = json!([side_car("1"), asks("2", "0"), side_car("500m")]);
+        assert_eq!(
+            of(json!({"containers": two, "initContainers": init})),
+            (3000, 30)
+        );
+        let init = json!([side_car("1"), asks("1", "0")]);
+        assert_eq!(
+            of(json!({"containers": two, "initContainers": init})),
+            (2250, 30)
+        );
+    }
+
+    #[test]
+    fn what_the_pod_asks_as_a_whole_replaces_the_sum_and_its_overhead_is_added() {
+        let pod = json!({
+            "containers": [asks("1", "20")],
+            "resources": {"requests": {"cpu": "300m"}},
+            "overhead": {"cpu": "50m", "memory": "7"},
+        });
+        assert_eq!(of(pod), (350, 27));
+    }
+
+    #[test]
+    fn only_what_is_asked_for_can_be_lacking() {
+        let room = Amounts {
+            cpu_milli: 1000,
+            memory: -5,
+            storage: 0,
+            pods: 1,
+        };
+        let pod = Amounts {
+            cpu_milli: 1000,
+            pods: 1,
+            ..Amounts::default()
+        };
+        assert_eq!(pod.lacks(room), None);
+        assert_eq!(Amounts { memory: 1, ..pod }.lacks(room), Some("memory"));
+        assert_eq!(pod.lacks(room.minus(pod)), Some("pods"));
+    }
+}

@@ -1,0 +1,262 @@
+//! Which pool and which of its workloads a pod belongs to.
+//!
+//! In: all pools, what `/scale` says of their targets, namespaces' labels. Out: for a pod every
+//! workload that could have it, first the one that has it: of the older pool (then by name), first in
+//! its list. Pods of one template share their labels, so each set of labels is matched once.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use kube::core::{Selector, SelectorExt as _};
+
+use super::pod::PodFacts;
+use crate::api::{BurstPool, Workload};
+
+/// What an object's scale subresource says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scale {
+    /// `spec.replicas`.
+    pub desired: u64,
+    /// `status.replicas`: more than desired while a rollout surges.
+    pub replicas: u64,
+    /// `status.selector`, as [`labels::selector`](super::labels::selector) reads it.
+    pub selector: Selector,
+}
+
+/// What the scales of targets say, or why they cannot be read; by pool and workload.
+pub type Scales = HashMap<(String, String), Result<Scale, String>>;
+/// Labels of namespaces.
+pub type Namespaces = HashMap<String, BTreeMap<String, String>>;
+
+/// A workload of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Membership<'a> {
+    /// The pool's name.
+    pub pool: &'a str,
+    /// The workload's place in its list.
+    pub index: usize,
+    /// The workload's name.
+    pub workload: &'a str,
+}
+
+struct Matcher<'a> {
+    member: Membership<'a>,
+    namespace: Option<&'a str>,
+    namespaces: Selector,
+    pods: Selector,
+}
+
+/// Tells pods apart.
+pub struct Assignment<'a> {
+    matchers: Vec<Matcher<'a>>,
+    /// Workloads whose pods cannot be told, and why.
+    errors: HashMap<Membership<'a>, String>,
+    namespaces: &'a Namespaces,
+    known: HashMap<(&'a str, &'a BTreeMap<String, String>), Vec<usize>>,
+}
+
+impl<'a> Assignment<'a> {
+    /// For these pools; one that is being deleted has no pods any more.
+    pub fn new(pools: &[&'a BurstPool], scales: &'a Scales, namespaces: &'a Namespaces) -> Self {
+        let mut pools: Vec<&BurstPool> = pools
+            .iter()
+            .copied()
+            .filter(|pool| pool.metadata.deletion_timestamp.is_none())
+            .collect();
+        pools.sort_by_cached_key(|pool| (created(pool), pool.name_any()));
+        let (mut matchers, mut errors) = (Vec::new(), HashMap::new());
+        for pool in pools {
+            let name = pool.metadata.name.as_deref().unwrap_or_default();
+            for (index, workload) in pool.spec.workloads.iter().enumerate() {
+                let member = Membership {
+                    pool: name,
+                    index,
+                    workload: &workload.name,
+                };
+                match matcher(member, workload, scales) {
+                    Ok(matcher) => matchers.push(matcher),
+                    Err(why) => drop(errors.insert(member, why)),
+                }
+            }
+        }
+        Self {
+            matchers,
+            errors,
+            namespaces,
+            known: HashMap::new(),
+        }
+    }
+
+    /// All workloads that could have `pod`; the first has it.
+    pub fn of(&mut self, pod: &'a PodFacts) -> impl Iterator<Item = Membership<'a>> + '_ {
+        let (matchers, namespaces) = (&self.matchers, self.namespaces);
+        let key = (pod.id.namespace.as_str(), &pod.labels);
+        let all = self.known.entry(key).or_insert_with(|| {
+            let matching = matchers.iter().enumerate();
+            let matching = matching.filter(|(_, matcher)| matcher.matches(pod, namespaces));
+            matching.map(|(at, _)| at).collect()
+        });
+        all.iter().map(|at| matchers[*at].member)
+    }
+
+    /// Why the pods of a workload cannot be told.
+    pub fn error(&self, pool: &str, index: usize) -> Option<&str> {
+        let mut errors = self.errors.iter();
+        errors
+            .find(|(member, _)| member.pool == pool && member.index == index)
+            .map(|(_, why)| why.as_str())
+    }
+}
+
+impl Matcher<'_> {
+    fn matches(&self, pod: &PodFacts, namespaces: &Namespaces) -> bool {
+        let namespace = pod.id.namespace.as_str();
+        match self.namespace {
+            Some(own) if own != namespace => return false,
+            Some(_) => {}
+            None => {
+                let labels = namespaces.get(namespace);
+                if !labels.is_some_and(|labels| self.namespaces.matches(labels)) {
+                    return false;
+                }
+            }
+        }
+        self.pods.matches(&pod.labels)
+    }
+}
+
+fn created(pool: &BurstPool) -> Timestamp {
+    let created = pool.metadata.creation_timestamp.as_ref();
+    created.map_or(Timestamp::MAX, |created| created.0)
+}
+
+fn matcher<'a>(
+    member: Membership<'a>,
+    workload: &'a Workload,
+    scales: &Scales,
+) -> Result<Matcher<'a>, String> {
+    if let Some(target) = &workload.target {
+        let key = (member.pool.to_owned(), member.workload.to_owned());
+        let scale = match scales.get(&key) {
+            Some(scale) => scale.as_ref().map_err(Clone::clone)?,
+            None => return Err("its scale has not been read yet".to_owned()),
+        };
+        if scale.selector.selects_all() {
+            return Err("its scale says of no pod that it is one of its own".to_owned());
+        }
+        return Ok(Matcher {
+            member,
+            namespace: Some(&target.namespace),
+            namespaces: Selector::default(),
+            pods: scale.selector.clone(),
+        });
+    }
+    let selector = workload.selector.as_ref();
+    let selector = selector.ok_or("it has neither target nor selector: set one of them")?;
+    let read =
+        |field: &str, selector: &k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector| {
+            Selector::try_from(selector.clone())
+                .map_err(|error| format!("selector.{field}: {error}"))
+        };
+    Ok(Matcher {
+        member,
+        namespace: None,
+        namespaces: read("namespaceSelector", &selector.namespace_selector)?,
+        pods: read("podSelector", &selector.pod_selector)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::burst::fixtures::{pod, pool, scale};
+
+    fn chosen(pools: &[&BurstPool], scales: &Scales, pod: &PodFacts) -> Vec<(String, String)> {
+        let namespaces = [(
+            "shop".to_owned(),
+            [("team".to_owned(), "a".to_owned())].into(),
+        )];
+        let namespaces: Namespaces = namespaces.into();
+        let mut assignment = Assignment::new(pools, scales, &namespaces);
+        let all = assignment.of(pod);
+        all.map(|member| (member.pool.to_owned(), member.workload.to_owned()))
+            .collect()
+    }
+
+    fn selecting(team: &str, app: &str) -> serde_json::Value {
+        json!({"name": app, "selector": {
+            "namespaceSelector": {"matchLabels": {"team": team}},
+            "podSelector": {"matchLabels": {"app": app}},
+        }})
+    }
+
+    fn named(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_target_has_the_pods_of_its_namespace_that_its_scale_selects() {
+        let mut pool = pool("shop", &json!({}));
+        pool.metadata.creation_timestamp = None;
+        let scales: Scales = [(("shop".to_owned(), "web".to_owned()), Ok(scale(4, 4)))].into();
+        assert_eq!(
+            chosen(&[&pool], &scales, &pod("a")),
+            named(&[("shop", "web")])
+        );
+        let mut elsewhere = pod("a");
+        elsewhere.id.namespace = "other".to_owned();
+        assert_eq!(chosen(&[&pool], &scales, &elsewhere), []);
+        let mut other = pod("a");
+        other.labels = [("app".to_owned(), "db".to_owned())].into();
+        assert_eq!(chosen(&[&pool], &scales, &other), []);
+        assert_eq!(
+            chosen(&[&pool], &Scales::new(), &pod("a")),
+            [],
+            "an unread scale has none"
+        );
+    }
+
+    #[test]
+    fn a_selector_has_pods_by_their_labels_and_their_namespaces_labels() {
+        let none = Scales::new();
+        for (team, app, has) in [("a", "web", true), ("b", "web", false), ("a", "db", false)] {
+            let pool = pool("shop", &json!({"workloads": [selecting(team, app)]}));
+            assert_eq!(chosen(&[&pool], &none, &pod("a")).len(), usize::from(has));
+        }
+    }
+
+    #[test]
+    fn the_older_pool_has_a_pod_then_the_first_by_name_and_the_first_workload_in_its_list() {
+        let twice = json!([selecting("a", "web"), {"name": "again", "selector":
+            {"namespaceSelector": {}, "podSelector": {}}}]);
+        let pool_of = |name: &str, created: i64| {
+            let mut pool = pool(name, &json!({"workloads": twice}));
+            let time = crate::burst::fixtures::at(created);
+            let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time);
+            pool.metadata.creation_timestamp = Some(time);
+            pool
+        };
+        let (older, b, a) = (pool_of("z", 1), pool_of("b", 2), pool_of("a", 2));
+        let all = named(&[
+            ("z", "web"),
+            ("z", "again"),
+            ("a", "web"),
+            ("a", "again"),
+            ("b", "web"),
+            ("b", "again"),
+        ]);
+        assert_eq!(chosen(&[&b, &older, &a], &Scales::new(), &pod("a")), all);
+        let mut leaving = older.clone();
+        leaving.metadata.deletion_timestamp = leaving.metadata.creation_timestamp.clone();
+        assert_eq!(
+            chosen(&[&b, &leaving, &a], &Scales::new(), &pod("a")),
+            all[2..]
+        );
+    }
+}

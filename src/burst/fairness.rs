@@ -1,0 +1,96 @@
+//! Who gets the next slot.
+//!
+//! In: what each waiting workload holds, and its weight. Out: which is next. Weighted max-min: the one
+//! that would hold least for its weight. Whoever wants nothing is not asked, so that its share is
+//! lent; it comes back as pods leave, since then its owner is next. Nothing is ever taken away.
+
+use std::cmp::Ordering;
+
+use jiff::Timestamp;
+
+/// A workload that wants a slot.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    /// Which workload.
+    pub workload: usize,
+    /// How many slots it holds.
+    pub held: u64,
+    /// Its weight.
+    pub weight: u32,
+    /// Since when its oldest pod waits.
+    pub oldest: Timestamp,
+}
+
+/// Which workload gets the next slot; of equals the one that waits longest, then the first in the list.
+pub fn next(claims: impl IntoIterator<Item = Claim>) -> Option<usize> {
+    let least = claims.into_iter().min_by(compare)?;
+    Some(least.workload)
+}
+
+fn compare(a: &Claim, b: &Claim) -> Ordering {
+    // (held + 1) / weight, without division.
+    let share = |one: &Claim, other: &Claim| {
+        u128::from(one.held.saturating_add(1)) * u128::from(other.weight.max(1))
+    };
+    share(a, b)
+        .cmp(&share(b, a))
+        .then(a.oldest.cmp(&b.oldest))
+        .then(a.workload.cmp(&b.workload))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::burst::fixtures::at;
+
+    /// Shares `slots` between workloads of `(weight, held, wanted)`; what each holds then.
+    fn shared(slots: usize, workloads: &[(u32, u64, u64)]) -> Vec<u64> {
+        let mut held: Vec<u64> = workloads.iter().map(|(_, held, _)| *held).collect();
+        let mut wanted: Vec<u64> = workloads.iter().map(|(_, _, wanted)| *wanted).collect();
+        for _ in 0..slots {
+            let claims = (0..workloads.len())
+                .filter(|w| wanted[*w] > 0)
+                .map(|workload| Claim {
+                    workload,
+                    held: held[workload],
+                    weight: workloads[workload].0,
+                    oldest: at(0),
+                });
+            let Some(workload) = next(claims.collect::<Vec<_>>()) else {
+                break;
+            };
+            held[workload] += 1;
+            wanted[workload] -= 1;
+        }
+        held
+    }
+
+    #[test]
+    fn weights_of_three_and_one_share_forty_as_thirty_and_ten() {
+        assert_eq!(shared(40, &[(3, 0, 40), (1, 0, 40)]), [30, 10]);
+        assert_eq!(shared(40, &[(1, 0, 40), (3, 0, 40)]), [10, 30]);
+    }
+
+    #[test]
+    fn an_idle_share_is_lent_and_comes_back_as_slots_are_free() {
+        assert_eq!(shared(40, &[(3, 0, 5), (1, 0, 40)]), [5, 35]);
+        assert_eq!(
+            shared(10, &[(3, 5, 40), (1, 35, 40)]),
+            [15, 35],
+            "all ten go to its owner"
+        );
+    }
+
+    #[test]
+    fn of_equals_the_one_that_waits_longest_is_first() {
+        let claim = |workload, second| Claim {
+            workload,
+            held: 1,
+            weight: 2,
+            oldest: at(second),
+        };
+        assert_eq!(next([claim(0, 9), claim(1, 3)]), Some(1));
+        assert_eq!(next([claim(1, 3), claim(0, 3)]), Some(0));
+        assert_eq!(next([]), None);
+    }
+}

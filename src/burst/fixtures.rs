@@ -1,0 +1,315 @@
+//! Small pods, pools and worlds for the tests of this room.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::amounts::Amounts;
+use super::assign::{Namespaces, Scale, Scales};
+use super::eligibility::Verdicts;
+use super::fit::Demands;
+use super::labels;
+use super::memory::{Answer, Memory};
+use super::observe::{Own, Standing, World, observe};
+use super::outcome::Outcome;
+use super::place::Place;
+use super::plan::{Plan, plan};
+use super::pod::{Bound, Grant, Owner, OwnerKind, PodFacts, PodRef, Stage};
+use crate::aci::translate::{self, Unsupported};
+use crate::api::BurstPool;
+
+/// A second of the tests' time.
+pub fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("in range")
+}
+
+/// A pod of the workload `web`, created and refused at second 0.
+pub fn pod(name: &str) -> PodFacts {
+    PodFacts {
+        id: PodRef {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+            uid: format!("uid-{name}"),
+            resource_version: "1".to_owned(),
+        },
+        labels: [("app".to_owned(), "web".to_owned())].into(),
+        owner: Some(Owner {
+            kind: OwnerKind::Replaces,
+            template: "web-1/".to_owned(),
+        }),
+        created: at(0),
+        is_first_generation: true,
+        is_deleting: false,
+        scheduler: None,
+        is_nominated: false,
+        stage: Stage::Refused(Some(at(0))),
+        grant: None,
+        stamped: None,
+        asks: Amounts {
+            cpu_milli: 1000,
+            memory: 1 << 30,
+            storage: 0,
+            pods: 1,
+        },
+        demands: Demands::default(),
+    }
+}
+
+impl PodFacts {
+    /// The same, on a node and started.
+    #[must_use]
+    pub fn on(mut self, node: &str) -> Self {
+        self.stage = Stage::Bound(Bound {
+            node: node.to_owned(),
+            since: Some(at(0)),
+            has_started: true,
+            is_running: true,
+            refused: None,
+        });
+        self
+    }
+
+    /// The same, granted.
+    #[must_use]
+    pub fn granted(mut self, pool: &str, workload: &str, second: i64) -> Self {
+        self.grant = Some(Grant {
+            pool: pool.to_owned(),
+            workload: workload.to_owned(),
+            at: Some(at(second)),
+        });
+        self
+    }
+
+    /// The same, of another workload.
+    #[must_use]
+    pub fn of_app(mut self, app: &str) -> Self {
+        self.labels.insert("app".to_owned(), app.to_owned());
+        self
+    }
+}
+
+/// A pool with one placement and, unless `spec` says otherwise, the workload `web`.
+pub fn pool(name: &str, spec: &Value) -> BurstPool {
+    let mut all = json!({
+        "azure": {},
+        "placements": [{"name": "weu", "region": "westeurope"}],
+        "workloads": [target("web")],
+    });
+    for (field, value) in spec.as_object().expect("fields") {
+        all[field] = value.clone();
+    }
+    let pool = json!({
+        "apiVersion": "burstpool.io/v1alpha1",
+        "kind": "BurstPool",
+        "metadata": {"name": name, "creationTimestamp": "1970-01-01T00:00:00Z"},
+        "spec": all,
+    });
+    serde_json::from_value(pool).expect("a pool")
+}
+
+/// A workload with a target of its name.
+pub fn target(name: &str) -> Value {
+    json!({"name": name, "target":
+        {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": name}})
+}
+
+/// A scale of the workload `web`.
+pub fn scale(desired: u64, replicas: u64) -> Scale {
+    scale_of("web", desired, replicas)
+}
+
+/// A scale of a workload whose pods have its name as their app.
+pub fn scale_of(app: &str, desired: u64, replicas: u64) -> Scale {
+    Scale {
+        desired,
+        replicas,
+        selector: labels::selector(&format!("app={app}")).expect("a selector"),
+    }
+}
+
+/// Scales of the pool `shop`.
+pub fn scales(all: &[(&str, u64, u64)]) -> Scales {
+    let scales = all.iter().map(|(app, desired, replicas)| {
+        let key = ("shop".to_owned(), (*app).to_owned());
+        (key, Ok(scale_of(app, *desired, *replicas)))
+    });
+    scales.collect()
+}
+
+/// The namespace `shop`.
+pub fn namespaces() -> Namespaces {
+    HashMap::from([("shop".to_owned(), BTreeMap::new())])
+}
+
+/// An open placement of the pool `shop` with room for `pods`.
+pub fn place(name: &str, pods: i64) -> Place {
+    Place {
+        placement: name.to_owned(),
+        node: format!("burst-shop-{name}"),
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        offers: Amounts {
+            cpu_milli: pods * 1000,
+            memory: pods << 30,
+            storage: 0,
+            pods,
+        },
+        shut: None,
+    }
+}
+
+/// Everything that is known in a test, with ways to change it and to carry plans out.
+#[derive(Debug)]
+pub struct Scene {
+    /// The pool that plans.
+    pub pool: BurstPool,
+    /// Other pools.
+    pub others: Vec<BurstPool>,
+    /// Pods without a node.
+    pub waiting: Vec<PodFacts>,
+    /// Pods with a pool's label.
+    pub labelled: Vec<PodFacts>,
+    /// Pods on the pool's nodes.
+    pub bound: Vec<PodFacts>,
+    /// The scales.
+    pub scales: Scales,
+    /// The placements.
+    pub places: Vec<Place>,
+    /// What translation refuses, by the pods' names.
+    pub refused: HashMap<String, Unsupported>,
+    /// What the leader remembers.
+    pub memory: Memory,
+    /// Whether we may decide.
+    pub standing: Standing,
+    /// Who we are.
+    pub identity: String,
+}
+
+impl Scene {
+    /// The pool `shop` with these fields of its spec, one placement for 100 pods, the workload `web`
+    /// with ten replicas, and these pods that wait since second 0.
+    pub fn new(spec: &Value, waiting: &[&str]) -> Self {
+        Self {
+            pool: pool("shop", spec),
+            others: Vec::new(),
+            waiting: waiting.iter().map(|name| pod(name)).collect(),
+            labelled: Vec::new(),
+            bound: Vec::new(),
+            scales: scales(&[("web", 10, 10)]),
+            places: vec![place("weu", 100)],
+            refused: HashMap::new(),
+            memory: Memory::default(),
+            standing: Standing::Leading,
+            identity: "me".to_owned(),
+        }
+    }
+
+    /// The plan at this second.
+    pub fn plan(&self, second: i64) -> Plan {
+        let pools: Vec<&BurstPool> = std::iter::once(&self.pool).chain(&self.others).collect();
+        let waiting: Vec<&PodFacts> = self.waiting.iter().collect();
+        let labelled: Vec<&PodFacts> = self.labelled.iter().collect();
+        let bound: Vec<&PodFacts> = self.bound.iter().collect();
+        let (verdicts, namespaces) = (self.verdicts(), namespaces());
+        let world = World {
+            pools: &pools,
+            waiting: &waiting,
+            labelled: &labelled,
+            scales: &self.scales,
+            namespaces: &namespaces,
+        };
+        let own = Own {
+            places: &self.places,
+            bound: &bound,
+            verdicts: &verdicts,
+            memory: &self.memory,
+            standing: self.standing,
+            identity: &self.identity,
+        };
+        plan(&self.pool, &observe(&self.pool, &world, &own), at(second))
+    }
+
+    fn verdicts(&self) -> Verdicts {
+        let mut verdicts = Verdicts::default();
+        for pod in &self.waiting {
+            for place in &self.places {
+                let mut specs = self.pool.spec.placements.iter();
+                let spec = specs
+                    .find(|spec| spec.name == place.placement)
+                    .expect("a place is of a placement");
+                let placement = translate::Placement {
+                    spec,
+                    tags: &self.pool.spec.azure.tags,
+                    node: &place.node,
+                    node_address: None,
+                };
+                let refusals = self.refused.get(&pod.id.name).cloned();
+                verdicts.learn(&pod.id, &placement, refusals.into_iter().collect());
+            }
+        }
+        verdicts
+    }
+
+    /// What became of the pod of this name at this second.
+    pub fn outcome(&self, second: i64, name: &str) -> Outcome {
+        let plan = self.plan(second);
+        let mut decisions = plan.decisions.into_iter();
+        let decision = decisions.find(|decision| decision.pod.name == name);
+        decision.expect("a decision about it").outcome
+    }
+
+    /// Carries `plan` out: reserves, grants, stamps and remembers. What was granted waits for its node.
+    pub fn carry_out(&mut self, plan: &Plan, second: i64) {
+        self.reserve(plan);
+        for decision in plan.grants() {
+            self.memory.sending(&decision.pod);
+            self.memory
+                .answered(&decision.pod, Answer::Granted, at(second));
+            let position = self
+                .waiting
+                .iter()
+                .position(|pod| pod.id.uid == decision.pod.uid);
+            let pod = self.waiting.remove(position.expect("it waits"));
+            let mut pod = pod.granted("shop", &decision.workload, second);
+            pod.id.resource_version.push('1');
+            self.labelled.push(pod);
+        }
+        for stamp in &plan.stamps {
+            let mut waiting = self.waiting.iter_mut();
+            if let Some(pod) = waiting.find(|pod| pod.id.uid == stamp.pod.uid) {
+                pod.stamped = Some(stamp.since);
+            }
+        }
+        self.remember(plan, second);
+    }
+
+    /// Writes the plan's reservations.
+    pub fn reserve(&mut self, plan: &Plan) {
+        let status = self.pool.status.get_or_insert_default();
+        status.reservations.clone_from(&plan.reservations);
+    }
+
+    /// Remembers what the plan says.
+    pub fn remember(&mut self, plan: &Plan, second: i64) {
+        let waiting = self.waiting.iter().map(|pod| pod.id.uid.as_str()).collect();
+        self.memory.keep(plan, &waiting, at(second));
+    }
+
+    /// Pods of these names are on ACI, granted at second 0.
+    #[must_use]
+    pub fn spilled(mut self, workload: &str, names: &[&str]) -> Self {
+        for name in names {
+            let pod = pod(name).of_app(workload).granted("shop", workload, 0);
+            self.labelled.push(pod.on("burst-shop-weu"));
+        }
+        self
+    }
+}
+
+/// The names of the pods that are granted.
+pub fn granted(plan: &Plan) -> Vec<&str> {
+    plan.grants()
+        .map(|decision| decision.pod.name.as_str())
+        .collect()
+}

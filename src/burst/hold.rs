@@ -1,0 +1,113 @@
+//! How long a pod must have been refused before it may be granted.
+//!
+//! In: the pod, what is remembered of it, the time. Out: since when it is refused, and whether that
+//! must be stamped on it. The condition's transition time tells only of a pod that was never changed:
+//! one that was gated keeps the gate's time (design D9), so for any other the first time that it was
+//! seen refused is stamped on it, and remembered until the stamp is there.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::pod::PodFacts;
+
+/// How much longer a pod is held for which the scheduler makes room on a node: the victims' usual
+/// grace period of 30 s and their replacement. A nomination may be stale, and then nothing takes it
+/// back.
+pub const NOMINATION: Duration = Duration::from_secs(60);
+
+/// Since when a pod has been refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Since when.
+    pub at: Timestamp,
+    /// Whether nothing but us knows it: it must be stamped on the pod.
+    pub must_be_stamped: bool,
+}
+
+/// Since when `pod`, whose condition says `transition`, has been refused. `remembered` is what an
+/// earlier plan said.
+pub fn start(
+    pod: &PodFacts,
+    transition: Option<Timestamp>,
+    remembered: Option<Timestamp>,
+    now: Timestamp,
+) -> Start {
+    let known = |at: Timestamp, must_be_stamped| Start {
+        at: at.min(now),
+        must_be_stamped,
+    };
+    if let Some(stamped) = pod.stamped {
+        return known(stamped, false);
+    }
+    if let (true, Some(transition)) = (pod.is_first_generation, transition) {
+        return known(transition, false);
+    }
+    known(remembered.unwrap_or(now), true)
+}
+
+/// When a pod that has been refused since `start` may be granted.
+pub fn end(start: Start, pod: &PodFacts, after: Duration) -> Timestamp {
+    let nomination = if pod.is_nominated {
+        NOMINATION
+    } else {
+        Duration::ZERO
+    };
+    later(start.at, after.saturating_add(nomination))
+}
+
+/// `at` and `by` more.
+pub fn later(at: Timestamp, by: Duration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::burst::fixtures::{at, pod};
+
+    fn started(pod: &PodFacts, transition: i64, remembered: Option<i64>) -> (i64, bool) {
+        let start = start(pod, Some(at(transition)), remembered.map(at), at(100));
+        (start.at.as_second(), start.must_be_stamped)
+    }
+
+    #[test]
+    fn the_hold_of_a_pod_that_never_changed_starts_with_its_refusal_and_needs_no_stamp() {
+        assert_eq!(started(&pod("a"), 40, None), (40, false));
+        assert_eq!(started(&pod("a"), 40, Some(90)), (40, false));
+    }
+
+    #[test]
+    fn the_hold_of_a_pod_that_was_gated_starts_when_it_was_first_seen_refused() {
+        let mut ungated = pod("a");
+        ungated.is_first_generation = false;
+        assert_eq!(started(&ungated, 40, None), (100, true));
+        assert_eq!(started(&ungated, 40, Some(70)), (70, true));
+        ungated.stamped = Some(at(60));
+        assert_eq!(
+            started(&ungated, 40, None),
+            (60, false),
+            "a restart loses nothing"
+        );
+    }
+
+    #[test]
+    fn a_stamp_of_the_future_counts_from_now() {
+        let mut early = pod("a");
+        early.stamped = Some(at(5000));
+        assert_eq!(started(&early, 40, None), (100, false));
+    }
+
+    #[test]
+    fn a_nominated_pod_is_held_longer_but_not_for_ever() {
+        let start = Start {
+            at: at(40),
+            must_be_stamped: false,
+        };
+        let mut nominated = pod("a");
+        nominated.is_nominated = true;
+        let after = Duration::from_secs(15);
+        assert_eq!(end(start, &pod("a"), after), at(55));
+        assert_eq!(end(start, &nominated, after), at(115));
+    }
+}

@@ -1,0 +1,133 @@
+//! A label selector written as text, as `/scale` has it.
+//!
+//! kube has selectors but does not read them. The grammar is that of `labels.Parse` (apimachinery):
+//! requirements separated by commas, `key`, `!key`, `key=value`, `key==value`, `key!=value`,
+//! `key in (a,b)`, `key notin (a,b)`.
+
+use kube::core::{Expression, Selector};
+
+/// Reads a selector; what cannot be read is an error that names it.
+pub fn selector(text: &str) -> Result<Selector, String> {
+    let mut all = Selector::default();
+    for part in requirements(text) {
+        let one = requirement(part)
+            .ok_or_else(|| format!("the selector '{text}' cannot be read at '{part}'"))?;
+        all.extend(one);
+    }
+    Ok(all)
+}
+
+/// Splits at commas that are not in brackets.
+fn requirements(text: &str) -> Vec<&str> {
+    let (mut parts, mut depth, mut start) = (Vec::new(), 0_u32, 0);
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                parts.push(text[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    if !text.trim().is_empty() {
+        parts.push(text[start..].trim());
+    }
+    parts
+}
+
+fn requirement(part: &str) -> Option<Expression> {
+    if let Some(key) = part.strip_prefix('!') {
+        return Some(Expression::DoesNotExist(word(key)?));
+    }
+    if let Some((key, value)) = part.split_once("!=") {
+        return Some(Expression::NotEqual(word(key)?, value_of(value)?));
+    }
+    if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
+        return Some(Expression::Equal(word(key)?, value_of(value)?));
+    }
+    let Some((before, values)) = part.split_once('(') else {
+        return Some(Expression::Exists(word(part)?));
+    };
+    let values = values.strip_suffix(')')?.split(',').map(value_of);
+    let values = values.collect::<Option<_>>()?;
+    let mut words = before.split_whitespace();
+    let (key, operator) = (words.next()?.to_owned(), words.next()?);
+    match (operator, words.next()) {
+        ("in", None) => Some(Expression::In(key, values)),
+        ("notin", None) => Some(Expression::NotIn(key, values)),
+        _ => None,
+    }
+}
+
+fn word(text: &str) -> Option<String> {
+    let text = text.trim();
+    (!text.is_empty() && is_plain(text)).then(|| text.to_owned())
+}
+
+fn value_of(text: &str) -> Option<String> {
+    let text = text.trim();
+    is_plain(text).then(|| text.to_owned())
+}
+
+fn is_plain(text: &str) -> bool {
+    text.chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use kube::core::SelectorExt as _;
+
+    use super::*;
+
+    #[test]
+    fn selectors_are_read_as_kubernetes_reads_them() {
+        let labels: BTreeMap<String, String> = [("app", "web"), ("tier", "front"), ("empty", "")]
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        for (text, holds) in [
+            ("app=web", true),
+            ("app==web", true),
+            ("app=web,tier=front", true),
+            ("app=web, tier=back", false),
+            ("app!=web", false),
+            ("other!=web", true),
+            ("app", true),
+            ("other", false),
+            ("!other", true),
+            ("!app", false),
+            ("tier in (front,back)", true),
+            ("tier in (back), app", false),
+            ("tier notin (back, side)", true),
+            ("tier notin (front)", false),
+            ("other notin (front)", true),
+            ("empty=", true),
+            ("app.kubernetes.io/name!=x", true),
+            ("", true),
+        ] {
+            let selector = selector(text).expect("a selector");
+            assert_eq!(selector.matches(&labels), holds, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_selector_is_an_error_that_shows_it() {
+        for text in [
+            "=web",
+            "app=web,",
+            "tier in front",
+            "tier near (a)",
+            "a b",
+            "tier in (a",
+            "!",
+        ] {
+            let error = selector(text).expect_err("no selector");
+            assert!(error.contains(text), "{error}");
+        }
+    }
+}

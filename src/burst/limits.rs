@@ -1,0 +1,103 @@
+//! How many pods may be on ACI at once, and how many slots are held.
+//!
+//! In: the pool's spec, what its scales desire, what is granted and reserved. Out: limits and slots.
+//! A slot is held by a granted pod that has no node yet or is on ACI, and by a reservation; a granted
+//! pod that found room at home, or is finished, holds none.
+
+use std::time::Duration;
+
+use super::observe::Observed;
+use crate::api::{BurstPoolSpec, MaxReplicas, Reservation};
+
+/// Limits of a pool and its workloads, and the slots they hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The most that the pool may have.
+    pub pool: u64,
+    /// How many it has.
+    pub held: u64,
+    /// Its workloads, in its order.
+    pub workloads: Vec<Limit>,
+}
+
+/// The limit of a workload, and the slots it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// The most that it may have by itself; nothing if only the pool's limit holds, or why it is not
+    /// known.
+    pub own: Option<Result<u64, String>>,
+    /// How many it has.
+    pub held: u64,
+    /// How long its pods are held.
+    pub after: Duration,
+}
+
+impl Limits {
+    /// What holds now, with these reservations.
+    pub fn of(spec: &BurstPoolSpec, seen: &Observed<'_>, reserved: &[&Reservation]) -> Self {
+        let scales = seen.workloads.iter().filter_map(|workload| workload.scale);
+        let desired = scales.fold(0, |sum: u64, scale| sum.saturating_add(scale.desired));
+        let mut limits = Self {
+            pool: spec.spill.max_replicas.of(desired),
+            held: 0,
+            workloads: seen
+                .workloads
+                .iter()
+                .map(|seen| {
+                    let own = seen.spec.spill.as_ref();
+                    let max = own.and_then(|own| own.max_replicas);
+                    let after = own.and_then(|own| own.after).unwrap_or(spec.spill.after);
+                    let desired = match (seen.scale, &seen.error) {
+                        (Some(scale), _) => Ok(scale.desired),
+                        (None, Some(why)) => Err(why.clone()),
+                        (None, None) => Err("it has no scale".to_owned()),
+                    };
+                    Limit {
+                        own: max.map(|max| match max {
+                            MaxReplicas::Count(_) => Ok(max.of(0)),
+                            MaxReplicas::Percent(_) => desired.map(|desired| max.of(desired)),
+                        }),
+                        held: 0,
+                        after: after.into(),
+                    }
+                })
+                .collect(),
+        };
+        let granted = seen.granted.iter().filter(|granted| !granted.is_home);
+        for granted in granted {
+            limits.take(granted.workload);
+        }
+        for entry in reserved {
+            let workload = seen
+                .workloads
+                .iter()
+                .position(|workload| workload.spec.name == entry.workload);
+            limits.take(workload);
+        }
+        limits
+    }
+
+    /// One slot more is held.
+    pub fn take(&mut self, workload: Option<usize>) {
+        self.held += 1;
+        if let Some(workload) = workload.and_then(|at| self.workloads.get_mut(at)) {
+            workload.held += 1;
+        }
+    }
+
+    /// Whether the pool has no slot left.
+    pub fn is_full(&self) -> bool {
+        self.held >= self.pool
+    }
+}
+
+impl Limit {
+    /// Whether it has no slot left of its own.
+    pub fn is_full(&self) -> bool {
+        match &self.own {
+            None => false,
+            Some(Ok(limit)) => self.held >= *limit,
+            Some(Err(_)) => true,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Who bursts, when and how many: every decision, and the reason of each.
+//!
+//! In: plain references to what is watched, and what a leader remembers. Out: a [`Plan`]: grants,
+//! refusals and waits with their reasons, the reservations that must be written first, the pool's
+//! numbers, and when to look again. Pure: no clock, no client, nothing asynchronous. Called by
+//! `controller`, which carries a plan out and tells [`Memory`] how that ended.
+//!
+//! ```text
+//! Pod ─▶ PodFacts ┐                             ┌─▶ reservations ─▶ grants, stamps, rescues
+//! Pod ─▶ Verdicts ┼─▶ observe ─▶ plan ─▶ Plan ──┼─▶ counts, workloads, messages
+//! Node ─▶ Place ──┘        ▲                    └─▶ doors, look again
+//!                       Memory ◀── answers, creates that ended ◀── whoever carried it out
+//! ```
+//!
+//! | file | decides |
+//! | --- | --- |
+//! | [`pod`], [`amounts`], [`fit`], [`place`] | what of a pod and a node matters |
+//! | [`eligibility`] | whether ACI can run a pod (asks `aci::translate`, once for each version) |
+//! | [`labels`], [`assign`] | which pool and workload a pod belongs to |
+//! | [`observe`] | what bears on one pool |
+//! | [`hold`], [`rate`], [`limits`], [`fairness`] | when, how fast, how many, who first |
+//! | [`reserve`] | which pods count although nobody sees them granted |
+//! | [`backend`], [`room`] | whether a placement takes pods, and how many more fit |
+//! | [`sort`], [`share`], [`plan`] | what becomes of each pod, and all of it together |
+//! | [`rescue`] | what becomes of pods that never started |
+//! | [`outcome`], [`tally`] | the words and numbers |
+//! | [`memory`] | what outlives a plan |
+
+pub mod amounts;
+pub mod assign;
+pub mod backend;
+pub mod eligibility;
+pub mod fairness;
+pub mod fit;
+pub mod hold;
+pub mod labels;
+pub mod limits;
+pub mod memory;
+pub mod observe;
+pub mod outcome;
+pub mod place;
+pub mod plan;
+pub mod pod;
+pub mod rate;
+pub mod rescue;
+pub mod reserve;
+pub mod room;
+mod share;
+mod sort;
+mod tally;
+
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod tests;
+
+pub use assign::{Namespaces, Scale, Scales};
+pub use backend::{Backend, Door};
+pub use eligibility::Verdicts;
+pub use memory::{Answer, Memory};
+pub use observe::{Observed, Own, Standing, World, observe};
+pub use outcome::{Lack, Outcome};
+pub use place::Place;
+pub use plan::{Decision, Plan, plan};
+pub use pod::{PodFacts, PodRef};

@@ -1,0 +1,300 @@
+//! What bears on one pool, out of all that is watched.
+//!
+//! In: [`World`], the same for every pool, and [`Own`], what is known of this one. Out: [`Observed`],
+//! which borrows from both. Decides nothing but what belongs to whom.
+//!
+//! Slots are counted from one watch, that of the label: a pod that moves from the watch of waiting pods
+//! to that of a node's is for a moment in neither (design D1a). A grant that only another watch shows
+//! still counts through its reservation.
+
+use std::collections::{HashMap, HashSet};
+
+use kube::ResourceExt as _;
+
+use super::assign::{Assignment, Namespaces, Scale, Scales};
+use super::eligibility::Verdicts;
+use super::memory::Memory;
+use super::place::Place;
+use super::pod::{PodFacts, Stage, provider_taint};
+use crate::aci::translate::Unsupported;
+use crate::api::names::node_prefix;
+use crate::api::{BurstPool, Reservation, Workload};
+
+/// What is known of the cluster.
+pub struct World<'a> {
+    /// All pools.
+    pub pools: &'a [&'a BurstPool],
+    /// Pods without a node: of the watch by field selector (`spec.nodeName=`).
+    pub waiting: &'a [&'a PodFacts],
+    /// Pods with the label of any pool: of one watch.
+    pub labelled: &'a [&'a PodFacts],
+    /// What the targets' scales say.
+    pub scales: &'a Scales,
+    /// Labels of namespaces.
+    pub namespaces: &'a Namespaces,
+}
+
+/// What is known of one pool.
+pub struct Own<'a> {
+    /// The pool's placements, in its order.
+    pub places: &'a [Place],
+    /// Pods on the pool's nodes, whoever placed them: of the watches by node.
+    pub bound: &'a [&'a PodFacts],
+    /// What translation says.
+    pub verdicts: &'a Verdicts,
+    /// What the leader remembers.
+    pub memory: &'a Memory,
+    /// Whether we may decide for this pool.
+    pub standing: Standing,
+    /// Who we are.
+    pub identity: &'a str,
+}
+
+/// Whether we may decide for a pool (design D1a).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// The pool's status does not name us yet.
+    #[default]
+    Unclaimed,
+    /// It does, but the pods with its label have not been listed since.
+    Uncounted,
+    /// It does, and they have.
+    Leading,
+}
+
+/// What bears on one pool.
+pub struct Observed<'a> {
+    /// The pool's name.
+    pub pool: &'a str,
+    /// Whether we may decide for it.
+    pub standing: Standing,
+    /// Who we are.
+    pub identity: &'a str,
+    /// Its workloads, in its order.
+    pub workloads: Vec<WorkloadSeen<'a>>,
+    /// Pods that wait, of its workloads.
+    pub candidates: Vec<Candidate<'a>>,
+    /// Pods that it has granted, wherever they are, unless they are finished.
+    pub granted: Vec<Granted<'a>>,
+    /// Pods on its nodes that it has not granted, and their workloads.
+    pub guests: Vec<(&'a PodFacts, Option<usize>)>,
+    /// Its placements.
+    pub places: &'a [Place],
+    /// Its reservations, and what is seen of their pods.
+    pub reservations: Vec<Reserved<'a>>,
+    /// What the leader remembers.
+    pub memory: &'a Memory,
+}
+
+/// What is seen of a workload.
+pub struct WorkloadSeen<'a> {
+    /// As the pool has it.
+    pub spec: &'a Workload,
+    /// What its scale says, if it has one.
+    pub scale: Option<&'a Scale>,
+    /// Why its pods cannot be told.
+    pub error: Option<String>,
+    /// Pods that it would have, if not this other had them first: the other's name, and how many.
+    pub lost: HashMap<String, usize>,
+}
+
+/// A pod that waits.
+pub struct Candidate<'a> {
+    /// The pod.
+    pub pod: &'a PodFacts,
+    /// Its workload's place in the pool's list.
+    pub workload: usize,
+    /// What translation refuses of it in each place; nothing where it was not asked.
+    pub refusals: Vec<Option<&'a [Unsupported]>>,
+    /// Whether it tolerates the pool's taint though nobody granted it.
+    pub is_user_placed: bool,
+}
+
+/// A pod that the pool has granted.
+pub struct Granted<'a> {
+    /// The pod.
+    pub pod: &'a PodFacts,
+    /// Its workload's place in the pool's list, if it is there still.
+    pub workload: Option<usize>,
+    /// Whether it is on one of the pool's nodes.
+    pub is_spilled: bool,
+    /// Whether it found room at home.
+    pub is_home: bool,
+}
+
+/// A reservation, and what is seen of its pod.
+pub struct Reserved<'a> {
+    /// As the pool's status has it.
+    pub entry: &'a Reservation,
+    /// Its workload's place in the pool's list, if it is there still.
+    pub workload: Option<usize>,
+    /// The pod as it waits.
+    pub waits: Option<&'a PodFacts>,
+    /// Whether it need not count any more: it counts as granted now, or is home or gone.
+    pub is_settled: bool,
+    /// Whether nobody sees the pod.
+    pub is_out_of_sight: bool,
+}
+
+/// Looks at everything for `pool`.
+pub fn observe<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Observed<'a> {
+    let name = pool.metadata.name.as_deref().unwrap_or_default();
+    let mut assignment = Assignment::new(world.pools, world.scales, world.namespaces);
+    let mut workloads = workloads(pool, world, &assignment);
+    let candidates = candidates(pool, world, own, &mut assignment, &mut workloads);
+    let guests = guests(name, own, &mut assignment);
+    Observed {
+        pool: name,
+        standing: own.standing,
+        identity: own.identity,
+        granted: granted(name, pool, world),
+        reservations: reservations(pool, world, own),
+        workloads,
+        candidates,
+        guests,
+        places: own.places,
+        memory: own.memory,
+    }
+}
+
+fn workloads<'a>(
+    pool: &'a BurstPool,
+    world: &World<'a>,
+    assignment: &Assignment<'a>,
+) -> Vec<WorkloadSeen<'a>> {
+    let name = pool.name_any();
+    let all = pool.spec.workloads.iter().enumerate();
+    all.map(|(index, spec)| WorkloadSeen {
+        spec,
+        scale: spec
+            .target
+            .as_ref()
+            .and_then(|_| world.scales.get(&(name.clone(), spec.name.clone())))
+            .and_then(|scale| scale.as_ref().ok()),
+        error: assignment.error(&name, index).map(str::to_owned),
+        lost: HashMap::new(),
+    })
+    .collect()
+}
+
+fn candidates<'a>(
+    pool: &'a BurstPool,
+    world: &World<'a>,
+    own: &Own<'a>,
+    assignment: &mut Assignment<'a>,
+    workloads: &mut [WorkloadSeen<'a>],
+) -> Vec<Candidate<'a>> {
+    let name = pool.metadata.name.as_deref().unwrap_or_default();
+    let taint = provider_taint(name);
+    let asked: Vec<_> = own
+        .places
+        .iter()
+        .map(|place| {
+            let mut specs = pool.spec.placements.iter();
+            let spec = specs.find(|spec| spec.name == place.placement)?;
+            own.verdicts.id(spec, &pool.spec.azure.tags, &place.node)
+        })
+        .collect();
+    let mut candidates = Vec::new();
+    for pod in world.waiting {
+        if pod.grant.is_some() || !matches!(pod.stage, Stage::New | Stage::Refused(_)) {
+            continue;
+        }
+        let mut members = assignment.of(pod);
+        let Some(first) = members.next() else {
+            continue;
+        };
+        for other in members.filter(|other| other.pool == name) {
+            let by = if first.pool == name {
+                format!("workload {}", first.workload)
+            } else {
+                format!("workload {} of pool {}", first.workload, first.pool)
+            };
+            *workloads[other.index].lost.entry(by).or_default() += 1;
+        }
+        if first.pool == name {
+            candidates.push(Candidate {
+                pod,
+                workload: first.index,
+                refusals: asked
+                    .iter()
+                    .map(|asked| own.verdicts.of(&pod.id, (*asked)?))
+                    .collect(),
+                is_user_placed: pod.demands.tolerates(&taint),
+            });
+        }
+    }
+    candidates
+}
+
+fn granted<'a>(name: &str, pool: &BurstPool, world: &World<'a>) -> Vec<Granted<'a>> {
+    let prefix = node_prefix(name);
+    let ours = world.labelled.iter().filter_map(|pod| {
+        let grant = pod.grant.as_ref().filter(|grant| grant.pool == name)?;
+        if pod.stage == Stage::Finished {
+            return None;
+        }
+        let node = pod.bound().map(|bound| bound.node.starts_with(&prefix));
+        Some(Granted {
+            pod,
+            workload: index_of(pool, &grant.workload),
+            is_spilled: node == Some(true),
+            is_home: node == Some(false),
+        })
+    });
+    ours.collect()
+}
+
+fn guests<'a>(
+    name: &str,
+    own: &Own<'a>,
+    assignment: &mut Assignment<'a>,
+) -> Vec<(&'a PodFacts, Option<usize>)> {
+    let placed = own
+        .bound
+        .iter()
+        .filter(|pod| pod.bound().is_some() && pod.grant.is_none());
+    placed
+        .map(|pod| {
+            let first = assignment.of(pod).next();
+            let own = first.filter(|member| member.pool == name);
+            (*pod, own.map(|member| member.index))
+        })
+        .collect()
+}
+
+fn reservations<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Vec<Reserved<'a>> {
+    let all = pool.status.iter().flat_map(|status| &status.reservations);
+    let all: Vec<&Reservation> = all.collect();
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let uids: HashSet<&str> = all.iter().map(|entry| entry.uid.as_str()).collect();
+    let find = |pods: &'a [&'a PodFacts]| -> HashMap<&'a str, &'a PodFacts> {
+        let known = pods.iter().map(|pod| (pod.id.uid.as_str(), *pod));
+        known.filter(|(uid, _)| uids.contains(uid)).collect()
+    };
+    let (waiting, labelled) = (find(world.waiting), find(world.labelled));
+    let entries = all.into_iter().map(|entry| {
+        let uid = entry.uid.as_str();
+        let (waits, granted) = (waiting.get(uid).copied(), labelled.get(uid));
+        let is_settled = granted.is_some_and(|pod| pod.grant.is_some() || pod.is_past_granting())
+            || waits.is_some_and(PodFacts::is_past_granting)
+            || own.memory.is_settled(uid);
+        Reserved {
+            entry,
+            workload: index_of(pool, &entry.workload),
+            waits,
+            is_settled,
+            is_out_of_sight: !is_settled && waits.is_none() && granted.is_none(),
+        }
+    });
+    entries.collect()
+}
+
+fn index_of(pool: &BurstPool, workload: &str) -> Option<usize> {
+    pool.spec
+        .workloads
+        .iter()
+        .position(|one| one.name == workload)
+}

@@ -1,0 +1,297 @@
+//! What is to be done for a pool now, why, and when to look again.
+//!
+//! In: the pool, what bears on it, the time. Out: a [`Plan`]. It is the same for the same input, and
+//! planning again after it was carried out plans nothing new.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::backend::Door;
+use super::hold::later;
+use super::limits::Limits;
+use super::memory::Attempt;
+use super::observe::{Observed, Standing};
+use super::outcome::{Held, Ignored, Lack, Outcome};
+use super::pod::PodRef;
+use super::rate;
+use super::rescue::{self, Rescue};
+use super::reserve;
+use super::room::Room;
+use super::share::{Shares, next_turn, share};
+use super::sort::{Case, cases};
+use super::tally;
+use crate::api::{BurstPool, Mode, PodCounts, Reservation, WorkloadStatus};
+
+/// How soon a pod is looked for again that nobody sees, and whether it was taken over.
+const SOON: Duration = Duration::from_secs(1);
+
+/// What is to be done for a pool.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Everything is decided, and nothing may be written to pods.
+    pub is_dry_run: bool,
+    /// What must be done before anything may be granted.
+    pub first: First,
+    /// What the pool's `status.reservations` must say before the grants are sent.
+    pub reservations: Vec<Reservation>,
+    /// Whether it says something else now.
+    pub must_reserve: bool,
+    /// Reserved pods that nobody sees: they are to be read by name, and [`Memory`](super::Memory)
+    /// told what was found.
+    pub unseen: Vec<Reservation>,
+    /// What becomes of each pod that waits.
+    pub decisions: Vec<Decision>,
+    /// Times that are to be stamped on pods, and remembered.
+    pub stamps: Vec<Stamp>,
+    /// What is done about pods that never started.
+    pub rescues: Vec<Rescue>,
+    /// Whether each placement may be given pods.
+    pub doors: BTreeMap<String, Door>,
+    /// How many pods are in which state.
+    pub counts: PodCounts,
+    /// Each workload's pods.
+    pub workloads: Vec<WorkloadStatus>,
+    /// Whether there is a peak.
+    pub peak: Peak,
+    /// Why pods that would be granted are not, if it is for a limit.
+    pub limited: Option<String>,
+    /// When to look again although nothing changes.
+    pub look_again_in: Option<Duration>,
+}
+
+/// Whether there is a peak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Peak {
+    /// Nothing is on ACI.
+    #[default]
+    None,
+    /// Nothing is on ACI any more, and the cooldown is not over.
+    Fading,
+    /// Pods are on ACI, or on their way there.
+    On,
+}
+
+/// What must be done before anything may be granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum First {
+    /// Write who we are into the pool's status.
+    Claim,
+    /// List the pods with the pool's label.
+    Count,
+    /// Nothing.
+    #[default]
+    Nothing,
+}
+
+/// What becomes of a pod that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Which pod.
+    pub pod: PodRef,
+    /// Its workload.
+    pub workload: String,
+    /// What becomes of it, and why.
+    pub outcome: Outcome,
+}
+
+/// A time that is to be stamped on a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Which pod.
+    pub pod: PodRef,
+    /// Since when it is refused.
+    pub since: Timestamp,
+}
+
+impl Plan {
+    /// The pods that are to be granted.
+    pub fn grants(&self) -> impl Iterator<Item = &Decision> {
+        let all = self.decisions.iter();
+        all.filter(|decision| matches!(decision.outcome, Outcome::Grant { .. }))
+    }
+}
+
+/// Decides.
+pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
+    let spec = &pool.spec;
+    let standing = reserve::standing(seen);
+    let mut limits = Limits::of(spec, seen, &standing.kept);
+    let mut room = Room::of(seen, now);
+    let left = rate::left(grants(seen, &standing.kept, now), &spec.spill.rate, now);
+    let reserved: HashSet<&str> = standing.kept.iter().map(|one| one.uid.as_str()).collect();
+    let mut cases = cases(seen, &limits, &reserved, now);
+    let mut shares = Shares {
+        limits: &mut limits,
+        rate: left,
+        room: &mut room,
+        now,
+    };
+    share(&mut cases, seen, &mut shares);
+
+    let is_dry_run = spec.mode == Mode::DryRun;
+    let stamps = stamps(&cases, seen);
+    let decisions = decisions(cases, seen);
+    let reservations = reservations(&standing.kept, &decisions, seen, is_dry_run);
+    let (rescues, next_rescue) = rescue::due(seen, now);
+    let tally = tally::of(seen, &decisions, &limits, is_dry_run);
+    let is_busy = tally.counts.granted + tally.counts.spilled > 0;
+    let cooldown = seen.memory.busy();
+    let cooldown = cooldown.map(|busy| later(busy, spec.scale_in.cooldown.into()));
+    let doors = room.doors();
+    let times = decisions
+        .iter()
+        .filter_map(|decision| again(&decision.outcome, now))
+        .chain(doors.values().filter_map(reopens))
+        .chain(next_rescue)
+        .chain(cooldown.filter(|_| !is_busy))
+        .chain((!standing.unseen.is_empty()).then(|| later(now, SOON)));
+    Plan {
+        look_again_in: until_first(times, now),
+        is_dry_run,
+        first: first(seen.standing),
+        must_reserve: !reservations
+            .iter()
+            .eq(seen.reservations.iter().map(|one| one.entry)),
+        reservations,
+        unseen: standing.unseen.into_iter().cloned().collect(),
+        decisions,
+        stamps,
+        rescues,
+        doors,
+        counts: tally.counts,
+        workloads: tally.workloads,
+        peak: peak(is_busy, cooldown, now),
+        limited: tally.limited,
+    }
+}
+
+fn until_first(times: impl Iterator<Item = Timestamp>, now: Timestamp) -> Option<Duration> {
+    let first = times.filter(|time| *time > now).min()?;
+    Some(Duration::try_from(first.duration_since(now)).unwrap_or(SOON))
+}
+
+fn first(standing: Standing) -> First {
+    match standing {
+        Standing::Unclaimed => First::Claim,
+        Standing::Uncounted => First::Count,
+        Standing::Leading => First::Nothing,
+    }
+}
+
+fn peak(is_busy: bool, cooldown: Option<Timestamp>, now: Timestamp) -> Peak {
+    match cooldown {
+        _ if is_busy => Peak::On,
+        Some(until) if now < until => Peak::Fading,
+        _ => Peak::None,
+    }
+}
+
+/// When pods were granted, as far as anybody knows.
+fn grants(seen: &Observed<'_>, kept: &[&Reservation], now: Timestamp) -> Vec<Timestamp> {
+    let mut times: BTreeMap<&str, Timestamp> = BTreeMap::new();
+    for entry in kept {
+        times.insert(&entry.uid, now);
+    }
+    for pod in seen.granted.iter().map(|granted| granted.pod) {
+        if let Some(at) = pod.grant.as_ref().and_then(|grant| grant.at) {
+            times.insert(&pod.id.uid, at);
+        }
+    }
+    for (uid, at) in seen.memory.grants() {
+        times.insert(uid, *at);
+    }
+    times.into_values().collect()
+}
+
+/// Only pods that could burst are stamped: the others' time never comes.
+fn stamps(cases: &[Case<'_>], seen: &Observed<'_>) -> Vec<Stamp> {
+    if seen.standing != Standing::Leading {
+        return Vec::new();
+    }
+    let unknown = cases.iter().filter_map(|case| {
+        let start = case.start.filter(|start| start.must_be_stamped)?;
+        let is_known = seen.memory.attempt(&case.pod.id) != Attempt::None;
+        (!is_known && !matches!(case.outcome, Some(Outcome::Grant { .. }))).then(|| Stamp {
+            pod: case.pod.id.clone(),
+            since: start.at,
+        })
+    });
+    unknown.collect()
+}
+
+fn decisions(cases: Vec<Case<'_>>, seen: &Observed<'_>) -> Vec<Decision> {
+    let all = cases.into_iter().map(|case| Decision {
+        pod: case.pod.id.clone(),
+        workload: seen.workloads[case.workload].spec.name.clone(),
+        // Sharing leaves none without an outcome.
+        outcome: case.outcome.unwrap_or(Outcome::Ignore(Ignored::Unjudged)),
+    });
+    all.collect()
+}
+
+/// Those that stay, and those that are to be granted.
+fn reservations(
+    kept: &[&Reservation],
+    decisions: &[Decision],
+    seen: &Observed<'_>,
+    is_dry_run: bool,
+) -> Vec<Reservation> {
+    let mut all: Vec<Reservation> = kept.iter().map(|entry| (*entry).clone()).collect();
+    let known: HashSet<&str> = kept.iter().map(|entry| entry.uid.as_str()).collect();
+    let granted = decisions.iter().filter(|decision| {
+        let is_new = !known.contains(decision.pod.uid.as_str());
+        is_new && !is_dry_run && matches!(decision.outcome, Outcome::Grant { .. })
+    });
+    all.extend(granted.map(|decision| Reservation {
+        uid: decision.pod.uid.clone(),
+        namespace: decision.pod.namespace.clone(),
+        name: decision.pod.name.clone(),
+        workload: decision.workload.clone(),
+        holder: seen.identity.to_owned(),
+    }));
+    all.sort();
+    all
+}
+
+/// When a pod's outcome may be another although nothing changes.
+fn again(outcome: &Outcome, now: Timestamp) -> Option<Timestamp> {
+    match outcome {
+        Outcome::Hold { until, .. } => Some(*until),
+        Outcome::Wait(Lack::Rate(next)) => *next,
+        Outcome::Wait(Lack::Room(_)) => Some(next_turn(now)),
+        Outcome::Wait(Lack::Leader) | Outcome::InFlight => Some(later(now, SOON)),
+        _ => None,
+    }
+}
+
+fn reopens(door: &Door) -> Option<Timestamp> {
+    match door {
+        Door::Closed { until, .. } => *until,
+        Door::Open | Door::HalfOpen => None,
+    }
+}
+
+impl Decision {
+    /// Whether it waits for what the pool or Azure does not give.
+    pub(super) fn is_limited(&self) -> bool {
+        matches!(
+            self.outcome,
+            Outcome::Wait(
+                Lack::PoolLimit(_) | Lack::WorkloadLimit(_) | Lack::Room(_) | Lack::Closed(_)
+            )
+        )
+    }
+
+    /// Whether its grant was denied and it waits for the next try.
+    pub fn is_denied(&self) -> bool {
+        matches!(
+            self.outcome,
+            Outcome::Hold {
+                why: Held::Denied(_),
+                ..
+            }
+        )
+    }
+}

@@ -1,0 +1,372 @@
+//! What of a pod bears on bursting, kept small: a cluster may have thousands that wait.
+//!
+//! In: a pod as it is watched. Out: [`PodFacts`], once for each event; the pod itself need not be kept.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodSpec, Taint};
+
+use super::amounts::{self, Amounts};
+use super::fit::Demands;
+use crate::aci::failure::Class;
+use crate::api::names::{
+    GRANTED_AT_ANNOTATION, POOL_LABEL, PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION,
+    WORKLOAD_ANNOTATION,
+};
+
+/// Which pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID: a pod of the same name may come after it.
+    pub uid: String,
+    /// The version that was looked at: a patch names it, so that it fails if the pod has changed.
+    pub resource_version: String,
+}
+
+/// What of a pod bears on bursting.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodFacts {
+    /// Which pod.
+    pub id: PodRef,
+    /// Its labels, by which workloads are told apart.
+    pub labels: BTreeMap<String, String>,
+    /// Who made it.
+    pub owner: Option<Owner>,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Whether it has never been changed since, as far as the server counts that.
+    pub is_first_generation: bool,
+    /// Whether it is being deleted.
+    pub is_deleting: bool,
+    /// Its scheduler, if it is not the default one.
+    pub scheduler: Option<String>,
+    /// Whether the scheduler makes room for it on some node.
+    pub is_nominated: bool,
+    /// How far it has come.
+    pub stage: Stage,
+    /// The grant that it carries.
+    pub grant: Option<Grant>,
+    /// When it was first seen refused, as was stamped on it.
+    pub stamped: Option<Timestamp>,
+    /// What it asks for.
+    pub asks: Amounts,
+    /// What it demands of a node.
+    pub demands: Demands,
+}
+
+/// Who made a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// What kind of controller.
+    pub kind: OwnerKind,
+    /// Its UID and the revision of its template, where it keeps more than one.
+    pub template: String,
+}
+
+/// What a controller does when a pod of its is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OwnerKind {
+    /// A `ReplicaSet` or `StatefulSet`: makes another, and counts nothing.
+    Replaces,
+    /// Anything else, such as a Job, which counts a failure.
+    Other,
+}
+
+/// How far a pod has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The scheduler has not decided, or something gates the pod.
+    New,
+    /// The scheduler has found no node, since this time as far as the condition tells.
+    Refused(Option<Timestamp>),
+    /// It is on a node.
+    Bound(Bound),
+    /// It has succeeded or failed for good.
+    Finished,
+}
+
+/// A pod on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The node.
+    pub node: String,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// Whether any of its containers has ever started.
+    pub has_started: bool,
+    /// Whether it runs.
+    pub is_running: bool,
+    /// Why Azure will never run it.
+    pub refused: Option<String>,
+}
+
+/// What a granted pod says of its grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// By which pool.
+    pub pool: String,
+    /// For which of its workloads.
+    pub workload: String,
+    /// When; nothing if it does not say so.
+    pub at: Option<Timestamp>,
+}
+
+impl PodFacts {
+    /// What of `pod` bears on bursting; nothing of a pod that the API server has not created.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let meta = &pod.metadata;
+        let spec = pod.spec.as_ref()?;
+        let demands = Demands::of(spec);
+        let annotations = meta.annotations.as_ref();
+        let note = |key: &str| annotations.and_then(|all| all.get(key));
+        let labels = meta.labels.clone().unwrap_or_default();
+        Some(Self {
+            id: PodRef {
+                namespace: meta.namespace.clone()?,
+                name: meta.name.clone()?,
+                uid: meta.uid.clone()?,
+                resource_version: meta.resource_version.clone()?,
+            },
+            owner: owner(pod, &labels),
+            created: meta.creation_timestamp.as_ref()?.0,
+            is_first_generation: meta.generation == Some(1),
+            is_deleting: meta.deletion_timestamp.is_some(),
+            scheduler: spec
+                .scheduler_name
+                .clone()
+                .filter(|name| name != "default-scheduler"),
+            is_nominated: pod
+                .status
+                .as_ref()
+                .is_some_and(|status| status.nominated_node_name.is_some()),
+            stage: stage(pod, spec),
+            grant: labels
+                .get(POOL_LABEL)
+                .filter(|pool| demands.tolerates(&provider_taint(pool)))
+                .map(|pool| Grant {
+                    pool: pool.clone(),
+                    workload: note(WORKLOAD_ANNOTATION).cloned().unwrap_or_default(),
+                    at: note(GRANTED_AT_ANNOTATION).and_then(|at| at.parse().ok()),
+                }),
+            stamped: note(REFUSED_SINCE_ANNOTATION).and_then(|at| at.parse().ok()),
+            asks: amounts::requested(spec),
+            demands,
+            labels,
+        })
+    }
+
+    /// Where it is, if it is on a node and not finished.
+    pub fn bound(&self) -> Option<&Bound> {
+        match &self.stage {
+            Stage::Bound(bound) => Some(bound),
+            _ => None,
+        }
+    }
+
+    /// Whether no grant can make it need a slot any more: it is finished, or found a node without one.
+    pub fn is_past_granting(&self) -> bool {
+        match self.stage {
+            Stage::Finished => true,
+            Stage::Bound(_) => self.grant.is_none(),
+            Stage::New | Stage::Refused(_) => false,
+        }
+    }
+}
+
+/// The taint of a pool's nodes.
+pub fn provider_taint(pool: &str) -> Taint {
+    Taint {
+        key: PROVIDER_TAINT.to_owned(),
+        value: Some(pool.to_owned()),
+        effect: "NoSchedule".to_owned(),
+        time_added: None,
+    }
+}
+
+fn owner(pod: &Pod, labels: &BTreeMap<String, String>) -> Option<Owner> {
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    let owner = owners.find(|owner| owner.controller == Some(true))?;
+    let replaces = matches!(owner.kind.as_str(), "ReplicaSet" | "StatefulSet");
+    let revision = labels.get("controller-revision-hash");
+    Some(Owner {
+        kind: if replaces {
+            OwnerKind::Replaces
+        } else {
+            OwnerKind::Other
+        },
+        template: format!(
+            "{}/{}",
+            owner.uid,
+            revision.map(String::as_str).unwrap_or_default()
+        ),
+    })
+}
+
+fn stage(pod: &Pod, spec: &PodSpec) -> Stage {
+    let status = pod.status.as_ref();
+    let phase = status.and_then(|status| status.phase.as_deref());
+    if matches!(phase, Some("Succeeded" | "Failed")) {
+        return Stage::Finished;
+    }
+    let conditions = status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let scheduled = conditions.clone().find(|c| c.type_ == "PodScheduled");
+    let since = |condition: &PodCondition| condition.last_transition_time.as_ref().map(|at| at.0);
+    let Some(node) = spec.node_name.clone().filter(|node| !node.is_empty()) else {
+        return match scheduled {
+            Some(refused) if is_refusal(refused) => Stage::Refused(since(refused)),
+            _ => Stage::New,
+        };
+    };
+    let containers: Vec<&ContainerStatus> = status
+        .into_iter()
+        .flat_map(|status| [&status.container_statuses, &status.init_container_statuses])
+        .flat_map(|statuses| statuses.iter().flatten())
+        .collect();
+    Stage::Bound(Bound {
+        node,
+        since: scheduled.and_then(since),
+        has_started: containers.iter().any(|status| has_started(status)),
+        is_running: phase == Some("Running"),
+        refused: containers.iter().find_map(|status| refused(status)),
+    })
+}
+
+fn is_refusal(condition: &PodCondition) -> bool {
+    condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable")
+}
+
+fn has_started(status: &ContainerStatus) -> bool {
+    let state = status.state.as_ref();
+    let begun = state.is_some_and(|state| state.running.is_some() || state.terminated.is_some());
+    begun
+        || status.restart_count > 0
+        || status
+            .last_state
+            .as_ref()
+            .is_some_and(|last| last.terminated.is_some())
+}
+
+/// The words under which a pod on ACI shows that Azure will never run it.
+fn refused(status: &ContainerStatus) -> Option<String> {
+    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    (waiting.reason.as_deref() == Some(Class::Permanent.reason()))
+        .then(|| waiting.message.clone().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn facts(changes: &[(&str, Value)]) -> PodFacts {
+        let mut pod = json!({
+            "metadata": {"namespace": "shop", "name": "web-1", "uid": "u", "resourceVersion": "7",
+                "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"app": "web"},
+                "annotations": {}},
+            "spec": {"schedulerName": "default-scheduler", "containers": [{"name": "a"}]},
+            "status": {"phase": "Pending", "conditions": []},
+        });
+        for (pointer, value) in changes {
+            let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
+            pod.pointer_mut(parent).expect("it is there")[field] = value.clone();
+        }
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        PodFacts::of(&pod).expect("a pod that was created")
+    }
+
+    fn scheduled(status: &str, reason: &str) -> Value {
+        json!([{"type": "PodScheduled", "status": status, "reason": reason,
+            "lastTransitionTime": "2026-01-01T00:00:05Z"}])
+    }
+
+    #[test]
+    fn only_the_schedulers_refusal_is_one() {
+        let of = |conditions: Value| facts(&[("/status/conditions", conditions)]).stage;
+        let at = "2026-01-01T00:00:05Z".parse().expect("a time");
+        assert_eq!(
+            of(scheduled("False", "Unschedulable")),
+            Stage::Refused(Some(at))
+        );
+        assert_eq!(of(scheduled("False", "SchedulingGated")), Stage::New);
+        assert_eq!(of(json!([])), Stage::New);
+    }
+
+    #[test]
+    fn a_grant_is_the_label_together_with_the_toleration() {
+        let label = ("/metadata/labels", json!({"burstpool.io/pool": "shop"}));
+        let toleration = json!([{"key": "virtual-kubelet.io/provider", "operator": "Equal",
+            "value": "shop", "effect": "NoSchedule"}]);
+        let notes = json!({"burstpool.io/workload": "web", "burstpool.io/granted-at": "2026-01-01T00:01:00Z"});
+        assert_eq!(facts(std::slice::from_ref(&label)).grant, None);
+        assert_eq!(
+            facts(&[("/spec/tolerations", toleration.clone())]).grant,
+            None
+        );
+        let granted = facts(&[
+            label,
+            ("/spec/tolerations", toleration),
+            ("/metadata/annotations", notes),
+        ]);
+        let grant = granted.grant.clone().expect("a grant");
+        assert_eq!(
+            (grant.pool.as_str(), grant.workload.as_str()),
+            ("shop", "web")
+        );
+        assert!(grant.at.is_some() && !granted.is_past_granting());
+    }
+
+    #[test]
+    fn a_bound_pod_says_whether_it_ever_started_and_why_it_never_will() {
+        let node = ("/spec/nodeName", json!("burst-shop-weu"));
+        let waiting = |reason: &str| {
+            json!([{"name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"waiting": {"reason": reason, "message": "no such sku"}}}])
+        };
+        let of = |containers: Value| {
+            let facts = facts(&[node.clone(), ("/status/containerStatuses", containers)]);
+            facts.bound().expect("it is bound").clone()
+        };
+        let refused = of(waiting("CreateContainerError"));
+        assert_eq!(
+            (refused.has_started, refused.refused.as_deref()),
+            (false, Some("no such sku"))
+        );
+        assert_eq!(of(waiting("ErrImagePull")).refused, None);
+        let mut running = waiting("");
+        running[0]["state"] = json!({"running": {}});
+        assert!(of(running).has_started);
+        let finished = facts(&[node.clone(), ("/status/phase", json!("Failed"))]);
+        assert_eq!(finished.stage, Stage::Finished);
+    }
+
+    #[test]
+    fn the_owner_is_known_by_its_template() {
+        let owner = |kind: &str, labels: Value| {
+            let owners = json!([{"apiVersion": "apps/v1", "kind": kind, "name": "x", "uid": "o", "controller": true}]);
+            facts(&[
+                ("/metadata/ownerReferences", owners),
+                ("/metadata/labels", labels),
+            ])
+            .owner
+        };
+        let set =
+            owner("StatefulSet", json!({"controller-revision-hash": "r2"})).expect("an owner");
+        assert_eq!(
+            (set.kind, set.template.as_str()),
+            (OwnerKind::Replaces, "o/r2")
+        );
+        assert_eq!(
+            owner("Job", json!({})).map(|owner| owner.kind),
+            Some(OwnerKind::Other)
+        );
+        assert_eq!(facts(&[]).owner, None);
+    }
+}

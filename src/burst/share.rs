@@ -1,0 +1,137 @@
+//! Which of the pods that are ready are granted: slots, rate and room are shared out.
+//!
+//! In: cases that are ready, limits, rate, room. Out: an outcome for each. Reserved pods come first:
+//! they hold their slots already.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::fairness::{self, Claim};
+use super::hold::later;
+use super::limits::Limits;
+use super::observe::{Observed, Standing};
+use super::outcome::{Lack, Outcome};
+use super::rate::Left;
+use super::room::Room;
+use super::sort::Case;
+
+/// How long a pod that is too large for what is left lets smaller ones pass.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Room is kept for such pods in turns: in each span of this length first everybody may pass for the
+/// time of their patience. Else a pod for which room never comes together would stop all others.
+const TURN: i64 = 900;
+
+/// What is shared out.
+pub(super) struct Shares<'a> {
+    pub(super) limits: &'a mut Limits,
+    pub(super) rate: Left,
+    pub(super) room: &'a mut Room,
+    pub(super) now: Timestamp,
+}
+
+/// Gives every case that is ready its outcome.
+pub(super) fn share(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Shares<'_>) {
+    if seen.standing != Standing::Leading {
+        for case in cases.iter_mut().filter(|case| case.outcome.is_none()) {
+            case.outcome = Some(Outcome::Wait(Lack::Leader));
+        }
+        return;
+    }
+    for case in cases.iter_mut().filter(|case| case.is_reserved) {
+        if case.outcome.is_none() {
+            case.outcome = Some(shares.place(case));
+        } else {
+            // It may be granted already: its room is not for others.
+            drop(shares.room.take(case.pod.asks, case.places));
+        }
+    }
+    share_out(cases, seen, shares);
+    for case in cases.iter_mut().filter(|case| case.outcome.is_none()) {
+        case.outcome = Some(Outcome::Wait(shares.lack(case)));
+    }
+}
+
+/// One slot after the other, until there is none or nobody wants one.
+fn share_out(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Shares<'_>) {
+    let mut queues = queues(cases, seen.workloads.len());
+    while !shares.limits.is_full() && shares.rate.now > 0 {
+        let claims = queues.iter().enumerate().filter_map(|(workload, queue)| {
+            let limit = shares.limits.workloads.get(workload)?;
+            let oldest = cases[*queue.front()?].pod.created;
+            (!limit.is_full()).then(|| Claim {
+                workload,
+                held: limit.held,
+                weight: seen.workloads[workload].spec.weight,
+                oldest,
+            })
+        });
+        let Some(index) = fairness::next(claims).and_then(|at| queues[at].pop_front()) else {
+            break;
+        };
+        let outcome = shares.place(&cases[index]);
+        if matches!(outcome, Outcome::Grant { .. }) {
+            shares.limits.take(Some(cases[index].workload));
+            shares.rate.now -= 1;
+        }
+        cases[index].outcome = Some(outcome);
+    }
+}
+
+/// The cases that are ready and hold no slot, oldest first, by workload.
+fn queues(cases: &[Case<'_>], workloads: usize) -> Vec<VecDeque<usize>> {
+    let mut ready: Vec<usize> = (0..cases.len())
+        .filter(|at| cases[*at].outcome.is_none())
+        .collect();
+    ready.sort_by_key(|at| (cases[*at].pod.created, &cases[*at].pod.id));
+    let mut queues = vec![VecDeque::new(); workloads];
+    for at in ready {
+        queues[cases[at].workload].push_back(at);
+    }
+    queues
+}
+
+impl Shares<'_> {
+    fn place(&mut self, case: &Case<'_>) -> Outcome {
+        match self.room.take(case.pod.asks, case.places) {
+            Ok(placement) => Outcome::Grant { placement },
+            Err(lack) => {
+                let is_old = case
+                    .start
+                    .is_some_and(|start| later(start.at, PATIENCE) <= self.now);
+                if is_old && is_kept(self.now) && matches!(lack, Lack::Room(_)) {
+                    self.room.save(case.pod.asks, case.places);
+                }
+                Outcome::Wait(lack)
+            }
+        }
+    }
+
+    /// What a pod lacks whose turn did not come.
+    fn lack(&self, case: &Case<'_>) -> Lack {
+        let limit = self.limits.workloads.get(case.workload);
+        match limit.and_then(|limit| limit.own.as_ref().filter(|_| limit.is_full())) {
+            Some(Ok(most)) => return Lack::WorkloadLimit(*most),
+            Some(Err(why)) => return Lack::Scale(why.clone()),
+            None => {}
+        }
+        if self.limits.is_full() {
+            Lack::PoolLimit(self.limits.pool)
+        } else {
+            Lack::Rate(self.rate.next)
+        }
+    }
+}
+
+/// Whether it is the turn of those for whom room is kept.
+fn is_kept(now: Timestamp) -> bool {
+    let patience = i64::try_from(PATIENCE.as_secs()).unwrap_or(TURN);
+    now.as_second().rem_euclid(TURN) >= patience
+}
+
+/// When everybody may pass again.
+pub(super) fn next_turn(now: Timestamp) -> Timestamp {
+    let left = TURN - now.as_second().rem_euclid(TURN);
+    later(now, Duration::from_secs(left.unsigned_abs()))
+}

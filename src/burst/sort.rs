@@ -1,0 +1,180 @@
+//! What of each pod that waits is clear without looking at the others.
+//!
+//! In: the candidates. Out: for each an outcome, or that it is ready: it has waited long enough and
+//! could run in these places.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::hold::{self, Start};
+use super::limits::Limits;
+use super::memory::Attempt;
+use super::observe::{Candidate, Observed};
+use super::outcome::{Held, Ignored, Outcome};
+use super::pod::{PodFacts, Stage};
+use super::room::Places;
+use crate::aci::translate::Unsupported;
+
+/// A pod that waits, and what is clear of it.
+pub(super) struct Case<'a> {
+    pub(super) pod: &'a PodFacts,
+    pub(super) workload: usize,
+    /// Whether it holds a slot already, by a reservation.
+    pub(super) is_reserved: bool,
+    /// What becomes of it; nothing yet if it is ready.
+    pub(super) outcome: Option<Outcome>,
+    /// Since when it is refused.
+    pub(super) start: Option<Start>,
+    /// Where it could run.
+    pub(super) places: Places,
+}
+
+/// Templates whose pods Azure refuses, and its words.
+type Refused<'a> = HashMap<&'a str, &'a str>;
+
+/// Looks at each candidate. `reserved` are the UIDs of those that hold a slot.
+pub(super) fn cases<'a>(
+    seen: &Observed<'a>,
+    limits: &Limits,
+    reserved: &std::collections::HashSet<&str>,
+    now: Timestamp,
+) -> Vec<Case<'a>> {
+    let refused = refused(seen);
+    let all = seen.candidates.iter();
+    all.map(|candidate| {
+        let is_reserved = reserved.contains(candidate.pod.id.uid.as_str());
+        let mut case = Case {
+            pod: candidate.pod,
+            workload: candidate.workload,
+            is_reserved,
+            outcome: None,
+            start: None,
+            places: Places::default(),
+        };
+        case.outcome = outcome(&mut case, candidate, seen, limits, &refused, now);
+        case
+    })
+    .collect()
+}
+
+fn refused<'a>(seen: &Observed<'a>) -> Refused<'a> {
+    let placed = seen.granted.iter().map(|granted| granted.pod);
+    let placed = placed.chain(seen.guests.iter().map(|(pod, _)| *pod));
+    placed
+        .filter_map(|pod| {
+            let owner = pod.owner.as_ref()?;
+            let why = pod.bound()?.refused.as_deref()?;
+            Some((owner.template.as_str(), why))
+        })
+        .collect()
+}
+
+fn outcome(
+    case: &mut Case<'_>,
+    candidate: &Candidate<'_>,
+    seen: &Observed<'_>,
+    limits: &Limits,
+    refused: &Refused<'_>,
+    now: Timestamp,
+) -> Option<Outcome> {
+    let pod = candidate.pod;
+    let Stage::Refused(transition) = pod.stage else {
+        return Some(Outcome::Ignore(Ignored::NotRefused));
+    };
+    if pod.is_deleting {
+        return Some(Outcome::Ignore(Ignored::Deleting));
+    }
+    if candidate.is_user_placed {
+        return Some(Outcome::Ignore(Ignored::UserPlaced));
+    }
+    match ineligible(case, candidate, seen, refused) {
+        Some(refusals) if refusals.is_empty() => {
+            return Some(Outcome::Ignore(Ignored::Unjudged));
+        }
+        Some(refusals) => return Some(Outcome::Refuse(refusals)),
+        None => {}
+    }
+    let remembered = seen.memory.refused_since(&pod.id.uid);
+    let start = hold::start(pod, transition, remembered, now);
+    case.start = Some(start);
+    if seen.memory.attempt(&pod.id) == Attempt::Awaited {
+        return Some(Outcome::InFlight);
+    }
+    held(
+        pod,
+        start,
+        seen,
+        limits.workloads.get(candidate.workload)?.after,
+        now,
+    )
+}
+
+/// Why the pod must be held still.
+fn held(
+    pod: &PodFacts,
+    start: Start,
+    seen: &Observed<'_>,
+    after: std::time::Duration,
+    now: Timestamp,
+) -> Option<Outcome> {
+    let until = hold::end(start, pod, after);
+    if now < until {
+        let why = if pod.is_nominated {
+            Held::Nominated
+        } else {
+            Held::Young
+        };
+        return Some(Outcome::Hold { until, why });
+    }
+    let denial = seen.memory.denial(&pod.id.uid)?;
+    (now < denial.until).then(|| Outcome::Hold {
+        until: denial.until,
+        why: Held::Denied(denial.why.clone()),
+    })
+}
+
+/// What keeps the pod off every place, and where it could run otherwise. Without any words, nobody has
+/// asked whether ACI can run it.
+fn ineligible(
+    case: &mut Case<'_>,
+    candidate: &Candidate<'_>,
+    seen: &Observed<'_>,
+    refused: &Refused<'_>,
+) -> Option<Vec<Unsupported>> {
+    let pod = candidate.pod;
+    let refusal = |field: &str, why: String| {
+        Some(vec![Unsupported {
+            field: field.to_owned(),
+            why,
+        }])
+    };
+    if let Some(scheduler) = &pod.scheduler {
+        return refusal(
+            "spec.schedulerName",
+            format!("{scheduler} is not the default scheduler, which places pods on virtual nodes"),
+        );
+    }
+    let template = pod.owner.as_ref().map(|owner| owner.template.as_str());
+    if let Some(why) = template.and_then(|template| refused.get(template)) {
+        return refusal(
+            "spec",
+            format!("Azure refused another pod of its template: {why}"),
+        );
+    }
+    let mut all: Vec<Unsupported> = Vec::new();
+    for (index, place) in seen.places.iter().enumerate() {
+        let translated = candidate.refusals.get(index).copied().flatten();
+        let ruled = pod
+            .demands
+            .refusal(&place.node, &place.labels, &place.taints);
+        match (translated, ruled) {
+            (Some([]), None) => case.places = case.places.with(index),
+            (translated, ruled) => {
+                let new = translated.unwrap_or_default().iter().cloned().chain(ruled);
+                all.extend(new.filter(|one| !all.contains(one)).collect::<Vec<_>>());
+            }
+        }
+    }
+    case.places.is_empty().then_some(all)
+}

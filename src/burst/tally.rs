@@ -1,0 +1,176 @@
+//! The pool's numbers, and what there is to say of its workloads.
+//!
+//! In: what is seen and what becomes of each pod. Out: counters and messages. Each pod counts once.
+
+use super::limits::Limits;
+use super::observe::{Observed, WorkloadSeen};
+use super::outcome::{Ignored, Lack, Outcome};
+use super::plan::Decision;
+use crate::api::{PodCounts, WorkloadStatus};
+
+/// Numbers and words.
+pub(super) struct Tally {
+    pub(super) counts: PodCounts,
+    pub(super) workloads: Vec<WorkloadStatus>,
+    /// Why pods are not granted, if it is for a limit.
+    pub(super) limited: Option<String>,
+}
+
+/// What of a workload is counted before it is told.
+#[derive(Default)]
+struct Count {
+    status: WorkloadStatus,
+    /// Pods that are not at home: waiting, on their way, or on ACI.
+    away: i64,
+    user_placed: i64,
+    /// Pods that wait for a slot.
+    slotless: i64,
+    first_refusal: Option<String>,
+    first_lack: Option<String>,
+}
+
+/// Counts.
+pub(super) fn of(
+    seen: &Observed<'_>,
+    decisions: &[Decision],
+    limits: &Limits,
+    is_dry_run: bool,
+) -> Tally {
+    let mut counts = PodCounts::default();
+    let mut by_workload: Vec<Count> = seen.workloads.iter().map(|_| Count::default()).collect();
+    for (candidate, decision) in seen.candidates.iter().zip(decisions) {
+        let count = &mut by_workload[candidate.workload];
+        count.waits(decision, &mut counts, is_dry_run);
+    }
+    for granted in seen.granted.iter().filter(|granted| !granted.is_home) {
+        let bound = granted.pod.bound();
+        counts.running += i64::from(bound.is_some_and(|bound| bound.is_running));
+        counts.spilled += i64::from(granted.is_spilled);
+        counts.granted += i64::from(!granted.is_spilled);
+        if let Some(count) = granted.workload.and_then(|at| by_workload.get_mut(at)) {
+            count.away += 1;
+            count.status.spilled += i64::from(granted.is_spilled);
+            count.status.granted += i64::from(!granted.is_spilled);
+        }
+    }
+    for (_, workload) in &seen.guests {
+        counts.user_placed += 1;
+        if let Some(count) = workload.and_then(|at| by_workload.get_mut(at)) {
+            count.user_placed += 1;
+        }
+    }
+    let told = by_workload.into_iter().zip(&seen.workloads).enumerate();
+    Tally {
+        counts,
+        workloads: told
+            .map(|(at, (count, workload))| count.told(workload, limits, at))
+            .collect(),
+        limited: limited(decisions),
+    }
+}
+
+/// The first reason, and how many pods wait for one.
+fn limited(decisions: &[Decision]) -> Option<String> {
+    let mut waiting = decisions.iter().filter(|decision| decision.is_limited());
+    let first = waiting.next()?;
+    let more = waiting.count();
+    let Outcome::Wait(lack) = &first.outcome else {
+        return None;
+    };
+    Some(format!("{} wait: {lack}", pods(more + 1)))
+}
+
+impl Count {
+    fn waits(&mut self, decision: &Decision, counts: &mut PodCounts, is_dry_run: bool) {
+        self.away += 1;
+        let holding = |count: &mut Self, counts: &mut PodCounts| {
+            counts.holding += 1;
+            count.status.holding += 1;
+        };
+        match &decision.outcome {
+            Outcome::Grant { .. } if is_dry_run => holding(self, counts),
+            Outcome::Grant { .. } | Outcome::InFlight => {
+                counts.granted += 1;
+                self.status.granted += 1;
+            }
+            Outcome::Refuse(refusals) => {
+                counts.refused += 1;
+                self.status.refused += 1;
+                if let (None, Some(first)) = (&self.first_refusal, refusals.first()) {
+                    self.first_refusal = Some(first.to_string());
+                }
+            }
+            Outcome::Wait(lack) => {
+                holding(self, counts);
+                let is_slot = matches!(lack, Lack::PoolLimit(_) | Lack::WorkloadLimit(_));
+                self.slotless += i64::from(is_slot);
+                if self.first_lack.is_none() && !matches!(lack, Lack::Rate(_) | Lack::Leader) {
+                    self.first_lack = Some(lack.to_string());
+                }
+            }
+            Outcome::Hold { .. } | Outcome::Ignore(Ignored::Unjudged) => holding(self, counts),
+            Outcome::Ignore(_) => {}
+        }
+    }
+
+    fn told(self, seen: &WorkloadSeen<'_>, limits: &Limits, at: usize) -> WorkloadStatus {
+        let own = limits
+            .workloads
+            .get(at)
+            .and_then(|limit| limit.own.as_ref());
+        let limit = match own {
+            Some(Ok(own)) => limits.pool.min(*own),
+            Some(Err(_)) => 0,
+            None => limits.pool,
+        };
+        let scale = seen.scale;
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let home = scale.map(|scale| {
+            let home = signed(scale.replicas) - self.away - self.user_placed;
+            home.max(0)
+        });
+        WorkloadStatus {
+            name: seen.spec.name.clone(),
+            desired: scale.map(|scale| signed(scale.desired)),
+            home,
+            limit: signed(limit),
+            message: self.message(seen, limit),
+            ..self.status
+        }
+    }
+
+    fn message(&self, seen: &WorkloadSeen<'_>, limit: u64) -> String {
+        let mut parts: Vec<String> = Vec::new();
+        parts.extend(seen.error.clone());
+        let surges = seen
+            .scale
+            .is_some_and(|scale| scale.replicas > scale.desired);
+        if surges && self.slotless > 0 {
+            parts.push(format!(
+                "a rollout stands still: it needs {} above the limit of {limit}; raise maxReplicas, \
+                 or let the rollout surge less",
+                self.slotless
+            ));
+        } else if let Some(lack) = &self.first_lack {
+            parts.push(lack.clone());
+        }
+        if let Some(refusal) = &self.first_refusal {
+            let refused = usize::try_from(self.status.refused).unwrap_or(usize::MAX);
+            parts.push(format!("{} cannot run on ACI: {refusal}", pods(refused)));
+        }
+        let mut lost: Vec<_> = seen.lost.iter().collect();
+        lost.sort_unstable();
+        for (by, count) in lost {
+            parts.push(format!("{} of its selection belong to {by}", pods(*count)));
+        }
+        parts.join("; ")
+    }
+}
+
+fn pods(count: usize) -> String {
+    if count == 1 {
+        "1 pod".to_owned()
+    } else {
+        format!("{count} pods")
+    }
+}

@@ -1,0 +1,10 @@
+//! The room as a whole: scenarios, properties of every plan, and a simulation.
+
+mod eligible;
+mod fence;
+mod granting;
+mod limits;
+mod places;
+mod properties;
+mod simulation;
+mod words;

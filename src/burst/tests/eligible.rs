@@ -1,0 +1,117 @@
+//! Which pods cannot burst, and what they are told.
+
+use serde_json::json;
+
+use crate::aci::translate::Unsupported;
+use crate::burst::fit::Demands;
+use crate::burst::fixtures::{Scene, place, pod};
+use crate::burst::outcome::{Ignored, Outcome};
+use crate::burst::pod::{Bound, Stage};
+
+fn refused(scene: &Scene, name: &str) -> String {
+    let outcome = scene.outcome(60, name);
+    assert!(matches!(outcome, Outcome::Refuse(_)), "{outcome:?}");
+    outcome.to_string()
+}
+
+fn demanding(scene: &mut Scene, spec: serde_json::Value) {
+    let mut spec = spec;
+    spec["containers"] = json!([]);
+    let spec = serde_json::from_value(spec).expect("a spec");
+    scene.waiting[0].demands = Demands::of(&spec);
+}
+
+#[test]
+fn what_aci_cannot_run_is_refused_in_translations_words() {
+    let mut scene = Scene::new(&json!({}), &["a", "b"]);
+    let refusal = Unsupported {
+        field: "spec.hostNetwork".to_owned(),
+        why: "there is no host".to_owned(),
+    };
+    scene.refused.insert("a".to_owned(), refusal);
+    let told = "it cannot run on ACI: spec.hostNetwork: there is no host";
+    assert_eq!(refused(&scene, "a"), told);
+    let plan = scene.plan(60);
+    assert_eq!((plan.counts.refused, plan.counts.granted), (1, 1));
+    assert_eq!(
+        plan.workloads[0].message,
+        "1 pod cannot run on ACI: spec.hostNetwork: there is no host"
+    );
+}
+
+#[test]
+fn a_pod_that_the_virtual_node_could_not_take_is_refused_by_the_field_that_keeps_it_off() {
+    let spread = json!([{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone",
+        "whenUnsatisfiable": "DoNotSchedule"}]);
+    for (spec, field) in [
+        (
+            json!({"nodeSelector": {"agentpool": "x"}}),
+            "spec.nodeSelector",
+        ),
+        (
+            json!({"topologySpreadConstraints": spread}),
+            "topology.kubernetes.io/zone",
+        ),
+    ] {
+        let mut scene = Scene::new(&json!({}), &["a"]);
+        demanding(&mut scene, spec);
+        assert!(refused(&scene, "a").contains(field), "{field}");
+        assert_eq!(scene.plan(60).stamps, []);
+    }
+}
+
+#[test]
+fn a_pod_goes_to_the_placement_that_can_run_it() {
+    let placements =
+        json!([{"name": "weu", "region": "westeurope"}, {"name": "neu", "region": "northeurope"}]);
+    let mut scene = Scene::new(&json!({"placements": placements}), &["a"]);
+    scene.places.push(place("neu", 10));
+    scene.places[1]
+        .labels
+        .insert("agentpool".to_owned(), "x".to_owned());
+    demanding(&mut scene, json!({"nodeSelector": {"agentpool": "x"}}));
+    let placement = "neu".to_owned();
+    assert_eq!(scene.outcome(60, "a"), Outcome::Grant { placement });
+}
+
+#[test]
+fn another_schedulers_pod_is_refused_by_name() {
+    let mut scene = Scene::new(&json!({}), &["a"]);
+    scene.waiting[0].scheduler = Some("volcano".to_owned());
+    assert!(refused(&scene, "a").contains("spec.schedulerName: volcano"));
+    assert_eq!(scene.plan(60).counts.refused, 1);
+}
+
+#[test]
+fn pods_of_a_template_that_azure_refuses_are_refused_and_the_placement_stays_open() {
+    let mut scene = Scene::new(&json!({}), &["a", "b"]).spilled("web", &["g"]);
+    scene.labelled[0].stage = Stage::Bound(Bound {
+        node: "burst-shop-weu".to_owned(),
+        since: None,
+        has_started: false,
+        is_running: false,
+        refused: Some("limit above request".to_owned()),
+    });
+    if let Some(owner) = &mut scene.waiting[1].owner {
+        owner.template = "web-2/".to_owned();
+    }
+    let told = refused(&scene, "a");
+    assert!(
+        told.contains("another pod of its template: limit above request"),
+        "{told}"
+    );
+    let placement = "weu".to_owned();
+    assert_eq!(
+        scene.outcome(60, "b"),
+        Outcome::Grant { placement },
+        "a new template is tried"
+    );
+}
+
+#[test]
+fn a_version_that_translation_was_not_asked_about_waits_for_the_answer() {
+    let mut scene = Scene::new(&json!({}), &["a"]);
+    scene.places.clear();
+    assert_eq!(scene.outcome(60, "a"), Outcome::Ignore(Ignored::Unjudged));
+    assert_eq!(pod("a").scheduler, None);
+}

@@ -1,0 +1,149 @@
+//! The maximum is exact across changes of leader and lost answers (design D1a).
+
+use serde_json::{Value, json};
+
+use crate::burst::fixtures::{Scene, at, granted, pod};
+use crate::burst::observe::Standing;
+use crate::burst::outcome::{Lack, Outcome};
+use crate::burst::plan::First;
+use crate::burst::{Answer, Memory};
+
+fn one() -> Value {
+    json!({"spill": {"maxReplicas": 1}})
+}
+
+/// Another instance takes over: it remembers nothing.
+fn taken_over(scene: &mut Scene) {
+    scene.identity = "another".to_owned();
+    scene.memory = Memory::default();
+}
+
+#[test]
+fn a_new_leader_claims_the_pool_then_counts_and_grants_only_then() {
+    let mut scene = Scene::new(&json!({}), &["a"]);
+    for (standing, first) in [
+        (Standing::Unclaimed, First::Claim),
+        (Standing::Uncounted, First::Count),
+    ] {
+        scene.standing = standing;
+        let plan = scene.plan(15);
+        assert_eq!(
+            (plan.first, plan.grants().count(), plan.must_reserve),
+            (first, 0, false)
+        );
+        assert_eq!(scene.outcome(15, "a"), Outcome::Wait(Lack::Leader));
+    }
+    scene.standing = Standing::Leading;
+    let plan = scene.plan(15);
+    assert_eq!((plan.first, granted(&plan)), (First::Nothing, vec!["a"]));
+}
+
+#[test]
+fn a_reserved_pod_counts_before_it_is_seen_granted_and_is_not_reserved_twice() {
+    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let plan = scene.plan(15);
+    assert!(plan.must_reserve);
+    scene.reserve(&plan);
+    scene.memory.sending(&scene.waiting[0].id.clone());
+    scene
+        .memory
+        .answered(&scene.waiting[0].id.clone(), Answer::Granted, at(15));
+    let next = scene.plan(15);
+    assert_eq!((next.grants().count(), next.must_reserve), (0, false));
+    assert_eq!(scene.outcome(15, "a"), Outcome::InFlight);
+    // Now the label's watch shows it: it counts as granted, and its reservation goes.
+    let a = scene.waiting.remove(0).granted("shop", "web", 15);
+    scene.labelled.push(a);
+    let seen = scene.plan(16);
+    assert_eq!((seen.grants().count(), seen.counts.granted), (0, 1));
+    assert!(seen.must_reserve && seen.reservations.is_empty());
+}
+
+#[test]
+fn a_grant_that_only_the_watch_of_waiting_pods_shows_counts_still_by_its_reservation() {
+    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let plan = scene.plan(15);
+    scene.reserve(&plan);
+    scene.waiting[0] = pod("a").granted("shop", "web", 15);
+    assert_eq!(
+        (
+            scene.plan(16).grants().count(),
+            scene.plan(16).reservations.len()
+        ),
+        (0, 1)
+    );
+    // It is bound: the watch of waiting pods has lost it, and the label's is late.
+    scene.waiting.remove(0);
+    let plan = scene.plan(17);
+    assert_eq!((plan.grants().count(), plan.unseen.len()), (0, 1));
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_again_and_counts_until_it_is_known() {
+    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let plan = scene.plan(15);
+    scene.reserve(&plan);
+    let a = scene.waiting[0].id.clone();
+    scene.memory.sending(&a);
+    scene.memory.answered(&a, Answer::Lost, at(15));
+    assert_eq!(granted(&scene.plan(16)), ["a"]);
+    scene.memory.sending(&a);
+    scene
+        .memory
+        .answered(&a, Answer::Denied("no".to_owned()), at(16));
+    let plan = scene.plan(17);
+    assert_eq!(plan.grants().count(), 0, "the first patch may come yet");
+    scene.waiting[0].id.resource_version = "2".to_owned();
+    assert_eq!(
+        granted(&scene.plan(18)),
+        ["b"],
+        "a version after it shows that it did not"
+    );
+}
+
+#[test]
+fn a_new_leader_finishes_the_reservations_that_it_finds_and_frees_none() {
+    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let plan = scene.plan(15);
+    scene.reserve(&plan);
+    taken_over(&mut scene);
+    assert_eq!(granted(&scene.plan(16)), ["a"]);
+    scene.waiting[0].id.resource_version = "2".to_owned();
+    scene.waiting[0].is_deleting = true;
+    let plan = scene.plan(17);
+    assert_eq!(
+        plan.grants().count(),
+        0,
+        "the old leader may be frozen with its patch in its hands"
+    );
+    scene.waiting.remove(0);
+    assert_eq!(scene.plan(18).unseen.len(), 1);
+    scene.memory.looked("uid-a", None);
+    let plan = scene.plan(18);
+    assert_eq!((granted(&plan), plan.unseen.len()), (vec!["b"], 0));
+}
+
+#[test]
+fn a_reserved_pod_that_went_home_by_itself_frees_its_slot() {
+    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let plan = scene.plan(15);
+    scene.reserve(&plan);
+    taken_over(&mut scene);
+    let a = scene.waiting.remove(0).on("home-1");
+    scene.memory.looked("uid-a", Some(&a));
+    let plan = scene.plan(18);
+    assert_eq!(granted(&plan), ["b"]);
+    assert_eq!(plan.reservations.len(), 1);
+}
+
+#[test]
+fn a_reserved_pod_keeps_its_slot_when_the_limit_falls_and_counts_against_the_rate() {
+    let mut scene = Scene::new(&json!({"spill": {"rate": {"pods": 2}}}), &["a", "b", "c"]);
+    let plan = scene.plan(15);
+    assert_eq!(granted(&plan), ["a", "b"]);
+    scene.reserve(&plan);
+    taken_over(&mut scene);
+    assert_eq!(granted(&scene.plan(16)), ["a", "b"]);
+    scene.pool.spec.spill.max_replicas = crate::api::MaxReplicas::Count(0);
+    assert_eq!(granted(&scene.plan(16)), ["a", "b"]);
+}

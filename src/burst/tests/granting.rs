@@ -1,0 +1,163 @@
+//! When a pod is granted, and when it is left alone.
+
+use serde_json::json;
+
+use crate::burst::Answer;
+use crate::burst::fixtures::{Scene, at, granted, pod};
+use crate::burst::hold::NOMINATION;
+use crate::burst::outcome::{Held, Ignored, Outcome};
+use crate::burst::pod::Stage;
+
+fn held(second: i64) -> Outcome {
+    Outcome::Hold {
+        until: at(second),
+        why: Held::Young,
+    }
+}
+
+fn ignored(why: Ignored) -> Outcome {
+    Outcome::Ignore(why)
+}
+
+fn is_granted(scene: &Scene, second: i64, name: &str) -> bool {
+    matches!(scene.outcome(second, name), Outcome::Grant { .. })
+}
+
+#[test]
+fn a_refused_pod_is_granted_after_its_hold_and_not_before() {
+    let scene = Scene::new(&json!({}), &["a", "b"]);
+    let early = scene.plan(14);
+    assert_eq!(scene.outcome(14, "a"), held(15));
+    assert_eq!(early.look_again_in, Some(std::time::Duration::from_secs(1)));
+    assert_eq!(granted(&scene.plan(15)), ["a", "b"]);
+}
+
+#[test]
+fn a_workloads_own_hold_replaces_the_pools() {
+    let mut workload = crate::burst::fixtures::target("web");
+    workload["spill"] = json!({"after": "20m"});
+    let scene = Scene::new(&json!({"workloads": [workload]}), &["a"]);
+    assert_eq!(scene.outcome(1199, "a"), held(1200));
+    assert!(is_granted(&scene, 1200, "a"));
+}
+
+#[test]
+fn a_pod_that_was_gated_is_held_from_when_it_was_first_seen_refused_also_across_a_restart() {
+    let mut scene = Scene::new(&json!({}), &["a"]);
+    scene.waiting[0].is_first_generation = false;
+    assert_eq!(scene.outcome(600, "a"), held(615));
+    let plan = scene.plan(600);
+    assert_eq!(plan.stamps.len(), 1);
+    scene.carry_out(&plan, 600);
+    scene.memory = crate::burst::Memory::default();
+    assert_eq!(scene.plan(610).stamps, []);
+    assert_eq!(scene.outcome(610, "a"), held(615));
+    assert!(is_granted(&scene, 615, "a"));
+}
+
+#[test]
+fn a_stamp_that_cannot_be_written_does_not_start_the_hold_anew() {
+    let mut scene = Scene::new(&json!({"mode": "DryRun"}), &["a"]);
+    scene.waiting[0].is_first_generation = false;
+    let plan = scene.plan(600);
+    scene.remember(&plan, 600);
+    assert!(is_granted(&scene, 615, "a"));
+}
+
+#[test]
+fn a_gated_deleting_or_not_yet_refused_pod_is_never_granted() {
+    let mut scene = Scene::new(&json!({}), &["gated", "deleting"]);
+    scene.waiting[0].stage = Stage::New;
+    scene.waiting[1].is_deleting = true;
+    assert_eq!(scene.outcome(3600, "gated"), ignored(Ignored::NotRefused));
+    assert_eq!(scene.outcome(3600, "deleting"), ignored(Ignored::Deleting));
+    assert_eq!(scene.plan(3600).counts, crate::api::PodCounts::default());
+}
+
+#[test]
+fn a_nominated_pod_is_granted_only_when_its_nomination_is_stale() {
+    let mut scene = Scene::new(&json!({}), &["a"]);
+    scene.waiting[0].is_nominated = true;
+    let until = 15 + i64::try_from(NOMINATION.as_secs()).expect("a small number");
+    let why = Held::Nominated;
+    assert_eq!(
+        scene.outcome(20, "a"),
+        Outcome::Hold {
+            until: at(until),
+            why
+        }
+    );
+    assert!(is_granted(&scene, until, "a"));
+}
+
+#[test]
+fn a_pod_that_tolerates_the_nodes_by_itself_is_left_to_its_user() {
+    let mut scene = Scene::new(&json!({}), &["a"]);
+    let spec = json!({"containers": [], "tolerations": [{"operator": "Exists"}]});
+    let spec = serde_json::from_value(spec).expect("a spec");
+    scene.waiting[0].demands = crate::burst::fit::Demands::of(&spec);
+    assert_eq!(scene.outcome(60, "a"), ignored(Ignored::UserPlaced));
+    scene.bound = vec![pod("b").on("burst-shop-weu")];
+    let plan = scene.plan(60);
+    assert_eq!((plan.counts.user_placed, plan.counts.spilled), (1, 0));
+}
+
+#[test]
+fn a_pod_that_another_pool_granted_is_not_granted_again() {
+    let mut scene = Scene::new(&json!({}), &[]);
+    scene.waiting = vec![pod("a").granted("other", "web", 3)];
+    assert_eq!(scene.plan(60).decisions, []);
+}
+
+#[test]
+fn a_pod_whose_grant_is_denied_is_left_alone_for_a_while_and_the_others_go_on() {
+    let mut scene = Scene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b"]);
+    let plan = scene.plan(15);
+    assert_eq!(granted(&plan), ["a"]);
+    scene.reserve(&plan);
+    let a = scene.waiting[0].id.clone();
+    scene.memory.sending(&a);
+    scene
+        .memory
+        .answered(&a, Answer::Denied("Kyverno says no".to_owned()), at(15));
+    let plan = scene.plan(16);
+    assert_eq!(
+        granted(&plan),
+        ["b"],
+        "the slot is free again: nothing was granted"
+    );
+    let denied = &plan.decisions[0];
+    assert!(denied.is_denied() && denied.outcome.to_string().contains("Kyverno says no"));
+    scene.carry_out(&plan, 16);
+    assert!(!is_granted(&scene, 25, "a"), "it has lost its turn");
+}
+
+#[test]
+fn a_pod_that_changed_meanwhile_is_decided_anew_when_it_is_seen_again() {
+    let mut scene = Scene::new(&json!({}), &["a"]);
+    let plan = scene.plan(15);
+    scene.reserve(&plan);
+    let a = scene.waiting[0].id.clone();
+    scene.memory.sending(&a);
+    scene.memory.answered(&a, Answer::Conflict, at(15));
+    assert_eq!(
+        scene.outcome(15, "a"),
+        Outcome::InFlight,
+        "the old version is not tried twice"
+    );
+    scene.waiting[0].id.resource_version = "2".to_owned();
+    scene.waiting[0].is_deleting = true;
+    assert_eq!(scene.outcome(16, "a"), ignored(Ignored::Deleting));
+    assert_eq!(scene.plan(16).reservations, [], "and its slot is free");
+}
+
+#[test]
+fn a_dry_run_decides_the_same_and_reserves_nothing() {
+    let active = Scene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b"]).plan(15);
+    let spec = json!({"mode": "DryRun", "spill": {"maxReplicas": 1}});
+    let dry = Scene::new(&spec, &["a", "b"]).plan(15);
+    assert_eq!(dry.decisions, active.decisions);
+    assert!(dry.is_dry_run && dry.reservations.is_empty() && !dry.must_reserve);
+    assert_eq!((dry.counts.granted, dry.counts.holding), (0, 2));
+    assert_eq!((active.counts.granted, active.counts.holding), (1, 1));
+}

@@ -1,0 +1,204 @@
+//! How many pods are granted, and whose.
+
+use serde_json::{Value, json};
+
+use crate::burst::fixtures::{Scene, at, granted, pod, scales, target};
+use crate::burst::outcome::{Lack, Outcome};
+use crate::burst::pod::Stage;
+
+fn many(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("p{n:04}")).collect()
+}
+
+fn names(all: &[String]) -> Vec<&str> {
+    all.iter().map(String::as_str).collect()
+}
+
+fn max(limit: &Value) -> Value {
+    json!({"spill": {"maxReplicas": limit, "rate": {"pods": 5000}}})
+}
+
+#[test]
+fn no_more_than_the_maximum_are_granted_of_five_hundred_at_once() {
+    let mut scene = Scene::new(&max(&json!(50)), &names(&many(500)));
+    scene.places[0].offers.pods = 1000;
+    scene.places[0].offers.cpu_milli = 1_000_000;
+    scene.places[0].offers.memory <<= 4;
+    let plan = scene.plan(15);
+    assert_eq!((plan.grants().count(), plan.reservations.len()), (50, 50));
+    assert_eq!(
+        scene.outcome(15, "p0050"),
+        Outcome::Wait(Lack::PoolLimit(50))
+    );
+    scene.carry_out(&plan, 15);
+    assert_eq!(scene.plan(16).grants().count(), 0);
+}
+
+#[test]
+fn grants_in_flight_count() {
+    let mut scene = Scene::new(&max(&json!(5)), &["x", "y", "z"]);
+    scene.labelled = (0..5)
+        .map(|n| pod(&format!("g{n}")).granted("shop", "web", 1))
+        .collect();
+    let plan = scene.plan(15);
+    assert_eq!((plan.grants().count(), plan.counts.granted), (0, 5));
+}
+
+#[test]
+fn a_granted_pod_that_landed_home_or_is_finished_frees_its_slot() {
+    let mut scene = Scene::new(&max(&json!(1)), &["x"]);
+    scene.labelled = vec![pod("g").granted("shop", "web", 1).on("home-1")];
+    let plan = scene.plan(15);
+    assert_eq!((granted(&plan), plan.counts.spilled), (vec!["x"], 0));
+    scene.labelled[0].stage = Stage::Finished;
+    assert_eq!(granted(&scene.plan(15)), ["x"]);
+    scene.labelled = vec![pod("g").granted("shop", "web", 1).on("burst-shop-weu")];
+    assert_eq!(scene.plan(15).grants().count(), 0);
+    scene.labelled[0].is_deleting = true;
+    assert_eq!(
+        scene.plan(15).grants().count(),
+        0,
+        "until it is gone it costs"
+    );
+}
+
+#[test]
+fn a_percentage_is_of_the_desired_replicas_rounded_up_and_follows_them() {
+    let mut scene = Scene::new(&max(&json!("30%")), &["a", "b", "c", "d", "e"]);
+    for (desired, granted) in [(7, 3), (10, 3), (11, 4), (0, 0)] {
+        scene.scales = scales(&[("web", desired, desired)]);
+        let plan = scene.plan(15);
+        assert_eq!(plan.grants().count(), granted, "30% of {desired}");
+        assert_eq!(
+            plan.workloads[0].limit,
+            i64::try_from(granted).expect("small")
+        );
+    }
+}
+
+#[test]
+fn a_limit_that_falls_takes_nothing_back_and_gives_nothing_more() {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+    let scene = Scene::new(&max(&json!(4)), &["x"]).spilled("web", &names);
+    let plan = scene.plan(15);
+    assert_eq!(
+        (
+            plan.grants().count(),
+            plan.rescues.len(),
+            plan.counts.spilled
+        ),
+        (0, 0, 9)
+    );
+}
+
+#[test]
+fn a_workloads_own_limit_holds_beside_the_pools() {
+    let mut limited = target("web");
+    limited["spill"] = json!({"maxReplicas": 1});
+    let spec = json!({"workloads": [limited, target("db")], "spill": {"maxReplicas": 3}});
+    let mut scene = Scene::new(&spec, &["a", "b"]);
+    scene.scales = scales(&[("web", 10, 10), ("db", 10, 10)]);
+    scene
+        .waiting
+        .extend(["c", "d", "e"].map(|name| pod(name).of_app("db")));
+    assert_eq!(granted(&scene.plan(15)), ["a", "c", "d"]);
+    assert_eq!(
+        scene.outcome(15, "b"),
+        Outcome::Wait(Lack::WorkloadLimit(1))
+    );
+    assert_eq!(scene.outcome(15, "e"), Outcome::Wait(Lack::PoolLimit(3)));
+}
+
+#[test]
+fn a_percentage_of_what_nobody_knows_grants_nothing_and_says_so() {
+    let mut limited = target("web");
+    limited["spill"] = json!({"maxReplicas": "50%"});
+    let batch = json!({"name": "batch", "selector": {"namespaceSelector": {}, "podSelector": {}}});
+    let mut scene = Scene::new(&json!({"workloads": [limited, batch]}), &["a"]);
+    let key = ("shop".to_owned(), "web".to_owned());
+    scene
+        .scales
+        .insert(key, Err("the server has no apps/v9".to_owned()));
+    let plan = scene.plan(15);
+    assert_eq!(
+        plan.decisions[0].workload, "batch",
+        "it cannot be told whose it is"
+    );
+    assert_eq!(plan.workloads[0].message, "the server has no apps/v9");
+    assert_eq!(plan.workloads[0].desired, None);
+}
+
+#[test]
+fn five_a_minute_are_five_in_each_minute_also_after_a_restart() {
+    let spec = json!({"spill": {"rate": {"pods": 5, "per": "1m"}}});
+    let mut scene = Scene::new(&spec, &names(&many(12)));
+    for (second, count) in [(15, 5), (16, 0), (74, 0), (75, 5), (100, 0), (135, 2)] {
+        let plan = scene.plan(second);
+        assert_eq!(plan.grants().count(), count, "at second {second}");
+        if count == 0 && second < 75 {
+            let seconds = u64::try_from(75 - second).expect("later");
+            assert_eq!(
+                plan.look_again_in,
+                Some(std::time::Duration::from_secs(seconds))
+            );
+            assert_eq!(
+                plan.decisions[0].outcome,
+                Outcome::Wait(Lack::Rate(Some(at(75))))
+            );
+        }
+        scene.carry_out(&plan, second);
+        scene.memory = crate::burst::Memory::default();
+    }
+}
+
+#[test]
+fn workloads_share_by_weight_and_the_oldest_pods_go_first() {
+    let mut heavy = target("web");
+    heavy["weight"] = json!(3);
+    let spec = json!({"workloads": [heavy, target("db")], "spill": {"maxReplicas": 40}});
+    let all = many(40);
+    let mut scene = Scene::new(&spec, &names(&all));
+    scene.scales = scales(&[("web", 40, 40), ("db", 40, 40)]);
+    scene
+        .waiting
+        .extend(all.iter().map(|name| pod(&format!("d{name}")).of_app("db")));
+    for (age, pod) in scene.waiting.iter_mut().enumerate() {
+        pod.created = at(-i64::try_from(age).expect("small"));
+    }
+    let plan = scene.plan(15);
+    let of = |workload: &str| plan.grants().filter(|d| d.workload == workload).count();
+    assert_eq!((of("web"), of("db")), (30, 10));
+    let youngest = scene.outcome(15, "p0000");
+    assert_eq!(youngest, Outcome::Wait(Lack::PoolLimit(40)));
+}
+
+#[test]
+fn a_pod_that_two_workloads_or_pools_could_have_has_one_and_the_loser_says_so() {
+    let again = json!({"name": "again", "selector": {"namespaceSelector": {}, "podSelector": {}}});
+    let spec = json!({"workloads": [target("web"), again]});
+    let mut scene = Scene::new(&spec, &["a"]);
+    let plan = scene.plan(15);
+    assert_eq!(plan.decisions.len(), 1);
+    assert_eq!(plan.decisions[0].workload, "web");
+    assert_eq!(
+        plan.workloads[1].message,
+        "1 pod of its selection belong to workload web"
+    );
+    let mut older = crate::burst::fixtures::pool("first", &json!({"workloads": [again]}));
+    let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(-9));
+    older.metadata.creation_timestamp = Some(time);
+    scene.others = vec![older];
+    let plan = scene.plan(15);
+    assert_eq!(plan.decisions, []);
+    let told = "1 pod of its selection belong to workload again of pool first";
+    assert_eq!(plan.workloads[0].message, told);
+}
+
+#[test]
+fn what_was_granted_still_counts_when_its_workload_is_gone_from_the_spec() {
+    let mut scene = Scene::new(&max(&json!(2)), &["x", "y"]).spilled("removed", &["g"]);
+    let plan = scene.plan(15);
+    assert_eq!((plan.grants().count(), plan.counts.spilled), (1, 1));
+    scene.labelled.clear();
+    assert_eq!(scene.plan(15).grants().count(), 2);
+}

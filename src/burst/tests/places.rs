@@ -1,0 +1,161 @@
+//! Where there is room, and what happens when a placement fails.
+
+use serde_json::{Value, json};
+
+use crate::aci::failure::Class;
+use crate::burst::fixtures::{Scene, at, granted, place, pod};
+use crate::burst::outcome::{Lack, Outcome};
+use crate::burst::pod::{Bound, Owner, OwnerKind, PodFacts, Stage};
+use crate::burst::rescue::Action;
+use crate::burst::{Door, Plan};
+
+fn two() -> Value {
+    json!({"placements": [{"name": "weu", "region": "westeurope"}, {"name": "neu", "region": "northeurope"}]})
+}
+
+fn places(plan: &Plan) -> Vec<&str> {
+    plan.grants()
+        .map(|decision| match &decision.outcome {
+            Outcome::Grant { placement } => placement.as_str(),
+            _ => "",
+        })
+        .collect()
+}
+
+fn starting(name: &str, second: i64) -> PodFacts {
+    let mut pod = pod(name).granted("shop", "web", second);
+    pod.stage = Stage::Bound(Bound {
+        node: "burst-shop-weu".to_owned(),
+        since: Some(at(second)),
+        has_started: false,
+        is_running: false,
+        refused: None,
+    });
+    pod
+}
+
+#[test]
+fn no_more_are_granted_than_requests_leave_room_for_guests_and_those_on_their_way_included() {
+    let mut scene = Scene::new(&json!({}), &["a", "b", "c", "d"]).spilled("web", &["g"]);
+    scene.places = vec![place("weu", 5)];
+    scene.bound = vec![pod("guest").on("burst-shop-weu")];
+    scene.labelled.push(pod("flying").granted("shop", "web", 3));
+    let plan = scene.plan(15);
+    assert_eq!(granted(&plan), ["a", "b"]);
+    assert_eq!(scene.outcome(15, "c"), Outcome::Wait(Lack::Room("pods")));
+    scene.waiting[0].asks.cpu_milli = 9000;
+    assert_eq!(scene.outcome(15, "a"), Outcome::Wait(Lack::Room("cpu")));
+    assert_eq!(granted(&scene.plan(15)), ["b", "c"], "smaller ones pass");
+}
+
+#[test]
+fn room_is_kept_in_turns_for_a_large_pod_that_has_waited_long() {
+    let mut scene = Scene::new(&json!({}), &["big", "small"]).spilled("web", &["g"]);
+    scene.places = vec![place("weu", 4)];
+    scene.waiting[0].asks.cpu_milli = 4000;
+    scene.waiting[0].created = at(-1);
+    assert_eq!(granted(&scene.plan(299)), ["small"]);
+    assert_eq!(granted(&scene.plan(300)), Vec::<&str>::new());
+    assert_eq!(scene.plan(899).grants().count(), 0);
+    assert_eq!(
+        granted(&scene.plan(900)),
+        ["small"],
+        "but not for ever: they take turns"
+    );
+    scene.waiting[0].asks.cpu_milli = 5000;
+    assert_eq!(
+        granted(&scene.plan(300)),
+        ["small"],
+        "for one that never fits nothing is kept"
+    );
+}
+
+#[test]
+fn a_full_or_closed_placement_is_passed_over_for_the_next() {
+    let mut scene = Scene::new(&two(), &["a", "b", "c"]);
+    scene.places = vec![place("weu", 1), place("neu", 1)];
+    assert_eq!(places(&scene.plan(15)), ["weu", "neu"]);
+    scene.places[0].shut = Some("its node is cordoned".to_owned());
+    assert_eq!(places(&scene.plan(15)), ["neu"]);
+    scene.places[1].shut = Some("its node is not ready".to_owned());
+    let why = "weu: its node is cordoned".to_owned();
+    assert_eq!(scene.outcome(15, "a"), Outcome::Wait(Lack::Closed(why)));
+}
+
+#[test]
+fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
+    let mut scene = Scene::new(&two(), &["a", "b", "c"]);
+    scene.places = vec![place("weu", 9), place("neu", 1)];
+    scene
+        .memory
+        .backend("weu")
+        .failed(Class::Quota, "no cores left", at(20));
+    let plan = scene.plan(20);
+    assert_eq!(places(&plan), ["neu"], "the other one is used");
+    let why = "no cores left".to_owned();
+    assert_eq!(
+        plan.doors["weu"],
+        Door::Closed {
+            until: Some(at(50)),
+            why
+        }
+    );
+    assert_eq!(
+        plan.limited.as_deref(),
+        Some("2 pods wait: no placement that can run it has enough pods left")
+    );
+    scene.places[1].shut = Some("it has no node".to_owned());
+    let plan = scene.plan(49);
+    assert_eq!(plan.look_again_in, Some(std::time::Duration::from_secs(1)));
+    let plan = scene.plan(50);
+    assert_eq!(
+        (places(&plan), plan.doors["weu"].clone()),
+        (vec!["weu"], Door::HalfOpen)
+    );
+    scene.carry_out(&plan, 50);
+    assert_eq!(
+        scene.plan(51).grants().count(),
+        0,
+        "the probe is on its way"
+    );
+    scene.labelled[0] = starting("a", 51);
+    assert_eq!(scene.plan(52).grants().count(), 0, "the probe is there");
+    scene.memory.backend("weu").succeeded(at(53));
+    assert_eq!(scene.plan(53).grants().count(), 2, "it works again");
+}
+
+#[test]
+fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_otherwise() {
+    let mut scene = Scene::new(&json!({}), &[]);
+    let mut job = starting("job", 10);
+    job.owner = Some(Owner {
+        kind: OwnerKind::Other,
+        template: "job/".to_owned(),
+    });
+    let mut leaving = starting("leaving", 10);
+    leaving.is_deleting = true;
+    let mut fine = starting("fine", 10);
+    fine = fine.on("burst-shop-weu");
+    scene.labelled = vec![starting("web", 10), job, leaving, fine];
+    assert_eq!(
+        scene.plan(1000).rescues,
+        [],
+        "where creates do not fail, an image may take its time"
+    );
+    scene
+        .memory
+        .backend("weu")
+        .failed(Class::Capacity, "no room", at(20));
+    let plan = scene.plan(309);
+    assert_eq!(
+        (plan.rescues.len(), plan.look_again_in),
+        (0, Some(std::time::Duration::from_secs(1)))
+    );
+    let rescues = scene.plan(310).rescues;
+    let told: Vec<_> = rescues
+        .iter()
+        .map(|one| (one.pod.name.as_str(), one.action))
+        .collect();
+    assert_eq!(told, [("web", Action::Delete), ("job", Action::Tell)]);
+    assert_eq!(rescues[0].why, "placement weu starts no pods: no room");
+}

@@ -1,0 +1,155 @@
+//! What every plan has, whatever is seen.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use crate::aci::translate::Unsupported;
+use crate::api::MaxReplicas;
+use crate::burst::fixtures::{Scene, at, pod, scales, target};
+use crate::burst::outcome::Outcome;
+use crate::burst::pod::{PodFacts, Stage};
+
+const APPS: [&str; 2] = ["web", "db"];
+
+/// A pod: its workload, its age, what it asks for, and what is the matter with it.
+fn some_pod() -> impl Strategy<Value = (usize, i64, i64, u8)> {
+    (0..2_usize, 0..100_i64, 1..4_i64, 0..10_u8)
+}
+
+fn built(number: usize, (app, age, cores, matter): (usize, i64, i64, u8)) -> PodFacts {
+    let mut pod = pod(&format!("p{number:03}")).of_app(APPS[app]);
+    pod.created = at(100 - age);
+    pod.asks.cpu_milli = cores * 1000;
+    pod.stage = Stage::Refused(Some(at(100 - age)));
+    match matter {
+        0 => pod.stage = Stage::New,
+        1 => pod.is_deleting = true,
+        2 => pod.is_first_generation = false,
+        3 => pod.is_nominated = true,
+        4 => pod.scheduler = Some("volcano".to_owned()),
+        _ => {}
+    }
+    pod
+}
+
+prop_compose! {
+    fn scene()(
+        waiting in prop::collection::vec(some_pod(), 0..40),
+        granted in prop::collection::vec((0..2_usize, 0..4_u8), 0..12),
+        (max, own, weight) in (0..20_u32, 0..101_u32, 1..5_u32),
+        (rate, capacity) in (1..20_u32, 0..30_i64),
+        (desired, refused) in ((0..30_u64, 0..30_u64), 0..50_usize),
+    ) -> Scene {
+        let mut web = target("web");
+        web["weight"] = json!(weight);
+        web["spill"] = json!({"maxReplicas": format!("{own}%")});
+        let spec = json!({"workloads": [web, target("db")],
+            "spill": {"maxReplicas": max, "rate": {"pods": rate, "per": "1m"}}});
+        let mut scene = Scene::new(&spec, &[]);
+        scene.scales = scales(&[("web", desired.0, desired.0), ("db", desired.1, desired.1)]);
+        scene.places[0].offers.pods = capacity;
+        scene.waiting = waiting.into_iter().enumerate().map(|(n, one)| built(n, one)).collect();
+        for (number, (app, matter)) in granted.into_iter().enumerate() {
+            let pod = pod(&format!("g{number}")).of_app(APPS[app]).granted("shop", APPS[app], 5);
+            scene.labelled.push(match matter {
+                0 => pod,
+                1 => pod.on("home-1"),
+                _ => pod.on("burst-shop-weu"),
+            });
+        }
+        let refusal = Unsupported { field: "spec.x".to_owned(), why: "no".to_owned() };
+        scene.refused.insert(format!("p{refused:03}"), refusal);
+        scene
+    }
+}
+
+/// How many slots are held: by the pool, by each workload.
+fn held(scene: &Scene) -> (u64, [u64; 2]) {
+    let mut held = (0, [0; 2]);
+    for pod in &scene.labelled {
+        if pod.bound().is_none_or(|bound| bound.node != "home-1") {
+            held.0 += 1;
+            let app = APPS.iter().position(|app| pod.labels["app"] == *app);
+            held.1[app.expect("a workload")] += 1;
+        }
+    }
+    held
+}
+
+proptest! {
+    #[test]
+    fn no_plan_goes_above_a_limit_the_rate_or_the_room(mut scene in scene()) {
+        let before = held(&scene);
+        let plan = scene.plan(100);
+        let count = plan.grants().count() as u64;
+        let rate = u64::from(scene.pool.spec.spill.rate.pods);
+        let recent = scene.labelled.len() as u64;
+        scene.carry_out(&plan, 100);
+        let after = held(&scene);
+        let desired: u64 = APPS.iter().map(|app| {
+            let key = ("shop".to_owned(), (*app).to_owned());
+            scene.scales[&key].as_ref().expect("a scale").desired
+        }).sum();
+        prop_assert!(after.0 <= scene.pool.spec.spill.max_replicas.of(desired).max(before.0));
+        let own = scene.pool.spec.workloads[0].spill.as_ref().and_then(|spill| spill.max_replicas);
+        let web = ("shop".to_owned(), "web".to_owned());
+        let web = scene.scales[&web].as_ref().expect("a scale").desired;
+        let own = own.unwrap_or(MaxReplicas::Count(0)).of(web);
+        prop_assert!(after.1[0] <= own.max(before.1[0]));
+        // Those of second 5 are no minute old at second 60, and are at 100.
+        prop_assert!(count <= rate, "{count} at once, {recent} before");
+        prop_assert!(count == 0 || after.0 <= scene.places[0].offers.pods.unsigned_abs());
+    }
+
+    #[test]
+    fn the_same_is_planned_from_the_same_in_whatever_order_it_is_seen(mut scene in scene()) {
+        let plan = scene.plan(100);
+        prop_assert_eq!(&plan, &scene.plan(100));
+        let grants = |plan: &crate::burst::Plan| -> BTreeSet<String> {
+            plan.grants().map(|decision| decision.pod.uid.clone()).collect()
+        };
+        scene.waiting.reverse();
+        scene.labelled.reverse();
+        let other = scene.plan(100);
+        prop_assert_eq!(grants(&plan), grants(&other));
+        prop_assert_eq!(plan.counts, other.counts);
+        prop_assert_eq!(plan.reservations, other.reservations);
+    }
+
+    #[test]
+    fn a_plan_that_was_carried_out_is_not_planned_again(mut scene in scene()) {
+        let plan = scene.plan(100);
+        scene.carry_out(&plan, 100);
+        let next = scene.plan(100);
+        prop_assert_eq!(next.grants().count(), 0);
+        prop_assert_eq!(next.stamps.len(), 0);
+        scene.carry_out(&next, 100);
+        let last = scene.plan(100);
+        prop_assert!(!last.must_reserve, "{:?}", last.reservations);
+    }
+
+    #[test]
+    fn every_pod_that_waits_has_one_outcome_and_counts_once(scene in scene()) {
+        let plan = scene.plan(100);
+        let uids: BTreeSet<&str> = plan.decisions.iter().map(|one| one.pod.uid.as_str()).collect();
+        prop_assert_eq!((plan.decisions.len(), uids.len()), (scene.waiting.len(), scene.waiting.len()));
+        let ignored = plan.decisions.iter();
+        let ignored = ignored.filter(|one| matches!(one.outcome, Outcome::Ignore(_))).count();
+        let counts = plan.counts;
+        let away = i64::try_from(held(&scene).0).expect("few");
+        let all = counts.holding + counts.granted + counts.refused + counts.spilled - away;
+        prop_assert_eq!(usize::try_from(all).expect("none is lost"), scene.waiting.len() - ignored);
+    }
+
+    #[test]
+    fn nothing_is_granted_that_is_too_young_or_cannot_run(scene in scene()) {
+        for decision in scene.plan(100).grants() {
+            let pod = scene.waiting.iter().find(|pod| pod.id == decision.pod).expect("it waits");
+            prop_assert!(pod.created <= at(85) && !pod.is_deleting && pod.is_first_generation);
+            prop_assert!(pod.scheduler.is_none() && !scene.refused.contains_key(&pod.id.name));
+            prop_assert!(matches!(pod.stage, Stage::Refused(_)));
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Thousands of hours of a cluster that bursts, with everything going wrong that can.
+//!
+//! A model of the API server, the scheduler, home, workloads and Azure, and two instances of the
+//! operator of which one decides. Watches lag, each by itself; patches are refused, conflict, are lost
+//! and come late; leaders crash, or freeze with patches in their hands and thaw when another has taken
+//! over. The clock is virtual. Invariants are checked at every write; what fails names the seed, with
+//! which `SEED=... cargo test --lib simulation` shows the same again.
+
+mod azure;
+mod checks;
+mod cluster;
+mod operator;
+mod scheduler;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use cluster::Cluster;
+use operator::Operator;
+
+/// Episodes, each with a cluster of its own, and how long each lasts.
+const EPISODES: u64 = 250;
+const EPISODE: Duration = Duration::from_secs(8 * 3600);
+/// How long everything goes well at the end of an episode, so that whoever waits must be served.
+const CALM: Duration = Duration::from_secs(40 * 60);
+/// How long a lease lasts whose holder is silent.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// What happened, to show that everything that can go wrong did.
+#[derive(Debug, Default)]
+struct Happened {
+    plans: u64,
+    grants: u64,
+    conflicts: u64,
+    denials: u64,
+    lost: u64,
+    fenced: u64,
+    freezes: u64,
+    crashes: u64,
+    homecomings: u64,
+    closures: u64,
+    rescues: u64,
+}
+
+struct Simulation {
+    rng: StdRng,
+    cluster: Cluster,
+    operators: [Operator; 2],
+    /// Which of them holds the lease, and until when.
+    leader: usize,
+    happened: Happened,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let cluster = Cluster::new(&mut rng);
+        let now = cluster.now;
+        Self {
+            rng,
+            operators: [Operator::new(0, now), Operator::new(1, now)],
+            cluster,
+            leader: 0,
+            happened: Happened::default(),
+        }
+    }
+
+    fn run(&mut self) {
+        let end = self.cluster.later(EPISODE);
+        let calm = end.saturating_sub(CALM).expect("in range");
+        while self.cluster.now < end {
+            self.cluster.is_calm = self.cluster.now >= calm;
+            self.step();
+        }
+        checks::nobody_starves(&self.cluster, &self.operators[self.leader]);
+    }
+
+    fn step(&mut self) {
+        let (rng, cluster) = (&mut self.rng, &mut self.cluster);
+        cluster.live(rng);
+        cluster.schedule(rng);
+        let ended = cluster.start_groups(rng);
+        for operator in &mut self.operators {
+            operator.sync(cluster, rng);
+            operator.learn(&ended, cluster.now);
+        }
+        self.elect();
+        for index in [0, 1] {
+            let is_leader = index == self.leader;
+            let operator = &mut self.operators[index];
+            operator.act(
+                &mut self.cluster,
+                is_leader,
+                &mut self.rng,
+                &mut self.happened,
+            );
+        }
+        let again = self.operators[self.leader].look_again;
+        self.cluster.pass(again, &mut self.rng);
+    }
+
+    /// The lease goes to the other one when its holder is silent for too long.
+    fn elect(&mut self) {
+        let now = self.cluster.now;
+        let other = 1 - self.leader;
+        if self.operators[self.leader].is_alive(now) {
+            self.cluster.lease = self.cluster.later(LEASE);
+        } else if now >= self.cluster.lease && self.operators[other].is_alive(now) {
+            self.leader = other;
+            self.operators[other].elected();
+            self.cluster.lease = self.cluster.later(LEASE);
+        }
+    }
+}
+
+fn episode(seed: u64) -> Happened {
+    let mut simulation = Simulation::new(seed);
+    let run = std::panic::AssertUnwindSafe(|| simulation.run());
+    if let Err(cause) = std::panic::catch_unwind(run) {
+        eprintln!("the simulation failed with SEED={seed}");
+        std::panic::resume_unwind(cause);
+    }
+    simulation.happened
+}
+
+#[test]
+fn every_invariant_holds_in_thousands_of_hours_of_faults() {
+    if let Some(seed) = std::env::var("SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+    {
+        eprintln!("{:?}", episode(seed));
+        return;
+    }
+    let first: u64 = rand::rng().random_range(0..u64::MAX / 2);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let next = AtomicU64::new(0);
+    let run = || {
+        let mut all = Happened::default();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= EPISODES {
+                return all;
+            }
+            all.add(&episode(first + number));
+        }
+    };
+    let mut all = Happened::default();
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        for thread in running {
+            match thread.join() {
+                Ok(some) => all.add(&some),
+                Err(cause) => std::panic::resume_unwind(cause),
+            }
+        }
+    });
+    eprintln!("{} hours: {all:?}", EPISODES * EPISODE.as_secs() / 3600);
+    assert!(
+        all.is_everything(),
+        "not everything happened that should: {all:?}"
+    );
+}
+
+impl Happened {
+    fn each(&mut self) -> [&mut u64; 11] {
+        [
+            &mut self.plans,
+            &mut self.grants,
+            &mut self.conflicts,
+            &mut self.denials,
+            &mut self.lost,
+            &mut self.fenced,
+            &mut self.freezes,
+            &mut self.crashes,
+            &mut self.homecomings,
+            &mut self.closures,
+            &mut self.rescues,
+        ]
+    }
+
+    fn add(&mut self, other: &Self) {
+        let mut other = Self { ..*other };
+        for (sum, one) in self.each().into_iter().zip(other.each()) {
+            *sum += *one;
+        }
+    }
+
+    fn is_everything(&self) -> bool {
+        let mut all = Self { ..*self };
+        all.each().iter().all(|count| **count > 0)
+    }
+}

@@ -1,0 +1,404 @@
+//! The API server: pods, the pool and its status, workloads that come and go, and the clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+use serde_json::json;
+
+use crate::api::{BurstPool, BurstPoolStatus, Reservation};
+use crate::burst::amounts::Amounts;
+use crate::burst::fixtures::{pod, pool, scale_of, target};
+use crate::burst::hold::later;
+use crate::burst::pod::{Grant, PodFacts, PodRef, Stage};
+use crate::burst::{Answer, Scales};
+
+use super::checks;
+
+/// What the names of workloads are.
+pub const APPS: [&str; 3] = ["web", "db", "job"];
+/// The placement's node.
+pub const NODE: &str = "burst-shop-weu";
+/// The longest step of the clock.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// A pod as the API server has it, and what only the model knows of it.
+#[derive(Clone, Debug)]
+pub struct SimPod {
+    pub facts: Rc<PodFacts>,
+    /// Its workload's place in [`APPS`].
+    pub app: usize,
+    pub first_refused: Option<Timestamp>,
+    pub gated_until: Option<Timestamp>,
+    /// Translation refuses it.
+    pub is_ineligible: bool,
+    /// A policy denies its grant until then.
+    pub denied_until: Timestamp,
+    /// When its object goes, once it is being deleted.
+    pub gone_at: Option<Timestamp>,
+    /// When Azure is asked next to start it.
+    pub try_at: Timestamp,
+    /// When it finishes, if it is a job's.
+    pub finishes_at: Option<Timestamp>,
+}
+
+impl SimPod {
+    /// When something happens to it by itself.
+    fn due(&self) -> impl Iterator<Item = Timestamp> {
+        let starts = self
+            .facts
+            .bound()
+            .is_some_and(|bound| !bound.has_started)
+            .then_some(self.try_at);
+        let times = [self.gated_until, self.gone_at, self.finishes_at, starts];
+        times.into_iter().flatten()
+    }
+}
+
+/// A patch whose answer was lost, and that comes late.
+pub struct Late {
+    at: Timestamp,
+    pod: PodRef,
+    grant: Grant,
+}
+
+/// The whole cluster.
+pub struct Cluster {
+    pub now: Timestamp,
+    pub is_calm: bool,
+    /// Until when the lease is held.
+    pub lease: Timestamp,
+    pub pool: BurstPool,
+    /// The version of the pool's status.
+    pub version: u64,
+    pub pods: BTreeMap<String, SimPod>,
+    pub desired: [u64; 3],
+    /// How many pods home has room for.
+    pub home: usize,
+    pub capacity: i64,
+    /// Azure starts nothing until then.
+    pub failing_until: Timestamp,
+    /// Whether the node has the taint of a closed placement.
+    pub is_closed: bool,
+    pub granted_at: Vec<Timestamp>,
+    /// When leaders changed, or anything was forgotten.
+    pub disturbed: Timestamp,
+    /// Counts what changed.
+    pub count: u64,
+    scales: Scales,
+    late: Vec<Late>,
+    next_change: Timestamp,
+    changes: u64,
+}
+
+impl Cluster {
+    pub fn new(rng: &mut StdRng) -> Self {
+        let mut workloads = json!([target("web"), target("db"), target("job")]);
+        workloads[0]["weight"] = json!(rng.random_range(1..4));
+        if rng.random_bool(0.5) {
+            let percent = format!("{}%", rng.random_range(10..90));
+            workloads[1]["spill"] = json!({"maxReplicas": percent, "after": "40s"});
+        }
+        let spec = json!({"workloads": workloads, "spill": {
+            "after": format!("{}s", rng.random_range(0..60)),
+            "maxReplicas": rng.random_range(1..20),
+            "rate": {"pods": rng.random_range(3..20), "per": "1m"},
+        }});
+        let start = Timestamp::from_second(1_000_000).expect("in range");
+        let mut pool = pool("shop", &spec);
+        pool.status = Some(BurstPoolStatus::default());
+        Self {
+            now: start,
+            is_calm: false,
+            lease: start,
+            pool,
+            version: 0,
+            pods: BTreeMap::new(),
+            desired: [3, 3, 0],
+            home: rng.random_range(4..12),
+            capacity: rng.random_range(5..25),
+            failing_until: start,
+            is_closed: false,
+            granted_at: Vec::new(),
+            disturbed: start,
+            count: 0,
+            scales: Scales::new(),
+            late: Vec::new(),
+            next_change: start,
+            changes: 0,
+        }
+    }
+
+    pub fn later(&self, by: Duration) -> Timestamp {
+        later(self.now, by)
+    }
+
+    pub fn after(&self, rng: &mut StdRng, seconds: std::ops::Range<u64>) -> Timestamp {
+        self.later(Duration::from_secs(rng.random_range(seconds)))
+    }
+
+    /// Time passes: little while anything is on its way, else until something is due.
+    pub fn pass(&mut self, again: Option<Duration>, rng: &mut StdRng) {
+        let moves = self
+            .pods
+            .values()
+            .any(|pod| pod.facts.stage == Stage::New && pod.gated_until.is_none());
+        let busy = moves || self.changes > 0;
+        self.changes = self.changes.saturating_sub(1);
+        let step = if busy {
+            Duration::from_millis(rng.random_range(300..6000))
+        } else {
+            let pods = self.pods.values().flat_map(SimPod::due);
+            let due = pods
+                .chain(self.late.iter().map(|late| late.at))
+                .chain([self.next_change]);
+            let due = due.filter(|at| *at > self.now).min();
+            let due = due.and_then(|at| Duration::try_from(at.duration_since(self.now)).ok());
+            let due = due.unwrap_or(LONGEST).min(again.unwrap_or(LONGEST));
+            due.clamp(Duration::from_millis(500), LONGEST)
+        };
+        self.now = self.later(step);
+    }
+
+    /// Something changed: for the next steps there is something to see.
+    pub fn changed(&mut self) {
+        self.count += 1;
+        self.changes = 2;
+    }
+
+    /// Changes a pod; it has a new version then.
+    pub fn change(&mut self, uid: &str, change: impl FnOnce(&mut PodFacts)) {
+        self.count += 1;
+        let version = self.count.to_string();
+        if let Some(pod) = self.pods.get_mut(uid) {
+            let facts = Rc::make_mut(&mut pod.facts);
+            change(facts);
+            facts.id.resource_version = version;
+        }
+        self.changed();
+    }
+
+    /// Users and controllers: replicas change, pods are made, deleted and go; faults begin and end.
+    pub fn live(&mut self, rng: &mut StdRng) {
+        if self.now >= self.next_change {
+            self.next_change = self.after(rng, 60..5400);
+            self.reconfigure(rng);
+            self.scales = scales(self.desired);
+        }
+        let gone: Vec<String> = self
+            .pods
+            .iter()
+            .filter(|(_, pod)| pod.gone_at.is_some_and(|at| at <= self.now))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in gone {
+            self.pods.remove(&uid);
+            self.changed();
+        }
+        let finished: Vec<String> = self
+            .pods
+            .iter()
+            .filter(|(_, pod)| pod.finishes_at.is_some_and(|at| at <= self.now))
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in finished {
+            self.change(&uid, |facts| facts.stage = Stage::Finished);
+            self.delete(&uid, rng);
+        }
+        for app in 0..APPS.len() {
+            self.replicate(app, rng);
+        }
+        let due: Vec<Late> = self
+            .late
+            .extract_if(.., |late| late.at <= self.now)
+            .collect();
+        for late in due {
+            self.grant(&late.pod, &late.grant, rng);
+        }
+    }
+
+    fn reconfigure(&mut self, rng: &mut StdRng) {
+        let app = rng.random_range(0..3);
+        self.desired[app] = rng.random_range(0..14);
+        if self.is_calm {
+            self.failing_until = self.now;
+            return;
+        }
+        match rng.random_range(0..8) {
+            0 => self.home = rng.random_range(2..14),
+            1 => {
+                let most = rng.random_range(0..20);
+                self.pool.spec.spill.max_replicas = crate::api::MaxReplicas::Count(most);
+            }
+            2 => self.failing_until = self.after(rng, 60..1200),
+            3 => self.capacity = rng.random_range(1..25),
+            _ => {}
+        }
+    }
+
+    /// What a controller does: pods on ACI go first, by their deletion cost.
+    fn replicate(&mut self, app: usize, rng: &mut StdRng) {
+        let lives = |pod: &SimPod| !pod.facts.is_deleting && pod.facts.stage != Stage::Finished;
+        let mut alive: Vec<(u8, &String)> = self
+            .pods
+            .iter()
+            .filter(|(_, pod)| pod.app == app && lives(pod))
+            .map(|(uid, pod)| {
+                let rank = match pod.facts.bound() {
+                    None => 0,
+                    Some(bound) if bound.node == NODE => 1,
+                    Some(_) => 2,
+                };
+                (rank, uid)
+            })
+            .collect();
+        let wanted = usize::try_from(self.desired[app]).expect("small");
+        let count = alive.len();
+        alive.sort();
+        alive.truncate(count.saturating_sub(wanted));
+        let surplus: Vec<String> = alive.into_iter().map(|(_, uid)| uid.clone()).collect();
+        for uid in surplus {
+            self.delete(&uid, rng);
+        }
+        for _ in count..wanted {
+            self.create(app, rng);
+        }
+    }
+
+    fn create(&mut self, app: usize, rng: &mut StdRng) {
+        self.count += 1;
+        let (index, app) = (app, APPS[app]);
+        let mut facts = pod(&format!("{app}-{:06}", self.count)).of_app(app);
+        facts.id.resource_version = self.count.to_string();
+        facts.created = self.now;
+        facts.stage = Stage::New;
+        let is_gated = rng.random_bool(0.1);
+        if app == "job" {
+            facts.owner = None;
+        }
+        if rng.random_bool(0.1) {
+            facts.asks.cpu_milli = 3000;
+        }
+        let denied_until = if rng.random_bool(0.05) {
+            self.after(rng, 10..400)
+        } else {
+            self.now
+        };
+        let pod = SimPod {
+            app: index,
+            first_refused: None,
+            gated_until: is_gated.then(|| self.after(rng, 1..200)),
+            is_ineligible: rng.random_bool(0.05),
+            denied_until,
+            gone_at: None,
+            try_at: self.now,
+            finishes_at: (app == "job").then(|| self.after(rng, 60..1200)),
+            facts: Rc::new(facts),
+        };
+        self.pods.insert(pod.facts.id.uid.clone(), pod);
+        self.changed();
+    }
+
+    /// Deletes a pod: its object goes a little later.
+    pub fn delete(&mut self, uid: &str, rng: &mut StdRng) {
+        let gone = self.after(rng, 0..30);
+        self.change(uid, |facts| facts.is_deleting = true);
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.gone_at.get_or_insert(gone);
+        }
+    }
+
+    /// A patch that grants, as the API server answers it.
+    pub fn grant(&mut self, id: &PodRef, grant: &Grant, _rng: &mut StdRng) -> Answer {
+        let Some(pod) = self.pods.get(&id.uid) else {
+            return Answer::Gone;
+        };
+        if pod.facts.id.resource_version != id.resource_version {
+            return Answer::Conflict;
+        }
+        if self.now < pod.denied_until {
+            return Answer::Denied("a policy says no".to_owned());
+        }
+        checks::grant(self, pod);
+        let before = checks::held(self);
+        self.change(&id.uid, |facts| {
+            facts.grant = Some(grant.clone());
+            facts.is_first_generation = false;
+        });
+        checks::no_slot_more(self, before);
+        self.granted_at.extend(grant.at);
+        checks::rate(self);
+        Answer::Granted
+    }
+
+    /// The same, but no answer comes: it was done, is done later, or never.
+    pub fn lose(&mut self, id: &PodRef, grant: Grant, rng: &mut StdRng) {
+        match rng.random_range(0..3) {
+            0 => drop(self.grant(id, &grant, rng)),
+            1 => {
+                let at = self.after(rng, 1..20);
+                let pod = id.clone();
+                self.late.push(Late { at, pod, grant });
+            }
+            _ => {}
+        }
+    }
+
+    /// An update of the pool's status: it fails if the status is not of this version any more.
+    pub fn write(
+        &mut self,
+        version: u64,
+        write: impl FnOnce(&mut BurstPoolStatus),
+    ) -> Result<u64, ()> {
+        if self.version != version {
+            return Err(());
+        }
+        let before = checks::held(self);
+        let status = self.pool.status.get_or_insert_default();
+        write(status);
+        self.version += 1;
+        checks::within_limits(self, before);
+        self.changed();
+        Ok(self.version)
+    }
+
+    pub fn reservations(&self) -> &[Reservation] {
+        let status = self.pool.status.as_ref();
+        status.map_or(&[], |status| status.reservations.as_slice())
+    }
+
+    /// What `/scale` says.
+    pub fn scales(&self) -> &Scales {
+        &self.scales
+    }
+
+    /// What the node offers.
+    pub fn offers(&self) -> Amounts {
+        Amounts {
+            cpu_milli: self.capacity * 1000,
+            memory: self.capacity << 30,
+            storage: 0,
+            pods: self.capacity,
+        }
+    }
+
+    /// The UIDs of pods that are on the node, or on their way there.
+    pub fn away(&self) -> BTreeSet<&str> {
+        let away = self.pods.values().filter(|pod| {
+            let home = pod.facts.bound().is_some_and(|bound| bound.node != NODE);
+            pod.facts.grant.is_some() && !home && pod.facts.stage != Stage::Finished
+        });
+        away.map(|pod| pod.facts.id.uid.as_str()).collect()
+    }
+}
+
+fn scales(desired: [u64; 3]) -> Scales {
+    let all = APPS.iter().zip(desired).map(|(app, desired)| {
+        let key = ("shop".to_owned(), (*app).to_owned());
+        (key, Ok(scale_of(app, desired, desired)))
+    });
+    all.collect()
+}

@@ -1,0 +1,99 @@
+//! The default scheduler, with its delays: home first, then whoever tolerates the virtual node.
+
+use jiff::Timestamp;
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use super::cluster::{Cluster, NODE};
+use crate::burst::amounts::Amounts;
+use crate::burst::pod::{Bound, Stage};
+
+impl Cluster {
+    /// Looks at some of the pods that wait.
+    pub fn schedule(&mut self, rng: &mut StdRng) {
+        let waiting: Vec<String> = self
+            .pods
+            .iter()
+            .filter(|(_, pod)| matches!(pod.facts.stage, Stage::New | Stage::Refused(_)))
+            .filter(|(_, pod)| !pod.facts.is_deleting)
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let mut room = self.left();
+        for uid in waiting {
+            let Some(gate) = self.pods.get(&uid).map(|pod| pod.gated_until) else {
+                continue;
+            };
+            if gate.is_some_and(|until| self.now < until) || rng.random_bool(0.3) {
+                continue;
+            }
+            if gate.is_some() {
+                self.ungate(&uid);
+            }
+            self.place(&uid, &mut room);
+        }
+    }
+
+    /// The gate's removal is a change of the spec, and leaves the condition's time as it was.
+    fn ungate(&mut self, uid: &str) {
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.gated_until = None;
+        }
+        self.change(uid, |facts| facts.is_first_generation = false);
+    }
+
+    /// How many pods home has room for, and what the node has left.
+    fn left(&self) -> (usize, Amounts) {
+        let (mut home, mut node) = (self.home, self.offers());
+        for pod in self.pods.values() {
+            match pod.facts.bound() {
+                Some(bound) if bound.node == NODE => node = node.minus(pod.facts.asks),
+                Some(_) => home = home.saturating_sub(1),
+                None => {}
+            }
+        }
+        (home, node)
+    }
+
+    fn place(&mut self, uid: &str, (home, node): &mut (usize, Amounts)) {
+        let pod = self.pods[uid].facts.clone();
+        if *home > 0 {
+            *home -= 1;
+            self.bind(uid, "home-1");
+        } else if pod.grant.is_some() && pod.asks.lacks(*node).is_none() && !self.is_closed {
+            *node = node.minus(pod.asks);
+            self.bind(uid, NODE);
+        } else if pod.stage == Stage::New {
+            self.refuse(uid);
+        }
+    }
+
+    fn bind(&mut self, uid: &str, node: &str) {
+        let bound = Bound {
+            node: node.to_owned(),
+            since: Some(self.now),
+            has_started: node != NODE,
+            is_running: node != NODE,
+            refused: None,
+        };
+        self.change(uid, |facts| facts.stage = Stage::Bound(bound));
+    }
+
+    fn refuse(&mut self, uid: &str) {
+        let now = self.now;
+        // A pod that was gated keeps the time of its gate.
+        self.change(uid, |facts| {
+            let since: Timestamp = if facts.is_first_generation {
+                now
+            } else {
+                facts.created
+            };
+            facts.stage = Stage::Refused(Some(since));
+        });
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.first_refused.get_or_insert(now);
+        }
+    }
+}

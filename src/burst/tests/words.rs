@@ -1,0 +1,92 @@
+//! What a pool and its workloads say.
+
+use serde_json::json;
+
+use crate::api::{PodCounts, WorkloadStatus};
+use crate::burst::fixtures::{Scene, at, pod, scales, target};
+use crate::burst::plan::Peak;
+
+#[test]
+fn every_pod_counts_once() {
+    let mut scene = Scene::new(&json!({}), &["old", "young"]).spilled("web", &["s"]);
+    scene.scales = scales(&[("web", 9, 8)]);
+    scene.waiting[1].stage = crate::burst::pod::Stage::Refused(Some(at(50)));
+    scene.labelled.push(pod("flying").granted("shop", "web", 1));
+    scene
+        .labelled
+        .push(pod("home").granted("shop", "web", 1).on("home-1"));
+    scene.bound = vec![pod("guest").on("burst-shop-weu")];
+    scene.bound.extend(scene.labelled[..1].to_vec());
+    let plan = scene.plan(60);
+    let counts = PodCounts {
+        holding: 1,
+        granted: 2,
+        spilled: 1,
+        running: 1,
+        refused: 0,
+        user_placed: 1,
+    };
+    assert_eq!(plan.counts, counts);
+    let web = WorkloadStatus {
+        name: "web".to_owned(),
+        desired: Some(9),
+        home: Some(3),
+        holding: 1,
+        granted: 2,
+        spilled: 1,
+        refused: 0,
+        limit: 100,
+        message: String::new(),
+    };
+    assert_eq!(plan.workloads, [web]);
+}
+
+#[test]
+fn a_rollout_that_stands_still_says_how_many_slots_it_needs() {
+    let mut limited = target("web");
+    limited["spill"] = json!({"maxReplicas": "20%"});
+    let names = ["a", "b"];
+    let mut scene =
+        Scene::new(&json!({"workloads": [limited]}), &["x", "y", "z"]).spilled("web", &names);
+    scene.scales = scales(&[("web", 10, 13)]);
+    let message = scene.plan(15).workloads[0].message.clone();
+    assert!(
+        message.starts_with("a rollout stands still: it needs 3 above the limit of 2"),
+        "{message}"
+    );
+    scene.scales = scales(&[("web", 10, 10)]);
+    let message = scene.plan(15).workloads[0].message.clone();
+    assert_eq!(
+        message,
+        "its workload has as many pods on ACI as its maxReplicas lets it: 2"
+    );
+}
+
+#[test]
+fn a_peak_lasts_until_nothing_has_been_on_aci_for_the_cooldown() {
+    let mut scene = Scene::new(&json!({"scaleIn": {"cooldown": "5m"}}), &[]).spilled("web", &["a"]);
+    let plan = scene.plan(100);
+    assert_eq!(plan.peak, Peak::On);
+    scene.remember(&plan, 100);
+    scene.labelled.clear();
+    let plan = scene.plan(399);
+    assert_eq!(plan.peak, Peak::Fading);
+    assert_eq!(plan.look_again_in, Some(std::time::Duration::from_secs(1)));
+    scene.remember(&plan, 399);
+    assert_eq!(scene.plan(400).peak, Peak::None);
+    scene.memory = crate::burst::Memory::default();
+    scene.memory.found_a_peak(at(390));
+    assert_eq!(
+        scene.plan(400).peak,
+        Peak::Fading,
+        "a new leader goes on with it"
+    );
+}
+
+#[test]
+fn a_limit_that_is_reached_is_said_once_for_the_pool() {
+    let scene = Scene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b", "c"]);
+    let told = "2 pods wait: the pool has as many pods on ACI as spec.spill.maxReplicas lets it: 1";
+    assert_eq!(scene.plan(15).limited.as_deref(), Some(told));
+    assert_eq!(scene.plan(14).limited, None);
+}

@@ -1,0 +1,141 @@
+//! The patches of bursting, as JSON Patches (design D1). Pure.
+//!
+//! In: a pod as it was decided on. Out: the patch that grants it, or that stamps it with when it was
+//! first refused. Both replace the version that was seen: if the pod has changed, the server answers
+//! 409, and it is decided on anew.
+
+use jiff::Timestamp;
+use json_patch::Patch as Operations;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Patch;
+use serde_json::{Map, Value, json};
+
+use crate::api::names::{
+    GRANTED_AT_ANNOTATION, POOL_LABEL, PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION,
+    WORKLOAD_ANNOTATION,
+};
+
+/// Lets the pod run on the pool's nodes, for that workload.
+pub fn grant(pod: &Pod, version: &str, pool: &str, workload: &str, now: Timestamp) -> Patch<()> {
+    let toleration = json!({
+        "key": PROVIDER_TAINT, "operator": "Equal", "value": pool, "effect": "NoSchedule",
+    });
+    let tolerations = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.tolerations.as_deref());
+    let tolerate = match tolerations {
+        None | Some([]) => {
+            json!({"op": "add", "path": "/spec/tolerations", "value": [toleration]})
+        }
+        Some(_) => json!({"op": "add", "path": "/spec/tolerations/-", "value": toleration}),
+    };
+    let has_labels = pod.metadata.labels.is_some();
+    let has_annotations = pod.metadata.annotations.is_some();
+    let mut operations = vec![is_still(version), tolerate];
+    operations.extend(put(has_labels, "labels", &[(POOL_LABEL, pool)]));
+    operations.extend(put(
+        has_annotations,
+        "annotations",
+        &[
+            (WORKLOAD_ANNOTATION, workload),
+            (GRANTED_AT_ANNOTATION, &now.to_string()),
+        ],
+    ));
+    patch(&operations)
+}
+
+/// Writes onto the pod since when it is refused.
+pub fn stamp(pod: &Pod, version: &str, since: Timestamp) -> Patch<()> {
+    let has_annotations = pod.metadata.annotations.is_some();
+    let since = since.to_string();
+    let mut operations = vec![is_still(version)];
+    operations.extend(put(
+        has_annotations,
+        "annotations",
+        &[(REFUSED_SINCE_ANNOTATION, &since)],
+    ));
+    patch(&operations)
+}
+
+fn is_still(version: &str) -> Value {
+    json!({"op": "replace", "path": "/metadata/resourceVersion", "value": version})
+}
+
+/// Adds entries to a map of the metadata, which may not be there yet.
+fn put(exists: bool, map: &str, entries: &[(&str, &str)]) -> Vec<Value> {
+    if !exists {
+        let all: Map<String, Value> = entries
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).into()))
+            .collect();
+        return vec![json!({"op": "add", "path": format!("/metadata/{map}"), "value": all})];
+    }
+    let one = |(key, value): &(&str, &str)| {
+        let key = key.replace('~', "~0").replace('/', "~1");
+        json!({"op": "add", "path": format!("/metadata/{map}/{key}"), "value": value})
+    };
+    entries.iter().map(one).collect()
+}
+
+fn patch(operations: &[Value]) -> Patch<()> {
+    let operations = Value::Array(operations.to_vec());
+    Patch::Json(serde_json::from_value::<Operations>(operations).expect("these are a JSON Patch"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(pod: Value) -> Pod {
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    /// The pod after the patch.
+    fn after(before: &Value, patch: &Patch<()>) -> Value {
+        let Patch::Json(operations) = patch else {
+            unreachable!("they are JSON Patches")
+        };
+        let mut after = before.clone();
+        json_patch::patch(&mut after, operations).expect("it applies");
+        after
+    }
+
+    #[test]
+    fn a_grant_adds_one_toleration_the_label_and_two_annotations_and_changes_nothing_else() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let bare = json!({"metadata": {"resourceVersion": "7"}, "spec": {"containers": []}});
+        let full = json!({
+            "metadata": {"resourceVersion": "7", "labels": {"app": "web"}, "annotations": {"a": "b"}},
+            "spec": {"containers": [], "tolerations": [{"key": "mine", "operator": "Exists"}]},
+        });
+        for before in [bare, full] {
+            let granted = grant(&pod(before.clone()), "7", "shop", "web", now);
+            let after = after(&before, &granted);
+            let tolerations = after["spec"]["tolerations"].as_array().expect("a list");
+            let own = json!({"key": PROVIDER_TAINT, "operator": "Equal", "value": "shop", "effect": "NoSchedule"});
+            assert_eq!(tolerations.last(), Some(&own));
+            assert_eq!(after["metadata"]["labels"][POOL_LABEL], "shop");
+            let notes = &after["metadata"]["annotations"];
+            assert_eq!(notes[WORKLOAD_ANNOTATION], "web");
+            assert_eq!(notes[GRANTED_AT_ANNOTATION], "2026-01-01T00:00:00Z");
+            let others = before["spec"]["tolerations"].as_array().map_or(0, Vec::len);
+            assert_eq!(tolerations.len(), others + 1);
+            assert_eq!(
+                before["metadata"]["labels"]["app"],
+                after["metadata"]["labels"]["app"]
+            );
+        }
+    }
+
+    #[test]
+    fn a_stamp_is_one_annotation() {
+        let since: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let before = json!({"metadata": {"resourceVersion": "7"}, "spec": {"containers": []}});
+        let after = after(&before, &stamp(&pod(before.clone()), "7", since));
+        assert_eq!(
+            after["metadata"]["annotations"],
+            json!({REFUSED_SINCE_ANNOTATION: "2026-01-01T00:00:00Z"})
+        );
+    }
+}

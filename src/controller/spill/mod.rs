@@ -1,0 +1,347 @@
+//! Bursting: for every pool, again and again, what is watched becomes a plan, and the plan is carried
+//! out.
+//!
+//! In: [`stores`], the targets' [`scales`], what creates in Azure came to. Out: grants, and for each
+//! pool a [`Summary`] for its status. `burst` decides everything; a leader that has just begun claims
+//! each pool and counts its pods before it grants (design D1a).
+//!
+//! ```text
+//! stores ─▶ View ┐
+//! scales ────────┼─▶ burst::observe ─▶ burst::plan ─▶ act ─▶ API server ─▶ answers ─▶ Memory, stores
+//! node::pods ────┘                         ├─▶ tell ─▶ Events
+//!                                          └─▶ Summary ─▶ controller::status
+//! ```
+
+mod act;
+mod grant;
+mod scales;
+mod stores;
+mod tell;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Context, pool};
+use crate::aci::translate;
+use crate::api::{BurstPool, PodCounts, WorkloadStatus};
+use crate::burst::plan::Peak;
+use crate::burst::pod::Stage;
+use crate::burst::{
+    self, Door, Memory, Observed, Own, Place, Plan, PodFacts, Scales, Standing, Verdicts, World,
+};
+use crate::node::object::{self, Closed};
+use act::Act;
+use scales::Followed;
+pub use stores::Stores;
+use stores::View;
+use tell::Teller;
+
+/// How soon after a plan the next one is made: changes come in swarms.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long nothing is planned anew although nothing changed.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// What a pool's status has to say of its last plan.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// How many pods are in which state.
+    pub counts: PodCounts,
+    /// Each workload's pods.
+    pub workloads: Vec<WorkloadStatus>,
+    /// Whether there is a peak.
+    pub peak: Peak,
+    /// Whether nothing is written to pods.
+    pub is_dry_run: bool,
+    /// Why pods that would be granted are not, if it is for a limit.
+    pub limited: Option<String>,
+}
+
+/// By pool, what the last plans say.
+pub type Summaries = BTreeMap<String, Summary>;
+
+/// What is remembered of a pool from one plan to the next.
+#[derive(Default)]
+struct Pool {
+    memory: Memory,
+    /// Its status has named us.
+    is_claimed: bool,
+    /// Its pods have been listed since.
+    is_counted: bool,
+}
+
+/// Plans and acts until `cancel`.
+pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
+    let tasks = TaskTracker::new();
+    let (teller, telling) = Teller::new(context.client.clone(), &context.identity);
+    let stores = context.stores.clone();
+    let scales = Followed::new(
+        context.client.clone(),
+        stores.changed.clone(),
+        cancel.child_token(),
+    );
+    let mut spill = Spill {
+        context,
+        tasks: tasks.clone(),
+        scales,
+        teller,
+        verdicts: Verdicts::default(),
+        pools: HashMap::new(),
+    };
+    let work = async {
+        stores.wait_until_ready().await;
+        spill.work().await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = telling => {}
+        () = cancel.cancelled() => {}
+    }
+    cancel.cancel();
+    tasks.close();
+    tasks.wait().await;
+}
+
+struct Spill {
+    context: Arc<Context>,
+    tasks: TaskTracker,
+    scales: Followed,
+    teller: Teller,
+    verdicts: Verdicts,
+    pools: HashMap<String, Pool>,
+}
+
+impl Spill {
+    async fn work(&mut self) {
+        loop {
+            let began = Instant::now();
+            let again = self.turn().await;
+            tokio::time::sleep_until(began + PAUSE).await;
+            tokio::select! {
+                () = self.context.stores.changed.notified() => {}
+                () = tokio::time::sleep(again.min(LOOK_AGAIN)) => {}
+            }
+        }
+    }
+
+    /// Plans and acts for every pool; when to do so again.
+    async fn turn(&mut self) -> Duration {
+        let view = self.context.stores.view();
+        self.scales.follow(&view, &self.tasks);
+        let scales = self.scales.scales();
+        let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
+        self.verdicts.retain(&waiting);
+        self.pools.retain(|name, _| view.pools.contains_key(name));
+        self.teller
+            .retain(|uid| view.waiting.contains_key(uid) || view.labelled.contains_key(uid));
+        let mut again = LOOK_AGAIN;
+        let mut summaries = Summaries::new();
+        for (name, pool) in &view.pools {
+            if pool.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            let Some(plan) = self.one(&view, &scales, pool, &waiting).await else {
+                continue;
+            };
+            again = again.min(plan.1);
+            summaries.insert(name.clone(), summary(&plan.0));
+        }
+        self.context.summaries.send_if_modified(|known| {
+            let changed = *known != summaries;
+            *known = summaries;
+            changed
+        });
+        again
+    }
+
+    /// Plans and acts for one pool; nothing for one that somebody else has taken over.
+    async fn one(
+        &mut self,
+        view: &View,
+        scales: &Scales,
+        pool: &BurstPool,
+        waiting: &HashSet<&str>,
+    ) -> Option<(Plan, Duration)> {
+        let name = pool.name_any();
+        let mut state = self.pools.remove(&name).unwrap_or_default();
+        let leader = pool.status.as_ref().and_then(|s| s.leader.as_deref());
+        let leads = leader == Some(self.context.identity.as_str());
+        if state.is_claimed && !leads {
+            tracing::warn!(pool = name, leader, "another instance leads");
+            self.pools.insert(name, state);
+            return None;
+        }
+        for (placement, ended) in pool::ended_creates(&name, &self.context).await {
+            let backend = state.memory.backend(&placement);
+            match ended.class {
+                None => backend.succeeded(ended.at),
+                Some(class) => backend.failed(class, &ended.message, ended.at),
+            }
+        }
+        let places = self.places(view, pool).await;
+        let bound = pool::pods(&name, &self.context).await;
+        let own = OwnParts {
+            places: &places,
+            bound: bound.iter().map(Arc::as_ref).collect(),
+            standing: match (leads, state.is_counted) {
+                (false, _) => Standing::Unclaimed,
+                (true, false) => Standing::Uncounted,
+                (true, true) => Standing::Leading,
+            },
+        };
+        let now = Timestamp::now();
+        let plan = self.plan(view, scales, pool, &own, &state.memory, now);
+        let act = Act {
+            client: &self.context.impatient,
+            stores: &self.context.stores,
+            view,
+            pool,
+            name: &name,
+            identity: &self.context.identity,
+        };
+        let acted = act.carry_out(&plan, &mut state).await;
+        self.teller.tell(&plan);
+        for (placement, door) in &plan.doors {
+            pool::shut(&name, placement, closed(door), &self.context).await;
+        }
+        state.memory.keep(&plan, waiting, now);
+        self.pools.insert(name, state);
+        let again = if acted {
+            Some(PAUSE)
+        } else {
+            plan.look_again_in
+        };
+        Some((plan, again.unwrap_or(LOOK_AGAIN)))
+    }
+
+    /// Plans; asks translation about pods that it has not been asked about.
+    fn plan(
+        &mut self,
+        view: &View,
+        scales: &Scales,
+        pool: &BurstPool,
+        own: &OwnParts<'_>,
+        memory: &Memory,
+        now: Timestamp,
+    ) -> Plan {
+        let pools: Vec<&BurstPool> = view.pools.values().map(Arc::as_ref).collect();
+        let waiting: Vec<&PodFacts> = view.waiting.values().map(|one| &*one.facts).collect();
+        let labelled: Vec<&PodFacts> = view.labelled.values().map(Arc::as_ref).collect();
+        let world = World {
+            pools: &pools,
+            waiting: &waiting,
+            labelled: &labelled,
+            scales,
+            namespaces: &view.namespaces,
+        };
+        let identity = self.context.identity.clone();
+        let unjudged = {
+            let seen = observe(pool, &world, own, &self.verdicts, memory, &identity);
+            unjudged(&seen)
+        };
+        for uid in &unjudged {
+            self.judge(view, pool, uid);
+        }
+        let seen = observe(pool, &world, own, &self.verdicts, memory, &identity);
+        burst::plan(pool, &seen, now)
+    }
+
+    fn judge(&mut self, view: &View, pool: &BurstPool, uid: &str) {
+        let Some(waiting) = view.waiting.get(uid) else {
+            return;
+        };
+        let Some(pod) = waiting.pod() else { return };
+        for spec in &pool.spec.placements {
+            let placement = translate::Placement {
+                spec,
+                tags: &pool.spec.azure.tags,
+                node: &object::name(&pool.name_any(), &spec.name),
+                node_address: Some(&self.context.address),
+            };
+            self.verdicts.judge(&pod, &waiting.unknown, &placement);
+        }
+    }
+
+    async fn places(&self, view: &View, pool: &BurstPool) -> Vec<Place> {
+        let name = pool.name_any();
+        let closed = pool::closed_regions(pool, &self.context).await;
+        let all = pool.spec.placements.iter().map(|placement| {
+            let node = object::name(&name, &placement.name);
+            let why = closed.get(&placement.name).map(String::as_str);
+            let live = view.nodes.get(&node).map(Arc::as_ref);
+            Place::of(&placement.name, &node, live, why)
+        });
+        all.collect()
+    }
+}
+
+/// What is known of one pool, besides what is remembered.
+struct OwnParts<'a> {
+    places: &'a [Place],
+    bound: Vec<&'a PodFacts>,
+    standing: Standing,
+}
+
+fn observe<'a>(
+    pool: &'a BurstPool,
+    world: &World<'a>,
+    own: &'a OwnParts<'a>,
+    verdicts: &'a Verdicts,
+    memory: &'a Memory,
+    identity: &'a str,
+) -> Observed<'a> {
+    let own = Own {
+        places: own.places,
+        bound: &own.bound,
+        verdicts,
+        memory,
+        standing: own.standing,
+        identity,
+    };
+    burst::observe(pool, world, &own)
+}
+
+/// Refused pods about which translation has not been asked in some place.
+fn unjudged(seen: &Observed<'_>) -> Vec<String> {
+    let candidates = seen.candidates.iter();
+    let missing = candidates.filter(|candidate| {
+        matches!(candidate.pod.stage, Stage::Refused(_))
+            && candidate.refusals.iter().any(Option::is_none)
+    });
+    missing
+        .map(|candidate| candidate.pod.id.uid.clone())
+        .collect()
+}
+
+fn summary(plan: &Plan) -> Summary {
+    Summary {
+        counts: plan.counts,
+        workloads: plan.workloads.clone(),
+        peak: plan.peak,
+        is_dry_run: plan.is_dry_run,
+        limited: plan.limited.clone(),
+    }
+}
+
+/// Why a placement's creates close it, if they do.
+fn closed(door: &Door) -> Option<Closed> {
+    match door {
+        Door::Open | Door::HalfOpen => None,
+        Door::Closed { why, .. } => Some(Closed {
+            reason: "CreatesFail".to_owned(),
+            message: why.clone(),
+        }),
+    }
+}
+
+/// Summaries, to be read by whoever writes statuses.
+pub fn summaries() -> watch::Sender<Summaries> {
+    watch::Sender::new(Summaries::new())
+}

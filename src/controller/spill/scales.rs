@@ -1,0 +1,216 @@
+//! What targets desire: `/scale` of each, read again when the target changes.
+//!
+//! In: the targets of all pools' workloads. Out: their [`Scales`], and a word when one is another.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use kube::core::{DynamicObject, GroupVersionKind, PartialObjectMeta, TypeMeta};
+use kube::discovery::oneshot;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::stores::View;
+use crate::api::Target;
+use crate::burst::{Scale, Scales, labels};
+
+/// How soon a scale is read again that could not be, or whose watch may have missed something.
+const AGAIN: Duration = Duration::from_secs(15);
+/// How long changes are collected: a rollout changes its Deployment several times a second.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How long a call may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Any object's metadata: enough to see that it changed.
+type Meta = PartialObjectMeta<DynamicObject>;
+/// Pool and workload.
+type Key = (String, String);
+
+/// The scales that are followed.
+pub struct Followed {
+    client: Client,
+    cancel: CancellationToken,
+    changed: Arc<Notify>,
+    scales: Arc<Mutex<Scales>>,
+    tasks: HashMap<Key, (Target, CancellationToken)>,
+}
+
+impl Followed {
+    /// None yet; `changed` is told when there is something new.
+    pub fn new(client: Client, changed: Arc<Notify>, cancel: CancellationToken) -> Self {
+        Self {
+            client,
+            cancel,
+            changed,
+            scales: Arc::default(),
+            tasks: HashMap::new(),
+        }
+    }
+
+    /// What is known of them.
+    pub fn scales(&self) -> Scales {
+        lock(&self.scales).clone()
+    }
+
+    /// Follows the targets that the pools have now, and no others.
+    pub fn follow(&mut self, view: &View, tasks: &tokio_util::task::TaskTracker) {
+        let wanted: HashMap<Key, &Target> = view
+            .pools
+            .iter()
+            .flat_map(|(pool, object)| {
+                let targets = object.spec.workloads.iter();
+                targets.filter_map(|workload| {
+                    let target = workload.target.as_ref()?;
+                    Some(((pool.clone(), workload.name.clone()), target))
+                })
+            })
+            .collect();
+        let scales = &self.scales;
+        self.tasks.retain(|key, (target, cancel)| {
+            let stays = wanted.get(key).is_some_and(|wanted| **wanted == *target);
+            if !stays {
+                cancel.cancel();
+                lock(scales).remove(key);
+            }
+            stays
+        });
+        for (key, target) in wanted {
+            if self.tasks.contains_key(&key) {
+                continue;
+            }
+            let cancel = self.cancel.child_token();
+            let one = One {
+                client: self.client.clone(),
+                target: target.clone(),
+                key: key.clone(),
+                scales: self.scales.clone(),
+                changed: self.changed.clone(),
+            };
+            let until = cancel.clone();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = one.follow() => {}
+                    () = until.cancelled() => {}
+                }
+            });
+            self.tasks.insert(key, (target.clone(), cancel));
+        }
+    }
+}
+
+fn lock(scales: &Mutex<Scales>) -> MutexGuard<'_, Scales> {
+    scales.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One target.
+struct One {
+    client: Client,
+    target: Target,
+    key: Key,
+    scales: Arc<Mutex<Scales>>,
+    changed: Arc<Notify>,
+}
+
+impl One {
+    async fn follow(&self) {
+        loop {
+            match self.api().await {
+                Ok(api) => self.follow_in(&api).await,
+                Err(why) => {
+                    self.put(Err(why));
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// Reads the scale whenever the target changes. Ends when its kind may not be the right one.
+    async fn follow_in(&self, api: &Api<Meta>) {
+        let by_name = format!("metadata.name={}", self.target.name);
+        let changes = watcher(api.clone(), watcher::Config::default().fields(&by_name));
+        let mut changes = std::pin::pin!(changes.default_backoff());
+        loop {
+            let read = self.read(api).await;
+            let failed = read.is_err();
+            self.put(read);
+            tokio::select! {
+                change = changes.next() => match change {
+                    Some(Ok(_)) => tokio::time::sleep(SETTLE).await,
+                    // A kind that cannot be watched is read now and then.
+                    Some(Err(_)) => tokio::time::sleep(AGAIN).await,
+                    None => return,
+                },
+                () = tokio::time::sleep(AGAIN) => if failed { return },
+            }
+        }
+    }
+
+    async fn api(&self) -> Result<Api<Meta>, String> {
+        let Target {
+            api_version, kind, ..
+        } = &self.target;
+        let meta = TypeMeta {
+            api_version: api_version.clone(),
+            kind: kind.clone(),
+        };
+        let wanted = GroupVersionKind::try_from(&meta)
+            .map_err(|error| format!("target.apiVersion '{api_version}': {error}"))?;
+        let found = oneshot::pinned_kind(&self.client, &wanted);
+        let (resource, _) = tokio::time::timeout(PATIENCE, found)
+            .await
+            .map_err(|_| "the API server does not answer".to_owned())?
+            .map_err(|error| {
+                format!("the cluster does not serve kind {kind} of {api_version}: {error}")
+            })?;
+        let client = self.client.clone();
+        Ok(Api::namespaced_with(
+            client,
+            &self.target.namespace,
+            &resource,
+        ))
+    }
+
+    async fn read(&self, api: &Api<Meta>) -> Result<Scale, String> {
+        let Target {
+            kind,
+            namespace,
+            name,
+            ..
+        } = &self.target;
+        let read = tokio::time::timeout(PATIENCE, api.get_scale(name)).await;
+        let scale = match read {
+            Ok(Ok(scale)) => scale,
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
+                return Err(format!(
+                    "{kind} {namespace}/{name} does not exist, or has no scale"
+                ));
+            }
+            Ok(Err(kube::Error::Api(status))) => return Err(status.message),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err("the API server does not answer".to_owned()),
+        };
+        let status = scale.status.unwrap_or_default();
+        let replicas = scale
+            .spec
+            .and_then(|spec| spec.replicas)
+            .unwrap_or_default();
+        Ok(Scale {
+            desired: u64::try_from(replicas).unwrap_or_default(),
+            replicas: u64::try_from(status.replicas).unwrap_or_default(),
+            selector: labels::selector(&status.selector.unwrap_or_default())?,
+        })
+    }
+
+    fn put(&self, read: Result<Scale, String>) {
+        let mut scales = lock(&self.scales);
+        if scales.get(&self.key) != Some(&read) {
+            scales.insert(self.key.clone(), read);
+            drop(scales);
+            self.changed.notify_one();
+        }
+    }
+}

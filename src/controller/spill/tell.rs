@@ -1,0 +1,133 @@
+//! What is decided about pods, told as Events: each once, one after the other.
+//!
+//! In: plans. Out: Events on the pods, by a task of their own, so that a thousand of them delay no
+//! grant.
+
+use std::collections::HashMap;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::sync::mpsc;
+
+use crate::burst::{Decision, Lack, Outcome, Plan, PodRef};
+
+/// Who Events are from.
+const REPORTER: &str = "burstpool";
+/// How many may wait to be written; more are dropped, and told when they are decided again.
+const BACKLOG: usize = 10_000;
+
+/// An Event that waits to be written.
+type Told = (ObjectReference, Event);
+
+/// Tells what is decided.
+pub(super) struct Teller {
+    /// By pod, what was told last.
+    said: HashMap<String, (&'static str, String)>,
+    queue: mpsc::Sender<Told>,
+}
+
+impl Teller {
+    /// A teller, and what writes its Events as long as it is polled.
+    pub fn new(client: Client, instance: &str) -> (Self, impl Future<Output = ()> + use<>) {
+        let (queue, mut told) = mpsc::channel::<Told>(BACKLOG);
+        let reporter = Reporter {
+            controller: REPORTER.to_owned(),
+            instance: Some(instance.to_owned()),
+        };
+        let recorder = Recorder::new(client, reporter);
+        let write = async move {
+            while let Some((about, event)) = told.recv().await {
+                if let Err(error) = recorder.publish(&event, &about).await {
+                    tracing::debug!(%error, "writing an Event");
+                }
+            }
+        };
+        let teller = Self {
+            said: HashMap::new(),
+            queue,
+        };
+        (teller, write)
+    }
+
+    /// Tells what is new in `plan`.
+    pub fn tell(&mut self, plan: &Plan) {
+        for decision in &plan.decisions {
+            if let Some((kind, reason, message)) = words(decision) {
+                self.say(&decision.pod, kind, reason, message, plan.is_dry_run);
+            }
+        }
+        for rescue in &plan.rescues {
+            let (kind, reason) = (EventType::Warning, "NeverStarted");
+            self.say(
+                &rescue.pod,
+                kind,
+                reason,
+                rescue.why.clone(),
+                plan.is_dry_run,
+            );
+        }
+    }
+
+    /// Forgets all pods for which `stays` is false.
+    pub fn retain(&mut self, stays: impl Fn(&str) -> bool) {
+        self.said.retain(|uid, _| stays(uid));
+    }
+
+    fn say(
+        &mut self,
+        pod: &PodRef,
+        type_: EventType,
+        reason: &'static str,
+        message: String,
+        is_dry_run: bool,
+    ) {
+        let news = (reason, message);
+        if self.said.get(&pod.uid) == Some(&news) {
+            return;
+        }
+        let note = if is_dry_run {
+            format!("dry run, nothing is written: {}", news.1)
+        } else {
+            news.1.clone()
+        };
+        let about = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(pod.namespace.clone()),
+            name: Some(pod.name.clone()),
+            uid: Some(pod.uid.clone()),
+            ..ObjectReference::default()
+        };
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note.chars().take(1000).collect()),
+            action: "Bursting".to_owned(),
+            secondary: None,
+        };
+        if self.queue.try_send((about, event)).is_ok() {
+            self.said.insert(pod.uid.clone(), news);
+        }
+    }
+}
+
+/// What is worth an Event. That a pod is held, or waits for its turn, is seen in the pool.
+fn words(decision: &Decision) -> Option<(EventType, &'static str, String)> {
+    let kind = match &decision.outcome {
+        Outcome::Refuse(_) => EventType::Warning,
+        Outcome::Hold { .. } if decision.is_denied() => EventType::Warning,
+        Outcome::Wait(Lack::Leader | Lack::Rate(_))
+        | Outcome::Hold { .. }
+        | Outcome::InFlight
+        | Outcome::Ignore(_) => return None,
+        Outcome::Grant { .. } | Outcome::Wait(_) => EventType::Normal,
+    };
+    let outcome = &decision.outcome;
+    // A time in the words would make them new each time.
+    let message = match outcome {
+        Outcome::Hold { why, .. } => why.to_string(),
+        outcome => outcome.to_string(),
+    };
+    Some((kind, outcome.reason(), message))
+}

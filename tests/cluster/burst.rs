@@ -1,0 +1,420 @@
+//! A virtual node in this process, kept as the operator keeps it, on a real cluster and an emulated Azure.
+//!
+//! In: what is different from the usual ([`Setup`]). Out: pods made and waited for, the groups that there
+//! are in Azure, faults. Everything ends with the value.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use burstpool::aci::client::{Client as AzureClient, Cloud, Credential, Scope, Settings, http};
+use burstpool::aci::names::Owner;
+use burstpool::aci::pace::Pace;
+use burstpool::api::Placement;
+use burstpool::emulator::group::id::GroupKey;
+use burstpool::emulator::group::model::GroupBody;
+use burstpool::emulator::timeline::Entry;
+use burstpool::emulator::{Emulator, Options};
+use burstpool::node::binding::DELETION_COST;
+use burstpool::node::object;
+use burstpool::node::pods::{self, Context, Parts};
+use burstpool::node::register;
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Node, Pod, Toleration};
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+use kube::runtime::watcher;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Cluster, Tenant, objects, wait};
+
+/// The token that Azure is shown.
+pub const ARM_TOKEN: &str = "SECRET-ARM-TOKEN";
+
+/// What is different from the usual.
+pub struct Setup {
+    /// Whose groups they are: the UID of a cluster.
+    pub cluster_uid: &'static str,
+    /// The pool's name; the namespace's if not given.
+    pub pool: Option<String>,
+    /// The Azure; one of its own if not given.
+    pub azure: Option<Arc<Emulator>>,
+    /// Where Azure is looked for, if not where it is.
+    pub arm: Option<String>,
+    /// How often groups are listed.
+    pub sweep_every: Duration,
+    /// How long groups without a pod are left alone.
+    pub orphan_grace: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            cluster_uid: "test-cluster",
+            pool: None,
+            azure: None,
+            arm: None,
+            sweep_every: Duration::from_secs(2),
+            orphan_grace: pods::ORPHAN_GRACE,
+        }
+    }
+}
+
+/// One test's own Azure, and a virtual node on it.
+pub struct Burst {
+    pub tenant: Tenant,
+    pub emulator: Arc<Emulator>,
+    pub pool: String,
+    setup: Setup,
+    token: tempfile::NamedTempFile,
+    cancel: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Burst {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// An Azure twenty times as fast as the real one.
+pub async fn azure() -> Arc<Emulator> {
+    let options = Options {
+        speed: 20.0,
+        ..Options::default()
+    };
+    Arc::new(Emulator::start(options).await.expect("the emulator starts"))
+}
+
+impl Burst {
+    pub async fn start(hint: &str) -> Self {
+        Self::with(hint, Setup::default()).await
+    }
+
+    pub async fn with(hint: &str, setup: Setup) -> Self {
+        Self::on(Cluster::shared().await, hint, setup).await
+    }
+
+    pub async fn on(cluster: &Cluster, hint: &str, setup: Setup) -> Self {
+        let tenant = cluster.tenant(hint).await.expect("a tenant");
+        let emulator = match &setup.azure {
+            Some(azure) => azure.clone(),
+            None => azure().await,
+        };
+        let token = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(token.path(), ARM_TOKEN).expect("it is written");
+        let pool = setup
+            .pool
+            .clone()
+            .unwrap_or_else(|| tenant.namespace.clone());
+        let mut burst = Self {
+            tenant,
+            emulator,
+            pool,
+            setup,
+            token,
+            cancel: CancellationToken::new(),
+            tasks: Vec::new(),
+        };
+        burst.run().await;
+        burst
+    }
+
+    /// Starts what keeps the node and its pods, as the operator does when it begins.
+    pub async fn run(&mut self) {
+        self.cancel = CancellationToken::new();
+        let client = self.tenant.client.clone();
+        let facts = crate::node::facts(&self.pool);
+        let (name, (sender, changes)) = (facts.name(), watch::channel(facts));
+        let cancel = self.cancel.clone();
+        let nodes: Api<Node> = Api::all(client.clone());
+        let registered = async move {
+            register::keep(client, changes, cancel).await;
+            drop(sender);
+        };
+        let kept = pods::keep(Arc::new(self.context()), self.cancel.clone());
+        self.tasks = vec![tokio::spawn(registered), tokio::spawn(kept)];
+        let ready = |node: Option<&Node>| node.is_some_and(objects::is_ready);
+        wait::until(nodes, &name, "the virtual node", ready)
+            .await
+            .expect("it is ready");
+    }
+
+    /// Ends what `run` started, as an operator that ends, and returns when it has.
+    pub async fn stop(&mut self) {
+        self.cancel.cancel();
+        for task in self.tasks.drain(..) {
+            task.await.expect("it ends, and does not panic");
+        }
+    }
+
+    /// Whether what `run` started still runs.
+    pub fn is_alive(&self) -> bool {
+        !self.tasks.is_empty() && self.tasks.iter().all(|task| !task.is_finished())
+    }
+
+    fn context(&self) -> Context {
+        let arm = self.setup.arm.as_deref().unwrap_or(self.emulator.url());
+        let cloud = Cloud::default().with_arm(arm.parse().expect("a URL"));
+        let http = http(&Settings {
+            cloud: cloud.clone(),
+            extra_ca: Vec::new(),
+        })
+        .expect("a client");
+        let credential = Credential::File(self.token.path().to_owned());
+        Context::new(Parts {
+            client: self.tenant.client.clone(),
+            azure: AzureClient::new(&cloud, credential, http),
+            scope: Scope {
+                subscription: "sub".to_owned(),
+                resource_group: "rg".to_owned(),
+            },
+            owner: self.owner(),
+            placement: Placement {
+                name: "weu".to_owned(),
+                region: "westeurope".to_owned(),
+                ..Placement::default()
+            },
+            tags: BTreeMap::new(),
+            address: "127.0.0.1".to_owned(),
+            pace: Arc::new(Pace::default()),
+            trouble: Arc::new(Notify::new()),
+            changed: Arc::new(Notify::new()),
+            sweep_every: self.setup.sweep_every,
+            orphan_grace: self.setup.orphan_grace,
+            kube_proxy: None,
+            deletion_cost: DELETION_COST,
+        })
+    }
+
+    /// Whose groups this node's are.
+    pub fn owner(&self) -> Owner {
+        Owner {
+            cluster: self.setup.cluster_uid.to_owned(),
+            pool: self.pool.clone(),
+            node: object::name(&self.pool, "weu"),
+        }
+    }
+
+    /// A pod that only this node takes, changed as `changes` says (a JSON merge).
+    pub fn pod(&self, name: &str, changes: &Value) -> Pod {
+        let toleration = Toleration {
+            key: Some("virtual-kubelet.io/provider".to_owned()),
+            operator: Some("Equal".to_owned()),
+            value: Some(self.pool.clone()),
+            effect: Some("NoSchedule".to_owned()),
+            ..Toleration::default()
+        };
+        let mut pod =
+            serde_json::to_value(objects::pod(name, "1", "1Gi", &[toleration])).expect("JSON");
+        let own = json!({"spec": { "nodeSelector": {"burstpool.io/pool": self.pool}}});
+        for change in [&own, changes] {
+            merge(&mut pod, change);
+        }
+        serde_json::from_value(pod).expect("a pod")
+    }
+
+    pub async fn create(&self, name: &str, changes: &Value) {
+        let pods = self.tenant.api::<Pod>();
+        pods.create(&PostParams::default(), &self.pod(name, changes))
+            .await
+            .expect("a pod");
+    }
+
+    pub async fn until(&self, name: &str, what: &str, wanted: impl Fn(Option<&Pod>) -> bool) {
+        wait::until(self.tenant.api::<Pod>(), name, what, wanted)
+            .await
+            .expect("it comes to be so");
+    }
+
+    /// Asks for the pod's deletion, with that grace period if one is given.
+    pub async fn delete(&self, name: &str, grace: Option<u32>) {
+        let delete = DeleteParams {
+            grace_period_seconds: grace,
+            ..DeleteParams::default()
+        };
+        let pods = self.tenant.api::<Pod>();
+        pods.delete(name, &delete).await.expect("deleted");
+    }
+
+    pub async fn until_gone(&self, name: &str) {
+        self.until(name, "the pod to be gone", |pod| pod.is_none())
+            .await;
+    }
+
+    pub async fn read(&self, name: &str) -> Pod {
+        self.tenant.api::<Pod>().get(name).await.expect("the pod")
+    }
+
+    /// The keys of the groups that there are in Azure.
+    pub fn groups(&self) -> Vec<GroupKey> {
+        let now = self.emulator.shared().clock.now();
+        let mut store = self.emulator.shared().store();
+        store.settle_all(now);
+        store.groups.keys().cloned().collect()
+    }
+
+    /// What was asked for, by the names of the groups that there are in Azure: secrets included.
+    pub fn bodies(&self) -> BTreeMap<String, GroupBody> {
+        let store = self.emulator.shared().store();
+        let groups = store.groups.iter();
+        groups
+            .map(|(key, group)| (key.name.clone(), group.body.clone()))
+            .collect()
+    }
+
+    /// A group of this name that somebody else made, with these tags.
+    pub async fn foreign(&self, name: &str, tags: &BTreeMap<String, String>) {
+        let url = format!(
+            "{}/subscriptions/sub/resourceGroups/rg/providers/Microsoft.ContainerInstance/\
+             containerGroups/{name}?api-version=2023-05-01",
+            self.emulator.url()
+        );
+        let resources = json!({"requests": {"cpu": 1.0, "memoryInGB": 1.0}});
+        let container =
+            json!({"name": "theirs", "properties": {"image": "theirs", "resources": resources}});
+        let body = json!({
+            "location": "westeurope", "tags": tags,
+            "properties": {"osType": "Linux", "containers": [container]},
+        });
+        let put = reqwest::Client::new().put(url).bearer_auth("theirs");
+        let answer = put.json(&body).send().await.expect("an answer");
+        assert_eq!(answer.status(), 201);
+    }
+
+    /// What happened to each group that there ever was, oldest first.
+    pub fn timeline(&self) -> Vec<Entry> {
+        let now = self.emulator.shared().clock.now();
+        let mut store = self.emulator.shared().store();
+        store.settle_all(now);
+        store.timeline.entries().cloned().collect()
+    }
+
+    /// How many requests of an operation were answered with that status.
+    pub fn answers(&self, operation: &str, status: &str) -> usize {
+        let labels = format!("operation=\"{operation}\",status=\"{status}\"");
+        let text = self.emulator.shared().counters.text();
+        let mut lines = text.lines().filter(|line| line.contains(&labels));
+        let count = lines.find_map(|line| line.rsplit(' ').next()?.parse().ok());
+        count.unwrap_or_default()
+    }
+
+    /// Waits until what is asked is so. There is nothing to watch in Azure: so this asks again and again.
+    pub async fn eventually(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let mut again = tokio::time::interval(Duration::from_millis(50));
+        let asking = async {
+            while !is_so(self) {
+                again.tick().await;
+            }
+        };
+        let asked = tokio::time::timeout(wait::DEADLINE, asking).await;
+        assert!(
+            asked.is_ok(),
+            "{what} is not so after a minute: {:?}",
+            self.groups()
+        );
+    }
+
+    /// How often groups were asked for.
+    pub fn puts(&self) -> usize {
+        let text = self.emulator.shared().counters.text();
+        let lines = text
+            .lines()
+            .filter(|line| line.contains("ContainerGroups_CreateOrUpdate"));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
+            .sum()
+    }
+
+    pub async fn admin(&self, path: &str, body: &Value) {
+        let url = format!("{}/_emulator/{path}", self.emulator.url());
+        let sent = reqwest::Client::new().put(url).json(body).send().await;
+        assert!(sent.expect("an answer").status().is_success());
+    }
+
+    /// Ends all faults.
+    pub fn no_faults(&self) {
+        self.emulator.shared().store().faults.remove(None);
+    }
+
+    pub async fn fault(&self, rule: Value) {
+        let url = format!("{}/_emulator/faults", self.emulator.url());
+        let sent = reqwest::Client::new()
+            .post(url)
+            .json(&rule)
+            .send()
+            .await
+            .expect("an answer");
+        assert!(sent.status().is_success());
+    }
+}
+
+pub fn merge(into: &mut Value, change: &Value) {
+    match (into, change) {
+        (Value::Object(into), Value::Object(change)) => {
+            for (key, value) in change {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(into), Value::Array(change)) if into.len() == change.len() => {
+            into.iter_mut()
+                .zip(change)
+                .for_each(|(into, change)| merge(into, change));
+        }
+        (into, change) => *into = change.clone(),
+    }
+}
+
+pub fn phase(pod: &Pod) -> &str {
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default()
+}
+
+pub fn is_running(pod: Option<&Pod>) -> bool {
+    pod.is_some_and(|pod| phase(pod) == "Running" && condition(pod, "Ready") == Some("True"))
+}
+
+pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a str> {
+    let all = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    all.into_iter()
+        .find(|c| c.type_ == kind)
+        .map(|c| c.status.as_str())
+}
+
+pub fn container(pod: &Pod) -> &ContainerStatus {
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_deref());
+    &statuses.expect("container statuses")[0]
+}
+
+pub fn environment(variables: &[(&str, &str)]) -> Value {
+    let variables: Vec<Value> = variables
+        .iter()
+        .map(|(name, value)| json!({"name": name, "value": value}))
+        .collect();
+    json!({"spec": {"containers": [{"env": variables}]}})
+}
+
+/// The Events of that reason about a pod, once there is one.
+pub async fn told(burst: &Burst, pod: &str, reason: &str) -> Vec<String> {
+    let events: Api<Event> = burst.tenant.api();
+    let about = format!("involvedObject.name={pod},reason={reason}");
+    let config = watcher::Config::default().fields(&about);
+    let any = |events: &[Event]| !events.is_empty();
+    let events = wait::until_all(events, config, "an Event", any)
+        .await
+        .expect("it is told");
+    events
+        .into_iter()
+        .filter_map(|event| event.message)
+        .collect()
+}
