@@ -163,12 +163,10 @@ mod tests {
     };
 
     fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
-        let list = list.iter().map(|(name, value)| {
-            let name = http::HeaderName::from_static(name);
-            (name, HeaderValue::from_static(value))
-        });
         let mut headers = HeaderMap::new();
-        list.for_each(|(name, value)| drop(headers.append(name, value)));
+        for (name, value) in list {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
         headers
     }
 
