@@ -151,6 +151,35 @@ async fn a_log_is_not_read_any_more_a_second_after_its_reader_left() {
     assert_eq!(reads(&world), before, "{}", world.tail());
 }
 
+/// The emulator's simulated containers have no shell, as images without one have none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_in_an_image_without_a_shell_is_told_as_it_is() {
+    let world = World::start().await;
+    world.create_pool("shop").await;
+    scripted(&world, "web", "Never", &json!({"LOG": "begin"})).await;
+    world.until_pod("web", "the pod to run", is_running).await;
+    let done = world
+        .cluster
+        .kubectl()
+        .args(["exec", "web", "--", "hostname", "-f"])
+        .output();
+    let done = done.expect("kubectl");
+    let errors = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(
+        String::from_utf8_lossy(&done.stdout),
+        "hostname -f: simulated\n",
+        "{errors}"
+    );
+    assert!(errors.contains("has no /bin/sh"), "{errors}");
+    let said = refused(&world, &["exec", "web", "--", "sh", "-c", "echo a b"]);
+    assert!(
+        said.contains("takes no argument with blanks in it: \"echo a b\""),
+        "{said}"
+    );
+    let said = refused(&world, &["attach", "-i", "web"]);
+    assert!(said.contains("attach without -i"), "{said}");
+}
+
 /// How often logs were read.
 fn reads(world: &World) -> usize {
     let text = world.azure.shared().counters.text();

@@ -35,9 +35,6 @@ async fn commands_in_containers_are_what_kubectl_expects() {
     };
     let world = World::with(options).await;
     let outcome = AssertUnwindSafe(commands(&world)).catch_unwind().await;
-    if outcome.is_err() {
-        let _ = writeln!(std::io::stderr(), "{}", world.tail());
-    }
     world.end().await;
     let left = host.containers(MARK).await;
     if let Err(panic) = outcome {
@@ -67,13 +64,15 @@ async fn commands(world: &World) {
     let three_run = |pods: &[Pod]| pods.len() == 3 && pods.iter().all(|pod| is_running(Some(pod)));
     let pods = wait::until_all(world.pods(), config, "three pods to run", three_run).await;
     let pods = pods.expect("they run");
+    pages(world, &pods).await;
     for websockets in ["true", "false"] {
         codes_and_streams(world, websockets);
-        files(world, websockets);
         terminals(world, websockets);
         ports(world, websockets).await;
     }
-    pages(world, &pods).await;
+    for websockets in ["true", "false"] {
+        files(world, websockets);
+    }
 }
 
 /// Runs kubectl over a websocket or over SPDY.
@@ -161,7 +160,7 @@ fn codes_and_streams(world: &World, websockets: &str) {
         world,
         websockets,
         &["exec", "-i", "cmd-0", "--", "true"],
-        &[0; 1 << 20],
+        &vec![0; 1 << 20],
     );
     assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
 }
@@ -198,10 +197,7 @@ fn files(world: &World, websockets: &str) {
         &["exec", "cmd-0", "--", "sha256sum", "/tmp/file"],
         b"",
     );
-    let sum: String = Sha256::digest(&bytes)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let sum = format!("{:x}", Sha256::digest(&bytes));
     assert!(
         text(&done.stdout).starts_with(&sum),
         "{}",

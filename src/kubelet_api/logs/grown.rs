@@ -99,7 +99,7 @@ mod tests {
         let mut grown = Grown::default();
         let (old, new) = (line(1) + &line(2), line(7));
         grown.take(&old, false);
-        assert_eq!(grown.take(&new, false), New::Other(&*new));
+        assert_eq!(grown.take(&new, false), New::Other(&new));
         assert_eq!(grown.take("", false), New::Other(""));
     }
 
