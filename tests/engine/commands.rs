@@ -54,6 +54,7 @@ async fn commands(world: &World) {
                 "nodeSelector": {"burstpool.io/pool": "shop"},
                 "containers": [{
                     "name": "main", "image": IMAGE, "command": ["sh", "-c", SERVE],
+                    "ports": [{"containerPort": 80}],
                     "resources": {"requests": {"cpu": "1", "memory": "1Gi"}},
                 }],
             },
@@ -61,7 +62,11 @@ async fn commands(world: &World) {
         world.create(pod).await;
     }
     let config = watcher::Config::default().labels("app=cmd");
-    let three_run = |pods: &[Pod]| pods.len() == 3 && pods.iter().all(|pod| is_running(Some(pod)));
+    let runs = |pod: &Pod| {
+        let status = pod.status.as_ref();
+        is_running(Some(pod)) && status.is_some_and(|status| status.pod_ip.is_some())
+    };
+    let three_run = |pods: &[Pod]| pods.len() == 3 && pods.iter().all(runs);
     let pods = wait::until_all(world.pods(), config, "three pods to run", three_run).await;
     let pods = pods.expect("they run");
     pages(world, &pods).await;
@@ -296,12 +301,14 @@ async fn ports(world: &World, websockets: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("kubectl");
-    let said = BufReader::new(forwarding.stdout.take().expect("piped")).lines();
+    // It says more with each connection, and ends if nobody reads that.
+    let mut said = BufReader::new(forwarding.stdout.take().expect("piped")).lines();
     let forwarded = |line: String| {
         let line = line.strip_prefix("Forwarding from 127.0.0.1:")?.to_owned();
         Some(line.split_once(" -> ")?.0.to_owned())
     };
     let ours: Vec<String> = said
+        .by_ref()
         .map_while(Result::ok)
         .filter_map(forwarded)
         .take(2)
