@@ -82,7 +82,7 @@ crds: rust ## Writes crds/burstpools.yaml from the types
 	mv target/burstpools.yaml crds/burstpools.yaml
 
 .PHONY: demo
-demo: rust controlplane ## Starts a cluster and an emulated Azure, and says how to use them; Ctrl-C ends both
+demo: rust controlplane ## Plays a peak on a cluster and an emulated Azure that stay until Ctrl-C
 	$(call say,Building the demo)
 	cargo build --example demo
 	@exec target/debug/examples/demo

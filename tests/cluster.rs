@@ -17,12 +17,16 @@ mod ends;
 mod fair;
 #[path = "cluster/fields.rs"]
 mod fields;
+#[path = "cluster/home.rs"]
+mod home;
 #[path = "cluster/jobs.rs"]
 mod jobs;
 #[path = "cluster/kubelet.rs"]
 mod kubelet;
 #[path = "cluster/later.rs"]
 mod later;
+#[path = "cluster/leader.rs"]
+mod leader;
 #[path = "cluster/neighbours.rs"]
 mod neighbours;
 #[path = "cluster/node.rs"]
@@ -39,6 +43,18 @@ mod references;
 mod resource;
 #[path = "cluster/spill.rs"]
 mod spill;
+#[path = "cluster/spill_backend.rs"]
+mod spill_backend;
+#[path = "cluster/spill_holds.rs"]
+mod spill_holds;
+#[path = "cluster/spill_home.rs"]
+mod spill_home;
+#[path = "cluster/spill_kinds.rs"]
+mod spill_kinds;
+#[path = "cluster/spill_others.rs"]
+mod spill_others;
+#[path = "cluster/spill_rollouts.rs"]
+mod spill_rollouts;
 #[path = "cluster/storm.rs"]
 mod storm;
 mod support;

@@ -44,7 +44,7 @@ pub struct Workload {
     pub spill: Option<SpillOverride>,
     /// The workload's share when the pool is short: with weights 3 and 1, three of four.
     #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 1000))]
+    #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
     pub weight: u32,
 }
 
@@ -158,7 +158,7 @@ impl Default for Spill {
 pub struct Rate {
     /// How many pods may be granted in any span of the length of per.
     #[serde(default = "rate_pods")]
-    #[schemars(range(min = 1, max = 5000))]
+    #[schemars(range(min = 1, max = 5000), extend("format" = "int32"))]
     pub pods: u32,
     /// How long that span is.
     #[serde(default = "rate_per")]

@@ -37,7 +37,7 @@ pub struct BurstPoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["uid".into()]))]
     pub reservations: Vec<Reservation>,
-    /// Which instance of the operator decides for this pool.
+    /// Which instance of the operator decides for this pool, in its present term.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
 }
@@ -101,7 +101,7 @@ pub struct Reservation {
     pub name: String,
     /// The workload that it counts for.
     pub workload: String,
-    /// The instance of the operator that reserved it.
+    /// The instance of the operator that reserved it, in the term in which it did.
     pub holder: String,
 }
 

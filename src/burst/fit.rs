@@ -165,9 +165,11 @@ fn is_of(requirement: &NodeSelectorRequirement, node: &str) -> bool {
     }
 }
 
+/// Whether `toleration` tolerates `taint`.
+///
 /// `Gt` and `Lt` tolerate nothing: they are off unless a cluster turns them on (1.37: alpha), and
 /// to tolerate less than the scheduler grants less than might help, never more.
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let is = |asked: &Option<String>, has: &str| {
         let asked = asked.as_deref().unwrap_or_default();
         asked.is_empty() || asked == has

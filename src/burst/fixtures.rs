@@ -190,8 +190,10 @@ impl Scene {
     /// The pool `shop` with these fields of its spec, one placement for 100 pods, the workload `web`
     /// with ten replicas, and these pods that wait since second 0.
     pub fn new(spec: &Value, waiting: &[&str]) -> Self {
+        let mut pool = pool("shop", spec);
+        pool.status.get_or_insert_default().leader = Some("me".to_owned());
         Self {
-            pool: pool("shop", spec),
+            pool,
             others: Vec::new(),
             waiting: waiting.iter().map(|name| pod(name)).collect(),
             labelled: Vec::new(),
@@ -257,6 +259,13 @@ impl Scene {
         let mut decisions = plan.decisions.into_iter();
         let decision = decisions.find(|decision| decision.pod.name == name);
         decision.expect("a decision about it").outcome
+    }
+
+    /// This one leads now, remembers nothing, and has claimed the pool and counted its pods.
+    pub fn led_by(&mut self, identity: &str) {
+        identity.clone_into(&mut self.identity);
+        self.memory = Memory::default();
+        self.pool.status.get_or_insert_default().leader = Some(identity.to_owned());
     }
 
     /// Carries `plan` out: reserves, grants, stamps and remembers. What was granted waits for its node.

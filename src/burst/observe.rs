@@ -44,9 +44,10 @@ pub struct Own<'a> {
     pub verdicts: &'a Verdicts,
     /// What the leader remembers.
     pub memory: &'a Memory,
-    /// Whether we may decide for this pool.
+    /// Whether we may decide for this pool; whatever it says, not unless the pool's status names us.
     pub standing: Standing,
-    /// Who we are.
+    /// Who we are, in this term of leading: another each time that we come to lead. A reservation of
+    /// an earlier term of ours may have been taken up by who led in between, and be in its hands.
     pub identity: &'a str,
 }
 
@@ -145,7 +146,7 @@ pub fn observe<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Obs
     let guests = guests(name, own, &mut assignment);
     Observed {
         pool: name,
-        standing: own.standing,
+        standing: standing(pool, own),
         identity: own.identity,
         granted: granted(name, pool, world),
         reservations: reservations(pool, world, own),
@@ -154,6 +155,17 @@ pub fn observe<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Obs
         guests,
         places: own.places,
         memory: own.memory,
+    }
+}
+
+/// Only who is named by the very status that is planned from leads: with it come the reservations that
+/// must be counted, and its version is what fences the next write.
+fn standing(pool: &BurstPool, own: &Own<'_>) -> Standing {
+    let leader = pool.status.as_ref().and_then(|s| s.leader.as_deref());
+    if leader == Some(own.identity) {
+        own.standing
+    } else {
+        Standing::Unclaimed
     }
 }
 

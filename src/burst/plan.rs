@@ -191,9 +191,6 @@ fn peak(is_busy: bool, cooldown: Option<Timestamp>, now: Timestamp) -> Peak {
 /// When pods were granted, as far as anybody knows.
 fn grants(seen: &Observed<'_>, kept: &[&Reservation], now: Timestamp) -> Vec<Timestamp> {
     let mut times: BTreeMap<&str, Timestamp> = BTreeMap::new();
-    for entry in kept {
-        times.insert(&entry.uid, now);
-    }
     for pod in seen.granted.iter().map(|granted| granted.pod) {
         if let Some(at) = pod.grant.as_ref().and_then(|grant| grant.at) {
             times.insert(&pod.id.uid, at);
@@ -201,6 +198,10 @@ fn grants(seen: &Observed<'_>, kept: &[&Reservation], now: Timestamp) -> Vec<Tim
     }
     for (uid, at) in seen.memory.grants() {
         times.insert(uid, *at);
+    }
+    // Whatever was tried before, one that is reserved still may be granted now.
+    for entry in kept {
+        times.insert(&entry.uid, now);
     }
     times.into_values().collect()
 }

@@ -3,7 +3,8 @@
 //! In: the reservations in the pool's status and what is seen of their pods. Out: those that must stay,
 //! and those whose pods must be looked for. A reservation stays until its pod is seen granted, is home
 //! or gone. One of our own may also go when no patch of its pod was, or can still be, carried out; of
-//! another instance's nobody knows that, as it may be frozen with a patch in its hands.
+//! another instance's, or of an earlier term of our own, nobody knows that: whoever led before may be
+//! frozen with a patch in its hands.
 
 use super::memory::Attempt;
 use super::observe::{Observed, Reserved};

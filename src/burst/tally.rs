@@ -77,7 +77,8 @@ fn limited(decisions: &[Decision]) -> Option<String> {
     let Outcome::Wait(lack) = &first.outcome else {
         return None;
     };
-    Some(format!("{} wait: {lack}", pods(more + 1)))
+    let verb = if more == 0 { "waits" } else { "wait" };
+    Some(format!("{} {verb}: {lack}", pods(more + 1)))
 }
 
 impl Count {
@@ -161,7 +162,8 @@ impl Count {
         let mut lost: Vec<_> = seen.lost.iter().collect();
         lost.sort_unstable();
         for (by, count) in lost {
-            parts.push(format!("{} of its selection belong to {by}", pods(*count)));
+            let verb = if *count == 1 { "belongs" } else { "belong" };
+            parts.push(format!("{} of its selection {verb} to {by}", pods(*count)));
         }
         parts.join("; ")
     }

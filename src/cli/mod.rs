@@ -1,5 +1,6 @@
 //! The command line of `burstpool`.
 
+mod lead;
 mod run;
 
 use std::io::Write as _;
@@ -38,6 +39,21 @@ pub fn run() -> anyhow::Result<()> {
     std::io::stdout()
         .write_all(text.as_bytes())
         .context("writing to standard output")
+}
+
+/// Runs the operator with these arguments of `burstpool run`, until it ends or is dropped.
+///
+/// # Errors
+///
+/// When the arguments are wrong, or the operator cannot begin or go on.
+pub async fn operate(arguments: &[&str]) -> anyhow::Result<()> {
+    let all = ["burstpool", "run"]
+        .into_iter()
+        .chain(arguments.iter().copied());
+    match Arguments::try_parse_from(all)?.command {
+        Command::Run(arguments) => Box::pin(run::run(*arguments)).await,
+        Command::Crds | Command::Version => Ok(()),
+    }
 }
 
 fn operator(arguments: run::Arguments) -> anyhow::Result<()> {

@@ -13,13 +13,13 @@ use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
-use kube_lease_manager::LeaseManagerBuilder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+use super::lead::{lead, leases};
 use crate::aci::client::{self, Cloud, Credential, Scope, Settings};
 use crate::aci::translate::kube_proxy::ApiServer;
 use crate::controller;
@@ -29,12 +29,6 @@ use crate::node::pods::SWEEP_EVERY;
 
 /// The newest minor version of Kubernetes that our types speak.
 const NEWEST_MINOR: u32 = 37;
-/// The lease that the leader holds.
-const LEASE: &str = "burstpool";
-/// For how long the leader is believed to live without a word, in seconds.
-const LEASE_SECONDS: u64 = 15;
-/// How long before that it must have said something.
-const LEASE_GRACE_SECONDS: u64 = 5;
 
 /// Run the operator
 #[derive(Debug, Args)]
@@ -118,10 +112,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let listener =
         listener.with_context(|| format!("--kubelet-listen: {}", arguments.kubelet_listen))?;
     let port = listener.local_addr().context("--kubelet-listen")?.port();
-    let context = Arc::new(context(&arguments, config, port, kube_proxy).await?);
+    let leases = leases(&config)?;
+    let context = Arc::new(context(&arguments, config, port, kube_proxy, namespace).await?);
     let cancel = CancellationToken::new();
     let served = serve(&arguments, listener, &context, cancel.clone()).await?;
-    let led = lead(context, namespace, cancel.clone());
+    let led = lead(context, leases, cancel.clone());
     tokio::pin!(led, served);
     let ended = tokio::select! {
         ended = &mut led => Some(ended),
@@ -163,53 +158,6 @@ async fn serve(
     served.context("serving the kubelet API")
 }
 
-/// Waits to lead, and reconciles while it does. Losing the lead ends the process: another one leads.
-async fn lead(
-    context: Arc<controller::Context>,
-    namespace: String,
-    cancel: CancellationToken,
-) -> anyhow::Result<()> {
-    let manager = LeaseManagerBuilder::new(context.client.clone(), LEASE)
-        .with_namespace(namespace)
-        .with_identity(context.identity.clone())
-        .with_duration(LEASE_SECONDS)
-        .with_grace(LEASE_GRACE_SECONDS)
-        .build()
-        .await
-        .context("preparing the leader's lease")?;
-    let (mut leading, task) = manager.watch().await;
-    // Followers watch, too: who takes over knows everything already.
-    let (stores, client) = (context.stores.clone(), context.client.clone());
-    let watching = async move { Box::pin(stores.watch(&client)).await };
-    let outcome = async {
-        leading
-            .wait_for(|leads| *leads)
-            .await
-            .context("waiting to lead")?;
-        tracing::info!("leading");
-        let work = controller::run(context, cancel.clone());
-        tokio::pin!(work);
-        tokio::select! {
-            () = &mut work => Ok(()),
-            lost = leading.wait_for(|leads| !leads) => {
-                cancel.cancel();
-                work.await;
-                lost.context("watching the leader's lease")?;
-                bail!("another process leads now")
-            }
-        }
-    };
-    let outcome = tokio::select! {
-        outcome = outcome => outcome,
-        () = watching => Err(anyhow::anyhow!("watching the cluster ended")),
-        () = cancel.cancelled() => Ok(()),
-    };
-    // Nobody watches any more: the lease is released, and the task ends.
-    drop(leading);
-    let _ = task.await;
-    outcome
-}
-
 async fn kubernetes(arguments: &Arguments) -> anyhow::Result<Config> {
     match &arguments.kubeconfig {
         None => Config::infer()
@@ -237,7 +185,7 @@ fn kube_proxy(
         (Some(url), _) if url.scheme() != "https" => {
             bail!("--api-server-url: {url} must begin with https://: tokens are sent there")
         }
-        (Some(url), _) => url.as_str().trim_end_matches('/').to_owned(),
+        (Some(url), _) => url.to_string(),
         (None, Some(_)) => config.cluster_url.to_string(),
         (None, None) => return Ok(None),
     };
@@ -271,6 +219,7 @@ async fn context(
     config: Config,
     port: u16,
     kube_proxy: Option<KubeProxy>,
+    lease_namespace: String,
 ) -> anyhow::Result<controller::Context> {
     let mut impatient = config.clone();
     impatient.default_retry = false;
@@ -307,6 +256,7 @@ async fn context(
         paces: Mutex::new(HashMap::new()),
         pools: Mutex::new(HashMap::new()),
         identity: uuid::Uuid::new_v4().to_string(),
+        lease_namespace,
         stores: Arc::default(),
         summaries: controller::spill::summaries(),
     })

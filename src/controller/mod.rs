@@ -36,6 +36,8 @@ use crate::node::environment::KubeProxy;
 
 /// The finalizer of pools.
 pub const FINALIZER: &str = "burstpool.io/drain";
+/// The lease that the leader holds.
+pub const LEASE: &str = "burstpool";
 /// How often a pool is looked at although nothing changed: its status says what its nodes do.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How long changes of plans are collected before they are written into statuses.
@@ -92,6 +94,8 @@ pub struct Context {
     pub pools: Mutex<HashMap<String, pool::Running>>,
     /// Who we are among the instances of the operator.
     pub identity: String,
+    /// The namespace of the leader's lease.
+    pub lease_namespace: String,
     /// What bursting looks at.
     pub stores: Arc<spill::Stores>,
     /// What the last plans say, for statuses.

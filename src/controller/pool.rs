@@ -231,7 +231,7 @@ pub async fn report(pool: &BurstPool, context: &Context) -> Vec<PlacementStatus>
                 .and_then(|n| i64::try_from(n).ok())
                 .unwrap_or_default(),
             message: message(
-                facts.closed.as_ref(),
+                facts.why_closed(),
                 &kept.placement,
                 &kept.pods.daemon_sets(),
             ),

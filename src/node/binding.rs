@@ -15,15 +15,14 @@
 //! 1.37.2: tolerations of a bound pod may be added anywhere in the list, and of the existing ones only
 //! `tolerationSeconds` may be changed; a test of a missing key against null passes.
 
-use k8s_openapi::api::core::v1::{Pod, Toleration};
+use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
 use serde_json::{Value, json};
 
 use super::daemon;
 use super::plan::{is_deleting, is_finished};
+use crate::burst::fit::tolerates;
 
-/// The deletion cost of a pod on ACI: less than that of a pod at home, which is 0.
-pub const DELETION_COST: i32 = -1000;
-/// The annotation that holds it.
+/// The annotation that holds the deletion cost.
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// How long pods outlive an operator that is down, in seconds: a day.
 const OUTLIVE: i64 = 24 * 60 * 60;
@@ -84,7 +83,12 @@ fn tolerations(pod: &Pod) -> Vec<Value> {
     let (mut changed, mut added) = (Vec::new(), Vec::new());
     for taint in OUTAGE {
         // Kubernetes goes by the first that matches.
-        let first = has.iter().position(|one| tolerates(one, taint));
+        let outage = Taint {
+            key: taint.to_owned(),
+            effect: "NoExecute".to_owned(),
+            ..Taint::default()
+        };
+        let first = has.iter().position(|one| tolerates(one, &outage));
         let seconds = first.map(|index| has[index].toleration_seconds);
         match (first, seconds) {
             (_, Some(None)) => {}
@@ -123,20 +127,6 @@ fn toleration(taint: &str) -> Toleration {
         toleration_seconds: Some(OUTLIVE),
         value: None,
     }
-}
-
-/// Whether it tolerates `NoExecute` of that taint, which has no value.
-fn tolerates(toleration: &Toleration, taint: &str) -> bool {
-    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let key = given(&toleration.key);
-    let is_any_value = match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        None | Some("" | "Equal") => key.is_some() && given(&toleration.value).is_none(),
-        Some(_) => false, // compares numbers, and there is none
-    };
-    is_any_value
-        && key.is_none_or(|key| key == taint)
-        && given(&toleration.effect).is_none_or(|effect| effect == "NoExecute")
 }
 
 #[cfg(test)]

@@ -82,9 +82,10 @@ impl Resource for Observed {
     }
 }
 
-/// How new a pod is. Versions are numbers that grow, guaranteed since Kubernetes 1.35 and so before.
-pub fn version(pod: &Pod) -> Option<u128> {
-    pod.metadata.resource_version.as_ref()?.parse().ok()
+/// How new an object of this resource version is. Versions are numbers that grow, guaranteed since
+/// Kubernetes 1.35 and so before.
+pub fn version(resource_version: &str) -> Option<u128> {
+    resource_version.parse().ok()
 }
 
 #[cfg(test)]

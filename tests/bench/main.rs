@@ -1,8 +1,8 @@
 //! `make bench`: measures, and asserts nothing about time.
 //!
-//! Three parts, each a file: the emulator by itself, the operator with pods on a real control plane, and
-//! the decisions of bursting alone. An argument names one of them (`emulator`, `pods`, `plan`); all run
-//! without.
+//! Four parts, each a file: the emulator by itself, the operator with pods on a real control plane, the
+//! decisions of bursting alone, and bursting on a real control plane. An argument names one of them
+//! (`emulator`, `pods`, `plan`, `burst`); all run without.
 
 #![allow(
     clippy::panic,
@@ -10,6 +10,7 @@
     reason = "a program for people at a terminal"
 )]
 
+mod burst;
 mod emulator;
 mod plan;
 mod pods;
@@ -74,5 +75,8 @@ async fn main() {
     }
     if wanted("plan") {
         plan::run();
+    }
+    if wanted("burst") {
+        burst::run().await;
     }
 }

@@ -41,6 +41,7 @@ fn pool() -> BurstPool {
         "spec": {"azure": {}, "placements": [{"name": "weu", "region": "westeurope"}],
             "workloads": workloads,
             "spill": {"maxReplicas": 2000, "rate": {"pods": 1000}}},
+        "status": {"leader": "bench"},
     });
     serde_json::from_value(pool).expect("a pool")
 }

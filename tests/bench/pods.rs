@@ -28,14 +28,56 @@ const SIZES: [(usize, Duration); 4] = [
     (300, Duration::ZERO),
     (1000, Duration::ZERO),
 ];
-/// How long what is steady is measured.
-const STEADY: Duration = Duration::from_secs(120);
+/// With how many pods the steady state is measured, which is the same for each, and for how long.
+const STEADY: (usize, Duration) = (300, Duration::from_secs(120));
 const NODE: &str = "burst-bench-weu";
 
 /// When pods were first seen bound, running and marked for deletion, by name.
 type Times = HashMap<String, (Timestamp, Option<Timestamp>, Option<Timestamp>)>;
 
-struct Operator(Child);
+/// The operator as a process, until it is dropped.
+pub struct Operator(Child);
+
+/// What the operator stands between.
+pub struct Parts {
+    azure: Emulator,
+    cluster: Cluster,
+    /// A client of the cluster.
+    pub client: Client,
+    token: tempfile::NamedTempFile,
+}
+
+impl Parts {
+    /// A cluster, and an Azure without limits that is 50 ms away.
+    pub async fn start() -> Self {
+        let arguments = [
+            "--no-limits",
+            "--rtt",
+            "50ms",
+            "--start-latency",
+            "3s",
+            "--quota",
+            "ContainerGroups=5000",
+            "--quota",
+            "StandardCores=5000",
+        ];
+        let azure = Emulator::start(&arguments);
+        let cluster = Cluster::start(Options::default()).await.expect("a cluster");
+        let client = cluster.client().expect("a client");
+        let token = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(token.path(), "any").expect("it is written");
+        cluster
+            .install_crds()
+            .await
+            .expect("the resource is served");
+        Self {
+            azure,
+            cluster,
+            client,
+            token,
+        }
+    }
+}
 
 impl Drop for Operator {
     fn drop(&mut self) {
@@ -47,45 +89,28 @@ impl Drop for Operator {
 
 /// Measures, and prints.
 pub async fn run() {
-    let arguments = [
-        "--no-limits",
-        "--rtt",
-        "50ms",
-        "--start-latency",
-        "3s",
-        "--quota",
-        "ContainerGroups=5000",
-        "--quota",
-        "StandardCores=5000",
-    ];
-    let azure = Emulator::start(&arguments);
-    let cluster = Cluster::start(Options::default()).await.expect("a cluster");
-    let client = cluster.client().expect("a client");
-    let token = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(token.path(), "any").expect("it is written");
-    cluster
-        .install_crds()
-        .await
-        .expect("the resource is served");
-    let operator = start(&cluster, &azure, token.path());
-    pool(&client).await;
+    let parts = Parts::start().await;
+    let operator = start(&parts);
+    let (client, azure) = (&parts.client, &parts.azure);
+    pool(client).await;
     println!(
         "\npods | bound to PUT | running to Running | all Running | calls per start: GET, LIST, PUT | \
          GET, LIST per pod and steady minute | deleted to DELETE | left after 30 s | memory | CPU per start"
     );
     for (size, pause) in SIZES {
-        measure(&client, &azure, &operator, size, pause).await;
+        measure(client, azure, &operator, size, pause).await;
     }
 }
 
-fn start(cluster: &Cluster, azure: &Emulator, token: &std::path::Path) -> Operator {
+/// Starts the operator.
+pub fn start(parts: &Parts) -> Operator {
     let child = Command::new(super::built("burstpool"))
         .arg("run")
         .arg("--kubeconfig")
-        .arg(cluster.kubeconfig())
+        .arg(parts.cluster.kubeconfig())
         .args([
             "--arm-endpoint",
-            &azure.url,
+            &parts.azure.url,
             "--subscription-id",
             "s",
             "--resource-group",
@@ -100,7 +125,7 @@ fn start(cluster: &Cluster, azure: &Emulator, token: &std::path::Path) -> Operat
             "default",
             "--arm-token-file",
         ])
-        .arg(token)
+        .arg(parts.token.path())
         .env("RUST_LOG", "error")
         .spawn();
     Operator(child.expect("the operator starts"))
@@ -181,11 +206,7 @@ async fn measure(
     }
     let start = Calls::of(azure).await.since(&calls, size);
     let cpu = super::cpu(operator.0.id()).saturating_sub(cpu) / u32::try_from(size).unwrap_or(1);
-    // The reads of details that are still to come belong to the start, not to the steady minute.
-    tokio::time::sleep(Duration::from_secs(size as u64 / 12 + 5)).await;
-    let calls = Calls::of(azure).await;
-    tokio::time::sleep(STEADY).await;
-    let steady = Calls::of(azure).await.since(&calls, size);
+    let steady = steady(azure, size).await;
     let memory = super::memory(operator.0.id());
     delete(&pods, &names).await;
     let left = left(azure, &pods).await;
@@ -193,13 +214,24 @@ async fn measure(
     watched.abort();
     let [put, run, delete] = quantiles(&times.borrow(), &timeline);
     println!(
-        "{size} | {put} | {run} | {took:.1} s | {:.2}, {:.3}, {:.2} | {:.2}, {:.3} | {delete} | {left} | {memory} MiB | {cpu:?}",
-        start.gets,
-        start.lists,
-        start.puts,
-        steady.gets / 2.0,
-        steady.lists / 2.0
+        "{size} | {put} | {run} | {took:.1} s | {:.2}, {:.3}, {:.2} | {steady} | {delete} | {left} | {memory} MiB | {cpu:?}",
+        start.gets, start.lists, start.puts,
     );
+}
+
+/// GETs and LISTs for each pod in a minute in which nothing happens.
+async fn steady(azure: &Emulator, size: usize) -> String {
+    let (of, time) = STEADY;
+    if size != of {
+        return "-".to_owned();
+    }
+    // The reads of details that are still to come belong to the start.
+    tokio::time::sleep(Duration::from_secs(size as u64 / 12 + 5)).await;
+    let before = Calls::of(azure).await;
+    tokio::time::sleep(time).await;
+    let calls = Calls::of(azure).await.since(&before, size);
+    let minutes = time.as_secs_f64() / 60.0;
+    format!("{:.2}, {:.3}", calls.gets / minutes, calls.lists / minutes)
 }
 
 /// Deletes the pods with grace period 0: the API server removes the objects at once, and the operator

@@ -10,12 +10,11 @@ use std::time::Duration;
 use burstpool::aci::client::{Client as AzureClient, Cloud, Credential, Scope, Settings, http};
 use burstpool::aci::names::Owner;
 use burstpool::aci::pace::Pace;
-use burstpool::api::Placement;
+use burstpool::api::{Placement, ScaleIn};
 use burstpool::emulator::group::id::GroupKey;
 use burstpool::emulator::group::model::GroupBody;
 use burstpool::emulator::timeline::Entry;
 use burstpool::emulator::{Emulator, Options};
-use burstpool::node::binding::DELETION_COST;
 use burstpool::node::object;
 use burstpool::node::pods::{self, Context, Parts};
 use burstpool::node::register;
@@ -185,7 +184,7 @@ impl Burst {
             sweep_every: self.setup.sweep_every,
             orphan_grace: self.setup.orphan_grace,
             kube_proxy: None,
-            deletion_cost: DELETION_COST,
+            deletion_cost: ScaleIn::default().deletion_cost,
         })
     }
 

@@ -83,16 +83,7 @@ fn killing_a_test_run_leaves_nothing() {
 /// `cargo test` builds the demo; for this test alone, build it first (`cargo build --example demo`).
 #[test]
 fn interrupting_the_demo_ends_all_of_it() {
-    let own = env::current_exe().expect("this test binary has a path");
-    let target = own
-        .ancestors()
-        .nth(2)
-        .expect("deps/ is in the build's folder");
-    let mut demo = Command::new(target.join("examples/demo"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("cargo test builds the demo");
+    let mut demo = demo();
     let mut lines = BufReader::new(demo.stdout.take().expect("it is piped"))
         .lines()
         .map_while(Result::ok);
@@ -123,6 +114,40 @@ fn interrupting_the_demo_ends_all_of_it() {
     assert!(ended.success(), "{rest}");
     assert_eq!(mentioned(&directory), 0, "{rest}");
     assert!(!directory.exists());
+}
+
+#[test]
+fn the_demo_plays_a_peak_that_spills_and_returns() {
+    let mut demo = demo();
+    let mut lines = BufReader::new(demo.stdout.take().expect("it is piped"))
+        .lines()
+        .map_while(Result::ok);
+    for said in [
+        "spilled: 8 run at home and 4 on ACI",
+        "returned: 3 run at home",
+    ] {
+        let line = lines.find(|line| line.contains(said));
+        assert!(line.is_some(), "{said}: {}", rest_of(&mut demo));
+    }
+    let id = demo.id().to_string();
+    let told = Command::new("kill").args(["-INT", &id]).status();
+    told.expect("kill runs");
+    let ended = demo.wait().expect("it ends");
+    assert!(ended.success(), "{}", rest_of(&mut demo));
+}
+
+/// The demo, as `cargo test` builds it.
+fn demo() -> Child {
+    let own = env::current_exe().expect("this test binary has a path");
+    let target = own
+        .ancestors()
+        .nth(2)
+        .expect("deps/ is in the build's folder");
+    Command::new(target.join("examples/demo"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("cargo test builds the demo")
 }
 
 /// The environment variable that makes it hold, and the start of the line in which it says what.

@@ -89,7 +89,8 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
     );
     assert!(
         !String::from_utf8_lossy(&applied.stderr).contains("Warning"),
-        "the server warns of nothing"
+        "the server warns: {}",
+        String::from_utf8_lossy(&applied.stderr)
     );
     let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client().expect("a client"));
     let established = |definition: Option<&CustomResourceDefinition>| {

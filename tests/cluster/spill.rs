@@ -1,114 +1,46 @@
 //! Bursting on the real scheduler: what home refuses spills, and goes first when the peak is over.
+//!
+//! Where each scenario of the study of bursting is shown; `burst::tests` and the like are pure and in
+//! `src`, the others are here, beside this file.
+//!
+//! | scenario | shown by |
+//! | --- | --- |
+//! | A1 home first | `spill_home::what_finds_room_at_home_is_never_granted` |
+//! | A2 grant after the hold | `burst::tests::granting::a_refused_pod_is_granted_after_its_hold_and_not_before`, `what_home_refuses_spills_and_exactly_that_goes_first` |
+//! | A4 long holds, A5 the hold counts from the refusal, A8 gated pods | `spill_holds::a_hold_counts_from_the_refusal_and_not_from_a_gate_and_outlives_the_operator` |
+//! | A7 nominated, A9 deleting, A10 another scheduler's | `spill_holds::what_waits_for_its_victims_is_deleted_or_is_another_schedulers_is_not_granted`; a stale nomination: `burst::tests::granting::a_nominated_pod_is_granted_only_when_its_nomination_is_stale` |
+//! | A11 too large, A12 features, A13 node selector, A14 topology spread | `spill_home::what_aci_or_its_node_cannot_take_is_refused_by_name`, `a_pod_that_aci_cannot_run_waits_for_home_and_is_told_why` |
+//! | A15 exact maximum | `burst::tests::limits::no_more_than_the_maximum_are_granted_of_five_hundred_at_once`, `burst::tests::fence`, `no_more_than_the_maximum_spill_and_the_pool_says_why_others_wait`; across leaders: the tests of leader election |
+//! | A16 grants in flight, A17 a granted pod lands home | pure: `burst::tests`; not on the cluster |
+//! | A18 percentages | `spill_home::an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_written` |
+//! | A19 tolerates already, A20 a toleration of another shape | `spill_home::tolerations_that_are_there_stay_and_those_of_users_need_no_grant` |
+//! | A21 another writer | `spill_home::a_pod_that_others_write_all_the_time_is_granted_once` |
+//! | A22 a policy denies, E82 least privilege | `spill_others::a_policy_that_denies_a_grant_is_told_and_tried_again_and_the_others_go_on` |
+//! | C41 ACI pods go first | `what_home_refuses_spills_and_exactly_that_goes_first` |
+//! | C42 the cost is written once | `node::binding::tests` |
+//! | C43 a user's cost | `spill_rollouts::a_users_own_cost_is_kept_and_pods_at_home_get_none` |
+//! | C44 rollouts | `spill_rollouts::a_rollout_of_both_revisions_never_has_more_than_the_limit`, `spill_rollouts::a_rollout_that_may_only_surge_says_what_it_lacks_and_goes_on_when_it_has_it` |
+//! | D58 never started, D59 half-open, D60 no capacity | pure: `burst::backend`, `burst::rescue`, `burst::tests::places`; not yet on the cluster |
+//! | D61 refused for good | `spill_backend::a_template_that_azure_refuses_is_not_granted_again_and_others_go_on` |
+//! | D62 cordoned, deleted | `spill_home::a_cordoned_virtual_node_gets_nothing_and_its_pods_stay`; not ready: `burst::place` |
+//! | D67 fairness | `spill_others::workloads_share_the_pools_maximum_by_weight_and_what_one_leaves_is_lent` |
+//! | D68 rate | `spill_others::the_rate_lets_so_many_go_and_the_others_wait` |
+//! | E69 an HPA, and nobody else's object is written | `spill_home::an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_written` |
+//! | E72 two pools | `spill_others::of_two_pools_with_one_workload_the_older_has_it_and_the_other_says_so` |
+//! | E76 dry run | `a_dry_run_shows_what_it_would_do_and_writes_nothing_to_pods` |
+//! | E78 the API server goes away | `spill_others::an_api_server_that_goes_away_in_the_middle_leads_to_no_grant_too_many` |
+//! | E80 a selector changes | `spill_kinds::a_selector_that_changes_decides_on_new_pods_and_those_on_aci_still_count` |
+//! | E81 kinds of owners | `spill_kinds::pods_of_stateful_sets_replica_sets_jobs_cron_jobs_and_foreign_kinds_spill` |
 
-use burstpool::api::BurstPool;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::home::deployment;
 use crate::support::{objects, wait};
-use crate::world::{World, is_closed, said};
-
-/// A pool of workload `web`, a Deployment of the same name, that spills after a second.
-fn pool(changes: &Value) -> BurstPool {
-    let mut pool = json!({
-        "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": "shop"},
-        "spec": {
-            "azure": {},
-            "placements": [{"name": "weu", "region": "westeurope"}],
-            "workloads": [{"name": "web", "target":
-                {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "default", "name": "web"}}],
-            "spill": {"after": "1s", "maxReplicas": 10},
-        },
-    });
-    json_patch::merge(&mut pool["spec"], changes);
-    serde_json::from_value(pool).expect("a pool")
-}
-
-/// A Deployment of pods with half a node's room each.
-fn deployment(replicas: i32) -> Deployment {
-    let pods = json!({
-        "metadata": {"labels": {"app": "web"}},
-        "spec": {
-            "terminationGracePeriodSeconds": 1,
-            "containers": [{"name": "main", "image": "nginx",
-                "resources": {"requests": {"cpu": "2", "memory": "1Gi"}}}],
-        },
-    });
-    let deployment = json!({
-        "metadata": {"name": "web"},
-        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": pods},
-    });
-    serde_json::from_value(deployment).expect("a Deployment")
-}
-
-impl World {
-    /// A world with two home nodes, each with room for two pods, and a pool that is open.
-    async fn with_home(changes: &Value) -> Self {
-        let world = Self::start().await;
-        for name in ["home-a", "home-b"] {
-            world.home_node(name).await;
-        }
-        world.add_pool(changes).await;
-        world
-    }
-
-    async fn add_pool(&self, changes: &Value) {
-        let pool = pool(changes);
-        let created = self.pools().create(&PostParams::default(), &pool).await;
-        created.expect("a pool");
-        let usable = |node: Option<&k8s_openapi::api::core::v1::Node>| {
-            node.is_some_and(|node| objects::is_ready(node) && !is_closed(node))
-        };
-        self.until_node("burst-shop-weu", "the node to take pods", usable)
-            .await;
-    }
-
-    fn deployments(&self) -> Api<Deployment> {
-        Api::namespaced(self.client.clone(), "default")
-    }
-
-    async fn deploy(&self, replicas: i32) {
-        let created = self
-            .deployments()
-            .create(&PostParams::default(), &deployment(replicas))
-            .await;
-        created.expect("a Deployment");
-    }
-
-    async fn scale(&self, replicas: i32) {
-        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-        let scaled = self
-            .deployments()
-            .patch_scale("web", &PatchParams::default(), &patch)
-            .await;
-        scaled.expect("it is scaled");
-    }
-
-    /// Waits until so many pods run at home, on ACI, and wait.
-    async fn until_spread(&self, home: usize, aci: usize, waiting: usize) -> Vec<Pod> {
-        let what = format!("{home} at home, {aci} on ACI, {waiting} waiting");
-        let wanted = |pods: &[Pod]| spread(pods) == (home, aci, waiting);
-        let config = watcher::Config::default().labels("app=web");
-        match wait::until_all(self.pods(), config, &what, wanted).await {
-            Ok(pods) => pods,
-            Err(error) => unreachable!("{error}\n{}", self.tail()),
-        }
-    }
-}
-
-/// How many pods run at home and on ACI, and how many have no node.
-fn spread(pods: &[Pod]) -> (usize, usize, usize) {
-    let runs = |pod: &&Pod| crate::world::is_running(Some(pod));
-    let on = |pod: &&Pod, aci: bool| {
-        objects::node_of(pod).is_some_and(|node| node.starts_with("burst-") == aci)
-    };
-    let placed = |aci| pods.iter().filter(runs).filter(|pod| on(pod, aci)).count();
-    let waiting = pods.iter().filter(|pod| objects::node_of(pod).is_none());
-    (placed(false), placed(true), waiting.count())
-}
+use crate::world::{World, said};
 
 #[tokio::test]
 async fn what_home_refuses_spills_and_exactly_that_goes_first() {
@@ -180,7 +112,7 @@ async fn no_more_than_the_maximum_spill_and_the_pool_says_why_others_wait() {
 #[tokio::test]
 async fn a_pod_that_aci_cannot_run_waits_for_home_and_is_told_why() {
     let world = World::with_home(&json!({})).await;
-    let mut bound_to_home = deployment(6);
+    let mut bound_to_home = deployment("web", 6);
     let template = &mut bound_to_home.spec.template;
     let spec = template.spec.as_mut().expect("a pod");
     let volume = json!({"name": "host", "hostPath": {"path": "/var/log"}});

@@ -1,5 +1,6 @@
 //! A world for the operator as a process: a cluster and an Azure of its own, and what tests ask of them.
 
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use burstpool::api::BurstPool;
@@ -43,34 +44,52 @@ impl World {
     }
 
     async fn of(cluster: Options, options: AzureOptions) -> Self {
-        let cluster = Cluster::start(cluster).await.expect("a cluster");
+        let mut world = Self::without_operator(cluster, options).await;
+        world.run();
+        world
+    }
+
+    /// A cluster and an Azure, and nobody between them.
+    pub async fn without_operator(cluster: Options, options: AzureOptions) -> Self {
+        let cluster = Box::pin(Cluster::start(cluster)).await.expect("a cluster");
         let client = cluster.client().expect("a client");
-        let azure = Emulator::start(options).await.expect("the emulator starts");
+        let azure = Box::pin(Emulator::start(options))
+            .await
+            .expect("the emulator starts");
         let files = tempfile::tempdir().expect("a directory");
         std::fs::write(files.path().join("token"), "SECRET-TOKEN").expect("it is written");
         cluster
             .install_crds()
             .await
             .expect("the resource is served");
-        let mut world = Self {
+        Self {
             cluster,
             client,
             azure,
             files,
             operator: None,
-        };
-        world.run();
-        world
+        }
     }
 
     /// Starts the operator; its log goes to a file.
     pub fn run(&mut self) {
+        self.operator = Some(self.process(&self.log(), "trace"));
+    }
+
+    /// Starts another instance of the operator, with a log of its own.
+    pub fn instance(&self, name: &str) -> Instance {
+        let log = self.files.path().join(name);
+        let child = self.process(&log, "burstpool=debug,kube_lease_manager=debug,info");
+        Instance { child, log }
+    }
+
+    fn process(&self, log: &Path, level: &str) -> Child {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
-            .open(self.log())
+            .open(log)
             .expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_burstpool"))
+        Command::new(env!("CARGO_BIN_EXE_burstpool"))
             .arg("run")
             .arg("--kubeconfig")
             .arg(self.cluster.kubeconfig())
@@ -87,12 +106,11 @@ impl World {
                 "--namespace",
                 "default",
             ])
-            .env("RUST_LOG", "trace")
+            .env("RUST_LOG", level)
             .stderr(Stdio::from(log))
             .kill_on_drop(true)
             .spawn()
-            .expect("the operator starts");
-        self.operator = Some(child);
+            .expect("the operator starts")
     }
 
     pub async fn kill(&mut self) {
@@ -114,9 +132,7 @@ impl World {
     /// Asks the operator to end, and returns how it did.
     pub async fn terminate(&mut self) -> ExitStatus {
         let mut child = self.operator.take().expect("it runs");
-        let id = child.id().expect("it has not ended").to_string();
-        let asked = Command::new("kill").args(["-TERM", &id]).status().await;
-        assert!(asked.expect("kill runs").success());
+        signal(&child, "TERM").await;
         let ended = tokio::time::timeout(wait::DEADLINE, child.wait()).await;
         ended.expect("it ends").expect("it is a child of ours")
     }
@@ -325,6 +341,41 @@ impl World {
             .await
             .expect("an answer");
     }
+}
+
+/// An instance of the operator.
+pub struct Instance {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Instance {
+    /// Sends a signal, by its name.
+    pub async fn signal(&self, name: &str) {
+        signal(&self.child, name).await;
+    }
+
+    /// How it ends.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let ended = tokio::time::timeout(wait::DEADLINE, self.child.wait()).await;
+        let Ok(ended) = ended else {
+            unreachable!("it does not end:\n{}", self.tail());
+        };
+        ended.expect("it is a child of ours")
+    }
+
+    /// The last of its words.
+    pub fn tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+}
+
+async fn signal(child: &Child, name: &str) {
+    let id = child.id().expect("it has not ended").to_string();
+    let sent = Command::new("kill").args([format!("-{name}"), id]).status();
+    assert!(sent.await.expect("kill runs").success());
 }
 
 /// Status and message of a pool's condition.

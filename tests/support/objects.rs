@@ -120,3 +120,19 @@ pub fn is_ready(node: &Node) -> bool {
 fn from<K: DeserializeOwned>(object: Value) -> K {
     serde_json::from_value(object).expect("written above as the type has it")
 }
+
+/// How many pods run at home and on ACI, and how many have no node.
+pub fn spread(pods: &[Pod]) -> (usize, usize, usize) {
+    let runs = |pod: &&Pod| {
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
+        phase == Some("Running")
+    };
+    let on =
+        |pod: &&Pod, aci: bool| node_of(pod).is_some_and(|node| node.starts_with("burst-") == aci);
+    let placed = |aci| pods.iter().filter(runs).filter(|pod| on(pod, aci)).count();
+    let waiting = pods.iter().filter(|pod| node_of(pod).is_none());
+    (placed(false), placed(true), waiting.count())
+}

@@ -2,20 +2,14 @@
 
 use serde_json::{Value, json};
 
+use crate::burst::Answer;
 use crate::burst::fixtures::{Scene, at, granted, pod};
 use crate::burst::observe::Standing;
 use crate::burst::outcome::{Lack, Outcome};
 use crate::burst::plan::First;
-use crate::burst::{Answer, Memory};
 
 fn one() -> Value {
     json!({"spill": {"maxReplicas": 1}})
-}
-
-/// Another instance takes over: it remembers nothing.
-fn taken_over(scene: &mut Scene) {
-    scene.identity = "another".to_owned();
-    scene.memory = Memory::default();
 }
 
 #[test]
@@ -106,7 +100,7 @@ fn a_new_leader_finishes_the_reservations_that_it_finds_and_frees_none() {
     let mut scene = Scene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
-    taken_over(&mut scene);
+    scene.led_by("another");
     assert_eq!(granted(&scene.plan(16)), ["a"]);
     scene.waiting[0].id.resource_version = "2".to_owned();
     scene.waiting[0].is_deleting = true;
@@ -128,7 +122,7 @@ fn a_reserved_pod_that_went_home_by_itself_frees_its_slot() {
     let mut scene = Scene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
-    taken_over(&mut scene);
+    scene.led_by("another");
     let a = scene.waiting.remove(0).on("home-1");
     scene.memory.looked("uid-a", Some(&a));
     let plan = scene.plan(18);
@@ -142,8 +136,60 @@ fn a_reserved_pod_keeps_its_slot_when_the_limit_falls_and_counts_against_the_rat
     let plan = scene.plan(15);
     assert_eq!(granted(&plan), ["a", "b"]);
     scene.reserve(&plan);
-    taken_over(&mut scene);
+    scene.led_by("another");
     assert_eq!(granted(&scene.plan(16)), ["a", "b"]);
     scene.pool.spec.spill.max_replicas = crate::api::MaxReplicas::Count(0);
     assert_eq!(granted(&scene.plan(16)), ["a", "b"]);
+}
+
+#[test]
+fn who_is_not_named_by_the_status_that_it_plans_from_does_not_lead() {
+    let mut scene = Scene::new(&json!({}), &["a"]);
+    scene.pool.status.get_or_insert_default().leader = Some("another".to_owned());
+    let plan = scene.plan(15);
+    assert_eq!((plan.first, plan.grants().count()), (First::Claim, 0));
+    scene.pool.status = None;
+    assert_eq!(scene.plan(15).first, First::Claim);
+}
+
+#[test]
+fn who_leads_again_frees_nothing_that_it_reserved_before() {
+    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let plan = scene.plan(15);
+    scene.reserve(&plan);
+    // Another leads, takes the reservation up, and freezes with its patch; then we lead again.
+    scene.led_by("another");
+    assert_eq!(granted(&scene.plan(16)), ["a"]);
+    scene.led_by("me, again");
+    let a = scene.waiting[0].id.clone();
+    scene.memory.sending(&a);
+    scene
+        .memory
+        .answered(&a, Answer::Denied("no".to_owned()), at(17));
+    let plan = scene.plan(18);
+    assert_eq!(
+        plan.grants().count(),
+        0,
+        "the other's patch of this version may come yet"
+    );
+    assert_eq!(plan.reservations.len(), 1);
+}
+
+#[test]
+fn a_lost_grant_counts_against_the_rate_for_as_long_as_it_may_yet_be_given() {
+    let mut scene = Scene::new(
+        &json!({"spill": {"rate": {"pods": 1, "per": "1m"}}}),
+        &["a", "b"],
+    );
+    let plan = scene.plan(15);
+    assert_eq!(granted(&plan), ["a"]);
+    scene.reserve(&plan);
+    let a = scene.waiting[0].id.clone();
+    scene.memory.sending(&a);
+    scene.memory.answered(&a, Answer::Lost, at(15));
+    assert_eq!(
+        granted(&scene.plan(80)),
+        ["a"],
+        "one in this minute, not two"
+    );
 }

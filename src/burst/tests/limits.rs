@@ -182,7 +182,7 @@ fn a_pod_that_two_workloads_or_pools_could_have_has_one_and_the_loser_says_so() 
     assert_eq!(plan.decisions[0].workload, "web");
     assert_eq!(
         plan.workloads[1].message,
-        "1 pod of its selection belong to workload web"
+        "1 pod of its selection belongs to workload web"
     );
     let mut older = crate::burst::fixtures::pool("first", &json!({"workloads": [again]}));
     let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(-9));
@@ -190,7 +190,7 @@ fn a_pod_that_two_workloads_or_pools_could_have_has_one_and_the_loser_says_so() 
     scene.others = vec![older];
     let plan = scene.plan(15);
     assert_eq!(plan.decisions, []);
-    let told = "1 pod of its selection belong to workload again of pool first";
+    let told = "1 pod of its selection belongs to workload again of pool first";
     assert_eq!(plan.workloads[0].message, told);
 }
 

@@ -3,22 +3,27 @@
 //! In: a [`Plan`]. Out: writes to the pool's status and to pods, and their answers, told to [`Memory`]
 //! and to the stores. Nothing is decided here; what was not done is planned again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 
-use super::stores::{Stores, View};
-use super::{Pool, grant};
+use super::stores::View;
+use super::term::Pool;
+use super::{Context, grant};
 use crate::api::names::POOL_LABEL;
 use crate::api::{BurstPool, Reservation};
 use crate::burst::plan::{First, Stamp};
 use crate::burst::rescue::{Action, Rescue};
 use crate::burst::{Answer, Decision, Plan, PodFacts, PodRef};
+use crate::controller::LEASE;
+use crate::node::observed::Observed;
 
 /// The field manager of what a leader writes to be sure of itself.
 const FIELD_MANAGER: &str = "burstpool-leader";
@@ -27,36 +32,47 @@ const AT_ONCE: usize = 16;
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long nothing is asked of a server that did not answer, or had too much to do.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// What is needed to act for one pool.
-pub(super) struct Act<'a> {
-    pub client: &'a kube::Client,
-    pub stores: &'a Stores,
-    pub view: &'a View,
-    pub pool: &'a BurstPool,
-    pub name: &'a str,
-    pub identity: &'a str,
+pub(super) struct Act {
+    pub context: Arc<Context>,
+    pub view: Arc<View>,
+    pub pool: Arc<BurstPool>,
+    pub name: String,
 }
 
-impl Act<'_> {
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Yes,
+    No,
+    /// Nobody knows: it may even be done later.
+    Unknown,
+}
+
+impl Act {
     /// Carries out `plan`. `true` if what was done calls for another plan at once.
     pub async fn carry_out(&self, plan: &Plan, state: &mut Pool) -> bool {
         match plan.first {
             First::Claim => {
-                state.is_claimed |= self.reserve(&plan.reservations).await;
+                state.is_claimed = self.leads().await && self.reserve(plan, state).await;
                 return state.is_claimed;
             }
             First::Count => {
-                state.is_counted |= self.count().await;
+                state.is_counted = self.count().await;
                 return state.is_counted;
             }
             First::Nothing => {}
         }
-        if plan.must_reserve && !self.reserve(&plan.reservations).await {
+        if plan.must_reserve && !self.reserve(plan, state).await {
             // Somebody has written the pool: it is looked at again, and nothing is granted meanwhile.
             return true;
         }
         self.look(&plan.unseen, state).await;
-        if plan.is_dry_run {
+        // What is reserved already may be taken back by a write that is still on its way.
+        if plan.is_dry_run || (!plan.must_reserve && state.doubt.is_open(&self.pool)) {
             return false;
         }
         let granted = self.grant(plan, state).await;
@@ -65,46 +81,73 @@ impl Act<'_> {
         granted
     }
 
+    /// Whether we hold the leader's lease, as it is now: one that was frozen, and does not know yet that
+    /// it has lost it, must not take a pool that its successor leads.
+    async fn leads(&self) -> bool {
+        let namespace = &self.context.lease_namespace;
+        let leases: Api<Lease> = Api::namespaced(self.context.impatient.clone(), namespace);
+        match tokio::time::timeout(PATIENCE, leases.get(LEASE)).await {
+            Ok(Ok(lease)) => {
+                let holder = lease.spec.and_then(|spec| spec.holder_identity);
+                holder.as_ref() == Some(&self.context.identity)
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(pool = self.name, %error, "reading the leader's lease");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
     /// Writes who leads and what is reserved, if the pool is still of the version that was planned with.
-    async fn reserve(&self, reservations: &[Reservation]) -> bool {
-        let pools: Api<BurstPool> = Api::all(self.client.clone());
+    async fn reserve(&self, plan: &Plan, state: &mut Pool) -> bool {
+        let written = self.write(&plan.reservations, &state.identity).await;
+        if written == Written::Unknown {
+            state.doubt.open(&self.pool);
+            tokio::time::sleep(PAUSE).await;
+        }
+        written == Written::Yes
+    }
+
+    async fn write(&self, reservations: &[Reservation], identity: &str) -> Written {
+        let pools: Api<BurstPool> = Api::all(self.context.impatient.clone());
         let patch = json!({
-            "metadata": {"resourceVersion": self.pool.metadata.resource_version},
-            "status": {"leader": self.identity, "reservations": reservations},
+            "metadata": {
+                "resourceVersion": self.pool.metadata.resource_version,
+            },
+            "status": {"leader": identity, "reservations": reservations},
         });
-        let manager = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
         let patch = Patch::Merge(&patch);
-        let written = pools.patch_status(self.name, &manager, &patch);
+        let manager = as_leader();
+        let written = pools.patch_status(&self.name, &manager, &patch);
         match tokio::time::timeout(PATIENCE, written).await {
             Ok(Ok(pool)) => {
-                self.stores.learn_pool(pool);
-                true
+                self.context.stores.learn_pool(pool);
+                Written::Yes
             }
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {
-                false
+                Written::No
             }
             Ok(Err(error)) => {
                 tracing::warn!(pool = self.name, %error, "reserving");
-                false
+                Written::Unknown
             }
             Err(_) => {
                 tracing::warn!(pool = self.name, "reserving: no answer");
-                false
+                Written::Unknown
             }
         }
     }
 
     /// Lists the pods with the pool's label, as they are and not as a cache has them.
     async fn count(&self) -> bool {
-        let pods: Api<Pod> = Api::all(self.client.clone());
+        // Of a kind that can always be read: one odd pod must not stop the pool.
+        let pods: Api<Observed> = Api::all(self.context.impatient.clone());
         let ours = ListParams::default().labels(&format!("{POOL_LABEL}={}", self.name));
         match tokio::time::timeout(PATIENCE.saturating_mul(4), pods.list(&ours)).await {
             Ok(Ok(pods)) => {
-                for pod in pods.items {
-                    self.stores.learn_pod(pod);
+                for observed in pods.items {
+                    self.context.stores.learn_pod(observed.pod);
                 }
                 true
             }
@@ -118,14 +161,18 @@ impl Act<'_> {
 
     /// Reads reserved pods by name that are in no watch.
     async fn look(&self, unseen: &[Reservation], state: &mut Pool) {
-        for entry in unseen {
-            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &entry.namespace);
-            if let Ok(Ok(found)) = tokio::time::timeout(PATIENCE, pods.get_opt(&entry.name)).await {
-                let facts = found.as_ref().and_then(PodFacts::of);
-                state.memory.looked(&entry.uid, facts.as_ref());
-                if let Some(pod) = found {
-                    self.stores.learn_pod(pod);
-                }
+        let found = futures::stream::iter(unseen).map(async |entry| {
+            let client = self.context.impatient.clone();
+            let pods: Api<Pod> = Api::namespaced(client, &entry.namespace);
+            let found = tokio::time::timeout(PATIENCE, pods.get_opt(&entry.name)).await;
+            Some((&entry.uid, found.ok()?.ok()?))
+        });
+        let found: Vec<_> = found.buffer_unordered(AT_ONCE).collect().await;
+        for (uid, found) in found.into_iter().flatten() {
+            let facts = found.as_ref().and_then(PodFacts::of);
+            state.memory.looked(uid, facts.as_ref());
+            if let Some(pod) = found {
+                self.context.stores.learn_pod(pod);
             }
         }
     }
@@ -140,6 +187,7 @@ impl Act<'_> {
             .map(async |decision| (&decision.pod, self.send(decision).await))
             .buffer_unordered(AT_ONCE);
         let answers: Vec<(&PodRef, Answer)> = answers.collect().await;
+        let is_lost = answers.iter().any(|(_, answer)| *answer == Answer::Lost);
         for (pod, answer) in answers {
             tracing::info!(
                 pool = self.name,
@@ -149,48 +197,40 @@ impl Act<'_> {
             );
             state.memory.answered(pod, answer, Timestamp::now());
         }
+        if is_lost {
+            tokio::time::sleep(PAUSE).await;
+        }
         !grants.is_empty()
     }
 
     async fn send(&self, decision: &Decision) -> Answer {
         let id = &decision.pod;
-        let waiting = self.view.waiting.get(&id.uid);
-        let Some(pod) = waiting.and_then(super::stores::Waiting::pod) else {
+        let Some(pod) = self.view.waiting_pod(&id.uid) else {
             return Answer::Conflict;
         };
         let version = &id.resource_version;
         let (workload, now) = (&decision.workload, Timestamp::now());
-        let patch = grant::grant(&pod, version, self.name, workload, now);
+        let patch = grant::grant(&pod, version, &self.name, workload, now);
         self.patch(id, &patch).await
     }
 
     async fn patch(&self, id: &PodRef, patch: &Patch<()>) -> Answer {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &id.namespace);
-        let manager = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
+        let pods: Api<Pod> = Api::namespaced(self.context.impatient.clone(), &id.namespace);
+        let manager = as_leader();
         let sent = pods.patch(&id.name, &manager, patch);
         match tokio::time::timeout(PATIENCE, sent).await {
             Ok(Ok(pod)) => {
-                self.stores.learn_pod(pod);
+                self.context.stores.learn_pod(pod);
                 Answer::Granted
             }
-            Ok(Err(kube::Error::Api(status))) => match status.code {
-                404 => Answer::Gone,
-                // Too many requests: it was not done, and will be tried again.
-                409 | 429 => Answer::Conflict,
-                400..=499 => Answer::Denied(status.message),
-                _ => Answer::Lost,
-            },
+            Ok(Err(kube::Error::Api(status))) => refusal(status.code, status.message),
             Ok(Err(_)) | Err(_) => Answer::Lost,
         }
     }
 
     async fn stamp(&self, stamps: &[Stamp]) {
         let sent = futures::stream::iter(stamps).map(async |stamp| {
-            let waiting = self.view.waiting.get(&stamp.pod.uid);
-            let Some(pod) = waiting.and_then(super::stores::Waiting::pod) else {
+            let Some(pod) = self.view.waiting_pod(&stamp.pod.uid) else {
                 return;
             };
             let patch = grant::stamp(&pod, &stamp.pod.resource_version, stamp.since);
@@ -202,7 +242,8 @@ impl Act<'_> {
 
     async fn rescue(&self, rescues: &[Rescue]) {
         for rescue in rescues.iter().filter(|one| one.action == Action::Delete) {
-            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &rescue.pod.namespace);
+            let pods: Api<Pod> =
+                Api::namespaced(self.context.impatient.clone(), &rescue.pod.namespace);
             let still_this_one = DeleteParams {
                 preconditions: Some(Preconditions {
                     uid: Some(rescue.pod.uid.clone()),
@@ -216,6 +257,44 @@ impl Act<'_> {
             if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, deleted).await {
                 tracing::debug!(pod = %name, %error, "deleting a pod that never started");
             }
+        }
+    }
+}
+
+fn as_leader() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
+
+/// What an error's code says of a patch.
+fn refusal(code: u16, message: String) -> Answer {
+    match code {
+        404 => Answer::Gone,
+        409 => Answer::Conflict,
+        // Not known who we are, too slow, too many: that is not about this pod, which has not changed
+        // either. It is tried again.
+        401 | 408 | 429 => Answer::Lost,
+        400..=499 => Answer::Denied(message),
+        _ => Answer::Lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_change_of_the_pod_is_waited_for_and_only_a_denial_backs_off() {
+        let no = || "no".to_owned();
+        assert_eq!(refusal(409, no()), Answer::Conflict);
+        assert_eq!(refusal(404, no()), Answer::Gone);
+        for code in [400, 403, 422] {
+            assert_eq!(refusal(code, no()), Answer::Denied(no()));
+        }
+        for code in [401, 408, 429, 500, 503, 504] {
+            assert_eq!(refusal(code, no()), Answer::Lost, "{code}");
         }
     }
 }

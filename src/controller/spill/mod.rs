@@ -3,7 +3,8 @@
 //!
 //! In: [`stores`], the targets' [`scales`], what creates in Azure came to. Out: grants, and for each
 //! pool a [`Summary`] for its status. `burst` decides everything; a leader that has just begun claims
-//! each pool and counts its pods before it grants (design D1a).
+//! each pool and counts its pods before it grants (design D1a). Each pool is acted for by itself: one
+//! whose calls are slow is not planned for meanwhile, and delays no other.
 //!
 //! ```text
 //! stores ─▶ View ┐
@@ -17,11 +18,15 @@ mod grant;
 mod scales;
 mod stores;
 mod tell;
+mod term;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::future::LocalBoxFuture;
+use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use tokio::sync::watch;
@@ -43,6 +48,7 @@ use scales::Followed;
 pub use stores::Stores;
 use stores::View;
 use tell::Teller;
+use term::{Pool, Terms};
 
 /// How soon after a plan the next one is made: changes come in swarms.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -67,14 +73,14 @@ pub struct Summary {
 /// By pool, what the last plans say.
 pub type Summaries = BTreeMap<String, Summary>;
 
-/// What is remembered of a pool from one plan to the next.
-#[derive(Default)]
-struct Pool {
-    memory: Memory,
-    /// Its status has named us.
-    is_claimed: bool,
-    /// Its pods have been listed since.
-    is_counted: bool,
+/// What came of acting for a pool.
+struct Acted {
+    name: String,
+    state: Pool,
+    plan: Plan,
+    view: Arc<View>,
+    /// Whether it calls for another plan at once.
+    again: bool,
 }
 
 /// Plans and acts until `cancel`.
@@ -87,6 +93,10 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
         stores.changed.clone(),
         cancel.child_token(),
     );
+    let terms = Terms {
+        instance: context.identity.clone(),
+        begun: 0,
+    };
     let mut spill = Spill {
         context,
         tasks: tasks.clone(),
@@ -94,6 +104,10 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
         teller,
         verdicts: Verdicts::default(),
         pools: HashMap::new(),
+        acting: FuturesUnordered::new(),
+        busy: HashMap::new(),
+        terms,
+        summaries: Summaries::new(),
     };
     let work = async {
         stores.wait_until_ready().await;
@@ -116,24 +130,39 @@ struct Spill {
     teller: Teller,
     verdicts: Verdicts,
     pools: HashMap<String, Pool>,
+    acting: FuturesUnordered<LocalBoxFuture<'static, Acted>>,
+    /// Pools that are acted for, and whether anything changed meanwhile.
+    busy: HashMap<String, bool>,
+    terms: Terms,
+    summaries: Summaries,
 }
 
 impl Spill {
     async fn work(&mut self) {
+        let changed = self.context.stores.changed.clone();
         loop {
             let began = Instant::now();
             let again = self.turn().await;
-            tokio::time::sleep_until(began + PAUSE).await;
-            tokio::select! {
-                () = self.context.stores.changed.notified() => {}
-                () = tokio::time::sleep(again.min(LOOK_AGAIN)) => {}
+            let next = async {
+                tokio::time::sleep_until(began + PAUSE).await;
+                tokio::select! {
+                    () = changed.notified() => {}
+                    () = tokio::time::sleep(again.min(LOOK_AGAIN)) => {}
+                }
+            };
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    () = &mut next => break,
+                    Some(acted) = self.acting.next() => self.finish(acted),
+                }
             }
         }
     }
 
-    /// Plans and acts for every pool; when to do so again.
+    /// Plans for every pool that is not acted for, and begins to act; when to do so again.
     async fn turn(&mut self) -> Duration {
-        let view = self.context.stores.view();
+        let view = Arc::new(self.context.stores.view());
         self.scales.follow(&view, &self.tasks);
         let scales = self.scales.scales();
         let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
@@ -141,43 +170,33 @@ impl Spill {
         self.pools.retain(|name, _| view.pools.contains_key(name));
         self.teller
             .retain(|uid| view.waiting.contains_key(uid) || view.labelled.contains_key(uid));
+        let is_there = |pool: &BurstPool| pool.metadata.deletion_timestamp.is_none();
         let mut again = LOOK_AGAIN;
-        let mut summaries = Summaries::new();
-        for (name, pool) in &view.pools {
-            if pool.metadata.deletion_timestamp.is_some() {
-                continue;
+        for (name, pool) in view.pools.iter().filter(|(_, pool)| is_there(pool)) {
+            if let Some(changed) = self.busy.get_mut(name) {
+                *changed = true;
+            } else {
+                again = again.min(self.one(&view, &scales, pool).await);
             }
-            let Some(plan) = self.one(&view, &scales, pool, &waiting).await else {
-                continue;
-            };
-            again = again.min(plan.1);
-            summaries.insert(name.clone(), summary(&plan.0));
         }
+        self.summaries
+            .retain(|name, _| view.pools.get(name).is_some_and(|pool| is_there(pool)));
         self.context.summaries.send_if_modified(|known| {
-            let changed = *known != summaries;
-            *known = summaries;
+            let changed = *known != self.summaries;
+            known.clone_from(&self.summaries);
             changed
         });
         again
     }
 
-    /// Plans and acts for one pool; nothing for one that somebody else has taken over.
-    async fn one(
-        &mut self,
-        view: &View,
-        scales: &Scales,
-        pool: &BurstPool,
-        waiting: &HashSet<&str>,
-    ) -> Option<(Plan, Duration)> {
+    /// Plans for one pool, and begins to act; when to do so again if nothing changes.
+    async fn one(&mut self, view: &Arc<View>, scales: &Scales, pool: &Arc<BurstPool>) -> Duration {
         let name = pool.name_any();
-        let mut state = self.pools.remove(&name).unwrap_or_default();
+        let known = self.pools.remove(&name);
+        let known = known.filter(|known| known.uid == pool.uid());
+        let mut state = known.unwrap_or_else(|| Pool::of(pool, &mut self.terms));
         let leader = pool.status.as_ref().and_then(|s| s.leader.as_deref());
-        let leads = leader == Some(self.context.identity.as_str());
-        if state.is_claimed && !leads {
-            tracing::warn!(pool = name, leader, "another instance leads");
-            self.pools.insert(name, state);
-            return None;
-        }
+        let standing = state.led_by(leader, &name, &mut self.terms);
         for (placement, ended) in pool::ended_creates(&name, &self.context).await {
             let backend = state.memory.backend(&placement);
             match ended.class {
@@ -190,35 +209,56 @@ impl Spill {
         let own = OwnParts {
             places: &places,
             bound: bound.iter().map(Arc::as_ref).collect(),
-            standing: match (leads, state.is_counted) {
-                (false, _) => Standing::Unclaimed,
-                (true, false) => Standing::Uncounted,
-                (true, true) => Standing::Leading,
-            },
+            standing,
+            memory: &state.memory,
+            identity: &state.identity,
         };
-        let now = Timestamp::now();
-        let plan = self.plan(view, scales, pool, &own, &state.memory, now);
-        let act = Act {
-            client: &self.context.impatient,
-            stores: &self.context.stores,
-            view,
-            pool,
-            name: &name,
-            identity: &self.context.identity,
-        };
-        let acted = act.carry_out(&plan, &mut state).await;
-        self.teller.tell(&plan);
+        let plan = self.plan(view, scales, pool, &own, Timestamp::now());
         for (placement, door) in &plan.doors {
             pool::shut(&name, placement, closed(door), &self.context).await;
         }
-        state.memory.keep(&plan, waiting, now);
-        self.pools.insert(name, state);
-        let again = if acted {
-            Some(PAUSE)
-        } else {
-            plan.look_again_in
+        if standing == Standing::Leading {
+            self.summaries.insert(name.clone(), summary(&plan));
+        }
+        let again = plan.look_again_in.unwrap_or(LOOK_AGAIN);
+        let act = Act {
+            context: self.context.clone(),
+            view: view.clone(),
+            pool: pool.clone(),
+            name: name.clone(),
         };
-        Some((plan, again.unwrap_or(LOOK_AGAIN)))
+        self.busy.insert(name, false);
+        self.acting.push(Box::pin(async move {
+            let again = act.carry_out(&plan, &mut state).await;
+            let Act { name, view, .. } = act;
+            Acted {
+                name,
+                state,
+                plan,
+                view,
+                again,
+            }
+        }));
+        again
+    }
+
+    /// Takes in what came of acting for a pool.
+    fn finish(&mut self, acted: Acted) {
+        let Acted {
+            name,
+            mut state,
+            plan,
+            view,
+            again,
+        } = acted;
+        self.teller.tell(&plan);
+        let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
+        state.memory.keep(&plan, &waiting, Timestamp::now());
+        let changed = self.busy.remove(&name);
+        self.pools.insert(name, state);
+        if again || changed == Some(true) {
+            self.context.stores.changed.notify_one();
+        }
     }
 
     /// Plans; asks translation about pods that it has not been asked about.
@@ -228,7 +268,6 @@ impl Spill {
         scales: &Scales,
         pool: &BurstPool,
         own: &OwnParts<'_>,
-        memory: &Memory,
         now: Timestamp,
     ) -> Plan {
         let pools: Vec<&BurstPool> = view.pools.values().map(Arc::as_ref).collect();
@@ -241,15 +280,18 @@ impl Spill {
             scales,
             namespaces: &view.namespaces,
         };
-        let identity = self.context.identity.clone();
         let unjudged = {
-            let seen = observe(pool, &world, own, &self.verdicts, memory, &identity);
-            unjudged(&seen)
+            let seen = observe(pool, &world, own, &self.verdicts);
+            let unjudged = unjudged(&seen);
+            if unjudged.is_empty() {
+                return burst::plan(pool, &seen, now);
+            }
+            unjudged
         };
         for uid in &unjudged {
             self.judge(view, pool, uid);
         }
-        let seen = observe(pool, &world, own, &self.verdicts, memory, &identity);
+        let seen = observe(pool, &world, own, &self.verdicts);
         burst::plan(pool, &seen, now)
     }
 
@@ -282,11 +324,13 @@ impl Spill {
     }
 }
 
-/// What is known of one pool, besides what is remembered.
+/// What is known of one pool.
 struct OwnParts<'a> {
     places: &'a [Place],
     bound: Vec<&'a PodFacts>,
     standing: Standing,
+    memory: &'a Memory,
+    identity: &'a str,
 }
 
 fn observe<'a>(
@@ -294,16 +338,14 @@ fn observe<'a>(
     world: &World<'a>,
     own: &'a OwnParts<'a>,
     verdicts: &'a Verdicts,
-    memory: &'a Memory,
-    identity: &'a str,
 ) -> Observed<'a> {
     let own = Own {
         places: own.places,
         bound: &own.bound,
         verdicts,
-        memory,
+        memory: own.memory,
         standing: own.standing,
-        identity,
+        identity: own.identity,
     };
     burst::observe(pool, world, &own)
 }

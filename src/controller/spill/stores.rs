@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
@@ -13,6 +14,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::api::BurstPool;
 use crate::api::names::POOL_LABEL;
@@ -60,6 +62,13 @@ pub struct View {
     pub namespaces: Namespaces,
 }
 
+impl View {
+    /// A pod that waits, itself.
+    pub fn waiting_pod(&self, uid: &str) -> Option<Pod> {
+        self.waiting.get(uid)?.pod()
+    }
+}
+
 /// The parts of a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Part {
@@ -71,11 +80,44 @@ enum Part {
 }
 
 const PARTS: usize = 5;
+/// For how long at least it is remembered that a pod is gone: longer than any call takes whose answer
+/// could still tell of it.
+const GONE: Duration = Duration::from_secs(60);
+
+/// What is known.
+#[derive(Debug, Default)]
+struct Known {
+    view: View,
+    gone: Gone,
+}
+
+/// UIDs of labelled pods that are gone: an answer that was on its way meanwhile must not bring one back,
+/// as no watch would ever take it away again.
+#[derive(Debug, Default)]
+struct Gone {
+    now: HashSet<String>,
+    before: HashSet<String>,
+    since: Option<Instant>,
+}
+
+impl Gone {
+    fn add(&mut self, uid: &str) {
+        if self.since.is_none_or(|since| since.elapsed() > GONE) {
+            self.before = std::mem::take(&mut self.now);
+            self.since = Some(Instant::now());
+        }
+        self.now.insert(uid.to_owned());
+    }
+
+    fn has(&self, uid: &str) -> bool {
+        self.now.contains(uid) || self.before.contains(uid)
+    }
+}
 
 /// What is watched.
 #[derive(Debug, Default)]
 pub struct Stores {
-    view: Mutex<View>,
+    known: Mutex<Known>,
     /// The parts that have been listed.
     listed: watch::Sender<HashSet<Part>>,
     /// Something changed.
@@ -85,7 +127,7 @@ pub struct Stores {
 impl Stores {
     /// Everything, as it is known now.
     pub fn view(&self) -> View {
-        self.lock().clone()
+        self.lock().view.clone()
     }
 
     /// Waits until everything has been listed once.
@@ -100,30 +142,30 @@ impl Stores {
         let Some(facts) = PodFacts::of(&pod) else {
             return;
         };
-        let mut view = self.lock();
-        if facts.grant.is_some() {
-            insert_newer(&mut view.labelled, facts);
+        let mut known = self.lock();
+        if facts.grant.is_some() && !known.gone.has(&facts.id.uid) {
+            insert_newer(&mut known.view.labelled, facts);
         }
-        let Some(known) = view.waiting.get(&observed_uid(&pod)) else {
-            return;
-        };
-        if newer(&pod, &known.facts) {
-            let unknown = known.unknown.to_vec();
+        let view = &mut known.view;
+        let waits = view.waiting.get(&observed_uid(&pod));
+        if let Some(unknown) = waits.map(|waits| waits.unknown.to_vec()) {
             let observed = Observed {
                 pod,
                 unknown,
                 unreadable: None,
             };
-            if let Some(waiting) = Waiting::of(observed) {
-                view.waiting.insert(waiting.facts.id.uid.clone(), waiting);
-            }
+            insert_waiting(view, observed);
         }
     }
 
-    /// Takes in a pool of a newer version than the watch has shown.
+    /// Takes in a pool of a newer version than the watch has shown; not one that is gone, or that came
+    /// after it.
     pub fn learn_pool(&self, pool: BurstPool) {
-        let mut view = self.lock();
-        insert_pool(&mut view, pool);
+        let view = &mut self.lock().view;
+        let known = view.pools.get(&pool.name_any());
+        if known.is_some_and(|known| known.uid() == pool.uid()) {
+            insert_pool(view, pool);
+        }
     }
 
     /// Watches everything, for as long as it is polled.
@@ -131,42 +173,49 @@ impl Stores {
         tokio::join!(
             self.pools(client),
             self.waiting(client),
-            self.labelled(client),
+            self.labelled(watcher(
+                Api::all(client.clone()),
+                watcher::Config::default().labels(POOL_LABEL)
+            )),
             self.nodes(client),
             self.namespaces(client),
         );
     }
 
-    fn lock(&self) -> MutexGuard<'_, View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows one watch: `change` takes in what it shows, `None` at the beginning of a list and what
-    /// the list had at its end are for removing what is gone.
+    /// Follows one watch: `put` takes in what it shows, `remove` what it shows to be gone. At the end of
+    /// a list, what it did not have is gone; but not what was learned since the list began, which may be
+    /// younger than the list: the watch that follows will tell.
     async fn follow<K>(
         &self,
         part: Part,
         events: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>>,
-        mut put: impl FnMut(&mut View, K),
-        mut remove: impl FnMut(&mut View, &str),
+        mut put: impl FnMut(&mut Known, K),
+        mut remove: impl FnMut(&mut Known, &str),
         keys: impl Fn(&View) -> Vec<String>,
         key: impl Fn(&K) -> String,
     ) {
         let mut events = std::pin::pin!(events.default_backoff());
-        let mut listed: HashSet<String> = HashSet::new();
+        let (mut listed, mut before) = (HashSet::new(), Vec::new());
         while let Some(event) = events.next().await {
             match event {
-                Ok(watcher::Event::Init) => listed.clear(),
+                Ok(watcher::Event::Init) => {
+                    listed.clear();
+                    before = keys(&self.lock().view);
+                }
                 Ok(watcher::Event::InitApply(object)) => {
                     listed.insert(key(&object));
                     put(&mut self.lock(), object);
                 }
                 Ok(watcher::Event::InitDone) => {
-                    let mut view = self.lock();
-                    for gone in keys(&view).iter().filter(|key| !listed.contains(*key)) {
-                        remove(&mut view, gone);
+                    let mut known = self.lock();
+                    for gone in before.iter().filter(|key| !listed.contains(*key)) {
+                        remove(&mut known, gone);
                     }
-                    drop(view);
+                    drop(known);
                     self.listed.send_modify(|parts| {
                         parts.insert(part);
                     });
@@ -187,8 +236,8 @@ impl Stores {
         self.follow(
             Part::Pools,
             watcher(pools, watcher::Config::default()),
-            insert_pool,
-            |view, name| drop(view.pools.remove(name)),
+            |known, pool| insert_pool(&mut known.view, pool),
+            |known, name| drop(known.view.pools.remove(name)),
             |view| view.pools.keys().cloned().collect(),
             BurstPool::name_any,
         )
@@ -202,33 +251,30 @@ impl Stores {
         self.follow(
             Part::Waiting,
             watcher(pods, watcher::Config::default().fields(waiting)),
-            |view, pod| {
-                let known = view.waiting.get(&observed_uid(&pod.pod));
-                if known.is_some_and(|known| !newer(&pod.pod, &known.facts)) {
-                    return;
-                }
-                if let Some(waiting) = Waiting::of(pod) {
-                    view.waiting.insert(waiting.facts.id.uid.clone(), waiting);
-                }
-            },
-            |view, uid| drop(view.waiting.remove(uid)),
+            |known, pod| insert_waiting(&mut known.view, pod),
+            |known, uid| drop(known.view.waiting.remove(uid)),
             |view| view.waiting.keys().cloned().collect(),
             |pod| observed_uid(&pod.pod),
         )
         .await;
     }
 
-    async fn labelled(&self, client: &Client) {
-        let pods: Api<Observed> = Api::all(client.clone());
+    async fn labelled(
+        &self,
+        events: impl futures::Stream<Item = watcher::Result<watcher::Event<Observed>>>,
+    ) {
         self.follow(
             Part::Labelled,
-            watcher(pods, watcher::Config::default().labels(POOL_LABEL)),
-            |view, pod| {
+            events,
+            |known, pod| {
                 if let Some(facts) = PodFacts::of(&pod.pod) {
-                    insert_newer(&mut view.labelled, facts);
+                    insert_newer(&mut known.view.labelled, facts);
                 }
             },
-            |view, uid| drop(view.labelled.remove(uid)),
+            |known, uid| {
+                known.view.labelled.remove(uid);
+                known.gone.add(uid);
+            },
             |view| view.labelled.keys().cloned().collect(),
             |pod| observed_uid(&pod.pod),
         )
@@ -240,10 +286,10 @@ impl Stores {
         self.follow(
             Part::Nodes,
             watcher(nodes, watcher::Config::default().labels(POOL_LABEL)),
-            |view, node| {
-                view.nodes.insert(node.name_any(), Arc::new(node));
+            |known, node| {
+                known.view.nodes.insert(node.name_any(), Arc::new(node));
             },
-            |view, name| drop(view.nodes.remove(name)),
+            |known, name| drop(known.view.nodes.remove(name)),
             |view| view.nodes.keys().cloned().collect(),
             Node::name_any,
         )
@@ -255,11 +301,11 @@ impl Stores {
         self.follow(
             Part::Namespaces,
             watcher(namespaces, watcher::Config::default()),
-            |view, namespace: PartialObjectMeta<Namespace>| {
+            |known, namespace: PartialObjectMeta<Namespace>| {
                 let labels = namespace.metadata.labels.clone().unwrap_or_default();
-                view.namespaces.insert(namespace.name_any(), labels);
+                known.view.namespaces.insert(namespace.name_any(), labels);
             },
-            |view, name| drop(view.namespaces.remove(name)),
+            |known, name| drop(known.view.namespaces.remove(name)),
             |view| view.namespaces.keys().cloned().collect(),
             PartialObjectMeta::name_any,
         )
@@ -271,23 +317,36 @@ fn observed_uid(pod: &Pod) -> String {
     pod.metadata.uid.clone().unwrap_or_default()
 }
 
-fn newer(pod: &Pod, known: &PodFacts) -> bool {
-    observed::version(pod) >= known.id.resource_version.parse().ok()
+fn insert_waiting(view: &mut View, observed: Observed) {
+    let Some(waiting) = Waiting::of(observed) else {
+        return;
+    };
+    let uid = waiting.facts.id.uid.clone();
+    let known = view.waiting.get(&uid);
+    if known.is_none_or(|known| version(&known.facts) <= version(&waiting.facts)) {
+        view.waiting.insert(uid, waiting);
+    }
 }
 
 fn insert_newer(pods: &mut HashMap<String, Arc<PodFacts>>, facts: PodFacts) {
-    let version = |facts: &PodFacts| facts.id.resource_version.parse::<u128>().ok();
     let known = pods.get(&facts.id.uid);
     if known.is_none_or(|known| version(known) <= version(&facts)) {
         pods.insert(facts.id.uid.clone(), Arc::new(facts));
     }
 }
 
+fn version(facts: &PodFacts) -> Option<u128> {
+    observed::version(&facts.id.resource_version)
+}
+
 fn insert_pool(view: &mut View, pool: BurstPool) {
-    let version = |pool: &BurstPool| pool.resource_version()?.parse::<u128>().ok();
+    let version = |pool: &BurstPool| observed::version(&pool.resource_version()?);
     let known = view.pools.get(&pool.name_any());
     let same = known.filter(|known| known.uid() == pool.uid());
     if same.is_none_or(|known| version(known) <= version(&pool)) {
         view.pools.insert(pool.name_any(), Arc::new(pool));
     }
 }
+
+#[cfg(test)]
+mod tests;

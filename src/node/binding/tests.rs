@@ -1,6 +1,7 @@
 //! The patch, applied to pods as JSON.
 
 use super::*;
+use crate::api::ScaleIn;
 
 const DEFAULT: [(&str, Option<i64>); 2] = [(OUTAGE[0], Some(300)), (OUTAGE[1], Some(300))];
 
@@ -31,7 +32,7 @@ fn read(pod: &Value) -> Pod {
 
 /// The pod as it is after its patch; as it was if it needs none. A second patch is never needed.
 fn settled(mut pod: Value) -> Value {
-    if let Some(patch) = patch(&read(&pod), DELETION_COST) {
+    if let Some(patch) = patch(&read(&pod), ScaleIn::default().deletion_cost) {
         // The library, unlike the API server, wants what is tested to be there.
         let operations = patch.0.into_iter().filter(
             |one| !matches!(one, json_patch::PatchOperation::Test(test) if test.value.is_null()),
@@ -39,7 +40,11 @@ fn settled(mut pod: Value) -> Value {
         let patch = json_patch::Patch(operations.collect());
         json_patch::patch(&mut pod, &patch).expect("it can be applied");
     }
-    assert_eq!(patch(&read(&pod), DELETION_COST), None, "{pod}");
+    assert_eq!(
+        patch(&read(&pod), ScaleIn::default().deletion_cost),
+        None,
+        "{pod}"
+    );
     pod
 }
 
@@ -71,7 +76,7 @@ fn what_the_user_set_stays() {
         (OUTAGE[1], Some(OUTLIVE + 1)),
     ]);
     own["metadata"]["annotations"] = json!({COST: "7", "theirs": "yes"});
-    assert_eq!(patch(&read(&own), DELETION_COST), None);
+    assert_eq!(patch(&read(&own), ScaleIn::default().deletion_cost), None);
     own["metadata"]["annotations"] = json!({"theirs": "yes"});
     own["spec"]["tolerations"][2]["tolerationSeconds"] = json!(5);
     let got = settled(own.clone());
@@ -134,7 +139,11 @@ fn pods_that_leave_or_have_ended_and_those_of_daemon_sets_and_kubelets_are_left_
         other["status"] = Value::Null;
         let (parent, key) = pointer.rsplit_once('/').expect("a path");
         other.pointer_mut(parent).expect("a parent")[key] = value;
-        assert_eq!(patch(&read(&other), DELETION_COST), None, "{pointer}");
+        assert_eq!(
+            patch(&read(&other), ScaleIn::default().deletion_cost),
+            None,
+            "{pointer}"
+        );
     }
 }
 

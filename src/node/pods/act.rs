@@ -93,9 +93,7 @@ impl Keeper {
     fn create_failed(&mut self, error: &Error) {
         let verdict = error.verdict();
         tracing::warn!(pod = %self.pod_name(), error = %error.story(), "creating a container group");
-        self.fail(&verdict);
-        self.context.trouble.notify_one();
-        self.context.ended(Some(verdict.class), &verdict.message);
+        self.not_started(&verdict);
         self.known.group = match error {
             // Nobody knows whether it was done.
             Error::NoAnswer { .. } | Error::Unreadable { .. } => Group::Unknown,
@@ -104,6 +102,13 @@ impl Keeper {
             _ => Group::Absent { was_there: false },
         };
         self.warn(verdict.reason, &verdict.message);
+    }
+
+    /// Azure did not create the group, or could not start it: whoever closes the placement hears of it.
+    fn not_started(&mut self, verdict: &Verdict) {
+        self.fail(verdict);
+        self.context.trouble.notify_one();
+        self.context.ended(Some(verdict.class), &verdict.message);
     }
 
     /// Finds out whether there is a group.
@@ -181,10 +186,8 @@ impl Keeper {
         self.view = Some(view.without_tags());
         if let Some(verdict) = failed {
             tracing::warn!(pod = %self.pod_name(), message = %verdict.message, "a container group did not start");
-            self.fail(&verdict);
-            self.context.ended(Some(verdict.class), &verdict.message);
+            self.not_started(&verdict);
             self.known.is_failed = true;
-            self.context.trouble.notify_one();
         }
     }
 

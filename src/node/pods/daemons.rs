@@ -4,11 +4,12 @@
 //! [`daemon`] decides everything.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use k8s_openapi::api::core::v1::Pod;
 
 use super::keeper::Keeper;
+use super::lock;
 use crate::node::daemon;
 
 /// The `DaemonSet`s of the node's pods, by the pods' UIDs.
@@ -17,7 +18,7 @@ pub(super) struct DaemonSets(Mutex<BTreeMap<String, String>>);
 
 impl DaemonSets {
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     fn note(&self, pod: &Pod, daemon_set: String) {

@@ -163,7 +163,9 @@ impl Keeper {
             News::Gone => self.exists = false,
             News::Seen(observed) => {
                 // A write's answer may be newer than what the watch has come to.
-                let is_old = observed::version(&observed.pod) < observed::version(&self.pod);
+                let version =
+                    |pod: &Pod| observed::version(pod.metadata.resource_version.as_ref()?);
+                let is_old = version(&observed.pod) < version(&self.pod);
                 if !is_old {
                     (self.pod, self.unknown) = (observed.pod, observed.unknown);
                 }
@@ -224,11 +226,8 @@ impl Keeper {
         } else {
             self.turn = None;
         }
-        let due = match decision.action {
-            _ if left.is_zero() => None,
-            Action::Rest => None,
-            _ => Some(left.min(LOOK_AGAIN)),
-        };
+        let has_time = decision.action != Action::Rest && !left.is_zero();
+        let due = has_time.then(|| left.min(LOOK_AGAIN));
         let written = self.not_written_before;
         let written = written.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
         let quiet = self.context.quiet.clone();

@@ -53,11 +53,11 @@ impl Keeper {
             return Say::Nothing;
         }
         let wanted = status::pod_status(&self.pod, &self.seen(), &self.facts(), now);
-        let live = self.pod.status.clone().unwrap_or_default();
         let may_write = self.not_written_before.is_none_or(|at| at <= now);
-        if may_write && !status::same(&live, &wanted) {
-            let wanted = Box::new(wanted);
-            return if status::is_urgent(&live, &wanted) {
+        if may_write && !says(&self.pod, &wanted) {
+            let (none, wanted) = (PodStatus::default(), Box::new(wanted));
+            let live = self.pod.status.as_ref().unwrap_or(&none);
+            return if status::is_urgent(live, &wanted) {
                 Say::Now(wanted)
             } else {
                 Say::Quietly(wanted)
@@ -101,8 +101,7 @@ impl Keeper {
         }
         let seen = Seen::Deleted(self.view.as_ref());
         let wanted = status::pod_status(&self.pod, &seen, &self.facts(), Timestamp::now());
-        let live = self.pod.status.clone().unwrap_or_default();
-        if !status::same(&live, &wanted) {
+        if !says(&self.pod, &wanted) {
             self.write(&wanted).await;
         }
         let delete = DeleteParams {
@@ -169,7 +168,7 @@ impl Keeper {
         let again = match tokio::time::timeout(PATIENCE, written).await {
             Ok(Ok(mut pod)) => {
                 pod.metadata.managed_fields = None;
-                let kept = status::same(&pod.status.clone().unwrap_or_default(), wanted);
+                let kept = says(&pod, wanted);
                 self.pod = pod;
                 (!kept).then_some(NOT_KEPT)
             }
@@ -245,4 +244,10 @@ impl Keeper {
         let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
         Api::namespaced(self.context.client.clone(), namespace)
     }
+}
+
+/// Whether the pod's status says what is wanted, whatever else it says.
+fn says(pod: &Pod, wanted: &PodStatus) -> bool {
+    let none = PodStatus::default();
+    status::same(pod.status.as_ref().unwrap_or(&none), wanted)
 }

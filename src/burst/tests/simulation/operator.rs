@@ -35,8 +35,9 @@ type Belongs = fn(&PodFacts) -> bool;
 /// An instance of the operator.
 pub struct Operator {
     number: u32,
-    /// How often it was started: its identity is another each time.
+    /// How often it was started, and came to lead: its identity is another each time.
     run: u32,
+    term: u32,
     waiting: Store,
     labelled: Store,
     bound: Store,
@@ -67,6 +68,7 @@ impl Operator {
         Self {
             number,
             run: 0,
+            term: 0,
             waiting: Store::default(),
             labelled: Store::default(),
             bound: Store::default(),
@@ -87,7 +89,7 @@ impl Operator {
     }
 
     fn identity(&self) -> String {
-        format!("{}-{}", self.number, self.run)
+        format!("{}-{}-{}", self.number, self.run, self.term)
     }
 
     pub fn is_alive(&self, now: Timestamp) -> bool {
@@ -96,6 +98,7 @@ impl Operator {
 
     /// It holds the lease now.
     pub fn elected(&mut self) {
+        self.term += 1;
         self.standing = Standing::Unclaimed;
         self.memory = Memory::default();
         self.pool = None;

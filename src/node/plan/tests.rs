@@ -1,0 +1,193 @@
+//! What is decided for a pod, by what is known of its group.
+
+use k8s_openapi::api::core::v1::{PodCondition, PodSpec, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::*;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).expect("in range")
+}
+
+fn pod(phase: &str, ready: bool) -> Pod {
+    let condition = PodCondition {
+        type_: "Ready".into(),
+        status: if ready { "True" } else { "False" }.into(),
+        ..PodCondition::default()
+    };
+    let status = PodStatus {
+        phase: Some(phase.into()),
+        conditions: Some(vec![condition]),
+        ..PodStatus::default()
+    };
+    Pod {
+        spec: Some(PodSpec::default()),
+        status: Some(status),
+        ..Pod::default()
+    }
+}
+
+fn leaving(mut pod: Pod, asked: i64, grace: i64) -> Pod {
+    pod.metadata.deletion_grace_period_seconds = Some(grace);
+    pod.metadata.deletion_timestamp = Some(Time(at(asked + grace)));
+    pod
+}
+
+fn known(group: Group) -> Known {
+    Known {
+        group,
+        ..Known::default()
+    }
+}
+
+fn there(since: i64, read: Option<i64>, ran: bool) -> Known {
+    known(Group::There {
+        since: at(since),
+        read: read.map(at),
+        ran,
+    })
+}
+
+fn decided(pod: &Pod, known: &Known, now: i64) -> (Action, i64) {
+    let decision = plan(Some(pod), known, &Starts::default(), at(now));
+    (decision.action, decision.at.as_second())
+}
+
+#[test]
+fn a_pod_whose_group_is_not_known_of_is_looked_at_before_anything_else() {
+    for pod in [
+        pod("Pending", false),
+        leaving(pod("Running", true), 0, 30),
+        pod("Failed", false),
+    ] {
+        assert_eq!(decided(&pod, &Known::default(), 5), (Action::Look, 5));
+    }
+}
+
+#[test]
+fn a_new_pod_is_created_at_once_and_after_a_failure_not_before_its_time() {
+    let mut known = known(Group::Absent { was_there: false });
+    assert_eq!(
+        decided(&pod("Pending", false), &known, 5),
+        (Action::Create, 5)
+    );
+    known.not_before = Some(at(60));
+    assert_eq!(
+        decided(&pod("Pending", false), &known, 5),
+        (Action::Create, 60)
+    );
+    known.is_refused = true;
+    assert_eq!(decided(&pod("Pending", false), &known, 5).0, Action::Rest);
+}
+
+#[test]
+fn a_ready_pod_that_leaves_is_drained_for_3_s_or_its_grace_period_and_any_other_goes_at_once() {
+    let group = there(0, Some(90), true);
+    assert_eq!(
+        decided(&leaving(pod("Running", true), 100, 30), &group, 101),
+        (Action::Delete, 103)
+    );
+    assert_eq!(
+        decided(&leaving(pod("Running", true), 100, 1), &group, 101),
+        (Action::Delete, 101)
+    );
+    assert_eq!(
+        decided(&leaving(pod("Running", true), 100, 0), &group, 100),
+        (Action::Delete, 100)
+    );
+    assert_eq!(
+        decided(&leaving(pod("Pending", false), 100, 30), &group, 101),
+        (Action::Delete, 101)
+    );
+}
+
+#[test]
+fn a_pod_that_leaves_is_removed_when_its_group_is_gone_and_not_before() {
+    let pod = leaving(pod("Running", true), 100, 30);
+    let going = known(Group::Going {
+        since: at(104),
+        read: None,
+    });
+    assert_eq!(decided(&pod, &going, 104).0, Action::Read);
+    let gone = known(Group::Absent { was_there: true });
+    assert_eq!(decided(&pod, &gone, 105), (Action::Remove, 105));
+}
+
+#[test]
+fn the_group_of_a_pod_that_was_deleted_by_force_goes_all_the_same() {
+    let starts = Starts::default();
+    let decide = |known: &Known| plan(None, known, &starts, at(9)).action;
+    assert_eq!(decide(&Known::default()), Action::Look);
+    assert_eq!(decide(&there(0, None, false)), Action::Delete);
+    assert_eq!(
+        decide(&known(Group::Absent { was_there: true })),
+        Action::Remove
+    );
+}
+
+#[test]
+fn a_finished_pods_group_is_kept_for_its_logs_and_then_deleted_and_never_made_again() {
+    let group = there(0, Some(90), true);
+    assert_eq!(
+        decided(&pod("Succeeded", false), &group, 100),
+        (Action::Delete, 400)
+    );
+    let gone = known(Group::Absent { was_there: true });
+    assert_eq!(decided(&pod("Failed", false), &gone, 100).0, Action::Rest);
+}
+
+#[test]
+fn what_azure_starts_again_although_the_pod_is_finished_is_noticed_and_deleted_at_once() {
+    let mut group = there(0, Some(90), true);
+    assert_eq!(decided(&pod("Failed", false), &group, 100).0, Action::Read);
+    group.group = Group::There {
+        since: at(0),
+        read: Some(at(399)),
+        ran: true,
+    };
+    assert_eq!(
+        decided(&pod("Failed", false), &group, 100),
+        (Action::Delete, 400)
+    );
+    group.is_alive = true;
+    assert_eq!(
+        decided(&pod("Failed", false), &group, 100),
+        (Action::Delete, 100)
+    );
+}
+
+#[test]
+fn a_group_that_could_not_be_started_is_deleted_at_once_and_made_again_later() {
+    let mut group = there(0, Some(90), false);
+    (group.is_failed, group.not_before) = (true, Some(at(200)));
+    let pending = pod("Pending", false);
+    assert_eq!(decided(&pending, &group, 100), (Action::Delete, 100));
+    (group.is_failed, group.group) = (false, Group::Absent { was_there: true });
+    assert_eq!(decided(&pending, &group, 100), (Action::Create, 200));
+}
+
+#[test]
+fn a_group_that_vanished_before_it_ran_is_created_again_and_one_that_ran_is_not() {
+    let gone = known(Group::Absent { was_there: true });
+    let never = known(Group::Absent { was_there: false });
+    for known in [&gone, &never] {
+        let (action, _) = decided(&pod("Running", true), known, 100);
+        assert_eq!(action, Action::Rest, "its owner makes another pod");
+    }
+    assert_eq!(
+        decided(&pod("Pending", false), &gone, 100),
+        (Action::Create, 100)
+    );
+}
+
+#[test]
+fn a_running_group_is_read_rarely_unless_somebody_says_that_it_changed() {
+    let mut group = there(0, Some(1000), true);
+    let (action, at) = decided(&pod("Running", true), &group, 1001);
+    assert!(action == Action::Read && (1067..1203).contains(&at), "{at}");
+    group.is_stale = true;
+    assert_eq!(
+        decided(&pod("Running", true), &group, 1001),
+        (Action::Read, 1001)
+    );
+}

@@ -1,0 +1,160 @@
+//! How soon pods whose hold is over are granted: 1,000 that home has refused, real API server and
+//! scheduler, a rate and a maximum that hold none of them back.
+//!
+//! A hold is over `after` the time that the pod's condition names as its refusal, in whole seconds: each
+//! time some hundreds of holds end together. The toleration is written when a watch shows it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use burstpool::api::BurstPool;
+use futures::{StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::PostParams;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+
+use super::emulator::quantile;
+use super::pods::{Parts, start};
+use super::support::{objects, wait};
+
+const PODS: usize = 1000;
+const AFTER: Duration = Duration::from_secs(20);
+/// How long it may take until all are granted.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// When a pod's hold was over, when its grant was sent, and when it was seen.
+#[derive(Clone, Copy, Default)]
+struct Times {
+    due: Option<Timestamp>,
+    sent: Option<Timestamp>,
+    seen: Option<Timestamp>,
+}
+
+/// Measures, and prints.
+pub async fn run() {
+    let parts = Parts::start().await;
+    let _operator = start(&parts);
+    pool(&parts.client).await;
+    let pods: Api<Pod> = Api::namespaced(parts.client.clone(), "default");
+    let watched = tokio::spawn(watch(pods.clone()));
+    let create = async |number| pods.create(&PostParams::default(), &pod(number)).await;
+    let created = futures::stream::iter(0..PODS).map(create);
+    let created = created.buffer_unordered(32).try_collect::<Vec<_>>().await;
+    created.expect("pods");
+    let times = watched.await.expect("the watch goes on");
+    let (sent, seen) = (since(&times, |one| one.sent), since(&times, |one| one.seen));
+    println!(
+        "\npods granted | hold over to patch sent, p50/p99/most | hold over to toleration seen"
+    );
+    println!(
+        "{} of {PODS} | {} | {}",
+        seen.len(),
+        told(&sent),
+        told(&seen)
+    );
+}
+
+async fn pool(client: &Client) {
+    let pool = json!({
+        "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": "bench"},
+        "spec": {
+            "azure": {},
+            "placements": [{"name": "weu", "region": "westeurope",
+                "capacity": {"cpu": "5000", "memory": "10Ti", "pods": 5000}}],
+            "workloads": [{"name": "web", "selector": {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "default"}},
+                "podSelector": {"matchLabels": {"app": "web"}}}}],
+            "spill": {"after": format!("{}s", AFTER.as_secs()), "maxReplicas": PODS,
+                "rate": {"pods": PODS, "per": "1s"}},
+        },
+    });
+    let pool: BurstPool = serde_json::from_value(pool).expect("a pool");
+    let pools: Api<BurstPool> = Api::all(client.clone());
+    pools
+        .create(&PostParams::default(), &pool)
+        .await
+        .expect("a pool");
+    let open = |node: Option<&Node>| {
+        let taints = node.and_then(|node| node.spec.as_ref()?.taints.as_ref());
+        let is_closed = taints.is_some_and(|taints| {
+            let mut keys = taints.iter().map(|taint| taint.key.as_str());
+            keys.any(|key| key == "burstpool.io/closed")
+        });
+        node.is_some_and(objects::is_ready) && !is_closed
+    };
+    wait::until(
+        Api::all(client.clone()),
+        "burst-bench-weu",
+        "the node",
+        open,
+    )
+    .await
+    .expect("a node");
+}
+
+fn pod(number: usize) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": format!("web-{number}"), "labels": {"app": "web"}},
+        "spec": {
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "containers": [{"name": "main", "image": "nginx", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}],
+        },
+    }))
+    .expect("a pod")
+}
+
+/// Watches until all are granted, or for as long as that may take.
+async fn watch(pods: Api<Pod>) -> HashMap<String, Times> {
+    let mut times: HashMap<String, Times> = HashMap::new();
+    let until = tokio::time::Instant::now() + PATIENCE;
+    let events = watcher(pods, watcher::Config::default()).default_backoff();
+    let mut events = Box::pin(events.applied_objects());
+    while times.values().filter(|one| one.seen.is_some()).count() < PODS {
+        let Ok(Some(event)) = tokio::time::timeout_at(until, events.next()).await else {
+            break;
+        };
+        let Ok(pod) = event else { continue };
+        let now = Timestamp::now();
+        let entry = times.entry(pod.name_any()).or_default();
+        entry.due = entry.due.or_else(|| due(&pod));
+        if entry.seen.is_none() && pod.labels().contains_key("burstpool.io/pool") {
+            entry.seen = Some(now);
+            let sent = pod.annotations().get("burstpool.io/granted-at");
+            entry.sent = sent.and_then(|sent| sent.parse().ok());
+        }
+    }
+    times
+}
+
+/// When the pod's hold is over, if it is refused.
+fn due(pod: &Pod) -> Option<Timestamp> {
+    let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    let refused = conditions.find(|one| one.type_ == "PodScheduled" && one.status == "False")?;
+    Some(refused.last_transition_time.as_ref()?.0 + AFTER)
+}
+
+/// What passed since the hold was over, sorted.
+fn since(
+    times: &HashMap<String, Times>,
+    what: impl Fn(&Times) -> Option<Timestamp>,
+) -> Vec<Duration> {
+    let took = times.values().filter_map(|one| {
+        let took = what(one)?.duration_since(one.due?);
+        Some(Duration::try_from(took).unwrap_or_default())
+    });
+    let mut took: Vec<Duration> = took.collect();
+    took.sort_unstable();
+    took
+}
+
+fn told(took: &[Duration]) -> String {
+    let Some(most) = took.last() else {
+        return "-".to_owned();
+    };
+    let millis = |share| quantile(took, share).as_millis();
+    format!("{}/{}/{} ms", millis(0.5), millis(0.99), most.as_millis())
+}

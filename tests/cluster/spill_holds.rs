@@ -1,0 +1,143 @@
+//! Holds: which refusals of the real scheduler count, from when, and across a restart.
+
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use kube::api::PostParams;
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+
+use crate::home::{is_granted, marks, pod, selected, time};
+use crate::support::objects;
+use crate::world::World;
+
+/// A hold that no test lives to see the end of.
+const LONG: &str = "20m";
+
+/// A pool of workload `short`, which spills after three seconds, and `long`, after [`LONG`].
+fn two_holds() -> serde_json::Value {
+    let mut long = selected("long");
+    long["spill"] = json!({"after": LONG});
+    json!({"workloads": [selected("short"), long], "spill": {"after": "3s"}})
+}
+
+#[tokio::test]
+async fn a_hold_counts_from_the_refusal_and_not_from_a_gate_and_outlives_the_operator() {
+    let mut world = World::with_full_home(&two_holds()).await;
+    let gated = json!({"spec": {"schedulingGates": [{"name": "example.com/wait"}]}});
+    for (app, name) in [("short", "gated"), ("long", "kept"), ("short", "never")] {
+        world.create(pod(app, name, &gated)).await;
+    }
+
+    // One that is refused at once shows that a hold's time has passed since the others were made.
+    world.create(pod("short", "witness", &json!({}))).await;
+    world.until_away("witness").await;
+    let ungate = json!({"spec": {"schedulingGates": null}});
+    let opened = jiff::Timestamp::now();
+    for name in ["gated", "kept"] {
+        let before = world.pods().get(name).await.expect("the pod");
+        assert_eq!(marks(&before).len(), 0, "{name} was written to at its gate");
+        world.change_pod(name, &ungate).await;
+    }
+    let granted = world.until_away("gated").await;
+    let since = time(&granted, "burstpool.io/refused-since");
+    let at = time(&granted, "burstpool.io/granted-at");
+    assert!(since >= opened, "refused since {since}, opened {opened}");
+    assert!(at.duration_since(since).as_secs() >= 3, "{since} {at}");
+
+    // What is stamped is what counts after a restart: made older here, it is over at once.
+    let stamped = |pod: Option<&k8s_openapi::api::core::v1::Pod>| {
+        pod.is_some_and(|pod| pod.annotations().contains_key("burstpool.io/refused-since"))
+    };
+    world.until_pod("kept", "a stamp", stamped).await;
+    world.create(pod("long", "plain", &json!({}))).await;
+    world.until_refused("plain").await;
+    world.until_counted("long", (2, 0, 0, 0)).await;
+    world.kill_and_forget().await;
+    let stamp = json!({"metadata": {"annotations": {"burstpool.io/refused-since": "2026-01-01T00:00:00Z"}}});
+    world.change_pod("kept", &stamp).await;
+    world.run();
+    world.until_away("kept").await;
+    world.until_counted("long", (1, 0, 1, 0)).await;
+    for name in ["plain", "never"] {
+        let pod = world.pods().get(name).await.expect("the pod");
+        assert!(!is_granted(&pod), "{name} was granted");
+    }
+
+    // A node that comes while the hold lasts takes what waits, and nothing is granted.
+    world.home_node("autoscaled").await;
+    let home = |pod: Option<&k8s_openapi::api::core::v1::Pod>| {
+        pod.and_then(objects::node_of) == Some("autoscaled")
+    };
+    world
+        .until_pod("plain", "the pod to be at home", home)
+        .await;
+    let plain = world.pods().get("plain").await.expect("the pod");
+    assert_eq!(marks(&plain).len(), 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_its_victims_is_deleted_or_is_another_schedulers_is_not_granted() {
+    let world = World::with_home(&two_holds()).await;
+    let classes: Api<PriorityClass> = Api::all(world.client.clone());
+    let urgent = json!({"metadata": {"name": "urgent"}, "value": 1000});
+    let urgent = serde_json::from_value(urgent).expect("a PriorityClass");
+    classes
+        .create(&PostParams::default(), &urgent)
+        .await
+        .expect("a PriorityClass");
+    // Those at home end only when the test lets them.
+    let lingers = json!({"metadata": {"finalizers": ["example.com/wait"]}});
+    for n in 0..4 {
+        world
+            .create(pod("filler", &format!("filler-{n}"), &lingers))
+            .await;
+    }
+    world.until_spread_of("filler", 4, 0, 0).await;
+
+    let important = json!({"spec": {"priorityClassName": "urgent"}});
+    world.create(pod("short", "urgent", &important)).await;
+    world
+        .until_pod("urgent", "a nomination", |pod| {
+            let status = pod.and_then(|pod| pod.status.as_ref());
+            status.is_some_and(|status| status.nominated_node_name.is_some())
+        })
+        .await;
+    let foreign = json!({"spec": {"schedulerName": "another"}});
+    world.create(pod("short", "foreign", &foreign)).await;
+    let refused = json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False",
+        "reason": "Unschedulable", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    let refused = kube::api::Patch::Merge(refused);
+    world
+        .pods()
+        .patch_status("foreign", &kube::api::PatchParams::default(), &refused)
+        .await
+        .expect("the other scheduler refuses it");
+    world
+        .until_told("foreign", "CannotSpill", "schedulerName")
+        .await;
+    world.create(pod("short", "leaving", &lingers)).await;
+    world.until_refused("leaving").await;
+    world.delete_pod("leaving").await;
+
+    world.create(pod("short", "witness", &json!({}))).await;
+    world.until_away("witness").await;
+    for name in ["urgent", "foreign", "leaving"] {
+        let pod = world.pods().get(name).await.expect("the pod");
+        assert!(!is_granted(&pod), "{name} was granted");
+    }
+
+    let free = json!({"metadata": {"finalizers": null}});
+    for n in 0..4 {
+        world.change_pod(&format!("filler-{n}"), &free).await;
+    }
+    let home = |pod: Option<&k8s_openapi::api::core::v1::Pod>| {
+        pod.and_then(objects::node_of)
+            .is_some_and(|node| node.starts_with("home-"))
+    };
+    world
+        .until_pod("urgent", "the pod to be at home", home)
+        .await;
+    let urgent = world.pods().get("urgent").await.expect("the pod");
+    assert_eq!(marks(&urgent).len(), 0);
+    world.end().await;
+}
