@@ -29,13 +29,13 @@ use super::serve::Server;
 use super::tasks::Tasks;
 
 /// How many connections there may be. A pod's shell is one; so is a person who follows a log.
-const CONNECTIONS: usize = 1024;
+const CONNECTIONS: usize = 512;
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a request's head may take, and how long a connection may be idle between two.
 const HEAD: Duration = Duration::from_secs(60);
-/// How big a request's head may be: a command is in it.
-const HEAD_SIZE: usize = 256 << 10;
+/// How big a request's head may be: a command is in it. As many as there may be connections are 64 MiB.
+const HEAD_SIZE: usize = 128 << 10;
 /// How many headers a request may have.
 const HEADERS: usize = 64;
 
@@ -64,6 +64,7 @@ pub async fn listen(
         callers: Callers::new(settings.client.clone()),
         client: settings.client,
         nodes: settings.nodes,
+        usage: Arc::default(),
         tasks: Tasks {
             tracker: tasks.clone(),
             cancel: cancel.clone(),

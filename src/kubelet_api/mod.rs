@@ -7,6 +7,7 @@
 //! TLS ─▶ listener ─▶ route (which pod, which right) ─▶ callers (who, may they) ─▶ serve
 //!           ▲                                                                      ├─▶ logs ─▶ Azure
 //!      certificate                                                                 ├─▶ listing
+//!                                                      Azure Monitor ◀── usage ◀──┼─▶ numbers
 //!                              upgrade (SPDY, websocket) ◀── streams ◀───────────┘
 //!                                 ├─▶ remote_command ─▶ exec, attach ─▶ Azure
 //!                                 └─▶ port_forward ─▶ the pod's address
@@ -21,6 +22,7 @@ mod listener;
 mod listing;
 mod logs;
 mod nodes;
+mod numbers;
 mod port_forward;
 mod recently;
 mod remote_command;
@@ -30,6 +32,7 @@ mod spdy;
 mod streams;
 mod tasks;
 mod upgrade;
+mod usage;
 
 pub use certificate::Source;
 pub use listener::{Settings, listen};

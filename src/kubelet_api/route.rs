@@ -30,8 +30,8 @@ pub enum Route {
     RunningPods,
     /// What pods use, as JSON.
     Summary,
-    /// What pods use, for Prometheus and metrics-server.
-    Resource,
+    /// What pods use, for Prometheus and metrics-server: of all nodes, or of one.
+    Resource(Option<String>),
     /// What a container has written.
     Logs(Target),
     /// A command in a container.
@@ -65,7 +65,8 @@ pub fn route(path: &str) -> Option<Route> {
         ["pods"] => Route::Pods,
         ["runningpods"] => Route::RunningPods,
         ["stats", "summary"] => Route::Summary,
-        ["metrics", "resource"] => Route::Resource,
+        ["metrics", "resource"] => Route::Resource(None),
+        ["metrics", "resource", node] => Route::Resource(Some((*node).to_owned())),
         ["containerLogs", _, _, container] => Route::Logs(target(container, None)),
         ["exec", _, _, container] => Route::Exec(target(container, None)),
         ["exec", _, _, uid, container] => Route::Exec(target(container, Some(uid))),
@@ -103,7 +104,7 @@ impl Route {
                 verb,
                 subresource: "stats",
             },
-            Self::Resource => Right {
+            Self::Resource(_) => Right {
                 verb,
                 subresource: "metrics",
             },
@@ -144,6 +145,10 @@ mod tests {
             Some(Route::PortForward(_))
         ));
         assert_eq!(route("/runningpods/"), Some(Route::RunningPods));
+        assert_eq!(
+            route("/metrics/resource/burst-a"),
+            Some(Route::Resource(Some("burst-a".to_owned())))
+        );
         for path in [
             "/",
             "/containerLogs/shop/web-0",

@@ -14,7 +14,8 @@ use super::callers::{Caller, Callers};
 use super::nodes::{Found, Nodes};
 use super::route::{Right, Route, Target, route};
 use super::tasks::Tasks;
-use super::{listing, logs, streams};
+use super::usage::Usage;
+use super::{listing, logs, numbers, streams};
 use crate::node::pods::Context;
 
 /// How big a body may be: none of what is served reads one.
@@ -28,6 +29,8 @@ pub struct Server {
     pub client: Client,
     /// The nodes that are served.
     pub nodes: Nodes,
+    /// What is known of what pods use.
+    pub usage: Arc<Usage>,
     /// What goes on after an answer's head.
     pub tasks: Tasks,
 }
@@ -121,13 +124,26 @@ impl Server {
     }
 
     async fn of_nodes(&self, route: &Route, caller: &Caller, right: Right) -> Answer {
-        let nodes = self.may_some(caller, right).await?;
+        let mut nodes = self.may_some(caller, right).await?;
+        if let Route::Resource(Some(node)) = route {
+            nodes.retain(|context| context.owner.node == *node);
+            if nodes.is_empty() {
+                let message = format!("node {node} is not here");
+                return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+            }
+        }
         match route {
             Route::Health => Ok(text(StatusCode::OK, "ok".to_owned())),
             Route::Pods => listing::pods(&self.client, &nodes).await,
             Route::RunningPods => listing::running(&nodes),
-            Route::Summary => listing::summary(&nodes),
-            Route::Resource => Ok(listing::resource(&nodes)),
+            Route::Summary => {
+                self.usage.refresh(&nodes, &self.tasks).await;
+                numbers::summary(&nodes, &self.usage)
+            }
+            Route::Resource(_) => {
+                self.usage.refresh(&nodes, &self.tasks).await;
+                Ok(numbers::resource(&nodes, &self.usage))
+            }
             _ => Err(Refusal::new(StatusCode::NOT_FOUND, "of a pod")),
         }
     }

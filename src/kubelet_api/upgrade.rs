@@ -14,7 +14,9 @@ use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::answer::{Refusal, text};
 
@@ -22,6 +24,12 @@ use super::answer::{Refusal, text};
 const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
 /// The header in which those are named that would have done.
 const ACCEPTED: &str = "x-accepted-stream-protocol-versions";
+
+/// The longest message of a websocket: the longest that Kubernetes' own servers take.
+const MESSAGE: usize = 32 << 20;
+
+/// A websocket.
+pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// What carries streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +73,14 @@ impl Upcoming {
         let upgraded = upgraded.inspect_err(|error| tracing::debug!(%error, "upgrading"));
         Some((TokioIo::new(upgraded.ok()?), self.place))
     }
+}
+
+/// The websocket of a connection.
+pub async fn websocket(io: TokioIo<Upgraded>) -> Socket {
+    let limits = WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE))
+        .max_frame_size(Some(MESSAGE));
+    WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await
 }
 
 /// Agrees with a client on how to go on.

@@ -103,6 +103,13 @@ pub fn labels(facts: &Facts) -> BTreeMap<String, String> {
     all
 }
 
+/// Annotations that the node must have: all nodes of a process have one address, so that each says where
+/// metrics-server reads the numbers of its own pods.
+pub fn annotations(facts: &Facts) -> BTreeMap<String, String> {
+    let path = format!("/metrics/resource/{}", facts.name());
+    BTreeMap::from([("metrics.k8s.io/resource-metrics-path".to_owned(), path)])
+}
+
 /// Taints that the node must have.
 pub fn taints(facts: &Facts) -> Vec<Taint> {
     let taint = |key: &str, value: Option<&str>, effect: &str| Taint {
@@ -127,6 +134,7 @@ pub fn node(facts: &Facts, now: Timestamp) -> Node {
         metadata: ObjectMeta {
             name: Some(facts.name()),
             labels: Some(labels(facts)),
+            annotations: Some(annotations(facts)),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {

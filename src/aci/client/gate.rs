@@ -26,6 +26,8 @@ pub enum Class {
     Deletes,
     /// POST: exec, stop.
     Actions,
+    /// GET of Azure Monitor's metrics: nothing else is to wait because of them.
+    Metrics,
 }
 
 /// Requests that Azure counts together.

@@ -9,6 +9,7 @@
 mod cloud;
 mod credential;
 mod gate;
+mod metrics;
 mod terminal;
 mod transport;
 
@@ -23,6 +24,7 @@ use url::Url;
 pub use cloud::{Cloud, UnknownCloud};
 pub use credential::Credential;
 pub use gate::{Class, Counted, Gate};
+pub use metrics::{Minute, Minutes};
 pub use terminal::{Keyboard, Screen};
 use transport::{NoToken, Nothing, Refusal, Transport};
 

@@ -88,6 +88,8 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         /// However the bytes come, and however much of them looks like the mark.
         #[test]
         fn all_before_a_mark_comes_through_and_the_mark_does_not(

@@ -5,17 +5,16 @@ use futures::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::Role;
+
+use crate::kubelet_api::upgrade;
 
 /// Gives `inner` the stream, until it ends or the client is gone.
 pub async fn through<F: Future<Output = ()>>(
     io: TokioIo<Upgraded>,
     inner: impl FnOnce(DuplexStream) -> F,
 ) {
-    let socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
-    let (mut sink, mut source) = socket.split();
+    let (mut sink, mut source) = upgrade::websocket(io).await.split();
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let (mut read, mut write) = tokio::io::split(theirs);
     let inward = async {

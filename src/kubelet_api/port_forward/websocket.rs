@@ -9,16 +9,14 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::dial;
+use crate::kubelet_api::upgrade;
 
 /// Forwards until the client is gone or all connections have ended.
 pub async fn forward(io: TokioIo<Upgraded>, address: IpAddr, ports: &[u16]) {
-    let socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
-    let (mut sink, mut source) = socket.split();
+    let (mut sink, mut source) = upgrade::websocket(io).await.split();
     let (out, mut messages) = mpsc::channel::<Bytes>(16);
     let (mut connections, mut inputs) = (JoinSet::new(), Vec::new());
     for (index, port) in (0_u8..).step_by(2).zip(ports.iter().copied()) {
@@ -28,7 +26,7 @@ pub async fn forward(io: TokioIo<Upgraded>, address: IpAddr, ports: &[u16]) {
                 return;
             }
         }
-        let (input, from_client) = mpsc::channel(16);
+        let (input, from_client) = mpsc::channel(4);
         inputs.push(Some(input));
         connections.spawn(connection(address, port, index, from_client, out.clone()));
     }

@@ -8,15 +8,13 @@ use futures::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::size::Sizes;
 use super::{Out, Outcome, Size, Streams, Wanted};
-
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+use crate::kubelet_api::upgrade::{self, Socket};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -37,9 +35,8 @@ pub async fn connect<F: Future<Output = Outcome>>(
     wanted: &Wanted,
     run: impl FnOnce(Streams) -> F,
 ) {
-    let socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
-    let (mut sink, source) = socket.split();
-    let (typed, stdin) = mpsc::channel(16);
+    let (mut sink, source) = upgrade::websocket(io).await.split();
+    let (typed, stdin) = mpsc::channel(4);
     let (sizes, resize) = mpsc::channel(4);
     let (out, written) = mpsc::channel(16);
     let gone = tokio_util::sync::CancellationToken::new();

@@ -98,7 +98,7 @@ fn a_count_that_is_not_there_allocates_nothing() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: CASES, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Rubbish, rubbish behind a head that makes sense, and good frames with a byte that is wrong.
     #[test]

@@ -17,7 +17,7 @@ pub use super::frame::reset;
 use super::frame::{Decoder, Encoder, Frame, Headers};
 
 /// How many parts wait for a stream's reader before the connection is not read any more.
-const WAITING: usize = 32;
+const WAITING: usize = 4;
 /// How many streams may be open: a port-forward has two for each connection.
 const STREAMS: usize = 256;
 /// How often the peer is pinged.
@@ -282,3 +282,7 @@ impl Reading {
         self.accept.send(opened).await.is_ok()
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;
