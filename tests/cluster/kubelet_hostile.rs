@@ -68,7 +68,7 @@ async fn nobody_without_a_name_runs_a_command_however_it_is_asked_for() {
         if let Some(token) = token {
             asked = asked.bearer_auth(token);
         }
-        asked.send().await.expect("an answer").status()
+        asked.send().await.expect("an answer")
     };
     for (method, kind) in [
         (Method::POST, "SPDY/3.1"),
@@ -77,9 +77,9 @@ async fn nobody_without_a_name_runs_a_command_however_it_is_asked_for() {
         (Method::POST, "nonsense"),
     ] {
         for token in [None, Some("wrong")] {
-            let status = ask(method.clone(), kind, token).await;
+            let refused = ask(method.clone(), kind, token).await;
             assert_eq!(
-                status,
+                refused.status(),
                 StatusCode::UNAUTHORIZED,
                 "{method} {kind} {token:?}"
             );
@@ -87,8 +87,8 @@ async fn nobody_without_a_name_runs_a_command_however_it_is_asked_for() {
     }
     assert_eq!(commands(&world), 0);
     // The same by somebody who may.
-    let status = ask(Method::GET, "websocket", Some(world.cluster.token())).await;
-    assert_eq!(status, StatusCode::SWITCHING_PROTOCOLS);
+    let served = ask(Method::GET, "websocket", Some(world.cluster.token())).await;
+    assert_eq!(served.status(), StatusCode::SWITCHING_PROTOCOLS);
     let asked = async {
         while commands(&world) == 0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
