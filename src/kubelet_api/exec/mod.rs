@@ -16,7 +16,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 use self::script::Mark;
-use self::sieve::Sieve;
+use self::sieve::{Sieve, Strainer};
 use super::remote_command::{Out, Outcome, Streams, Wanted};
 use crate::aci::client::{Keyboard, Screen};
 use crate::aci::error::Error;
@@ -70,7 +70,8 @@ async fn apart(place: &Place, wanted: &Wanted, streams: Streams) -> Result<Outco
         }
         None => None,
     };
-    let script = script::apart(wanted, &mark);
+    let taken = Mark::new();
+    let script = script::apart(wanted, &mark, &taken);
     main.keyboard.send(script.into()).await;
     let Streams { stdin, out, .. } = streams;
     let Shell {
@@ -78,15 +79,20 @@ async fn apart(place: &Place, wanted: &Wanted, streams: Streams) -> Result<Outco
         screen,
         shown,
     } = main;
-    let output = carry((screen, shown), Out::Stdout, &out, &mark);
+    let (told, turns) = mpsc::channel(1);
+    let turns_told = wanted.stdin.then(|| Taken {
+        strainer: Strainer::new(taken.bytes()),
+        told,
+    });
+    let output = carry((screen, shown), Out::Stdout, &out, &mark, turns_told);
     let failed = async {
         if let Some(Shell { screen, shown, .. }) = errors {
-            carry((screen, shown), Out::Stderr, &out, &mark).await;
+            carry((screen, shown), Out::Stderr, &out, &mark, None).await;
         }
     };
     let typed = async {
         if wanted.stdin {
-            type_in(&mut keyboard, stdin).await;
+            type_in(&mut keyboard, stdin, turns).await;
         }
         std::future::pending::<()>().await;
     };
@@ -116,16 +122,37 @@ fn outcome(said: Option<String>) -> Outcome {
     }
 }
 
+/// Takes out of the output what says that a part of the input was taken, and tells it.
+struct Taken {
+    strainer: Strainer,
+    told: mpsc::Sender<()>,
+}
+
+impl Taken {
+    fn strain(&mut self, bytes: &[u8]) -> Bytes {
+        let (through, times) = self.strainer.take(bytes);
+        if times > 0 {
+            // Nobody waits for it once all is typed.
+            let _ = self.told.try_send(());
+        }
+        through
+    }
+}
+
 /// Carries what a terminal shows up to the mark, and returns what is said after it.
 async fn carry(
     (mut screen, shown): (Screen, Bytes),
     to: Out,
     out: &mpsc::Sender<(Out, Bytes)>,
     mark: &Mark,
+    mut taken: Option<Taken>,
 ) -> Option<String> {
     let mut sieve = Sieve::new(mark.bytes());
     let mut next = Some(shown);
-    while let Some(bytes) = next {
+    while let Some(mut bytes) = next {
+        if let Some(taken) = &mut taken {
+            bytes = taken.strain(&bytes);
+        }
         let (through, said) = sieve.take(&bytes);
         if !through.is_empty() && out.send((to, through)).await.is_err() {
             return None;
@@ -135,16 +162,23 @@ async fn carry(
         }
         next = screen.next().await;
     }
-    let rest = sieve.rest();
-    if !rest.is_empty() {
-        // The client may be gone.
-        let _ = out.send((to, rest)).await;
+    let held = taken.map(|taken| taken.strainer.rest()).unwrap_or_default();
+    for rest in [sieve.rest(), held] {
+        if !rest.is_empty() {
+            // The client may be gone.
+            let _ = out.send((to, rest)).await;
+        }
     }
     None
 }
 
-/// Types what the client sends, in parts with their lengths in front; the end is a part of no length.
-async fn type_in(keyboard: &mut Keyboard, mut stdin: mpsc::Receiver<Bytes>) {
+/// Types what the client sends, in parts with their lengths in front, each when the one before was taken;
+/// the end is a part of no length.
+async fn type_in(
+    keyboard: &mut Keyboard,
+    mut stdin: mpsc::Receiver<Bytes>,
+    mut turns: mpsc::Receiver<()>,
+) {
     while let Some(first) = stdin.recv().await {
         let mut part = BytesMut::from(first);
         while part.len() < PART
@@ -152,10 +186,14 @@ async fn type_in(keyboard: &mut Keyboard, mut stdin: mpsc::Receiver<Bytes>) {
         {
             part.put(more);
         }
-        let mut typed = BytesMut::from(format!("{}\n", part.len()).as_bytes());
-        typed.put(part);
-        if !keyboard.send(typed.freeze()).await {
-            return;
+        // One message may be longer.
+        while !part.is_empty() {
+            let now = part.split_to(part.len().min(PART));
+            let mut typed = BytesMut::from(format!("{}\n", now.len()).as_bytes());
+            typed.put(now);
+            if !keyboard.send(typed.freeze()).await || turns.recv().await.is_none() {
+                return;
+            }
         }
     }
     keyboard.send(Bytes::from_static(b"0\n")).await;

@@ -47,9 +47,11 @@ pub fn boot(mark: &Mark) -> String {
     )
 }
 
-/// The script for a command whose streams are apart.
-pub fn apart(wanted: &Wanted, mark: &Mark) -> String {
-    let halves = mark.halves();
+/// The script for a command whose streams are apart. It says `taken` after each part of the input, and is
+/// to be given the next one then: whoever carries a terminal may carry one way at a time, and a part that
+/// nobody reads would keep the output from coming.
+pub fn apart(wanted: &Wanted, mark: &Mark, taken: &Mark) -> String {
+    let (halves, taken) = (mark.halves(), taken.halves());
     let mut script = opening(&wanted.command);
     if wanted.stderr {
         let pipes = pipes(mark);
@@ -71,7 +73,7 @@ pub fn apart(wanted: &Wanted, mark: &Mark) -> String {
     if wanted.stdin {
         let _ = write!(
             script,
-            "while IFS= read -r n&&[ \"$n\" -gt 0 ];do dd bs=$n count=1 iflag=fullblock 2>/dev/null;done|{{ {run};}}|cat"
+            "{{ while IFS= read -r n&&[ \"$n\" -gt 0 ];do dd bs=$n count=1 iflag=fullblock 2>/dev/null;printf '%s%s;' {taken} >&4;done|{{ {run};}} 4>&-|cat 4>&-;}} 4>&1"
         );
     } else {
         let _ = write!(script, "{{ {run};}} </dev/null|cat");
@@ -167,7 +169,11 @@ mod tests {
     fn arguments_reach_the_command_as_they_are() {
         let mark = Mark::new();
         let hostile = "a'b \"c\" $(d) `e` \\ \n\nf;*";
-        let script = apart(&wanted(&["printf", "%s|", hostile, "", "-x"]), &mark);
+        let script = apart(
+            &wanted(&["printf", "%s|", hostile, "", "-x"]),
+            &mark,
+            &Mark::new(),
+        );
         assert_eq!(script.matches('\n').count(), 1, "it is one line");
         assert_eq!(run(&script, b""), format!("{hostile}||-x|{}0;", mark.0));
     }
@@ -176,27 +182,31 @@ mod tests {
     fn exit_codes_are_said_after_all_output() {
         let mark = Mark::new();
         for (command, code) in [("echo x; exit 3", 3), ("echo x; kill -9 $$", 137)] {
-            let script = apart(&wanted(&["sh", "-c", command]), &mark);
+            let script = apart(&wanted(&["sh", "-c", command]), &mark, &Mark::new());
             assert_eq!(run(&script, b""), format!("x\n{}{code};", mark.0));
         }
-        let script = apart(&wanted(&["no-such-program"]), &mark);
+        let script = apart(&wanted(&["no-such-program"]), &mark, &Mark::new());
         assert_eq!(run(&script, b""), format!("{}127;", mark.0));
         // A program, and not what the shell would do by that name.
-        let script = apart(&wanted(&["exit", "3"]), &mark);
+        let script = apart(&wanted(&["exit", "3"]), &mark, &Mark::new());
         assert_eq!(run(&script, b""), format!("{}127;", mark.0));
     }
 
     #[test]
     fn input_comes_in_parts_and_ends() {
-        let mark = Mark::new();
+        let (mark, taken) = (Mark::new(), Mark::new());
         let script = apart(
             &Wanted {
                 stdin: true,
                 ..wanted(&["cat"])
             },
             &mark,
+            &taken,
         );
         let said = run(&script, b"3\nab\n6\n0\nc d\n0\nignored");
+        let taken = format!("{};", taken.0);
+        assert_eq!(said.matches(&taken).count(), 2, "{said}");
+        let said = said.replace(&taken, "");
         assert_eq!(said, format!("ab\n0\nc d\n{}0;", mark.0));
     }
 

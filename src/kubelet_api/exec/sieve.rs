@@ -70,6 +70,42 @@ impl Sieve {
     }
 }
 
+/// Takes a mark out wherever it comes, however often.
+pub struct Strainer {
+    mark: Vec<u8>,
+    sieve: Sieve,
+}
+
+impl Strainer {
+    /// Takes out this mark, with the `;` after it.
+    pub fn new(mark: &[u8]) -> Self {
+        Self {
+            mark: mark.to_vec(),
+            sieve: Sieve::new(mark),
+        }
+    }
+
+    /// What else is in `bytes`, and how often the mark was.
+    pub fn take(&mut self, bytes: &[u8]) -> (Bytes, usize) {
+        let (mut through, mut said) = self.sieve.take(bytes);
+        let mut times = 0;
+        while said.is_some() {
+            times += 1;
+            let fresh = Sieve::new(&self.mark);
+            let rest = std::mem::replace(&mut self.sieve, fresh).rest();
+            let (more, again) = self.sieve.take(&rest);
+            through = [through, more].concat().into();
+            said = again;
+        }
+        (through, times)
+    }
+
+    /// What is held back: nothing comes any more.
+    pub fn rest(self) -> Bytes {
+        self.sieve.rest()
+    }
+}
+
 fn find(bytes: &[u8], mark: &[u8]) -> Option<usize> {
     let mut from = 0;
     while let Some(at) = bytes[from..].iter().position(|byte| *byte == mark[0]) {
@@ -109,6 +145,29 @@ mod tests {
             }
             prop_assert_eq!(through, before);
             prop_assert_eq!(said.as_deref(), Some("137"));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Also where it is inside of another.
+        #[test]
+        fn a_mark_is_taken_out_wherever_it_comes(
+            parts in prop::collection::vec(prop::collection::vec(prop::sample::select(b"abc;".to_vec()), 0..20), 1..10),
+            size in 1_usize..50,
+        ) {
+            let stream = parts.join(&b"abacabab0;"[..]);
+            let mut strainer = Strainer::new(b"abacabab0");
+            let (mut through, mut times) = (Vec::new(), 0);
+            for part in stream.chunks(size) {
+                let (bytes, more) = strainer.take(part);
+                through.extend_from_slice(&bytes);
+                times += more;
+            }
+            through.extend_from_slice(&strainer.rest());
+            prop_assert_eq!(through, parts.concat());
+            prop_assert_eq!(times, parts.len() - 1);
         }
     }
 

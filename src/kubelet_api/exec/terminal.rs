@@ -54,7 +54,7 @@ pub async fn run(place: &Place, wanted: &Wanted, mut streams: Streams) -> Result
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        said = carry((screen, shown), Out::Stdout, &out, &mark) => Ok(outcome(said)),
+        said = carry((screen, shown), Out::Stdout, &out, &mark, None) => Ok(outcome(said)),
         () = typed => Ok(outcome(None)),
         () = sized => Ok(outcome(None)),
     }
