@@ -153,6 +153,7 @@ pub fn run() {
         namespaces: &namespaces,
     };
     let own = Own {
+        is_triggered: false,
         places: &places,
         bound: &labelled,
         verdicts: &verdicts,
