@@ -66,7 +66,8 @@ type Listed<K> = Result<kube::Result<kube::core::ObjectList<K>>, tokio::time::er
 fn said<K: Clone>(kind: &str, namespace: &str, listed: Listed<K>) -> Result<Vec<K>, String> {
     let why = match listed {
         Ok(Ok(list)) => return Ok(list.items),
-        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => return Ok(Vec::new()),
+        // Of a group that there is not the answer is plain text, in which kube finds no reason.
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => return Ok(Vec::new()),
         Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
             format!(
                 "the operator may not list them: give it list on {}",

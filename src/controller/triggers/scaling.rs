@@ -156,6 +156,8 @@ impl One {
             old.as_ref() != Some(&scaling)
         });
         if changed {
+            let (pool, workload) = (&self.pool, &self.workload);
+            tracing::debug!(pool, workload, ?scaling, "scaling");
             self.shared.notable.send_replace(());
         }
     }
