@@ -157,6 +157,7 @@ pub fn run() {
         bound: &labelled,
         verdicts: &verdicts,
         memory: &memory,
+        is_triggered: false,
         standing: Standing::Leading,
         identity: "bench",
     };

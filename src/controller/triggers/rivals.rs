@@ -1,6 +1,6 @@
 //! Who else sets a target's replicas.
 //!
-//! In: a target, the cluster's HorizontalPodAutoscalers and ScaledObjects, and the other pools. Out: who
+//! In: a target, the cluster's autoscalers and KEDA's scaled objects, and the other pools. Out: who
 //! it is, in words, or that nobody is. Of two pools, or two workloads of one pool, the older and the first
 //! has the target, as it has the pods; the other writes nothing.
 

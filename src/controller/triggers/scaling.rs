@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::watch;
@@ -138,7 +138,7 @@ impl One {
             let scaling = self.once(&wanted).await;
             let again = if scaling.is_some() { LOOK_AGAIN } else { SOON };
             if let Some(scaling) = scaling {
-                self.tell(scaling);
+                self.tell(&scaling);
             }
             tokio::select! {
                 // Both senders outlive this task.
@@ -149,11 +149,11 @@ impl One {
         }
     }
 
-    fn tell(&self, scaling: Scaling) {
+    fn tell(&self, scaling: &Scaling) {
         let changed = self.shared.scalings.send_if_modified(|all| {
             let pool = all.entry(self.pool.clone()).or_default();
             let old = pool.insert(self.workload.clone(), scaling.clone());
-            old.as_ref() != Some(&scaling)
+            old.as_ref() != Some(scaling)
         });
         if changed {
             let (pool, workload) = (&self.pool, &self.workload);
@@ -319,7 +319,11 @@ impl One {
             uid: scale.metadata.uid.clone(),
             ..ObjectReference::default()
         };
-        let told = self.shared.recorder.publish(&event, &about);
+        // One for each change: a recorder that is kept counts what has the same reason as the same, and
+        // only the first one's words stay.
+        let shared = &self.shared;
+        let recorder = Recorder::new(shared.client.clone(), shared.reporter.clone());
+        let told = recorder.publish(&event, &about);
         match tokio::time::timeout(PATIENCE, told).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "writing an Event"),

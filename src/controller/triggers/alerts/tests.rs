@@ -46,9 +46,8 @@ async fn what_is_refused_is_refused_for_a_reason_and_counted() {
     let (router, shared, token) = receiver();
     let payload = r#"{"version": "4", "alerts": []}"#;
     let endless = || {
-        Body::from_stream(futures::stream::repeat(Ok::<_, std::io::Error>(
-            "x".repeat(65_536),
-        )))
+        let part = || Ok::<_, std::io::Error>("x".repeat(65_536));
+        Body::from_stream(futures::stream::repeat_with(part))
     };
     let right = "Bearer right";
     for (request, body, status, reason) in [
