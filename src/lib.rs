@@ -4,12 +4,12 @@
 //!
 //! | room | what it holds | knows |
 //! | --- | --- | --- |
+//! | [`telemetry`] | logs, metrics, and whether the operator is well | nobody |
 //! | [`api`] | the custom resource that users write and read | nobody |
-//! | [`aci`] | a pod as a container group, and a container group as a pod's status | `api` |
+//! | [`aci`] | a pod as a container group, and a container group as a pod's status | `api`, `telemetry` |
 //! | [`burst`] | who bursts, when and how many: pure decisions | `api`, `aci` |
 //! | [`trigger`] | whether there is a peak: what Prometheus, a schedule or an alert says | `api` |
 //! | [`scale`] | how many replicas a workload gets: the autoscaler's algorithm | `api`, `trigger` |
-//! | [`telemetry`] | what is measured | nobody |
 //! | [`node`] | the virtual node and its pods: registered, created, told of, removed | `api`, `aci` |
 //! | [`controller`] | the reconciler: pools become nodes, and are drained before they go | `api`, `aci`, `burst`, `trigger`, `scale`, `telemetry`, `node` |
 //! | [`cli`] | the command line of `burstpool` | all above |

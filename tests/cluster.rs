@@ -13,12 +13,16 @@ mod daemons;
 mod defects;
 #[path = "cluster/ends.rs"]
 mod ends;
+#[path = "cluster/explain.rs"]
+mod explain;
 #[path = "cluster/fair.rs"]
 mod fair;
 #[path = "cluster/fields.rs"]
 mod fields;
 #[path = "cluster/home.rs"]
 mod home;
+#[path = "cluster/install.rs"]
+mod install;
 #[path = "cluster/jobs.rs"]
 mod jobs;
 #[path = "cluster/later.rs"]
@@ -58,6 +62,8 @@ mod spill_rollouts;
 #[path = "cluster/storm.rs"]
 mod storm;
 mod support;
+#[path = "cluster/telemetry.rs"]
+mod telemetry;
 #[path = "cluster/told.rs"]
 mod told;
 #[path = "cluster/triggers.rs"]

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -26,7 +26,7 @@ use crate::controller::spill::Stores;
 use crate::controller::triggers::{self, Triggers};
 use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
 use crate::node::pods::SWEEP_EVERY;
-use crate::telemetry::Metrics;
+use crate::telemetry::{self, Metrics};
 
 /// The newest minor version of Kubernetes that our types speak.
 const NEWEST_MINOR: u32 = 37;
@@ -91,6 +91,9 @@ pub struct Arguments {
     /// The kubelet API's address; its port is the one that nodes name (the API itself is not served yet)
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:10250")]
     kubelet_listen: SocketAddr,
+    /// Where /metrics, /healthz and /readyz are served
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    metrics_listen: SocketAddr,
     /// Where alerts come in, at /alerts, for pools with alert triggers; they do not if not given
     #[arg(long, value_name = "ADDRESS", requires = "alerts_token_file")]
     alerts_listen: Option<SocketAddr>,
@@ -103,16 +106,28 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let config = kubernetes(&arguments).await?;
+    let config = kubernetes(arguments.kubeconfig.as_deref()).await?;
     let namespace = arguments
         .namespace
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
     let kube_proxy = kube_proxy(&arguments, &config, &namespace)?;
     let leases = leases(&config)?;
-    let context = context(&arguments, config, kube_proxy, namespace).await?;
+    let listener = telemetry::bind(arguments.metrics_listen).await?;
+    let context = Arc::new(context(&arguments, config, kube_proxy, namespace).await?);
     let cancel = CancellationToken::new();
-    let led = lead(Arc::new(context), leases, cancel.clone());
+    let told = telemetry::serve(
+        listener,
+        context.metrics.clone(),
+        ready(&context),
+        cancel.clone(),
+    );
+    let led = async {
+        let ended = Box::pin(lead(context, leases, cancel.clone())).await;
+        cancel.cancel();
+        ended
+    };
+    let led = async { tokio::try_join!(led, told).map(drop) };
     tokio::pin!(led);
     tokio::select! {
         ended = &mut led => return ended,
@@ -124,8 +139,21 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     led.await
 }
 
-async fn kubernetes(arguments: &Arguments) -> anyhow::Result<Config> {
-    match &arguments.kubeconfig {
+/// What this process waits for before it can lead, in words.
+fn ready(context: &Arc<controller::Context>) -> telemetry::Ready {
+    let stores = context.stores.clone();
+    Arc::new(move || {
+        let missing = stores.missing();
+        missing
+            .iter()
+            .map(|what| format!("{what} have not been listed yet"))
+            .collect()
+    })
+}
+
+/// The cluster of a kubeconfig, or of the environment.
+pub(super) async fn kubernetes(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
+    match kubeconfig {
         None => Config::infer()
             .await
             .context("finding the cluster: use --kubeconfig outside of one"),
@@ -203,13 +231,15 @@ async fn context(
         .await;
     let system =
         system.context("reading the namespace kube-system, whose UID names this cluster")?;
-    let (stores, azure) = (Arc::<Stores>::default(), azure(arguments)?);
+    let metrics = Arc::new(Metrics::new());
+    let azure = azure(arguments)?.counted(metrics.clone());
+    let stores = Arc::<Stores>::default();
     let identity = uuid::Uuid::new_v4().to_string();
     let triggers = Triggers::new(triggers::Parts {
         client: client.clone(),
         azure: azure.clone(),
         stores: stores.clone(),
-        metrics: Arc::new(Metrics::default()),
+        metrics: metrics.clone(),
         identity: identity.clone(),
     });
     let alerts = arguments
@@ -238,6 +268,7 @@ async fn context(
         alerts: alerts
             .map(|(listen, token_file)| triggers::alerts::Settings { listen, token_file }),
         summaries: controller::spill::summaries(),
+        metrics,
     })
 }
 

@@ -12,6 +12,7 @@
 //! ```
 
 mod drain;
+mod measure;
 mod pool;
 pub mod spill;
 mod status;
@@ -34,6 +35,7 @@ use crate::aci::client::{Client as Azure, Scope};
 use crate::aci::pace::Pace;
 use crate::api::BurstPool;
 use crate::node::environment::KubeProxy;
+use crate::telemetry::Metrics;
 
 /// The finalizer of pools.
 pub const FINALIZER: &str = "burstpool.io/drain";
@@ -103,6 +105,8 @@ pub struct Context {
     pub alerts: Option<triggers::alerts::Settings>,
     /// What the last plans say, for statuses.
     pub summaries: watch::Sender<spill::Summaries>,
+    /// What is counted and measured.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Reconciles until `cancel`; nodes, pods and groups stay as they are then.
@@ -183,6 +187,7 @@ async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
         summary.as_ref(),
         &told,
     );
+    measure::pool(pool, &status, context);
     status::write(pool, &status, context).await?;
     Ok(Action::requeue(again))
 }
@@ -193,6 +198,7 @@ async fn clean_up(pool: &BurstPool, context: &Context) -> Result<Action, Error> 
     let left = drain::pool(pool, context).await?;
     if left.is_empty() {
         pool::remove(pool, context).await?;
+        measure::forget(pool, context);
         return Ok(Action::await_change());
     }
     let placements = pool::report(pool, context).await;

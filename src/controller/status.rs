@@ -8,7 +8,7 @@ use serde_json::json;
 use super::pool::Mistake;
 use super::spill::Summary;
 use super::{Context, Error, triggers};
-use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING};
+use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING, STALLED};
 use crate::api::{BurstPool, BurstPoolStatus, Placement, PlacementStatus};
 use crate::burst::plan::Peak;
 
@@ -80,6 +80,11 @@ pub(super) fn of(
             ),
             None => conditions.retain(|condition| condition.type_ != kind),
         }
+    }
+    if let Err(Mistake(mistake)) = outcome {
+        let (kind, reason) = (STALLED, "Misconfigured");
+        let stalled = condition::condition(kind, true, reason, mistake, generation, now);
+        condition::set(&mut conditions, stalled);
     }
     let before = pool.status.clone().unwrap_or_default();
     let mut workloads = summary.map_or(before.workloads, |summary| summary.workloads.clone());
@@ -173,28 +178,4 @@ pub(super) async fn write(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_placement_says_what_cluster_first_means_until_it_has_name_servers() {
-        let of = |placement: serde_json::Value| {
-            notice(&serde_json::from_value(placement).expect("a placement"))
-        };
-        let plain = of(json!({"name": "a", "region": "b"}));
-        assert!(
-            plain.contains("ClusterFirst") && plain.contains("subnetId"),
-            "{plain}"
-        );
-        let subnet = of(json!({"name": "a", "region": "b", "subnetId": "c"}));
-        assert!(
-            subnet.contains("ClusterFirst") && subnet.contains("set network.dns"),
-            "{subnet}"
-        );
-        let dns = json!({"dns": {"nameServers": ["10.0.0.10"]}});
-        assert_eq!(
-            of(json!({"name": "a", "region": "b", "subnetId": "c", "network": dns})),
-            ""
-        );
-    }
-}
+mod tests;

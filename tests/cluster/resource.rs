@@ -24,6 +24,13 @@ pub fn apply(cluster: &Cluster, object: &Value) -> Output {
         .expect("kubectl")
 }
 
+/// Applies it, and it is accepted.
+fn accepted(cluster: &Cluster, object: &Value) {
+    let output = apply(cluster, object);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{object}: {said}");
+}
+
 /// What kubectl said when it was refused.
 pub fn refused(cluster: &Cluster, object: &Value) -> String {
     let output = apply(cluster, object);
@@ -107,12 +114,7 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
     .await
     .expect("it is served");
 
-    let accepted = apply(cluster, &pool("shop"));
-    assert!(
-        accepted.status.success(),
-        "{}",
-        String::from_utf8_lossy(&accepted.stderr)
-    );
+    accepted(cluster, &pool("shop"));
     let listed = cluster
         .kubectl()
         .args(["get", "bp"])
@@ -161,9 +163,7 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
         spot("sku", json!("Standard")),
         spot("zones", json!([])),
     ] {
-        let accepted = apply(cluster, &right);
-        let said = String::from_utf8_lossy(&accepted.stderr).into_owned();
-        assert!(accepted.status.success(), "{right}: {said}");
+        accepted(cluster, &right);
         let one = cluster.kubectl().args(["delete", "bp", "one"]).output();
         assert!(one.expect("kubectl").status.success());
     }
@@ -298,12 +298,7 @@ async fn what_spills_is_checked_at_apply_time_and_has_columns() {
         json!({"after": "0s", "maxReplicas": "30%", "rate": {"pods": 5, "per": "1m"}});
     full["spec"]["scaleIn"] = json!({"deletionCost": -5, "cooldown": "5m"});
     full["spec"]["mode"] = json!("DryRun");
-    let accepted = apply(cluster, &full);
-    assert!(
-        accepted.status.success(),
-        "{}",
-        String::from_utf8_lossy(&accepted.stderr)
-    );
+    accepted(cluster, &full);
     let listed = cluster
         .kubectl()
         .args(["get", "bp", "spills"])

@@ -7,6 +7,7 @@ mod azure;
 mod crash;
 mod cycle;
 mod host;
+mod image;
 mod lives;
 mod pages;
 #[path = "../support/mod.rs"]

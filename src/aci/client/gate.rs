@@ -28,6 +28,18 @@ pub enum Class {
     Actions,
 }
 
+impl Class {
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reads => "reads",
+            Self::Creates => "creates",
+            Self::Deletes => "deletes",
+            Self::Actions => "actions",
+        }
+    }
+}
+
 /// Requests that Azure counts together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Counted {

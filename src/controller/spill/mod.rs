@@ -14,6 +14,7 @@
 //! ```
 
 mod act;
+mod explain;
 mod grant;
 pub(super) mod scales;
 mod stores;
@@ -44,6 +45,7 @@ use crate::burst::{
 };
 use crate::node::object::{self, Closed};
 use act::Act;
+pub use explain::{Question, explain};
 use scales::Followed;
 pub use stores::Stores;
 use stores::View;
