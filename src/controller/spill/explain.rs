@@ -211,12 +211,14 @@ impl Explained<'_> {
             node.is_some_and(|node| self.places.iter().any(|place| place.node == *node))
         };
         let leader = self.pool.status.as_ref().and_then(|s| s.leader.clone());
+        let mut triggers = self.pool.status.iter().flat_map(|s| &s.triggers);
         let (leader, memory) = (leader.unwrap_or_default(), Memory::default());
         let own = OwnParts {
             places: &self.places,
             bound: on_nodes.iter().filter(is_here).collect(),
             standing: Standing::Leading,
             memory: &memory,
+            is_triggered: triggers.any(|trigger| trigger.active),
             identity: &leader,
         };
         let mut verdicts = Verdicts::default();

@@ -69,10 +69,7 @@ fn said<K: Clone>(kind: &str, namespace: &str, listed: Listed<K>) -> Result<Vec<
         // Of a group that there is not the answer is plain text, in which kube finds no reason.
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => return Ok(Vec::new()),
         Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
-            format!(
-                "the operator may not list them: give it list on {}",
-                kind.to_lowercase()
-            )
+            "the operator may not list them; to let it: kubectl apply -k config/scaling".to_owned()
         }
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the API server does not answer".to_owned(),

@@ -348,7 +348,13 @@ async fn write(api: &Api<Meta>, scale: &Scale, replicas: i32) -> Result<bool, St
         Ok(Ok(_)) => Ok(true),
         Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Ok(false),
         Ok(Err(kube::Error::Api(status))) => {
-            Err(format!("replicas could not be written: {}", status.message))
+            let remedy = if status.code == 403 {
+                "; to let burstpool write them: kubectl apply -k config/scaling"
+            } else {
+                ""
+            };
+            let why = status.message;
+            Err(format!("replicas could not be written: {why}{remedy}"))
         }
         Ok(Err(error)) => Err(format!("replicas could not be written: {error}")),
         Err(_) => Err("replicas could not be written: the API server does not answer".to_owned()),
