@@ -158,6 +158,7 @@ pub fn run() {
         bound: &labelled,
         verdicts: &verdicts,
         memory: &memory,
+        is_triggered: false,
         standing: Standing::Leading,
         identity: "bench",
     };

@@ -211,6 +211,7 @@ impl Explained<'_> {
             node.is_some_and(|node| self.places.iter().any(|place| place.node == *node))
         };
         let leader = self.pool.status.as_ref().and_then(|s| s.leader.clone());
+        let mut triggers = self.pool.status.iter().flat_map(|s| &s.triggers);
         let (leader, memory) = (leader.unwrap_or_default(), Memory::default());
         let triggers = self.pool.status.iter().flat_map(|s| &s.triggers);
         let own = OwnParts {
@@ -219,6 +220,7 @@ impl Explained<'_> {
             bound: on_nodes.iter().filter(is_here).collect(),
             standing: Standing::Leading,
             memory: &memory,
+            is_triggered: triggers.any(|trigger| trigger.active),
             identity: &leader,
         };
         let mut verdicts = Verdicts::default();
