@@ -50,10 +50,15 @@ target/python/installed: tests/emulator/clients/requirements.txt
 engine:
 	@sh tests/engine/install.sh
 
+# Prometheus and Alertmanager, for tests of triggers: from the machine, or from Debian's packages.
+.PHONY: monitoring
+monitoring: ## Gets Prometheus and Alertmanager for the tests of triggers
+	@sh tests/cluster/monitoring.sh
+
 # ---- checking -----------------------------------------------------------------------------------
 
 .PHONY: test
-test: rust controlplane python engine ## Runs everything that CI checks
+test: rust controlplane python engine monitoring ## Runs everything that CI checks
 	$(call say,Format and lints)
 	@$(MAKE) --no-print-directory lint
 	$(call say,Tests)
@@ -80,6 +85,24 @@ audit: ## Checks licences, sources and known advisories (where cargo-deny is ins
 crds: rust ## Writes crds/burstpools.yaml from the types
 	cargo run --quiet -- crds > target/burstpools.yaml
 	mv target/burstpools.yaml crds/burstpools.yaml
+
+# The operator's image, of a static binary that is built here: config/Dockerfile builds the same in a
+# container, from a base image.
+IMAGE ?= burstpool:0.1.0
+PROFILE ?= release
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+CERTIFICATES ?= /etc/ssl/certs/ca-certificates.crt
+
+.PHONY: image
+image: rust ## Builds the operator's image with podman or docker (IMAGE=name:tag)
+	$(call say,Building a static binary)
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile $(PROFILE) --bin burstpool --target $(HOST) --target-dir target/static
+	@rm -rf target/image && mkdir -p target/image/etc/ssl/certs
+	@cp target/static/$(HOST)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/burstpool target/image/
+	@test -e $(CERTIFICATES) || { echo "$(CERTIFICATES) is missing: install ca-certificates, or set CERTIFICATES" >&2; exit 1; }
+	@cp $(CERTIFICATES) target/image/etc/ssl/certs/ca-certificates.crt
+	@engine=$$(command -v podman || command -v docker) || { echo "neither podman nor docker is installed" >&2; exit 1; }; \
+	"$$engine" build --quiet --file config/Dockerfile.scratch --tag $(IMAGE) target/image
 
 .PHONY: demo
 demo: rust controlplane ## Plays a peak on a cluster and an emulated Azure that stay until Ctrl-C

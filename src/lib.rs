@@ -4,12 +4,15 @@
 //!
 //! | room | what it holds | knows |
 //! | --- | --- | --- |
+//! | [`telemetry`] | logs, metrics, and whether the operator is well | nobody |
 //! | [`api`] | the custom resource that users write and read | nobody |
-//! | [`aci`] | a pod as a container group, and a container group as a pod's status | `api` |
+//! | [`aci`] | a pod as a container group, and a container group as a pod's status | `api`, `telemetry` |
 //! | [`burst`] | who bursts, when and how many: pure decisions | `api`, `aci` |
+//! | [`trigger`] | whether there is a peak: what Prometheus, a schedule or an alert says | `api` |
+//! | [`scale`] | how many replicas a workload gets: the autoscaler's algorithm | `api`, `trigger` |
 //! | [`node`] | the virtual node and its pods: registered, created, told of, removed | `api`, `aci` |
 //! | [`kubelet_api`] | what the API server asks a kubelet for: logs, commands, ports, numbers | `aci`, `node` |
-//! | [`controller`] | the reconciler: pools become nodes, and are drained before they go | `api`, `aci`, `burst`, `node`, `kubelet_api` |
+//! | [`controller`] | the reconciler: pools become nodes, and are drained before they go | `api`, `aci`, `burst`, `trigger`, `scale`, `telemetry`, `node`, `kubelet_api` |
 //! | [`cli`] | the command line of `burstpool` | all above |
 //! | [`emulator`] | Azure Resource Manager and Container Instances on localhost, for tests, the demo and trying out | nobody |
 //!
@@ -24,3 +27,6 @@ pub mod controller;
 pub mod emulator;
 pub mod kubelet_api;
 pub mod node;
+pub mod scale;
+pub mod telemetry;
+pub mod trigger;

@@ -13,12 +13,16 @@ mod daemons;
 mod defects;
 #[path = "cluster/ends.rs"]
 mod ends;
+#[path = "cluster/explain.rs"]
+mod explain;
 #[path = "cluster/fair.rs"]
 mod fair;
 #[path = "cluster/fields.rs"]
 mod fields;
 #[path = "cluster/home.rs"]
 mod home;
+#[path = "cluster/install.rs"]
+mod install;
 #[path = "cluster/jobs.rs"]
 mod jobs;
 #[path = "cluster/kubelet.rs"]
@@ -31,6 +35,8 @@ mod kubelet_metrics;
 mod later;
 #[path = "cluster/leader.rs"]
 mod leader;
+#[path = "cluster/monitoring.rs"]
+mod monitoring;
 #[path = "cluster/neighbours.rs"]
 mod neighbours;
 #[path = "cluster/node.rs"]
@@ -62,8 +68,20 @@ mod spill_rollouts;
 #[path = "cluster/storm.rs"]
 mod storm;
 mod support;
+#[path = "cluster/telemetry.rs"]
+mod telemetry;
 #[path = "cluster/told.rs"]
 mod told;
+#[path = "cluster/triggers.rs"]
+mod triggers;
+#[path = "cluster/triggers_alert.rs"]
+mod triggers_alert;
+#[path = "cluster/triggers_auth.rs"]
+mod triggers_auth;
+#[path = "cluster/triggers_load.rs"]
+mod triggers_load;
+#[path = "cluster/triggers_others.rs"]
+mod triggers_others;
 #[path = "cluster/world.rs"]
 mod world;
 

@@ -64,6 +64,8 @@ async fn play() -> anyhow::Result<()> {
         &kubeconfig,
         "--namespace",
         "default",
+        "--metrics-listen",
+        "127.0.0.1:0",
         "--node-address",
         "127.0.0.1",
         "--arm-endpoint",

@@ -14,6 +14,13 @@ pub const SPILLING: &str = "Spilling";
 /// Pods wait because a limit, of the pool or of Azure, is reached.
 pub const CAPACITY_LIMITED: &str = "CapacityLimited";
 
+/// Every trigger's value is known.
+pub const TRIGGERS_HEALTHY: &str = "TriggersHealthy";
+/// Somebody else sets the replicas of a target that the pool would scale: nothing is written.
+pub const CONFLICT: &str = "Conflict";
+/// Something of the spec can never work; absent otherwise, as kstatus wants it.
+pub const STALLED: &str = "Stalled";
+
 /// A condition, as of `now`.
 pub fn condition(
     kind: &str,

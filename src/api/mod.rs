@@ -7,12 +7,19 @@ pub mod condition;
 mod limit;
 pub mod names;
 mod pool;
+mod scale;
 mod spill;
 mod status;
+mod trigger;
 
 pub use limit::MaxReplicas;
 pub use pool::{
     Azure, BurstPool, BurstPoolSpec, Capacity, Dns, Network, Placement, Priority, Sku, crd_yaml,
 };
+pub use scale::{Behavior, PolicyType, ScalingPolicy, ScalingRules, SelectPolicy, WorkloadScale};
 pub use spill::{Mode, PodsSelector, Rate, ScaleIn, Spill, SpillOverride, Target, Workload};
-pub use status::{BurstPoolStatus, PlacementStatus, PodCounts, Reservation, WorkloadStatus};
+pub use status::{
+    BurstPoolStatus, FiringAlert, PlacementStatus, PodCounts, Reservation, ScaleStatus,
+    TriggerStatus, WorkloadStatus,
+};
+pub use trigger::{Alert, OnError, Prometheus, Schedule, SecretRef, Then, Trigger};

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::spill::{Mode, ScaleIn, Spill, Workload};
 use super::status::BurstPoolStatus;
+use super::trigger::Trigger;
 
 /// Where this cluster's workloads may spill to.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -48,6 +49,11 @@ use super::status::BurstPoolStatus;
         json_path = ".spec.spill.maxReplicas"
     ),
     printcolumn(
+        name = "Trigger",
+        type_ = "string",
+        json_path = ".status.triggers[?(@.active==true)].name"
+    ),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
@@ -77,6 +83,11 @@ pub struct BurstPoolSpec {
     /// When pods spill, and how many.
     #[serde(default)]
     pub spill: Spill,
+    /// What starts a burst before the nodes are full.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub triggers: Vec<Trigger>,
     /// What happens when the peak is over.
     #[serde(default)]
     pub scale_in: ScaleIn,

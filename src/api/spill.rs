@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::limit::MaxReplicas;
+use super::scale::WorkloadScale;
 
 /// Pods that may spill: those of a target, or those that a selector selects. A pod that two workloads
 /// could have belongs to the first in the list; one that two pools could have to the older pool.
@@ -26,6 +27,10 @@ use super::limit::MaxReplicas;
 #[x_kube(
     validation = Rule::new("!has(self.selector) || !has(self.spill) || !has(self.spill.maxReplicas) || type(self.spill.maxReplicas) == int")
         .message("spill.maxReplicas must be a number where selector is set: nothing says how many pods are desired, of which a percentage could be taken")
+)]
+#[x_kube(
+    validation = Rule::new("!has(self.scale) || has(self.target)")
+        .message("scale needs target: only a target has replicas; add target, or remove scale")
 )]
 pub struct Workload {
     /// The workload's name, unique in the pool.
@@ -46,6 +51,9 @@ pub struct Workload {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
     pub weight: u32,
+    /// The target's replicas, by the pool's triggers; nobody's if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<WorkloadScale>,
 }
 
 fn one() -> u32 {
@@ -132,6 +140,13 @@ pub struct Spill {
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ms|s|m|h))+$') && duration(self) <= duration('24h')")
         .message("must be a duration of at most 24h, such as 15s or 1m30s"))]
     pub after: Span,
+    /// The same while one of the pool's triggers is active, for every workload that has no shorter time
+    /// of its own; 0s if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 20))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ms|s|m|h))+$') && duration(self) <= duration('24h')")
+        .message("must be a duration of at most 24h, such as 0s or 5s"))]
+    pub after_when_triggered: Option<Span>,
     /// How many pods may be on ACI at once, of all workloads together: a number, or a percentage of
     /// the replicas that their targets desire, rounded up. A maximum that is lowered takes nothing
     /// back.
@@ -146,6 +161,7 @@ impl Default for Spill {
     fn default() -> Self {
         Self {
             after: spill_after(),
+            after_when_triggered: None,
             max_replicas: spill_max(),
             rate: Rate::default(),
         }

@@ -5,7 +5,7 @@
     reason = "kubectl explain shows these comments as they stand"
 )]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,10 @@ pub struct BurstPoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub workloads: Vec<WorkloadStatus>,
+    /// Each trigger.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub triggers: Vec<TriggerStatus>,
     /// Pods that may have been granted already: they count until their grant is seen, or they are
     /// home or gone. Written before a grant is sent, so that no change of leader can exceed a limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -82,9 +86,63 @@ pub struct WorkloadStatus {
     pub refused: i64,
     /// How many may be on ACI at once.
     pub limit: i64,
+    /// What its scale block comes to, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<ScaleStatus>,
     /// What there is to know.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+/// What the scaling of a workload comes to.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScaleStatus {
+    /// How many replicas the triggers ask for, within minReplicas and maxReplicas, before the behavior
+    /// is looked at; absent while nothing may be written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<i64>,
+    /// Which trigger asks for them; absent while all are quiet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<String>,
+    /// Why that is not what the target has, if it is not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// What a trigger says.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TriggerStatus {
+    /// The trigger's name.
+    pub name: String,
+    /// Whether it is active.
+    pub active: bool,
+    /// The last value of its query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Since when it is active, or is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Since when nobody knows its value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown_since: Option<Time>,
+    /// The alerts that fire.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<FiringAlert>,
+    /// What there is to know.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// An alert that fires.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct FiringAlert {
+    /// Alertmanager's fingerprint of its labels.
+    pub fingerprint: String,
+    /// Until when that is believed if it is not sent again.
+    pub expires: Time,
 }
 
 /// A pod that may have been granted.

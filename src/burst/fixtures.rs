@@ -182,6 +182,7 @@ pub struct Scene {
     pub memory: Memory,
     /// Whether we may decide.
     pub standing: Standing,
+    pub is_triggered: bool,
     /// Who we are.
     pub identity: String,
 }
@@ -203,6 +204,7 @@ impl Scene {
             refused: HashMap::new(),
             memory: Memory::default(),
             standing: Standing::Leading,
+            is_triggered: false,
             identity: "me".to_owned(),
         }
     }
@@ -226,6 +228,7 @@ impl Scene {
             bound: &bound,
             verdicts: &verdicts,
             memory: &self.memory,
+            is_triggered: self.is_triggered,
             standing: self.standing,
             identity: &self.identity,
         };

@@ -37,6 +37,7 @@ impl Limits {
     pub fn of(spec: &BurstPoolSpec, seen: &Observed<'_>, reserved: &[&Reservation]) -> Self {
         let scales = seen.workloads.iter().filter_map(|workload| workload.scale);
         let desired = scales.fold(0, |sum: u64, scale| sum.saturating_add(scale.desired));
+        let is_triggered = seen.is_triggered;
         let mut limits = Self {
             pool: spec.spill.max_replicas.of(desired),
             held: 0,
@@ -47,6 +48,11 @@ impl Limits {
                     let own = seen.spec.spill.as_ref();
                     let max = own.and_then(|own| own.max_replicas);
                     let after = own.and_then(|own| own.after).unwrap_or(spec.spill.after);
+                    let mut after = Duration::from(after);
+                    if is_triggered {
+                        let triggered = spec.spill.after_when_triggered.map(Duration::from);
+                        after = after.min(triggered.unwrap_or_default());
+                    }
                     let desired = match (seen.scale, &seen.error) {
                         (Some(scale), _) => Ok(scale.desired),
                         (None, Some(why)) => Err(why.clone()),
@@ -58,7 +64,7 @@ impl Limits {
                             MaxReplicas::Percent(_) => desired.map(|desired| max.of(desired)),
                         }),
                         held: 0,
-                        after: after.into(),
+                        after,
                     }
                 })
                 .collect(),

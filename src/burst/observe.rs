@@ -44,6 +44,8 @@ pub struct Own<'a> {
     pub verdicts: &'a Verdicts,
     /// What the leader remembers.
     pub memory: &'a Memory,
+    /// Whether one of the pool's triggers is active.
+    pub is_triggered: bool,
     /// Whether we may decide for this pool; whatever it says, not unless the pool's status names us.
     pub standing: Standing,
     /// Who we are, in this term of leading: another each time that we come to lead. A reservation of
@@ -83,6 +85,8 @@ pub struct Observed<'a> {
     pub places: &'a [Place],
     /// Its reservations, and what is seen of their pods.
     pub reservations: Vec<Reserved<'a>>,
+    /// Whether one of its triggers is active.
+    pub is_triggered: bool,
     /// What the leader remembers.
     pub memory: &'a Memory,
 }
@@ -148,6 +152,7 @@ pub fn observe<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Obs
         pool: name,
         standing: standing(pool, own),
         identity: own.identity,
+        is_triggered: own.is_triggered,
         granted: granted(name, pool, world),
         reservations: reservations(pool, world, own),
         workloads,

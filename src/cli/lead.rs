@@ -40,6 +40,7 @@ pub(super) async fn lead(
         () = cancel.cancelled() => return Ok(()),
     };
     tracing::info!("leading");
+    context.metrics.leads(true);
     let (mut leading, task) = manager.watch().await;
     let outcome = {
         let work = controller::run(context, cancel.clone());

@@ -1,5 +1,6 @@
 //! The command line of `burstpool`.
 
+mod explain;
 mod lead;
 mod run;
 
@@ -7,9 +8,8 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
-use crate::api;
+use crate::{api, telemetry};
 
 /// Bursts Kubernetes workloads onto Azure Container Instances.
 #[derive(Debug, Parser)]
@@ -23,6 +23,8 @@ struct Arguments {
 enum Command {
     /// Run the operator
     Run(Box<run::Arguments>),
+    /// Tell why a pod spills, waits or is refused, or which of a pool's workloads could run on ACI
+    Explain(explain::Arguments),
     /// Print the custom resource definitions as YAML, for kubectl apply -f -
     Crds,
     /// Print the version
@@ -33,6 +35,7 @@ enum Command {
 pub fn run() -> anyhow::Result<()> {
     let text = match Arguments::parse().command {
         Command::Run(arguments) => return operator(*arguments),
+        Command::Explain(arguments) => explained(arguments)?,
         Command::Crds => api::crd_yaml().context("writing the custom resource definition")?,
         Command::Version => format!("burstpool {}\n", env!("CARGO_PKG_VERSION")),
     };
@@ -52,16 +55,21 @@ pub async fn operate(arguments: &[&str]) -> anyhow::Result<()> {
         .chain(arguments.iter().copied());
     match Arguments::try_parse_from(all)?.command {
         Command::Run(arguments) => Box::pin(run::run(*arguments)).await,
-        Command::Crds | Command::Version => Ok(()),
+        Command::Explain(_) | Command::Crds | Command::Version => Ok(()),
     }
 }
 
+fn explained(arguments: explain::Arguments) -> anyhow::Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .context("starting the runtime")?
+        .block_on(Box::pin(explain::explain(arguments)))
+}
+
 fn operator(arguments: run::Arguments) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(filter)
-        .init();
+    telemetry::logs::init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

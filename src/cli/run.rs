@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -23,9 +23,12 @@ use super::lead::{lead, leases};
 use crate::aci::client::{self, Cloud, Credential, Scope, Settings};
 use crate::aci::translate::kube_proxy::ApiServer;
 use crate::controller;
+use crate::controller::spill::Stores;
+use crate::controller::triggers::{self, Triggers};
 use crate::kubelet_api::{self, Nodes};
 use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
 use crate::node::pods::SWEEP_EVERY;
+use crate::telemetry::{self, Metrics};
 
 /// The newest minor version of Kubernetes that our types speak.
 const NEWEST_MINOR: u32 = 37;
@@ -96,42 +99,62 @@ pub struct Arguments {
     /// The key of that certificate
     #[arg(long, value_name = "FILE", requires = "kubelet_cert_file")]
     kubelet_key_file: Option<PathBuf>,
+    /// Where /metrics, /healthz and /readyz are served
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    metrics_listen: SocketAddr,
+    /// Where alerts come in, at /alerts, for pools with alert triggers; they do not if not given
+    #[arg(long, value_name = "ADDRESS", requires = "alerts_token_file")]
+    alerts_listen: Option<SocketAddr>,
+    /// A file with the bearer token that senders of alerts must have
+    #[arg(long, value_name = "FILE", requires = "alerts_listen")]
+    alerts_token_file: Option<PathBuf>,
 }
 
 /// Runs until it is told to end, or cannot go on.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let config = kubernetes(&arguments).await?;
+    let config = kubernetes(arguments.kubeconfig.as_deref()).await?;
     let namespace = arguments
         .namespace
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
     let kube_proxy = kube_proxy(&arguments, &config, &namespace)?;
-    let listener = TcpListener::bind(arguments.kubelet_listen).await;
-    let listener =
-        listener.with_context(|| format!("--kubelet-listen: {}", arguments.kubelet_listen))?;
-    let port = listener.local_addr().context("--kubelet-listen")?.port();
+    let kubelet = TcpListener::bind(arguments.kubelet_listen).await;
+    let kubelet =
+        kubelet.with_context(|| format!("--kubelet-listen: {}", arguments.kubelet_listen))?;
+    let port = kubelet.local_addr().context("--kubelet-listen")?.port();
     let leases = leases(&config)?;
+    let metrics = telemetry::bind(arguments.metrics_listen).await?;
     let context = Arc::new(context(&arguments, config, port, kube_proxy, namespace).await?);
     let cancel = CancellationToken::new();
-    let served = serve(&arguments, listener, &context, cancel.clone()).await?;
-    let led = lead(context, leases, cancel.clone());
-    tokio::pin!(led, served);
-    let ended = tokio::select! {
-        ended = &mut led => Some(ended),
-        () = &mut served => Some(Err(anyhow::anyhow!("the kubelet API has ended"))),
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+    let told = telemetry::serve(
+        metrics,
+        context.metrics.clone(),
+        ready(&context),
+        cancel.clone(),
+    );
+    let served = serve(&arguments, kubelet, &context, cancel.clone()).await?;
+    let served = async {
+        served.await;
+        anyhow::ensure!(cancel.is_cancelled(), "the kubelet API has ended");
+        Ok(())
     };
-    if ended.is_none() {
-        tracing::info!("ending; nodes, pods and container groups stay as they are");
+    let led = async {
+        let ended = Box::pin(lead(context.clone(), leases, cancel.clone())).await;
+        cancel.cancel();
+        ended
+    };
+    let led = async { tokio::try_join!(led, told, served).map(drop) };
+    tokio::pin!(led);
+    tokio::select! {
+        ended = &mut led => return ended,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
+    tracing::info!("ending; nodes, pods and container groups stay as they are");
     cancel.cancel();
-    match ended {
-        Some(ended) => ended,
-        None => tokio::join!(led, served).0,
-    }
+    led.await
 }
 
 /// Starts to serve the kubelet API.
@@ -158,8 +181,21 @@ async fn serve(
     served.context("serving the kubelet API")
 }
 
-async fn kubernetes(arguments: &Arguments) -> anyhow::Result<Config> {
-    match &arguments.kubeconfig {
+/// What this process waits for before it can lead, in words.
+fn ready(context: &Arc<controller::Context>) -> telemetry::Ready {
+    let stores = context.stores.clone();
+    Arc::new(move || {
+        let missing = stores.missing();
+        missing
+            .iter()
+            .map(|what| format!("{what} have not been listed yet"))
+            .collect()
+    })
+}
+
+/// The cluster of a kubeconfig, or of the environment.
+pub(super) async fn kubernetes(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
+    match kubeconfig {
         None => Config::infer()
             .await
             .context("finding the cluster: use --kubeconfig outside of one"),
@@ -238,10 +274,24 @@ async fn context(
         .await;
     let system =
         system.context("reading the namespace kube-system, whose UID names this cluster")?;
+    let metrics = Arc::new(Metrics::new());
+    let azure = azure(arguments)?.counted(metrics.clone());
+    let stores = Arc::<Stores>::default();
+    let identity = uuid::Uuid::new_v4().to_string();
+    let triggers = Triggers::new(triggers::Parts {
+        client: client.clone(),
+        azure: azure.clone(),
+        stores: stores.clone(),
+        metrics: metrics.clone(),
+        identity: identity.clone(),
+    });
+    let alerts = arguments
+        .alerts_listen
+        .zip(arguments.alerts_token_file.clone());
     Ok(controller::Context {
         client,
         impatient: Client::try_from(impatient).context("connecting to Kubernetes")?,
-        azure: azure(arguments)?,
+        azure,
         scope: Scope {
             subscription: arguments.subscription_id.clone(),
             resource_group: arguments.resource_group.clone(),
@@ -255,10 +305,14 @@ async fn context(
         nodes: Nodes::default(),
         paces: Mutex::new(HashMap::new()),
         pools: Mutex::new(HashMap::new()),
-        identity: uuid::Uuid::new_v4().to_string(),
+        identity,
         lease_namespace,
-        stores: Arc::default(),
+        stores,
+        triggers,
+        alerts: alerts
+            .map(|(listen, token_file)| triggers::alerts::Settings { listen, token_file }),
         summaries: controller::spill::summaries(),
+        metrics,
     })
 }
 

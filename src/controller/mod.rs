@@ -6,14 +6,17 @@
 //! ```text
 //! BurstPool ─▶ reconcile ─▶ pool (node tasks of each placement) ─▶ Azure, nodes, pods
 //!                 └─▶ status (pure) ─▶ BurstPool.status            drain ─▶ evictions
+//! Prometheus, clock, alerts ─▶ triggers ─▶ /scale, spill, status
 //! pods, nodes, scales ─▶ spill (plans and grants) ─▶ pods
 //!                          └─▶ Summary ─▶ status
 //! ```
 
 mod drain;
+mod measure;
 mod pool;
 pub mod spill;
 mod status;
+pub mod triggers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,6 +36,7 @@ use crate::aci::pace::Pace;
 use crate::api::BurstPool;
 use crate::kubelet_api::Nodes;
 use crate::node::environment::KubeProxy;
+use crate::telemetry::Metrics;
 
 /// The finalizer of pools.
 pub const FINALIZER: &str = "burstpool.io/drain";
@@ -98,8 +102,14 @@ pub struct Context {
     pub lease_namespace: String,
     /// What bursting looks at.
     pub stores: Arc<spill::Stores>,
+    /// What says that there is a peak, and the replicas that follow.
+    pub triggers: triggers::Triggers,
+    /// Where alerts come in, if they do.
+    pub alerts: Option<triggers::alerts::Settings>,
     /// What the last plans say, for statuses.
     pub summaries: watch::Sender<spill::Summaries>,
+    /// What is counted and measured.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Reconciles until `cancel`; nodes, pods and groups stay as they are then.
@@ -110,21 +120,32 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
         .with_config(config)
         .graceful_shutdown_on(cancel.clone().cancelled_owned())
         .reconcile_all_on(changes(context.summaries.subscribe()))
+        .reconcile_all_on(changes(context.triggers.notable()))
         .run(reconcile, retry, context.clone())
         .for_each(|result| async move {
             if let Err(error) = result {
                 tracing::debug!(%error, "reconciling");
             }
         });
-    tokio::join!(reconciled, spill::run(context.clone(), cancel.clone()));
+    let alerts = async {
+        if let Some(settings) = &context.alerts {
+            context.triggers.receive(settings, &cancel).await;
+        }
+    };
+    tokio::join!(
+        reconciled,
+        spill::run(context.clone(), cancel.clone()),
+        alerts
+    );
+    context.triggers.stop().await;
     for (_, running) in context.pools.lock().await.drain() {
         running.stop().await;
     }
 }
 
-/// A word whenever a plan says something new, at most two a second.
-fn changes(
-    summaries: watch::Receiver<spill::Summaries>,
+/// A word whenever a plan, or a trigger, says something new, at most two a second.
+fn changes<T: Send + Sync + 'static>(
+    summaries: watch::Receiver<T>,
 ) -> impl futures::Stream<Item = ()> + Send + 'static {
     futures::stream::unfold(summaries, |mut summaries| async move {
         summaries.changed().await.ok()?;
@@ -147,6 +168,7 @@ async fn reconcile(pool: Arc<BurstPool>, context: Arc<Context>) -> Result<Action
 }
 
 async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
+    context.triggers.ensure(pool).await;
     let outcome = pool::ensure(pool, context).await;
     let leaving = match &outcome {
         Ok(removed) => drain::placements(removed, context).await?,
@@ -159,20 +181,32 @@ async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
     };
     let placements = pool::report(pool, context).await;
     let summary = context.summaries.borrow().get(&pool.name_any()).cloned();
-    let status = status::of(pool, &outcome, &placements, &leaving, summary.as_ref());
+    let told = context.triggers.told(pool);
+    let status = status::of(
+        pool,
+        &outcome,
+        &placements,
+        &leaving,
+        summary.as_ref(),
+        &told,
+    );
+    measure::pool(pool, &status, context);
     status::write(pool, &status, context).await?;
     Ok(Action::requeue(again))
 }
 
 /// An error keeps the finalizer where it is, so one that only says "not yet" is no failure.
 async fn clean_up(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
+    context.triggers.remove(&pool.name_any()).await;
     let left = drain::pool(pool, context).await?;
     if left.is_empty() {
         pool::remove(pool, context).await?;
+        measure::forget(pool, context);
         return Ok(Action::await_change());
     }
     let placements = pool::report(pool, context).await;
-    let status = status::of(pool, &Ok(Vec::new()), &placements, &left, None);
+    let quiet = triggers::Told::default();
+    let status = status::of(pool, &Ok(Vec::new()), &placements, &left, None, &quiet);
     status::write(pool, &status, context).await?;
     Err(Error::Kubernetes {
         what: "draining",

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::pool::Mistake;
 use super::spill::Summary;
-use super::{Context, Error};
-use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING};
+use super::{Context, Error, triggers};
+use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING, STALLED};
 use crate::api::{BurstPool, BurstPoolStatus, Placement, PlacementStatus};
 use crate::burst::plan::Peak;
 
@@ -22,6 +22,7 @@ pub(super) fn of(
     placements: &[PlacementStatus],
     leaving: &[String],
     summary: Option<&Summary>,
+    told: &triggers::Told,
 ) -> BurstPoolStatus {
     let (now, generation) = (Timestamp::now(), pool.metadata.generation);
     let mut conditions = pool.status.clone().unwrap_or_default().conditions;
@@ -71,13 +72,30 @@ pub(super) fn of(
             ),
         }
     }
+    for (kind, says) in triggers::conditions(pool, told) {
+        match says {
+            Some((status, reason, message)) => condition::set(
+                &mut conditions,
+                condition::condition(kind, status, reason, message, generation, now),
+            ),
+            None => conditions.retain(|condition| condition.type_ != kind),
+        }
+    }
+    if let Err(Mistake(mistake)) = outcome {
+        let (kind, reason) = (STALLED, "Misconfigured");
+        let stalled = condition::condition(kind, true, reason, mistake, generation, now);
+        condition::set(&mut conditions, stalled);
+    }
     let before = pool.status.clone().unwrap_or_default();
+    let mut workloads = summary.map_or(before.workloads, |summary| summary.workloads.clone());
+    told.add_to(&mut workloads);
     BurstPoolStatus {
         observed_generation: generation,
         conditions,
         placements: placements.to_vec(),
         pods: summary.map_or(before.pods, |summary| Some(summary.counts)),
-        workloads: summary.map_or(before.workloads, |summary| summary.workloads.clone()),
+        workloads,
+        triggers: told.triggers(),
         // Whoever leads writes these, with the version of the pool as a fence.
         reservations: Vec::new(),
         leader: None,
@@ -160,28 +178,4 @@ pub(super) async fn write(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_placement_says_what_cluster_first_means_until_it_has_name_servers() {
-        let of = |placement: serde_json::Value| {
-            notice(&serde_json::from_value(placement).expect("a placement"))
-        };
-        let plain = of(json!({"name": "a", "region": "b"}));
-        assert!(
-            plain.contains("ClusterFirst") && plain.contains("subnetId"),
-            "{plain}"
-        );
-        let subnet = of(json!({"name": "a", "region": "b", "subnetId": "c"}));
-        assert!(
-            subnet.contains("ClusterFirst") && subnet.contains("set network.dns"),
-            "{subnet}"
-        );
-        let dns = json!({"dns": {"nameServers": ["10.0.0.10"]}});
-        assert_eq!(
-            of(json!({"name": "a", "region": "b", "subnetId": "c", "network": dns})),
-            ""
-        );
-    }
-}
+mod tests;

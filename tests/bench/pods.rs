@@ -117,6 +117,8 @@ pub fn start(parts: &Parts) -> Operator {
             "g",
         ])
         .args([
+            "--metrics-listen",
+            "127.0.0.1:0",
             "--node-address",
             "127.0.0.1",
             "--kubelet-listen",

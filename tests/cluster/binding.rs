@@ -205,7 +205,7 @@ async fn no_costs(world: &World) -> Api<ValidatingAdmissionPolicyBinding> {
 }
 
 /// Asks again and again.
-async fn by_and_by(what: &str, is_so: impl AsyncFn() -> bool) {
+pub async fn by_and_by(what: &str, is_so: impl AsyncFn() -> bool) {
     let mut again = tokio::time::interval(Duration::from_millis(50));
     let asking = async {
         while !is_so().await {

@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Cluster, Tenant, objects, wait};
+use crate::world::{puts, timeline};
 
 /// The token that Azure is shown.
 pub const ARM_TOKEN: &str = "SECRET-ARM-TOKEN";
@@ -285,10 +286,7 @@ impl Burst {
 
     /// What happened to each group that there ever was, oldest first.
     pub fn timeline(&self) -> Vec<Entry> {
-        let now = self.emulator.shared().clock.now();
-        let mut store = self.emulator.shared().store();
-        store.settle_all(now);
-        store.timeline.entries().cloned().collect()
+        timeline(&self.emulator)
     }
 
     /// How many requests of an operation were answered with that status.
@@ -318,13 +316,7 @@ impl Burst {
 
     /// How often groups were asked for.
     pub fn puts(&self) -> usize {
-        let text = self.emulator.shared().counters.text();
-        let lines = text
-            .lines()
-            .filter(|line| line.contains("ContainerGroups_CreateOrUpdate"));
-        lines
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
-            .sum()
+        puts(&self.emulator)
     }
 
     pub async fn admin(&self, path: &str, body: &Value) {
@@ -374,17 +366,7 @@ pub fn phase(pod: &Pod) -> &str {
 }
 
 pub fn is_running(pod: Option<&Pod>) -> bool {
-    pod.is_some_and(|pod| phase(pod) == "Running" && condition(pod, "Ready") == Some("True"))
-}
-
-pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a str> {
-    let all = pod
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    all.into_iter()
-        .find(|c| c.type_ == kind)
-        .map(|c| c.status.as_str())
+    pod.is_some_and(|pod| phase(pod) == "Running" && objects::is_pod_ready(pod))
 }
 
 pub fn container(pod: &Pod) -> &ContainerStatus {

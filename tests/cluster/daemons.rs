@@ -212,7 +212,7 @@ async fn a_daemon_sets_pod_never_runs_here_and_says_with_its_pool_what_keeps_it_
     .await;
     world
         .until_pool("shop", "the pool to name nothing", |pool| {
-            message(pool).is_some_and(|said| !said.contains("default/agent"))
+            message(pool).is_some_and(|said| !said.contains("DaemonSet"))
         })
         .await;
     assert_eq!((world.groups(), world.puts()), (Vec::new(), 0));
@@ -229,17 +229,8 @@ async fn a_daemon_sets_pod_loses_a_group_that_it_has_and_keeps_no_pool_from_goin
     until_no_group(&world).await;
     assert_eq!(told(&world).await.uid(), here.uid(), "and it waits on");
 
-    world
-        .pools()
-        .delete("shop", &DeleteParams::default())
-        .await
-        .expect("deleted");
-    world
-        .until_pool("shop", "the pool to be gone", |pool| pool.is_none())
-        .await;
-    world
-        .until_node(NODE, "the node to be gone", |node| node.is_none())
-        .await;
+    world.delete_pool("shop").await;
+    world.until_no_pool("shop").await;
     let events: Api<Event> = Api::namespaced(world.client.clone(), "default");
     let about = ListParams::default().fields(&format!("reason={REASON}"));
     let told = events.list(&about).await.expect("a list").items;

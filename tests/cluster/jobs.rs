@@ -1,7 +1,9 @@
 //! Jobs on a virtual node: the end of a pod is told once, truly, and before its replacement comes.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
+use burstpool::emulator::{Emulator, Options};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -9,7 +11,7 @@ use kube::api::ListParams;
 use kube::runtime::watcher;
 use serde_json::{Value, json};
 
-use crate::burst::{Burst, container, environment, phase};
+use crate::burst::{Burst, Setup, container, environment, phase};
 use crate::support::wait;
 
 /// A Job of that pod, with more in its spec.
@@ -148,4 +150,53 @@ async fn a_failure_policy_sees_the_first_exit_code_though_the_platform_starts_th
         (phase(&pod), container(&pod).restart_count, burst.puts()),
         ("Failed", 0, 1)
     );
+}
+
+#[tokio::test]
+async fn a_finished_pod_stays_so_and_its_group_goes_when_its_logs_could_be_read() {
+    // A group is kept for five minutes after its end by Azure's clock, of which all but these pass at once.
+    let left = Duration::from_secs(40);
+    let options = Options {
+        start_latency: Some(Duration::from_millis(500)),
+        behind: burstpool::node::plan::KEEP_FINISHED.saturating_sub(left),
+        ..Options::default()
+    };
+    let azure = Emulator::start(options).await.expect("the emulator starts");
+    let setup = Setup {
+        azure: Some(azure.into()),
+        ..Setup::default()
+    };
+    let mut burst = Burst::with("finished", setup).await;
+    create_job(
+        &burst,
+        &script(&[("ACI_EMULATOR_EXIT_AFTER", "100ms")]),
+        &json!({"backoffLimit": 0}),
+    )
+    .await;
+    until_job(&burst, "Complete").await;
+    assert_eq!(burst.groups().len(), 1, "its logs can be read");
+    burst
+        .eventually("the group to be deleted", |burst| burst.groups().is_empty())
+        .await;
+    let [entry] = burst.timeline().try_into().expect("one group");
+    let deleted = entry.delete_received.expect("it was");
+    let lived = deleted.duration_since(entry.put_received);
+    // The end that its time counts from is in a pod's status, where times are whole seconds.
+    assert!(
+        lived.unsigned_abs() + Duration::from_secs(1) >= left,
+        "{lived}"
+    );
+
+    // Neither what comes later nor a restart of the operator takes the end back.
+    let before = pods(&burst).await;
+    burst.stop().await;
+    burst.run().await;
+    burst.create("next", &json!({})).await;
+    burst
+        .until("next", "another pod to run", crate::burst::is_running)
+        .await;
+    let after = pods(&burst).await;
+    assert_eq!((phase(&after[0]), after.len()), ("Succeeded", 1));
+    assert_eq!(before[0].status, after[0].status);
+    assert_eq!(burst.puts(), 2);
 }

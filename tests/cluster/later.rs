@@ -20,21 +20,14 @@ async fn kubectl(burst: &Burst, arguments: &[&str]) -> Output {
     command.output().await.expect("kubectl")
 }
 
-async fn resize(burst: &Burst, spec: &Value) {
+async fn ask_to_resize(burst: &Burst, spec: &Value) -> Output {
     let patch = json!({"spec": spec}).to_string();
-    let patched = kubectl(
-        burst,
-        &[
-            "patch",
-            "pod",
-            "web",
-            "--subresource",
-            "resize",
-            "--patch",
-            &patch,
-        ],
-    )
-    .await;
+    let resize = ["--subresource", "resize", "--patch", &patch];
+    kubectl(burst, &[&["patch", "pod", "web"][..], &resize].concat()).await
+}
+
+async fn resize(burst: &Burst, spec: &Value) {
+    let patched = ask_to_resize(burst, spec).await;
     assert!(patched.status.success(), "{patched:?}");
 }
 
@@ -97,20 +90,8 @@ async fn a_resize_of_a_whole_pod_is_refused_by_the_api_server_since_the_node_dec
         .create("web", &json!({"spec": {"resources": resources}}))
         .await;
     burst.until("web", "the pod to run", is_running).await;
-    let patch = json!({"spec": {"resources": {"requests": {"cpu": "1500m"}}}}).to_string();
-    let output = kubectl(
-        &burst,
-        &[
-            "patch",
-            "pod",
-            "web",
-            "--subresource",
-            "resize",
-            "--patch",
-            &patch,
-        ],
-    )
-    .await;
+    let more = json!({"resources": {"requests": {"cpu": "1500m"}}});
+    let output = ask_to_resize(&burst, &more).await;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(
         said.contains("InPlacePodLevelResourcesVerticalScaling"),

@@ -280,7 +280,7 @@ fn unready(
         pods.default_backoff()
             .applied_objects()
             .try_for_each(move |pod| {
-                if !is_ready(&pod) {
+                if !objects::is_pod_ready(&pod) {
                     let now = Timestamp::now();
                     sender.send_modify(|seen| {
                         let _ = seen.entry(pod.name_any()).or_insert(now);
@@ -310,18 +310,9 @@ fn unready(
     (seen, [ended(pods), ended(node)])
 }
 
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|one| one.type_ == "Ready" && one.status == "True")
-}
-
-/// Returns when somebody has renewed the node's lease since `then`.
-async fn renewed(world: &World, then: Timestamp) {
+/// Returns when somebody has renewed the node's lease later than so long after `at`.
+async fn renewed(world: &World, at: Timestamp, after: Duration) {
+    let then = at + jiff::SignedDuration::try_from(after).expect("seconds");
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-node-lease");
     let since = |lease: Option<&Lease>| {
         let renewed = lease.and_then(|lease| lease.spec.as_ref()?.renew_time.as_ref());
@@ -344,7 +335,7 @@ async fn pods_on_aci_and_their_node_stay_ready_when_the_leader_dies_or_ends() {
         world.create_pod(name, "shop", &json!({})).await;
     }
     let config = || watcher::Config::default().labels("app=web");
-    let ready = |pods: &[Pod]| pods.len() == 3 && pods.iter().all(is_ready);
+    let ready = |pods: &[Pod]| pods.len() == 3 && pods.iter().all(objects::is_pod_ready);
     let run = wait::until_all(world.pods(), config(), "pods on ACI", ready).await;
     run.expect("they are ready");
     let leader = world.leader(None, &[&first]).await;
@@ -356,11 +347,7 @@ async fn pods_on_aci_and_their_node_stay_ready_when_the_leader_dies_or_ends() {
     first.ended().await;
     let leader = world.leader(Some(&leader), &[&second]).await;
     let took = killed.elapsed();
-    renewed(
-        &world,
-        at + jiff::SignedDuration::try_from(took).expect("seconds"),
-    )
-    .await;
+    renewed(&world, at, took).await;
     eprintln!(
         "killed: another leads after {took:?}, and has renewed the node's lease after {:?}",
         killed.elapsed()
@@ -380,11 +367,7 @@ async fn pods_on_aci_and_their_node_stay_ready_when_the_leader_dies_or_ends() {
     assert!(second.ended().await.success());
     world.leader(Some(&leader), &[&third]).await;
     let took = asked.elapsed();
-    renewed(
-        &world,
-        at + jiff::SignedDuration::try_from(took).expect("seconds"),
-    )
-    .await;
+    renewed(&world, at, took).await;
     eprintln!(
         "ended: another leads after {took:?}, and has renewed the node's lease after {:?}",
         asked.elapsed()

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Cluster, Options, objects, wait};
+use crate::world::home_node;
 
 /// A node that is kept registered until the value is dropped.
 pub struct Kept {
@@ -267,17 +268,8 @@ async fn registering_and_removing_a_node_leaves_home_as_it_is() {
     // Spreads and anti-affinities over host names count all nodes: a cluster of its own.
     let cluster = Cluster::start(Options::default()).await.expect("a cluster");
     let client = cluster.client().expect("a client");
-    let nodes: Api<Node> = Api::all(client.clone());
     for name in ["home-a", "home-b"] {
-        let node = objects::kwok_node(name, "4", "8Gi", &[]);
-        nodes
-            .create(&PostParams::default(), &node)
-            .await
-            .expect("a home node");
-        let ready = |node: Option<&Node>| node.is_some_and(objects::is_ready);
-        wait::until(nodes.clone(), name, "a home node", ready)
-            .await
-            .expect("it is ready");
+        home_node(&client, name).await;
     }
     let before = placed(&cluster, "before").await;
     let kept = Kept::start(&cluster, "neutral").await;

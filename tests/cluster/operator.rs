@@ -45,11 +45,7 @@ async fn applying_a_pool_registers_a_node_that_runs_pods_and_deleting_it_drains_
         .await
         .expect("it counts");
 
-    world
-        .pools()
-        .delete("shop", &DeleteParams::default())
-        .await
-        .expect("deleted");
+    world.delete_pool("shop").await;
     world
         .until_pool("shop", "the pool to say what holds it", |pool| {
             pool.is_some_and(|pool| said(pool, "Ready").1.contains("default/web"))
@@ -62,14 +58,7 @@ async fn applying_a_pool_registers_a_node_that_runs_pods_and_deleting_it_drains_
         .delete("web", &DeleteParams::default())
         .await
         .expect("deleted");
-    world
-        .until_pool("shop", "the pool to be gone", |pool| pool.is_none())
-        .await;
-    world
-        .until_node("burst-shop-weu", "the node to be gone", |node| {
-            node.is_none()
-        })
-        .await;
+    world.until_no_pool("shop").await;
     world
         .until_pod("web", "the pod to be gone", |pod| pod.is_none())
         .await;

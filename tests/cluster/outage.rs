@@ -33,16 +33,6 @@ const IMPATIENT: Options = Options {
     ],
 };
 
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|c| c.type_ == "Ready" && c.status == "True")
-}
-
 fn is_leaving(pod: Option<&Pod>) -> bool {
     pod.is_none_or(|pod| pod.metadata.deletion_timestamp.is_some())
 }
@@ -111,7 +101,7 @@ async fn pods_outlive_an_operator_that_is_down_and_serve_again_when_it_is_back()
         "/config/samples/virtual-node-nginx.yaml"
     );
     world.kubectl(&["apply", "-f", sample]);
-    let both = |pod: &Pod| is_ready(pod) && is_settled(pod);
+    let both = |pod: &Pod| objects::is_pod_ready(pod) && is_settled(pod);
     let before = replicas(&world, "three pods, ready and settled", both).await;
     until_endpoints(&world, 3).await;
     assert_eq!(
@@ -124,7 +114,10 @@ async fn pods_outlive_an_operator_that_is_down_and_serve_again_when_it_is_back()
     world
         .until_pod("witness", "a silent node's pod to be deleted", is_leaving)
         .await;
-    let down = replicas(&world, "the pods not to be ready", |pod| !is_ready(pod)).await;
+    let down = replicas(&world, "the pods not to be ready", |pod| {
+        !objects::is_pod_ready(pod)
+    })
+    .await;
     assert!(!down.iter().any(|pod| is_leaving(Some(pod))), "{down:?}");
     until_endpoints(&world, 0).await;
     let given_up = |node: Option<&Node>| {
@@ -138,7 +131,7 @@ async fn pods_outlive_an_operator_that_is_down_and_serve_again_when_it_is_back()
 
     world.run();
     let back = Instant::now();
-    let after = replicas(&world, "the pods to be ready again", is_ready).await;
+    let after = replicas(&world, "the pods to be ready again", objects::is_pod_ready).await;
     let ready = back.elapsed();
     until_endpoints(&world, 3).await;
     eprintln!(
@@ -150,7 +143,7 @@ async fn pods_outlive_an_operator_that_is_down_and_serve_again_when_it_is_back()
             node.is_some_and(|node| objects::is_ready(node) && !is_closed(node))
         })
         .await;
-    let last = replicas(&world, "the pods to stay ready", is_ready).await;
+    let last = replicas(&world, "the pods to stay ready", objects::is_pod_ready).await;
     for pods in [&down, &after, &last] {
         assert_eq!(uids(pods), uids(&before), "the same pods");
     }
@@ -166,7 +159,8 @@ async fn a_node_that_is_deleted_is_back_before_its_pods_are_given_up() {
     let mut world = World::start().await;
     world.create_pool("shop").await;
     world.create_pod("web", "shop", &json!({})).await;
-    let settled = |pod: Option<&Pod>| pod.is_some_and(|pod| is_ready(pod) && is_settled(pod));
+    let settled =
+        |pod: Option<&Pod>| pod.is_some_and(|pod| objects::is_pod_ready(pod) && is_settled(pod));
     world.until_pod("web", "the pod to run", settled).await;
     let before = world.pods().get("web").await.expect("the pod");
     let nodes: Api<Node> = Api::all(world.client.clone());

@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
-use crate::burst::{Burst, condition, container, environment, is_running, phase, told};
+use crate::burst::{Burst, container, environment, is_running, phase, told};
+use crate::support::objects::condition;
 
 #[tokio::test]
 async fn a_pod_runs_as_a_container_group_and_leaves_nothing_behind() {

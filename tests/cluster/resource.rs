@@ -13,7 +13,7 @@ const SUBNET: &str =
     "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/n";
 
 /// Applies an object with kubectl, as a user does.
-fn apply(cluster: &Cluster, object: &Value) -> Output {
+pub fn apply(cluster: &Cluster, object: &Value) -> Output {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), object.to_string()).expect("it is written");
     let path = file.path().to_str().expect("a plain name");
@@ -24,8 +24,15 @@ fn apply(cluster: &Cluster, object: &Value) -> Output {
         .expect("kubectl")
 }
 
+/// Applies it, and it is accepted.
+fn accepted(cluster: &Cluster, object: &Value) {
+    let output = apply(cluster, object);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{object}: {said}");
+}
+
 /// What kubectl said when it was refused.
-fn refused(cluster: &Cluster, object: &Value) -> String {
+pub fn refused(cluster: &Cluster, object: &Value) -> String {
     let output = apply(cluster, object);
     assert!(!output.status.success(), "{object} was accepted");
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -33,7 +40,7 @@ fn refused(cluster: &Cluster, object: &Value) -> String {
 
 /// Returns when `kubectl explain` shows `text`. The server publishes a new resource's documentation
 /// some time after it serves it, and there is nothing to watch: so this asks again and again.
-async fn explained(cluster: &Cluster, field: &str, text: &str) {
+pub async fn explained(cluster: &Cluster, field: &str, text: &str) {
     let asking = async {
         let mut again = tokio::time::interval(Duration::from_millis(100));
         loop {
@@ -52,7 +59,7 @@ async fn explained(cluster: &Cluster, field: &str, text: &str) {
     asked.expect("kubectl explain shows the field's documentation");
 }
 
-fn pool(name: &str) -> Value {
+pub fn pool(name: &str) -> Value {
     json!({
         "apiVersion": "burstpool.io/v1alpha1",
         "kind": "BurstPool",
@@ -65,7 +72,7 @@ fn pool(name: &str) -> Value {
 }
 
 /// The same with one thing changed, by a JSON pointer.
-fn with(pointer: &str, value: Value) -> Value {
+pub fn with(pointer: &str, value: Value) -> Value {
     let mut pool = pool("one");
     let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
     pool.pointer_mut(parent).expect("it is there")[field] = value;
@@ -107,12 +114,7 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
     .await
     .expect("it is served");
 
-    let accepted = apply(cluster, &pool("shop"));
-    assert!(
-        accepted.status.success(),
-        "{}",
-        String::from_utf8_lossy(&accepted.stderr)
-    );
+    accepted(cluster, &pool("shop"));
     let listed = cluster
         .kubectl()
         .args(["get", "bp"])
@@ -161,9 +163,7 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
         spot("sku", json!("Standard")),
         spot("zones", json!([])),
     ] {
-        let accepted = apply(cluster, &right);
-        let said = String::from_utf8_lossy(&accepted.stderr).into_owned();
-        assert!(accepted.status.success(), "{right}: {said}");
+        accepted(cluster, &right);
         let one = cluster.kubectl().args(["delete", "bp", "one"]).output();
         assert!(one.expect("kubectl").status.success());
     }
@@ -266,7 +266,7 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
     }
 }
 
-fn workload(changes: &Value) -> Value {
+pub fn workload(changes: &Value) -> Value {
     let mut workload = json!({
         "name": "web",
         "target": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web"},
@@ -298,12 +298,7 @@ async fn what_spills_is_checked_at_apply_time_and_has_columns() {
         json!({"after": "0s", "maxReplicas": "30%", "rate": {"pods": 5, "per": "1m"}});
     full["spec"]["scaleIn"] = json!({"deletionCost": -5, "cooldown": "5m"});
     full["spec"]["mode"] = json!("DryRun");
-    let accepted = apply(cluster, &full);
-    assert!(
-        accepted.status.success(),
-        "{}",
-        String::from_utf8_lossy(&accepted.stderr)
-    );
+    accepted(cluster, &full);
     let listed = cluster
         .kubectl()
         .args(["get", "bp", "spills"])

@@ -146,7 +146,7 @@ async fn killed_at_any_moment_it_neither_loses_nor_doubles_nor_leaks_anything() 
     let pods = pods.expect("a list").items;
     assert_none_is_lost_or_doubled(&pods, world.groups(), &world.timeline());
     let log = std::fs::read_to_string(world.log()).expect("a log");
-    let led = log.matches(" leading\n").count();
+    let led = log.matches(r#""message":"leading""#).count();
     assert!(led > 1, "only {led} operators lived long enough to lead");
     let writes = log.matches("setting the node's taints").count();
     assert!(

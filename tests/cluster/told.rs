@@ -11,7 +11,8 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
 
-use crate::burst::{Burst, condition, is_running, phase, told};
+use crate::burst::{Burst, is_running, phase, told};
+use crate::support::objects::condition;
 use crate::support::wait;
 use crate::world::{self, World};
 

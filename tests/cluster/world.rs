@@ -20,8 +20,12 @@ pub struct World {
     pub cluster: Cluster,
     pub client: Client,
     pub azure: Emulator,
+    /// More arguments of the operator.
+    pub arguments: Vec<String>,
     files: tempfile::TempDir,
     operator: Option<Child>,
+    /// Whose rights the operator has, and the namespace of its lease.
+    account: (PathBuf, String),
 }
 
 impl World {
@@ -62,13 +66,21 @@ impl World {
             .install_crds()
             .await
             .expect("the resource is served");
+        let account = (cluster.kubeconfig(), "default".to_owned());
         Self {
             cluster,
             client,
+            account,
             azure,
+            arguments: Vec::new(),
             files,
             operator: None,
         }
+    }
+
+    /// From now on the operator has the rights of this kubeconfig's user, and its lease is in that namespace.
+    pub fn run_as(&mut self, kubeconfig: PathBuf, namespace: &str) {
+        self.account = (kubeconfig, namespace.to_owned());
     }
 
     /// Starts the operator; its log goes to a file.
@@ -92,20 +104,23 @@ impl World {
         Command::new(env!("CARGO_BIN_EXE_burstpool"))
             .arg("run")
             .arg("--kubeconfig")
-            .arg(self.cluster.kubeconfig())
+            .arg(&self.account.0)
             .args(["--arm-endpoint", self.azure.url(), "--arm-token-file"])
             .arg(self.files.path().join("token"))
             .args(["--subscription-id", "00000000-0000-0000-0000-000000000000"])
             .args([
                 "--resource-group",
                 "rg",
+                "--metrics-listen",
+                "127.0.0.1:0",
                 "--node-address",
                 "127.0.0.1",
                 "--kubelet-listen",
                 "127.0.0.1:0",
                 "--namespace",
-                "default",
+                &self.account.1,
             ])
+            .args(&self.arguments)
             .env("RUST_LOG", level)
             .stderr(Stdio::from(log))
             .kill_on_drop(true)
@@ -139,7 +154,7 @@ impl World {
     /// Kills the operator, and takes its lease away, so that the next one need not wait until it is over.
     pub async fn kill_and_forget(&mut self) {
         self.kill().await;
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), "default");
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.account.1);
         match leases.delete("burstpool", &DeleteParams::default()).await {
             // It may not have come to have one.
             Err(kube::Error::Api(status)) if status.is_not_found() => {}
@@ -243,6 +258,21 @@ impl World {
         deleted.expect("deleted");
     }
 
+    /// Deletes the pool, which has one placement `weu`.
+    pub async fn delete_pool(&self, name: &str) {
+        let deleted = self.pools().delete(name, &DeleteParams::default()).await;
+        deleted.expect("deleted");
+    }
+
+    /// Waits until the pool and its node are gone.
+    pub async fn until_no_pool(&self, name: &str) {
+        self.until_pool(name, "the pool to be gone", |pool| pool.is_none())
+            .await;
+        let node = format!("burst-{name}-weu");
+        self.until_node(&node, "the node to be gone", |node| node.is_none())
+            .await;
+    }
+
     pub async fn until_pool(
         &self,
         name: &str,
@@ -282,10 +312,7 @@ impl World {
 
     /// What happened to each group that there ever was, oldest first.
     pub fn timeline(&self) -> Vec<Entry> {
-        let now = self.azure.shared().clock.now();
-        let mut store = self.azure.shared().store();
-        store.settle_all(now);
-        store.timeline.entries().cloned().collect()
+        timeline(&self.azure)
     }
 
     /// UIDs of pods by the tags of the groups that there are in Azure.
@@ -303,25 +330,12 @@ impl World {
 
     /// How often Azure was asked to create a group.
     pub fn puts(&self) -> usize {
-        let text = self.azure.shared().counters.text();
-        let lines = text
-            .lines()
-            .filter(|line| line.contains("ContainerGroups_CreateOrUpdate"));
-        lines
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
-            .sum()
+        puts(&self.azure)
     }
 
     /// A node of home, ready.
     pub async fn home_node(&self, name: &str) {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let node = objects::kwok_node(name, "4", "8Gi", &[]);
-        nodes
-            .create(&PostParams::default(), &node)
-            .await
-            .expect("a home node");
-        let ready = |node: Option<&Node>| node.is_some_and(objects::is_ready);
-        self.until_node(name, "a home node", ready).await;
+        home_node(&self.client, name).await;
     }
 
     /// Creates a pod from its manifest.
@@ -394,6 +408,39 @@ async fn signal(child: &Child, name: &str) {
     let id = child.id().expect("it has not ended").to_string();
     let sent = Command::new("kill").args([format!("-{name}"), id]).status();
     assert!(sent.await.expect("kill runs").success());
+}
+
+/// What happened to each group that there ever was, oldest first.
+pub fn timeline(azure: &Emulator) -> Vec<Entry> {
+    let now = azure.shared().clock.now();
+    let mut store = azure.shared().store();
+    store.settle_all(now);
+    store.timeline.entries().cloned().collect()
+}
+
+/// How often Azure was asked to create a group.
+pub fn puts(azure: &Emulator) -> usize {
+    let text = azure.shared().counters.text();
+    let lines = text
+        .lines()
+        .filter(|line| line.contains("ContainerGroups_CreateOrUpdate"));
+    lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
+        .sum()
+}
+
+/// A node of home, ready.
+pub async fn home_node(client: &Client, name: &str) {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let node = objects::kwok_node(name, "4", "8Gi", &[]);
+    nodes
+        .create(&PostParams::default(), &node)
+        .await
+        .expect("a home node");
+    let ready = |node: Option<&Node>| node.is_some_and(objects::is_ready);
+    wait::until(nodes, name, "a home node", ready)
+        .await
+        .expect("it is ready");
 }
 
 /// Status and message of a pool's condition.

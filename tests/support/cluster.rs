@@ -157,6 +157,14 @@ impl Cluster {
         config(self.site.kubeconfig_for(user)).await
     }
 
+    /// The same in a file of the cluster's directory, for programs.
+    pub fn kubeconfig_of(&self, name: &str, user: &Value) -> Result<PathBuf, Error> {
+        let path = self.site.kubeconfig(name);
+        fs::write(&path, self.site.kubeconfig_for(user).to_string())
+            .map_err(Error::io("writing a kubeconfig"))?;
+        Ok(path)
+    }
+
     /// The administrator's bearer token, for clients that cannot show a certificate.
     pub fn token(&self) -> &str {
         &self.site.token

@@ -136,3 +136,19 @@ pub fn spread(pods: &[Pod]) -> (usize, usize, usize) {
     let waiting = pods.iter().filter(|pod| node_of(pod).is_none());
     (placed(false), placed(true), waiting.count())
 }
+
+/// Whether a pod is ready.
+pub fn is_pod_ready(pod: &Pod) -> bool {
+    condition(pod, "Ready") == Some("True")
+}
+
+/// The status of a pod's condition.
+pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a str> {
+    let all = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    all.into_iter()
+        .find(|c| c.type_ == kind)
+        .map(|c| c.status.as_str())
+}

@@ -15,6 +15,8 @@ pub struct Cloud {
     pub authority: String,
     /// What a token is for.
     pub scope: String,
+    /// What a token for Azure Monitor's managed Prometheus is for.
+    pub monitor_scope: String,
 }
 
 /// A text that names no cloud.
@@ -27,17 +29,19 @@ impl Default for Cloud {
         Self::of(
             "https://management.azure.com",
             "https://login.microsoftonline.com",
+            "https://prometheus.monitor.azure.com",
         )
     }
 }
 
 impl Cloud {
-    fn of(arm: &str, authority: &str) -> Self {
+    fn of(arm: &str, authority: &str, monitor: &str) -> Self {
         let arm: Url = arm.parse().expect("the URLs of this file are URLs");
         Self {
             scope: format!("{arm}.default"),
             arm,
             authority: authority.to_owned(),
+            monitor_scope: format!("{monitor}/.default"),
         }
     }
 
@@ -69,10 +73,12 @@ impl FromStr for Cloud {
             "azureusgovernment" | "azureusgovernmentcloud" => Ok(Self::of(
                 "https://management.usgovcloudapi.net",
                 "https://login.microsoftonline.us",
+                "https://prometheus.monitor.azure.us",
             )),
             "azurechinacloud" => Ok(Self::of(
                 "https://management.chinacloudapi.cn",
                 "https://login.chinacloudapi.cn",
+                "https://prometheus.monitor.azure.cn",
             )),
             _ => Err(UnknownCloud(name.to_owned())),
         }

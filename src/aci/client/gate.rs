@@ -30,6 +30,19 @@ pub enum Class {
     Metrics,
 }
 
+impl Class {
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reads => "reads",
+            Self::Creates => "creates",
+            Self::Deletes => "deletes",
+            Self::Actions => "actions",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
 /// Requests that Azure counts together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Counted {

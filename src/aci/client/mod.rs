@@ -14,6 +14,7 @@ mod terminal;
 mod transport;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use azure_mgmt_containerinstance::package_preview_2024_05 as crate_api;
 use bytes::Bytes;
@@ -31,6 +32,7 @@ use transport::{NoToken, Nothing, Refusal, Transport};
 use super::error::Error;
 use super::failure::ArmError;
 use super::pace::Pace;
+use crate::telemetry::{Call, Metrics};
 
 /// The version that is spoken: stable, and a superset of the crate's 2024-05-01-preview.
 const API_VERSION: &str = "2025-09-01";
@@ -90,8 +92,10 @@ pub struct Client {
     transport: Arc<Transport>,
     arm: Url,
     gate: Arc<Gate>,
+    monitor_scope: String,
     /// Where the groups are that it creates and deletes.
     region: Option<String>,
+    metrics: Arc<Metrics>,
 }
 
 /// An HTTP client that trusts what the settings say.
@@ -119,8 +123,16 @@ impl Client {
             transport,
             arm,
             gate: Arc::default(),
+            monitor_scope: cloud.monitor_scope.clone(),
             region: None,
+            metrics: Arc::default(),
         }
+    }
+
+    /// The same client, whose requests are counted there.
+    #[must_use]
+    pub fn counted(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// The same client for groups in `region`, which Azure counts by themselves.
@@ -130,6 +142,16 @@ impl Client {
             region: Some(region.to_owned()),
             ..self.clone()
         }
+    }
+
+    /// A header with a token for Azure Monitor's managed Prometheus. It is not shown.
+    pub async fn monitor_token(&self) -> Result<http::HeaderValue, String> {
+        let token = self.transport.credential.token(&self.monitor_scope).await;
+        let token = token.map_err(|error| error.to_string())?;
+        let value = http::HeaderValue::from_str(&format!("Bearer {}", token.secret()));
+        let mut value = value.map_err(|_| "the token cannot be in a header".to_owned())?;
+        value.set_sensitive(true);
+        Ok(value)
     }
 
     /// Creates or updates a container group; the answer is the group as it is then.
@@ -301,8 +323,29 @@ impl Client {
         self.transport.execute_request(&request).await
     }
 
-    /// Sends `call`, unless its class must wait; a 429 makes the class wait.
+    /// Sends `call` as [`Self::sent`] does, and counts what became of it.
     async fn guarded<T>(
+        &self,
+        scope: &Scope,
+        class: Class,
+        what: &str,
+        call: impl Future<Output = azure_core::Result<T>>,
+    ) -> Result<T, Error> {
+        let begun = Instant::now();
+        let sent = self.sent(scope, class, what, call).await;
+        let became = match &sent {
+            Ok(_) => Call::Done,
+            Err(Error::Refused { failure, .. }) => Call::Refused(failure.status),
+            Err(Error::Waiting { .. }) => Call::Held,
+            Err(Error::Credential { .. }) => Call::NoToken,
+            Err(_) => Call::NoAnswer,
+        };
+        self.metrics.azure(class.name(), became, begun.elapsed());
+        sent
+    }
+
+    /// Sends `call`, unless its class must wait; a 429 makes the class wait.
+    async fn sent<T>(
         &self,
         scope: &Scope,
         class: Class,

@@ -42,6 +42,30 @@ fn a_workloads_own_hold_replaces_the_pools() {
 }
 
 #[test]
+fn while_a_trigger_is_active_the_hold_is_the_shorter_one_and_no_limit_is_exceeded() {
+    let spec = json!({"spill": {"after": "15s", "afterWhenTriggered": "2s", "maxReplicas": 1}});
+    let mut scene = Scene::new(&spec, &["a", "b"]);
+    scene.is_triggered = true;
+    assert_eq!(scene.outcome(1, "a"), held(2));
+    assert_eq!(granted(&scene.plan(2)).len(), 1);
+    scene.is_triggered = false;
+    assert_eq!(
+        scene.outcome(2, "a"),
+        held(15),
+        "it closes with the trigger"
+    );
+    let mut workload = crate::burst::fixtures::target("web");
+    workload["spill"] = json!({"after": "1s"});
+    let spec = json!({"spill": {"afterWhenTriggered": "2s"}, "workloads": [workload]});
+    let mut own = Scene::new(&spec, &["a"]);
+    own.is_triggered = true;
+    assert!(
+        is_granted(&own, 1, "a"),
+        "a workload's own is shorter still"
+    );
+}
+
+#[test]
 fn a_pod_that_was_gated_is_held_from_when_it_was_first_seen_refused_also_across_a_restart() {
     let mut scene = Scene::new(&json!({}), &["a"]);
     scene.waiting[0].is_first_generation = false;

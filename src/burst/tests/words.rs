@@ -36,6 +36,7 @@ fn every_pod_counts_once() {
         spilled: 1,
         refused: 0,
         limit: 100,
+        scale: None,
         message: String::new(),
     };
     assert_eq!(plan.workloads, [web]);

@@ -195,6 +195,7 @@ impl Act {
                 ?answer,
                 "granting"
             );
+            self.context.metrics.grant(&self.name, outcome(&answer));
             state.memory.answered(pod, answer, Timestamp::now());
         }
         if is_lost {
@@ -265,6 +266,17 @@ fn as_leader() -> PatchParams {
     PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
+    }
+}
+
+/// An answer in a metric's word.
+fn outcome(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::Granted => "granted",
+        Answer::Conflict => "conflict",
+        Answer::Gone => "gone",
+        Answer::Denied(_) => "denied",
+        Answer::Lost => "lost",
     }
 }
 

@@ -14,8 +14,9 @@
 //! ```
 
 mod act;
+mod explain;
 mod grant;
-mod scales;
+pub(super) mod scales;
 mod stores;
 mod tell;
 mod term;
@@ -44,6 +45,7 @@ use crate::burst::{
 };
 use crate::node::object::{self, Closed};
 use act::Act;
+pub use explain::{Question, explain};
 use scales::Followed;
 pub use stores::Stores;
 use stores::View;
@@ -211,6 +213,7 @@ impl Spill {
             bound: bound.iter().map(Arc::as_ref).collect(),
             standing,
             memory: &state.memory,
+            is_triggered: self.context.triggers.is_any_active(&name),
             identity: &state.identity,
         };
         let plan = self.plan(view, scales, pool, &own, Timestamp::now());
@@ -330,6 +333,7 @@ struct OwnParts<'a> {
     bound: Vec<&'a PodFacts>,
     standing: Standing,
     memory: &'a Memory,
+    is_triggered: bool,
     identity: &'a str,
 }
 
@@ -344,6 +348,7 @@ fn observe<'a>(
         bound: &own.bound,
         verdicts,
         memory: own.memory,
+        is_triggered: own.is_triggered,
         standing: own.standing,
         identity: own.identity,
     };

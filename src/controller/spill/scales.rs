@@ -26,7 +26,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Any object's metadata: enough to see that it changed.
-type Meta = PartialObjectMeta<DynamicObject>;
+pub(in crate::controller) type Meta = PartialObjectMeta<DynamicObject>;
 /// Pool and workload.
 type Key = (String, String);
 
@@ -118,7 +118,7 @@ struct One {
 impl One {
     async fn follow(&self) {
         loop {
-            match self.api().await {
+            match api(&self.client, &self.target).await {
                 Ok(api) => self.follow_in(&api).await,
                 Err(why) => {
                     self.put(Err(why));
@@ -149,50 +149,8 @@ impl One {
         }
     }
 
-    async fn api(&self) -> Result<Api<Meta>, String> {
-        let Target {
-            api_version, kind, ..
-        } = &self.target;
-        let meta = TypeMeta {
-            api_version: api_version.clone(),
-            kind: kind.clone(),
-        };
-        let wanted = GroupVersionKind::try_from(&meta)
-            .map_err(|error| format!("target.apiVersion '{api_version}': {error}"))?;
-        let found = oneshot::pinned_kind(&self.client, &wanted);
-        let (resource, _) = tokio::time::timeout(PATIENCE, found)
-            .await
-            .map_err(|_| "the API server does not answer".to_owned())?
-            .map_err(|error| {
-                format!("the cluster does not serve kind {kind} of {api_version}: {error}")
-            })?;
-        let client = self.client.clone();
-        Ok(Api::namespaced_with(
-            client,
-            &self.target.namespace,
-            &resource,
-        ))
-    }
-
     async fn read(&self, api: &Api<Meta>) -> Result<Scale, String> {
-        let Target {
-            kind,
-            namespace,
-            name,
-            ..
-        } = &self.target;
-        let read = tokio::time::timeout(PATIENCE, api.get_scale(name)).await;
-        let scale = match read {
-            Ok(Ok(scale)) => scale,
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
-                return Err(format!(
-                    "{kind} {namespace}/{name} does not exist, or has no scale"
-                ));
-            }
-            Ok(Err(kube::Error::Api(status))) => return Err(status.message),
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err("the API server does not answer".to_owned()),
-        };
+        let scale = get(api, &self.target).await?;
         let status = scale.status.unwrap_or_default();
         let replicas = scale
             .spec
@@ -212,5 +170,52 @@ impl One {
             drop(scales);
             self.changed.notify_one();
         }
+    }
+}
+
+/// Where objects of a target's kind are.
+pub(in crate::controller) async fn api(
+    client: &Client,
+    target: &Target,
+) -> Result<Api<Meta>, String> {
+    let Target {
+        api_version, kind, ..
+    } = target;
+    let meta = TypeMeta {
+        api_version: api_version.clone(),
+        kind: kind.clone(),
+    };
+    let wanted = GroupVersionKind::try_from(&meta)
+        .map_err(|error| format!("target.apiVersion '{api_version}': {error}"))?;
+    let found = oneshot::pinned_kind(client, &wanted);
+    let (resource, _) = tokio::time::timeout(PATIENCE, found)
+        .await
+        .map_err(|_| "the API server does not answer".to_owned())?
+        .map_err(|error| {
+            format!("the cluster does not serve kind {kind} of {api_version}: {error}")
+        })?;
+    let client = client.clone();
+    Ok(Api::namespaced_with(client, &target.namespace, &resource))
+}
+
+/// A target's scale.
+pub(in crate::controller) async fn get(
+    api: &Api<Meta>,
+    target: &Target,
+) -> Result<k8s_openapi::api::autoscaling::v1::Scale, String> {
+    let Target {
+        kind,
+        namespace,
+        name,
+        ..
+    } = target;
+    match tokio::time::timeout(PATIENCE, api.get_scale(name)).await {
+        Ok(Ok(scale)) => Ok(scale),
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Err(format!(
+            "{kind} {namespace}/{name} does not exist, or has no scale"
+        )),
+        Ok(Err(kube::Error::Api(status))) => Err(status.message),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the API server does not answer".to_owned()),
     }
 }

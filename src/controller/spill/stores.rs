@@ -79,7 +79,13 @@ enum Part {
     Namespaces,
 }
 
-const PARTS: usize = 5;
+const PARTS: [(Part, &str); 5] = [
+    (Part::Pools, "BurstPools"),
+    (Part::Waiting, "pods that wait"),
+    (Part::Labelled, "granted pods"),
+    (Part::Nodes, "virtual nodes"),
+    (Part::Namespaces, "namespaces"),
+];
 /// For how long at least it is remembered that a pod is gone: longer than any call takes whose answer
 /// could still tell of it.
 const GONE: Duration = Duration::from_secs(60);
@@ -130,11 +136,28 @@ impl Stores {
         self.lock().view.clone()
     }
 
+    /// What has not been listed yet.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let listed = self.listed.borrow();
+        let missing = PARTS.iter().filter(|(part, _)| !listed.contains(part));
+        missing.map(|(_, name)| *name).collect()
+    }
+
     /// Waits until everything has been listed once.
     pub async fn wait_until_ready(&self) {
         let mut listed = self.listed.subscribe();
         // The sender is ours: it is not dropped.
-        let _ = listed.wait_for(|listed| listed.len() == PARTS).await;
+        let _ = listed.wait_for(|listed| listed.len() == PARTS.len()).await;
+    }
+
+    /// The pools, as they are known now.
+    pub fn all_pools(&self) -> Vec<Arc<BurstPool>> {
+        self.lock().view.pools.values().cloned().collect()
+    }
+
+    /// Whether everything has been listed once.
+    pub fn is_ready(&self) -> bool {
+        self.listed.borrow().len() == PARTS.len()
     }
 
     /// Takes in a pod of a newer version than the watches have shown: the answer to a patch or a read.

@@ -409,6 +409,7 @@ impl Operator {
             bound: &bound,
             verdicts: &self.verdicts,
             memory: &self.memory,
+            is_triggered: false,
             standing: self.standing,
             identity: &identity,
         };

@@ -1,0 +1,41 @@
+//! `burstpool explain`: asks a running cluster as whoever the kubeconfig says.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use kube::Client;
+
+use super::run::kubernetes;
+use crate::controller::spill::{self, Question};
+
+/// Tell why a pod spills, waits or is refused
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The `BurstPool`
+    #[arg(value_name = "POOL")]
+    pool: String,
+    /// A pod; without one, which of the pool's workloads could run on ACI, and which field keeps the others off
+    #[arg(value_name = "POD")]
+    pod: Option<String>,
+    /// The pod's namespace; the kubeconfig's if not given
+    #[arg(long, short, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Kubeconfig file; KUBECONFIG or ~/.kube/config if not given
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
+/// The answer.
+pub async fn explain(arguments: Arguments) -> anyhow::Result<String> {
+    let config = kubernetes(arguments.kubeconfig.as_deref()).await?;
+    let namespace = arguments
+        .namespace
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let client = Client::try_from(config).context("connecting to Kubernetes")?;
+    let question = Question {
+        pool: arguments.pool,
+        pod: arguments.pod.map(|name| (namespace, name)),
+    };
+    Box::pin(spill::explain(&client, &question)).await
+}

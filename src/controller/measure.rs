@@ -1,0 +1,46 @@
+//! What metrics are told of pools: what their statuses say, in numbers.
+
+use kube::ResourceExt as _;
+
+use super::Context;
+use crate::api::{BurstPool, BurstPoolStatus};
+
+/// Tells of a pool, and forgets placements that it had `before` and has no more.
+pub(super) fn pool(pool: &BurstPool, status: &BurstPoolStatus, context: &Context) {
+    let (metrics, name) = (&context.metrics, pool.name_any());
+    let before = pool.status.iter().flat_map(|status| &status.placements);
+    let is_left = |name: &str| status.placements.iter().any(|one| one.name == name);
+    for gone in before.filter(|placement| !is_left(&placement.name)) {
+        metrics.forget_placement(&name, &gone.name);
+    }
+    for one in &status.placements {
+        metrics.placement(&name, &one.name, one.ready, one.groups);
+    }
+    let Some(counts) = status.pods else { return };
+    let desired: i64 = status.workloads.iter().filter_map(|one| one.desired).sum();
+    let desired = u64::try_from(desired).unwrap_or_default();
+    let max = pool.spec.spill.max_replicas.of(desired);
+    // In the order of their names.
+    let counts = [
+        counts.holding,
+        counts.granted,
+        counts.spilled,
+        counts.running,
+        counts.refused,
+        counts.user_placed,
+    ];
+    metrics.pods(&name, counts, i64::try_from(max).unwrap_or(i64::MAX));
+}
+
+/// Forgets a pool that is gone.
+pub(super) fn forget(pool: &BurstPool, context: &Context) {
+    let name = pool.name_any();
+    let placements = pool.status.iter().flat_map(|status| &status.placements);
+    for one in placements {
+        context.metrics.forget_placement(&name, &one.name);
+    }
+    for one in &pool.spec.placements {
+        context.metrics.forget_placement(&name, &one.name);
+    }
+    context.metrics.forget_pool(&name);
+}

@@ -1,0 +1,337 @@
+//! `burstpool explain`: what the plan says of a pod, or of the workloads of a pool, in its own words.
+//!
+//! In: a running cluster, read once; nothing is written. Out: text. It decides as the leader does, but
+//! knows nothing of what only the leader remembers: a grant that was denied, or how many were granted just
+//! now.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt as _};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Followed, OwnParts, Stores, View, observe, unjudged};
+use crate::aci::translate;
+use crate::api::{BurstPool, Workload};
+use crate::burst::assign::Assignment;
+use crate::burst::pod::Stage;
+use crate::burst::{self, Memory, Place, PodFacts, Scales, Standing, Verdicts, World};
+use crate::node::object;
+use crate::node::observed::Observed;
+
+/// How long the cluster may take to be read.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a target's scale may take to be read; without it the workload says that it is missing.
+const SCALES: Duration = Duration::from_secs(5);
+
+/// What there is to explain.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The pool.
+    pub pool: String,
+    /// Namespace and name of a pod; without one it is about the workloads.
+    pub pod: Option<(String, String)>,
+}
+
+/// The answer, as lines.
+///
+/// # Errors
+///
+/// When there is no such pool or pod, or the cluster cannot be read.
+pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<String> {
+    let stores = Stores::default();
+    let read = async {
+        tokio::select! {
+            () = stores.watch(client) => {}
+            () = stores.wait_until_ready() => {}
+        }
+    };
+    tokio::time::timeout(PATIENCE, Box::pin(read))
+        .await
+        .map_err(|_| {
+            anyhow::anyhow!(
+                "not listed within {PATIENCE:?}: {}",
+                stores.missing().join(", ")
+            )
+        })?;
+    let view = stores.view();
+    let Some(pool) = view.pools.get(&question.pool).cloned() else {
+        bail!("there is no BurstPool {}", question.pool);
+    };
+    let scales = scales(client, &view, &pool).await;
+    let all: Api<Observed> = Api::all(client.clone());
+    let pods = all.list(&ListParams::default()).await;
+    let pods = pods.context("listing pods")?.items;
+    let explained = Explained {
+        view: &view,
+        pool: &pool,
+        scales: &scales,
+        pods: &pods,
+        places: places(&view, &pool),
+    };
+    match &question.pod {
+        Some((namespace, name)) => explained.pod(namespace, name),
+        None => Ok(explained.workloads()),
+    }
+}
+
+/// What the scales of the pool's targets say.
+async fn scales(client: &Client, view: &View, pool: &BurstPool) -> Scales {
+    let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+    let changed = std::sync::Arc::new(tokio::sync::Notify::new());
+    let mut followed = Followed::new(client.clone(), changed.clone(), cancel.clone());
+    followed.follow(view, &tasks);
+    let targets = pool
+        .spec
+        .workloads
+        .iter()
+        .filter(|one| one.target.is_some());
+    let keys: Vec<_> = targets
+        .map(|one| (pool.name_any(), one.name.clone()))
+        .collect();
+    let read = async {
+        while !keys.iter().all(|key| followed.scales().contains_key(key)) {
+            changed.notified().await;
+        }
+    };
+    // One that is late is told of as missing.
+    let _ = tokio::time::timeout(SCALES, read).await;
+    let scales = followed.scales();
+    cancel.cancel();
+    tasks.close();
+    tasks.wait().await;
+    scales
+}
+
+fn places(view: &View, pool: &BurstPool) -> Vec<Place> {
+    let status = pool.status.iter().flat_map(|status| &status.placements);
+    let closed: Vec<_> = status.filter(|placement| !placement.ready).collect();
+    let all = pool.spec.placements.iter().map(|placement| {
+        let node = object::name(&pool.name_any(), &placement.name);
+        let why = closed.iter().find(|one| one.name == placement.name);
+        let live = view.nodes.get(&node).map(AsRef::as_ref);
+        Place::of(
+            &placement.name,
+            &node,
+            live,
+            why.map(|one| one.message.as_str()),
+        )
+    });
+    all.collect()
+}
+
+/// Everything that an answer is made from.
+struct Explained<'a> {
+    view: &'a View,
+    pool: &'a BurstPool,
+    scales: &'a Scales,
+    pods: &'a [Observed],
+    places: Vec<Place>,
+}
+
+impl Explained<'_> {
+    /// What becomes of one pod.
+    fn pod(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
+        let is_it = |one: &&Observed| {
+            one.pod.namespace().as_deref() == Some(namespace) && one.pod.name_any() == name
+        };
+        let Some(found) = self.pods.iter().find(is_it) else {
+            bail!("there is no pod {namespace}/{name}");
+        };
+        let facts = PodFacts::of(&found.pod).context("the pod has no spec")?;
+        let workload = self.workload_of(&facts);
+        let pool = self.pool.name_any();
+        let mut said = format!("pod {namespace}/{name}\n");
+        let _ = match &workload {
+            Ok(workload) => writeln!(said, "workload: {workload} of pool {pool}"),
+            Err(other) => writeln!(said, "workload: {other}"),
+        };
+        let words = match &facts.stage {
+            Stage::Finished => "it has finished".to_owned(),
+            Stage::Bound(bound) => self.bound(&facts, &bound.node),
+            Stage::New | Stage::Refused(_) if workload.is_err() => {
+                format!("pool {pool} does not decide about it")
+            }
+            Stage::New | Stage::Refused(_) => self.decision(&facts),
+        };
+        let _ = writeln!(said, "{words}");
+        Ok(said)
+    }
+
+    fn bound(&self, facts: &PodFacts, node: &str) -> String {
+        let place = self.places.iter().find(|place| place.node == node);
+        let grant = facts.grant.as_ref();
+        match (place, grant) {
+            (Some(place), Some(grant)) => {
+                let at = grant
+                    .at
+                    .map(|at| format!(" at {at:.0}"))
+                    .unwrap_or_default();
+                format!(
+                    "it runs on ACI in placement {}: it was granted{at}",
+                    place.placement
+                )
+            }
+            (Some(place), None) => format!(
+                "it runs on ACI in placement {}: its own tolerations let it, nobody granted it",
+                place.placement
+            ),
+            (None, Some(_)) => {
+                format!("it was granted, and found room on {node}: it counts for no limit any more")
+            }
+            (None, None) => format!("it is on {node}: no burst is needed for it"),
+        }
+    }
+
+    /// In the plan's words.
+    fn decision(&self, facts: &PodFacts) -> String {
+        let pools: Vec<&BurstPool> = self.view.pools.values().map(AsRef::as_ref).collect();
+        let waiting: Vec<&PodFacts> = self.view.waiting.values().map(|one| &*one.facts).collect();
+        let labelled: Vec<&PodFacts> = self.view.labelled.values().map(AsRef::as_ref).collect();
+        let world = World {
+            pools: &pools,
+            waiting: &waiting,
+            labelled: &labelled,
+            scales: self.scales,
+            namespaces: &self.view.namespaces,
+        };
+        let on_nodes: Vec<PodFacts> = self
+            .pods
+            .iter()
+            .filter_map(|one| PodFacts::of(&one.pod))
+            .collect();
+        let is_here = |facts: &&PodFacts| {
+            let node = facts.bound().map(|bound| &bound.node);
+            node.is_some_and(|node| self.places.iter().any(|place| place.node == *node))
+        };
+        let leader = self.pool.status.as_ref().and_then(|s| s.leader.clone());
+        let (leader, memory) = (leader.unwrap_or_default(), Memory::default());
+        let own = OwnParts {
+            places: &self.places,
+            bound: on_nodes.iter().filter(is_here).collect(),
+            standing: Standing::Leading,
+            memory: &memory,
+            is_triggered: false,
+            identity: &leader,
+        };
+        let mut verdicts = Verdicts::default();
+        let unjudged = unjudged(&observe(self.pool, &world, &own, &verdicts));
+        for waits in unjudged.iter().filter_map(|uid| self.view.waiting.get(uid)) {
+            if let Some(pod) = waits.pod() {
+                self.each(|placement| verdicts.judge(&pod, &waits.unknown, placement));
+            }
+        }
+        let seen = observe(self.pool, &world, &own, &verdicts);
+        let plan = burst::plan(self.pool, &seen, Timestamp::now());
+        let mut decisions = plan.decisions.iter();
+        let decision = decisions.find(|one| one.pod.uid == facts.id.uid);
+        match decision {
+            Some(decision) => format!("{}: {}", decision.outcome.reason(), decision.outcome),
+            None if facts.grant.is_some() => {
+                "Granted: the scheduler has not placed it yet".to_owned()
+            }
+            None => "nothing is decided about it yet".to_owned(),
+        }
+    }
+
+    /// Calls `judge` with each placement, as translation wants it.
+    fn each(&self, mut judge: impl FnMut(&translate::Placement<'_>)) {
+        for (spec, place) in self.pool.spec.placements.iter().zip(&self.places) {
+            judge(&translate::Placement {
+                spec,
+                tags: &self.pool.spec.azure.tags,
+                node: &place.node,
+                node_address: None,
+            });
+        }
+    }
+
+    /// The pod's workload in this pool, or where it belongs instead.
+    fn workload_of(&self, facts: &PodFacts) -> Result<String, String> {
+        let pools: Vec<&BurstPool> = self.view.pools.values().map(AsRef::as_ref).collect();
+        let mut assignment = Assignment::new(&pools, self.scales, &self.view.namespaces);
+        let own = self.pool.name_any();
+        match assignment.of(facts).next() {
+            Some(member) if member.pool == own => Ok(member.workload.to_owned()),
+            Some(member) => Err(format!("{} of pool {}", member.workload, member.pool)),
+            None => Err(format!("none of pool {own} has this pod")),
+        }
+    }
+
+    /// Whether each workload's pods could run on ACI at all.
+    fn workloads(&self) -> String {
+        let pool = self.pool.name_any();
+        if self.pool.spec.workloads.is_empty() {
+            return format!(
+                "pool {pool} has no workloads: only pods that users place run on its nodes\n"
+            );
+        }
+        let mut said = format!("pool {pool}\n");
+        for workload in &self.pool.spec.workloads {
+            let _ = writeln!(said, "{}: {}", workload.name, self.workload(workload));
+        }
+        said
+    }
+
+    fn workload(&self, workload: &Workload) -> String {
+        let key = (self.pool.name_any(), workload.name.clone());
+        if let Some(Err(why)) = self.scales.get(&key) {
+            return format!("its pods cannot be told: {why}");
+        }
+        let mut refusals = BTreeSet::new();
+        let mut count = 0;
+        for one in self.pods {
+            let Some(facts) = PodFacts::of(&one.pod) else {
+                continue;
+            };
+            if self.workload_of(&facts).as_ref() != Ok(&workload.name) {
+                continue;
+            }
+            count += 1;
+            match self.refused(one, &facts) {
+                Some(why) => refusals.insert(why),
+                None => return format!("can run on ACI ({count} of its pods looked at)"),
+            };
+        }
+        if count == 0 {
+            return "has no pods, so nothing can be said".to_owned();
+        }
+        let all: Vec<String> = refusals.into_iter().collect();
+        format!("cannot run on ACI: {}", all.join("; "))
+    }
+
+    /// What keeps a pod off every placement; nothing if one could take it.
+    fn refused(&self, one: &Observed, facts: &PodFacts) -> Option<String> {
+        let mut all = BTreeSet::new();
+        let mut is_possible = false;
+        let mut places = self.places.iter();
+        self.each(|placement| {
+            let refused = translate::eligible(&unbound(&one.pod), &one.unknown, placement).err();
+            let refused = refused.unwrap_or_default();
+            let ruled = places.next().and_then(|place| {
+                facts
+                    .demands
+                    .refusal(&place.node, &place.labels, &place.taints)
+            });
+            is_possible |= refused.is_empty() && ruled.is_none();
+            all.extend(refused.into_iter().chain(ruled).map(|one| one.to_string()));
+        });
+        let all: Vec<String> = all.into_iter().collect();
+        (!is_possible).then(|| all.join("; "))
+    }
+}
+
+/// The pod as it was before it had a node.
+fn unbound(pod: &Pod) -> Pod {
+    let mut pod = pod.clone();
+    if let Some(spec) = &mut pod.spec {
+        spec.node_name = None;
+    }
+    pod
+}

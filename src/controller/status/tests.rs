@@ -1,0 +1,223 @@
+//! What a pool says, and how Flux (kstatus) and Argo CD (the health script in config) read it.
+
+use mlua::{Lua, LuaSerdeExt as _};
+use serde_json::Value;
+
+use super::super::triggers;
+use super::*;
+use crate::api::PodCounts;
+
+#[test]
+fn a_placement_says_what_cluster_first_means_until_it_has_name_servers() {
+    let of = |placement: serde_json::Value| {
+        notice(&serde_json::from_value(placement).expect("a placement"))
+    };
+    let plain = of(json!({"name": "a", "region": "b"}));
+    assert!(
+        plain.contains("ClusterFirst") && plain.contains("subnetId"),
+        "{plain}"
+    );
+    let subnet = of(json!({"name": "a", "region": "b", "subnetId": "c"}));
+    assert!(
+        subnet.contains("ClusterFirst") && subnet.contains("set network.dns"),
+        "{subnet}"
+    );
+    let dns = json!({"dns": {"nameServers": ["10.0.0.10"]}});
+    assert_eq!(
+        of(json!({"name": "a", "region": "b", "subnetId": "c", "network": dns})),
+        ""
+    );
+}
+
+const SCRIPT: &str = include_str!("../../../config/argocd/health.lua");
+
+/// kstatus' algorithm for objects that it does not know (cli-utils `pkg/kstatus/status`): deletion, then
+/// the generation, then Reconciling, Stalled and Ready.
+fn kstatus(pool: &Value) -> &'static str {
+    let conditions = pool["status"]["conditions"].as_array();
+    let says = |kind: &str| {
+        let mut all = conditions.into_iter().flatten();
+        all.find(|one| one["type"] == kind)
+            .and_then(|one| one["status"].as_str())
+    };
+    let (seen, is) = (
+        &pool["status"]["observedGeneration"],
+        &pool["metadata"]["generation"],
+    );
+    if !pool["metadata"]["deletionTimestamp"].is_null() {
+        "Terminating"
+    } else if (!seen.is_null() && seen != is) || says("Reconciling") == Some("True") {
+        "InProgress"
+    } else if says("Stalled") == Some("True") {
+        "Failed"
+    } else if matches!(says("Ready"), Some("False" | "Unknown")) {
+        "InProgress"
+    } else {
+        "Current"
+    }
+}
+
+/// What Argo CD makes of it: health and message.
+fn argo(pool: &Value) -> (String, String) {
+    let lua = Lua::new();
+    let absent = mlua::serde::ser::Options::new().serialize_none_to_null(false);
+    let absent = absent.serialize_unit_to_null(false);
+    let pool = lua.to_value_with(pool, absent).expect("a table");
+    lua.globals().set("obj", pool).expect("a global");
+    let health: mlua::Table = lua.load(SCRIPT).eval().expect("the script runs");
+    let word = |key: &str| health.get::<Option<String>>(key).expect("a word");
+    (
+        word("status").expect("it says how it is"),
+        word("message").unwrap_or_default(),
+    )
+}
+
+/// A pool of generation 2, in which that came out.
+struct State {
+    outcome: Result<Vec<(String, String)>, Mistake>,
+    is_open: bool,
+    leaving: Vec<String>,
+    summary: Option<Summary>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            outcome: Ok(Vec::new()),
+            is_open: true,
+            leaving: Vec::new(),
+            summary: Some(Summary::default()),
+        }
+    }
+}
+
+impl State {
+    fn pool(self) -> Value {
+        let mut pool: BurstPool = serde_json::from_value(json!({
+            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
+            "metadata": {"name": "shop", "generation": 2},
+            "spec": {"azure": {}, "placements": [{"name": "weu", "region": "westeurope"}]},
+        }))
+        .expect("a pool");
+        let placement = PlacementStatus {
+            name: "weu".to_owned(),
+            node: "burst-shop-weu".to_owned(),
+            ready: self.is_open,
+            groups: 0,
+            message: "no quota".to_owned(),
+        };
+        let (outcome, leaving) = (&self.outcome, &self.leaving);
+        let status = of(
+            &pool,
+            outcome,
+            &[placement],
+            leaving,
+            self.summary.as_ref(),
+            &triggers::Told::default(),
+        );
+        pool.status = Some(status);
+        serde_json::to_value(pool).expect("JSON")
+    }
+}
+
+fn peak(limited: Option<&str>, is_dry_run: bool) -> State {
+    let counts = PodCounts {
+        holding: 2,
+        spilled: 3,
+        ..PodCounts::default()
+    };
+    let summary = Summary {
+        counts,
+        peak: Peak::On,
+        limited: limited.map(str::to_owned),
+        is_dry_run,
+        ..Summary::default()
+    };
+    State {
+        summary: Some(summary),
+        ..State::default()
+    }
+}
+
+#[test]
+fn bursting_is_healthy_and_only_a_mistake_is_degraded() {
+    let mistake = State {
+        outcome: Err(Mistake("spec.azure.resourceGroup is not set".to_owned())),
+        ..State::default()
+    };
+    let draining = State {
+        leaving: vec!["default/web".to_owned()],
+        ..State::default()
+    };
+    let closed = State {
+        is_open: false,
+        ..State::default()
+    };
+    let begun = State {
+        summary: None,
+        ..State::default()
+    };
+    for (what, state, flux, health) in [
+        ("just begun", begun, "Current", "Healthy"),
+        ("quiet", State::default(), "Current", "Healthy"),
+        ("a peak", peak(None, false), "Current", "Healthy"),
+        (
+            "a limit",
+            peak(Some("50 of 50"), false),
+            "Current",
+            "Healthy",
+        ),
+        ("a dry run", peak(None, true), "Current", "Healthy"),
+        ("Azure is down", closed, "Current", "Healthy"),
+        ("a placement goes", draining, "InProgress", "Progressing"),
+        ("a mistake", mistake, "Failed", "Degraded"),
+    ] {
+        let pool = state.pool();
+        assert_eq!(
+            (kstatus(&pool), argo(&pool).0.as_str()),
+            (flux, health),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn what_nobody_has_looked_at_yet_is_in_progress_and_so_is_what_goes() {
+    let mut new = State::default().pool();
+    new["status"] = Value::Null;
+    assert_eq!(argo(&new).0, "Progressing");
+
+    let mut changed = State::default().pool();
+    changed["metadata"]["generation"] = json!(3);
+    assert_eq!(
+        (kstatus(&changed), argo(&changed).0.as_str()),
+        ("InProgress", "Progressing")
+    );
+
+    let leaving = State {
+        leaving: vec!["default/web".to_owned()],
+        ..State::default()
+    };
+    let mut going = leaving.pool();
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let (health, message) = argo(&going);
+    assert_eq!(
+        (kstatus(&going), health.as_str()),
+        ("Terminating", "Progressing")
+    );
+    assert!(message.contains("default/web"), "{message}");
+}
+
+#[test]
+fn a_mistake_that_was_mended_is_not_stalled_any_more() {
+    let mistake = State {
+        outcome: Err(Mistake("spec.azure.resourceGroup is not set".to_owned())),
+        ..State::default()
+    };
+    let pool: BurstPool = serde_json::from_value(mistake.pool()).expect("a pool");
+    let stalled =
+        |status: &BurstPoolStatus| status.conditions.iter().any(|one| one.type_ == STALLED);
+    assert!(pool.status.as_ref().is_some_and(stalled));
+    let told = triggers::Told::default();
+    assert!(!stalled(&of(&pool, &Ok(Vec::new()), &[], &[], None, &told)));
+}

@@ -1,0 +1,176 @@
+//! What a Secret says of how Prometheus is asked.
+//!
+//! In: a Secret's keys. Out: an [`Auth`], or which key is wrong or missing. No value is ever part of an
+//! error, and nothing of this can be printed.
+
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+/// How Prometheus is asked.
+#[derive(Default)]
+pub(super) struct Auth {
+    /// A header that says who asks.
+    pub header: Option<(HeaderName, HeaderValue)>,
+    /// A certificate and its key, in PEM.
+    pub identity: Option<Vec<u8>>,
+    /// Whom to trust, in PEM.
+    pub ca: Option<Vec<u8>>,
+    /// The Secret's version.
+    pub version: Option<String>,
+}
+
+/// Keys of which one says who asks, and the one that it needs.
+const PAIRS: [(&str, &str); 3] = [
+    ("username", "password"),
+    ("headerName", "headerValue"),
+    ("tls.crt", "tls.key"),
+];
+
+impl Auth {
+    /// Reads a Secret's keys.
+    pub fn of<'a>(
+        data: impl Iterator<Item = (&'a str, &'a [u8])>,
+        version: Option<String>,
+    ) -> Result<Self, String> {
+        let data: std::collections::BTreeMap<&str, &[u8]> = data.collect();
+        let has = |key: &str| data.contains_key(key);
+        for (one, other) in PAIRS {
+            let missing = match (has(one), has(other)) {
+                (true, false) => other,
+                (false, true) => one,
+                _ => continue,
+            };
+            return Err(format!(
+                "lacks the key {missing}: {one} and {other} belong together"
+            ));
+        }
+        let known = ["username", "token", "headerName"].map(|key| (key, has(key)));
+        let ways: Vec<&str> = known
+            .iter()
+            .filter(|(_, has)| *has)
+            .map(|(key, _)| *key)
+            .collect();
+        if let [one, other, ..] = ways[..] {
+            return Err(format!(
+                "has {one} and {other}: only one of them can say who asks"
+            ));
+        }
+        let text = |key: &str| -> Result<String, String> {
+            let bytes = data.get(key).copied().unwrap_or_default();
+            let text = std::str::from_utf8(bytes)
+                .map_err(|_| format!("has a key {key} that is no text"))?;
+            // Files often end in a line's end, and no header can have one.
+            Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+        };
+        let header = match ways.first() {
+            Some(&"username") => {
+                let both = format!("{}:{}", text("username")?, text("password")?);
+                let both = BASE64_STANDARD.encode(both);
+                Some((AUTHORIZATION, secret("password", &format!("Basic {both}"))?))
+            }
+            Some(&"token") => {
+                let token = format!("Bearer {}", text("token")?);
+                Some((AUTHORIZATION, secret("token", &token)?))
+            }
+            Some(_) => {
+                let name = text("headerName")?.parse();
+                let name: HeaderName =
+                    name.map_err(|_| "has a key headerName that is no header's name".to_owned())?;
+                Some((name, secret("headerValue", &text("headerValue")?)?))
+            }
+            None => None,
+        };
+        let pem = |key: &str| data.get(key).map(|bytes| bytes.to_vec());
+        let identity = pem("tls.crt").zip(pem("tls.key")).map(|(mut both, key)| {
+            both.push(b'\n');
+            both.extend(key);
+            both
+        });
+        let auth = Self {
+            header,
+            identity,
+            ca: pem("ca.crt"),
+            version,
+        };
+        if auth.header.is_none() && auth.identity.is_none() && auth.ca.is_none() {
+            return Err("has none of the keys username and password, token, headerName and headerValue, tls.crt and tls.key, ca.crt".to_owned());
+        }
+        Ok(auth)
+    }
+}
+
+/// A header's value that is not shown.
+fn secret(key: &str, text: &str) -> Result<HeaderValue, String> {
+    let value = HeaderValue::from_str(text);
+    let mut value = value.map_err(|_| format!("has a key {key} that cannot be in a header"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(data: &[(&str, &str)]) -> Result<Auth, String> {
+        Auth::of(
+            data.iter().map(|(key, value)| (*key, value.as_bytes())),
+            None,
+        )
+    }
+
+    fn header(data: &[(&str, &str)]) -> (String, String) {
+        let (name, value) = of(data)
+            .ok()
+            .and_then(|auth| auth.header)
+            .expect("a header");
+        assert!(value.is_sensitive());
+        (name.to_string(), value.to_str().expect("text").to_owned())
+    }
+
+    #[test]
+    fn each_way_of_saying_who_asks_has_its_keys() {
+        let basic = header(&[("username", "shop"), ("password", "pass\n")]);
+        assert_eq!(basic, ("authorization".into(), "Basic c2hvcDpwYXNz".into()));
+        let bearer = header(&[("token", "t0ken\r\n"), ("ca.crt", "pem")]);
+        assert_eq!(bearer, ("authorization".into(), "Bearer t0ken".into()));
+        let custom = header(&[("headerName", "X-Scope-OrgID"), ("headerValue", "shop")]);
+        assert_eq!(custom, ("x-scope-orgid".into(), "shop".into()));
+        let mutual = of(&[("tls.crt", "cert"), ("tls.key", "key")])
+            .ok()
+            .expect("auth");
+        assert_eq!(mutual.identity.as_deref(), Some(&b"cert\nkey"[..]));
+        assert!(mutual.header.is_none() && mutual.ca.is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_key_and_no_value_is_told() {
+        for (data, said) in [
+            (&[("username", "SECRET")][..], "lacks the key password"),
+            (&[("password", "SECRET")], "lacks the key username"),
+            (&[("tls.key", "SECRET")], "lacks the key tls.crt"),
+            (&[("headerValue", "SECRET")], "lacks the key headerName"),
+            (
+                &[("token", "SECRET"), ("username", "a"), ("password", "b")],
+                "has username and token",
+            ),
+            (
+                &[("token", "SECRET\nSECRET")],
+                "has a key token that cannot",
+            ),
+            (
+                &[("headerName", "SECRET name"), ("headerValue", "b")],
+                "headerName",
+            ),
+            (&[("Token", "SECRET")], "has none of the keys"),
+            (&[], "has none of the keys"),
+        ] {
+            let why = of(data).err().expect(said);
+            assert!(
+                why.contains(said) && !why.contains("SECRET"),
+                "{said}: {why}"
+            );
+        }
+    }
+}

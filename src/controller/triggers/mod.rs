@@ -1,0 +1,361 @@
+//! Triggers at work: a task for each, and one for each workload that they scale.
+//!
+//! In: pools' specs, as they are reconciled; Prometheus' answers, the time, Alertmanager's requests. Out:
+//! [`Readings`], which shorten the hold of `spill`, replicas written through `/scale` with an Event, and
+//! what statuses say. Everything is decided by `trigger` and `scale`; here are the calls. Each trigger has
+//! a task of its own, so that one whose endpoint hangs delays nobody.
+//!
+//! ```text
+//! prometheus ◀─▶ HTTP ┐                           ┌─▶ spill (hold)
+//! clock ──────────────┼─▶ trigger::decide ─▶ Readings ─▶ scaling ─▶ /scale, Events
+//! receiver ◀── HTTP ──┘                           └─▶ status
+//! ```
+
+pub mod alerts;
+mod auth;
+mod prometheus;
+mod rivals;
+mod scaling;
+mod status;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::{Client, ResourceExt as _};
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::spill::Stores;
+use crate::aci::client::Client as Azure;
+use crate::api::{Alert, BurstPool, Schedule, Trigger, TriggerStatus};
+use crate::telemetry::Metrics;
+use crate::trigger::{Standing, decide};
+use alerts::Alerts;
+pub(super) use scaling::Scaling;
+pub(super) use status::{Told, conditions};
+
+/// A schedule is looked at no later than this: the machine's clock may be set meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// What the triggers are, by pool and name.
+pub type Readings = BTreeMap<String, BTreeMap<String, Standing>>;
+/// What the scaling comes to, by pool and workload.
+type Scalings = BTreeMap<String, BTreeMap<String, Scaling>>;
+
+/// The triggers of all pools.
+pub struct Triggers {
+    shared: Arc<Shared>,
+    pools: Mutex<HashMap<String, Running>>,
+}
+
+/// What the tasks share.
+struct Shared {
+    client: Client,
+    azure: Azure,
+    stores: Arc<Stores>,
+    metrics: Arc<Metrics>,
+    recorder: Recorder,
+    alerts: Alerts,
+    readings: watch::Sender<Readings>,
+    scalings: watch::Sender<Scalings>,
+    /// Told of what a status should say at once; values are said when it is written anyway.
+    notable: watch::Sender<()>,
+}
+
+/// The tasks of a pool.
+#[derive(Default)]
+struct Running {
+    triggers: BTreeMap<String, (Trigger, CancellationToken)>,
+    scalings: BTreeMap<String, (watch::Sender<scaling::Asked>, CancellationToken)>,
+    tasks: TaskTracker,
+}
+
+/// What triggers need.
+pub struct Parts {
+    /// Kubernetes, with retries.
+    pub client: Client,
+    /// Azure, whose identity asks Azure Monitor.
+    pub azure: Azure,
+    /// What bursting looks at: told when a trigger becomes active or ends.
+    pub stores: Arc<Stores>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
+    /// Who we are among the instances of the operator.
+    pub identity: String,
+}
+
+impl Triggers {
+    /// None yet.
+    pub fn new(parts: Parts) -> Self {
+        let reporter = Reporter {
+            controller: "burstpool".to_owned(),
+            instance: Some(parts.identity),
+        };
+        let shared = Shared {
+            recorder: Recorder::new(parts.client.clone(), reporter),
+            client: parts.client,
+            azure: parts.azure,
+            stores: parts.stores,
+            metrics: parts.metrics,
+            alerts: Alerts::default(),
+            readings: watch::Sender::default(),
+            scalings: watch::Sender::default(),
+            notable: watch::Sender::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+            pools: Mutex::default(),
+        }
+    }
+
+    /// Whether one of a pool's triggers is active.
+    pub fn is_any_active(&self, pool: &str) -> bool {
+        let readings = self.shared.readings.borrow();
+        let standings = readings.get(pool).into_iter().flat_map(BTreeMap::values);
+        standings.into_iter().any(|standing| standing.active)
+    }
+
+    /// A word whenever a status should be written.
+    pub(super) fn notable(&self) -> watch::Receiver<()> {
+        self.shared.notable.subscribe()
+    }
+
+    /// Starts what the spec asks for and is not running, and ends what it does not ask for.
+    pub(super) async fn ensure(&self, pool: &BurstPool) {
+        let name = pool.name_any();
+        let mut pools = self.pools.lock().await;
+        let running = pools.entry(name.clone()).or_default();
+        running.triggers.retain(|trigger, (spec, cancel)| {
+            let stays = pool.spec.triggers.contains(spec);
+            if !stays {
+                cancel.cancel();
+                let is_there = pool
+                    .spec
+                    .triggers
+                    .iter()
+                    .any(|other| other.name == *trigger);
+                self.shared.forget(&name, trigger, is_there);
+            }
+            stays
+        });
+        for trigger in &pool.spec.triggers {
+            if !running.triggers.contains_key(&trigger.name) {
+                let cancel = self.shared.start(pool, trigger, &running.tasks);
+                let kept = (trigger.clone(), cancel);
+                running.triggers.insert(trigger.name.clone(), kept);
+            }
+        }
+        scaling::ensure(pool, running, &self.shared);
+    }
+
+    /// What a pool's status has to say.
+    pub(super) fn told(&self, pool: &BurstPool) -> Told {
+        let name = pool.name_any();
+        let readings = self.shared.readings.borrow();
+        let standings = readings.get(&name);
+        let all = pool.spec.triggers.iter();
+        let triggers = all.filter_map(|trigger| {
+            let standing = standings?.get(&trigger.name)?;
+            Some((trigger.name.clone(), standing.clone()))
+        });
+        let scalings = self.shared.scalings.borrow();
+        Told {
+            triggers: triggers.collect(),
+            scalings: scalings.get(&name).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Ends the tasks of a pool that is being deleted.
+    pub(super) async fn remove(&self, pool: &str) {
+        let Some(running) = self.pools.lock().await.remove(pool) else {
+            return;
+        };
+        for trigger in running.triggers.keys() {
+            self.shared.forget(pool, trigger, false);
+        }
+        running.stop().await;
+        self.shared
+            .readings
+            .send_modify(|all| drop(all.remove(pool)));
+        self.shared
+            .scalings
+            .send_modify(|all| drop(all.remove(pool)));
+    }
+
+    /// Ends all tasks.
+    pub(super) async fn stop(&self) {
+        for (_, running) in self.pools.lock().await.drain() {
+            running.stop().await;
+        }
+    }
+
+    /// Takes alerts in from there until `cancel`.
+    pub(super) async fn receive(&self, settings: &alerts::Settings, cancel: &CancellationToken) {
+        alerts::serve(settings, &self.shared, cancel).await;
+    }
+}
+
+impl Running {
+    async fn stop(self) {
+        let triggers = self.triggers.into_values().map(|(_, cancel)| cancel);
+        let scalings = self.scalings.into_values().map(|(_, cancel)| cancel);
+        for cancel in triggers.chain(scalings) {
+            cancel.cancel();
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Shared {
+    /// Starts a trigger's task. It begins with what it was, or with what the status has kept of it.
+    fn start(
+        self: &Arc<Self>,
+        pool: &BurstPool,
+        trigger: &Trigger,
+        tasks: &TaskTracker,
+    ) -> CancellationToken {
+        let one = One {
+            shared: self.clone(),
+            pool: pool.name_any(),
+            trigger: trigger.name.clone(),
+        };
+        let kept = pool.status.iter().flat_map(|status| &status.triggers);
+        let mut kept = kept.filter(|status| status.name == trigger.name);
+        let status = kept.next().cloned().unwrap_or_else(|| TriggerStatus {
+            name: trigger.name.clone(),
+            ..TriggerStatus::default()
+        });
+        self.readings.send_if_modified(|all| {
+            let standings = all.entry(one.pool.clone()).or_default();
+            let restored = || Standing::restored(&status);
+            standings
+                .entry(trigger.name.clone())
+                .or_insert_with(restored);
+            true
+        });
+        let cancel = CancellationToken::new();
+        let (until, trigger) = (cancel.clone(), trigger.clone());
+        if trigger.alert.is_some() {
+            self.alerts.know(&one.key(), &one.standing().alerts);
+        }
+        tasks.spawn(async move {
+            tokio::select! {
+                () = one.follow(&trigger) => {}
+                () = until.cancelled() => {}
+            }
+        });
+        cancel
+    }
+
+    /// A trigger is not as it was, or no more.
+    fn forget(&self, pool: &str, trigger: &str, is_changed: bool) {
+        if is_changed {
+            return;
+        }
+        self.alerts.forget(&(pool.to_owned(), trigger.to_owned()));
+        self.readings.send_modify(|all| {
+            if let Some(standings) = all.get_mut(pool) {
+                standings.remove(trigger);
+            }
+        });
+        self.metrics.forget_trigger(pool, trigger);
+        self.stores.changed.notify_one();
+    }
+}
+
+/// One trigger.
+struct One {
+    shared: Arc<Shared>,
+    pool: String,
+    trigger: String,
+}
+
+impl One {
+    fn key(&self) -> (String, String) {
+        (self.pool.clone(), self.trigger.clone())
+    }
+
+    async fn follow(&self, trigger: &Trigger) {
+        if let Some(spec) = &trigger.prometheus {
+            let on_error = trigger.on_error.clone().unwrap_or_default();
+            prometheus::follow(self, spec, &on_error).await;
+        } else if let Some(spec) = &trigger.schedule {
+            self.schedule(spec).await;
+        } else if let Some(spec) = &trigger.alert {
+            self.alert(spec).await;
+        }
+    }
+
+    async fn schedule(&self, spec: &Schedule) {
+        loop {
+            let now = Timestamp::now();
+            let (standing, next) = decide::schedule(spec, &self.standing(), now);
+            self.publish(standing);
+            sleep_until(next, now).await;
+        }
+    }
+
+    async fn alert(&self, spec: &Alert) {
+        let mut changed = self.shared.alerts.changed();
+        loop {
+            let now = Timestamp::now();
+            let firing = self.shared.alerts.of(&self.key());
+            self.publish(decide::alert(spec, &firing, &self.standing(), now));
+            tokio::select! {
+                // The sender is ours, too: it is not dropped.
+                _ = changed.changed() => {}
+                () = sleep_until(firing.next_expiry(now), now) => {}
+            }
+        }
+    }
+
+    /// What it is now.
+    fn standing(&self) -> Standing {
+        let readings = self.shared.readings.borrow();
+        let standing = readings
+            .get(&self.pool)
+            .and_then(|all| all.get(&self.trigger));
+        standing.cloned().unwrap_or_default()
+    }
+
+    /// Says what it is.
+    fn publish(&self, standing: Standing) {
+        let (active, value) = (standing.active, standing.value);
+        let before = self.standing();
+        let turned = before.active != active;
+        let notable = turned
+            || before.since != standing.since
+            || before.is_known() != standing.is_known()
+            || before.alerts != standing.alerts
+            || before.message != standing.message
+            || before.mistake != standing.mistake;
+        self.shared
+            .metrics
+            .trigger(&self.pool, &self.trigger, active, value);
+        self.shared.readings.send_if_modified(|all| {
+            let standings = all.entry(self.pool.clone()).or_default();
+            let old = standings.insert(self.trigger.clone(), standing.clone());
+            old.as_ref() != Some(&standing)
+        });
+        if turned {
+            tracing::info!(pool = self.pool, trigger = self.trigger, active, "trigger");
+            self.shared.stores.changed.notify_one();
+        }
+        if notable {
+            self.shared.notable.send_replace(());
+        }
+    }
+}
+
+/// Sleeps until then, and no longer than a minute.
+async fn sleep_until(then: Option<Timestamp>, now: Timestamp) {
+    let left = then.and_then(|then| Duration::try_from(then.duration_since(now)).ok());
+    // Not before it is over: timers are of milliseconds.
+    let left = left.map(|left| left + Duration::from_millis(1));
+    tokio::time::sleep(left.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)).await;
+}

@@ -1,0 +1,175 @@
+//! Who else sets a target's replicas.
+//!
+//! In: a target, the cluster's HorizontalPodAutoscalers and ScaledObjects, and the other pools. Out: who
+//! it is, in words, or that nobody is. Of two pools, or two workloads of one pool, the older and the first
+//! has the target, as it has the pods; the other writes nothing.
+
+use std::time::Duration;
+
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use kube::api::ListParams;
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::Value;
+
+use crate::api::{BurstPool, Target};
+
+/// How long a call may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who else sets the replicas of `target`, if anybody does; an error if that cannot be known.
+pub(super) async fn find(client: &Client, target: &Target) -> Result<Option<String>, String> {
+    let autoscalers: Api<HorizontalPodAutoscaler> =
+        Api::namespaced(client.clone(), &target.namespace);
+    let all = ListParams::default();
+    let listed = tokio::time::timeout(PATIENCE, autoscalers.list(&all)).await;
+    let autoscalers = said("HorizontalPodAutoscalers", &target.namespace, listed)?;
+    for autoscaler in autoscalers {
+        let name = autoscaler.name_any();
+        let aim = autoscaler.spec.scale_target_ref;
+        let version = aim.api_version.unwrap_or_default();
+        if is_same(target, &version, &aim.kind, &aim.name) {
+            return Ok(Some(format!(
+                "HorizontalPodAutoscaler {}/{name} has the same target: remove it, or the workload's scale",
+                target.namespace
+            )));
+        }
+    }
+    let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledObject");
+    let resource = ApiResource::from_gvk_with_plural(&kind, "scaledobjects");
+    let objects: Api<DynamicObject> =
+        Api::namespaced_with(client.clone(), &target.namespace, &resource);
+    let listed = tokio::time::timeout(PATIENCE, objects.list(&all)).await;
+    for object in said("ScaledObjects", &target.namespace, listed)? {
+        let aim = &object.data["spec"]["scaleTargetRef"];
+        let text = |field: &str, usual: &str| {
+            aim.get(field)
+                .and_then(Value::as_str)
+                .unwrap_or(usual)
+                .to_owned()
+        };
+        let (version, kind) = (text("apiVersion", "apps/v1"), text("kind", "Deployment"));
+        if is_same(target, &version, &kind, &text("name", "")) {
+            return Ok(Some(format!(
+                "ScaledObject {}/{} has the same target: remove it, or the workload's scale",
+                target.namespace,
+                object.name_any()
+            )));
+        }
+    }
+    Ok(None)
+}
+
+type Listed<K> = Result<kube::Result<kube::core::ObjectList<K>>, tokio::time::error::Elapsed>;
+
+/// What a list has. A kind that the cluster does not have has none.
+fn said<K: Clone>(kind: &str, namespace: &str, listed: Listed<K>) -> Result<Vec<K>, String> {
+    let why = match listed {
+        Ok(Ok(list)) => return Ok(list.items),
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => return Ok(Vec::new()),
+        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
+            format!(
+                "the operator may not list them: give it list on {}",
+                kind.to_lowercase()
+            )
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the API server does not answer".to_owned(),
+    };
+    Err(format!(
+        "nothing is written, because nobody knows which {kind} namespace {namespace} has: {why}"
+    ))
+}
+
+/// Whether that is the target, in whichever version of its group.
+fn is_same(target: &Target, version: &str, kind: &str, name: &str) -> bool {
+    let group = |version: &str| version.split_once('/').map(|(group, _)| group.to_owned());
+    group(&target.api_version) == group(version) && target.kind == kind && target.name == name
+}
+
+/// The pool or workload that has the target before this one, if any has.
+pub(super) fn among_pools<'a>(
+    pools: impl Iterator<Item = &'a BurstPool>,
+    pool: &str,
+    workload: &str,
+    target: &Target,
+) -> Option<String> {
+    let mut pools: Vec<&BurstPool> = pools
+        .filter(|pool| pool.metadata.deletion_timestamp.is_none())
+        .collect();
+    pools.sort_by_key(|pool| {
+        let created = pool.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (created, pool.name_any())
+    });
+    let claims = pools.iter().flat_map(|pool| {
+        let scaled = pool.spec.workloads.iter().filter(|one| one.scale.is_some());
+        scaled.map(move |one| (pool.name_any(), one))
+    });
+    let first = claims.filter(|(_, one)| {
+        let namespace = |own: &Target| own.namespace == target.namespace;
+        one.target.as_ref().is_some_and(|own| {
+            namespace(own) && is_same(target, &own.api_version, &own.kind, &own.name)
+        })
+    });
+    let (owner, first) = first.into_iter().next()?;
+    if owner == pool && first.name == workload {
+        return None;
+    }
+    let whose = if owner == pool {
+        format!("workload {}", first.name)
+    } else {
+        format!("workload {} of the older pool {owner}", first.name)
+    };
+    Some(format!(
+        "{whose} scales the same target: remove either's scale"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pool(name: &str, created: &str, workloads: &[&str]) -> BurstPool {
+        let workloads = workloads.iter().map(|name| {
+            json!({"name": name, "scale": {"maxReplicas": 5, "triggers": ["a"]},
+                "target": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web"}})
+        });
+        let pool = json!({
+            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
+            "metadata": {"name": name, "creationTimestamp": created},
+            "spec": {"azure": {}, "placements": [{"name": "a", "region": "westeurope"}],
+                "workloads": workloads.collect::<Vec<_>>()},
+        });
+        serde_json::from_value(pool).expect("a pool")
+    }
+
+    #[test]
+    fn the_older_pool_and_its_first_workload_have_the_target() {
+        let young = pool("a", "2026-11-24T10:00:00Z", &["web"]);
+        let old = pool("b", "2026-11-23T10:00:00Z", &["one", "two"]);
+        let target = old.spec.workloads[0].target.clone().expect("a target");
+        let rival =
+            |pool, workload| among_pools([&young, &old].into_iter(), pool, workload, &target);
+        assert_eq!(rival("b", "one"), None);
+        let two = rival("b", "two").expect("a rival");
+        assert!(two.starts_with("workload one scales"), "{two}");
+        let web = rival("a", "web").expect("a rival");
+        assert!(web.contains("of the older pool b"), "{web}");
+    }
+
+    #[test]
+    fn a_target_is_the_same_in_every_version_of_its_group() {
+        let target = Target {
+            api_version: "apps/v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+        };
+        assert!(is_same(&target, "apps/v1beta1", "Deployment", "web"));
+        assert!(!is_same(&target, "extensions/v1beta1", "Deployment", "web"));
+        assert!(!is_same(&target, "v1", "Deployment", "web"));
+        assert!(!is_same(&target, "apps/v1", "StatefulSet", "web"));
+    }
+}

@@ -1,0 +1,381 @@
+//! Replicas of a workload, written through `/scale`.
+//!
+//! In: the readings, the target's scale, who else sets it. Out: one write for each change, with the
+//! version that was read, and an Event on the target that names the trigger; and what a status says.
+//! `scale` decides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::autoscaling::v1::Scale;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::{Event, EventType};
+use kube::{Api, Resource as _, ResourceExt as _};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Running, Shared, rivals};
+use crate::api::{BurstPool, Mode, ScaleStatus, Target, WorkloadScale};
+use crate::controller::spill::scales::{self, Meta};
+use crate::scale::{self, Ask, History, Step, Wanted};
+use crate::trigger::Wish;
+
+/// How often it is looked at although nothing changed: as an autoscaler does.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// How long readings are collected.
+const SETTLE: Duration = Duration::from_millis(100);
+/// How soon it is looked at again after a write met another.
+const SOON: Duration = Duration::from_secs(1);
+/// How long a call may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a pool asks for a workload.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Asked {
+    target: Target,
+    scale: WorkloadScale,
+    /// The triggers that the pool has.
+    triggers: Vec<String>,
+    is_dry_run: bool,
+    pool: ObjectReference,
+}
+
+/// What the scaling of a workload comes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::controller) struct Scaling {
+    /// As a status has it.
+    pub status: ScaleStatus,
+    /// Who else sets the replicas.
+    pub conflict: Option<String>,
+    /// What of the spec can never work.
+    pub mistake: Option<String>,
+}
+
+/// Starts, changes and ends the tasks of a pool's workloads as its spec says.
+pub(super) fn ensure(pool: &BurstPool, running: &mut Running, shared: &Arc<Shared>) {
+    let asked = |name: &str| {
+        let workload = pool.spec.workloads.iter().find(|one| one.name == name)?;
+        Some(Asked {
+            target: workload.target.clone()?,
+            scale: workload.scale.clone()?,
+            triggers: pool
+                .spec
+                .triggers
+                .iter()
+                .map(|one| one.name.clone())
+                .collect(),
+            is_dry_run: pool.spec.mode == Mode::DryRun,
+            pool: pool.object_ref(&()),
+        })
+    };
+    let name = pool.name_any();
+    running.scalings.retain(|workload, (known, cancel)| {
+        let wanted = asked(workload);
+        let stays = wanted
+            .as_ref()
+            .is_some_and(|one| one.target == known.borrow().target);
+        match wanted {
+            Some(wanted) if stays => {
+                known.send_if_modified(|known| {
+                    let changed = *known != wanted;
+                    *known = wanted;
+                    changed
+                });
+            }
+            _ => {
+                cancel.cancel();
+                shared.scalings.send_modify(|all| {
+                    if let Some(all) = all.get_mut(&name) {
+                        all.remove(workload);
+                    }
+                });
+            }
+        }
+        stays
+    });
+    for workload in &pool.spec.workloads {
+        let is_new = !running.scalings.contains_key(&workload.name);
+        if let Some(asked) = asked(&workload.name).filter(|_| is_new) {
+            let (sender, receiver) = watch::channel(asked);
+            let cancel = CancellationToken::new();
+            let one = One {
+                shared: shared.clone(),
+                pool: name.clone(),
+                workload: workload.name.clone(),
+                history: History::default(),
+            };
+            let until = cancel.clone();
+            running.tasks.spawn(async move {
+                tokio::select! {
+                    () = one.follow(receiver) => {}
+                    () = until.cancelled() => {}
+                }
+            });
+            running
+                .scalings
+                .insert(workload.name.clone(), (sender, cancel));
+        }
+    }
+}
+
+/// One workload.
+struct One {
+    shared: Arc<Shared>,
+    pool: String,
+    workload: String,
+    history: History,
+}
+
+impl One {
+    async fn follow(mut self, mut asked: watch::Receiver<Asked>) {
+        let mut readings = self.shared.readings.subscribe();
+        loop {
+            readings.borrow_and_update();
+            let wanted = asked.borrow_and_update().clone();
+            let scaling = self.once(&wanted).await;
+            let again = if scaling.is_some() { LOOK_AGAIN } else { SOON };
+            if let Some(scaling) = scaling {
+                self.tell(scaling);
+            }
+            tokio::select! {
+                // Both senders outlive this task.
+                _ = readings.changed() => tokio::time::sleep(SETTLE).await,
+                _ = asked.changed() => {}
+                () = tokio::time::sleep(again) => {}
+            }
+        }
+    }
+
+    fn tell(&self, scaling: Scaling) {
+        let changed = self.shared.scalings.send_if_modified(|all| {
+            let pool = all.entry(self.pool.clone()).or_default();
+            let old = pool.insert(self.workload.clone(), scaling.clone());
+            old.as_ref() != Some(&scaling)
+        });
+        if changed {
+            self.shared.notable.send_replace(());
+        }
+    }
+
+    /// Looks once, and writes if something is to be written. Nothing if it must be looked at again soon.
+    async fn once(&mut self, asked: &Asked) -> Option<Scaling> {
+        let mut named = asked.scale.triggers.iter();
+        if let Some(unknown) = named.find(|name| !asked.triggers.contains(name)) {
+            let mistake = format!(
+                "workload {}: scale.triggers names '{unknown}', which spec.triggers does not have: nothing is written",
+                self.workload
+            );
+            return Some(Scaling {
+                status: says(&mistake),
+                mistake: Some(mistake),
+                conflict: None,
+            });
+        }
+        match self.rival(&asked.target).await {
+            Ok(None) => {}
+            Ok(Some(rival)) => {
+                // Whoever sets them now has a history of its own.
+                self.history = History::default();
+                return Some(Scaling {
+                    status: says(&rival),
+                    conflict: Some(rival),
+                    mistake: None,
+                });
+            }
+            Err(why) => return Some(status(says(&why))),
+        }
+        match self.set(asked).await {
+            Ok(status) => status.map(self::status),
+            Err(why) => Some(status(says(&why))),
+        }
+    }
+
+    async fn rival(&self, target: &Target) -> Result<Option<String>, String> {
+        let pools = self.shared.stores.all_pools();
+        let pools = pools.iter().map(Arc::as_ref);
+        if let Some(rival) = rivals::among_pools(pools, &self.pool, &self.workload, target) {
+            return Ok(Some(rival));
+        }
+        rivals::find(&self.shared.client, target).await
+    }
+
+    /// Reads the scale and decides; writes what is decided. Nothing if another writer was faster.
+    async fn set(&mut self, asked: &Asked) -> Result<Option<ScaleStatus>, String> {
+        let api = scales::api(&self.shared.client, &asked.target).await?;
+        let scale = scales::get(&api, &asked.target).await?;
+        let current = scale
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.replicas)
+            .unwrap_or(0);
+        let there = scale.status.as_ref().map_or(0, |status| status.replicas);
+        let wishes = self.wishes(asked);
+        let asks: Vec<Ask<'_>> = wishes
+            .iter()
+            .map(|(trigger, wish)| Ask {
+                trigger,
+                wish: *wish,
+            })
+            .collect();
+        let wanted = scale::wanted(&asked.scale, &asks, current, there);
+        let now = Timestamp::now();
+        let step = scale::step(
+            &asked.scale,
+            &mut self.history,
+            current,
+            wanted.replicas,
+            now,
+        );
+        let bounded = wanted
+            .replicas
+            .clamp(asked.scale.min_replicas, asked.scale.max_replicas);
+        let mut told = ScaleStatus {
+            wanted: Some(i64::from(bounded)),
+            trigger: wanted.trigger.clone(),
+            message: words(&wanted, &step),
+        };
+        if step.replicas == current {
+            return Ok(Some(told));
+        }
+        if asked.is_dry_run {
+            told.message = format!(
+                "mode is DryRun: replicas would be set from {current} to {}",
+                step.replicas
+            );
+            return Ok(Some(told));
+        }
+        if !write(&api, &scale, step.replicas).await? {
+            return Ok(None);
+        }
+        self.history.changed(current, step.replicas, now);
+        tracing::info!(
+            pool = self.pool,
+            workload = self.workload,
+            from = current,
+            to = step.replicas,
+            trigger = wanted.trigger,
+            "scaled"
+        );
+        self.announce(asked, &scale, current, &wanted, &step).await;
+        Ok(Some(told))
+    }
+
+    /// What the triggers wish that the workload names. One that has not been looked at yet is not known.
+    fn wishes(&self, asked: &Asked) -> Vec<(String, Wish)> {
+        let readings = self.shared.readings.borrow();
+        let standings = readings.get(&self.pool);
+        let wish = |name: &String| {
+            let standing = standings.and_then(|standings| standings.get(name));
+            (
+                name.clone(),
+                standing.map_or(Wish::Keep, |standing| standing.wish),
+            )
+        };
+        asked.scale.triggers.iter().map(wish).collect()
+    }
+
+    /// Says on the target what was done, and who asked for it.
+    async fn announce(
+        &self,
+        asked: &Asked,
+        scale: &Scale,
+        from: i32,
+        wanted: &Wanted,
+        step: &Step,
+    ) {
+        let who = match &wanted.trigger {
+            Some(trigger) => format!(
+                "trigger {trigger} of pool {} asks for {}",
+                self.pool, wanted.replicas
+            ),
+            None if wanted.keeps.is_some() => "a trigger's value is not known".to_owned(),
+            None => format!("all triggers of pool {} are quiet", self.pool),
+        };
+        let why = step
+            .held
+            .map(|held| format!("; {held}"))
+            .unwrap_or_default();
+        let event = Event {
+            type_: EventType::Normal,
+            reason: "Scaled".to_owned(),
+            note: Some(format!(
+                "Set replicas from {from} to {}: {who}{why}",
+                step.replicas
+            )),
+            action: "Scale".to_owned(),
+            secondary: Some(asked.pool.clone()),
+        };
+        let target = &asked.target;
+        let about = ObjectReference {
+            api_version: Some(target.api_version.clone()),
+            kind: Some(target.kind.clone()),
+            namespace: Some(target.namespace.clone()),
+            name: Some(target.name.clone()),
+            uid: scale.metadata.uid.clone(),
+            ..ObjectReference::default()
+        };
+        let told = self.shared.recorder.publish(&event, &about);
+        match tokio::time::timeout(PATIENCE, told).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "writing an Event"),
+            Err(_) => tracing::warn!("writing an Event: the API server does not answer"),
+        }
+    }
+}
+
+/// Writes replicas, with the version that was read; whether nobody was faster.
+async fn write(api: &Api<Meta>, scale: &Scale, replicas: i32) -> Result<bool, String> {
+    let patch = Patch::Merge(json!({
+        "metadata": {"resourceVersion": scale.metadata.resource_version},
+        "spec": {"replicas": replicas},
+    }));
+    let name = scale.name_any();
+    let parameters = PatchParams {
+        field_manager: Some("burstpool-scale".to_owned()),
+        ..PatchParams::default()
+    };
+    let written = api.patch_scale(&name, &parameters, &patch);
+    match tokio::time::timeout(PATIENCE, written).await {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Ok(false),
+        Ok(Err(kube::Error::Api(status))) => {
+            Err(format!("replicas could not be written: {}", status.message))
+        }
+        Ok(Err(error)) => Err(format!("replicas could not be written: {error}")),
+        Err(_) => Err("replicas could not be written: the API server does not answer".to_owned()),
+    }
+}
+
+fn says(message: &str) -> ScaleStatus {
+    ScaleStatus {
+        message: message.to_owned(),
+        ..ScaleStatus::default()
+    }
+}
+
+fn status(status: ScaleStatus) -> Scaling {
+    Scaling {
+        status,
+        ..Scaling::default()
+    }
+}
+
+/// What there is to know of a decision.
+fn words(wanted: &Wanted, step: &Step) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    if let Some(trigger) = &wanted.keeps {
+        parts.push(format!(
+            "the value of trigger {trigger} is not known: nothing is taken away"
+        ));
+    }
+    if let Some(trigger) = &wanted.unsaid {
+        parts.push(format!(
+            "trigger {trigger} is active and says nothing of replicas: set its threshold or replicas"
+        ));
+    }
+    parts.extend(step.held.map(str::to_owned));
+    parts.join("; ")
+}

@@ -1,0 +1,237 @@
+//! How many replicas to set now: stabilisation, policies and bounds, as `horizontal.go` of Kubernetes
+//! 1.37 has them.
+//!
+//! In: what is wanted, what there is, the [`History`], the time. Out: a [`Step`]. Like the autoscaler's,
+//! the history is not kept across restarts: a new one begins with the replicas that there are, so that
+//! nothing is taken away for the length of the window.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::replicas;
+use crate::api::{PolicyType, ScalingPolicy, ScalingRules, SelectPolicy, WorkloadScale};
+
+/// For how long the highest recommendation counts on the way down, if the spec does not say.
+const DOWN_WINDOW: i32 = 300;
+/// In how many seconds the usual policies allow their change.
+const PERIOD: i32 = 15;
+
+/// What was recommended and what was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    recommended: Vec<(Timestamp, i32)>,
+    added: Vec<(Timestamp, i32)>,
+    removed: Vec<(Timestamp, i32)>,
+}
+
+impl History {
+    /// Takes note of a change that was made.
+    pub fn changed(&mut self, from: i32, to: i32, now: Timestamp) {
+        if to > from {
+            self.added.push((now, to - from));
+        } else {
+            self.removed.push((now, from - to));
+        }
+        // No policy's period is longer than 30 minutes.
+        let old = before(now, 1800);
+        self.added.retain(|(at, _)| *at > old);
+        self.removed.retain(|(at, _)| *at > old);
+    }
+
+    /// The replicas at the beginning of a policy's period.
+    fn at_start_of(&self, policy: &ScalingPolicy, current: i32, now: Timestamp) -> i32 {
+        let since = before(now, policy.period_seconds);
+        let sum = |changes: &[(Timestamp, i32)]| -> i32 {
+            let recent = changes.iter().filter(|(at, _)| *at > since);
+            recent.map(|(_, change)| change).sum()
+        };
+        current - sum(&self.added) + sum(&self.removed)
+    }
+}
+
+/// How many replicas to set, and why not what is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// So many.
+    pub replicas: i32,
+    /// What keeps it from what is wanted, if anything does.
+    pub held: Option<&'static str>,
+}
+
+/// How many replicas to set now, of `wanted` ones where the target is to have `current`.
+pub fn step(
+    spec: &WorkloadScale,
+    history: &mut History,
+    current: i32,
+    wanted: i32,
+    now: Timestamp,
+) -> Step {
+    if history.recommended.is_empty() {
+        history.recommended.push((now, current));
+    }
+    let bounded = |replicas, held| Step {
+        replicas,
+        held: Some(held),
+    };
+    if current == 0 && spec.min_replicas > 0 {
+        return bounded(0, "somebody has set 0 replicas, which switches scaling off");
+    }
+    if current > spec.max_replicas {
+        return bounded(spec.max_replicas, "there are more than maxReplicas");
+    }
+    if current < spec.min_replicas {
+        return bounded(spec.min_replicas, "there are fewer than minReplicas");
+    }
+    let stable = stabilised(spec, history, current, wanted, now);
+    let mut step = limited(spec, history, current, stable, now);
+    if step.held.is_none() && stable != wanted {
+        step.held = Some(if wanted >= current {
+            "fewer were asked for within scaleUp.stabilizationWindowSeconds"
+        } else {
+            "more were asked for within scaleDown.stabilizationWindowSeconds"
+        });
+    }
+    step
+}
+
+/// Up the lowest and down the highest of what was asked for in the windows.
+fn stabilised(
+    spec: &WorkloadScale,
+    history: &mut History,
+    current: i32,
+    wanted: i32,
+    now: Timestamp,
+) -> i32 {
+    let behavior = &spec.behavior;
+    let up = before(
+        now,
+        behavior.scale_up.stabilization_window_seconds.unwrap_or(0),
+    );
+    let down = behavior.scale_down.stabilization_window_seconds;
+    let down = before(now, down.unwrap_or(DOWN_WINDOW));
+    let (mut lowest, mut highest) = (wanted, wanted);
+    for (at, recommended) in &history.recommended {
+        if *at > up {
+            lowest = lowest.min(*recommended);
+        }
+        if *at > down {
+            highest = highest.max(*recommended);
+        }
+    }
+    history
+        .recommended
+        .retain(|(at, _)| *at >= up || *at >= down);
+    history.recommended.push((now, wanted));
+    current.max(lowest).min(highest)
+}
+
+/// What the policies and the bounds allow.
+fn limited(
+    spec: &WorkloadScale,
+    history: &History,
+    current: i32,
+    wanted: i32,
+    now: Timestamp,
+) -> Step {
+    let free = Step {
+        replicas: wanted,
+        held: None,
+    };
+    let (limit, held, is_beyond) = if wanted > current {
+        let allowed = up_limit(&spec.behavior.scale_up, history, current, now).max(current);
+        let (limit, held) = if spec.max_replicas > allowed {
+            (allowed, "scaleUp allows no more at a time")
+        } else {
+            (spec.max_replicas, "it is maxReplicas")
+        };
+        (limit, held, wanted > limit)
+    } else if wanted < current {
+        let allowed = down_limit(&spec.behavior.scale_down, history, current, now).min(current);
+        let (limit, held) = if spec.min_replicas < allowed {
+            (allowed, "scaleDown allows no more at a time")
+        } else {
+            (spec.min_replicas, "it is minReplicas")
+        };
+        (limit, held, wanted < limit)
+    } else {
+        return free;
+    };
+    if is_beyond {
+        return Step {
+            replicas: limit,
+            held: Some(held),
+        };
+    }
+    free
+}
+
+/// The most replicas that the policies allow.
+fn up_limit(rules: &ScalingRules, history: &History, current: i32, now: Timestamp) -> i32 {
+    let usual = [
+        policy(PolicyType::Pods, 4),
+        policy(PolicyType::Percent, 100),
+    ];
+    let proposals = policies(rules, &usual).iter().map(|policy| {
+        let start = history.at_start_of(policy, current, now);
+        match policy.kind {
+            PolicyType::Pods => start.saturating_add(policy.value),
+            // Rounded up: else few replicas would never become more.
+            PolicyType::Percent => {
+                replicas((f64::from(start) * (1.0 + f64::from(policy.value) / 100.0)).ceil())
+            }
+        }
+    });
+    let chosen = match rules.select_policy {
+        SelectPolicy::Disabled => None,
+        SelectPolicy::Max => proposals.max(),
+        SelectPolicy::Min => proposals.min(),
+    };
+    chosen.unwrap_or(current)
+}
+
+/// The fewest replicas that the policies allow.
+fn down_limit(rules: &ScalingRules, history: &History, current: i32, now: Timestamp) -> i32 {
+    let usual = [policy(PolicyType::Percent, 100)];
+    let proposals = policies(rules, &usual).iter().map(|policy| {
+        let start = history.at_start_of(policy, current, now);
+        match policy.kind {
+            PolicyType::Pods => start.saturating_sub(policy.value),
+            PolicyType::Percent => {
+                replicas(f64::from(start) * (1.0 - f64::from(policy.value) / 100.0))
+            }
+        }
+    });
+    let chosen = match rules.select_policy {
+        SelectPolicy::Disabled => None,
+        SelectPolicy::Max => proposals.min(),
+        SelectPolicy::Min => proposals.max(),
+    };
+    chosen.unwrap_or(current)
+}
+
+const fn policy(kind: PolicyType, value: i32) -> ScalingPolicy {
+    ScalingPolicy {
+        kind,
+        value,
+        period_seconds: PERIOD,
+    }
+}
+
+fn policies<'a>(rules: &'a ScalingRules, usual: &'a [ScalingPolicy]) -> &'a [ScalingPolicy] {
+    if rules.policies.is_empty() {
+        usual
+    } else {
+        &rules.policies
+    }
+}
+
+/// So many seconds ago.
+fn before(now: Timestamp, seconds: i32) -> Timestamp {
+    let seconds = u64::try_from(seconds).unwrap_or_default();
+    now.saturating_sub(Duration::from_secs(seconds))
+        .unwrap_or(Timestamp::MIN)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! The autoscaler's own tables (`horizontal_test.go` of Kubernetes 1.37, by their names there), the
+//! documentation's examples, and what follows from both over time.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// When each case looks.
+const NOW: i64 = 100_000;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("in range")
+}
+
+fn spec(min: i32, max: i32, behavior: &Value) -> WorkloadScale {
+    let spec =
+        json!({"minReplicas": min, "maxReplicas": max, "triggers": ["a"], "behavior": behavior});
+    serde_json::from_value(spec).expect("a scale")
+}
+
+/// `generateScalingRules`: pods in a period, percent in a period; 0 for none.
+fn rules(pods: i32, pods_in: i32, percent: i32, percent_in: i32) -> Value {
+    let mut policies = Vec::new();
+    if pods > 0 {
+        policies.push(json!({"type": "Pods", "value": pods, "periodSeconds": pods_in}));
+    }
+    if percent > 0 {
+        policies.push(json!({"type": "Percent", "value": percent, "periodSeconds": percent_in}));
+    }
+    json!({"policies": policies})
+}
+
+fn up(rules: Value) -> Value {
+    json!({"scaleUp": rules})
+}
+
+fn down(rules: Value) -> Value {
+    json!({"scaleDown": rules})
+}
+
+/// `generateEventsUniformDistribution`: changes spread over so many seconds.
+fn events(changes: &[i32], seconds: i64) -> Vec<(Timestamp, i32)> {
+    let count = i64::try_from(changes.len()).expect("few");
+    let each = (0i64..).zip(changes);
+    each.map(|(n, change)| (at(NOW - seconds * (n + 1) / (count + 1)), *change))
+        .collect()
+}
+
+struct Case(
+    &'static str,
+    (i32, i32),
+    Value,
+    i32,
+    i32,
+    i32,
+    Option<&'static str>,
+);
+
+fn check(case: &Case, history: &History) {
+    let Case(name, (min, max), behavior, current, wanted, expected, held) = case;
+    let spec = spec(*min, *max, behavior);
+    let step = limited(&spec, history, *current, *wanted, at(NOW));
+    assert_eq!((step.replicas, step.held), (*expected, *held), "{name}");
+}
+
+const UP: Option<&str> = Some("scaleUp allows no more at a time");
+const DOWN: Option<&str> = Some("scaleDown allows no more at a time");
+const MOST: Option<&str> = Some("it is maxReplicas");
+const FEWEST: Option<&str> = Some("it is minReplicas");
+
+#[test]
+#[rustfmt::skip]
+fn bounds_and_policies_are_those_of_the_autoscalers_own_tests() {
+    let none = json!({});
+    for case in [
+        Case("within range", (3, 8), none.clone(), 5, 7, 7, None),
+        Case("desired < minReplicas", (2, 8), none.clone(), 3, 1, 2, FEWEST),
+        Case("within range when minReplicas is 0", (0, 10), none.clone(), 1, 0, 0, None),
+        Case("maxReplicas is the limit because maxReplicas < scaleUpLimit", (1, 10), none.clone(), 20, 1000, 10, MOST),
+        Case("more than the maximum", (100, 150), none.clone(), 100, 1000, 150, MOST),
+        Case("scaleUpLimit with user policies", (1, 2000), up(rules(0, 0, 1, 60)), 3, 1000, 4, UP),
+        Case("scaleUp with default behavior", (1, 1000), none.clone(), 10, 50, 20, UP),
+        Case("scaleUp with default behavior, few", (1, 1000), none, 1, 50, 5, UP),
+        Case("scaleUp with pods policy larger", (1, 1000), up(rules(100, 60, 100, 60)), 10, 500, 110, UP),
+        Case("scaleUp with percent policy larger", (1, 1000), up(rules(2, 60, 100, 60)), 10, 500, 20, UP),
+        Case("large pod policy", (1, 1000), up(rules(100, 60, 0, 0)), 10, 50, 50, None),
+        Case("scaleUp with pod policy limitation", (1, 1000), up(rules(30, 60, 0, 0)), 10, 50, 40, UP),
+        Case("scaleUp with percent policy limitation", (1, 1000), up(rules(0, 0, 200, 60)), 10, 50, 30, UP),
+        Case("scaleDown with percent and pod policy", (1, 1000), down(rules(20, 60, 1, 60)), 100, 2, 80, DOWN),
+        Case("scaleDown with pod and percent policy", (1, 1000), down(rules(2, 60, 1, 60)), 100, 2, 98, DOWN),
+        Case("scaleDown with large pod policy", (1, 1000), down(rules(100, 60, 0, 0)), 10, 0, 1, FEWEST),
+        Case("scaleDown with large percent policy", (5, 1000), down(rules(0, 0, 100, 60)), 10, 2, 5, FEWEST),
+        Case("scaleDown with pod policy limitation", (1, 1000), down(rules(5, 60, 0, 0)), 10, 2, 5, DOWN),
+        Case("scaleDown with percent policy limitation", (1, 1000), down(rules(0, 0, 50, 60)), 10, 5, 5, None),
+    ] {
+        check(&case, &History::default());
+    }
+}
+
+#[test]
+#[rustfmt::skip]
+fn changes_within_a_policys_period_count_as_in_the_autoscalers_own_tests() {
+    let few = || events(&[1, 5, 9], 120);
+    let many = || events(&[8, 12, 9, 11], 120);
+    for (added, removed, case) in [
+        (few(), vec![], Case("large pod policy", (1, 200), up(rules(300, 60, 0, 0)), 100, 500, 200, MOST)),
+        (few(), vec![], Case("large percent policy", (1, 200), up(rules(0, 0, 10000, 60)), 100, 500, 200, MOST)),
+        (few(), vec![], Case("currentReplicas limitation", (1, 1000), up(rules(5, 120, 0, 0)), 100, 500, 100, UP)),
+        (few(), vec![], Case("scaleUp with pod policy", (1, 1000), up(rules(150, 120, 0, 0)), 100, 500, 235, UP)),
+        (few(), vec![], Case("scaleUp with percent policy", (1, 1000), up(rules(0, 0, 200, 120)), 100, 500, 255, UP)),
+        (events(&[4], 120), events(&[2], 120), Case("up and down events", (1, 1000), up(rules(0, 0, 300, 300)), 6, 24, 16, UP)),
+        (vec![], few(), Case("scaleDown with default policy", (1, 1000), json!({}), 10, 5, 5, None)),
+        (vec![], few(), Case("MinReplicas with large pod policy", (1, 1000), down(rules(115, 120, 0, 0)), 100, 0, 1, FEWEST)),
+        (vec![], few(), Case("MinReplicas limitation", (5, 1000), down(rules(130, 120, 0, 0)), 100, 0, 5, FEWEST)),
+        (vec![], few(), Case("100 percent is always to 0", (5, 1000), down(rules(0, 0, 100, 120)), 100, 2, 5, FEWEST)),
+        (vec![], few(), Case("scaleDown with pod policy", (1, 1000), down(rules(5, 120, 0, 0)), 100, 2, 100, DOWN)),
+        (vec![], events(&[2, 4, 6], 120), Case("scaleDown with percent policy", (1, 1000), down(rules(0, 0, 50, 120)), 100, 0, 56, DOWN)),
+        (events(&[2], 120), events(&[4], 120), Case("down and up events", (1, 1000), down(rules(0, 0, 50, 180)), 10, 1, 6, DOWN)),
+        (vec![], events(&[10, 10, 10], 120), Case("events prevent scale down", (1, 1000), down(rules(0, 0, 10, 120)), 100, 0, 100, DOWN)),
+        (vec![], events(&[10, 10, 10], 120), Case("events still allow more", (1, 1000), down(rules(0, 0, 1000, 120)), 10, 5, 5, None)),
+        (many(), vec![], Case("two policies for up", (1, 1000), up(rules(1000, 120, 100, 60)), 100, 200, 200, None)),
+        (vec![], many(), Case("two policies for down", (1, 1000), down(rules(1000, 120, 100, 60)), 100, 5, 5, None)),
+    ] {
+        let history = History { recommended: vec![], added, removed };
+        check(&case, &history);
+    }
+}
+
+#[test]
+fn the_least_change_and_none_at_all_can_be_chosen() {
+    let choose = |policy: &str, mut rules: Value| {
+        rules["selectPolicy"] = policy.into();
+        rules
+    };
+    let case = |behavior, wanted, expected, held| {
+        let case = Case("selected", (1, 1000), behavior, 10, wanted, expected, held);
+        check(&case, &History::default());
+    };
+    case(up(choose("Min", rules(2, 60, 100, 60))), 50, 12, UP);
+    case(down(choose("Min", rules(2, 60, 50, 60))), 1, 8, DOWN);
+    case(up(choose("Disabled", json!({}))), 50, 10, UP);
+    case(down(choose("Disabled", json!({}))), 1, 10, DOWN);
+}
+
+#[test]
+#[rustfmt::skip]
+fn recommendations_are_stabilised_as_in_the_autoscalers_own_tests() {
+    for (name, up, down, recommended, current, wanted, expected) in [
+        ("empty recommendations", 0, 0, vec![], 100, 5, 5),
+        ("simple scale down stabilization", 0, 180, vec![(120, 4), (60, 5)], 100, 3, 5),
+        ("simple scale up stabilization", 300, 0, vec![(120, 4), (60, 5)], 1, 7, 4),
+        ("no scale down stabilization", 300, 0, vec![(120, 1), (60, 2)], 100, 3, 3),
+        ("no scale up stabilization", 0, 300, vec![(120, 4), (60, 5)], 1, 3, 3),
+        ("obsolete ones, down", 0, 0, vec![(600, 10), (540, 9)], 100, 3, 3),
+        ("obsolete ones, up", 0, 0, vec![(600, 10), (540, 9)], 1, 100, 100),
+        ("one of them obsolete, down", 0, 180, vec![(600, 10), (60, 4), (120, 5), (540, 9)], 100, 3, 5),
+        ("one of them obsolete, up", 300, 0, vec![(6000, 10), (60, 6), (120, 5), (180, 9)], 1, 100, 5),
+        ("do not scale up when it goes down", 300, 300, vec![(6000, 2), (180, 3)], 2, 1, 2),
+        ("do not scale down when it goes up", 300, 300, vec![(6000, 2), (180, 1)], 2, 3, 2),
+    ] {
+        let behavior = json!({"scaleUp": {"stabilizationWindowSeconds": up}, "scaleDown": {"stabilizationWindowSeconds": down}});
+        let recommended = recommended.into_iter().map(|(ago, replicas)| (at(NOW - ago), replicas));
+        let mut history = History { recommended: recommended.collect(), ..History::default() };
+        let found = stabilised(&spec(1, 1000, &behavior), &mut history, current, wanted, at(NOW));
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+/// Replicas at each of the seconds, of what is wanted then; what is decided is done.
+fn played(spec: &WorkloadScale, first: i32, wanted: &[(i64, i32)]) -> Vec<i32> {
+    let (mut history, mut current) = (History::default(), first);
+    let play = wanted.iter().map(|(second, wanted)| {
+        let now = at(NOW + second);
+        let next = step(spec, &mut history, current, *wanted, now).replicas;
+        if next != current {
+            history.changed(current, next, now);
+        }
+        current = next;
+        current
+    });
+    play.collect()
+}
+
+#[test]
+fn replicas_double_every_fifteen_seconds_and_stay_for_five_minutes() {
+    let usual = spec(1, 100, &json!({}));
+    let peak = [(0, 50), (15, 50), (30, 50), (45, 50), (60, 50)];
+    assert_eq!(played(&usual, 1, &peak), [5, 10, 20, 40, 50]);
+    let over = [(0, 50), (1, 1), (150, 1), (299, 1), (300, 1)];
+    assert_eq!(played(&usual, 50, &over), [50, 50, 50, 50, 1]);
+}
+
+#[test]
+fn the_documentations_slow_scale_down_removes_ten_percent_a_minute() {
+    // "Example: limit scale down rate": 10 percent and 5 pods a minute, the lesser.
+    let slow = json!({"scaleDown": {"stabilizationWindowSeconds": 0, "selectPolicy": "Min", "policies": [
+        {"type": "Percent", "value": 10, "periodSeconds": 60},
+        {"type": "Pods", "value": 5, "periodSeconds": 60},
+    ]}});
+    let minutes: Vec<(i64, i32)> = (0..7).map(|n| (n * 61, 10)).collect();
+    // 10 percent of 80 and so on are more than 5 until there are fewer than 50; below, 45 less 4.5.
+    assert_eq!(
+        played(&spec(10, 100, &slow), 80, &minutes),
+        [75, 70, 65, 60, 55, 50, 45]
+    );
+    let more: Vec<(i64, i32)> = (0..3).map(|n| (n * 61, 10)).collect();
+    assert_eq!(played(&spec(10, 100, &slow), 45, &more), [40, 36, 32]);
+}
+
+#[test]
+fn what_flaps_does_not_flap_replicas() {
+    let usual = spec(2, 100, &json!({}));
+    let flaps: Vec<(i64, i32)> = (0..40)
+        .map(|n| (n * 15, if n % 2 == 0 { 6 } else { 2 }))
+        .collect();
+    let seen = played(&usual, 2, &flaps);
+    assert!(seen.iter().all(|replicas| *replicas == 6), "{seen:?}");
+}
+
+#[test]
+fn a_persons_change_is_overwritten_only_as_an_autoscaler_would() {
+    let usual = spec(2, 10, &json!({}));
+    let after = |current| {
+        let mut history = History::default();
+        step(&usual, &mut history, 4, 4, at(NOW));
+        step(&usual, &mut history, current, 4, at(NOW + 15))
+    };
+    assert_eq!(after(8).replicas, 4);
+    assert_eq!(after(3).replicas, 4);
+    assert_eq!(after(50).replicas, 10);
+    assert_eq!(after(1).replicas, 2);
+    let off = after(0);
+    assert_eq!(off.replicas, 0);
+    assert!(
+        off.held
+            .is_some_and(|why| why.contains("switches scaling off"))
+    );
+    let mut history = History::default();
+    let from_zero = step(&spec(0, 10, &json!({})), &mut history, 0, 3, at(NOW));
+    assert_eq!(
+        from_zero.replicas, 3,
+        "with minReplicas 0 a trigger may begin at 0"
+    );
+}
+
+#[test]
+fn after_a_restart_nothing_is_taken_away_for_the_length_of_the_window() {
+    let usual = spec(2, 10, &json!({}));
+    let restarted = [(0, 2), (150, 2), (299, 2), (300, 2)];
+    assert_eq!(played(&usual, 8, &restarted), [8, 8, 8, 2]);
+    let mut history = History::default();
+    let held = step(&usual, &mut history, 8, 2, at(NOW)).held;
+    assert!(held.is_some_and(|why| why.contains("scaleDown.stabilizationWindowSeconds")));
+}

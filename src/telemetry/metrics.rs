@@ -1,0 +1,243 @@
+//! Every metric, in one struct.
+//!
+//! Names and units are by Prometheus' conventions. Labels are bounded: pools and placements that there
+//! are, and words of ours. What is told of a pool is forgotten when the pool goes.
+
+use std::time::Duration;
+
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use super::triggers::Triggers;
+
+/// The states of pods that are counted for a pool.
+pub const STATES: [&str; 6] = [
+    "holding",
+    "granted",
+    "spilled",
+    "running",
+    "refused",
+    "user_placed",
+];
+/// What can become of a grant.
+const GRANTS: [&str; 5] = ["granted", "conflict", "gone", "denied", "lost"];
+/// A request to Azure takes a round trip at least, and is given up after a minute; in seconds.
+const SECONDS: [f64; 10] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+
+/// What became of a request to Azure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// It was done.
+    Done,
+    /// Azure refused it with that status.
+    Refused(u16),
+    /// There was no answer, or none that can be read.
+    NoAnswer,
+    /// There was no token to send with it.
+    NoToken,
+    /// It was not sent: Azure has asked to wait.
+    Held,
+}
+
+/// What is counted and measured.
+pub struct Metrics {
+    registry: Registry,
+    leader: IntGauge,
+    pods: IntGaugeVec,
+    pods_max: IntGaugeVec,
+    open: IntGaugeVec,
+    groups: IntGaugeVec,
+    grants: IntCounterVec,
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+    pub(super) triggers: Triggers,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All of them, at zero.
+    pub fn new() -> Self {
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            IntGaugeVec::new(Opts::new(name, help), labels).expect("a well-formed metric")
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            IntCounterVec::new(Opts::new(name, help), labels).expect("a well-formed metric")
+        };
+        let seconds = HistogramOpts::new(
+            "burstpool_azure_request_duration_seconds",
+            "How long Azure took to answer.",
+        );
+        let registry = Registry::new();
+        let metrics = Self {
+            triggers: Triggers::new(&registry),
+            registry,
+            leader: IntGauge::new("burstpool_leader", "Whether this process leads.")
+                .expect("a well-formed metric"),
+            pods: gauges(
+                "burstpool_pods",
+                "Pods of a pool's workloads by state.",
+                &["pool", "state"],
+            ),
+            pods_max: gauges(
+                "burstpool_pods_max",
+                "The most pods that a pool may have on ACI at once.",
+                &["pool"],
+            ),
+            open: gauges(
+                "burstpool_placement_open",
+                "Whether a placement takes pods.",
+                &["pool", "placement"],
+            ),
+            groups: gauges(
+                "burstpool_container_groups",
+                "Container groups that a placement has in Azure.",
+                &["pool", "placement"],
+            ),
+            grants: counters(
+                "burstpool_grants_total",
+                "Pods that were to be granted, by what came of it.",
+                &["pool", "outcome"],
+            ),
+            requests: counters(
+                "burstpool_azure_requests_total",
+                "Requests to Azure by the class that it counts them in, and by what came of them.",
+                &["class", "outcome"],
+            ),
+            seconds: HistogramVec::new(seconds.buckets(SECONDS.to_vec()), &["class"])
+                .expect("a well-formed metric"),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&self) {
+        let build = Opts::new("burstpool_build_info", "The version that runs.")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        let build = IntGauge::with_opts(build).expect("a well-formed metric");
+        build.set(1);
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        let all: [Box<dyn prometheus::core::Collector>; 10] = [
+            Box::new(build),
+            Box::new(process),
+            Box::new(self.leader.clone()),
+            Box::new(self.pods.clone()),
+            Box::new(self.pods_max.clone()),
+            Box::new(self.open.clone()),
+            Box::new(self.groups.clone()),
+            Box::new(self.grants.clone()),
+            Box::new(self.requests.clone()),
+            Box::new(self.seconds.clone()),
+        ];
+        for one in all {
+            let registered = self.registry.register(one);
+            registered.expect("no two of them have a name");
+        }
+    }
+
+    /// All of it, as Prometheus reads it.
+    pub fn text(&self) -> String {
+        let families = self.registry.gather();
+        let text = TextEncoder::new().encode_to_string(&families);
+        text.expect("names and labels were checked when they were made")
+    }
+
+    /// Whether this process leads.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(leads.into());
+    }
+
+    /// How many pods of a pool are in which of [`STATES`], and how many it may have on ACI.
+    pub fn pods(&self, pool: &str, counts: [i64; STATES.len()], max: i64) {
+        for (state, count) in STATES.iter().zip(counts) {
+            self.pods.with_label_values(&[pool, state]).set(count);
+        }
+        self.pods_max.with_label_values(&[pool]).set(max);
+    }
+
+    /// Whether a placement takes pods, and how many groups it has.
+    pub fn placement(&self, pool: &str, placement: &str, open: bool, groups: i64) {
+        let labels = [pool, placement];
+        self.open.with_label_values(&labels).set(open.into());
+        self.groups.with_label_values(&labels).set(groups);
+    }
+
+    /// Forgets a placement.
+    pub fn forget_placement(&self, pool: &str, placement: &str) {
+        // It may never have been told of.
+        let _ = self.open.remove_label_values(&[pool, placement]);
+        let _ = self.groups.remove_label_values(&[pool, placement]);
+    }
+
+    /// Forgets what was told of a pool itself.
+    pub fn forget_pool(&self, pool: &str) {
+        for state in STATES {
+            let _ = self.pods.remove_label_values(&[pool, state]);
+        }
+        for outcome in GRANTS {
+            let _ = self.grants.remove_label_values(&[pool, outcome]);
+        }
+        let _ = self.pods_max.remove_label_values(&[pool]);
+    }
+
+    /// Counts a pod that was to be granted: `granted`, `conflict`, `gone`, `denied` or `lost`.
+    pub fn grant(&self, pool: &str, outcome: &str) {
+        debug_assert!(GRANTS.contains(&outcome), "{outcome}");
+        self.grants.with_label_values(&[pool, outcome]).inc();
+    }
+
+    /// Counts a request to Azure; `took` of those that were answered.
+    pub fn azure(&self, class: &str, call: Call, took: Duration) {
+        let status;
+        let outcome = match call {
+            Call::Done => "done",
+            Call::Refused(code) => {
+                status = code.to_string();
+                &status
+            }
+            Call::NoAnswer => "no_answer",
+            Call::NoToken => "no_token",
+            Call::Held => "held",
+        };
+        self.requests.with_label_values(&[class, outcome]).inc();
+        if matches!(call, Call::Done | Call::Refused(_)) {
+            let seconds = self.seconds.with_label_values(&[class]);
+            seconds.observe(took.as_secs_f64());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_of_a_pool_is_shown_and_then_forgotten() {
+        let metrics = Metrics::new();
+        metrics.pods("shop", [1, 2, 3, 4, 5, 6], 100);
+        metrics.placement("shop", "weu", true, 3);
+        metrics.grant("shop", "granted");
+        metrics.azure("creates", Call::Refused(429), Duration::from_millis(30));
+        metrics.azure("creates", Call::Held, Duration::ZERO);
+        let text = metrics.text();
+        for line in [
+            "burstpool_pods{pool=\"shop\",state=\"spilled\"} 3",
+            "burstpool_pods_max{pool=\"shop\"} 100",
+            "burstpool_placement_open{placement=\"weu\",pool=\"shop\"} 1",
+            "burstpool_container_groups{placement=\"weu\",pool=\"shop\"} 3",
+            "burstpool_grants_total{outcome=\"granted\",pool=\"shop\"} 1",
+            "burstpool_azure_requests_total{class=\"creates\",outcome=\"429\"} 1",
+            "burstpool_azure_request_duration_seconds_count{class=\"creates\"} 1",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        metrics.forget_placement("shop", "weu");
+        metrics.forget_pool("shop");
+        assert!(!metrics.text().contains("shop"), "{}", metrics.text());
+    }
+}

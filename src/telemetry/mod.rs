@@ -1,0 +1,12 @@
+//! What the operator tells those who run it: logs, metrics, and whether it is well.
+//!
+//! In: whatever the other rooms count and measure ([`Metrics`]). Out: lines on standard error ([`logs`]),
+//! and one HTTP server with `/metrics`, `/healthz` and `/readyz` ([`serve`]). It knows nobody.
+
+pub mod logs;
+mod metrics;
+mod server;
+mod triggers;
+
+pub use metrics::{Call, Metrics, STATES};
+pub use server::{Ready, bind, serve};

@@ -1,0 +1,75 @@
+//! `/metrics`, `/healthz` and `/readyz`.
+//!
+//! In: the metrics, and who says what is missing. Out: answers on a port of its own, without
+//! authentication: nothing here is anybody's secret.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::Metrics;
+
+/// What is missing before this process can do its work, in words; nothing when it is ready.
+pub type Ready = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
+#[derive(Clone)]
+struct Shared {
+    metrics: Arc<Metrics>,
+    ready: Ready,
+}
+
+/// Takes the address, and says which it is: port 0 is any that is free.
+///
+/// # Errors
+///
+/// When the address cannot be had.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("--metrics-listen: {address} cannot be listened on"))?;
+    tracing::info!(address = %listener.local_addr()?, "serving metrics");
+    Ok(listener)
+}
+
+/// Answers until `cancel`.
+///
+/// # Errors
+///
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    ready: Ready,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let router = Router::new()
+        .route("/metrics", get(text))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(is_ready))
+        .with_state(Shared { metrics, ready });
+    axum::serve(listener, router)
+        .with_graceful_shutdown(cancel.cancelled_owned())
+        .await
+        .context("serving metrics")
+}
+
+async fn text(State(shared): State<Shared>) -> impl IntoResponse {
+    let kind = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
+    (kind, shared.metrics.text())
+}
+
+async fn is_ready(State(shared): State<Shared>) -> (StatusCode, String) {
+    let missing = (shared.ready)();
+    if missing.is_empty() {
+        return (StatusCode::OK, "ok\n".to_owned());
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n")
+}

@@ -1,0 +1,142 @@
+//! What is measured of triggers and of the alert receiver.
+
+use std::time::Duration;
+
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+
+use super::Metrics;
+
+/// Upper bounds of how long an answer takes, in seconds: a trigger's timeout is a minute at most.
+const ANSWERS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
+/// The metrics of triggers.
+pub(super) struct Triggers {
+    value: GaugeVec,
+    active: IntGaugeVec,
+    errors: IntCounterVec,
+    latency: HistogramVec,
+    refused_alerts: IntCounterVec,
+}
+
+impl Triggers {
+    /// All of them, in that registry.
+    pub(super) fn new(registry: &Registry) -> Self {
+        let trigger = &["pool", "trigger"];
+        let of = |name: &str, help: &str| Opts::new(format!("burstpool_{name}"), help);
+        let histogram = HistogramOpts::new(
+            "burstpool_trigger_latency_seconds",
+            "How long a trigger's source took to answer.",
+        );
+        let right = "the names and labels of this file are right, and each is there once";
+        let all = Self {
+            value: GaugeVec::new(
+                of("trigger_value", "The last value of a trigger's query."),
+                trigger,
+            )
+            .expect(right),
+            active: IntGaugeVec::new(
+                of("trigger_active", "Whether a trigger is active."),
+                trigger,
+            )
+            .expect(right),
+            errors: IntCounterVec::new(
+                of(
+                    "trigger_errors_total",
+                    "How often a trigger's source did not say a value.",
+                ),
+                trigger,
+            )
+            .expect(right),
+            latency: HistogramVec::new(histogram.buckets(ANSWERS.to_vec()), trigger).expect(right),
+            refused_alerts: IntCounterVec::new(
+                of(
+                    "alerts_refused_total",
+                    "Requests that the alert receiver refused.",
+                ),
+                &["reason"],
+            )
+            .expect(right),
+        };
+        let parts: [Box<dyn prometheus::core::Collector>; 5] = [
+            Box::new(all.value.clone()),
+            Box::new(all.active.clone()),
+            Box::new(all.errors.clone()),
+            Box::new(all.latency.clone()),
+            Box::new(all.refused_alerts.clone()),
+        ];
+        for part in parts {
+            registry.register(part).expect(right);
+        }
+        all
+    }
+}
+
+impl Metrics {
+    /// What a trigger is now.
+    pub fn trigger(&self, pool: &str, trigger: &str, active: bool, value: Option<f64>) {
+        let labels = &[pool, trigger];
+        self.triggers
+            .active
+            .with_label_values(labels)
+            .set(i64::from(active));
+        if let Some(value) = value {
+            self.triggers.value.with_label_values(labels).set(value);
+        }
+    }
+
+    /// How long a trigger's source took, and whether it said a value.
+    pub fn asked(&self, pool: &str, trigger: &str, took: Duration, has_value: bool) {
+        let labels = &[pool, trigger];
+        let latency = self.triggers.latency.with_label_values(labels);
+        latency.observe(took.as_secs_f64());
+        let errors = self.triggers.errors.with_label_values(labels);
+        errors.inc_by(u64::from(!has_value));
+    }
+
+    /// A trigger is no more.
+    pub fn forget_trigger(&self, pool: &str, trigger: &str) {
+        let labels = &[pool, trigger];
+        // Each may never have been there.
+        let _ = self.triggers.value.remove_label_values(labels);
+        let _ = self.triggers.active.remove_label_values(labels);
+        let _ = self.triggers.errors.remove_label_values(labels);
+        let _ = self.triggers.latency.remove_label_values(labels);
+    }
+
+    /// The alert receiver refused a request.
+    pub fn refused_alert(&self, reason: &'static str) {
+        self.triggers
+            .refused_alerts
+            .with_label_values(&[reason])
+            .inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trigger_has_a_value_a_state_errors_and_latencies_until_it_is_no_more() {
+        let metrics = Metrics::default();
+        metrics.trigger("shop", "requests", true, Some(1520.0));
+        metrics.asked("shop", "requests", Duration::from_millis(20), true);
+        metrics.asked("shop", "requests", Duration::from_secs(5), false);
+        metrics.refused_alert("unauthenticated");
+        let text = metrics.text();
+        let labels = r#"{pool="shop",trigger="requests"}"#;
+        for line in [
+            format!("burstpool_trigger_value{labels} 1520"),
+            format!("burstpool_trigger_active{labels} 1"),
+            format!("burstpool_trigger_errors_total{labels} 1"),
+            format!("burstpool_trigger_latency_seconds_count{labels} 2"),
+            r#"burstpool_alerts_refused_total{reason="unauthenticated"} 1"#.to_owned(),
+        ] {
+            assert!(text.contains(&line), "{line}: {text}");
+        }
+        metrics.forget_trigger("shop", "requests");
+        assert!(!metrics.text().contains("shop"));
+    }
+}

@@ -1,0 +1,276 @@
+//! Which alerts fire.
+//!
+//! In: the bodies of Alertmanager's webhook (version 4). Out: [`Notice`]s, and of each trigger the alerts
+//! that [`Firing`] has. An alert fires until it is resolved, or until nobody has sent it again for as
+//! long as the trigger believes it: the word of its end may have been lost.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Deserialize;
+
+use crate::api::{Alert, FiringAlert};
+
+/// How many alerts of a trigger are remembered. One is enough for it to be active; a status has room for
+/// these.
+const REMEMBERED: usize = 64;
+
+/// What a payload says of one alert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The alert's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Alertmanager's fingerprint of them.
+    pub fingerprint: String,
+    /// Whether it fires; else it is resolved.
+    pub fires: bool,
+}
+
+#[derive(Deserialize)]
+struct Payload {
+    version: String,
+    alerts: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    status: State,
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    fingerprint: String,
+}
+
+#[derive(Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Firing,
+    Resolved,
+}
+
+/// Reads a body of the webhook.
+pub fn read(body: &[u8]) -> Result<Vec<Notice>, String> {
+    let payload: Payload = serde_json::from_slice(body)
+        .map_err(|error| format!("it is no payload of Alertmanager's webhook: {error}"))?;
+    if payload.version != "4" {
+        return Err(format!(
+            "its version is '{}', and only 4 is understood",
+            payload.version.chars().take(20).collect::<String>()
+        ));
+    }
+    let notices = payload.alerts.into_iter().map(|entry| Notice {
+        fires: entry.status == State::Firing,
+        fingerprint: if entry.fingerprint.is_empty() {
+            fingerprint(&entry.labels)
+        } else {
+            entry.fingerprint.chars().take(64).collect()
+        },
+        labels: entry.labels,
+    });
+    Ok(notices.collect())
+}
+
+/// What stands for a fingerprint where there is none: senders older than Alertmanager 0.16.
+fn fingerprint(labels: &BTreeMap<String, String>) -> String {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    labels.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// The alerts of one trigger that fire, and until when that is believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Firing(BTreeMap<String, Timestamp>);
+
+impl Firing {
+    /// What a status has kept.
+    pub fn restored(alerts: &[FiringAlert]) -> Self {
+        let alerts = alerts.iter();
+        Self(
+            alerts
+                .map(|alert| (alert.fingerprint.clone(), alert.expires.0))
+                .collect(),
+        )
+    }
+
+    /// Takes in what concerns the trigger; whether anything did.
+    pub fn take(&mut self, spec: &Alert, notices: &[Notice], now: Timestamp) -> bool {
+        self.0.retain(|_, expires| *expires > now);
+        let believed = Duration::from(spec.expire_after);
+        let expires = now.saturating_add(believed).unwrap_or(Timestamp::MAX);
+        let mut any = false;
+        for notice in notices.iter().filter(|notice| matches(spec, notice)) {
+            any = true;
+            if !notice.fires {
+                self.0.remove(&notice.fingerprint);
+            } else if self.0.len() < REMEMBERED || self.0.contains_key(&notice.fingerprint) {
+                self.0.insert(notice.fingerprint.clone(), expires);
+            }
+        }
+        any
+    }
+
+    /// Whether any fires.
+    pub fn is_any(&self, now: Timestamp) -> bool {
+        self.0.values().any(|expires| *expires > now)
+    }
+
+    /// When the next one is not believed any more.
+    pub fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
+        self.0
+            .values()
+            .copied()
+            .filter(|expires| *expires > now)
+            .min()
+    }
+
+    /// Those that fire, as a status has them.
+    pub fn list(&self, now: Timestamp) -> Vec<FiringAlert> {
+        let fire = self.0.iter().filter(|(_, expires)| **expires > now);
+        fire.map(|(fingerprint, expires)| FiringAlert {
+            fingerprint: fingerprint.clone(),
+            expires: Time(Timestamp::from_second(expires.as_second()).unwrap_or(*expires)),
+        })
+        .collect()
+    }
+}
+
+/// Whether a notice is about the trigger. One without labels would be about every alert there is.
+fn matches(spec: &Alert, notice: &Notice) -> bool {
+    let has = |(name, value): (&String, &String)| notice.labels.get(name) == Some(value);
+    !spec.match_labels.is_empty() && spec.match_labels.iter().all(has)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The body of Alertmanager's documentation, with the fields that its source adds.
+    fn payload(status: &str, fingerprints: &[&str]) -> Value {
+        let alerts = fingerprints.iter().map(|fingerprint| {
+            json!({
+                "status": status,
+                "labels": {"alertname": "WebSaturated", "severity": "page", "instance": fingerprint},
+                "annotations": {"summary": "web is saturated"},
+                "startsAt": "2026-11-24T10:00:00.000Z",
+                "endsAt": "0001-01-01T00:00:00Z",
+                "generatorURL": "http://prometheus.example/graph?g0.expr=up",
+                "fingerprint": fingerprint,
+            })
+        });
+        json!({
+            "receiver": "burstpool",
+            "status": status,
+            "alerts": alerts.collect::<Vec<_>>(),
+            "groupLabels": {"alertname": "WebSaturated"},
+            "commonLabels": {"alertname": "WebSaturated", "severity": "page"},
+            "commonAnnotations": {"summary": "web is saturated"},
+            "externalURL": "http://alertmanager.example:9093",
+            "version": "4",
+            "groupKey": "{}:{alertname=\"WebSaturated\"}",
+            "truncatedAlerts": 0,
+            "notificationReason": "first",
+        })
+    }
+
+    fn notices(status: &str, fingerprints: &[&str]) -> Vec<Notice> {
+        read(payload(status, fingerprints).to_string().as_bytes()).expect("a payload")
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn spec() -> Alert {
+        let spec = json!({"matchLabels": {"alertname": "WebSaturated"}, "expireAfter": "100s"});
+        serde_json::from_value(spec).expect("a spec")
+    }
+
+    #[test]
+    fn an_alert_fires_until_it_is_resolved() {
+        let mut firing = Firing::default();
+        assert!(firing.take(&spec(), &notices("firing", &["a", "b"]), at(0)));
+        assert!(firing.is_any(at(1)));
+        firing.take(&spec(), &notices("resolved", &["a"]), at(2));
+        assert!(firing.is_any(at(3)), "the other one fires still");
+        firing.take(&spec(), &notices("resolved", &["b"]), at(4));
+        assert!(!firing.is_any(at(4)));
+        assert!(
+            firing.take(&spec(), &notices("resolved", &["b"]), at(5)),
+            "again: as before"
+        );
+    }
+
+    #[test]
+    fn an_alert_whose_end_was_lost_expires_unless_it_is_sent_again() {
+        let mut firing = Firing::default();
+        firing.take(&spec(), &notices("firing", &["a"]), at(0));
+        firing.take(&spec(), &notices("firing", &["a"]), at(60));
+        assert_eq!(firing.next_expiry(at(61)), Some(at(160)));
+        assert!(firing.is_any(at(159)) && !firing.is_any(at(160)));
+        assert_eq!(firing.next_expiry(at(160)), None);
+    }
+
+    #[test]
+    fn alerts_are_after_a_restart_what_they_were_and_one_that_is_sent_again_restores_the_rest() {
+        let mut firing = Firing::default();
+        firing.take(&spec(), &notices("firing", &["a", "b"]), at(0));
+        let mut restored = Firing::restored(&firing.list(at(1)));
+        assert_eq!(restored, firing);
+        restored.take(&spec(), &notices("resolved", &["a", "b"]), at(2));
+        assert!(!restored.is_any(at(2)));
+        let mut lost = Firing::default();
+        lost.take(&spec(), &notices("firing", &["a"]), at(3));
+        assert!(lost.is_any(at(3)));
+    }
+
+    #[test]
+    fn only_alerts_with_all_of_the_labels_concern_a_trigger() {
+        let mut firing = Firing::default();
+        let mut other = spec();
+        other
+            .match_labels
+            .insert("team".to_owned(), "shop".to_owned());
+        assert!(!firing.take(&other, &notices("firing", &["a"]), at(0)));
+        other.match_labels.clear();
+        assert!(!firing.take(&other, &notices("firing", &["a"]), at(0)));
+        assert!(!firing.is_any(at(0)));
+    }
+
+    #[test]
+    fn a_flood_of_alerts_is_remembered_in_part() {
+        let mut firing = Firing::default();
+        let many: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        firing.take(&spec(), &notices("firing", &many), at(0));
+        assert_eq!(firing.list(at(0)).len(), REMEMBERED);
+    }
+
+    #[test]
+    fn what_is_no_payload_is_refused_in_words() {
+        let mut old = payload("firing", &["a"]);
+        old["version"] = json!("3");
+        let mut odd = payload("firing", &["a"]);
+        odd["alerts"][0]["status"] = json!("maybe");
+        for (body, said) in [
+            (b"{".to_vec(), "no payload"),
+            (b"[]".to_vec(), "no payload"),
+            (b"\xff".to_vec(), "no payload"),
+            (old.to_string().into_bytes(), "version is '3'"),
+            (odd.to_string().into_bytes(), "maybe"),
+        ] {
+            let why = read(&body).expect_err(said);
+            assert!(why.contains(said), "{said}: {why}");
+        }
+        let mut bare = payload("firing", &["a"]);
+        bare["alerts"][0]
+            .as_object_mut()
+            .expect("fields")
+            .remove("fingerprint");
+        let read = read(bare.to_string().as_bytes()).expect("a payload");
+        assert_eq!(read[0].fingerprint.len(), 16);
+    }
+}

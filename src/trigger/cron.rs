@@ -1,0 +1,226 @@
+//! The five fields of a crontab.
+//!
+//! In: text. Out: which minutes of which days it names, or which field is wrong. Own, because the kept
+//! crates stand on another library of time, and what matters here, the nights on which clocks change,
+//! is decided in `window`.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use jiff::civil::Date;
+
+const MONTHS: [&str; 12] = [
+    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+];
+const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+/// The most days of each month.
+const DAYS: [u32; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+
+/// What a crontab's five fields name. Each is a set of bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cron {
+    minutes: u64,
+    hours: u64,
+    days: u64,
+    months: u64,
+    weekdays: u64,
+    /// Whether the day must be one of both fields: then one of them begins with `*`.
+    both_days: bool,
+    /// Whether the hour begins with `*`: then it is of any hour that passes, and not of one on the clock.
+    pub is_of_every_hour: bool,
+}
+
+/// Why a text is no crontab's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrongCron(pub String);
+
+impl fmt::Display for WrongCron {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Cron {
+    /// Whether it names times of this day.
+    pub fn has_day(&self, date: Date) -> bool {
+        let bit = |bits: u64, at: i8| u32::try_from(at).is_ok_and(|at| bits >> at & 1 == 1);
+        let day = bit(self.days, date.day());
+        let weekday = bit(self.weekdays, date.weekday().to_sunday_zero_offset());
+        let days = if self.both_days {
+            day && weekday
+        } else {
+            day || weekday
+        };
+        bit(self.months, date.month()) && days
+    }
+
+    /// The hours and minutes of a day that it names, in their order.
+    pub fn times(&self) -> impl Iterator<Item = (i8, i8)> + '_ {
+        let hours = (0..24i8).filter(|hour| self.hours >> hour & 1 == 1);
+        hours.flat_map(|hour| {
+            let minutes = (0..60i8).filter(|minute| self.minutes >> minute & 1 == 1);
+            minutes.map(move |minute| (hour, minute))
+        })
+    }
+
+    /// Whether there is any day that it names.
+    fn ever_comes(&self) -> bool {
+        let named = |month: &usize| self.months >> (month + 1) & 1 == 1;
+        let has_day = |month: usize| self.days & ((1 << (DAYS[month] + 1)) - 1) != 0;
+        let mut months = (0..12).filter(named);
+        // Without a star, a day of the week is enough.
+        !self.both_days || months.any(has_day)
+    }
+}
+
+impl FromStr for Cron {
+    type Err = WrongCron;
+
+    fn from_str(text: &str) -> Result<Self, WrongCron> {
+        let text = match text {
+            "@hourly" => "0 * * * *",
+            "@daily" | "@midnight" => "0 0 * * *",
+            "@weekly" => "0 0 * * 0",
+            "@monthly" => "0 0 1 * *",
+            "@yearly" | "@annually" => "0 0 1 1 *",
+            text => text,
+        };
+        let fields: Vec<&str> = text.split_ascii_whitespace().collect();
+        let [minute, hour, day, month, weekday] = fields[..] else {
+            return Err(WrongCron(format!(
+                "'{text}' has {} fields: a crontab has five, minute, hour, day of month, month and day of week",
+                fields.len()
+            )));
+        };
+        let mut weekdays = field("day of week", weekday, 0..=7, &WEEKDAYS, 0)?;
+        // Sunday is 0 and 7.
+        weekdays |= weekdays >> 7 & 1;
+        let cron = Self {
+            minutes: field("minute", minute, 0..=59, &[], 0)?,
+            hours: field("hour", hour, 0..=23, &[], 0)?,
+            days: field("day of month", day, 1..=31, &[], 0)?,
+            months: field("month", month, 1..=12, &MONTHS, 1)?,
+            weekdays,
+            both_days: day.starts_with('*') || weekday.starts_with('*'),
+            is_of_every_hour: hour.starts_with('*'),
+        };
+        if !cron.ever_comes() {
+            return Err(WrongCron(format!(
+                "'{text}' never comes: no month has that day"
+            )));
+        }
+        Ok(cron)
+    }
+}
+
+/// The numbers that a field names. `names` stand for numbers from `first`.
+fn field(
+    what: &str,
+    text: &str,
+    range: RangeInclusive<u32>,
+    names: &[&str],
+    first: u32,
+) -> Result<u64, WrongCron> {
+    let wrong = |part: &str| {
+        WrongCron(format!(
+            "'{part}' is no {what}: write numbers from {} to {}, ranges such as 1-5, and steps such as */15",
+            range.start(),
+            range.end()
+        ))
+    };
+    let number = |part: &str| {
+        let lower = part.to_ascii_lowercase();
+        let named = names.iter().position(|name| *name == lower);
+        let named = named
+            .and_then(|at| u32::try_from(at).ok())
+            .map(|at| at + first);
+        let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let number = named.or_else(|| part.parse().ok().filter(|_| digits));
+        number.filter(|number| range.contains(number))
+    };
+    let mut bits = 0u64;
+    for part in text.split(',') {
+        let (span, step) = match part.split_once('/') {
+            Some((span, step)) => (span, step.parse().ok().filter(|step| *step > 0)),
+            None => (part, Some(1)),
+        };
+        let step: usize = step.ok_or_else(|| wrong(part))?;
+        let ends = match span.split_once('-') {
+            _ if span == "*" => Some((*range.start(), *range.end())),
+            Some((from, to)) => number(from).zip(number(to)),
+            None if part.contains('/') => number(span).map(|from| (from, *range.end())),
+            None => number(span).map(|only| (only, only)),
+        };
+        let (from, to) = ends
+            .filter(|(from, to)| from <= to)
+            .ok_or_else(|| wrong(part))?;
+        for number in (from..=to).step_by(step) {
+            bits |= 1 << number;
+        }
+    }
+    Ok(bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cron(text: &str) -> Cron {
+        text.parse().expect("a crontab's fields")
+    }
+
+    fn date(text: &str) -> Date {
+        text.parse().expect("a date")
+    }
+
+    #[test]
+    fn fields_name_numbers_lists_ranges_steps_and_names() {
+        let times = |text: &str| cron(text).times().collect::<Vec<_>>();
+        assert_eq!(times("5 4 * * *"), [(4, 5)]);
+        assert_eq!(times("0,30 4-5 * * *"), [(4, 0), (4, 30), (5, 0), (5, 30)]);
+        assert_eq!(times("*/20 23 * * *"), [(23, 0), (23, 20), (23, 40)]);
+        assert_eq!(times("50/5 0 * * *"), [(0, 50), (0, 55)]);
+        assert_eq!(times("@hourly").len(), 24);
+        assert_eq!(times("* * * * *").len(), 1440);
+        // 2026-11-23 is a Monday.
+        for (text, yes, no) in [
+            ("0 0 * * 1-5", "2026-11-23", "2026-11-22"),
+            ("0 0 * * MON,fri", "2026-11-27", "2026-11-26"),
+            ("0 0 * * 7", "2026-11-22", "2026-11-21"),
+            ("0 0 * * 0", "2026-11-22", "2026-11-23"),
+            ("0 0 * nov *", "2026-11-01", "2026-12-01"),
+            ("0 0 29 2 *", "2028-02-29", "2028-03-01"),
+            // Both restricted: either is enough, as cron has it.
+            ("0 0 13 * 1", "2026-11-13", "2026-11-14"),
+            ("0 0 13 * 1", "2026-11-23", "2026-11-24"),
+            ("0 0 */2 * 1", "2026-11-23", "2026-11-25"),
+        ] {
+            assert!(cron(text).has_day(date(yes)), "{text} on {yes}");
+            assert!(!cron(text).has_day(date(no)), "{text} on {no}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_crontab_is_refused_by_the_name_of_its_field() {
+        for (text, said) in [
+            ("0 8 * *", "has 4 fields"),
+            ("60 8 * * *", "'60' is no minute"),
+            ("0 24 * * *", "'24' is no hour"),
+            ("0 8 0 * *", "'0' is no day of month"),
+            ("0 8 * 13 *", "'13' is no month"),
+            ("0 8 * * 8", "'8' is no day of week"),
+            ("0 8 * * mo", "'mo' is no day of week"),
+            ("5-1 8 * * *", "'5-1' is no minute"),
+            ("*/0 8 * * *", "'*/0' is no minute"),
+            ("+5 8 * * *", "'+5' is no minute"),
+            ("0 8,, * * *", "'' is no hour"),
+            ("0 8 30 2 *", "never comes"),
+            ("0 8 31 4,6,9,11 *", "never comes"),
+        ] {
+            let WrongCron(why) = text.parse::<Cron>().expect_err(text);
+            assert!(why.contains(said), "{text}: {why}");
+        }
+        assert!("0 8 30 2 1".parse::<Cron>().is_ok(), "on Mondays it comes");
+    }
+}

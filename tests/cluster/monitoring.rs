@@ -1,0 +1,261 @@
+//! Prometheus, Alertmanager and what they look at, on loopback, for tests of triggers.
+//!
+//! In: a load. Out: addresses to ask. Each is a process or a task of the test's own and ends with it.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path as Segment, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use tokio::process::{Child, Command};
+
+use crate::support::wait;
+
+/// A free port of loopback, below those that the kernel hands out by itself.
+pub fn free_port() -> u16 {
+    let ports = (0..100).map(|_| rand::random_range(12_000..32_000));
+    let mut free = ports.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+    free.next().expect("one of a hundred ports is free")
+}
+
+/// A program of the machine, or of those that `make monitoring` fetched.
+fn program(names: &[&str]) -> PathBuf {
+    let fetched = concat!(env!("CARGO_MANIFEST_DIR"), "/target/monitoring/usr/bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/bin"), PathBuf::from(fetched)])
+        .collect();
+    let all = names
+        .iter()
+        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    let found = all.into_iter().find(|file| file.is_file());
+    found.unwrap_or_else(|| unreachable!("{} is missing: run `make monitoring`", names[0]))
+}
+
+/// Waits until a URL answers with a success.
+async fn until_ready(url: &str) {
+    let asking = async {
+        let mut again = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            again.tick().await;
+            let answer = reqwest::get(url).await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                return;
+            }
+        }
+    };
+    let ready = tokio::time::timeout(wait::DEADLINE, asking).await;
+    ready.unwrap_or_else(|_| unreachable!("{url} does not answer"));
+}
+
+/// Something to measure, and what plays Prometheus where a real one would not do.
+#[derive(Clone)]
+pub struct Load {
+    port: u16,
+    seen: Arc<Mutex<Seen>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    load: f64,
+    /// By path, the header that a request must have.
+    wanted: BTreeMap<String, (String, String)>,
+}
+
+impl Load {
+    /// A load of 0, served on `/metrics`.
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.expect("a port");
+        let load = Self {
+            port: listener.local_addr().expect("an address").port(),
+            seen: Arc::default(),
+        };
+        let router = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/{kind}/api/v1/query", post(answer))
+            .with_state(load.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        load
+    }
+
+    pub fn set(&self, load: f64) {
+        self.seen.lock().expect("no test panicked").load = load;
+    }
+
+    /// Where a Prometheus is played: `ok` answers with the load, `hangs` never, `warns` with a warning
+    /// beside it, others ask for a header.
+    pub fn address(&self, kind: &str) -> String {
+        format!("http://127.0.0.1:{}/{kind}", self.port)
+    }
+
+    /// Asks for this header.
+    pub fn want(&self, kind: &str, header: &str, value: &str) {
+        let mut seen = self.seen.lock().expect("no test panicked");
+        let header = (header.to_owned(), value.to_owned());
+        seen.wanted.insert(kind.to_owned(), header);
+    }
+}
+
+async fn metrics(State(load): State<Load>) -> String {
+    let load = load.seen.lock().expect("no test panicked").load;
+    format!("# TYPE load gauge\nload{{app=\"web\"}} {load}\n")
+}
+
+async fn answer(
+    State(load): State<Load>,
+    Segment(kind): Segment<String>,
+    headers: HeaderMap,
+) -> Response {
+    if kind == "hangs" {
+        return std::future::pending().await;
+    }
+    let seen = load.seen.lock().expect("no test panicked");
+    if let Some((name, value)) = seen.wanted.get(&kind) {
+        let shown = headers.get(name).and_then(|shown| shown.to_str().ok());
+        if shown != Some(value) {
+            return (StatusCode::UNAUTHORIZED, "no").into_response();
+        }
+    }
+    let mut body = serde_json::json!({"status": "success", "data": {"resultType": "vector",
+        "result": [{"metric": {}, "value": [1.0, seen.load.to_string()]}]}});
+    if kind == "warns" {
+        body["warnings"] = serde_json::json!(["a store is away"]);
+    }
+    body.to_string().into_response()
+}
+
+/// A real Prometheus, which looks at a load every second.
+pub struct Prometheus {
+    child: Child,
+    port: u16,
+    files: tempfile::TempDir,
+    has_web: bool,
+}
+
+impl Prometheus {
+    pub async fn start(load: &Load) -> Self {
+        let prometheus = Self::with_web(load, None);
+        until_ready(&format!("{}/-/ready", prometheus.address())).await;
+        prometheus
+    }
+
+    /// The same with a file of its web's settings; it is not waited for.
+    pub fn with_web(load: &Load, web: Option<&str>) -> Self {
+        let files = tempfile::tempdir().expect("a directory");
+        let config = format!(
+            "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: load\n  static_configs:\n  - targets: ['127.0.0.1:{}']\n",
+            load.port
+        );
+        std::fs::write(files.path().join("prometheus.yml"), config).expect("it is written");
+        if let Some(web) = web {
+            std::fs::write(files.path().join("web.yml"), web).expect("it is written");
+        }
+        let port = free_port();
+        let child = run(files.path(), port, web.is_some());
+        Self {
+            child,
+            port,
+            files,
+            has_web: web.is_some(),
+        }
+    }
+
+    pub fn address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends it.
+    pub async fn stop(&mut self) {
+        self.child.kill().await.expect("SIGKILL");
+    }
+
+    /// Starts it again, with what it knew.
+    pub async fn again(&mut self) {
+        self.child = run(self.files.path(), self.port, self.has_web);
+        until_ready(&format!("{}/-/ready", self.address())).await;
+    }
+}
+
+fn run(files: &Path, port: u16, has_web: bool) -> Child {
+    let at = |name: &str| files.join(name).display().to_string();
+    let mut command = Command::new(program(&["prometheus"]));
+    command
+        .arg(format!("--config.file={}", at("prometheus.yml")))
+        .arg(format!("--storage.tsdb.path={}", at("data")))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    if has_web {
+        command.arg(format!("--web.config.file={}", at("web.yml")));
+    }
+    quietly(&mut command)
+}
+
+fn quietly(command: &mut Command) -> Child {
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    command.spawn().expect("it starts")
+}
+
+/// A real Alertmanager, which tells the operator.
+pub struct Alertmanager {
+    port: u16,
+    _child: Child,
+    _files: tempfile::TempDir,
+}
+
+impl Alertmanager {
+    /// One that sends to `receiver` with the token of a file.
+    pub async fn start(receiver: &str, token_file: &Path) -> Self {
+        let files = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| files.path().join(name).display().to_string();
+        let config = format!(
+            "route: {{receiver: burstpool, group_wait: 0s, group_interval: 1s, repeat_interval: 1h}}\n\
+             receivers:\n- name: burstpool\n  webhook_configs:\n  - url: {receiver}\n    send_resolved: true\n    \
+             http_config: {{authorization: {{credentials_file: {}}}}}\n",
+            token_file.display()
+        );
+        std::fs::write(at("alertmanager.yml"), config).expect("it is written");
+        let port = free_port();
+        let mut command = Command::new(program(&["prometheus-alertmanager", "alertmanager"]));
+        command
+            .arg(format!("--config.file={}", at("alertmanager.yml")))
+            .arg(format!("--storage.path={}", at("data")))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            // It is alone.
+            .arg("--cluster.listen-address=");
+        let manager = Self {
+            port,
+            _child: quietly(&mut command),
+            _files: files,
+        };
+        until_ready(&format!("http://127.0.0.1:{port}/-/ready")).await;
+        manager
+    }
+
+    /// Tells it of an alert that fires until it is told otherwise, or is over.
+    pub async fn tell(&self, alert: &str, fires: bool) {
+        let mut told = serde_json::json!({"labels": {"alertname": alert, "severity": "page"}});
+        let seconds = jiff::SignedDuration::from_secs(if fires { 3600 } else { -1 });
+        told["endsAt"] = (jiff::Timestamp::now() + seconds).to_string().into();
+        told["startsAt"] = (jiff::Timestamp::now() - jiff::SignedDuration::from_secs(60))
+            .to_string()
+            .into();
+        let url = format!("http://127.0.0.1:{}/api/v2/alerts", self.port);
+        let sent = reqwest::Client::new().post(url).json(&[told]).send().await;
+        let sent = sent.expect("an answer");
+        assert!(sent.status().is_success(), "{}", sent.status());
+    }
+}

@@ -1,0 +1,139 @@
+//! What the operator tells those who run it: metrics as Prometheus wants them, and whether it is ready.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::binding::by_and_by;
+use crate::support::{Options, wait};
+use crate::world::World;
+
+/// Where the operator serves them: it says so in its log, as JSON, since no terminal reads it.
+async fn address(world: &World) -> String {
+    let found = || {
+        let log = std::fs::read_to_string(world.log()).unwrap_or_default();
+        let mut lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let line = lines.find(|line| line["message"] == "serving metrics")?;
+        Some(format!("http://{}", line["address"].as_str()?))
+    };
+    by_and_by("the operator to serve metrics", async || found().is_some()).await;
+    found().expect("it was there")
+}
+
+async fn get(url: &str) -> (u16, String) {
+    let answer = reqwest::get(url).await.expect("an answer");
+    (answer.status().as_u16(), answer.text().await.expect("text"))
+}
+
+#[tokio::test]
+async fn metrics_say_what_a_peak_came_to_and_forget_a_pool_that_is_gone() {
+    let world = Box::pin(World::with_full_home(&json!({"spill": {"maxReplicas": 7}}))).await;
+    let url = address(&world).await;
+    assert_eq!(get(&format!("{url}/healthz")).await.0, 200);
+    assert_eq!(
+        get(&format!("{url}/readyz")).await,
+        (200, "ok\n".to_owned())
+    );
+
+    world.deploy(2).await;
+    world.until_spread(0, 2, 0).await;
+    let lines = [
+        "burstpool_leader 1",
+        "burstpool_pods{pool=\"shop\",state=\"running\"} 2",
+        "burstpool_pods{pool=\"shop\",state=\"spilled\"} 2",
+        "burstpool_pods_max{pool=\"shop\"} 7",
+        "burstpool_placement_open{placement=\"weu\",pool=\"shop\"} 1",
+        "burstpool_grants_total{outcome=\"granted\",pool=\"shop\"} 2",
+        "burstpool_azure_requests_total{class=\"creates\",outcome=\"done\"} 2",
+        "burstpool_azure_request_duration_seconds_count{class=\"creates\"} 2",
+    ];
+    until_measured(&url, &lines).await;
+    let text = get(&format!("{url}/metrics")).await.1;
+    for metric in [
+        "burstpool_build_info{version=",
+        "process_resident_memory_bytes ",
+        // Azure is asked for it once a minute.
+        "burstpool_container_groups{placement=\"weu\",pool=\"shop\"} ",
+    ] {
+        assert!(text.contains(metric), "{text}");
+    }
+    assert_well_formed(&text);
+
+    world.scale(0).await;
+    world.delete_pool("shop").await;
+    world.until_no_pool("shop").await;
+    by_and_by("the pool to be forgotten", async || {
+        !get(&format!("{url}/metrics")).await.1.contains("shop")
+    })
+    .await;
+    world.end().await;
+}
+
+/// Waits until the metrics have these lines.
+async fn until_measured(url: &str, lines: &[&str]) {
+    let mut again = tokio::time::interval(Duration::from_millis(100));
+    let mut missing = Vec::new();
+    let asking = async {
+        loop {
+            again.tick().await;
+            let text = get(&format!("{url}/metrics")).await.1;
+            let there = |line: &&&str| text.lines().any(|one| one == **line);
+            missing = lines.iter().filter(|line| !there(line)).collect();
+            if missing.is_empty() {
+                return;
+            }
+        }
+    };
+    let asked = tokio::time::timeout(wait::DEADLINE, asking).await;
+    assert!(asked.is_ok(), "{missing:?}");
+}
+
+/// Asks Prometheus' own tool what it thinks of it.
+fn assert_well_formed(metrics: &str) {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool runs: install prometheus (Debian: apt install prometheus)");
+    let mut pipe = promtool.stdin.take().expect("a pipe");
+    pipe.write_all(metrics.as_bytes()).expect("it reads");
+    drop(pipe);
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let of_others = |line: &&str| !line.starts_with("process_");
+    let complaints: Vec<&str> = said.lines().filter(of_others).collect();
+    assert!(complaints.is_empty(), "{said}");
+}
+
+#[tokio::test]
+async fn an_operator_that_cannot_see_everything_says_what_is_missing() {
+    let mut world =
+        World::without_operator(Options::default(), burstpool::emulator::Options::default()).await;
+    let definition = "customresourcedefinition/burstpools.burstpool.io";
+    world.kubectl(&["delete", definition]);
+    world.run();
+    let url = address(&world).await;
+    by_and_by("all but the pools to be listed", async || {
+        get(&format!("{url}/readyz")).await
+            == (503, "BurstPools have not been listed yet\n".to_owned())
+    })
+    .await;
+    let alive = get(&format!("{url}/healthz")).await;
+    assert_eq!(alive, (200, "ok\n".to_owned()));
+    world
+        .cluster
+        .install_crds()
+        .await
+        .expect("the resource is served");
+    by_and_by("it to be ready", async || {
+        get(&format!("{url}/readyz")).await.0 == 200
+    })
+    .await;
+    world.end().await;
+}

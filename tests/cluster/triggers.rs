@@ -1,0 +1,261 @@
+//! Triggers and scaling on a real cluster.
+//!
+//! Where each scenario of the study of bursting is shown; what is pure is in `src/trigger`, `src/scale`
+//! and `burst::tests`, the rest in the files beside this one.
+//!
+//! | scenario | shown by |
+//! | --- | --- |
+//! | B27 activation threshold | `trigger::decide::tests::a_value_that_equals_the_activation_threshold_does_not_activate` |
+//! | B28 an empty vector is unknown, B29 each odd answer | `trigger::answer::tests::each_answer_that_says_nothing_has_its_own_words_and_none_is_zero`, `..::a_warning_is_told_beside_the_value_or_beside_the_trouble` |
+//! | B30 Prometheus down for 30 s, 10 m, 2 h | `trigger::decide::tests::while_nobody_answers_the_last_decision_is_kept_and_nothing_is_taken_away`, `..::an_outage_goes_on_across_a_restart_of_the_operator`; with a real one `triggers_load::load_raises_replicas_which_spill_without_hold_and_go_first_and_an_outage_moves_nothing` |
+//! | B31 fallback from zero | `trigger::decide::tests::a_trigger_that_was_never_known_is_inactive_and_takes_nothing_away`, `scale::wanted::tests::while_one_value_is_not_known_the_others_may_only_add` |
+//! | B32 ways to say who asks | `triggers_auth::each_way_to_say_who_asks_works_a_change_needs_no_restart_and_no_secret_is_told`, `controller::triggers::auth::tests` |
+//! | B33 an alert resolves, flaps | `triggers_alert::an_alert_scales_and_spills_until_it_is_resolved_also_across_a_restart`, `trigger::alert::tests`, `scale::step::tests::what_flaps_does_not_flap_replicas` |
+//! | B34 windows on nights of change | `trigger::window::tests`: Berlin, New York, Lord Howe, Apia |
+//! | B35 a duration longer than the period | `trigger::window::tests::an_hourly_window_longer_than_an_hour_is_always_open_also_on_those_nights` |
+//! | B36 an invalid schedule | `what_a_trigger_may_be_is_checked_at_apply_time`, `triggers_others::an_endpoint_that_hangs_delays_nobody_else_and_each_trigger_says_what_is_wrong` |
+//! | B37 a restart inside a window | `trigger::decide::tests::a_schedule_is_after_a_restart_what_it_was_without`, `triggers_others::a_schedule_scales_also_after_a_restart_and_a_persons_change_is_undone_as_by_an_autoscaler` |
+//! | B38 several triggers | `scale::wanted::tests::the_greatest_wish_counts_and_says_whose_it_is`, `..::while_one_value_is_not_known_the_others_may_only_add` |
+//! | B39 an endpoint that hangs | `triggers_others::an_endpoint_that_hangs_delays_nobody_else_and_each_trigger_says_what_is_wrong` |
+//! | B40 a burst before home is full | `burst::tests::granting::while_a_trigger_is_active_the_hold_is_the_shorter_one_and_no_limit_is_exceeded`, `triggers_load::load_raises_..` |
+//! | E69 nobody else's object is written | `triggers_others::nothing_is_written_while_an_autoscaler_a_scaled_object_or_an_older_pool_has_the_target`; an HPA's whole life: `spill_home` |
+//! | E71 from zero to many and back | `triggers_load::a_workload_goes_from_zero_to_many_and_back_and_nothing_is_left_of_it` |
+
+use serde_json::{Value, json};
+
+use crate::resource::{apply, explained, pool, refused, with, workload};
+use crate::support::Cluster;
+
+fn prometheus(changes: &Value) -> Value {
+    let mut spec =
+        json!({"serverAddress": "http://prometheus.monitoring:9090", "query": "sum(up)"});
+    json_patch::merge(&mut spec, changes);
+    json!([{"name": "a", "prometheus": spec}])
+}
+
+fn schedule(changes: &Value) -> Value {
+    let mut spec = json!({"start": "0 8 * * 1-5", "duration": "10h", "timeZone": "Europe/Berlin"});
+    json_patch::merge(&mut spec, changes);
+    json!([{"name": "a", "schedule": spec}])
+}
+
+fn alert(changes: &Value) -> Value {
+    let mut spec = json!({"matchLabels": {"alertname": "WebSaturated"}});
+    json_patch::merge(&mut spec, changes);
+    json!([{"name": "a", "alert": spec}])
+}
+
+fn scale(changes: &Value) -> Value {
+    let mut scale = json!({"minReplicas": 2, "maxReplicas": 5, "triggers": ["a"]});
+    json_patch::merge(&mut scale, changes);
+    workload(&json!({"scale": scale}))
+}
+
+#[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a table")]
+async fn what_a_trigger_may_be_is_checked_at_apply_time() {
+    let cluster = Cluster::shared().await;
+    cluster
+        .install_crds()
+        .await
+        .expect("the resource is served");
+    let mut full = pool("triggered");
+    full["spec"]["spill"] = json!({"after": "1m", "afterWhenTriggered": "5s"});
+    full["spec"]["workloads"] = scale(&json!({"behavior": {
+        "scaleUp": {"stabilizationWindowSeconds": 30, "selectPolicy": "Min", "tolerance": "50m",
+            "policies": [{"type": "Pods", "value": 4, "periodSeconds": 60}]},
+        "scaleDown": {"tolerance": "0.2"},
+    }}));
+    let mut triggers = Vec::new();
+    for (name, one) in [
+        (
+            "a",
+            prometheus(
+                &json!({"threshold": "0.5", "activationThreshold": "-1", "timeout": "500ms",
+            "interval": "1m", "authSecretRef": {"namespace": "monitoring", "name": "prometheus"}}),
+            ),
+        ),
+        (
+            "b",
+            schedule(
+                &json!({"start": "*/15 8-18 1,15 JAN-MAR mon", "replicas": 20, "timeZone": "America/Argentina/Buenos_Aires"}),
+            ),
+        ),
+        (
+            "c",
+            schedule(&json!({"start": "@daily", "timeZone": "Etc/GMT+5"})),
+        ),
+        ("d", alert(&json!({"replicas": 10, "expireAfter": "1h"}))),
+        (
+            "e",
+            prometheus(
+                &json!({"azureCredential": true, "serverAddress": "https://shop-x1.westeurope.prometheus.monitor.azure.com"}),
+            ),
+        ),
+    ] {
+        let mut one = one[0].clone();
+        one["name"] = name.into();
+        triggers.push(one);
+    }
+    triggers[0]["onError"] = json!({"keepFor": "10m", "then": "Active"});
+    full["spec"]["triggers"] = triggers.into();
+    let accepted = apply(cluster, &full);
+    let said = String::from_utf8_lossy(&accepted.stderr).into_owned();
+    assert!(accepted.status.success(), "{said}");
+    let listed = cluster.kubectl().args(["get", "bp", "triggered"]).output();
+    let listed = listed.expect("kubectl").stdout;
+    assert!(String::from_utf8_lossy(&listed).contains("TRIGGER"));
+    explained(
+        cluster,
+        "burstpool.spec.triggers.onError",
+        "A missing series is not",
+    )
+    .await;
+
+    let both = json!([{"name": "a", "schedule": schedule(&json!({}))[0]["schedule"],
+        "alert": alert(&json!({}))[0]["alert"]}]);
+    let mut forgiving = schedule(&json!({}));
+    forgiving[0]["onError"] = json!({});
+    let policy = |policy: Value| scale(&json!({"behavior": {"scaleUp": {"policies": [policy]}}}));
+    let selector = json!({"namespaceSelector": {}, "podSelector": {}});
+    for (field, wrong, words) in [
+        (
+            "triggers",
+            both,
+            "exactly one of prometheus, schedule and alert",
+        ),
+        (
+            "triggers",
+            json!([{"name": "a"}]),
+            "exactly one of prometheus, schedule and alert",
+        ),
+        (
+            "triggers",
+            forgiving,
+            "onError can only be set with prometheus",
+        ),
+        (
+            "triggers",
+            prometheus(&json!({"serverAddress": "prometheus:9090"})),
+            "such as http://prometheus.monitoring:9090",
+        ),
+        (
+            "triggers",
+            prometheus(&json!({"serverAddress": "http://me:pass@prometheus"})),
+            "without credentials",
+        ),
+        (
+            "triggers",
+            prometheus(&json!({"query": ""})),
+            "spec.triggers[0].prometheus.query",
+        ),
+        (
+            "triggers",
+            prometheus(&json!({"threshold": "0"})),
+            "must be a number above 0",
+        ),
+        (
+            "triggers",
+            prometheus(&json!({"threshold": "many"})),
+            "must be a number above 0",
+        ),
+        (
+            "triggers",
+            prometheus(&json!({"activationThreshold": "NaN"})),
+            "must be a number",
+        ),
+        (
+            "triggers",
+            prometheus(&json!({"timeout": "2m"})),
+            "from 100ms to 1m",
+        ),
+        (
+            "triggers",
+            prometheus(&json!({"interval": "10ms"})),
+            "from 1s to 1h",
+        ),
+        (
+            "triggers",
+            prometheus(&json!({"azureCredential": true})),
+            "begins with https://",
+        ),
+        (
+            "triggers",
+            prometheus(
+                &json!({"azureCredential": true, "serverAddress": "https://a",
+            "authSecretRef": {"namespace": "a", "name": "b"}}),
+            ),
+            "cannot be combined",
+        ),
+        (
+            "triggers",
+            schedule(&json!({"start": "0 8 * *"})),
+            "five fields",
+        ),
+        (
+            "triggers",
+            schedule(&json!({"start": "every day"})),
+            "five fields",
+        ),
+        (
+            "triggers",
+            schedule(&json!({"duration": "0s"})),
+            "from 1s to 744h",
+        ),
+        (
+            "triggers",
+            schedule(&json!({"timeZone": "Local"})),
+            "IANA name",
+        ),
+        ("triggers", schedule(&json!({"timeZone": ""})), "timeZone"),
+        (
+            "triggers",
+            alert(&json!({"matchLabels": {"alertname": null}})),
+            "matchLabels",
+        ),
+        (
+            "triggers",
+            json!([alert(&json!({}))[0], alert(&json!({}))[0]]),
+            "spec.triggers",
+        ),
+        (
+            "workloads",
+            scale(&json!({"minReplicas": 6})),
+            "scale.minReplicas must not be above",
+        ),
+        (
+            "workloads",
+            scale(&json!({"triggers": []})),
+            "scale.triggers",
+        ),
+        (
+            "workloads",
+            scale(&json!({"behavior": {"scaleUp": {"tolerance": "2"}}})),
+            "tolerance",
+        ),
+        (
+            "workloads",
+            policy(json!({"type": "Pods", "value": 0, "periodSeconds": 60})),
+            "value",
+        ),
+        (
+            "workloads",
+            policy(json!({"type": "Pods", "value": 1, "periodSeconds": 1801})),
+            "periodSeconds",
+        ),
+        (
+            "workloads",
+            workload(&json!({"target": null, "selector": selector,
+            "scale": {"maxReplicas": 5, "triggers": ["a"]}})),
+            "scale needs target",
+        ),
+        (
+            "spill",
+            json!({"afterWhenTriggered": "soon"}),
+            "such as 0s or 5s",
+        ),
+    ] {
+        let said = refused(cluster, &with(&format!("/spec/{field}"), wrong));
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}

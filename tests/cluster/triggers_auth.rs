@@ -1,0 +1,152 @@
+//! Credentials of Prometheus: from a Secret that may change, and told to nobody.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
+use serde_json::{Value, json};
+
+use crate::monitoring::{Load, Prometheus};
+use crate::triggers_load::{requests, until_trigger};
+use crate::world::World;
+
+/// bcrypt of SECRET-PASSWORD.
+const HASH: &str = "$2b$04$abcdefghijklmnopqrstuuyZOIa4T4nHIMLjoJRPiDWoGBegkb.ZW";
+
+/// A certificate and its key.
+struct Pair {
+    certificate: String,
+    key: String,
+}
+
+fn issue(ca: &CertifiedIssuer<'static, KeyPair>, usage: ExtendedKeyUsagePurpose) -> Pair {
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    params.extended_key_usages = vec![usage];
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params.signed_by(&key, ca).expect("it is signed");
+    Pair {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    }
+}
+
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    CertifiedIssuer::self_signed(params, key).expect("it is signed")
+}
+
+/// A trigger with a Secret of its name.
+fn trigger(name: &str, address: &str) -> Value {
+    let mut trigger = requests(address);
+    trigger["name"] = name.into();
+    trigger["prometheus"]["authSecretRef"] = json!({"namespace": "default", "name": name});
+    trigger
+}
+
+async fn secret(world: &World, name: &str, data: &Value) {
+    let secret = json!({"metadata": {"name": name}, "stringData": data});
+    let _: Secret = world.make(secret).await;
+}
+
+async fn change(world: &World, name: &str, data: &Value) {
+    let secrets: Api<Secret> = Api::namespaced(world.client.clone(), "default");
+    let patch = Patch::Merge(json!({"stringData": data}));
+    let changed = secrets.patch(name, &PatchParams::default(), &patch).await;
+    changed.expect("the Secret is changed");
+}
+
+#[tokio::test]
+async fn each_way_to_say_who_asks_works_a_change_needs_no_restart_and_no_secret_is_told() {
+    let (load, files) = (
+        Load::start().await,
+        tempfile::tempdir().expect("a directory"),
+    );
+    load.set(300.0);
+    let ca = authority();
+    let server = issue(&ca, ExtendedKeyUsagePurpose::ServerAuth);
+    let client = issue(&ca, ExtendedKeyUsagePurpose::ClientAuth);
+    let at = |name: &str, text: &str| {
+        let file = files.path().join(name);
+        std::fs::write(&file, text).expect("it is written");
+        file.display().to_string()
+    };
+    let web = format!(
+        "tls_server_config:\n  cert_file: {}\n  key_file: {}\n  client_ca_file: {}\n  client_auth_type: RequireAndVerifyClientCert\nbasic_auth_users:\n  shop: {HASH}\n",
+        at("server.crt", &server.certificate),
+        at("server.key", &server.key),
+        at("ca.crt", &ca.pem()),
+    );
+    let real = Prometheus::with_web(&load, Some(&web));
+    load.want("bearer", "authorization", "Bearer SECRET-BEARER");
+    load.want("header", "x-scope-orgid", "SECRET-TENANT");
+    let address = format!("https://127.0.0.1:{}", real.port());
+    let world = World::with_home(&json!({"triggers": [
+        trigger("mutual", &address),
+        trigger("bearer", &load.address("bearer")),
+        trigger("header", &load.address("header")),
+    ]}))
+    .await;
+    let lacks = |one: &burstpool::api::TriggerStatus| one.message.contains("does not exist");
+    until_trigger(&world, "bearer", "without its Secret", lacks).await;
+
+    let everything = json!({"username": "shop", "password": "SECRET-PASSWORD", "ca.crt": ca.pem(),
+        "tls.crt": client.certificate, "tls.key": client.key});
+    let mut untrusting = everything.clone();
+    untrusting["ca.crt"] = authority().pem().into();
+    secret(&world, "mutual", &untrusting).await;
+    secret(&world, "bearer", &json!({"token": "SECRET-OLD"})).await;
+    secret(
+        &world,
+        "header",
+        &json!({"headerName": "X-Scope-OrgID", "headerValue": "SECRET-TENANT"}),
+    )
+    .await;
+    until_trigger(&world, "header", "active", |one| one.active).await;
+    until_trigger(&world, "bearer", "refused", |one| {
+        one.message.contains("status 401")
+    })
+    .await;
+    until_trigger(&world, "mutual", "not trusting", |one| {
+        one.message.contains("certificate")
+    })
+    .await;
+
+    change(&world, "bearer", &json!({"token": "SECRET-BEARER\n"})).await;
+    change(&world, "mutual", &everything).await;
+    until_trigger(&world, "bearer", "active", |one| one.active).await;
+    until_trigger(&world, "mutual", "active", |one| {
+        one.active && one.value.as_deref() == Some("300")
+    })
+    .await;
+    change(&world, "mutual", &json!({"password": "SECRET-WRONG"})).await;
+    until_trigger(&world, "mutual", "refused", |one| {
+        one.message.contains("status 401")
+    })
+    .await;
+    load.want("bearer", "authorization", "Bearer SECRET-NEW");
+    until_trigger(&world, "bearer", "refused", |one| {
+        one.message.contains("status 401")
+    })
+    .await;
+    change(&world, "bearer", &json!({"token": "SECRET-NEW"})).await;
+    until_trigger(&world, "bearer", "active again", |one| {
+        one.unknown_since.is_none()
+    })
+    .await;
+
+    let log = std::fs::read_to_string(world.log()).expect("a log");
+    let told = world.kubectl(&["get", "bp,events", "-A", "-o", "yaml"]);
+    let key: Vec<&str> = client.key.lines().nth(1).into_iter().collect();
+    for text in [log, told] {
+        assert!(!text.contains("SECRET-B") && !text.contains("SECRET-P"));
+        assert!(
+            !text.contains("SECRET-TENANT")
+                && !text.contains("SECRET-NEW")
+                && !text.contains(key[0])
+        );
+    }
+}
