@@ -206,7 +206,7 @@ fn workloads(world: &World) {
 async fn kubelet_api(world: &World) {
     let output = kubectl(&world.cluster, &["logs", "deployment/web"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    assert!(output.status.success(), "{said}{}", world.tail());
     let client = reqwest::Client::builder().danger_accept_invalid_certs(true);
     let url = format!("{}/healthz", world.kubelet("burst-shop-weu").await);
     let asked = client.build().expect("a client").get(url);
@@ -214,7 +214,8 @@ async fn kubelet_api(world: &World) {
     assert_eq!(answer.expect("an answer").status().as_u16(), 200);
 }
 
-#[tokio::test]
+// Azure answers while kubectl is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule() {
     let mut world = Box::pin(installed()).await;
     for name in ["home-a", "home-b"] {
