@@ -11,6 +11,7 @@ mod scale;
 mod spill;
 mod status;
 mod trigger;
+mod version;
 
 pub use limit::MaxReplicas;
 pub use pool::{
@@ -23,3 +24,4 @@ pub use status::{
     TriggerStatus, WorkloadStatus,
 };
 pub use trigger::{Alert, OnError, Prometheus, Schedule, SecretRef, Then, Trigger};
+pub use version::version;

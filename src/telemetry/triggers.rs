@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
 
 use super::Metrics;
 
@@ -75,7 +77,10 @@ impl Metrics {
     /// What a trigger is now.
     pub fn trigger(&self, pool: &str, trigger: &str, active: bool, value: Option<f64>) {
         let labels = &[pool, trigger];
-        self.triggers.active.with_label_values(labels).set(i64::from(active));
+        self.triggers
+            .active
+            .with_label_values(labels)
+            .set(i64::from(active));
         if let Some(value) = value {
             self.triggers.value.with_label_values(labels).set(value);
         }
@@ -102,7 +107,10 @@ impl Metrics {
 
     /// The alert receiver refused a request.
     pub fn refused_alert(&self, reason: &'static str) {
-        self.triggers.refused_alerts.with_label_values(&[reason]).inc();
+        self.triggers
+            .refused_alerts
+            .with_label_values(&[reason])
+            .inc();
     }
 }
 
