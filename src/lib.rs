@@ -11,7 +11,8 @@
 //! | [`trigger`] | whether there is a peak: what Prometheus, a schedule or an alert says | `api` |
 //! | [`scale`] | how many replicas a workload gets: the autoscaler's algorithm | `api`, `trigger` |
 //! | [`node`] | the virtual node and its pods: registered, created, told of, removed | `api`, `aci` |
-//! | [`controller`] | the reconciler: pools become nodes, and are drained before they go | `api`, `aci`, `burst`, `trigger`, `scale`, `telemetry`, `node` |
+//! | [`kubelet_api`] | what the API server asks a kubelet for: logs, commands, ports, numbers | `aci`, `node` |
+//! | [`controller`] | the reconciler: pools become nodes, and are drained before they go | `api`, `aci`, `burst`, `trigger`, `scale`, `telemetry`, `node`, `kubelet_api` |
 //! | [`cli`] | the command line of `burstpool` | all above |
 //! | [`emulator`] | Azure Resource Manager and Container Instances on localhost, for tests, the demo and trying out | nobody |
 //!
@@ -24,6 +25,7 @@ pub mod burst;
 pub mod cli;
 pub mod controller;
 pub mod emulator;
+pub mod kubelet_api;
 pub mod node;
 pub mod scale;
 pub mod telemetry;

@@ -25,6 +25,12 @@ mod home;
 mod install;
 #[path = "cluster/jobs.rs"]
 mod jobs;
+#[path = "cluster/kubelet.rs"]
+mod kubelet;
+#[path = "cluster/kubelet_hostile.rs"]
+mod kubelet_hostile;
+#[path = "cluster/kubelet_metrics.rs"]
+mod kubelet_metrics;
 #[path = "cluster/later.rs"]
 mod later;
 #[path = "cluster/leader.rs"]

@@ -13,6 +13,7 @@ use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,7 @@ use crate::aci::translate::kube_proxy::ApiServer;
 use crate::controller;
 use crate::controller::spill::Stores;
 use crate::controller::triggers::{self, Triggers};
+use crate::kubelet_api::{self, Nodes};
 use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
 use crate::node::pods::SWEEP_EVERY;
 use crate::telemetry::{self, Metrics};
@@ -88,7 +90,7 @@ pub struct Arguments {
     /// The address under which the API server reaches this process
     #[arg(long, value_name = "IP", env = "POD_IP")]
     node_address: std::net::IpAddr,
-    /// The kubelet API's address; its port is the one that nodes name (the API itself is not served yet)
+    /// Where the kubelet API listens, which serves kubectl logs, exec and the like; nodes name its port
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:10250")]
     kubelet_listen: SocketAddr,
     /// Where /metrics, /healthz and /readyz are served
@@ -100,6 +102,12 @@ pub struct Arguments {
     /// A file with the bearer token that senders of alerts must have
     #[arg(long, value_name = "FILE", requires = "alerts_listen")]
     alerts_token_file: Option<PathBuf>,
+    /// The kubelet API's certificate in PEM, read again when it changes; one is made if not given
+    #[arg(long, value_name = "FILE", requires = "kubelet_key_file")]
+    kubelet_cert_file: Option<PathBuf>,
+    /// The key of that certificate
+    #[arg(long, value_name = "FILE", requires = "kubelet_cert_file")]
+    kubelet_key_file: Option<PathBuf>,
 }
 
 /// Runs until it is told to end, or cannot go on.
@@ -112,31 +120,62 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
     let kube_proxy = kube_proxy(&arguments, &config, &namespace)?;
+    let listener = TcpListener::bind(arguments.kubelet_listen).await;
+    let listener =
+        listener.with_context(|| format!("--kubelet-listen: {}", arguments.kubelet_listen))?;
+    let port = listener.local_addr().context("--kubelet-listen")?.port();
     let leases = leases(&config)?;
-    let listener = telemetry::bind(arguments.metrics_listen).await?;
-    let context = Arc::new(context(&arguments, config, kube_proxy, namespace).await?);
+    let told = telemetry::bind(arguments.metrics_listen).await?;
+    let context = Arc::new(context(&arguments, config, port, kube_proxy, namespace).await?);
     let cancel = CancellationToken::new();
+    let served = serve(&arguments, listener, &context, cancel.clone()).await?;
     let told = telemetry::serve(
-        listener,
+        told,
         context.metrics.clone(),
         ready(&context),
         cancel.clone(),
     );
-    let led = async {
-        let ended = Box::pin(lead(context, leases, cancel.clone())).await;
-        cancel.cancel();
-        ended
+    let led = lead(context, leases, cancel.clone());
+    tokio::pin!(led, served, told);
+    let ended = tokio::select! {
+        ended = &mut led => Some(ended),
+        () = &mut served => Some(Err(anyhow::anyhow!("the kubelet API has ended"))),
+        ended = &mut told => Some(ended),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
     };
-    let led = async { tokio::try_join!(led, told).map(drop) };
-    tokio::pin!(led);
-    tokio::select! {
-        ended = &mut led => return ended,
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    if ended.is_none() {
+        tracing::info!("ending; nodes, pods and container groups stay as they are");
     }
-    tracing::info!("ending; nodes, pods and container groups stay as they are");
     cancel.cancel();
-    led.await
+    match ended {
+        Some(ended) => ended,
+        None => tokio::join!(led, served, told).0,
+    }
+}
+
+/// Starts to serve the kubelet API.
+async fn serve(
+    arguments: &Arguments,
+    listener: TcpListener,
+    context: &controller::Context,
+    cancel: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+    let source = match (&arguments.kubelet_cert_file, &arguments.kubelet_key_file) {
+        (Some(certificate), Some(key)) => kubelet_api::Source::Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        },
+        _ => kubelet_api::Source::SelfMade(arguments.node_address),
+    };
+    let settings = kubelet_api::Settings {
+        listener,
+        source,
+        client: context.client.clone(),
+        nodes: context.nodes.clone(),
+    };
+    let served = kubelet_api::listen(settings, cancel).await;
+    served.context("serving the kubelet API")
 }
 
 /// What this process waits for before it can lead, in words.
@@ -211,6 +250,7 @@ fn certificates(config: &Config) -> anyhow::Result<Vec<u8>> {
 async fn context(
     arguments: &Arguments,
     config: Config,
+    port: u16,
     kube_proxy: Option<KubeProxy>,
     lease_namespace: String,
 ) -> anyhow::Result<controller::Context> {
@@ -255,10 +295,11 @@ async fn context(
         },
         cluster: system.metadata.uid.context("kube-system has no UID")?,
         address: arguments.node_address.to_string(),
-        port: i32::from(arguments.kubelet_listen.port()),
+        port: i32::from(port),
         kubernetes_minor: NEWEST_MINOR.min(minor),
         sweep_every: SWEEP_EVERY,
         kube_proxy,
+        nodes: Nodes::default(),
         paces: Mutex::new(HashMap::new()),
         pools: Mutex::new(HashMap::new()),
         identity,

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::aci::client::{Client as Azure, Scope};
 use crate::aci::pace::Pace;
 use crate::api::BurstPool;
+use crate::kubelet_api::Nodes;
 use crate::node::environment::KubeProxy;
 use crate::telemetry::Metrics;
 
@@ -89,6 +90,8 @@ pub struct Context {
     pub sweep_every: Duration,
     /// What ACI's kube-proxy is given; nothing while nobody has said where the API server is reached.
     pub kube_proxy: Option<KubeProxy>,
+    /// The nodes that the kubelet API serves.
+    pub nodes: Nodes,
     /// The pace of reading in each subscription.
     pub paces: Mutex<HashMap<String, Arc<Pace>>>,
     /// Running pools by name.

@@ -13,6 +13,7 @@ use crate::aci::client::Scope;
 use crate::aci::names::Owner;
 use crate::api::{BurstPool, Placement, PlacementStatus};
 use crate::burst::PodFacts;
+use crate::kubelet_api::Served;
 use crate::node::object::{self, Closed, Facts};
 use crate::node::pods::{self, Parts};
 use crate::node::{capacity, daemon, region, register};
@@ -30,6 +31,8 @@ struct Kept {
     deletion_cost: i32,
     facts: watch::Sender<Facts>,
     pods: Arc<pods::Context>,
+    /// The kubelet API serves the node for as long as this is kept.
+    _served: Served,
     cancel: CancellationToken,
     /// Ends only the look at the region: a node that is being drained stays closed.
     region: CancellationToken,
@@ -196,6 +199,7 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
         tags: pool.spec.azure.tags.clone(),
         deletion_cost: pool.spec.scale_in.deletion_cost,
         facts,
+        _served: context.nodes.serve(pods.clone()),
         pods,
         cancel,
         region,

@@ -13,7 +13,7 @@ use axum::extract::ws::{Message, WebSocket};
 use axum::extract::{Path, State, WebSocketUpgrade};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, StatusCode, header};
 use rand::RngExt as _;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
@@ -173,27 +173,37 @@ fn is_running(shared: &Shared, group: &GroupKey, container: &str) -> bool {
     with_run(shared, group, container, running).unwrap_or(false)
 }
 
-/// Carries bytes both ways until the terminal or the client has ended.
+/// Carries bytes both ways until the terminal or the client has ended. Each way goes on while the other
+/// is stuck: a command that writes what it reads stops reading while nobody takes what it wrote.
 async fn bridge(socket: &mut WebSocket, terminal: Terminal) {
     let Terminal {
         mut output,
         mut input,
     } = terminal;
-    loop {
-        tokio::select! {
-            bytes = output.next() => {
-                let Some(bytes) = bytes else { return };
-                if socket.send(Message::Binary(bytes)).await.is_err() { return }
-            },
-            frame = socket.recv() => match frame {
-                Some(Ok(Message::Binary(bytes))) => if !write(&mut input, &bytes).await { return },
-                Some(Ok(Message::Text(text))) => {
-                    if !write(&mut input, text.as_bytes()).await { return }
-                }
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-            },
+    let (mut sink, mut frames) = socket.split();
+    let shown = async {
+        while let Some(bytes) = output.next().await {
+            if sink.send(Message::Binary(bytes)).await.is_err() {
+                return;
+            }
         }
+    };
+    let typed = async {
+        while let Some(Ok(frame)) = frames.next().await {
+            let bytes = match frame {
+                Message::Binary(bytes) => bytes,
+                Message::Text(text) => Bytes::from(text),
+                Message::Ping(_) | Message::Pong(_) => continue,
+                Message::Close(_) => return,
+            };
+            if !write(&mut input, &bytes).await {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = shown => {}
+        () = typed => {}
     }
 }
 

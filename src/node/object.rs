@@ -103,6 +103,13 @@ pub fn labels(facts: &Facts) -> BTreeMap<String, String> {
     all
 }
 
+/// Annotations that the node must have: all nodes of a process have one address, so that each says where
+/// metrics-server reads the numbers of its own pods.
+pub fn annotations(facts: &Facts) -> BTreeMap<String, String> {
+    let path = format!("/metrics/resource/{}", facts.name());
+    BTreeMap::from([("metrics.k8s.io/resource-metrics-path".to_owned(), path)])
+}
+
 /// Taints that the node must have.
 pub fn taints(facts: &Facts) -> Vec<Taint> {
     let taint = |key: &str, value: Option<&str>, effect: &str| Taint {
@@ -127,6 +134,7 @@ pub fn node(facts: &Facts, now: Timestamp) -> Node {
         metadata: ObjectMeta {
             name: Some(facts.name()),
             labels: Some(labels(facts)),
+            annotations: Some(annotations(facts)),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
@@ -152,9 +160,17 @@ pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> NodeSt
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: facts.port }),
         }),
+        declared_features: declared_features(facts),
         node_info: Some(info(facts)),
         ..NodeStatus::default()
     }
+}
+
+/// What the API server may do with the kubelet API: hand websockets on as they come, from 1.36 on. Older
+/// servers do not know the field, and translate to SPDY.
+fn declared_features(facts: &Facts) -> Option<Vec<String>> {
+    let knows = facts.kubernetes_minor >= 36;
+    knows.then(|| vec!["ExtendWebSocketsToKubelet".to_owned()])
 }
 
 fn quantities(room: &Room) -> BTreeMap<String, Quantity> {

@@ -27,7 +27,7 @@ type Amounts = BTreeMap<String, Quantity>;
 pub enum Step {
     /// There is none: create it.
     Create(Box<Node>),
-    /// Apply these labels.
+    /// Apply these labels and annotations.
     Labels(Value),
     /// Replace all taints by these, if the node is still of this version.
     Taints {
@@ -53,16 +53,18 @@ pub fn steps(live: Option<&Node>, facts: &Facts, now: Timestamp) -> Vec<Step> {
 }
 
 fn labels(live: &Node, facts: &Facts) -> Option<Step> {
-    let wanted = object::labels(facts);
-    let has = live.metadata.labels.clone().unwrap_or_default();
-    let missing = wanted
-        .iter()
-        .any(|(key, value)| has.get(key) != Some(value));
+    let (wanted, annotations) = (object::labels(facts), object::annotations(facts));
+    let lacks = |has: Option<&BTreeMap<String, String>>, wanted: &BTreeMap<String, String>| {
+        let has = |(key, value)| has.is_some_and(|has| has.get(key) == Some(value));
+        !wanted.iter().all(has)
+    };
+    let missing = lacks(live.metadata.labels.as_ref(), &wanted)
+        || lacks(live.metadata.annotations.as_ref(), &annotations);
     missing.then(|| {
         Step::Labels(json!({
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {"name": facts.name(), "labels": wanted},
+            "metadata": {"name": facts.name(), "labels": wanted, "annotations": annotations},
         }))
     })
 }
@@ -108,6 +110,7 @@ fn says_the_same(live: &NodeStatus, wanted: &NodeStatus) -> bool {
         && same_amounts(live.capacity.as_ref(), wanted.capacity.as_ref())
         && same_amounts(live.allocatable.as_ref(), wanted.allocatable.as_ref())
         && live.daemon_endpoints == wanted.daemon_endpoints
+        && live.declared_features == wanted.declared_features
         && live.node_info.as_ref().map(|info| &info.kubelet_version)
             == wanted.node_info.as_ref().map(|info| &info.kubelet_version)
         && conditions

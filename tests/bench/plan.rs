@@ -155,6 +155,7 @@ pub fn run() {
         claims: &Claims::new(),
     };
     let own = Own {
+        is_triggered: false,
         places: &places,
         bound: &labelled,
         verdicts: &verdicts,

@@ -131,6 +131,8 @@ pub fn start(parts: &Parts) -> Operator {
             "127.0.0.1:0",
             "--node-address",
             "127.0.0.1",
+            "--kubelet-listen",
+            "127.0.0.1:0",
             "--namespace",
             "default",
             "--arm-token-file",

@@ -115,6 +115,8 @@ impl World {
                 "127.0.0.1:0",
                 "--node-address",
                 "127.0.0.1",
+                "--kubelet-listen",
+                "127.0.0.1:0",
                 "--namespace",
                 &self.account.1,
             ])
@@ -124,6 +126,24 @@ impl World {
             .kill_on_drop(true)
             .spawn()
             .expect("the operator starts")
+    }
+
+    /// How much memory the operator has, in bytes.
+    pub fn memory(&self) -> usize {
+        let child = self.operator.as_ref().and_then(Child::id);
+        let file = format!("/proc/{}/statm", child.expect("it runs"));
+        let text = std::fs::read_to_string(file).expect("it runs");
+        let pages = text.split(' ').nth(1).and_then(|n| n.parse::<usize>().ok());
+        pages.expect("a number of pages") * 4096
+    }
+
+    /// Where the kubelet API of a pool's node is.
+    pub async fn kubelet(&self, node: &str) -> String {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let status = nodes.get(node).await.expect("the node").status;
+        let endpoints = status.and_then(|status| status.daemon_endpoints);
+        let endpoint = endpoints.and_then(|endpoints| endpoints.kubelet_endpoint);
+        format!("https://127.0.0.1:{}", endpoint.expect("a port").port)
     }
 
     pub async fn kill(&mut self) {

@@ -4,6 +4,7 @@
 //! fails instead.
 
 mod azure;
+mod commands;
 mod crash;
 mod cycle;
 mod host;

@@ -26,6 +26,8 @@ pub enum Class {
     Deletes,
     /// POST: exec, stop.
     Actions,
+    /// GET of Azure Monitor's metrics: nothing else is to wait because of them.
+    Metrics,
 }
 
 impl Class {
@@ -36,6 +38,7 @@ impl Class {
             Self::Creates => "creates",
             Self::Deletes => "deletes",
             Self::Actions => "actions",
+            Self::Metrics => "metrics",
         }
     }
 }

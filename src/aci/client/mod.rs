@@ -9,6 +9,8 @@
 mod cloud;
 mod credential;
 mod gate;
+mod metrics;
+mod terminal;
 mod transport;
 
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use url::Url;
 pub use cloud::{Cloud, UnknownCloud};
 pub use credential::Credential;
 pub use gate::{Class, Counted, Gate};
+pub use metrics::{Minute, Minutes};
+pub use terminal::{Keyboard, Screen};
 use transport::{NoToken, Nothing, Refusal, Transport};
 
 use super::error::Error;

@@ -157,7 +157,7 @@ impl Stores {
 
     /// Whether everything has been listed once.
     pub fn is_ready(&self) -> bool {
-        self.listed.borrow().len() == PARTS.len()
+        self.missing().is_empty()
     }
 
     /// Takes in a pod of a newer version than the watches have shown: the answer to a patch or a read.

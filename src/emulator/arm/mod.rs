@@ -2,7 +2,7 @@
 //!
 //! In: an HTTP request. Out: what the service answers, with its headers. One way through:
 //! `route` → credential → `version` → `faults` → `throttle` → the operation (`groups`,
-//! `create`, `change`, `containers`, `locations`, `network`, `account`) → headers. Operations take the store's lock,
+//! `create`, `change`, `containers`, `metrics`, `locations`, `network`, `account`) → headers. Operations take the store's lock,
 //! decide and let go; none waits while it holds it.
 
 pub mod account;
@@ -14,6 +14,7 @@ pub mod entra;
 pub mod error;
 pub mod groups;
 pub mod locations;
+pub mod metrics;
 pub mod network;
 pub mod route;
 pub mod throttle;
@@ -154,6 +155,7 @@ async fn operate(shared: &Arc<Shared>, route: Route, call: Call) -> Result<Answe
             container,
             verb,
         } => containers::container(shared, &call, &id, &container, verb).await,
+        Route::Metrics { id } => metrics::list(shared, &call, &id),
         Route::Location {
             subscription,
             region,

@@ -32,6 +32,9 @@ pub enum Route {
         container: String,
         verb: ContainerVerb,
     },
+    Metrics {
+        id: GroupId,
+    },
     Location {
         subscription: String,
         region: String,
@@ -284,6 +287,9 @@ impl Route {
                 };
                 only(method, &with, Self::Group { id, verb })
             }
+            ["providers", "microsoft.insights", "metrics"] => {
+                only(method, &Method::GET, Self::Metrics { id })
+            }
             ["containers", _, action] => {
                 let (verb, with) = match *action {
                     "logs" => (ContainerVerb::ListLogs, Method::GET),
@@ -367,6 +373,7 @@ impl Route {
                 ContainerVerb::ExecuteCommand => "Containers_ExecuteCommand",
                 ContainerVerb::Attach => "Containers_Attach",
             },
+            Self::Metrics { .. } => "Metrics_List",
             Self::Location { list, .. } => match list {
                 LocationList::Usage => "Location_ListUsage",
                 LocationList::CachedImages => "Location_ListCachedImages",
@@ -387,7 +394,9 @@ impl Route {
     pub fn subscription(&self) -> Option<&str> {
         match self {
             Self::OperationsList | Self::SubscriptionsList => None,
-            Self::Group { id, .. } | Self::Container { id, .. } => Some(&id.subscription),
+            Self::Group { id, .. } | Self::Container { id, .. } | Self::Metrics { id } => {
+                Some(&id.subscription)
+            }
             Self::GroupsList { subscription }
             | Self::GroupsListByResourceGroup { subscription, .. }
             | Self::Location { subscription, .. }
@@ -404,7 +413,9 @@ impl Route {
     /// The container group's name, where the path has one.
     pub fn group(&self) -> Option<&str> {
         match self {
-            Self::Group { id, .. } | Self::Container { id, .. } => Some(&id.name),
+            Self::Group { id, .. } | Self::Container { id, .. } | Self::Metrics { id } => {
+                Some(&id.name)
+            }
             _ => None,
         }
     }
@@ -412,7 +423,9 @@ impl Route {
     /// The resource group that the request is in.
     pub fn resource_group(&self) -> Option<&str> {
         match self {
-            Self::Group { id, .. } | Self::Container { id, .. } => Some(&id.resource_group),
+            Self::Group { id, .. } | Self::Container { id, .. } | Self::Metrics { id } => {
+                Some(&id.resource_group)
+            }
             Self::GroupsListByResourceGroup { resource_group, .. } => Some(resource_group),
             _ => None,
         }

@@ -34,6 +34,12 @@ pub struct Script {
     /// `ACI_EMULATOR_PLATFORM_RESTARTS`: how often the platform restarts it after a non-zero exit
     /// although the restart policy is `Never`, as the service's documents warn.
     pub platform_restarts: u32,
+    /// `ACI_EMULATOR_CPU`: how much CPU it uses, in thousandths; 1 unless given.
+    pub cpu: Option<f64>,
+    /// `ACI_EMULATOR_MEMORY`: how much memory it uses, in bytes; 16 MiB unless given.
+    pub memory: Option<f64>,
+    /// `ACI_EMULATOR_UNMEASURED=true`: Azure Monitor knows nothing of it.
+    pub unmeasured: bool,
 }
 
 impl Script {
@@ -65,6 +71,9 @@ impl Script {
             platform_restarts: get("PLATFORM_RESTARTS")
                 .and_then(|v| v.parse().ok())
                 .unwrap_or_default(),
+            cpu: get("CPU").and_then(|v| v.parse().ok()),
+            memory: get("MEMORY").and_then(|v| v.parse().ok()),
+            unmeasured: get("UNMEASURED").is_some_and(|v| v == "true"),
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::keeper::Keeper;
-use super::{Context, lock, settle};
+use super::{Context, Hosted, lock, settle};
 use crate::aci::names::GroupName;
 use crate::burst::PodFacts;
 use crate::node::observed::Observed;
@@ -85,6 +85,10 @@ impl Herd {
         if let Some(error) = observed.unreadable {
             return tracing::warn!(%uid, %error, "a pod that cannot be read");
         }
+        let cluster = &self.context.owner.cluster;
+        if let Some(hosted) = Hosted::of(cluster, &observed.pod) {
+            self.context.hosted.put(hosted);
+        }
         if let Some(facts) = PodFacts::of(&observed.pod) {
             lock(&self.context.facts).insert(uid.clone(), Arc::new(facts));
         }
@@ -121,6 +125,7 @@ impl Herd {
 
     /// The pod's object is gone: its keeper ends when its group is gone, too.
     fn gone(&mut self, uid: &str) {
+        self.context.hosted.remove(uid);
         lock(&self.context.facts).remove(uid);
         if let Some(keeper) = self.keepers.get(uid) {
             keeper.send_replace(News::Gone);

@@ -23,6 +23,7 @@
 mod act;
 mod daemons;
 mod herd;
+mod hosted;
 mod keeper;
 mod line;
 mod report;
@@ -56,6 +57,8 @@ use crate::burst::PodFacts;
 use crate::node::capacity::Room;
 use crate::node::environment::KubeProxy;
 use herd::Herd;
+use hosted::AllHosted;
+pub use hosted::{Hosted, HostedContainer};
 use line::Line;
 use shown::{Listing, Shown};
 
@@ -96,6 +99,8 @@ pub struct Context {
     /// How creates ended, until somebody asks.
     ended: Mutex<Vec<Ended>>,
     daemon_sets: daemons::DaemonSets,
+    /// The node's pods, for the kubelet API.
+    hosted: AllHosted,
 }
 
 /// How a create ended.
@@ -167,6 +172,7 @@ impl Context {
             facts: Mutex::default(),
             ended: Mutex::default(),
             daemon_sets: daemons::DaemonSets::default(),
+            hosted: AllHosted::default(),
         }
     }
 
@@ -218,6 +224,16 @@ impl Context {
     /// The `DaemonSet`s that have pods on the node, as namespace/name.
     pub fn daemon_sets(&self) -> Vec<String> {
         self.daemon_sets.names()
+    }
+
+    /// The node's pod of this name.
+    pub fn hosted(&self, namespace: &str, name: &str) -> Option<Arc<Hosted>> {
+        self.hosted.get(namespace, name)
+    }
+
+    /// All pods of the node.
+    pub fn all_hosted(&self) -> Vec<Arc<Hosted>> {
+        self.hosted.all()
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<String, (GroupName, watch::Sender<Shown>)>> {

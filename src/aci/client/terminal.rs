@@ -1,0 +1,107 @@
+//! A container's terminal: the websocket of a session.
+//!
+//! In: a [`Session`]. Out: what is typed and what is shown, as bytes. As the service wants it: no header,
+//! no subprotocol, the password is the first message, in text; what is typed is binary; the end is a close
+//! without a word.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt as _, StreamExt as _};
+use reqwest::Upgraded;
+use reqwest::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::{Client, Session};
+use crate::aci::error::Error;
+
+/// How long connecting may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is typed into a terminal.
+pub struct Keyboard(SplitSink<WebSocketStream<Upgraded>, Message>);
+
+/// What a terminal shows.
+pub struct Screen(SplitStream<WebSocketStream<Upgraded>>);
+
+impl Client {
+    /// Connects to a session's terminal.
+    pub async fn connect(&self, session: &Session) -> Result<(Keyboard, Screen), Error> {
+        let connected = tokio::time::timeout(PATIENCE, self.upgraded(session)).await;
+        let connected = connected.unwrap_or_else(|_| Err("it takes too long".into()));
+        let unheard = |source| Error::NoAnswer {
+            what: "connecting to a container's terminal".to_owned(),
+            source,
+        };
+        let io = connected.map_err(unheard)?;
+        let socket = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
+        let (mut sink, stream) = socket.split();
+        let sent = sink.send(Message::text(session.password.as_str())).await;
+        sent.map_err(|error| unheard(error.into()))?;
+        Ok((Keyboard(sink), Screen(stream)))
+    }
+
+    /// Over our HTTP client, which knows whom to trust.
+    async fn upgraded(
+        &self,
+        session: &Session,
+    ) -> Result<Upgraded, Box<dyn std::error::Error + Send + Sync>> {
+        let url = session.web_socket_uri.replacen("ws", "http", 1);
+        let key = generate_key();
+        let asked = self.transport.http.get(url);
+        let answer = asked
+            .header(CONNECTION, "Upgrade")
+            .header(UPGRADE, "websocket")
+            .header(SEC_WEBSOCKET_VERSION, "13")
+            .header(SEC_WEBSOCKET_KEY, &key)
+            .send()
+            .await
+            // The address is as good as a password.
+            .map_err(reqwest::Error::without_url)?;
+        let status = answer.status();
+        let accepted = answer.headers().get(SEC_WEBSOCKET_ACCEPT);
+        if status.as_u16() != 101
+            || accepted.is_none_or(|accepted| *accepted != derive_accept_key(key.as_bytes()))
+        {
+            return Err(format!("the service does not open the terminal: {status}").into());
+        }
+        Ok(answer
+            .upgrade()
+            .await
+            .map_err(reqwest::Error::without_url)?)
+    }
+}
+
+impl Keyboard {
+    /// Types; whether the terminal is still there.
+    pub async fn send(&mut self, bytes: Bytes) -> bool {
+        self.0.send(Message::Binary(bytes)).await.is_ok()
+    }
+
+    /// Leaves: what runs in the terminal is ended.
+    pub async fn leave(&mut self) {
+        // It may have ended already.
+        let _ = self.0.close().await;
+    }
+}
+
+impl Screen {
+    /// What is shown next; nothing once the terminal has ended.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            match self.0.next().await? {
+                Ok(Message::Binary(bytes)) => return Some(bytes),
+                Ok(Message::Text(text)) => return Some(text.into()),
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(Message::Close(_) | Message::Frame(_)) | Err(_) => return None,
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Azure Monitor's numbers of a container group: what its containers use, minute by minute.
+//!
+//! In: a timespan and the names of metrics. Out: a series for each container where the request asks for
+//! that (`$filter=containerName eq '*'`), else one of all. As the service does it: a minute that is not over
+//! has a time and no value, and CPU comes in thousandths. Simulated containers use what their scripts say;
+//! of real ones nothing is known, and their series are missing.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::Call;
+use super::answer::Answer;
+use super::error::ArmError;
+use super::groups::existing;
+use crate::emulator::group::id::GroupId;
+use crate::emulator::group::run::{Run, RunState};
+use crate::emulator::shared::Shared;
+
+/// The metrics that are served, with their units.
+const KNOWN: [(&str, &str, &str); 2] = [
+    ("CpuUsage", "CPU Usage", "Count"),
+    ("MemoryUsage", "Memory Usage", "Bytes"),
+];
+/// What is served when no timespan is given, and the most that is.
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+const MINUTE: i64 = 60;
+/// What a container uses of which nothing is said: thousandths of a CPU, and bytes.
+const USUAL: (f64, f64) = (1.0, 16_777_216.0);
+
+/// `GET {group}/providers/Microsoft.Insights/metrics`.
+pub fn list(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {
+    let now = shared.clock.now();
+    let (since, until) = timespan(call, now)?;
+    let interval = call.query.get("interval").map_or("PT1M", String::as_str);
+    if interval != "PT1M" {
+        return Err(refused(format!(
+            "Detected invalid time grain input '{interval}'. The emulator serves PT1M."
+        )));
+    }
+    let names = call.query.get("metricnames");
+    let names = names.map_or_else(|| KNOWN[0].0.to_owned(), Clone::clone);
+    let apart = call.query.get("$filter");
+    let apart = match apart.map(|filter| filter.to_ascii_lowercase()) {
+        None => false,
+        Some(filter) if filter.trim() == "containername eq '*'" => true,
+        Some(filter) => return Err(refused(format!("Invalid filter: {filter}"))),
+    };
+    let mut store = shared.store();
+    let group = existing(&mut store, id, now)?;
+    let measured: Vec<&Run> = group
+        .containers
+        .iter()
+        .filter(|run| !group.is_real && !run.script.unmeasured)
+        .collect();
+    let mut value = Vec::new();
+    for name in names.split(',') {
+        let known = KNOWN
+            .iter()
+            .find(|known| known.0.eq_ignore_ascii_case(name));
+        let Some((name, shown, unit)) = known else {
+            let valid = KNOWN.map(|known| known.0).join(",");
+            return Err(refused(format!(
+                "Failed to find metric configuration for provider: Microsoft.ContainerInstance, resource Type: \
+                 containerGroups, metric: {name}, Valid metrics: {valid}"
+            )));
+        };
+        value.push(json!({
+            "id": format!("{id}/providers/Microsoft.Insights/metrics/{name}"),
+            "type": "Microsoft.Insights/metrics",
+            "name": {"value": name, "localizedValue": shown},
+            "unit": unit,
+            "timeseries": series(&measured, name, apart, (since, until.min(now))),
+            "errorCode": "Success",
+        }));
+    }
+    Ok(Answer::ok(json!({
+        "cost": 0,
+        "timespan": format!("{since}/{until}"),
+        "interval": interval,
+        "namespace": "Microsoft.ContainerInstance/containerGroups",
+        "value": value,
+    })))
+}
+
+fn timespan(call: &Call, now: Timestamp) -> Result<(Timestamp, Timestamp), ArmError> {
+    let Some(text) = call.query.get("timespan") else {
+        return Ok((now.saturating_sub(HOUR).unwrap_or(now), now));
+    };
+    let parsed = text.split_once('/').and_then(|(since, until)| {
+        let (since, until): (Timestamp, Timestamp) = (since.parse().ok()?, until.parse().ok()?);
+        (since < until).then_some((since, until))
+    });
+    parsed.ok_or_else(|| refused(format!("Detected invalid timespan input '{text}'")))
+}
+
+fn refused(message: String) -> ArmError {
+    ArmError::bad_request("BadRequest", message)
+}
+
+fn series(
+    runs: &[&Run],
+    metric: &str,
+    apart: bool,
+    (since, until): (Timestamp, Timestamp),
+) -> Vec<Value> {
+    let of = |runs: &[&Run], labels: Value| {
+        let points: Vec<Value> = minutes(since, until)
+            .map(|(begins, is_over)| {
+                let ends = begins + SignedDuration::from_secs(MINUTE);
+                let used: Vec<f64> = runs
+                    .iter()
+                    .filter(|run| is_over && ran_until(run, ends))
+                    .map(|run| used(run, metric))
+                    .collect();
+                let at = begins.to_string();
+                #[allow(clippy::cast_precision_loss, reason = "a handful of containers")]
+                let average = used.iter().sum::<f64>() / used.len() as f64;
+                if used.is_empty() {
+                    json!({"timeStamp": at})
+                } else {
+                    json!({"timeStamp": at, "average": average})
+                }
+            })
+            .collect();
+        json!({"metadatavalues": labels, "data": points})
+    };
+    let label = |run: &Run| {
+        json!([{
+            "name": {"value": "containername", "localizedValue": "containername"},
+            "value": run.name,
+        }])
+    };
+    match runs {
+        [] => Vec::new(),
+        _ if apart => runs.iter().map(|run| of(&[*run], label(run))).collect(),
+        _ => vec![of(runs, json!([]))],
+    }
+}
+
+/// The minutes of a timespan, and whether each is over.
+fn minutes(since: Timestamp, until: Timestamp) -> impl Iterator<Item = (Timestamp, bool)> {
+    let first = since.as_second().div_euclid(MINUTE) * MINUTE;
+    let starts = (first..until.as_second()).step_by(60);
+    starts.filter_map(move |at| {
+        let begins = Timestamp::from_second(at).ok()?;
+        Some((begins, at + MINUTE <= until.as_second()))
+    })
+}
+
+/// Whether the run that is the container's present one was there when the minute ended.
+fn ran_until(run: &Run, ends: Timestamp) -> bool {
+    match run.current {
+        Some(RunState::Running { since }) => since < ends,
+        Some(RunState::Terminated {
+            since, finished, ..
+        }) => since < ends && ends <= finished,
+        _ => false,
+    }
+}
+
+fn used(run: &Run, metric: &str) -> f64 {
+    match metric {
+        "CpuUsage" => run.script.cpu.unwrap_or(USUAL.0),
+        _ => run.script.memory.unwrap_or(USUAL.1),
+    }
+}

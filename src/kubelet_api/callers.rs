@@ -1,0 +1,279 @@
+//! Who calls, and whether they may.
+//!
+//! In: a client certificate or a bearer token, and a right on a node. Out: yes, or a refusal: 401 for
+//! somebody without a name, 403 for somebody without the right. A certificate is good if the authority in
+//! `kube-system/extension-apiserver-authentication` signed it; a token if the API server says so; whether
+//! they may, the API server says. Its answers are good for seconds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use super::answer::Refusal;
+use super::recently::Recently;
+use super::route::Right;
+
+/// For how long the API server's word on tokens and rights is taken.
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// How old what we know of the authority may be.
+const AUTHORITY_AGE: Duration = Duration::from_secs(60);
+/// How long the API server may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The group of everybody with a name.
+const AUTHENTICATED: &str = "system:authenticated";
+
+/// Somebody with a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Caller {
+    /// Their name.
+    pub user: String,
+    /// Their UID, if they have one.
+    pub uid: Option<String>,
+    /// Their groups.
+    pub groups: Vec<String>,
+    /// Whatever else the API server knows of them.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+type Authority = Arc<dyn ClientCertVerifier>;
+
+/// Knows callers.
+pub struct Callers {
+    client: Client,
+    authority: tokio::sync::Mutex<Option<(Instant, Option<Authority>)>>,
+    tokens: Recently<[u8; 32], Option<Caller>>,
+    rights: Recently<(Caller, String, Right), bool>,
+}
+
+impl Callers {
+    /// Asks the API server with this client.
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            authority: tokio::sync::Mutex::default(),
+            tokens: Recently::new(REMEMBERED),
+            rights: Recently::new(REMEMBERED),
+        }
+    }
+
+    /// Who calls.
+    pub async fn who(
+        &self,
+        certificates: &[CertificateDer<'static>],
+        headers: &HeaderMap,
+    ) -> Result<Caller, Refusal> {
+        let stranger = || Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized");
+        if let Some((own, between)) = certificates.split_first()
+            && let Some(authority) = self.authority().await
+            && authority
+                .verify_client_cert(own, between, UnixTime::now())
+                .is_ok()
+        {
+            return named(own).ok_or_else(stranger);
+        }
+        let token = headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let token = token.and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme
+                .eq_ignore_ascii_case("bearer")
+                .then_some(token.trim())
+        });
+        match token {
+            Some(token) if !token.is_empty() => self.bearer(token).await?.ok_or_else(stranger),
+            _ => Err(stranger()),
+        }
+    }
+
+    /// Whether the caller has the right on the node.
+    pub async fn may(&self, caller: &Caller, node: &str, right: Right) -> Result<bool, Refusal> {
+        let question = (caller.clone(), node.to_owned(), right);
+        if let Some(known) = self.rights.get(&question) {
+            return Ok(known);
+        }
+        let attributes = ResourceAttributes {
+            verb: Some(right.verb.to_owned()),
+            version: Some("v1".to_owned()),
+            resource: Some("nodes".to_owned()),
+            subresource: Some(right.subresource.to_owned()),
+            name: Some(node.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(caller.user.clone()),
+                uid: caller.uid.clone(),
+                groups: Some(caller.groups.clone()),
+                extra: Some(caller.extra.clone()),
+                resource_attributes: Some(attributes),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let answer = self.ask(&review).await?;
+        let allowed = answer.status.is_some_and(|status| status.allowed);
+        self.rights.put(question, allowed);
+        Ok(allowed)
+    }
+
+    async fn bearer(&self, token: &str) -> Result<Option<Caller>, Refusal> {
+        let question = <[u8; 32]>::from(Sha256::digest(token));
+        if let Some(known) = self.tokens.get(&question) {
+            return Ok(known);
+        }
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                token: token.to_owned(),
+                audiences: None,
+            },
+            ..TokenReview::default()
+        };
+        let status = self.ask(&review).await?.status.unwrap_or_default();
+        let user = status.user.filter(|_| status.authenticated == Some(true));
+        let caller = user.and_then(known);
+        self.tokens.put(question, caller.clone());
+        Ok(caller)
+    }
+
+    async fn ask<K>(&self, review: &K) -> Result<K, Refusal>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
+    {
+        let api: Api<K> = Api::all(self.client.clone());
+        let parameters = PostParams::default();
+        let asked = tokio::time::timeout(PATIENCE, api.create(&parameters, review)).await;
+        let unknown = |why: String| {
+            tracing::warn!(why, "asking the API server about a caller");
+            let message = "the API server does not say who may do this; try again";
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+        };
+        match asked {
+            Ok(Ok(answer)) => Ok(answer),
+            // What was asked for holds the token: the error alone is told.
+            Ok(Err(error)) => Err(unknown(error.to_string())),
+            Err(_) => Err(unknown("no answer in time".to_owned())),
+        }
+    }
+
+    /// The authority that signs the certificates of callers; the last that was known while the API server
+    /// does not answer.
+    async fn authority(&self) -> Option<Authority> {
+        let mut known = self.authority.lock().await;
+        if let Some((at, authority)) = &*known
+            && at.elapsed() < AUTHORITY_AGE
+        {
+            return authority.clone();
+        }
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), "kube-system");
+        let read = maps.get("extension-apiserver-authentication");
+        let read = tokio::time::timeout(PATIENCE, read).await;
+        let authority = match read {
+            Ok(Ok(map)) => {
+                let data = map.data.unwrap_or_default();
+                data.get("client-ca-file").and_then(|pem| verifier(pem))
+            }
+            failed => {
+                let why = failed.err().map_or("refused", |_| "no answer");
+                tracing::warn!(
+                    why,
+                    "reading kube-system/extension-apiserver-authentication"
+                );
+                // Asked again soon.
+                return known.as_ref().and_then(|(_, authority)| authority.clone());
+            }
+        };
+        *known = Some((Instant::now(), authority.clone()));
+        authority
+    }
+}
+
+/// Verifies certificates by those in `pem`.
+fn verifier(pem: &str) -> Option<Authority> {
+    let mut roots = RootCertStore::empty();
+    let all = CertificateDer::pem_slice_iter(pem.as_bytes());
+    roots.add_parsable_certificates(all.filter_map(Result::ok));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let built = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    built
+        .map(|verifier| verifier as Authority)
+        .inspect_err(|error| tracing::warn!(%error, "reading the authority of client certificates"))
+        .ok()
+}
+
+/// Whom a certificate names: its common name, and its organisations as groups.
+fn named(certificate: &CertificateDer<'_>) -> Option<Caller> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let subject = certificate.subject();
+    let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let groups = subject.iter_organization();
+    let groups = groups.filter_map(|group| Some(group.as_str().ok()?.to_owned()));
+    let groups = groups.chain([AUTHENTICATED.to_owned()]).collect();
+    (!user.is_empty()).then(|| Caller {
+        user,
+        groups,
+        ..Caller::default()
+    })
+}
+
+fn known(user: UserInfo) -> Option<Caller> {
+    Some(Caller {
+        user: user.username.filter(|name| !name.is_empty())?,
+        uid: user.uid,
+        groups: user.groups.unwrap_or_default(),
+        extra: user.extra.unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_names_a_user_and_groups() {
+        let mut wanted = CertificateParams::default();
+        wanted.distinguished_name.push(DnType::CommonName, "alice");
+        wanted
+            .distinguished_name
+            .push(DnType::OrganizationName, "ops");
+        let key = KeyPair::generate().expect("a key");
+        let certificate = wanted.self_signed(&key).expect("a certificate");
+        let caller = named(certificate.der()).expect("a name");
+        assert_eq!(caller.user, "alice");
+        assert_eq!(caller.groups, ["ops", AUTHENTICATED]);
+    }
+
+    #[test]
+    fn a_certificate_without_a_name_names_nobody() {
+        let mut wanted = CertificateParams::default();
+        wanted.distinguished_name = rcgen::DistinguishedName::new();
+        let key = KeyPair::generate().expect("a key");
+        let certificate = wanted.self_signed(&key).expect("a certificate");
+        assert_eq!(named(certificate.der()), None);
+        assert_eq!(named(&CertificateDer::from(vec![0x30, 0x82])), None);
+    }
+}

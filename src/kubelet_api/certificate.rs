@@ -1,0 +1,251 @@
+//! The certificate that the listener shows.
+//!
+//! In: files, or the address that nodes have. Out: an [`Identity`] for TLS, kept up to date: files are
+//! read again when they change, one that we made is made anew long before it ends.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+/// How long a certificate that we make is good for.
+const LIFETIME: time::Duration = time::Duration::days(365);
+/// After which it is made anew.
+const RENEWAL: Duration = Duration::from_secs(240 * 24 * 3600);
+/// How often files are read.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Where the certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// From files in PEM.
+    Files {
+        /// The certificate and those between it and its authority.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// We make it, for this address. API servers take it unless they were told an authority.
+    SelfMade(IpAddr),
+}
+
+/// Why there is no certificate.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("reading {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// What the files hold is no certificate with its key.
+    #[error("the files of --kubelet-cert-file and --kubelet-key-file")]
+    Pem(#[source] rustls::pki_types::pem::Error),
+    /// The certificate does not fit its key, or the key is of a kind that nobody knows.
+    #[error("the certificate and key of the kubelet API")]
+    Key(#[source] rustls::Error),
+    /// It cannot be made.
+    #[error("making the certificate of the kubelet API")]
+    Make(#[source] rcgen::Error),
+}
+
+/// What is shown to whoever connects.
+pub struct Identity(RwLock<Arc<CertifiedKey>>);
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identity")
+    }
+}
+
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(
+            self.0
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        )
+    }
+}
+
+/// The bytes of a certificate and of its key.
+type Bytes = (Vec<u8>, Vec<u8>);
+
+impl Identity {
+    /// The identity as it is now.
+    pub async fn of(source: &Source) -> Result<Self, Error> {
+        let key = match source {
+            Source::SelfMade(address) => made(*address)?,
+            Source::Files { certificate, key } => parsed(&read(certificate, key).await?)?,
+        };
+        Ok(Self(RwLock::new(Arc::new(key))))
+    }
+
+    /// Keeps it up to date until `cancel`.
+    pub async fn keep(&self, source: Source, cancel: CancellationToken) {
+        let kept = async {
+            match source {
+                Source::SelfMade(address) => self.renew(address).await,
+                Source::Files { certificate, key } => self.follow(certificate, key).await,
+            }
+        };
+        tokio::select! {
+            () = kept => {}
+            () = cancel.cancelled() => {}
+        }
+    }
+
+    async fn renew(&self, address: IpAddr) {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            match made(address) {
+                Ok(key) => self.show(key),
+                Err(error) => tracing::error!(%error, "renewing the kubelet API's certificate"),
+            }
+        }
+    }
+
+    /// Half-written files are no certificate: the old one is shown until they are whole.
+    async fn follow(&self, certificate: PathBuf, key: PathBuf) {
+        let mut shown = read(&certificate, &key).await.ok();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = match read(&certificate, &key).await {
+                Ok(now) if shown.as_ref() != Some(&now) => now,
+                Ok(_) => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "the kubelet API's certificate stays as it was");
+                    continue;
+                }
+            };
+            match parsed(&now) {
+                Ok(key) => {
+                    self.show(key);
+                    tracing::info!("the kubelet API has a new certificate");
+                    shown = Some(now);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the kubelet API's certificate stays as it was");
+                }
+            }
+        }
+    }
+
+    fn show(&self, key: CertifiedKey) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+    }
+}
+
+async fn read(certificate: &PathBuf, key: &PathBuf) -> Result<Bytes, Error> {
+    let read = async |path: &PathBuf| {
+        let bytes = tokio::fs::read(path).await;
+        bytes.map_err(|source| Error::Read {
+            path: path.clone(),
+            source,
+        })
+    };
+    Ok((read(certificate).await?, read(key).await?))
+}
+
+fn parsed((certificate, key): &Bytes) -> Result<CertifiedKey, Error> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+    let chain = chain.map_err(Error::Pem)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(Error::Pem)?;
+    let key = CertifiedKey::new(chain, any_supported_type(&key).map_err(Error::Key)?);
+    key.keys_match().map_err(Error::Key)?;
+    Ok(key)
+}
+
+fn made(address: IpAddr) -> Result<CertifiedKey, Error> {
+    let mut wanted = CertificateParams::new(vec![address.to_string()]).map_err(Error::Make)?;
+    wanted
+        .distinguished_name
+        .push(DnType::CommonName, "burstpool kubelet API");
+    wanted.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    // Clocks differ.
+    wanted.not_before = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
+    wanted.not_after = wanted.not_before + LIFETIME;
+    let pair = KeyPair::generate().map_err(Error::Make)?;
+    let certificate = wanted.self_signed(&pair).map_err(Error::Make)?;
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(pair.serialize_der()));
+    let key = any_supported_type(&key).map_err(Error::Key)?;
+    Ok(CertifiedKey::new(vec![certificate.der().clone()], key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(identity: &Identity) -> Vec<u8> {
+        let key = identity.0.read().unwrap_or_else(PoisonError::into_inner);
+        key.cert[0].to_vec()
+    }
+
+    fn write(directory: &std::path::Path) -> Vec<u8> {
+        let pair = KeyPair::generate().expect("a key");
+        let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()])
+            .and_then(|wanted| wanted.self_signed(&pair))
+            .expect("a certificate");
+        std::fs::write(directory.join("key"), pair.serialize_pem()).expect("written");
+        std::fs::write(directory.join("crt"), certificate.pem()).expect("written");
+        certificate.der().to_vec()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_are_read_again_when_they_change_and_broken_ones_change_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let first = write(directory.path());
+        let (certificate, key) = (directory.path().join("crt"), directory.path().join("key"));
+        let source = Source::Files { certificate, key };
+        let identity = Arc::new(Identity::of(&source).await.expect("an identity"));
+        assert_eq!(shown(&identity), first);
+        let cancel = CancellationToken::new();
+        let (kept, until) = (identity.clone(), cancel.clone());
+        let task = tokio::spawn(async move { kept.keep(source, until).await });
+        let until_shown = async |wanted: &[u8]| {
+            while shown(&identity) != wanted {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        until_shown(&first).await;
+        std::fs::write(directory.path().join("crt"), "-----BEGIN").expect("written");
+        tokio::time::sleep(3 * LOOK).await;
+        assert_eq!(shown(&identity), first);
+        let second = write(directory.path());
+        until_shown(&second).await;
+        cancel.cancel();
+        task.await.expect("it ends");
+    }
+
+    #[tokio::test]
+    async fn one_that_we_make_names_the_address_and_a_key_of_another_is_refused() {
+        let source = Source::SelfMade("10.1.2.3".parse().expect("an address"));
+        let identity = Identity::of(&source).await.expect("an identity");
+        let der = shown(&identity);
+        assert!(der.windows(4).any(|bytes| bytes == [10, 1, 2, 3]));
+        let directory = tempfile::tempdir().expect("a directory");
+        write(directory.path());
+        let other = KeyPair::generate().expect("a key");
+        let key = directory.path().join("key");
+        std::fs::write(&key, other.serialize_pem()).expect("written");
+        let certificate = directory.path().join("crt");
+        let refused = Identity::of(&Source::Files { certificate, key }).await;
+        assert!(matches!(refused, Err(Error::Key(_))), "{refused:?}");
+    }
+}

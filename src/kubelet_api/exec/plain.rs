@@ -1,0 +1,59 @@
+//! A command in an image without a shell: the service's terminal as it is.
+//!
+//! No exit code, no errors apart, and arguments only where none needs quoting: the client is told.
+
+use bytes::Bytes;
+
+use super::shell::Place;
+use crate::aci::error::Error;
+use crate::kubelet_api::remote_command::{Out, Outcome, Streams, Wanted};
+
+pub async fn run(
+    place: &Place,
+    wanted: &Wanted,
+    streams: Streams,
+    shown: &str,
+) -> Result<Outcome, Error> {
+    let container = &place.container;
+    let needs_quotes = |word: &String| word.is_empty() || word.contains(char::is_whitespace);
+    if let Some(word) = wanted.command.iter().find(|word| needs_quotes(word)) {
+        return Ok(Outcome::Failed(format!(
+            "container {container} has no /bin/sh with stty, and without one Azure Container Instances \
+             takes no argument with blanks in it: {word:?}"
+        )));
+    }
+    tracing::debug!(shown, "an image without a shell");
+    let end = if wanted.tty { "\r\n" } else { "\n" };
+    let notice = format!(
+        "burstpool: container {container} has no /bin/sh with stty: errors come with the output, and how \
+         the command ends is not known{end}"
+    );
+    let Streams { mut stdin, out, .. } = streams;
+    // The client may be gone.
+    let _ = out.send((Out::Stderr, notice.into())).await;
+    let mut shell = place.open(&wanted.command.join(" "), None).await?;
+    let mut is_typed = wanted.stdin;
+    loop {
+        tokio::select! {
+            shown = shell.screen.next() => {
+                let Some(bytes) = shown else { return Ok(Outcome::Exited(0)) };
+                let bytes = if wanted.tty { bytes } else { without_returns(&bytes) };
+                if out.send((Out::Stdout, bytes)).await.is_err() {
+                    return Ok(Outcome::Failed("the client is gone".to_owned()));
+                }
+            }
+            typed = stdin.recv(), if is_typed => {
+                is_typed = typed.is_some();
+                // At its end, what somebody at a terminal types.
+                let typed = typed.unwrap_or(Bytes::from_static(b"\x04"));
+                is_typed &= shell.keyboard.send(typed).await;
+            }
+        }
+    }
+}
+
+/// A terminal begins a line with a carriage return, which a program without one does not write.
+fn without_returns(bytes: &[u8]) -> Bytes {
+    let kept = bytes.iter().filter(|byte| **byte != b'\r');
+    kept.copied().collect()
+}

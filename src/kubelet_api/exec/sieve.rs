@@ -1,0 +1,180 @@
+//! Finds a mark in what a terminal shows, and lets everything else through.
+//!
+//! In: bytes as they come. Out: those before the mark, and what is said right after it, up to `;`. Pure. A
+//! mark may come in any number of parts, so as much is held back as may become one.
+
+use bytes::{Bytes, BytesMut};
+
+/// The most that is said after a mark.
+const LONGEST: usize = 256;
+
+/// Looks for one mark.
+pub struct Sieve {
+    mark: Vec<u8>,
+    held: BytesMut,
+    is_found: bool,
+}
+
+impl Sieve {
+    /// Looks for this mark.
+    pub fn new(mark: &[u8]) -> Self {
+        Self {
+            mark: mark.to_vec(),
+            held: BytesMut::new(),
+            is_found: false,
+        }
+    }
+
+    /// What comes before the mark in `bytes`, and what is said after it once that is whole. What follows
+    /// stays in the sieve.
+    pub fn take(&mut self, bytes: &[u8]) -> (Bytes, Option<String>) {
+        self.held.extend_from_slice(bytes);
+        let mut before = Bytes::new();
+        if !self.is_found {
+            let found = find(&self.held, &self.mark);
+            let free = found.unwrap_or_else(|| self.held.len() - self.begun());
+            before = self.held.split_to(free).freeze();
+            if found.is_some() {
+                drop(self.held.split_to(self.mark.len()));
+                self.is_found = true;
+            }
+        }
+        (before, self.said())
+    }
+
+    /// Whether the mark was there.
+    pub fn has_found(&self) -> bool {
+        self.is_found
+    }
+
+    /// What is held back: no mark comes any more, or the next one is looked for.
+    pub fn rest(self) -> Bytes {
+        self.held.freeze()
+    }
+
+    fn said(&mut self) -> Option<String> {
+        let end = self.held.iter().position(|byte| *byte == b';');
+        let end = end.or((self.held.len() > LONGEST).then_some(LONGEST));
+        let end = end.filter(|_| self.is_found)?;
+        let said = self.held.split_to(end);
+        // Its end.
+        drop(self.held.split_to(1));
+        Some(String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// How much of the end may be the beginning of the mark.
+    fn begun(&self) -> usize {
+        let longest = self.held.len().min(self.mark.len() - 1);
+        let begins = |n: &usize| self.held.ends_with(&self.mark[..*n]);
+        (1..=longest).rev().find(begins).unwrap_or_default()
+    }
+}
+
+/// Takes a mark out wherever it comes, however often.
+pub struct Strainer {
+    mark: Vec<u8>,
+    sieve: Sieve,
+}
+
+impl Strainer {
+    /// Takes out this mark, with the `;` after it.
+    pub fn new(mark: &[u8]) -> Self {
+        Self {
+            mark: mark.to_vec(),
+            sieve: Sieve::new(mark),
+        }
+    }
+
+    /// What else is in `bytes`, and how often the mark was.
+    pub fn take(&mut self, bytes: &[u8]) -> (Bytes, usize) {
+        let (mut through, mut said) = self.sieve.take(bytes);
+        let mut times = 0;
+        while said.is_some() {
+            times += 1;
+            let fresh = Sieve::new(&self.mark);
+            let rest = std::mem::replace(&mut self.sieve, fresh).rest();
+            let (more, again) = self.sieve.take(&rest);
+            through = [through, more].concat().into();
+            said = again;
+        }
+        (through, times)
+    }
+
+    /// What is held back: nothing comes any more.
+    pub fn rest(self) -> Bytes {
+        self.sieve.rest()
+    }
+}
+
+fn find(bytes: &[u8], mark: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    while let Some(at) = bytes[from..].iter().position(|byte| *byte == mark[0]) {
+        if bytes[from + at..].starts_with(mark) {
+            return Some(from + at);
+        }
+        from += at + 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// However the bytes come, and however much of them looks like the mark.
+        #[test]
+        fn all_before_a_mark_comes_through_and_the_mark_does_not(
+            before in prop::collection::vec(prop::sample::select(vec![b'a', b'b', b'c']), 0..200),
+            size in 1_usize..50,
+        ) {
+            let mark = b"abacabab0";
+            let stream = [&before[..], mark, b"137;after"].concat();
+            let (mut sieve, mut through, mut said) = (Sieve::new(mark), Vec::new(), None);
+            for part in stream.chunks(size) {
+                if said.is_some() {
+                    break;
+                }
+                let (bytes, now) = sieve.take(part);
+                through.extend_from_slice(&bytes);
+                said = now;
+            }
+            prop_assert_eq!(through, before);
+            prop_assert_eq!(said.as_deref(), Some("137"));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Also where it is inside of another.
+        #[test]
+        fn a_mark_is_taken_out_wherever_it_comes(
+            parts in prop::collection::vec(prop::collection::vec(prop::sample::select(b"abc;".to_vec()), 0..20), 1..10),
+            size in 1_usize..50,
+        ) {
+            let stream = parts.join(&b"abacabab0;"[..]);
+            let mut strainer = Strainer::new(b"abacabab0");
+            let (mut through, mut times) = (Vec::new(), 0);
+            for part in stream.chunks(size) {
+                let (bytes, more) = strainer.take(part);
+                through.extend_from_slice(&bytes);
+                times += more;
+            }
+            through.extend_from_slice(&strainer.rest());
+            prop_assert_eq!(through, parts.concat());
+            prop_assert_eq!(times, parts.len() - 1);
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_mark_and_is_none_is_the_rest() {
+        let mut sieve = Sieve::new(b"mark");
+        assert_eq!(sieve.take(b"a ma"), (Bytes::from_static(b"a "), None));
+        assert_eq!(sieve.rest(), "ma");
+    }
+}

@@ -1,0 +1,86 @@
+//! A command in the client's terminal: bytes both ways, and a size that changes.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::script::{self, Mark};
+use super::shell::{Asked, Place, Shell};
+use super::{carry, outcome, plain};
+use crate::aci::error::Error;
+use crate::kubelet_api::remote_command::{Out, Outcome, Size, Streams, Wanted};
+
+/// How long to wait for the size of the client's terminal, which usually comes first.
+const FIRST_SIZE: Duration = Duration::from_millis(500);
+/// How long a size must stay before the terminal follows: each costs a call.
+const SETTLED: Duration = Duration::from_millis(200);
+/// How long sizing may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub async fn run(place: &Place, wanted: &Wanted, mut streams: Streams) -> Result<Outcome, Error> {
+    let size = tokio::time::timeout(FIRST_SIZE, streams.resize.recv()).await;
+    let size = size.ok().flatten();
+    let mut shell = match place.shell(size).await? {
+        Asked::Ready(shell) => shell,
+        Asked::None(shown) => return plain::run(place, wanted, streams, &shown).await,
+    };
+    let mark = Mark::new();
+    let script = script::terminal(wanted, &mark, size);
+    shell.keyboard.send(script.into()).await;
+    let terminal = shell.until(&mark).await;
+    let Streams {
+        mut stdin,
+        resize,
+        out,
+        ..
+    } = streams;
+    let Shell {
+        mut keyboard,
+        screen,
+        shown,
+    } = shell;
+    let typed = async {
+        while let Some(bytes) = stdin.recv().await {
+            if !keyboard.send(bytes).await {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let sized = async {
+        if let Some(terminal) = &terminal {
+            follow(place, terminal, resize).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        said = carry((screen, shown), Out::Stdout, &out, &mark, None) => Ok(outcome(said)),
+        () = typed => Ok(outcome(None)),
+        () = sized => Ok(outcome(None)),
+    }
+}
+
+/// Sizes a terminal as the client's is sized, from a session beside it: ACI has no other way.
+async fn follow(place: &Place, terminal: &str, mut sizes: mpsc::Receiver<Size>) {
+    while let Some(mut size) = sizes.recv().await {
+        while let Ok(Some(newer)) = tokio::time::timeout(SETTLED, sizes.recv()).await {
+            size = newer;
+        }
+        let Some(script) = script::resize(terminal, size) else {
+            return;
+        };
+        let sized = async {
+            match place.shell(None).await {
+                Ok(Asked::Ready(mut shell)) => {
+                    shell.keyboard.send(script.into()).await;
+                    while shell.next().await.is_some() {}
+                }
+                Ok(Asked::None(_)) => {}
+                Err(error) => tracing::debug!(error = error.story(), "sizing a terminal"),
+            }
+        };
+        if tokio::time::timeout(PATIENCE, sized).await.is_err() {
+            tracing::debug!("sizing a terminal takes too long");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What is new in a log that is read again and again.
+//!
+//! In: the log, as far as the service keeps it, each with its lines' times. Out: what was not there the
+//! time before. Pure. The service has no offsets; it cuts a log off at its beginning when it becomes too
+//! long, so that what is read may begin anywhere in what was read.
+
+/// How much of the end of what was read is kept to find the place again.
+const KEPT: usize = 64 << 10;
+/// How much of a log's beginning is looked for: the time in front of a line is in it.
+const HEAD: usize = 24;
+
+/// Remembers where a log was read to.
+#[derive(Debug, Default)]
+pub struct Grown {
+    /// How long the log was.
+    length: usize,
+    /// Its end.
+    end: String,
+}
+
+/// What is new.
+#[derive(Debug, PartialEq, Eq)]
+pub enum New<'a> {
+    /// This comes after what was read before; it may be empty.
+    More(&'a str),
+    /// Nothing of what was read is there any more: another run's log, or one that grew by more than the
+    /// service keeps.
+    Other(&'a str),
+}
+
+impl Grown {
+    /// What is new in `log`, of which only whole lines are taken unless it has ended.
+    pub fn take<'a>(&mut self, log: &'a str, has_ended: bool) -> New<'a> {
+        let whole = match log.rfind('\n') {
+            _ if has_ended => log,
+            Some(at) => &log[..=at],
+            None => "",
+        };
+        let new = match self.place(whole) {
+            Some(place) => New::More(&whole[place..]),
+            None => New::Other(whole),
+        };
+        self.length = whole.len();
+        let mut from = whole.len().saturating_sub(KEPT);
+        while !whole.is_char_boundary(from) {
+            from += 1;
+        }
+        whole[from..].clone_into(&mut self.end);
+        new
+    }
+
+    /// Up to where `log` was read before.
+    fn place(&self, log: &str) -> Option<usize> {
+        let from = self.length - self.end.len();
+        if log.get(from..self.length) == Some(&self.end) {
+            return Some(self.length);
+        }
+        let mut head = log.len().min(HEAD);
+        while !log.is_char_boundary(head) {
+            head -= 1;
+        }
+        let head = &log[..head];
+        if head.is_empty() {
+            return None;
+        }
+        // It was cut off: it begins within the end that is kept, or long before it.
+        let begins = self.end.match_indices(head).map(|(at, _)| &self.end[at..]);
+        if let Some(known) = begins.into_iter().find(|known| log.starts_with(*known)) {
+            return Some(known.len());
+        }
+        let whole = self.end.len() > 2 * HEAD;
+        whole
+            .then(|| log.rfind(&self.end))
+            .flatten()
+            .map(|at| at + self.end.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(n: usize) -> String {
+        format!("2026-11-24T10:00:00.{:03}Z line {n}\n", n % 1000)
+    }
+
+    #[test]
+    fn a_line_that_is_not_whole_waits_for_its_end() {
+        let mut grown = Grown::default();
+        assert_eq!(grown.take("1 a\n2 b", false), New::More("1 a\n"));
+        assert_eq!(grown.take("1 a\n2 bc\n", false), New::More("2 bc\n"));
+        assert_eq!(grown.take("1 a\n2 bc\n3", true), New::More("3"));
+    }
+
+    #[test]
+    fn another_runs_log_is_another() {
+        let mut grown = Grown::default();
+        let (old, new) = (line(1) + &line(2), line(7));
+        grown.take(&old, false);
+        assert_eq!(grown.take(&new, false), New::Other(&new));
+        assert_eq!(grown.take("", false), New::Other(""));
+    }
+
+    /// Whatever a log grows by between two looks, and however much of its beginning is cut off: nothing is
+    /// lost and nothing is told twice, as long as something known is left.
+    fn follow(looks: &[(usize, usize)]) {
+        let (mut grown, mut log, mut told) = (Grown::default(), String::new(), String::new());
+        let mut next = 0;
+        for (lines, cut) in looks {
+            let before = log.len();
+            for _ in 0..*lines {
+                log.push_str(&line(next));
+                next += 1;
+            }
+            // Something of what was read stays.
+            let cut = before.saturating_sub(40).min(*cut);
+            match grown.take(&log[cut..], false) {
+                New::More(new) => told.push_str(new),
+                New::Other(_) => unreachable!("the place was not found"),
+            }
+            log.drain(..cut);
+        }
+        let all: String = (0..next).map(line).collect();
+        assert_eq!(told, all);
+    }
+
+    #[test]
+    fn a_log_that_is_cut_off_inside_of_a_line_goes_on_where_it_was() {
+        follow(&[(2, 0), (1, 1)]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn nothing_is_lost_or_told_twice(looks in prop::collection::vec((0_usize..400, 0_usize..9000), 1..20)) {
+            follow(&looks);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What of a log is wanted.
+//!
+//! In: a query. Out: [`Options`], or what is wrong with it. Pure.
+
+use jiff::{SignedDuration, Timestamp};
+
+/// What of a log is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// What comes later, too.
+    pub follow: bool,
+    /// The log of the run before.
+    pub previous: bool,
+    /// The time in front of each line.
+    pub timestamps: bool,
+    /// The last lines only.
+    pub tail: Option<usize>,
+    /// Lines that are not older.
+    pub since: Option<Timestamp>,
+    /// So many bytes at most.
+    pub limit: Option<usize>,
+}
+
+/// Reads a query, as a kubelet does.
+pub fn parse(query: &str, now: Timestamp) -> Result<Options, String> {
+    let mut options = Options::default();
+    let mut sinces = 0;
+    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        let (key, value) = (&*key, &*value);
+        match key {
+            "follow" => options.follow = is_on(value),
+            "previous" => options.previous = is_on(value),
+            "timestamps" => options.timestamps = is_on(value),
+            "tailLines" => options.tail = Some(number(key, value, 0)?),
+            "limitBytes" => options.limit = Some(number(key, value, 1)?),
+            "sinceSeconds" => {
+                let seconds = i64::try_from(number(key, value, 1)?).unwrap_or(i64::MAX);
+                let since = now.checked_sub(SignedDuration::from_secs(seconds));
+                options.since = Some(since.unwrap_or(Timestamp::MIN));
+                sinces += 1;
+            }
+            "sinceTime" => {
+                let mistake = |_| format!("sinceTime: {value} is no time: use RFC 3339");
+                options.since = Some(value.parse().map_err(mistake)?);
+                sinces += 1;
+            }
+            "stream" if !matches!(value, "All" | "") => {
+                return Err(format!(
+                    "stream: {value} cannot be had alone: ACI keeps both streams as one; use All"
+                ));
+            }
+            // insecureSkipTLSVerifyBackend is the API server's; others are none of ours.
+            _ => {}
+        }
+    }
+    if sinces > 1 {
+        return Err("at most one of sinceTime and sinceSeconds may be given".to_owned());
+    }
+    Ok(options)
+}
+
+fn is_on(value: &str) -> bool {
+    !matches!(value, "false" | "0")
+}
+
+fn number(key: &str, value: &str, least: usize) -> Result<usize, String> {
+    let parsed = value.parse().ok().filter(|n| *n >= least);
+    parsed.ok_or_else(|| format!("{key}: {value} must be a number of at least {least}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_read_as_a_kubelet_reads_it() {
+        let now = Timestamp::from_second(1000).expect("a time");
+        let query =
+            "follow=true&previous=false&timestamps=&tailLines=0&sinceSeconds=60&limitBytes=9";
+        let options = parse(query, now).expect("options");
+        let wanted = Options {
+            follow: true,
+            previous: false,
+            timestamps: true,
+            tail: Some(0),
+            since: Timestamp::from_second(940).ok(),
+            limit: Some(9),
+        };
+        assert_eq!(options, wanted);
+        assert_eq!(parse("", now), Ok(Options::default()));
+        let time = parse("sinceTime=1970-01-01T00:00:01%2B00:00", now).expect("options");
+        assert_eq!(time.since, Timestamp::from_second(1).ok());
+    }
+
+    #[test]
+    fn mistakes_name_the_field() {
+        for (query, field) in [
+            ("tailLines=-1", "tailLines"),
+            ("limitBytes=0", "limitBytes"),
+            ("sinceSeconds=0", "sinceSeconds"),
+            ("sinceTime=yesterday", "sinceTime"),
+            ("sinceTime=1970-01-01T00:00:01Z&sinceSeconds=1", "sinceTime"),
+            ("stream=Stderr", "stream"),
+        ] {
+            let mistake = parse(query, Timestamp::UNIX_EPOCH).expect_err("a mistake");
+            assert!(mistake.contains(field), "{mistake}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Port-forwards over SPDY: a pair of streams for each connection, one for data and one for what is wrong.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::dial;
+use crate::kubelet_api::spdy::session::{Session, Stream, reset};
+
+/// How long half a pair waits for its other half.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Forwards until the client is gone.
+pub async fn forward(mut session: Session, address: IpAddr) {
+    let mut halves: HashMap<String, (Stream, Instant)> = HashMap::new();
+    let mut pairs = JoinSet::new();
+    let mut looks = tokio::time::interval(PATIENCE);
+    loop {
+        let stream = tokio::select! {
+            stream = session.accept() => stream,
+            Some(_) = pairs.join_next() => continue,
+            _ = looks.tick() => {
+                let late = |_: &String, half: &mut (Stream, Instant)| half.1.elapsed() > PATIENCE;
+                for (_, (stream, _)) in halves.extract_if(late) {
+                    stream.sender().reset(reset::REFUSED).await;
+                }
+                continue;
+            }
+        };
+        let Some(stream) = stream else { break };
+        let Some((key, port, is_data)) = half(&stream) else {
+            stream.sender().reset(reset::PROTOCOL_ERROR).await;
+            continue;
+        };
+        stream.reply().await;
+        let key = format!("{key}/{port}");
+        match halves.remove(&key) {
+            Some((other, _)) if is_data_of(&other) != is_data => {
+                let (data, error) = if is_data {
+                    (stream, other)
+                } else {
+                    (other, stream)
+                };
+                pairs.spawn(pair(address, port, data, error));
+            }
+            _ => drop(halves.insert(key, (stream, Instant::now()))),
+        }
+    }
+    session.close().await;
+}
+
+/// What a stream is half of: which pair, which port, and whether it carries data.
+fn half(stream: &Stream) -> Option<(String, u16, bool)> {
+    let is_data = match stream.header("streamtype")? {
+        "data" => true,
+        "error" => false,
+        _ => return None,
+    };
+    let port = stream
+        .header("port")?
+        .parse()
+        .ok()
+        .filter(|port| *port > 0)?;
+    let key = match stream.header("requestid") {
+        Some(id) => id.to_owned(),
+        // Very old clients open the data stream right after the one for errors.
+        None if is_data => format!("#{}", stream.id().wrapping_sub(2)),
+        None => format!("#{}", stream.id()),
+    };
+    Some((key, port, is_data))
+}
+
+fn is_data_of(stream: &Stream) -> bool {
+    stream.header("streamtype") == Some("data")
+}
+
+async fn pair(address: IpAddr, port: u16, data: Stream, error: Stream) {
+    let error = error.sender();
+    let (from_client, to_client) = data.split();
+    match dial::dial(address, port).await {
+        Ok(stream) => {
+            let sender = &to_client;
+            dial::carry(stream, from_client, |bytes| sender.send(bytes)).await;
+        }
+        Err(why) => drop(error.send(why.into()).await),
+    }
+    to_client.finish().await;
+    error.finish().await;
+}

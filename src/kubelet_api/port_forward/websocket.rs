@@ -1,0 +1,88 @@
+//! Port-forwards over a websocket alone: ports are named in the query, and each has two channels: 2n for
+//! data, 2n + 1 for what is wrong. The first message of each says its port.
+
+use std::net::IpAddr;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::{SinkExt as _, StreamExt as _};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::dial;
+use crate::kubelet_api::upgrade;
+
+/// Forwards until the client is gone or all connections have ended.
+pub async fn forward(io: TokioIo<Upgraded>, address: IpAddr, ports: &[u16]) {
+    let (mut sink, mut source) = upgrade::websocket(io).await.split();
+    let (out, mut messages) = mpsc::channel::<Bytes>(16);
+    let (mut connections, mut inputs) = (JoinSet::new(), Vec::new());
+    for (index, port) in (0_u8..).step_by(2).zip(ports.iter().copied()) {
+        for channel in [index, index + 1] {
+            let first = [&[channel][..], &port.to_le_bytes()].concat();
+            if sink.send(Message::binary(first)).await.is_err() {
+                return;
+            }
+        }
+        let (input, from_client) = mpsc::channel(4);
+        inputs.push(Some(input));
+        connections.spawn(connection(address, port, index, from_client, out.clone()));
+    }
+    drop(out);
+    let inward = async {
+        while let Some(Ok(message)) = source.next().await {
+            let Message::Binary(data) = message else {
+                continue;
+            };
+            let Some(channel) = data.first().filter(|channel| *channel % 2 == 0) else {
+                continue;
+            };
+            let Some(input) = inputs.get_mut(usize::from(*channel / 2)) else {
+                continue;
+            };
+            if let Some(to) = input
+                && to.send(data.slice(1..)).await.is_err()
+            {
+                *input = None;
+            }
+        }
+    };
+    let outward = async {
+        while let Some(message) = messages.recv().await {
+            if sink.send(Message::Binary(message)).await.is_err() {
+                return;
+            }
+        }
+        // The client may be gone.
+        let _ = sink.close().await;
+    };
+    tokio::select! {
+        () = inward => {}
+        () = outward => {}
+    }
+}
+
+async fn connection(
+    address: IpAddr,
+    port: u16,
+    channel: u8,
+    from_client: mpsc::Receiver<Bytes>,
+    out: mpsc::Sender<Bytes>,
+) {
+    let message = |channel: u8, bytes: &[u8]| {
+        let mut message = BytesMut::with_capacity(bytes.len() + 1);
+        message.put_u8(channel);
+        message.put_slice(bytes);
+        message.freeze()
+    };
+    match dial::dial(address, port).await {
+        Ok(stream) => {
+            let send = async |bytes: Bytes| out.send(message(channel, &bytes)).await.is_ok();
+            dial::carry(stream, from_client, send).await;
+        }
+        // The client may be gone.
+        Err(why) => drop(out.send(message(channel + 1, why.as_bytes())).await),
+    }
+}

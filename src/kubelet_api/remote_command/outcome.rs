@@ -1,0 +1,66 @@
+//! How a command ended, in the protocols' words.
+
+use serde_json::{Value, json};
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// By itself, with this code.
+    Exited(i32),
+    /// It did not run, or nobody knows how it ended.
+    Failed(String),
+}
+
+impl Outcome {
+    /// What is said on the error stream of this protocol.
+    pub fn told(&self, protocol: &str) -> String {
+        match protocol {
+            "v4.channel.k8s.io" | "v5.channel.k8s.io" => self.status().to_string(),
+            _ => self.message(),
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Exited(0) => String::new(),
+            Self::Exited(code) => {
+                format!("command terminated with non-zero exit code: exit status {code}")
+            }
+            Self::Failed(why) => why.clone(),
+        }
+    }
+
+    /// As an object of Kubernetes.
+    fn status(&self) -> Value {
+        match self {
+            Self::Exited(0) => json!({"metadata": {}, "status": "Success"}),
+            Self::Exited(code) => json!({
+                "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
+                "message": self.message(),
+                "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
+            }),
+            Self::Failed(why) => json!({
+                "metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500,
+                "message": why, "details": {"causes": [{"message": why}]},
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_code_is_told_as_a_cause_and_to_old_clients_in_words() {
+        let told = Outcome::Exited(3).told("v4.channel.k8s.io");
+        let status: Value = serde_json::from_str(&told).expect("an object");
+        assert_eq!(status["details"]["causes"][0]["message"], "3");
+        assert!(
+            Outcome::Exited(3)
+                .told("v2.channel.k8s.io")
+                .contains("exit status 3")
+        );
+        assert_eq!(Outcome::Exited(0).told("channel.k8s.io"), "");
+    }
+}

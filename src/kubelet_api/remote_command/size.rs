@@ -1,0 +1,78 @@
+//! The size of the client's terminal, as it comes: objects one after the other, split anywhere.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+/// How much of an object that does not end is kept.
+const LONGEST: usize = 1024;
+
+/// The size of a terminal.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "PascalCase")]
+pub struct Size {
+    /// In characters.
+    pub width: u16,
+    /// In characters.
+    pub height: u16,
+}
+
+/// Collects sizes from parts.
+#[derive(Default)]
+pub struct Sizes(Vec<u8>);
+
+impl Sizes {
+    /// The last size that is whole now.
+    pub fn take(&mut self, part: &[u8]) -> Option<Size> {
+        self.0.extend_from_slice(part);
+        let mut objects = serde_json::Deserializer::from_slice(&self.0).into_iter::<Size>();
+        let mut last = None;
+        while let Some(Ok(size)) = objects.next() {
+            last = Some(size);
+        }
+        let used = objects.byte_offset();
+        self.0.drain(..used);
+        if self.0.len() > LONGEST {
+            self.0.clear();
+        }
+        last
+    }
+}
+
+/// Sizes out of parts, until the parts end.
+pub async fn carry(mut parts: mpsc::Receiver<Bytes>, sizes: mpsc::Sender<Size>) {
+    let mut collected = Sizes::default();
+    while let Some(part) = parts.recv().await {
+        if let Some(size) = collected.take(&part)
+            && sizes.send(size).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_found_however_they_are_split_and_rubbish_is_bounded() {
+        let mut sizes = Sizes::default();
+        let (width, height) = (120, 40);
+        assert_eq!(
+            sizes.take(br#"{"Width":1,"Height":2}{"Wid"#),
+            Some(Size {
+                width: 1,
+                height: 2
+            })
+        );
+        assert_eq!(
+            sizes.take(br#"th":120,"Height":40}"#),
+            Some(Size { width, height })
+        );
+        for _ in 0..100 {
+            assert_eq!(sizes.take(&[b'x'; 100]), None);
+        }
+        assert!(sizes.0.len() <= LONGEST);
+    }
+}

@@ -1,0 +1,116 @@
+//! Remote commands over SPDY: a stream for each of stdin, stdout, stderr, errors and sizes.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+
+use super::{Out, Outcome, Streams, Wanted, size};
+use crate::kubelet_api::spdy::session::{Sender, Session, Stream, reset};
+
+/// How long the client may take to open its streams.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub async fn connect<F: Future<Output = Outcome>>(
+    io: TokioIo<Upgraded>,
+    protocol: &str,
+    wanted: &Wanted,
+    run: impl FnOnce(Streams) -> F,
+) {
+    let mut session = Session::new(io);
+    let names = names(protocol, wanted);
+    let opened = tokio::time::timeout(PATIENCE, open(&mut session, &names)).await;
+    let Ok(Some(mut opened)) = opened else {
+        return session.close().await;
+    };
+    let sender = |name: &str| opened.get(name).map(Stream::sender);
+    let (stdout, stderr, error) = (sender("stdout"), sender("stderr"), sender("error"));
+    let (out, written) = mpsc::channel(16);
+    let (sizes, resize) = mpsc::channel(4);
+    let stdin = opened.remove("stdin").map_or_else(ended, |s| s.split().0);
+    let parts = opened.remove("resize").map_or_else(ended, |s| s.split().0);
+    let gone = session.gone();
+    // Nobody takes the streams off the session any more: what else is opened waits for ever.
+    let streams = Streams {
+        stdin,
+        resize,
+        out,
+        gone: gone.clone(),
+    };
+    let worked = async {
+        let told = pump(written, stdout.as_ref(), stderr.as_ref());
+        let ((), outcome) = tokio::join!(told, run(streams));
+        outcome
+    };
+    let outcome = tokio::select! {
+        outcome = worked => outcome,
+        () = async { size::carry(parts, sizes).await; std::future::pending().await } => return,
+        () = gone.cancelled() => return session.close().await,
+    };
+    for stream in [stdout, stderr].into_iter().flatten() {
+        stream.finish().await;
+    }
+    if let Some(error) = error {
+        let told = outcome.told(protocol);
+        if !told.is_empty() {
+            error.send(told.into()).await;
+        }
+        error.finish().await;
+    }
+    session.close().await;
+}
+
+fn ended() -> mpsc::Receiver<Bytes> {
+    mpsc::channel(1).1
+}
+
+fn names(protocol: &str, wanted: &Wanted) -> Vec<&'static str> {
+    let can_resize = !matches!(protocol, "channel.k8s.io" | "v2.channel.k8s.io");
+    let all = [
+        ("error", true),
+        ("stdin", wanted.stdin),
+        ("stdout", wanted.stdout),
+        ("stderr", wanted.stderr),
+        ("resize", wanted.tty && can_resize),
+    ];
+    let asked = all.into_iter().filter(|(_, is_wanted)| *is_wanted);
+    asked.map(|(name, _)| name).collect()
+}
+
+/// Waits for all streams; nothing if the client leaves before.
+async fn open(session: &mut Session, names: &[&'static str]) -> Option<HashMap<String, Stream>> {
+    let mut opened = HashMap::new();
+    while opened.len() < names.len() {
+        let stream = session.accept().await?;
+        match stream.header("streamtype").map(str::to_owned) {
+            Some(name) if names.contains(&&*name) && !opened.contains_key(&name) => {
+                stream.reply().await;
+                opened.insert(name, stream);
+            }
+            _ => stream.sender().reset(reset::REFUSED).await,
+        }
+    }
+    Some(opened)
+}
+
+/// Carries output until nobody writes any more.
+async fn pump(
+    mut written: mpsc::Receiver<(Out, Bytes)>,
+    stdout: Option<&Sender>,
+    stderr: Option<&Sender>,
+) {
+    while let Some((to, part)) = written.recv().await {
+        let to = match to {
+            Out::Stdout => stdout,
+            Out::Stderr => stderr.or(stdout),
+        };
+        if let Some(to) = to
+            && !to.send(part).await
+        {
+            return;
+        }
+    }
+}

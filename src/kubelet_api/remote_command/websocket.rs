@@ -1,0 +1,159 @@
+//! Remote commands over a websocket: the first byte of a message says which stream it is of.
+
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt as _, StreamExt as _};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use super::size::Sizes;
+use super::{Out, Outcome, Size, Streams, Wanted};
+use crate::kubelet_api::upgrade::{self, Socket};
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+/// Version 5: the stream whose number follows has ended.
+const CLOSE: u8 = 255;
+
+/// How often the client is pinged: one that is gone is found by writing, also while nobody reads.
+const PING: Duration = Duration::from_secs(10);
+/// How long a client may take to close.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+pub async fn connect<F: Future<Output = Outcome>>(
+    io: TokioIo<Upgraded>,
+    protocol: &str,
+    wanted: &Wanted,
+    run: impl FnOnce(Streams) -> F,
+) {
+    let (mut sink, source) = upgrade::websocket(io).await.split();
+    let (typed, stdin) = mpsc::channel(4);
+    let (sizes, resize) = mpsc::channel(4);
+    let (out, written) = mpsc::channel(16);
+    let gone = tokio_util::sync::CancellationToken::new();
+    let streams = Streams {
+        stdin,
+        resize,
+        out,
+        gone: gone.clone(),
+    };
+    let reading = read(
+        source,
+        wanted.stdin.then_some(typed),
+        sizes,
+        protocol == "v5.channel.k8s.io",
+    );
+    // Says that the connection is there.
+    if sink.send(Message::binary(vec![STDOUT])).await.is_err() {
+        return;
+    }
+    let worked = async {
+        let (connected, outcome) = tokio::join!(write(&mut sink, written), run(streams));
+        connected.then_some(outcome)
+    };
+    tokio::pin!(reading);
+    let outcome = tokio::select! {
+        outcome = worked => outcome,
+        () = &mut reading => None,
+    };
+    gone.cancel();
+    let Some(outcome) = outcome else { return };
+    let mut message = vec![ERROR];
+    message.extend_from_slice(outcome.told(protocol_of_errors(protocol)).as_bytes());
+    // client-go takes any close but this one for a failure, an empty one included.
+    let close = CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    };
+    let told = async {
+        sink.send(Message::binary(message)).await?;
+        sink.send(Message::Close(Some(close))).await
+    };
+    if told.await.is_ok() {
+        // It closes, or it is closed on.
+        let _ = tokio::time::timeout(PATIENCE, reading).await;
+    }
+}
+
+/// Without a protocol, errors are text.
+fn protocol_of_errors(protocol: &str) -> &str {
+    if protocol.is_empty() {
+        "channel.k8s.io"
+    } else {
+        protocol
+    }
+}
+
+/// Takes messages until the client is gone.
+async fn read(
+    mut source: SplitStream<Socket>,
+    mut stdin: Option<mpsc::Sender<Bytes>>,
+    sizes: mpsc::Sender<Size>,
+    can_close: bool,
+) {
+    let mut collected = Sizes::default();
+    while let Some(Ok(message)) = source.next().await {
+        let data = match message {
+            Message::Binary(data) => data,
+            Message::Text(text) => Bytes::from(text),
+            Message::Close(_) => return,
+            _ => continue,
+        };
+        match data.as_ref() {
+            [CLOSE, STDIN] if can_close => stdin = None,
+            [STDIN, rest @ ..] if !rest.is_empty() => {
+                // A command that reads no more lets the rest fall.
+                if let Some(to) = &stdin
+                    && to.send(data.slice(1..)).await.is_err()
+                {
+                    stdin = None;
+                }
+            }
+            [RESIZE, rest @ ..] => {
+                if let Some(size) = collected.take(rest) {
+                    // A size that nobody takes is none that matters.
+                    let _ = sizes.try_send(size);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Carries output until nobody writes any more. Whether the client is still there.
+async fn write(
+    sink: &mut SplitSink<Socket, Message>,
+    mut written: mpsc::Receiver<(Out, Bytes)>,
+) -> bool {
+    let mut pings = tokio::time::interval(PING);
+    pings.reset();
+    loop {
+        let message = tokio::select! {
+            part = written.recv() => match part {
+                Some((to, part)) => {
+                    let mut message = BytesMut::with_capacity(part.len() + 1);
+                    message.put_u8(match to {
+                        Out::Stdout => STDOUT,
+                        Out::Stderr => STDERR,
+                    });
+                    message.put(part);
+                    Message::Binary(message.freeze())
+                }
+                None => return true,
+            },
+            _ = pings.tick() => Message::Ping(Bytes::new()),
+        };
+        if sink.send(message).await.is_err() {
+            return false;
+        }
+    }
+}

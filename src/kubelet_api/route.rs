@@ -1,0 +1,178 @@
+//! What a request asks for, and which right that needs.
+//!
+//! In: method and path. Out: a [`Route`] and its [`Right`]. Pure. Rights are those of a kubelet
+//! (`nodes/stats`, `nodes/metrics`, `nodes/log`, else `nodes/proxy`) but for one: whoever runs a command
+//! or opens a port needs `create`, also where a WebSocket makes the request a GET.
+
+use http::Method;
+
+/// A pod, and a container of it where one is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's UID, if the path says it.
+    pub uid: Option<String>,
+    /// The container, or nothing.
+    pub container: String,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Whether the process is well.
+    Health,
+    /// The pods, as objects.
+    Pods,
+    /// The pods that run, by name.
+    RunningPods,
+    /// What pods use, as JSON.
+    Summary,
+    /// What pods use, for Prometheus and metrics-server: of all nodes, or of one.
+    Resource(Option<String>),
+    /// What a container has written.
+    Logs(Target),
+    /// A command in a container.
+    Exec(Target),
+    /// What a container writes from now on.
+    Attach(Target),
+    /// Ports of a pod.
+    PortForward(Target),
+}
+
+/// A right on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Right {
+    /// What is done.
+    pub verb: &'static str,
+    /// With which part of the node.
+    pub subresource: &'static str,
+}
+
+/// What a path asks for; nothing if nobody serves it.
+pub fn route(path: &str) -> Option<Route> {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let target = |container: &str, uid: Option<&str>| Target {
+        namespace: parts[1].to_owned(),
+        pod: parts[2].to_owned(),
+        uid: uid.map(str::to_owned),
+        container: container.to_owned(),
+    };
+    Some(match parts.as_slice() {
+        ["healthz"] => Route::Health,
+        ["pods"] => Route::Pods,
+        ["runningpods"] => Route::RunningPods,
+        ["stats", "summary"] => Route::Summary,
+        ["metrics", "resource"] => Route::Resource(None),
+        ["metrics", "resource", node] => Route::Resource(Some((*node).to_owned())),
+        ["containerLogs", _, _, container] => Route::Logs(target(container, None)),
+        ["exec", _, _, container] => Route::Exec(target(container, None)),
+        ["exec", _, _, uid, container] => Route::Exec(target(container, Some(uid))),
+        ["attach", _, _, container] => Route::Attach(target(container, None)),
+        ["attach", _, _, uid, container] => Route::Attach(target(container, Some(uid))),
+        ["portForward", _, _] => Route::PortForward(target("", None)),
+        ["portForward", _, _, uid] => Route::PortForward(target("", Some(uid))),
+        _ => return None,
+    })
+}
+
+impl Route {
+    /// The pod that it is about, if it is about one.
+    pub fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Logs(target)
+            | Self::Exec(target)
+            | Self::Attach(target)
+            | Self::PortForward(target) => Some(target),
+            _ => None,
+        }
+    }
+
+    /// The right that it needs.
+    pub fn right(&self, method: &Method) -> Right {
+        let verb = match *method {
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ => "get",
+        };
+        match self {
+            Self::Summary => Right {
+                verb,
+                subresource: "stats",
+            },
+            Self::Resource(_) => Right {
+                verb,
+                subresource: "metrics",
+            },
+            Self::Exec(_) | Self::Attach(_) | Self::PortForward(_) => Right {
+                verb: "create",
+                subresource: "proxy",
+            },
+            _ => Right {
+                verb,
+                subresource: "proxy",
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_a_kubelets() {
+        let Some(Route::Logs(target)) = route("/containerLogs/shop/web-0/main") else {
+            unreachable!("logs");
+        };
+        assert_eq!(
+            (&*target.namespace, &*target.pod, &*target.container),
+            ("shop", "web-0", "main")
+        );
+        let Some(Route::Exec(target)) = route("/exec/shop/web-0/123/main") else {
+            unreachable!("a command");
+        };
+        assert_eq!(
+            (target.uid.as_deref(), &*target.container),
+            (Some("123"), "main")
+        );
+        assert!(matches!(
+            route("/portForward/shop/web-0"),
+            Some(Route::PortForward(_))
+        ));
+        assert_eq!(route("/runningpods/"), Some(Route::RunningPods));
+        assert_eq!(
+            route("/metrics/resource/burst-a"),
+            Some(Route::Resource(Some("burst-a".to_owned())))
+        );
+        for path in [
+            "/",
+            "/containerLogs/shop/web-0",
+            "/pods/x",
+            "/metrics/cadvisor",
+        ] {
+            assert_eq!(route(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn rights_are_a_kubelets() {
+        let right = |path: &str| {
+            let right = route(path).expect("a route").right(&Method::GET);
+            (right.verb, right.subresource)
+        };
+        assert_eq!(right("/stats/summary"), ("get", "stats"));
+        assert_eq!(right("/metrics/resource"), ("get", "metrics"));
+        assert_eq!(right("/containerLogs/a/b/c"), ("get", "proxy"));
+        assert_eq!(right("/healthz"), ("get", "proxy"));
+        assert_eq!(
+            right("/exec/a/b/c"),
+            ("create", "proxy"),
+            "a websocket's GET, too"
+        );
+    }
+}

@@ -1,0 +1,323 @@
+//! Frames: bytes in, frames out, and back. Pure.
+//!
+//! No count and no length is believed before what it counts is there (CVE-2026-35469 was that).
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use thiserror::Error;
+
+use super::dictionary::DICTIONARY;
+
+const VERSION: u16 = 3;
+const FIN: u8 = 1;
+/// A control frame longer than this is an attack, and no header block.
+const MAX_CONTROL: usize = 16 << 10;
+/// The size of a header block when it is unpacked.
+const MAX_HEADERS: usize = 64 << 10;
+/// Data is handed out as it arrives, in parts of at most this size.
+const MAX_PART: usize = 32 << 10;
+/// Stream ids have 31 bits.
+const ID: u32 = 0x7fff_ffff;
+
+/// Names, in lower case, and values.
+pub type Headers = Vec<(String, String)>;
+
+/// Codes of [`Frame::Reset`].
+pub mod reset {
+    /// The stream makes no sense.
+    pub const PROTOCOL_ERROR: u32 = 1;
+    /// There are too many, or nobody knows what it is for.
+    pub const REFUSED: u32 = 3;
+}
+
+/// What is said on a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A stream is opened.
+    Open {
+        id: u32,
+        fin: bool,
+        headers: Headers,
+    },
+    /// It is accepted.
+    Accepted { id: u32 },
+    /// It is torn down.
+    Reset { id: u32, code: u32 },
+    /// Is anybody there? The same is answered.
+    Ping { id: u32 },
+    /// No more is said.
+    GoAway { last: u32, code: u32 },
+    /// Data of a stream.
+    Data { id: u32, fin: bool, part: Bytes },
+    /// Something that is read and forgotten: the peers run no flow control.
+    Ignored,
+}
+
+/// Why bytes are no frames.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Not our version.
+    #[error("version {0} of SPDY")]
+    Version(u16),
+    /// No known kind.
+    #[error("a frame of kind {0}")]
+    Kind(u16),
+    /// Longer than anything that is needed.
+    #[error("{0} bytes where fewer must do")]
+    TooLong(usize),
+    /// Not what the specification says.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// Headers that cannot be unpacked.
+    #[error("unpacking headers: {0}")]
+    Zlib(String),
+}
+
+/// Makes frames of bytes. Headers share a compression state, so there is one for each connection.
+pub struct Decoder {
+    zlib: Decompress,
+    /// The data frame of which more is to come: stream, bytes left, whether it is the last.
+    data: Option<(u32, usize, bool)>,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self {
+            zlib: Decompress::new(true),
+            data: None,
+        }
+    }
+}
+
+impl Decoder {
+    /// Takes the next frame off the front of `bytes`; nothing if it has not all arrived.
+    pub fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Frame>, Error> {
+        if self.data.is_some() {
+            return Ok(self.part(bytes));
+        }
+        let Some(mut head) = bytes.get(..8) else {
+            return Ok(None);
+        };
+        let (first, second) = (head.get_u32(), head.get_u32());
+        let (flags, length) = (second.to_be_bytes()[0], (second & 0x00ff_ffff) as usize);
+        if first & !ID == 0 {
+            if first == 0 {
+                return Err(Error::Malformed("data of stream zero"));
+            }
+            bytes.advance(8);
+            self.data = Some((first, length, flags & FIN != 0));
+            return Ok(self.part(bytes));
+        }
+        if length > MAX_CONTROL {
+            return Err(Error::TooLong(length));
+        }
+        if bytes.len() < 8 + length {
+            return Ok(None);
+        }
+        bytes.advance(8);
+        let body = bytes.split_to(length).freeze();
+        let [high, low, kind @ ..] = first.to_be_bytes();
+        let version = u16::from_be_bytes([high & 0x7f, low]);
+        if version != VERSION {
+            return Err(Error::Version(version));
+        }
+        self.control(u16::from_be_bytes(kind), flags, body)
+            .map(Some)
+    }
+
+    fn part(&mut self, bytes: &mut BytesMut) -> Option<Frame> {
+        let (id, left, fin) = self.data?;
+        if left > 0 && bytes.is_empty() {
+            return None;
+        }
+        let part = bytes.split_to(left.min(bytes.len()).min(MAX_PART)).freeze();
+        let left = left - part.len();
+        self.data = (left > 0).then_some((id, left, fin));
+        let fin = fin && left == 0;
+        Some(Frame::Data { id, fin, part })
+    }
+
+    fn control(&mut self, kind: u16, flags: u8, mut body: Bytes) -> Result<Frame, Error> {
+        let least = match kind {
+            1 => 10,
+            3 | 7 => 8,
+            2 | 6 | 8 => 4,
+            4 | 9 => 0,
+            other => return Err(Error::Kind(other)),
+        };
+        if body.len() < least {
+            return Err(Error::Malformed("a short control frame"));
+        }
+        Ok(match kind {
+            1 => {
+                let id = body.get_u32() & ID;
+                body.advance(6); // associated stream, priority, slot
+                let headers = self.headers(&body)?;
+                let fin = flags & FIN != 0;
+                Frame::Open { id, fin, headers }
+            }
+            2 => {
+                let id = body.get_u32() & ID;
+                self.headers(&body)?;
+                Frame::Accepted { id }
+            }
+            3 => Frame::Reset {
+                id: body.get_u32() & ID,
+                code: body.get_u32(),
+            },
+            6 => Frame::Ping { id: body.get_u32() },
+            7 => Frame::GoAway {
+                last: body.get_u32() & ID,
+                code: body.get_u32(),
+            },
+            8 => {
+                body.advance(4);
+                self.headers(&body)?; // they are in the shared state
+                Frame::Ignored
+            }
+            _ => Frame::Ignored,
+        })
+    }
+
+    fn headers(&mut self, mut packed: &[u8]) -> Result<Headers, Error> {
+        let mut plain = BytesMut::zeroed(MAX_HEADERS);
+        let mut filled = 0;
+        while !packed.is_empty() {
+            let (taken, given) = (self.zlib.total_in(), self.zlib.total_out());
+            let room = &mut plain[filled..];
+            let done = self.zlib.decompress(packed, room, FlushDecompress::Sync);
+            packed = &packed[since(taken, self.zlib.total_in())..];
+            filled += since(given, self.zlib.total_out());
+            match done {
+                Ok(Status::Ok) if filled < plain.len() => {}
+                Ok(Status::BufError) if packed.is_empty() => {}
+                Ok(_) => return Err(Error::TooLong(filled)),
+                Err(error) if error.needs_dictionary().is_some() => {
+                    let set = self.zlib.set_dictionary(&DICTIONARY);
+                    set.map_err(|error| Error::Zlib(error.to_string()))?;
+                }
+                Err(error) => return Err(Error::Zlib(error.to_string())),
+            }
+        }
+        plain.truncate(filled);
+        unpacked(plain.freeze())
+    }
+}
+
+fn since(before: u64, after: u64) -> usize {
+    usize::try_from(after - before).unwrap_or(usize::MAX)
+}
+
+fn unpacked(mut block: Bytes) -> Result<Headers, Error> {
+    fn number(block: &mut Bytes) -> Result<usize, Error> {
+        let short = |_| Error::Malformed("a short header block");
+        let number = block.try_get_u32().map_err(short)?;
+        Ok(usize::try_from(number).unwrap_or(usize::MAX))
+    }
+    fn text(block: &mut Bytes) -> Result<String, Error> {
+        let length = number(block)?;
+        if block.len() < length {
+            return Err(Error::Malformed("a short header"));
+        }
+        let text = String::from_utf8(block.split_to(length).to_vec());
+        text.map_err(|_| Error::Malformed("a header that is no text"))
+    }
+    let count = number(&mut block)?;
+    let mut headers = Headers::new();
+    for _ in 0..count {
+        headers.push((text(&mut block)?.to_ascii_lowercase(), text(&mut block)?));
+    }
+    Ok(headers)
+}
+
+/// Makes bytes of frames.
+pub struct Encoder {
+    zlib: Compress,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        let mut zlib = Compress::new(Compression::fast(), true);
+        zlib.set_dictionary(&DICTIONARY)
+            .expect("the dictionary fits the window");
+        Self { zlib }
+    }
+}
+
+impl Encoder {
+    /// Adds a frame to `out`.
+    pub fn encode(&mut self, frame: &Frame, out: &mut BytesMut) {
+        match frame {
+            Frame::Open { id, fin, headers } => {
+                let block = self.headers(headers);
+                control(out, 1, u8::from(*fin), 10 + block.len());
+                out.put_u32(*id);
+                out.put_bytes(0, 6);
+                out.put(block);
+            }
+            Frame::Accepted { id } => {
+                let block = self.headers(&Headers::new());
+                control(out, 2, 0, 4 + block.len());
+                out.put_u32(*id);
+                out.put(block);
+            }
+            Frame::Reset { id, code } => {
+                control(out, 3, 0, 8);
+                out.put_u32(*id);
+                out.put_u32(*code);
+            }
+            Frame::Ping { id } => {
+                control(out, 6, 0, 4);
+                out.put_u32(*id);
+            }
+            Frame::GoAway { last, code } => {
+                control(out, 7, 0, 8);
+                out.put_u32(*last);
+                out.put_u32(*code);
+            }
+            Frame::Data { id, fin, part } => {
+                out.put_u32(*id);
+                put_length(out, u8::from(*fin), part.len());
+                out.put_slice(part);
+            }
+            Frame::Ignored => {}
+        }
+    }
+
+    fn headers(&mut self, headers: &Headers) -> Bytes {
+        let length = |n: usize| u32::try_from(n).expect("headers are short");
+        let mut plain = BytesMut::new();
+        plain.put_u32(length(headers.len()));
+        for text in headers.iter().flat_map(|(name, value)| [name, value]) {
+            plain.put_u32(length(text.len()));
+            plain.put_slice(text.as_bytes());
+        }
+        let mut out = Vec::with_capacity(plain.len() + 64);
+        loop {
+            let taken = self.zlib.total_in();
+            self.zlib
+                .compress_vec(&plain, &mut out, FlushCompress::Sync)
+                .expect("packing into memory does not fail");
+            plain.advance(since(taken, self.zlib.total_in()));
+            if plain.is_empty() && out.len() < out.capacity() {
+                return out.into();
+            }
+            out.reserve(256);
+        }
+    }
+}
+
+fn control(out: &mut BytesMut, kind: u16, flags: u8, length: usize) {
+    out.put_u16(0x8000 | VERSION);
+    out.put_u16(kind);
+    put_length(out, flags, length);
+}
+
+fn put_length(out: &mut BytesMut, flags: u8, length: usize) {
+    let length = u32::try_from(length).expect("frames are short");
+    out.put_u32((u32::from(flags) << 24) | length);
+}
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;

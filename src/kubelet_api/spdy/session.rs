@@ -1,0 +1,288 @@
+//! One connection, on the server's side: a task that reads and one that writes, around the codec.
+//!
+//! In: a byte stream. Out: the streams that the peer opens. The peers know no flow control: a stream whose
+//! reader is slow stops the whole connection, as it does in Kubernetes itself. So the peer is pinged, and
+//! a peer that is gone is found by writing, also while nobody reads.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use super::frame::reset;
+use super::frame::{Decoder, Encoder, Frame, Headers};
+
+/// How many parts wait for a stream's reader before the connection is not read any more.
+const WAITING: usize = 4;
+/// How many streams may be open: a port-forward has two for each connection.
+const STREAMS: usize = 256;
+/// How often the peer is pinged.
+const PING: Duration = Duration::from_secs(10);
+/// How long a peer has to go when it was told to.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A connection.
+pub struct Session {
+    opened: mpsc::Receiver<Stream>,
+    out: mpsc::Sender<Frame>,
+    writer: JoinHandle<()>,
+    reader: JoinHandle<()>,
+    gone: CancellationToken,
+}
+
+/// A stream that the peer has opened.
+pub struct Stream {
+    id: u32,
+    headers: Headers,
+    parts: mpsc::Receiver<Bytes>,
+    out: mpsc::Sender<Frame>,
+}
+
+/// The writing half of a stream. Dropping it does not end the stream; [`Sender::finish`] does.
+#[derive(Clone)]
+pub struct Sender {
+    id: u32,
+    out: mpsc::Sender<Frame>,
+}
+
+impl Session {
+    /// Speaks SPDY over `io`.
+    pub fn new(io: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
+        let (read, write) = tokio::io::split(io);
+        let (out, frames) = mpsc::channel(64);
+        let (accept, opened) = mpsc::channel(16);
+        let gone = CancellationToken::new();
+        let writing = write_frames(write, frames);
+        let ended = gone.clone().drop_guard();
+        let writer = tokio::spawn(async move {
+            writing.await;
+            drop(ended);
+        });
+        let reading = Reading {
+            out: out.clone(),
+            accept,
+            streams: HashMap::new(),
+            last: 0,
+        };
+        let ended = gone.clone().drop_guard();
+        let reader = tokio::spawn(async move {
+            reading.read(read).await;
+            drop(ended);
+        });
+        Self {
+            opened,
+            out,
+            writer,
+            reader,
+            gone,
+        }
+    }
+
+    /// The next stream that the peer opens; nothing once the connection is gone.
+    pub async fn accept(&mut self) -> Option<Stream> {
+        self.opened.recv().await
+    }
+
+    /// Cancelled when the peer is gone.
+    pub fn gone(&self) -> CancellationToken {
+        self.gone.clone()
+    }
+
+    /// Says that no more comes, after all that was said, and closes the connection.
+    pub async fn close(mut self) {
+        // A peer that is gone need not be told.
+        let _ = self.out.send(Frame::GoAway { last: 0, code: 0 }).await;
+        let _ = tokio::time::timeout(PATIENCE, &mut self.reader).await;
+        self.reader.abort();
+        // It ends by itself, unless the peer does not take what is written.
+        let _ = tokio::time::timeout(PATIENCE, &mut self.writer).await;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.reader.abort();
+        self.writer.abort();
+    }
+}
+
+impl Stream {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers.find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Accepts it. The peer waits for this before it sends data.
+    pub async fn reply(&self) {
+        // A peer that is gone need not be told.
+        let _ = self.out.send(Frame::Accepted { id: self.id }).await;
+    }
+
+    /// Its writing half.
+    pub fn sender(&self) -> Sender {
+        Sender {
+            id: self.id,
+            out: self.out.clone(),
+        }
+    }
+
+    /// Both halves.
+    pub fn split(self) -> (mpsc::Receiver<Bytes>, Sender) {
+        let sender = self.sender();
+        (self.parts, sender)
+    }
+}
+
+impl Sender {
+    /// False once the connection is gone.
+    pub async fn send(&self, part: Bytes) -> bool {
+        let (id, fin) = (self.id, false);
+        self.out.send(Frame::Data { id, fin, part }).await.is_ok()
+    }
+
+    /// No more is sent.
+    pub async fn finish(&self) {
+        let (id, fin, part) = (self.id, true, Bytes::new());
+        // A peer that is gone need not be told.
+        let _ = self.out.send(Frame::Data { id, fin, part }).await;
+    }
+
+    /// Tears the stream down.
+    pub async fn reset(&self, code: u32) {
+        // A peer that is gone need not be told.
+        let _ = self.out.send(Frame::Reset { id: self.id, code }).await;
+    }
+}
+
+async fn write_frames(mut io: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<Frame>) {
+    let (mut encoder, mut bytes) = (Encoder::default(), BytesMut::new());
+    let mut pings = tokio::time::interval(PING);
+    pings.reset();
+    // Even numbers are the server's.
+    let mut ping = 0;
+    loop {
+        let frame = tokio::select! {
+            frame = frames.recv() => match frame {
+                Some(frame) => frame,
+                None => break,
+            },
+            _ = pings.tick() => {
+                ping = (ping + 2) & 0x7fff_fffe;
+                Frame::Ping { id: ping }
+            }
+        };
+        let is_last = matches!(frame, Frame::GoAway { .. });
+        encoder.encode(&frame, &mut bytes);
+        while bytes.len() < 64 << 10
+            && !is_last
+            && let Ok(frame) = frames.try_recv()
+        {
+            encoder.encode(&frame, &mut bytes);
+        }
+        if io.write_all_buf(&mut bytes).await.is_err() || io.flush().await.is_err() {
+            return;
+        }
+        if is_last {
+            break;
+        }
+    }
+    // The peer may be gone.
+    let _ = io.shutdown().await;
+}
+
+struct Reading {
+    out: mpsc::Sender<Frame>,
+    accept: mpsc::Sender<Stream>,
+    streams: HashMap<u32, mpsc::Sender<Bytes>>,
+    last: u32,
+}
+
+impl Reading {
+    async fn read(mut self, mut io: impl AsyncRead + Unpin) {
+        let (mut decoder, mut bytes) = (Decoder::default(), BytesMut::with_capacity(64 << 10));
+        loop {
+            let frame = match decoder.decode(&mut bytes) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => match io.read_buf(&mut bytes).await {
+                    Ok(n) if n > 0 => continue,
+                    _ => return,
+                },
+                Err(error) => {
+                    tracing::debug!(%error, "a peer does not speak SPDY");
+                    let last = self.last;
+                    // It may be gone.
+                    let _ = self.out.send(Frame::GoAway { last, code: 1 }).await;
+                    return;
+                }
+            };
+            if !self.take(frame).await {
+                return;
+            }
+        }
+    }
+
+    /// Whether to go on.
+    async fn take(&mut self, frame: Frame) -> bool {
+        match frame {
+            Frame::Open { id, fin, headers } => return self.open(id, fin, headers).await,
+            Frame::Data { id, fin, part } => {
+                if !part.is_empty()
+                    && let Some(stream) = self.streams.get(&id)
+                    && stream.send(part).await.is_err()
+                {
+                    // Nobody reads it any more: the rest is dropped.
+                    self.streams.remove(&id);
+                }
+                if fin {
+                    self.streams.remove(&id);
+                }
+            }
+            Frame::Reset { id, .. } => drop(self.streams.remove(&id)),
+            // Odd pings are the client's; an even one answers ours.
+            Frame::Ping { id } if id % 2 == 1 => {
+                return self.out.send(Frame::Ping { id }).await.is_ok();
+            }
+            Frame::GoAway { .. } => return false,
+            Frame::Ping { .. } | Frame::Accepted { .. } | Frame::Ignored => {}
+        }
+        true
+    }
+
+    async fn open(&mut self, id: u32, fin: bool, headers: Headers) -> bool {
+        let refused = if id.is_multiple_of(2) || id <= self.last {
+            Some(reset::PROTOCOL_ERROR)
+        } else {
+            self.last = id;
+            self.streams.retain(|_, stream| !stream.is_closed());
+            (self.streams.len() >= STREAMS).then_some(reset::REFUSED)
+        };
+        if let Some(code) = refused {
+            return self.out.send(Frame::Reset { id, code }).await.is_ok();
+        }
+        let (stream, parts) = mpsc::channel(WAITING);
+        if !fin {
+            self.streams.insert(id, stream);
+        }
+        let opened = Stream {
+            id,
+            headers,
+            parts,
+            out: self.out.clone(),
+        };
+        self.accept.send(opened).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

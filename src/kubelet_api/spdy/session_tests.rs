@@ -1,0 +1,182 @@
+//! Sessions with a peer that is simple, and with peers that are not.
+
+use tokio::io::{DuplexStream, ReadHalf, WriteHalf};
+
+use super::*;
+
+/// How long anything may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A peer: what it says, and what it is told.
+struct Peer {
+    encoder: Encoder,
+    decoder: Decoder,
+    read: ReadHalf<DuplexStream>,
+    write: WriteHalf<DuplexStream>,
+    bytes: BytesMut,
+    unsaid: BytesMut,
+}
+
+impl Peer {
+    /// What is not said when this is dropped is said the next time.
+    async fn say(&mut self, frame: Frame) {
+        self.encoder.encode(&frame, &mut self.unsaid);
+        let said = self.write.write_all_buf(&mut self.unsaid).await;
+        said.expect("it is read");
+    }
+
+    async fn open(&mut self, id: u32) {
+        let headers = vec![("streamtype".to_owned(), "data".to_owned())];
+        let fin = false;
+        self.say(Frame::Open { id, fin, headers }).await;
+    }
+
+    /// What is told next, but for pings; nothing at the end.
+    async fn hear(&mut self) -> Option<Frame> {
+        loop {
+            match self.decoder.decode(&mut self.bytes).expect("a frame") {
+                Some(Frame::Ping { id }) if id % 2 == 0 => {}
+                Some(frame) => return Some(frame),
+                None => {
+                    let read = self.read.read_buf(&mut self.bytes);
+                    if read.await.expect("it is open") == 0 {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn connected() -> (Session, Peer) {
+    let (ours, theirs) = tokio::io::duplex(64 << 10);
+    let (read, write) = tokio::io::split(theirs);
+    let peer = Peer {
+        encoder: Encoder::default(),
+        decoder: Decoder::default(),
+        read,
+        write,
+        bytes: BytesMut::new(),
+        unsaid: BytesMut::new(),
+    };
+    (Session::new(ours), peer)
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, what).await.expect("in time")
+}
+
+#[tokio::test]
+async fn a_stream_carries_bytes_both_ways_and_each_way_ends_by_itself() {
+    let (mut session, mut peer) = connected();
+    peer.open(1).await;
+    let stream = soon(session.accept()).await.expect("a stream");
+    assert_eq!(stream.header("streamtype"), Some("data"));
+    stream.reply().await;
+    assert_eq!(soon(peer.hear()).await, Some(Frame::Accepted { id: 1 }));
+    let (mut parts, sender) = stream.split();
+    let part = Bytes::from_static(b"there");
+    let (id, fin) = (1, true);
+    peer.say(Frame::Data { id, fin, part }).await;
+    assert_eq!(soon(parts.recv()).await.as_deref(), Some(&b"there"[..]));
+    assert_eq!(soon(parts.recv()).await, None);
+    assert!(sender.send(Bytes::from_static(b"back")).await);
+    sender.finish().await;
+    let (fin, part) = (false, Bytes::from_static(b"back"));
+    assert_eq!(soon(peer.hear()).await, Some(Frame::Data { id, fin, part }));
+    let (fin, part) = (true, Bytes::new());
+    assert_eq!(soon(peer.hear()).await, Some(Frame::Data { id, fin, part }));
+    peer.say(Frame::Ping { id: 7 }).await;
+    assert_eq!(soon(peer.hear()).await, Some(Frame::Ping { id: 7 }));
+}
+
+#[tokio::test]
+async fn a_flood_of_streams_is_refused_and_the_open_ones_go_on() {
+    let (mut session, mut peer) = connected();
+    let accepting = tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Some(stream) = session.accept().await {
+            kept.push(stream);
+        }
+        kept.len()
+    });
+    let last = 2 * u32::try_from(STREAMS).expect("few") + 101;
+    let mut refused = 0;
+    for id in (1..=last).step_by(2) {
+        peer.open(id).await;
+    }
+    peer.say(Frame::Ping { id: 9 }).await;
+    loop {
+        match soon(peer.hear()).await {
+            Some(Frame::Reset { code, .. }) if code == reset::REFUSED => refused += 1,
+            Some(Frame::Ping { id: 9 }) => break,
+            other => unreachable!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, 51);
+    peer.say(Frame::GoAway { last: 0, code: 0 }).await;
+    assert_eq!(soon(accepting).await.expect("it ends"), STREAMS);
+}
+
+#[tokio::test]
+async fn a_stream_of_another_number_than_the_next_is_refused() {
+    let (_session, mut peer) = connected();
+    for id in [3, 3, 1, 2] {
+        peer.open(id).await;
+    }
+    for id in [3, 1, 2] {
+        let code = reset::PROTOCOL_ERROR;
+        assert_eq!(soon(peer.hear()).await, Some(Frame::Reset { id, code }));
+    }
+}
+
+/// Nobody reads the stream: what the peer can make us keep is bounded.
+#[tokio::test]
+async fn a_peer_is_not_read_while_nobody_takes_what_it_says() {
+    let (mut session, mut peer) = connected();
+    peer.open(1).await;
+    let stream = soon(session.accept()).await.expect("a stream");
+    let part = Bytes::from(vec![0; 32 << 10]);
+    let (mut said, most) = (0, 2 * WAITING + 8);
+    let saying = async {
+        loop {
+            let (id, fin, part) = (1, false, part.clone());
+            peer.say(Frame::Data { id, fin, part }).await;
+            said += 1;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(1), saying).await;
+    assert!(waited.is_err() && said >= WAITING && said <= most, "{said}");
+    // Whoever does not want it any more drops it, and the rest falls.
+    drop(stream);
+    let (id, fin) = (1, true);
+    soon(peer.say(Frame::Data {
+        id,
+        fin,
+        part: Bytes::new(),
+    }))
+    .await;
+    soon(peer.say(Frame::Ping { id: 5 })).await;
+    assert_eq!(soon(peer.hear()).await, Some(Frame::Ping { id: 5 }));
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_speak_spdy_is_told_to_go() {
+    let (mut session, mut peer) = connected();
+    let rubbish = b"\x80\x02\x00\x01\x00\x00\x00\x00";
+    peer.write.write_all(rubbish).await.expect("it is read");
+    assert_eq!(
+        soon(peer.hear()).await,
+        Some(Frame::GoAway { last: 0, code: 1 })
+    );
+    assert!(soon(session.accept()).await.is_none());
+    soon(session.gone().cancelled_owned()).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_hangs_up_is_gone() {
+    let (mut session, peer) = connected();
+    drop(peer);
+    assert!(soon(session.accept()).await.is_none());
+    soon(session.gone().cancelled_owned()).await;
+}

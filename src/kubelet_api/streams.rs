@@ -1,0 +1,124 @@
+//! Requests that become streams: commands, attaching, ports.
+//!
+//! In: a request whose caller may. Out: the answer 101, and a task that lives as long as the stream does,
+//! or a refusal before anything is upgraded.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use hyper::Request;
+use hyper::body::Incoming;
+
+use super::answer::{Answer, Refusal};
+use super::nodes::Found;
+use super::remote_command::{self, Outcome, Streams, Wanted};
+use super::tasks::Tasks;
+use super::upgrade::{self, agree};
+use super::{attach, exec, logs, port_forward};
+
+/// How long a stream may live: a shell that somebody forgot is not open for ever.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Runs a command.
+pub fn exec(found: Found, container: &str, request: Request<Incoming>, tasks: &Tasks) -> Answer {
+    let wanted = wanted(&found, container, &request)?;
+    if wanted.command.is_empty() {
+        return Err(Refusal::bad("command: there is none"));
+    }
+    let place = exec::Place {
+        found,
+        container: container.to_owned(),
+    };
+    commanded(request, tasks, wanted, |streams, wanted| async move {
+        exec::run(&place, &wanted, streams).await
+    })
+}
+
+/// Shows what a container writes.
+pub fn attach(found: Found, container: &str, request: Request<Incoming>, tasks: &Tasks) -> Answer {
+    let wanted = wanted(&found, container, &request)?;
+    if wanted.stdin {
+        return Err(Refusal::bad(format!(
+            "standard input of container {container} cannot be attached to: Azure Container Instances does not \
+             connect it; attach without -i, or use kubectl exec"
+        )));
+    }
+    let source = logs::Source {
+        container: container.to_owned(),
+        found,
+    };
+    commanded(request, tasks, wanted, |streams, _| {
+        attach::run(source, streams)
+    })
+}
+
+/// Forwards ports.
+pub fn port_forward(found: &Found, mut request: Request<Incoming>, tasks: &Tasks) -> Answer {
+    let ports = port_forward::ports(request.uri().query().unwrap_or_default());
+    let ports = ports.map_err(Refusal::bad)?;
+    let Some(address) = found.pod.address else {
+        return Err(Refusal::bad(format!(
+            "pod {} has no address yet",
+            found.pod.name
+        )));
+    };
+    let agreed = match agree(request.headers(), &port_forward::SPOKEN) {
+        Ok(agreed) => agreed,
+        Err(response) => return Ok(*response),
+    };
+    let (response, upcoming) = upgrade::upgrade(&mut request, &agreed)?;
+    tasks.spawn(async move {
+        let Some((io, _place)) = upcoming.connection().await else {
+            return;
+        };
+        lasting(port_forward::forward(io, &agreed, address, &ports)).await;
+    });
+    Ok(response)
+}
+
+fn wanted(found: &Found, container: &str, request: &Request<Incoming>) -> Result<Wanted, Refusal> {
+    let wanted = Wanted::parse(request.uri().query().unwrap_or_default());
+    if !wanted.has_streams() {
+        return Err(Refusal::bad(
+            "you must specify at least 1 of stdin, stdout, stderr",
+        ));
+    }
+    let has_ended = found.pod.container(container).is_some_and(|c| c.has_ended);
+    if has_ended {
+        let message = format!("container {container} of pod {} has ended", found.pod.name);
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
+    }
+    Ok(wanted)
+}
+
+fn commanded<F>(
+    mut request: Request<Incoming>,
+    tasks: &Tasks,
+    wanted: Wanted,
+    run: impl FnOnce(Streams, Wanted) -> F + Send + 'static,
+) -> Answer
+where
+    F: Future<Output = Outcome> + Send + 'static,
+{
+    let agreed = match agree(request.headers(), &remote_command::SPOKEN) {
+        Ok(agreed) => agreed,
+        Err(response) => return Ok(*response),
+    };
+    let (response, upcoming) = upgrade::upgrade(&mut request, &agreed)?;
+    tasks.spawn(async move {
+        let Some((io, _place)) = upcoming.connection().await else {
+            return;
+        };
+        let asked = wanted.clone();
+        let connected =
+            remote_command::connect(io, &agreed, &wanted, |streams| run(streams, asked));
+        lasting(connected).await;
+    });
+    Ok(response)
+}
+
+async fn lasting(stream: impl Future<Output = ()>) {
+    if tokio::time::timeout(LONGEST, stream).await.is_err() {
+        tracing::info!("a stream has lived long enough");
+    }
+}

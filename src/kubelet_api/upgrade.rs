@@ -1,0 +1,214 @@
+//! From a request to a connection: which protocol the client wants, and which it gets.
+//!
+//! In: a request's head. Out: the answer 101 and the connection to come, or a refusal in plain HTTP.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+use super::answer::{Refusal, text};
+
+/// The header in which SPDY's clients offer protocols.
+const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
+/// The header in which those are named that would have done.
+const ACCEPTED: &str = "x-accepted-stream-protocol-versions";
+
+/// The longest message of a websocket: the longest that Kubernetes' own servers take.
+const MESSAGE: usize = 32 << 20;
+
+/// A websocket.
+pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// What carries streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// SPDY/3.1.
+    Spdy,
+    /// A websocket.
+    Websocket,
+}
+
+/// Protocols that are spoken, by what carries them.
+pub struct Spoken {
+    /// Over SPDY.
+    pub spdy: &'static [&'static str],
+    /// Over a websocket.
+    pub websocket: &'static [&'static str],
+}
+
+/// What was agreed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agreed {
+    /// What carries streams.
+    pub carrier: Carrier,
+    /// The protocol; empty where the client of a websocket named none.
+    pub protocol: String,
+}
+
+/// A connection to come.
+pub struct Upcoming {
+    upgrade: OnUpgrade,
+    /// The connection's place among all that there may be.
+    place: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl Upcoming {
+    /// The connection, once the answer has gone out; nothing if the client has left.
+    pub async fn connection(
+        self,
+    ) -> Option<(TokioIo<Upgraded>, Option<Arc<OwnedSemaphorePermit>>)> {
+        let upgraded = self.upgrade.await;
+        let upgraded = upgraded.inspect_err(|error| tracing::debug!(%error, "upgrading"));
+        Some((TokioIo::new(upgraded.ok()?), self.place))
+    }
+}
+
+/// The websocket of a connection.
+pub async fn websocket(io: TokioIo<Upgraded>) -> Socket {
+    let limits = WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE))
+        .max_frame_size(Some(MESSAGE));
+    WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await
+}
+
+/// Agrees with a client on how to go on.
+pub fn agree(headers: &HeaderMap, spoken: &Spoken) -> Result<Agreed, Box<Response<Body>>> {
+    let bad = |message: String| Box::new(Refusal::bad(message).response());
+    let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
+    let upgrade = upgrade.unwrap_or_default().to_ascii_lowercase();
+    let (carrier, offered, known) = match upgrade.as_str() {
+        "websocket" => {
+            let offered = listed(headers, SEC_WEBSOCKET_PROTOCOL.as_str());
+            (Carrier::Websocket, offered, spoken.websocket)
+        }
+        "spdy/3.1" => (Carrier::Spdy, listed(headers, STREAM_PROTOCOL), spoken.spdy),
+        _ => {
+            return Err(bad(
+                "unable to upgrade: ask for SPDY/3.1 or a websocket".to_owned()
+            ));
+        }
+    };
+    if let Some(protocol) = offered.iter().find(|offer| known.contains(&offer.as_str())) {
+        let protocol = protocol.clone();
+        return Ok(Agreed { carrier, protocol });
+    }
+    match carrier {
+        Carrier::Websocket if offered.is_empty() => Ok(Agreed {
+            carrier,
+            protocol: String::new(),
+        }),
+        Carrier::Spdy if offered.is_empty() => Err(bad(format!(
+            "unable to upgrade: {STREAM_PROTOCOL} is missing"
+        ))),
+        Carrier::Websocket => Err(bad(format!(
+            "none of the subprotocols is known: {offered:?}"
+        ))),
+        Carrier::Spdy => {
+            let message = format!("unable to negotiate protocol: client supports {offered:?}");
+            let mut response = text(StatusCode::FORBIDDEN, message);
+            for protocol in known {
+                let value = HeaderValue::from_static(protocol);
+                response.headers_mut().append(ACCEPTED, value);
+            }
+            Err(Box::new(response))
+        }
+    }
+}
+
+/// The answer 101, and the connection to come.
+pub fn upgrade(
+    request: &mut Request<Incoming>,
+    agreed: &Agreed,
+) -> Result<(Response<Body>, Upcoming), Refusal> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    let protocol = HeaderValue::try_from(&agreed.protocol);
+    let protocol = protocol.map_err(|_| Refusal::bad("a protocol that is no text"))?;
+    match agreed.carrier {
+        Carrier::Spdy => {
+            headers.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+            headers.insert(STREAM_PROTOCOL, protocol);
+        }
+        Carrier::Websocket => {
+            let key = request.headers().get(SEC_WEBSOCKET_KEY);
+            let key = key.ok_or_else(|| Refusal::bad("Sec-WebSocket-Key is missing"))?;
+            let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(SEC_WEBSOCKET_ACCEPT, accept.expect("base64 is a header"));
+            if !protocol.is_empty() {
+                headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+            }
+        }
+    }
+    let upcoming = Upcoming {
+        upgrade: hyper::upgrade::on(&mut *request),
+        place: request.extensions().get().cloned(),
+    };
+    Ok((response, upcoming))
+}
+
+fn listed(headers: &HeaderMap, name: &str) -> Vec<String> {
+    let values = headers.get_all(name).iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    let parts = values.flat_map(|value| value.split(','));
+    let parts = parts.map(|part| part.trim().to_owned());
+    parts.filter(|part| !part.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPOKEN: Spoken = Spoken {
+        spdy: &["v4.channel.k8s.io", "channel.k8s.io"],
+        websocket: &["v5.channel.k8s.io"],
+    };
+
+    fn headers(list: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in list {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn the_clients_first_that_is_spoken_is_taken() {
+        let offers = [
+            ("upgrade", "SPDY/3.1"),
+            (
+                "x-stream-protocol-version",
+                "v9.channel.k8s.io, channel.k8s.io",
+            ),
+            ("x-stream-protocol-version", "v4.channel.k8s.io"),
+        ];
+        let agreed = agree(&headers(&offers), &SPOKEN).expect("they agree");
+        assert_eq!(agreed.protocol, "channel.k8s.io");
+    }
+
+    #[test]
+    fn who_offers_nothing_that_is_spoken_is_told_what_is() {
+        let offers = [("upgrade", "SPDY/3.1"), ("x-stream-protocol-version", "v9")];
+        let refused = agree(&headers(&offers), &SPOKEN).expect_err("they do not");
+        assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+        assert_eq!(refused.headers().get_all(ACCEPTED).iter().count(), 2);
+        for offers in [&[("upgrade", "SPDY/3.1")][..], &[("upgrade", "h2c")], &[]] {
+            let refused = agree(&headers(offers), &SPOKEN).expect_err("they do not");
+            assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+        }
+    }
+}

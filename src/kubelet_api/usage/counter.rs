@@ -1,0 +1,101 @@
+//! Averages of minutes into a counter that only grows, as a kubelet tells CPU time.
+//!
+//! In: minutes as they become known. Out: how much was used since counting began, and at what time. Pure.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::aci::client::Minute;
+
+const MINUTE: SignedDuration = SignedDuration::from_mins(1);
+/// What a counter begins with: metrics-server drops a pod that has used nothing at all.
+const BEGINNING: f64 = 0.001;
+
+/// What a run of a container has used.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Counter {
+    /// CPU time since counting began, in seconds.
+    pub cpu_seconds: f64,
+    /// CPU, in thousandths, in the last minute that is known.
+    pub millicores: f64,
+    /// Memory then, in bytes.
+    pub bytes: f64,
+    /// When that minute ended.
+    pub at: Timestamp,
+}
+
+impl Counter {
+    /// The counter with more minutes, of the run that began at `started`; that of a run before begins anew.
+    /// A minute that is not known is taken to have been like the one after it.
+    pub fn grown(before: Option<Self>, started: Timestamp, minutes: &[Minute]) -> Option<Self> {
+        let mut counter = before.filter(|counter| counter.at > started);
+        for minute in minutes {
+            let ends = minute
+                .begins
+                .saturating_add(MINUTE)
+                .unwrap_or(Timestamp::MAX);
+            let from = counter.map_or(minute.begins.max(started), |counter| counter.at);
+            if ends <= from {
+                continue;
+            }
+            let seconds = ends.duration_since(from).as_secs_f64();
+            counter = Some(Self {
+                cpu_seconds: counter.map_or(BEGINNING, |counter| counter.cpu_seconds)
+                    + minute.millicores / 1000.0 * seconds,
+                millicores: minute.millicores,
+                bytes: minute.bytes,
+                at: ends,
+            });
+        }
+        counter
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn minute(begins: i64, millicores: f64) -> Minute {
+        Minute {
+            begins: at(begins),
+            millicores,
+            bytes: 1024.0,
+        }
+    }
+
+    fn grown(before: Option<Counter>, started: i64, minutes: &[Minute]) -> (f64, i64) {
+        let counter = Counter::grown(before, at(started), minutes).expect("a counter");
+        (
+            (counter.cpu_seconds * 1000.0).round(),
+            counter.at.as_second(),
+        )
+    }
+
+    #[test]
+    fn what_is_told_again_counts_once_and_a_gap_is_like_what_follows() {
+        let first = [minute(60, 500.0), minute(120, 1000.0)];
+        assert_eq!(grown(None, 0, &first), (90_001.0, 180));
+        let counter = Counter::grown(None, at(0), &first);
+        assert_eq!(grown(counter, 0, &first), (90_001.0, 180));
+        let more = [minute(120, 1000.0), minute(300, 100.0)];
+        assert_eq!(grown(counter, 0, &more), (108_001.0, 360));
+    }
+
+    #[test]
+    fn what_was_used_before_the_run_began_is_another_runs() {
+        let minutes = [minute(0, 1000.0), minute(60, 1000.0), minute(120, 1000.0)];
+        assert_eq!(grown(None, 90, &minutes), (90_001.0, 180));
+        let before = Counter::grown(None, at(0), &minutes[..1]);
+        assert_eq!(grown(before, 90, &minutes), (90_001.0, 180));
+        assert_eq!(Counter::grown(before, at(90), &[]), None);
+    }
+
+    #[test]
+    fn an_idle_container_has_used_something() {
+        let idle = Counter::grown(None, at(0), &[minute(60, 0.0)]).expect("a counter");
+        assert!(idle.cpu_seconds * 1e9 >= 1.0);
+    }
+}

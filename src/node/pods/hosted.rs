@@ -1,0 +1,174 @@
+//! What is known of a node's pods without asking anybody: for whoever serves the kubelet API.
+//!
+//! In: pods as they are watched. Out: by namespace and name, what a request for one of them needs.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+
+use crate::aci::names::GroupName;
+
+/// A pod of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hosted {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The name of its container group.
+    pub group: GroupName,
+    /// Its containers.
+    pub containers: Vec<HostedContainer>,
+    /// Its init containers.
+    pub init_containers: Vec<HostedContainer>,
+    /// Its address, once it has one.
+    pub address: Option<IpAddr>,
+    /// When it was started.
+    pub started: Option<Timestamp>,
+    /// Whether it has ended.
+    pub has_ended: bool,
+}
+
+/// A container of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostedContainer {
+    /// Its name.
+    pub name: String,
+    /// When it was started, if it runs.
+    pub running_since: Option<Timestamp>,
+    /// Whether it has ended, and does not run again now.
+    pub has_ended: bool,
+}
+
+impl Hosted {
+    /// What is known of a pod; nothing of one without a name.
+    pub fn of(cluster: &str, pod: &Pod) -> Option<Self> {
+        let status = pod.status.as_ref();
+        let spec = pod.spec.as_ref()?;
+        let states = status.and_then(|status| status.container_statuses.as_deref());
+        let init = status.and_then(|status| status.init_container_statuses.as_deref());
+        let named = |names: Vec<&String>, states: Option<&[ContainerStatus]>| {
+            let states = states.unwrap_or_default();
+            let all = names.into_iter();
+            all.map(|name| HostedContainer::of(name, states)).collect()
+        };
+        let own = spec.containers.iter().map(|c| &c.name).collect();
+        let before = spec.init_containers.iter().flatten();
+        let phase = status.and_then(|status| status.phase.as_deref());
+        Some(Self {
+            namespace: pod.metadata.namespace.clone()?,
+            name: pod.metadata.name.clone()?,
+            uid: pod.metadata.uid.clone()?,
+            group: GroupName::of(cluster, pod),
+            containers: named(own, states),
+            init_containers: named(before.map(|c| &c.name).collect(), init),
+            address: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
+            started: status.and_then(|status| Some(status.start_time.as_ref()?.0)),
+            has_ended: matches!(phase, Some("Succeeded" | "Failed")),
+        })
+    }
+
+    /// The container or init container of this name.
+    pub fn container(&self, name: &str) -> Option<&HostedContainer> {
+        let mut all = self.containers.iter().chain(&self.init_containers);
+        all.find(|container| container.name == name)
+    }
+}
+
+impl HostedContainer {
+    fn of(name: &str, states: &[ContainerStatus]) -> Self {
+        let state = states.iter().find(|status| status.name == name);
+        let state = state.and_then(|status| status.state.as_ref());
+        let running = state.and_then(|state| state.running.as_ref());
+        Self {
+            name: name.to_owned(),
+            running_since: running.and_then(|running| Some(running.started_at.as_ref()?.0)),
+            has_ended: state.is_some_and(|state| state.terminated.is_some()),
+        }
+    }
+}
+
+/// A node's pods by namespace and name.
+#[derive(Default)]
+pub(super) struct AllHosted(Mutex<HashMap<(String, String), Arc<Hosted>>>);
+
+impl AllHosted {
+    /// A pod is like this now. One that has the name of another takes its place.
+    pub fn put(&self, pod: Hosted) {
+        let key = (pod.namespace.clone(), pod.name.clone());
+        self.lock().insert(key, Arc::new(pod));
+    }
+
+    /// A pod is gone; one that has its name since stays.
+    pub fn remove(&self, uid: &str) {
+        self.lock().retain(|_, pod| pod.uid != uid);
+    }
+
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Hosted>> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.lock().get(&key).cloned()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Hosted>> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Arc<Hosted>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(uid: &str) -> Hosted {
+        let pod = json!({
+            "metadata": {"namespace": "n", "name": "web-0", "uid": uid},
+            "spec": {"initContainers": [{"name": "i"}], "containers": [{"name": "c"}]},
+            "status": {"podIP": "10.0.0.4", "phase": "Running", "containerStatuses": [{
+                "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "state": {"running": {"startedAt": "2026-11-24T10:00:00Z"}},
+            }]},
+        });
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        Hosted::of("cluster", &pod).expect("it has a name")
+    }
+
+    #[test]
+    fn a_request_finds_its_pod_by_name_and_the_pods_containers_by_theirs() {
+        let all = AllHosted::default();
+        all.put(pod("1"));
+        let found = all.get("n", "web-0").expect("it is there");
+        assert_eq!(found.address, "10.0.0.4".parse().ok());
+        assert!(
+            found
+                .container("c")
+                .is_some_and(|c| c.running_since.is_some())
+        );
+        assert!(
+            found
+                .container("i")
+                .is_some_and(|c| c.running_since.is_none())
+        );
+        assert!(found.container("x").is_none() && all.get("other", "web-0").is_none());
+    }
+
+    #[test]
+    fn a_pod_that_took_the_name_of_one_that_goes_stays() {
+        let all = AllHosted::default();
+        all.put(pod("1"));
+        all.put(pod("2"));
+        all.remove("1");
+        assert_eq!(all.all().len(), 1);
+        all.remove("2");
+        assert_eq!(all.all().len(), 0);
+    }
+}

@@ -1,0 +1,292 @@
+//! The kubelet API as kubectl uses it, through the API server, and as strangers try it.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
+use kube::Api;
+use kube::api::PostParams;
+use rcgen::{CertificateParams, DnType, KeyPair};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::support::wait;
+use crate::world::{World, is_running};
+
+/// A pod whose simulated container does what these variables say.
+async fn scripted(world: &World, name: &str, policy: &str, script: &Value) {
+    let env: Vec<Value> = script
+        .as_object()
+        .expect("variables")
+        .iter()
+        .map(|(key, value)| json!({"name": format!("ACI_EMULATOR_{key}"), "value": value}))
+        .collect();
+    world
+        .create(json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {
+                "restartPolicy": policy,
+                "terminationGracePeriodSeconds": 1,
+                "tolerations": [{"key": "virtual-kubelet.io/provider", "operator": "Exists"}],
+                "nodeSelector": {"burstpool.io/pool": "shop"},
+                "containers": [{
+                    "name": "main", "image": "nginx", "env": env,
+                    "resources": {"requests": {"cpu": "1", "memory": "1Gi"}},
+                }],
+            },
+        }))
+        .await;
+}
+
+fn has_ended(pod: Option<&Pod>) -> bool {
+    let phase = pod.and_then(|pod| pod.status.as_ref()?.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// What kubectl says when it fails.
+fn refused(world: &World, arguments: &[&str]) -> String {
+    let done = world.cluster.kubectl().args(arguments).output();
+    let done = done.expect("kubectl");
+    assert!(!done.status.success(), "kubectl {arguments:?} succeeds");
+    String::from_utf8_lossy(&done.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_logs_shows_what_is_asked_for_of_running_and_of_finished_pods() {
+    let world = World::start().await;
+    world.create_pool("shop").await;
+    let script = json!({"LOG": "one\ntwo\nthree", "EXIT_AFTER": "5s"});
+    scripted(&world, "done", "Never", &script).await;
+    world.until_pod("done", "the pod to end", has_ended).await;
+    let logs = |more: &[&str]| {
+        let arguments: Vec<&str> = ["logs", "done"].iter().chain(more).copied().collect();
+        world.kubectl(&arguments)
+    };
+    assert_eq!(logs(&[]), "one\ntwo\nthree\n");
+    assert_eq!(logs(&["--tail=2"]), "two\nthree\n");
+    assert_eq!(logs(&["--tail=0"]), "");
+    assert_eq!(logs(&["--limit-bytes=6"]), "one\ntw");
+    assert_eq!(logs(&["-f"]), "one\ntwo\nthree\n", "a pod that has ended");
+    assert_eq!(
+        logs(&["--since-time=2000-01-01T00:00:00Z"]),
+        "one\ntwo\nthree\n"
+    );
+    assert_eq!(logs(&["--since-time=2100-01-01T00:00:00Z"]), "");
+    let timed = logs(&["--timestamps", "--tail=1"]);
+    let (time, line) = timed.split_once(' ').expect("a time and a line");
+    assert!(
+        time.parse::<jiff::Timestamp>().is_ok() && line == "three\n",
+        "{timed}"
+    );
+    let previous = refused(&world, &["logs", "done", "--previous"]);
+    assert!(previous.contains("the last run only"), "{previous}");
+
+    let script = json!({"NEVER_START": "true"});
+    scripted(&world, "slow", "Never", &script).await;
+    let asking = async {
+        // Until the node has heard of the pod, nobody can say anything of it.
+        loop {
+            let said = refused(&world, &["logs", "slow"]);
+            if said.contains("is waiting to start") {
+                return said;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let said = tokio::time::timeout(wait::DEADLINE, asking).await;
+    assert!(said.is_ok_and(|said| said.contains("BadRequest")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_followed_loses_and_repeats_no_line_and_ends_with_its_container() {
+    let world = World::start().await;
+    world.create_pool("shop").await;
+    let script = json!({"LOG": "begin", "LOG_EVERY": "4s", "EXIT_AFTER": "300s"});
+    scripted(&world, "web", "Never", &script).await;
+    world.until_pod("web", "the pod to run", is_running).await;
+    let following = tokio::process::Command::from(world.cluster.kubectl())
+        .args(["logs", "-f", "web"])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let followed = tokio::time::timeout(wait::DEADLINE, following).await;
+    let followed = followed.expect("it ends").expect("kubectl");
+    let followed = String::from_utf8_lossy(&followed.stdout).into_owned();
+    world.until_pod("web", "the pod to end", has_ended).await;
+    assert_eq!(followed, world.kubectl(&["logs", "web"]));
+    assert!(followed.lines().count() > 50, "{followed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_is_not_read_any_more_a_second_after_its_reader_left() {
+    let world = World::start().await;
+    world.create_pool("shop").await;
+    scripted(
+        &world,
+        "web",
+        "Never",
+        &json!({"LOG": "begin", "LOG_EVERY": "1s"}),
+    )
+    .await;
+    world.until_pod("web", "the pod to run", is_running).await;
+    let mut kubectl = tokio::process::Command::from(world.cluster.kubectl())
+        .args(["logs", "-f", "web"])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("kubectl");
+    let mut lines = BufReader::new(kubectl.stdout.take().expect("piped")).lines();
+    for _ in 0..30 {
+        let line = tokio::time::timeout(wait::DEADLINE, lines.next_line()).await;
+        line.expect("a line in time")
+            .expect("it is read")
+            .expect("a line");
+    }
+    kubectl.kill().await.expect("it ends");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = reads(&world);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(reads(&world), before, "{}", world.tail());
+}
+
+/// The emulator's simulated containers have no shell, as images without one have none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_in_an_image_without_a_shell_is_told_as_it_is() {
+    let world = World::start().await;
+    world.create_pool("shop").await;
+    scripted(&world, "web", "Never", &json!({"LOG": "begin"})).await;
+    world.until_pod("web", "the pod to run", is_running).await;
+    let done = world
+        .cluster
+        .kubectl()
+        .args(["exec", "web", "--", "hostname", "-f"])
+        .output();
+    let done = done.expect("kubectl");
+    let errors = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(
+        String::from_utf8_lossy(&done.stdout),
+        "hostname -f: simulated\n",
+        "{errors}"
+    );
+    assert!(errors.contains("has no /bin/sh"), "{errors}");
+    let said = refused(&world, &["exec", "web", "--", "sh", "-c", "echo a b"]);
+    assert!(
+        said.contains("takes no argument with blanks in it: \"echo a b\""),
+        "{said}"
+    );
+    let said = refused(&world, &["attach", "-i", "web"]);
+    assert!(said.contains("attach without -i"), "{said}");
+}
+
+/// How often logs were read.
+fn reads(world: &World) -> usize {
+    let text = world.azure.shared().counters.text();
+    let lines = text
+        .lines()
+        .filter(|line| line.contains("Containers_ListLogs"));
+    lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok())
+        .sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused_each_with_the_right_status() {
+    let world = World::start().await;
+    world.create_pool("shop").await;
+    scripted(&world, "web", "Never", &json!({"LOG": "begin"})).await;
+    world.until_pod("web", "the pod to run", is_running).await;
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let node = nodes.get("burst-shop-weu").await.expect("the node");
+    let status = node.status.expect("a status");
+    assert_eq!(
+        status.declared_features.as_deref(),
+        Some(&["ExtendWebSocketsToKubelet".to_owned()][..])
+    );
+    let endpoint = status.daemon_endpoints.and_then(|e| e.kubelet_endpoint);
+    let base = format!("https://127.0.0.1:{}", endpoint.expect("a port").port);
+
+    let plain = || reqwest::Client::builder().danger_accept_invalid_certs(true);
+    let mut named = CertificateParams::default();
+    named.distinguished_name.push(DnType::CommonName, "admin");
+    named
+        .distinguished_name
+        .push(DnType::OrganizationName, "system:masters");
+    let key = KeyPair::generate().expect("a key");
+    let certificate = named.self_signed(&key).expect("a certificate");
+    let forged = format!("{}{}", certificate.pem(), key.serialize_pem());
+    let forged = reqwest::Identity::from_pem(forged.as_bytes()).expect("an identity");
+    let own = |name: &str| {
+        let read = |kind: &str| {
+            let file = world.cluster.directory().join(format!("{name}.{kind}"));
+            std::fs::read_to_string(file).expect("a file of the cluster")
+        };
+        let both = format!("{}{}", read("crt"), read("key"));
+        reqwest::Identity::from_pem(both.as_bytes()).expect("an identity")
+    };
+    let accounts: Api<ServiceAccount> = Api::namespaced(world.client.clone(), "default");
+    let asked = accounts
+        .create_token_request("default", &PostParams::default(), &TokenRequest::default())
+        .await
+        .expect("a token");
+    let token = asked.status.and_then(|status| status.token);
+    assert!(token.is_some());
+
+    let clients = [
+        ("nobody", plain().build(), None, StatusCode::UNAUTHORIZED),
+        (
+            "forged",
+            plain().identity(forged).build(),
+            None,
+            StatusCode::UNAUTHORIZED,
+        ),
+        (
+            "wrong token",
+            plain().build(),
+            Some("no".to_owned()),
+            StatusCode::UNAUTHORIZED,
+        ),
+        ("no right", plain().build(), token, StatusCode::FORBIDDEN),
+        (
+            "scheduler",
+            plain().identity(own("scheduler")).build(),
+            None,
+            StatusCode::FORBIDDEN,
+        ),
+        (
+            "admin's token",
+            plain().build(),
+            Some(world.cluster.token().to_owned()),
+            StatusCode::OK,
+        ),
+        (
+            "API server",
+            plain().identity(own("kubelet-client")).build(),
+            None,
+            StatusCode::OK,
+        ),
+    ];
+    for (who, client, token, wanted) in clients {
+        let client = client.expect("a client");
+        for path in [
+            "/containerLogs/default/web/main",
+            "/healthz",
+            "/pods",
+            "/runningpods",
+            "/stats/summary",
+            "/metrics/resource",
+        ] {
+            let mut request = client.get(format!("{base}{path}"));
+            if let Some(token) = &token {
+                request = request.bearer_auth(token);
+            }
+            let answer = request.send().await.expect("an answer");
+            assert_eq!(answer.status(), wanted, "{who}: {path}");
+            let text = answer.text().await.expect("a body");
+            let is_told = text.contains("begin") || text.contains("web");
+            let is_about = wanted == StatusCode::OK && path != "/healthz";
+            assert_eq!(is_told, is_about, "{who}: {path}: {text}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Commands in real containers, with kubectl, through the API server: exit codes, streams, files, ports.
+
+mod kube_rs;
+mod ports;
+mod streams;
+mod terminals;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::panic::AssertUnwindSafe;
+use std::process::{Child, Command, Output, Stdio};
+
+use burstpool::emulator::{EngineSocket, Options};
+use futures::FutureExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::watcher;
+use serde_json::json;
+
+use crate::host::Host;
+use crate::support::{Options as ClusterOptions, wait};
+use crate::world::{World, is_running};
+
+const IMAGE: &str = "localhost/burstpool-test/busybox:1";
+/// Serves pages, and ends when it is asked to.
+const SERVE: &str =
+    "mkdir -p /www; echo Welcome to $HOSTNAME > /www/index.html; exec httpd -f -p 80 -h /www";
+/// Says something every second.
+const TALK: &str = "n=0; while true; do n=$((n+1)); echo tick $n; sleep 1; done";
+/// In the names of all containers of the pods.
+const MARK: &str = "default-cmd-";
+/// What is carried both ways.
+const SIZE: usize = 50 << 20;
+
+/// The API server hands websockets on to a node that says that it takes them, and SPDY as it comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_in_containers_are_what_kubectl_expects() {
+    with_pods(ClusterOptions::default(), async |world| {
+        for websockets in ["true", "false"] {
+            streams::codes_and_streams(world, websockets);
+            terminals::terminals(world, websockets);
+            ports::ports(world, websockets).await;
+            streams::left(world, websockets).await;
+            streams::attached(world, websockets);
+            streams::files(world, websockets, SIZE);
+        }
+        streams::silence(world);
+        kube_rs::another_client(world).await;
+    })
+    .await;
+}
+
+/// An API server that knows nothing of that translates a client's websocket to SPDY.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_in_containers_are_the_same_where_the_api_server_translates() {
+    let cluster = ClusterOptions {
+        api_server: &["--feature-gates=ExtendWebSocketsToKubelet=false"],
+        ..ClusterOptions::default()
+    };
+    with_pods(cluster, async |world| {
+        streams::codes_and_streams(world, "true");
+        terminals::terminals(world, "true");
+        ports::ports(world, "true").await;
+        streams::attached(world, "true");
+        streams::files(world, "true", SIZE / 10);
+    })
+    .await;
+}
+
+/// A world with four pods in real containers: three that serve pages, and one that talks.
+async fn with_pods(cluster: ClusterOptions, work: impl AsyncFnOnce(&World)) {
+    let Some(host) = Host::get().await else {
+        return;
+    };
+    let options = Options {
+        containers: Some(EngineSocket::At(host.socket.clone())),
+        ..Options::default()
+    };
+    let mut world = World::without_operator(cluster, options).await;
+    world.run();
+    let outcome = AssertUnwindSafe(async {
+        pods(&world).await;
+        work(&world).await;
+    });
+    let outcome = outcome.catch_unwind().await;
+    world.end().await;
+    let left = host.containers(MARK).await;
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+    assert!(left.is_empty(), "left behind: {:?}", left.keys());
+}
+
+async fn pods(world: &World) {
+    world.create_pool("shop").await;
+    for (name, script) in [
+        ("cmd-0", SERVE),
+        ("cmd-1", SERVE),
+        ("cmd-2", SERVE),
+        ("cmd-talks", TALK),
+    ] {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "cmd"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "tolerations": [{"key": "virtual-kubelet.io/provider", "operator": "Exists"}],
+                "nodeSelector": {"burstpool.io/pool": "shop"},
+                "containers": [{
+                    "name": "main", "image": IMAGE, "command": ["sh", "-c", script],
+                    "ports": [{"containerPort": 80}],
+                    "resources": {"requests": {"cpu": "1", "memory": "1Gi"}},
+                }],
+            },
+        });
+        world.create(pod).await;
+    }
+    let config = watcher::Config::default().labels("app=cmd");
+    let runs = |pod: &Pod| {
+        let status = pod.status.as_ref();
+        is_running(Some(pod)) && status.is_some_and(|status| status.pod_ip.is_some())
+    };
+    let all_run = |pods: &[Pod]| pods.len() == 4 && pods.iter().all(runs);
+    let pods = wait::until_all(world.pods(), config, "the pods to run", all_run).await;
+    let mut pods = pods.expect("they run");
+    pods.retain(|pod| pod.metadata.name.as_deref() != Some("cmd-talks"));
+    pages(world, &pods).await;
+}
+
+/// Runs kubectl over a websocket or over SPDY.
+fn kubectl_of(world: &World, websockets: &str, arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = command(world, websockets, arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("kubectl");
+    let mut stdin = child.stdin.take().expect("piped");
+    let input = input.to_vec();
+    let typing = std::thread::spawn(move || {
+        // A command that does not read leaves a pipe that nobody reads.
+        let _ = stdin.write_all(&input);
+    });
+    let done = child.wait_with_output().expect("it ends");
+    typing.join().expect("it is typed");
+    done
+}
+
+fn command(world: &World, websockets: &str, arguments: &[&str]) -> Command {
+    let mut command = world.cluster.kubectl();
+    command
+        .args(arguments)
+        .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets)
+        .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A kubectl that goes on until this is dropped; what it says.
+struct Running {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Self { child, lines }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The story of the first sample: the page of each pod is changed by a command, and fetched.
+async fn pages(world: &World, pods: &[Pod]) {
+    for (number, pod) in pods.iter().enumerate() {
+        let name = pod.metadata.name.as_deref().expect("a name");
+        let change = format!("echo page {number} > /www/index.html");
+        world.kubectl(&["exec", name, "--", "sh", "-c", &change]);
+    }
+    for (number, pod) in pods.iter().enumerate() {
+        let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+        let page = reqwest::get(format!("http://{}/", address.expect("an address"))).await;
+        let page = page.expect("an answer").text().await.expect("a text");
+        assert_eq!(page, format!("page {number}\n"));
+    }
+}

@@ -1,0 +1,186 @@
+//! Exit codes, streams and files; what is silent, attached to, or left alone.
+
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{Running, command, kubectl_of, text};
+use crate::support::wait;
+use crate::world::World;
+
+pub fn codes_and_streams(world: &World, websockets: &str) {
+    for (script, code) in [("true", 0), ("exit 3", 3), ("kill -9 $$", 137)] {
+        let script = format!("echo out; echo err >&2; {script}");
+        let done = kubectl_of(
+            world,
+            websockets,
+            &["exec", "cmd-0", "--", "sh", "-c", &script],
+            b"",
+        );
+        let said = (done.status.code(), text(&done.stdout));
+        assert_eq!(
+            said,
+            (Some(code), "out\n".to_owned()),
+            "{}",
+            text(&done.stderr)
+        );
+        assert!(
+            text(&done.stderr).starts_with("err\n"),
+            "{}",
+            text(&done.stderr)
+        );
+    }
+    let done = kubectl_of(
+        world,
+        websockets,
+        &["exec", "cmd-0", "--", "no-such-program"],
+        b"",
+    );
+    assert_eq!(done.status.code(), Some(127), "{}", text(&done.stderr));
+    let quoted = [
+        "exec",
+        "cmd-0",
+        "--",
+        "printf",
+        "%s|",
+        "a 'b' \"c\"",
+        "",
+        "$HOME;\n*",
+    ];
+    let done = kubectl_of(world, websockets, &quoted, b"");
+    assert_eq!(text(&done.stdout), "a 'b' \"c\"||$HOME;\n*|");
+    let done = kubectl_of(
+        world,
+        websockets,
+        &["exec", "-i", "cmd-0", "--", "wc", "-c"],
+        b"four",
+    );
+    assert_eq!(text(&done.stdout).trim(), "4", "{}", text(&done.stderr));
+    // A command that ends before its input does.
+    let done = kubectl_of(
+        world,
+        websockets,
+        &["exec", "-i", "cmd-0", "--", "true"],
+        &vec![0; 1 << 20],
+    );
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+}
+
+/// Bytes that do not repeat.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(size);
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes
+}
+
+pub fn files(world: &World, websockets: &str, size: usize) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (there, back) = (
+        directory.path().join("there"),
+        directory.path().join("back"),
+    );
+    let bytes = noise(size);
+    std::fs::write(&there, &bytes).expect("it is written");
+    let copy = |from: &str, to: &str| {
+        let done = kubectl_of(world, websockets, &["cp", from, to], b"");
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    };
+    copy(&there.to_string_lossy(), "cmd-0:/tmp/file");
+    let done = kubectl_of(
+        world,
+        websockets,
+        &["exec", "cmd-0", "--", "sha256sum", "/tmp/file"],
+        b"",
+    );
+    let sum = format!("{:x}", Sha256::digest(&bytes));
+    assert!(
+        text(&done.stdout).starts_with(&sum),
+        "{}",
+        text(&done.stdout)
+    );
+    copy("cmd-0:/tmp/file", &back.to_string_lossy());
+    assert!(
+        std::fs::read(&back).expect("a file") == bytes,
+        "it is another file"
+    );
+    let done = kubectl_of(
+        world,
+        websockets,
+        &["exec", "-i", "cmd-0", "--", "cat"],
+        &bytes,
+    );
+    assert!(
+        done.stdout == bytes,
+        "{} bytes: {}",
+        done.stdout.len(),
+        text(&done.stderr)
+    );
+}
+
+/// What the container says comes out of an attached client; nothing can be typed.
+pub fn attached(world: &World, websockets: &str) {
+    let mut kubectl = Running::start(command(world, websockets, &["attach", "cmd-talks"]));
+    let mut ticks = Vec::new();
+    while ticks.len() < 3 {
+        let line = kubectl.lines.next().expect("a line").expect("it is read");
+        if let Some(tick) = line.strip_prefix("tick ") {
+            ticks.push(tick.parse::<u32>().expect("a number"));
+        }
+    }
+    assert!(
+        ticks.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "{ticks:?}"
+    );
+    let done = kubectl_of(world, websockets, &["attach", "-i", "cmd-talks"], b"");
+    let said = text(&done.stderr);
+    assert!(
+        !done.status.success() && said.contains("attach without -i"),
+        "{said}"
+    );
+}
+
+/// A client that is killed takes its command with it.
+pub async fn left(world: &World, websockets: &str) {
+    let script = "echo be''gun; exec sleep 4321";
+    let arguments = ["exec", "cmd-2", "--", "sh", "-c", script];
+    let mut kubectl = Running::start(command(world, websockets, &arguments));
+    let line = kubectl.lines.next().expect("a line").expect("it is read");
+    assert_eq!(line, "begun");
+    let runs = || {
+        let look = "ps | grep -c '[s]leep 4321'";
+        let arguments = ["exec", "cmd-2", "--", "sh", "-c", look];
+        text(&kubectl_of(world, websockets, &arguments, b"").stdout).trim() == "1"
+    };
+    assert!(runs(), "it is seen while it runs");
+    drop(kubectl);
+    let ended = async {
+        while runs() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    tokio::time::timeout(wait::DEADLINE, ended)
+        .await
+        .expect("the command ends");
+}
+
+/// Commands that say nothing for longer than anything in between waits for a word.
+pub fn silence(world: &World) {
+    let script = "sleep 80; echo awake; exit 5";
+    let arguments = ["exec", "cmd-0", "--", "sh", "-c", script];
+    std::thread::scope(|scope| {
+        for websockets in ["true", "false"] {
+            scope.spawn(move || {
+                let done = kubectl_of(world, websockets, &arguments, b"");
+                let said = (done.status.code(), text(&done.stdout));
+                let wanted = (Some(5), "awake\n".to_owned());
+                assert_eq!(said, wanted, "{}", text(&done.stderr));
+            });
+        }
+    });
+}
