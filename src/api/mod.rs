@@ -7,6 +7,7 @@ pub mod condition;
 mod limit;
 pub mod names;
 mod pool;
+pub mod reference;
 mod scale;
 mod spill;
 mod status;

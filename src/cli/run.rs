@@ -93,12 +93,6 @@ pub struct Arguments {
     /// Where the kubelet API listens, which serves kubectl logs, exec and the like; nodes name its port
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:10250")]
     kubelet_listen: SocketAddr,
-    /// The kubelet API's certificate in PEM, read again when it changes; one is made if not given
-    #[arg(long, value_name = "FILE", requires = "kubelet_key_file")]
-    kubelet_cert_file: Option<PathBuf>,
-    /// The key of that certificate
-    #[arg(long, value_name = "FILE", requires = "kubelet_cert_file")]
-    kubelet_key_file: Option<PathBuf>,
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     metrics_listen: SocketAddr,
@@ -108,6 +102,12 @@ pub struct Arguments {
     /// A file with the bearer token that senders of alerts must have
     #[arg(long, value_name = "FILE", requires = "alerts_listen")]
     alerts_token_file: Option<PathBuf>,
+    /// The kubelet API's certificate in PEM, read again when it changes; one is made if not given
+    #[arg(long, value_name = "FILE", requires = "kubelet_key_file")]
+    kubelet_cert_file: Option<PathBuf>,
+    /// The key of that certificate
+    #[arg(long, value_name = "FILE", requires = "kubelet_cert_file")]
+    kubelet_key_file: Option<PathBuf>,
 }
 
 /// Runs until it is told to end, or cannot go on.
@@ -125,36 +125,34 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         kubelet.with_context(|| format!("--kubelet-listen: {}", arguments.kubelet_listen))?;
     let port = kubelet.local_addr().context("--kubelet-listen")?.port();
     let leases = leases(&config)?;
-    let metrics = telemetry::bind(arguments.metrics_listen).await?;
+    let told = telemetry::bind(arguments.metrics_listen).await?;
     let context = Arc::new(context(&arguments, config, port, kube_proxy, namespace).await?);
     let cancel = CancellationToken::new();
+    let served = serve(&arguments, kubelet, &context, cancel.clone()).await?;
     let told = telemetry::serve(
-        metrics,
+        told,
         context.metrics.clone(),
         ready(&context),
         cancel.clone(),
     );
-    let served = serve(&arguments, kubelet, &context, cancel.clone()).await?;
-    let served = async {
-        served.await;
-        anyhow::ensure!(cancel.is_cancelled(), "the kubelet API has ended");
-        Ok(())
+    let led = lead(context, leases, cancel.clone());
+    tokio::pin!(led, served, told);
+    let ended = tokio::select! {
+        ended = &mut led => Some(ended),
+        () = &mut served => Some(Err(anyhow::anyhow!("the kubelet API has ended"))),
+        ended = &mut told => Some(ended),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
     };
-    let led = async {
-        let ended = Box::pin(lead(context.clone(), leases, cancel.clone())).await;
-        cancel.cancel();
-        ended
-    };
-    let led = async { tokio::try_join!(led, told, served).map(drop) };
-    tokio::pin!(led);
-    tokio::select! {
-        ended = &mut led => return ended,
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    if ended.is_none() {
+        tracing::info!("ending; nodes, pods and container groups stay as they are");
     }
     tracing::info!("ending; nodes, pods and container groups stay as they are");
     cancel.cancel();
-    led.await
+    match ended {
+        Some(ended) => ended,
+        None => tokio::join!(led, served, told).0,
+    }
 }
 
 /// Starts to serve the kubelet API.

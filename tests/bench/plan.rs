@@ -153,10 +153,12 @@ pub fn run() {
         namespaces: &namespaces,
     };
     let own = Own {
+        is_triggered: false,
         places: &places,
         bound: &labelled,
         verdicts: &verdicts,
         memory: &memory,
+        is_triggered: false,
         standing: Standing::Leading,
         identity: "bench",
     };

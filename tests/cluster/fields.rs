@@ -72,8 +72,12 @@ impl World {
             .arg(self.azure.ca_file().expect("it speaks TLS"))
             .args(["--subscription-id", "00000000-0000-0000-0000-000000000000"])
             .args(["--resource-group", "rg", "--node-address", "127.0.0.1"])
-            .args(["--kubelet-listen", "127.0.0.1:0"])
-            .args(["--metrics-listen", "127.0.0.1:0"])
+            .args([
+                "--metrics-listen",
+                "127.0.0.1:0",
+                "--kubelet-listen",
+                "127.0.0.1:0",
+            ])
             .args(["--namespace", "burstpool"])
             .env("RUST_LOG", "trace")
             .envs(credential.iter().copied())

@@ -211,13 +211,15 @@ impl Explained<'_> {
             node.is_some_and(|node| self.places.iter().any(|place| place.node == *node))
         };
         let leader = self.pool.status.as_ref().and_then(|s| s.leader.clone());
+        let mut triggers = self.pool.status.iter().flat_map(|s| &s.triggers);
         let (leader, memory) = (leader.unwrap_or_default(), Memory::default());
         let own = OwnParts {
+            is_triggered: triggers.into_iter().any(|trigger| trigger.active),
             places: &self.places,
             bound: on_nodes.iter().filter(is_here).collect(),
             standing: Standing::Leading,
             memory: &memory,
-            is_triggered: false,
+            is_triggered: triggers.any(|trigger| trigger.active),
             identity: &leader,
         };
         let mut verdicts = Verdicts::default();
