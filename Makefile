@@ -50,9 +50,9 @@ target/python/installed: tests/emulator/clients/requirements.txt
 engine:
 	@sh tests/engine/install.sh
 
-# Prometheus and Alertmanager, for tests of triggers: from the machine, or from Debian's packages.
+# Tests of triggers start a Prometheus of their own.
 .PHONY: monitoring
-monitoring: ## Gets Prometheus and Alertmanager for the tests of triggers
+monitoring: ## Looks for Prometheus, which the tests of triggers start (CI installs it)
 	@sh tests/cluster/monitoring.sh
 
 # ---- checking -----------------------------------------------------------------------------------

@@ -142,9 +142,10 @@ pub struct Spill {
     pub after: Span,
     /// The same while one of the pool's triggers is active, for every workload that has no shorter time
     /// of its own; 0s if not given.
+    // kube writes a duration of 0 as 0ns.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ms|s|m|h))+$') && duration(self) <= duration('24h')")
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ns|ms|s|m|h))+$') && duration(self) <= duration('24h')")
         .message("must be a duration of at most 24h, such as 0s or 5s"))]
     pub after_when_triggered: Option<Span>,
     /// How many pods may be on ACI at once, of all workloads together: a number, or a percentage of

@@ -133,7 +133,7 @@ pub struct OnError {
     /// For how long the last decision is kept; no workload is scaled in meanwhile.
     #[serde(default = "keep_for")]
     #[schemars(length(max = 20))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ms|s|m|h))+$') && duration(self) <= duration('24h')")
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ns|ms|s|m|h))+$') && duration(self) <= duration('24h')")
         .message("must be a duration of at most 24h, such as 5m"))]
     pub keep_for: Span,
     /// What the trigger is then.

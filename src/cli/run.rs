@@ -120,15 +120,15 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
     let kube_proxy = kube_proxy(&arguments, &config, &namespace)?;
-    let listener = TcpListener::bind(arguments.kubelet_listen).await;
-    let listener =
-        listener.with_context(|| format!("--kubelet-listen: {}", arguments.kubelet_listen))?;
-    let port = listener.local_addr().context("--kubelet-listen")?.port();
+    let kubelet = TcpListener::bind(arguments.kubelet_listen).await;
+    let kubelet =
+        kubelet.with_context(|| format!("--kubelet-listen: {}", arguments.kubelet_listen))?;
+    let port = kubelet.local_addr().context("--kubelet-listen")?.port();
     let leases = leases(&config)?;
     let told = telemetry::bind(arguments.metrics_listen).await?;
     let context = Arc::new(context(&arguments, config, port, kube_proxy, namespace).await?);
     let cancel = CancellationToken::new();
-    let served = serve(&arguments, listener, &context, cancel.clone()).await?;
+    let served = serve(&arguments, kubelet, &context, cancel.clone()).await?;
     let told = telemetry::serve(
         told,
         context.metrics.clone(),
@@ -147,6 +147,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if ended.is_none() {
         tracing::info!("ending; nodes, pods and container groups stay as they are");
     }
+    tracing::info!("ending; nodes, pods and container groups stay as they are");
     cancel.cancel();
     match ended {
         Some(ended) => ended,

@@ -38,9 +38,10 @@ pub fn exec(found: Found, container: &str, request: Request<Incoming>, tasks: &T
 pub fn attach(found: Found, container: &str, request: Request<Incoming>, tasks: &Tasks) -> Answer {
     let wanted = wanted(&found, container, &request)?;
     if wanted.stdin {
+        // Without a colon: old kubectls take a text that has one for YAML, and show nothing of it.
         return Err(Refusal::bad(format!(
-            "standard input of container {container} cannot be attached to: Azure Container Instances does not \
-             connect it; attach without -i, or use kubectl exec"
+            "standard input of container {container} cannot be attached to, as Azure Container Instances does \
+             not connect it; attach without -i, or use kubectl exec"
         )));
     }
     let source = logs::Source {

@@ -1,4 +1,4 @@
-//! How many replicas a workload gets: the algorithm of the HorizontalPodAutoscaler. Pure.
+//! How many replicas a workload gets: the algorithm of the horizontal pod autoscaler. Pure.
 //!
 //! In: what the triggers wish, the replicas that there are, what was recommended and done before, the
 //! time. Out: how many to set now, why, and why not more. Called by `controller::triggers`.

@@ -5,6 +5,7 @@
 //! the history is not kept across restarts: a new one begins with the replicas that there are, so that
 //! nothing is taken away for the length of the window.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -134,36 +135,35 @@ fn limited(
     wanted: i32,
     now: Timestamp,
 ) -> Step {
-    let free = Step {
-        replicas: wanted,
-        held: None,
+    let behavior = &spec.behavior;
+    let (limit, held) = match wanted.cmp(&current) {
+        Ordering::Greater => {
+            let allowed = up_limit(&behavior.scale_up, history, current, now).max(current);
+            if spec.max_replicas > allowed {
+                (allowed, "scaleUp allows no more at a time")
+            } else {
+                (spec.max_replicas, "it is maxReplicas")
+            }
+        }
+        Ordering::Less => {
+            let allowed = down_limit(&behavior.scale_down, history, current, now).min(current);
+            if spec.min_replicas < allowed {
+                (allowed, "scaleDown allows no more at a time")
+            } else {
+                (spec.min_replicas, "it is minReplicas")
+            }
+        }
+        Ordering::Equal => (wanted, ""),
     };
-    let (limit, held, is_beyond) = if wanted > current {
-        let allowed = up_limit(&spec.behavior.scale_up, history, current, now).max(current);
-        let (limit, held) = if spec.max_replicas > allowed {
-            (allowed, "scaleUp allows no more at a time")
-        } else {
-            (spec.max_replicas, "it is maxReplicas")
-        };
-        (limit, held, wanted > limit)
-    } else if wanted < current {
-        let allowed = down_limit(&spec.behavior.scale_down, history, current, now).min(current);
-        let (limit, held) = if spec.min_replicas < allowed {
-            (allowed, "scaleDown allows no more at a time")
-        } else {
-            (spec.min_replicas, "it is minReplicas")
-        };
-        (limit, held, wanted < limit)
+    let is_beyond = if wanted > current {
+        wanted > limit
     } else {
-        return free;
+        wanted < limit
     };
-    if is_beyond {
-        return Step {
-            replicas: limit,
-            held: Some(held),
-        };
+    Step {
+        replicas: if is_beyond { limit } else { wanted },
+        held: is_beyond.then_some(held),
     }
-    free
 }
 
 /// The most replicas that the policies allow.

@@ -193,6 +193,7 @@ mod tests {
         serde_json::from_value(spec).expect("a spec")
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "what is read may be an error")]
     fn read(value: f64) -> Result<Reading, String> {
         Ok(Reading {
             value,

@@ -67,8 +67,8 @@ impl Windows {
     fn last(&self, now: Timestamp) -> Option<Timestamp> {
         let back = self.duration.saturating_add(Duration::from_secs(48 * 3600));
         let oldest = now.saturating_sub(back).unwrap_or(Timestamp::MIN);
-        let oldest = self.date(oldest)?;
-        let mut date = self.date(now)?.tomorrow().ok()?;
+        let oldest = self.date(oldest);
+        let mut date = self.date(now).tomorrow().ok()?;
         while date >= oldest {
             let starts = self.starts(date);
             if let Some(last) = starts.filter(|start| *start <= now).max() {
@@ -81,7 +81,7 @@ impl Windows {
 
     /// The next start after `now`.
     fn next(&self, now: Timestamp) -> Option<Timestamp> {
-        let mut date = self.date(now)?.yesterday().ok()?;
+        let mut date = self.date(now).yesterday().ok()?;
         for _ in 0..AHEAD {
             let starts = self.starts(date);
             if let Some(next) = starts.filter(|start| *start > now).min() {
@@ -92,8 +92,8 @@ impl Windows {
         None
     }
 
-    fn date(&self, time: Timestamp) -> Option<Date> {
-        Some(time.to_zoned(self.zone.clone()).date())
+    fn date(&self, time: Timestamp) -> Date {
+        time.to_zoned(self.zone.clone()).date()
     }
 
     /// The starts whose time on the clock is of this day.

@@ -155,11 +155,11 @@ pub fn run() {
         claims: &Claims::new(),
     };
     let own = Own {
-        is_triggered: false,
         places: &places,
         bound: &labelled,
         verdicts: &verdicts,
         memory: &memory,
+        is_triggered: false,
         standing: Standing::Leading,
         identity: "bench",
     };

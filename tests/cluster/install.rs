@@ -204,7 +204,20 @@ fn workloads(world: &World) {
     assert!(output.status.success(), "{said}");
 }
 
-#[tokio::test]
+/// The kubelet API knows its callers: the API server by its certificate, and others by their tokens.
+async fn kubelet_api(world: &World) {
+    let output = kubectl(&world.cluster, &["logs", "deployment/web"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{}", world.tail());
+    let client = reqwest::Client::builder().danger_accept_invalid_certs(true);
+    let url = format!("{}/healthz", world.kubelet("burst-shop-weu").await);
+    let asked = client.build().expect("a client").get(url);
+    let answer = asked.bearer_auth(world.cluster.token()).send().await;
+    assert_eq!(answer.expect("an answer").status().as_u16(), 200);
+}
+
+// Azure answers while kubectl is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule() {
     let mut world = Box::pin(installed()).await;
     for name in ["home-a", "home-b"] {
@@ -226,6 +239,7 @@ async fn a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule() {
         world.until_spread_of(app, 0, 1, 0).await;
     }
 
+    kubelet_api(&world).await;
     world.scale_this("web", 0).await;
     world.until_pods("web", "none", <[Pod]>::is_empty).await;
     world.delete_pool("shop").await;

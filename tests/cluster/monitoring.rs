@@ -1,4 +1,4 @@
-//! Prometheus, Alertmanager and what they look at, on loopback, for tests of triggers.
+//! Prometheus, what it looks at, and what Alertmanager sends, on loopback, for tests of triggers.
 //!
 //! In: a load. Out: addresses to ask. Each is a process or a task of the test's own and ends with it.
 
@@ -14,6 +14,7 @@ use axum::extract::{Path as Segment, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
 use crate::support::wait;
@@ -25,18 +26,15 @@ pub fn free_port() -> u16 {
     free.next().expect("one of a hundred ports is free")
 }
 
-/// A program of the machine, or of those that `make monitoring` fetched.
-fn program(names: &[&str]) -> PathBuf {
-    let fetched = concat!(env!("CARGO_MANIFEST_DIR"), "/target/monitoring/usr/bin");
+/// Prometheus, where PATH leads or where Debian has it.
+fn program() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/bin"), PathBuf::from(fetched)])
-        .collect();
-    let all = names
-        .iter()
-        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
-    let found = all.into_iter().find(|file| file.is_file());
-    found.unwrap_or_else(|| unreachable!("{} is missing: run `make monitoring`", names[0]))
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/bin")]);
+    let mut files = folders.map(|folder| folder.join("prometheus"));
+    let found = files.find(|file| file.is_file());
+    found.unwrap_or_else(|| {
+        unreachable!("prometheus is missing: run `make monitoring`, which says how to get it")
+    })
 }
 
 /// Waits until a URL answers with a success.
@@ -124,10 +122,10 @@ async fn answer(
             return (StatusCode::UNAUTHORIZED, "no").into_response();
         }
     }
-    let mut body = serde_json::json!({"status": "success", "data": {"resultType": "vector",
+    let mut body = json!({"status": "success", "data": {"resultType": "vector",
         "result": [{"metric": {}, "value": [1.0, seen.load.to_string()]}]}});
     if kind == "warns" {
-        body["warnings"] = serde_json::json!(["a store is away"]);
+        body["warnings"] = json!(["a store is away"]);
     }
     body.to_string().into_response()
 }
@@ -190,7 +188,7 @@ impl Prometheus {
 
 fn run(files: &Path, port: u16, has_web: bool) -> Child {
     let at = |name: &str| files.join(name).display().to_string();
-    let mut command = Command::new(program(&["prometheus"]));
+    let mut command = Command::new(program());
     command
         .arg(format!("--config.file={}", at("prometheus.yml")))
         .arg(format!("--storage.tsdb.path={}", at("data")))
@@ -209,53 +207,28 @@ fn quietly(command: &mut Command) -> Child {
     command.spawn().expect("it starts")
 }
 
-/// A real Alertmanager, which tells the operator.
-pub struct Alertmanager {
-    port: u16,
-    _child: Child,
-    _files: tempfile::TempDir,
-}
-
-impl Alertmanager {
-    /// One that sends to `receiver` with the token of a file.
-    pub async fn start(receiver: &str, token_file: &Path) -> Self {
-        let files = tempfile::tempdir().expect("a directory");
-        let at = |name: &str| files.path().join(name).display().to_string();
-        let config = format!(
-            "route: {{receiver: burstpool, group_wait: 0s, group_interval: 1s, repeat_interval: 1h}}\n\
-             receivers:\n- name: burstpool\n  webhook_configs:\n  - url: {receiver}\n    send_resolved: true\n    \
-             http_config: {{authorization: {{credentials_file: {}}}}}\n",
-            token_file.display()
-        );
-        std::fs::write(at("alertmanager.yml"), config).expect("it is written");
-        let port = free_port();
-        let mut command = Command::new(program(&["prometheus-alertmanager", "alertmanager"]));
-        command
-            .arg(format!("--config.file={}", at("alertmanager.yml")))
-            .arg(format!("--storage.path={}", at("data")))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            // It is alone.
-            .arg("--cluster.listen-address=");
-        let manager = Self {
-            port,
-            _child: quietly(&mut command),
-            _files: files,
-        };
-        until_ready(&format!("http://127.0.0.1:{port}/-/ready")).await;
-        manager
-    }
-
-    /// Tells it of an alert that fires until it is told otherwise, or is over.
-    pub async fn tell(&self, alert: &str, fires: bool) {
-        let mut told = serde_json::json!({"labels": {"alertname": alert, "severity": "page"}});
-        let seconds = jiff::SignedDuration::from_secs(if fires { 3600 } else { -1 });
-        told["endsAt"] = (jiff::Timestamp::now() + seconds).to_string().into();
-        told["startsAt"] = (jiff::Timestamp::now() - jiff::SignedDuration::from_secs(60))
-            .to_string()
-            .into();
-        let url = format!("http://127.0.0.1:{}/api/v2/alerts", self.port);
-        let sent = reqwest::Client::new().post(url).json(&[told]).send().await;
-        let sent = sent.expect("an answer");
-        assert!(sent.status().is_success(), "{}", sent.status());
-    }
+/// The body of Alertmanager's webhook (version 4) about one alert, as its documentation and its source
+/// have it.
+pub fn alerts(status: &str, name: &str) -> Value {
+    let labels = json!({"alertname": name, "severity": "page", "instance": "web-0"});
+    json!({
+        "receiver": "burstpool",
+        "status": status,
+        "alerts": [{
+            "status": status,
+            "labels": labels,
+            "annotations": {"summary": "web is saturated"},
+            "startsAt": "2026-11-24T10:00:00.000Z",
+            "endsAt": if status == "firing" { "0001-01-01T00:00:00Z" } else { "2026-11-24T10:05:00.000Z" },
+            "generatorURL": "http://prometheus.example/graph?g0.expr=up",
+            "fingerprint": format!("f-{name}"),
+        }],
+        "groupLabels": {"alertname": name},
+        "commonLabels": labels,
+        "commonAnnotations": {"summary": "web is saturated"},
+        "externalURL": "http://alertmanager.example:9093",
+        "version": "4",
+        "groupKey": format!("{{}}:{{alertname=\"{name}\"}}"),
+        "truncatedAlerts": 0,
+    })
 }

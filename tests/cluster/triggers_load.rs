@@ -164,7 +164,7 @@ async fn load_raises_replicas_which_spill_without_hold_and_go_first_and_an_outag
 async fn a_workload_goes_from_zero_to_many_and_back_and_nothing_is_left_of_it() {
     let load = Load::start().await;
     let world = World::with_home(&json!({
-        "spill": {"after": "0s", "maxReplicas": 10},
+        "spill": {"after": "1s", "maxReplicas": 10},
         "workloads": [scaled(&["requests"], 0, 6)],
         "triggers": [requests(&load.address("ok"))],
     }))

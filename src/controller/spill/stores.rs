@@ -155,11 +155,6 @@ impl Stores {
         self.lock().view.pools.values().cloned().collect()
     }
 
-    /// Whether everything has been listed once.
-    pub fn is_ready(&self) -> bool {
-        self.missing().is_empty()
-    }
-
     /// Takes in a pod of a newer version than the watches have shown: the answer to a patch or a read.
     pub fn learn_pod(&self, pod: Pod) {
         let Some(facts) = PodFacts::of(&pod) else {

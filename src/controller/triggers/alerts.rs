@@ -314,7 +314,7 @@ impl Shared {
         let there = pools
             .iter()
             .filter(|pool| pool.metadata.deletion_timestamp.is_none());
-        self.stores.is_ready()
+        self.stores.missing().is_empty()
             && there.into_iter().all(|pool| {
                 let name = pool.metadata.name.clone().unwrap_or_default();
                 let mut triggers = pool.spec.triggers.iter().filter(|one| one.alert.is_some());
@@ -322,3 +322,6 @@ impl Shared {
             })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,9 +137,9 @@ mod tests {
         assert_eq!(bearer, ("authorization".into(), "Bearer t0ken".into()));
         let custom = header(&[("headerName", "X-Scope-OrgID"), ("headerValue", "shop")]);
         assert_eq!(custom, ("x-scope-orgid".into(), "shop".into()));
-        let mutual = of(&[("tls.crt", "cert"), ("tls.key", "key")])
-            .ok()
-            .expect("auth");
+        let Ok(mutual) = of(&[("tls.crt", "cert"), ("tls.key", "key")]) else {
+            unreachable!("both are there");
+        };
         assert_eq!(mutual.identity.as_deref(), Some(&b"cert\nkey"[..]));
         assert!(mutual.header.is_none() && mutual.ca.is_none());
     }

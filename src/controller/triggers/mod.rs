@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::{Client, ResourceExt as _};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,7 @@ struct Shared {
     azure: Azure,
     stores: Arc<Stores>,
     metrics: Arc<Metrics>,
-    recorder: Recorder,
+    reporter: Reporter,
     alerts: Alerts,
     readings: watch::Sender<Readings>,
     scalings: watch::Sender<Scalings>,
@@ -96,7 +96,7 @@ impl Triggers {
             instance: Some(parts.identity),
         };
         let shared = Shared {
-            recorder: Recorder::new(parts.client.clone(), reporter),
+            reporter,
             client: parts.client,
             azure: parts.azure,
             stores: parts.stores,
@@ -295,7 +295,7 @@ impl One {
         loop {
             let now = Timestamp::now();
             let (standing, next) = decide::schedule(spec, &self.standing(), now);
-            self.publish(standing);
+            self.publish(&standing);
             sleep_until(next, now).await;
         }
     }
@@ -305,7 +305,7 @@ impl One {
         loop {
             let now = Timestamp::now();
             let firing = self.shared.alerts.of(&self.key());
-            self.publish(decide::alert(spec, &firing, &self.standing(), now));
+            self.publish(&decide::alert(spec, &firing, &self.standing(), now));
             tokio::select! {
                 // The sender is ours, too: it is not dropped.
                 _ = changed.changed() => {}
@@ -324,7 +324,7 @@ impl One {
     }
 
     /// Says what it is.
-    fn publish(&self, standing: Standing) {
+    fn publish(&self, standing: &Standing) {
         let (active, value) = (standing.active, standing.value);
         let before = self.standing();
         let turned = before.active != active;
@@ -340,7 +340,7 @@ impl One {
         self.shared.readings.send_if_modified(|all| {
             let standings = all.entry(self.pool.clone()).or_default();
             let old = standings.insert(self.trigger.clone(), standing.clone());
-            old.as_ref() != Some(&standing)
+            old.as_ref() != Some(standing)
         });
         if turned {
             tracing::info!(pool = self.pool, trigger = self.trigger, active, "trigger");

@@ -47,7 +47,7 @@ pub(super) async fn follow(one: &One, spec: &Prometheus, on_error: &OnError) {
             tracing::debug!(pool, trigger, why, "asking Prometheus");
         }
         let now = Timestamp::now();
-        one.publish(decide::prometheus(
+        one.publish(&decide::prometheus(
             spec,
             on_error,
             &one.standing(),

@@ -1,6 +1,6 @@
 //! Who else sets a target's replicas.
 //!
-//! In: a target, the cluster's HorizontalPodAutoscalers and ScaledObjects, and the other pools. Out: who
+//! In: a target, the cluster's autoscalers and KEDA's scaled objects, and the other pools. Out: who
 //! it is, in words, or that nobody is. Of two pools, or two workloads of one pool, the older and the first
 //! has the target, as it has the pods; the other writes nothing.
 
@@ -66,12 +66,10 @@ type Listed<K> = Result<kube::Result<kube::core::ObjectList<K>>, tokio::time::er
 fn said<K: Clone>(kind: &str, namespace: &str, listed: Listed<K>) -> Result<Vec<K>, String> {
     let why = match listed {
         Ok(Ok(list)) => return Ok(list.items),
-        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => return Ok(Vec::new()),
+        // Of a group that there is not the answer is plain text, in which kube finds no reason.
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => return Ok(Vec::new()),
         Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
-            format!(
-                "the operator may not list them: give it list on {}",
-                kind.to_lowercase()
-            )
+            "the operator may not list them; to let it: kubectl apply -k config/scaling".to_owned()
         }
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the API server does not answer".to_owned(),

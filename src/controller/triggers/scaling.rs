@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Resource as _, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::watch;
@@ -138,7 +138,7 @@ impl One {
             let scaling = self.once(&wanted).await;
             let again = if scaling.is_some() { LOOK_AGAIN } else { SOON };
             if let Some(scaling) = scaling {
-                self.tell(scaling);
+                self.tell(&scaling);
             }
             tokio::select! {
                 // Both senders outlive this task.
@@ -149,13 +149,15 @@ impl One {
         }
     }
 
-    fn tell(&self, scaling: Scaling) {
+    fn tell(&self, scaling: &Scaling) {
         let changed = self.shared.scalings.send_if_modified(|all| {
             let pool = all.entry(self.pool.clone()).or_default();
             let old = pool.insert(self.workload.clone(), scaling.clone());
-            old.as_ref() != Some(&scaling)
+            old.as_ref() != Some(scaling)
         });
         if changed {
+            let (pool, workload) = (&self.pool, &self.workload);
+            tracing::debug!(pool, workload, ?scaling, "scaling");
             self.shared.notable.send_replace(());
         }
     }
@@ -317,7 +319,11 @@ impl One {
             uid: scale.metadata.uid.clone(),
             ..ObjectReference::default()
         };
-        let told = self.shared.recorder.publish(&event, &about);
+        // One for each change: a recorder that is kept counts what has the same reason as the same, and
+        // only the first one's words stay.
+        let shared = &self.shared;
+        let recorder = Recorder::new(shared.client.clone(), shared.reporter.clone());
+        let told = recorder.publish(&event, &about);
         match tokio::time::timeout(PATIENCE, told).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "writing an Event"),
@@ -342,7 +348,13 @@ async fn write(api: &Api<Meta>, scale: &Scale, replicas: i32) -> Result<bool, St
         Ok(Ok(_)) => Ok(true),
         Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Ok(false),
         Ok(Err(kube::Error::Api(status))) => {
-            Err(format!("replicas could not be written: {}", status.message))
+            let remedy = if status.code == 403 {
+                "; to let burstpool write them: kubectl apply -k config/scaling"
+            } else {
+                ""
+            };
+            let why = status.message;
+            Err(format!("replicas could not be written: {why}{remedy}"))
         }
         Ok(Err(error)) => Err(format!("replicas could not be written: {error}")),
         Err(_) => Err("replicas could not be written: the API server does not answer".to_owned()),

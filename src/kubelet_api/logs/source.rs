@@ -93,7 +93,8 @@ impl Source {
             Some(failure) if failure.status == 429 => {
                 Refusal::new(StatusCode::TOO_MANY_REQUESTS, error.story())
             }
-            _ => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.story()),
+            // Of a 503, kubectl keeps the words to itself.
+            _ => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.story()),
         }
     }
 }

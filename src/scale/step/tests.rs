@@ -30,11 +30,11 @@ fn rules(pods: i32, pods_in: i32, percent: i32, percent_in: i32) -> Value {
     json!({"policies": policies})
 }
 
-fn up(rules: Value) -> Value {
+fn up(rules: &Value) -> Value {
     json!({"scaleUp": rules})
 }
 
-fn down(rules: Value) -> Value {
+fn down(rules: &Value) -> Value {
     json!({"scaleDown": rules})
 }
 
@@ -78,20 +78,20 @@ fn bounds_and_policies_are_those_of_the_autoscalers_own_tests() {
         Case("within range when minReplicas is 0", (0, 10), none.clone(), 1, 0, 0, None),
         Case("maxReplicas is the limit because maxReplicas < scaleUpLimit", (1, 10), none.clone(), 20, 1000, 10, MOST),
         Case("more than the maximum", (100, 150), none.clone(), 100, 1000, 150, MOST),
-        Case("scaleUpLimit with user policies", (1, 2000), up(rules(0, 0, 1, 60)), 3, 1000, 4, UP),
+        Case("scaleUpLimit with user policies", (1, 2000), up(&rules(0, 0, 1, 60)), 3, 1000, 4, UP),
         Case("scaleUp with default behavior", (1, 1000), none.clone(), 10, 50, 20, UP),
         Case("scaleUp with default behavior, few", (1, 1000), none, 1, 50, 5, UP),
-        Case("scaleUp with pods policy larger", (1, 1000), up(rules(100, 60, 100, 60)), 10, 500, 110, UP),
-        Case("scaleUp with percent policy larger", (1, 1000), up(rules(2, 60, 100, 60)), 10, 500, 20, UP),
-        Case("large pod policy", (1, 1000), up(rules(100, 60, 0, 0)), 10, 50, 50, None),
-        Case("scaleUp with pod policy limitation", (1, 1000), up(rules(30, 60, 0, 0)), 10, 50, 40, UP),
-        Case("scaleUp with percent policy limitation", (1, 1000), up(rules(0, 0, 200, 60)), 10, 50, 30, UP),
-        Case("scaleDown with percent and pod policy", (1, 1000), down(rules(20, 60, 1, 60)), 100, 2, 80, DOWN),
-        Case("scaleDown with pod and percent policy", (1, 1000), down(rules(2, 60, 1, 60)), 100, 2, 98, DOWN),
-        Case("scaleDown with large pod policy", (1, 1000), down(rules(100, 60, 0, 0)), 10, 0, 1, FEWEST),
-        Case("scaleDown with large percent policy", (5, 1000), down(rules(0, 0, 100, 60)), 10, 2, 5, FEWEST),
-        Case("scaleDown with pod policy limitation", (1, 1000), down(rules(5, 60, 0, 0)), 10, 2, 5, DOWN),
-        Case("scaleDown with percent policy limitation", (1, 1000), down(rules(0, 0, 50, 60)), 10, 5, 5, None),
+        Case("scaleUp with pods policy larger", (1, 1000), up(&rules(100, 60, 100, 60)), 10, 500, 110, UP),
+        Case("scaleUp with percent policy larger", (1, 1000), up(&rules(2, 60, 100, 60)), 10, 500, 20, UP),
+        Case("large pod policy", (1, 1000), up(&rules(100, 60, 0, 0)), 10, 50, 50, None),
+        Case("scaleUp with pod policy limitation", (1, 1000), up(&rules(30, 60, 0, 0)), 10, 50, 40, UP),
+        Case("scaleUp with percent policy limitation", (1, 1000), up(&rules(0, 0, 200, 60)), 10, 50, 30, UP),
+        Case("scaleDown with percent and pod policy", (1, 1000), down(&rules(20, 60, 1, 60)), 100, 2, 80, DOWN),
+        Case("scaleDown with pod and percent policy", (1, 1000), down(&rules(2, 60, 1, 60)), 100, 2, 98, DOWN),
+        Case("scaleDown with large pod policy", (1, 1000), down(&rules(100, 60, 0, 0)), 10, 0, 1, FEWEST),
+        Case("scaleDown with large percent policy", (5, 1000), down(&rules(0, 0, 100, 60)), 10, 2, 5, FEWEST),
+        Case("scaleDown with pod policy limitation", (1, 1000), down(&rules(5, 60, 0, 0)), 10, 2, 5, DOWN),
+        Case("scaleDown with percent policy limitation", (1, 1000), down(&rules(0, 0, 50, 60)), 10, 5, 5, None),
     ] {
         check(&case, &History::default());
     }
@@ -103,23 +103,23 @@ fn changes_within_a_policys_period_count_as_in_the_autoscalers_own_tests() {
     let few = || events(&[1, 5, 9], 120);
     let many = || events(&[8, 12, 9, 11], 120);
     for (added, removed, case) in [
-        (few(), vec![], Case("large pod policy", (1, 200), up(rules(300, 60, 0, 0)), 100, 500, 200, MOST)),
-        (few(), vec![], Case("large percent policy", (1, 200), up(rules(0, 0, 10000, 60)), 100, 500, 200, MOST)),
-        (few(), vec![], Case("currentReplicas limitation", (1, 1000), up(rules(5, 120, 0, 0)), 100, 500, 100, UP)),
-        (few(), vec![], Case("scaleUp with pod policy", (1, 1000), up(rules(150, 120, 0, 0)), 100, 500, 235, UP)),
-        (few(), vec![], Case("scaleUp with percent policy", (1, 1000), up(rules(0, 0, 200, 120)), 100, 500, 255, UP)),
-        (events(&[4], 120), events(&[2], 120), Case("up and down events", (1, 1000), up(rules(0, 0, 300, 300)), 6, 24, 16, UP)),
+        (few(), vec![], Case("large pod policy", (1, 200), up(&rules(300, 60, 0, 0)), 100, 500, 200, MOST)),
+        (few(), vec![], Case("large percent policy", (1, 200), up(&rules(0, 0, 10000, 60)), 100, 500, 200, MOST)),
+        (few(), vec![], Case("currentReplicas limitation", (1, 1000), up(&rules(5, 120, 0, 0)), 100, 500, 100, UP)),
+        (few(), vec![], Case("scaleUp with pod policy", (1, 1000), up(&rules(150, 120, 0, 0)), 100, 500, 235, UP)),
+        (few(), vec![], Case("scaleUp with percent policy", (1, 1000), up(&rules(0, 0, 200, 120)), 100, 500, 255, UP)),
+        (events(&[4], 120), events(&[2], 120), Case("up and down events", (1, 1000), up(&rules(0, 0, 300, 300)), 6, 24, 16, UP)),
         (vec![], few(), Case("scaleDown with default policy", (1, 1000), json!({}), 10, 5, 5, None)),
-        (vec![], few(), Case("MinReplicas with large pod policy", (1, 1000), down(rules(115, 120, 0, 0)), 100, 0, 1, FEWEST)),
-        (vec![], few(), Case("MinReplicas limitation", (5, 1000), down(rules(130, 120, 0, 0)), 100, 0, 5, FEWEST)),
-        (vec![], few(), Case("100 percent is always to 0", (5, 1000), down(rules(0, 0, 100, 120)), 100, 2, 5, FEWEST)),
-        (vec![], few(), Case("scaleDown with pod policy", (1, 1000), down(rules(5, 120, 0, 0)), 100, 2, 100, DOWN)),
-        (vec![], events(&[2, 4, 6], 120), Case("scaleDown with percent policy", (1, 1000), down(rules(0, 0, 50, 120)), 100, 0, 56, DOWN)),
-        (events(&[2], 120), events(&[4], 120), Case("down and up events", (1, 1000), down(rules(0, 0, 50, 180)), 10, 1, 6, DOWN)),
-        (vec![], events(&[10, 10, 10], 120), Case("events prevent scale down", (1, 1000), down(rules(0, 0, 10, 120)), 100, 0, 100, DOWN)),
-        (vec![], events(&[10, 10, 10], 120), Case("events still allow more", (1, 1000), down(rules(0, 0, 1000, 120)), 10, 5, 5, None)),
-        (many(), vec![], Case("two policies for up", (1, 1000), up(rules(1000, 120, 100, 60)), 100, 200, 200, None)),
-        (vec![], many(), Case("two policies for down", (1, 1000), down(rules(1000, 120, 100, 60)), 100, 5, 5, None)),
+        (vec![], few(), Case("MinReplicas with large pod policy", (1, 1000), down(&rules(115, 120, 0, 0)), 100, 0, 1, FEWEST)),
+        (vec![], few(), Case("MinReplicas limitation", (5, 1000), down(&rules(130, 120, 0, 0)), 100, 0, 5, FEWEST)),
+        (vec![], few(), Case("100 percent is always to 0", (5, 1000), down(&rules(0, 0, 100, 120)), 100, 2, 5, FEWEST)),
+        (vec![], few(), Case("scaleDown with pod policy", (1, 1000), down(&rules(5, 120, 0, 0)), 100, 2, 100, DOWN)),
+        (vec![], events(&[2, 4, 6], 120), Case("scaleDown with percent policy", (1, 1000), down(&rules(0, 0, 50, 120)), 100, 0, 56, DOWN)),
+        (events(&[2], 120), events(&[4], 120), Case("down and up events", (1, 1000), down(&rules(0, 0, 50, 180)), 10, 1, 6, DOWN)),
+        (vec![], events(&[10, 10, 10], 120), Case("events prevent scale down", (1, 1000), down(&rules(0, 0, 10, 120)), 100, 0, 100, DOWN)),
+        (vec![], events(&[10, 10, 10], 120), Case("events still allow more", (1, 1000), down(&rules(0, 0, 1000, 120)), 10, 5, 5, None)),
+        (many(), vec![], Case("two policies for up", (1, 1000), up(&rules(1000, 120, 100, 60)), 100, 200, 200, None)),
+        (vec![], many(), Case("two policies for down", (1, 1000), down(&rules(1000, 120, 100, 60)), 100, 5, 5, None)),
     ] {
         let history = History { recommended: vec![], added, removed };
         check(&case, &history);
@@ -136,10 +136,10 @@ fn the_least_change_and_none_at_all_can_be_chosen() {
         let case = Case("selected", (1, 1000), behavior, 10, wanted, expected, held);
         check(&case, &History::default());
     };
-    case(up(choose("Min", rules(2, 60, 100, 60))), 50, 12, UP);
-    case(down(choose("Min", rules(2, 60, 50, 60))), 1, 8, DOWN);
-    case(up(choose("Disabled", json!({}))), 50, 10, UP);
-    case(down(choose("Disabled", json!({}))), 1, 10, DOWN);
+    case(up(&choose("Min", rules(2, 60, 100, 60))), 50, 12, UP);
+    case(down(&choose("Min", rules(2, 60, 50, 60))), 1, 8, DOWN);
+    case(up(&choose("Disabled", json!({}))), 50, 10, UP);
+    case(down(&choose("Disabled", json!({}))), 1, 10, DOWN);
 }
 
 #[test]

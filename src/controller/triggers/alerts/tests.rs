@@ -1,0 +1,126 @@
+//! What the receiver refuses, and that it counts it.
+
+use std::io::Write as _;
+
+use kube::{Client, Config};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::aci::client::{Client as Azure, Cloud, Credential};
+use crate::controller::triggers::{Parts, Triggers};
+
+/// A receiver with the token `right`, of an operator that has seen no pools yet.
+fn receiver() -> (Router, Arc<Shared>, tempfile::NamedTempFile) {
+    let mut token = tempfile::NamedTempFile::new().expect("a file");
+    token.write_all(b"right\n").expect("it is written");
+    let config = Config::new("http://127.0.0.1:1".parse().expect("a URL"));
+    let nowhere = Credential::File("/nonexistent".into());
+    let triggers = Triggers::new(Parts {
+        client: Client::try_from(config).expect("a client"),
+        azure: Azure::new(&Cloud::default(), nowhere, reqwest::Client::new()),
+        stores: Arc::default(),
+        metrics: Arc::default(),
+        identity: "test".to_owned(),
+    });
+    let shared = triggers.shared.clone();
+    let router = router(Receiver {
+        shared: shared.clone(),
+        token_file: token.path().to_owned(),
+    });
+    (router, shared, token)
+}
+
+async fn sent(router: &Router, request: http::request::Builder, body: Body) -> u16 {
+    let request = request.body(body).expect("a request");
+    let answer = router.clone().oneshot(request).await.expect("an answer");
+    answer.status().as_u16()
+}
+
+fn to(path: &str, token: &str) -> http::request::Builder {
+    let request = Request::builder().method("POST").uri(path);
+    request.header("authorization", token)
+}
+
+#[tokio::test]
+async fn what_is_refused_is_refused_for_a_reason_and_counted() {
+    let (router, shared, token) = receiver();
+    let payload = r#"{"version": "4", "alerts": []}"#;
+    let endless = || {
+        let part = || Ok::<_, std::io::Error>("x".repeat(65_536));
+        Body::from_stream(futures::stream::repeat_with(part))
+    };
+    let right = "Bearer right";
+    for (request, body, status, reason) in [
+        (
+            Request::builder().method("POST").uri("/alerts"),
+            Body::from(payload),
+            401,
+            "unauthenticated",
+        ),
+        (
+            to("/alerts", "Bearer wrong"),
+            endless(),
+            401,
+            "unauthenticated",
+        ),
+        (
+            to("/alerts", "Basic right"),
+            Body::from(payload),
+            401,
+            "unauthenticated",
+        ),
+        (to("/alerts", right), Body::from("{"), 400, "malformed"),
+        (to("/alerts", right), Body::empty(), 400, "malformed"),
+        (to("/alerts", right), endless(), 413, "too_large"),
+        (
+            to("/alerts", right).header("content-length", "9999999"),
+            Body::empty(),
+            413,
+            "too_large",
+        ),
+        (to("/other", right), Body::from(payload), 404, "wrong_path"),
+        (
+            to("/alerts", right).method("GET"),
+            Body::empty(),
+            405,
+            "wrong_method",
+        ),
+        // Nothing has been listed yet: it must be sent again.
+        (
+            to("/alerts", "bearer right"),
+            Body::from(payload),
+            503,
+            "not_ready",
+        ),
+    ] {
+        let line = format!("burstpool_alerts_refused_total{{reason=\"{reason}\"}}");
+        let count = || {
+            let text = shared.metrics.text();
+            let found = text
+                .lines()
+                .find_map(|text| text.strip_prefix(line.as_str()));
+            found.map_or(0, |count| count.trim().parse::<u64>().expect("a number"))
+        };
+        let before = count();
+        assert_eq!(sent(&router, request, body).await, status, "{reason}");
+        assert_eq!(count(), before + 1, "{reason}");
+    }
+    // The token is that of the file, as it is now.
+    std::fs::write(token.path(), "new").expect("it is written");
+    let old = sent(&router, to("/alerts", right), Body::from(payload)).await;
+    let new = sent(&router, to("/alerts", "Bearer new"), Body::from(payload)).await;
+    assert_eq!((old, new), (401, 503));
+    std::fs::write(token.path(), "\n").expect("it is written");
+    let none = sent(&router, to("/alerts", "Bearer "), Body::from(payload)).await;
+    assert_eq!(none, 503, "an empty token is nobody's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_given_up() {
+    let (router, _, _token) = receiver();
+    let never = Body::from_stream(futures::stream::pending::<Result<String, std::io::Error>>());
+    assert_eq!(
+        sent(&router, to("/alerts", "Bearer right"), never).await,
+        408
+    );
+}
