@@ -19,8 +19,9 @@ use super::stores::View;
 use crate::burst::Claims;
 use crate::node::environment::{self, Missing, Reason};
 
-/// How soon a claim is read again behind which there is nothing yet.
-const AGAIN: Duration = Duration::from_secs(30);
+/// How soon a claim is read again behind which there is nothing yet: one that was made with its pod is
+/// bound a moment later.
+const AGAIN: Duration = Duration::from_secs(3);
 /// The same of one behind which there is something: another may come under its name.
 const LATER: Duration = Duration::from_mins(5);
 /// How many are read at once.
@@ -98,10 +99,16 @@ impl Looked {
             let (known, changed) = (self.known.clone(), self.changed.clone());
             let read = async move {
                 // Nobody closes it.
-                let _turn = turns.acquire().await;
+                let turn = turns.acquire().await;
                 let read = environment::mountable(&client, &key.0, &key.1).await;
+                drop(turn);
+                let is_missing = read.is_err();
                 lock(&known).put(key, read);
                 changed.notify_one();
+                if is_missing {
+                    tokio::time::sleep(AGAIN).await;
+                    changed.notify_one();
+                }
             };
             let cancel = self.cancel.clone();
             tasks.spawn(async move { cancel.run_until_cancelled(read).await });
