@@ -214,7 +214,6 @@ impl Explained<'_> {
         let mut triggers = self.pool.status.iter().flat_map(|s| &s.triggers);
         let (leader, memory) = (leader.unwrap_or_default(), Memory::default());
         let own = OwnParts {
-            is_triggered: triggers.into_iter().any(|trigger| trigger.active),
             places: &self.places,
             bound: on_nodes.iter().filter(is_here).collect(),
             standing: Standing::Leading,
