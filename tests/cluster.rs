@@ -55,6 +55,8 @@ mod resource;
 mod spill;
 #[path = "cluster/spill_backend.rs"]
 mod spill_backend;
+#[path = "cluster/spill_claims.rs"]
+mod spill_claims;
 #[path = "cluster/spill_holds.rs"]
 mod spill_holds;
 #[path = "cluster/spill_home.rs"]

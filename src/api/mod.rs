@@ -12,6 +12,7 @@ mod scale;
 mod spill;
 mod status;
 mod trigger;
+mod version;
 
 pub use limit::MaxReplicas;
 pub use pool::{
@@ -24,3 +25,4 @@ pub use status::{
     TriggerStatus, WorkloadStatus,
 };
 pub use trigger::{Alert, OnError, Prometheus, Schedule, SecretRef, Then, Trigger};
+pub use version::version;

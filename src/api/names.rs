@@ -17,6 +17,10 @@ pub const GRANTED_AT_ANNOTATION: &str = "burstpool.io/granted-at";
 /// itself does not tell.
 pub const REFUSED_SINCE_ANNOTATION: &str = "burstpool.io/refused-since";
 
+/// Annotation of a pod that waits: when its reservation was given back. Nobody reads it: with it the pod
+/// is of another version, for which no grant that is still on its way was meant.
+pub const RELEASED_AT_ANNOTATION: &str = "burstpool.io/released-at";
+
 /// What the names of a pool's nodes begin with.
 pub fn node_prefix(pool: &str) -> String {
     format!("burst-{pool}-")

@@ -161,6 +161,10 @@ pub struct Reservation {
     pub workload: String,
     /// The instance of the operator that reserved it, in the term in which it did.
     pub holder: String,
+    /// The pod's resourceVersion when it was reserved. No grant is sent for another one: once the pod
+    /// has a later one, and no grant, none can come of this reservation any more.
+    #[serde(default)]
+    pub resource_version: String,
 }
 
 /// What a placement is doing.

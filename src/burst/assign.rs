@@ -100,6 +100,15 @@ impl<'a> Assignment<'a> {
         all.iter().map(|at| matchers[*at].member)
     }
 
+    /// Which workload has all pods of this one, since it goes before it and selects the same.
+    pub fn owner_of_all(&self, pool: &str, index: usize) -> Option<Membership<'a>> {
+        let is_it = |one: &Matcher<'_>| one.member.pool == pool && one.member.index == index;
+        let at = self.matchers.iter().position(is_it)?;
+        let mut before = self.matchers[..at].iter();
+        let owner = before.find(|one| one.is_same_selection(&self.matchers[at]))?;
+        Some(owner.member)
+    }
+
     /// Why the pods of a workload cannot be told.
     pub fn error(&self, pool: &str, index: usize) -> Option<&str> {
         let mut errors = self.errors.iter();
@@ -110,6 +119,12 @@ impl<'a> Assignment<'a> {
 }
 
 impl Matcher<'_> {
+    fn is_same_selection(&self, other: &Self) -> bool {
+        self.namespace == other.namespace
+            && self.namespaces == other.namespaces
+            && self.pods == other.pods
+    }
+
     fn matches(&self, pod: &PodFacts, namespaces: &Namespaces) -> bool {
         let namespace = pod.id.namespace.as_str();
         match self.namespace {
@@ -258,5 +273,12 @@ mod tests {
             chosen(&[&b, &leaving, &a], &Scales::new(), &pod("a")),
             all[2..]
         );
+        let (scales, namespaces) = (Scales::new(), Namespaces::new());
+        let assignment = Assignment::new(&[&b, &older, &a], &scales, &namespaces);
+        let owner = |pool: &str| {
+            let owner = assignment.owner_of_all(pool, 1)?;
+            Some((owner.pool, owner.workload))
+        };
+        assert_eq!([owner("z"), owner("b")], [None, Some(("z", "again"))]);
     }
 }

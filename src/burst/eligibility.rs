@@ -8,9 +8,29 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::pod::PodRef;
+use super::pod::{PodFacts, PodRef};
 use crate::aci::translate::{self, Unsupported};
 use crate::api;
+
+/// Whether ACI can mount what is behind claims, or why not; by namespace and name. Of those that are not
+/// there nobody knows yet.
+pub type Claims = HashMap<String, HashMap<String, Result<(), String>>>;
+
+/// What is behind a pod's claims that keeps it off ACI; without any words, nobody has looked there.
+pub fn unmountable(pod: &PodFacts, claims: &Claims) -> Option<Vec<Unsupported>> {
+    let known = claims.get(&pod.id.namespace);
+    let mut refusals = Vec::new();
+    for (at, claim) in &pod.claims {
+        let Some(behind) = known.and_then(|known| known.get(claim)) else {
+            return Some(Vec::new());
+        };
+        refusals.extend(behind.as_ref().err().map(|why| Unsupported {
+            field: format!("spec.volumes[{at}].persistentVolumeClaim"),
+            why: why.clone(),
+        }));
+    }
+    (!refusals.is_empty()).then_some(refusals)
+}
 
 /// What translation says of pods, by UID.
 #[derive(Debug, Default)]

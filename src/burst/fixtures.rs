@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::amounts::Amounts;
 use super::assign::{Namespaces, Scale, Scales};
-use super::eligibility::Verdicts;
+use super::eligibility::{Claims, Verdicts};
 use super::fit::Demands;
 use super::labels;
 use super::memory::{Answer, Memory};
@@ -17,7 +17,7 @@ use super::place::Place;
 use super::plan::{Plan, plan};
 use super::pod::{Bound, Grant, Owner, OwnerKind, PodFacts, PodRef, Stage};
 use crate::aci::translate::{self, Unsupported};
-use crate::api::BurstPool;
+use crate::api::{BurstPool, Reservation};
 
 /// A second of the tests' time.
 pub fn at(second: i64) -> Timestamp {
@@ -53,6 +53,7 @@ pub fn pod(name: &str) -> PodFacts {
             pods: 1,
         },
         demands: Demands::default(),
+        claims: Vec::new(),
     }
 }
 
@@ -78,6 +79,13 @@ impl PodFacts {
             workload: workload.to_owned(),
             at: Some(at(second)),
         });
+        self
+    }
+
+    /// The same, of another version.
+    #[must_use]
+    pub fn at_version(mut self, version: &str) -> Self {
+        version.clone_into(&mut self.id.resource_version);
         self
     }
 
@@ -112,6 +120,18 @@ pub fn pool(name: &str, spec: &Value) -> BurstPool {
 pub fn target(name: &str) -> Value {
     json!({"name": name, "target":
         {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": name}})
+}
+
+/// A reservation of a pod of the workload `web`, as it is now.
+pub fn reservation(pod: &PodFacts, holder: &str) -> Reservation {
+    Reservation {
+        uid: pod.id.uid.clone(),
+        namespace: pod.id.namespace.clone(),
+        name: pod.id.name.clone(),
+        workload: "web".to_owned(),
+        holder: holder.to_owned(),
+        resource_version: pod.id.resource_version.clone(),
+    }
 }
 
 /// A scale of the workload `web`.
@@ -172,8 +192,12 @@ pub struct Scene {
     pub labelled: Vec<PodFacts>,
     /// Pods on the pool's nodes.
     pub bound: Vec<PodFacts>,
+    /// Pods on other pools' nodes.
+    pub placed: Vec<PodFacts>,
     /// The scales.
     pub scales: Scales,
+    /// What is behind claims.
+    pub claims: Claims,
     /// The placements.
     pub places: Vec<Place>,
     /// What translation refuses, by the pods' names.
@@ -199,7 +223,9 @@ impl Scene {
             waiting: waiting.iter().map(|name| pod(name)).collect(),
             labelled: Vec::new(),
             bound: Vec::new(),
+            placed: Vec::new(),
             scales: scales(&[("web", 10, 10)]),
+            claims: Claims::new(),
             places: vec![place("weu", 100)],
             refused: HashMap::new(),
             memory: Memory::default(),
@@ -215,13 +241,16 @@ impl Scene {
         let waiting: Vec<&PodFacts> = self.waiting.iter().collect();
         let labelled: Vec<&PodFacts> = self.labelled.iter().collect();
         let bound: Vec<&PodFacts> = self.bound.iter().collect();
+        let placed: Vec<&PodFacts> = self.bound.iter().chain(&self.placed).collect();
         let (verdicts, namespaces) = (self.verdicts(), namespaces());
         let world = World {
             pools: &pools,
             waiting: &waiting,
             labelled: &labelled,
+            placed: &placed,
             scales: &self.scales,
             namespaces: &namespaces,
+            claims: &self.claims,
         };
         let own = Own {
             places: &self.places,

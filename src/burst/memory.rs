@@ -13,9 +13,13 @@ use super::backend::Backend;
 use super::hold::later;
 use super::plan::{Peak, Plan};
 use super::pod::{PodFacts, PodRef};
+use super::reserve::Seen;
+use crate::api::Reservation;
 
 /// How long a pod is left alone whose grant was denied, first and at most.
 const DENIED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+/// How long a reservation is left alone that could not be given back.
+const RELEASE: Duration = Duration::from_secs(10);
 /// The longest span of a rate: older grants bear on nothing.
 const LONGEST_SPAN: Duration = Duration::from_secs(3600);
 
@@ -80,7 +84,10 @@ pub struct Memory {
     granted: HashMap<String, Timestamp>,
     sent: HashMap<String, Sent>,
     denied: HashMap<String, Denial>,
-    settled: HashSet<String>,
+    /// Reserved pods of which no grant can come any more, and the versions that were reserved.
+    settled: HashMap<String, String>,
+    /// When a reservation may be given back that could not be.
+    release: HashMap<String, Timestamp>,
     backends: BTreeMap<String, Backend>,
     busy: Option<Timestamp>,
 }
@@ -113,10 +120,7 @@ impl Memory {
                 Sending::Granted
             }
             Answer::Conflict => Sending::Conflict,
-            Answer::Gone => {
-                self.settled.insert(pod.uid.clone());
-                return;
-            }
+            Answer::Gone => return self.gone(pod),
             Answer::Denied(why) => {
                 let tries = self.denied.get(&pod.uid).map_or(0, |denial| denial.tries);
                 let wait = DENIED.0.saturating_mul(2_u32.saturating_pow(tries.min(16)));
@@ -140,11 +144,31 @@ impl Memory {
         }
     }
 
-    /// A reserved pod that is in no watch was read by name: what was found, if it is still there.
-    pub fn looked(&mut self, uid: &str, found: Option<&PodFacts>) {
-        let is_settled = found.is_none_or(|pod| pod.id.uid != uid || pod.is_past_granting());
+    /// The change that gives a pod's reservation back was answered.
+    pub fn released(&mut self, pod: &PodRef, answer: &Answer, now: Timestamp) {
+        match answer {
+            Answer::Gone => self.gone(pod),
+            Answer::Granted => drop(self.release.remove(&pod.uid)),
+            Answer::Conflict | Answer::Denied(_) | Answer::Lost => {
+                self.release.insert(pod.uid.clone(), later(now, RELEASE));
+            }
+        }
+    }
+
+    fn gone(&mut self, pod: &PodRef) {
+        self.settled
+            .insert(pod.uid.clone(), pod.resource_version.clone());
+    }
+
+    /// The pod of `entry` is in no watch, and was read by name: what was found, if it is still there.
+    pub fn looked(&mut self, entry: &Reservation, found: Option<&PodFacts>) {
+        let is_settled = found.is_none_or(|pod| {
+            let is_void = pod.grant.is_none() && Seen::of(entry, pod) == Seen::Changed;
+            pod.id.uid != entry.uid || pod.is_past_granting() || is_void
+        });
         if is_settled {
-            self.settled.insert(uid.to_owned());
+            self.settled
+                .insert(entry.uid.clone(), entry.resource_version.clone());
         }
     }
 
@@ -157,13 +181,20 @@ impl Memory {
         if plan.peak == Peak::On {
             self.busy = Some(now);
         }
-        let reserved: HashSet<&str> = plan.reservations.iter().map(|r| r.uid.as_str()).collect();
+        let reserved: HashMap<&str, &str> = plan
+            .reservations
+            .iter()
+            .map(|entry| (entry.uid.as_str(), entry.resource_version.as_str()))
+            .collect();
         let waits = |uid: &String| waiting.contains(uid.as_str());
         self.refused.retain(|uid, _| waits(uid));
         self.denied.retain(|uid, _| waits(uid));
         self.sent
-            .retain(|uid, _| waits(uid) || reserved.contains(uid.as_str()));
-        self.settled.retain(|uid| reserved.contains(uid.as_str()));
+            .retain(|uid, _| waits(uid) || reserved.contains_key(uid.as_str()));
+        self.settled
+            .retain(|uid, version| reserved.get(uid.as_str()) == Some(&version.as_str()));
+        self.release
+            .retain(|uid, _| reserved.contains_key(uid.as_str()));
         self.granted.retain(|_, at| later(*at, LONGEST_SPAN) > now);
     }
 
@@ -184,8 +215,13 @@ impl Memory {
         &self.granted
     }
 
-    pub(super) fn is_settled(&self, uid: &str) -> bool {
-        self.settled.contains(uid)
+    pub(super) fn is_settled(&self, entry: &Reservation) -> bool {
+        self.settled.get(&entry.uid) == Some(&entry.resource_version)
+    }
+
+    /// When the reservation of a pod may be given back, if that has just failed.
+    pub(super) fn release(&self, uid: &str) -> Option<Timestamp> {
+        self.release.get(uid).copied()
     }
 
     pub(super) fn backends(&self) -> &BTreeMap<String, Backend> {
@@ -213,7 +249,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::burst::fixtures::{at, pod};
+    use crate::burst::fixtures::{at, pod, reservation};
 
     fn tried(answers: &[Answer]) -> Memory {
         let mut memory = Memory::default();
@@ -289,15 +325,27 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_was_looked_for_is_settled_if_it_is_gone_replaced_or_home() {
+    fn what_is_settled_of_one_version_is_not_of_the_next() {
+        let mut memory = Memory::default();
+        memory.looked(&reservation(&pod("a"), "me"), None);
+        let later = reservation(&pod("a").at_version("2"), "me");
+        assert!(!memory.is_settled(&later));
+    }
+
+    #[test]
+    fn a_pod_that_was_looked_for_is_settled_if_it_is_gone_replaced_changed_or_home() {
+        let entry = reservation(&pod("a"), "me");
         let is_settled = |found: Option<PodFacts>| {
             let mut memory = Memory::default();
-            memory.looked(&pod("a").id.uid, found.as_ref());
-            memory.is_settled(&pod("a").id.uid)
+            memory.looked(&entry, found.as_ref());
+            memory.is_settled(&entry)
         };
         assert!(is_settled(None));
         assert!(is_settled(Some(pod("another"))));
         assert!(!is_settled(Some(pod("a"))));
+        let changed = pod("a").at_version("2");
+        assert!(is_settled(Some(changed.clone())));
+        assert!(!is_settled(Some(changed.granted("shop", "web", 1))));
         assert!(is_settled(Some(pod("a").on("home-1"))));
         assert!(!is_settled(Some(
             pod("a").granted("shop", "web", 1).on("burst-shop-weu")

@@ -6,7 +6,7 @@
 //! `controller`, which carries a plan out and tells [`Memory`] how that ended.
 //!
 //! ```text
-//! Pod ─▶ PodFacts ┐                             ┌─▶ reservations ─▶ grants, stamps, rescues
+//! Pod ─▶ PodFacts ┐                             ┌─▶ reservations ─▶ grants, releases, stamps, rescues
 //! Pod ─▶ Verdicts ┼─▶ observe ─▶ plan ─▶ Plan ──┼─▶ counts, workloads, messages
 //! Node ─▶ Place ──┘        ▲                    └─▶ doors, look again
 //!                       Memory ◀── answers, creates that ended ◀── whoever carried it out
@@ -56,7 +56,7 @@ mod tests;
 
 pub use assign::{Namespaces, Scale, Scales};
 pub use backend::{Backend, Door};
-pub use eligibility::Verdicts;
+pub use eligibility::{Claims, Verdicts, unmountable};
 pub use memory::{Answer, Memory};
 pub use observe::{Observed, Own, Standing, World, observe};
 pub use outcome::{Lack, Outcome};

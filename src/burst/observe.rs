@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use kube::ResourceExt as _;
 
 use super::assign::{Assignment, Namespaces, Scale, Scales};
-use super::eligibility::Verdicts;
+use super::eligibility::{Claims, Verdicts};
 use super::memory::Memory;
 use super::place::Place;
 use super::pod::{PodFacts, Stage, provider_taint};
@@ -28,10 +28,14 @@ pub struct World<'a> {
     pub waiting: &'a [&'a PodFacts],
     /// Pods with the label of any pool: of one watch.
     pub labelled: &'a [&'a PodFacts],
+    /// Pods on the nodes of any pool, whoever placed them: of the watches by node.
+    pub placed: &'a [&'a PodFacts],
     /// What the targets' scales say.
     pub scales: &'a Scales,
     /// Labels of namespaces.
     pub namespaces: &'a Namespaces,
+    /// What is behind claims of pods that wait.
+    pub claims: &'a Claims,
 }
 
 /// What is known of one pool.
@@ -83,6 +87,8 @@ pub struct Observed<'a> {
     pub guests: Vec<(&'a PodFacts, Option<usize>)>,
     /// Its placements.
     pub places: &'a [Place],
+    /// What is behind claims of pods that wait.
+    pub claims: &'a Claims,
     /// Its reservations, and what is seen of their pods.
     pub reservations: Vec<Reserved<'a>>,
     /// Whether one of its triggers is active.
@@ -99,8 +105,13 @@ pub struct WorkloadSeen<'a> {
     pub scale: Option<&'a Scale>,
     /// Why its pods cannot be told.
     pub error: Option<String>,
-    /// Pods that it would have, if not this other had them first: the other's name, and how many.
+    /// Who has all of its pods, since it selects the same and goes before it.
+    pub owner_of_all: Option<String>,
+    /// Pods that it would have, if not this other had them first: the other's name, and how many are
+    /// seen, which those at home are not that were never granted.
     pub lost: HashMap<String, usize>,
+    /// Pods that it selects and others have, and that are not at home.
+    pub elsewhere: u64,
 }
 
 /// A pod that waits.
@@ -147,6 +158,7 @@ pub fn observe<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Obs
     let mut assignment = Assignment::new(world.pools, world.scales, world.namespaces);
     let mut workloads = workloads(pool, world, &assignment);
     let candidates = candidates(pool, world, own, &mut assignment, &mut workloads);
+    lose(name, world, own, &mut assignment, &mut workloads);
     let guests = guests(name, own, &mut assignment);
     Observed {
         pool: name,
@@ -159,6 +171,7 @@ pub fn observe<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Obs
         candidates,
         guests,
         places: own.places,
+        claims: world.claims,
         memory: own.memory,
     }
 }
@@ -189,7 +202,11 @@ fn workloads<'a>(
             .and_then(|_| world.scales.get(&(name.clone(), spec.name.clone())))
             .and_then(|scale| scale.as_ref().ok()),
         error: assignment.error(&name, index).map(str::to_owned),
+        owner_of_all: assignment
+            .owner_of_all(&name, index)
+            .map(|owner| named(owner.pool, owner.workload, &name)),
         lost: HashMap::new(),
+        elsewhere: 0,
     })
     .collect()
 }
@@ -222,12 +239,7 @@ fn candidates<'a>(
             continue;
         };
         for other in members.filter(|other| other.pool == name) {
-            let by = if first.pool == name {
-                format!("workload {}", first.workload)
-            } else {
-                format!("workload {} of pool {}", first.workload, first.pool)
-            };
-            *workloads[other.index].lost.entry(by).or_default() += 1;
+            workloads[other.index].lose(named(first.pool, first.workload, name), false);
         }
         if first.pool == name {
             candidates.push(Candidate {
@@ -242,6 +254,55 @@ fn candidates<'a>(
         }
     }
     candidates
+}
+
+/// Counts the pods that others have: granted for them, or placed by users on other pools' nodes.
+fn lose<'a>(
+    name: &str,
+    world: &World<'a>,
+    own: &Own<'a>,
+    assignment: &mut Assignment<'a>,
+    workloads: &mut [WorkloadSeen<'a>],
+) {
+    let granted = world.labelled.iter().filter_map(|pod| {
+        let grant = pod.grant.as_ref()?;
+        Some((*pod, grant.pool.as_str(), grant.workload.as_str()))
+    });
+    for (pod, by, of) in granted.filter(|(pod, ..)| pod.stage != Stage::Finished) {
+        let is_at_home = pod
+            .bound()
+            .is_some_and(|bound| !bound.node.starts_with(&node_prefix(by)));
+        for member in assignment.of(pod).filter(|member| member.pool == name) {
+            if (member.pool, member.workload) != (by, of) {
+                workloads[member.index].lose(named(by, of, name), is_at_home);
+            }
+        }
+    }
+    let ours: HashSet<&str> = own.bound.iter().map(|pod| pod.id.uid.as_str()).collect();
+    let guests = world.placed.iter().filter(|pod| {
+        pod.grant.is_none() && pod.bound().is_some() && !ours.contains(pod.id.uid.as_str())
+    });
+    for pod in guests {
+        for member in assignment.of(pod).filter(|member| member.pool == name) {
+            workloads[member.index].elsewhere += 1;
+        }
+    }
+}
+
+/// A workload, as the pool `to` is told of it.
+fn named(pool: &str, workload: &str, to: &str) -> String {
+    if pool == to {
+        format!("workload {workload}")
+    } else {
+        format!("workload {workload} of pool {pool}")
+    }
+}
+
+impl WorkloadSeen<'_> {
+    fn lose(&mut self, to: String, is_at_home: bool) {
+        *self.lost.entry(to).or_default() += 1;
+        self.elsewhere += u64::from(!is_at_home);
+    }
 }
 
 fn granted<'a>(name: &str, pool: &BurstPool, world: &World<'a>) -> Vec<Granted<'a>> {
@@ -297,7 +358,7 @@ fn reservations<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Ve
         let (waits, granted) = (waiting.get(uid).copied(), labelled.get(uid));
         let is_settled = granted.is_some_and(|pod| pod.grant.is_some() || pod.is_past_granting())
             || waits.is_some_and(PodFacts::is_past_granting)
-            || own.memory.is_settled(uid);
+            || own.memory.is_settled(entry);
         Reserved {
             entry,
             workload: index_of(pool, &entry.workload),

@@ -3,7 +3,7 @@
 //! In: the pool, what bears on it, the time. Out: a [`Plan`]. It is the same for the same input, and
 //! planning again after it was carried out plans nothing new.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -38,6 +38,8 @@ pub struct Plan {
     pub reservations: Vec<Reservation>,
     /// Whether it says something else now.
     pub must_reserve: bool,
+    /// Reserved pods that cannot be granted now: any change of them gives their reservations back.
+    pub releases: Vec<PodRef>,
     /// Reserved pods that nobody sees: they are to be read by name, and [`Memory`](super::Memory)
     /// told what was found.
     pub unseen: Vec<Reservation>,
@@ -120,7 +122,8 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
     let mut limits = Limits::of(spec, seen, &standing.kept);
     let mut room = Room::of(seen, now);
     let left = rate::left(grants(seen, &standing.kept, now), &spec.spill.rate, now);
-    let reserved: HashSet<&str> = standing.kept.iter().map(|one| one.uid.as_str()).collect();
+    let reserved = standing.kept.iter().map(|one| (one.uid.as_str(), *one));
+    let reserved: HashMap<&str, &Reservation> = reserved.collect();
     let mut cases = cases(seen, &limits, &reserved, now);
     let mut shares = Shares {
         limits: &mut limits,
@@ -134,6 +137,7 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
     let stamps = stamps(&cases, seen);
     let decisions = decisions(cases, seen);
     let reservations = reservations(&standing.kept, &decisions, seen, is_dry_run);
+    let (releases, next_release) = reserve::releases(seen, &decisions, now);
     let (rescues, next_rescue) = rescue::due(seen, now);
     let tally = tally::of(seen, &decisions, &limits, is_dry_run);
     let is_busy = tally.counts.granted + tally.counts.spilled > 0;
@@ -145,6 +149,7 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         .filter_map(|decision| again(&decision.outcome, now))
         .chain(doors.values().filter_map(reopens))
         .chain(next_rescue)
+        .chain(next_release)
         .chain(cooldown.filter(|_| !is_busy))
         .chain((!standing.unseen.is_empty()).then(|| later(now, SOON)));
     Plan {
@@ -155,6 +160,7 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
             .iter()
             .eq(seen.reservations.iter().map(|one| one.entry)),
         reservations,
+        releases,
         unseen: standing.unseen.into_iter().cloned().collect(),
         decisions,
         stamps,
@@ -251,6 +257,7 @@ fn reservations(
         name: decision.pod.name.clone(),
         workload: decision.workload.clone(),
         holder: seen.identity.to_owned(),
+        resource_version: decision.pod.resource_version.clone(),
     }));
     all.sort();
     all

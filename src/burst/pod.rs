@@ -57,6 +57,8 @@ pub struct PodFacts {
     pub asks: Amounts,
     /// What it demands of a node.
     pub demands: Demands,
+    /// The persistent volume claims that it names, and which of its volumes each is.
+    pub claims: Vec<(usize, String)>,
 }
 
 /// Who made a pod.
@@ -155,6 +157,7 @@ impl PodFacts {
                 }),
             stamped: note(REFUSED_SINCE_ANNOTATION).and_then(|at| at.parse().ok()),
             asks: amounts::requested(spec),
+            claims: claims(spec),
             demands,
             labels,
         })
@@ -186,6 +189,15 @@ pub fn provider_taint(pool: &str) -> Taint {
         effect: "NoSchedule".to_owned(),
         time_added: None,
     }
+}
+
+fn claims(spec: &PodSpec) -> Vec<(usize, String)> {
+    let volumes = spec.volumes.iter().flatten().enumerate();
+    let claims = volumes.filter_map(|(at, volume)| {
+        let claim = volume.persistent_volume_claim.as_ref()?;
+        Some((at, claim.claim_name.clone()))
+    });
+    claims.collect()
 }
 
 fn owner(pod: &Pod, labels: &BTreeMap<String, String>) -> Option<Owner> {

@@ -7,14 +7,17 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
+use super::eligibility::unmountable;
 use super::hold::{self, Start};
 use super::limits::Limits;
 use super::memory::Attempt;
 use super::observe::{Candidate, Observed};
 use super::outcome::{Held, Ignored, Outcome};
 use super::pod::{PodFacts, Stage};
+use super::reserve::Seen;
 use super::room::Places;
 use crate::aci::translate::Unsupported;
+use crate::api::Reservation;
 
 /// A pod that waits, and what is clear of it.
 pub(super) struct Case<'a> {
@@ -33,26 +36,31 @@ pub(super) struct Case<'a> {
 /// Templates whose pods Azure refuses, and its words.
 type Refused<'a> = HashMap<&'a str, &'a str>;
 
-/// Looks at each candidate. `reserved` are the UIDs of those that hold a slot.
+/// Looks at each candidate. `reserved` are those that hold a slot, by UID.
 pub(super) fn cases<'a>(
     seen: &Observed<'a>,
     limits: &Limits,
-    reserved: &std::collections::HashSet<&str>,
+    reserved: &HashMap<&str, &Reservation>,
     now: Timestamp,
 ) -> Vec<Case<'a>> {
     let refused = refused(seen);
     let all = seen.candidates.iter();
     all.map(|candidate| {
-        let is_reserved = reserved.contains(candidate.pod.id.uid.as_str());
+        let entry = reserved.get(candidate.pod.id.uid.as_str());
         let mut case = Case {
             pod: candidate.pod,
             workload: candidate.workload,
-            is_reserved,
+            is_reserved: entry.is_some(),
             outcome: None,
             start: None,
             places: Places::default(),
         };
         case.outcome = outcome(&mut case, candidate, seen, limits, &refused, now);
+        let is_behind = entry.is_some_and(|entry| Seen::of(entry, case.pod) != Seen::Same);
+        if is_behind && case.outcome.is_none() {
+            // It was reserved at a version that we do not see yet, and is granted at no other.
+            case.outcome = Some(Outcome::InFlight);
+        }
         case
     })
     .collect()
@@ -176,5 +184,8 @@ fn ineligible(
             }
         }
     }
-    case.places.is_empty().then_some(all)
+    if case.places.is_empty() {
+        return Some(all);
+    }
+    unmountable(pod, seen.claims)
 }

@@ -127,8 +127,8 @@ impl Count {
         let scale = seen.scale;
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let home = scale.map(|scale| {
-            let home = signed(scale.replicas) - self.away - self.user_placed;
-            home.max(0)
+            let away = self.away + self.user_placed + signed(seen.elsewhere);
+            (signed(scale.replicas) - away).max(0)
         });
         WorkloadStatus {
             name: seen.spec.name.clone(),
@@ -159,7 +159,11 @@ impl Count {
             let refused = usize::try_from(self.status.refused).unwrap_or(usize::MAX);
             parts.push(format!("{} cannot run on ACI: {refusal}", pods(refused)));
         }
-        let mut lost: Vec<_> = seen.lost.iter().collect();
+        if let Some(owner) = &seen.owner_of_all {
+            parts.push(format!("all pods of its selection belong to {owner}"));
+        }
+        let is_told = |by: &String| seen.owner_of_all.as_ref() == Some(by);
+        let mut lost: Vec<_> = seen.lost.iter().filter(|(by, _)| !is_told(by)).collect();
         lost.sort_unstable();
         for (by, count) in lost {
             let verb = if *count == 1 { "belongs" } else { "belong" };

@@ -72,20 +72,19 @@ impl Kept {
 pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, String)>, Mistake> {
     let scope = scope(pool, context)?;
     can_proxy(pool, context.kube_proxy.is_some())?;
+    // Those who burst look at what is kept all the time, and must not wait until it has ended.
+    for old in take_changed(pool, &scope, context).await {
+        old.stop().await;
+    }
     let mut pools = context.pools.lock().await;
     let running = pools.entry(pool.name_any()).or_insert_with(|| Running {
         placements: BTreeMap::new(),
     });
     for placement in &pool.spec.placements {
-        let kept = running.placements.get(&placement.name);
-        if kept.is_some_and(|kept| kept.is_of(placement, &scope, pool)) {
-            continue;
+        if !running.placements.contains_key(&placement.name) {
+            let kept = keep(pool, placement, &scope, context).await;
+            running.placements.insert(placement.name.clone(), kept);
         }
-        if let Some(old) = running.placements.remove(&placement.name) {
-            old.stop().await;
-        }
-        let kept = keep(pool, placement, &scope, context).await;
-        running.placements.insert(placement.name.clone(), kept);
     }
     let asked = |name: &str| {
         pool.spec
@@ -97,6 +96,20 @@ pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, 
     Ok(removed
         .map(|name| (pool.name_any(), name.clone()))
         .collect())
+}
+
+/// Takes out what is kept otherwise than the spec asks now: nobody gives it pods any more.
+async fn take_changed(pool: &BurstPool, scope: &Scope, context: &Context) -> Vec<Kept> {
+    let mut pools = context.pools.lock().await;
+    let Some(running) = pools.get_mut(&pool.name_any()) else {
+        return Vec::new();
+    };
+    let changed = pool.spec.placements.iter().filter_map(|placement| {
+        let kept = running.placements.get(&placement.name)?;
+        let is_changed = !kept.is_of(placement, scope, pool);
+        is_changed.then(|| running.placements.remove(&placement.name))?
+    });
+    changed.collect()
 }
 
 fn scope(pool: &BurstPool, context: &Context) -> Result<Scope, Mistake> {
@@ -252,11 +265,16 @@ pub async fn ended_creates(pool: &str, context: &Context) -> Vec<(String, pods::
         .collect()
 }
 
-/// What matters for bursting of the pods on a pool's nodes.
-pub async fn pods(pool: &str, context: &Context) -> Vec<Arc<PodFacts>> {
+/// What matters for bursting of the pods on pools' nodes, by pool.
+pub async fn pods(context: &Context) -> BTreeMap<String, Vec<Arc<PodFacts>>> {
     let pools = context.pools.lock().await;
-    let placements = pools.get(pool).into_iter().flat_map(|r| &r.placements);
-    placements.flat_map(|(_, kept)| kept.pods.pods()).collect()
+    let of = |running: &Running| {
+        let kept = running.placements.values();
+        kept.flat_map(|kept| kept.pods.pods()).collect()
+    };
+    let all = pools.iter();
+    all.map(|(name, running)| (name.clone(), of(running)))
+        .collect()
 }
 
 /// Why regions of a pool's placements take no pods, by placement. One that is not kept takes none.
@@ -321,13 +339,12 @@ pub async fn close(pool: &str, placement: &str, context: &Context) -> Option<usi
 /// Ends a placement and removes its node.
 pub async fn remove_placement(pool: &str, placement: &str, context: &Context) -> Result<(), Error> {
     let mut pools = context.pools.lock().await;
-    if let Some(kept) = pools
-        .get_mut(pool)
-        .and_then(|running| running.placements.remove(placement))
-    {
+    let running = pools.get_mut(pool);
+    let kept = running.and_then(|running| running.placements.remove(placement));
+    drop(pools);
+    if let Some(kept) = kept {
         kept.stop().await;
     }
-    drop(pools);
     let node = object::name(pool, placement);
     register::remove(&context.client, &node)
         .await

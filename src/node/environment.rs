@@ -21,6 +21,7 @@ use kube::Client;
 
 use crate::aci::translate::{Resolved, needs, resolved};
 
+pub use claims::mountable;
 pub use kube_proxy::{AccountName, KubeProxy, NoAccount, SERVICE_ACCOUNT};
 pub use lack::{Missing, Reason};
 

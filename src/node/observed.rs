@@ -82,12 +82,6 @@ impl Resource for Observed {
     }
 }
 
-/// How new an object of this resource version is. Versions are numbers that grow, guaranteed since
-/// Kubernetes 1.35 and so before.
-pub fn version(resource_version: &str) -> Option<u128> {
-    resource_version.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -1,8 +1,8 @@
 //! `make bench`: measures, and asserts nothing about time.
 //!
-//! Four parts, each a file: the emulator by itself, the operator with pods on a real control plane, the
-//! decisions of bursting alone, and bursting on a real control plane. An argument names one of them
-//! (`emulator`, `pods`, `plan`, `burst`); all run without.
+//! Five parts, each a file: the emulator by itself, the operator with pods on a real control plane, the
+//! decisions of bursting alone, bursting on a real control plane, and a change of leader there. An
+//! argument names one of them (`emulator`, `pods`, `plan`, `burst`, `takeover`); all run without.
 
 #![allow(
     clippy::panic,
@@ -16,6 +16,7 @@ mod plan;
 mod pods;
 #[path = "../support/mod.rs"]
 mod support;
+mod takeover;
 
 use std::path::PathBuf;
 
@@ -78,5 +79,8 @@ async fn main() {
     }
     if wanted("burst") {
         burst::run().await;
+    }
+    if wanted("takeover") {
+        takeover::run().await;
     }
 }

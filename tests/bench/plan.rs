@@ -8,8 +8,8 @@ use burstpool::aci::translate;
 use burstpool::api::BurstPool;
 use burstpool::burst::labels::selector;
 use burstpool::burst::{
-    Memory, Namespaces, Own, Place, PodFacts, Scale, Scales, Standing, Verdicts, World, observe,
-    plan,
+    Claims, Memory, Namespaces, Own, Place, PodFacts, Scale, Scales, Standing, Verdicts, World,
+    observe, plan,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -149,11 +149,12 @@ pub fn run() {
         pools: &[&pool],
         waiting: &waiting,
         labelled: &labelled,
+        placed: &labelled,
         scales: &scales,
         namespaces: &namespaces,
+        claims: &Claims::new(),
     };
     let own = Own {
-        is_triggered: false,
         places: &places,
         bound: &labelled,
         verdicts: &verdicts,

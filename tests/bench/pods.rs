@@ -30,7 +30,8 @@ const SIZES: [(usize, Duration); 4] = [
 ];
 /// With how many pods the steady state is measured, which is the same for each, and for how long.
 const STEADY: (usize, Duration) = (300, Duration::from_secs(120));
-const NODE: &str = "burst-bench-weu";
+/// The pool's node.
+pub const NODE: &str = "burst-bench-weu";
 
 /// When pods were first seen bound, running and marked for deletion, by name.
 type Times = HashMap<String, (Timestamp, Option<Timestamp>, Option<Timestamp>)>;
@@ -76,6 +77,15 @@ impl Parts {
             client,
             token,
         }
+    }
+}
+
+impl Operator {
+    /// Sends a signal, by its name.
+    pub fn signal(&self, name: &str) {
+        let id = self.0.id().to_string();
+        let sent = Command::new("kill").args([format!("-{name}"), id]).status();
+        assert!(sent.expect("kill runs").success(), "it runs");
     }
 }
 
@@ -133,7 +143,8 @@ pub fn start(parts: &Parts) -> Operator {
     Operator(child.expect("the operator starts"))
 }
 
-async fn pool(client: &Client) {
+/// A pool of users' own pods; returns when its node is ready.
+pub async fn pool(client: &Client) {
     let pool = json!({
         "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": "bench"},
         "spec": {"azure": {}, "placements": [{"name": "weu", "region": "westeurope",

@@ -25,6 +25,15 @@ const NODE: &str = "burst-shop-weu";
 /// The pool's maximum, raised step by step: each is granted under another leader.
 const STEPS: [usize; 3] = [20, 35, 50];
 
+/// Another leads by then after a kill: 20 s on a machine that does nothing else, which `make bench`
+/// measures.
+const TAKEOVER: Duration = Duration::from_secs(40);
+/// The same of a leader that ends by itself and gives its lease back: sooner than the lease could be over.
+const HANDOVER: Duration = Duration::from_secs(10);
+/// How long a node's lease may go without being renewed before the node controller calls the node
+/// unreachable (`--node-monitor-grace-period`).
+const NODE_GRACE: Duration = Duration::from_secs(50);
+
 /// Pods that hold a slot, at the moment and at most so far.
 #[derive(Clone, Debug, Default)]
 struct Slots {
@@ -220,10 +229,9 @@ async fn a_leader_that_is_killed_while_it_grants_leaves_exactly_as_many_to_be_gr
         first.ended().await;
         let (killed, at) = (slots.borrow().held.len(), Instant::now());
         leader = world.leader(Some(&leader), &[&second]).await;
-        eprintln!(
-            "killed at {killed} of {most}; another leads after {:?}",
-            at.elapsed()
-        );
+        let took = at.elapsed();
+        eprintln!("killed at {killed} of {most}; another leads after {took:?}");
+        assert!(took < TAKEOVER, "{took:?}");
         exactly(most, &mut slots, &second).await;
         world.until_settled(most).await;
         exactly(most, &mut slots, &second).await;
@@ -348,11 +356,12 @@ async fn pods_on_aci_and_their_node_stay_ready_when_the_leader_dies_or_ends() {
     let leader = world.leader(Some(&leader), &[&second]).await;
     let took = killed.elapsed();
     renewed(&world, at, took).await;
+    let renewed_after = killed.elapsed();
     eprintln!(
-        "killed: another leads after {took:?}, and has renewed the node's lease after {:?}",
-        killed.elapsed()
+        "killed: another leads after {took:?}, and has renewed the node's lease after {renewed_after:?}"
     );
-    assert!(took < Duration::from_secs(40), "{took:?}");
+    assert!(took < TAKEOVER, "{took:?}");
+    assert!(renewed_after < NODE_GRACE, "{renewed_after:?}");
 
     let third = world.instance("log-2");
     // It must be waiting for the lease, not only starting.
@@ -368,11 +377,12 @@ async fn pods_on_aci_and_their_node_stay_ready_when_the_leader_dies_or_ends() {
     world.leader(Some(&leader), &[&third]).await;
     let took = asked.elapsed();
     renewed(&world, at, took).await;
+    let renewed_after = asked.elapsed();
     eprintln!(
-        "ended: another leads after {took:?}, and has renewed the node's lease after {:?}",
-        asked.elapsed()
+        "ended: another leads after {took:?}, and has renewed the node's lease after {renewed_after:?}"
     );
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(took < HANDOVER, "{took:?}");
+    assert!(renewed_after < NODE_GRACE, "{renewed_after:?}");
 
     assert_eq!(*seen.borrow(), BTreeMap::new());
     let still = wait::until_all(world.pods(), config(), "pods on ACI", ready).await;

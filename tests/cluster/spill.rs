@@ -9,9 +9,9 @@
 //! | A2 grant after the hold | `burst::tests::granting::a_refused_pod_is_granted_after_its_hold_and_not_before`, `what_home_refuses_spills_and_exactly_that_goes_first` |
 //! | A4 long holds, A5 the hold counts from the refusal, A8 gated pods | `spill_holds::a_hold_counts_from_the_refusal_and_not_from_a_gate_and_outlives_the_operator` |
 //! | A7 nominated, A9 deleting, A10 another scheduler's | `spill_holds::what_waits_for_its_victims_is_deleted_or_is_another_schedulers_is_not_granted`; a stale nomination: `burst::tests::granting::a_nominated_pod_is_granted_only_when_its_nomination_is_stale` |
-//! | A11 too large, A12 features, A13 node selector, A14 topology spread | `spill_home::what_aci_or_its_node_cannot_take_is_refused_by_name`, `a_pod_that_aci_cannot_run_waits_for_home_and_is_told_why` |
+//! | A11 too large, A12 features, A13 node selector, A14 topology spread | `spill_home::what_aci_or_its_node_cannot_take_is_refused_by_name`, `spill_claims::a_pod_with_a_claim_is_granted_only_if_aci_can_mount_what_is_or_will_be_behind_it`, `a_pod_that_aci_cannot_run_waits_for_home_and_is_told_why` |
 //! | A15 exact maximum | `burst::tests::limits::no_more_than_the_maximum_are_granted_of_five_hundred_at_once`, `burst::tests::fence`, `no_more_than_the_maximum_spill_and_the_pool_says_why_others_wait`; across leaders: the tests of leader election |
-//! | A16 grants in flight, A17 a granted pod lands home | pure: `burst::tests`; not on the cluster |
+//! | A16 grants in flight, A17 a granted pod lands home | `spill_home::grants_on_their_way_count_and_one_that_lands_home_frees_its_slot` |
 //! | A18 percentages | `spill_home::an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_written` |
 //! | A19 tolerates already, A20 a toleration of another shape | `spill_home::tolerations_that_are_there_stay_and_those_of_users_need_no_grant` |
 //! | A21 another writer | `spill_home::a_pod_that_others_write_all_the_time_is_granted_once` |
@@ -20,7 +20,7 @@
 //! | C42 the cost is written once | `node::binding::tests` |
 //! | C43 a user's cost | `spill_rollouts::a_users_own_cost_is_kept_and_pods_at_home_get_none` |
 //! | C44 rollouts | `spill_rollouts::a_rollout_of_both_revisions_never_has_more_than_the_limit`, `spill_rollouts::a_rollout_that_may_only_surge_says_what_it_lacks_and_goes_on_when_it_has_it` |
-//! | D58 never started, D59 half-open, D60 no capacity | pure: `burst::backend`, `burst::rescue`, `burst::tests::places`; not yet on the cluster |
+//! | D58 never started, D59 half-open, D60 no capacity | `spill_backend::a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_opens_it`; pure: `burst::backend`, `burst::rescue`, `burst::tests::places` |
 //! | D61 refused for good | `spill_backend::a_template_that_azure_refuses_is_not_granted_again_and_others_go_on` |
 //! | D62 cordoned, deleted | `spill_home::a_cordoned_virtual_node_gets_nothing_and_its_pods_stay`; not ready: `burst::place` |
 //! | D67 fairness | `spill_others::workloads_share_the_pools_maximum_by_weight_and_what_one_leaves_is_lent` |

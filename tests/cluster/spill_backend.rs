@@ -1,10 +1,18 @@
-//! One workload's own fault, which says nothing of the placement.
+//! A placement that starts nothing: closed, its pods rescued, tried again with one; and one pod's own fault.
 
-use k8s_openapi::api::core::v1::Pod;
-use serde_json::json;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::home::{deployment, target};
-use crate::world::{World, said};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
+
+use crate::home::{AWAY, deployment, is_granted, selected, target, template};
+use crate::support::{objects, wait};
+use crate::world::{World, is_closed, is_running, said};
+
+const FULL: &str = "No machines are left in this region.";
 
 /// Azure creates nothing, or only groups whose names do not begin so.
 async fn refuse(world: &World, group: Option<&str>, code: &str, status: u16, message: &str) {
@@ -15,6 +23,133 @@ async fn refuse(world: &World, group: Option<&str>, code: &str, status: u16, mes
         rule["group"] = group.into();
     }
     world.admin("faults", &rule).await;
+}
+
+/// Makes a pod look as if it had been bound ten minutes ago.
+async fn age(world: &World, name: &str) {
+    let then = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(10);
+    let condition =
+        json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": then.to_string()});
+    let patch: Patch<Value> = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
+    let aged = world
+        .pods()
+        .patch_status(name, &PatchParams::default(), &patch)
+        .await;
+    aged.expect("it is written");
+}
+
+fn is_away(pod: &Pod) -> bool {
+    objects::node_of(pod) == Some(AWAY)
+}
+
+#[tokio::test]
+async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_opens_it() {
+    let changes =
+        json!({"workloads": [target("web", "web"), selected("job")], "spill": {"maxReplicas": 0}});
+    let world = World::with_full_home(&changes).await;
+    refuse(&world, None, "ServiceUnavailable", 409, FULL).await;
+    world.deploy(1).await;
+    let mut pods = template("job");
+    pods["spec"]["restartPolicy"] = "Never".into();
+    let job = json!({"metadata": {"name": "job"}, "spec": {"backoffLimit": 0, "template": pods}});
+    let _: Job = world.make(job).await;
+    // Both are granted at once: what the first comes to would keep the other back.
+    world
+        .until_pool("shop", "both to wait for the limit alone", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            status.is_some_and(|status| {
+                let mut workloads = status.workloads.iter();
+                workloads.all(|one| one.holding == 1 && one.message.contains("maxReplicas"))
+            })
+        })
+        .await;
+    world
+        .change_pool(&json!({"spill": {"maxReplicas": 10}}))
+        .await;
+    let bound = |pods: &[Pod]| pods.len() == 1 && is_away(&pods[0]);
+    let stuck = world.until_pods("web", "a pod to be bound", bound).await[0].name_any();
+    world
+        .until_pool("shop", "the pool to say why nothing starts", |pool| {
+            pool.is_some_and(|pool| {
+                let (nodes, why) = said(pool, "NodesReady");
+                nodes == "False" && why.contains(FULL) && said(pool, "Ready").0 == "True"
+            })
+        })
+        .await;
+    world
+        .until_node(AWAY, "the node to be closed", |node| {
+            node.is_some_and(is_closed)
+        })
+        .await;
+    let job = until_job_has_a_pod(&world).await;
+    world.scale(3).await;
+    world
+        .until_pool("shop", "others to wait for the placement", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            status.is_some_and(|status| {
+                status.workloads[0].holding >= 2 && status.workloads[0].message.contains(FULL)
+            })
+        })
+        .await;
+
+    // Its owner makes another, which may find room at home; a Job would count a failure.
+    age(&world, &job).await;
+    age(&world, &stuck).await;
+    let replaced = |pods: &[Pod]| {
+        pods.len() == 3
+            && pods
+                .iter()
+                .all(|pod| pod.name_any() != stuck && !is_granted(pod))
+    };
+    world
+        .until_pods("web", "the stuck one to be replaced", replaced)
+        .await;
+    world.until_told(&job, "NeverStarted", FULL).await;
+    assert!(world.pods().get(&job).await.is_ok());
+
+    // Without it, nothing on the node tries again, and the probe is one of those that wait.
+    world.kubectl(&["delete", "job", "job"]);
+    world
+        .until_pod(&job, "the Job's pod to be gone", |pod| pod.is_none())
+        .await;
+    world.no_faults().await;
+    until_open(&world).await;
+    let at_once = AtomicUsize::new(0);
+    let first_runs = |pods: &[Pod]| {
+        let granted = pods.iter().filter(|pod| is_granted(pod));
+        let started = granted.clone().filter(|pod| is_running(Some(pod))).count();
+        if started == 0 {
+            at_once.fetch_max(granted.count(), Ordering::Relaxed);
+        }
+        started > 0
+    };
+    world.until_pods("web", "a probe to run", first_runs).await;
+    assert!(at_once.into_inner() <= 1, "more than one was sent to see");
+    world.until_spread(0, 3, 0).await;
+    world
+        .until_pool("shop", "the placement to be open", |pool| {
+            pool.is_some_and(|pool| said(pool, "NodesReady").0 == "True")
+        })
+        .await;
+    world.end().await;
+}
+
+/// Waits until the node takes pods; a second closing is as long as one wait.
+async fn until_open(world: &World) {
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let is_open = |node: Option<&Node>| node.is_some_and(|node| !is_closed(node));
+    let what = "the node to take a pod";
+    if wait::until(nodes, AWAY, what, is_open).await.is_err() {
+        world.until_node(AWAY, what, is_open).await;
+    }
+}
+
+async fn until_job_has_a_pod(world: &World) -> String {
+    let bound = |pods: &[Pod]| pods.len() == 1 && is_away(&pods[0]);
+    let pods = world
+        .until_pods("job", "the Job's pod to be bound", bound)
+        .await;
+    pods[0].name_any()
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! Home comes first: before the grant, between grant and binding, and for what ACI cannot run.
 
-use kube::ResourceExt as _;
-use kube::api::ListParams;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{ListParams, PostParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::home::{AWAY, deployment, grants, holds_a_slot, is_granted, marks, pod, selected};
-use crate::support::objects;
-use crate::world::World;
+use crate::support::{Component, objects};
+use crate::world::{World, said};
 
 #[tokio::test]
 async fn what_finds_room_at_home_is_never_granted() {
@@ -17,6 +18,65 @@ async fn what_finds_room_at_home_is_never_granted() {
     let pods = world.until_spread(4, 0, 0).await;
     assert!(pods.iter().all(|pod| marks(pod).is_empty()));
     assert_eq!(world.puts(), 0);
+    world.end().await;
+}
+
+/// A large node of home that takes no more than so many pods. The virtual node's taint is a preference,
+/// and weighed against other scores: on a node that is nearly full it might lose.
+async fn roomy_home_node(world: &World, name: &str, pods: u32) {
+    let mut node = objects::kwok_node(name, "64", "64Gi", &[]);
+    let status = node.status.as_mut().expect("a status");
+    for room in [&mut status.capacity, &mut status.allocatable] {
+        let room = room.as_mut().expect("it has room");
+        room.get_mut("pods").expect("for pods").0 = pods.to_string();
+    }
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let created = nodes.create(&PostParams::default(), &node).await;
+    created.expect("a home node");
+    let ready = |node: Option<&Node>| node.is_some_and(objects::is_ready);
+    world.until_node(name, "a home node", ready).await;
+}
+
+#[tokio::test]
+async fn grants_on_their_way_count_and_one_that_lands_home_frees_its_slot() {
+    let world = World::with_home(&json!({"spill": {"after": "4s", "maxReplicas": 2}})).await;
+    world.deploy(8).await;
+    let refused = |pods: &[Pod]| pods.iter().filter(|pod| objects::is_refused(pod)).count() == 4;
+    world.until_pods("web", "4 to be refused", refused).await;
+    // While nothing is bound, what is granted is on its way.
+    let stopped = world.cluster.stop(Component::Scheduler).await;
+    stopped.expect("the scheduler ends");
+    world.until_counted("web", (2, 2, 0, 0)).await;
+    world
+        .until_pool("shop", "the limit to be said", |pool| {
+            pool.is_some_and(|pool| said(pool, "CapacityLimited").0 == "True")
+        })
+        .await;
+    let labelled = ListParams::default().labels("burstpool.io/pool");
+    let granted = world.pods().list(&labelled).await.expect("a list").items;
+    let granted: Vec<String> = granted.iter().map(Pod::name_any).collect();
+    assert_eq!(granted.len(), 2);
+
+    // A node comes in between, for those and for those that wait, as nobody knows which of them the
+    // scheduler takes first: home wins, though the virtual node would take two.
+    roomy_home_node(&world, "home-c", 4).await;
+    let started = world.cluster.restart(Component::Scheduler).await;
+    started.expect("the scheduler starts");
+    world.until_spread(8, 0, 0).await;
+    world.until_counted("web", (0, 0, 0, 0)).await;
+    for name in &granted {
+        let pod = world.pods().get(name).await.expect("the pod");
+        assert!(is_granted(&pod));
+        assert!(
+            !pod.annotations()
+                .keys()
+                .any(|key| key.ends_with("pod-deletion-cost"))
+        );
+    }
+    // Their slots are free.
+    world.scale(11).await;
+    world.until_spread(8, 2, 1).await;
+    world.until_counted("web", (1, 0, 2, 0)).await;
     world.end().await;
 }
 

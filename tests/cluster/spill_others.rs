@@ -12,6 +12,9 @@ use crate::home::{AWAY, deployment, grants, is_granted, pod, pool, selected, tar
 use crate::support::{Component, objects};
 use crate::world::World;
 
+/// What the younger of two pools with one workload says of it.
+const BELONGS: &str = "all pods of its selection belong to workload web of pool shop";
+
 /// A policy on updates of pods.
 async fn policy(world: &World, name: &str, when: &str, validations: &Value) {
     let policy = json!({
@@ -185,10 +188,7 @@ async fn of_two_pools_with_one_workload_the_older_has_it_and_the_other_says_so()
         .until_pool("youth", "the younger pool to say whose they are", |pool| {
             let status = pool.and_then(|pool| pool.status.as_ref());
             let web = status.and_then(|status| status.workloads.first());
-            web.is_some_and(|web| {
-                web.message == "2 pods of its selection belong to workload web of pool shop"
-                    && web.holding == 0
-            })
+            web.is_some_and(|web| web.message == BELONGS && (web.holding, web.home) == (0, Some(0)))
         })
         .await;
     world.until_counted("web", (2, 0, 0, 0)).await;
@@ -198,6 +198,19 @@ async fn of_two_pools_with_one_workload_the_older_has_it_and_the_other_says_so()
         assert_eq!(pod.labels()["burstpool.io/pool"], "shop");
         assert_eq!(objects::node_of(pod), Some(AWAY));
     }
+    // Also once none of them waits; and what is on ACI for the other is not at home.
+    world.until_counted("web", (0, 0, 2, 0)).await;
+    world.scale(3).await;
+    world.until_spread(0, 3, 0).await;
+    world
+        .until_pool("youth", "the younger pool to count again", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            let web = status.and_then(|status| status.workloads.first());
+            web.is_some_and(|web| {
+                web.message == BELONGS && (web.desired, web.home) == (Some(3), Some(0))
+            })
+        })
+        .await;
     world.end().await;
 }
 

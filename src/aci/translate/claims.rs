@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{
     AzureFilePersistentVolumeSource, CSIPersistentVolumeSource, PersistentVolume,
     PersistentVolumeClaim, PersistentVolumeSpec,
 };
+use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::body::AzureFile;
 use super::concealed::Concealed;
@@ -38,6 +39,8 @@ const OTHERWISE: [(&str, &[&str], &str); 6] = [
         "ACI mounts with the account's key",
     ),
 ];
+/// The provisioner of shares before there was a driver.
+const IN_TREE: &str = "kubernetes.io/azure-file";
 /// What to do about a volume that is no share.
 const REMEDY: &str = "use a claim of a StorageClass of file.csi.azure.com, or let the pod run on the cluster's nodes";
 
@@ -106,6 +109,17 @@ impl ClaimedShare {
             storage_account_name: account.or(self.account).ok_or("azurestorageaccountname")?,
             storage_account_key: Concealed::new(key.ok_or("azurestorageaccountkey")?),
         })
+    }
+}
+
+/// Whether the volumes that `class` makes are shares; else why ACI cannot mount them.
+pub fn provisions_shares(class: &StorageClass) -> Result<(), String> {
+    let name = class.metadata.name.as_deref().unwrap_or_default();
+    match class.provisioner.as_str() {
+        DRIVER | IN_TREE => Ok(()),
+        other => Err(format!(
+            "its StorageClass {name} is of {other}, and ACI mounts Azure Files only; {REMEDY}"
+        )),
     }
 }
 

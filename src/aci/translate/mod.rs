@@ -15,7 +15,8 @@
 //! part. [`eligible`] is the same walk and the same building with placeholders for what only the
 //! cluster knows, so that the two cannot disagree but for what a value shows: a key of `envFrom` that
 //! is no name on ACI, a value that is no text, a command that refers to a variable that `envFrom`
-//! takes from a Secret, a pull secret that cannot be read, a claim of something else than a share.
+//! takes from a Secret, a pull secret that cannot be read, a claim of something else than a share (whoever
+//! grants looks behind claims as well).
 //!
 //! | topic | holds |
 //! | --- | --- |

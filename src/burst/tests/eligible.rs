@@ -40,6 +40,24 @@ fn what_aci_cannot_run_is_refused_in_translations_words() {
 }
 
 #[test]
+fn a_pod_waits_until_somebody_has_looked_behind_its_claims_and_is_refused_if_aci_cannot_mount_them()
+{
+    let mut scene = Scene::new(&json!({}), &["a"]);
+    scene.waiting[0].claims = vec![(1, "data".to_owned())];
+    let unjudged = Outcome::Ignore(Ignored::Unjudged);
+    assert_eq!(scene.outcome(60, "a"), unjudged);
+    let behind = |scene: &mut Scene, behind: Result<(), String>| {
+        let claims = [("data".to_owned(), behind)].into();
+        scene.claims.insert("shop".to_owned(), claims);
+    };
+    behind(&mut scene, Err("it is a disk".to_owned()));
+    let told = "it cannot run on ACI: spec.volumes[1].persistentVolumeClaim: it is a disk";
+    assert_eq!(refused(&scene, "a"), told);
+    behind(&mut scene, Ok(()));
+    assert!(matches!(scene.outcome(60, "a"), Outcome::Grant { .. }));
+}
+
+#[test]
 fn a_pod_that_the_virtual_node_could_not_take_is_refused_by_the_field_that_keeps_it_off() {
     let spread = json!([{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone",
         "whenUnsatisfiable": "DoNotSchedule"}]);

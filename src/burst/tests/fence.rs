@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::burst::Answer;
-use crate::burst::fixtures::{Scene, at, granted, pod};
+use crate::burst::fixtures::{Scene, at, granted, pod, reservation};
 use crate::burst::observe::Standing;
 use crate::burst::outcome::{Lack, Outcome};
 use crate::burst::plan::First;
@@ -87,6 +87,7 @@ fn a_lost_answer_is_asked_for_again_and_counts_until_it_is_known() {
         .answered(&a, Answer::Denied("no".to_owned()), at(16));
     let plan = scene.plan(17);
     assert_eq!(plan.grants().count(), 0, "the first patch may come yet");
+    assert_eq!(plan.releases, [a], "and does not when the pod is changed");
     scene.waiting[0].id.resource_version = "2".to_owned();
     assert_eq!(
         granted(&scene.plan(18)),
@@ -96,25 +97,81 @@ fn a_lost_answer_is_asked_for_again_and_counts_until_it_is_known() {
 }
 
 #[test]
-fn a_new_leader_finishes_the_reservations_that_it_finds_and_frees_none() {
+fn a_new_leader_finishes_the_reservations_that_it_finds() {
     let mut scene = Scene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     scene.led_by("another");
-    assert_eq!(granted(&scene.plan(16)), ["a"]);
-    scene.waiting[0].id.resource_version = "2".to_owned();
-    scene.waiting[0].is_deleting = true;
-    let plan = scene.plan(17);
-    assert_eq!(
-        plan.grants().count(),
-        0,
-        "the old leader may be frozen with its patch in its hands"
-    );
+    let plan = scene.plan(16);
+    assert_eq!((granted(&plan), plan.must_reserve), (vec!["a"], false));
     scene.waiting.remove(0);
-    assert_eq!(scene.plan(18).unseen.len(), 1);
-    scene.memory.looked("uid-a", None);
+    let plan = scene.plan(18);
+    assert_eq!((plan.grants().count(), plan.unseen.len()), (0, 1));
+    scene.memory.looked(&plan.unseen[0], None);
     let plan = scene.plan(18);
     assert_eq!((granted(&plan), plan.unseen.len()), (vec!["b"], 0));
+}
+
+#[test]
+fn a_pod_that_has_changed_without_a_grant_holds_no_slot_whoever_reserved_it() {
+    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let plan = scene.plan(15);
+    scene.reserve(&plan);
+    scene.led_by("another");
+    // A patch in a frozen leader's hands is of version 1, and comes to nothing.
+    scene.waiting[0] = pod("a").at_version("2");
+    scene.waiting[0].is_deleting = true;
+    let plan = scene.plan(16);
+    assert_eq!((granted(&plan), plan.releases.len()), (vec!["b"], 0));
+    assert_eq!(plan.reservations.len(), 1);
+}
+
+#[test]
+fn a_pod_is_granted_only_at_the_version_that_is_reserved() {
+    let mut scene = Scene::new(&one(), &["a"]);
+    let plan = scene.plan(15);
+    scene.reserve(&plan);
+    scene.waiting[0] = pod("a").at_version("2");
+    let anew = scene.plan(16);
+    assert_eq!((granted(&anew), anew.must_reserve), (vec!["a"], true));
+    assert_eq!(anew.reservations[0].resource_version, "2");
+    scene.reserve(&anew);
+    assert!(!scene.plan(16).must_reserve);
+    // Another leads, whose watch is behind: the pod may be granted already.
+    scene.led_by("another");
+    scene.waiting[0] = pod("a").at_version("1");
+    let plan = scene.plan(17);
+    assert_eq!((plan.grants().count(), plan.releases.len()), (0, 0));
+    assert_eq!(
+        (plan.reservations, plan.must_reserve),
+        (anew.reservations, false)
+    );
+    assert_eq!(scene.outcome(17, "a"), Outcome::InFlight);
+    scene.waiting[0] = pod("a").at_version("10");
+    assert_eq!(granted(&scene.plan(18)), ["a"], "10 is later than 2");
+}
+
+#[test]
+fn a_reservation_that_comes_to_nothing_is_given_back_by_changing_its_pod() {
+    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let plan = scene.plan(15);
+    scene.reserve(&plan);
+    scene.led_by("another");
+    scene.places[0].shut = Some("it is full".to_owned());
+    let a = scene.waiting[0].id.clone();
+    let plan = scene.plan(16);
+    assert_eq!(
+        (&plan.releases, plan.reservations.len()),
+        (&vec![a.clone()], 1)
+    );
+    scene.memory.released(&a, &Answer::Lost, at(16));
+    let plan = scene.plan(17);
+    assert_eq!(plan.releases, [], "it is not asked for again at once");
+    assert_eq!(plan.look_again_in, Some(std::time::Duration::from_secs(9)));
+    assert_eq!(scene.plan(26).releases, [a]);
+    scene.waiting[0] = pod("a").at_version("2");
+    let plan = scene.plan(27);
+    assert_eq!((plan.releases.len(), plan.reservations.len()), (0, 0));
 }
 
 #[test]
@@ -124,7 +181,8 @@ fn a_reserved_pod_that_went_home_by_itself_frees_its_slot() {
     scene.reserve(&plan);
     scene.led_by("another");
     let a = scene.waiting.remove(0).on("home-1");
-    scene.memory.looked("uid-a", Some(&a));
+    let entry = reservation(&pod("a"), "me");
+    scene.memory.looked(&entry, Some(&a));
     let plan = scene.plan(18);
     assert_eq!(granted(&plan), ["b"]);
     assert_eq!(plan.reservations.len(), 1);
@@ -153,7 +211,7 @@ fn who_is_not_named_by_the_status_that_it_plans_from_does_not_lead() {
 }
 
 #[test]
-fn who_leads_again_frees_nothing_that_it_reserved_before() {
+fn who_leads_again_frees_what_it_reserved_before_only_once_its_pod_is_changed() {
     let mut scene = Scene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
@@ -172,7 +230,13 @@ fn who_leads_again_frees_nothing_that_it_reserved_before() {
         0,
         "the other's patch of this version may come yet"
     );
-    assert_eq!(plan.reservations.len(), 1);
+    assert_eq!(
+        (plan.reservations.len(), &plan.releases),
+        (1, &vec![a.clone()])
+    );
+    scene.memory.released(&a, &Answer::Granted, at(18));
+    scene.waiting[0] = pod("a").at_version("2");
+    assert_eq!(granted(&scene.plan(19)), ["b"]);
 }
 
 #[test]

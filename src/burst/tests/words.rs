@@ -1,10 +1,17 @@
 //! What a pool and its workloads say.
 
-use serde_json::json;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
 
 use crate::api::{PodCounts, WorkloadStatus};
-use crate::burst::fixtures::{Scene, at, pod, scales, target};
+use crate::burst::fixtures::{Scene, at, pod, pool, scales, target};
 use crate::burst::plan::Peak;
+
+/// A workload of the pods with this label `app`.
+fn selecting(app: &str) -> Value {
+    json!({"name": app, "selector":
+        {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": app}}}})
+}
 
 #[test]
 fn every_pod_counts_once() {
@@ -40,6 +47,42 @@ fn every_pod_counts_once() {
         message: String::new(),
     };
     assert_eq!(plan.workloads, [web]);
+}
+
+#[test]
+fn what_others_have_of_a_workloads_pods_is_not_home_and_is_said() {
+    let mut scene = Scene::new(&json!({}), &["w"]);
+    let (mut older, mut youth) = (pool("older", &json!({})), scene.pool.clone());
+    youth.metadata.creation_timestamp = Some(Time(at(9)));
+    let shop = json!({"workloads": [selecting("web")]});
+    older.spec = pool("older", &shop).spec;
+    scene.pool = youth;
+    scene.others = vec![older];
+    scene.scales = scales(&[("web", 9, 9)]);
+    // One waits, one is on its way and one on ACI for the older pool, one is there by its user, and one
+    // was granted and found room at home.
+    let of_older = |name: &str| pod(name).granted("older", "web", 1);
+    scene.labelled = vec![
+        of_older("flying"),
+        of_older("away").on("burst-older-weu"),
+        of_older("home").on("home-1"),
+    ];
+    scene.placed = vec![
+        pod("guest").on("burst-older-weu"),
+        scene.labelled[1].clone(),
+    ];
+    let web = scene.plan(15).workloads.remove(0);
+    let told = "4 pods of its selection belong to workload web of pool older";
+    assert_eq!((web.home, web.message.as_str()), (Some(5), told));
+    // Also when none of them waits, or is on ACI, if both select the same.
+    scene.waiting.clear();
+    scene.labelled.clear();
+    scene.placed.clear();
+    assert_eq!(scene.plan(15).workloads[0].message, "");
+    scene.pool.spec.workloads = scene.others[0].spec.workloads.clone();
+    let web = scene.plan(15).workloads.remove(0);
+    let told = "all pods of its selection belong to workload web of pool older";
+    assert_eq!(web.message, told);
 }
 
 #[test]

@@ -76,9 +76,10 @@ impl Act {
             return false;
         }
         let granted = self.grant(plan, state).await;
+        let released = self.release(&plan.releases, state).await;
         self.stamp(&plan.stamps).await;
         self.rescue(&plan.rescues).await;
-        granted
+        granted || released
     }
 
     /// Whether we hold the leader's lease, as it is now: one that was frozen, and does not know yet that
@@ -165,19 +166,19 @@ impl Act {
             let client = self.context.impatient.clone();
             let pods: Api<Pod> = Api::namespaced(client, &entry.namespace);
             let found = tokio::time::timeout(PATIENCE, pods.get_opt(&entry.name)).await;
-            Some((&entry.uid, found.ok()?.ok()?))
+            Some((entry, found.ok()?.ok()?))
         });
         let found: Vec<_> = found.buffer_unordered(AT_ONCE).collect().await;
-        for (uid, found) in found.into_iter().flatten() {
+        for (entry, found) in found.into_iter().flatten() {
             let facts = found.as_ref().and_then(PodFacts::of);
-            state.memory.looked(uid, facts.as_ref());
+            state.memory.looked(entry, facts.as_ref());
             if let Some(pod) = found {
                 self.context.stores.learn_pod(pod);
             }
         }
     }
 
-    /// Grants what is to be granted. `true` if there was anything.
+    /// Grants what is to be granted, each at the version that is reserved. `true` if there was anything.
     async fn grant(&self, plan: &Plan, state: &mut Pool) -> bool {
         let grants: Vec<&Decision> = plan.grants().collect();
         for decision in &grants {
@@ -227,6 +228,29 @@ impl Act {
             Ok(Err(kube::Error::Api(status))) => refusal(status.code, status.message),
             Ok(Err(_)) | Err(_) => Answer::Lost,
         }
+    }
+
+    /// Gives reservations back. `true` if there was anything.
+    async fn release(&self, releases: &[PodRef], state: &mut Pool) -> bool {
+        let now = Timestamp::now();
+        let sent = futures::stream::iter(releases).map(async |id| {
+            let Some(pod) = self.view.waiting_pod(&id.uid) else {
+                return (id, Answer::Conflict);
+            };
+            let patch = grant::release(&pod, &id.resource_version, now);
+            (id, self.patch(id, &patch).await)
+        });
+        let answers: Vec<(&PodRef, Answer)> = sent.buffer_unordered(AT_ONCE).collect().await;
+        for (pod, answer) in &answers {
+            tracing::info!(
+                pool = self.name,
+                pod = %format!("{}/{}", pod.namespace, pod.name),
+                ?answer,
+                "giving a reservation back"
+            );
+            state.memory.released(pod, answer, now);
+        }
+        !answers.is_empty()
     }
 
     async fn stamp(&self, stamps: &[Stamp]) {

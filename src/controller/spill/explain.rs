@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
@@ -21,7 +22,8 @@ use crate::aci::translate;
 use crate::api::{BurstPool, Workload};
 use crate::burst::assign::Assignment;
 use crate::burst::pod::Stage;
-use crate::burst::{self, Memory, Place, PodFacts, Scales, Standing, Verdicts, World};
+use crate::burst::{self, Claims, Memory, Place, PodFacts, Scales, Standing, Verdicts, World};
+use crate::node::environment::{Reason, mountable};
 use crate::node::object;
 use crate::node::observed::Observed;
 
@@ -29,6 +31,9 @@ use crate::node::observed::Observed;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a target's scale may take to be read; without it the workload says that it is missing.
 const SCALES: Duration = Duration::from_secs(5);
+
+/// How many claims are read at once.
+const AT_ONCE: usize = 8;
 
 /// What there is to explain.
 #[derive(Clone, Debug)]
@@ -68,13 +73,15 @@ pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<Str
     let all: Api<Observed> = Api::all(client.clone());
     let pods = all.list(&ListParams::default()).await;
     let pods = pods.context("listing pods")?.items;
-    let explained = Explained {
+    let mut explained = Explained {
         view: &view,
         pool: &pool,
         scales: &scales,
+        claims: Claims::new(),
         pods: &pods,
         places: places(&view, &pool),
     };
+    explained.claims = claims(client, explained.claims_of(question)).await;
     match &question.pod {
         Some((namespace, name)) => explained.pod(namespace, name),
         None => Ok(explained.workloads()),
@@ -109,6 +116,25 @@ async fn scales(client: &Client, view: &View, pool: &BurstPool) -> Scales {
     scales
 }
 
+/// What is behind claims. Of one that cannot be read nothing is said.
+async fn claims(client: &Client, wanted: BTreeSet<(String, String)>) -> Claims {
+    let reads = futures::stream::iter(wanted).map(async |(namespace, name)| {
+        let read = mountable(client, &namespace, &name).await;
+        let behind = match read {
+            Ok(behind) => behind,
+            Err(missing) if missing.reason == Reason::Unreadable => return None,
+            Err(missing) => Err(missing.to_string()),
+        };
+        Some((namespace, name, behind))
+    });
+    let read: Vec<_> = reads.buffer_unordered(AT_ONCE).collect().await;
+    let mut claims = Claims::new();
+    for (namespace, name, behind) in read.into_iter().flatten() {
+        claims.entry(namespace).or_default().insert(name, behind);
+    }
+    claims
+}
+
 fn places(view: &View, pool: &BurstPool) -> Vec<Place> {
     let status = pool.status.iter().flat_map(|status| &status.placements);
     let closed: Vec<_> = status.filter(|placement| !placement.ready).collect();
@@ -131,11 +157,28 @@ struct Explained<'a> {
     view: &'a View,
     pool: &'a BurstPool,
     scales: &'a Scales,
+    claims: Claims,
     pods: &'a [Observed],
     places: Vec<Place>,
 }
 
 impl Explained<'_> {
+    /// The claims of the pod that is asked about, or of all pods of the pool's workloads.
+    fn claims_of(&self, question: &Question) -> BTreeSet<(String, String)> {
+        let pods = self.pods.iter().filter_map(|one| PodFacts::of(&one.pod));
+        let asked = pods.filter(|facts| match &question.pod {
+            Some((namespace, name)) => facts.id.namespace == *namespace && facts.id.name == *name,
+            None => self.workload_of(facts).is_ok(),
+        });
+        asked
+            .flat_map(|facts| {
+                let names = facts.claims.into_iter().map(|(_, name)| name);
+                let namespace = facts.id.namespace;
+                names.map(move |name| (namespace.clone(), name))
+            })
+            .collect()
+    }
+
     /// What becomes of one pod.
     fn pod(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
         let is_it = |one: &&Observed| {
@@ -198,8 +241,10 @@ impl Explained<'_> {
             pools: &pools,
             waiting: &waiting,
             labelled: &labelled,
+            placed: &[],
             scales: self.scales,
             namespaces: &self.view.namespaces,
+            claims: &self.claims,
         };
         let on_nodes: Vec<PodFacts> = self
             .pods
@@ -211,14 +256,15 @@ impl Explained<'_> {
             node.is_some_and(|node| self.places.iter().any(|place| place.node == *node))
         };
         let leader = self.pool.status.as_ref().and_then(|s| s.leader.clone());
-        let mut triggers = self.pool.status.iter().flat_map(|s| &s.triggers);
         let (leader, memory) = (leader.unwrap_or_default(), Memory::default());
+        let triggers = self.pool.status.iter().flat_map(|s| &s.triggers);
         let own = OwnParts {
             places: &self.places,
             bound: on_nodes.iter().filter(is_here).collect(),
+            // Only what a status counts needs it.
+            placed: Vec::new(),
             standing: Standing::Leading,
             memory: &memory,
-            is_triggered: triggers.any(|trigger| trigger.active),
             identity: &leader,
         };
         let mut verdicts = Verdicts::default();
@@ -323,6 +369,9 @@ impl Explained<'_> {
             is_possible |= refused.is_empty() && ruled.is_none();
             all.extend(refused.into_iter().chain(ruled).map(|one| one.to_string()));
         });
+        let behind = burst::unmountable(facts, &self.claims).unwrap_or_default();
+        is_possible &= behind.is_empty();
+        all.extend(behind.into_iter().map(|one| one.to_string()));
         let all: Vec<String> = all.into_iter().collect();
         (!is_possible).then(|| all.join("; "))
     }

@@ -1,8 +1,8 @@
 //! The patches of bursting, as JSON Patches (design D1). Pure.
 //!
-//! In: a pod as it was decided on. Out: the patch that grants it, or that stamps it with when it was
-//! first refused. Both replace the version that was seen: if the pod has changed, the server answers
-//! 409, and it is decided on anew.
+//! In: a pod as it was decided on. Out: the patch that grants it, stamps it with when it was first
+//! refused, or gives its reservation back. All replace the version that was seen: if the pod has
+//! changed, the server answers 409, and it is decided on anew.
 
 use jiff::Timestamp;
 use json_patch::Patch as Operations;
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::names::{
     GRANTED_AT_ANNOTATION, POOL_LABEL, PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION,
-    WORKLOAD_ANNOTATION,
+    RELEASED_AT_ANNOTATION, WORKLOAD_ANNOTATION,
 };
 
 /// Lets the pod run on the pool's nodes, for that workload.
@@ -47,14 +47,19 @@ pub fn grant(pod: &Pod, version: &str, pool: &str, workload: &str, now: Timestam
 
 /// Writes onto the pod since when it is refused.
 pub fn stamp(pod: &Pod, version: &str, since: Timestamp) -> Patch<()> {
+    note(pod, version, REFUSED_SINCE_ANNOTATION, since)
+}
+
+/// Makes the pod another version, for which no grant was meant that is still on its way.
+pub fn release(pod: &Pod, version: &str, now: Timestamp) -> Patch<()> {
+    note(pod, version, RELEASED_AT_ANNOTATION, now)
+}
+
+fn note(pod: &Pod, version: &str, annotation: &str, time: Timestamp) -> Patch<()> {
     let has_annotations = pod.metadata.annotations.is_some();
-    let since = since.to_string();
+    let entries = [(annotation, &*time.to_string())];
     let mut operations = vec![is_still(version)];
-    operations.extend(put(
-        has_annotations,
-        "annotations",
-        &[(REFUSED_SINCE_ANNOTATION, &since)],
-    ));
+    operations.extend(put(has_annotations, "annotations", &entries));
     patch(&operations)
 }
 
@@ -129,13 +134,18 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_is_one_annotation() {
-        let since: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+    fn a_stamp_is_one_annotation_and_so_is_a_release() {
+        let time: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
         let before = json!({"metadata": {"resourceVersion": "7"}, "spec": {"containers": []}});
-        let after = after(&before, &stamp(&pod(before.clone()), "7", since));
-        assert_eq!(
-            after["metadata"]["annotations"],
-            json!({REFUSED_SINCE_ANNOTATION: "2026-01-01T00:00:00Z"})
-        );
+        let bare = pod(before.clone());
+        for (patch, annotation) in [
+            (stamp(&bare, "7", time), REFUSED_SINCE_ANNOTATION),
+            (release(&bare, "7", time), RELEASED_AT_ANNOTATION),
+        ] {
+            assert_eq!(
+                after(&before, &patch)["metadata"]["annotations"],
+                json!({annotation: "2026-01-01T00:00:00Z"})
+            );
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Bursting: for every pool, again and again, what is watched becomes a plan, and the plan is carried
 //! out.
 //!
-//! In: [`stores`], the targets' [`scales`], what creates in Azure came to. Out: grants, and for each
+//! In: [`stores`], the targets' [`scales`], what is behind [`claims`], what creates in Azure came to. Out: grants, and for each
 //! pool a [`Summary`] for its status. `burst` decides everything; a leader that has just begun claims
 //! each pool and counts its pods before it grants (design D1a). Each pool is acted for by itself: one
 //! whose calls are slow is not planned for meanwhile, and delays no other.
@@ -14,6 +14,7 @@
 //! ```
 
 mod act;
+mod claims;
 mod explain;
 mod grant;
 pub(super) mod scales;
@@ -38,13 +39,16 @@ use tokio_util::task::TaskTracker;
 use super::{Context, pool};
 use crate::aci::translate;
 use crate::api::{BurstPool, PodCounts, WorkloadStatus};
+use crate::burst::outcome::{Ignored, Outcome};
 use crate::burst::plan::Peak;
 use crate::burst::pod::Stage;
 use crate::burst::{
-    self, Door, Memory, Observed, Own, Place, Plan, PodFacts, Scales, Standing, Verdicts, World,
+    self, Claims, Door, Memory, Observed, Own, Place, Plan, PodFacts, Scales, Standing, Verdicts,
+    World,
 };
 use crate::node::object::{self, Closed};
 use act::Act;
+use claims::Looked;
 pub use explain::{Question, explain};
 use scales::Followed;
 pub use stores::Stores;
@@ -75,6 +79,15 @@ pub struct Summary {
 /// By pool, what the last plans say.
 pub type Summaries = BTreeMap<String, Summary>;
 
+/// What every pool is planned with in one turn.
+struct Seen {
+    view: Arc<View>,
+    scales: Scales,
+    claims: Claims,
+    /// Pods on pools' nodes, by pool.
+    placed: BTreeMap<String, Vec<Arc<PodFacts>>>,
+}
+
 /// What came of acting for a pool.
 struct Acted {
     name: String,
@@ -95,6 +108,11 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
         stores.changed.clone(),
         cancel.child_token(),
     );
+    let claims = Looked::new(
+        context.client.clone(),
+        stores.changed.clone(),
+        cancel.child_token(),
+    );
     let terms = Terms {
         instance: context.identity.clone(),
         begun: 0,
@@ -103,6 +121,7 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
         context,
         tasks: tasks.clone(),
         scales,
+        claims,
         teller,
         verdicts: Verdicts::default(),
         pools: HashMap::new(),
@@ -129,6 +148,7 @@ struct Spill {
     context: Arc<Context>,
     tasks: TaskTracker,
     scales: Followed,
+    claims: Looked,
     teller: Teller,
     verdicts: Verdicts,
     pools: HashMap<String, Pool>,
@@ -166,7 +186,13 @@ impl Spill {
     async fn turn(&mut self) -> Duration {
         let view = Arc::new(self.context.stores.view());
         self.scales.follow(&view, &self.tasks);
-        let scales = self.scales.scales();
+        self.claims.follow(&view, &self.tasks);
+        let seen = Seen {
+            scales: self.scales.scales(),
+            claims: self.claims.claims(),
+            placed: pool::pods(&self.context).await,
+            view: view.clone(),
+        };
         let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
         self.verdicts.retain(&waiting);
         self.pools.retain(|name, _| view.pools.contains_key(name));
@@ -178,7 +204,7 @@ impl Spill {
             if let Some(changed) = self.busy.get_mut(name) {
                 *changed = true;
             } else {
-                again = again.min(self.one(&view, &scales, pool).await);
+                again = again.min(self.one(&seen, pool).await);
             }
         }
         self.summaries
@@ -192,7 +218,7 @@ impl Spill {
     }
 
     /// Plans for one pool, and begins to act; when to do so again if nothing changes.
-    async fn one(&mut self, view: &Arc<View>, scales: &Scales, pool: &Arc<BurstPool>) -> Duration {
+    async fn one(&mut self, seen: &Seen, pool: &Arc<BurstPool>) -> Duration {
         let name = pool.name_any();
         let known = self.pools.remove(&name);
         let known = known.filter(|known| known.uid == pool.uid());
@@ -206,17 +232,19 @@ impl Spill {
                 Some(class) => backend.failed(class, &ended.message, ended.at),
             }
         }
-        let places = self.places(view, pool).await;
-        let bound = pool::pods(&name, &self.context).await;
+        let places = self.places(&seen.view, pool).await;
+        let bound = seen.placed.get(&name).into_iter().flatten();
         let own = OwnParts {
             places: &places,
-            bound: bound.iter().map(Arc::as_ref).collect(),
+            bound: bound.map(Arc::as_ref).collect(),
+            placed: seen.placed.values().flatten().map(Arc::as_ref).collect(),
             standing,
             memory: &state.memory,
             is_triggered: self.context.triggers.is_any_active(&name),
             identity: &state.identity,
         };
-        let plan = self.plan(view, scales, pool, &own, Timestamp::now());
+        let plan = self.plan(seen, pool, &own, Timestamp::now());
+        self.claims.look(unlooked(&plan, &seen.view), &self.tasks);
         for (placement, door) in &plan.doors {
             pool::shut(&name, placement, closed(door), &self.context).await;
         }
@@ -226,7 +254,7 @@ impl Spill {
         let again = plan.look_again_in.unwrap_or(LOOK_AGAIN);
         let act = Act {
             context: self.context.clone(),
-            view: view.clone(),
+            view: seen.view.clone(),
             pool: pool.clone(),
             name: name.clone(),
         };
@@ -265,14 +293,8 @@ impl Spill {
     }
 
     /// Plans; asks translation about pods that it has not been asked about.
-    fn plan(
-        &mut self,
-        view: &View,
-        scales: &Scales,
-        pool: &BurstPool,
-        own: &OwnParts<'_>,
-        now: Timestamp,
-    ) -> Plan {
+    fn plan(&mut self, seen: &Seen, pool: &BurstPool, own: &OwnParts<'_>, now: Timestamp) -> Plan {
+        let view = &seen.view;
         let pools: Vec<&BurstPool> = view.pools.values().map(Arc::as_ref).collect();
         let waiting: Vec<&PodFacts> = view.waiting.values().map(|one| &*one.facts).collect();
         let labelled: Vec<&PodFacts> = view.labelled.values().map(Arc::as_ref).collect();
@@ -280,8 +302,10 @@ impl Spill {
             pools: &pools,
             waiting: &waiting,
             labelled: &labelled,
-            scales,
+            placed: &own.placed,
+            scales: &seen.scales,
             namespaces: &view.namespaces,
+            claims: &seen.claims,
         };
         let unjudged = {
             let seen = observe(pool, &world, own, &self.verdicts);
@@ -327,10 +351,11 @@ impl Spill {
     }
 }
 
-/// What is known of one pool.
+/// What is known of one pool, and of what is on all pools' nodes.
 struct OwnParts<'a> {
     places: &'a [Place],
     bound: Vec<&'a PodFacts>,
+    placed: Vec<&'a PodFacts>,
     standing: Standing,
     memory: &'a Memory,
     is_triggered: bool,
@@ -365,6 +390,19 @@ fn unjudged(seen: &Observed<'_>) -> Vec<String> {
     missing
         .map(|candidate| candidate.pod.id.uid.clone())
         .collect()
+}
+
+/// Claims of pods about which nothing else is to be asked.
+fn unlooked(plan: &Plan, view: &View) -> Vec<(String, String)> {
+    let unjudged = Outcome::Ignore(Ignored::Unjudged);
+    let decisions = plan.decisions.iter();
+    let pods = decisions.filter(|decision| decision.outcome == unjudged);
+    let pods = pods.filter_map(|decision| view.waiting.get(&decision.pod.uid));
+    pods.flat_map(|one| {
+        let claims = one.facts.claims.iter();
+        claims.map(|(_, name)| (one.facts.id.namespace.clone(), name.clone()))
+    })
+    .collect()
 }
 
 fn summary(plan: &Plan) -> Summary {

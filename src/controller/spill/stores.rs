@@ -16,10 +16,10 @@ use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::api::BurstPool;
 use crate::api::names::POOL_LABEL;
+use crate::api::{self, BurstPool};
 use crate::burst::{Namespaces, PodFacts};
-use crate::node::observed::{self, Observed};
+use crate::node::observed::Observed;
 
 /// A pod that waits: what matters of it, and itself as JSON, a fraction of a typed pod's size, for
 /// when ACI's opinion of it is asked or it is granted.
@@ -354,11 +354,11 @@ fn insert_newer(pods: &mut HashMap<String, Arc<PodFacts>>, facts: PodFacts) {
 }
 
 fn version(facts: &PodFacts) -> Option<u128> {
-    observed::version(&facts.id.resource_version)
+    api::version(&facts.id.resource_version)
 }
 
 fn insert_pool(view: &mut View, pool: BurstPool) {
-    let version = |pool: &BurstPool| observed::version(&pool.resource_version()?);
+    let version = |pool: &BurstPool| api::version(&pool.resource_version()?);
     let known = view.pools.get(&pool.name_any());
     let same = known.filter(|known| known.uid() == pool.uid());
     if same.is_none_or(|known| version(known) <= version(&pool)) {

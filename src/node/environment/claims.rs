@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret};
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
 
 use super::lack::{Missing, Reason, in_namespace};
 use super::read::{Failure, by_name};
-use crate::aci::translate::claims::{Claim, ClaimedShare};
+use crate::aci::translate::claims::{Claim, ClaimedShare, provisions_shares};
 use crate::aci::translate::resolved::Content;
 
 /// What lets the operator read volumes, which belong to no namespace.
@@ -31,14 +32,51 @@ pub(super) async fn read(
     join_all(reads).await.into_iter().collect()
 }
 
-async fn one(client: &Client, namespace: &str, name: &str) -> Result<Claim, Missing> {
-    let what = format!("PersistentVolumeClaim {namespace}/{name}");
+/// Whether ACI could mount what is behind a claim, as far as can be told without its Secret, or what will
+/// be behind it once a pod that needs it has a node; else why not.
+pub async fn mountable(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Result<(), String>, Missing> {
+    let claim = claim(client, namespace, name).await?;
+    if bound(&claim).is_err()
+        && let Some(class) = class(client, &claim).await
+        && class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer")
+    {
+        return Ok(provisions_shares(&class));
+    }
+    Ok(share(client, &claim).await?.map(drop))
+}
+
+/// The class that a claim names, if it can be read.
+async fn class(client: &Client, claim: &PersistentVolumeClaim) -> Option<StorageClass> {
+    let name = claim.spec.as_ref()?.storage_class_name.as_deref()?;
+    by_name(&Api::all(client.clone()), name).await.ok()
+}
+
+async fn claim(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<PersistentVolumeClaim, Missing> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let claim = by_name(&claims, name).await;
-    let claim =
-        claim.map_err(|failure| Missing::of(what.clone(), &failure, in_namespace(namespace)))?;
+    let what = || format!("PersistentVolumeClaim {namespace}/{name}");
+    claim.map_err(|failure| Missing::of(what(), &failure, in_namespace(namespace)))
+}
+
+/// The volume that `claim` is bound to and the share that it is; else why ACI cannot mount it.
+async fn share(
+    client: &Client,
+    claim: &PersistentVolumeClaim,
+) -> Result<Result<(String, ClaimedShare), String>, Missing> {
+    let meta = &claim.metadata;
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let name = meta.name.as_deref().unwrap_or_default();
+    let what = format!("PersistentVolumeClaim {namespace}/{name}");
     let unbound = |why: String| Missing::because(what.clone(), why);
-    let name = bound(&claim).map_err(unbound)?;
+    let name = bound(claim).map_err(unbound)?;
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let volume = by_name(&volumes, name).await;
     let missing = |failure: Failure| {
@@ -49,8 +87,13 @@ async fn one(client: &Client, namespace: &str, name: &str) -> Result<Claim, Miss
         )
     };
     let volume = volume.map_err(missing)?;
-    belongs(&volume, &claim).map_err(unbound)?;
-    let share = match ClaimedShare::of(&claim, &volume) {
+    belongs(&volume, claim).map_err(unbound)?;
+    Ok(ClaimedShare::of(claim, &volume).map(|share| (name.to_owned(), share)))
+}
+
+async fn one(client: &Client, namespace: &str, name: &str) -> Result<Claim, Missing> {
+    let claim = claim(client, namespace, name).await?;
+    let (name, share) = match share(client, &claim).await? {
         Ok(share) => share,
         Err(why) => return Ok(Claim::Other(why)),
     };

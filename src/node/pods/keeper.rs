@@ -19,8 +19,9 @@ use crate::aci::names::GroupName;
 use crate::aci::status::Seen;
 use crate::aci::translate::Unsupported;
 use crate::aci::view::Group as View;
+use crate::api;
 use crate::node::daemon;
-use crate::node::observed::{self, Observed};
+use crate::node::observed::Observed;
 use crate::node::plan::{self, Action, Decision, Group, Known};
 
 /// The longest wait for which the host's clock is trusted; then it is looked at again.
@@ -163,8 +164,7 @@ impl Keeper {
             News::Gone => self.exists = false,
             News::Seen(observed) => {
                 // A write's answer may be newer than what the watch has come to.
-                let version =
-                    |pod: &Pod| observed::version(pod.metadata.resource_version.as_ref()?);
+                let version = |pod: &Pod| api::version(pod.metadata.resource_version.as_ref()?);
                 let is_old = version(&observed.pod) < version(&self.pod);
                 if !is_old {
                     (self.pod, self.unknown) = (observed.pod, observed.unknown);

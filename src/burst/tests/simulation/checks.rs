@@ -125,8 +125,12 @@ pub fn rate(cluster: &Cluster) {
     }
 }
 
-/// After a calm time, whoever could be granted has been.
+/// After a time in which nothing changed, whoever could be granted has been, and no reservation is left.
+/// While anything changes, a pod may wait for long though it could be granted: where pods come and go,
+/// each workload has its share, and a slot is free for the moment until the next one has it.
 pub fn nobody_starves(cluster: &Cluster, leader: &Operator) {
+    let left = cluster.reservations();
+    assert!(left.is_empty(), "reserved still: {left:?}");
     let (held, (pool, each)) = (held(cluster), limits(cluster));
     if held.0 >= pool {
         return;

@@ -35,7 +35,7 @@ pub struct SimPod {
     pub gated_until: Option<Timestamp>,
     /// Translation refuses it.
     pub is_ineligible: bool,
-    /// A policy denies its grant until then.
+    /// A policy denies its grant until then, or for ever.
     pub denied_until: Timestamp,
     /// When its object goes, once it is being deleted.
     pub gone_at: Option<Timestamp>,
@@ -68,7 +68,10 @@ pub struct Late {
 /// The whole cluster.
 pub struct Cluster {
     pub now: Timestamp,
+    /// Nothing goes wrong.
     pub is_calm: bool,
+    /// Nobody changes anything.
+    pub is_still: bool,
     /// Until when the lease is held.
     pub lease: Timestamp,
     pub pool: BurstPool,
@@ -113,6 +116,7 @@ impl Cluster {
         Self {
             now: start,
             is_calm: false,
+            is_still: false,
             lease: start,
             pool,
             version: 0,
@@ -183,7 +187,12 @@ impl Cluster {
 
     /// Users and controllers: replicas change, pods are made, deleted and go; faults begin and end.
     pub fn live(&mut self, rng: &mut StdRng) {
-        if self.now >= self.next_change {
+        if self.is_still {
+            // Jobs would come and go for ever.
+            self.desired[2] = 0;
+            self.failing_until = self.failing_until.min(self.now);
+            self.scales = scales(self.desired);
+        } else if self.now >= self.next_change {
             self.next_change = self.after(rng, 60..5400);
             self.reconfigure(rng);
             self.scales = scales(self.desired);
@@ -224,7 +233,6 @@ impl Cluster {
         let app = rng.random_range(0..3);
         self.desired[app] = rng.random_range(0..14);
         if self.is_calm {
-            self.failing_until = self.now;
             return;
         }
         match rng.random_range(0..8) {
@@ -282,10 +290,10 @@ impl Cluster {
         if rng.random_bool(0.1) {
             facts.asks.cpu_milli = 3000;
         }
-        let denied_until = if rng.random_bool(0.05) {
-            self.after(rng, 10..400)
-        } else {
-            self.now
+        let denied_until = match rng.random_range(0..100) {
+            0 => Timestamp::MAX,
+            1..5 => self.after(rng, 10..400),
+            _ => self.now,
         };
         let pod = SimPod {
             app: index,
@@ -334,7 +342,22 @@ impl Cluster {
         Answer::Granted
     }
 
-    /// The same, but no answer comes: it was done, is done later, or never.
+    /// A patch that gives a reservation back; now and then it comes to nothing.
+    pub fn release(&mut self, id: &PodRef, rng: &mut StdRng) -> Answer {
+        let Some(pod) = self.pods.get(&id.uid) else {
+            return Answer::Gone;
+        };
+        if pod.facts.id.resource_version != id.resource_version {
+            return Answer::Conflict;
+        }
+        if rng.random_bool(0.2) {
+            return Answer::Lost;
+        }
+        self.change(&id.uid, |_| ());
+        Answer::Granted
+    }
+
+    /// A grant, but no answer comes: it was done, is done later, or never.
     pub fn lose(&mut self, id: &PodRef, grant: Grant, rng: &mut StdRng) {
         match rng.random_range(0..3) {
             0 => drop(self.grant(id, &grant, rng)),

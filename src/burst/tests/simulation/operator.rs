@@ -19,7 +19,7 @@ use crate::burst::observe::Standing;
 use crate::burst::plan::{First, Plan};
 use crate::burst::pod::{Grant, PodFacts, PodRef};
 use crate::burst::rescue::Action;
-use crate::burst::{Answer, Door, Memory, Own, Verdicts, World, observe, plan};
+use crate::burst::{Answer, Claims, Door, Memory, Own, Verdicts, World, observe, plan};
 
 /// What a watch has shown so far.
 #[derive(Default)]
@@ -289,7 +289,8 @@ impl Operator {
         self.others(plan, cluster, rng, happened);
     }
 
-    /// What is not a grant: stamps, rescues, and looking for pods that nobody sees.
+    /// What is not a grant: reservations given back, stamps, rescues, and looking for pods that nobody
+    /// sees.
     fn others(
         &mut self,
         plan: &Plan,
@@ -297,6 +298,11 @@ impl Operator {
         rng: &mut StdRng,
         happened: &mut Happened,
     ) {
+        for pod in &plan.releases {
+            let answer = cluster.release(pod, rng);
+            happened.releases += u64::from(answer == Answer::Granted);
+            self.memory.released(pod, &answer, cluster.now);
+        }
         for stamp in &plan.stamps {
             let current = cluster
                 .pods
@@ -321,7 +327,7 @@ impl Operator {
             let found = cluster.pods.get(&unseen.uid).map(|pod| pod.facts.clone());
             happened.homecomings +=
                 u64::from(found.as_ref().is_some_and(|pod| pod.is_past_granting()));
-            self.memory.looked(&unseen.uid, found.as_deref());
+            self.memory.looked(unseen, found.as_deref());
         }
     }
 
@@ -400,8 +406,10 @@ impl Operator {
             pools: &[pool],
             waiting: &waiting,
             labelled: &labelled,
+            placed: &bound,
             scales: cluster.scales(),
             namespaces: &namespaces,
+            claims: &Claims::new(),
         };
         let identity = self.identity();
         let own = Own {

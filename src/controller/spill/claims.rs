@@ -1,0 +1,160 @@
+//! What is behind the claims of pods that wait: read once for each claim, and again when that may be
+//! another.
+//!
+//! In: claims that a plan does not know. Out: [`Claims`], and a word when there is something new. What is
+//! behind a bound claim stays; a claim that is not there, or not bound, is looked at again and again as
+//! long as a pod waits that names it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::stores::View;
+use crate::burst::Claims;
+use crate::node::environment::{self, Missing, Reason};
+
+/// How soon a claim is read again behind which there is nothing yet.
+const AGAIN: Duration = Duration::from_secs(30);
+/// The same of one behind which there is something: another may come under its name.
+const LATER: Duration = Duration::from_mins(5);
+/// How many are read at once.
+const AT_ONCE: usize = 8;
+
+/// Namespace and name.
+type Key = (String, String);
+
+/// The claims that are known.
+pub struct Looked {
+    client: Client,
+    cancel: CancellationToken,
+    changed: Arc<Notify>,
+    turns: Arc<Semaphore>,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    claims: Claims,
+    /// When each is to be read again; nothing while it is being read.
+    again: HashMap<Key, Option<Instant>>,
+}
+
+impl Looked {
+    /// None yet; `changed` is told when there is something new.
+    pub fn new(client: Client, changed: Arc<Notify>, cancel: CancellationToken) -> Self {
+        Self {
+            client,
+            cancel,
+            changed,
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            known: Arc::default(),
+        }
+    }
+
+    /// What is known.
+    pub fn claims(&self) -> Claims {
+        lock(&self.known).claims.clone()
+    }
+
+    /// Forgets claims that no pod names that waits, and reads those again whose time it is.
+    pub fn follow(&self, view: &View, tasks: &TaskTracker) {
+        let named = view.waiting.values().flat_map(|one| {
+            let names = one.facts.claims.iter();
+            names.map(|(_, name)| (one.facts.id.namespace.as_str(), name.as_str()))
+        });
+        let named: HashSet<(&str, &str)> = named.collect();
+        let is_named = |namespace: &str, name: &str| named.contains(&(namespace, name));
+        let mut known = lock(&self.known);
+        known
+            .again
+            .retain(|(namespace, name), again| again.is_none() || is_named(namespace, name));
+        for (namespace, claims) in &mut known.claims {
+            claims.retain(|name, _| is_named(namespace, name));
+        }
+        known.claims.retain(|_, claims| !claims.is_empty());
+        let all: Vec<Key> = known.again.keys().cloned().collect();
+        drop(known);
+        self.look(all, tasks);
+    }
+
+    /// Reads those of `wanted` whose time it is.
+    pub fn look(&self, wanted: impl IntoIterator<Item = Key>, tasks: &TaskTracker) {
+        let now = Instant::now();
+        for key in wanted {
+            let mut known = lock(&self.known);
+            let is_due = |again: &Option<Instant>| again.is_some_and(|again| again <= now);
+            if known.again.get(&key).is_some_and(|again| !is_due(again)) {
+                continue;
+            }
+            known.again.insert(key.clone(), None);
+            drop(known);
+            let (client, turns) = (self.client.clone(), self.turns.clone());
+            let (known, changed) = (self.known.clone(), self.changed.clone());
+            let read = async move {
+                // Nobody closes it.
+                let _turn = turns.acquire().await;
+                let read = environment::mountable(&client, &key.0, &key.1).await;
+                lock(&known).put(key, read);
+                changed.notify_one();
+            };
+            let cancel = self.cancel.clone();
+            tasks.spawn(async move { cancel.run_until_cancelled(read).await });
+        }
+    }
+}
+
+impl Known {
+    fn put(&mut self, key: Key, read: Result<Result<(), String>, Missing>) {
+        let wait = if read.is_ok() { LATER } else { AGAIN };
+        self.again.insert(key.clone(), Some(Instant::now() + wait));
+        let behind = match read {
+            Ok(behind) => behind,
+            // It says nothing of the claim: what was known of it still is.
+            Err(missing) if missing.reason == Reason::Unreadable => return,
+            Err(missing) => Err(missing.to_string()),
+        };
+        self.claims.entry(key.0).or_default().insert(key.1, behind);
+    }
+}
+
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(reason: Reason) -> Missing {
+        Missing {
+            what: "PersistentVolumeClaim shop/data".to_owned(),
+            reason,
+            why: "does not exist".to_owned(),
+            remedy: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_missing_is_read_again_sooner_and_no_answer_changes_nothing() {
+        let key = || ("shop".to_owned(), "data".to_owned());
+        let mut known = Known::default();
+        known.put(key(), Err(missing(Reason::Unreadable)));
+        assert!(known.claims.is_empty());
+        let why = Err("PersistentVolumeClaim shop/data does not exist".to_owned());
+        for (read, behind, wait) in [
+            (Err(missing(Reason::Missing)), &why, AGAIN),
+            (Err(missing(Reason::Unreadable)), &why, AGAIN),
+            (Ok(Ok(())), &Ok(()), LATER),
+        ] {
+            known.put(key(), read);
+            assert_eq!(&known.claims["shop"]["data"], behind);
+            assert_eq!(known.again[&key()], Some(Instant::now() + wait));
+        }
+    }
+}
