@@ -259,6 +259,7 @@ impl Explained<'_> {
         let (leader, memory) = (leader.unwrap_or_default(), Memory::default());
         let triggers = self.pool.status.iter().flat_map(|s| &s.triggers);
         let own = OwnParts {
+            is_triggered: triggers.into_iter().any(|trigger| trigger.active),
             places: &self.places,
             bound: on_nodes.iter().filter(is_here).collect(),
             // Only what a status counts needs it.
