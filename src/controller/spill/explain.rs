@@ -257,7 +257,7 @@ impl Explained<'_> {
         };
         let leader = self.pool.status.as_ref().and_then(|s| s.leader.clone());
         let (leader, memory) = (leader.unwrap_or_default(), Memory::default());
-        let triggers = self.pool.status.iter().flat_map(|s| &s.triggers);
+        let mut triggers = self.pool.status.iter().flat_map(|s| &s.triggers);
         let own = OwnParts {
             is_triggered: triggers.any(|trigger| trigger.active),
             places: &self.places,
