@@ -105,10 +105,10 @@ image: rust ## Builds the operator's image with podman or docker (IMAGE=name:tag
 	"$$engine" build --quiet --file config/Dockerfile.scratch --tag $(IMAGE) target/image
 
 .PHONY: demo
-demo: rust controlplane ## Plays a peak on a cluster and an emulated Azure that stay until Ctrl-C
+demo: rust controlplane ## Plays a peak on a cluster and an emulated Azure (FAST=1: quickly; HOLD=1: all stays)
 	$(call say,Building the demo)
 	cargo build --example demo
-	@exec target/debug/examples/demo
+	@exec target/debug/examples/demo $(if $(FAST),--fast) $(if $(HOLD),--hold)
 
 .PHONY: bench
 bench: rust controlplane ## Measures emulator and operator (a release build: minutes the first time)

@@ -35,8 +35,6 @@ mod kubelet_metrics;
 mod later;
 #[path = "cluster/leader.rs"]
 mod leader;
-#[path = "cluster/monitoring.rs"]
-mod monitoring;
 #[path = "cluster/neighbours.rs"]
 mod neighbours;
 #[path = "cluster/node.rs"]

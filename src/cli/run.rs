@@ -37,10 +37,10 @@ const NEWEST_MINOR: u32 = 37;
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Kubeconfig file; the cluster that this runs in if not given
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "BURSTPOOL_KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
     /// The namespace of the leader's lease; the operator's own, or the kubeconfig's, if not given
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", env = "BURSTPOOL_NAMESPACE")]
     namespace: Option<String>,
     /// Which Azure: `AzureCloud`, `AzureUSGovernment` or `AzureChinaCloud`
     #[arg(
@@ -51,17 +51,17 @@ pub struct Arguments {
     )]
     cloud: Cloud,
     /// Another Azure Resource Manager, such as the emulator's
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "BURSTPOOL_ARM_ENDPOINT")]
     arm_endpoint: Option<Url>,
     /// Where tokens come from, for another cloud; scheme and host
     #[arg(long, value_name = "URL", env = "AZURE_AUTHORITY_HOST")]
     authority: Option<String>,
     /// A file with certificates to trust besides the system's, in PEM
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "BURSTPOOL_ARM_CA_FILE")]
     arm_ca_file: Option<PathBuf>,
     /// A file with a token; without it, workload identity, a client secret or the machine's managed
     /// identity, by the environment variables that Azure's clients use
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "BURSTPOOL_ARM_TOKEN_FILE")]
     arm_token_file: Option<PathBuf>,
     /// The subscription of pools that name none
     #[arg(
@@ -81,32 +81,66 @@ pub struct Arguments {
     resource_group: String,
     /// Where pods on ACI reach the API server, for placements with network.kubeProxy; the kubeconfig's
     /// server if not given
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "BURSTPOOL_API_SERVER_URL")]
     api_server_url: Option<Url>,
     /// The service account whose tokens kube-proxies on ACI get; burstpool-kube-proxy in the namespace
     /// of the leader's lease if not given
-    #[arg(long, value_name = "NAMESPACE/NAME")]
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        env = "BURSTPOOL_KUBE_PROXY_SERVICE_ACCOUNT"
+    )]
     kube_proxy_service_account: Option<AccountName>,
     /// The address under which the API server reaches this process
     #[arg(long, value_name = "IP", env = "POD_IP")]
     node_address: std::net::IpAddr,
     /// Where the kubelet API listens, which serves kubectl logs, exec and the like; nodes name its port
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:10250")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:10250",
+        env = "BURSTPOOL_KUBELET_LISTEN"
+    )]
     kubelet_listen: SocketAddr,
     /// Where /metrics, /healthz and /readyz are served
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8080",
+        env = "BURSTPOOL_METRICS_LISTEN"
+    )]
     metrics_listen: SocketAddr,
     /// Where alerts come in, at /alerts, for pools with alert triggers; they do not if not given
-    #[arg(long, value_name = "ADDRESS", requires = "alerts_token_file")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        requires = "alerts_token_file",
+        env = "BURSTPOOL_ALERTS_LISTEN"
+    )]
     alerts_listen: Option<SocketAddr>,
     /// A file with the bearer token that senders of alerts must have
-    #[arg(long, value_name = "FILE", requires = "alerts_listen")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "alerts_listen",
+        env = "BURSTPOOL_ALERTS_TOKEN_FILE"
+    )]
     alerts_token_file: Option<PathBuf>,
     /// The kubelet API's certificate in PEM, read again when it changes; one is made if not given
-    #[arg(long, value_name = "FILE", requires = "kubelet_key_file")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "kubelet_key_file",
+        env = "BURSTPOOL_KUBELET_CERT_FILE"
+    )]
     kubelet_cert_file: Option<PathBuf>,
     /// The key of that certificate
-    #[arg(long, value_name = "FILE", requires = "kubelet_cert_file")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "kubelet_cert_file",
+        env = "BURSTPOOL_KUBELET_KEY_FILE"
+    )]
     kubelet_key_file: Option<PathBuf>,
 }
 

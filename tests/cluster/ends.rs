@@ -83,7 +83,7 @@ fn killing_a_test_run_leaves_nothing() {
 /// `cargo test` builds the demo; for this test alone, build it first (`cargo build --example demo`).
 #[test]
 fn interrupting_the_demo_ends_all_of_it() {
-    let mut demo = demo();
+    let mut demo = demo(&["--hold"]);
     let mut lines = BufReader::new(demo.stdout.take().expect("it is piped"))
         .lines()
         .map_while(Result::ok);
@@ -117,33 +117,43 @@ fn interrupting_the_demo_ends_all_of_it() {
 }
 
 #[test]
-fn the_demo_plays_a_peak_that_spills_and_returns() {
-    let mut demo = demo();
-    let mut lines = BufReader::new(demo.stdout.take().expect("it is piped"))
-        .lines()
-        .map_while(Result::ok);
-    for said in [
-        "spilled: 8 run at home and 4 on ACI",
-        "returned: 3 run at home",
-    ] {
-        let line = lines.find(|line| line.contains(said));
-        assert!(line.is_some(), "{said}: {}", rest_of(&mut demo));
-    }
-    let id = demo.id().to_string();
-    let told = Command::new("kill").args(["-INT", &id]).status();
-    told.expect("kill runs");
+fn the_demo_plays_a_whole_peak_and_ends_with_nothing_left() {
+    let mut demo = demo(&["--fast"]);
+    let mut said = String::new();
+    let mut pipe = demo.stdout.take().expect("it is piped");
+    pipe.read_to_string(&mut said).expect("text");
     let ended = demo.wait().expect("it ends");
-    assert!(ended.success(), "{}", rest_of(&mut demo));
+    assert!(ended.success(), "{said}{}", rest_of(&mut demo));
+    for step in [
+        "quiet: 3 replicas run at home",
+        "home is full: 4 replicas are refused",
+        "spilled: 8 run at home and 4 on ACI",
+        "kubectl logs",
+        "kubectl exec",
+        "returned: 3 run at home, and no container group is left",
+        "deleted the pool: its node is gone",
+        "4 container groups were created, and 4 deleted.",
+    ] {
+        assert!(said.contains(step), "{step}: {said}");
+    }
+    let kubeconfig = said
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("export KUBECONFIG="));
+    let directory = Path::new(kubeconfig.expect("it says so")).parent();
+    let directory = directory.expect("it is in the cluster's directory");
+    assert_eq!(mentioned(directory), 0);
+    assert!(!directory.exists());
 }
 
 /// The demo, as `cargo test` builds it.
-fn demo() -> Child {
+fn demo(arguments: &[&str]) -> Child {
     let own = env::current_exe().expect("this test binary has a path");
     let target = own
         .ancestors()
         .nth(2)
         .expect("deps/ is in the build's folder");
     Command::new(target.join("examples/demo"))
+        .args(arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

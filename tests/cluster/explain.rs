@@ -16,6 +16,7 @@ fn explain(world: &World, arguments: &[&str]) -> (bool, String) {
         .args(arguments)
         .arg("--kubeconfig")
         .arg(world.cluster.kubeconfig())
+        .env_remove("RUST_BACKTRACE")
         .output()
         .expect("burstpool runs");
     let text = [output.stdout, output.stderr].concat();

@@ -4,6 +4,9 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::runtime::watcher;
 use serde_json::{Value, json};
 
 use crate::binding::by_and_by;
@@ -135,5 +138,32 @@ async fn an_operator_that_cannot_see_everything_says_what_is_missing() {
         get(&format!("{url}/readyz")).await.0 == 200
     })
     .await;
+    world.end().await;
+}
+
+/// Waits until there is an Event about the pool with that reason.
+async fn until_told(world: &World, reason: &str) {
+    let events: Api<Event> = Api::namespaced(world.client.clone(), "default");
+    let told = |events: &[Event]| {
+        let mut of_pool = events.iter().filter(|event| {
+            let about = event.regarding.as_ref();
+            about.is_some_and(|about| about.kind.as_deref() == Some("BurstPool"))
+        });
+        of_pool.any(|event| event.reason.as_deref() == Some(reason))
+    };
+    let waited = wait::until_all(events, watcher::Config::default(), reason, told).await;
+    assert!(waited.is_ok(), "{reason}: {}", world.tail());
+}
+
+#[tokio::test]
+async fn a_pool_has_an_event_when_a_peak_begins_and_ends_and_when_a_limit_is_reached() {
+    let limits = json!({"spill": {"maxReplicas": 1}, "scaleIn": {"cooldown": "1s"}});
+    let world = Box::pin(World::with_full_home(&limits)).await;
+    world.deploy(2).await;
+    world.until_spread(0, 1, 1).await;
+    until_told(&world, "PeakBegan").await;
+    until_told(&world, "LimitReached").await;
+    world.scale(0).await;
+    until_told(&world, "PeakEnded").await;
     world.end().await;
 }

@@ -6,7 +6,7 @@ use burstpool::emulator::Options as AzureOptions;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::monitoring::{alerts, free_port};
+use crate::support::monitoring::{alerts, free_port};
 use crate::support::{Options, wait};
 use crate::triggers_load::{scaled, until_replicas, until_trigger};
 use crate::world::World;

@@ -8,7 +8,7 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 
-use crate::monitoring::{Load, Prometheus};
+use crate::support::monitoring::{Load, Prometheus};
 use crate::triggers_load::{requests, until_trigger};
 use crate::world::World;
 

@@ -6,7 +6,7 @@ use kube::runtime::watcher;
 use serde_json::{Value, json};
 
 use crate::home::{AWAY, target};
-use crate::monitoring::{Load, Prometheus};
+use crate::support::monitoring::{Load, Prometheus};
 use crate::support::{objects, wait};
 use crate::world::{World, said};
 

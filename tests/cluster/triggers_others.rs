@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::home::pool;
-use crate::monitoring::Load;
+use crate::support::monitoring::Load;
 use crate::support::wait;
 use crate::triggers_load::{requests, scaled, until_replicas, until_trigger};
 use crate::world::{World, said};

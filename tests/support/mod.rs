@@ -15,6 +15,7 @@
 
 mod cluster;
 mod error;
+pub mod monitoring;
 pub mod objects;
 mod tenant;
 pub mod wait;

@@ -197,6 +197,8 @@ impl Spill {
         self.verdicts.retain(&waiting);
         self.pools.retain(|name, _| view.pools.contains_key(name));
         self.teller
+            .retain_pools(|name| view.pools.contains_key(name));
+        self.teller
             .retain(|uid| view.waiting.contains_key(uid) || view.labelled.contains_key(uid));
         let is_there = |pool: &BurstPool| pool.metadata.deletion_timestamp.is_none();
         let mut again = LOOK_AGAIN;
@@ -283,6 +285,9 @@ impl Spill {
             again,
         } = acted;
         self.teller.tell(&plan);
+        if let Some(pool) = view.pools.get(&name) {
+            self.teller.tell_of(pool, &plan);
+        }
         let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
         state.memory.keep(&plan, &waiting, Timestamp::now());
         let changed = self.busy.remove(&name);

@@ -1,15 +1,18 @@
 //! What is decided about pods, told as Events: each once, one after the other.
 //!
-//! In: plans. Out: Events on the pods, by a task of their own, so that a thousand of them delay no
-//! grant.
+//! In: plans. Out: Events on the pods and, when a peak begins or ends or a limit is reached, on the pool,
+//! by a task of their own, so that a thousand of them delay no grant.
 
 use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource as _, ResourceExt as _};
 use tokio::sync::mpsc;
 
+use crate::api::BurstPool;
+use crate::api::condition::{CAPACITY_LIMITED, SPILLING};
+use crate::burst::plan::{First, Peak};
 use crate::burst::{Decision, Lack, Outcome, Plan, PodRef};
 
 /// Who Events are from.
@@ -20,10 +23,33 @@ const BACKLOG: usize = 10_000;
 /// An Event that waits to be written.
 type Told = (ObjectReference, Event);
 
+/// How a pool is, as far as Events tell of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct State {
+    is_peak: bool,
+    is_limited: bool,
+}
+
+impl State {
+    /// As the pool's status has it: who begins to lead in a peak tells of none.
+    fn of(pool: &BurstPool) -> Self {
+        let says = |kind: &str| {
+            let mut all = pool.status.iter().flat_map(|status| &status.conditions);
+            all.any(|one| one.type_ == kind && one.status == "True")
+        };
+        Self {
+            is_peak: says(SPILLING),
+            is_limited: says(CAPACITY_LIMITED),
+        }
+    }
+}
+
 /// Tells what is decided.
 pub(super) struct Teller {
     /// By pod, what was told last.
     said: HashMap<String, (&'static str, String)>,
+    /// By name, how the pools were.
+    pools: HashMap<String, State>,
     queue: mpsc::Sender<Told>,
 }
 
@@ -45,6 +71,7 @@ impl Teller {
         };
         let teller = Self {
             said: HashMap::new(),
+            pools: HashMap::new(),
             queue,
         };
         (teller, write)
@@ -67,6 +94,54 @@ impl Teller {
                 plan.is_dry_run,
             );
         }
+    }
+
+    /// Tells when a peak of the pool begins or ends, and when a limit is reached.
+    pub fn tell_of(&mut self, pool: &BurstPool, plan: &Plan) {
+        // One that does not lead the pool yet knows neither.
+        if plan.first != First::Nothing {
+            return;
+        }
+        let now = State {
+            is_peak: plan.peak != Peak::None,
+            is_limited: plan.limited.is_some(),
+        };
+        let before = self.pools.insert(pool.name_any(), now);
+        let before = before.unwrap_or_else(|| State::of(pool));
+        let limited = plan.limited.clone().unwrap_or_default();
+        let news = [
+            (
+                now.is_peak && !before.is_peak,
+                "PeakBegan",
+                "home is full: pods run on ACI, or are on their way there".to_owned(),
+            ),
+            (
+                before.is_peak && !now.is_peak,
+                "PeakEnded",
+                "no pod is on ACI any more".to_owned(),
+            ),
+            (
+                now.is_limited && !before.is_limited,
+                "LimitReached",
+                limited,
+            ),
+        ];
+        for (_, reason, note) in news.into_iter().filter(|(is_new, ..)| *is_new) {
+            let event = Event {
+                type_: EventType::Normal,
+                reason: reason.to_owned(),
+                note: Some(note),
+                action: "Bursting".to_owned(),
+                secondary: None,
+            };
+            // Dropped only where thousands wait already.
+            let _ = self.queue.try_send((pool.object_ref(&()), event));
+        }
+    }
+
+    /// Forgets all pools for which `stays` is false.
+    pub fn retain_pools(&mut self, stays: impl Fn(&str) -> bool) {
+        self.pools.retain(|name, _| stays(name));
     }
 
     /// Forgets all pods for which `stays` is false.

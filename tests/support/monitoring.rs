@@ -17,7 +17,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
-use crate::support::wait;
+use super::wait;
 
 /// A free port of loopback, below those that the kernel hands out by itself.
 pub fn free_port() -> u16 {
@@ -27,12 +27,15 @@ pub fn free_port() -> u16 {
 }
 
 /// Prometheus, where PATH leads or where Debian has it.
-fn program() -> PathBuf {
+fn found() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/bin")]);
     let mut files = folders.map(|folder| folder.join("prometheus"));
-    let found = files.find(|file| file.is_file());
-    found.unwrap_or_else(|| {
+    files.find(|file| file.is_file())
+}
+
+fn program() -> PathBuf {
+    found().unwrap_or_else(|| {
         unreachable!("prometheus is missing: run `make monitoring`, which says how to get it")
     })
 }
@@ -139,6 +142,11 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
+    /// Whether there is one.
+    pub fn is_installed() -> bool {
+        found().is_some()
+    }
+
     pub async fn start(load: &Load) -> Self {
         let prometheus = Self::with_web(load, None);
         until_ready(&format!("{}/-/ready", prometheus.address())).await;

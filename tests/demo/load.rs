@@ -1,0 +1,78 @@
+//! The load of the peak: what a Prometheus sees, where one is installed, or a person who scales.
+
+use crate::stage::Stage;
+use crate::support::monitoring::{Load, Prometheus};
+use serde_json::json;
+
+/// How many requests a second one replica bears.
+const EACH: usize = 100;
+
+/// Who raises the replicas.
+pub enum Source {
+    /// The pool, by what this Prometheus says.
+    Prometheus(Box<Prometheus>, Load),
+    /// This program.
+    Person,
+}
+
+impl Source {
+    pub async fn find() -> Self {
+        if Prometheus::is_installed() {
+            let load = Load::start().await;
+            return Self::Prometheus(Box::new(Prometheus::start(&load).await), load);
+        }
+        println!("    Prometheus is not installed: the workload is scaled by hand");
+        Self::Person
+    }
+
+    /// Lets the pool of the sample scale its workload by the load.
+    pub async fn prepare(&self, stage: &Stage, least: usize, most: usize) -> anyhow::Result<()> {
+        let Self::Prometheus(prometheus, load) = self else {
+            return Ok(());
+        };
+        load.set(as_load(least));
+        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "default", "name": "web"});
+        let scale = json!({"minReplicas": least, "maxReplicas": most, "triggers": ["requests"],
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}});
+        let trigger = json!({"name": "requests", "prometheus": {"serverAddress": prometheus.address(),
+            "query": "sum(load)", "threshold": EACH.to_string(), "interval": "1s"}});
+        let patch = json!({"spec": {
+            "spill": {"afterWhenTriggered": "5s"},
+            "workloads": [{"name": "web", "target": target, "scale": scale}],
+            "triggers": [trigger],
+        }});
+        let patch = [
+            "patch",
+            "burstpool/peak",
+            "--type=merge",
+            "--patch",
+            &patch.to_string(),
+        ];
+        stage.kubectl(&patch).await.map(drop)
+    }
+
+    /// The load is one for so many replicas now; in words.
+    pub async fn set(&self, stage: &Stage, replicas: usize) -> anyhow::Result<String> {
+        match self {
+            Self::Prometheus(_, load) => {
+                load.set(as_load(replicas));
+                Ok(format!(
+                    "{} requests a second, by Prometheus: the pool wants {replicas} replicas",
+                    replicas * EACH
+                ))
+            }
+            Self::Person => {
+                let replicas_flag = format!("--replicas={replicas}");
+                stage
+                    .kubectl(&["scale", "deployment/web", &replicas_flag])
+                    .await?;
+                Ok(format!("scaled to {replicas} replicas"))
+            }
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a dozen replicas")]
+fn as_load(replicas: usize) -> f64 {
+    (replicas * EACH) as f64
+}

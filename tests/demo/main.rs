@@ -1,0 +1,82 @@
+//! `make demo`: a Kubernetes cluster with two nodes of its own, an emulated Azure and the operator under
+//! the rights that its manifests give it; a whole peak is played.
+//!
+//! In: the control plane's binary, `config`, and, where they are there, Prometheus and a container engine.
+//! Out: what happens when, in the pool's own words, and a summary, on standard output. Everything ends
+//! with this process, whatever ends it: the operator runs in it. It fails if any step does.
+//!
+//! ```text
+//! stage (cluster, Azure, nodes, rights, operator) ─▶ peak (steps) ─▶ summary
+//!                                                      └─▶ view (replicas and the pool's words, as they change)
+//! ```
+
+#![allow(clippy::print_stdout, reason = "a program for people at a terminal")]
+
+mod load;
+mod peak;
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+mod view;
+
+use anyhow::{Context as _, bail};
+use stage::Stage;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How it is played.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mode {
+    /// One line a step, simulated containers, as fast as it goes.
+    is_fast: bool,
+    /// All stays until Ctrl-C.
+    holds: bool,
+}
+
+impl Mode {
+    fn of(arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let mut mode = Self::default();
+        for argument in arguments {
+            match argument.as_str() {
+                "--fast" => mode.is_fast = true,
+                "--hold" => mode.holds = true,
+                other => bail!("{other}: only --fast and --hold are known"),
+            }
+        }
+        Ok(mode)
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mode = Mode::of(std::env::args().skip(1))?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    tokio::select! {
+        outcome = Box::pin(play(mode)) => outcome?,
+        _ = interrupt.recv() => println!("\nEnding the cluster and the emulated Azure."),
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+/// Starts everything and plays a peak. What it started ends when this future is dropped.
+async fn play(mode: Mode) -> anyhow::Result<()> {
+    let stage = Stage::set(mode).await?;
+    let arguments = stage.arguments();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    stage.invite();
+    tokio::select! {
+        ended = burstpool::cli::operate(&arguments) => {
+            ended.context("the operator has ended")?;
+            bail!("the operator has ended")
+        }
+        played = async {
+            peak::play(&stage, mode).await?;
+            if mode.holds {
+                println!("\nAll stay until Ctrl-C: scale the Deployment web yourself.");
+                std::future::pending::<()>().await;
+            }
+            anyhow::Ok(())
+        } => played,
+    }
+}

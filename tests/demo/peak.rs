@@ -1,0 +1,164 @@
+//! The peak: load comes, home is full, the overflow runs on ACI, load goes, and nothing is left.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use burstpool::api::BurstPool;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::runtime::watcher;
+use kube::{Api, ResourceExt as _};
+
+use crate::load::Source;
+use crate::stage::Stage;
+use crate::support::{objects, wait};
+use crate::{Mode, view};
+
+/// A workload of pods with one core each, and a pool for it.
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples/burst.yaml");
+/// How many replicas there are when all is quiet.
+const QUIET: usize = 3;
+/// How many there are at the peak, of which home has room for [`ROOM`].
+const PEAK: usize = 12;
+const ROOM: usize = 8;
+/// The virtual node of the sample's pool.
+const NODE: &str = "burst-peak-weu";
+
+/// What happened when.
+struct Story {
+    began: Instant,
+    steps: Vec<(f64, String)>,
+}
+
+impl Story {
+    fn say(&mut self, what: impl Into<String>) {
+        let (at, what) = (self.began.elapsed().as_secs_f64(), what.into());
+        println!("{at:5.1} s  {what}");
+        self.steps.push((at, what));
+    }
+}
+
+/// Plays it; with a live view unless it is to be fast.
+pub async fn play(stage: &Stage, mode: Mode) -> anyhow::Result<()> {
+    let mut story = Story {
+        began: Instant::now(),
+        steps: Vec::new(),
+    };
+    let client = stage.cluster.client()?;
+    let seen = view::show(client, story.began);
+    let acted = act(stage, mode, &mut story);
+    if mode.is_fast {
+        acted.await?;
+    } else {
+        tokio::select! {
+            acted = acted => acted?,
+            seen = seen => seen.context("looking at the peak")?,
+        }
+    }
+    summary(stage, &story);
+    Ok(())
+}
+
+async fn act(stage: &Stage, mode: Mode, story: &mut Story) -> anyhow::Result<()> {
+    let load = Source::find().await;
+    stage
+        .kubectl(&["apply", "--server-side", "-f", SAMPLE])
+        .await?;
+    load.prepare(stage, QUIET, PEAK).await?;
+    story.say(
+        "applied config/samples/burst.yaml: a Deployment web of 3, and a BurstPool peak for it",
+    );
+    until(stage, (QUIET, 0, 0)).await?;
+    story.say("quiet: 3 replicas run at home");
+    let said = load.set(stage, PEAK).await?;
+    story.say(format!("the peak: {said}, and home has room for {ROOM}"));
+    until(stage, (ROOM, 0, PEAK - ROOM)).await?;
+    story.say("home is full: 4 replicas are refused, and held for 5 s");
+    let pods = until(stage, (ROOM, PEAK - ROOM, 0)).await?;
+    story.say("spilled: 8 run at home and 4 on ACI");
+    println!("\n{}", stage.kubectl(&["get", "burstpool/peak"]).await?);
+    into(stage, &pods, story).await?;
+    let said = load.set(stage, QUIET).await?;
+    story.say(format!("the peak is over: {said}"));
+    until(stage, (QUIET, 0, 0)).await?;
+    let left = stage.azure.shared().store().groups.len();
+    ensure!(left == 0, "{left} container groups are left");
+    story.say("returned: 3 run at home, and no container group is left");
+    if !mode.holds {
+        leave(stage, story).await?;
+    }
+    Ok(())
+}
+
+/// Reads the log of a pod on ACI, and runs a command in it.
+async fn into(stage: &Stage, pods: &[Pod], story: &mut Story) -> anyhow::Result<()> {
+    let there = pods.iter().find(|pod| objects::node_of(pod) == Some(NODE));
+    let name = there.context("no pod is on ACI")?.name_any();
+    stage.kubectl(&["logs", &name]).await?;
+    story.say(format!("kubectl logs {name}: read"));
+    if stage.has_containers {
+        let said = stage.kubectl(&["exec", &name, "--", "hostname"]).await?;
+        story.say(format!("kubectl exec {name} -- hostname: {}", said.trim()));
+    } else {
+        stage.kubectl(&["exec", &name, "--", "hostname"]).await?;
+        story.say(format!(
+            "kubectl exec {name} -- hostname: answered by a simulated container"
+        ));
+    }
+    Ok(())
+}
+
+/// Deletes the pool.
+async fn leave(stage: &Stage, story: &mut Story) -> anyhow::Result<()> {
+    stage
+        .kubectl(&["delete", "burstpool/peak", "--wait=false"])
+        .await?;
+    let client = stage.cluster.client()?;
+    let pools: Api<BurstPool> = Api::all(client.clone());
+    wait::until(
+        pools,
+        "peak",
+        "the pool to be gone",
+        |pool: Option<&BurstPool>| pool.is_none(),
+    )
+    .await?;
+    let nodes: Api<Node> = Api::all(client);
+    wait::until(
+        nodes,
+        NODE,
+        "the virtual node to be gone",
+        |node: Option<&Node>| node.is_none(),
+    )
+    .await?;
+    story.say("deleted the pool: its node is gone, and the 3 replicas run on");
+    Ok(())
+}
+
+/// Waits until so many replicas run at home and on ACI, and wait, and there are no others.
+async fn until(stage: &Stage, wanted: (usize, usize, usize)) -> anyhow::Result<Vec<Pod>> {
+    let pods: Api<Pod> = Api::namespaced(stage.cluster.client()?, "default");
+    let web = watcher::Config::default().labels("app=web");
+    let what = format!(
+        "{} replicas at home, {} on ACI, {} waiting",
+        wanted.0, wanted.1, wanted.2
+    );
+    let all = wanted.0 + wanted.1 + wanted.2;
+    let are_so = |pods: &[Pod]| pods.len() == all && objects::spread(pods) == wanted;
+    Ok(wait::until_all(pods, web, &what, are_so).await?)
+}
+
+fn summary(stage: &Stage, story: &Story) {
+    let now = stage.azure.shared().clock.now();
+    let mut store = stage.azure.shared().store();
+    store.settle_all(now);
+    let created = store.timeline.entries().count();
+    let deleted = store
+        .timeline
+        .entries()
+        .filter(|one| one.delete_received.is_some())
+        .count();
+    println!("\nSummary");
+    for (at, what) in &story.steps {
+        println!("{at:7.1} s  {what}");
+    }
+    println!("{created} container groups were created, and {deleted} deleted.");
+}
