@@ -24,9 +24,10 @@ use crate::world::World;
 const ACCOUNT: &str = "system:serviceaccount:burstpool:burstpool";
 /// What a burst needs that does not show in this one: a pod is read by name before a group that seems to
 /// be left of it is deleted, after two minutes; an Event that recurs is counted up; an Event that is
-/// applied for the first time needs the right to create it, but is written down as a patch; and a class is
-/// read where a claim is not bound yet.
-const RARE: [(&str, &str, &str); 4] = [
+/// applied for the first time needs the right to create it, but is written down as a patch; a class is read
+/// where a claim is not bound yet; and one that leads at once does not come to watch the lease.
+const RARE: [(&str, &str, &str); 5] = [
+    ("coordination.k8s.io", "leases", "watch"),
     ("storage.k8s.io", "storageclasses", "get"),
     ("", "pods", "get"),
     ("events.k8s.io", "events", "patch"),
