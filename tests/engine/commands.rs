@@ -67,11 +67,15 @@ async fn commands_in_containers_are_the_same_where_the_api_server_translates() {
     .await;
 }
 
+/// The pods have the same names in each of these tests, and so have their containers: one after the other.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A world with four pods in real containers: three that serve pages, and one that talks.
 async fn with_pods(cluster: ClusterOptions, work: impl AsyncFnOnce(&World)) {
     let Some(host) = Host::get().await else {
         return;
     };
+    let _turn = TURN.lock().await;
     let options = Options {
         containers: Some(EngineSocket::At(host.socket.clone())),
         ..Options::default()

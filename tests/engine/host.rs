@@ -98,11 +98,6 @@ impl Host {
         Ok(host)
     }
 
-    /// The engine's own interface.
-    pub fn docker(&self) -> &Docker {
-        &self.docker
-    }
-
     /// Busybox as an image of this name that runs `command` unless a container says otherwise; made if
     /// it is not there.
     pub async fn import(&self, name: &str, command: Option<&str>) -> Result<(), String> {

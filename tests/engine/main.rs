@@ -8,7 +8,6 @@ mod commands;
 mod crash;
 mod cycle;
 mod host;
-mod image;
 mod lives;
 mod pages;
 #[path = "../support/mod.rs"]
