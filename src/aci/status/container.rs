@@ -279,7 +279,7 @@ fn mains_have_started(case: &Case) -> bool {
             || view.restart_count.unwrap_or_default() > 0
             || current.is_some_and(|kind| kind != view::ContainerState::Waiting)
     };
-    case.ran() || containers.iter().any(has_run)
+    case.ran() || was_started(case) || containers.iter().any(has_run)
 }
 
 /// Whether the group says that its init containers have all ended well.
