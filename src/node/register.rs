@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::lease;
 use super::object::Facts;
 use super::registration::{Step, steps};
+use crate::api;
 
 /// The field manager of labels and status.
 const FIELD_MANAGER: &str = "burstpool-node";
@@ -39,6 +40,9 @@ pub async fn keep(client: Client, mut facts: watch::Receiver<Facts>, cancel: Can
         tokio::select! {
             () = cancel.cancelled() => return,
             seen = watched.next() => match seen {
+                // What a write was answered with is newer than what the watch still shows of before: made
+                // from that, the next write would only be refused.
+                Some(Ok(node)) if is_older(node.as_ref(), live.as_ref()) => continue,
                 Some(Ok(node)) => live = Some(node),
                 // The watch tries again by itself.
                 Some(Err(error)) => {
@@ -56,11 +60,11 @@ pub async fn keep(client: Client, mut facts: watch::Receiver<Facts>, cancel: Can
             }
         }
         // Nothing is decided before the node has been seen, or seen not to be there.
-        let Some(live) = &live else { continue };
+        let Some(known) = &live else { continue };
         let wanted = facts.borrow_and_update().clone();
-        for step in steps(live.as_ref(), &wanted, Timestamp::now()) {
+        for step in steps(known.as_ref(), &wanted, Timestamp::now()) {
             match tokio::time::timeout(PATIENCE, take(&nodes, &name, &step)).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(node)) => live = Some(Some(node)),
                 // Somebody was faster: the watch shows what they did, and this is looked at again.
                 Ok(Err(kube::Error::Api(status)))
                     if status.is_conflict() || status.is_already_exists() => {}
@@ -83,16 +87,24 @@ pub async fn remove(client: &Client, name: &str) -> Result<(), kube::Error> {
     lease::remove(client, name).await
 }
 
-async fn take(nodes: &Api<Node>, name: &str, step: &Step) -> Result<(), kube::Error> {
+/// Whether the watch shows a node as it was before it came to be as it is known.
+fn is_older(seen: Option<&Node>, known: Option<&Option<Node>>) -> bool {
+    let (Some(seen), Some(Some(known))) = (seen, known) else {
+        return false;
+    };
+    let version = |node: &Node| api::version(node.metadata.resource_version.as_deref()?);
+    seen.metadata.uid == known.metadata.uid && version(seen) < version(known)
+}
+
+/// Takes a step; the node as it is then.
+async fn take(nodes: &Api<Node>, name: &str, step: &Step) -> Result<Node, kube::Error> {
     let apply = PatchParams::apply(FIELD_MANAGER).force();
     match step {
         Step::Create(node) => {
             tracing::info!(node = %name, "registering the node");
-            nodes.create(&PostParams::default(), node).await?;
+            nodes.create(&PostParams::default(), node).await
         }
-        Step::Labels(labels) => {
-            nodes.patch(name, &apply, &Patch::Apply(labels)).await?;
-        }
+        Step::Labels(labels) => nodes.patch(name, &apply, &Patch::Apply(labels)).await,
         Step::Taints { version, taints } => {
             tracing::info!(node = %name, taints = taints.len(), "setting the node's taints");
             let patch: json_patch::Patch = serde_json::from_value(json!([
@@ -101,15 +113,14 @@ async fn take(nodes: &Api<Node>, name: &str, step: &Step) -> Result<(), kube::Er
             ]))
             .expect("the operations above are a JSON Patch");
             let patch = Patch::Json::<()>(patch);
-            nodes.patch(name, &PatchParams::default(), &patch).await?;
+            nodes.patch(name, &PatchParams::default(), &patch).await
         }
         Step::Status(status) => {
             nodes
                 .patch_status(name, &apply, &Patch::Apply(applied(name, status)))
-                .await?;
+                .await
         }
     }
-    Ok(())
 }
 
 fn applied(name: &str, status: &NodeStatus) -> serde_json::Value {

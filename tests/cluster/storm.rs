@@ -147,10 +147,13 @@ async fn killed_at_any_moment_it_neither_loses_nor_doubles_nor_leaks_anything() 
     assert_none_is_lost_or_doubled(&pods, world.groups(), &world.timeline());
     let log = std::fs::read_to_string(world.log()).expect("a log");
     let led = log.matches(r#""message":"leading""#).count();
-    assert!(led > 1, "only {led} operators lived long enough to lead");
+    assert!(
+        led > KILLS / 4,
+        "only {led} operators lived long enough to lead"
+    );
     let writes = log.matches("setting the node's taints").count();
     assert!(
-        writes < 8 * (KILLS + 1),
+        writes < 4 * (KILLS + 1),
         "the node was written {writes} times: {}",
         world.tail()
     );
