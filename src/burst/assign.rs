@@ -59,14 +59,8 @@ pub struct Assignment<'a> {
 impl<'a> Assignment<'a> {
     /// For these pools; one that is being deleted has no pods any more.
     pub fn new(pools: &[&'a BurstPool], scales: &'a Scales, namespaces: &'a Namespaces) -> Self {
-        let mut pools: Vec<&BurstPool> = pools
-            .iter()
-            .copied()
-            .filter(|pool| pool.metadata.deletion_timestamp.is_none())
-            .collect();
-        pools.sort_by_cached_key(|pool| (created(pool), pool.name_any()));
         let (mut matchers, mut errors) = (Vec::new(), HashMap::new());
-        for pool in pools {
+        for pool in by_age(pools.iter().copied()) {
             let name = pool.metadata.name.as_deref().unwrap_or_default();
             for (index, workload) in pool.spec.workloads.iter().enumerate() {
                 let member = Membership {
@@ -139,6 +133,15 @@ impl Matcher<'_> {
         }
         self.pods.matches(&pod.labels)
     }
+}
+
+/// The pools that are not being deleted in the order in which they have what several could have: the older
+/// one first, then by name.
+pub fn by_age<'a>(pools: impl IntoIterator<Item = &'a BurstPool>) -> Vec<&'a BurstPool> {
+    let stays = |pool: &&BurstPool| pool.metadata.deletion_timestamp.is_none();
+    let mut pools: Vec<&BurstPool> = pools.into_iter().filter(stays).collect();
+    pools.sort_by_cached_key(|pool| (created(pool), pool.name_any()));
+    pools
 }
 
 fn created(pool: &BurstPool) -> Timestamp {

@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_secs(3);
 /// The same of one behind which there is something: another may come under its name.
 const LATER: Duration = Duration::from_mins(5);
 /// How many are read at once.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// Namespace and name.
 type Key = (String, String);
@@ -120,13 +120,18 @@ impl Known {
     fn put(&mut self, key: Key, read: Result<Result<(), String>, Missing>) {
         let wait = if read.is_ok() { LATER } else { AGAIN };
         self.again.insert(key.clone(), Some(Instant::now() + wait));
-        let behind = match read {
-            Ok(behind) => behind,
-            // It says nothing of the claim: what was known of it still is.
-            Err(missing) if missing.reason == Reason::Unreadable => return,
-            Err(missing) => Err(missing.to_string()),
-        };
-        self.claims.entry(key.0).or_default().insert(key.1, behind);
+        if let Some(behind) = behind(read) {
+            self.claims.entry(key.0).or_default().insert(key.1, behind);
+        }
+    }
+}
+
+/// What a look behind a claim says of it; nothing where it could not be read: what was known of it still is.
+pub(super) fn behind(read: Result<Result<(), String>, Missing>) -> Option<Result<(), String>> {
+    match read {
+        Ok(behind) => Some(behind),
+        Err(missing) if missing.reason == Reason::Unreadable => None,
+        Err(missing) => Some(Err(missing.to_string())),
     }
 }
 

@@ -4,8 +4,9 @@
 //! knows nothing of what only the leader remembers: a grant that was denied, or how many were granted just
 //! now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -17,23 +18,20 @@ use kube::{Api, Client, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Followed, OwnParts, Stores, View, observe, unjudged};
+use super::decide::{self, Own, Seen};
+use super::{Followed, Stores, View, claims};
 use crate::aci::translate;
 use crate::api::{BurstPool, Workload};
 use crate::burst::assign::Assignment;
 use crate::burst::pod::Stage;
-use crate::burst::{self, Claims, Memory, Place, PodFacts, Scales, Standing, Verdicts, World};
-use crate::node::environment::{Reason, mountable};
-use crate::node::object;
+use crate::burst::{self, Claims, Memory, Place, PodFacts, Scales, Standing, Verdicts};
+use crate::node::environment::mountable;
 use crate::node::observed::Observed;
 
 /// How long the cluster may take to be read.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a target's scale may take to be read; without it the workload says that it is missing.
 const SCALES: Duration = Duration::from_secs(5);
-
-/// How many claims are read at once.
-const AT_ONCE: usize = 8;
 
 /// What there is to explain.
 #[derive(Clone, Debug)]
@@ -65,23 +63,27 @@ pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<Str
                 stores.missing().join(", ")
             )
         })?;
-    let view = stores.view();
+    let view = Arc::new(stores.view());
     let Some(pool) = view.pools.get(&question.pool).cloned() else {
         bail!("there is no BurstPool {}", question.pool);
     };
-    let scales = scales(client, &view, &pool).await;
+    let seen = Seen {
+        scales: scales(client, &view, &pool).await,
+        claims: Claims::new(),
+        // Only what a status counts needs it.
+        placed: BTreeMap::new(),
+        view,
+    };
     let all: Api<Observed> = Api::all(client.clone());
     let pods = all.list(&ListParams::default()).await;
     let pods = pods.context("listing pods")?.items;
     let mut explained = Explained {
-        view: &view,
+        pods: known(&pods, &seen, &pool),
+        places: decide::places(&seen.view, &pool, &closed(&pool)),
         pool: &pool,
-        scales: &scales,
-        claims: Claims::new(),
-        pods: &pods,
-        places: places(&view, &pool),
+        seen,
     };
-    explained.claims = claims(client, explained.claims_of(question)).await;
+    explained.seen.claims = read_claims(client, explained.claims_of(question)).await;
     match &question.pod {
         Some((namespace, name)) => explained.pod(namespace, name),
         None => Ok(explained.workloads()),
@@ -91,7 +93,7 @@ pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<Str
 /// What the scales of the pool's targets say.
 async fn scales(client: &Client, view: &View, pool: &BurstPool) -> Scales {
     let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-    let changed = std::sync::Arc::new(tokio::sync::Notify::new());
+    let changed = Arc::new(tokio::sync::Notify::new());
     let mut followed = Followed::new(client.clone(), changed.clone(), cancel.clone());
     followed.follow(view, &tasks);
     let targets = pool
@@ -117,17 +119,12 @@ async fn scales(client: &Client, view: &View, pool: &BurstPool) -> Scales {
 }
 
 /// What is behind claims. Of one that cannot be read nothing is said.
-async fn claims(client: &Client, wanted: BTreeSet<(String, String)>) -> Claims {
+async fn read_claims(client: &Client, wanted: BTreeSet<(String, String)>) -> Claims {
     let reads = futures::stream::iter(wanted).map(async |(namespace, name)| {
-        let read = mountable(client, &namespace, &name).await;
-        let behind = match read {
-            Ok(behind) => behind,
-            Err(missing) if missing.reason == Reason::Unreadable => return None,
-            Err(missing) => Err(missing.to_string()),
-        };
+        let behind = claims::behind(mountable(client, &namespace, &name).await)?;
         Some((namespace, name, behind))
     });
-    let read: Vec<_> = reads.buffer_unordered(AT_ONCE).collect().await;
+    let read: Vec<_> = reads.buffer_unordered(claims::AT_ONCE).collect().await;
     let mut claims = Claims::new();
     for (namespace, name, behind) in read.into_iter().flatten() {
         claims.entry(namespace).or_default().insert(name, behind);
@@ -135,73 +132,92 @@ async fn claims(client: &Client, wanted: BTreeSet<(String, String)>) -> Claims {
     claims
 }
 
-fn places(view: &View, pool: &BurstPool) -> Vec<Place> {
+/// Why placements take no pods, as the leader has written it into the pool's status.
+fn closed(pool: &BurstPool) -> BTreeMap<String, String> {
     let status = pool.status.iter().flat_map(|status| &status.placements);
-    let closed: Vec<_> = status.filter(|placement| !placement.ready).collect();
-    let all = pool.spec.placements.iter().map(|placement| {
-        let node = object::name(&pool.name_any(), &placement.name);
-        let why = closed.iter().find(|one| one.name == placement.name);
-        let live = view.nodes.get(&node).map(AsRef::as_ref);
-        Place::of(
-            &placement.name,
-            &node,
-            live,
-            why.map(|one| one.message.as_str()),
-        )
-    });
-    all.collect()
+    let closed = status.filter(|placement| !placement.ready);
+    closed
+        .map(|one| (one.name.clone(), one.message.clone()))
+        .collect()
+}
+
+/// A pod, and its workload in the pool, or where it belongs instead.
+struct Known<'a> {
+    observed: &'a Observed,
+    facts: PodFacts,
+    workload: Result<String, String>,
+}
+
+/// All pods that can be read; each is looked at once.
+fn known<'a>(pods: &'a [Observed], seen: &Seen, pool: &BurstPool) -> Vec<Known<'a>> {
+    let pools: Vec<&BurstPool> = seen.view.pools.values().map(AsRef::as_ref).collect();
+    let facts: Vec<(&Observed, PodFacts)> = pods
+        .iter()
+        .filter_map(|one| Some((one, PodFacts::of(&one.pod)?)))
+        .collect();
+    let mut assignment = Assignment::new(&pools, &seen.scales, &seen.view.namespaces);
+    let own = pool.name_any();
+    let workloads: Vec<Result<String, String>> = facts
+        .iter()
+        .map(|(_, facts)| match assignment.of(facts).next() {
+            Some(member) if member.pool == own => Ok(member.workload.to_owned()),
+            Some(member) => Err(format!("{} of pool {}", member.workload, member.pool)),
+            None => Err(format!("none of pool {own} has this pod")),
+        })
+        .collect();
+    drop(assignment);
+    let all = facts.into_iter().zip(workloads);
+    all.map(|((observed, facts), workload)| Known {
+        observed,
+        facts,
+        workload,
+    })
+    .collect()
 }
 
 /// Everything that an answer is made from.
 struct Explained<'a> {
-    view: &'a View,
+    seen: Seen,
     pool: &'a BurstPool,
-    scales: &'a Scales,
-    claims: Claims,
-    pods: &'a [Observed],
+    pods: Vec<Known<'a>>,
     places: Vec<Place>,
 }
 
 impl Explained<'_> {
     /// The claims of the pod that is asked about, or of all pods of the pool's workloads.
     fn claims_of(&self, question: &Question) -> BTreeSet<(String, String)> {
-        let pods = self.pods.iter().filter_map(|one| PodFacts::of(&one.pod));
-        let asked = pods.filter(|facts| match &question.pod {
-            Some((namespace, name)) => facts.id.namespace == *namespace && facts.id.name == *name,
-            None => self.workload_of(facts).is_ok(),
+        let asked = self.pods.iter().filter(|pod| match &question.pod {
+            Some((namespace, name)) => pod.is_called(namespace, name),
+            None => pod.workload.is_ok(),
         });
         asked
-            .flat_map(|facts| {
-                let names = facts.claims.into_iter().map(|(_, name)| name);
-                let namespace = facts.id.namespace;
-                names.map(move |name| (namespace.clone(), name))
+            .flat_map(|pod| {
+                let claims = pod.facts.claims.iter();
+                claims.map(|(_, name)| (pod.facts.id.namespace.clone(), name.clone()))
             })
             .collect()
     }
 
     /// What becomes of one pod.
     fn pod(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
-        let is_it = |one: &&Observed| {
-            one.pod.namespace().as_deref() == Some(namespace) && one.pod.name_any() == name
-        };
-        let Some(found) = self.pods.iter().find(is_it) else {
+        let mut all = self.pods.iter();
+        let Some(found) = all.find(|pod| pod.is_called(namespace, name)) else {
             bail!("there is no pod {namespace}/{name}");
         };
-        let facts = PodFacts::of(&found.pod).context("the pod has no spec")?;
-        let workload = self.workload_of(&facts);
+        let (facts, workload) = (&found.facts, &found.workload);
         let pool = self.pool.name_any();
         let mut said = format!("pod {namespace}/{name}\n");
-        let _ = match &workload {
+        let _ = match workload {
             Ok(workload) => writeln!(said, "workload: {workload} of pool {pool}"),
             Err(other) => writeln!(said, "workload: {other}"),
         };
         let words = match &facts.stage {
             Stage::Finished => "it has finished".to_owned(),
-            Stage::Bound(bound) => self.bound(&facts, &bound.node),
+            Stage::Bound(bound) => self.bound(facts, &bound.node),
             Stage::New | Stage::Refused(_) if workload.is_err() => {
                 format!("pool {pool} does not decide about it")
             }
-            Stage::New | Stage::Refused(_) => self.decision(&facts),
+            Stage::New | Stage::Refused(_) => self.decision(facts),
         };
         let _ = writeln!(said, "{words}");
         Ok(said)
@@ -234,23 +250,6 @@ impl Explained<'_> {
 
     /// In the plan's words.
     fn decision(&self, facts: &PodFacts) -> String {
-        let pools: Vec<&BurstPool> = self.view.pools.values().map(AsRef::as_ref).collect();
-        let waiting: Vec<&PodFacts> = self.view.waiting.values().map(|one| &*one.facts).collect();
-        let labelled: Vec<&PodFacts> = self.view.labelled.values().map(AsRef::as_ref).collect();
-        let world = World {
-            pools: &pools,
-            waiting: &waiting,
-            labelled: &labelled,
-            placed: &[],
-            scales: self.scales,
-            namespaces: &self.view.namespaces,
-            claims: &self.claims,
-        };
-        let on_nodes: Vec<PodFacts> = self
-            .pods
-            .iter()
-            .filter_map(|one| PodFacts::of(&one.pod))
-            .collect();
         let is_here = |facts: &&PodFacts| {
             let node = facts.bound().map(|bound| &bound.node);
             node.is_some_and(|node| self.places.iter().any(|place| place.node == *node))
@@ -258,25 +257,18 @@ impl Explained<'_> {
         let leader = self.pool.status.as_ref().and_then(|s| s.leader.clone());
         let (leader, memory) = (leader.unwrap_or_default(), Memory::default());
         let mut triggers = self.pool.status.iter().flat_map(|s| &s.triggers);
-        let own = OwnParts {
+        let pods = self.pods.iter().map(|pod| &pod.facts);
+        let own = Own {
             is_triggered: triggers.any(|trigger| trigger.active),
             places: &self.places,
-            bound: on_nodes.iter().filter(is_here).collect(),
-            // Only what a status counts needs it.
-            placed: Vec::new(),
+            bound: pods.filter(is_here).collect(),
             standing: Standing::Leading,
             memory: &memory,
             identity: &leader,
         };
         let mut verdicts = Verdicts::default();
-        let unjudged = unjudged(&observe(self.pool, &world, &own, &verdicts));
-        for waits in unjudged.iter().filter_map(|uid| self.view.waiting.get(uid)) {
-            if let Some(pod) = waits.pod() {
-                self.each(|placement| verdicts.judge(&pod, &waits.unknown, placement));
-            }
-        }
-        let seen = observe(self.pool, &world, &own, &verdicts);
-        let plan = burst::plan(self.pool, &seen, Timestamp::now());
+        let (seen, now) = (&self.seen, Timestamp::now());
+        let plan = decide::plan(&mut verdicts, seen, self.pool, &own, None, now);
         let mut decisions = plan.decisions.iter();
         let decision = decisions.find(|one| one.pod.uid == facts.id.uid);
         match decision {
@@ -285,30 +277,6 @@ impl Explained<'_> {
                 "Granted: the scheduler has not placed it yet".to_owned()
             }
             None => "nothing is decided about it yet".to_owned(),
-        }
-    }
-
-    /// Calls `judge` with each placement, as translation wants it.
-    fn each(&self, mut judge: impl FnMut(&translate::Placement<'_>)) {
-        for (spec, place) in self.pool.spec.placements.iter().zip(&self.places) {
-            judge(&translate::Placement {
-                spec,
-                tags: &self.pool.spec.azure.tags,
-                node: &place.node,
-                node_address: None,
-            });
-        }
-    }
-
-    /// The pod's workload in this pool, or where it belongs instead.
-    fn workload_of(&self, facts: &PodFacts) -> Result<String, String> {
-        let pools: Vec<&BurstPool> = self.view.pools.values().map(AsRef::as_ref).collect();
-        let mut assignment = Assignment::new(&pools, self.scales, &self.view.namespaces);
-        let own = self.pool.name_any();
-        match assignment.of(facts).next() {
-            Some(member) if member.pool == own => Ok(member.workload.to_owned()),
-            Some(member) => Err(format!("{} of pool {}", member.workload, member.pool)),
-            None => Err(format!("none of pool {own} has this pod")),
         }
     }
 
@@ -329,20 +297,15 @@ impl Explained<'_> {
 
     fn workload(&self, workload: &Workload) -> String {
         let key = (self.pool.name_any(), workload.name.clone());
-        if let Some(Err(why)) = self.scales.get(&key) {
+        if let Some(Err(why)) = self.seen.scales.get(&key) {
             return format!("its pods cannot be told: {why}");
         }
         let mut refusals = BTreeSet::new();
         let mut count = 0;
-        for one in self.pods {
-            let Some(facts) = PodFacts::of(&one.pod) else {
-                continue;
-            };
-            if self.workload_of(&facts).as_ref() != Ok(&workload.name) {
-                continue;
-            }
+        let is_its = |pod: &&Known<'_>| pod.workload.as_ref() == Ok(&workload.name);
+        for pod in self.pods.iter().filter(is_its) {
             count += 1;
-            match self.refused(one, &facts) {
+            match self.refused(pod) {
                 Some(why) => refusals.insert(why),
                 None => return format!("can run on ACI ({count} of its pods looked at)"),
             };
@@ -355,26 +318,29 @@ impl Explained<'_> {
     }
 
     /// What keeps a pod off every placement; nothing if one could take it.
-    fn refused(&self, one: &Observed, facts: &PodFacts) -> Option<String> {
-        let mut all = BTreeSet::new();
-        let mut is_possible = false;
-        let mut places = self.places.iter();
-        self.each(|placement| {
-            let refused = translate::eligible(&unbound(&one.pod), &one.unknown, placement).err();
+    fn refused(&self, pod: &Known<'_>) -> Option<String> {
+        let (mut all, mut is_possible) = (BTreeSet::new(), false);
+        let (observed, demands) = (pod.observed, &pod.facts.demands);
+        let unbound = unbound(&observed.pod);
+        let asked = decide::asked(self.pool, &self.places, None);
+        for (placement, place) in asked.zip(&self.places) {
+            let refused = translate::eligible(&unbound, &observed.unknown, &placement).err();
             let refused = refused.unwrap_or_default();
-            let ruled = places.next().and_then(|place| {
-                facts
-                    .demands
-                    .refusal(&place.node, &place.labels, &place.taints)
-            });
+            let ruled = demands.refusal(&place.node, &place.labels, &place.taints);
             is_possible |= refused.is_empty() && ruled.is_none();
             all.extend(refused.into_iter().chain(ruled).map(|one| one.to_string()));
-        });
-        let behind = burst::unmountable(facts, &self.claims).unwrap_or_default();
+        }
+        let behind = burst::unmountable(&pod.facts, &self.seen.claims).unwrap_or_default();
         is_possible &= behind.is_empty();
         all.extend(behind.into_iter().map(|one| one.to_string()));
         let all: Vec<String> = all.into_iter().collect();
         (!is_possible).then(|| all.join("; "))
+    }
+}
+
+impl Known<'_> {
+    fn is_called(&self, namespace: &str, name: &str) -> bool {
+        self.facts.id.namespace == namespace && self.facts.id.name == name
     }
 }
 

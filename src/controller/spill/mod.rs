@@ -15,6 +15,7 @@
 
 mod act;
 mod claims;
+mod decide;
 mod explain;
 mod grant;
 pub(super) mod scales;
@@ -37,18 +38,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Context, pool};
-use crate::aci::translate;
 use crate::api::{BurstPool, PodCounts, WorkloadStatus};
 use crate::burst::outcome::{Ignored, Outcome};
 use crate::burst::plan::Peak;
-use crate::burst::pod::Stage;
-use crate::burst::{
-    self, Claims, Door, Memory, Observed, Own, Place, Plan, PodFacts, Scales, Standing, Verdicts,
-    World,
-};
-use crate::node::object::{self, Closed};
+use crate::burst::{Door, Plan, Standing, Verdicts};
+use crate::node::object::Closed;
 use act::Act;
 use claims::Looked;
+use decide::{Own, Seen};
 pub use explain::{Question, explain};
 use scales::Followed;
 pub use stores::Stores;
@@ -78,15 +75,6 @@ pub struct Summary {
 
 /// By pool, what the last plans say.
 pub type Summaries = BTreeMap<String, Summary>;
-
-/// What every pool is planned with in one turn.
-struct Seen {
-    view: Arc<View>,
-    scales: Scales,
-    claims: Claims,
-    /// Pods on pools' nodes, by pool.
-    placed: BTreeMap<String, Vec<Arc<PodFacts>>>,
-}
 
 /// What came of acting for a pool.
 struct Acted {
@@ -234,18 +222,20 @@ impl Spill {
                 Some(class) => backend.failed(class, &ended.message, ended.at),
             }
         }
-        let places = self.places(&seen.view, pool).await;
+        let regions = pool::closed_regions(pool, &self.context).await;
+        let places = decide::places(&seen.view, pool, &regions);
         let bound = seen.placed.get(&name).into_iter().flatten();
-        let own = OwnParts {
+        let own = Own {
             places: &places,
             bound: bound.map(Arc::as_ref).collect(),
-            placed: seen.placed.values().flatten().map(Arc::as_ref).collect(),
             standing,
             memory: &state.memory,
             is_triggered: self.context.triggers.is_any_active(&name),
             identity: &state.identity,
         };
-        let plan = self.plan(seen, pool, &own, Timestamp::now());
+        let address = Some(self.context.address.as_str());
+        let verdicts = &mut self.verdicts;
+        let plan = decide::plan(verdicts, seen, pool, &own, address, Timestamp::now());
         self.claims.look(unlooked(&plan, &seen.view), &self.tasks);
         for (placement, door) in &plan.doors {
             pool::shut(&name, placement, closed(door), &self.context).await;
@@ -296,105 +286,6 @@ impl Spill {
             self.context.stores.changed.notify_one();
         }
     }
-
-    /// Plans; asks translation about pods that it has not been asked about.
-    fn plan(&mut self, seen: &Seen, pool: &BurstPool, own: &OwnParts<'_>, now: Timestamp) -> Plan {
-        let view = &seen.view;
-        let pools: Vec<&BurstPool> = view.pools.values().map(Arc::as_ref).collect();
-        let waiting: Vec<&PodFacts> = view.waiting.values().map(|one| &*one.facts).collect();
-        let labelled: Vec<&PodFacts> = view.labelled.values().map(Arc::as_ref).collect();
-        let world = World {
-            pools: &pools,
-            waiting: &waiting,
-            labelled: &labelled,
-            placed: &own.placed,
-            scales: &seen.scales,
-            namespaces: &view.namespaces,
-            claims: &seen.claims,
-        };
-        let unjudged = {
-            let seen = observe(pool, &world, own, &self.verdicts);
-            let unjudged = unjudged(&seen);
-            if unjudged.is_empty() {
-                return burst::plan(pool, &seen, now);
-            }
-            unjudged
-        };
-        for uid in &unjudged {
-            self.judge(view, pool, uid);
-        }
-        let seen = observe(pool, &world, own, &self.verdicts);
-        burst::plan(pool, &seen, now)
-    }
-
-    fn judge(&mut self, view: &View, pool: &BurstPool, uid: &str) {
-        let Some(waiting) = view.waiting.get(uid) else {
-            return;
-        };
-        let Some(pod) = waiting.pod() else { return };
-        for spec in &pool.spec.placements {
-            let placement = translate::Placement {
-                spec,
-                tags: &pool.spec.azure.tags,
-                node: &object::name(&pool.name_any(), &spec.name),
-                node_address: Some(&self.context.address),
-            };
-            self.verdicts.judge(&pod, &waiting.unknown, &placement);
-        }
-    }
-
-    async fn places(&self, view: &View, pool: &BurstPool) -> Vec<Place> {
-        let name = pool.name_any();
-        let closed = pool::closed_regions(pool, &self.context).await;
-        let all = pool.spec.placements.iter().map(|placement| {
-            let node = object::name(&name, &placement.name);
-            let why = closed.get(&placement.name).map(String::as_str);
-            let live = view.nodes.get(&node).map(Arc::as_ref);
-            Place::of(&placement.name, &node, live, why)
-        });
-        all.collect()
-    }
-}
-
-/// What is known of one pool, and of what is on all pools' nodes.
-struct OwnParts<'a> {
-    places: &'a [Place],
-    bound: Vec<&'a PodFacts>,
-    placed: Vec<&'a PodFacts>,
-    standing: Standing,
-    memory: &'a Memory,
-    is_triggered: bool,
-    identity: &'a str,
-}
-
-fn observe<'a>(
-    pool: &'a BurstPool,
-    world: &World<'a>,
-    own: &'a OwnParts<'a>,
-    verdicts: &'a Verdicts,
-) -> Observed<'a> {
-    let own = Own {
-        places: own.places,
-        bound: &own.bound,
-        verdicts,
-        memory: own.memory,
-        is_triggered: own.is_triggered,
-        standing: own.standing,
-        identity: own.identity,
-    };
-    burst::observe(pool, world, &own)
-}
-
-/// Refused pods about which translation has not been asked in some place.
-fn unjudged(seen: &Observed<'_>) -> Vec<String> {
-    let candidates = seen.candidates.iter();
-    let missing = candidates.filter(|candidate| {
-        matches!(candidate.pod.stage, Stage::Refused(_))
-            && candidate.refusals.iter().any(Option::is_none)
-    });
-    missing
-        .map(|candidate| candidate.pod.id.uid.clone())
-        .collect()
 }
 
 /// Claims of pods about which nothing else is to be asked.

@@ -133,12 +133,10 @@ impl Triggers {
             let stays = pool.spec.triggers.contains(spec);
             if !stays {
                 cancel.cancel();
-                let is_there = pool
-                    .spec
-                    .triggers
-                    .iter()
-                    .any(|other| other.name == *trigger);
-                self.shared.forget(&name, trigger, is_there);
+                let mut others = pool.spec.triggers.iter();
+                if !others.any(|other| other.name == *trigger) {
+                    self.shared.forget(&name, trigger);
+                }
             }
             stays
         });
@@ -175,7 +173,7 @@ impl Triggers {
             return;
         };
         for trigger in running.triggers.keys() {
-            self.shared.forget(pool, trigger, false);
+            self.shared.forget(pool, trigger);
         }
         running.stop().await;
         self.shared
@@ -252,11 +250,8 @@ impl Shared {
         cancel
     }
 
-    /// A trigger is not as it was, or no more.
-    fn forget(&self, pool: &str, trigger: &str, is_changed: bool) {
-        if is_changed {
-            return;
-        }
+    /// A trigger is no more.
+    fn forget(&self, pool: &str, trigger: &str) {
         self.alerts.forget(&(pool.to_owned(), trigger.to_owned()));
         self.readings.send_modify(|all| {
             if let Some(standings) = all.get_mut(pool) {

@@ -13,6 +13,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
 
 use crate::api::{BurstPool, Target};
+use crate::burst::assign::by_age;
 
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -92,14 +93,7 @@ pub(super) fn among_pools<'a>(
     workload: &str,
     target: &Target,
 ) -> Option<String> {
-    let mut pools: Vec<&BurstPool> = pools
-        .filter(|pool| pool.metadata.deletion_timestamp.is_none())
-        .collect();
-    pools.sort_by_key(|pool| {
-        let created = pool.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (created, pool.name_any())
-    });
-    let claims = pools.iter().flat_map(|pool| {
+    let claims = by_age(pools).into_iter().flat_map(|pool| {
         let scaled = pool.spec.workloads.iter().filter(|one| one.scale.is_some());
         scaled.map(move |one| (pool.name_any(), one))
     });
