@@ -1,5 +1,6 @@
 //! The command line of `burstpool`.
 
+mod arguments;
 mod explain;
 mod lead;
 mod run;
@@ -22,7 +23,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the operator
-    Run(Box<run::Arguments>),
+    Run(Box<arguments::Arguments>),
     /// Tell why a pod spills, waits or is refused, or which of a pool's workloads could run on ACI
     Explain(explain::Arguments),
     /// Print the custom resource definitions as YAML, for kubectl apply -f -
@@ -68,7 +69,7 @@ fn explained(arguments: explain::Arguments) -> anyhow::Result<String> {
         .block_on(Box::pin(explain::explain(arguments)))
 }
 
-fn operator(arguments: run::Arguments) -> anyhow::Result<()> {
+fn operator(arguments: arguments::Arguments) -> anyhow::Result<()> {
     telemetry::logs::init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -4,12 +4,10 @@
 //! leads, and ends with a reason when it cannot go on. Nothing it kept changes when it ends.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
@@ -17,10 +15,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
+use super::arguments::Arguments;
 use super::lead::{lead, leases};
-use crate::aci::client::{self, Cloud, Credential, Scope, Settings};
+use crate::aci::client::{self, Credential, Scope, Settings};
 use crate::aci::translate::kube_proxy::ApiServer;
 use crate::controller;
 use crate::controller::spill::Stores;
@@ -32,117 +30,6 @@ use crate::telemetry::{self, Metrics};
 
 /// The newest minor version of Kubernetes that our types speak.
 const NEWEST_MINOR: u32 = 37;
-
-/// Run the operator
-#[derive(Debug, Args)]
-pub struct Arguments {
-    /// Kubeconfig file; the cluster that this runs in if not given
-    #[arg(long, value_name = "FILE", env = "BURSTPOOL_KUBECONFIG")]
-    kubeconfig: Option<PathBuf>,
-    /// The namespace of the leader's lease; the operator's own, or the kubeconfig's, if not given
-    #[arg(long, value_name = "NAME", env = "BURSTPOOL_NAMESPACE")]
-    namespace: Option<String>,
-    /// Which Azure: `AzureCloud`, `AzureUSGovernment` or `AzureChinaCloud`
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "AzureCloud",
-        env = "AZURE_ENVIRONMENT"
-    )]
-    cloud: Cloud,
-    /// Another Azure Resource Manager, such as the emulator's
-    #[arg(long, value_name = "URL", env = "BURSTPOOL_ARM_ENDPOINT")]
-    arm_endpoint: Option<Url>,
-    /// Where tokens come from, for another cloud; scheme and host
-    #[arg(long, value_name = "URL", env = "AZURE_AUTHORITY_HOST")]
-    authority: Option<String>,
-    /// A file with certificates to trust besides the system's, in PEM
-    #[arg(long, value_name = "FILE", env = "BURSTPOOL_ARM_CA_FILE")]
-    arm_ca_file: Option<PathBuf>,
-    /// A file with a token; without it, workload identity, a client secret or the machine's managed
-    /// identity, by the environment variables that Azure's clients use
-    #[arg(long, value_name = "FILE", env = "BURSTPOOL_ARM_TOKEN_FILE")]
-    arm_token_file: Option<PathBuf>,
-    /// The subscription of pools that name none
-    #[arg(
-        long,
-        value_name = "ID",
-        env = "AZURE_SUBSCRIPTION_ID",
-        default_value = ""
-    )]
-    subscription_id: String,
-    /// The resource group of pools that name none
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "AZURE_RESOURCE_GROUP",
-        default_value = ""
-    )]
-    resource_group: String,
-    /// Where pods on ACI reach the API server, for placements with network.kubeProxy; the kubeconfig's
-    /// server if not given
-    #[arg(long, value_name = "URL", env = "BURSTPOOL_API_SERVER_URL")]
-    api_server_url: Option<Url>,
-    /// The service account whose tokens kube-proxies on ACI get; burstpool-kube-proxy in the namespace
-    /// of the leader's lease if not given
-    #[arg(
-        long,
-        value_name = "NAMESPACE/NAME",
-        env = "BURSTPOOL_KUBE_PROXY_SERVICE_ACCOUNT"
-    )]
-    kube_proxy_service_account: Option<AccountName>,
-    /// The address under which the API server reaches this process
-    #[arg(long, value_name = "IP", env = "POD_IP")]
-    node_address: std::net::IpAddr,
-    /// Where the kubelet API listens, which serves kubectl logs, exec and the like; nodes name its port
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        default_value = "0.0.0.0:10250",
-        env = "BURSTPOOL_KUBELET_LISTEN"
-    )]
-    kubelet_listen: SocketAddr,
-    /// Where /metrics, /healthz and /readyz are served
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        default_value = "0.0.0.0:8080",
-        env = "BURSTPOOL_METRICS_LISTEN"
-    )]
-    metrics_listen: SocketAddr,
-    /// Where alerts come in, at /alerts, for pools with alert triggers; they do not if not given
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        requires = "alerts_token_file",
-        env = "BURSTPOOL_ALERTS_LISTEN"
-    )]
-    alerts_listen: Option<SocketAddr>,
-    /// A file with the bearer token that senders of alerts must have
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "alerts_listen",
-        env = "BURSTPOOL_ALERTS_TOKEN_FILE"
-    )]
-    alerts_token_file: Option<PathBuf>,
-    /// The kubelet API's certificate in PEM, read again when it changes; one is made if not given
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "kubelet_key_file",
-        env = "BURSTPOOL_KUBELET_CERT_FILE"
-    )]
-    kubelet_cert_file: Option<PathBuf>,
-    /// The key of that certificate
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "kubelet_cert_file",
-        env = "BURSTPOOL_KUBELET_KEY_FILE"
-    )]
-    kubelet_key_file: Option<PathBuf>,
-}
 
 /// Runs until it is told to end, or cannot go on.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {

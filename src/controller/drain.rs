@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{EvictParams, ListParams};
 use kube::{Api, ResourceExt as _};
 
+use super::mistake::Mistake;
 use super::{Context, Error, pool};
 use crate::api::BurstPool;
 use crate::node::{daemon, object};
@@ -14,7 +15,7 @@ use crate::node::{daemon, object};
 /// Drains a whole pool: what is left.
 pub(super) async fn pool(pool: &BurstPool, context: &Context) -> Result<Vec<String>, Error> {
     // After a restart of the operator nobody keeps the pool's pods: somebody must, until they are gone.
-    if let Err(pool::Mistake(mistake)) = pool::ensure(pool, context).await {
+    if let Err(Mistake(mistake)) = pool::ensure(pool, context).await {
         tracing::warn!(pool = pool.name_any(), %mistake, "a pool that never worked has nothing to drain");
         return Ok(Vec::new());
     }

@@ -13,6 +13,7 @@
 
 mod drain;
 mod measure;
+mod mistake;
 mod pool;
 pub mod spill;
 mod status;

@@ -10,11 +10,11 @@ mod cloud;
 mod credential;
 mod gate;
 mod metrics;
+mod send;
 mod terminal;
 mod transport;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use azure_mgmt_containerinstance::package_preview_2024_05 as crate_api;
 use bytes::Bytes;
@@ -26,13 +26,14 @@ pub use cloud::{Cloud, UnknownCloud};
 pub use credential::Credential;
 pub use gate::{Class, Counted, Gate};
 pub use metrics::{Minute, Minutes};
+use send::read;
 pub use terminal::{Keyboard, Screen};
-use transport::{NoToken, Nothing, Refusal, Transport};
+use transport::{Nothing, Transport};
 
 use super::error::Error;
 use super::failure::ArmError;
 use super::pace::Pace;
-use crate::telemetry::{Call, Metrics};
+use crate::telemetry::Metrics;
 
 /// The version that is spoken: stable, and a superset of the crate's 2024-05-01-preview.
 const API_VERSION: &str = "2025-09-01";
@@ -322,84 +323,4 @@ impl Client {
         let request = azure_core::Request::new(url, azure_core::Method::Get);
         self.transport.execute_request(&request).await
     }
-
-    /// Sends `call` as [`Self::sent`] does, and counts what became of it.
-    async fn guarded<T>(
-        &self,
-        scope: &Scope,
-        class: Class,
-        what: &str,
-        call: impl Future<Output = azure_core::Result<T>>,
-    ) -> Result<T, Error> {
-        let begun = Instant::now();
-        let sent = self.sent(scope, class, what, call).await;
-        let became = match &sent {
-            Ok(_) => Call::Done,
-            Err(Error::Refused { failure, .. }) => Call::Refused(failure.status),
-            Err(Error::Waiting { .. }) => Call::Held,
-            Err(Error::Credential { .. }) => Call::NoToken,
-            Err(_) => Call::NoAnswer,
-        };
-        self.metrics.azure(class.name(), became, begun.elapsed());
-        sent
-    }
-
-    /// Sends `call`, unless its class must wait; a 429 makes the class wait.
-    async fn sent<T>(
-        &self,
-        scope: &Scope,
-        class: Class,
-        what: &str,
-        call: impl Future<Output = azure_core::Result<T>>,
-    ) -> Result<T, Error> {
-        let what = what.to_owned();
-        let counted = Counted::new(&scope.subscription, self.region.as_deref(), class);
-        if let Some(wait) = self.gate.wait(&counted) {
-            return Err(Error::Waiting { what, wait });
-        }
-        let error = match call.await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        if let Some(Refusal(failure)) = error.get_ref().and_then(|e| e.downcast_ref()) {
-            if failure.status == 429 {
-                self.gate.close(counted, failure.retry_after);
-            }
-            return Err(Error::Refused {
-                what,
-                failure: Box::new(failure.clone()),
-            });
-        }
-        if error
-            .get_ref()
-            .and_then(|e| e.downcast_ref::<NoToken>())
-            .is_some()
-        {
-            return Err(Error::Credential {
-                what,
-                source: Box::new(error),
-            });
-        }
-        Err(Error::NoAnswer {
-            what,
-            source: Box::new(error),
-        })
-    }
-}
-
-async fn read(response: azure_core::Response, what: &str) -> Result<Value, Error> {
-    let what = what.to_owned();
-    let body = match response.into_body().collect().await {
-        Ok(body) => body,
-        Err(error) => {
-            return Err(Error::NoAnswer {
-                what,
-                source: Box::new(error),
-            });
-        }
-    };
-    if body.is_empty() {
-        return Ok(Value::Null);
-    }
-    serde_json::from_slice(&body).map_err(|source| Error::Unreadable { what, source })
 }

@@ -1,0 +1,95 @@
+//! Sending one request: gate, answer, count.
+//!
+//! In: a call of the crate's or ours, and the class that Azure counts it in. Out: its answer, or an
+//! [`Error`] with Azure's own words.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::transport::{NoToken, Refusal};
+use super::{Class, Client, Counted, Scope};
+use crate::aci::error::Error;
+use crate::telemetry::Call;
+
+impl Client {
+    /// Sends `call` as [`Self::sent`] does, and counts what became of it.
+    pub(super) async fn guarded<T>(
+        &self,
+        scope: &Scope,
+        class: Class,
+        what: &str,
+        call: impl Future<Output = azure_core::Result<T>>,
+    ) -> Result<T, Error> {
+        let begun = Instant::now();
+        let sent = self.sent(scope, class, what, call).await;
+        let became = match &sent {
+            Ok(_) => Call::Done,
+            Err(Error::Refused { failure, .. }) => Call::Refused(failure.status),
+            Err(Error::Waiting { .. }) => Call::Held,
+            Err(Error::Credential { .. }) => Call::NoToken,
+            Err(_) => Call::NoAnswer,
+        };
+        self.metrics.azure(class.name(), became, begun.elapsed());
+        sent
+    }
+
+    /// Sends `call`, unless its class must wait; a 429 makes the class wait.
+    async fn sent<T>(
+        &self,
+        scope: &Scope,
+        class: Class,
+        what: &str,
+        call: impl Future<Output = azure_core::Result<T>>,
+    ) -> Result<T, Error> {
+        let what = what.to_owned();
+        let counted = Counted::new(&scope.subscription, self.region.as_deref(), class);
+        if let Some(wait) = self.gate.wait(&counted) {
+            return Err(Error::Waiting { what, wait });
+        }
+        let error = match call.await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        if let Some(Refusal(failure)) = error.get_ref().and_then(|e| e.downcast_ref()) {
+            if failure.status == 429 {
+                self.gate.close(counted, failure.retry_after);
+            }
+            return Err(Error::Refused {
+                what,
+                failure: Box::new(failure.clone()),
+            });
+        }
+        if error
+            .get_ref()
+            .and_then(|e| e.downcast_ref::<NoToken>())
+            .is_some()
+        {
+            return Err(Error::Credential {
+                what,
+                source: Box::new(error),
+            });
+        }
+        Err(Error::NoAnswer {
+            what,
+            source: Box::new(error),
+        })
+    }
+}
+
+pub(super) async fn read(response: azure_core::Response, what: &str) -> Result<Value, Error> {
+    let what = what.to_owned();
+    let body = match response.into_body().collect().await {
+        Ok(body) => body,
+        Err(error) => {
+            return Err(Error::NoAnswer {
+                what,
+                source: Box::new(error),
+            });
+        }
+    };
+    if body.is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&body).map_err(|source| Error::Unreadable { what, source })
+}
