@@ -25,6 +25,8 @@ pub mod burst;
 pub mod cli;
 pub mod controller;
 pub mod emulator;
+#[cfg(test)]
+mod kept;
 pub mod kubelet_api;
 pub mod node;
 pub mod scale;

@@ -3,6 +3,8 @@
 //! What burstpool's own tests stand on is proved here: the authorizers and admissions of a production
 //! cluster, a refused pod that one patch sends elsewhere (the design's D1), and clean ends.
 
+#[path = "cluster/admission.rs"]
+mod admission;
 #[path = "cluster/binding.rs"]
 mod binding;
 #[path = "cluster/burst.rs"]

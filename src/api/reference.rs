@@ -65,16 +65,7 @@ fn kind(schema: &Value) -> String {
 mod tests {
     #[test]
     fn the_tables_file_is_as_the_types_say() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/fields.md");
-        if std::env::var_os("UPDATE_FIXTURES").is_some() {
-            std::fs::write(file, super::table()).expect("the file can be written");
-        }
-        let kept = std::fs::read_to_string(file).unwrap_or_default();
-        let same = kept == super::table();
-        assert!(
-            same,
-            "src/api/fields.md is old: UPDATE_FIXTURES=1 cargo test --lib writes it"
-        );
+        crate::kept::assert_kept("src/api/fields.md", &super::table());
     }
 
     #[test]

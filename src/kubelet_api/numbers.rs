@@ -94,76 +94,55 @@ pub fn resource(nodes: &[Arc<Context>], usage: &Usage) -> Response<Body> {
 
 type Used = Option<Vec<(String, Counter)>>;
 
-/// A metric that is made of what is known.
+/// A metric of containers, and of pods.
 struct Family {
     name: &'static str,
     kind: &'static str,
-    help: &'static str,
+    /// In the words of a kubelet, around what it is of.
+    help: [&'static str; 2],
     number: fn(&Counter) -> f64,
 }
 
-const OF_CONTAINERS: [Family; 2] = [
+const FAMILIES: [Family; 2] = [
     Family {
-        name: "container_cpu_usage_seconds_total",
+        name: "cpu_usage_seconds_total",
         kind: "counter",
-        help: "Cumulative cpu time consumed by the container in core-seconds",
+        help: ["Cumulative cpu time consumed by the", "in core-seconds"],
         number: |counter| counter.cpu_seconds,
     },
     Family {
-        name: "container_memory_working_set_bytes",
+        name: "memory_working_set_bytes",
         kind: "gauge",
-        help: "Current working set of the container in bytes",
+        help: ["Current working set of the", "in bytes"],
         number: |counter| counter.bytes,
     },
 ];
 
-const OF_PODS: [Family; 2] = [
-    Family {
-        name: "pod_cpu_usage_seconds_total",
-        kind: "counter",
-        help: "Cumulative cpu time consumed by the pod in core-seconds",
-        number: |counter| counter.cpu_seconds,
-    },
-    Family {
-        name: "pod_memory_working_set_bytes",
-        kind: "gauge",
-        help: "Current working set of the pod in bytes",
-        number: |counter| counter.bytes,
-    },
-];
-
-fn exposed(pods: &[(Used, Arc<Hosted>)]) -> String {
-    let mut text = String::new();
-    starts(&mut text, pods);
-    for Family {
-        name,
-        kind,
-        help,
-        number,
-    } in OF_CONTAINERS
-    {
-        head(&mut text, name, kind, help);
-        for (used, pod) in pods {
-            for (container, counter) in used.iter().flatten() {
-                let (labels, at) = (of_container(pod, container), Some(counter.at));
-                line(&mut text, name, &labels, number(counter), at);
-            }
+impl Family {
+    fn write(&self, text: &mut String, of: &str, counters: &[(String, Counter)]) {
+        let (name, [before, after]) = (format!("{of}_{}", self.name), self.help);
+        head(text, &name, self.kind, &format!("{before} {of} {after}"));
+        for (labels, counter) in counters {
+            let number = (self.number)(counter);
+            line(text, &name, labels, number, Some(counter.at));
         }
     }
-    for Family {
-        name,
-        kind,
-        help,
-        number,
-    } in OF_PODS
-    {
-        head(&mut text, name, kind, help);
-        for (used, pod) in pods {
-            let counters = used.iter().flatten().map(|(_, counter)| *counter);
-            if let Some(counter) = counters.reduce(sum) {
-                let (labels, at) = (of_pod(pod), Some(counter.at));
-                line(&mut text, name, &labels, number(&counter), at);
-            }
+}
+
+fn exposed(pods: &[(Used, Arc<Hosted>)]) -> String {
+    let (mut of_containers, mut of_pods) = (Vec::new(), Vec::new());
+    for (used, pod) in pods {
+        for (container, counter) in used.iter().flatten() {
+            of_containers.push((of_container(pod, container), *counter));
+        }
+        let counters = used.iter().flatten().map(|(_, counter)| *counter);
+        of_pods.extend(counters.reduce(sum).map(|counter| (of_pod(pod), counter)));
+    }
+    let mut text = String::new();
+    starts(&mut text, pods);
+    for (of, counters) in [("container", &of_containers), ("pod", &of_pods)] {
+        for family in &FAMILIES {
+            family.write(&mut text, of, counters);
         }
     }
     let help = "1 if there was an error while getting container metrics, 0 otherwise";

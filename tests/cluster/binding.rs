@@ -1,8 +1,6 @@
 //! What is written on a pod that is bound to a virtual node: its deletion cost, and how long it tolerates
 //! a node that is not heard of; and what is not written over.
 
-use std::time::Duration;
-
 use burstpool::node::binding;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -12,7 +10,8 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, wait};
+use crate::support::Cluster;
+use crate::support::wait::by_and_by;
 use crate::world::{World, is_running};
 
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -202,18 +201,6 @@ async fn no_costs(world: &World) -> Api<ValidatingAdmissionPolicyBinding> {
     })
     .await;
     bindings
-}
-
-/// Asks again and again.
-pub async fn by_and_by(what: &str, is_so: impl AsyncFn() -> bool) {
-    let mut again = tokio::time::interval(Duration::from_millis(50));
-    let asking = async {
-        while !is_so().await {
-            again.tick().await;
-        }
-    };
-    let asked = tokio::time::timeout(wait::DEADLINE, asking).await;
-    assert!(asked.is_ok(), "waited for {what}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! not notice.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use burstpool::api::BurstPool;
@@ -12,7 +13,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -283,39 +285,34 @@ fn unready(
 ) {
     let (sender, seen) = watch::channel(BTreeMap::new());
     let nodes = sender.clone();
-    let pods = watcher(world.pods(), watcher::Config::default().labels("app=web"));
-    let pods = tokio::spawn(
-        pods.default_backoff()
-            .applied_objects()
-            .try_for_each(move |pod| {
-                if !objects::is_pod_ready(&pod) {
-                    let now = Timestamp::now();
-                    sender.send_modify(|seen| {
-                        let _ = seen.entry(pod.name_any()).or_insert(now);
-                    });
-                }
-                std::future::ready(Ok(()))
-            }),
-    );
+    let web = watcher::Config::default().labels("app=web");
+    let pods = note(world.pods(), web, objects::is_pod_ready, sender);
     let only = watcher::Config::default().fields(&format!("metadata.name={NODE}"));
-    let node = watcher(Api::<Node>::all(world.client.clone()), only);
-    let node = tokio::spawn(
-        node.default_backoff()
-            .applied_objects()
-            .try_for_each(move |node| {
-                if !objects::is_ready(&node) {
-                    let now = Timestamp::now();
-                    nodes.send_modify(|seen| {
-                        let _ = seen.entry(node.name_any()).or_insert(now);
-                    });
-                }
-                std::future::ready(Ok(()))
-            }),
-    );
-    let ended = |task: JoinHandle<Result<(), watcher::Error>>| {
-        tokio::spawn(async move { drop(task.await) })
-    };
-    (seen, [ended(pods), ended(node)])
+    let all: Api<Node> = Api::all(world.client.clone());
+    (seen, [pods, note(all, only, objects::is_ready, nodes)])
+}
+
+/// Notes when each object was first seen not to be ready.
+fn note<K>(
+    api: Api<K>,
+    which: watcher::Config,
+    is_ready: fn(&K) -> bool,
+    seen: watch::Sender<BTreeMap<String, Timestamp>>,
+) -> JoinHandle<()>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let changes = watcher(api, which).default_backoff().applied_objects();
+    let noted = changes.try_for_each(move |object| {
+        if !is_ready(&object) {
+            let now = Timestamp::now();
+            seen.send_modify(|seen| {
+                let _ = seen.entry(object.name_any()).or_insert(now);
+            });
+        }
+        std::future::ready(Ok(()))
+    });
+    tokio::spawn(async move { drop(noted.await) })
 }
 
 /// Returns when somebody has renewed the node's lease later than so long after `at`.

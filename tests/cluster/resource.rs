@@ -1,7 +1,6 @@
 //! The custom resource on a real API server: what it accepts, and what it refuses in which words.
 
 use std::process::Output;
-use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
@@ -41,22 +40,16 @@ pub fn refused(cluster: &Cluster, object: &Value) -> String {
 /// Returns when `kubectl explain` shows `text`. The server publishes a new resource's documentation
 /// some time after it serves it, and there is nothing to watch: so this asks again and again.
 pub async fn explained(cluster: &Cluster, field: &str, text: &str) {
-    let asking = async {
-        let mut again = tokio::time::interval(Duration::from_millis(100));
-        loop {
-            again.tick().await;
-            let said = cluster
-                .kubectl()
-                .args(["explain", field])
-                .output()
-                .expect("kubectl");
-            if String::from_utf8_lossy(&said.stdout).contains(text) {
-                return;
-            }
-        }
-    };
-    let asked = tokio::time::timeout(wait::DEADLINE, asking).await;
-    asked.expect("kubectl explain shows the field's documentation");
+    let what = format!("kubectl explain {field} to show its documentation");
+    wait::by_and_by(&what, async || {
+        let said = cluster
+            .kubectl()
+            .args(["explain", field])
+            .output()
+            .expect("kubectl");
+        String::from_utf8_lossy(&said.stdout).contains(text)
+    })
+    .await;
 }
 
 pub fn pool(name: &str) -> Value {

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::runtime::watcher;
 use serde_json::{Value, json};
 
-use crate::binding::by_and_by;
+use crate::support::wait::by_and_by;
 use crate::support::{Options, wait};
 use crate::world::World;
 

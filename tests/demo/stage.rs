@@ -7,15 +7,12 @@ use burstpool::emulator::{Emulator, EngineSocket, Options as Azure};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::PostParams;
-use serde_json::json;
 
 use crate::Mode;
-use crate::support::{Cluster, Options, objects, wait};
+use crate::support::{Cluster, OPERATOR, Options, objects, wait};
 
 /// The cluster's own nodes: name, cores and memory.
 const HOME: [(&str, &str, &str); 2] = [("home-1", "4", "16Gi"), ("home-2", "4", "16Gi")];
-/// The operator's account and namespace, as the manifests have them.
-const OPERATOR: &str = "burstpool";
 /// The image of the sample's pods.
 const IMAGE: &str = "docker.io/library/nginx:latest";
 
@@ -176,42 +173,14 @@ async fn add(cluster: &Cluster, (name, cpu, memory): (&str, &str, &str)) -> anyh
 
 /// Applies the manifests; the kubeconfig of the account that they give the operator.
 fn rights(cluster: &Cluster) -> anyhow::Result<PathBuf> {
-    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
-    let kubectl = |arguments: &[&str]| {
-        let done = cluster.kubectl().args(arguments).output()?;
-        let why = String::from_utf8_lossy(&done.stderr).into_owned();
-        ensure!(
-            done.status.success(),
-            "kubectl {}: {why}",
-            arguments.join(" ")
-        );
-        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
-    };
-    for part in ["default", "scaling"] {
-        kubectl(&["apply", "--server-side", "-k", &format!("{config}/{part}")])?;
-    }
-    kubectl(&[
-        "apply",
-        "--namespace",
-        "default",
-        "-k",
-        &format!("{config}/namespace"),
-    ])?;
-    // The operator runs in this process: the one in the cluster would need its image.
-    kubectl(&[
-        "scale",
-        "-n",
-        OPERATOR,
-        "deployment/burstpool",
-        "--replicas=0",
-    ])?;
+    let operator = cluster.install_rights()?;
+    cluster.apply("scaling", &[])?;
     let served = [
         "wait",
         "--for=condition=Established",
         "crd/burstpools.burstpool.io",
         "--timeout=60s",
     ];
-    kubectl(&served)?;
-    let token = kubectl(&["create", "token", OPERATOR, "-n", OPERATOR])?;
-    Ok(cluster.kubeconfig_of(OPERATOR, &json!({"token": token.trim()}))?)
+    cluster.ask(&served)?;
+    Ok(cluster.kubeconfig_of(OPERATOR, &operator)?)
 }

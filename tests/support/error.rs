@@ -28,6 +28,14 @@ pub enum Error {
     /// The API server refused a request or could not be asked.
     #[error("asking the API server: {0}")]
     Kube(#[from] kube::Error),
+    /// kubectl could not do what it was asked.
+    #[error("kubectl {what}: {said}")]
+    Kubectl {
+        /// Its arguments.
+        what: String,
+        /// What it said.
+        said: String,
+    },
     /// The supervisor ended, or answered something else than agreed.
     #[error("the cluster's supervisor: {0}")]
     Supervisor(String),

@@ -17,9 +17,11 @@ mod cluster;
 mod error;
 pub mod monitoring;
 pub mod objects;
+mod rights;
 mod tenant;
 pub mod wait;
 
 pub use cluster::{Cluster, Component, Options};
 pub use error::Error;
+pub use rights::OPERATOR;
 pub use tenant::Tenant;

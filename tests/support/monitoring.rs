@@ -7,7 +7,6 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path as Segment, State};
@@ -42,18 +41,11 @@ fn program() -> PathBuf {
 
 /// Waits until a URL answers with a success.
 async fn until_ready(url: &str) {
-    let asking = async {
-        let mut again = tokio::time::interval(Duration::from_millis(50));
-        loop {
-            again.tick().await;
-            let answer = reqwest::get(url).await;
-            if answer.is_ok_and(|answer| answer.status().is_success()) {
-                return;
-            }
-        }
-    };
-    let ready = tokio::time::timeout(wait::DEADLINE, asking).await;
-    ready.unwrap_or_else(|_| unreachable!("{url} does not answer"));
+    wait::by_and_by(url, async || {
+        let answer = reqwest::get(url).await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    })
+    .await;
 }
 
 /// Something to measure, and what plays Prometheus where a real one would not do.

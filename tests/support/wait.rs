@@ -1,7 +1,8 @@
 //! Waiting for objects to come to a state, on watches, with a deadline.
 //!
 //! In: an API, and what to wait for as a function of what is seen. Out: what was seen then, or an
-//! error with what was seen last. Nothing here sleeps: an event is looked at when it comes.
+//! error with what was seen last. Nothing here sleeps: an event is looked at when it comes. Only of what
+//! cannot be watched [`by_and_by`] asks again and again.
 
 use std::{
     fmt::{Debug, Write},
@@ -24,6 +25,18 @@ use crate::support::Error;
 
 /// Long enough for a machine under load; a test that passes never comes near it.
 pub const DEADLINE: Duration = Duration::from_mins(1);
+
+/// Returns when something is so that cannot be watched: asks again and again.
+pub async fn by_and_by(what: &str, is_so: impl AsyncFn() -> bool) {
+    let mut again = time::interval(Duration::from_millis(50));
+    let asking = async {
+        while !is_so().await {
+            again.tick().await;
+        }
+    };
+    let asked = time::timeout(DEADLINE, asking).await;
+    assert!(asked.is_ok(), "waited for {what}");
+}
 
 /// Returns when the object of that name, or its absence, is as `wanted` says.
 pub async fn until<K>(

@@ -32,19 +32,7 @@ pub fn table() -> String {
 mod tests {
     #[test]
     fn the_tables_file_is_as_the_rows_say() {
-        let file = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/src/aci/translate/decisions/fields.md"
-        );
-        if std::env::var_os("UPDATE_FIXTURES").is_some() {
-            std::fs::write(file, super::table()).expect("the file can be written");
-        }
-        let kept = std::fs::read_to_string(file).unwrap_or_default();
-        let same = kept == super::table();
-        assert!(
-            same,
-            "fields.md is old: UPDATE_FIXTURES=1 cargo test --lib writes it"
-        );
+        crate::kept::assert_kept("src/aci/translate/decisions/fields.md", &super::table());
     }
 
     #[test]

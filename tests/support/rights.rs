@@ -1,0 +1,47 @@
+//! The operator's rights, as its manifests in `config` give them; not the operator itself, which would need
+//! its image.
+
+use serde_json::{Value, json};
+
+use super::{Cluster, Error};
+
+/// The operator's account and namespace, as the manifests have them.
+pub const OPERATOR: &str = "burstpool";
+
+impl Cluster {
+    /// What kubectl says, as the administrator, if it could.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String, Error> {
+        let done = self.kubectl().args(arguments).output();
+        let done = done.map_err(Error::io("running kubectl"))?;
+        if done.status.success() {
+            return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
+        }
+        Err(Error::Kubectl {
+            what: arguments.join(" "),
+            said: String::from_utf8_lossy(&done.stderr).into_owned(),
+        })
+    }
+
+    /// Applies a kustomization of `config`.
+    pub fn apply(&self, directory: &str, more: &[&str]) -> Result<(), Error> {
+        let path = format!("{}/config/{directory}", env!("CARGO_MANIFEST_DIR"));
+        let arguments = [&["apply", "--server-side", "-k", &path], more].concat();
+        self.ask(&arguments).map(drop)
+    }
+
+    /// Gives the operator its rights, also in the namespace `default`; the operator as a kubeconfig has it.
+    pub fn install_rights(&self) -> Result<Value, Error> {
+        // The resource may have been installed already, by another hand.
+        self.apply("default", &["--force-conflicts"])?;
+        self.apply("namespace", &["--namespace", "default"])?;
+        let deployment = format!("deployment/{OPERATOR}");
+        self.ask(&["scale", "-n", OPERATOR, &deployment, "--replicas=0"])?;
+        self.operator()
+    }
+
+    /// The operator as a kubeconfig has it, with a new token.
+    pub fn operator(&self) -> Result<Value, Error> {
+        let token = self.ask(&["create", "token", OPERATOR, "-n", OPERATOR])?;
+        Ok(json!({"token": token.trim()}))
+    }
+}
