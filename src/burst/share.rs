@@ -17,7 +17,8 @@ use super::rate::Left;
 use super::room::Room;
 use super::sort::Case;
 
-/// How long a pod that is too large for what is left lets smaller ones pass.
+/// How long a pod that could be granted is passed by: one that is too large for what is left lets smaller
+/// ones pass, and one that the rate holds back those of workloads that hold less.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// Room is kept for such pods in turns: in each span of this length first everybody may pass for the
 /// time of their patience. Else a pod for which room never comes together would stop all others.
@@ -53,12 +54,42 @@ pub(super) fn share(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Sh
     }
 }
 
-/// One slot after the other, until there is none or nobody wants one.
+/// What is entitled to a slot gets it, as far as the rate lets it: first who has been passed by for long,
+/// by age, then in the order of the shares. By shares alone, a workload whose pods come and go would
+/// always hold least, and take the whole rate for ever while slots of others stay free.
 fn share_out(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Shares<'_>) {
-    let mut queues = queues(cases, seen.workloads.len());
-    while !shares.limits.is_full() && shares.rate.now > 0 {
+    if shares.rate.now == 0 {
+        return;
+    }
+    let mut entitled = entitled(cases, seen, shares);
+    if entitled.len() > shares.rate.now {
+        let passed_by = |case: &Case<'_>| shares.is_old(case).then_some(case.pod.created);
+        // The sort is stable: nothing changes among those that were not.
+        entitled.sort_by_key(|(index, _)| {
+            let since = passed_by(&cases[*index]);
+            (since.is_none(), since)
+        });
+        entitled.truncate(shares.rate.now);
+    }
+    for (index, placement) in entitled {
+        shares.limits.take(Some(cases[index].workload));
+        shares.rate.now -= 1;
+        cases[index].outcome = Some(Outcome::Grant { placement });
+    }
+}
+
+/// Who gets the slots that are free: one after the other, until there is none or nobody wants one. Whoever
+/// finds no room is told so at once.
+fn entitled(
+    cases: &mut [Case<'_>],
+    seen: &Observed<'_>,
+    shares: &mut Shares<'_>,
+) -> Vec<(usize, String)> {
+    let (mut queues, mut limits) = (queues(cases, seen.workloads.len()), shares.limits.clone());
+    let mut entitled = Vec::new();
+    while !limits.is_full() {
         let claims = queues.iter().enumerate().filter_map(|(workload, queue)| {
-            let limit = shares.limits.workloads.get(workload)?;
+            let limit = limits.workloads.get(workload)?;
             let oldest = cases[*queue.front()?].pod.created;
             (!limit.is_full()).then(|| Claim {
                 workload,
@@ -70,13 +101,15 @@ fn share_out(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Shares<'_
         let Some(index) = fairness::next(claims).and_then(|at| queues[at].pop_front()) else {
             break;
         };
-        let outcome = shares.place(&cases[index]);
-        if matches!(outcome, Outcome::Grant { .. }) {
-            shares.limits.take(Some(cases[index].workload));
-            shares.rate.now -= 1;
+        match shares.place(&cases[index]) {
+            Outcome::Grant { placement } => {
+                limits.take(Some(cases[index].workload));
+                entitled.push((index, placement));
+            }
+            outcome => cases[index].outcome = Some(outcome),
         }
-        cases[index].outcome = Some(outcome);
     }
+    entitled
 }
 
 /// The cases that are ready and hold no slot, oldest first, by workload.
@@ -97,15 +130,21 @@ impl Shares<'_> {
         match self.room.take(case.pod.asks, case.places) {
             Ok(placement) => Outcome::Grant { placement },
             Err(lack) => {
-                let is_old = case
-                    .start
-                    .is_some_and(|start| later(start.at, PATIENCE) <= self.now);
-                if is_old && is_kept(self.now) && matches!(lack, Lack::Room(_)) {
+                let is_kept = self.is_old(case) && is_kept(self.now);
+                if is_kept && matches!(lack, Lack::Room(_)) {
                     self.room.save(case.pod.asks, case.places);
                 }
                 Outcome::Wait(lack)
             }
         }
+    }
+
+    /// Whether the pod has been passed by for so long that it is its turn.
+    fn is_old(&self, case: &Case<'_>) -> bool {
+        let limit = self.limits.workloads.get(case.workload);
+        let after = limit.map(|limit| limit.after).unwrap_or_default();
+        let start = case.start.as_ref();
+        start.is_some_and(|start| later(start.at, after.saturating_add(PATIENCE)) <= self.now)
     }
 
     /// What a pod lacks whose turn did not come.

@@ -169,8 +169,13 @@ pub(super) async fn write(
         .patch_status(&pool.name_any(), &apply, &Patch::Apply(&patch))
         .await
     {
+        // Whoever grants writes at the pool's version: it need not wait for the watch to learn of ours.
+        Ok(pool) => {
+            context.stores.learn_pool(pool);
+            Ok(())
+        }
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        written => written.map(drop).map_err(|source| Error::Kubernetes {
+        Err(source) => Err(Error::Kubernetes {
             what: "writing a pool's status",
             source,
         }),

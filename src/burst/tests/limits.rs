@@ -173,6 +173,42 @@ fn workloads_share_by_weight_and_the_oldest_pods_go_first() {
 }
 
 #[test]
+fn a_workload_whose_pods_come_and_go_does_not_take_the_whole_rate_for_ever() {
+    let spec = json!({
+        "workloads": [target("web"), target("job")],
+        "spill": {"after": "0s", "maxReplicas": 10, "rate": {"pods": 1, "per": "1m"}},
+    });
+    // Two of the five slots that are web's share are free, and a job's pod comes and goes each minute.
+    let mut scene = Scene::new(&spec, &["late"]).spilled("web", &["a", "b", "c"]);
+    scene.scales = scales(&[("web", 4, 4), ("job", 1, 1)]);
+    scene.waiting[0].created = at(30);
+    scene.waiting[0].stage = Stage::Refused(Some(at(30)));
+    let mut jobs = 0;
+    while scene.waiting.iter().any(|pod| pod.id.name == "late") {
+        jobs += 1;
+        assert!(jobs < 10, "it waits for ever");
+        let second = jobs * 60;
+        let mut job = pod(&format!("job-{jobs}")).of_app("job");
+        (job.created, job.stage) = (at(second), Stage::Refused(Some(at(second))));
+        scene.waiting.push(job);
+        let plan = scene.plan(second);
+        assert_eq!(plan.grants().count(), 1, "at {second}");
+        scene.carry_out(&plan, second);
+        for job in scene
+            .labelled
+            .iter_mut()
+            .filter(|pod| pod.labels["app"] == "job")
+        {
+            job.stage = Stage::Finished;
+        }
+    }
+    assert_eq!(
+        jobs, 6,
+        "who holds least goes first, but for five minutes only"
+    );
+}
+
+#[test]
 fn a_pod_that_two_workloads_or_pools_could_have_has_one_and_the_loser_says_so() {
     let again = json!({"name": "again", "selector": {"namespaceSelector": {}, "podSelector": {}}});
     let spec = json!({"workloads": [target("web"), again]});

@@ -54,8 +54,8 @@ fn room_is_kept_in_turns_for_a_large_pod_that_has_waited_long() {
     scene.places = vec![place("weu", 4)];
     scene.waiting[0].asks.cpu_milli = 4000;
     scene.waiting[0].created = at(-1);
-    assert_eq!(granted(&scene.plan(299)), ["small"]);
-    assert_eq!(granted(&scene.plan(300)), Vec::<&str>::new());
+    assert_eq!(granted(&scene.plan(314)), ["small"]);
+    assert_eq!(granted(&scene.plan(315)), Vec::<&str>::new());
     assert_eq!(scene.plan(899).grants().count(), 0);
     assert_eq!(
         granted(&scene.plan(900)),
@@ -64,7 +64,7 @@ fn room_is_kept_in_turns_for_a_large_pod_that_has_waited_long() {
     );
     scene.waiting[0].asks.cpu_milli = 5000;
     assert_eq!(
-        granted(&scene.plan(300)),
+        granted(&scene.plan(315)),
         ["small"],
         "for one that never fits nothing is kept"
     );

@@ -26,7 +26,7 @@ use operator::Operator;
 const EPISODES: u64 = 250;
 const EPISODE: Duration = Duration::from_secs(8 * 3600);
 /// How long everything goes well at the end of an episode.
-const CALM: Duration = Duration::from_secs(40 * 60);
+const CALM: Duration = Duration::from_secs(120 * 60);
 /// How long nothing changes at the end of that, so that whoever waits must be served: longer than those
 /// wait for their turn that pass by pods for which room is kept.
 const STILL: Duration = Duration::from_secs(20 * 60);
@@ -56,6 +56,7 @@ struct Simulation {
     operators: [Operator; 2],
     /// Which of them holds the lease, and until when.
     leader: usize,
+    passed_by: checks::PassedBy,
     happened: Happened,
 }
 
@@ -69,6 +70,7 @@ impl Simulation {
             operators: [Operator::new(0, now), Operator::new(1, now)],
             cluster,
             leader: 0,
+            passed_by: [(now, 0); 3],
             happened: Happened::default(),
         }
     }
@@ -81,6 +83,8 @@ impl Simulation {
             self.cluster.is_calm = self.cluster.now >= calm;
             self.cluster.is_still = self.cluster.now >= still;
             self.step();
+            let leader = &self.operators[self.leader];
+            checks::nobody_is_passed_by(&self.cluster, leader, &mut self.passed_by);
         }
         checks::nobody_starves(&self.cluster, &self.operators[self.leader]);
     }

@@ -20,8 +20,10 @@ use crate::burst::Claims;
 use crate::node::environment::{self, Missing, Reason};
 
 /// How soon a claim is read again behind which there is nothing yet: one that was made with its pod is
-/// bound a moment later.
+/// bound a moment later. Each time it waits twice as long, up to a limit: a thousand claims that nobody
+/// binds must not be a thousand reads every 3 s for ever.
 const AGAIN: Duration = Duration::from_secs(3);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(48);
 /// The same of one behind which there is something: another may come under its name.
 const LATER: Duration = Duration::from_mins(5);
 /// How many are read at once.
@@ -42,8 +44,16 @@ pub struct Looked {
 #[derive(Default)]
 struct Known {
     claims: Claims,
-    /// When each is to be read again; nothing while it is being read.
-    again: HashMap<Key, Option<Instant>>,
+    looks: HashMap<Key, Look>,
+}
+
+/// Looks behind one claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Look {
+    /// When it is to be read again; nothing while it is being read.
+    again: Option<Instant>,
+    /// How long it waited for this, if nothing was behind it.
+    pause: Option<Duration>,
 }
 
 impl Looked {
@@ -73,13 +83,13 @@ impl Looked {
         let is_named = |namespace: &str, name: &str| named.contains(&(namespace, name));
         let mut known = lock(&self.known);
         known
-            .again
-            .retain(|(namespace, name), again| again.is_none() || is_named(namespace, name));
+            .looks
+            .retain(|(namespace, name), look| look.again.is_none() || is_named(namespace, name));
         for (namespace, claims) in &mut known.claims {
             claims.retain(|name, _| is_named(namespace, name));
         }
         known.claims.retain(|_, claims| !claims.is_empty());
-        let all: Vec<Key> = known.again.keys().cloned().collect();
+        let all: Vec<Key> = known.looks.keys().cloned().collect();
         drop(known);
         self.look(all, tasks);
     }
@@ -89,11 +99,11 @@ impl Looked {
         let now = Instant::now();
         for key in wanted {
             let mut known = lock(&self.known);
-            let is_due = |again: &Option<Instant>| again.is_some_and(|again| again <= now);
-            if known.again.get(&key).is_some_and(|again| !is_due(again)) {
+            let is_due = |look: &Look| look.again.is_some_and(|again| again <= now);
+            if known.looks.get(&key).is_some_and(|look| !is_due(look)) {
                 continue;
             }
-            known.again.insert(key.clone(), None);
+            known.looks.entry(key.clone()).or_default().again = None;
             drop(known);
             let (client, turns) = (self.client.clone(), self.turns.clone());
             let (known, changed) = (self.known.clone(), self.changed.clone());
@@ -102,11 +112,10 @@ impl Looked {
                 let turn = turns.acquire().await;
                 let read = environment::mountable(&client, &key.0, &key.1).await;
                 drop(turn);
-                let is_missing = read.is_err();
-                lock(&known).put(key, read);
+                let pause = lock(&known).put(key, read);
                 changed.notify_one();
-                if is_missing {
-                    tokio::time::sleep(AGAIN).await;
+                if let Some(pause) = pause {
+                    tokio::time::sleep(pause).await;
                     changed.notify_one();
                 }
             };
@@ -117,12 +126,18 @@ impl Looked {
 }
 
 impl Known {
-    fn put(&mut self, key: Key, read: Result<Result<(), String>, Missing>) {
-        let wait = if read.is_ok() { LATER } else { AGAIN };
-        self.again.insert(key.clone(), Some(Instant::now() + wait));
+    /// Takes in what a read said. How long to wait for the next one, if nothing is behind the claim.
+    fn put(&mut self, key: Key, read: Result<Result<(), String>, Missing>) -> Option<Duration> {
+        let look = self.looks.entry(key.clone()).or_default();
+        let longer = |pause: Duration| AGAIN_AT_MOST.min(pause * 2);
+        let is_missing = read.is_err();
+        look.pause = is_missing.then(|| look.pause.map_or(AGAIN, longer));
+        look.again = Some(Instant::now() + look.pause.unwrap_or(LATER));
+        let pause = look.pause;
         if let Some(behind) = behind(read) {
             self.claims.entry(key.0).or_default().insert(key.1, behind);
         }
+        pause
     }
 }
 
@@ -153,20 +168,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_missing_is_read_again_sooner_and_no_answer_changes_nothing() {
+    async fn what_is_missing_is_read_again_soon_then_seldom_and_no_answer_changes_nothing() {
         let key = || ("shop".to_owned(), "data".to_owned());
         let mut known = Known::default();
         known.put(key(), Err(missing(Reason::Unreadable)));
         assert!(known.claims.is_empty());
         let why = Err("PersistentVolumeClaim shop/data does not exist".to_owned());
         for (read, behind, wait) in [
-            (Err(missing(Reason::Missing)), &why, AGAIN),
-            (Err(missing(Reason::Unreadable)), &why, AGAIN),
+            (Err(missing(Reason::Missing)), &why, AGAIN * 2),
+            (Err(missing(Reason::Unreadable)), &why, AGAIN * 4),
             (Ok(Ok(())), &Ok(()), LATER),
+            (Err(missing(Reason::Missing)), &why, AGAIN),
         ] {
             known.put(key(), read);
             assert_eq!(&known.claims["shop"]["data"], behind);
-            assert_eq!(known.again[&key()], Some(Instant::now() + wait));
+            assert_eq!(known.looks[&key()].again, Some(Instant::now() + wait));
         }
+        for _ in 0..9 {
+            known.put(key(), Err(missing(Reason::Missing)));
+        }
+        assert_eq!(known.looks[&key()].pause, Some(AGAIN_AT_MOST));
     }
 }

@@ -112,14 +112,11 @@ impl Herd {
                 .spawn(async move { cancel.run_until_cancelled(settled).await });
         }
         let context = self.context.clone();
-        let keeper = Keeper::new(context, observed, name, (sender.clone(), news), shown);
-        let cancel = self.cancel.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = keeper.keep() => {}
-                () = cancel.cancelled() => {}
-            }
-        });
+        let news = (sender.clone(), news);
+        let keeper = Box::new(Keeper::new(context, observed, name, news, shown));
+        let (kept, cancel) = (keeper.keep(), self.cancel.clone());
+        self.tasks
+            .spawn(async move { cancel.run_until_cancelled(kept).await });
         self.keepers.insert(uid, sender);
     }
 

@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::cluster::{APPS, Cluster, NODE, SimPod};
 use super::operator::Operator;
+use crate::burst::Decision;
 use crate::burst::amounts::Amounts;
 use crate::burst::hold::later;
 use crate::burst::pod::Stage;
@@ -126,41 +129,101 @@ pub fn rate(cluster: &Cluster) {
 }
 
 /// After a time in which nothing changed, whoever could be granted has been, and no reservation is left.
-/// While anything changes, a pod may wait for long though it could be granted: where pods come and go,
-/// each workload has its share, and a slot is free for the moment until the next one has it.
 pub fn nobody_starves(cluster: &Cluster, leader: &Operator) {
     let left = cluster.reservations();
     assert!(left.is_empty(), "reserved still: {left:?}");
-    let (held, (pool, each)) = (held(cluster), limits(cluster));
-    if held.0 >= pool {
-        return;
-    }
-    let used = cluster.away().iter().fold(Amounts::default(), |sum, uid| {
-        sum.plus(cluster.pods[*uid].facts.asks)
-    });
-    let left = cluster.offers().minus(used);
-    let calm = cluster
-        .now
-        .saturating_sub(Duration::from_secs(900))
-        .expect("in range");
+    let (calm, free) = (
+        earlier(cluster, Duration::from_secs(900)),
+        Free::of(cluster),
+    );
     for pod in cluster.pods.values() {
-        let could = pod.facts.grant.is_none()
-            && matches!(pod.facts.stage, Stage::Refused(_))
-            && pod.first_refused.is_some_and(|first| first < calm)
-            && !pod.is_ineligible
-            && !pod.facts.is_deleting
-            && pod.denied_until < calm
-            && held.1[pod.app] < each[pod.app]
-            && pod.facts.asks.lacks(left).is_none();
         assert!(
-            !could,
+            !free.has_place_for(pod, calm),
             "{} starves: {:?}",
             pod.facts.id.name,
-            leader
-                .last
-                .decisions
-                .iter()
-                .find(|decision| decision.pod.uid == pod.facts.id.uid)
+            last_words(leader, pod)
         );
     }
+}
+
+/// By workload, since when it has been passed by, and how many of its pods had been granted then.
+pub type PassedBy = [(Timestamp, u64); 3];
+
+/// While pods come and go and nothing fails, a workload that holds less than the share that is its own,
+/// whatever the others want, is not passed by for long, though they take slots all the time.
+pub fn nobody_is_passed_by(cluster: &Cluster, leader: &Operator, since: &mut PassedBy) {
+    if !cluster.is_calm {
+        *since = cluster.granted.map(|granted| (cluster.now, granted));
+        return;
+    }
+    let workloads = &cluster.pool.spec.workloads;
+    let weights: u64 = workloads.iter().map(|one| u64::from(one.weight)).sum();
+    let free = Free::of(cluster);
+    let ready = earlier(cluster, Duration::from_secs(60));
+    let rate = u64::from(cluster.pool.spec.spill.rate.pods);
+    let waiting = cluster
+        .pods
+        .values()
+        .filter(|pod| pod.facts.grant.is_none());
+    let patience = Duration::from_secs(1800 + waiting.count() as u64 * 60 / rate);
+    for (app, since) in since.iter_mut().enumerate() {
+        let own = free.limits.0 * u64::from(workloads[app].weight) / weights;
+        let mut pods = cluster.pods.values().filter(|pod| pod.app == app);
+        let waits = pods.find(|pod| free.has_place_for(pod, ready));
+        let granted = cluster.granted[app];
+        match waits {
+            Some(pod) if free.held.1[app] < own && granted == since.1 => assert!(
+                cluster.now <= later(since.0, patience),
+                "{} is passed by since {}, with {} of {own} slots: {:?}",
+                APPS[app],
+                since.0,
+                free.held.1[app],
+                last_words(leader, pod)
+            ),
+            _ => *since = (cluster.now, granted),
+        }
+    }
+}
+
+/// What is free.
+struct Free {
+    held: (u64, [u64; 3]),
+    limits: (u64, [u64; 3]),
+    room: Amounts,
+}
+
+impl Free {
+    fn of(cluster: &Cluster) -> Self {
+        let used = cluster.away().iter().fold(Amounts::default(), |sum, uid| {
+            sum.plus(cluster.pods[*uid].facts.asks)
+        });
+        Self {
+            held: held(cluster),
+            limits: limits(cluster),
+            room: cluster.offers().minus(used),
+        }
+    }
+
+    /// Whether nothing but a decision keeps the pod from being granted, and nothing has since then.
+    fn has_place_for(&self, pod: &SimPod, since: Timestamp) -> bool {
+        self.held.0 < self.limits.0
+            && pod.facts.grant.is_none()
+            && matches!(pod.facts.stage, Stage::Refused(_))
+            && pod.first_refused.is_some_and(|first| first < since)
+            && !pod.is_ineligible
+            && !pod.facts.is_deleting
+            && pod.denied_until < since
+            && self.held.1[pod.app] < self.limits.1[pod.app]
+            && pod.facts.asks.lacks(self.room).is_none()
+    }
+}
+
+/// What was decided for the pod last.
+fn last_words<'a>(leader: &'a Operator, pod: &SimPod) -> Option<&'a Decision> {
+    let mut decisions = leader.last.decisions.iter();
+    decisions.find(|decision| decision.pod.uid == pod.facts.id.uid)
+}
+
+fn earlier(cluster: &Cluster, by: Duration) -> Timestamp {
+    cluster.now.saturating_sub(by).expect("in range")
 }

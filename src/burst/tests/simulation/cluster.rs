@@ -87,6 +87,8 @@ pub struct Cluster {
     /// Whether the node has the taint of a closed placement.
     pub is_closed: bool,
     pub granted_at: Vec<Timestamp>,
+    /// How many pods of each workload were granted so far.
+    pub granted: [u64; 3],
     /// When leaders changed, or anything was forgotten.
     pub disturbed: Timestamp,
     /// Counts what changed.
@@ -127,6 +129,7 @@ impl Cluster {
             failing_until: start,
             is_closed: false,
             granted_at: Vec::new(),
+            granted: [0; 3],
             disturbed: start,
             count: 0,
             scales: Scales::new(),
@@ -331,7 +334,8 @@ impl Cluster {
             return Answer::Denied("a policy says no".to_owned());
         }
         checks::grant(self, pod);
-        let before = checks::held(self);
+        let (before, app) = (checks::held(self), pod.app);
+        self.granted[app] += 1;
         self.change(&id.uid, |facts| {
             facts.grant = Some(grant.clone());
             facts.is_first_generation = false;
