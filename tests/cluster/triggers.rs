@@ -18,7 +18,7 @@
 //! | B38 several triggers | `scale::wanted::tests::the_greatest_wish_counts_and_says_whose_it_is`, `..::while_one_value_is_not_known_the_others_may_only_add` |
 //! | B39 an endpoint that hangs | `triggers_others::an_endpoint_that_hangs_delays_nobody_else_and_each_trigger_says_what_is_wrong` |
 //! | B40 a burst before home is full | `burst::tests::granting::while_a_trigger_is_active_the_hold_is_the_shorter_one_and_no_limit_is_exceeded`, `triggers_load::load_raises_..` |
-//! | E69 nobody else's object is written | `triggers_others::nothing_is_written_while_an_autoscaler_a_scaled_object_or_an_older_pool_has_the_target`; an HPA's whole life: `spill_home` |
+//! | E69 nobody else's object is written | `triggers_others::nothing_is_written_while_an_autoscaler_a_scaled_object_or_an_older_pool_has_the_target`; an HPA's whole life: `spill_home`; as the audit log has it: `triggers_rights::..`, `install::..` |
 //! | E71 from zero to many and back | `triggers_load::a_workload_goes_from_zero_to_many_and_back_and_nothing_is_left_of_it` |
 //!
 //! That each change of replicas is one write, under exactly the rights of `config/scaling`:

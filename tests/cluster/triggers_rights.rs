@@ -98,6 +98,21 @@ fn about_scale(events: &[Value], resource: &str, verb: &str) -> Vec<i64> {
         .collect()
 }
 
+/// What was written of workloads, autoscalers and scaled objects but by `/scale`.
+fn other_writes(events: &[Value]) -> Vec<String> {
+    let written = events.iter().filter(|event| {
+        let about = &event["objectRef"];
+        let group = about["apiGroup"].as_str().unwrap_or_default();
+        let verb = event["verb"].as_str().unwrap_or_default();
+        matches!(group, "apps" | "autoscaling" | "keda.sh")
+            && !matches!(verb, "get" | "list" | "watch")
+            && about["subresource"] != "scale"
+    });
+    written
+        .map(|event| event["requestURI"].to_string())
+        .collect()
+}
+
 /// Waits until something was written. Readings that change let it be tried again and again: it would be
 /// tried after a quarter of a minute otherwise.
 async fn until_role_is_used(world: &World, load: &Load) {
@@ -173,6 +188,7 @@ async fn scaling_needs_one_role_uses_all_of_it_and_writes_once_for_each_change()
         answers.retain(|code| *code != 409);
         assert_eq!(answers, [200, 200], "{resource}: up, and down");
     }
+    assert_eq!(other_writes(&events), Vec::<String>::new());
     let (asked, refused) = asked(&events[since..]);
     assert_eq!(refused, Vec::<String>::new(), "it may do all that it tries");
     let granted = granted(&world.cluster, "burstpool-scaling");
