@@ -50,9 +50,9 @@ target/python/installed: tests/emulator/clients/requirements.txt
 engine:
 	@sh tests/engine/install.sh
 
-# Tests of triggers start a Prometheus of their own.
+# Tests of triggers start a Prometheus and an Alertmanager of their own.
 .PHONY: monitoring
-monitoring: ## Looks for Prometheus, which the tests of triggers start (CI installs it)
+monitoring: ## Looks for Prometheus and Alertmanager, which the tests of triggers start (CI installs them)
 	@sh tests/cluster/monitoring.sh
 
 # ---- checking -----------------------------------------------------------------------------------

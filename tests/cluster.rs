@@ -78,12 +78,16 @@ mod told;
 mod triggers;
 #[path = "cluster/triggers_alert.rs"]
 mod triggers_alert;
+#[path = "cluster/triggers_alertmanager.rs"]
+mod triggers_alertmanager;
 #[path = "cluster/triggers_auth.rs"]
 mod triggers_auth;
 #[path = "cluster/triggers_load.rs"]
 mod triggers_load;
 #[path = "cluster/triggers_others.rs"]
 mod triggers_others;
+#[path = "cluster/triggers_rights.rs"]
+mod triggers_rights;
 #[path = "cluster/world.rs"]
 mod world;
 

@@ -87,17 +87,27 @@ pub async fn installed() -> World {
     world
 }
 
-/// What the operator asked of the API server: group, resource and verb; and what it was refused.
-fn asked(world: &World) -> (BTreeSet<(String, String, String)>, Vec<String>) {
+/// What the API server has written down so far of what the operator asked of it.
+pub fn audited(world: &World) -> Vec<Value> {
     let log = world.cluster.directory().join("logs/kube-apiserver.log");
     let log = std::fs::read_to_string(log).expect("the API server's log");
+    // The last line may be being written.
+    let (whole, _) = log.rsplit_once('\n').unwrap_or_default();
+    let events = whole
+        .lines()
+        .filter(|line| line.starts_with("{\"kind\":\"Event\""));
+    let events = events.map(|line| serde_json::from_str(line).expect("an audit event"));
+    events.collect()
+}
+
+/// Group, resource and verb.
+pub type Right = (String, String, String);
+
+/// What the operator asked of the API server, and what it was refused.
+pub fn asked(events: &[Value]) -> (BTreeSet<Right>, Vec<String>) {
     let mut refused = Vec::new();
     let mut all = BTreeSet::new();
-    for line in log
-        .lines()
-        .filter(|line| line.starts_with("{\"kind\":\"Event\""))
-    {
-        let event: Value = serde_json::from_str(line).expect("an audit event");
+    for event in events {
         assert_eq!(event["user"]["username"], ACCOUNT);
         let (object, verb) = (&event["objectRef"], event["verb"].as_str());
         let word = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
@@ -117,8 +127,8 @@ fn asked(world: &World) -> (BTreeSet<(String, String, String)>, Vec<String>) {
     (all, refused)
 }
 
-/// Every verb on every resource of a rule of the operator's roles.
-fn granted(cluster: &Cluster) -> BTreeSet<(String, String, String)> {
+/// Every verb on every resource of a rule of the operator's roles whose names begin so.
+pub fn granted(cluster: &Cluster, prefix: &str) -> BTreeSet<Right> {
     let all = cluster.ask(&["get", "clusterroles,roles", "-A", "-o", "json"]);
     let all: Value = serde_json::from_str(&all.expect("roles")).expect("JSON");
     let words = |list: &Value| -> Vec<String> {
@@ -129,7 +139,7 @@ fn granted(cluster: &Cluster) -> BTreeSet<(String, String, String)> {
     let mut granted = BTreeSet::new();
     for role in all["items"].as_array().expect("roles") {
         let name = role["metadata"]["name"].as_str().unwrap_or_default();
-        if !name.starts_with("burstpool") {
+        if !name.starts_with(prefix) {
             continue;
         }
         for rule in role["rules"].as_array().into_iter().flatten() {
@@ -192,9 +202,9 @@ async fn a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule() {
     world.until_no_pool("shop").await;
     assert_eq!(world.groups(), Vec::<String>::new());
 
-    let (asked, refused) = asked(&world);
+    let (asked, refused) = asked(&audited(&world));
     assert_eq!(refused, Vec::<String>::new(), "it may do all that it tries");
-    let mut granted = granted(&world.cluster);
+    let mut granted = granted(&world.cluster, "burstpool");
     for (group, resource, verb) in RARE {
         let rare = (group.to_owned(), resource.to_owned(), verb.to_owned());
         assert!(granted.remove(&rare), "{rare:?} is not granted any more");

@@ -14,7 +14,7 @@ use crate::support::{Options, wait};
 use crate::world::World;
 
 /// Where the operator serves them: it says so in its log, as JSON, since no terminal reads it.
-async fn address(world: &World) -> String {
+pub async fn address(world: &World) -> String {
     let found = || {
         let log = std::fs::read_to_string(world.log()).unwrap_or_default();
         let mut lines = log

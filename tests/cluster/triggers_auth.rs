@@ -1,5 +1,6 @@
 //! Credentials of Prometheus: from a Secret that may change, and told to nobody.
 
+use burstpool::emulator::Options as AzureOptions;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -8,6 +9,7 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 
+use crate::support::Options;
 use crate::support::monitoring::{Load, Prometheus};
 use crate::triggers_load::{requests, until_trigger};
 use crate::world::World;
@@ -149,4 +151,41 @@ async fn each_way_to_say_who_asks_works_a_change_needs_no_restart_and_no_secret_
                 && !text.contains(key[0])
         );
     }
+}
+
+#[tokio::test]
+async fn azure_monitor_is_asked_as_the_operator_itself_with_the_token_of_the_moment() {
+    let load = Load::start().await;
+    load.set(300.0);
+    let (address, ca) = load.secure().await;
+    let files = tempfile::tempdir().expect("a directory");
+    let trusted = files.path().join("ca.crt");
+    std::fs::write(&trusted, ca).expect("it is written");
+    let azure = AzureOptions {
+        speed: 20.0,
+        ..AzureOptions::default()
+    };
+    let mut world = World::without_operator(Options::default(), azure).await;
+    world.arguments = vec!["--arm-ca-file".into(), trusted.display().to_string()];
+    world.run();
+    let mut managed = requests(&format!("{address}/managed"));
+    managed["prometheus"]["azureCredential"] = true.into();
+    load.want("managed", "authorization", "Bearer SECRET-TOKEN");
+    world.furnish(&json!({"triggers": [managed]})).await;
+    until_trigger(&world, "requests", "active", |one| {
+        one.active && one.value.as_deref() == Some("300")
+    })
+    .await;
+    load.want("managed", "authorization", "Bearer SECRET-NEXT");
+    until_trigger(&world, "requests", "refused", |one| {
+        one.message.contains("status 401") && one.message.contains("azureCredential")
+    })
+    .await;
+    std::fs::write(world.token(), "SECRET-NEXT").expect("it is written");
+    until_trigger(&world, "requests", "known again", |one| {
+        one.active && one.unknown_since.is_none()
+    })
+    .await;
+    let log = std::fs::read_to_string(world.log()).expect("a log");
+    assert!(!log.contains("SECRET-"), "no token is told");
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::home::pool;
 use crate::support::monitoring::Load;
 use crate::support::wait;
+use crate::telemetry::address;
 use crate::triggers_load::{requests, scaled, until_replicas, until_trigger};
 use crate::world::{World, said};
 
@@ -268,6 +269,7 @@ async fn an_endpoint_that_hangs_delays_nobody_else_and_each_trigger_says_what_is
             })
         })
         .await;
+    until_measured(&world).await;
     world
         .change_pool(&json!({"triggers": [requests(&load.address("ok"))]}))
         .await;
@@ -278,6 +280,31 @@ async fn an_endpoint_that_hangs_delays_nobody_else_and_each_trigger_says_what_is
             })
         })
         .await;
+}
+
+/// Waits until each of what is measured of triggers is there.
+async fn until_measured(world: &World) {
+    let url = format!("{}/metrics", address(world).await);
+    wait::by_and_by("what is measured of triggers", async || {
+        let text = reqwest::get(&url).await.expect("an answer").text().await;
+        let text = text.expect("text");
+        let of = |metric: &str, trigger: &str| -> f64 {
+            let name =
+                format!("burstpool_trigger_{metric}{{pool=\"shop\",trigger=\"{trigger}\"}} ");
+            let line = text.lines().find_map(|line| line.strip_prefix(&name));
+            line.map_or(f64::NAN, |value| value.parse().expect("a number"))
+        };
+        of("active", "requests") > 0.5
+            && of("active", "hangs") < 0.5
+            && (of("value", "requests") - 400.0).abs() < 0.5
+            && of("value", "hangs").is_nan()
+            && of("errors_total", "requests") < 0.5
+            && of("errors_total", "hangs") > 0.5
+            // An answer takes no time, and what does not come its timeout of a second.
+            && of("latency_seconds_count", "requests") > 0.5
+            && of("latency_seconds_sum", "hangs") >= of("latency_seconds_count", "hangs")
+    })
+    .await;
 }
 
 #[tokio::test]

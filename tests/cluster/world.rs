@@ -106,7 +106,7 @@ impl World {
             .arg("--kubeconfig")
             .arg(&self.account.0)
             .args(["--arm-endpoint", self.azure.url(), "--arm-token-file"])
-            .arg(self.files.path().join("token"))
+            .arg(self.token())
             .args(["--subscription-id", "00000000-0000-0000-0000-000000000000"])
             .args([
                 "--resource-group",
@@ -176,6 +176,11 @@ impl World {
             self.kill().await;
         }
         self.azure.stop().await;
+    }
+
+    /// The file of the token that the operator shows to Azure.
+    pub fn token(&self) -> PathBuf {
+        self.files.path().join("token")
     }
 
     pub fn log(&self) -> std::path::PathBuf {

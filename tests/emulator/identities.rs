@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use burstpool::aci::client::{Client, Cloud, Credential, Scope, Settings, http};
+use burstpool::aci::client::{self, Client, Cloud, Credential, Scope, Settings};
 use burstpool::aci::error::Error;
 use burstpool::emulator::{Options, Tls};
 use serde_json::json;
@@ -36,7 +36,7 @@ fn login(azure: &Azure, environment: &[(&str, &str)]) -> Result<(String, Client)
         cloud: cloud.clone(),
         extra_ca,
     };
-    let http = http(&settings).unwrap();
+    let http = client::http(&settings).unwrap();
     let variables: HashMap<&str, &str> = environment.iter().copied().collect();
     let get = |name: &str| variables.get(name).map(|value| (*value).to_owned());
     let credential = Credential::of_environment(get, &cloud, &http).map_err(|e| e.to_string())?;
@@ -126,6 +126,35 @@ async fn tokens_are_refreshed_before_they_expire() {
         for times in 1..4 {
             call(&client).await.unwrap();
             assert_eq!(asked(&azure, kind, 200), times, "{kind}");
+        }
+    }
+}
+
+/// What a token is for.
+fn audience(header: &http::HeaderValue) -> String {
+    let token = header.to_str().unwrap().strip_prefix("Bearer ").unwrap();
+    let claims = token.split('.').nth(1).unwrap();
+    let claims = URL_SAFE_NO_PAD.decode(claims).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+    claims["aud"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn azure_monitor_has_tokens_of_its_own_which_are_kept_and_refreshed_too() {
+    let secret = [
+        ("AZURE_TENANT_ID", TENANT),
+        ("AZURE_CLIENT_ID", CLIENT),
+        ("AZURE_CLIENT_SECRET", "any"),
+    ];
+    for (lives, after) in [(3600, [2, 2]), (299, [2, 3])] {
+        let azure = azure(Duration::from_secs(lives)).await;
+        let (_, client) = login(&azure, &secret).unwrap();
+        call(&client).await.unwrap();
+        for tokens in after {
+            let header = client.monitor_token().await.unwrap();
+            assert!(header.is_sensitive());
+            assert_eq!(audience(&header), "https://prometheus.monitor.azure.com");
+            assert_eq!(asked(&azure, "Token_Secret", 200), tokens);
         }
     }
 }

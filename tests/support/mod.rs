@@ -13,6 +13,7 @@
     reason = "every binary uses a part of this module"
 )]
 
+pub mod alertmanager;
 mod cluster;
 mod error;
 pub mod monitoring;

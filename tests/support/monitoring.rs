@@ -3,7 +3,7 @@
 //! In: a load. Out: addresses to ask. Each is a process or a task of the test's own and ends with it.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -13,8 +13,11 @@ use axum::extract::{Path as Segment, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use burstpool::emulator::tls;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::wait;
 
@@ -25,22 +28,22 @@ pub fn free_port() -> u16 {
     free.next().expect("one of a hundred ports is free")
 }
 
-/// Prometheus, where PATH leads or where Debian has it.
-fn found() -> Option<PathBuf> {
+/// A program, where PATH leads or where Debian has it.
+pub(super) fn found(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/bin")]);
-    let mut files = folders.map(|folder| folder.join("prometheus"));
+    let mut files = folders.map(|folder| folder.join(name));
     files.find(|file| file.is_file())
 }
 
 fn program() -> PathBuf {
-    found().unwrap_or_else(|| {
+    found("prometheus").unwrap_or_else(|| {
         unreachable!("prometheus is missing: run `make monitoring`, which says how to get it")
     })
 }
 
 /// Waits until a URL answers with a success.
-async fn until_ready(url: &str) {
+pub(super) async fn until_ready(url: &str) {
     wait::by_and_by(url, async || {
         let answer = reqwest::get(url).await;
         answer.is_ok_and(|answer| answer.status().is_success())
@@ -71,12 +74,24 @@ impl Load {
             port: listener.local_addr().expect("an address").port(),
             seen: Arc::default(),
         };
-        let router = Router::new()
-            .route("/metrics", get(metrics))
-            .route("/{kind}/api/v1/query", post(answer))
-            .with_state(load.clone());
+        let router = router(load.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         load
+    }
+
+    /// Serves the same over TLS, too; where, and the certificate to trust.
+    pub async fn secure(&self) -> (String, String) {
+        let loopback = tls::loopback().expect("certificates");
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.expect("a port");
+        let address = format!("https://{}", listener.local_addr().expect("an address"));
+        let secure = Secure {
+            listener,
+            acceptor: loopback.server.into(),
+        };
+        let router = router(self.clone());
+        tokio::spawn(async move { axum::serve(secure, router).await });
+        (address, loopback.ca_pem)
     }
 
     pub fn set(&self, load: f64) {
@@ -94,6 +109,38 @@ impl Load {
         let mut seen = self.seen.lock().expect("no test panicked");
         let header = (header.to_owned(), value.to_owned());
         seen.wanted.insert(kind.to_owned(), header);
+    }
+}
+
+fn router(load: Load) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/{kind}/api/v1/query", post(answer))
+        .with_state(load)
+}
+
+/// TLS in front of the same.
+struct Secure {
+    listener: tokio::net::TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl axum::serve::Listener for Secure {
+    type Io = TlsStream<tokio::net::TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, from) = self.listener.accept().await.expect("it listens");
+            // Who does not trust the certificate goes away.
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, from);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
     }
 }
 
@@ -136,7 +183,7 @@ pub struct Prometheus {
 impl Prometheus {
     /// Whether there is one.
     pub fn is_installed() -> bool {
-        found().is_some()
+        found("prometheus").is_some()
     }
 
     pub async fn start(load: &Load) -> Self {
@@ -199,7 +246,7 @@ fn run(files: &Path, port: u16, has_web: bool) -> Child {
     quietly(&mut command)
 }
 
-fn quietly(command: &mut Command) -> Child {
+pub(super) fn quietly(command: &mut Command) -> Child {
     command
         .stdout(Stdio::null())
         .stderr(Stdio::null())

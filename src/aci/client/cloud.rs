@@ -15,7 +15,9 @@ pub struct Cloud {
     pub authority: String,
     /// What a token is for.
     pub scope: String,
-    /// What a token for Azure Monitor's managed Prometheus is for.
+    /// What a token for Azure Monitor's managed Prometheus is for. Public is Microsoft's documented one;
+    /// those of US Government and China are as KEDA's and Grafana's clients of it have them (Grafana's
+    /// had chinacloudapp.cn first): Microsoft's pages name none.
     pub monitor_scope: String,
 }
 
@@ -97,38 +99,34 @@ mod tests {
 
     #[test]
     fn clouds_have_their_own_endpoints_authorities_and_scopes() {
-        let clouds = [
-            (
-                "AzureCloud",
-                "management.azure.com",
-                "login.microsoftonline.com",
-            ),
-            (
-                "AzurePublicCloud",
-                "management.azure.com",
-                "login.microsoftonline.com",
-            ),
-            (
-                "AzureUSGovernment",
-                "management.usgovcloudapi.net",
-                "login.microsoftonline.us",
-            ),
-            (
-                "AzureUSGovernmentCloud",
-                "management.usgovcloudapi.net",
-                "login.microsoftonline.us",
-            ),
-            (
-                "azurechinacloud",
-                "management.chinacloudapi.cn",
-                "login.chinacloudapi.cn",
-            ),
-        ];
-        for (name, arm, authority) in clouds {
+        let public = (
+            "management.azure.com",
+            "login.microsoftonline.com",
+            "prometheus.monitor.azure.com",
+        );
+        let government = (
+            "management.usgovcloudapi.net",
+            "login.microsoftonline.us",
+            "prometheus.monitor.azure.us",
+        );
+        let china = (
+            "management.chinacloudapi.cn",
+            "login.chinacloudapi.cn",
+            "prometheus.monitor.azure.cn",
+        );
+        for (name, (arm, authority, monitor)) in [
+            ("AzureCloud", public),
+            ("AzurePublicCloud", public),
+            ("AzureUSGovernment", government),
+            ("AzureUSGovernmentCloud", government),
+            ("azurechinacloud", china),
+        ] {
             let cloud: Cloud = name.parse().expect(name);
             assert_eq!(cloud.arm.as_str(), format!("https://{arm}/"), "{name}");
             assert_eq!(cloud.authority, format!("https://{authority}"), "{name}");
             assert_eq!(cloud.scope, format!("https://{arm}/.default"), "{name}");
+            let monitor = format!("https://{monitor}/.default");
+            assert_eq!(cloud.monitor_scope, monitor, "{name}");
         }
         assert_eq!(
             "Azure".parse::<Cloud>(),

@@ -145,6 +145,11 @@ impl Client {
         }
     }
 
+    /// The HTTP client that Azure is asked with: it trusts what Azure's clients are told to trust.
+    pub fn http(&self) -> reqwest::Client {
+        self.transport.http.clone()
+    }
+
     /// A header with a token for Azure Monitor's managed Prometheus. It is not shown.
     pub async fn monitor_token(&self) -> Result<http::HeaderValue, String> {
         let token = self.transport.credential.token(&self.monitor_scope).await;

@@ -3,6 +3,11 @@
 //! In: POST requests to `/alerts` with the bearer token of a file, which is read for each, so that it can
 //! be replaced. Out: which alerts of which trigger fire; refusals are counted by their reason. While a
 //! pool's triggers are not known yet the answer is 503: Alertmanager sends again.
+//!
+//! Only the leader listens: nobody else could remember what it is told. Where a name has the addresses of
+//! all replicas (`config/default` makes such a Service) a sender tries the next one when a connection is
+//! refused, so each alert comes to the leader at once; behind one address Alertmanager sends again until
+//! it does. While nobody leads, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

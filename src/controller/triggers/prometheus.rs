@@ -113,8 +113,13 @@ impl Asker<'_> {
         auth.map_err(|why| format!("{what} {why}"))
     }
 
-    /// A client that trusts whom the Secret says, and shows its certificate.
+    /// A client that trusts whom the Secret says, and shows its certificate. Azure's own endpoint is
+    /// trusted as the rest of Azure is: behind a proxy that opens TLS, or in a cloud of one's own, both
+    /// have the same authority. No Secret can be named beside `azureCredential`.
     fn client(&mut self, auth: &Auth) -> Result<reqwest::Client, String> {
+        if self.spec.azure_credential {
+            return Ok(self.one.shared.azure.http());
+        }
         if let Some((version, client)) = &self.ready
             && *version == auth.version
         {

@@ -1,7 +1,7 @@
 //! The directory's endpoints that clients log in with, the machine's, and the cloud's metadata.
 //!
 //! Any secret is accepted, and any assertion that has not expired. Tokens are unsigned and say nothing
-//! true but when they expire; each is counted by how it was asked for.
+//! true but what they are for and when they expire; each is counted by how it was asked for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ use crate::emulator::shared::Shared;
 
 /// The tenant that everything belongs to.
 pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
+/// What tokens are for whose askers do not say.
+const ARM: &str = "https://management.azure.com";
 /// The only kind of assertion that there is (RFC 7523).
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -107,7 +109,7 @@ pub async fn token(
         "token_type": "Bearer",
         "expires_in": lives,
         "ext_expires_in": lives,
-        "access_token": jwt(&tenant, client, lives),
+        "access_token": jwt(&tenant, client, audience(&form), lives),
     }))
     .into_response()
 }
@@ -204,7 +206,7 @@ fn machine_token(shared: &Shared, kind: &str, allowed: bool, asked: MachineToken
     let expires = jiff::Timestamp::now().as_second() + lives;
     Json(json!({
         "token_type": "Bearer",
-        "access_token": jwt(TENANT, &client, lives),
+        "access_token": jwt(TENANT, &client, &resource, lives),
         "client_id": client,
         "resource": resource,
         "expires_in": lives.to_string(),
@@ -218,13 +220,19 @@ fn lifetime(shared: &Shared) -> i64 {
     i64::try_from(shared.options.token_lifetime.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// What a token is for: the scope without what is asked for there, as the directory has it.
+fn audience(form: &HashMap<String, String>) -> &str {
+    let scope = form.get("scope").map_or(ARM, String::as_str);
+    scope.strip_suffix("/.default").unwrap_or(scope)
+}
+
 /// An unsigned token.
-fn jwt(tenant: &str, client: &str, lives: i64) -> String {
+fn jwt(tenant: &str, client: &str, audience: &str, lives: i64) -> String {
     let now = jiff::Timestamp::now().as_second();
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let header = part(json!({"typ": "JWT", "alg": "none"}));
     let claims = part(json!({
-        "aud": "https://management.azure.com/",
+        "aud": audience,
         "iss": format!("https://sts.windows.net/{tenant}/"),
         "tid": tenant,
         "oid": "22222222-2222-2222-2222-222222222222",
