@@ -125,7 +125,7 @@ impl Terminal {
     }
 
     /// The end of the operator's log.
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         let log = std::fs::read_to_string(self.directory.path().join("log"));
         let lines: Vec<String> = log.unwrap_or_default().lines().map(str::to_owned).collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
