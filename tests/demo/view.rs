@@ -56,7 +56,7 @@ impl Replicas {
         let parts = [
             ('#', self.home, "at home"),
             ('~', self.aci, "on ACI"),
-            (':', self.starting, "starting there"),
+            (':', self.starting, "starting on ACI"),
             ('.', self.waiting, "waiting"),
         ];
         let present = || parts.iter().filter(|(_, count, _)| *count > 0);

@@ -96,12 +96,12 @@ fn joined<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut all = vec![String::new()];
     for line in lines {
         let last = all.last_mut().expect("there is one always");
-        match line.strip_suffix('\\') {
-            Some(begun) => *last += &format!("{} ", begun.trim()),
-            None => {
-                *last += if last.is_empty() { line } else { line.trim() };
-                all.push(String::new());
-            }
+        if let Some(begun) = line.strip_suffix('\\') {
+            last.push_str(begun.trim());
+            last.push(' ');
+        } else {
+            *last += if last.is_empty() { line } else { line.trim() };
+            all.push(String::new());
         }
     }
     all
