@@ -47,6 +47,8 @@ mod operator;
 mod outage;
 #[path = "cluster/pods.rs"]
 mod pods;
+#[path = "cluster/readme.rs"]
+mod readme;
 #[path = "cluster/references.rs"]
 mod references;
 #[path = "cluster/resource.rs"]

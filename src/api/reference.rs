@@ -63,15 +63,83 @@ fn kind(schema: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// A pool with every field, for people to look things up in.
+    fn sample() -> String {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let path = root.join("config/samples/burstpool-every-field.yaml");
+        std::fs::read_to_string(path).expect("the sample")
+    }
+
     #[test]
     fn the_tables_file_is_as_the_types_say() {
-        crate::kept::assert_kept("src/api/fields.md", &super::table());
+        crate::kept::assert_kept("src/api/fields.md", &table());
     }
 
     #[test]
     fn every_row_has_words() {
-        for line in super::table().lines().skip(2) {
+        for line in table().lines().skip(2) {
             assert!(!line.ends_with("|  |"), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_sample_with_every_field_has_every_field() {
+        let sample: Value = serde_yaml::from_str(&sample()).expect("YAML");
+        let mut has = BTreeSet::new();
+        fields_of(&mut has, "spec", &sample["spec"]);
+        let table = table();
+        let rows = table.lines().filter_map(|line| line.split('`').nth(1));
+        let lacks: Vec<&str> = rows
+            .filter(|path| path.starts_with("spec") && !has.contains(*path))
+            .collect();
+        assert!(lacks.is_empty(), "the sample lacks {lacks:?}");
+    }
+
+    #[test]
+    fn the_sample_with_every_field_comments_every_line_and_names_every_choice() {
+        let sample = sample();
+        let spec = sample.lines().skip_while(|line| *line != "spec:").skip(1);
+        for line in spec.filter(|line| !line.is_empty()) {
+            assert!(line.contains(" # "), "a comment is missing: {line}");
+        }
+        let definition = serde_json::to_value(BurstPool::crd()).expect("a definition is JSON");
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let mut choices = BTreeSet::new();
+        choices_of(&mut choices, &schema["properties"]["spec"]);
+        let words: BTreeSet<&str> = sample.split(|c: char| !c.is_alphanumeric()).collect();
+        let lacks: Vec<&&str> = choices
+            .iter()
+            .filter(|one| !words.contains(**one))
+            .collect();
+        assert!(lacks.is_empty(), "the sample does not name {lacks:?}");
+    }
+
+    /// The paths of all fields that a value has, lists left out of them as in the table.
+    fn fields_of(all: &mut BTreeSet<String>, path: &str, value: &Value) {
+        all.insert(path.to_owned());
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| fields_of(all, path, item)),
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    fields_of(all, &format!("{path}.{name}"), field);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// All words that fields of a schema may have as their values.
+    fn choices_of<'a>(all: &mut BTreeSet<&'a str>, schema: &'a Value) {
+        let words = schema["enum"].as_array().into_iter().flatten();
+        all.extend(words.filter_map(Value::as_str));
+        let fields = schema["properties"].as_object().into_iter().flatten();
+        fields.for_each(|(_, field)| choices_of(all, field));
+        if let Some(items) = schema.get("items") {
+            choices_of(all, items);
         }
     }
 }

@@ -16,7 +16,7 @@ fn explain(world: &World, arguments: &[&str]) -> (bool, String) {
         .args(arguments)
         .arg("--kubeconfig")
         .arg(world.cluster.kubeconfig())
-        .env_remove("RUST_BACKTRACE")
+        .env("RUST_BACKTRACE", "1")
         .output()
         .expect("burstpool runs");
     let text = [output.stdout, output.stderr].concat();
@@ -94,7 +94,11 @@ async fn a_pod_is_explained_in_the_plans_words_wherever_it_is() {
 
     assert_eq!(
         explain(&world, &["none"]),
-        (false, "Error: there is no BurstPool none\n".to_owned())
+        (
+            false,
+            "Error: there is no BurstPool none: kubectl get burstpools lists those there are\n"
+                .to_owned()
+        )
     );
     let (done, nobody) = explain(&world, &["shop", "--namespace", "default", "nobody"]);
     assert!(

@@ -49,6 +49,9 @@ async fn every_manifest_is_accepted_by_the_api_server() {
         .install_crds()
         .await
         .expect("the resource is served");
+    cluster
+        .install_service_monitors()
+        .expect("the resource is served");
     for namespace in [OPERATOR, "argocd"] {
         let created = cluster.ask(&["create", "namespace", namespace]);
         created.expect("a namespace");
@@ -62,6 +65,7 @@ async fn every_manifest_is_accepted_by_the_api_server() {
         "kube-proxy",
         "argocd",
         "scaling",
+        "prometheus",
     ] {
         cluster.apply(directory, &dry).expect("it is accepted");
     }

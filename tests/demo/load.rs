@@ -26,7 +26,12 @@ impl Source {
     }
 
     /// Lets the pool of the sample scale its workload by the load.
-    pub async fn prepare(&self, stage: &Stage, least: usize, most: usize) -> anyhow::Result<()> {
+    pub async fn prepare(
+        &self,
+        stage: &Stage<'_>,
+        least: usize,
+        most: usize,
+    ) -> anyhow::Result<()> {
         let Self::Prometheus(prometheus, load) = self else {
             return Ok(());
         };
@@ -52,7 +57,7 @@ impl Source {
     }
 
     /// The load is one for so many replicas now; in words.
-    pub async fn set(&self, stage: &Stage, replicas: usize) -> anyhow::Result<String> {
+    pub async fn set(&self, stage: &Stage<'_>, replicas: usize) -> anyhow::Result<String> {
         match self {
             Self::Prometheus(_, load) => {
                 load.set(as_load(replicas));

@@ -6,12 +6,13 @@
 //! with this process, whatever ends it: the operator runs in it. It fails if any step does.
 //!
 //! ```text
-//! stage (cluster, Azure, nodes, rights, operator) ─▶ peak (steps) ─▶ summary
+//! azure ─▶ stage (cluster, nodes, rights, operator) ─▶ peak (steps) ─▶ summary
 //!                                                      └─▶ view (replicas and the pool's words, as they change)
 //! ```
 
 #![allow(clippy::print_stdout, reason = "a program for people at a terminal")]
 
+mod azure;
 mod load;
 mod peak;
 mod stage;
@@ -20,13 +21,14 @@ mod support;
 mod view;
 
 use anyhow::{Context as _, bail};
+use azure::Azure;
 use stage::Stage;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How it is played.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mode {
-    /// One line a step, simulated containers, as fast as it goes.
+    /// One line a step, and nothing is waited for that takes long.
     is_fast: bool,
     /// All stays until Ctrl-C.
     holds: bool,
@@ -51,17 +53,28 @@ async fn main() -> anyhow::Result<()> {
     let mode = Mode::of(std::env::args().skip(1))?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    tokio::select! {
-        outcome = Box::pin(play(mode)) => outcome?,
-        _ = interrupt.recv() => println!("\nEnding the cluster and the emulated Azure."),
-        _ = terminate.recv() => {}
-    }
-    Ok(())
+    let mut told = Box::pin(async move {
+        tokio::select! {
+            _ = interrupt.recv() => println!("\nEnding the cluster and the emulated Azure."),
+            _ = terminate.recv() => {}
+        }
+    });
+    let azure = tokio::select! {
+        azure = Azure::start(mode) => azure?,
+        () = &mut told => return Ok(()),
+    };
+    let outcome = tokio::select! {
+        outcome = Box::pin(play(mode, &azure)) => outcome,
+        () = &mut told => Ok(()),
+    };
+    // Real containers do not end with this process.
+    azure.emulator.stop().await;
+    outcome
 }
 
-/// Starts everything and plays a peak. What it started ends when this future is dropped.
-async fn play(mode: Mode) -> anyhow::Result<()> {
-    let stage = Stage::set(mode).await?;
+/// Starts everything else and plays a peak. What it started ends when this future is dropped.
+async fn play(mode: Mode, azure: &Azure) -> anyhow::Result<()> {
+    let stage = Stage::set(azure).await?;
     let arguments = stage.arguments();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     stage.invite();

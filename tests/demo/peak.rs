@@ -38,7 +38,7 @@ impl Story {
 }
 
 /// Plays it; with a live view unless it is to be fast.
-pub async fn play(stage: &Stage, mode: Mode) -> anyhow::Result<()> {
+pub async fn play(stage: &Stage<'_>, mode: Mode) -> anyhow::Result<()> {
     let mut story = Story {
         began: Instant::now(),
         steps: Vec::new(),
@@ -58,15 +58,15 @@ pub async fn play(stage: &Stage, mode: Mode) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn act(stage: &Stage, mode: Mode, story: &mut Story) -> anyhow::Result<()> {
+async fn act(stage: &Stage<'_>, mode: Mode, story: &mut Story) -> anyhow::Result<()> {
     let load = Source::find().await;
     stage
         .kubectl(&["apply", "--server-side", "-f", SAMPLE])
         .await?;
-    load.prepare(stage, QUIET, PEAK).await?;
     story.say(
         "applied config/samples/burst.yaml: a Deployment web of 3, and a BurstPool peak for it",
     );
+    load.prepare(stage, QUIET, PEAK).await?;
     until(stage, (QUIET, 0, 0)).await?;
     story.say("quiet: 3 replicas run at home");
     let said = load.set(stage, PEAK).await?;
@@ -80,7 +80,7 @@ async fn act(stage: &Stage, mode: Mode, story: &mut Story) -> anyhow::Result<()>
     let said = load.set(stage, QUIET).await?;
     story.say(format!("the peak is over: {said}"));
     until(stage, (QUIET, 0, 0)).await?;
-    let left = stage.azure.shared().store().groups.len();
+    let left = stage.azure.emulator.shared().store().groups.len();
     ensure!(left == 0, "{left} container groups are left");
     story.say("returned: 3 run at home, and no container group is left");
     if !mode.holds {
@@ -90,12 +90,13 @@ async fn act(stage: &Stage, mode: Mode, story: &mut Story) -> anyhow::Result<()>
 }
 
 /// Reads the log of a pod on ACI, and runs a command in it.
-async fn into(stage: &Stage, pods: &[Pod], story: &mut Story) -> anyhow::Result<()> {
+async fn into(stage: &Stage<'_>, pods: &[Pod], story: &mut Story) -> anyhow::Result<()> {
     let there = pods.iter().find(|pod| objects::node_of(pod) == Some(NODE));
     let name = there.context("no pod is on ACI")?.name_any();
-    stage.kubectl(&["logs", &name]).await?;
-    story.say(format!("kubectl logs {name}: read"));
-    if stage.has_containers {
+    let log = stage.kubectl(&["logs", &name]).await?;
+    let line = log.lines().last().unwrap_or("nothing is written yet");
+    story.say(format!("kubectl logs {name}: {line}"));
+    if stage.azure.has_containers {
         let said = stage.kubectl(&["exec", &name, "--", "hostname"]).await?;
         story.say(format!("kubectl exec {name} -- hostname: {}", said.trim()));
     } else {
@@ -108,7 +109,7 @@ async fn into(stage: &Stage, pods: &[Pod], story: &mut Story) -> anyhow::Result<
 }
 
 /// Deletes the pool.
-async fn leave(stage: &Stage, story: &mut Story) -> anyhow::Result<()> {
+async fn leave(stage: &Stage<'_>, story: &mut Story) -> anyhow::Result<()> {
     stage
         .kubectl(&["delete", "burstpool/peak", "--wait=false"])
         .await?;
@@ -134,7 +135,7 @@ async fn leave(stage: &Stage, story: &mut Story) -> anyhow::Result<()> {
 }
 
 /// Waits until so many replicas run at home and on ACI, and wait, and there are no others.
-async fn until(stage: &Stage, wanted: (usize, usize, usize)) -> anyhow::Result<Vec<Pod>> {
+async fn until(stage: &Stage<'_>, wanted: (usize, usize, usize)) -> anyhow::Result<Vec<Pod>> {
     let pods: Api<Pod> = Api::namespaced(stage.cluster.client()?, "default");
     let web = watcher::Config::default().labels("app=web");
     let what = format!(
@@ -146,9 +147,9 @@ async fn until(stage: &Stage, wanted: (usize, usize, usize)) -> anyhow::Result<V
     Ok(wait::until_all(pods, web, &what, are_so).await?)
 }
 
-fn summary(stage: &Stage, story: &Story) {
-    let now = stage.azure.shared().clock.now();
-    let mut store = stage.azure.shared().store();
+fn summary(stage: &Stage<'_>, story: &Story) {
+    let now = stage.azure.emulator.shared().clock.now();
+    let mut store = stage.azure.emulator.shared().store();
     store.settle_all(now);
     let created = store.timeline.entries().count();
     let deleted = store

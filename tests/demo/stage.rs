@@ -1,42 +1,30 @@
-//! What the peak is played on: a cluster, an emulated Azure, home, and the operator's rights.
+//! What the peak is played on beside an Azure: a cluster, home, and the operator's rights.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
-use burstpool::emulator::{Emulator, EngineSocket, Options as Azure};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::PostParams;
 
-use crate::Mode;
+use crate::azure::Azure;
 use crate::support::{Cluster, OPERATOR, Options, objects, wait};
 
 /// The cluster's own nodes: name, cores and memory.
 const HOME: [(&str, &str, &str); 2] = [("home-1", "4", "16Gi"), ("home-2", "4", "16Gi")];
-/// The image of the sample's pods.
-const IMAGE: &str = "docker.io/library/nginx:latest";
 
 /// Everything, ready but for the operator.
-pub struct Stage {
+pub struct Stage<'a> {
     pub cluster: Cluster,
-    pub azure: Emulator,
-    pub has_containers: bool,
-    speed: f64,
+    pub azure: &'a Azure,
     kubeconfig: PathBuf,
     token: tempfile::NamedTempFile,
 }
 
-impl Stage {
-    pub async fn set(mode: Mode) -> anyhow::Result<Self> {
+impl<'a> Stage<'a> {
+    pub async fn set(azure: &'a Azure) -> anyhow::Result<Self> {
         println!("==> Starting Kubernetes");
         let cluster = Box::pin(Cluster::start(Options::default())).await?;
-        println!("==> Starting an emulated Azure");
-        let speed = if mode.is_fast { 10.0 } else { 5.0 };
-        let (azure, why_not) = azure(speed, mode).await?;
-        match &why_not {
-            None => println!("    containers are real"),
-            Some(why) => println!("    containers are simulated: {why}"),
-        }
         println!("==> Adding {} nodes", HOME.len());
         for node in HOME {
             add(&cluster, node).await?;
@@ -48,8 +36,6 @@ impl Stage {
         Ok(Self {
             cluster,
             azure,
-            has_containers: why_not.is_none(),
-            speed,
             kubeconfig,
             token,
         })
@@ -71,7 +57,7 @@ impl Stage {
             "--subscription-id",
             "00000000-0000-0000-0000-000000000000",
             "--arm-endpoint",
-            self.azure.url(),
+            self.azure.emulator.url(),
         ];
         let mut all: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         let paths = [
@@ -96,9 +82,9 @@ impl Stage {
              {}/_emulator/ what it runs, as a page\n\n\
              Ctrl-C ends everything.\n",
             self.cluster.kubeconfig().display(),
-            self.speed,
-            self.azure.url(),
-            self.azure.url(),
+            self.azure.speed,
+            self.azure.emulator.url(),
+            self.azure.emulator.url(),
         );
     }
 
@@ -110,52 +96,6 @@ impl Stage {
         let what = arguments.join(" ");
         ensure!(done.status.success(), "kubectl {what}: {why}");
         Ok(String::from_utf8_lossy(&done.stdout).into_owned())
-    }
-}
-
-/// An Azure, and why its containers are not real, if they are not.
-async fn azure(speed: f64, mode: Mode) -> anyhow::Result<(Emulator, Option<String>)> {
-    let simulated = Azure {
-        speed,
-        ..Azure::default()
-    };
-    let why = if mode.is_fast {
-        "that is faster".to_owned()
-    } else {
-        match image().await {
-            Ok(()) => {
-                let real = Azure {
-                    containers: Some(EngineSocket::Usual),
-                    ..simulated.clone()
-                };
-                match Emulator::start(real).await {
-                    Ok(azure) => return Ok((azure, None)),
-                    Err(error) => format!("{:#}", anyhow::Error::from(error)),
-                }
-            }
-            Err(why) => why,
-        }
-    };
-    Ok((Emulator::start(simulated).await?, Some(why)))
-}
-
-/// Whether an engine answers that has the sample's image, or can get it.
-async fn image() -> Result<(), String> {
-    use futures::TryStreamExt as _;
-    let nobody = |_| "no container engine answers".to_owned();
-    let docker = bollard::Docker::connect_with_defaults().map_err(nobody)?;
-    docker.ping().await.map_err(nobody)?;
-    if docker.inspect_image(IMAGE).await.is_ok() {
-        return Ok(());
-    }
-    let wanted = bollard::query_parameters::CreateImageOptionsBuilder::new()
-        .from_image(IMAGE)
-        .build();
-    let pulled = docker.create_image(Some(wanted), None, None);
-    let pulled = pulled.try_for_each(|_| async { Ok(()) });
-    match tokio::time::timeout(std::time::Duration::from_secs(60), pulled).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(format!("the container engine cannot get {IMAGE}")),
     }
 }
 

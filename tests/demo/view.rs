@@ -1,6 +1,7 @@
 //! The live view: where the replicas are, and what the pool says, whenever that changes.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use burstpool::api::BurstPool;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -9,6 +10,9 @@ use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client};
 
 use crate::support::objects;
+
+/// How often the replicas are looked at.
+const MOMENT: Duration = Duration::from_millis(300);
 
 /// Shows both for as long as it is polled.
 pub async fn show(client: Client, began: Instant) -> anyhow::Result<()> {
@@ -19,32 +23,75 @@ fn line(began: Instant, text: &str) {
     println!("{:5.1} s  {text}", began.elapsed().as_secs_f64());
 }
 
-/// One character a replica: at home, on ACI, waiting.
+/// Where the replicas are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Replicas {
+    home: usize,
+    aci: usize,
+    /// On ACI, and not running yet.
+    starting: usize,
+    /// Without a node.
+    waiting: usize,
+}
+
+impl Replicas {
+    fn of(pods: &[Arc<Pod>]) -> Self {
+        let mut all = Self::default();
+        for pod in pods {
+            let status = pod.status.as_ref();
+            let phase = status.and_then(|status| status.phase.as_deref());
+            let part = match objects::node_of(pod) {
+                None => &mut all.waiting,
+                Some(node) if !node.starts_with("burst-") => &mut all.home,
+                Some(_) if phase == Some("Pending") => &mut all.starting,
+                Some(_) => &mut all.aci,
+            };
+            *part += 1;
+        }
+        all
+    }
+
+    /// One character a replica, and how many.
+    fn picture(self) -> String {
+        let parts = [
+            ('#', self.home, "at home"),
+            ('~', self.aci, "on ACI"),
+            (':', self.starting, "starting on ACI"),
+            ('.', self.waiting, "waiting"),
+        ];
+        let present = || parts.iter().filter(|(_, count, _)| *count > 0);
+        let bars: String = present()
+            .map(|(sign, count, _)| sign.to_string().repeat(*count))
+            .collect();
+        let words: Vec<String> = present()
+            .map(|(sign, count, what)| format!("{sign} {count} {what}"))
+            .collect();
+        format!("{bars:<14} {}", words.join(", "))
+    }
+}
+
+/// A picture of the replicas whenever they have changed; what is so for a moment only is not shown.
 async fn replicas(client: Client, began: Instant) -> anyhow::Result<()> {
     let (store, writer) = reflector::store();
     let pods: Api<Pod> = Api::namespaced(client, "default");
     let web = watcher::Config::default().labels("app=web");
-    let mut changes = watcher(pods, web)
-        .default_backoff()
-        .reflect(writer)
-        .applied_objects()
-        .boxed();
-    let mut shown = (0, 0, 0);
-    while changes.try_next().await?.is_some() {
-        let pods: Vec<Pod> = store.state().iter().map(|pod| (**pod).clone()).collect();
-        let now @ (home, aci, waiting) = objects::spread(&pods);
-        if now != shown {
-            let bars = ["#".repeat(home), "~".repeat(aci), ".".repeat(waiting)].concat();
-            line(
-                began,
-                &format!(
-                    "         {bars:<14} {home} at home #, {aci} on ACI ~, {waiting} waiting ."
-                ),
-            );
-            shown = now;
+    let changes = watcher(pods, web).default_backoff().reflect(writer);
+    let mut changes = changes.applied_objects().boxed();
+    let (mut moment, mut shown) = (tokio::time::interval(MOMENT), Replicas::default());
+    loop {
+        tokio::select! {
+            change = changes.try_next() => {
+                change?;
+            }
+            _ = moment.tick() => {
+                let now = Replicas::of(&store.state());
+                if now != shown {
+                    line(began, &format!("         {}", now.picture()));
+                    shown = now;
+                }
+            }
         }
     }
-    Ok(())
 }
 
 /// What the pool's condition `Spilling` says.

@@ -57,6 +57,21 @@ impl Host {
         }
     }
 
+    /// A client of the engine.
+    pub fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// The command line of the engine: that of podman, unless Docker listens.
+    pub fn command(&self) -> String {
+        let socket = self.socket.display();
+        if self.socket.to_string_lossy().contains("podman") {
+            "podman".to_owned()
+        } else {
+            format!("docker --host unix://{socket}")
+        }
+    }
+
     async fn find() -> Result<Self, String> {
         let usual = std::env::var("DOCKER_HOST").ok();
         let usual = usual

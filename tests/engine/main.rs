@@ -8,6 +8,7 @@ mod commands;
 mod crash;
 mod cycle;
 mod host;
+mod image;
 mod lives;
 mod pages;
 #[path = "../support/mod.rs"]

@@ -29,6 +29,19 @@ impl Cluster {
         self.ask(&arguments).map(drop)
     }
 
+    /// Installs the resource of the Prometheus operator that `config/prometheus` has one of, and returns when
+    /// it is served.
+    pub fn install_service_monitors(&self) -> Result<(), Error> {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/fixtures/prometheus-operator/servicemonitors.yaml"
+        );
+        self.ask(&["apply", "--server-side", "-f", path])?;
+        let resource = "crd/servicemonitors.monitoring.coreos.com";
+        let established = ["wait", "--for=condition=Established", resource];
+        self.ask(&established).map(drop)
+    }
+
     /// Gives the operator its rights, also in the namespace `default`; the operator as a kubeconfig has it.
     pub fn install_rights(&self) -> Result<Value, Error> {
         // The resource may have been installed already, by another hand.

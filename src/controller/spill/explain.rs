@@ -65,7 +65,10 @@ pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<Str
         })?;
     let view = Arc::new(stores.view());
     let Some(pool) = view.pools.get(&question.pool).cloned() else {
-        bail!("there is no BurstPool {}", question.pool);
+        bail!(
+            "there is no BurstPool {}: kubectl get burstpools lists those there are",
+            question.pool
+        );
     };
     let seen = Seen {
         scales: scales(client, &view, &pool).await,
@@ -202,7 +205,7 @@ impl Explained<'_> {
     fn pod(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
         let mut all = self.pods.iter();
         let Some(found) = all.find(|pod| pod.is_called(namespace, name)) else {
-            bail!("there is no pod {namespace}/{name}");
+            bail!("there is no pod {namespace}/{name}: --namespace chooses another namespace");
         };
         let (facts, workload) = (&found.facts, &found.workload);
         let pool = self.pool.name_any();

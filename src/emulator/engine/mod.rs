@@ -52,4 +52,5 @@ mod volumes;
 pub use error::Error;
 pub use groups::Engine;
 pub use images::Inaccessible;
+pub use socket::candidates;
 pub use terminal::Terminal;

@@ -15,15 +15,8 @@ const SUGGESTION: &str = "/run/podman/podman.sock";
 
 /// Connects to the engine.
 pub async fn connect(socket: &EngineSocket) -> Result<Client, Error> {
-    let candidates = match socket {
-        EngineSocket::At(path) => vec![path.clone()],
-        EngineSocket::Usual => usual(
-            env::var("DOCKER_HOST").ok(),
-            env::var("XDG_RUNTIME_DIR").ok(),
-        )?,
-    };
     let mut tried = Vec::new();
-    for path in &candidates {
+    for path in &candidates(socket)? {
         if !path.exists() {
             tried.push(format!("{}: not there", path.display()));
             continue;
@@ -40,6 +33,21 @@ pub async fn connect(socket: &EngineSocket) -> Result<Client, Error> {
             EngineSocket::Usual => SUGGESTION.to_owned(),
         },
     })
+}
+
+/// Where an engine may listen, first to last.
+///
+/// # Errors
+///
+/// When `DOCKER_HOST` is no unix socket.
+pub fn candidates(socket: &EngineSocket) -> Result<Vec<PathBuf>, Error> {
+    match socket {
+        EngineSocket::At(path) => Ok(vec![path.clone()]),
+        EngineSocket::Usual => usual(
+            env::var("DOCKER_HOST").ok(),
+            env::var("XDG_RUNTIME_DIR").ok(),
+        ),
+    }
 }
 
 /// `DOCKER_HOST` alone if it is set; else Docker's socket and podman's, root's first.

@@ -1,0 +1,104 @@
+//! The emulated Azure, with real containers where an engine can run the sample's image.
+//!
+//! In: a container engine, if one answers. Out: the emulator, and on standard output which containers it
+//! has.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bollard::Docker;
+use burstpool::emulator::{Emulator, EngineSocket, Options, engine};
+use futures::TryStreamExt as _;
+
+use crate::Mode;
+
+/// The image of the sample's pods.
+const IMAGE: &str = "docker.io/library/nginx:latest";
+
+/// An Azure that runs. It is to be stopped: real containers do not end with this process.
+pub struct Azure {
+    pub emulator: Emulator,
+    pub has_containers: bool,
+    /// How many times as fast as the real one.
+    pub speed: f64,
+}
+
+impl Azure {
+    pub async fn start(mode: Mode) -> anyhow::Result<Self> {
+        println!("==> Starting an emulated Azure");
+        let simulated = Options {
+            speed: if mode.is_fast { 10.0 } else { 5.0 },
+            ..Options::default()
+        };
+        let speed = simulated.speed;
+        let why = match real(mode, &simulated).await {
+            Ok(emulator) => {
+                println!("    containers are real");
+                let has_containers = true;
+                return Ok(Self {
+                    emulator,
+                    has_containers,
+                    speed,
+                });
+            }
+            Err(why) => why,
+        };
+        println!("    containers are simulated: {why}");
+        let emulator = Emulator::start(simulated).await?;
+        let has_containers = false;
+        Ok(Self {
+            emulator,
+            has_containers,
+            speed,
+        })
+    }
+}
+
+/// The same with real containers, or why there are none.
+async fn real(mode: Mode, simulated: &Options) -> Result<Emulator, String> {
+    let socket = engine(mode).await?;
+    let real = Options {
+        containers: Some(EngineSocket::At(socket)),
+        ..simulated.clone()
+    };
+    let started = Emulator::start(real).await;
+    started.map_err(|error| format!("{:#}", anyhow::Error::from(error)))
+}
+
+/// Where an engine answers that has the sample's image, or can get it.
+async fn engine(mode: Mode) -> Result<PathBuf, String> {
+    let paths = engine::candidates(&EngineSocket::Usual).map_err(|error| error.to_string())?;
+    for path in paths {
+        let name = path.to_string_lossy();
+        let Ok(docker) = Docker::connect_with_unix(&name, 60, bollard::API_DEFAULT_VERSION) else {
+            continue;
+        };
+        if docker.ping().await.is_ok() {
+            image(&docker, mode).await?;
+            return Ok(path);
+        }
+    }
+    Err("no container engine answers".to_owned())
+}
+
+/// The engine has the sample's image.
+async fn image(docker: &Docker, mode: Mode) -> Result<(), String> {
+    if docker.inspect_image(IMAGE).await.is_ok() {
+        return Ok(());
+    }
+    if mode.is_fast {
+        return Err(format!(
+            "the container engine has no {IMAGE}, and getting it takes long"
+        ));
+    }
+    println!("    getting {IMAGE}");
+    let wanted = bollard::query_parameters::CreateImageOptionsBuilder::new()
+        .from_image(IMAGE)
+        .build();
+    let pulled = docker.create_image(Some(wanted), None, None);
+    let pulled = pulled.try_for_each(|_| async { Ok(()) });
+    match tokio::time::timeout(Duration::from_mins(1), pulled).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(format!("the container engine cannot get {IMAGE}")),
+    }
+}
