@@ -48,6 +48,33 @@ impl Counter {
         }
         counter
     }
+
+    /// What two containers use together, at the time until which both are known.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            cpu_seconds: self.cpu_seconds + other.cpu_seconds,
+            millicores: self.millicores + other.millicores,
+            bytes: self.bytes + other.bytes,
+            at: self.at.min(other.at),
+        }
+    }
+
+    /// The counter of a whole node: since it was told last, CPU time has passed as all that is `known` uses
+    /// it now. A sum of counters would fall whenever a pod ends, and leap when one comes to be known.
+    #[must_use]
+    pub fn passed(before: Option<Self>, known: &[Self], now: Timestamp) -> Self {
+        let millicores: f64 = known.iter().map(|counter| counter.millicores).sum();
+        let (counted, since) =
+            before.map_or((BEGINNING, now), |before| (before.cpu_seconds, before.at));
+        let at = now.max(since);
+        Self {
+            cpu_seconds: counted + millicores / 1000.0 * at.duration_since(since).as_secs_f64(),
+            millicores,
+            bytes: known.iter().map(|counter| counter.bytes).sum(),
+            at,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -91,6 +118,25 @@ mod tests {
         let before = Counter::grown(None, at(0), &minutes[..1]);
         assert_eq!(grown(before, 90, &minutes), (90_001.0, 180));
         assert_eq!(Counter::grown(before, at(90), &[]), None);
+    }
+
+    #[test]
+    fn a_nodes_counter_neither_falls_when_a_pod_ends_nor_leaps_when_one_is_known() {
+        let pod = |cpu_seconds, millicores| Counter {
+            cpu_seconds,
+            millicores,
+            bytes: 1024.0,
+            at: at(60),
+        };
+        let first = Counter::passed(None, &[pod(500.0, 500.0)], at(100));
+        let both = [pod(510.0, 500.0), pod(9000.0, 1000.0)];
+        let second = Counter::passed(Some(first), &both, at(120));
+        assert!((second.cpu_seconds - first.cpu_seconds - 30.0).abs() < 1e-9);
+        assert!((second.bytes - 2048.0).abs() < 1e-9);
+        let last = Counter::passed(Some(second), &[], at(180));
+        assert_eq!((last.cpu_seconds, last.bytes), (second.cpu_seconds, 0.0));
+        // A clock that is set back.
+        assert_eq!(Counter::passed(Some(last), &both, at(0)).at, at(180));
     }
 
     #[test]

@@ -37,9 +37,14 @@ const AT_ONCE: usize = 8;
 const PER_SECOND: f64 = 4.0;
 const BURST: f64 = 64.0;
 
+/// For how long the counter of a node is kept that nobody asks for.
+const KEPT_FOR: SignedDuration = SignedDuration::from_hours(1);
+
 /// What is known of pods.
 pub struct Usage {
     pods: Mutex<HashMap<String, Known>>,
+    /// What was told of nodes, by their names.
+    nodes: Mutex<HashMap<String, Counter>>,
     pace: Pace,
 }
 
@@ -56,6 +61,7 @@ impl Default for Usage {
     fn default() -> Self {
         Self {
             pods: Mutex::default(),
+            nodes: Mutex::default(),
             pace: Pace::new(PER_SECOND, BURST),
         }
     }
@@ -82,6 +88,31 @@ impl Usage {
         (!counters.is_empty()).then_some(counters)
     }
 
+    /// What all pods of a node use that are known; nothing if none of those that run is.
+    pub fn total(&self, node: &Context) -> Option<Counter> {
+        let running: Vec<_> = node
+            .all_hosted()
+            .into_iter()
+            .filter(|pod| runs(pod))
+            .collect();
+        let known: Vec<_> = running.iter().filter_map(|pod| self.of(pod)).collect();
+        if known.is_empty() && !running.is_empty() {
+            return None;
+        }
+        let known: Vec<Counter> = known
+            .into_iter()
+            .flatten()
+            .map(|(_, counter)| counter)
+            .collect();
+        let now = Timestamp::now();
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.retain(|_, told| now.duration_since(told.at) < KEPT_FOR);
+        let name = &node.owner.node;
+        let counter = Counter::passed(nodes.get(name).copied(), &known, now);
+        nodes.insert(name.clone(), counter);
+        Some(counter)
+    }
+
     /// Reads what may be new of the nodes' pods, and waits a moment for it.
     pub async fn refresh(self: &Arc<Self>, nodes: &[Arc<Context>], tasks: &Tasks) {
         let due = self.due(nodes);
@@ -106,7 +137,6 @@ impl Usage {
             let pods = node.all_hosted().into_iter();
             pods.map(|pod| (node.clone(), pod))
         });
-        let runs = |pod: &Hosted| pod.containers.iter().any(|c| c.running_since.is_some());
         let running: Vec<_> = all.filter(|(_, pod)| runs(pod)).collect();
         let mut pods = self.lock();
         let now = Instant::now();
@@ -189,4 +219,9 @@ impl Usage {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn runs(pod: &Hosted) -> bool {
+    let mut containers = pod.containers.iter();
+    containers.any(|container| container.running_since.is_some())
 }
