@@ -7,7 +7,7 @@
 //! TLS ─▶ listener ─▶ route (which pod, which right) ─▶ callers (who, may they) ─▶ serve
 //!           ▲                                                                      ├─▶ logs ─▶ Azure
 //!      certificate                                                                 ├─▶ listing
-//!                                                      Azure Monitor ◀── usage ◀──┼─▶ numbers, scraped
+//!                                     Azure Monitor, the group ◀── usage ◀────────┼─▶ numbers, scraped
 //!                              upgrade (SPDY, websocket) ◀── streams ◀───────────┘
 //!                                 ├─▶ remote_command ─▶ exec, attach ─▶ Azure
 //!                                 └─▶ port_forward ─▶ the pod's address

@@ -1,7 +1,7 @@
-//! What containers use, as far as Azure Monitor has told.
+//! What containers use, as far as Azure has told.
 //!
 //! In: the pods of nodes, whenever somebody asks for numbers. Out: a [`Counter`] for each container that is
-//! measured. Nothing is read while nobody asks. Who asks waits a moment for what is read because of it; what
+//! measured: in a subnet by the group's realtime-metrics extension, where that answers, else by Azure Monitor. Nothing is read while nobody asks. Who asks waits a moment for what is read because of it; what
 //! takes longer is there for the next. A pod of which Azure says nothing costs the others nothing.
 
 mod counter;
@@ -18,11 +18,16 @@ use tokio::time::Instant;
 use super::tasks::Tasks;
 use crate::aci::client::Minutes;
 use crate::aci::pace::Pace;
-use crate::node::pods::{Context, Hosted};
+use crate::aci::realtime::{self, Readings};
+use crate::node::pods::{Context, Hosted, HostedContainer};
 pub use counter::Counter;
 
 /// How often a pod's numbers are read at most: there are new ones each minute.
 const AGAIN: Duration = Duration::from_secs(20);
+/// The same of numbers that are new whenever they are read.
+const REALTIME_AGAIN: Duration = Duration::from_secs(5);
+/// For how long a group is not asked that did not answer.
+const DEAF_FOR: Duration = Duration::from_secs(300);
 /// How long what is counted takes: before, there is nothing new.
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 /// How far back the first look goes. Numbers come late.
@@ -55,6 +60,28 @@ struct Known {
     /// When there was something new.
     heard: Instant,
     containers: BTreeMap<String, Counter>,
+    /// The last look at what its runs have used, while its group answers.
+    readings: Readings,
+    /// Until when its group is not asked.
+    deaf_until: Option<Instant>,
+}
+
+impl Known {
+    /// How soon there may be something new.
+    fn again(&self) -> Duration {
+        if self.readings.is_empty() {
+            AGAIN
+        } else {
+            REALTIME_AGAIN
+        }
+    }
+
+    fn learn(&mut self, container: &str, counter: Counter) {
+        let before = self.containers.insert(container.to_owned(), counter);
+        if before != Some(counter) {
+            self.heard = Instant::now();
+        }
+    }
 }
 
 impl Default for Usage {
@@ -144,7 +171,7 @@ impl Usage {
         let mut due = Vec::new();
         for (node, pod) in running {
             if let Some(known) = pods.get_mut(&pod.uid) {
-                if known.is_being_read || known.asked.elapsed() < AGAIN {
+                if known.is_being_read || known.asked.elapsed() < known.again() {
                     continue;
                 }
                 (known.is_being_read, known.asked) = (true, now);
@@ -154,6 +181,8 @@ impl Usage {
                     is_being_read: true,
                     heard: now,
                     containers: BTreeMap::new(),
+                    readings: Readings::new(),
+                    deaf_until: None,
                 };
                 pods.insert(pod.uid.clone(), known);
             }
@@ -163,45 +192,83 @@ impl Usage {
     }
 
     async fn read(&self, node: Arc<Context>, pod: Arc<Hosted>) {
+        let news = match self.realtime(&node, &pod).await {
+            Some(readings) => News::Readings(readings),
+            None => News::Minutes(self.minutes(&node, &pod).await),
+        };
+        self.learn(&pod, &news);
+    }
+
+    /// What the group's extension says; nothing where there is none, or where it does not answer.
+    async fn realtime(&self, node: &Context, pod: &Hosted) -> Option<Readings> {
+        let address = pod.address.filter(|_| node.placement.subnet_id.is_some())?;
+        let is_deaf = self.lock().get(&pod.uid)?.deaf_until;
+        if is_deaf.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        let mut running = pod.containers.iter().filter(|c| c.running_since.is_some());
+        let read = realtime::read(address).await.and_then(|readings| {
+            let is_told = |container: &HostedContainer| readings.contains_key(&container.name);
+            let is_told = running.all(is_told);
+            is_told.then_some(readings).ok_or(realtime::Error::Silent)
+        });
+        match read {
+            Ok(readings) => Some(readings),
+            Err(error) => {
+                let pod = &pod.name;
+                tracing::debug!(pod, ?error, "asking a group what it uses");
+                None
+            }
+        }
+    }
+
+    /// What Azure Monitor says.
+    async fn minutes(&self, node: &Context, pod: &Hosted) -> Minutes {
         self.pace.turn().await;
         node.pace.turn().await;
         let until = Timestamp::now();
-        let since = self.since(&pod, until);
-        let read = if until.duration_since(since) < MINUTE {
-            Ok(Minutes::new())
-        } else {
-            let (group, span) = (pod.group.as_str(), (since, until));
-            node.azure.usage(&node.scope, group, span).await
-        };
-        let minutes = read.unwrap_or_else(|error| {
-            tracing::debug!(
-                pod = pod.name,
-                error = error.story(),
-                "reading what a pod uses"
-            );
+        let since = self.since(pod, until);
+        if until.duration_since(since) < MINUTE {
+            return Minutes::new();
+        }
+        let (group, span) = (pod.group.as_str(), (since, until));
+        let read = node.azure.usage(&node.scope, group, span).await;
+        read.unwrap_or_else(|error| {
+            let (pod, error) = (&pod.name, error.story());
+            tracing::debug!(pod, error, "reading what a pod uses");
             Minutes::new()
-        });
-        self.learn(&pod, &minutes);
+        })
     }
 
-    fn learn(&self, pod: &Hosted, minutes: &Minutes) {
+    fn learn(&self, pod: &Hosted, news: &News) {
         let mut pods = self.lock();
         let Some(known) = pods.get_mut(&pod.uid) else {
             return;
         };
         known.is_being_read = false;
+        let last = std::mem::take(&mut known.readings);
+        match news {
+            News::Readings(readings) => known.readings.clone_from(readings),
+            News::Minutes(_) if known.deaf_until.is_none_or(|until| until < Instant::now()) => {
+                known.deaf_until = Some(Instant::now() + DEAF_FOR);
+            }
+            News::Minutes(_) => {}
+        }
         for container in &pod.containers {
-            let (Some(started), Some(minutes)) =
-                (container.running_since, minutes.get(&container.name))
-            else {
+            let (name, Some(started)) = (&container.name, container.running_since) else {
                 continue;
             };
-            let before = known.containers.get(&container.name).copied();
-            if let Some(counter) = Counter::grown(before, started, minutes)
-                && before != Some(counter)
-            {
-                known.containers.insert(container.name.clone(), counter);
-                known.heard = Instant::now();
+            let before = known.containers.get(name).copied();
+            let counter = match news {
+                News::Readings(now) => now
+                    .get(name)
+                    .and_then(|now| Counter::seen(before, last.get(name).copied(), started, *now)),
+                News::Minutes(minutes) => minutes
+                    .get(name)
+                    .and_then(|minutes| Counter::grown(before, started, minutes)),
+            };
+            if let Some(counter) = counter {
+                known.learn(name, counter);
             }
         }
     }
@@ -219,6 +286,12 @@ impl Usage {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What was read.
+enum News {
+    Readings(Readings),
+    Minutes(Minutes),
 }
 
 fn runs(pod: &Hosted) -> bool {
