@@ -20,6 +20,8 @@ const HASTY: [&str; 3] = [
     "--horizontal-pod-autoscaler-cpu-initialization-period=1s",
     "--horizontal-pod-autoscaler-initial-readiness-delay=1s",
 ];
+const SUBNET: &str =
+    "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/n";
 /// Azure's minutes take seconds. Its clock is behind, so that they are over for us, too: until it has caught
 /// up with ours, which takes three minutes at a speed of 20.
 fn fast(speed: f64) -> AzureOptions {
@@ -111,6 +113,57 @@ async fn a_pod_without_numbers_does_not_spoil_those_of_the_others() {
     world.end().await;
 }
 
+/// Azure Monitor's numbers are minutes old, and each costs a request of ARM's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_in_a_subnet_says_itself_what_its_containers_use() {
+    let azure = AzureOptions {
+        loopback_subnets: true,
+        ..fast(20.0)
+    };
+    let mut world = World::without_operator(Options::default(), azure).await;
+    world.run();
+    let placement = json!({"name": "weu", "region": "westeurope", "subnetId": SUBNET});
+    world.add_pool(&json!({"placements": [placement]})).await;
+    world.create_pod("told", "shop", &uses("250")).await;
+    world.until_pod("told", "the pod to run", is_running).await;
+    until_used(&world, "told", 250_000_000).await;
+    for group in world.azure.shared().store().groups.values_mut() {
+        group.containers[0].script.cpu = Some(500.0);
+    }
+    until_used(&world, "told", 500_000_000).await;
+    assert_eq!(asked_of_monitor(&world), 0, "{}", world.tail());
+
+    // Its own port is where the extension would answer: it has none, and Azure Monitor is asked.
+    let mut taken = uses("125");
+    taken["ports"] = json!([{"containerPort": 18899}]);
+    world.create_pod("taken", "shop", &taken).await;
+    world.until_pod("taken", "the pod to run", is_running).await;
+    until_used(&world, "taken", 125_000_000).await;
+    assert!(asked_of_monitor(&world) > 0);
+    until_used(&world, "told", 500_000_000).await;
+    world.end().await;
+}
+
+/// How often Azure Monitor was asked.
+fn asked_of_monitor(world: &World) -> usize {
+    let text = world.azure.shared().counters.text();
+    let asked = text.lines().filter(|line| line.contains("Metrics_List"));
+    let asked = asked.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok());
+    asked.sum()
+}
+
+/// Waits until a pod is told to use so many billionths of a CPU.
+async fn until_used(world: &World, pod: &str, nanocores: u64) {
+    let is_so = async || {
+        let summary: Value =
+            serde_json::from_str(&get(world, "/stats/summary").await).expect("JSON");
+        let pods = summary["pods"].as_array().expect("pods");
+        let told = pods.iter().find(|told| told["podRef"]["name"] == pod);
+        told.is_some_and(|told| told["cpu"]["usageNanoCores"] == nanocores)
+    };
+    wait::by_and_by(&format!("{pod} to use {nanocores}"), is_so).await;
+}
+
 /// A Prometheus that is set up for kubelets looks at all of these, and takes an error for a kubelet that is
 /// down.
 async fn all_that_is_looked_at(world: &World) {
@@ -180,18 +233,14 @@ async fn an_autoscaler_on_cpu_scales_a_workload_on_aci_out_and_in_again() {
     autoscale(&world, (1, 4)).await;
 
     until_replicas(&deployments, 4, &world).await;
-    let top = world.kubectl(&["top", "pod", "--no-headers"]);
-    let first = top.lines().next().expect("a pod is shown");
-    let shown: Vec<&str> = first.split_whitespace().skip(1).collect();
-    assert_eq!(shown, ["900m", "100Mi"], "{top}");
-    wait::by_and_by("the node to be shown with all its pods", async || {
-        // CPU, its share, memory, its share.
-        let top = world.kubectl(&["top", "node", "burst-shop-weu", "--no-headers"]);
-        let shown: Vec<&str> = top.split_whitespace().skip(1).collect();
-        let cpu = shown[0].strip_suffix('m').and_then(|cpu| cpu.parse().ok());
-        cpu.is_some_and(|cpu: u32| (3590..=3610).contains(&cpu)) && shown[2] == "400Mi"
-    })
-    .await;
+    let is_shown = async || top(&world, "pod").contains(&(900, "100Mi".to_owned()));
+    wait::by_and_by("a pod to be shown", is_shown).await;
+    let is_whole = async || {
+        let used = top(&world, "node");
+        let mut used = used.iter();
+        used.any(|(cpu, memory)| (3590..=3610).contains(cpu) && memory == "400Mi")
+    };
+    wait::by_and_by("the node to be shown with all its pods", is_whole).await;
 
     idle(&world);
     until_replicas(&deployments, 1, &world).await;
@@ -223,22 +272,39 @@ async fn an_autoscaler_on_cpu_scales_a_workload_at_home_and_on_aci_out_and_in_ag
     // Half of the replicas have no room at home.
     until_replicas(&world.deployments(), 8, &world).await;
     world.until_spread(4, 4, 0).await;
-    let shown = async || {
-        let top = world.kubectl(&["top", "pod", "--no-headers"]);
-        let millicores = |line: &str| {
-            let cpu = line.split_whitespace().nth(1)?.strip_suffix('m')?;
-            cpu.parse::<u32>().ok()
-        };
-        let busy = |cpu: &u32| (1700..=1900).contains(cpu);
-        top.lines().filter_map(millicores).filter(busy).count() == 8
+    let are_busy = async || {
+        let used = top(&world, "pod");
+        used.len() == 8 && used.iter().all(|(cpu, _)| (1700..=1900).contains(cpu))
     };
-    wait::by_and_by("all pods to be shown as busy", shown).await;
+    wait::by_and_by("all pods to be shown as busy", are_busy).await;
 
     load.set(10);
     idle(&world);
     until_replicas(&world.deployments(), 2, &world).await;
     world.until_spread(2, 0, 0).await;
     world.end().await;
+}
+
+/// CPU in thousandths and memory of pods or nodes, as `kubectl top` shows them; nothing while there are no
+/// numbers.
+fn top(world: &World, of: &str) -> Vec<(u32, String)> {
+    let asked = world
+        .cluster
+        .kubectl()
+        .args(["top", of, "--no-headers"])
+        .output();
+    let told = asked.expect("kubectl").stdout;
+    let told = String::from_utf8_lossy(&told);
+    let used = |line: &str| {
+        // Of nodes, shares are between.
+        let mut words = line
+            .split_whitespace()
+            .skip(1)
+            .filter(|word| !word.ends_with('%'));
+        let cpu = words.next()?.strip_suffix('m')?.parse().ok()?;
+        Some((cpu, words.next()?.to_owned()))
+    };
+    told.lines().filter_map(used).collect()
 }
 
 /// Nobody in Azure has anything to do any more.
