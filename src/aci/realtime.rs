@@ -122,13 +122,13 @@ struct Container {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Cpu {
-    usage_core_nano_seconds: f64,
+    usage_core_nano_seconds: u64,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Memory {
-    working_set_bytes: f64,
+    working_set_bytes: u64,
 }
 
 fn readings(answer: &[u8]) -> Result<Readings, Error> {
@@ -136,11 +136,15 @@ fn readings(answer: &[u8]) -> Result<Readings, Error> {
     let at = Timestamp::from_nanosecond(stats.timestamp);
     let at = at.ok().filter(|at| *at > Timestamp::UNIX_EPOCH);
     let at = at.ok_or(Error::Silent)?;
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "nobody tells days of CPU time by the nanosecond"
+    )]
     let containers = stats.containers.into_iter().map(|container| {
         let reading = Reading {
             at,
-            cpu_seconds: container.cpu.usage_core_nano_seconds / 1e9,
-            bytes: container.memory.working_set_bytes,
+            cpu_seconds: container.cpu.usage_core_nano_seconds as f64 / 1e9,
+            bytes: container.memory.working_set_bytes as f64,
         };
         (container.name, reading)
     });

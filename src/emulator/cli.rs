@@ -30,6 +30,10 @@ const NO_BODIES: &str = "bollard=info";
 /// also shows a page of what runs.
 #[derive(Debug, Parser)]
 #[command(name = "aci-emulator", version)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 struct Arguments {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]

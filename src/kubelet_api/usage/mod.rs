@@ -26,8 +26,10 @@ pub use counter::Counter;
 const AGAIN: Duration = Duration::from_secs(20);
 /// The same of numbers that are new whenever they are read.
 const REALTIME_AGAIN: Duration = Duration::from_secs(5);
-/// For how long a group is not asked that did not answer.
-const DEAF_FOR: Duration = Duration::from_secs(300);
+/// For how long a group is not asked that did not answer: at first it may be starting; in the end there is
+/// no way to its network.
+const DEAF_FOR: Duration = Duration::from_secs(15);
+const DEAF_AT_MOST: Duration = Duration::from_hours(1);
 /// How long what is counted takes: before, there is nothing new.
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 /// How far back the first look goes. Numbers come late.
@@ -62,8 +64,8 @@ struct Known {
     containers: BTreeMap<String, Counter>,
     /// The last look at what its runs have used, while its group answers.
     readings: Readings,
-    /// Until when its group is not asked.
-    deaf_until: Option<Instant>,
+    /// Until when its group is not asked, and how long that was.
+    deaf: Option<(Instant, Duration)>,
 }
 
 impl Known {
@@ -74,6 +76,17 @@ impl Known {
         } else {
             REALTIME_AGAIN
         }
+    }
+
+    fn is_deaf(&self) -> bool {
+        self.deaf.is_some_and(|(until, _)| Instant::now() < until)
+    }
+
+    /// Its group was asked in vain.
+    fn unheard(&mut self) {
+        let pause = self.deaf.map_or(DEAF_FOR, |(_, pause)| pause * 2);
+        let pause = pause.min(DEAF_AT_MOST);
+        self.deaf = Some((Instant::now() + pause, pause));
     }
 
     fn learn(&mut self, container: &str, counter: Counter) {
@@ -182,7 +195,7 @@ impl Usage {
                     heard: now,
                     containers: BTreeMap::new(),
                     readings: Readings::new(),
-                    deaf_until: None,
+                    deaf: None,
                 };
                 pods.insert(pod.uid.clone(), known);
             }
@@ -202,24 +215,21 @@ impl Usage {
     /// What the group's extension says; nothing where there is none, or where it does not answer.
     async fn realtime(&self, node: &Context, pod: &Hosted) -> Option<Readings> {
         let address = pod.address.filter(|_| node.placement.subnet_id.is_some())?;
-        let is_deaf = self.lock().get(&pod.uid)?.deaf_until;
-        if is_deaf.is_some_and(|until| Instant::now() < until) {
+        if self.lock().get(&pod.uid)?.is_deaf() {
             return None;
         }
         let mut running = pod.containers.iter().filter(|c| c.running_since.is_some());
-        let read = realtime::read(address).await.and_then(|readings| {
+        let read = realtime::read(address).await.and_then(|mut readings| {
+            readings.retain(|name, _| pod.container(name).is_some());
             let is_told = |container: &HostedContainer| readings.contains_key(&container.name);
             let is_told = running.all(is_told);
             is_told.then_some(readings).ok_or(realtime::Error::Silent)
         });
-        match read {
-            Ok(readings) => Some(readings),
-            Err(error) => {
-                let pod = &pod.name;
-                tracing::debug!(pod, ?error, "asking a group what it uses");
-                None
-            }
+        if let Err(error) = &read {
+            tracing::debug!(pod = pod.name, ?error, "asking a group what it uses");
+            self.lock().get_mut(&pod.uid)?.unheard();
         }
+        read.ok()
     }
 
     /// What Azure Monitor says.
@@ -247,12 +257,9 @@ impl Usage {
         };
         known.is_being_read = false;
         let last = std::mem::take(&mut known.readings);
-        match news {
-            News::Readings(readings) => known.readings.clone_from(readings),
-            News::Minutes(_) if known.deaf_until.is_none_or(|until| until < Instant::now()) => {
-                known.deaf_until = Some(Instant::now() + DEAF_FOR);
-            }
-            News::Minutes(_) => {}
+        if let News::Readings(readings) = news {
+            known.readings.clone_from(readings);
+            known.deaf = None;
         }
         for container in &pod.containers {
             let (name, Some(started)) = (&container.name, container.running_since) else {
