@@ -46,8 +46,10 @@ async fn commands_in_containers_are_what_kubectl_expects() {
         // Terminals are slow: what is long goes one way, and what is not the other.
         streams::files(&websockets, SIZE);
         streams::files(&spdy, SIZE / 10);
-        streams::silence(world);
+        let silent = streams::silence(world);
         kube_rs::another_client(world).await;
+        older(world).await;
+        streams::awake(silent);
     })
     .await;
 }
@@ -70,32 +72,18 @@ async fn commands_in_containers_are_the_same_where_the_api_server_translates() {
     .await;
 }
 
-/// Older kubectls, as people have them: one without websockets, and one whose websockets are young.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commands_in_containers_are_the_same_for_older_kubectls() {
-    let others = kubectl::others();
-    if others.is_empty() {
-        return;
+/// Older kubectls, as people have them: those without websockets, and those whose websockets are young.
+async fn older(world: &World) {
+    for (minor, program) in &kubectl::others() {
+        let websockets = if *minor < 30 { "false" } else { "true" };
+        let client = Client::other(world, program, websockets);
+        streams::codes_and_streams(&client);
+        terminals::terminals(&client);
+        ports::ports(&client).await;
+        streams::attached(&client);
+        streams::logs(&client);
+        streams::files(&client, SIZE / 50);
     }
-    with_pods(ClusterOptions::default(), async |world| {
-        for (minor, program) in &others {
-            let ways: &[_] = if *minor < 30 {
-                &["false"]
-            } else {
-                &["true", "false"]
-            };
-            for websockets in ways {
-                let client = Client::other(world, program, websockets);
-                streams::codes_and_streams(&client);
-                terminals::terminals(&client);
-                ports::ports(&client).await;
-                streams::attached(&client);
-                streams::logs(&client);
-                streams::files(&client, SIZE / 50);
-            }
-        }
-    })
-    .await;
 }
 
 /// The pods have the same names in each of these tests, and so have their containers: one after the other.

@@ -1,5 +1,6 @@
 //! Exit codes, streams and files; what is silent, attached to, or left alone.
 
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -167,19 +168,24 @@ pub async fn left(client: &Client<'_>) {
         .expect("the command ends");
 }
 
-/// Commands that say nothing for longer than anything in between waits for a word.
-pub fn silence(world: &World) {
+/// Commands that say nothing for longer than anything in between waits for a word; they have begun.
+pub fn silence(world: &World) -> [Child; 2] {
     let script = "sleep 80; echo awake; exit 5";
     let arguments = ["exec", "cmd-0", "--", "sh", "-c", script];
-    std::thread::scope(|scope| {
-        for websockets in ["true", "false"] {
-            scope.spawn(move || {
-                let client = Client::own(world, websockets);
-                let done = client.run(&arguments, b"");
-                let said = (done.status.code(), text(&done.stdout));
-                let wanted = (Some(5), "awake\n".to_owned());
-                assert_eq!(said, wanted, "{}", text(&done.stderr));
-            });
-        }
-    });
+    ["true", "false"].map(|websockets| {
+        let mut command = Client::own(world, websockets).command(&arguments);
+        command.stdin(Stdio::null());
+        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        piped.spawn().expect("kubectl")
+    })
+}
+
+/// They say their word.
+pub fn awake(silent: [Child; 2]) {
+    for kubectl in silent {
+        let done = kubectl.wait_with_output().expect("it ends");
+        let said = (done.status.code(), text(&done.stdout));
+        let wanted = (Some(5), "awake\n".to_owned());
+        assert_eq!(said, wanted, "{}", text(&done.stderr));
+    }
 }
