@@ -61,14 +61,7 @@ pub async fn serve(client: &Client, node: &str, load: &Load) {
         acceptor: acceptor(),
     };
     tokio::spawn(async move { axum::serve(listener, router).await });
-    let status = json!({"status": {
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
-        // kwok, which knows no host names, takes all addresses away from a node that lacks one of the two.
-        "addresses": [
-            {"type": "InternalIP", "address": "127.0.0.1"},
-            {"type": "Hostname", "address": node},
-        ],
-    }});
+    let status = json!({"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
     let nodes: Api<Node> = Api::all(client.clone());
     let patched = nodes
         .patch_status(node, &PatchParams::default(), &Patch::Merge(status))
