@@ -50,6 +50,10 @@ target/python/installed: tests/emulator/clients/requirements.txt
 engine:
 	@sh tests/engine/install.sh
 
+.PHONY: kubectl
+kubectl: ## Unpacks an old kubectl for the tests of commands in containers (Debian's)
+	@sh tests/engine/kubectl.sh
+
 # Tests of triggers start a Prometheus and an Alertmanager of their own.
 .PHONY: monitoring
 monitoring: ## Looks for Prometheus and Alertmanager, which the tests of triggers start (CI installs them)
@@ -58,7 +62,7 @@ monitoring: ## Looks for Prometheus and Alertmanager, which the tests of trigger
 # ---- checking -----------------------------------------------------------------------------------
 
 .PHONY: test
-test: rust controlplane python engine monitoring ## Runs everything that CI checks
+test: rust controlplane python engine kubectl monitoring ## Runs everything that CI checks
 	$(call say,Format and lints)
 	@$(MAKE) --no-print-directory lint
 	$(call say,Tests)

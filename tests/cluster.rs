@@ -29,6 +29,8 @@ mod install;
 mod jobs;
 #[path = "cluster/kubelet.rs"]
 mod kubelet;
+#[path = "cluster/kubelet_home.rs"]
+mod kubelet_home;
 #[path = "cluster/kubelet_hostile.rs"]
 mod kubelet_hostile;
 #[path = "cluster/kubelet_metrics.rs"]

@@ -30,6 +30,10 @@ const NO_BODIES: &str = "bollard=info";
 /// also shows a page of what runs.
 #[derive(Debug, Parser)]
 #[command(name = "aci-emulator", version)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 struct Arguments {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
@@ -62,6 +66,9 @@ struct Arguments {
     /// How long the tokens that it gives are good for
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     token_lifetime: Duration,
+    /// Give groups in subnets addresses of loopback, at which their realtime-metrics extensions answer
+    #[arg(long)]
+    loopback_subnets: bool,
     /// Run the groups for real, in Docker or podman (by `DOCKER_HOST`, else its usual socket)
     #[arg(long)]
     containers: bool,
@@ -133,6 +140,7 @@ fn options(arguments: Arguments) -> Options {
         quotas: arguments.quota.into_iter().collect::<BTreeMap<_, _>>(),
         page_size: arguments.page_size,
         token_lifetime: arguments.token_lifetime,
+        loopback_subnets: arguments.loopback_subnets,
         containers: arguments.containers.then_some(socket),
     }
 }

@@ -21,6 +21,7 @@
 //! | [`store`] | everything there is, behind one lock |
 //! | [`engine`] | groups as containers of Docker or podman |
 //! | [`stream`] | exec and attach over websockets |
+//! | [`realtime`] | what containers use, at the addresses of their groups |
 //! | [`admin`] | `/_emulator/`: faults, clock, quotas, timeline, page |
 //! | [`clock`] | the only time there is |
 //!
@@ -36,6 +37,7 @@ pub mod engine;
 pub mod faults;
 pub mod group;
 pub mod options;
+pub mod realtime;
 pub mod server;
 pub mod shared;
 pub mod store;

@@ -31,6 +31,9 @@ pub struct Options {
     pub page_size: usize,
     /// How long the tokens that it gives are good for.
     pub token_lifetime: Duration,
+    /// Whether groups in subnets have addresses of loopback, at which their realtime-metrics extensions
+    /// answer; else their addresses lead nowhere.
+    pub loopback_subnets: bool,
     /// The container engine that runs the groups for real; simulated if not given.
     pub containers: Option<EngineSocket>,
 }
@@ -64,6 +67,7 @@ impl Default for Options {
             quotas: BTreeMap::new(),
             page_size: 1000,
             token_lifetime: Duration::from_secs(3600),
+            loopback_subnets: false,
             containers: None,
         }
     }

@@ -25,7 +25,7 @@ use tower::ServiceExt as _;
 use super::engine::{self, Engine};
 use super::options::{Options, Tls};
 use super::shared::Shared;
-use super::{admin, arm, stream, tls};
+use super::{admin, arm, realtime, stream, tls};
 
 /// Why an emulator does not start.
 #[derive(Debug, Error)]
@@ -113,6 +113,10 @@ impl Emulator {
             tasks: tasks.clone(),
         };
         tasks.spawn(serving.accept(listener));
+        if shared.options.loopback_subnets {
+            let (shared, cancel) = (shared.clone(), cancel.clone());
+            tasks.spawn(realtime::serve(shared, cancel, tasks.clone()));
+        }
         Ok(Self {
             url: format!("{scheme}://{local}"),
             ca_file,

@@ -32,7 +32,7 @@ impl Shared {
             counters: Counters::new(),
             sessions: Sessions::default(),
             engine,
-            store: Mutex::new(Store::new(options.limits, options.quotas.clone())),
+            store: Mutex::new(Store::new(&options)),
             options,
         }
     }

@@ -17,6 +17,7 @@ use super::group::id::{GroupId, GroupKey};
 use super::group::life::{Effect, Group};
 use super::group::script::Script;
 use super::group::view;
+use super::options::Options;
 use super::timeline::Timeline;
 
 /// How many ended operations are remembered.
@@ -86,11 +87,26 @@ pub struct Store {
     pub timeline: Timeline,
     ended: VecDeque<Uuid>,
     addresses: u32,
+    /// Before the first of the private addresses, and how many there are.
+    private: (u32, u32),
 }
+
+/// 10.0.0.4 is the first that Azure hands out of its usual network.
+const PRIVATE: (u32, u32) = (0x0a00_0003, 0x00ff_0000);
+/// The loopback addresses of an emulator, beginning anywhere in the upper half of 127.0.0.0/8: others on
+/// this machine begin elsewhere.
+const LOOPBACK: std::ops::Range<u32> = 0x7f80_0000..0x7ffe_0000;
+const LOOPBACK_COUNT: u32 = 0xffff;
 
 impl Store {
     /// An Azure with nothing in it.
-    pub fn new(limits: Limits, quotas: BTreeMap<String, u64>) -> Self {
+    pub fn new(options: &Options) -> Self {
+        let (limits, quotas) = (options.limits, options.quotas.clone());
+        let private = if options.loopback_subnets {
+            (rand::random_range(LOOPBACK), LOOPBACK_COUNT)
+        } else {
+            PRIVATE
+        };
         Self {
             groups: BTreeMap::new(),
             operations: HashMap::new(),
@@ -106,6 +122,7 @@ impl Store {
             timeline: Timeline::default(),
             ended: VecDeque::new(),
             addresses: 0,
+            private,
         }
     }
 
@@ -199,12 +216,13 @@ impl Store {
         }
     }
 
-    /// An address that no other group was given lately: private ones from 10.0.0.4 on, public ones
-    /// from the range that is set aside for benchmarks (RFC 2544), which leads nowhere.
+    /// An address that no other group was given lately: private ones from 10.0.0.4 or of loopback, public
+    /// ones from the range that is set aside for benchmarks (RFC 2544), which leads nowhere.
     pub fn address(&mut self, private: bool) -> Ipv4Addr {
         self.addresses = self.addresses.wrapping_add(1);
         if private {
-            Ipv4Addr::from(0x0a00_0003 + self.addresses % 0x00ff_0000)
+            let (before, count) = self.private;
+            Ipv4Addr::from(before + self.addresses % count)
         } else {
             Ipv4Addr::from(0xc612_0000 + self.addresses % 0x0001_fffe)
         }

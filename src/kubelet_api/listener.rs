@@ -32,8 +32,9 @@ use super::tasks::Tasks;
 const CONNECTIONS: usize = 512;
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a request's head may take, and how long a connection may be idle between two.
-const HEAD: Duration = Duration::from_secs(60);
+/// How long a request's head may take, however steadily it comes, and how long a connection may be idle
+/// between two.
+const HEAD: Duration = Duration::from_secs(30);
 /// How big a request's head may be: a command is in it. As many as there may be connections are 64 MiB.
 const HEAD_SIZE: usize = 128 << 10;
 /// How many headers a request may have.

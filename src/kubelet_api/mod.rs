@@ -7,7 +7,7 @@
 //! TLS ─▶ listener ─▶ route (which pod, which right) ─▶ callers (who, may they) ─▶ serve
 //!           ▲                                                                      ├─▶ logs ─▶ Azure
 //!      certificate                                                                 ├─▶ listing
-//!                                                      Azure Monitor ◀── usage ◀──┼─▶ numbers
+//!                                     Azure Monitor, the group ◀── usage ◀────────┼─▶ numbers, scraped
 //!                              upgrade (SPDY, websocket) ◀── streams ◀───────────┘
 //!                                 ├─▶ remote_command ─▶ exec, attach ─▶ Azure
 //!                                 └─▶ port_forward ─▶ the pod's address
@@ -18,6 +18,8 @@ mod attach;
 mod callers;
 mod certificate;
 mod exec;
+#[cfg(test)]
+mod given;
 mod listener;
 mod listing;
 mod logs;
@@ -27,6 +29,7 @@ mod port_forward;
 mod recently;
 mod remote_command;
 mod route;
+mod scraped;
 mod serve;
 mod spdy;
 mod streams;

@@ -32,6 +32,8 @@ pub enum Route {
     Summary,
     /// What pods use, for Prometheus and metrics-server: of all nodes, or of one.
     Resource(Option<String>),
+    /// What a monitoring looks at on every kubelet.
+    Scrape(Scrape),
     /// What a container has written.
     Logs(Target),
     /// A command in a container.
@@ -40,6 +42,19 @@ pub enum Route {
     Attach(Target),
     /// Ports of a pod.
     PortForward(Target),
+}
+
+/// What Prometheus is set up to look at on every kubelet, besides what pods use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scrape {
+    /// The kubelet itself.
+    Kubelet,
+    /// What containers use, in cAdvisor's words.
+    Cadvisor,
+    /// Probes.
+    Probes,
+    /// Whether it is well.
+    Slis,
 }
 
 /// A right on a node.
@@ -65,6 +80,10 @@ pub fn route(path: &str) -> Option<Route> {
         ["pods"] => Route::Pods,
         ["runningpods"] => Route::RunningPods,
         ["stats", "summary"] => Route::Summary,
+        ["metrics"] => Route::Scrape(Scrape::Kubelet),
+        ["metrics", "cadvisor"] => Route::Scrape(Scrape::Cadvisor),
+        ["metrics", "probes"] => Route::Scrape(Scrape::Probes),
+        ["metrics", "slis"] => Route::Scrape(Scrape::Slis),
         ["metrics", "resource"] => Route::Resource(None),
         ["metrics", "resource", node] => Route::Resource(Some((*node).to_owned())),
         ["containerLogs", _, _, container] => Route::Logs(target(container, None)),
@@ -104,7 +123,7 @@ impl Route {
                 verb,
                 subresource: "stats",
             },
-            Self::Resource(_) => Right {
+            Self::Resource(_) | Self::Scrape(_) => Right {
                 verb,
                 subresource: "metrics",
             },
@@ -153,7 +172,7 @@ mod tests {
             "/",
             "/containerLogs/shop/web-0",
             "/pods/x",
-            "/metrics/cadvisor",
+            "/metrics/elsewhere",
         ] {
             assert_eq!(route(path), None, "{path}");
         }
@@ -167,6 +186,8 @@ mod tests {
         };
         assert_eq!(right("/stats/summary"), ("get", "stats"));
         assert_eq!(right("/metrics/resource"), ("get", "metrics"));
+        assert_eq!(right("/metrics"), ("get", "metrics"));
+        assert_eq!(right("/metrics/cadvisor"), ("get", "metrics"));
         assert_eq!(right("/containerLogs/a/b/c"), ("get", "proxy"));
         assert_eq!(right("/healthz"), ("get", "proxy"));
         assert_eq!(

@@ -12,10 +12,10 @@ use rustls::pki_types::CertificateDer;
 use super::answer::{Answer, Refusal, text};
 use super::callers::{Caller, Callers};
 use super::nodes::{Found, Nodes};
-use super::route::{Right, Route, Target, route};
+use super::route::{Right, Route, Scrape, Target, route};
 use super::tasks::Tasks;
 use super::usage::Usage;
-use super::{listing, logs, numbers, streams};
+use super::{listing, logs, numbers, scraped, streams};
 use crate::node::pods::Context;
 
 /// How big a body may be: none of what is served reads one.
@@ -142,7 +142,13 @@ impl Server {
             }
             Route::Resource(_) => {
                 self.usage.refresh(&nodes, &self.tasks).await;
-                Ok(numbers::resource(&nodes, &self.usage))
+                Ok(scraped::resource(&nodes, &self.usage))
+            }
+            Route::Scrape(what) => {
+                if *what == Scrape::Cadvisor {
+                    self.usage.refresh(&nodes, &self.tasks).await;
+                }
+                Ok(scraped::scrape(*what, &nodes, &self.usage))
             }
             _ => Err(Refusal::new(StatusCode::NOT_FOUND, "of a pod")),
         }

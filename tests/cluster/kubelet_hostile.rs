@@ -1,15 +1,23 @@
 //! The kubelet API and those who mean it ill.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use burstpool::emulator::Options as AzureOptions;
 use http::StatusCode;
 use reqwest::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use reqwest::{Body, Client, Method};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use crate::support::wait;
+use crate::support::{Options, wait};
 use crate::world::{World, is_running};
 
 const EXEC: &str = "/exec/default/web/main?command=id&output=1";
@@ -180,6 +188,71 @@ async fn connections_that_say_nothing_are_limited_and_closed() {
         .expect("all are closed");
     still_served(&world, &base).await;
     world.end().await;
+}
+
+/// A byte a second keeps a connection busy, and would have its place for hours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_trickles_in_is_not_waited_for() {
+    let mut world = World::without_operator(Options::default(), AzureOptions::default()).await;
+    for (flag, kind) in [
+        ("--kubelet-cert-file", "crt"),
+        ("--kubelet-key-file", "key"),
+    ] {
+        let file = world.cluster.directory().join(format!("serving.{kind}"));
+        let arguments = [flag.to_owned(), file.display().to_string()];
+        world.arguments.extend(arguments);
+    }
+    world.run();
+    world.create_pool("shop").await;
+    let base = world.kubelet("burst-shop-weu").await;
+    for before in ["", "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let mut stream = connected(&world, &base).await;
+        if !before.is_empty() {
+            stream
+                .write_all(before.as_bytes())
+                .await
+                .expect("it is read");
+            let mut answer = [0; 4096];
+            let read = stream.read(&mut answer).await.expect("an answer");
+            assert!(answer[..read].starts_with(b"HTTP/1.1 401"));
+        }
+        let trickling = async {
+            let head = b"GET /pods HTTP/1.1\r\nHost: a\r\nX-Slow: ";
+            let mut sent = stream.write_all(head).await;
+            let mut every = tokio::time::interval(Duration::from_secs(1));
+            while sent.is_ok() {
+                every.tick().await;
+                let read = stream.read_u8();
+                // What it may answer is all the same: it is to close the connection.
+                if let Ok(Err(_)) = tokio::time::timeout(Duration::from_millis(10), read).await {
+                    return;
+                }
+                sent = stream.write_all(b"a").await;
+            }
+        };
+        let closed = tokio::time::timeout(wait::DEADLINE, trickling).await;
+        closed.expect("the connection is closed");
+    }
+    still_served(&world, &base).await;
+    world.end().await;
+}
+
+/// A connection over TLS to the kubelet API, which shows a certificate of the cluster's authority.
+async fn connected(world: &World, base: &str) -> TlsStream<TcpStream> {
+    let authority = std::fs::read(world.cluster.certificate_authority()).expect("a certificate");
+    let authority = CertificateDer::from_pem_slice(&authority).expect("PEM");
+    let mut roots = RootCertStore::empty();
+    roots.add(authority).expect("an authority");
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks them")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let address = base.strip_prefix("https://").expect("it is one");
+    let stream = TcpStream::connect(address).await.expect("a connection");
+    let name = ServerName::try_from("127.0.0.1").expect("a name");
+    let connector = TlsConnector::from(Arc::new(config));
+    connector.connect(name, stream).await.expect("TLS")
 }
 
 /// A shell's connection that speaks no SPDY, or leaves in the middle, ends that connection and no other.

@@ -6,11 +6,13 @@ use burstpool::emulator::Options as AzureOptions;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::Api;
-use kube::api::PostParams;
 use serde_json::{Value, json};
 
+use crate::kubelet_home::Load;
 use crate::support::{Options, wait};
+use crate::telemetry::assert_well_formed;
 use crate::world::{World, is_running};
+use crate::{home, kubelet_home};
 
 /// An autoscaler that looks often, and believes of a pod what is measured from its beginning on.
 const HASTY: [&str; 3] = [
@@ -18,17 +20,20 @@ const HASTY: [&str; 3] = [
     "--horizontal-pod-autoscaler-cpu-initialization-period=1s",
     "--horizontal-pod-autoscaler-initial-readiness-delay=1s",
 ];
-/// Azure's minutes take three seconds. Its clock is behind, so that they are over for us, too.
-fn fast() -> AzureOptions {
+const SUBNET: &str =
+    "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/n";
+/// Azure's minutes take seconds. Its clock is behind, so that they are over for us, too: until it has caught
+/// up with ours, which takes three minutes at a speed of 20.
+fn fast(speed: f64) -> AzureOptions {
     AzureOptions {
-        speed: 20.0,
+        speed,
         behind: Duration::from_secs(3500),
         ..AzureOptions::default()
     }
 }
 
 async fn started(cluster: Options) -> World {
-    let mut world = World::without_operator(cluster, fast()).await;
+    let mut world = World::without_operator(cluster, fast(20.0)).await;
     world.run();
     world.create_pool("shop").await;
     world
@@ -104,7 +109,88 @@ async fn a_pod_without_numbers_does_not_spoil_those_of_the_others() {
         measured.len() == 1 && measured[0].contains("pod=\"told\""),
         "{text}"
     );
+    all_that_is_looked_at(&world).await;
     world.end().await;
+}
+
+/// Azure Monitor knows nothing of one pod, and the extension cannot answer for the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_in_a_subnet_says_itself_what_its_containers_use() {
+    let azure = AzureOptions {
+        loopback_subnets: true,
+        ..fast(20.0)
+    };
+    let mut world = World::without_operator(Options::default(), azure).await;
+    world.run();
+    let placement = json!({"name": "weu", "region": "westeurope", "subnetId": SUBNET});
+    world.add_pool(&json!({"placements": [placement]})).await;
+    let fault = json!({"operation": "Metrics_List", "group": "default-told", "fault": {"error": {"status": 500}}});
+    world.admin("faults", &fault).await;
+    world.create_pod("told", "shop", &uses("250")).await;
+    world.until_pod("told", "the pod to run", is_running).await;
+    until_used(&world, "told", 250_000_000).await;
+    for group in world.azure.shared().store().groups.values_mut() {
+        group.containers[0].script.cpu = Some(500.0);
+    }
+    until_used(&world, "told", 500_000_000).await;
+
+    // Its own port is where the extension would answer: it has none, and Azure Monitor is asked.
+    let mut taken = uses("125");
+    taken["ports"] = json!([{"containerPort": 18899}]);
+    world.create_pod("taken", "shop", &taken).await;
+    world.until_pod("taken", "the pod to run", is_running).await;
+    until_used(&world, "taken", 125_000_000).await;
+    until_used(&world, "told", 500_000_000).await;
+    world.end().await;
+}
+
+/// Waits until a pod is told to use so many billionths of a CPU.
+async fn until_used(world: &World, pod: &str, nanocores: u64) {
+    let is_so = async || {
+        let summary: Value =
+            serde_json::from_str(&get(world, "/stats/summary").await).expect("JSON");
+        let pods = summary["pods"].as_array().expect("pods");
+        let told = pods.iter().find(|told| told["podRef"]["name"] == pod);
+        told.is_some_and(|told| told["cpu"]["usageNanoCores"] == nanocores)
+    };
+    wait::by_and_by(&format!("{pod} to use {nanocores}"), is_so).await;
+}
+
+/// A Prometheus that is set up for kubelets looks at all of these, and takes an error for a kubelet that is
+/// down.
+async fn all_that_is_looked_at(world: &World) {
+    for (path, line) in [
+        ("/metrics", "kubelet_node_name{node=\"burst-shop-weu\"} 1"),
+        ("/metrics", "kubelet_running_pods 3"),
+        (
+            "/metrics/cadvisor",
+            "container_memory_working_set_bytes{container=\"main\",namespace=\"default\",pod=\"told\",image=\"nginx\"} 104857600 ",
+        ),
+        ("/metrics/probes", "#"),
+        (
+            "/metrics/slis",
+            "kubernetes_healthcheck{name=\"ping\",type=\"healthz\"} 1",
+        ),
+        (
+            "/metrics/resource",
+            "node_memory_working_set_bytes 104857600 ",
+        ),
+        (
+            "/metrics/resource/burst-shop-weu",
+            "node_cpu_usage_seconds_total ",
+        ),
+    ] {
+        let text = get(world, path).await;
+        assert!(
+            text.lines().any(|told| told.starts_with(line)),
+            "{path}: {line}: {text}"
+        );
+        assert_well_formed(&text);
+    }
+    let summary: Value = serde_json::from_str(&get(world, "/stats/summary").await).expect("JSON");
+    let node = &summary["node"];
+    assert_eq!(node["memory"]["workingSetBytes"], 104_857_600, "{node}");
+    assert_eq!(node["cpu"]["usageNanoCores"], 250_000_000, "{node}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,45 +220,108 @@ async fn an_autoscaler_on_cpu_scales_a_workload_on_aci_out_and_in_again() {
             },
         },
     });
-    let deployment: Deployment = serde_json::from_value(deployment).expect("a Deployment");
-    let deployments: Api<Deployment> = Api::namespaced(world.client.clone(), "default");
-    let create = PostParams::default();
-    deployments
-        .create(&create, &deployment)
-        .await
-        .expect("it is created");
+    world.make::<Deployment>(deployment).await;
+    let deployments = world.deployments();
+    autoscale(&world, (1, 4)).await;
+
+    until_replicas(&deployments, 4, &world).await;
+    let is_shown = async || top(&world, "pod").contains(&(900, "100Mi".to_owned()));
+    wait::by_and_by("a pod to be shown", is_shown).await;
+    let is_whole = async || {
+        let used = top(&world, "node");
+        let mut used = used.iter();
+        used.any(|(cpu, memory)| (3590..=3610).contains(cpu) && memory == "400Mi")
+    };
+    wait::by_and_by("the node to be shown with all its pods", is_whole).await;
+
+    idle(&world);
+    until_replicas(&deployments, 1, &world).await;
+    world.end().await;
+}
+
+/// Pods without numbers count as busy when an autoscaler would scale in: the idle ones at home never would
+/// go as long as those on ACI had none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_autoscaler_on_cpu_scales_a_workload_at_home_and_on_aci_out_and_in_again() {
+    let cluster = Options {
+        metrics_server: true,
+        controller_manager: &HASTY,
+        ..Options::default()
+    };
+    let mut world = World::without_operator(cluster, fast(10.0)).await;
+    world.run();
+    world.furnish(&json!({})).await;
+    let load = Load::of(1800);
+    for node in ["home-a", "home-b"] {
+        kubelet_home::serve(&world.client, node, &load).await;
+    }
+    let mut web = home::deployment("web", 2);
+    let spec = web.spec.template.spec.as_mut().expect("a pod");
+    spec.containers[0].env = serde_json::from_value(uses("1800")["env"].clone()).ok();
+    world.deploy_this(&web).await;
+    autoscale(&world, (2, 8)).await;
+
+    // Half of the replicas have no room at home.
+    until_replicas(&world.deployments(), 8, &world).await;
+    world.until_spread(4, 4, 0).await;
+    let are_busy = async || {
+        let used = top(&world, "pod");
+        used.len() == 8 && used.iter().all(|(cpu, _)| (1700..=1900).contains(cpu))
+    };
+    wait::by_and_by("all pods to be shown as busy", are_busy).await;
+
+    load.set(10);
+    idle(&world);
+    until_replicas(&world.deployments(), 2, &world).await;
+    world.until_spread(2, 0, 0).await;
+    world.end().await;
+}
+
+/// CPU in thousandths and memory of pods or nodes, as `kubectl top` shows them; nothing while there are no
+/// numbers.
+fn top(world: &World, of: &str) -> Vec<(u32, String)> {
+    let asked = world
+        .cluster
+        .kubectl()
+        .args(["top", of, "--no-headers"])
+        .output();
+    let told = asked.expect("kubectl").stdout;
+    let told = String::from_utf8_lossy(&told);
+    let used = |line: &str| {
+        // Of nodes, shares are between.
+        let mut words = line
+            .split_whitespace()
+            .skip(1)
+            .filter(|word| !word.ends_with('%'));
+        let cpu = words.next()?.strip_suffix('m')?.parse().ok()?;
+        Some((cpu, words.next()?.to_owned()))
+    };
+    told.lines().filter_map(used).collect()
+}
+
+/// Nobody in Azure has anything to do any more.
+fn idle(world: &World) {
+    for group in world.azure.shared().store().groups.values_mut() {
+        for run in &mut group.containers {
+            run.script.cpu = Some(10.0);
+        }
+    }
+}
+
+/// An autoscaler of `web` that wants half of what pods ask for to be used.
+async fn autoscale(world: &World, (least, most): (i32, i32)) {
     let autoscaler = json!({
         "metadata": {"name": "web"},
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
-            "minReplicas": 1, "maxReplicas": 4,
+            "minReplicas": least, "maxReplicas": most,
             "metrics": [{"type": "Resource", "resource": {
                 "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50},
             }}],
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
         },
     });
-    let autoscaler: HorizontalPodAutoscaler = serde_json::from_value(autoscaler).expect("an HPA");
-    let autoscalers: Api<HorizontalPodAutoscaler> =
-        Api::namespaced(world.client.clone(), "default");
-    autoscalers
-        .create(&create, &autoscaler)
-        .await
-        .expect("it is created");
-
-    until_replicas(&deployments, 4, &world).await;
-    let top = world.kubectl(&["top", "pod", "--no-headers"]);
-    let first = top.lines().next().expect("a pod is shown");
-    let shown: Vec<&str> = first.split_whitespace().skip(1).collect();
-    assert_eq!(shown, ["900m", "100Mi"], "{top}");
-
-    for group in world.azure.shared().store().groups.values_mut() {
-        for run in &mut group.containers {
-            run.script.cpu = Some(10.0);
-        }
-    }
-    until_replicas(&deployments, 1, &world).await;
-    world.end().await;
+    world.make::<HorizontalPodAutoscaler>(autoscaler).await;
 }
 
 /// Waits for so many replicas; numbers come every minute, and it takes two to know a rate.

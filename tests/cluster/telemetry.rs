@@ -96,7 +96,7 @@ async fn until_measured(url: &str, lines: &[&str]) {
 }
 
 /// Asks Prometheus' own tool what it thinks of it.
-fn assert_well_formed(metrics: &str) {
+pub fn assert_well_formed(metrics: &str) {
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

@@ -1,18 +1,18 @@
 //! Commands in real containers, with kubectl, through the API server: exit codes, streams, files, ports.
 
 mod kube_rs;
+mod kubectl;
 mod ports;
 mod streams;
 mod terminals;
 
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::panic::AssertUnwindSafe;
-use std::process::{Child, Command, Output, Stdio};
 
 use burstpool::emulator::{EngineSocket, Options};
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher;
+use kubectl::Client;
 use serde_json::json;
 
 use crate::host::Host;
@@ -34,18 +34,22 @@ const SIZE: usize = 50 << 20;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_in_containers_are_what_kubectl_expects() {
     with_pods(ClusterOptions::default(), async |world| {
-        for websockets in ["true", "false"] {
-            streams::codes_and_streams(world, websockets);
-            terminals::terminals(world, websockets);
-            ports::ports(world, websockets).await;
-            streams::left(world, websockets).await;
-            streams::attached(world, websockets);
+        let (websockets, spdy) = (Client::own(world, "true"), Client::own(world, "false"));
+        for client in [&websockets, &spdy] {
+            streams::codes_and_streams(client);
+            terminals::terminals(client);
+            ports::ports(client).await;
+            streams::left(client).await;
+            streams::attached(client);
+            streams::logs(client);
         }
         // Terminals are slow: what is long goes one way, and what is not the other.
-        streams::files(world, "true", SIZE);
-        streams::files(world, "false", SIZE / 10);
-        streams::silence(world);
+        streams::files(&websockets, SIZE);
+        streams::files(&spdy, SIZE / 10);
+        let silent = streams::silence(world);
         kube_rs::another_client(world).await;
+        older(world).await;
+        streams::awake(silent);
     })
     .await;
 }
@@ -58,13 +62,28 @@ async fn commands_in_containers_are_the_same_where_the_api_server_translates() {
         ..ClusterOptions::default()
     };
     with_pods(cluster, async |world| {
-        streams::codes_and_streams(world, "true");
-        terminals::terminals(world, "true");
-        ports::ports(world, "true").await;
-        streams::attached(world, "true");
-        streams::files(world, "true", SIZE / 10);
+        let client = Client::own(world, "true");
+        streams::codes_and_streams(&client);
+        terminals::terminals(&client);
+        ports::ports(&client).await;
+        streams::attached(&client);
+        streams::files(&client, SIZE / 10);
     })
     .await;
+}
+
+/// Older kubectls, as people have them: those without websockets, and those whose websockets are young.
+async fn older(world: &World) {
+    for (minor, program) in &kubectl::others() {
+        let websockets = if *minor < 30 { "false" } else { "true" };
+        let client = Client::other(world, program, websockets);
+        streams::codes_and_streams(&client);
+        terminals::terminals(&client);
+        ports::ports(&client).await;
+        streams::attached(&client);
+        streams::logs(&client);
+        streams::files(&client, SIZE / 50);
+    }
 }
 
 /// The pods have the same names in each of these tests, and so have their containers: one after the other.
@@ -131,64 +150,8 @@ async fn pods(world: &World) {
     pages(world, &pods).await;
 }
 
-/// Runs kubectl over a websocket or over SPDY.
-fn kubectl_of(world: &World, websockets: &str, arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = command(world, websockets, arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("kubectl");
-    let mut stdin = child.stdin.take().expect("piped");
-    let input = input.to_vec();
-    let typing = std::thread::spawn(move || {
-        // A command that does not read leaves a pipe that nobody reads.
-        let _ = stdin.write_all(&input);
-    });
-    let done = child.wait_with_output().expect("it ends");
-    typing.join().expect("it is typed");
-    done
-}
-
-/// The kubectl of the cluster's own version, or the one that `BURSTPOOL_KUBECTL` names.
-fn command(world: &World, websockets: &str, arguments: &[&str]) -> Command {
-    let mut command = world.cluster.kubectl();
-    if let Some(other) = std::env::var_os("BURSTPOOL_KUBECTL") {
-        command = Command::new(other);
-        command.env("KUBECONFIG", world.cluster.kubeconfig());
-    }
-    command
-        .args(arguments)
-        .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets)
-        .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets);
-    command
-}
-
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A kubectl that goes on until this is dropped; what it says.
-struct Running {
-    child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
-
-impl Running {
-    fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("kubectl");
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        Self { child, lines }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// The story of the first sample: the page of each pod is changed by a command, and fetched.

@@ -234,7 +234,9 @@ body! {
     ExtensionProperties {
         extension_type: &'static str,
         version: &'static str,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         settings: BTreeMap<String, String>,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         protected_settings: BTreeMap<String, Concealed>,
     }
     /// Name servers of the group.

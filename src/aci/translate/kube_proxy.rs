@@ -54,10 +54,10 @@ impl ApiServer {
     }
 }
 
-/// The extensions of the group.
-pub(super) fn extensions(context: &Context<'_>, refusals: &mut Refusals) -> Vec<Extension> {
+/// The extension, where the placement wants it.
+pub(super) fn extension(context: &Context<'_>, refusals: &mut Refusals) -> Option<Extension> {
     if !context.placement.spec.network.kube_proxy {
-        return Vec::new();
+        return None;
     }
     let field = "placements[].network.kubeProxy";
     // The CRD refuses it first; a pool may be older than that rule.
@@ -70,12 +70,12 @@ pub(super) fn extensions(context: &Context<'_>, refusals: &mut Refusals) -> Vec<
         Ok(kube_config) => kube_config,
         Err(why) => {
             refusals.refuse(field, why);
-            return Vec::new();
+            return None;
         }
     };
     let settings = [("clusterCidr", CLUSTER_CIDR), ("kubeVersion", KUBE_VERSION)];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    vec![Extension {
+    Some(Extension {
         name: KUBE_PROXY.to_owned(),
         properties: ExtensionProperties {
             extension_type: KUBE_PROXY,
@@ -83,7 +83,7 @@ pub(super) fn extensions(context: &Context<'_>, refusals: &mut Refusals) -> Vec<
             settings: settings.into(),
             protected_settings: BTreeMap::from([("kubeConfig".to_owned(), kube_config)]),
         },
-    }]
+    })
 }
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ mod placement;
 mod pod;
 mod probes;
 pub mod quantity;
+mod realtime;
 mod refusals;
 mod registry;
 pub mod resolved;

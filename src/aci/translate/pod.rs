@@ -7,9 +7,10 @@ use super::body::{Group, Properties};
 use super::containers::{all, containers};
 use super::decisions;
 use super::dns::dns_config;
-use super::kube_proxy::extensions;
+use super::kube_proxy;
 use super::network::{address, subnets};
 use super::placement::Placement;
+use super::realtime;
 use super::refusals::{Refusals, Unsupported};
 use super::registry::credentials;
 use super::resolved::{Resolved, Values};
@@ -119,7 +120,10 @@ fn properties(
         ip_address: address(&containers.ports, context, refusals),
         subnet_ids: subnets(context),
         dns_config: dns_config(context, refusals),
-        extensions: extensions(context, refusals),
+        extensions: kube_proxy::extension(context, refusals)
+            .into_iter()
+            .chain(realtime::extension(&containers.ports, context))
+            .collect(),
         volumes,
         containers: containers.proper,
         init_containers: containers.init,

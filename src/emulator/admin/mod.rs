@@ -274,7 +274,7 @@ async fn reset(State(shared): Parts) -> Json<Value> {
     let keys: Vec<GroupKey> = {
         let mut store = shared.store();
         let keys = store.groups.keys().cloned().collect();
-        *store = Store::new(shared.options.limits, shared.options.quotas.clone());
+        *store = Store::new(&shared.options);
         keys
     };
     if let Some(engine) = &shared.engine {

@@ -160,7 +160,17 @@ fn ran_until(run: &Run, ends: Timestamp) -> bool {
 
 fn used(run: &Run, metric: &str) -> f64 {
     match metric {
-        "CpuUsage" => run.script.cpu.unwrap_or(USUAL.0),
-        _ => run.script.memory.unwrap_or(USUAL.1),
+        "CpuUsage" => millicores(run),
+        _ => bytes(run),
     }
+}
+
+/// How much CPU a container uses, in thousandths.
+pub fn millicores(run: &Run) -> f64 {
+    run.script.cpu.unwrap_or(USUAL.0)
+}
+
+/// How much memory it uses.
+pub fn bytes(run: &Run) -> f64 {
+    run.script.memory.unwrap_or(USUAL.1)
 }

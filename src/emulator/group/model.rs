@@ -298,6 +298,15 @@ impl Properties {
         self.subnet_ids.as_ref().is_some_and(|ids| !ids.is_empty())
     }
 
+    /// Whether the group asks for an extension of this type.
+    pub fn has_extension(&self, kind: &str) -> bool {
+        let mut all = self.extensions.iter().flatten();
+        all.any(|extension| {
+            let properties = extension.properties.as_ref();
+            properties.and_then(|p| p.extension_type.as_deref()) == Some(kind)
+        })
+    }
+
     /// `osType` as the service spells it.
     pub fn os(&self) -> &str {
         self.os_type.as_deref().unwrap_or("Linux")

@@ -159,8 +159,16 @@ fn add_defaults(properties: &mut Value, group: &Group, version: Version) {
     }
 }
 
-/// The address: a private one is not even mentioned before it is known, a public one lacks `ip`.
+/// The address: a private one is not even mentioned before it is known, a public one lacks `ip`. A group in
+/// a subnet has one also if it asked for none: virtual nodes ask for none, and know their pods' addresses.
 fn add_address(properties: &mut Value, group: &Group, with_private: bool) {
+    let asked = group.body.properties.as_ref();
+    let is_private = asked.is_some_and(super::model::Properties::is_in_subnet);
+    if let Some(ip) = group.ip.filter(|_| is_private)
+        && properties["ipAddress"].is_null()
+    {
+        properties["ipAddress"] = json!({"type": "Private", "ip": ip.to_string(), "ports": []});
+    }
     let Some(address) = properties
         .get_mut("ipAddress")
         .and_then(Value::as_object_mut)
@@ -181,13 +189,7 @@ fn add_address(properties: &mut Value, group: &Group, with_private: bool) {
     }
     if let Some(ip) = group.ip {
         address.insert("ip".into(), ip.to_string().into());
-    } else if !with_private
-        && group
-            .body
-            .properties
-            .as_ref()
-            .is_some_and(super::model::Properties::is_in_subnet)
-    {
+    } else if !with_private && is_private {
         properties
             .as_object_mut()
             .map(|object| object.remove("ipAddress"));

@@ -1,10 +1,12 @@
-//! Averages of minutes into a counter that only grows, as a kubelet tells CPU time.
+//! Averages of minutes, and looks at what was used, into a counter that only grows, as a kubelet tells CPU
+//! time.
 //!
-//! In: minutes as they become known. Out: how much was used since counting began, and at what time. Pure.
+//! In: minutes and readings as they become known. Out: how much was used since counting began, and at what time. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::aci::client::Minute;
+use crate::aci::realtime::Reading;
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 /// What a counter begins with: metrics-server drops a pod that has used nothing at all.
@@ -47,6 +49,69 @@ impl Counter {
             });
         }
         counter
+    }
+
+    /// The counter after a look at what the run that began at `started` has used by now; `last` is the look
+    /// before. Which of two sources a counter began with makes no difference: only what is between two looks
+    /// is added to it.
+    pub fn seen(
+        before: Option<Self>,
+        last: Option<Reading>,
+        started: Timestamp,
+        now: Reading,
+    ) -> Option<Self> {
+        let before = before.filter(|counter| counter.at > started);
+        let last = last.filter(|last| {
+            last.at >= started && last.at < now.at && last.cpu_seconds <= now.cpu_seconds
+        });
+        match (before, last) {
+            (Some(before), Some(last)) if before.at < now.at => {
+                let seconds = now.at.duration_since(last.at).as_secs_f64();
+                let cores = (now.cpu_seconds - last.cpu_seconds) / seconds;
+                let passed = now.at.duration_since(before.at).as_secs_f64();
+                Some(Self {
+                    cpu_seconds: before.cpu_seconds + cores * passed,
+                    millicores: cores * 1000.0,
+                    bytes: now.bytes,
+                    at: now.at,
+                })
+            }
+            // How much it is by now is known with the next look.
+            (Some(before), _) => Some(before),
+            (None, _) => (now.at > started).then(|| Self {
+                cpu_seconds: now.cpu_seconds.max(BEGINNING),
+                millicores: now.cpu_seconds * 1000.0 / now.at.duration_since(started).as_secs_f64(),
+                bytes: now.bytes,
+                at: now.at,
+            }),
+        }
+    }
+
+    /// What two containers use together, at the time until which both are known.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            cpu_seconds: self.cpu_seconds + other.cpu_seconds,
+            millicores: self.millicores + other.millicores,
+            bytes: self.bytes + other.bytes,
+            at: self.at.min(other.at),
+        }
+    }
+
+    /// The counter of a whole node: since it was told last, CPU time has passed as all that is `known` uses
+    /// it now. A sum of counters would fall whenever a pod ends, and leap when one comes to be known.
+    #[must_use]
+    pub fn passed(before: Option<Self>, known: &[Self], now: Timestamp) -> Self {
+        let millicores: f64 = known.iter().map(|counter| counter.millicores).sum();
+        let (counted, since) =
+            before.map_or((BEGINNING, now), |before| (before.cpu_seconds, before.at));
+        let at = now.max(since);
+        Self {
+            cpu_seconds: counted + millicores / 1000.0 * at.duration_since(since).as_secs_f64(),
+            millicores,
+            bytes: known.iter().map(|counter| counter.bytes).sum(),
+            at,
+        }
     }
 }
 
@@ -91,6 +156,71 @@ mod tests {
         let before = Counter::grown(None, at(0), &minutes[..1]);
         assert_eq!(grown(before, 90, &minutes), (90_001.0, 180));
         assert_eq!(Counter::grown(before, at(90), &[]), None);
+    }
+
+    fn reading(second: i64, cpu_seconds: f64) -> Reading {
+        Reading {
+            at: at(second),
+            cpu_seconds,
+            bytes: 2048.0,
+        }
+    }
+
+    #[test]
+    fn looks_at_what_was_used_add_what_is_between_them() {
+        let first = Counter::seen(None, None, at(0), reading(10, 5.0)).expect("a counter");
+        assert_eq!((first.cpu_seconds, first.millicores), (5.0, 500.0));
+        let second = Counter::seen(Some(first), Some(reading(10, 5.0)), at(0), reading(20, 8.0));
+        let second = second.expect("a counter");
+        assert_eq!((second.cpu_seconds, second.millicores), (8.0, 300.0));
+        // The same look again, and one that tells less.
+        for now in [reading(20, 8.0), reading(30, 1.0)] {
+            let again = Counter::seen(Some(second), Some(reading(20, 8.0)), at(0), now);
+            assert_eq!(again, Some(second));
+        }
+        // Another run.
+        let next = Counter::seen(
+            Some(second),
+            Some(reading(20, 8.0)),
+            at(25),
+            reading(35, 1.0),
+        );
+        assert_eq!(next.map(|next| next.cpu_seconds), Some(1.0));
+        assert_eq!(Counter::seen(None, None, at(40), reading(35, 1.0)), None);
+    }
+
+    #[test]
+    fn a_counter_goes_on_when_its_source_changes() {
+        let monitor = Counter::grown(None, at(0), &[minute(60, 500.0)]);
+        let before = monitor.expect("a counter").cpu_seconds;
+        // The run has used an hour more than Azure Monitor was asked for.
+        let (one, other) = (reading(300, 4000.0), reading(310, 4010.0));
+        assert_eq!(Counter::seen(monitor, None, at(0), one), monitor);
+        let realtime = Counter::seen(monitor, Some(one), at(0), other).expect("a counter");
+        assert!((realtime.cpu_seconds - before - 190.0).abs() < 1e-9);
+        // And back: minutes that it knows already tell nothing.
+        let minutes = [minute(120, 9000.0), minute(300, 1000.0)];
+        let back = Counter::grown(Some(realtime), at(0), &minutes).expect("a counter");
+        assert!((back.cpu_seconds - realtime.cpu_seconds - 50.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_nodes_counter_neither_falls_when_a_pod_ends_nor_leaps_when_one_is_known() {
+        let pod = |cpu_seconds, millicores| Counter {
+            cpu_seconds,
+            millicores,
+            bytes: 1024.0,
+            at: at(60),
+        };
+        let first = Counter::passed(None, &[pod(500.0, 500.0)], at(100));
+        let both = [pod(510.0, 500.0), pod(9000.0, 1000.0)];
+        let second = Counter::passed(Some(first), &both, at(120));
+        assert!((second.cpu_seconds - first.cpu_seconds - 30.0).abs() < 1e-9);
+        assert!((second.bytes - 2048.0).abs() < 1e-9);
+        let last = Counter::passed(Some(second), &[], at(180));
+        assert_eq!((last.cpu_seconds, last.bytes), (second.cpu_seconds, 0.0));
+        // A clock that is set back.
+        assert_eq!(Counter::passed(Some(last), &both, at(0)).at, at(180));
     }
 
     #[test]

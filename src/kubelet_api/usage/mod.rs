@@ -1,7 +1,7 @@
-//! What containers use, as far as Azure Monitor has told.
+//! What containers use, as far as Azure has told.
 //!
 //! In: the pods of nodes, whenever somebody asks for numbers. Out: a [`Counter`] for each container that is
-//! measured. Nothing is read while nobody asks. Who asks waits a moment for what is read because of it; what
+//! measured: in a subnet by the group's realtime-metrics extension, where that answers, else by Azure Monitor. Nothing is read while nobody asks. Who asks waits a moment for what is read because of it; what
 //! takes longer is there for the next. A pod of which Azure says nothing costs the others nothing.
 
 mod counter;
@@ -18,11 +18,18 @@ use tokio::time::Instant;
 use super::tasks::Tasks;
 use crate::aci::client::Minutes;
 use crate::aci::pace::Pace;
-use crate::node::pods::{Context, Hosted};
+use crate::aci::realtime::{self, Readings};
+use crate::node::pods::{Context, Hosted, HostedContainer};
 pub use counter::Counter;
 
 /// How often a pod's numbers are read at most: there are new ones each minute.
 const AGAIN: Duration = Duration::from_secs(20);
+/// The same of numbers that are new whenever they are read.
+const REALTIME_AGAIN: Duration = Duration::from_secs(5);
+/// For how long a group is not asked that did not answer: at first it may be starting; in the end there is
+/// no way to its network.
+const DEAF_FOR: Duration = Duration::from_secs(15);
+const DEAF_AT_MOST: Duration = Duration::from_hours(1);
 /// How long what is counted takes: before, there is nothing new.
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 /// How far back the first look goes. Numbers come late.
@@ -37,9 +44,14 @@ const AT_ONCE: usize = 8;
 const PER_SECOND: f64 = 4.0;
 const BURST: f64 = 64.0;
 
+/// For how long the counter of a node is kept that nobody asks for.
+const KEPT_FOR: SignedDuration = SignedDuration::from_hours(1);
+
 /// What is known of pods.
 pub struct Usage {
     pods: Mutex<HashMap<String, Known>>,
+    /// What was told of nodes, by their names.
+    nodes: Mutex<HashMap<String, Counter>>,
     pace: Pace,
 }
 
@@ -50,12 +62,46 @@ struct Known {
     /// When there was something new.
     heard: Instant,
     containers: BTreeMap<String, Counter>,
+    /// The last look at what its runs have used, while its group answers.
+    readings: Readings,
+    /// Until when its group is not asked, and how long that was.
+    deaf: Option<(Instant, Duration)>,
+}
+
+impl Known {
+    /// How soon there may be something new.
+    fn again(&self) -> Duration {
+        if self.readings.is_empty() {
+            AGAIN
+        } else {
+            REALTIME_AGAIN
+        }
+    }
+
+    fn is_deaf(&self) -> bool {
+        self.deaf.is_some_and(|(until, _)| Instant::now() < until)
+    }
+
+    /// Its group was asked in vain.
+    fn unheard(&mut self) {
+        let pause = self.deaf.map_or(DEAF_FOR, |(_, pause)| pause * 2);
+        let pause = pause.min(DEAF_AT_MOST);
+        self.deaf = Some((Instant::now() + pause, pause));
+    }
+
+    fn learn(&mut self, container: &str, counter: Counter) {
+        let before = self.containers.insert(container.to_owned(), counter);
+        if before != Some(counter) {
+            self.heard = Instant::now();
+        }
+    }
 }
 
 impl Default for Usage {
     fn default() -> Self {
         Self {
             pods: Mutex::default(),
+            nodes: Mutex::default(),
             pace: Pace::new(PER_SECOND, BURST),
         }
     }
@@ -82,6 +128,31 @@ impl Usage {
         (!counters.is_empty()).then_some(counters)
     }
 
+    /// What all pods of a node use that are known; nothing if none of those that run is.
+    pub fn total(&self, node: &Context) -> Option<Counter> {
+        let running: Vec<_> = node
+            .all_hosted()
+            .into_iter()
+            .filter(|pod| runs(pod))
+            .collect();
+        let known: Vec<_> = running.iter().filter_map(|pod| self.of(pod)).collect();
+        if known.is_empty() && !running.is_empty() {
+            return None;
+        }
+        let known: Vec<Counter> = known
+            .into_iter()
+            .flatten()
+            .map(|(_, counter)| counter)
+            .collect();
+        let now = Timestamp::now();
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.retain(|_, told| now.duration_since(told.at) < KEPT_FOR);
+        let name = &node.owner.node;
+        let counter = Counter::passed(nodes.get(name).copied(), &known, now);
+        nodes.insert(name.clone(), counter);
+        Some(counter)
+    }
+
     /// Reads what may be new of the nodes' pods, and waits a moment for it.
     pub async fn refresh(self: &Arc<Self>, nodes: &[Arc<Context>], tasks: &Tasks) {
         let due = self.due(nodes);
@@ -106,7 +177,6 @@ impl Usage {
             let pods = node.all_hosted().into_iter();
             pods.map(|pod| (node.clone(), pod))
         });
-        let runs = |pod: &Hosted| pod.containers.iter().any(|c| c.running_since.is_some());
         let running: Vec<_> = all.filter(|(_, pod)| runs(pod)).collect();
         let mut pods = self.lock();
         let now = Instant::now();
@@ -114,7 +184,7 @@ impl Usage {
         let mut due = Vec::new();
         for (node, pod) in running {
             if let Some(known) = pods.get_mut(&pod.uid) {
-                if known.is_being_read || known.asked.elapsed() < AGAIN {
+                if known.is_being_read || known.asked.elapsed() < known.again() {
                     continue;
                 }
                 (known.is_being_read, known.asked) = (true, now);
@@ -124,6 +194,8 @@ impl Usage {
                     is_being_read: true,
                     heard: now,
                     containers: BTreeMap::new(),
+                    readings: Readings::new(),
+                    deaf: None,
                 };
                 pods.insert(pod.uid.clone(), known);
             }
@@ -133,45 +205,77 @@ impl Usage {
     }
 
     async fn read(&self, node: Arc<Context>, pod: Arc<Hosted>) {
+        let news = match self.realtime(&node, &pod).await {
+            Some(readings) => News::Readings(readings),
+            None => News::Minutes(self.minutes(&node, &pod).await),
+        };
+        self.learn(&pod, &news);
+    }
+
+    /// What the group's extension says; nothing where there is none, or where it does not answer.
+    async fn realtime(&self, node: &Context, pod: &Hosted) -> Option<Readings> {
+        let address = pod.address.filter(|_| node.placement.subnet_id.is_some())?;
+        if self.lock().get(&pod.uid)?.is_deaf() {
+            return None;
+        }
+        let mut running = pod.containers.iter().filter(|c| c.running_since.is_some());
+        let read = realtime::read(address).await.and_then(|mut readings| {
+            readings.retain(|name, _| pod.container(name).is_some());
+            let is_told = |container: &HostedContainer| readings.contains_key(&container.name);
+            let is_told = running.all(is_told);
+            is_told.then_some(readings).ok_or(realtime::Error::Silent)
+        });
+        if let Err(error) = &read {
+            tracing::debug!(pod = pod.name, ?error, "asking a group what it uses");
+            self.lock().get_mut(&pod.uid)?.unheard();
+        }
+        read.ok()
+    }
+
+    /// What Azure Monitor says.
+    async fn minutes(&self, node: &Context, pod: &Hosted) -> Minutes {
         self.pace.turn().await;
         node.pace.turn().await;
         let until = Timestamp::now();
-        let since = self.since(&pod, until);
-        let read = if until.duration_since(since) < MINUTE {
-            Ok(Minutes::new())
-        } else {
-            let (group, span) = (pod.group.as_str(), (since, until));
-            node.azure.usage(&node.scope, group, span).await
-        };
-        let minutes = read.unwrap_or_else(|error| {
-            tracing::debug!(
-                pod = pod.name,
-                error = error.story(),
-                "reading what a pod uses"
-            );
+        let since = self.since(pod, until);
+        if until.duration_since(since) < MINUTE {
+            return Minutes::new();
+        }
+        let (group, span) = (pod.group.as_str(), (since, until));
+        let read = node.azure.usage(&node.scope, group, span).await;
+        read.unwrap_or_else(|error| {
+            let (pod, error) = (&pod.name, error.story());
+            tracing::debug!(pod, error, "reading what a pod uses");
             Minutes::new()
-        });
-        self.learn(&pod, &minutes);
+        })
     }
 
-    fn learn(&self, pod: &Hosted, minutes: &Minutes) {
+    fn learn(&self, pod: &Hosted, news: &News) {
         let mut pods = self.lock();
         let Some(known) = pods.get_mut(&pod.uid) else {
             return;
         };
         known.is_being_read = false;
+        let last = std::mem::take(&mut known.readings);
+        if let News::Readings(readings) = news {
+            known.readings.clone_from(readings);
+            known.deaf = None;
+        }
         for container in &pod.containers {
-            let (Some(started), Some(minutes)) =
-                (container.running_since, minutes.get(&container.name))
-            else {
+            let (name, Some(started)) = (&container.name, container.running_since) else {
                 continue;
             };
-            let before = known.containers.get(&container.name).copied();
-            if let Some(counter) = Counter::grown(before, started, minutes)
-                && before != Some(counter)
-            {
-                known.containers.insert(container.name.clone(), counter);
-                known.heard = Instant::now();
+            let before = known.containers.get(name).copied();
+            let counter = match news {
+                News::Readings(now) => now
+                    .get(name)
+                    .and_then(|now| Counter::seen(before, last.get(name).copied(), started, *now)),
+                News::Minutes(minutes) => minutes
+                    .get(name)
+                    .and_then(|minutes| Counter::grown(before, started, minutes)),
+            };
+            if let Some(counter) = counter {
+                known.learn(name, counter);
             }
         }
     }
@@ -189,4 +293,15 @@ impl Usage {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What was read.
+enum News {
+    Readings(Readings),
+    Minutes(Minutes),
+}
+
+fn runs(pod: &Hosted) -> bool {
+    let mut containers = pod.containers.iter();
+    containers.any(|container| container.running_since.is_some())
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 
 use crate::aci::names::GroupName;
 
@@ -39,6 +39,8 @@ pub struct Hosted {
 pub struct HostedContainer {
     /// Its name.
     pub name: String,
+    /// Its image, as the pod names it.
+    pub image: String,
     /// When it was started, if it runs.
     pub running_since: Option<Timestamp>,
     /// Whether it has ended, and does not run again now.
@@ -52,21 +54,21 @@ impl Hosted {
         let spec = pod.spec.as_ref()?;
         let states = status.and_then(|status| status.container_statuses.as_deref());
         let init = status.and_then(|status| status.init_container_statuses.as_deref());
-        let named = |names: Vec<&String>, states: Option<&[ContainerStatus]>| {
+        let all_of = |containers: &[Container], states: Option<&[ContainerStatus]>| {
             let states = states.unwrap_or_default();
-            let all = names.into_iter();
-            all.map(|name| HostedContainer::of(name, states)).collect()
+            let all = containers.iter();
+            all.map(|container| HostedContainer::of(container, states))
+                .collect()
         };
-        let own = spec.containers.iter().map(|c| &c.name).collect();
-        let before = spec.init_containers.iter().flatten();
+        let before = spec.init_containers.as_deref().unwrap_or_default();
         let phase = status.and_then(|status| status.phase.as_deref());
         Some(Self {
             namespace: pod.metadata.namespace.clone()?,
             name: pod.metadata.name.clone()?,
             uid: pod.metadata.uid.clone()?,
             group: GroupName::of(cluster, pod),
-            containers: named(own, states),
-            init_containers: named(before.map(|c| &c.name).collect(), init),
+            containers: all_of(&spec.containers, states),
+            init_containers: all_of(before, init),
             address: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
             started: status.and_then(|status| Some(status.start_time.as_ref()?.0)),
             has_ended: matches!(phase, Some("Succeeded" | "Failed")),
@@ -81,12 +83,13 @@ impl Hosted {
 }
 
 impl HostedContainer {
-    fn of(name: &str, states: &[ContainerStatus]) -> Self {
-        let state = states.iter().find(|status| status.name == name);
+    fn of(container: &Container, states: &[ContainerStatus]) -> Self {
+        let state = states.iter().find(|status| status.name == container.name);
         let state = state.and_then(|status| status.state.as_ref());
         let running = state.and_then(|state| state.running.as_ref());
         Self {
-            name: name.to_owned(),
+            name: container.name.clone(),
+            image: container.image.clone().unwrap_or_default(),
             running_since: running.and_then(|running| Some(running.started_at.as_ref()?.0)),
             has_ended: state.is_some_and(|state| state.terminated.is_some()),
         }

@@ -3,26 +3,17 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
-use super::{command, kubectl_of, text};
-use crate::world::World;
+use super::kubectl::Client;
+use super::text;
 
-pub async fn ports(world: &World, websockets: &str) {
+pub async fn ports(client: &Client<'_>) {
     let make = "head -c 5000000 /dev/urandom > /www/big";
-    let done = kubectl_of(
-        world,
-        websockets,
-        &["exec", "cmd-1", "--", "sh", "-c", make],
-        b"",
-    );
+    let done = client.run(&["exec", "cmd-1", "--", "sh", "-c", make], b"");
     assert!(done.status.success(), "{}", text(&done.stderr));
-    let done = kubectl_of(
-        world,
-        websockets,
-        &["exec", "cmd-1", "--", "cat", "/www/big"],
-        b"",
-    );
+    let done = client.run(&["exec", "cmd-1", "--", "cat", "/www/big"], b"");
     let big = done.stdout;
-    let mut forwarding = command(world, websockets, &["port-forward", "cmd-1", ":80", ":81"])
+    let mut forwarding = client
+        .command(&["port-forward", "cmd-1", ":80", ":81"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -1,22 +1,19 @@
 //! Exit codes, streams and files; what is silent, attached to, or left alone.
 
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Running, command, kubectl_of, text};
+use super::kubectl::{Client, Running};
+use super::text;
 use crate::support::wait;
 use crate::world::World;
 
-pub fn codes_and_streams(world: &World, websockets: &str) {
+pub fn codes_and_streams(client: &Client<'_>) {
     for (script, code) in [("true", 0), ("exit 3", 3), ("kill -9 $$", 137)] {
         let script = format!("echo out; echo err >&2; {script}");
-        let done = kubectl_of(
-            world,
-            websockets,
-            &["exec", "cmd-0", "--", "sh", "-c", &script],
-            b"",
-        );
+        let done = client.run(&["exec", "cmd-0", "--", "sh", "-c", &script], b"");
         let said = (done.status.code(), text(&done.stdout));
         assert_eq!(
             said,
@@ -30,12 +27,7 @@ pub fn codes_and_streams(world: &World, websockets: &str) {
             text(&done.stderr)
         );
     }
-    let done = kubectl_of(
-        world,
-        websockets,
-        &["exec", "cmd-0", "--", "no-such-program"],
-        b"",
-    );
+    let done = client.run(&["exec", "cmd-0", "--", "no-such-program"], b"");
     assert_eq!(done.status.code(), Some(127), "{}", text(&done.stderr));
     let quoted = [
         "exec",
@@ -47,22 +39,12 @@ pub fn codes_and_streams(world: &World, websockets: &str) {
         "",
         "$HOME;\n*",
     ];
-    let done = kubectl_of(world, websockets, &quoted, b"");
+    let done = client.run(&quoted, b"");
     assert_eq!(text(&done.stdout), "a 'b' \"c\"||$HOME;\n*|");
-    let done = kubectl_of(
-        world,
-        websockets,
-        &["exec", "-i", "cmd-0", "--", "wc", "-c"],
-        b"four",
-    );
+    let done = client.run(&["exec", "-i", "cmd-0", "--", "wc", "-c"], b"four");
     assert_eq!(text(&done.stdout).trim(), "4", "{}", text(&done.stderr));
     // A command that ends before its input does.
-    let done = kubectl_of(
-        world,
-        websockets,
-        &["exec", "-i", "cmd-0", "--", "true"],
-        &vec![0; 1 << 20],
-    );
+    let done = client.run(&["exec", "-i", "cmd-0", "--", "true"], &vec![0; 1 << 20]);
     assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
 }
 
@@ -79,7 +61,7 @@ fn noise(size: usize) -> Vec<u8> {
     bytes
 }
 
-pub fn files(world: &World, websockets: &str, size: usize) {
+pub fn files(client: &Client<'_>, size: usize) {
     let directory = tempfile::tempdir().expect("a directory");
     let (there, back) = (
         directory.path().join("there"),
@@ -88,16 +70,11 @@ pub fn files(world: &World, websockets: &str, size: usize) {
     let bytes = noise(size);
     std::fs::write(&there, &bytes).expect("it is written");
     let copy = |from: &str, to: &str| {
-        let done = kubectl_of(world, websockets, &["cp", from, to], b"");
+        let done = client.run(&["cp", from, to], b"");
         assert!(done.status.success(), "{}", text(&done.stderr));
     };
     copy(&there.to_string_lossy(), "cmd-0:/tmp/file");
-    let done = kubectl_of(
-        world,
-        websockets,
-        &["exec", "cmd-0", "--", "sha256sum", "/tmp/file"],
-        b"",
-    );
+    let done = client.run(&["exec", "cmd-0", "--", "sha256sum", "/tmp/file"], b"");
     let sum = format!("{:x}", Sha256::digest(&bytes));
     assert!(
         text(&done.stdout).starts_with(&sum),
@@ -110,12 +87,7 @@ pub fn files(world: &World, websockets: &str, size: usize) {
         "it is another file"
     );
     let bytes = &bytes[..size / 10];
-    let done = kubectl_of(
-        world,
-        websockets,
-        &["exec", "-i", "cmd-0", "--", "cat"],
-        bytes,
-    );
+    let done = client.run(&["exec", "-i", "cmd-0", "--", "cat"], bytes);
     assert!(
         done.stdout == bytes,
         "{} bytes: {}",
@@ -124,9 +96,35 @@ pub fn files(world: &World, websockets: &str, size: usize) {
     );
 }
 
+/// The log, its end, and how it goes on.
+pub fn logs(client: &Client<'_>) {
+    let tick = |line: &str| line.strip_prefix("tick ")?.parse::<u32>().ok();
+    let done = client.run(&["logs", "cmd-talks", "--tail=2"], b"");
+    let said = text(&done.stdout);
+    let two: Vec<u32> = said.lines().filter_map(tick).collect();
+    assert!(
+        two.len() == 2 && two[1] == two[0] + 1,
+        "{said}{}",
+        text(&done.stderr)
+    );
+    let timed = ["logs", "cmd-talks", "-f", "--timestamps", "--tail=1"];
+    let mut kubectl = Running::start(client.command(&timed));
+    let mut ticks = Vec::new();
+    while ticks.len() < 3 {
+        let line = kubectl.lines.next().expect("a line").expect("it is read");
+        let (time, line) = line.split_once(' ').expect("a time and a line");
+        time.parse::<jiff::Timestamp>().expect("a time");
+        ticks.push(tick(line).expect("a tick"));
+    }
+    assert!(
+        ticks.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "{ticks:?}"
+    );
+}
+
 /// What the container says comes out of an attached client; nothing can be typed.
-pub fn attached(world: &World, websockets: &str) {
-    let mut kubectl = Running::start(command(world, websockets, &["attach", "cmd-talks"]));
+pub fn attached(client: &Client<'_>) {
+    let mut kubectl = Running::start(client.command(&["attach", "cmd-talks"]));
     let mut ticks = Vec::new();
     while ticks.len() < 3 {
         let line = kubectl.lines.next().expect("a line").expect("it is read");
@@ -138,7 +136,7 @@ pub fn attached(world: &World, websockets: &str) {
         ticks.windows(2).all(|pair| pair[1] == pair[0] + 1),
         "{ticks:?}"
     );
-    let done = kubectl_of(world, websockets, &["attach", "-i", "cmd-talks"], b"");
+    let done = client.run(&["attach", "-i", "cmd-talks"], b"");
     let said = text(&done.stderr);
     assert!(
         !done.status.success() && said.contains("attach without -i"),
@@ -147,16 +145,16 @@ pub fn attached(world: &World, websockets: &str) {
 }
 
 /// A client that is killed takes its command with it.
-pub async fn left(world: &World, websockets: &str) {
+pub async fn left(client: &Client<'_>) {
     let script = "echo be''gun; exec sleep 4321";
     let arguments = ["exec", "cmd-2", "--", "sh", "-c", script];
-    let mut kubectl = Running::start(command(world, websockets, &arguments));
+    let mut kubectl = Running::start(client.command(&arguments));
     let line = kubectl.lines.next().expect("a line").expect("it is read");
     assert_eq!(line, "begun");
     let runs = || {
         let look = "ps | grep -c '[s]leep 4321'";
         let arguments = ["exec", "cmd-2", "--", "sh", "-c", look];
-        text(&kubectl_of(world, websockets, &arguments, b"").stdout).trim() == "1"
+        text(&client.run(&arguments, b"").stdout).trim() == "1"
     };
     assert!(runs(), "it is seen while it runs");
     drop(kubectl);
@@ -170,18 +168,24 @@ pub async fn left(world: &World, websockets: &str) {
         .expect("the command ends");
 }
 
-/// Commands that say nothing for longer than anything in between waits for a word.
-pub fn silence(world: &World) {
+/// Commands that say nothing for longer than anything in between waits for a word; they have begun.
+pub fn silence(world: &World) -> [Child; 2] {
     let script = "sleep 80; echo awake; exit 5";
     let arguments = ["exec", "cmd-0", "--", "sh", "-c", script];
-    std::thread::scope(|scope| {
-        for websockets in ["true", "false"] {
-            scope.spawn(move || {
-                let done = kubectl_of(world, websockets, &arguments, b"");
-                let said = (done.status.code(), text(&done.stdout));
-                let wanted = (Some(5), "awake\n".to_owned());
-                assert_eq!(said, wanted, "{}", text(&done.stderr));
-            });
-        }
-    });
+    ["true", "false"].map(|websockets| {
+        let mut command = Client::own(world, websockets).command(&arguments);
+        command.stdin(Stdio::null());
+        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        piped.spawn().expect("kubectl")
+    })
+}
+
+/// They say their word.
+pub fn awake(silent: [Child; 2]) {
+    for kubectl in silent {
+        let done = kubectl.wait_with_output().expect("it ends");
+        let said = (done.status.code(), text(&done.stdout));
+        let wanted = (Some(5), "awake\n".to_owned());
+        assert_eq!(said, wanted, "{}", text(&done.stderr));
+    }
 }

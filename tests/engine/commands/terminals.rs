@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use super::{command, text};
-use crate::world::World;
+use super::kubectl::Client;
+use super::text;
 
 /// A terminal of 91 by 33 that becomes one of 120 by 40; Ctrl-C is for what runs in it.
 const TERMINAL: &str = r#"
@@ -40,8 +40,8 @@ except OSError: pass
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 "#;
 
-pub fn terminals(world: &World, websockets: &str) {
-    let kubectl = command(world, websockets, &["exec", "-it", "cmd-0", "--", "sh"]);
+pub fn terminals(client: &Client<'_>) {
+    let kubectl = client.command(&["exec", "-it", "cmd-0", "--", "sh"]);
     let mut terminal = Command::new("python3");
     terminal.args(["-c", TERMINAL]).arg(kubectl.get_program());
     terminal.args(kubectl.get_args());

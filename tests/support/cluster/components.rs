@@ -195,6 +195,8 @@ impl Site {
             format!("--kubeconfig={}", show(&self.kubeconfig(pki::ADMIN))),
             "--manage-nodes-with-label-selector=type=kwok".to_owned(),
             "--node-ip=127.0.0.1".to_owned(),
+            // Without leases its nodes are NotReady for a moment after 50 s, and their pods from then on.
+            "--node-lease-duration-seconds=40".to_owned(),
             "--v=warn".to_owned(),
         ]
     }

@@ -260,17 +260,41 @@ fn kube_proxy_is_an_extension_whose_kubeconfig_is_protected() {
     let web = || Given::container(json!({}));
     let body = web().in_subnet().placed(&wanted).body();
     assert_eq!(
-        body["properties"]["extensions"],
-        json!([{"name": "kube-proxy", "properties": {
+        body["properties"]["extensions"][0],
+        json!({"name": "kube-proxy", "properties": {
             "extensionType": "kube-proxy", "version": "1.0",
             "settings": {"clusterCidr": "10.240.0.0/16", "kubeVersion": "v1.9.10"},
             "protectedSettings": {"kubeConfig": "a kubeconfig"},
-        }}])
+        }})
     );
     let without = web().in_subnet().body();
-    assert_eq!(without["properties"]["extensions"], Value::Null);
+    assert!(
+        !without["properties"]["extensions"]
+            .to_string()
+            .contains("kube-proxy")
+    );
     let field = "placements[].network.kubeProxy";
     assert_eq!(web().placed(&wanted).refused(), [field]);
+}
+
+#[test]
+fn realtime_metrics_are_an_extension_where_they_can_answer() {
+    let extensions = |given: Given| given.body()["properties"]["extensions"].clone();
+    let web = |container: Value| Given::container(container);
+    assert_eq!(
+        extensions(web(json!({})).in_subnet()),
+        json!([{"name": "vk-realtime-metrics", "properties": {
+            "extensionType": "realtime-metrics", "version": "1.0",
+        }}])
+    );
+    let taken = json!({"ports": [{"containerPort": 18899}]});
+    let other = json!({"ports": [{"containerPort": 18899, "protocol": "UDP"}]});
+    assert_eq!(extensions(web(taken).in_subnet()), Value::Null);
+    assert!(extensions(web(other).in_subnet()).is_array());
+    assert_eq!(extensions(web(json!({}))), Value::Null);
+    let confidential = json!({"sku": "Confidential"});
+    let confidential = web(json!({})).in_subnet().placed(&confidential);
+    assert_eq!(extensions(confidential), Value::Null);
 }
 
 #[test]

@@ -1,0 +1,186 @@
+//! What containers use, now: the realtime-metrics extension, at the addresses of groups that ask for it.
+//!
+//! In: the store, as it changes. Out: for each group in a subnet with the extension, while its containers
+//! run, an HTTP server at its address. The service's documents do not say what it answers: here it is what
+//! Microsoft's own virtual kubelet reads, with a container of Azure's own among those of the group.
+//! Simulated groups only: a real one's address is its container's.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::routing::get;
+use axum::{Json, Router};
+use http::StatusCode;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::arm::metrics::{bytes, millicores};
+use super::group::id::GroupKey;
+use super::group::run::{Run, RunState};
+use super::shared::Shared;
+
+/// Where the extension answers.
+pub const PORT: u16 = 18899;
+/// The extension's type.
+const KIND: &str = "realtime-metrics";
+/// How often groups are looked for that have come or gone.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// Serves what there is until `cancel`.
+pub async fn serve(shared: Arc<Shared>, cancel: CancellationToken, tasks: TaskTracker) {
+    let mut served: HashMap<GroupKey, (Ipv4Addr, DropGuard)> = HashMap::new();
+    let mut every = tokio::time::interval(EVERY);
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            () = cancel.cancelled() => return,
+        }
+        let wanted = wanted(&shared);
+        served.retain(|key, (address, _)| wanted.get(key) == Some(address));
+        for (key, address) in wanted {
+            if served.contains_key(&key) {
+                continue;
+            }
+            match TcpListener::bind((address, PORT)).await {
+                Ok(listener) => {
+                    let ends = cancel.child_token();
+                    tasks.spawn(answer(listener, &shared, key.clone(), ends.clone()));
+                    served.insert(key, (address, ends.drop_guard()));
+                }
+                // Another emulator's group may have it; the next look may find it free.
+                Err(error) => tracing::warn!(%address, %error, "listening for a group"),
+            }
+        }
+    }
+}
+
+/// The groups whose extension answers now, and where.
+fn wanted(shared: &Shared) -> HashMap<GroupKey, Ipv4Addr> {
+    let now = shared.clock.now();
+    let mut store = shared.store();
+    store.settle_all(now);
+    let groups = store.groups.iter().filter(|(_, group)| {
+        let properties = group.body.properties.as_ref();
+        let has = |p: &super::group::model::Properties| p.is_in_subnet() && p.has_extension(KIND);
+        !group.is_real && properties.is_some_and(has) && group.containers.iter().any(runs)
+    });
+    groups
+        .filter_map(|(key, group)| Some((key.clone(), group.ip?)))
+        .collect()
+}
+
+fn runs(run: &Run) -> bool {
+    matches!(run.current, Some(RunState::Running { .. }))
+}
+
+fn answer(
+    listener: TcpListener,
+    shared: &Arc<Shared>,
+    key: GroupKey,
+    ends: CancellationToken,
+) -> impl Future<Output = ()> + 'static + use<> {
+    let extension = Arc::new(Extension {
+        shared: shared.clone(),
+        key,
+        counted: Mutex::default(),
+    });
+    let router = Router::new()
+        .route("/v1/stats", get(stats))
+        .with_state(extension);
+    async move {
+        tokio::select! {
+            ended = axum::serve(listener, router) => drop(ended),
+            () = ends.cancelled() => {}
+        }
+    }
+}
+
+/// The extension of one group.
+struct Extension {
+    shared: Arc<Shared>,
+    key: GroupKey,
+    /// By container, what its run has used: what a script says may change in between.
+    counted: Mutex<HashMap<String, Counted>>,
+}
+
+/// What a run has used until a time.
+#[derive(Clone, Copy)]
+struct Counted {
+    since: Timestamp,
+    until: Timestamp,
+    seconds: f64,
+}
+
+async fn stats(State(extension): State<Arc<Extension>>) -> Result<Json<Value>, StatusCode> {
+    let shared = &extension.shared;
+    let now = shared.clock.now();
+    let mut store = shared.store();
+    let group = store
+        .group(&extension.key, now)
+        .ok_or(StatusCode::NOT_FOUND)?;
+    let measured = group.containers.iter().filter(|run| !run.script.unmeasured);
+    let mut all: Vec<(String, f64, f64)> = measured
+        .filter_map(|run| Some((run.name.clone(), extension.count(run, now)?, bytes(run))))
+        .collect();
+    all.push(("infra".to_owned(), 0.5, 1_048_576.0));
+    let (seconds, memory) = all.iter().fold((0.0, 0.0), |(s, m), (_, seconds, bytes)| {
+        (s + seconds, m + bytes)
+    });
+    let containers = all.iter().map(|(name, seconds, bytes)| {
+        let mut told = numbers(*seconds, *bytes);
+        told["name"] = json!(name);
+        told
+    });
+    let mut told = numbers(seconds, memory);
+    told["containers"] = containers.collect();
+    told["timestamp"] = json!(u64::try_from(now.as_nanosecond()).unwrap_or_default());
+    told["network"] = json!({"name": "eth0", "interfaces": []});
+    Ok(Json(told))
+}
+
+impl Extension {
+    /// What a container's run has used by now, in seconds of CPU; nothing if it does not run.
+    fn count(&self, run: &Run, now: Timestamp) -> Option<f64> {
+        let Some(RunState::Running { since }) = run.current else {
+            return None;
+        };
+        let begins = Counted {
+            since,
+            until: since,
+            seconds: 0.0,
+        };
+        let mut all = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = all.entry(run.name.clone()).or_insert(begins);
+        if counted.since != since {
+            *counted = begins;
+        }
+        let passed = now.duration_since(counted.until).as_secs_f64();
+        counted.seconds += millicores(run) / 1000.0 * passed;
+        counted.until = now;
+        Some(counted.seconds)
+    }
+}
+
+fn numbers(seconds: f64, bytes: f64) -> Value {
+    json!({
+        "cpu": {"usageCoreNanoSeconds": whole(seconds * 1e9)},
+        "memory": {
+            "usageBytes": whole(bytes), "workingSetBytes": whole(bytes), "rssBytes": whole(bytes),
+        },
+    })
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "such a cast goes to the nearest number that there is"
+)]
+fn whole(number: f64) -> u64 {
+    number.round() as u64
+}

@@ -1,0 +1,49 @@
+//! A pod of two containers, and what they use, for tests.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::usage::Counter;
+use crate::aci::names::GroupName;
+use crate::node::pods::{Hosted, HostedContainer};
+
+pub fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("in range")
+}
+
+pub fn pod(name: &str) -> Arc<Hosted> {
+    let container = |name: &str| HostedContainer {
+        name: name.to_owned(),
+        image: format!("image-of-{name}"),
+        running_since: Some(at(60)),
+        has_ended: false,
+    };
+    Arc::new(Hosted {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+        group: GroupName::of("cluster", &Pod::default()),
+        containers: vec![container("a"), container("b")],
+        init_containers: Vec::new(),
+        address: None,
+        started: Some(at(0)),
+        has_ended: false,
+    })
+}
+
+pub fn used() -> Vec<(String, Counter)> {
+    let counter = |cpu_seconds, bytes, second| Counter {
+        cpu_seconds,
+        millicores: 250.0,
+        bytes,
+        at: at(second),
+    };
+    let both = [
+        ("a", counter(1.5, 1024.0, 180)),
+        ("b", counter(0.5, 1.0, 120)),
+    ];
+    both.map(|(name, counter)| (name.to_owned(), counter))
+        .into()
+}

@@ -1,0 +1,325 @@
+//! What Prometheus and metrics-server read from a kubelet.
+//!
+//! In: nodes, and what is known of their pods' [`Usage`]. Out: text. A pod of which not all is known is
+//! told without numbers, and spoils no other's. A monitoring that is set up for kubelets looks at five
+//! paths of every node: each is answered, also where there is nothing to tell.
+
+use std::fmt::{Display, Write as _};
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use jiff::Timestamp;
+
+use super::answer;
+use super::route::Scrape;
+use super::usage::{Counter, Usage};
+use crate::node::pods::{Context, Hosted, HostedContainer};
+
+/// What pods and nodes use.
+pub fn resource(nodes: &[Arc<Context>], usage: &Usage) -> Response<Body> {
+    let totals = nodes.iter().filter_map(|node| usage.total(node));
+    let total = totals.reduce(Counter::and);
+    told(exposed(&known(nodes, usage), total))
+}
+
+/// What else is looked at.
+pub fn scrape(what: Scrape, nodes: &[Arc<Context>], usage: &Usage) -> Response<Body> {
+    told(match what {
+        Scrape::Kubelet => {
+            let names: Vec<&str> = nodes.iter().map(|node| &*node.owner.node).collect();
+            let pods: Vec<_> = nodes.iter().flat_map(|node| node.all_hosted()).collect();
+            kubelet(&names, &pods)
+        }
+        Scrape::Cadvisor => cadvisor(&known(nodes, usage)),
+        Scrape::Probes => "# Azure runs the probes, and does not count them.\n".to_owned(),
+        Scrape::Slis => slis(),
+    })
+}
+
+fn told(text: String) -> Response<Body> {
+    let mut response = answer::text(StatusCode::OK, text);
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+type Used = Option<Vec<(String, Counter)>>;
+
+fn known(nodes: &[Arc<Context>], usage: &Usage) -> Vec<(Used, Arc<Hosted>)> {
+    let all = nodes.iter().flat_map(|node| node.all_hosted());
+    all.map(|pod| (usage.of(&pod), pod)).collect()
+}
+
+/// A metric of containers, of pods and of nodes.
+struct Family {
+    name: &'static str,
+    kind: &'static str,
+    /// In the words of a kubelet, around what it is of.
+    help: [&'static str; 2],
+    number: fn(&Counter) -> f64,
+}
+
+const FAMILIES: [Family; 2] = [
+    Family {
+        name: "cpu_usage_seconds_total",
+        kind: "counter",
+        help: ["Cumulative cpu time consumed by the", "in core-seconds"],
+        number: |counter| counter.cpu_seconds,
+    },
+    Family {
+        name: "memory_working_set_bytes",
+        kind: "gauge",
+        help: ["Current working set of the", "in bytes"],
+        number: |counter| counter.bytes,
+    },
+];
+
+impl Family {
+    fn write(&self, text: &mut String, of: &str, counters: &[(String, Counter)]) {
+        let (name, [before, after]) = (format!("{of}_{}", self.name), self.help);
+        let help = format!("[STABLE] {before} {of} {after}");
+        head(text, &name, self.kind, &help);
+        for (labels, counter) in counters {
+            let number = (self.number)(counter);
+            line(text, &name, labels, number, Some(counter.at));
+        }
+    }
+}
+
+fn exposed(pods: &[(Used, Arc<Hosted>)], total: Option<Counter>) -> String {
+    let (mut of_containers, mut of_pods) = (Vec::new(), Vec::new());
+    for (used, pod) in pods {
+        for (container, counter) in used.iter().flatten() {
+            of_containers.push((of_container(pod, container), *counter));
+        }
+        let counters = used.iter().flatten().map(|(_, counter)| *counter);
+        let both = counters.reduce(Counter::and);
+        of_pods.extend(both.map(|counter| (of_pod(pod), counter)));
+    }
+    let of_node = total.map(|counter| (String::new(), counter));
+    let of_node = Vec::from_iter(of_node);
+    let mut text = String::new();
+    starts(&mut text, pods);
+    let all = [
+        ("container", &of_containers),
+        ("pod", &of_pods),
+        ("node", &of_node),
+    ];
+    for (of, counters) in all {
+        for family in &FAMILIES {
+            family.write(&mut text, of, counters);
+        }
+    }
+    let help = "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise";
+    head(&mut text, "resource_scrape_error", "gauge", help);
+    line(&mut text, "resource_scrape_error", "", 0, None);
+    text
+}
+
+fn starts(text: &mut String, pods: &[(Used, Arc<Hosted>)]) {
+    let name = "container_start_time_seconds";
+    let help = "[STABLE] Start time of the container since unix epoch in seconds";
+    head(text, name, "gauge", help);
+    for (_, pod) in pods {
+        for container in &pod.containers {
+            if let Some(since) = container.running_since {
+                let labels = of_container(pod, &container.name);
+                line(text, name, &labels, since.as_second(), None);
+            }
+        }
+    }
+}
+
+/// The kubelet itself, as far as rules that are written for kubelets ask for it.
+fn kubelet(names: &[&str], pods: &[Arc<Hosted>]) -> String {
+    let running = |container: &&HostedContainer| container.running_since.is_some();
+    let of_pods = pods.iter().map(|pod| {
+        let containers = pod.containers.iter();
+        containers.filter(running).count()
+    });
+    let running: Vec<usize> = of_pods.filter(|containers| *containers > 0).collect();
+    let mut text = String::new();
+    // Rules join on it, and expect one: nodes that share an address have no such name.
+    if let [name] = names {
+        let family = "kubelet_node_name";
+        head(
+            &mut text,
+            family,
+            "gauge",
+            "The node's name. The count is always 1.",
+        );
+        line(&mut text, family, &format!("node=\"{name}\""), 1, None);
+    }
+    let family = "kubelet_running_pods";
+    head(
+        &mut text,
+        family,
+        "gauge",
+        "Number of pods that have a running container",
+    );
+    line(&mut text, family, "", running.len(), None);
+    let family = "kubelet_running_containers";
+    head(
+        &mut text,
+        family,
+        "gauge",
+        "Number of containers currently running",
+    );
+    let state = "container_state=\"running\"";
+    line(
+        &mut text,
+        family,
+        state,
+        running.iter().sum::<usize>(),
+        None,
+    );
+    text
+}
+
+/// What containers use, with the labels by which dashboards select cAdvisor's lines.
+fn cadvisor(pods: &[(Used, Arc<Hosted>)]) -> String {
+    let mut lines = Vec::new();
+    for (used, pod) in pods {
+        for (name, counter) in used.iter().flatten() {
+            let image = pod.container(name).map_or("", |container| &container.image);
+            let labels = format!("{},image=\"{}\"", of_container(pod, name), escaped(image));
+            lines.push((labels, counter));
+        }
+    }
+    let mut text = String::new();
+    let name = "container_cpu_usage_seconds_total";
+    head(
+        &mut text,
+        name,
+        "counter",
+        "Cumulative cpu time consumed in seconds.",
+    );
+    for (labels, counter) in &lines {
+        let labels = format!("{labels},cpu=\"total\"");
+        line(
+            &mut text,
+            name,
+            &labels,
+            counter.cpu_seconds,
+            Some(counter.at),
+        );
+    }
+    let name = "container_memory_working_set_bytes";
+    head(&mut text, name, "gauge", "Current working set in bytes.");
+    for (labels, counter) in &lines {
+        line(&mut text, name, labels, counter.bytes, Some(counter.at));
+    }
+    text
+}
+
+fn slis() -> String {
+    let (mut text, name) = (String::new(), "kubernetes_healthcheck");
+    head(
+        &mut text,
+        name,
+        "gauge",
+        "[STABLE] The result of the healthcheck.",
+    );
+    line(&mut text, name, "name=\"ping\",type=\"healthz\"", 1, None);
+    text
+}
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn line(text: &mut String, name: &str, labels: &str, number: impl Display, at: Option<Timestamp>) {
+    text.push_str(name);
+    if !labels.is_empty() {
+        let _ = write!(text, "{{{labels}}}");
+    }
+    let _ = write!(text, " {number}");
+    if let Some(at) = at {
+        let _ = write!(text, " {}", at.as_millisecond());
+    }
+    text.push('\n');
+}
+
+fn of_container(pod: &Hosted, container: &str) -> String {
+    format!("container=\"{container}\",{}", of_pod(pod))
+}
+
+fn of_pod(pod: &Hosted) -> String {
+    format!("namespace=\"{}\",pod=\"{}\"", pod.namespace, pod.name)
+}
+
+/// A label's value. Names need none of this; Kubernetes takes anything for an image.
+fn escaped(value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+    value.replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::given::{at, pod, used};
+    use super::*;
+
+    fn assert_told(text: &str, lines: &[&str]) {
+        for line in lines {
+            assert!(text.lines().any(|l| l == *line), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_pod_without_numbers_is_told_without_and_spoils_no_other() {
+        let total = Counter {
+            at: at(200),
+            ..used()[0].1
+        };
+        let pods = [(None, pod("new")), (Some(used()), pod("web"))];
+        let text = exposed(&pods, Some(total));
+        assert_told(
+            &text,
+            &[
+                "container_start_time_seconds{container=\"a\",namespace=\"shop\",pod=\"new\"} 60",
+                "container_cpu_usage_seconds_total{container=\"a\",namespace=\"shop\",pod=\"web\"} 1.5 180000",
+                "container_memory_working_set_bytes{container=\"b\",namespace=\"shop\",pod=\"web\"} 1 120000",
+                "pod_cpu_usage_seconds_total{namespace=\"shop\",pod=\"web\"} 2 120000",
+                "pod_memory_working_set_bytes{namespace=\"shop\",pod=\"web\"} 1025 120000",
+                "node_cpu_usage_seconds_total 1.5 200000",
+                "node_memory_working_set_bytes 1024 200000",
+            ],
+        );
+        let of_new = text.lines().filter(|line| line.contains("pod=\"new\""));
+        assert_eq!(of_new.count(), 2, "{text}");
+        let unknown = exposed(&pods, None);
+        let of_node = unknown.lines().filter(|line| line.starts_with("node_"));
+        assert_eq!(of_node.count(), 0, "{unknown}");
+    }
+
+    #[test]
+    fn an_address_of_several_nodes_has_no_name() {
+        let (one, pods) = ("burst-shop-weu", [pod("web"), pod("new")]);
+        assert_told(
+            &kubelet(&[one], &pods),
+            &[
+                "kubelet_node_name{node=\"burst-shop-weu\"} 1",
+                "kubelet_running_pods 2",
+                "kubelet_running_containers{container_state=\"running\"} 4",
+            ],
+        );
+        assert!(!kubelet(&[one, "burst-shop-neu"], &pods).contains("kubelet_node_name"));
+    }
+
+    #[test]
+    fn containers_are_told_with_their_images_which_may_be_anything() {
+        let mut odd = Hosted::clone(&pod("web"));
+        odd.containers[0].image = "a\"b\\c\nd".to_owned();
+        let text = cadvisor(&[(Some(used()), Arc::new(odd)), (None, pod("new"))]);
+        assert_told(
+            &text,
+            &[
+                "container_cpu_usage_seconds_total{container=\"a\",namespace=\"shop\",pod=\"web\",image=\"a\\\"b\\\\c\\nd\",cpu=\"total\"} 1.5 180000",
+                "container_memory_working_set_bytes{container=\"b\",namespace=\"shop\",pod=\"web\",image=\"image-of-b\"} 1 120000",
+            ],
+        );
+        assert!(!text.contains("pod=\"new\""));
+    }
+}

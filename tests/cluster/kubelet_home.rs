@@ -1,0 +1,141 @@
+//! The kubelet of a home node, as far as metrics-server asks it: kwok, which plays the rest, tells no numbers.
+//!
+//! In: how much each pod of the node uses. Out: `/metrics/resource` over TLS, on the port that the node's
+//! status names from then on. It ends with its runtime.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use axum::serve::Listener;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt as _};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// How much memory each pod uses, in bytes.
+const MEMORY: u64 = 104_857_600;
+
+/// What each pod of home uses, in thousandths of a CPU; cheap to clone.
+#[derive(Clone)]
+pub struct Load(Arc<AtomicU64>);
+
+impl Load {
+    pub fn of(millicores: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(millicores)))
+    }
+
+    pub fn set(&self, millicores: u64) {
+        self.0.store(millicores, Ordering::Relaxed);
+    }
+}
+
+/// Serves the numbers of a node's pods.
+pub async fn serve(client: &Client, node: &str, load: &Load) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let listener = listener.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let kubelet = Kubelet {
+        client: client.clone(),
+        node: node.to_owned(),
+        load: load.clone(),
+        counted: Arc::default(),
+    };
+    let router = Router::new()
+        .route("/metrics/resource", get(resource))
+        .with_state(kubelet);
+    let listener = Tls {
+        listener,
+        acceptor: acceptor(),
+    };
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let status = json!({"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
+    let nodes: Api<Node> = Api::all(client.clone());
+    let patched = nodes
+        .patch_status(node, &PatchParams::default(), &Patch::Merge(status))
+        .await;
+    patched.expect("the node says where its kubelet is");
+}
+
+#[derive(Clone)]
+struct Kubelet {
+    client: Client,
+    node: String,
+    load: Load,
+    /// The seconds of CPU that a pod has used until then, had it been there from the beginning.
+    counted: Arc<tokio::sync::Mutex<Option<(f64, Instant)>>>,
+}
+
+async fn resource(State(kubelet): State<Kubelet>) -> String {
+    let pods: Api<Pod> = Api::all(kubelet.client.clone());
+    let ours = ListParams::default().fields(&format!("spec.nodeName={}", kubelet.node));
+    let pods = pods.list(&ours).await.expect("the node's pods");
+    let mut counted = kubelet.counted.lock().await;
+    let (before, since) = counted.unwrap_or((1.0, Instant::now()));
+    let millicores = Duration::from_millis(kubelet.load.0.load(Ordering::Relaxed));
+    let used = before + millicores.as_secs_f64() * since.elapsed().as_secs_f64();
+    *counted = Some((used, Instant::now()));
+    let mut text = String::new();
+    for pod in pods {
+        let labels = format!(
+            "container=\"main\",namespace=\"default\",pod=\"{}\"",
+            pod.name_any()
+        );
+        let lines = format!(
+            "container_start_time_seconds{{{labels}}} 1\n\
+             container_cpu_usage_seconds_total{{{labels}}} {used}\n\
+             container_memory_working_set_bytes{{{labels}}} {MEMORY}\n"
+        );
+        text.write_str(&lines).expect("a string takes everything");
+    }
+    text
+}
+
+/// Connections over TLS.
+struct Tls {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = Listener::accept(&mut self.listener).await;
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+fn acceptor() -> TlsAcceptor {
+    let key = KeyPair::generate().expect("a key");
+    let names = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    let certificate = names.self_signed(&key).expect("a certificate");
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks them")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key);
+    TlsAcceptor::from(Arc::new(config.expect("a key and its certificate")))
+}

@@ -1,0 +1,133 @@
+//! The kubectls that there are: the cluster's own, and older ones, which speak to a kubelet otherwise.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::world::World;
+
+/// A kubectl, and how it speaks.
+pub struct Client<'a> {
+    pub world: &'a World,
+    /// Which one; nothing for the cluster's own.
+    program: Option<&'a Path>,
+    /// Whether it is to use websockets, as its variables have it. Before 1.29 none does.
+    websockets: &'static str,
+}
+
+impl<'a> Client<'a> {
+    /// The cluster's own.
+    pub fn own(world: &'a World, websockets: &'static str) -> Self {
+        Self {
+            world,
+            program: None,
+            websockets,
+        }
+    }
+
+    /// Another one.
+    pub fn other(world: &'a World, program: &'a Path, websockets: &'static str) -> Self {
+        Self {
+            world,
+            program: Some(program),
+            websockets,
+        }
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.world.cluster.kubectl();
+        if let Some(program) = self.program {
+            let own = command;
+            command = Command::new(program);
+            for (name, value) in own.get_envs() {
+                command.env(name, value.expect("it is set"));
+            }
+        }
+        command
+            .args(arguments)
+            .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", self.websockets)
+            .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", self.websockets);
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl");
+        let mut stdin = child.stdin.take().expect("piped");
+        let input = input.to_vec();
+        let typing = std::thread::spawn(move || {
+            // A command that does not read leaves a pipe that nobody reads.
+            let _ = stdin.write_all(&input);
+        });
+        let done = child.wait_with_output().expect("it ends");
+        typing.join().expect("it is typed");
+        done
+    }
+}
+
+/// A kubectl that goes on until this is dropped; what it says.
+pub struct Running {
+    child: Child,
+    pub lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Self { child, lines }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The other kubectls that there are, each with its minor version: that of PATH, and the old one that
+/// `make kubectl` unpacks.
+pub fn others() -> Vec<(u32, PathBuf)> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path);
+    let mut files = folders.map(|folder| folder.join("kubectl"));
+    let installed = files.find(|file| file.is_file());
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join(target);
+    let old = old.join("kubectl/usr/bin/kubectl");
+    let has_old = old.is_file();
+    let required = std::env::var("BURSTPOOL_REQUIRE_ENGINE").is_ok_and(|v| v == "1");
+    assert!(
+        has_old || !required,
+        "an old kubectl is required: run `make kubectl`"
+    );
+    if !has_old {
+        // Not by a macro: those are heard only when a test fails.
+        let told = "skipped: an old kubectl (`make kubectl` gets it)";
+        let _ = writeln!(std::io::stderr(), "{told}");
+    }
+    let all = installed.into_iter().chain(has_old.then_some(old));
+    all.filter_map(|file| Some((minor(&file)?, file))).collect()
+}
+
+fn minor(program: &Path) -> Option<u32> {
+    let mut command = Command::new(program);
+    let said = command
+        .args(["version", "--client", "--output=json"])
+        .output();
+    let said: Value = serde_json::from_slice(&said.ok()?.stdout).ok()?;
+    let minor = said["clientVersion"]["minor"].as_str()?;
+    // Some builds say "20+".
+    minor.trim_end_matches('+').parse().ok()
+}
