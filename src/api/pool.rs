@@ -234,7 +234,7 @@ impl Default for Capacity {
 }
 
 /// What of the cluster's network pods on ACI can use.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Network {
     /// Name servers that resolve the cluster's names, and the cluster's domain: pods with dnsPolicy
@@ -246,6 +246,20 @@ pub struct Network {
     /// pod. It gets a token of a service account (--kube-proxy-service-account) that may read Services
     /// and their endpoints, and talks to the API server at --api-server-url. Needs subnetId.
     pub kube_proxy: bool,
+    /// Whether ACI's realtime-metrics extension runs beside each pod that has a subnetId: it tells CPU and
+    /// memory within seconds, on TCP port 18899 of the pod's address. Azure Monitor, minutes late, is
+    /// asked where it does not answer.
+    pub realtime_metrics: bool,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            dns: None,
+            kube_proxy: false,
+            realtime_metrics: true,
+        }
+    }
 }
 
 /// The cluster's DNS as pods on ACI reach it.

@@ -23,8 +23,9 @@ pub(super) fn extension(ports: &BTreeSet<Port>, context: &Context<'_>) -> Option
         protocol: Protocol::Tcp,
         port: PORT,
     };
+    let is_wanted = placement.spec.network.realtime_metrics;
     let can_answer = placement.is_in_subnet() && !placement.is_confidential();
-    (can_answer && !ports.contains(&own)).then(|| Extension {
+    (is_wanted && can_answer && !ports.contains(&own)).then(|| Extension {
         name: NAME.to_owned(),
         properties: ExtensionProperties {
             extension_type: REALTIME_METRICS,

@@ -295,6 +295,9 @@ fn realtime_metrics_are_an_extension_where_they_can_answer() {
     let confidential = json!({"sku": "Confidential"});
     let confidential = web(json!({})).in_subnet().placed(&confidential);
     assert_eq!(extensions(confidential), Value::Null);
+    let off = json!({"network": {"realtimeMetrics": false}});
+    let off = web(json!({})).in_subnet().placed(&off);
+    assert_eq!(extensions(off), Value::Null);
 }
 
 #[test]
