@@ -1,8 +1,9 @@
 //! How soon pods whose hold is over are granted: 1,000 that home has refused, real API server and
 //! scheduler, a rate and a maximum that hold none of them back.
 //!
-//! A hold is over `after` the time that the pod's condition names as its refusal, in whole seconds: each
-//! time some hundreds of holds end together. The toleration is written when a watch shows it.
+//! A hold is over `after` the time that the pod's condition names as its refusal, in whole seconds: of
+//! pods that are made 50 a second, which is a scheduler's usual pace, 50 holds end together; of all at once,
+//! some hundreds. The toleration is written when a watch shows it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,8 +21,13 @@ use super::emulator::quantile;
 use super::pods::{Parts, start};
 use super::support::{objects, wait};
 
-const PODS: usize = 1000;
+const PODS: u32 = 1000;
 const AFTER: Duration = Duration::from_secs(20);
+/// How long after each pod the next is made.
+const PACES: [(&str, Duration); 2] = [
+    ("50 a second", Duration::from_millis(20)),
+    ("at once", Duration::ZERO),
+];
 /// How long it may take until all are granted.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -35,26 +41,32 @@ struct Times {
 
 /// Measures, and prints.
 pub async fn run() {
+    println!(
+        "\npods made | granted | hold over to patch sent, p50/p99/most | hold over to toleration seen"
+    );
+    for (pace, pause) in PACES {
+        let times = measure(pause).await;
+        let (sent, seen) = (since(&times, |one| one.sent), since(&times, |one| one.seen));
+        let (count, sent, seen) = (seen.len(), told(&sent), told(&seen));
+        println!("{pace} | {count} of {PODS} | {sent} | {seen}");
+    }
+}
+
+async fn measure(pause: Duration) -> HashMap<String, Times> {
     let parts = Parts::start().await;
     let _operator = start(&parts);
     pool(&parts.client).await;
     let pods: Api<Pod> = Api::namespaced(parts.client.clone(), "default");
     let watched = tokio::spawn(watch(pods.clone()));
-    let create = async |number| pods.create(&PostParams::default(), &pod(number)).await;
+    let began = tokio::time::Instant::now();
+    let create = async |number: u32| {
+        tokio::time::sleep_until(began + pause * number).await;
+        pods.create(&PostParams::default(), &pod(number)).await
+    };
     let created = futures::stream::iter(0..PODS).map(create);
     let created = created.buffer_unordered(32).try_collect::<Vec<_>>().await;
     created.expect("pods");
-    let times = watched.await.expect("the watch goes on");
-    let (sent, seen) = (since(&times, |one| one.sent), since(&times, |one| one.seen));
-    println!(
-        "\npods granted | hold over to patch sent, p50/p99/most | hold over to toleration seen"
-    );
-    println!(
-        "{} of {PODS} | {} | {}",
-        seen.len(),
-        told(&sent),
-        told(&seen)
-    );
+    watched.await.expect("the watch goes on")
 }
 
 async fn pool(client: &Client) {
@@ -95,7 +107,7 @@ async fn pool(client: &Client) {
     .expect("a node");
 }
 
-fn pod(number: usize) -> Pod {
+fn pod(number: u32) -> Pod {
     serde_json::from_value(json!({
         "metadata": {"name": format!("web-{number}"), "labels": {"app": "web"}},
         "spec": {
@@ -113,7 +125,7 @@ async fn watch(pods: Api<Pod>) -> HashMap<String, Times> {
     let until = tokio::time::Instant::now() + PATIENCE;
     let events = watcher(pods, watcher::Config::default()).default_backoff();
     let mut events = Box::pin(events.applied_objects());
-    while times.values().filter(|one| one.seen.is_some()).count() < PODS {
+    while times.values().filter(|one| one.seen.is_some()).count() < PODS as usize {
         let Ok(Some(event)) = tokio::time::timeout_at(until, events.next()).await else {
             break;
         };
