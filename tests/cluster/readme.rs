@@ -23,7 +23,7 @@ use crate::support::{Cluster, OPERATOR, Options, objects, wait};
 const EXPLAINED: &str = "web-7d4b";
 const NODE: &str = "burst-peak-weu";
 /// Options of other programs.
-const OTHERS: [&str; 25] = [
+const OTHERS: [&str; 26] = [
     // az
     "--vnet-name",
     "--address-prefixes",
@@ -52,6 +52,7 @@ const OTHERS: [&str; 25] = [
     "--platform",
     "--push",
     "--from",
+    "--from-literal",
 ];
 
 #[tokio::test]
