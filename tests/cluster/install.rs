@@ -45,17 +45,8 @@ const AUDITED: Options = Options {
 #[tokio::test]
 async fn every_manifest_is_accepted_by_the_api_server() {
     let cluster = Cluster::start(Options::default()).await.expect("a cluster");
-    cluster
-        .install_crds()
-        .await
-        .expect("the resource is served");
-    cluster
-        .install_service_monitors()
-        .expect("the resource is served");
-    for namespace in [OPERATOR, "argocd"] {
-        let created = cluster.ask(&["create", "namespace", namespace]);
-        created.expect("a namespace");
-    }
+    let kinds = cluster.install_kinds(&[OPERATOR, "argocd"]).await;
+    kinds.expect("the resources are served");
     let dry = ["--dry-run=server"];
     for directory in [
         "default",

@@ -4,7 +4,6 @@
 //! status names from then on. It ends with its runtime.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,18 +11,12 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
-use axum::serve::Listener;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
-use rcgen::{CertificateParams, KeyPair};
-use rustls::ServerConfig;
-use rustls::crypto::ring;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+
+use crate::support::secure;
 
 /// How much memory each pod uses, in bytes.
 const MEMORY: u64 = 104_857_600;
@@ -44,9 +37,6 @@ impl Load {
 
 /// Serves the numbers of a node's pods.
 pub async fn serve(client: &Client, node: &str, load: &Load) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-    let listener = listener.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
     let kubelet = Kubelet {
         client: client.clone(),
         node: node.to_owned(),
@@ -56,11 +46,7 @@ pub async fn serve(client: &Client, node: &str, load: &Load) {
     let router = Router::new()
         .route("/metrics/resource", get(resource))
         .with_state(kubelet);
-    let listener = Tls {
-        listener,
-        acceptor: acceptor(),
-    };
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    let port = secure::serve(router).await.0.port();
     let status = json!({"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
     let nodes: Api<Node> = Api::all(client.clone());
     let patched = nodes
@@ -101,41 +87,4 @@ async fn resource(State(kubelet): State<Kubelet>) -> String {
         text.write_str(&lines).expect("a string takes everything");
     }
     text
-}
-
-/// Connections over TLS.
-struct Tls {
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-}
-
-impl Listener for Tls {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let (stream, address) = Listener::accept(&mut self.listener).await;
-            if let Ok(stream) = self.acceptor.accept(stream).await {
-                return (stream, address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
-}
-
-fn acceptor() -> TlsAcceptor {
-    let key = KeyPair::generate().expect("a key");
-    let names = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
-    let certificate = names.self_signed(&key).expect("a certificate");
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("ring speaks them")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key);
-    TlsAcceptor::from(Arc::new(config.expect("a key and its certificate")))
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use burstpool::emulator::Options as AzureOptions;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use kube::Api;
 use serde_json::{Value, json};
 
 use crate::kubelet_home::Load;
@@ -221,10 +220,9 @@ async fn an_autoscaler_on_cpu_scales_a_workload_on_aci_out_and_in_again() {
         },
     });
     world.make::<Deployment>(deployment).await;
-    let deployments = world.deployments();
     autoscale(&world, (1, 4)).await;
 
-    until_replicas(&deployments, 4, &world).await;
+    until_replicas(&world, 4).await;
     let is_shown = async || top(&world, "pod").contains(&(900, "100Mi".to_owned()));
     wait::by_and_by("a pod to be shown", is_shown).await;
     let is_whole = async || {
@@ -235,7 +233,7 @@ async fn an_autoscaler_on_cpu_scales_a_workload_on_aci_out_and_in_again() {
     wait::by_and_by("the node to be shown with all its pods", is_whole).await;
 
     idle(&world);
-    until_replicas(&deployments, 1, &world).await;
+    until_replicas(&world, 1).await;
     world.end().await;
 }
 
@@ -262,7 +260,7 @@ async fn an_autoscaler_on_cpu_scales_a_workload_at_home_and_on_aci_out_and_in_ag
     autoscale(&world, (2, 8)).await;
 
     // Half of the replicas have no room at home.
-    until_replicas(&world.deployments(), 8, &world).await;
+    until_replicas(&world, 8).await;
     world.until_spread(4, 4, 0).await;
     let are_busy = async || {
         let used = top(&world, "pod");
@@ -272,7 +270,7 @@ async fn an_autoscaler_on_cpu_scales_a_workload_at_home_and_on_aci_out_and_in_ag
 
     load.set(10);
     idle(&world);
-    until_replicas(&world.deployments(), 2, &world).await;
+    until_replicas(&world, 2).await;
     world.until_spread(2, 0, 0).await;
     world.end().await;
 }
@@ -325,14 +323,14 @@ async fn autoscale(world: &World, (least, most): (i32, i32)) {
 }
 
 /// Waits for so many replicas; numbers come every minute, and it takes two to know a rate.
-async fn until_replicas(deployments: &Api<Deployment>, replicas: i32, world: &World) {
+async fn until_replicas(world: &World, replicas: i32) {
     let is_scaled = |deployment: Option<&Deployment>| {
         deployment.is_some_and(|deployment| deployment.spec.replicas == Some(replicas))
     };
     let mut waited = Ok(());
     for _ in 0..4 {
         let what = format!("{replicas} replicas");
-        waited = wait::until(deployments.clone(), "web", &what, is_scaled).await;
+        waited = wait::until(world.deployments(), "web", &what, is_scaled).await;
         if waited.is_ok() {
             return;
         }

@@ -118,16 +118,8 @@ async fn every_other_command_of_the_readme_and_in_comments_of_the_manifests_is_a
     let cluster = Box::pin(Cluster::start(Options::default()))
         .await
         .expect("a cluster");
-    cluster
-        .install_crds()
-        .await
-        .expect("the resource is served");
-    cluster
-        .install_service_monitors()
-        .expect("the resource is served");
-    for namespace in [OPERATOR, "argocd", "shop"] {
-        cluster.namespace(namespace).await.expect("a namespace");
-    }
+    let kinds = cluster.install_kinds(&[OPERATOR, "argocd", "shop"]).await;
+    kinds.expect("the resources are served");
     let argo = ["create", "configmap", "argocd-cm", "--namespace", "argocd"];
     cluster.ask(&argo).expect("Argo CD's configuration");
     let terminal = Terminal::open(&cluster);
@@ -218,11 +210,8 @@ async fn every_option_that_the_readme_and_the_manifests_name_exists() {
     let others = BTreeSet::from(OTHERS.map(str::to_owned));
     let unnamed: Vec<&String> = others.difference(&named).collect();
     assert!(unnamed.is_empty(), "nobody names them: {unnamed:?}");
-    let unknown: Vec<&String> = named.difference(&known).collect();
-    let unknown: Vec<&&String> = unknown
-        .iter()
-        .filter(|one| !others.contains(**one))
-        .collect();
+    let unknown = named.difference(&known);
+    let unknown: Vec<&String> = unknown.filter(|one| !others.contains(*one)).collect();
     assert!(unknown.is_empty(), "no such option: {unknown:?}");
     let operator = documents::read(&documents::root().join("config/default/operator.yaml"));
     let set = operator

@@ -31,21 +31,16 @@ impl Azure {
             ..Options::default()
         };
         let speed = simulated.speed;
-        let why = match real(mode, &simulated).await {
+        let (emulator, has_containers) = match real(mode, &simulated).await {
             Ok(emulator) => {
                 println!("    containers are real");
-                let has_containers = true;
-                return Ok(Self {
-                    emulator,
-                    has_containers,
-                    speed,
-                });
+                (emulator, true)
             }
-            Err(why) => why,
+            Err(why) => {
+                println!("    containers are simulated: {why}");
+                (Emulator::start(simulated).await?, false)
+            }
         };
-        println!("    containers are simulated: {why}");
-        let emulator = Emulator::start(simulated).await?;
-        let has_containers = false;
         Ok(Self {
             emulator,
             has_containers,

@@ -3,7 +3,6 @@
 //! In: where it sends alerts, and the file of the token that it shows there. Out: alerts that fire and
 //! are resolved, as rules of Prometheus would tell them. It ends with the test.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use jiff::{Timestamp, ToSpan as _};
@@ -11,7 +10,7 @@ use serde_json::json;
 use tokio::process::{Child, Command};
 
 use super::monitoring::{found, free_port, quietly, until_ready};
-use super::wait;
+use super::{skipped, wait};
 
 /// What Debian and its makers call it.
 const NAMES: [&str; 2] = ["prometheus-alertmanager", "alertmanager"];
@@ -104,13 +103,7 @@ impl Alertmanager {
 fn program() -> Option<PathBuf> {
     let program = NAMES.into_iter().find_map(found);
     if program.is_none() {
-        let required = std::env::var("BURSTPOOL_REQUIRE_ENGINE").is_ok_and(|v| v == "1");
-        assert!(!required, "Alertmanager is required: run `make monitoring`");
-        // Not by a macro: those are heard only when a test fails.
-        let _ = writeln!(
-            std::io::stderr(),
-            "skipped: alertmanager is missing; `make monitoring` says how to get it"
-        );
+        skipped("Alertmanager", "`make monitoring` says how to get it");
     }
     program
 }

@@ -18,11 +18,14 @@ mod cluster;
 mod error;
 pub mod monitoring;
 pub mod objects;
+mod optional;
 mod rights;
+pub mod secure;
 mod tenant;
 pub mod wait;
 
 pub use cluster::{Cluster, Component, Options};
 pub use error::Error;
+pub use optional::skipped;
 pub use rights::OPERATOR;
 pub use tenant::Tenant;

@@ -3,7 +3,7 @@
 //! In: a load. Out: addresses to ask. Each is a process or a task of the test's own and ends with it.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -13,13 +13,10 @@ use axum::extract::{Path as Segment, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use burstpool::emulator::tls;
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
-use super::wait;
+use super::{secure, wait};
 
 /// A free port of loopback, below those that the kernel hands out by itself.
 pub fn free_port() -> u16 {
@@ -81,17 +78,8 @@ impl Load {
 
     /// Serves the same over TLS, too; where, and the certificate to trust.
     pub async fn secure(&self) -> (String, String) {
-        let loopback = tls::loopback().expect("certificates");
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-        let listener = listener.expect("a port");
-        let address = format!("https://{}", listener.local_addr().expect("an address"));
-        let secure = Secure {
-            listener,
-            acceptor: loopback.server.into(),
-        };
-        let router = router(self.clone());
-        tokio::spawn(async move { axum::serve(secure, router).await });
-        (address, loopback.ca_pem)
+        let (address, ca) = secure::serve(router(self.clone())).await;
+        (format!("https://{address}"), ca)
     }
 
     pub fn set(&self, load: f64) {
@@ -117,31 +105,6 @@ fn router(load: Load) -> Router {
         .route("/metrics", get(metrics))
         .route("/{kind}/api/v1/query", post(answer))
         .with_state(load)
-}
-
-/// TLS in front of the same.
-struct Secure {
-    listener: tokio::net::TcpListener,
-    acceptor: TlsAcceptor,
-}
-
-impl axum::serve::Listener for Secure {
-    type Io = TlsStream<tokio::net::TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let (stream, from) = self.listener.accept().await.expect("it listens");
-            // Who does not trust the certificate goes away.
-            if let Ok(stream) = self.acceptor.accept(stream).await {
-                return (stream, from);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.listener.local_addr()
-    }
 }
 
 async fn metrics(State(load): State<Load>) -> String {

@@ -29,9 +29,19 @@ impl Cluster {
         self.ask(&arguments).map(drop)
     }
 
+    /// What must be there for every manifest of `config` to be accepted: the resources, and these namespaces.
+    pub async fn install_kinds(&self, namespaces: &[&str]) -> Result<(), Error> {
+        self.install_crds().await?;
+        self.install_service_monitors()?;
+        for namespace in namespaces {
+            self.namespace(namespace).await?;
+        }
+        Ok(())
+    }
+
     /// Installs the resource of the Prometheus operator that `config/prometheus` has one of, and returns when
     /// it is served.
-    pub fn install_service_monitors(&self) -> Result<(), Error> {
+    fn install_service_monitors(&self) -> Result<(), Error> {
         let path = concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/tests/fixtures/prometheus-operator/servicemonitors.yaml"

@@ -1,7 +1,8 @@
 //! What containers use, as far as Azure has told.
 //!
 //! In: the pods of nodes, whenever somebody asks for numbers. Out: a [`Counter`] for each container that is
-//! measured: in a subnet by the group's realtime-metrics extension, where that answers, else by Azure Monitor. Nothing is read while nobody asks. Who asks waits a moment for what is read because of it; what
+//! measured: in a subnet by the group's realtime-metrics extension, where that answers, else by Azure
+//! Monitor. Nothing is read while nobody asks. Who asks waits a moment for what is read because of it; what
 //! takes longer is there for the next. A pod of which Azure says nothing costs the others nothing.
 
 mod counter;

@@ -256,23 +256,21 @@ fn name_servers_are_the_placements_the_pods_or_azures() {
 
 #[test]
 fn kube_proxy_is_an_extension_whose_kubeconfig_is_protected() {
-    let wanted = json!({"network": {"kubeProxy": true}});
+    let network =
+        |kube_proxy| json!({"network": {"kubeProxy": kube_proxy, "realtimeMetrics": false}});
+    let wanted = network(true);
     let web = || Given::container(json!({}));
     let body = web().in_subnet().placed(&wanted).body();
     assert_eq!(
-        body["properties"]["extensions"][0],
-        json!({"name": "kube-proxy", "properties": {
+        body["properties"]["extensions"],
+        json!([{"name": "kube-proxy", "properties": {
             "extensionType": "kube-proxy", "version": "1.0",
             "settings": {"clusterCidr": "10.240.0.0/16", "kubeVersion": "v1.9.10"},
             "protectedSettings": {"kubeConfig": "a kubeconfig"},
-        }})
+        }}])
     );
-    let without = web().in_subnet().body();
-    assert!(
-        !without["properties"]["extensions"]
-            .to_string()
-            .contains("kube-proxy")
-    );
+    let without = web().in_subnet().placed(&network(false)).body();
+    assert_eq!(without["properties"]["extensions"], Value::Null);
     let field = "placements[].network.kubeProxy";
     assert_eq!(web().placed(&wanted).refused(), [field]);
 }
