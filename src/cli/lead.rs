@@ -42,8 +42,11 @@ pub(super) async fn lead(
     tracing::info!("leading");
     context.metrics.leads(true);
     let (mut leading, task) = manager.watch().await;
+    // A lead that is lost ends the work alone: everything else of the process goes on until the work has
+    // ended, so that what ends the process, and what it says, is that loss.
+    let working = cancel.child_token();
     let outcome = {
-        let work = controller::run(context, cancel.clone());
+        let work = controller::run(context, working.clone());
         tokio::pin!(work);
         let lost = async { leading.wait_for(|leads| !leads).await.map(drop) };
         tokio::select! {
@@ -51,7 +54,7 @@ pub(super) async fn lead(
             () = &mut watching => Err(anyhow::anyhow!("watching the cluster ended")),
             () = cancel.cancelled() => Ok(()),
             lost = lost => {
-                cancel.cancel();
+                working.cancel();
                 work.await;
                 lost.context("watching the leader's lease")
                     .and_then(|()| bail!("another process leads now"))

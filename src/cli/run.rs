@@ -65,9 +65,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
     };
-    if ended.is_none() {
-        tracing::info!("ending; nodes, pods and container groups stay as they are");
-    }
     tracing::info!("ending; nodes, pods and container groups stay as they are");
     cancel.cancel();
     match ended {
