@@ -69,15 +69,11 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
     azure.advance(60.0);
     let read = client.get(&scope(), "one").await.unwrap();
     assert_eq!(read["properties"]["instanceView"]["state"], "Running");
-    let names: Vec<_> = client
-        .list(&scope(), &Pace::default())
-        .await
-        .unwrap()
-        .0
-        .iter()
-        .map(|g| g["name"].clone())
-        .collect();
-    assert_eq!(names, ["one", "three", "two"], "over two pages");
+    let listed = client.list(&scope(), &Pace::default()).await.unwrap();
+    let names = listed.all.iter().map(|group| group.name.as_deref());
+    let names: Vec<_> = names.flatten().collect();
+    assert_eq!(names, ["one", "three", "two"]);
+    assert_eq!((listed.pages, listed.unreadable), (2, 0));
     assert_eq!(
         client
             .logs(&scope(), "one", "web", Some(5), false)
@@ -226,8 +222,8 @@ async fn it_logs_in_with_a_client_secret_over_tls() {
     let credential = Credential::of_environment(environment, &cloud, &http).unwrap();
     assert_eq!(format!("{credential:?}"), "ClientSecret");
     let client = Client::new(&cloud, credential, http);
-    let (groups, _) = client.list(&scope(), &Pace::default()).await.unwrap();
-    assert!(groups.is_empty());
+    let listed = client.list(&scope(), &Pace::default()).await.unwrap();
+    assert!(listed.all.is_empty());
 }
 
 /// What is logged, once somebody looks at it.

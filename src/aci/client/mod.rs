@@ -9,6 +9,7 @@
 mod cloud;
 mod credential;
 mod gate;
+mod list;
 mod metrics;
 mod send;
 mod terminal;
@@ -25,6 +26,7 @@ use url::Url;
 pub use cloud::{Cloud, UnknownCloud};
 pub use credential::Credential;
 pub use gate::{Class, Counted, Gate};
+pub use list::Groups;
 pub use metrics::{Minute, Minutes};
 use send::read;
 pub use terminal::{Keyboard, Screen};
@@ -32,7 +34,6 @@ use transport::{Nothing, Transport};
 
 use super::error::Error;
 use super::failure::ArmError;
-use super::pace::Pace;
 use crate::telemetry::Metrics;
 
 /// The version that is spoken: stable, and a superset of the crate's 2024-05-01-preview.
@@ -223,33 +224,6 @@ impl Client {
         self.guarded(scope, Class::Actions, &what, call.send())
             .await
             .map(drop)
-    }
-
-    /// All container groups of the resource group, without instance views, and how many pages they
-    /// came in. Each page takes a turn of the pace.
-    pub async fn list(&self, scope: &Scope, pace: &Pace) -> Result<(Vec<Value>, u32), Error> {
-        let what = format!("listing container groups of {}", scope.resource_group);
-        let mut url = self.arm.clone();
-        url.set_path(&format!(
-            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.ContainerInstance/containerGroups",
-            scope.subscription, scope.resource_group
-        ));
-        let (mut all, mut pages) = (Vec::new(), 0);
-        loop {
-            pages += 1;
-            pace.turn_ahead().await;
-            let page = self
-                .guarded(scope, Class::Reads, &what, self.read_url(url))
-                .await?;
-            let mut page = read(page, &what).await?;
-            if let Some(groups) = page["value"].as_array_mut() {
-                all.append(groups);
-            }
-            match page["nextLink"].as_str().map(Url::parse) {
-                Some(Ok(next)) => url = next,
-                _ => return Ok((all, pages)),
-            }
-        }
     }
 
     /// What the subscription uses of its limits in `region`.

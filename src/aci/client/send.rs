@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::transport::{NoToken, Refusal};
@@ -77,19 +78,23 @@ impl Client {
     }
 }
 
+/// The body of an answer.
+pub(super) async fn body(response: azure_core::Response, what: &str) -> Result<Bytes, Error> {
+    let body = response.into_body().collect().await;
+    body.map_err(|source| Error::NoAnswer {
+        what: what.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+/// The body of an answer as JSON; null if it is empty.
 pub(super) async fn read(response: azure_core::Response, what: &str) -> Result<Value, Error> {
-    let what = what.to_owned();
-    let body = match response.into_body().collect().await {
-        Ok(body) => body,
-        Err(error) => {
-            return Err(Error::NoAnswer {
-                what,
-                source: Box::new(error),
-            });
-        }
-    };
+    let body = body(response, what).await?;
     if body.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&body).map_err(|source| Error::Unreadable { what, source })
+    serde_json::from_slice(&body).map_err(|source| Error::Unreadable {
+        what: what.to_owned(),
+        source,
+    })
 }

@@ -1,7 +1,10 @@
 //! Answers that are no container group: pages of them, operations, errors.
 
+use std::fmt;
+
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::lenient::{each, lenient, time};
@@ -64,25 +67,60 @@ pub struct ErrorBody {
     pub details: Vec<ErrorBody>,
 }
 
-impl Page {
-    /// Reads the body of a LIST; nothing if it is no such body.
-    pub fn parse(body: &[u8]) -> Option<Self> {
-        let body: Value = serde_json::from_slice(body).ok()?;
-        let mut page = Self {
-            next_link: body
-                .get("nextLink")
-                .and_then(Value::as_str)
-                .map(str::to_owned),
-            ..Self::default()
-        };
-        page.next_link = page.next_link.filter(|link| !link.is_empty());
-        for (at, element) in body.get("value")?.as_array()?.iter().enumerate() {
-            match Group::read(element) {
-                Some(group) => page.groups.push(group),
-                None => page.unreadable.push(at),
+/// A LIST's answer as it is sent.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    value: Elements,
+    #[serde(default)]
+    next_link: Option<String>,
+}
+
+/// The elements of a page: those that could be read, and the places of the others.
+#[derive(Default)]
+struct Elements(Vec<Group>, Vec<usize>);
+
+impl<'de> Deserialize<'de> for Elements {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Elements {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of container groups")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<Self, A::Error> {
+        let mut at = 0;
+        while let Some(element) = elements.next_element::<Value>()? {
+            match Group::read(&element) {
+                Some(group) => self.0.push(group),
+                None => self.1.push(at),
             }
+            at += 1;
         }
-        Some(page)
+        Ok(self)
+    }
+}
+
+impl Page {
+    /// Reads the body of a LIST, one element after the other: as JSON's own values, a page of a thousand
+    /// groups would take ten times its length.
+    ///
+    /// # Errors
+    ///
+    /// When it is no such body. What cannot be told from an empty page proves that nothing is there.
+    pub fn parse(body: &[u8]) -> serde_json::Result<Self> {
+        let answer: Answer = serde_json::from_slice(body)?;
+        let Elements(groups, unreadable) = answer.value;
+        Ok(Self {
+            groups,
+            unreadable,
+            next_link: answer.next_link.filter(|link| !link.is_empty()),
+        })
     }
 }
 

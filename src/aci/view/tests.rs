@@ -201,8 +201,14 @@ fn a_broken_element_of_a_list_does_not_lose_the_others() {
     assert_eq!(page.next_link.as_deref(), Some("https://next"));
     assert_eq!(page.groups[0].properties.containers.len(), 2);
     assert_eq!(page.groups[1].tags.len(), 1);
-    assert_eq!(Page::parse(b"{}"), None);
-    assert_eq!(Page::parse(b"<html>"), None);
+    for unusable in [
+        "{}",
+        "<html>",
+        r#"{"value": {}}"#,
+        r#"{"value": [], "nextLink": 7}"#,
+    ] {
+        assert!(Page::parse(unusable.as_bytes()).is_err(), "{unusable}");
+    }
 }
 
 #[test]

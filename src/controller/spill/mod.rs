@@ -157,7 +157,7 @@ impl Spill {
                 tokio::time::sleep_until(began + PAUSE).await;
                 tokio::select! {
                     () = changed.notified() => {}
-                    () = tokio::time::sleep(again.min(LOOK_AGAIN)) => {}
+                    () = tokio::time::sleep_until(again) => {}
                 }
             };
             tokio::pin!(next);
@@ -171,7 +171,7 @@ impl Spill {
     }
 
     /// Plans for every pool that is not acted for, and begins to act; when to do so again.
-    async fn turn(&mut self) -> Duration {
+    async fn turn(&mut self) -> Instant {
         let view = Arc::new(self.context.stores.view());
         self.scales.follow(&view, &self.tasks);
         self.claims.follow(&view, &self.tasks);
@@ -189,7 +189,7 @@ impl Spill {
         self.teller
             .retain(|uid| view.waiting.contains_key(uid) || view.labelled.contains_key(uid));
         let is_there = |pool: &BurstPool| pool.metadata.deletion_timestamp.is_none();
-        let mut again = LOOK_AGAIN;
+        let mut again = Instant::now() + LOOK_AGAIN;
         for (name, pool) in view.pools.iter().filter(|(_, pool)| is_there(pool)) {
             if let Some(changed) = self.busy.get_mut(name) {
                 *changed = true;
@@ -208,7 +208,7 @@ impl Spill {
     }
 
     /// Plans for one pool, and begins to act; when to do so again if nothing changes.
-    async fn one(&mut self, seen: &Seen, pool: &Arc<BurstPool>) -> Duration {
+    async fn one(&mut self, seen: &Seen, pool: &Arc<BurstPool>) -> Instant {
         let name = pool.name_any();
         let known = self.pools.remove(&name);
         let known = known.filter(|known| known.uid == pool.uid());
@@ -235,7 +235,9 @@ impl Spill {
         };
         let address = Some(self.context.address.as_str());
         let verdicts = &mut self.verdicts;
+        let now = Instant::now();
         let plan = decide::plan(verdicts, seen, pool, &own, address, Timestamp::now());
+        let again = now + plan.look_again_in.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
         self.claims.look(unlooked(&plan, &seen.view), &self.tasks);
         for (placement, door) in &plan.doors {
             pool::shut(&name, placement, closed(door), &self.context).await;
@@ -243,7 +245,6 @@ impl Spill {
         if standing == Standing::Leading {
             self.summaries.insert(name.clone(), summary(&plan));
         }
-        let again = plan.look_again_in.unwrap_or(LOOK_AGAIN);
         let act = Act {
             context: self.context.clone(),
             view: seen.view.clone(),

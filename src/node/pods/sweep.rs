@@ -12,7 +12,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -75,19 +74,18 @@ pub(super) struct Listed {
 pub(super) async fn list(context: &Context) -> Option<Listed> {
     let asked = Timestamp::now();
     let answer = context.azure.list(&context.scope, &context.pace).await;
-    let (groups, pages): (Vec<Value>, u32) = match answer {
-        Ok(groups) => groups,
+    let listed = match answer {
+        Ok(listed) => listed,
         Err(error) => {
             tracing::warn!(error = %error.story(), "listing container groups");
             context.trouble.notify_one();
             return None;
         }
     };
-    let views: Vec<View> = groups.iter().filter_map(View::read).collect();
-    let is_whole = views.len() == groups.len();
+    let (pages, is_whole) = (listed.pages, listed.unreadable == 0);
     // Half of our tags are nobody's of ours: such a group was made by hand.
     let is_ours = |view: &View| context.owner.owns(&view.tags) && pod_of(&view.tags).is_some();
-    let (all, foreign): (Vec<View>, Vec<View>) = views.into_iter().partition(is_ours);
+    let (all, foreign): (Vec<View>, Vec<View>) = listed.all.into_iter().partition(is_ours);
     // A page with an element that cannot be read does not prove that a group is gone.
     if is_whole {
         let used = all.iter().map(room).fold(Room::default(), Room::plus);
