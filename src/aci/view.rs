@@ -241,7 +241,12 @@ impl Group {
             let address = self.properties.ip_address.get_or_insert_default();
             address.ip = Some(ip.to_string());
         }
-        self.properties.instance_view = None;
+        let properties = &mut self.properties;
+        properties.instance_view = None;
+        let all = properties.init_containers.iter_mut();
+        for container in all.chain(&mut properties.containers) {
+            container.properties.instance_view = None;
+        }
     }
 
     /// The container of this name.

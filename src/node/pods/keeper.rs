@@ -195,8 +195,8 @@ impl Keeper {
             (Group::There { since, .. } | Group::Going { since, .. }, Shown::Absent { asked }) => {
                 self.known.is_stale |= since < asked;
             }
-            (Group::There { since, read, ran }, Shown::There { asked, brief })
-                if read.unwrap_or(*since) < *asked =>
+            (group @ Group::There { ran, .. }, Shown::There { asked, brief })
+                if brief.is_newer(*asked, group) =>
             {
                 let ran = *ran;
                 self.heed_brief(brief, ran);
@@ -209,8 +209,11 @@ impl Keeper {
     /// different from what is known is a reason for one.
     fn heed_brief(&mut self, brief: &Brief, ran: bool) {
         let known = self.view.as_ref().map(Brief::of);
+        if known.as_ref() == Some(brief) {
+            return;
+        }
         if ran {
-            self.known.is_stale |= known.is_some_and(|known| known != *brief);
+            self.known.is_stale |= known.is_some();
             return;
         }
         self.known.is_stale |= brief.has_started();

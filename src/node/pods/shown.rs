@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::Context;
 use crate::aci::view::{Group as View, Provisioning};
 use crate::node::capacity::Room;
+use crate::node::plan::Group;
 
 /// What a LIST showed.
 #[derive(Debug)]
@@ -66,6 +67,18 @@ impl Brief {
     /// succeeded once they were started.
     pub fn has_started(&self) -> bool {
         self.provisioning == Some(Provisioning::Succeeded)
+    }
+
+    /// Whether this tells more than what is known of a group that is there, `asked` for at that time.
+    ///
+    /// That a start has succeeded does, also if the group was read meanwhile: no start is ever behind
+    /// that again, and a GET that was answered first may be remembered later. A LIST's news come once.
+    pub fn is_newer(&self, asked: Timestamp, group: &Group) -> bool {
+        let Group::There { since, read, ran } = group else {
+            return false;
+        };
+        let is_start = !ran && self.has_started();
+        read.filter(|_| !is_start).unwrap_or(*since) < asked
     }
 }
 
@@ -122,5 +135,35 @@ impl Context {
         let (sender, receiver) = watch::channel(shown);
         kept.insert(uid.to_owned(), (name.clone(), sender));
         receiver
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_was_asked_before_the_last_read_tells_nothing_but_that_the_start_has_succeeded() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let brief = |provisioning| Brief {
+            provisioning: Some(provisioning),
+            ip: None,
+        };
+        let group = |read: Option<i64>, ran| Group::There {
+            since: at(10),
+            read: read.map(at),
+            ran,
+        };
+        let tells = |word, asked, group: &Group| brief(word).is_newer(at(asked), group);
+        let (creating, succeeded) = (Provisioning::Creating, Provisioning::Succeeded);
+        // After the PUT, and before or after the last read.
+        assert!(!tells(succeeded.clone(), 9, &group(None, false)));
+        assert!(tells(creating.clone(), 11, &group(None, false)));
+        assert!(tells(creating.clone(), 13, &group(Some(12), false)));
+        assert!(!tells(creating, 11, &group(Some(12), false)));
+        assert!(tells(succeeded.clone(), 11, &group(Some(12), false)));
+        assert!(!tells(succeeded.clone(), 9, &group(Some(12), false)));
+        assert!(!tells(succeeded.clone(), 11, &group(Some(12), true)));
+        assert!(!tells(succeeded, 11, &Group::Unknown));
     }
 }

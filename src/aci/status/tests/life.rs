@@ -369,13 +369,22 @@ fn a_list_that_says_succeeded_is_enough_to_run_for_what_is_started_again_wheneve
         ("OnFailure", "Pending"),
         ("Never", "Pending"),
     ] {
+        let created =
+            json!({"restartCount": 0, "currentState": {"state": "Waiting", "detailStatus": ""}});
         let mut pod = pod(policy, &["a"], &[]);
+        // A PUT's answer tells nothing of the container; a GET's, that it waits.
+        for told in [Value::Null, created] {
+            let mut after = pod.clone();
+            let mut listed = group("Creating", "Pending", &[("a", told)]);
+            let before = write(&mut after, &Seen::Group(&listed), 1);
+            assert_eq!(phase(&before), "Pending");
+            listed.take_listed(Some(Provisioning::Succeeded), None);
+            let status = write(&mut after, &Seen::Group(&listed), 2);
+            assert_eq!(phase(&status), expected, "{policy}");
+        }
         let mut listed = group("Creating", "Pending", &[("a", Value::Null)]);
-        let before = write(&mut pod, &Seen::Group(&listed), 1);
-        assert_eq!(phase(&before), "Pending");
         listed.take_listed(Some(Provisioning::Succeeded), None);
-        let after = write(&mut pod, &Seen::Group(&listed), 2);
-        assert_eq!(phase(&after), expected, "{policy}");
+        write(&mut pod, &Seen::Group(&listed), 2);
         let seen = group("Succeeded", "Running", &[("a", running(1))]);
         let told = status(&pod, &Seen::Group(&seen), 9);
         let run = container(&told, "a")
