@@ -158,8 +158,9 @@ async fn until(
     let are_so = |pods: &[Pod]| pods.len() == all && objects::spread(pods) == wanted;
     let pods = wait::until_all(pods, web, &what, are_so).await?;
     if let Some(shown) = &mut story.shown {
-        let is_it =
-            |all: &Replicas| all.starting == 0 && (all.home, all.aci, all.waiting) == wanted;
+        let is_it = |all: &Replicas| {
+            all.starting + all.ending == 0 && (all.home, all.aci, all.waiting) == wanted
+        };
         shown
             .wait_for(is_it)
             .await

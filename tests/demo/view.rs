@@ -37,6 +37,8 @@ pub struct Replicas {
     pub starting: usize,
     /// Without a node.
     pub waiting: usize,
+    /// Deleted, and not gone yet.
+    pub ending: usize,
 }
 
 impl Replicas {
@@ -46,6 +48,7 @@ impl Replicas {
             let status = pod.status.as_ref();
             let phase = status.and_then(|status| status.phase.as_deref());
             let part = match objects::node_of(pod) {
+                _ if pod.metadata.deletion_timestamp.is_some() => &mut all.ending,
                 None => &mut all.waiting,
                 Some(node) if !node.starts_with("burst-") => &mut all.home,
                 Some(_) if phase == Some("Pending") => &mut all.starting,
@@ -63,6 +66,7 @@ impl Replicas {
             ('~', self.aci, "on ACI"),
             (':', self.starting, "starting on ACI"),
             ('.', self.waiting, "waiting"),
+            ('-', self.ending, "ending"),
         ];
         let present = || parts.iter().filter(|(_, count, _)| *count > 0);
         let bars: String = present()
