@@ -105,7 +105,7 @@ fn provider() -> Value {
 }
 
 /// Pods that wait, are at home and on a virtual node; returns when the policies are in force.
-async fn guarded(world: &World, pods: &Api<Pod>, nodes: &Api<Node>) {
+async fn guarded(world: &World, client: &Client, pods: &Api<Pod>, nodes: &Api<Node>) {
     for name in ["home-a", "burst-shop-weu"] {
         world.home_node(name).await;
     }
@@ -127,13 +127,28 @@ async fn guarded(world: &World, pods: &Api<Pod>, nodes: &Api<Node>) {
         dry_run: true,
         ..DeleteParams::default()
     };
+    let dry = PatchParams {
+        dry_run: true,
+        ..PatchParams::apply("x").force()
+    };
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
     // They come into force by and by, and there is nothing to watch.
     by_and_by("the policies to be in force", async || {
         let changed = pods.patch("waits", &PatchParams::default(), &image()).await;
         let node = nodes.delete("home-a", &gone).await;
-        changed.is_err() && node.is_err() && pods.delete("home", &gone).await.is_err()
+        let lease = leases.patch("home-a", &dry, &lease("home-a")).await;
+        let all = [changed.is_err(), node.is_err(), lease.is_err()];
+        all == [true; 3] && pods.delete("home", &gone).await.is_err()
     })
     .await;
+}
+
+/// A heartbeat.
+fn lease(name: &str) -> Patch<Value> {
+    Patch::Apply(json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": name}, "spec": {"holderIdentity": name},
+    }))
 }
 
 fn image() -> Patch<Value> {
@@ -181,12 +196,6 @@ async fn around_its_nodes(client: &Client) {
 
     let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
     let (apply, elsewhere) = (PatchParams::apply("x").force(), "only its own nodes");
-    let lease = |name: &str| {
-        Patch::Apply(json!({
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": {"name": name}, "spec": {"holderIdentity": name},
-        }))
-    };
     for name in ["home-a", "unborn"] {
         denied(leases.patch(name, &apply, &lease(name)).await, elsewhere);
     }
@@ -255,7 +264,7 @@ async fn the_operators_account_can_change_only_what_a_burst_is_made_of() {
     let client = as_operator(&world).await;
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
     let nodes: Api<Node> = Api::all(client.clone());
-    guarded(&world, &pods, &nodes).await;
+    guarded(&world, &client, &pods, &nodes).await;
 
     let params = PatchParams::default();
     denied(
