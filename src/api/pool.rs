@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSON;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{CustomResource, CustomResourceExt as _, KubeSchema};
 use schemars::JsonSchema;
@@ -285,7 +286,19 @@ fn cluster_local() -> String {
 
 /// The custom resource definition as YAML.
 pub fn crd_yaml() -> Result<String, serde_yaml::Error> {
-    serde_yaml::to_string(&BurstPool::crd())
+    let mut crd = BurstPool::crd();
+    let versions = crd.spec.versions.iter_mut();
+    let schemas =
+        versions.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
+    for schema in schemas {
+        // A new pool has a status, too: of no generation yet. The types cannot say it: the field is derived.
+        let status = schema
+            .properties
+            .as_mut()
+            .and_then(|all| all.get_mut("status"));
+        status.expect("a pool has a status").default = Some(JSON(serde_json::json!({})));
+    }
+    serde_yaml::to_string(&crd)
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct BurstPoolStatus {
-    /// The generation of the spec that this status is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The generation of the spec that this status is about; -1 until the operator has looked at the pool.
+    #[serde(default = "none_yet", skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready: every placement's node is registered. NodesReady: every node takes pods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -44,6 +44,12 @@ pub struct BurstPoolStatus {
     /// Which instance of the operator decides for this pool, in its present term.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
+}
+
+/// No generation: Flux and others (kstatus) take a resource that says nothing at all for one that is well.
+#[allow(clippy::unnecessary_wraps, reason = "the field's type")]
+fn none_yet() -> Option<i64> {
+    Some(-1)
 }
 
 /// How many pods of a pool are in which state; each pod is in one of them at most.

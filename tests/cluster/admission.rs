@@ -1,12 +1,16 @@
 //! The admission policies that narrow the operator's own account, on a real API server: what the rights
 //! alone would let it do, and no burst needs, is refused.
 
-use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use burstpool::api::BurstPool;
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::install::installed;
+use crate::support::OPERATOR;
 use crate::support::wait::by_and_by;
 use crate::world::World;
 
@@ -101,7 +105,7 @@ fn provider() -> Value {
 }
 
 /// Pods that wait, are at home and on a virtual node; returns when the policies are in force.
-async fn guarded(world: &World, pods: &Api<Pod>, nodes: &Api<Node>) {
+async fn guarded(world: &World, client: &Client, pods: &Api<Pod>, nodes: &Api<Node>) {
     for name in ["home-a", "burst-shop-weu"] {
         world.home_node(name).await;
     }
@@ -123,17 +127,135 @@ async fn guarded(world: &World, pods: &Api<Pod>, nodes: &Api<Node>) {
         dry_run: true,
         ..DeleteParams::default()
     };
+    let dry = PatchParams {
+        dry_run: true,
+        ..PatchParams::apply("x").force()
+    };
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
     // They come into force by and by, and there is nothing to watch.
     by_and_by("the policies to be in force", async || {
         let changed = pods.patch("waits", &PatchParams::default(), &image()).await;
         let node = nodes.delete("home-a", &gone).await;
-        changed.is_err() && node.is_err() && pods.delete("home", &gone).await.is_err()
+        let lease = leases.patch("home-a", &dry, &lease("home-a")).await;
+        let all = [changed.is_err(), node.is_err(), lease.is_err()];
+        all == [true; 3] && pods.delete("home", &gone).await.is_err()
     })
     .await;
 }
 
+/// A heartbeat.
+fn lease(name: &str) -> Patch<Value> {
+    Patch::Apply(json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": name}, "spec": {"holderIdentity": name},
+    }))
+}
+
 fn image() -> Patch<Value> {
     Patch::Strategic(json!({"spec": {"containers": [{"name": "main", "image": "evil"}]}}))
+}
+
+/// A write of a pod's status reaches its labels, annotations and finalizers, too: past what is said of pods.
+async fn beside_the_status(pods: &Api<Pod>) {
+    let params = PatchParams::default();
+    let words = "and nothing beside it";
+    for metadata in [
+        json!({"labels": {"app": "other"}}),
+        json!({"labels": {"app": null}}),
+        json!({"annotations": {COST: "5"}}),
+        json!({"finalizers": ["a/b"]}),
+    ] {
+        let patch = Patch::Merge(json!({"metadata": metadata}));
+        denied(pods.patch_status("away", &params, &patch).await, words);
+    }
+    let status = Patch::Merge(json!({"status": {"message": "x"}}));
+    let written = pods.patch_status("away", &params, &status).await;
+    written.expect("the status of its own pod");
+}
+
+/// A node without the taint would draw pods that nobody has granted, and the heartbeats of home's nodes are
+/// their kubelets'.
+async fn around_its_nodes(client: &Client) {
+    let (nodes, params) = (Api::<Node>::all(client.clone()), PostParams::default());
+    let node = |spec: Value| -> Node {
+        let node = json!({"metadata": {"name": "burst-shop-neu"}, "spec": spec});
+        serde_json::from_value(node).expect("a node")
+    };
+    let taint = |effect: &str| json!({"taints": [{"key": "virtual-kubelet.io/provider", "value": "shop", "effect": effect}]});
+    let open = "keep off pods that nobody has granted";
+    denied(nodes.create(&params, &node(json!({}))).await, open);
+    let preferring = node(taint("PreferNoSchedule"));
+    denied(nodes.create(&params, &preferring).await, open);
+    let made = nodes.create(&params, &node(taint("NoSchedule"))).await;
+    made.expect("a virtual node");
+    let opened = as_patch(json!([{"op": "remove", "path": "/spec/taints"}]));
+    let opened = nodes
+        .patch("burst-shop-neu", &PatchParams::default(), &opened)
+        .await;
+    denied(opened, open);
+
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
+    let (apply, elsewhere) = (PatchParams::apply("x").force(), "only its own nodes");
+    for name in ["home-a", "unborn"] {
+        denied(leases.patch(name, &apply, &lease(name)).await, elsewhere);
+    }
+    let gone = leases.delete("home-a", &DeleteParams::default()).await;
+    denied(gone, elsewhere);
+    let own = "burst-shop-neu";
+    let renewed = leases.patch(own, &apply, &lease(own)).await;
+    renewed.expect("a heartbeat of its own node");
+}
+
+/// How much may burst, and what of, is said by those who own a pool.
+async fn its_pools(world: &World, client: &Client) {
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples/burstpool.yaml");
+    world.kubectl(&["apply", "-f", sample]);
+    let (pools, params) = (
+        Api::<BurstPool>::all(client.clone()),
+        PatchParams::default(),
+    );
+    for theirs in [
+        json!({"spec": {"spill": {"maxReplicas": 1000}}}),
+        json!({"metadata": {"labels": {"team": "x"}}}),
+        json!({"metadata": {"annotations": {"a": "b"}}}),
+        json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u"}]}}),
+    ] {
+        let patch = Patch::Merge(theirs);
+        denied(
+            pools.patch("shop", &params, &patch).await,
+            "nothing but its finalizers",
+        );
+    }
+    let kept = Patch::Merge(json!({"metadata": {"finalizers": ["burstpool.io/drain"]}}));
+    let kept = pools.patch("shop", &params, &kept).await;
+    kept.expect("its finalizer");
+}
+
+/// What a service account may do is for a pod of its own, for as long as it lives.
+async fn tokens(world: &World, client: &Client) {
+    let rights = concat!(env!("CARGO_MANIFEST_DIR"), "/config/cluster-wide");
+    world.kubectl(&["apply", "-k", rights]);
+    let home = Api::<Pod>::namespaced(client.clone(), "default");
+    let home = home.get("home").await.expect("the pod");
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+    let params = PostParams::default();
+    let request = |spec: Value| -> TokenRequest {
+        serde_json::from_value(json!({"spec": spec})).expect("a request")
+    };
+    let (free, bound) = (
+        request(json!({"audiences": []})),
+        request(json!({"audiences": [], "boundObjectRef":
+            {"apiVersion": "v1", "kind": "Pod", "name": "home", "uid": home.metadata.uid}})),
+    );
+    let given = accounts.create_token_request("default", &params, &free);
+    denied(given.await, "only tokens that end with a pod");
+    let given = accounts.create_token_request("default", &params, &bound);
+    given.await.expect("a pod's own token");
+    let kube_proxy = concat!(env!("CARGO_MANIFEST_DIR"), "/config/kube-proxy");
+    world.kubectl(&["apply", "-k", kube_proxy]);
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), OPERATOR);
+    let given = accounts.create_token_request("burstpool-kube-proxy", &params, &free);
+    given.await.expect("a kube-proxy's token");
 }
 
 #[tokio::test]
@@ -141,8 +263,8 @@ async fn the_operators_account_can_change_only_what_a_burst_is_made_of() {
     let world = Box::pin(installed()).await;
     let client = as_operator(&world).await;
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
-    let nodes: Api<Node> = Api::all(client);
-    guarded(&world, &pods, &nodes).await;
+    let nodes: Api<Node> = Api::all(client.clone());
+    guarded(&world, &client, &pods, &nodes).await;
 
     let params = PatchParams::default();
     denied(
@@ -156,6 +278,7 @@ async fn the_operators_account_can_change_only_what_a_burst_is_made_of() {
     denied(pods.delete("home", &now).await, elsewhere);
     let status = Patch::Merge(json!({"status": {"message": "x"}}));
     denied(pods.patch_status("home", &params, &status).await, elsewhere);
+    beside_the_status(&pods).await;
     denied(nodes.delete("home-a", &now).await, "only its own nodes");
     let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
     denied(
@@ -175,5 +298,8 @@ async fn the_operators_account_can_change_only_what_a_burst_is_made_of() {
     given.expect("a deletion cost");
     denied(pods.patch("away", &params, &cost("5")).await, "once");
     pods.delete("away", &now).await.expect("its own");
+    around_its_nodes(&client).await;
+    its_pools(&world, &client).await;
+    tokens(&world, &client).await;
     world.end().await;
 }

@@ -8,12 +8,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use burstpool::emulator::Options as AzureOptions;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 
 use crate::home::deployment;
 use crate::support::{Cluster, OPERATOR, Options};
-use crate::world::World;
+use crate::world::{World, is_running};
 
 /// The account that the manifests give the operator.
 const ACCOUNT: &str = "system:serviceaccount:burstpool:burstpool";
@@ -212,5 +212,29 @@ async fn a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule() {
         "{}",
         world.tail()
     );
+    world.end().await;
+}
+
+/// Somebody has removed everything at once, as `kubectl delete -k config/default` does, and pools were left.
+#[tokio::test]
+async fn what_is_left_of_pools_whose_definition_goes_is_ended_by_the_next_operator() {
+    let mut world = Box::pin(World::start()).await;
+    world.create_pool("shop").await;
+    world.create_pod("web", "shop", &json!({})).await;
+    world.until_pod("web", "the pod to run", is_running).await;
+    world.kill_and_forget().await;
+    let definition = "crd/burstpools.burstpool.io";
+    world.kubectl(&["delete", definition, "--wait=false"]);
+
+    // What applying all of it again comes to.
+    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/burstpools.yaml");
+    world.kubectl(&["apply", "--server-side", "-f", crds]);
+    world.run();
+
+    let is_gone = |node: Option<&Node>| node.is_none();
+    let node = "burst-shop-weu";
+    world.until_node(node, "the node to be gone", is_gone).await;
+    assert_eq!(world.groups(), Vec::<String>::new());
+    world.kubectl(&["wait", "--for=delete", definition, "--timeout=60s"]);
     world.end().await;
 }

@@ -5,9 +5,13 @@ use std::time::Duration;
 use burstpool::emulator::Options as AzureOptions;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::kubelet_home::Load;
+use crate::support::monitoring::Prometheus;
 use crate::support::{Options, wait};
 use crate::telemetry::assert_well_formed;
 use crate::world::{World, is_running};
@@ -190,6 +194,71 @@ async fn all_that_is_looked_at(world: &World) {
     let node = &summary["node"];
     assert_eq!(node["memory"]["workingSetBytes"], 104_857_600, "{node}");
     assert_eq!(node["cpu"]["usageNanoCores"], 250_000_000, "{node}");
+}
+
+/// The job of `config/prometheus`, with what its Prometheus would find: Debian's is built without Kubernetes.
+async fn job(world: &World) -> Value {
+    let text = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/config/prometheus/kubelet.yaml"
+    );
+    let text = std::fs::read_to_string(text).expect("a file");
+    let config: Value = serde_yaml::from_str(&text).expect("YAML");
+    let mut job = config["scrape_configs"][0].clone();
+    let finds = job.as_object_mut().expect("a job");
+    let finds = finds
+        .remove("kubernetes_sd_configs")
+        .expect("what it looks for");
+    let label = finds[0]["selectors"][0]["label"].as_str().expect("a label");
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let nodes = nodes.list(&ListParams::default().labels(label)).await;
+    let mut targets = Vec::new();
+    for node in nodes.expect("nodes") {
+        let name = node.name_any();
+        let address = world.kubelet(&name).await.replace("https://", "");
+        let labels = json!({"instance": name, "__meta_kubernetes_node_name": name});
+        targets.push(json!({"targets": [address], "labels": labels}));
+    }
+    assert_eq!(targets.len(), 2, "{targets:?}");
+    job["static_configs"] = targets.into();
+    job["authorization"] = json!({"credentials": world.cluster.token()});
+    job
+}
+
+/// Several virtual nodes have one address: scraped once each, every pod would count as often.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prometheus_with_the_job_of_the_manifests_counts_each_pod_once() {
+    let mut world = World::without_operator(Options::default(), fast(20.0)).await;
+    world.run();
+    let placements = [("weu", "westeurope"), ("neu", "northeurope")];
+    world.create_pool_in("shop", &json!({}), &placements).await;
+    world.create_pod("told", "shop", &uses("250")).await;
+    world.until_pod("told", "the pod to run", is_running).await;
+
+    let prometheus = Prometheus::of(&json!([job(&world).await])).await;
+
+    let asked = async |path: &str| -> Value {
+        let answer = reqwest::get(format!("{}/api/v1/{path}", prometheus.address())).await;
+        let text = answer.expect("an answer").text().await.expect("a body");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let memory = "series?match[]=container_memory_working_set_bytes";
+    let is_told = async || !asked(memory).await["data"][0].is_null();
+    wait::by_and_by("a pod's memory in Prometheus", is_told).await;
+    let targets = asked("targets").await["data"].clone();
+    let (active, found) = (&targets["activeTargets"], &targets["droppedTargets"]);
+    assert_eq!(active.as_array().map(Vec::len), Some(1), "{active} {found}");
+    assert_eq!(active[0]["health"], "up", "{active}");
+    let series = asked(memory).await["data"].clone();
+    assert_eq!(series.as_array().map(Vec::len), Some(1), "{series}");
+    for (label, value) in [
+        ("pod", "told"),
+        ("namespace", "default"),
+        ("job", "kubelet"),
+    ] {
+        assert_eq!(series[0][label], value, "{series}");
+    }
+    world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,7 +23,7 @@ use crate::support::{Cluster, OPERATOR, Options, objects, wait};
 const EXPLAINED: &str = "web-7d4b";
 const NODE: &str = "burst-peak-weu";
 /// Options of other programs.
-const OTHERS: [&str; 26] = [
+const OTHERS: [&str; 29] = [
     // az
     "--vnet-name",
     "--address-prefixes",
@@ -31,7 +31,8 @@ const OTHERS: [&str; 26] = [
     "--role-definition",
     "--role",
     "--scope",
-    "--assignee",
+    "--assignee-object-id",
+    "--assignee-principal-type",
     "--query",
     "--enable-oidc-issuer",
     "--enable-workload-identity",
@@ -41,6 +42,8 @@ const OTHERS: [&str; 26] = [
     // kubectl
     "--server-side",
     "--replicas",
+    "--all",
+    "--prefix",
     "--recursive",
     "--previous",
     "--type",

@@ -364,3 +364,25 @@ async fn what_spills_is_checked_at_apply_time_and_has_columns() {
         assert!(answer.contains(said), "{said}: {answer}");
     }
 }
+
+/// Flux and others (kstatus) take a resource that says nothing for one that is well: also when no operator
+/// runs that would look at it.
+#[tokio::test]
+async fn a_pool_that_nobody_has_looked_at_is_of_no_generation_yet() {
+    let cluster = Cluster::shared().await;
+    let served = cluster.install_crds().await;
+    served.expect("the resource is served");
+    accepted(cluster, &pool("unseen"));
+    let seen = || {
+        let path = "jsonpath={.status.observedGeneration}";
+        let told = cluster.ask(&["get", "burstpool/unseen", "-o", path]);
+        told.expect("a pool")
+    };
+    assert_eq!(seen(), "-1");
+    // Whoever leads writes this before anything else.
+    let claim = ["--type=merge", "--patch", r#"{"status": {"leader": "we"}}"#];
+    let patch = ["patch", "burstpool/unseen", "--subresource=status"];
+    let claimed = cluster.ask(&[&patch[..], &claim[..]].concat());
+    claimed.expect("a claim");
+    assert_eq!(seen(), "-1");
+}

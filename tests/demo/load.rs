@@ -2,7 +2,7 @@
 
 use crate::stage::Stage;
 use crate::support::monitoring::{Load, Prometheus};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// How many requests a second one replica bears.
 const EACH: usize = 100;
@@ -36,24 +36,29 @@ impl Source {
             return Ok(());
         };
         load.set(as_load(least));
-        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "default", "name": "web"});
         let scale = json!({"minReplicas": least, "maxReplicas": most, "triggers": ["requests"],
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}});
         let trigger = json!({"name": "requests", "prometheus": {"serverAddress": prometheus.address(),
             "query": "sum(load)", "threshold": EACH.to_string(), "interval": "1s"}});
         let patch = json!({"spec": {
             "spill": {"afterWhenTriggered": "5s"},
-            "workloads": [{"name": "web", "target": target, "scale": scale}],
+            "workloads": [{"name": "web", "target": target(), "scale": scale}],
             "triggers": [trigger],
         }});
-        let patch = [
-            "patch",
-            "burstpool/peak",
-            "--type=merge",
-            "--patch",
-            &patch.to_string(),
-        ];
-        stage.kubectl(&patch).await.map(drop)
+        change(stage, &patch).await
+    }
+
+    /// Lets the pool be as in the sample again: as long as it scales the workload, nobody else can.
+    pub async fn leave_to_people(&self, stage: &Stage<'_>) -> anyhow::Result<()> {
+        let Self::Prometheus(..) = self else {
+            return Ok(());
+        };
+        let patch = json!({"spec": {
+            "spill": {"afterWhenTriggered": null},
+            "workloads": [{"name": "web", "target": target()}],
+            "triggers": null,
+        }});
+        change(stage, &patch).await
     }
 
     /// The load is one for so many replicas now; in words.
@@ -75,6 +80,18 @@ impl Source {
             }
         }
     }
+}
+
+/// The workload of the sample.
+fn target() -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "default", "name": "web"})
+}
+
+/// Changes the pool.
+async fn change(stage: &Stage<'_>, patch: &Value) -> anyhow::Result<()> {
+    let patch = patch.to_string();
+    let patch = ["patch", "burstpool/peak", "--type=merge", "--patch", &patch];
+    stage.kubectl(&patch).await.map(drop)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a dozen replicas")]

@@ -86,7 +86,10 @@ async fn play(mode: Mode, azure: &Azure) -> anyhow::Result<()> {
         played = async {
             peak::play(&stage, mode).await?;
             if mode.holds {
-                println!("\nAll stay until Ctrl-C: scale the Deployment web yourself.");
+                println!(
+                    "\nEverything stays until Ctrl-C. Now make a peak of your own:\n\n  \
+                     kubectl scale deployment/web --replicas=12"
+                );
                 std::future::pending::<()>().await;
             }
             anyhow::Ok(())

@@ -7,11 +7,13 @@ use burstpool::api::BurstPool;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
+use tokio::sync::watch;
 
+use crate::Mode;
 use crate::load::Source;
 use crate::stage::Stage;
 use crate::support::{objects, wait};
-use crate::{Mode, view};
+use crate::view::{self, Replicas};
 
 /// A workload of pods with one core each, and a pool for it.
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples/burst.yaml");
@@ -27,6 +29,8 @@ const NODE: &str = "burst-peak-weu";
 struct Story {
     began: Instant,
     steps: Vec<(f64, String)>,
+    /// What the live view has shown, if there is one: no step is told before its picture.
+    shown: Option<watch::Receiver<Replicas>>,
 }
 
 impl Story {
@@ -39,12 +43,14 @@ impl Story {
 
 /// Plays it; with a live view unless it is to be fast.
 pub async fn play(stage: &Stage<'_>, mode: Mode) -> anyhow::Result<()> {
+    let (show, shown) = watch::channel(Replicas::default());
     let mut story = Story {
         began: Instant::now(),
         steps: Vec::new(),
+        shown: (!mode.is_fast).then_some(shown),
     };
     let client = stage.cluster.client()?;
-    let seen = view::show(client, story.began);
+    let seen = view::show(client, story.began, show);
     let acted = act(stage, mode, &mut story);
     if mode.is_fast {
         acted.await?;
@@ -67,23 +73,25 @@ async fn act(stage: &Stage<'_>, mode: Mode, story: &mut Story) -> anyhow::Result
         "applied config/samples/burst.yaml: a Deployment web of 3, and a BurstPool peak for it",
     );
     load.prepare(stage, QUIET, PEAK).await?;
-    until(stage, (QUIET, 0, 0)).await?;
+    until(stage, story, (QUIET, 0, 0)).await?;
     story.say("quiet: 3 replicas run at home");
     let said = load.set(stage, PEAK).await?;
     story.say(format!("the peak: {said}, and home has room for {ROOM}"));
-    until(stage, (ROOM, 0, PEAK - ROOM)).await?;
+    until(stage, story, (ROOM, 0, PEAK - ROOM)).await?;
     story.say("home is full: 4 replicas are refused, and held for 5 s");
-    let pods = until(stage, (ROOM, PEAK - ROOM, 0)).await?;
+    let pods = until(stage, story, (ROOM, PEAK - ROOM, 0)).await?;
     story.say("spilled: 8 run at home and 4 on ACI");
     println!("\n{}", stage.kubectl(&["get", "burstpool/peak"]).await?);
     into(stage, &pods, story).await?;
     let said = load.set(stage, QUIET).await?;
     story.say(format!("the peak is over: {said}"));
-    until(stage, (QUIET, 0, 0)).await?;
+    until(stage, story, (QUIET, 0, 0)).await?;
     let left = stage.azure.emulator.shared().store().groups.len();
     ensure!(left == 0, "{left} container groups are left");
     story.say("returned: 3 run at home, and no container group is left");
-    if !mode.holds {
+    if mode.holds {
+        load.leave_to_people(stage).await?;
+    } else {
         leave(stage, story).await?;
     }
     Ok(())
@@ -135,7 +143,11 @@ async fn leave(stage: &Stage<'_>, story: &mut Story) -> anyhow::Result<()> {
 }
 
 /// Waits until so many replicas run at home and on ACI, and wait, and there are no others.
-async fn until(stage: &Stage<'_>, wanted: (usize, usize, usize)) -> anyhow::Result<Vec<Pod>> {
+async fn until(
+    stage: &Stage<'_>,
+    story: &mut Story,
+    wanted: (usize, usize, usize),
+) -> anyhow::Result<Vec<Pod>> {
     let pods: Api<Pod> = Api::namespaced(stage.cluster.client()?, "default");
     let web = watcher::Config::default().labels("app=web");
     let what = format!(
@@ -144,7 +156,17 @@ async fn until(stage: &Stage<'_>, wanted: (usize, usize, usize)) -> anyhow::Resu
     );
     let all = wanted.0 + wanted.1 + wanted.2;
     let are_so = |pods: &[Pod]| pods.len() == all && objects::spread(pods) == wanted;
-    Ok(wait::until_all(pods, web, &what, are_so).await?)
+    let pods = wait::until_all(pods, web, &what, are_so).await?;
+    if let Some(shown) = &mut story.shown {
+        let is_it = |all: &Replicas| {
+            all.starting + all.ending == 0 && (all.home, all.aci, all.waiting) == wanted
+        };
+        shown
+            .wait_for(is_it)
+            .await
+            .context("the live view has ended")?;
+    }
+    Ok(pods)
 }
 
 fn summary(stage: &Stage<'_>, story: &Story) {

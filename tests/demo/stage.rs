@@ -74,9 +74,9 @@ impl<'a> Stage<'a> {
     pub fn invite(&self) {
         println!(
             "\n\
-             All are ready. In another terminal:\n\n  \
+             Everything is ready. In another terminal:\n\n  \
              export KUBECONFIG={}\n  \
-             kubectl get bp,nodes,pods -o wide\n\n\
+             kubectl get bp,nodes,pods -o wide    # or: target/controlplane kubectl get ...\n\n\
              Azure (any bearer token will do), {} times as fast as the real one:\n\n  \
              {}            what ARM clients talk to\n  \
              {}/_emulator/ what it runs, as a page\n\n\

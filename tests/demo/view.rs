@@ -8,15 +8,20 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kube::{Api, Client};
+use tokio::sync::watch;
 
 use crate::support::objects;
 
 /// How often the replicas are looked at.
 const MOMENT: Duration = Duration::from_millis(300);
 
-/// Shows both for as long as it is polled.
-pub async fn show(client: Client, began: Instant) -> anyhow::Result<()> {
-    tokio::try_join!(replicas(client.clone(), began), words(client, began)).map(drop)
+/// Shows both for as long as it is polled, and tells which replicas it has shown.
+pub async fn show(
+    client: Client,
+    began: Instant,
+    shown: watch::Sender<Replicas>,
+) -> anyhow::Result<()> {
+    tokio::try_join!(replicas(client.clone(), began, shown), words(client, began)).map(drop)
 }
 
 fn line(began: Instant, text: &str) {
@@ -25,13 +30,15 @@ fn line(began: Instant, text: &str) {
 
 /// Where the replicas are.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Replicas {
-    home: usize,
-    aci: usize,
+pub struct Replicas {
+    pub home: usize,
+    pub aci: usize,
     /// On ACI, and not running yet.
-    starting: usize,
+    pub starting: usize,
     /// Without a node.
-    waiting: usize,
+    pub waiting: usize,
+    /// Deleted, and not gone yet.
+    pub ending: usize,
 }
 
 impl Replicas {
@@ -41,6 +48,7 @@ impl Replicas {
             let status = pod.status.as_ref();
             let phase = status.and_then(|status| status.phase.as_deref());
             let part = match objects::node_of(pod) {
+                _ if pod.metadata.deletion_timestamp.is_some() => &mut all.ending,
                 None => &mut all.waiting,
                 Some(node) if !node.starts_with("burst-") => &mut all.home,
                 Some(_) if phase == Some("Pending") => &mut all.starting,
@@ -58,6 +66,7 @@ impl Replicas {
             ('~', self.aci, "on ACI"),
             (':', self.starting, "starting on ACI"),
             ('.', self.waiting, "waiting"),
+            ('-', self.ending, "ending"),
         ];
         let present = || parts.iter().filter(|(_, count, _)| *count > 0);
         let bars: String = present()
@@ -71,13 +80,17 @@ impl Replicas {
 }
 
 /// A picture of the replicas whenever they have changed; what is so for a moment only is not shown.
-async fn replicas(client: Client, began: Instant) -> anyhow::Result<()> {
+async fn replicas(
+    client: Client,
+    began: Instant,
+    shown: watch::Sender<Replicas>,
+) -> anyhow::Result<()> {
     let (store, writer) = reflector::store();
     let pods: Api<Pod> = Api::namespaced(client, "default");
     let web = watcher::Config::default().labels("app=web");
     let changes = watcher(pods, web).default_backoff().reflect(writer);
     let mut changes = changes.applied_objects().boxed();
-    let (mut moment, mut shown) = (tokio::time::interval(MOMENT), Replicas::default());
+    let mut moment = tokio::time::interval(MOMENT);
     loop {
         tokio::select! {
             change = changes.try_next() => {
@@ -85,9 +98,9 @@ async fn replicas(client: Client, began: Instant) -> anyhow::Result<()> {
             }
             _ = moment.tick() => {
                 let now = Replicas::of(&store.state());
-                if now != shown {
+                if *shown.borrow() != now {
                     line(began, &format!("         {}", now.picture()));
-                    shown = now;
+                    shown.send_replace(now);
                 }
             }
         }

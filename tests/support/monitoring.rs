@@ -157,11 +157,23 @@ impl Prometheus {
 
     /// The same with a file of its web's settings; it is not waited for.
     pub fn with_web(load: &Load, web: Option<&str>) -> Self {
+        let target = format!("127.0.0.1:{}", load.port);
+        let job = json!({"job_name": "load", "static_configs": [{"targets": [target]}]});
+        Self::with(&json!([job]), web)
+    }
+
+    /// One that has these jobs.
+    pub async fn of(jobs: &Value) -> Self {
+        let prometheus = Self::with(jobs, None);
+        until_ready(&format!("{}/-/ready", prometheus.address())).await;
+        prometheus
+    }
+
+    fn with(jobs: &Value, web: Option<&str>) -> Self {
         let files = tempfile::tempdir().expect("a directory");
-        let config = format!(
-            "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: load\n  static_configs:\n  - targets: ['127.0.0.1:{}']\n",
-            load.port
-        );
+        // JSON is YAML, too.
+        let config = json!({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs});
+        let config = config.to_string();
         std::fs::write(files.path().join("prometheus.yml"), config).expect("it is written");
         if let Some(web) = web {
             std::fs::write(files.path().join("web.yml"), web).expect("it is written");

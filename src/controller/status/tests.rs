@@ -184,8 +184,15 @@ fn bursting_is_healthy_and_only_a_mistake_is_degraded() {
 #[test]
 fn what_nobody_has_looked_at_yet_is_in_progress_and_so_is_what_goes() {
     let mut new = State::default().pool();
-    new["status"] = Value::Null;
-    assert_eq!(argo(&new).0, "Progressing");
+    // What the API server makes of no status at all, and of what a leader writes first.
+    for status in [json!({}), json!({"leader": "we"})] {
+        let status: BurstPoolStatus = serde_json::from_value(status).expect("a status");
+        new["status"] = serde_json::to_value(status).expect("JSON");
+        assert_eq!(
+            (kstatus(&new), argo(&new).0.as_str()),
+            ("InProgress", "Progressing")
+        );
+    }
 
     let mut changed = State::default().pool();
     changed["metadata"]["generation"] = json!(3);

@@ -13,8 +13,8 @@ use super::groups::{existing, operation_url, read, require_resource_group, requi
 use super::route::GroupVerb;
 use super::throttle::GroupBudget;
 use crate::emulator::group::id::GroupId;
-use crate::emulator::group::life::Stage;
 use crate::emulator::group::model::{Properties, TagsBody};
+use crate::emulator::group::stage::Stage;
 use crate::emulator::group::view;
 use crate::emulator::shared::Shared;
 use crate::emulator::store::OperationKind;

@@ -11,10 +11,11 @@ use super::error::ArmError;
 use super::groups::{existing, read};
 use super::route::ContainerVerb;
 use crate::emulator::group::id::GroupId;
-use crate::emulator::group::life::{Group, Stage};
+use crate::emulator::group::life::Group;
 use crate::emulator::group::log::{Log, RUNNING_LIMIT, last_bytes};
 use crate::emulator::group::model::ExecBody;
 use crate::emulator::group::run::{Run, RunState};
+use crate::emulator::group::stage::Stage;
 use crate::emulator::shared::Shared;
 use crate::emulator::stream::{Session, Work};
 

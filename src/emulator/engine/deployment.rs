@@ -16,9 +16,10 @@ use super::error::Error;
 use super::groups::Parts;
 use super::{images, spec, volumes};
 use crate::emulator::group::id::GroupKey;
-use crate::emulator::group::life::{Group, Stage};
+use crate::emulator::group::life::Group;
 use crate::emulator::group::model::{Container, Properties};
 use crate::emulator::group::run::{Due, Run, note};
+use crate::emulator::group::stage::Stage;
 use crate::emulator::shared::Shared;
 
 /// Why a deployment does not go on.

@@ -7,8 +7,9 @@
 use jiff::Timestamp;
 
 use super::deployment::{Deployment, Halt};
-use crate::emulator::group::life::{Effect, Group};
+use crate::emulator::group::life::Group;
 use crate::emulator::group::run::note;
+use crate::emulator::group::stage::Effect;
 
 impl Deployment {
     /// Changes the group, with the time of the change.

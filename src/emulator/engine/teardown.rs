@@ -13,9 +13,9 @@ use super::instance::{CONTAINER, Instance, remove_directory};
 use super::listing::Listed;
 use super::{logs, sweep};
 use crate::emulator::group::id::GroupKey;
-use crate::emulator::group::life::Stage;
 use crate::emulator::group::log::Log;
 use crate::emulator::group::run::RestartPolicy;
+use crate::emulator::group::stage::Stage;
 use crate::emulator::shared::Shared;
 
 /// How long a process has after SIGTERM, in the host's seconds. The service's grace is not documented.

@@ -7,9 +7,10 @@
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use serde_json::{Value, json};
 
-use super::life::{Group, PROVISIONING_TIMEOUT, Stage};
+use super::life::{Group, PROVISIONING_TIMEOUT};
 use super::model::Container;
 use super::run::{Event, Run, RunState};
+use super::stage::Stage;
 use crate::emulator::arm::version::Version;
 
 /// A time as GET answers it: RFC 3339 with up to three digits after the second.

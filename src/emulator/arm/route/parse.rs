@@ -1,0 +1,293 @@
+//! Which operation a method and a path name.
+//!
+//! Fixed parts of a path compare without regard to case (`resourcegroups` and `resourceGroups` both
+//! occur); names keep the spelling they came with.
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+use super::{ContainerVerb, Crud, GroupVerb, LocationList, NetworkKind, NoRoute, Route, region};
+use crate::emulator::group::id::GroupId;
+
+impl Route {
+    /// Finds the operation.
+    pub fn parse(method: &Method, path: &str) -> Result<Self, NoRoute> {
+        let parts: Vec<String> = path
+            .split('/')
+            .skip(1)
+            .filter(|part| !part.is_empty())
+            .map(decoded)
+            .collect();
+        let lower: Vec<String> = parts.iter().map(|part| part.to_ascii_lowercase()).collect();
+        let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
+        match lower.as_slice() {
+            ["providers", "microsoft.containerinstance", "operations"] => {
+                only(method, &Method::GET, Self::OperationsList)
+            }
+            ["subscriptions"] => only(method, &Method::GET, Self::SubscriptionsList),
+            ["subscriptions", _] => only(
+                method,
+                &Method::GET,
+                Self::Subscription {
+                    subscription: parts[1].clone(),
+                },
+            ),
+            [
+                "subscriptions",
+                _,
+                "providers",
+                "microsoft.containerinstance",
+            ] => only(
+                method,
+                &Method::GET,
+                Self::Provider {
+                    subscription: parts[1].clone(),
+                },
+            ),
+            [
+                "subscriptions",
+                _,
+                "providers",
+                "microsoft.containerinstance",
+                rest @ ..,
+            ] => Self::of_subscription(method, rest, &parts),
+            ["subscriptions", _, "resourcegroups"] => {
+                let route = Self::ResourceGroupsList {
+                    subscription: parts[1].clone(),
+                };
+                only(method, &Method::GET, route)
+            }
+            ["subscriptions", _, "resourcegroups", _] => {
+                let (subscription, name) = (parts[1].clone(), parts[3].clone());
+                Ok(Self::ResourceGroup {
+                    subscription,
+                    name,
+                    verb: crud(method)?,
+                })
+            }
+            [
+                "subscriptions",
+                _,
+                "resourcegroups",
+                _,
+                "providers",
+                provider,
+                rest @ ..,
+            ] => match *provider {
+                "microsoft.containerinstance" => Self::of_group(method, rest, &parts),
+                "microsoft.network" => Self::of_network(method, rest, &parts),
+                _ => Err(NoRoute::UnknownPath),
+            },
+            _ => Err(NoRoute::UnknownPath),
+        }
+    }
+
+    fn of_subscription(method: &Method, rest: &[&str], parts: &[String]) -> Result<Self, NoRoute> {
+        let subscription = parts[1].clone();
+        let part = |n: usize| parts[n + 4].clone();
+        let route = match rest {
+            ["containergroups"] => Self::GroupsList { subscription },
+            ["locations", _, "operations" | "operationresults", _] => {
+                let result = rest[2] == "operationresults";
+                Self::Operation {
+                    subscription,
+                    operation: part(3),
+                    result,
+                }
+            }
+            ["locations", _, list] => {
+                let list = match *list {
+                    "usages" => LocationList::Usage,
+                    "cachedimages" => LocationList::CachedImages,
+                    "capabilities" => LocationList::Capabilities,
+                    _ => return Err(NoRoute::UnknownPath),
+                };
+                Self::Location {
+                    subscription,
+                    region: region(&part(1)),
+                    list,
+                }
+            }
+            _ => return Err(NoRoute::UnknownPath),
+        };
+        only(method, &Method::GET, route)
+    }
+
+    fn of_group(method: &Method, rest: &[&str], parts: &[String]) -> Result<Self, NoRoute> {
+        let (subscription, resource_group) = (parts[1].clone(), parts[3].clone());
+        let [first, after @ ..] = rest else {
+            return Err(NoRoute::UnknownPath);
+        };
+        if *first != "containergroups" {
+            return Err(NoRoute::UnknownPath);
+        }
+        if after.is_empty() {
+            let route = Self::GroupsListByResourceGroup {
+                subscription,
+                resource_group,
+            };
+            return only(method, &Method::GET, route);
+        }
+        let id = GroupId {
+            subscription,
+            resource_group,
+            name: parts[7].clone(),
+        };
+        match &after[1..] {
+            [] => {
+                let verb = match *method {
+                    Method::GET => GroupVerb::Get,
+                    Method::PUT => GroupVerb::CreateOrUpdate,
+                    Method::PATCH => GroupVerb::Update,
+                    Method::DELETE => GroupVerb::Delete,
+                    _ => return Err(NoRoute::UnknownMethod),
+                };
+                Ok(Self::Group { id, verb })
+            }
+            [action] => {
+                let (verb, with) = match *action {
+                    "restart" => (GroupVerb::Restart, Method::POST),
+                    "start" => (GroupVerb::Start, Method::POST),
+                    "stop" => (GroupVerb::Stop, Method::POST),
+                    "outboundnetworkdependenciesendpoints" => {
+                        (GroupVerb::OutboundEndpoints, Method::GET)
+                    }
+                    _ => return Err(NoRoute::UnknownPath),
+                };
+                only(method, &with, Self::Group { id, verb })
+            }
+            ["providers", "microsoft.insights", "metrics"] => {
+                only(method, &Method::GET, Self::Metrics { id })
+            }
+            ["containers", _, action] => {
+                let (verb, with) = match *action {
+                    "logs" => (ContainerVerb::ListLogs, Method::GET),
+                    "exec" => (ContainerVerb::ExecuteCommand, Method::POST),
+                    "attach" => (ContainerVerb::Attach, Method::POST),
+                    _ => return Err(NoRoute::UnknownPath),
+                };
+                only(
+                    method,
+                    &with,
+                    Self::Container {
+                        id,
+                        container: parts[9].clone(),
+                        verb,
+                    },
+                )
+            }
+            _ => Err(NoRoute::UnknownPath),
+        }
+    }
+
+    fn of_network(method: &Method, rest: &[&str], parts: &[String]) -> Result<Self, NoRoute> {
+        let (subscription, id) = (parts[1].clone(), format!("/{}", parts.join("/")));
+        match rest {
+            ["virtualnetworks", _] => {
+                let (kind, verb) = (NetworkKind::VirtualNetwork, crud(method)?);
+                Ok(Self::Network {
+                    subscription,
+                    id,
+                    kind,
+                    verb,
+                })
+            }
+            ["virtualnetworks", _, "subnets", _] => {
+                let (kind, verb) = (NetworkKind::Subnet, crud(method)?);
+                Ok(Self::Network {
+                    subscription,
+                    id,
+                    kind,
+                    verb,
+                })
+            }
+            [
+                "virtualnetworks",
+                _,
+                "subnets",
+                _,
+                "providers",
+                "microsoft.containerinstance",
+                "serviceassociationlinks",
+                "default",
+            ] => only(
+                method,
+                &Method::DELETE,
+                Self::ServiceAssociationLinkDelete { subscription },
+            ),
+            _ => Err(NoRoute::UnknownPath),
+        }
+    }
+}
+
+fn only(method: &Method, with: &Method, route: Route) -> Result<Route, NoRoute> {
+    if method == with {
+        Ok(route)
+    } else {
+        Err(NoRoute::UnknownMethod)
+    }
+}
+
+fn crud(method: &Method) -> Result<Crud, NoRoute> {
+    match *method {
+        Method::HEAD => Ok(Crud::Head),
+        Method::GET => Ok(Crud::Get),
+        Method::PUT => Ok(Crud::Put),
+        Method::DELETE => Ok(Crud::Delete),
+        _ => Err(NoRoute::UnknownMethod),
+    }
+}
+
+/// A path's part without its percent signs; what is no UTF-8 then is kept as it came.
+fn decoded(part: &str) -> String {
+    percent_decode_str(part)
+        .decode_utf8()
+        .map_or_else(|_| part.to_owned(), Into::into)
+}
+
+#[cfg(test)]
+#[allow(clippy::panic, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fixed_parts_compare_without_regard_to_case_and_names_keep_theirs() {
+        let path = "/SUBSCRIPTIONS/S/resourcegroups/Rg/providers/microsoft.containerinstance/ContainerGroups/Web";
+        let Ok(Route::Group { id, verb }) = Route::parse(&Method::PUT, path) else {
+            panic!("no route")
+        };
+        assert_eq!(
+            (
+                id.subscription.as_str(),
+                id.resource_group.as_str(),
+                id.name.as_str()
+            ),
+            ("S", "Rg", "Web")
+        );
+        assert_eq!(verb, GroupVerb::CreateOrUpdate);
+    }
+
+    #[test]
+    fn a_known_path_with_another_method_is_told_from_an_unknown_path() {
+        let group = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerInstance/containerGroups/n";
+        assert_eq!(
+            Route::parse(&Method::POST, group),
+            Err(NoRoute::UnknownMethod)
+        );
+        assert_eq!(
+            Route::parse(&Method::GET, &format!("{group}/what")),
+            Err(NoRoute::UnknownPath)
+        );
+        assert_eq!(Route::parse(&Method::GET, "/"), Err(NoRoute::UnknownPath));
+    }
+
+    #[test]
+    fn regions_are_normalised() {
+        let path =
+            "/subscriptions/s/providers/Microsoft.ContainerInstance/locations/West%20US/usages";
+        let Ok(Route::Location { region, .. }) = Route::parse(&Method::GET, path) else {
+            panic!("no route")
+        };
+        assert_eq!(region, "westus");
+    }
+}
