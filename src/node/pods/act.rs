@@ -170,30 +170,16 @@ impl Keeper {
             self.recover();
         }
         self.known.group = match before {
-            Group::Going { since, .. } => Group::Going {
-                since,
-                read: Some(now),
-            },
-            _ if going => Group::Going {
-                since: now,
-                read: Some(now),
-            },
-            Group::There { since, ran, .. } => {
+            Group::There { since, ran, .. } if !going => {
                 if let (false, Some(started)) = (ran, started) {
                     self.learn(since, started);
                     self.context.ended(None, "");
                 }
-                Group::There {
-                    since,
-                    read: Some(now),
-                    ran: ran || started.is_some(),
-                }
+                there(since, ran || started.is_some(), now)
             }
-            _ => Group::There {
-                since: now,
-                read: Some(now),
-                ran: started.is_some(),
-            },
+            _ if !going && !was_going => there(now, started.is_some(), now),
+            Group::Going { since, .. } => still_going(since, now),
+            _ => still_going(now, now),
         };
         // Between two starts the group looks as if it had ended.
         let runs_again = never_restarts(&self.pod) && view.was_restarted();
@@ -291,6 +277,23 @@ impl Keeper {
             text(&self.pod.metadata.namespace),
             text(&self.pod.metadata.name)
         )
+    }
+}
+
+/// A group that was read now, and is there.
+fn there(since: Timestamp, ran: bool, now: Timestamp) -> Group {
+    Group::There {
+        since,
+        read: Some(now),
+        ran,
+    }
+}
+
+/// A group that was read now, and is going.
+fn still_going(since: Timestamp, now: Timestamp) -> Group {
+    Group::Going {
+        since,
+        read: Some(now),
     }
 }
 
