@@ -46,6 +46,8 @@ mod node;
 mod operator;
 #[path = "cluster/outage.rs"]
 mod outage;
+#[path = "cluster/pauses.rs"]
+mod pauses;
 #[path = "cluster/pods.rs"]
 mod pods;
 #[path = "cluster/readme.rs"]

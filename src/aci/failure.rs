@@ -227,8 +227,13 @@ impl Class {
             Self::Image | Self::Mount => (seconds(30), seconds(300)),
             Self::Capacity | Self::Quota | Self::Stuck => (seconds(30), seconds(600)),
         };
+        // What may last is not over in the moment that a proxy, or the service, asks to wait.
+        let least = match self {
+            Self::Throttled | Self::Transient => seconds(1),
+            _ => first,
+        };
         match retry_after {
-            Some(asked) => Retry::After(believed(asked.max(seconds(1)))),
+            Some(asked) => Retry::After(believed(asked.max(least))),
             None => Retry::Backoff { first, limit },
         }
     }

@@ -18,6 +18,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::Value;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
@@ -108,8 +109,9 @@ struct Stats {
     /// In nanoseconds.
     #[serde(default)]
     timestamp: i128,
+    /// Each by itself: of one that waits there may be no numbers, or none yet.
     #[serde(default)]
-    containers: Vec<Container>,
+    containers: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -140,13 +142,14 @@ fn readings(answer: &[u8]) -> Result<Readings, Error> {
         clippy::cast_precision_loss,
         reason = "nobody tells days of CPU time by the nanosecond"
     )]
-    let containers = stats.containers.into_iter().map(|container| {
+    let containers = stats.containers.into_iter().filter_map(|container| {
+        let container: Container = serde_json::from_value(container).ok()?;
         let reading = Reading {
             at,
             cpu_seconds: container.cpu.usage_core_nano_seconds as f64 / 1e9,
             bytes: container.memory.working_set_bytes as f64,
         };
-        (container.name, reading)
+        Some((container.name, reading))
     });
     Ok(containers.collect())
 }
@@ -172,7 +175,9 @@ mod tests {
         web["name"] = json!("web");
         let mut infra = usage(1, 2);
         infra["name"] = json!("infra");
-        stats["containers"] = json!([web, infra]);
+        // One that waits to be started again.
+        let waits = json!({"name": "log", "cpu": null, "memory": {}});
+        stats["containers"] = json!([web, waits, infra]);
         let known = readings(stats.to_string().as_bytes()).expect("readings");
         let reading = Reading {
             at: "2026-11-24T10:00:00Z".parse().expect("a time"),

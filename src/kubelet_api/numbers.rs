@@ -9,24 +9,22 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
-use super::usage::{Counter, Usage};
+use super::usage::{Counter, Usage, Used};
 use crate::node::pods::{Context, Hosted};
 
 /// What the pods use, as far as it is known, and since when they run.
 pub fn summary(nodes: &[Arc<Context>], usage: &Usage) -> Answer {
-    let all = nodes.iter().flat_map(|node| node.all_hosted());
-    let pods: Vec<Value> = all.map(|pod| summed(&pod, usage.of(&pod))).collect();
+    let (all, total) = usage.all(nodes);
+    let pods = all.into_iter().map(|(used, pod)| summed(&pod, used));
+    let pods: Vec<Value> = pods.collect();
     // The listener is all nodes', and a summary has one: the first stands for them.
     let name = nodes.first().map(|node| node.owner.node.as_str());
-    let totals = nodes.iter().filter_map(|node| usage.total(node));
-    let mut node = totals
-        .reduce(Counter::and)
-        .map_or_else(|| json!({}), |counter| numbers(&counter));
+    let mut node = total.map_or_else(|| json!({}), |counter| numbers(&counter));
     node["nodeName"] = json!(name.unwrap_or_default());
     answer::json(&json!({"node": node, "pods": pods}))
 }
 
-fn summed(pod: &Hosted, usage: Option<Vec<(String, Counter)>>) -> Value {
+fn summed(pod: &Hosted, usage: Used) -> Value {
     let used = usage.unwrap_or_default();
     let running = pod.containers.iter().filter(|c| c.running_since.is_some());
     let containers: Vec<Value> = running

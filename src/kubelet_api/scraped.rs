@@ -14,14 +14,13 @@ use jiff::Timestamp;
 
 use super::answer;
 use super::route::Scrape;
-use super::usage::{Counter, Usage};
+use super::usage::{Counter, Usage, Used};
 use crate::node::pods::{Context, Hosted, HostedContainer};
 
 /// What pods and nodes use.
 pub fn resource(nodes: &[Arc<Context>], usage: &Usage) -> Response<Body> {
-    let totals = nodes.iter().filter_map(|node| usage.total(node));
-    let total = totals.reduce(Counter::and);
-    told(exposed(&known(nodes, usage), total))
+    let (pods, total) = usage.all(nodes);
+    told(exposed(&pods, total))
 }
 
 /// What else is looked at.
@@ -44,8 +43,6 @@ fn told(text: String) -> Response<Body> {
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
-
-type Used = Option<Vec<(String, Counter)>>;
 
 fn known(nodes: &[Arc<Context>], usage: &Usage) -> Vec<(Used, Arc<Hosted>)> {
     let all = nodes.iter().flat_map(|node| node.all_hosted());

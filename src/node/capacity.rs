@@ -73,10 +73,11 @@ pub fn cores(placement: &Placement) -> &'static str {
 pub fn offered(placement: &Placement, usages: &[Usage], ours: Room) -> Room {
     let cores = cores(placement);
     let free = |name: &str, ours: i64| {
-        let usage = usages.iter().find(|usage| usage.name == name)?;
-        Some((usage.limit - usage.used + ours).max(0))
+        let usage = usages.iter().find(|usage| usage.is_of(name))?;
+        let others = usage.used.saturating_sub(ours);
+        Some(usage.limit.saturating_sub(others).max(0))
     };
-    let own_cores = (ours.cpu_milli + 999) / 1000;
+    let own_cores = ours.cpu_milli.saturating_add(999) / 1000;
     let limit = Room {
         cpu_milli: free(cores, own_cores).map_or(i64::MAX, |cores| cores.saturating_mul(1000)),
         memory_bytes: i64::MAX,
@@ -142,6 +143,22 @@ mod tests {
             over.cpu_milli, 0,
             "a limit that was lowered below what is used leaves nothing"
         );
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_no_reason_to_fall_over() {
+        let ours = Room {
+            cpu_milli: i64::MAX,
+            memory_bytes: i64::MAX,
+            pods: i64::MAX,
+        };
+        let usages = [
+            usage("standardcores", i64::MIN, i64::MAX),
+            usage("ContainerGroups", i64::MAX, i64::MIN),
+        ];
+        let asked = placement("100", "8Gi", 100);
+        let offered = offered(&asked, &usages, ours);
+        assert_eq!((offered.cpu_milli, offered.pods), (100_000, 0));
     }
 
     #[test]

@@ -56,7 +56,8 @@ pub fn decide(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Option<Decisi
         Group::Unknown | Group::Absent { .. } if is_deleting(pod) => Action::Remove,
         Group::Unknown | Group::Absent { .. } => Action::Rest,
     };
-    let at = known.not_before.map_or(now, |until| now.max(until));
+    let pause = known.pauses.of(action);
+    let at = pause.map_or(now, |until| now.max(until));
     Some(Decision { action, at })
 }
 
@@ -151,11 +152,11 @@ mod tests {
 
     #[test]
     fn what_failed_is_not_tried_again_before_its_time() {
-        let known = Known {
+        let mut known = Known {
             group: THERE,
-            not_before: Some(Timestamp::MAX),
             ..Known::default()
         };
+        known.pauses.set(Action::Delete, Some(Timestamp::MAX));
         let decision = decide(Some(&daemon(&json!({}))), &known, Timestamp::UNIX_EPOCH);
         assert_eq!(decision.map(|decision| decision.at), Some(Timestamp::MAX));
     }

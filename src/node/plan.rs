@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use sha2::{Digest as _, Sha256};
 
 use crate::aci::schedule::{self, Phase, Starts};
@@ -60,8 +60,10 @@ pub enum Group {
 pub struct Known {
     /// The container group.
     pub group: Group,
-    /// Nothing is tried before this, because something failed.
-    pub not_before: Option<Timestamp>,
+    /// What failed is not tried again before its time.
+    pub pauses: Pauses,
+    /// Since when the pod is seen to leave, by our clock.
+    pub leaving: Option<Timestamp>,
     /// Azure cannot run this pod as it is: nothing is tried at all.
     pub is_refused: bool,
     /// Somebody says that the group has changed or is gone: it is read at once.
@@ -71,6 +73,40 @@ pub struct Known {
     pub is_failed: bool,
     /// Its containers still run, or are started again.
     pub is_alive: bool,
+}
+
+/// Until when what failed waits. Each thing by itself: a create that must wait an hour for a quota holds up
+/// no delete, and neither do reads that are throttled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pauses {
+    creating: Option<Timestamp>,
+    reading: Option<Timestamp>,
+    deleting: Option<Timestamp>,
+    removing: Option<Timestamp>,
+}
+
+impl Pauses {
+    /// Until when this is not tried.
+    pub fn of(&self, action: Action) -> Option<Timestamp> {
+        match action {
+            Action::Create => self.creating,
+            Action::Look | Action::Read => self.reading,
+            Action::Delete => self.deleting,
+            Action::Remove => self.removing,
+            Action::Rest => None,
+        }
+    }
+
+    /// This is not tried before then.
+    pub fn set(&mut self, action: Action, until: Option<Timestamp>) {
+        match action {
+            Action::Create => self.creating = until,
+            Action::Look | Action::Read => self.reading = until,
+            Action::Delete => self.deleting = until,
+            Action::Remove => self.removing = until,
+            Action::Rest => {}
+        }
+    }
 }
 
 /// What to do.
@@ -109,12 +145,10 @@ pub struct Decision {
 /// Decides. `pod` is nothing when its object is gone already, by force: its group must go all the same.
 pub fn plan(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> Decision {
     let decision = decide(pod, known, starts, now);
-    match known.not_before {
-        Some(until) if decision.action != Action::Rest && !known.is_failed => Decision {
-            at: decision.at.max(until),
-            ..decision
-        },
-        _ => decision,
+    let pause = known.pauses.of(decision.action);
+    Decision {
+        at: pause.map_or(decision.at, |until| decision.at.max(until)),
+        ..decision
     }
 }
 
@@ -136,7 +170,7 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
         }
         Group::There { .. } if leaves => Decision {
             action: Action::Delete,
-            at: drained(pod, now),
+            at: drained(pod, known, now),
         },
         Group::There { since, read, .. } if pod.is_some_and(is_finished) => {
             let wait = |since| schedule::wait(Phase::Working, since, starts, 0.0);
@@ -163,7 +197,8 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
 /// When the group of a finished pod goes: when its logs could be read, but what Azure started again
 /// although the pod is finished must not run on, whatever Azure's clock says of its end.
 fn delete_finished(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Decision {
-    let finished = pod.and_then(finished_at).unwrap_or(now);
+    let finished = pod.and_then(|pod| finished_at(pod).or_else(|| unready_since(pod)));
+    let finished = finished.unwrap_or(now);
     Decision {
         action: Action::Delete,
         at: if known.is_alive {
@@ -200,8 +235,9 @@ fn read_next(
 }
 
 /// When the group of a pod that leaves may be deleted: a Ready one's only after Services have dropped
-/// it, but never later than its grace period.
-fn drained(pod: Option<&Pod>, now: Timestamp) -> Timestamp {
+/// it, but never later than its grace period. Counted from when it was seen to leave: the API server's
+/// clock is not ours, and a minute between them would be a minute of Terminating, or no draining at all.
+fn drained(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Timestamp {
     let Some(pod) = pod.filter(|pod| is_ready(pod)) else {
         return now;
     };
@@ -210,14 +246,7 @@ fn drained(pod: Option<&Pod>, now: Timestamp) -> Timestamp {
         .deletion_grace_period_seconds
         .unwrap_or_default();
     let grace = Duration::from_secs(u64::try_from(grace).unwrap_or_default());
-    // The deletion time is when the grace period ends.
-    let ends = pod
-        .metadata
-        .deletion_timestamp
-        .as_ref()
-        .map_or(now, |time| time.0);
-    let asked = ends.saturating_sub(grace).unwrap_or(now);
-    later(asked, DRAIN.min(grace))
+    later(known.leaving.unwrap_or(now), DRAIN.min(grace))
 }
 
 /// Whether the pod is to be deleted.
@@ -251,14 +280,19 @@ pub fn has_run(pod: &Pod) -> bool {
     phase == Some("Running")
 }
 
+fn ready(pod: &Pod) -> Option<&PodCondition> {
+    let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == "Ready")
+}
+
 fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|c| c.type_ == "Ready" && c.status == "True")
+    ready(pod).is_some_and(|condition| condition.status == "True")
+}
+
+/// Since when the pod is not ready: of one that has ended, that is at the latest when it did.
+fn unready_since(pod: &Pod) -> Option<Timestamp> {
+    let condition = ready(pod).filter(|condition| condition.status != "True")?;
+    Some(condition.last_transition_time.as_ref()?.0)
 }
 
 fn is_service(pod: &Pod) -> bool {

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::capacity::{self, Room};
@@ -22,10 +23,13 @@ const EVERY: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long after somebody told of trouble it is asked: many are told of at once.
 const SETTLE: Duration = Duration::from_millis(200);
+/// How long after it was asked it is asked again at the earliest.
+const APART: Duration = Duration::from_secs(2);
 
 /// Keeps the facts' room and closedness until `cancel`.
 pub async fn keep(context: Arc<Context>, facts: watch::Sender<Facts>, cancel: CancellationToken) {
     loop {
+        let asked = Instant::now();
         let pause = match context
             .azure
             .usages(&context.scope, &context.placement.region)
@@ -48,15 +52,18 @@ pub async fn keep(context: Arc<Context>, facts: watch::Sender<Facts>, cancel: Ca
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = told(&context) => {}
+            () = told(&context.trouble, asked) => {}
             () = cancel.cancelled() => return,
         }
     }
 }
 
-async fn told(context: &Context) {
-    context.trouble.notified().await;
-    tokio::time::sleep(SETTLE).await;
+/// Returns when there is trouble. Trouble that goes on, as a thousand pods have it whose image nobody can
+/// pull, does not take from their reads.
+async fn told(trouble: &Notify, asked: Instant) {
+    trouble.notified().await;
+    let soon = Instant::now() + SETTLE;
+    tokio::time::sleep_until(soon.max(asked + APART)).await;
 }
 
 fn set(facts: &watch::Sender<Facts>, room: Option<Room>, closed: Option<Closed>) {
@@ -81,7 +88,7 @@ fn set(facts: &watch::Sender<Facts>, room: Option<Room>, closed: Option<Closed>)
 fn exhausted(placement: &Placement, usages: &[Usage]) -> Option<Closed> {
     let cores = capacity::cores(placement);
     let full = usages.iter().find(|usage| {
-        ["ContainerGroups", cores].contains(&usage.name.as_str()) && usage.used >= usage.limit
+        (usage.is_of("ContainerGroups") || usage.is_of(cores)) && usage.used >= usage.limit
     })?;
     Some(Closed {
         reason: "QuotaExhausted".to_owned(),
@@ -96,6 +103,24 @@ fn exhausted(placement: &Placement, usages: &[Usage]) -> Option<Closed> {
 mod tests {
     use super::*;
     use crate::api::Priority;
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_is_looked_into_at_once_and_trouble_that_goes_on_only_now_and_then() {
+        let trouble = Notify::new();
+        let asked = Instant::now();
+        tokio::time::advance(EVERY).await;
+        trouble.notify_one();
+        let told_at = Instant::now();
+        told(&trouble, asked).await;
+        assert_eq!(told_at.elapsed(), SETTLE);
+        let asked = Instant::now();
+        for times in 1..=5 {
+            trouble.notify_one();
+            let before = Instant::now();
+            told(&trouble, before).await;
+            assert_eq!(asked.elapsed(), APART * times);
+        }
+    }
 
     #[test]
     fn a_quota_that_is_used_up_closes_in_words_and_another_priority_has_its_own() {

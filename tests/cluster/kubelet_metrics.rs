@@ -310,22 +310,8 @@ async fn an_autoscaler_on_cpu_scales_a_workload_on_aci_out_and_in_again() {
 /// go as long as those on ACI had none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_autoscaler_on_cpu_scales_a_workload_at_home_and_on_aci_out_and_in_again() {
-    let cluster = Options {
-        metrics_server: true,
-        controller_manager: &HASTY,
-        ..Options::default()
-    };
-    let mut world = World::without_operator(cluster, fast(10.0)).await;
-    world.run();
-    world.furnish(&json!({})).await;
     let load = Load::of(1800);
-    for node in ["home-a", "home-b"] {
-        kubelet_home::serve(&world.client, node, &load).await;
-    }
-    let mut web = home::deployment("web", 2);
-    let spec = web.spec.template.spec.as_mut().expect("a pod");
-    spec.containers[0].env = serde_json::from_value(uses("1800")["env"].clone()).ok();
-    world.deploy_this(&web).await;
+    let world = furnished(&load, 2).await;
     autoscale(&world, (2, 8)).await;
 
     // Half of the replicas have no room at home.
@@ -364,6 +350,69 @@ fn top(world: &World, of: &str) -> Vec<(u32, String)> {
         Some((cpu, words.next()?.to_owned()))
     };
     told.lines().filter_map(used).collect()
+}
+
+/// Such a pod tells no autoscaler anything, so that it counts as busy where one would scale in: the four that
+/// are idle at home and the four of which nothing is known stay, for as long as nothing is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_autoscaler_takes_nothing_away_while_nothing_is_known_of_the_pods_on_aci() {
+    let load = Load::of(10);
+    let world = furnished(&load, 8).await;
+    let silent = json!({"operation": "Metrics_List", "fault": {"error": {"status": 500}}});
+    world.admin("faults", &silent).await;
+    world.until_spread(4, 4, 0).await;
+    autoscale(&world, (2, 8)).await;
+
+    let autoscalers = Api::namespaced(world.client.clone(), "default");
+    let judges = |autoscaler: Option<&HorizontalPodAutoscaler>| {
+        let status = autoscaler.and_then(|autoscaler| autoscaler.status.as_ref());
+        let metrics = status.and_then(|status| status.current_metrics.as_ref());
+        let used = metrics.and_then(|metrics| {
+            metrics
+                .first()?
+                .resource
+                .as_ref()?
+                .current
+                .average_utilization
+        });
+        used.is_some_and(|used| used < 10)
+    };
+    wait::until(autoscalers, "web", "the idle ones to be seen", judges)
+        .await
+        .expect("numbers of home");
+    let judged = world.kubectl(&[
+        "get",
+        "hpa",
+        "web",
+        "-o",
+        "jsonpath={.status.desiredReplicas}",
+    ]);
+    assert_eq!(judged.trim(), "8");
+
+    world.azure.shared().store().faults.remove(None);
+    idle(&world);
+    until_replicas(&world, 2).await;
+    world.end().await;
+}
+
+/// A home of two nodes, whose pods use as much as `load` says, with so many replicas of `web`.
+async fn furnished(load: &Load, replicas: i32) -> World {
+    let cluster = Options {
+        metrics_server: true,
+        controller_manager: &HASTY,
+        ..Options::default()
+    };
+    let mut world = World::without_operator(cluster, fast(10.0)).await;
+    world.run();
+    world.furnish(&json!({})).await;
+    for node in ["home-a", "home-b"] {
+        kubelet_home::serve(&world.client, node, load).await;
+    }
+    let mut web = home::deployment("web", replicas);
+    let spec = web.spec.template.spec.as_mut().expect("a pod");
+    spec.containers[0].env = serde_json::from_value(uses("1800")["env"].clone()).ok();
+    world.deploy_this(&web).await;
+    world
 }
 
 /// Nobody in Azure has anything to do any more.

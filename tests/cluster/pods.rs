@@ -1,5 +1,6 @@
 //! Pods on a virtual node: real API server, real scheduler, the emulator as Azure.
 
+use burstpool::aci::names::GroupName;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
@@ -170,4 +171,50 @@ async fn a_lack_of_capacity_that_shows_late_is_told_and_tried_again() {
     assert_eq!(phase(&burst.read("web").await), "Pending");
     burst.until("web", "the pod to run", is_running).await;
     assert_eq!((burst.puts(), burst.groups().len()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_group_that_azure_makes_after_saying_that_it_cannot_is_not_forgotten() {
+    let burst = Burst::start("gateway").await;
+    let gave_up = json!({"error": {"status": 504, "retryAfter": 3600}});
+    burst
+        .fault(json!({"operation": "ContainerGroups_CreateOrUpdate", "count": 1, "fault": gave_up}))
+        .await;
+    burst.create("web", &json!({})).await;
+    let get = "ContainerGroups_Get";
+    burst
+        .eventually("it to be looked for before it is made again", |burst| {
+            burst.answers(get, "404") > 0
+        })
+        .await;
+    let pod = burst.read("web").await;
+    let owner = burst.owner();
+    let name = GroupName::of(&owner.cluster, &pod);
+    burst.foreign(name.as_str(), &owner.tags(&pod)).await;
+    burst
+        .eventually("it to be found", |burst| burst.answers(get, "200") > 0)
+        .await;
+    burst.delete("web", None).await;
+    burst.until_gone("web").await;
+    assert_eq!(
+        (burst.puts(), burst.groups()),
+        (2, vec![]),
+        "both refused and made"
+    );
+}
+
+/// A list of Azure's may be behind: that a group is not in one ends no pod.
+#[tokio::test]
+async fn a_running_pod_is_given_up_after_an_outage_only_once_its_group_was_asked_for() {
+    let mut burst = Burst::start("outage").await;
+    burst.create("web", &json!({})).await;
+    burst.until("web", "the pod to run", is_running).await;
+    burst.stop().await;
+    let [key] = burst.groups().try_into().expect("one group");
+    let now = burst.emulator.shared().clock.now();
+    burst.emulator.shared().store().remove(&key, now);
+    burst.run().await;
+    let failed = |pod: Option<&Pod>| pod.is_some_and(|pod| phase(pod) == "Failed");
+    burst.until("web", "the pod to fail", failed).await;
+    assert_eq!(burst.answers("ContainerGroups_Get", "404"), 1);
 }

@@ -78,6 +78,33 @@ pub struct Usage {
     pub limit: i64,
 }
 
+impl Usage {
+    /// Reads one; nothing if it says too little.
+    fn read(usage: &Value) -> Option<Self> {
+        Some(Self {
+            name: usage["name"]["value"].as_str()?.to_owned(),
+            used: whole(&usage["currentValue"])?,
+            limit: whole(&usage["limit"])?,
+        })
+    }
+
+    /// Whether it is of this name. Names compare without regard to case, as everywhere in ARM.
+    pub fn is_of(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+}
+
+/// A number of things. Other services of Azure write theirs with a fraction: a limit that is not read
+/// would be none.
+fn whole(number: &Value) -> Option<i64> {
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "what is out of range is as good as its bound"
+    )]
+    let rounded = || Some(number.as_f64()?.ceil() as i64);
+    number.as_i64().or_else(rounded)
+}
+
 /// How to reach Azure.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -238,15 +265,7 @@ impl Client {
             .await?;
         let answer = read(sent.into_raw_response(), &what).await?;
         let usages = answer["value"].as_array().into_iter().flatten();
-        Ok(usages
-            .filter_map(|usage| {
-                Some(Usage {
-                    name: usage["name"]["value"].as_str()?.to_owned(),
-                    used: usage["currentValue"].as_i64()?,
-                    limit: usage["limit"].as_i64()?,
-                })
-            })
-            .collect())
+        Ok(usages.filter_map(Usage::read).collect())
     }
 
     /// The last lines of a container's log: all that the service keeps without `tail`.
@@ -301,5 +320,25 @@ impl Client {
         use azure_core::HttpClient as _;
         let request = azure_core::Request::new(url, azure_core::Method::Get);
         self.transport.execute_request(&request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_usage_is_read_however_its_numbers_are_written() {
+        let read = |used: Value, limit: Value| {
+            let usage =
+                json!({"name": {"value": "StandardCores"}, "currentValue": used, "limit": limit});
+            Usage::read(&usage).map(|usage| (usage.used, usage.limit))
+        };
+        assert_eq!(read(json!(3), json!(10)), Some((3, 10)));
+        assert_eq!(read(json!(2.5), json!(10.0)), Some((3, 10)));
+        assert_eq!(read(json!(0), json!(u64::MAX)), Some((0, i64::MAX)));
+        assert_eq!(read(json!(0), json!("many")), None);
     }
 }

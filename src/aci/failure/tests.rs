@@ -163,6 +163,8 @@ fn retry_after_is_honoured_within_reason() {
     assert_eq!(after(429, "TooManyRequests", 0), wait(1));
     assert_eq!(after(503, "", 7), wait(7));
     assert_eq!(after(429, "TooManyRequests", 1_000_000), wait(3600));
+    assert_eq!(after(409, "InsufficientCapacity", 0), wait(30));
+    assert_eq!(after(409, "InsufficientCapacity", 60), wait(60));
     assert_eq!(after(409, "ContainerGroupTransitioning", 1), wait(10));
     assert_eq!(after(409, "ContainerGroupTransitioning", 20), wait(20));
     assert_eq!(after(400, "InvalidOsType", 20), Retry::Never);

@@ -9,6 +9,7 @@ use super::*;
 mod conditions;
 mod ends;
 mod life;
+mod lists;
 mod once;
 mod writing;
 

@@ -48,6 +48,9 @@ const BURST: f64 = 64.0;
 /// For how long the counter of a node is kept that nobody asks for.
 const KEPT_FOR: SignedDuration = SignedDuration::from_hours(1);
 
+/// Of each container of a pod that runs, by its name, what it uses; nothing where not all is known.
+pub type Used = Option<Vec<(String, Counter)>>;
+
 /// What is known of pods.
 pub struct Usage {
     pods: Mutex<HashMap<String, Known>>,
@@ -111,7 +114,7 @@ impl Default for Usage {
 impl Usage {
     /// Of each container of a pod that runs, what it uses; nothing unless that is known of all of them: an
     /// autoscaler would take the sum of some for the sum of all.
-    pub fn of(&self, pod: &Hosted) -> Option<Vec<(String, Counter)>> {
+    pub fn of(&self, pod: &Hosted) -> Used {
         let pods = self.lock();
         let known = pods.get(&pod.uid)?;
         if known.heard.elapsed() > GOOD_FOR {
@@ -129,28 +132,34 @@ impl Usage {
         (!counters.is_empty()).then_some(counters)
     }
 
+    /// What all pods of these nodes use, and what the nodes do together: the sums of what is told of the
+    /// pods.
+    pub fn all(&self, nodes: &[Arc<Context>]) -> (Vec<(Used, Arc<Hosted>)>, Option<Counter>) {
+        let (mut all, mut total) = (Vec::new(), None::<Counter>);
+        for node in nodes {
+            let hosted = node.all_hosted().into_iter();
+            let pods: Vec<_> = hosted.map(|pod| (self.of(&pod), pod)).collect();
+            if let Some(counter) = self.total(&node.owner.node, &pods) {
+                total = Some(total.map_or(counter, |total| total.and(counter)));
+            }
+            all.extend(pods);
+        }
+        (all, total)
+    }
+
     /// What all pods of a node use that are known; nothing if none of those that run is.
-    pub fn total(&self, node: &Context) -> Option<Counter> {
-        let running: Vec<_> = node
-            .all_hosted()
-            .into_iter()
-            .filter(|pod| runs(pod))
-            .collect();
-        let known: Vec<_> = running.iter().filter_map(|pod| self.of(pod)).collect();
-        if known.is_empty() && !running.is_empty() {
+    fn total(&self, name: &str, pods: &[(Used, Arc<Hosted>)]) -> Option<Counter> {
+        let is_known = pods.iter().any(|(used, _)| used.is_some());
+        if !is_known && pods.iter().any(|(_, pod)| runs(pod)) {
             return None;
         }
-        let known: Vec<Counter> = known
-            .into_iter()
-            .flatten()
-            .map(|(_, counter)| counter)
-            .collect();
+        let used = pods.iter().filter_map(|(used, _)| used.as_ref());
+        let known: Vec<Counter> = used.flatten().map(|(_, counter)| *counter).collect();
         let now = Timestamp::now();
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         nodes.retain(|_, told| now.duration_since(told.at) < KEPT_FOR);
-        let name = &node.owner.node;
         let counter = Counter::passed(nodes.get(name).copied(), &known, now);
-        nodes.insert(name.clone(), counter);
+        nodes.insert(name.to_owned(), counter);
         Some(counter)
     }
 

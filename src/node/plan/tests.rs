@@ -71,7 +71,7 @@ fn a_new_pod_is_created_at_once_and_after_a_failure_not_before_its_time() {
         decided(&pod("Pending", false), &known, 5),
         (Action::Create, 5)
     );
-    known.not_before = Some(at(60));
+    known.pauses.set(Action::Create, Some(at(60)));
     assert_eq!(
         decided(&pod("Pending", false), &known, 5),
         (Action::Create, 60)
@@ -82,7 +82,8 @@ fn a_new_pod_is_created_at_once_and_after_a_failure_not_before_its_time() {
 
 #[test]
 fn a_ready_pod_that_leaves_is_drained_for_3_s_or_its_grace_period_and_any_other_goes_at_once() {
-    let group = there(0, Some(90), true);
+    let mut group = there(0, Some(90), true);
+    group.leaving = Some(at(100));
     assert_eq!(
         decided(&leaving(pod("Running", true), 100, 30), &group, 101),
         (Action::Delete, 103)
@@ -159,9 +160,16 @@ fn what_azure_starts_again_although_the_pod_is_finished_is_noticed_and_deleted_a
 #[test]
 fn a_group_that_could_not_be_started_is_deleted_at_once_and_made_again_later() {
     let mut group = there(0, Some(90), false);
-    (group.is_failed, group.not_before) = (true, Some(at(200)));
+    group.is_failed = true;
+    group.pauses.set(Action::Create, Some(at(200)));
     let pending = pod("Pending", false);
     assert_eq!(decided(&pending, &group, 100), (Action::Delete, 100));
+    group.pauses.set(Action::Delete, Some(at(130)));
+    assert_eq!(
+        decided(&pending, &group, 100),
+        (Action::Delete, 130),
+        "a delete that failed is not tried in a loop"
+    );
     (group.is_failed, group.group) = (false, Group::Absent { was_there: true });
     assert_eq!(decided(&pending, &group, 100), (Action::Create, 200));
 }
@@ -190,4 +198,39 @@ fn a_running_group_is_read_rarely_unless_somebody_says_that_it_changed() {
         decided(&pod("Running", true), &group, 1001),
         (Action::Read, 1001)
     );
+}
+
+#[test]
+fn what_must_wait_holds_up_nothing_else() {
+    let leaving = leaving(pod("Pending", false), 100, 30);
+    let mut unmade = known(Group::Absent { was_there: false });
+    unmade.pauses.set(Action::Create, Some(at(3600)));
+    assert_eq!(decided(&leaving, &unmade, 100), (Action::Remove, 100));
+    let mut unread = there(0, Some(90), true);
+    unread.pauses.set(Action::Read, Some(at(3600)));
+    assert_eq!(decided(&leaving, &unread, 100), (Action::Delete, 100));
+}
+
+#[test]
+fn a_pod_that_leaves_is_drained_by_our_clock_whatever_the_api_servers_says() {
+    let mut group = there(0, Some(90), true);
+    group.leaving = Some(at(100));
+    for skew in [-3600, 3600] {
+        let pod = leaving(pod("Running", true), 100 + skew, 30);
+        assert_eq!(
+            decided(&pod, &group, 101),
+            (Action::Delete, 103),
+            "{skew} s"
+        );
+    }
+}
+
+#[test]
+fn a_finished_pod_of_whose_containers_ends_nobody_knows_when_loses_its_group_too() {
+    let group = there(0, Some(390), true);
+    let mut ended = pod("Succeeded", false);
+    assert_eq!(decided(&ended, &group, 400), (Action::Delete, 700));
+    let conditions = ended.status.as_mut().and_then(|s| s.conditions.as_mut());
+    conditions.expect("conditions")[0].last_transition_time = Some(Time(at(50)));
+    assert_eq!(decided(&ended, &group, 400), (Action::Delete, 350));
 }

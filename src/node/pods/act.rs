@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::keeper::Keeper;
+use super::keeper::{Keeper, Trouble};
 use crate::aci::client::Deletion;
 use crate::aci::error::Error;
 use crate::aci::failure::{Class, Verdict};
@@ -44,7 +44,7 @@ impl Keeper {
                 environment.resolved
             }
             Err(missing) => {
-                self.known.not_before = Timestamp::now().checked_add(MISSING).ok();
+                self.pause(Action::Create, MISSING);
                 let told: Vec<String> = missing.iter().map(ToString::to_string).collect();
                 let message = told.join("; ");
                 self.wait_for("CreateContainerConfigError", &message);
@@ -70,6 +70,11 @@ impl Keeper {
             }
         };
         let _turn = context.turns.acquire().await;
+        // Whoever leaves in line needs no group any more.
+        self.hear();
+        if !self.exists || is_deleting(&self.pod) {
+            return;
+        }
         let sent = Timestamp::now();
         tracing::info!(pod = %self.pod_name(), group = %self.name, "creating a container group");
         match context
@@ -79,6 +84,7 @@ impl Keeper {
         {
             Ok(answer) => {
                 self.recover();
+                self.known.is_failed = false;
                 self.view = View::read(&answer).map(View::without_tags);
                 self.known.group = Group::There {
                     since: sent,
@@ -97,6 +103,10 @@ impl Keeper {
         self.known.group = match error {
             // Nobody knows whether it was done.
             Error::NoAnswer { .. } | Error::Unreadable { .. } => Group::Unknown,
+            // Neither here: a gateway that gives up says nothing of what is behind it.
+            Error::Refused { failure, .. } if failure.status >= 500 || failure.status == 408 => {
+                Group::Unknown
+            }
             // Somebody is at work on a group of this name: ours.
             Error::Refused { .. } if verdict.class == Class::Transitioning => Group::Unknown,
             _ => Group::Absent { was_there: false },
@@ -106,7 +116,7 @@ impl Keeper {
 
     /// Azure did not create the group, or could not start it: whoever closes the placement hears of it.
     fn not_started(&mut self, verdict: &Verdict) {
-        self.fail(verdict);
+        self.fail(Action::Create, verdict);
         self.context.trouble.notify_one();
         self.context.ended(Some(verdict.class), &verdict.message);
     }
@@ -121,7 +131,7 @@ impl Keeper {
                 self.known.group = Group::Absent { was_there: false };
             }
             Err(error) => {
-                self.not_read(&error);
+                self.not_done(Action::Look, &error);
                 let verdict = error.verdict();
                 self.wait_for(verdict.reason, &verdict.message);
             }
@@ -135,7 +145,7 @@ impl Keeper {
         match Box::pin(asked).await {
             Ok(answer) => self.found(&answer),
             Err(error) if is_gone(&error) => self.lost(),
-            Err(error) => self.not_read(&error),
+            Err(error) => self.not_done(Action::Read, &error),
         }
     }
 
@@ -151,39 +161,36 @@ impl Keeper {
         let going = view.is_being_deleted();
         let started = started(&view);
         let before = self.known.group.clone();
-        self.recover();
+        let was_going = matches!(before, Group::Going { .. });
+        if was_going {
+            // What it is made anew for, and when, stands.
+            self.known.is_stale = false;
+            self.known.pauses.set(Action::Read, None);
+        } else {
+            self.recover();
+        }
         self.known.group = match before {
-            Group::Going { since, .. } => Group::Going {
-                since,
-                read: Some(now),
-            },
-            _ if going => Group::Going {
-                since: now,
-                read: Some(now),
-            },
-            Group::There { since, ran, .. } => {
+            Group::There { since, ran, .. } if !going => {
                 if let (false, Some(started)) = (ran, started) {
                     self.learn(since, started);
                     self.context.ended(None, "");
                 }
-                Group::There {
-                    since,
-                    read: Some(now),
-                    ran: ran || started.is_some(),
-                }
+                there(since, ran || started.is_some(), now)
             }
-            _ => Group::There {
-                since: now,
-                read: Some(now),
-                ran: started.is_some(),
-            },
+            _ if !going && !was_going => there(now, started.is_some(), now),
+            Group::Going { since, .. } => still_going(since, now),
+            _ => still_going(now, now),
         };
         // Between two starts the group looks as if it had ended.
         let runs_again = never_restarts(&self.pod) && view.was_restarted();
         self.known.is_alive = runs_again || !view.is_terminal();
-        let failed = Verdict::of_group(&view).filter(|_| started.is_none());
+        let failed = Verdict::of_group(&view).filter(|_| started.is_none() && !was_going);
         self.note_events(&view);
-        self.view = Some(view.without_tags());
+        // A pod that waits for another group says why until it has it.
+        let is_replaced = was_going && self.exists && !is_deleting(&self.pod);
+        if !is_replaced || self.trouble == Trouble::None {
+            self.view = Some(view.without_tags());
+        }
         if let Some(verdict) = failed {
             tracing::warn!(pod = %self.pod_name(), message = %verdict.message, "a container group did not start");
             self.not_started(&verdict);
@@ -212,25 +219,25 @@ impl Keeper {
         self.view = None;
     }
 
-    fn not_read(&mut self, error: &Error) {
-        tracing::warn!(pod = %self.pod_name(), error = %error.story(), "reading a container group");
+    /// A read or a delete failed, which changes nothing about the pod.
+    fn not_done(&mut self, action: Action, error: &Error) {
+        let doing = match action {
+            Action::Delete => "deleting a container group",
+            _ => "reading a container group",
+        };
+        tracing::warn!(pod = %self.pod_name(), error = %error.story(), "{doing}");
         self.context.trouble.notify_one();
-        let verdict = error.verdict();
         let (trouble, refused) = (self.trouble.clone(), self.known.is_refused);
-        self.fail(&verdict);
-        // A read that fails changes nothing about the pod.
+        // Also where the same would happen again: a group must not be forgotten.
+        self.pause(action, MISSING);
+        self.fail(action, &error.verdict());
         (self.trouble, self.known.is_refused) = (trouble, refused);
-        if self.known.not_before.is_none() {
-            self.known.not_before = Timestamp::now().checked_add(MISSING).ok();
-        }
     }
 
     fn not_readable(&mut self) {
-        self.fail(&Verdict::new(
-            Class::Transient,
-            None,
-            "Azure's answer cannot be read".to_owned(),
-        ));
+        let message = "Azure's answer cannot be read".to_owned();
+        let verdict = Verdict::new(Class::Transient, None, message);
+        self.fail(Action::Read, &verdict);
     }
 
     async fn delete(&mut self) {
@@ -246,6 +253,7 @@ impl Keeper {
                 if self.known.is_failed {
                     // Another is made when it may be; until then the pod says why.
                     (self.known.is_failed, self.view) = (false, None);
+                    self.known.pauses.set(Action::Delete, None);
                 } else {
                     self.recover();
                 }
@@ -257,10 +265,7 @@ impl Keeper {
                     },
                 };
             }
-            Err(error) => {
-                tracing::warn!(pod = %self.pod_name(), error = %error.story(), "deleting a container group");
-                self.not_read(&error);
-            }
+            Err(error) => self.not_done(Action::Delete, &error),
         }
     }
 
@@ -272,6 +277,23 @@ impl Keeper {
             text(&self.pod.metadata.namespace),
             text(&self.pod.metadata.name)
         )
+    }
+}
+
+/// A group that was read now, and is there.
+fn there(since: Timestamp, ran: bool, now: Timestamp) -> Group {
+    Group::There {
+        since,
+        read: Some(now),
+        ran,
+    }
+}
+
+/// A group that was read now, and is going.
+fn still_going(since: Timestamp, now: Timestamp) -> Group {
+    Group::Going {
+        since,
+        read: Some(now),
     }
 }
 

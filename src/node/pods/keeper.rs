@@ -22,10 +22,13 @@ use crate::aci::view::Group as View;
 use crate::api;
 use crate::node::daemon;
 use crate::node::observed::Observed;
-use crate::node::plan::{self, Action, Decision, Group, Known};
+use crate::node::plan::{self, Action, Decision, Group, Known, Pauses};
 
 /// The longest wait for which the host's clock is trusted; then it is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
+
+/// How long a group is left alone whose tags have become somebody else's.
+const FOREIGN: Duration = Duration::from_secs(60);
 
 /// Why a pod's group is not there (yet), for people.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -146,14 +149,17 @@ impl Keeper {
         }
     }
 
-    fn decide(&self, now: Timestamp) -> Decision {
+    fn decide(&mut self, now: Timestamp) -> Decision {
+        if plan::is_deleting(&self.pod) {
+            self.known.leaving.get_or_insert(now);
+        }
         let (pod, starts) = (self.exists.then_some(&self.pod), *self.context.starts());
         daemon::decide(pod, &self.known, now)
             .unwrap_or_else(|| plan::plan(pod, &self.known, &starts, now))
     }
 
     /// Takes in what is new of the pod.
-    fn hear(&mut self) {
+    pub fn hear(&mut self) {
         let mut news = News::None;
         self.news.1.mark_unchanged();
         self.news.0.send_if_modified(|new| {
@@ -180,9 +186,14 @@ impl Keeper {
         let now = Timestamp::now();
         match (&self.known.group, shown) {
             (Group::Unknown, Shown::Foreign) if self.tries == 0 => self.belongs_to_another(),
-            (Group::Unknown, Shown::Absent { .. }) if self.tries == 0 => {
+            // That a pod has lost its group ends it: for that it takes a GET.
+            (Group::Unknown, Shown::Absent { .. })
+                if self.tries == 0 && !plan::has_run(&self.pod) =>
+            {
                 self.known.group = Group::Absent { was_there: false };
             }
+            // Azure made what it had refused, or deletes it late: nothing of it may be forgotten.
+            (Group::Absent { .. }, Shown::There { .. }) => self.known.group = Group::Unknown,
             (Group::Unknown, Shown::There { .. }) if self.tries == 0 => {
                 self.known.group = Group::There {
                     since: now,
@@ -294,12 +305,16 @@ impl Keeper {
         if self.known.group == Group::Unknown {
             self.known.group = Group::Absent { was_there: false };
         }
+        self.pause(Action::Read, FOREIGN);
         let message = format!("the container group {} belongs to somebody else", self.name);
-        self.fail(&Verdict::new(Class::Permanent, None, message));
+        self.fail(
+            Action::Create,
+            &Verdict::new(Class::Permanent, None, message),
+        );
     }
 
     /// Something failed: it is tried again when the verdict says so.
-    pub fn fail(&mut self, verdict: &Verdict) {
+    pub fn fail(&mut self, action: Action, verdict: &Verdict) {
         let pause = match verdict.retry {
             Retry::After(pause) => Some(pause),
             Retry::Backoff { first, limit } => {
@@ -309,10 +324,16 @@ impl Keeper {
         };
         self.tries += 1;
         match pause {
-            Some(pause) => self.known.not_before = Timestamp::now().checked_add(pause).ok(),
+            Some(pause) => self.pause(action, pause),
             None => self.known.is_refused = true,
         }
         self.wait_for(verdict.reason, &verdict.message);
+    }
+
+    /// This is not tried for so long.
+    pub fn pause(&mut self, action: Action, pause: Duration) {
+        let until = Timestamp::now().checked_add(pause).ok();
+        self.known.pauses.set(action, until);
     }
 
     /// The pod waits for something, for a reason.
@@ -326,7 +347,7 @@ impl Keeper {
     /// Nothing is wrong (any more).
     pub fn recover(&mut self) {
         self.tries = 0;
-        self.known.not_before = None;
+        self.known.pauses = Pauses::default();
         self.known.is_stale = false;
         self.trouble = Trouble::None;
     }

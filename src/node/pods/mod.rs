@@ -278,7 +278,14 @@ async fn services(context: Arc<Context>, cancel: CancellationToken) {
         .reflect(writer);
     let mut watched = Box::pin(watched);
     tokio::select! {
-        () = async { while watched.next().await.is_some() {} } => {}
+        () = async {
+            while let Some(seen) = watched.next().await {
+                if let Err(error) = seen {
+                    // No pod is looked after before they are known.
+                    tracing::warn!(%error, "watching Services");
+                }
+            }
+        } => {}
         () = cancel.cancelled() => {}
     }
 }

@@ -12,6 +12,7 @@ use super::keeper::Keeper;
 use crate::aci::events::{self, PodEvent};
 use crate::aci::status::{self, NodeFacts, Seen};
 use crate::aci::view::Group as View;
+use crate::node::plan::Action;
 
 /// The field manager of pods' statuses.
 const FIELD_MANAGER: &str = "burstpool-pod";
@@ -22,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How soon a status is written again that could not be.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How soon a pod is removed again that could not be.
+const REMOVE_AGAIN: Duration = Duration::from_secs(1);
 /// How soon one is that was accepted and yet is not what the object says: something takes it back, and
 /// a loop would only be a load.
 const NOT_KEPT: Duration = Duration::from_secs(10);
@@ -63,10 +66,10 @@ impl Keeper {
                 Say::Quietly(wanted)
             };
         }
-        if self.unsaid.is_empty() {
-            Say::Nothing
-        } else {
+        if may_write && !self.unsaid.is_empty() {
             Say::Event
+        } else {
+            Say::Nothing
         }
     }
 
@@ -76,8 +79,12 @@ impl Keeper {
             Say::Nothing => {}
             Say::Now(status) | Say::Quietly(status) => self.write(&status).await,
             Say::Event => {
-                if let Some(event) = self.unsaid.pop_front() {
-                    self.publish(&event).await;
+                if let Some(event) = self.unsaid.pop_front()
+                    && !self.publish(&event).await
+                {
+                    // It happened all the same: it is told once somebody listens again.
+                    self.unsaid.push_front(event);
+                    self.not_written_before = Timestamp::now().checked_add(AGAIN).ok();
                 }
             }
         }
@@ -122,7 +129,8 @@ impl Keeper {
             }
             Ok(Err(error)) => {
                 tracing::warn!(pod = %self.pod_name(), %error, "removing a pod");
-                self.known.not_before = Timestamp::now().checked_add(Duration::from_secs(1)).ok();
+                let again = Timestamp::now().checked_add(REMOVE_AGAIN).ok();
+                self.known.pauses.set(Action::Remove, again);
                 false
             }
             Err(_) => false,
@@ -188,16 +196,22 @@ impl Keeper {
         self.not_written_before = again.and_then(|pause| Timestamp::now().checked_add(pause).ok());
     }
 
-    async fn publish(&mut self, event: &PodEvent) {
+    /// Writes an Event. `false` if nobody answered, or answered for want of strength; what is refused is
+    /// refused for good.
+    async fn publish(&mut self, event: &PodEvent) -> bool {
         let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
         let events: Api<Event> = Api::namespaced(self.context.client.clone(), &namespace);
         let object = self.event(event);
         let apply = PatchParams::apply(REPORTER).force();
         let patch = Patch::Apply(&object);
         let sent = Box::pin(events.patch(&event.name, &apply, &patch));
-        let sent = tokio::time::timeout(PATIENCE, sent).await;
-        if let Ok(Err(error)) = sent {
-            tracing::debug!(pod = %self.pod_name(), %error, "writing an Event");
+        match tokio::time::timeout(PATIENCE, sent).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => {
+                tracing::debug!(pod = %self.pod_name(), %error, "writing an Event");
+                matches!(&error, kube::Error::Api(status) if (400..429).contains(&status.code))
+            }
+            Err(_) => false,
         }
     }
 
@@ -251,3 +265,6 @@ fn says(pod: &Pod, wanted: &PodStatus) -> bool {
     let none = PodStatus::default();
     status::same(pod.status.as_ref().unwrap_or(&none), wanted)
 }
+
+#[cfg(test)]
+mod tests;

@@ -301,24 +301,6 @@ fn a_group_that_vanished_before_it_ran_is_made_again() {
 }
 
 #[test]
-fn an_answer_of_a_list_takes_nothing_back() {
-    let mut pod = pod("Always", &["web", "log"], &[]);
-    let seen = group(
-        "Succeeded",
-        "Running",
-        &[("web", running(1)), ("log", waiting("ErrImagePull"))],
-    );
-    let before = write(&mut pod, &Seen::Group(&seen), 2);
-    let mut listed = seen;
-    listed.properties.instance_view = None;
-    for container in &mut listed.properties.containers {
-        container.properties.instance_view = None;
-    }
-    let after = status(&pod, &Seen::Group(&listed), 9);
-    assert!(same(&before, &after), "{before:?}\n{after:?}");
-}
-
-#[test]
 fn what_comes_later_on_a_running_pod_is_answered() {
     let mut pod = pod("Always", &["web"], &[]);
     let cpu = |cpu: &str| serde_json::from_value(json!({"requests": {"cpu": cpu}})).ok();
@@ -360,52 +342,4 @@ fn what_comes_later_on_a_running_pod_is_answered() {
         .flatten()
         .map(|condition| condition.type_.as_str());
     assert!(!kinds.any(|kind| kind == "PodResizePending"));
-}
-
-#[test]
-fn a_list_that_says_succeeded_is_enough_to_run_for_what_is_started_again_whenever_it_ends() {
-    for (policy, expected) in [
-        ("Always", "Running"),
-        ("OnFailure", "Pending"),
-        ("Never", "Pending"),
-    ] {
-        let created =
-            json!({"restartCount": 0, "currentState": {"state": "Waiting", "detailStatus": ""}});
-        let mut pod = pod(policy, &["a"], &[]);
-        // A PUT's answer tells nothing of the container; a GET's, that it waits.
-        for told in [Value::Null, created] {
-            let mut after = pod.clone();
-            let mut listed = group("Creating", "Pending", &[("a", told)]);
-            let before = write(&mut after, &Seen::Group(&listed), 1);
-            assert_eq!(phase(&before), "Pending");
-            listed.take_listed(Some(Provisioning::Succeeded), None);
-            let status = write(&mut after, &Seen::Group(&listed), 2);
-            assert_eq!(phase(&status), expected, "{policy}");
-        }
-        let mut listed = group("Creating", "Pending", &[("a", Value::Null)]);
-        listed.take_listed(Some(Provisioning::Succeeded), None);
-        write(&mut pod, &Seen::Group(&listed), 2);
-        let seen = group("Succeeded", "Running", &[("a", running(1))]);
-        let told = status(&pod, &Seen::Group(&seen), 9);
-        let run = container(&told, "a")
-            .state
-            .clone()
-            .and_then(|state| state.running);
-        assert_eq!(
-            run.and_then(|run| run.started_at).map(|time| time.0),
-            Some(at(1))
-        );
-    }
-}
-
-#[test]
-fn a_list_does_not_say_that_what_waits_to_be_started_again_runs() {
-    let mut pod = pod("Always", &["a"], &[]);
-    let again = json!({"restartCount": 3, "currentState": {"state": "Waiting", "detailStatus": "CrashLoopBackOff"},
-                       "previousState": ended(1, 10, 20)});
-    let mut seen = group("Succeeded", "Running", &[("a", again)]);
-    write(&mut pod, &Seen::Group(&seen), 30);
-    seen.take_listed(Some(Provisioning::Succeeded), None);
-    let after = status(&pod, &Seen::Group(&seen), 31);
-    assert_eq!(state(&after, "a"), "waiting CrashLoopBackOff");
 }
