@@ -324,4 +324,21 @@ mod tests {
         let unknown: Vec<&str> = formats.filter(|format| !known.contains(format)).collect();
         assert_eq!(unknown, Vec::<&str>::new());
     }
+
+    /// Whoever reads a pool into these types and writes it back writes a duration of 0 as kube does.
+    #[test]
+    fn where_no_time_is_allowed_the_rules_take_it_as_the_types_write_it() {
+        let written = serde_json::to_value(kube::core::Duration::from(std::time::Duration::ZERO));
+        assert_eq!(written.expect("it is written"), "0ns");
+        let printed = super::crd_yaml().expect("the definition serialises");
+        let rules = printed
+            .lines()
+            .filter(|line| line.contains("duration(self) <="));
+        let with_zero = rules.filter(|line| !line.contains("duration(self) >="));
+        let all: Vec<&str> = with_zero.collect();
+        assert_eq!(all.len(), 5, "{all:#?}");
+        for rule in all {
+            assert!(rule.contains("(ns|ms|s|m|h)"), "{rule}");
+        }
+    }
 }

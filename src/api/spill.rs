@@ -120,7 +120,7 @@ pub struct SpillOverride {
     /// How long the scheduler must have refused a pod before it may spill.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ms|s|m|h))+$') && duration(self) <= duration('24h')")
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ns|ms|s|m|h))+$') && duration(self) <= duration('24h')")
         .message("must be a duration of at most 24h, such as 15s or 1m30s"))]
     pub after: Option<Span>,
     /// How many of the workload's pods may be on ACI at once: a number, or a percentage of the
@@ -137,7 +137,7 @@ pub struct Spill {
     /// autoscaler go first.
     #[serde(default = "spill_after")]
     #[schemars(length(max = 20))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ms|s|m|h))+$') && duration(self) <= duration('24h')")
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ns|ms|s|m|h))+$') && duration(self) <= duration('24h')")
         .message("must be a duration of at most 24h, such as 15s or 1m30s"))]
     pub after: Span,
     /// The same while one of the pool's triggers is active, for every workload that has no shorter time
@@ -205,7 +205,7 @@ pub struct ScaleIn {
     /// How long no pod may have been on ACI, or on its way there, before the peak is said to be over.
     #[serde(default = "cooldown")]
     #[schemars(length(max = 20))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ms|s|m|h))+$') && duration(self) <= duration('24h')")
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ns|ms|s|m|h))+$') && duration(self) <= duration('24h')")
         .message("must be a duration of at most 24h, such as 5m"))]
     pub cooldown: Span,
 }

@@ -9,6 +9,9 @@ use std::cmp::Ordering;
 use jiff::Timestamp;
 
 /// A workload that wants a slot.
+///
+/// The greatest claim is the one that is next; of equals that of who waits longest, then the first in the
+/// list.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
     /// Which workload.
@@ -21,22 +24,33 @@ pub struct Claim {
     pub oldest: Timestamp,
 }
 
-/// Which workload gets the next slot; of equals the one that waits longest, then the first in the list.
-pub fn next(claims: impl IntoIterator<Item = Claim>) -> Option<usize> {
-    let least = claims.into_iter().min_by(compare)?;
-    Some(least.workload)
+impl Ord for Claim {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // (held + 1) / weight, without division.
+        let share = |one: &Self, other: &Self| {
+            u128::from(one.held.saturating_add(1)) * u128::from(other.weight.max(1))
+        };
+        let is_behind = share(self, other)
+            .cmp(&share(other, self))
+            .then(self.oldest.cmp(&other.oldest))
+            .then(self.workload.cmp(&other.workload));
+        is_behind.reverse()
+    }
 }
 
-fn compare(a: &Claim, b: &Claim) -> Ordering {
-    // (held + 1) / weight, without division.
-    let share = |one: &Claim, other: &Claim| {
-        u128::from(one.held.saturating_add(1)) * u128::from(other.weight.max(1))
-    };
-    share(a, b)
-        .cmp(&share(b, a))
-        .then(a.oldest.cmp(&b.oldest))
-        .then(a.workload.cmp(&b.workload))
+impl PartialOrd for Claim {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
+
+impl PartialEq for Claim {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Claim {}
 
 #[cfg(test)]
 mod tests {
@@ -56,7 +70,7 @@ mod tests {
                     weight: workloads[workload].0,
                     oldest: at(0),
                 });
-            let Some(workload) = next(claims.collect::<Vec<_>>()) else {
+            let Some(Claim { workload, .. }) = claims.max() else {
                 break;
             };
             held[workload] += 1;
@@ -89,8 +103,7 @@ mod tests {
             weight: 2,
             oldest: at(second),
         };
-        assert_eq!(next([claim(0, 9), claim(1, 3)]), Some(1));
-        assert_eq!(next([claim(1, 3), claim(0, 3)]), Some(0));
-        assert_eq!(next([]), None);
+        assert!(claim(1, 3) > claim(0, 9));
+        assert!(claim(0, 3) > claim(1, 3));
     }
 }

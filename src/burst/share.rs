@@ -3,12 +3,12 @@
 //! In: cases that are ready, limits, rate, room. Out: an outcome for each. Reserved pods come first:
 //! they hold their slots already.
 
-use std::collections::VecDeque;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::fairness::{self, Claim};
+use super::fairness::Claim;
 use super::hold::later;
 use super::limits::Limits;
 use super::observe::{Observed, Standing};
@@ -86,28 +86,38 @@ fn entitled(
     shares: &mut Shares<'_>,
 ) -> Vec<(usize, String)> {
     let (mut queues, mut limits) = (queues(cases, seen.workloads.len()), shares.limits.clone());
+    let claim = |workload: usize, next: Option<&usize>, limits: &Limits, cases: &[Case<'_>]| {
+        let limit = limits.workloads.get(workload)?;
+        let oldest = cases[*next?].pod.created;
+        (!limit.is_full()).then(|| Claim {
+            workload,
+            held: limit.held,
+            weight: seen.workloads[workload].spec.weight,
+            oldest,
+        })
+    };
+    let all = queues.iter().enumerate();
+    let mut claims: BinaryHeap<Claim> = all
+        .filter_map(|(workload, queue)| claim(workload, queue.front(), &limits, cases))
+        .collect();
     let mut entitled = Vec::new();
     while !limits.is_full() {
-        let claims = queues.iter().enumerate().filter_map(|(workload, queue)| {
-            let limit = limits.workloads.get(workload)?;
-            let oldest = cases[*queue.front()?].pod.created;
-            (!limit.is_full()).then(|| Claim {
-                workload,
-                held: limit.held,
-                weight: seen.workloads[workload].spec.weight,
-                oldest,
-            })
-        });
-        let Some(index) = fairness::next(claims).and_then(|at| queues[at].pop_front()) else {
+        let Some(Claim { workload, .. }) = claims.pop() else {
             break;
+        };
+        let queue = &mut queues[workload];
+        let Some(index) = queue.pop_front() else {
+            continue;
         };
         match shares.place(&cases[index]) {
             Outcome::Grant { placement } => {
-                limits.take(Some(cases[index].workload));
+                limits.take(Some(workload));
                 entitled.push((index, placement));
             }
             outcome => cases[index].outcome = Some(outcome),
         }
+        // Nobody else's claim has changed.
+        claims.extend(claim(workload, queue.front(), &limits, cases));
     }
     entitled
 }

@@ -12,6 +12,8 @@
 //! ```
 
 mod drain;
+#[cfg(test)]
+mod fixtures;
 mod measure;
 mod mistake;
 mod pool;

@@ -278,6 +278,12 @@ fn message(closed: Option<&Closed>, placement: &Placement, daemon_sets: &[String
 
 /// Closes a placement's node for good, and says how many groups it has; nothing if nobody knows.
 pub async fn close(pool: &str, placement: &str, context: &Context) -> Option<usize> {
+    // Azure may take a minute to answer, and what is kept is looked at for every pool meanwhile.
+    let pods = drain(pool, placement, context).await?;
+    pods.count().await
+}
+
+async fn drain(pool: &str, placement: &str, context: &Context) -> Option<Arc<pods::Context>> {
     let pools = context.pools.lock().await;
     let kept = pools.get(pool)?.placements.get(placement)?;
     kept.region.cancel();
@@ -290,7 +296,7 @@ pub async fn close(pool: &str, placement: &str, context: &Context) -> Option<usi
         facts.closed = Some(closed);
         changed
     });
-    kept.pods.count().await
+    Some(kept.pods.clone())
 }
 
 /// Ends a placement and removes its node.
@@ -332,3 +338,6 @@ pub async fn remove(pool: &BurstPool, context: &Context) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use kube::Api;
 use kube::runtime::watcher;
 use serde_json::{Value, json};
 
+use crate::home::{pod, selected};
 use crate::support::wait::by_and_by;
 use crate::support::{Options, wait};
 use crate::world::World;
@@ -165,5 +166,39 @@ async fn a_pool_has_an_event_when_a_peak_begins_and_ends_and_when_a_limit_is_rea
     until_told(&world, "LimitReached").await;
     world.scale(0).await;
     until_told(&world, "PeakEnded").await;
+    world.end().await;
+}
+
+/// Events of one reason about one object are a series, in which only the first one's words are kept.
+#[tokio::test]
+async fn an_event_says_what_is_so_now_also_after_another_of_its_reason() {
+    let world = World::with_full_home(&json!({
+        "spill": {"after": "1s", "maxReplicas": 1},
+        "workloads": [selected("web")],
+    }))
+    .await;
+    world.create(pod("web", "first", &json!({}))).await;
+    world.until_away("first").await;
+    for name in ["second", "third"] {
+        world.create(pod("web", name, &json!({}))).await;
+        world
+            .until_told(
+                name,
+                "PoolLimitReached",
+                "spec.spill.maxReplicas lets it: 1",
+            )
+            .await;
+    }
+    world
+        .change_pool(&json!({"spill": {"maxReplicas": 2}}))
+        .await;
+    world.until_away("second").await;
+    world
+        .until_told(
+            "third",
+            "PoolLimitReached",
+            "spec.spill.maxReplicas lets it: 2",
+        )
+        .await;
     world.end().await;
 }

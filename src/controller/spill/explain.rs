@@ -216,7 +216,7 @@ impl Explained<'_> {
         };
         let words = match &facts.stage {
             Stage::Finished => "it has finished".to_owned(),
-            Stage::Bound(bound) => self.bound(facts, &bound.node),
+            Stage::Bound(bound) => self.bound(found, &bound.node),
             Stage::New | Stage::Refused(_) if workload.is_err() => {
                 format!("pool {pool} does not decide about it")
             }
@@ -226,9 +226,10 @@ impl Explained<'_> {
         Ok(said)
     }
 
-    fn bound(&self, facts: &PodFacts, node: &str) -> String {
+    fn bound(&self, pod: &Known<'_>, node: &str) -> String {
         let place = self.places.iter().find(|place| place.node == node);
-        let grant = facts.grant.as_ref();
+        let grant = pod.facts.grant.as_ref();
+        let does = does(&pod.observed.pod);
         match (place, grant) {
             (Some(place), Some(grant)) => {
                 let at = grant
@@ -236,12 +237,12 @@ impl Explained<'_> {
                     .map(|at| format!(" at {at:.0}"))
                     .unwrap_or_default();
                 format!(
-                    "it runs on ACI in placement {}: it was granted{at}",
+                    "it {does} on ACI in placement {}: it was granted{at}",
                     place.placement
                 )
             }
             (Some(place), None) => format!(
-                "it runs on ACI in placement {}: its own tolerations let it, nobody granted it",
+                "it {does} on ACI in placement {}: its own tolerations let it, nobody granted it",
                 place.placement
             ),
             (None, Some(_)) => {
@@ -347,6 +348,25 @@ impl Known<'_> {
     }
 }
 
+/// What a pod on a virtual node does there.
+fn does(pod: &Pod) -> String {
+    let status = pod.status.as_ref();
+    if status.and_then(|status| status.phase.as_deref()) == Some("Running") {
+        return "runs".to_owned();
+    }
+    let containers = status.into_iter().flat_map(|status| {
+        let first = status.init_container_statuses.iter().flatten();
+        first.chain(status.container_statuses.iter().flatten())
+    });
+    let mut waits = containers.filter_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let said = [&waiting.reason, &waiting.message];
+        let said: Vec<&str> = said.into_iter().flatten().map(String::as_str).collect();
+        (!said.is_empty()).then(|| format!(" ({} waits: {})", container.name, said.join(": ")))
+    });
+    format!("is starting{}", waits.next().unwrap_or_default())
+}
+
 /// The pod as it was before it had a node.
 fn unbound(pod: &Pod) -> Pod {
     let mut pod = pod.clone();
@@ -354,4 +374,37 @@ fn unbound(pod: &Pod) -> Pod {
         spec.node_name = None;
     }
     pod
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_pod_that_is_bound_runs_only_once_it_does_and_says_before_for_what_it_waits() {
+        let said = |status: Value| {
+            let pod = serde_json::from_value(json!({"metadata": {}, "status": status}));
+            does(&pod.expect("a pod"))
+        };
+        let waiting = |waiting: Value| {
+            json!([{"name": "web", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"waiting": waiting}}])
+        };
+        assert_eq!(said(json!({"phase": "Running"})), "runs");
+        assert_eq!(said(json!({"phase": "Pending"})), "is starting");
+        let creating = waiting(json!({"reason": "ContainerCreating"}));
+        assert_eq!(
+            said(json!({"phase": "Pending", "containerStatuses": creating})),
+            "is starting (web waits: ContainerCreating)"
+        );
+        let refused = waiting(json!({"reason": "CreateContainerError", "message": "no quota"}));
+        assert_eq!(
+            said(
+                json!({"phase": "Pending", "initContainerStatuses": refused, "containerStatuses": creating})
+            ),
+            "is starting (web waits: CreateContainerError: no quota)"
+        );
+    }
 }

@@ -4,6 +4,7 @@
 //! by a task of their own, so that a thousand of them delay no grant.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -19,6 +20,9 @@ use crate::burst::{Decision, Lack, Outcome, Plan, PodRef};
 const REPORTER: &str = "burstpool";
 /// How many may wait to be written; more are dropped, and told when they are decided again.
 const BACKLOG: usize = 10_000;
+
+/// How long one may take to be written.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An Event that waits to be written.
 type Told = (ObjectReference, Event);
@@ -61,11 +65,16 @@ impl Teller {
             controller: REPORTER.to_owned(),
             instance: Some(instance.to_owned()),
         };
-        let recorder = Recorder::new(client, reporter);
         let write = async move {
             while let Some((about, event)) = told.recv().await {
-                if let Err(error) = recorder.publish(&event, &about).await {
-                    tracing::debug!(%error, "writing an Event");
+                // One for each: a recorder that is kept counts what has the same reason as the same, and
+                // only the first one's words stay.
+                let recorder = Recorder::new(client.clone(), reporter.clone());
+                let told = recorder.publish(&event, &about);
+                match tokio::time::timeout(PATIENCE, told).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "writing an Event"),
+                    Err(_) => tracing::debug!("writing an Event: no answer"),
                 }
             }
         };

@@ -172,10 +172,11 @@ impl Triggers {
         let Some(running) = self.pools.lock().await.remove(pool) else {
             return;
         };
-        for trigger in running.triggers.keys() {
+        let triggers: Vec<String> = running.triggers.keys().cloned().collect();
+        running.stop().await;
+        for trigger in &triggers {
             self.shared.forget(pool, trigger);
         }
-        running.stop().await;
         self.shared
             .readings
             .send_modify(|all| drop(all.remove(pool)));
@@ -217,10 +218,12 @@ impl Shared {
         trigger: &Trigger,
         tasks: &TaskTracker,
     ) -> CancellationToken {
+        let cancel = CancellationToken::new();
         let one = One {
             shared: self.clone(),
             pool: pool.name_any(),
             trigger: trigger.name.clone(),
+            until: cancel.clone(),
         };
         let kept = pool.status.iter().flat_map(|status| &status.triggers);
         let mut kept = kept.filter(|status| status.name == trigger.name);
@@ -236,7 +239,6 @@ impl Shared {
                 .or_insert_with(restored);
             true
         });
-        let cancel = CancellationToken::new();
         let (until, trigger) = (cancel.clone(), trigger.clone());
         if trigger.alert.is_some() {
             self.alerts.know(&one.key(), &one.standing().alerts);
@@ -268,6 +270,8 @@ struct One {
     shared: Arc<Shared>,
     pool: String,
     trigger: String,
+    /// Nobody asks for it any more.
+    until: CancellationToken,
 }
 
 impl One {
@@ -318,7 +322,8 @@ impl One {
         standing.cloned().unwrap_or_default()
     }
 
-    /// Says what it is.
+    /// Says what it is, unless nobody asks for it any more: it is forgotten already, or will be, and would
+    /// stay active for ever.
     fn publish(&self, standing: &Standing) {
         let (active, value) = (standing.active, standing.value);
         let before = self.standing();
@@ -329,14 +334,22 @@ impl One {
             || before.alerts != standing.alerts
             || before.message != standing.message
             || before.mistake != standing.mistake;
-        self.shared
-            .metrics
-            .trigger(&self.pool, &self.trigger, active, value);
+        let mut is_over = false;
         self.shared.readings.send_if_modified(|all| {
+            // Whoever forgets it says so first, and then waits for this lock.
+            is_over = self.until.is_cancelled();
+            if is_over {
+                return false;
+            }
+            let metrics = &self.shared.metrics;
+            metrics.trigger(&self.pool, &self.trigger, active, value);
             let standings = all.entry(self.pool.clone()).or_default();
             let old = standings.insert(self.trigger.clone(), standing.clone());
             old.as_ref() != Some(standing)
         });
+        if is_over {
+            return;
+        }
         if turned {
             tracing::info!(pool = self.pool, trigger = self.trigger, active, "trigger");
             self.shared.stores.changed.notify_one();
@@ -353,4 +366,35 @@ async fn sleep_until(then: Option<Timestamp>, now: Timestamp) {
     // Not before it is over: timers are of milliseconds.
     let left = left.map(|left| left + Duration::from_millis(1));
     tokio::time::sleep(left.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::fixtures::triggers;
+
+    #[tokio::test]
+    async fn a_trigger_that_is_no_more_is_not_active_by_an_answer_that_comes_late() {
+        let triggers = triggers();
+        let one = One {
+            shared: triggers.shared.clone(),
+            pool: "shop".to_owned(),
+            trigger: "requests".to_owned(),
+            until: CancellationToken::new(),
+        };
+        let active = Standing {
+            active: true,
+            ..Standing::default()
+        };
+        one.publish(&active);
+        assert!(triggers.is_any_active("shop"));
+
+        one.until.cancel();
+        one.shared.forget(&one.pool, &one.trigger);
+        one.publish(&active);
+        assert!(
+            !triggers.is_any_active("shop"),
+            "its hold is short for ever"
+        );
+    }
 }

@@ -102,6 +102,7 @@ pub(super) fn ensure(pool: &BurstPool, running: &mut Running, shared: &Arc<Share
             let (sender, receiver) = watch::channel(asked);
             let cancel = CancellationToken::new();
             let one = One {
+                until: cancel.clone(),
                 shared: shared.clone(),
                 pool: name.clone(),
                 workload: workload.name.clone(),
@@ -127,6 +128,8 @@ struct One {
     pool: String,
     workload: String,
     history: History,
+    /// Nobody asks for it any more.
+    until: CancellationToken,
 }
 
 impl One {
@@ -151,6 +154,10 @@ impl One {
 
     fn tell(&self, scaling: &Scaling) {
         let changed = self.shared.scalings.send_if_modified(|all| {
+            // As with a trigger: what is forgotten must not come back.
+            if self.until.is_cancelled() {
+                return false;
+            }
             let pool = all.entry(self.pool.clone()).or_default();
             let old = pool.insert(self.workload.clone(), scaling.clone());
             old.as_ref() != Some(scaling)

@@ -1,6 +1,7 @@
 //! The API server: pods, the pool and its status, workloads that come and go, and the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -87,6 +88,8 @@ pub struct Cluster {
     /// Whether the node has the taint of a closed placement.
     pub is_closed: bool,
     pub granted_at: Vec<Timestamp>,
+    /// How many seconds a job's pod lives.
+    job: Range<u64>,
     /// How many pods of each workload were granted so far.
     pub granted: [u64; 3],
     /// When leaders changed, or anything was forgotten.
@@ -107,10 +110,16 @@ impl Cluster {
             let percent = format!("{}%", rng.random_range(10..90));
             workloads[1]["spill"] = json!({"maxReplicas": percent, "after": "40s"});
         }
+        // In some clusters jobs come and go faster than pods may spill: their workload always holds least.
+        let (rate, job) = if rng.random_bool(0.3) {
+            (2..4, 20..120)
+        } else {
+            (3..20, 60..1200)
+        };
         let spec = json!({"workloads": workloads, "spill": {
             "after": format!("{}s", rng.random_range(0..60)),
             "maxReplicas": rng.random_range(1..20),
-            "rate": {"pods": rng.random_range(3..20), "per": "1m"},
+            "rate": {"pods": rng.random_range(rate), "per": "1m"},
         }});
         let start = Timestamp::from_second(1_000_000).expect("in range");
         let mut pool = pool("shop", &spec);
@@ -126,6 +135,7 @@ impl Cluster {
             desired: [3, 3, 0],
             home: rng.random_range(4..12),
             capacity: rng.random_range(5..25),
+            job,
             failing_until: start,
             is_closed: false,
             granted_at: Vec::new(),
@@ -143,7 +153,7 @@ impl Cluster {
         later(self.now, by)
     }
 
-    pub fn after(&self, rng: &mut StdRng, seconds: std::ops::Range<u64>) -> Timestamp {
+    pub fn after(&self, rng: &mut StdRng, seconds: Range<u64>) -> Timestamp {
         self.later(Duration::from_secs(rng.random_range(seconds)))
     }
 
@@ -306,7 +316,7 @@ impl Cluster {
             denied_until,
             gone_at: None,
             try_at: self.now,
-            finishes_at: (app == "job").then(|| self.after(rng, 60..1200)),
+            finishes_at: (app == "job").then(|| self.after(rng, self.job.clone())),
             facts: Rc::new(facts),
         };
         self.pods.insert(pod.facts.id.uid.clone(), pod);

@@ -2,27 +2,16 @@
 
 use std::io::Write as _;
 
-use kube::{Client, Config};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::aci::client::{Client as Azure, Cloud, Credential};
-use crate::controller::triggers::{Parts, Triggers};
+use crate::controller::fixtures::triggers;
 
 /// A receiver with the token `right`, of an operator that has seen no pools yet.
 fn receiver() -> (Router, Arc<Shared>, tempfile::NamedTempFile) {
     let mut token = tempfile::NamedTempFile::new().expect("a file");
     token.write_all(b"right\n").expect("it is written");
-    let config = Config::new("http://127.0.0.1:1".parse().expect("a URL"));
-    let nowhere = Credential::File("/nonexistent".into());
-    let triggers = Triggers::new(Parts {
-        client: Client::try_from(config).expect("a client"),
-        azure: Azure::new(&Cloud::default(), nowhere, reqwest::Client::new()),
-        stores: Arc::default(),
-        metrics: Arc::default(),
-        identity: "test".to_owned(),
-    });
-    let shared = triggers.shared.clone();
+    let shared = triggers().shared.clone();
     let router = router(Receiver {
         shared: shared.clone(),
         token_file: token.path().to_owned(),

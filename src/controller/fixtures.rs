@@ -1,0 +1,63 @@
+//! An operator without a cluster, for the tests of this room: nobody answers its calls.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::{Client, Config};
+use tokio::sync::Mutex;
+
+use super::{Context, spill, triggers};
+use crate::aci::client::{Client as Azure, Cloud, Credential, Scope};
+
+/// The triggers of an operator that has seen no pools yet.
+pub(super) fn triggers() -> triggers::Triggers {
+    triggers::Triggers::new(triggers::Parts {
+        client: nobody(),
+        azure: azure("http://127.0.0.1:1"),
+        stores: Arc::default(),
+        metrics: Arc::default(),
+        identity: "test".to_owned(),
+    })
+}
+
+/// An operator whose Azure is there.
+pub(super) fn context(arm: &str) -> Context {
+    Context {
+        client: nobody(),
+        impatient: nobody(),
+        azure: azure(arm),
+        scope: Scope {
+            subscription: "s".to_owned(),
+            resource_group: "rg".to_owned(),
+        },
+        cluster: "cluster".to_owned(),
+        address: "127.0.0.1".to_owned(),
+        port: 10250,
+        kubernetes_minor: 37,
+        sweep_every: Duration::from_secs(60),
+        kube_proxy: None,
+        nodes: crate::kubelet_api::Nodes::default(),
+        paces: Mutex::default(),
+        pools: Mutex::new(HashMap::new()),
+        identity: "test".to_owned(),
+        lease_namespace: "default".to_owned(),
+        stores: Arc::default(),
+        triggers: triggers(),
+        alerts: None,
+        summaries: spill::summaries(),
+        metrics: Arc::default(),
+    }
+}
+
+fn nobody() -> Client {
+    let config = Config::new("http://127.0.0.1:1".parse().expect("a URL"));
+    Client::try_from(config).expect("a client")
+}
+
+fn azure(arm: &str) -> Azure {
+    let cloud = Cloud::default().with_arm(arm.parse().expect("a URL"));
+    // Any file is a token.
+    let token = Credential::File(file!().into());
+    Azure::new(&cloud, token, reqwest::Client::new())
+}
