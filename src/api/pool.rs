@@ -101,13 +101,15 @@ pub struct BurstPoolSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Azure {
-    /// The subscription that pays; the operator's own (--subscription-id) if not given.
+    /// The subscription that pays; the operator's own (--subscription-id) if not given. It cannot be changed while
+    /// the pool has pods on ACI: container groups cannot move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')")
         .message("must be a subscription's id, such as 00000000-0000-0000-0000-000000000000"))]
     pub subscription_id: Option<String>,
-    /// The resource group, which must exist; the operator's own (--resource-group) if not given.
+    /// The resource group, which must exist; the operator's own (--resource-group) if not given. It cannot be changed
+    /// while the pool has pods on ACI: container groups cannot move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 90))]
     pub resource_group: Option<String>,

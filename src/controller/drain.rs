@@ -3,7 +3,7 @@
 //! In: a pool. Out: what is left of it, in words; nothing when all is gone. Pods leave through the
 //! Eviction API, so budgets hold them back; groups go with their pods.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{EvictParams, ListParams};
 use kube::{Api, ResourceExt as _};
 
@@ -15,22 +15,17 @@ use crate::node::{daemon, object};
 /// Drains a whole pool: what is left.
 pub(super) async fn pool(pool: &BurstPool, context: &Context) -> Result<Vec<String>, Error> {
     // After a restart of the operator nobody keeps the pool's pods: somebody must, until they are gone.
-    if let Err(Mistake(mistake)) = pool::ensure(pool, context).await {
-        tracing::warn!(pool = pool.name_any(), %mistake, "a pool that never worked has nothing to drain");
-        return Ok(Vec::new());
+    let ensured = pool::ensure(pool, context).await;
+    let kept = pool::report(pool, context).await;
+    let mut names: Vec<String> = kept.into_iter().map(|placement| placement.name).collect();
+    match ensured {
+        Ok(_) => names.extend(pool.spec.placements.iter().map(|p| p.name.clone())),
+        // What is kept as it was before the mistake is drained; of the rest there may be nodes.
+        Err(Mistake(mistake)) if names.is_empty() => {
+            return stranded(pool, &mistake, context).await;
+        }
+        Err(_) => {}
     }
-    let mut names: Vec<String> = pool
-        .spec
-        .placements
-        .iter()
-        .map(|p| p.name.clone())
-        .collect();
-    names.extend(
-        pool::report(pool, context)
-            .await
-            .into_iter()
-            .map(|placement| placement.name),
-    );
     names.sort_unstable();
     names.dedup();
     let mut left = Vec::new();
@@ -38,6 +33,29 @@ pub(super) async fn pool(pool: &BurstPool, context: &Context) -> Result<Vec<Stri
         left.extend(placement(&pool.name_any(), &name, context).await?);
     }
     Ok(left)
+}
+
+/// What is left of a pool whose spec has a mistake and that nobody keeps since the operator was restarted:
+/// its nodes, with what runs there. Nothing of a pool that never worked.
+async fn stranded(
+    pool: &BurstPool,
+    mistake: &str,
+    context: &Context,
+) -> Result<Vec<String>, Error> {
+    let nodes: Api<Node> = Api::all(context.client.clone());
+    let ours = ListParams::default().labels(&format!("{}={}", object::POOL_LABEL, pool.name_any()));
+    let nodes = nodes
+        .list_metadata(&ours)
+        .await
+        .map_err(|source| Error::Kubernetes {
+            what: "listing a pool's nodes",
+            source,
+        })?;
+    let left = nodes.items.iter().map(|node| {
+        let name = node.name_any();
+        format!("node {name} and what runs there, which cannot be drained before this is corrected: {mistake}")
+    });
+    Ok(left.collect())
 }
 
 /// Drains placements that the spec does not name any more, and removes those that are empty.

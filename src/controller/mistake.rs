@@ -37,6 +37,23 @@ pub(super) fn scope(pool: &BurstPool, context: &Context) -> Result<Scope, Mistak
     })
 }
 
+/// The spec names another place for groups than where they are.
+pub(super) fn moved(from: &Scope, to: &Scope) -> Mistake {
+    let place = |scope: &Scope| {
+        let Scope {
+            subscription,
+            resource_group,
+        } = scope;
+        format!("resource group {resource_group} of subscription {subscription}")
+    };
+    Mistake(format!(
+        "spec.azure names {}, but the pool's container groups are in {} and cannot move: change it back, or \
+         make another pool; it can be changed while none of the pool's pods is on ACI",
+        place(to),
+        place(from)
+    ))
+}
+
 /// Whether every kube-proxy that the pool wants can be told where the API server is.
 pub(super) fn can_proxy(pool: &BurstPool, is_told: bool) -> Result<(), Mistake> {
     let mut wanted = pool.spec.placements.iter().enumerate();

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::mistake::{Mistake, can_proxy, scope};
+use super::mistake::{self, Mistake, can_proxy, scope};
 use super::{Context, Error, status};
 use crate::aci::client::Scope;
 use crate::aci::names::Owner;
@@ -69,6 +69,7 @@ impl Kept {
 pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, String)>, Mistake> {
     let scope = scope(pool, context)?;
     can_proxy(pool, context.kube_proxy.is_some())?;
+    stays(pool, &scope, context).await?;
     // Those who burst look at what is kept all the time, and must not wait until it has ended.
     for old in take_changed(pool, &scope, context).await {
         old.stop().await;
@@ -93,6 +94,18 @@ pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, 
     Ok(removed
         .map(|name| (pool.name_any(), name.clone()))
         .collect())
+}
+
+/// Whether the pool's groups are where its spec has them now: they cannot move, and those elsewhere would
+/// run on with nobody to delete them. All goes on as it was meanwhile.
+async fn stays(pool: &BurstPool, scope: &Scope, context: &Context) -> Result<(), Mistake> {
+    let pools = context.pools.lock().await;
+    let kept = pools.get(&pool.name_any());
+    let mut kept = kept.into_iter().flat_map(|kept| kept.placements.values());
+    match kept.find(|kept| kept.scope != *scope && !kept.pods.is_empty()) {
+        None => Ok(()),
+        Some(kept) => Err(mistake::moved(&kept.scope, scope)),
+    }
 }
 
 /// Takes out what is kept otherwise than the spec asks now: nobody gives it pods any more.

@@ -153,3 +153,54 @@ async fn an_azure_that_fails_closes_the_node_in_its_words_and_recovery_opens_it(
         })
         .await;
 }
+
+#[tokio::test]
+async fn groups_never_stay_behind_where_a_pool_no_longer_looks() {
+    let mut world = World::start().await;
+    world.create_pool("shop").await;
+    world.create_pod("web", "shop", &json!({})).await;
+    world.until_pod("web", "the pod to run", is_running).await;
+    let groups = world.groups();
+    assert_eq!(groups.len(), 1);
+
+    // Elsewhere nobody would find them again.
+    let elsewhere = json!({"azure": {"resourceGroup": "other"}});
+    world.change_pool(&elsewhere).await;
+    until_said(&world, "in resource group rg of subscription 0").await;
+    assert_eq!(world.groups(), groups);
+    world
+        .change_pool(&json!({"azure": {"resourceGroup": null}}))
+        .await;
+    until_said(&world, "").await;
+
+    // An operator that does not know where they are keeps the pool until one comes that does.
+    world.terminate().await;
+    world.arguments = ["--resource-group", ""].map(str::to_owned).to_vec();
+    world.run();
+    until_said(&world, "spec.azure.resourceGroup is not set").await;
+    world.delete_pool("shop").await;
+    until_said(
+        &world,
+        "node burst-shop-weu and what runs there, which cannot be drained",
+    )
+    .await;
+    assert_eq!(world.groups(), groups);
+    world.terminate().await;
+    world.arguments.clear();
+    world.run();
+    world.until_no_pool("shop").await;
+    assert_eq!(world.groups(), Vec::<String>::new());
+    world.end().await;
+}
+
+/// Returns when the pool says that it is not ready, with these words; without words, when it is.
+async fn until_said(world: &World, words: &str) {
+    world
+        .until_pool("shop", "the pool to say so", |pool| {
+            pool.is_some_and(|pool| {
+                let (is_ready, why) = said(pool, "Ready");
+                (is_ready == "True") == words.is_empty() && why.contains(words)
+            })
+        })
+        .await;
+}

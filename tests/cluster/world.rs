@@ -101,6 +101,9 @@ impl World {
             .append(true)
             .open(log)
             .expect("a log");
+        let is_told = |flag: &str| self.arguments.iter().any(|argument| argument == flag);
+        let group = ["--resource-group", "rg"];
+        let group = (!is_told(group[0])).then_some(group);
         Command::new(env!("CARGO_BIN_EXE_burstpool"))
             .arg("run")
             .arg("--kubeconfig")
@@ -108,9 +111,8 @@ impl World {
             .args(["--arm-endpoint", self.azure.url(), "--arm-token-file"])
             .arg(self.token())
             .args(["--subscription-id", "00000000-0000-0000-0000-000000000000"])
+            .args(group.into_iter().flatten())
             .args([
-                "--resource-group",
-                "rg",
                 "--metrics-listen",
                 "127.0.0.1:0",
                 "--node-address",

@@ -184,6 +184,11 @@ impl Context {
             .map(|listing| listing.groups.len())
     }
 
+    /// Whether the node has neither pods nor groups, as far as anybody knows.
+    pub fn is_empty(&self) -> bool {
+        self.kept().is_empty() && self.groups().is_none_or(|groups| groups == 0)
+    }
+
     /// How many groups the node has now: asks Azure. Nothing if it does not answer.
     pub async fn count(&self) -> Option<usize> {
         sweep::list(self).await.map(|groups| groups.all.len())
