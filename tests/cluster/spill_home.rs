@@ -2,11 +2,12 @@
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{ListParams, PostParams};
+use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::home::{AWAY, deployment, grants, holds_a_slot, is_granted, marks, pod, selected};
-use crate::support::{Component, objects};
+use crate::support::{Component, objects, wait};
 use crate::world::{World, said};
 
 #[tokio::test]
@@ -52,10 +53,12 @@ async fn grants_on_their_way_count_and_one_that_lands_home_frees_its_slot() {
             pool.is_some_and(|pool| said(pool, "CapacityLimited").0 == "True")
         })
         .await;
-    let labelled = ListParams::default().labels("burstpool.io/pool");
-    let granted = world.pods().list(&labelled).await.expect("a list").items;
+    // What is counted may still be on its way.
+    let labelled = watcher::Config::default().labels("burstpool.io/pool");
+    let two = |pods: &[Pod]| pods.len() == 2;
+    let granted = wait::until_all(world.pods(), labelled, "two to be granted", two).await;
+    let granted = granted.expect("they are granted");
     let granted: Vec<String> = granted.iter().map(Pod::name_any).collect();
-    assert_eq!(granted.len(), 2);
 
     // A node comes in between, for those and for those that wait, as nobody knows which of them the
     // scheduler takes first: home wins, though the virtual node would take two.
