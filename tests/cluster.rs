@@ -28,6 +28,8 @@ mod install;
 mod jobs;
 #[path = "cluster/kubelet.rs"]
 mod kubelet;
+#[path = "cluster/kubelet_autoscaler.rs"]
+mod kubelet_autoscaler;
 #[path = "cluster/kubelet_home.rs"]
 mod kubelet_home;
 #[path = "cluster/kubelet_hostile.rs"]

@@ -47,10 +47,7 @@ async fn stranded(
     let nodes = nodes
         .list_metadata(&ours)
         .await
-        .map_err(|source| Error::Kubernetes {
-            what: "listing a pool's nodes",
-            source,
-        })?;
+        .map_err(Error::kubernetes("listing a pool's nodes"))?;
     let left = nodes.items.iter().map(|node| {
         let name = node.name_any();
         format!("node {name} and what runs there, which cannot be drained before this is corrected: {mistake}")
@@ -82,10 +79,7 @@ async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<Stri
     let pods = pods
         .list(&on_node)
         .await
-        .map_err(|source| Error::Kubernetes {
-            what: "listing a node's pods",
-            source,
-        })?;
+        .map_err(Error::kubernetes("listing a node's pods"))?;
     let mut left = Vec::new();
     // Theirs would come back at once, as often as they are evicted: as with kubectl drain they stay, and
     // go with the node (the garbage collection of pods sees to that).

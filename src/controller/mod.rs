@@ -70,6 +70,13 @@ pub enum Error {
     Finalizer(#[source] Box<finalizer::Error<Error>>),
 }
 
+impl Error {
+    /// What to say of a call that failed.
+    fn kubernetes(what: &'static str) -> impl FnOnce(kube::Error) -> Self {
+        move |source| Self::Kubernetes { what, source }
+    }
+}
+
 /// What every reconciliation needs.
 pub struct Context {
     /// Kubernetes, with retries.

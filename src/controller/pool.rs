@@ -324,10 +324,7 @@ pub async fn remove_placement(pool: &str, placement: &str, context: &Context) ->
     let node = object::name(pool, placement);
     register::remove(&context.client, &node)
         .await
-        .map_err(|source| Error::Kubernetes {
-            what: "removing a node",
-            source,
-        })
+        .map_err(Error::kubernetes("removing a node"))
 }
 
 /// Ends a pool and removes its nodes.

@@ -31,7 +31,10 @@ pub fn scrape(what: Scrape, nodes: &[Arc<Context>], usage: &Usage) -> Response<B
             let pods: Vec<_> = nodes.iter().flat_map(|node| node.all_hosted()).collect();
             kubelet(&names, &pods)
         }
-        Scrape::Cadvisor => cadvisor(&known(nodes, usage)),
+        Scrape::Cadvisor => {
+            let pods: Vec<_> = nodes.iter().flat_map(|node| usage.of_node(node)).collect();
+            cadvisor(&pods)
+        }
         Scrape::Probes => "# Azure runs the probes, and does not count them.\n".to_owned(),
         Scrape::Slis => slis(),
     })
@@ -42,11 +45,6 @@ fn told(text: String) -> Response<Body> {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
-}
-
-fn known(nodes: &[Arc<Context>], usage: &Usage) -> Vec<(Used, Arc<Hosted>)> {
-    let all = nodes.iter().flat_map(|node| node.all_hosted());
-    all.map(|pod| (usage.of(&pod), pod)).collect()
 }
 
 /// A metric of containers, of pods and of nodes.

@@ -20,7 +20,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::support::{Options, objects, wait};
-use crate::world::{Instance, World, is_closed, is_running};
+use crate::world::process::Instance;
+use crate::world::{World, is_closed, is_running};
 
 const PODS: usize = 500;
 const NODE: &str = "burst-shop-weu";

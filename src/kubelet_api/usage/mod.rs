@@ -132,13 +132,18 @@ impl Usage {
         (!counters.is_empty()).then_some(counters)
     }
 
+    /// What each of a node's pods uses.
+    pub fn of_node(&self, node: &Context) -> Vec<(Used, Arc<Hosted>)> {
+        let hosted = node.all_hosted().into_iter();
+        hosted.map(|pod| (self.of(&pod), pod)).collect()
+    }
+
     /// What all pods of these nodes use, and what the nodes do together: the sums of what is told of the
     /// pods.
     pub fn all(&self, nodes: &[Arc<Context>]) -> (Vec<(Used, Arc<Hosted>)>, Option<Counter>) {
         let (mut all, mut total) = (Vec::new(), None::<Counter>);
         for node in nodes {
-            let hosted = node.all_hosted().into_iter();
-            let pods: Vec<_> = hosted.map(|pod| (self.of(&pod), pod)).collect();
+            let pods = self.of_node(node);
             if let Some(counter) = self.total(&node.owner.node, &pods) {
                 total = Some(total.map_or(counter, |total| total.and(counter)));
             }

@@ -39,6 +39,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
+use kube::core::Status;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -73,6 +74,12 @@ const AT_ONCE: usize = 64;
 const MOST_ENDED: usize = 1000;
 /// How many statuses may be written at once: an API server takes 200 changes at a time from everybody.
 const WRITES_AT_ONCE: usize = 32;
+
+/// Whether the API server does not want what was written; else it is short of time or strength, and may take
+/// the same later.
+fn is_refused(status: &Status) -> bool {
+    (400..429).contains(&status.code)
+}
 
 /// What the keepers of one node share.
 pub struct Context {

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 
+use super::is_refused;
 use super::keeper::Keeper;
 use crate::aci::events::{self, PodEvent};
 use crate::aci::status::{self, NodeFacts, Seen};
@@ -209,7 +210,7 @@ impl Keeper {
             Ok(Ok(_)) => true,
             Ok(Err(error)) => {
                 tracing::debug!(pod = %self.pod_name(), %error, "writing an Event");
-                matches!(&error, kube::Error::Api(status) if (400..429).contains(&status.code))
+                matches!(&error, kube::Error::Api(status) if is_refused(status))
             }
             Err(_) => false,
         }

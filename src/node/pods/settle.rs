@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 
-use super::{AT_ONCE, Context};
+use super::{AT_ONCE, Context, is_refused};
 use crate::node::binding;
 
 /// How often the API server may refuse, which takes half a minute: the pod may have changed meanwhile, but
@@ -105,7 +105,7 @@ async fn send(pods: &Api<Pod>, name: &str, patch: &json_patch::Patch) -> Outcome
     match tokio::time::timeout(PATIENCE, sent).await {
         Ok(Ok(_)) => Outcome::Done,
         Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Outcome::Done,
-        Ok(Err(kube::Error::Api(status))) if (400..429).contains(&status.code) => {
+        Ok(Err(kube::Error::Api(status))) if is_refused(&status) => {
             Outcome::Refused(status.message)
         }
         Ok(Err(error)) => Outcome::Failed(error.to_string()),

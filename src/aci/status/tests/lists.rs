@@ -12,10 +12,7 @@ fn an_answer_of_a_list_takes_nothing_back() {
     );
     let before = write(&mut pod, &Seen::Group(&seen), 2);
     let mut listed = seen;
-    listed.properties.instance_view = None;
-    for container in &mut listed.properties.containers {
-        container.properties.instance_view = None;
-    }
+    listed.take_listed(Some(Provisioning::Succeeded), None);
     let after = status(&pod, &Seen::Group(&listed), 9);
     assert!(same(&before, &after), "{before:?}\n{after:?}");
 }

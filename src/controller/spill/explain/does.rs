@@ -1,0 +1,57 @@
+//! What becomes of a pod on a virtual node, in a word.
+//!
+//! In: the pod. Out: that it runs there, or is starting, and then for what it waits. Pure.
+
+use k8s_openapi::api::core::v1::Pod;
+
+/// What a pod on a virtual node does there.
+pub fn does(pod: &Pod) -> String {
+    let status = pod.status.as_ref();
+    if status.and_then(|status| status.phase.as_deref()) == Some("Running") {
+        return "runs".to_owned();
+    }
+    let containers = status.into_iter().flat_map(|status| {
+        let first = status.init_container_statuses.iter().flatten();
+        first.chain(status.container_statuses.iter().flatten())
+    });
+    let mut waits = containers.filter_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let said = [&waiting.reason, &waiting.message];
+        let said: Vec<&str> = said.into_iter().flatten().map(String::as_str).collect();
+        (!said.is_empty()).then(|| format!(" ({} waits: {})", container.name, said.join(": ")))
+    });
+    format!("is starting{}", waits.next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_pod_that_is_bound_runs_only_once_it_does_and_says_before_for_what_it_waits() {
+        let said = |status: Value| {
+            let pod = serde_json::from_value(json!({"metadata": {}, "status": status}));
+            does(&pod.expect("a pod"))
+        };
+        let waiting = |waiting: Value| {
+            json!([{"name": "web", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"waiting": waiting}}])
+        };
+        assert_eq!(said(json!({"phase": "Running"})), "runs");
+        assert_eq!(said(json!({"phase": "Pending"})), "is starting");
+        let creating = waiting(json!({"reason": "ContainerCreating"}));
+        assert_eq!(
+            said(json!({"phase": "Pending", "containerStatuses": creating})),
+            "is starting (web waits: ContainerCreating)"
+        );
+        let refused = waiting(json!({"reason": "CreateContainerError", "message": "no quota"}));
+        assert_eq!(
+            said(
+                json!({"phase": "Pending", "initContainerStatuses": refused, "containerStatuses": creating})
+            ),
+            "is starting (web waits: CreateContainerError: no quota)"
+        );
+    }
+}

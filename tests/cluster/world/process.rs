@@ -1,0 +1,134 @@
+//! The operator as a process: started, told to end, killed.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::DeleteParams;
+use tokio::process::{Child, Command};
+
+use super::World;
+use crate::support::wait;
+
+impl World {
+    /// From now on the operator has the rights of this kubeconfig's user, and its lease is in that namespace.
+    pub fn run_as(&mut self, kubeconfig: PathBuf, namespace: &str) {
+        self.account = (kubeconfig, namespace.to_owned());
+    }
+
+    /// Starts the operator; its log goes to a file.
+    pub fn run(&mut self) {
+        self.operator = Some(self.process(&self.log(), "trace"));
+    }
+
+    /// Starts another instance of the operator, with a log of its own.
+    pub fn instance(&self, name: &str) -> Instance {
+        let log = self.files.path().join(name);
+        let child = self.process(&log, "burstpool=debug,kube_lease_manager=debug,info");
+        Instance { child, log }
+    }
+
+    fn process(&self, log: &Path, level: &str) -> Child {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("a log");
+        let group = ["--resource-group", "rg"];
+        let is_told = self.arguments.iter().any(|argument| argument == group[0]);
+        let group = (!is_told).then_some(group);
+        Command::new(env!("CARGO_BIN_EXE_burstpool"))
+            .arg("run")
+            .arg("--kubeconfig")
+            .arg(&self.account.0)
+            .args(["--arm-endpoint", self.azure.url(), "--arm-token-file"])
+            .arg(self.token())
+            .args(["--subscription-id", "00000000-0000-0000-0000-000000000000"])
+            .args(group.into_iter().flatten())
+            .args([
+                "--metrics-listen",
+                "127.0.0.1:0",
+                "--node-address",
+                "127.0.0.1",
+                "--kubelet-listen",
+                "127.0.0.1:0",
+                "--namespace",
+                &self.account.1,
+            ])
+            .args(&self.arguments)
+            .env("RUST_LOG", level)
+            .stderr(Stdio::from(log))
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the operator starts")
+    }
+
+    /// How much memory the operator has, in bytes.
+    pub fn memory(&self) -> usize {
+        let child = self.operator.as_ref().and_then(Child::id);
+        let file = format!("/proc/{}/statm", child.expect("it runs"));
+        let text = std::fs::read_to_string(file).expect("it runs");
+        let pages = text.split(' ').nth(1).and_then(|n| n.parse::<usize>().ok());
+        pages.expect("a number of pages") * 4096
+    }
+
+    pub async fn kill(&mut self) {
+        let mut child = self.operator.take().expect("it runs");
+        child.kill().await.expect("SIGKILL");
+    }
+
+    /// Kills the operator, and takes its lease away, so that the next one need not wait until it is over.
+    pub async fn kill_and_forget(&mut self) {
+        self.kill().await;
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.account.1);
+        match leases.delete("burstpool", &DeleteParams::default()).await {
+            // It may not have come to have one.
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            deleted => drop(deleted.expect("an answer")),
+        }
+    }
+
+    /// Asks the operator to end, and returns how it did.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        let mut child = self.operator.take().expect("it runs");
+        signal(&child, "TERM").await;
+        let ended = tokio::time::timeout(wait::DEADLINE, child.wait()).await;
+        ended.expect("it ends").expect("it is a child of ours")
+    }
+}
+
+/// An instance of the operator.
+pub struct Instance {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Instance {
+    /// Sends a signal, by its name.
+    pub async fn signal(&self, name: &str) {
+        signal(&self.child, name).await;
+    }
+
+    /// How it ends.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let ended = tokio::time::timeout(wait::DEADLINE, self.child.wait()).await;
+        let Ok(ended) = ended else {
+            unreachable!("it does not end:\n{}", self.tail());
+        };
+        ended.expect("it is a child of ours")
+    }
+
+    /// The last of its words.
+    pub fn tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+}
+
+async fn signal(child: &Child, name: &str) {
+    let id = child.id().expect("it has not ended").to_string();
+    let sent = Command::new("kill").args([format!("-{name}"), id]).status();
+    assert!(sent.await.expect("kill runs").success());
+}
