@@ -40,6 +40,9 @@ use crate::support::{Error, wait};
 
 /// How long a part of the cluster may take to become ready: generous, for a machine under load.
 const DEADLINE: Duration = Duration::from_mins(1);
+/// How long a kubectl may run; it ends then with the stacks of its goroutines. No test has one for longer
+/// than a few minutes.
+const KUBECTL_DEADLINE: &str = "5m";
 /// How often a start is tried when a port was taken in between.
 const ATTEMPTS: usize = 3;
 
@@ -186,6 +189,7 @@ impl Cluster {
         command
             .arg("kubectl")
             .env("KUBECONFIG", self.kubeconfig())
+            .env("KUBECTL_DEADLINE", KUBECTL_DEADLINE)
             .env("KUBERC", "off")
             .env("HOME", self.site.directory.join("tmp")); // its cache
         command

@@ -3,6 +3,7 @@
 //! In: commands as the README has them. Out: they have succeeded, or the test has not. `cargo run` is the
 //! program that cargo has built already, and kubectl the one of the cluster.
 
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
@@ -31,8 +32,8 @@ impl Terminal {
     pub fn open(cluster: &Cluster) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let kubectl = directory.path().join("kubectl");
-        let program = cluster.kubectl();
-        let program = program.get_program().to_string_lossy();
+        let own = cluster.kubectl();
+        let program = own.get_program().to_string_lossy();
         let script = format!("#!/bin/sh\nexec '{program}' kubectl \"$@\"\n");
         std::fs::write(&kubectl, script).expect("it is written");
         let mode = std::fs::Permissions::from_mode(0o755);
@@ -48,10 +49,12 @@ impl Terminal {
             let link = directory.path().join(name);
             std::os::unix::fs::symlink(documents::root().join(name), link).expect("a link");
         }
-        let kubeconfig = cluster.kubeconfig().to_string_lossy().into_owned();
+        let text = |text: &OsStr| text.to_string_lossy().into_owned();
+        let variables = own.get_envs().filter(|(name, _)| *name != "HOME");
+        let variables = variables.filter_map(|(name, value)| Some((text(name), text(value?))));
         Self {
             directory,
-            variables: vec![("KUBECONFIG".to_owned(), kubeconfig)],
+            variables: variables.collect(),
             running: Vec::new(),
         }
     }
@@ -65,7 +68,6 @@ impl Terminal {
         bash.args(["-euo", "pipefail", "-c", &command])
             .current_dir(directory)
             .env("HOME", directory)
-            .env("KUBERC", "off")
             .env("PATH", format!("{}:{path}", directory.display()))
             .envs(LOOPBACK)
             .envs(self.variables.clone())

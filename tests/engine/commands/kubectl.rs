@@ -2,12 +2,17 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::skipped;
 use crate::world::World;
+
+/// How long a kubectl may run. The longest command of these tests takes 80 s, and 50 MB about as long.
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// A kubectl, and how it speaks.
 pub struct Client<'a> {
@@ -55,13 +60,10 @@ impl<'a> Client<'a> {
 
     /// Runs it to its end.
     pub fn run(&self, arguments: &[&str], input: &[u8]) -> Output {
-        let mut child = self
-            .command(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("kubectl");
+        let mut command = self.command(arguments);
+        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.stdin(Stdio::piped()).spawn().expect("kubectl");
+        let _limit = Limit::of(&child);
         let mut stdin = child.stdin.take().expect("piped");
         let input = input.to_vec();
         let typing = std::thread::spawn(move || {
@@ -77,7 +79,8 @@ impl<'a> Client<'a> {
 /// A kubectl that goes on until this is dropped; what it says.
 pub struct Running {
     child: Child,
-    pub lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    pub lines: std::io::Lines<BufReader<ChildStdout>>,
+    _limit: Limit,
 }
 
 impl Running {
@@ -85,7 +88,18 @@ impl Running {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("kubectl");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        Self { child, lines }
+        let limit = Limit::of(&child);
+        Self {
+            child,
+            lines,
+            _limit: limit,
+        }
+    }
+
+    /// What it complains about, if that is piped.
+    pub fn complaints(&mut self) -> impl Iterator<Item = String> {
+        let complaints = self.child.stderr.take().expect("piped");
+        BufReader::new(complaints).lines().map_while(Result::ok)
     }
 }
 
@@ -94,6 +108,30 @@ impl Drop for Running {
         // It may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Ends a program that runs for too long, so that whoever waits for it fails: one in Go says first what it
+/// waits for. Dropped before that, it does nothing.
+pub struct Limit {
+    _over: mpsc::Sender<()>,
+}
+
+impl Limit {
+    pub fn of(child: &Child) -> Self {
+        let (held, over) = mpsc::channel();
+        let id = child.id().to_string();
+        std::thread::spawn(move || {
+            let late = Err(mpsc::RecvTimeoutError::Timeout);
+            for (patience, signal) in [(PATIENCE, "QUIT"), (PATIENCE / 24, "KILL")] {
+                if over.recv_timeout(patience) != late {
+                    return;
+                }
+                // It may have ended in this moment.
+                let _ = Command::new("kill").args(["-s", signal, &id]).status();
+            }
+        });
+        Self { _over: held }
     }
 }
 

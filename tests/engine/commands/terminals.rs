@@ -1,8 +1,8 @@
 //! Shells in terminals.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use super::kubectl::Client;
+use super::kubectl::{Client, Limit};
 use super::text;
 
 /// A terminal of 91 by 33 that becomes one of 120 by 40; Ctrl-C is for what runs in it.
@@ -48,7 +48,10 @@ pub fn terminals(client: &Client<'_>) {
     for (name, value) in kubectl.get_envs() {
         terminal.env(name, value.expect("it is set"));
     }
-    let done = terminal.output().expect("python3");
+    let piped = terminal.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let terminal = piped.spawn().expect("python3");
+    let _limit = Limit::of(&terminal);
+    let done = terminal.wait_with_output().expect("it ends");
     assert_eq!(
         done.status.code(),
         Some(7),
