@@ -4,6 +4,9 @@
 //! must be stamped on it. The condition's transition time tells only of a pod that was never changed:
 //! one that was gated keeps the gate's time (design D9), so for any other the first time that it was
 //! seen refused is stamped on it, and remembered until the stamp is there.
+//!
+//! Conditions tell whole seconds: [`finer`] holds a pod from when it was seen refused within that second.
+//! Otherwise all pods that were refused in one second were granted in one moment, up to a second early.
 
 use std::time::Duration;
 
@@ -15,6 +18,17 @@ use super::pod::PodFacts;
 /// grace period of 30 s and their replacement. A nomination may be stale, and then nothing takes it
 /// back.
 pub const NOMINATION: Duration = Duration::from_secs(60);
+
+/// How exact the times of conditions are.
+const TOLD: Duration = Duration::from_secs(1);
+
+/// When a pod was refused whose condition says `told`, and that is seen `now`; `known` is what was said of
+/// it before.
+pub fn finer(told: Timestamp, known: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    let of_this_second = |at: &Timestamp| *at >= told && *at < later(told, TOLD);
+    let seen = known.filter(of_this_second);
+    seen.or(Some(now).filter(of_this_second)).unwrap_or(told)
+}
 
 /// Since when a pod has been refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +103,22 @@ mod tests {
             (60, false),
             "a restart loses nothing"
         );
+    }
+
+    #[test]
+    fn a_pod_is_held_from_when_it_was_seen_refused_within_the_second_that_its_condition_tells() {
+        let ms = |ms| Timestamp::from_millisecond(ms).expect("a time");
+        let finer = |known: Option<i64>, now| finer(ms(40_000), known.map(ms), ms(now));
+        assert_eq!(finer(None, 40_700), ms(40_700));
+        assert_eq!(finer(Some(40_700), 40_900), ms(40_700), "it stays so");
+        assert_eq!(finer(None, 41_000), ms(40_000), "seen too late");
+        assert_eq!(finer(None, 39_900), ms(40_000), "our clock is behind");
+        assert_eq!(
+            finer(Some(30_700), 40_900),
+            ms(40_900),
+            "an earlier refusal"
+        );
+        assert_eq!(finer(Some(30_700), 45_000), ms(40_000));
     }
 
     #[test]

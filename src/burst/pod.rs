@@ -84,7 +84,7 @@ pub enum OwnerKind {
 pub enum Stage {
     /// The scheduler has not decided, or something gates the pod.
     New,
-    /// The scheduler has found no node, since this time as far as the condition tells.
+    /// The scheduler has found no node, since this time as far as the condition tells, or as it was seen.
     Refused(Option<Timestamp>),
     /// It is on a node.
     Bound(Bound),

@@ -1,9 +1,9 @@
 //! How soon pods whose hold is over are granted: 1,000 that home has refused, real API server and
 //! scheduler, a rate and a maximum that hold none of them back.
 //!
-//! A hold is over `after` the time that the pod's condition names as its refusal, in whole seconds: of
-//! pods that are made 50 a second, which is a scheduler's usual pace, 50 holds end together; of all at once,
-//! some hundreds. The toleration is written when a watch shows it.
+//! A hold is over `after` a watch has shown the pod refused: the condition itself tells whole seconds. 50
+//! a second is a scheduler's usual pace; of all at once, some hundreds are refused in a second. The
+//! toleration is written when the same watch shows it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -132,7 +132,9 @@ async fn watch(pods: Api<Pod>) -> HashMap<String, Times> {
         let Ok(pod) = event else { continue };
         let now = Timestamp::now();
         let entry = times.entry(pod.name_any()).or_default();
-        entry.due = entry.due.or_else(|| due(&pod));
+        if entry.due.is_none() && is_refused(&pod) {
+            entry.due = Some(now + AFTER);
+        }
         if entry.seen.is_none() && pod.labels().contains_key("burstpool.io/pool") {
             entry.seen = Some(now);
             let sent = pod.annotations().get("burstpool.io/granted-at");
@@ -142,11 +144,12 @@ async fn watch(pods: Api<Pod>) -> HashMap<String, Times> {
     times
 }
 
-/// When the pod's hold is over, if it is refused.
-fn due(pod: &Pod) -> Option<Timestamp> {
-    let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
-    let refused = conditions.find(|one| one.type_ == "PodScheduled" && one.status == "False")?;
-    Some(refused.last_transition_time.as_ref()?.0 + AFTER)
+fn is_refused(pod: &Pod) -> bool {
+    let mut conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|one| one.type_ == "PodScheduled" && one.status == "False")
 }
 
 /// What passed since the hold was over, sorted.

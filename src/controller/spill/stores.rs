@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -18,7 +19,8 @@ use tokio::time::Instant;
 
 use crate::api::names::POOL_LABEL;
 use crate::api::{self, BurstPool};
-use crate::burst::{Namespaces, PodFacts};
+use crate::burst::pod::Stage;
+use crate::burst::{Namespaces, PodFacts, hold};
 use crate::node::observed::Observed;
 
 /// A pod that waits: what matters of it, and itself as JSON, a fraction of a typed pod's size, for
@@ -336,13 +338,25 @@ fn observed_uid(pod: &Pod) -> String {
 }
 
 fn insert_waiting(view: &mut View, observed: Observed) {
-    let Some(waiting) = Waiting::of(observed) else {
+    let Some(mut waiting) = Waiting::of(observed) else {
         return;
     };
     let uid = waiting.facts.id.uid.clone();
     let known = view.waiting.get(&uid);
     if known.is_none_or(|known| version(&known.facts) <= version(&waiting.facts)) {
+        let before = known.and_then(|known| refused_at(&known.facts));
+        if let Some(told) = refused_at(&waiting.facts) {
+            let at = hold::finer(told, before, Timestamp::now());
+            Arc::make_mut(&mut waiting.facts).stage = Stage::Refused(Some(at));
+        }
         view.waiting.insert(uid, waiting);
+    }
+}
+
+fn refused_at(facts: &PodFacts) -> Option<Timestamp> {
+    match facts.stage {
+        Stage::Refused(at) => at,
+        _ => None,
     }
 }
 

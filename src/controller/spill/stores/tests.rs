@@ -90,3 +90,28 @@ fn an_answer_about_a_pool_that_is_gone_or_came_again_changes_nothing() {
     let version = stores.view().pools["shop"].resource_version();
     assert_eq!(version.as_deref(), Some("8"));
 }
+
+#[test]
+fn a_pod_stays_refused_since_it_was_first_seen_so() {
+    let stores = Stores::default();
+    let told = Timestamp::now()
+        .round(jiff::Unit::Second)
+        .expect("a second");
+    let show = |version: u32, told: Timestamp| {
+        let mut refused = seen("a", version);
+        let status = json!({"conditions": [{"type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "lastTransitionTime": told.to_string()}]});
+        refused.pod.status = serde_json::from_value(status).expect("a status");
+        insert_waiting(&mut stores.lock().view, refused);
+        refused_at(&stores.view().waiting["a"].facts).expect("a time")
+    };
+    let long_ago = told - Duration::from_secs(60);
+    assert_eq!(show(1, long_ago), long_ago);
+    // Ahead of our clock by less than a second, or behind it.
+    let first = show(2, told);
+    assert!(
+        told <= first && first < told + Duration::from_secs(1),
+        "{first}"
+    );
+    assert_eq!(show(3, told), first);
+}
