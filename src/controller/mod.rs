@@ -28,7 +28,9 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::finalizer::{self, finalizer};
-use kube::runtime::watcher;
+use kube::runtime::{
+    Predicate as _, PredicateConfig, WatchStreamExt as _, predicates, reflector, watcher,
+};
 use kube::{Api, Client, ResourceExt as _};
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
@@ -126,7 +128,17 @@ pub struct Context {
 pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
     let pools: Api<BurstPool> = Api::all(context.client.clone());
     let config = controller::Config::default().concurrency(4);
-    let reconciled = Controller::new(pools, watcher::Config::default())
+    let (reader, writer) = reflector::store();
+    // Not their statuses: we write those ourselves, some for every few grants.
+    let wishes = watcher(pools, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(
+            predicates::generation.combine(predicates::finalizers),
+            PredicateConfig::default(),
+        );
+    let reconciled = Controller::for_stream(wishes, reader)
         .with_config(config)
         .graceful_shutdown_on(cancel.clone().cancelled_owned())
         .reconcile_all_on(changes(context.summaries.subscribe()))

@@ -100,23 +100,39 @@ impl Act {
         }
     }
 
-    /// Writes who leads and what is reserved, if the pool is still of the version that was planned with.
+    /// Writes who leads and what is reserved, if the pool is still as it was planned with.
     async fn reserve(&self, plan: &Plan, state: &mut Pool) -> bool {
-        let written = self.write(&plan.reservations, &state.identity).await;
+        let mut pool = self.pool.clone();
+        let mut written = self.write(&pool, plan, &state.identity).await;
+        if written == Written::No
+            && let Some(told) = self.told_meanwhile().await
+        {
+            pool = Arc::new(told);
+            written = self.write(&pool, plan, &state.identity).await;
+        }
         if written == Written::Unknown {
-            state.doubt.open(&self.pool);
+            state.doubt.open(&pool);
             tokio::time::sleep(PAUSE).await;
         }
         written == Written::Yes
     }
 
-    async fn write(&self, reservations: &[Reservation], identity: &str) -> Written {
+    /// The pool as it is, if only its status tells something else than when it was planned with: as it
+    /// does twice a second while pods are granted. Then the plan is as good as it was.
+    async fn told_meanwhile(&self) -> Option<BurstPool> {
+        let pools: Api<BurstPool> = Api::all(self.context.impatient.clone());
+        let read = tokio::time::timeout(PATIENCE, pools.get(&self.name)).await;
+        let pool = read.ok()?.ok()?;
+        is_planned_alike(&self.pool, &pool).then_some(pool)
+    }
+
+    async fn write(&self, pool: &BurstPool, plan: &Plan, identity: &str) -> Written {
         let pools: Api<BurstPool> = Api::all(self.context.impatient.clone());
         let patch = json!({
             "metadata": {
-                "resourceVersion": self.pool.metadata.resource_version,
+                "resourceVersion": pool.metadata.resource_version,
             },
-            "status": {"leader": identity, "reservations": reservations},
+            "status": {"leader": identity, "reservations": plan.reservations},
         });
         let patch = Patch::Merge(&patch);
         let manager = as_leader();
@@ -286,6 +302,24 @@ impl Act {
     }
 }
 
+/// Whether two versions of a pool lead to the same plan: what is wished is the same, and so is what is
+/// reserved, and by whom.
+fn is_planned_alike(one: &BurstPool, other: &BurstPool) -> bool {
+    let wish = |pool: &BurstPool| {
+        let meta = &pool.metadata;
+        (
+            meta.uid.clone(),
+            meta.generation,
+            meta.deletion_timestamp.clone(),
+        )
+    };
+    let reserved = |pool: &BurstPool| {
+        let status = pool.status.clone().unwrap_or_default();
+        (status.leader, status.reservations)
+    };
+    wish(one) == wish(other) && reserved(one) == reserved(other)
+}
+
 fn as_leader() -> PatchParams {
     PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -320,6 +354,34 @@ fn refusal(code: u16, message: String) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reservation_is_written_again_only_if_nothing_but_words_came_between() {
+        let pool = |generation: i64, leader: &str, reserved: &str, spilled: u32| -> BurstPool {
+            let reservation = json!({"uid": reserved, "namespace": "default", "name": "web-1",
+                "workload": "web", "holder": leader, "resourceVersion": "3"});
+            let pool = json!({
+                "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
+                "metadata": {"name": "shop", "uid": "u", "generation": generation},
+                "spec": {"azure": {}, "placements": [{"name": "a", "region": "westeurope"}]},
+                "status": {"leader": leader, "reservations": [reservation],
+                    "pods": {"spilled": spilled}},
+            });
+            serde_json::from_value(pool).expect("a pool")
+        };
+        let planned = pool(1, "us", "a", 3);
+        assert!(is_planned_alike(&planned, &pool(1, "us", "a", 4)));
+        for other in [
+            pool(2, "us", "a", 3),
+            pool(1, "them", "a", 3),
+            pool(1, "us", "b", 3),
+        ] {
+            assert!(!is_planned_alike(&planned, &other));
+        }
+        let mut again = planned.clone();
+        again.metadata.uid = Some("v".to_owned());
+        assert!(!is_planned_alike(&planned, &again));
+    }
 
     #[test]
     fn only_a_change_of_the_pod_is_waited_for_and_only_a_denial_backs_off() {
