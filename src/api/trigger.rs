@@ -169,8 +169,8 @@ pub enum Then {
 #[serde(rename_all = "camelCase")]
 pub struct Schedule {
     /// When a window begins: minute, hour, day of month, month and day of week, as in a crontab. A time
-    /// that a change of clocks skips is the moment of the change; of a time that comes twice the first
-    /// counts, but both do where the hour begins with *.
+    /// that a change of clocks skips is the moment of the change, and of a time that comes twice the first
+    /// counts; where the hour begins with *, a skipped one is none and both that come twice count.
     #[schemars(length(min = 1, max = 100))]
     #[x_kube(validation = Rule::new("self.matches('^@(hourly|daily|midnight|weekly|monthly|yearly|annually)$|^[-0-9*/,]+( +[-0-9*/,]+){2} +[-0-9A-Za-z*/,]+ +[-0-9A-Za-z*/,]+$')")
         .message("must be five fields as in a crontab, such as \"0 8 * * 1-5\""))]

@@ -150,16 +150,22 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
             }
         });
     let alerts = async {
-        if let Some(settings) = &context.alerts {
-            context.triggers.receive(settings, &cancel).await;
+        match &context.alerts {
+            Some(settings) => context.triggers.receive(settings, &cancel).await,
+            None => context.triggers.receive_nothing(),
         }
+    };
+    // At once, and not when the last reconciliation has ended: who leads next writes replicas, too.
+    let triggers = async {
+        cancel.cancelled().await;
+        context.triggers.stop().await;
     };
     tokio::join!(
         reconciled,
         spill::run(context.clone(), cancel.clone()),
-        alerts
+        alerts,
+        triggers
     );
-    context.triggers.stop().await;
     for (_, running) in context.pools.lock().await.drain() {
         running.stop().await;
     }

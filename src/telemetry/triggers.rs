@@ -81,8 +81,10 @@ impl Metrics {
             .active
             .with_label_values(labels)
             .set(i64::from(active));
-        if let Some(value) = value {
-            self.triggers.value.with_label_values(labels).set(value);
+        match value {
+            Some(value) => self.triggers.value.with_label_values(labels).set(value),
+            // There may be none, or one of what it was before.
+            None => drop(self.triggers.value.remove_label_values(labels)),
         }
     }
 

@@ -99,16 +99,17 @@ impl Firing {
         self.0.retain(|_, expires| *expires > now);
         let believed = Duration::from(spec.expire_after);
         let expires = now.saturating_add(believed).unwrap_or(Timestamp::MAX);
-        let mut any = false;
-        for notice in notices.iter().filter(|notice| matches(spec, notice)) {
-            any = true;
-            if !notice.fires {
-                self.0.remove(&notice.fingerprint);
-            } else if self.0.len() < REMEMBERED || self.0.contains_key(&notice.fingerprint) {
-                self.0.insert(notice.fingerprint.clone(), expires);
+        let ours = || notices.iter().filter(|notice| matches(spec, notice));
+        // First what makes room.
+        for over in ours().filter(|notice| !notice.fires) {
+            self.0.remove(&over.fingerprint);
+        }
+        for fires in ours().filter(|notice| notice.fires) {
+            if self.0.len() < REMEMBERED || self.0.contains_key(&fires.fingerprint) {
+                self.0.insert(fires.fingerprint.clone(), expires);
             }
         }
-        any
+        ours().next().is_some()
     }
 
     /// Whether any fires.
@@ -247,6 +248,23 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         firing.take(&spec(), &notices("firing", &many), at(0));
         assert_eq!(firing.list(at(0)).len(), REMEMBERED);
+    }
+
+    #[test]
+    fn what_is_over_makes_room_for_what_fires_in_the_same_request() {
+        let mut firing = Firing::default();
+        let old: Vec<String> = (0..REMEMBERED).map(|n| n.to_string()).collect();
+        let old: Vec<&str> = old.iter().map(String::as_str).collect();
+        firing.take(&spec(), &notices("firing", &old), at(0));
+        let new = notices("firing", &["new"]);
+        let both = [new, notices("resolved", &old)].concat();
+        assert!(firing.take(&spec(), &both, at(1)));
+        let left: Vec<String> = firing
+            .list(at(1))
+            .into_iter()
+            .map(|one| one.fingerprint)
+            .collect();
+        assert_eq!(left.len(), 1, "{left:?}");
     }
 
     #[test]

@@ -318,6 +318,7 @@ mod tests {
         .expect("a schedule");
         let (wrong, next) = schedule(&spec, &Standing::default(), at(0));
         assert!(!wrong.active && next.is_none());
+        assert_eq!(wrong.wish, Wish::Keep, "a slip takes no replicas away");
         let why = wrong.status("hours").message;
         assert!(
             why.contains("schedule.start") && why.contains("never comes"),

@@ -102,13 +102,25 @@ impl Standing {
         }
     }
 
-    /// A trigger whose spec is wrong: never active.
+    /// A trigger whose spec is wrong: never active. It takes no replicas away either, as an autoscaler does
+    /// not on a metric that it cannot read.
     pub fn mistaken(why: String, before: &Self, now: Timestamp) -> Self {
         Self {
             mistake: Some(why),
+            wish: Wish::Keep,
             ..Self::default()
         }
         .after(before, now)
+    }
+
+    /// The same, while nothing can be heard of it, since then.
+    #[must_use]
+    pub fn unheard(self, why: String, since: Timestamp) -> Self {
+        Self {
+            unknown_since: Some(since),
+            message: why,
+            ..self
+        }
     }
 
     /// Whether its value is known.

@@ -61,6 +61,8 @@ type Key = (String, String);
 #[derive(Default)]
 pub(super) struct Alerts {
     firing: Mutex<BTreeMap<Key, Firing>>,
+    /// Why none can come in.
+    deaf: Mutex<Option<String>>,
     changed: watch::Sender<()>,
 }
 
@@ -81,6 +83,20 @@ impl Alerts {
     /// The alerts of a trigger.
     pub fn of(&self, key: &Key) -> Firing {
         self.lock().get(key).cloned().unwrap_or_default()
+    }
+
+    /// Alerts come in from now on, or none can, for this reason.
+    pub fn hears(&self, why_not: Option<String>) {
+        *self.deaf.lock().unwrap_or_else(PoisonError::into_inner) = why_not;
+        self.changed.send_replace(());
+    }
+
+    /// Why no alert can come in.
+    pub fn deaf(&self) -> Option<String> {
+        self.deaf
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// A word whenever something came in.
@@ -147,9 +163,15 @@ pub(super) async fn serve(settings: &Settings, shared: &Arc<Shared>, cancel: &Ca
     let router = router(receiver);
     loop {
         match TcpListener::bind(settings.listen).await {
-            Ok(listener) => return accept(&listener, &router, cancel).await,
+            Ok(listener) => {
+                shared.alerts.hears(None);
+                return accept(&listener, &router, cancel).await;
+            }
             Err(error) => {
-                tracing::error!(address = %settings.listen, %error, "listening for alerts");
+                let address = settings.listen;
+                tracing::error!(%address, %error, "listening for alerts");
+                let why = format!("the operator cannot listen for alerts at {address}: {error}");
+                shared.alerts.hears(Some(why));
             }
         }
         tokio::select! {

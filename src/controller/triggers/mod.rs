@@ -18,7 +18,7 @@ mod rivals;
 mod scaling;
 mod status;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     reporter: Reporter,
     alerts: Alerts,
+    /// Nothing is to be asked, or written, any more.
+    over: CancellationToken,
     readings: watch::Sender<Readings>,
     scalings: watch::Sender<Scalings>,
     /// Told of what a status should say at once; values are said when it is written anyway.
@@ -102,6 +104,7 @@ impl Triggers {
             stores: parts.stores,
             metrics: parts.metrics,
             alerts: Alerts::default(),
+            over: CancellationToken::new(),
             readings: watch::Sender::default(),
             scalings: watch::Sender::default(),
             notable: watch::Sender::default(),
@@ -129,20 +132,28 @@ impl Triggers {
         let name = pool.name_any();
         let mut pools = self.pools.lock().await;
         let running = pools.entry(name.clone()).or_default();
+        let mut replaced = BTreeSet::new();
         running.triggers.retain(|trigger, (spec, cancel)| {
             let stays = pool.spec.triggers.contains(spec);
             if !stays {
                 cancel.cancel();
                 let mut others = pool.spec.triggers.iter();
-                if !others.any(|other| other.name == *trigger) {
+                let other = others.find(|other| other.name == *trigger);
+                if other.is_none_or(|other| !goes_on(spec, other)) {
                     self.shared.forget(&name, trigger);
+                    replaced.insert(trigger.clone());
                 }
             }
             stays
         });
         for trigger in &pool.spec.triggers {
             if !running.triggers.contains_key(&trigger.name) {
-                let cancel = self.shared.start(pool, trigger, &running.tasks);
+                let mut kept = pool.status.iter().flat_map(|status| &status.triggers);
+                let is_kept = |status: &&TriggerStatus| {
+                    status.name == trigger.name && !replaced.contains(&trigger.name)
+                };
+                let kept = kept.find(is_kept).cloned();
+                let cancel = self.shared.start(&name, trigger, kept, &running.tasks);
                 let kept = (trigger.clone(), cancel);
                 running.triggers.insert(trigger.name.clone(), kept);
             }
@@ -185,11 +196,18 @@ impl Triggers {
             .send_modify(|all| drop(all.remove(pool)));
     }
 
-    /// Ends all tasks.
+    /// Ends all tasks; none begins after it.
     pub(super) async fn stop(&self) {
+        self.shared.over.cancel();
         for (_, running) in self.pools.lock().await.drain() {
             running.stop().await;
         }
+    }
+
+    /// No alert comes in, as nobody has said where.
+    pub(super) fn receive_nothing(&self) {
+        let why = "the operator runs without --alerts-listen: no alert reaches it";
+        self.shared.alerts.hears(Some(why.to_owned()));
     }
 
     /// Takes alerts in from there until `cancel`.
@@ -214,20 +232,19 @@ impl Shared {
     /// Starts a trigger's task. It begins with what it was, or with what the status has kept of it.
     fn start(
         self: &Arc<Self>,
-        pool: &BurstPool,
+        pool: &str,
         trigger: &Trigger,
+        kept: Option<TriggerStatus>,
         tasks: &TaskTracker,
     ) -> CancellationToken {
-        let cancel = CancellationToken::new();
+        let cancel = self.over.child_token();
         let one = One {
             shared: self.clone(),
-            pool: pool.name_any(),
+            pool: pool.to_owned(),
             trigger: trigger.name.clone(),
             until: cancel.clone(),
         };
-        let kept = pool.status.iter().flat_map(|status| &status.triggers);
-        let mut kept = kept.filter(|status| status.name == trigger.name);
-        let status = kept.next().cloned().unwrap_or_else(|| TriggerStatus {
+        let status = kept.unwrap_or_else(|| TriggerStatus {
             name: trigger.name.clone(),
             ..TriggerStatus::default()
         });
@@ -304,7 +321,12 @@ impl One {
         loop {
             let now = Timestamp::now();
             let firing = self.shared.alerts.of(&self.key());
-            self.publish(&decide::alert(spec, &firing, &self.standing(), now));
+            let before = self.standing();
+            let mut standing = decide::alert(spec, &firing, &before, now);
+            if let Some(why) = self.shared.alerts.deaf() {
+                standing = standing.unheard(why, before.unknown_since.unwrap_or(now));
+            }
+            self.publish(&standing);
             tokio::select! {
                 // The sender is ours, too: it is not dropped.
                 _ = changed.changed() => {}
@@ -360,6 +382,13 @@ impl One {
     }
 }
 
+/// Whether a trigger that was changed is about the same: what it was counts for what it is now.
+fn goes_on(before: &Trigger, now: &Trigger) -> bool {
+    let of_alerts = |one: &Trigger| one.alert.as_ref().map(|alert| alert.match_labels.clone());
+    let kind = |one: &Trigger| (one.prometheus.is_some(), one.schedule.is_some());
+    kind(before) == kind(now) && of_alerts(before) == of_alerts(now)
+}
+
 /// Sleeps until then, and no longer than a minute.
 async fn sleep_until(then: Option<Timestamp>, now: Timestamp) {
     let left = then.and_then(|then| Duration::try_from(then.duration_since(now)).ok());
@@ -370,8 +399,83 @@ async fn sleep_until(then: Option<Timestamp>, now: Timestamp) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::controller::fixtures::triggers;
+
+    fn pool(trigger: &Value) -> BurstPool {
+        let pool = json!({
+            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": "shop"},
+            "spec": {"azure": {}, "placements": [{"name": "a", "region": "westeurope"}],
+                "triggers": [trigger]},
+        });
+        serde_json::from_value(pool).expect("a pool")
+    }
+
+    fn pager(alert: &str) -> BurstPool {
+        pool(&json!({"name": "pager", "alert": {"matchLabels": {"alertname": alert}}}))
+    }
+
+    /// Waits until the pool's only trigger is so.
+    async fn until(triggers: &Triggers, is_so: impl Fn(&Standing) -> bool) {
+        let mut readings = triggers.shared.readings.subscribe();
+        let seen = readings.wait_for(|all| {
+            let mut standings = all.get("shop").into_iter().flat_map(BTreeMap::values);
+            standings.next().is_some_and(&is_so)
+        });
+        let seen = tokio::time::timeout(Duration::from_secs(60), seen).await;
+        assert!(seen.is_ok_and(|seen| seen.is_ok()), "it never is");
+    }
+
+    #[tokio::test]
+    async fn a_trigger_of_other_alerts_than_before_begins_anew() {
+        let triggers = triggers();
+        let key = ("shop".to_owned(), "pager".to_owned());
+        let fires = json!({"fingerprint": "f", "expires": "2999-01-01T00:00:00Z"});
+        let fires = serde_json::from_value(fires).expect("an alert");
+        triggers.shared.alerts.know(&key, &[fires]);
+        triggers.ensure(&pager("Noisy")).await;
+        until(&triggers, |standing| standing.active).await;
+
+        let mut other = pager("Saturated");
+        let told = triggers.told(&other).triggers();
+        other.status = Some(crate::api::BurstPoolStatus {
+            triggers: told,
+            ..Default::default()
+        });
+        triggers.ensure(&other).await;
+        until(&triggers, |standing| !standing.active).await;
+        assert!(!triggers.shared.alerts.of(&key).is_any(Timestamp::now()));
+        triggers.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_trigger_that_no_alert_can_reach_says_so() {
+        let triggers = triggers();
+        triggers.receive_nothing();
+        triggers.ensure(&pager("Noisy")).await;
+        until(&triggers, |standing| !standing.is_known()).await;
+        let told = triggers.told(&pager("Noisy")).triggers();
+        let why = &told[0].message;
+        assert!(why.contains("--alerts-listen"), "{why}");
+        triggers.shared.alerts.hears(None);
+        until(&triggers, Standing::is_known).await;
+        triggers.stop().await;
+    }
+
+    #[tokio::test]
+    async fn no_trigger_begins_after_the_end() {
+        let triggers = triggers();
+        triggers.stop().await;
+        let always = json!({"start": "* * * * *", "duration": "1h", "timeZone": "UTC"});
+        let always = pool(&json!({"name": "always", "schedule": always}));
+        triggers.ensure(&always).await;
+        let mut pools = triggers.pools.lock().await;
+        pools.remove("shop").expect("it is kept").stop().await;
+        drop(pools);
+        assert!(!triggers.is_any_active("shop"));
+    }
 
     #[tokio::test]
     async fn a_trigger_that_is_no_more_is_not_active_by_an_answer_that_comes_late() {

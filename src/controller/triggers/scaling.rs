@@ -100,7 +100,7 @@ pub(super) fn ensure(pool: &BurstPool, running: &mut Running, shared: &Arc<Share
         let is_new = !running.scalings.contains_key(&workload.name);
         if let Some(asked) = asked(&workload.name).filter(|_| is_new) {
             let (sender, receiver) = watch::channel(asked);
-            let cancel = CancellationToken::new();
+            let cancel = shared.over.child_token();
             let one = One {
                 until: cancel.clone(),
                 shared: shared.clone(),
@@ -138,14 +138,18 @@ impl One {
         loop {
             readings.borrow_and_update();
             let wanted = asked.borrow_and_update().clone();
+            let known = self.wishes(&wanted);
             let scaling = self.once(&wanted).await;
             let again = if scaling.is_some() { LOOK_AGAIN } else { SOON };
             if let Some(scaling) = scaling {
                 self.tell(&scaling);
             }
+            // The senders outlive this task. Other triggers' values, of all pools, are none of its business.
+            let others = async {
+                while readings.changed().await.is_ok() && self.wishes(&wanted) == known {}
+            };
             tokio::select! {
-                // Both senders outlive this task.
-                _ = readings.changed() => tokio::time::sleep(SETTLE).await,
+                () = others => tokio::time::sleep(SETTLE).await,
                 _ = asked.changed() => {}
                 () = tokio::time::sleep(again) => {}
             }
