@@ -16,6 +16,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -124,8 +125,9 @@ impl Listening {
         let cancel = self.cancel.clone();
         async move {
             let served = async {
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "setting TCP_NODELAY");
+                let alive = SockRef::from(&stream).set_tcp_keepalive(&alive());
+                if let Err(error) = alive.and_then(|()| stream.set_nodelay(true)) {
+                    tracing::debug!(%error, "setting a connection's options");
                 }
                 match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => serve(stream, server, place).await,
@@ -139,6 +141,17 @@ impl Listening {
             }
         }
     }
+}
+
+/// A peer that went without a word is found out within a minute, also where nothing is said: a log that
+/// does not grow is followed for days.
+fn alive() -> TcpKeepalive {
+    let every = Duration::from_secs(15);
+    let keepalive = TcpKeepalive::new();
+    keepalive
+        .with_time(every)
+        .with_interval(every)
+        .with_retries(3)
 }
 
 async fn serve(

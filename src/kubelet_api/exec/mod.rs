@@ -105,9 +105,13 @@ async fn apart(place: &Place, wanted: &Wanted, streams: Streams) -> Result<Outco
             () = &mut typed => {}
         }
     };
-    if !has_failed {
-        // What the command has left behind may hold the pipe open for ever.
-        let _ = tokio::time::timeout(LAST, failed).await;
+    while !has_failed {
+        has_failed = tokio::time::timeout(LAST, &mut failed).await.is_ok();
+        // What the command has left behind may hold the pipe open for ever; a client that is slow is
+        // waited for.
+        if out.capacity() > 0 {
+            break;
+        }
     }
     Ok(outcome(said))
 }

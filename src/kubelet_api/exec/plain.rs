@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::shell::Place;
+use super::shell::{Place, Shell};
 use crate::aci::error::Error;
 use crate::kubelet_api::remote_command::{Out, Outcome, Streams, Wanted};
 
@@ -31,24 +31,39 @@ pub async fn run(
     let Streams { mut stdin, out, .. } = streams;
     // The client may be gone.
     let _ = out.send((Out::Stderr, notice.into())).await;
-    let mut shell = place.open(&wanted.command.join(" "), None).await?;
-    let mut is_typed = wanted.stdin;
-    loop {
-        tokio::select! {
-            shown = shell.screen.next() => {
-                let Some(bytes) = shown else { return Ok(Outcome::Exited(0)) };
-                let bytes = if wanted.tty { bytes } else { without_returns(&bytes) };
-                if out.send((Out::Stdout, bytes)).await.is_err() {
-                    return Ok(Outcome::Failed("the client is gone".to_owned()));
-                }
-            }
-            typed = stdin.recv(), if is_typed => {
-                is_typed = typed.is_some();
-                // At its end, what somebody at a terminal types.
-                let typed = typed.unwrap_or(Bytes::from_static(b"\x04"));
-                is_typed &= shell.keyboard.send(typed).await;
+    let Shell {
+        mut keyboard,
+        mut screen,
+        ..
+    } = place.open(&wanted.command.join(" "), None).await?;
+    // Beside the reading: a program that answers as it reads takes no more until its answers are read.
+    let typed = async {
+        let mut goes_on = wanted.stdin;
+        while goes_on {
+            let typed = stdin.recv().await;
+            goes_on = typed.is_some();
+            // At its end, what somebody at a terminal types.
+            let typed = typed.unwrap_or(Bytes::from_static(b"\x04"));
+            goes_on &= keyboard.send(typed).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let shown = async {
+        while let Some(bytes) = screen.next().await {
+            let bytes = if wanted.tty {
+                bytes
+            } else {
+                without_returns(&bytes)
+            };
+            if out.send((Out::Stdout, bytes)).await.is_err() {
+                return Outcome::Failed("the client is gone".to_owned());
             }
         }
+        Outcome::Exited(0)
+    };
+    tokio::select! {
+        outcome = shown => Ok(outcome),
+        () = typed => Ok(Outcome::Exited(0)),
     }
 }
 

@@ -79,11 +79,16 @@ fn is_data_of(stream: &Stream) -> bool {
 
 async fn pair(address: IpAddr, port: u16, data: Stream, error: Stream) {
     let error = error.sender();
-    let (from_client, to_client) = data.split();
+    let (from_client, to_client, reset) = data.split();
     match dial::dial(address, port).await {
         Ok(stream) => {
             let sender = &to_client;
-            dial::carry(stream, from_client, |bytes| sender.send(bytes)).await;
+            let carried = dial::carry(stream, from_client, |bytes| sender.send(bytes));
+            tokio::select! {
+                () = carried => {}
+                // Nobody hears what the pod goes on to say.
+                _ = reset => {}
+            }
         }
         Err(why) => drop(error.send(why.into()).await),
     }

@@ -56,8 +56,16 @@ pub async fn connect<F: Future<Output = Outcome>>(
     if sink.send(Message::binary(vec![STDOUT])).await.is_err() {
         return;
     }
+    let written = async {
+        let connected = write(&mut sink, written).await;
+        if !connected {
+            // The command may say nothing, and nobody may read what the client says.
+            gone.cancel();
+        }
+        connected
+    };
     let worked = async {
-        let (connected, outcome) = tokio::join!(write(&mut sink, written), run(streams));
+        let (connected, outcome) = tokio::join!(written, run(streams));
         connected.then_some(outcome)
     };
     tokio::pin!(reading);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,9 @@ const STREAMS: usize = 256;
 const PING: Duration = Duration::from_secs(10);
 /// How long a peer has to go when it was told to.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a peer that is there may take to read what was said last, such as a command's exit code: it may
+/// be somebody who reads the output page by page.
+const FAREWELL: Duration = Duration::from_secs(3600);
 
 /// A connection.
 pub struct Session {
@@ -40,7 +43,11 @@ pub struct Stream {
     headers: Headers,
     parts: mpsc::Receiver<Bytes>,
     out: mpsc::Sender<Frame>,
+    reset: Reset,
 }
+
+/// Comes true, in whatever way, when the peer has torn a stream down or is gone.
+pub type Reset = oneshot::Receiver<()>;
 
 /// The writing half of a stream. Dropping it does not end the stream; [`Sender::finish`] does.
 #[derive(Clone)]
@@ -94,12 +101,19 @@ impl Session {
 
     /// Says that no more comes, after all that was said, and closes the connection.
     pub async fn close(mut self) {
-        // A peer that is gone need not be told.
-        let _ = self.out.send(Frame::GoAway { last: 0, code: 0 }).await;
+        let said = async {
+            // A peer that is gone need not be told.
+            let _ = self.out.send(Frame::GoAway { last: 0, code: 0 }).await;
+            // It ends by itself, unless the peer does not take what is written.
+            let _ = (&mut self.writer).await;
+        };
+        tokio::pin!(said);
+        tokio::select! {
+            () = &mut said => {}
+            () = self.gone.cancelled() => drop(tokio::time::timeout(PATIENCE, said).await),
+            () = tokio::time::sleep(FAREWELL) => {}
+        }
         let _ = tokio::time::timeout(PATIENCE, &mut self.reader).await;
-        self.reader.abort();
-        // It ends by itself, unless the peer does not take what is written.
-        let _ = tokio::time::timeout(PATIENCE, &mut self.writer).await;
     }
 }
 
@@ -136,10 +150,10 @@ impl Stream {
         }
     }
 
-    /// Both halves.
-    pub fn split(self) -> (mpsc::Receiver<Bytes>, Sender) {
+    /// Both halves, and what ends them.
+    pub fn split(self) -> (mpsc::Receiver<Bytes>, Sender, Reset) {
         let sender = self.sender();
-        (self.parts, sender)
+        (self.parts, sender, self.reset)
     }
 }
 
@@ -181,12 +195,14 @@ async fn write_frames(mut io: impl AsyncWrite + Unpin, mut frames: mpsc::Receive
                 Frame::Ping { id: ping }
             }
         };
-        let is_last = matches!(frame, Frame::GoAway { .. });
+        let ends = |frame: &Frame| matches!(frame, Frame::GoAway { .. });
+        let mut is_last = ends(&frame);
         encoder.encode(&frame, &mut bytes);
         while bytes.len() < 64 << 10
             && !is_last
             && let Ok(frame) = frames.try_recv()
         {
+            is_last = ends(&frame);
             encoder.encode(&frame, &mut bytes);
         }
         if io.write_all_buf(&mut bytes).await.is_err() || io.flush().await.is_err() {
@@ -203,8 +219,24 @@ async fn write_frames(mut io: impl AsyncWrite + Unpin, mut frames: mpsc::Receive
 struct Reading {
     out: mpsc::Sender<Frame>,
     accept: mpsc::Sender<Stream>,
-    streams: HashMap<u32, mpsc::Sender<Bytes>>,
+    streams: HashMap<u32, Opened>,
     last: u32,
+}
+
+/// Our side of a stream that the peer has opened.
+struct Opened {
+    /// Nothing once the peer sends no more.
+    parts: Option<mpsc::Sender<Bytes>>,
+    /// Dropped when the peer tears it down.
+    reset: oneshot::Sender<()>,
+}
+
+impl Opened {
+    /// Whether anybody has to do with it still.
+    fn is_used(&self) -> bool {
+        let is_read = self.parts.as_ref().is_some_and(|parts| !parts.is_closed());
+        is_read || !self.reset.is_closed()
+    }
 }
 
 impl Reading {
@@ -236,15 +268,18 @@ impl Reading {
         match frame {
             Frame::Open { id, fin, headers } => return self.open(id, fin, headers).await,
             Frame::Data { id, fin, part } => {
+                let Some(stream) = self.streams.get_mut(&id) else {
+                    return true;
+                };
                 if !part.is_empty()
-                    && let Some(stream) = self.streams.get(&id)
-                    && stream.send(part).await.is_err()
+                    && let Some(parts) = &stream.parts
+                    && parts.send(part).await.is_err()
                 {
                     // Nobody reads it any more: the rest is dropped.
-                    self.streams.remove(&id);
+                    stream.parts = None;
                 }
                 if fin {
-                    self.streams.remove(&id);
+                    stream.parts = None;
                 }
             }
             Frame::Reset { id, .. } => drop(self.streams.remove(&id)),
@@ -263,21 +298,25 @@ impl Reading {
             Some(reset::PROTOCOL_ERROR)
         } else {
             self.last = id;
-            self.streams.retain(|_, stream| !stream.is_closed());
+            self.streams.retain(|_, stream| stream.is_used());
             (self.streams.len() >= STREAMS).then_some(reset::REFUSED)
         };
         if let Some(code) = refused {
             return self.out.send(Frame::Reset { id, code }).await.is_ok();
         }
-        let (stream, parts) = mpsc::channel(WAITING);
-        if !fin {
-            self.streams.insert(id, stream);
-        }
+        let (read, parts) = mpsc::channel(WAITING);
+        let (torn_down, reset) = oneshot::channel();
+        let ours = Opened {
+            parts: (!fin).then_some(read),
+            reset: torn_down,
+        };
+        self.streams.insert(id, ours);
         let opened = Stream {
             id,
             headers,
             parts,
             out: self.out.clone(),
+            reset,
         };
         self.accept.send(opened).await.is_ok()
     }

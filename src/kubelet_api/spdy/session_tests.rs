@@ -74,7 +74,7 @@ async fn a_stream_carries_bytes_both_ways_and_each_way_ends_by_itself() {
     assert_eq!(stream.header("streamtype"), Some("data"));
     stream.reply().await;
     assert_eq!(soon(peer.hear()).await, Some(Frame::Accepted { id: 1 }));
-    let (mut parts, sender) = stream.split();
+    let (mut parts, sender, _reset) = stream.split();
     let part = Bytes::from_static(b"there");
     let (id, fin) = (1, true);
     peer.say(Frame::Data { id, fin, part }).await;
@@ -179,4 +179,47 @@ async fn a_peer_that_hangs_up_is_gone() {
     drop(peer);
     assert!(soon(session.accept()).await.is_none());
     soon(session.gone().cancelled_owned()).await;
+}
+
+/// Somebody reads page by page, and the command has ended.
+#[tokio::test(start_paused = true)]
+async fn what_was_said_last_reaches_a_peer_that_takes_its_time_and_then_the_connection_ends() {
+    let (mut session, mut peer) = connected();
+    peer.open(1).await;
+    let stream = session.accept().await.expect("a stream");
+    let said = tokio::spawn(async move {
+        let part = Bytes::from(vec![7; 4 << 10]);
+        for _ in 0..60 {
+            assert!(stream.sender().send(part.clone()).await);
+        }
+        stream.sender().finish().await;
+        session.close().await;
+    });
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    let (mut heard, mut has_ended) = (0, false);
+    while let Some(frame) = peer.hear().await {
+        match frame {
+            Frame::Data { part, fin, .. } => (heard, has_ended) = (heard + part.len(), fin),
+            Frame::GoAway { .. } => {}
+            other => unreachable!("{other:?}"),
+        }
+    }
+    assert!(heard == 60 * (4 << 10) && has_ended, "{heard}");
+    said.await.expect("it closes");
+}
+
+#[tokio::test]
+async fn a_stream_that_the_peer_tears_down_says_so_also_after_its_last_word() {
+    let (mut session, mut peer) = connected();
+    for (id, says_last) in [(1, false), (3, true)] {
+        peer.open(id).await;
+        let (mut parts, _sender, reset) = soon(session.accept()).await.expect("a stream").split();
+        if says_last {
+            let (fin, part) = (true, Bytes::new());
+            peer.say(Frame::Data { id, fin, part }).await;
+            assert_eq!(soon(parts.recv()).await, None);
+        }
+        peer.say(Frame::Reset { id, code: 5 }).await;
+        soon(reset).await.expect_err("nothing is said but the end");
+    }
 }
