@@ -84,11 +84,13 @@ pub(super) fn asked(
                 refusals.refuse(at, format!("'{}' is no amount", quantity.0));
                 continue;
             };
+            // To a kubelet, 0 is no limit: a usual way out of a LimitRange's default.
+            let limit = Some(amount).filter(|amount| !amount.is_zero());
             match (name.as_str(), list) {
                 ("cpu", "requests") => asked.cpu = Some(amount),
-                ("cpu", _) => asked.cpu_limit = Some(amount),
+                ("cpu", _) => asked.cpu_limit = limit,
                 ("memory", "requests") => asked.memory = Some(amount),
-                ("memory", _) => asked.memory_limit = Some(amount),
+                ("memory", _) => asked.memory_limit = limit,
                 ("ephemeral-storage", "requests") => asked.disk = amount,
                 ("ephemeral-storage", _) => {}
                 _ => refusals.require(

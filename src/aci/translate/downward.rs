@@ -128,7 +128,8 @@ pub(super) fn resource(
         let limits = [own, context.spec.resources.as_ref()];
         let mut limits = limits.iter().flatten().filter_map(|r| r.limits.as_ref());
         let limit = limits.find_map(|limits| limits.get(resource));
-        limit.map_or(Ok(whole), parsed)?
+        let limit = limit.map(parsed).transpose()?;
+        limit.filter(|limit| !limit.is_zero()).unwrap_or(whole)
     } else {
         let request = own.and_then(|r| r.requests.as_ref()?.get(resource));
         request.map_or(Ok(Amount::default()), parsed)?

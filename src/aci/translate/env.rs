@@ -25,6 +25,8 @@ const NO_NAME: &str = "ACI takes variable names of 1 to 63 letters, digits and u
 pub(super) struct Environment {
     variables: BTreeMap<String, (usize, Value)>,
     set: usize,
+    /// What the machine is called: a variable that is set last, as no command can refer to it.
+    hostname: String,
     /// Names whose optional Secret is missing, and how a reference to each is written. What refers to
     /// them is treated as if they were there: what ACI can run must not depend on it.
     withheld: BTreeMap<String, String>,
@@ -92,7 +94,11 @@ impl Environment {
     }
 
     /// The variables as ACI takes them.
-    pub(super) fn into_body(self) -> Vec<EnvironmentVariable> {
+    pub(super) fn into_body(mut self) -> Vec<EnvironmentVariable> {
+        let hostname = std::mem::take(&mut self.hostname);
+        if !hostname.is_empty() {
+            self.set_if_absent("HOSTNAME", &hostname);
+        }
         let mut variables: Vec<_> = self.variables.into_iter().collect();
         variables.sort_by_key(|(_, (order, _))| *order);
         variables
@@ -126,7 +132,8 @@ pub(super) fn environment(
         from_object(source, &at, context, &mut environment, refusals);
     }
     let services = services::variables(context.values.services());
-    let by_name: BTreeMap<String, String> = services.iter().cloned().collect();
+    // Of two Services that make the same variable the first counts, for references as for itself.
+    let by_name: BTreeMap<String, String> = services.iter().rev().cloned().collect();
     for (index, variable) in container.env.iter().flatten().enumerate() {
         let at = format!("{at}.env[{index}]");
         let text = variable.value.as_deref().unwrap_or_default();
@@ -157,10 +164,7 @@ pub(super) fn environment(
     for (name, value) in &services {
         environment.set_if_absent(name, value);
     }
-    let hostname = hostname(context);
-    if !hostname.is_empty() {
-        environment.set_if_absent("HOSTNAME", hostname);
-    }
+    hostname(context).clone_into(&mut environment.hostname);
     environment
 }
 

@@ -5,7 +5,20 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Probe}
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::body::{self, HttpHeader, ProbeExec, ProbeHttpGet};
+use super::expansion::expand;
 use super::refusals::Refusals;
+
+/// A part of a probe's command as a kubelet expands it (`ExpandContainerCommandOnlyStatic` in its source):
+/// with the values that stand in `env`, as they stand there. One that is taken from elsewhere is empty, so
+/// nothing secret comes in.
+fn expanded(part: &str, container: &Container) -> String {
+    let lookup = |name: &str| {
+        let mut variables = container.env.iter().flatten().rev();
+        let variable = variables.find(|variable| variable.name == name)?;
+        Some((variable.value.as_deref().unwrap_or_default(), false))
+    };
+    expand(part, lookup).text
+}
 
 /// A container's probe, which is at `at`.
 pub(super) fn probe(
@@ -15,8 +28,11 @@ pub(super) fn probe(
     refusals: &mut Refusals,
 ) -> Option<body::Probe> {
     let probe = probe?;
-    let exec = probe.exec.as_ref().map(|exec| ProbeExec {
-        command: exec.command.clone().unwrap_or_default(),
+    let exec = probe.exec.as_ref().map(|exec| {
+        let parts = exec.command.iter().flatten();
+        ProbeExec {
+            command: parts.map(|part| expanded(part, container)).collect(),
+        }
     });
     if let Some(exec) = &exec {
         let given = !exec.command.is_empty();

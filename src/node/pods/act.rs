@@ -64,8 +64,15 @@ impl Keeper {
             Ok(group) => group,
             Err(refusals) => {
                 let told: Vec<String> = refusals.iter().map(ToString::to_string).collect();
-                self.refuse(refusals);
-                self.warn("Unsupported", &told.join("; "));
+                let told = told.join("; ");
+                if translate::eligible(pod, unknown, &placement).is_ok() {
+                    // It is what a Secret or a ConfigMap says, and that may be put right.
+                    self.pause(Action::Create, MISSING);
+                    self.wait_for("CreateContainerConfigError", &told);
+                } else {
+                    self.refuse(refusals);
+                }
+                self.warn("Unsupported", &told);
                 return;
             }
         };

@@ -26,6 +26,8 @@ pub struct Row {
     pub decision: Decision,
     /// The type of what is in it, where that has fields of its own to decide.
     pub holds: Option<&'static str>,
+    /// Whether 0 asks for something, too: it is a user's or a group's number.
+    pub counts_zero: bool,
 }
 
 impl Row {
@@ -33,6 +35,14 @@ impl Row {
     pub(super) const fn of(self, kind: &'static str) -> Self {
         Self {
             holds: Some(kind),
+            ..self
+        }
+    }
+
+    /// The same row, whose field asks for something also with a 0.
+    pub(super) const fn also_zero(self) -> Self {
+        Self {
+            counts_zero: true,
             ..self
         }
     }
@@ -48,7 +58,7 @@ impl Row {
             Value::Null | Value::Bool(false) => false,
             Value::Bool(true) => true,
             Value::Object(fields) => !fields.is_empty(),
-            Value::Number(number) => number.as_f64() != Some(0.0),
+            Value::Number(number) => self.counts_zero || number.as_f64() != Some(0.0),
             Value::String(text) => !text.is_empty() && !harmless.contains(&text.as_str()),
             Value::Array(items) => !items.is_empty(),
         };
@@ -85,6 +95,7 @@ const fn row(name: &'static str, decision: Decision) -> Row {
         name,
         decision,
         holds: None,
+        counts_zero: false,
     }
 }
 

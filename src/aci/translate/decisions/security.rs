@@ -12,7 +12,7 @@ pub(super) const TYPES: &[(&str, &[Row])] = &[
         "PodSecurityContext",
         &[
             translated("appArmorProfile", "nothing, if it asks for nothing").of("AppArmorProfile"),
-            refused("fsGroup", NO_GROUPS),
+            refused("fsGroup", NO_GROUPS).also_zero(),
             meaningless(
                 "fsGroupChangePolicy",
                 "it belongs to fsGroup, which is refused",

@@ -64,7 +64,7 @@ mod tests {
             "resourceClaims": [{"name": "gpu"}],
             "hostAliases": [],
             "os": {"name": "windows"},
-            "securityContext": {"fsGroup": 1, "supplementalGroups": [], "sysctls": [{"name": "a", "value": "b"}]},
+            "securityContext": {"fsGroup": 0, "supplementalGroups": [], "sysctls": [{"name": "a", "value": "b"}]},
             "initContainers": [{"name": "a", "restartPolicy": "Always", "livenessProbe": {"exec": {"command": ["a"]}}}],
             "containers": [
                 {"name": "a"},

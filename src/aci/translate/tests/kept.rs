@@ -56,6 +56,79 @@ fn variables_are_as_a_kubelet_makes_them() {
 }
 
 #[test]
+fn a_probes_command_knows_the_values_that_stand_in_env_and_no_others() {
+    let first = Given::container(json!({
+        "envFrom": [{"configMapRef": {"name": "m"}}],
+        "env": [{"name": "USER", "value": "app"}, {"name": "NESTED", "value": "$(USER)"},
+            {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+        "livenessProbe": {"exec": {"command":
+            ["check", "-U", "$(USER)", "$(NESTED)", "$(KEY).", "$(a)", "$$(USER)", "$(HOSTNAME)"]}},
+    }))
+    .config_map("m", &[("a", "A")])
+    .secret("s", &[("k", "hidden")])
+    .first();
+    let command = json!([
+        "check",
+        "-U",
+        "app",
+        "$(USER)",
+        ".",
+        "$(a)",
+        "$(USER)",
+        "$(HOSTNAME)"
+    ]);
+    assert_eq!(first["livenessProbe"]["exec"]["command"], command);
+}
+
+#[test]
+fn a_command_knows_its_machines_name_only_if_the_pod_says_it() {
+    let command = |env: Value| {
+        let container = json!({"command": ["app", "--id=$(HOSTNAME)"], "env": env});
+        Given::container(container).first()["command"][1].clone()
+    };
+    assert_eq!(command(json!([])), "--id=$(HOSTNAME)");
+    assert_eq!(
+        command(json!([{"name": "HOSTNAME", "value": "me"}])),
+        "--id=me"
+    );
+}
+
+#[test]
+fn of_services_that_make_the_same_variable_one_counts_everywhere() {
+    let service = |name: &str, address: &str, port: u16| {
+        json!({"kind": "Service", "metadata": {"name": name},
+            "spec": {"clusterIP": address, "ports": [{"port": port}]}})
+    };
+    let mut container = json!({"env": [{"name": "URL", "value": "$(REDIS_SERVICE_PORT)"}]});
+    container["name"] = "web".into();
+    let variables = Given::container(container)
+        .with(&service("redis", "10.0.0.5", 6379))
+        .with(&service("redis-service", "10.0.0.6", 80))
+        .variables();
+    for one in ["URL=6379", "REDIS_SERVICE_PORT=6379"] {
+        assert!(
+            variables.iter().any(|variable| variable == one),
+            "{variables:?}"
+        );
+    }
+}
+
+#[test]
+fn a_limit_of_0_is_none_as_it_is_to_a_kubelet() {
+    let body = Given::spec(json!({"containers": [
+        {"name": "app", "image": "a", "resources": {"requests": {"memory": "2Gi"}, "limits": {"cpu": "0", "memory": "0"}},
+         "env": [{"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]},
+        {"name": "proxy", "image": "b", "resources": {"requests": {"cpu": "500m"}}}]}))
+    .body();
+    let app = &body["properties"]["containers"][0]["properties"];
+    let amounts =
+        |list: &str, name: &str| app["resources"][list][name].as_f64().expect("an amount");
+    assert!(amounts("limits", "cpu") >= 0.5, "{app}");
+    assert!(amounts("limits", "memoryInGB") >= 2.0, "{app}");
+    assert_ne!(app["environmentVariables"][0]["value"], "0", "{app}");
+}
+
+#[test]
 fn pull_secrets_of_every_documented_form_are_understood() {
     // base64 of `user:pa:ss`, with padding and without, and of `user:x`.
     let forms = [
