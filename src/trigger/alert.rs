@@ -137,8 +137,8 @@ impl Firing {
     }
 }
 
-/// Whether a notice is about the trigger. One without labels would be about every alert there is.
-fn matches(spec: &Alert, notice: &Notice) -> bool {
+/// Whether a notice is about the trigger of that spec. One without labels would be about every alert there is.
+pub fn matches(spec: &Alert, notice: &Notice) -> bool {
     let has = |(name, value): (&String, &String)| notice.labels.get(name) == Some(value);
     !spec.match_labels.is_empty() && spec.match_labels.iter().all(has)
 }

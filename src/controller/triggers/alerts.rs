@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Shared;
-use crate::api::FiringAlert;
+use crate::api::{Alert, BurstPool, FiringAlert};
 use crate::trigger::alert::{self, Firing, Notice};
 
 /// The longest request that is read: hundreds of alerts.
@@ -240,7 +240,12 @@ async fn take(State(receiver): State<Receiver>, request: Request) -> Response {
     match receiver.read(request).await {
         Ok(notices) => {
             receiver.shared.take(&notices, Timestamp::now());
-            StatusCode::OK.into_response()
+            if receiver.shared.hears_all(&notices) {
+                StatusCode::OK.into_response()
+            } else {
+                // What was taken is taken again then, and changes nothing.
+                receiver.refuse(&Refusal::NotReady)
+            }
         }
         Err(refusal) => receiver.refuse(&refusal),
     }
@@ -257,12 +262,7 @@ impl Receiver {
             return Err(Refusal::TooLarge);
         }
         let body = read_all(body).await?;
-        let notices = alert::read(&body).map_err(Refusal::Malformed)?;
-        if self.shared.knows_all() {
-            Ok(notices)
-        } else {
-            Err(Refusal::NotReady)
-        }
+        alert::read(&body).map_err(Refusal::Malformed)
     }
 
     async fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -334,20 +334,39 @@ impl Shared {
         }
     }
 
-    /// Whether the alert triggers of all pools have begun: an alert for another would be lost.
-    fn knows_all(&self) -> bool {
+    /// Whether all triggers that these concern have begun: else they would be lost to one.
+    fn hears_all(&self, notices: &[Notice]) -> bool {
         let known: BTreeSet<Key> = self.alerts.lock().keys().cloned().collect();
-        let pools = self.stores.all_pools();
-        let there = pools
-            .iter()
-            .filter(|pool| pool.metadata.deletion_timestamp.is_none());
-        self.stores.missing().is_empty()
-            && there.into_iter().all(|pool| {
-                let name = pool.metadata.name.clone().unwrap_or_default();
-                let mut triggers = pool.spec.triggers.iter().filter(|one| one.alert.is_some());
-                triggers.all(|one| known.contains(&(name.clone(), one.name.clone())))
-            })
+        if !self.stores.missing().is_empty() {
+            return false;
+        }
+        let missed = missed(&self.stores.all_pools(), &known, notices);
+        if let Some((pool, trigger)) = &missed {
+            tracing::warn!(
+                pool,
+                trigger,
+                "alerts for a trigger that has not begun: sent again"
+            );
+        }
+        missed.is_none()
     }
+}
+
+/// A trigger that is not known and that one of these is about. Pools whose triggers do not begin, for
+/// whatever reason, are none of the others' business.
+fn missed(pools: &[Arc<BurstPool>], known: &BTreeSet<Key>, notices: &[Notice]) -> Option<Key> {
+    let there = pools
+        .iter()
+        .filter(|pool| pool.metadata.deletion_timestamp.is_none());
+    let triggers = there.flat_map(|pool| {
+        let name = pool.metadata.name.clone().unwrap_or_default();
+        let triggers = pool.spec.triggers.iter();
+        triggers.map(move |trigger| ((name.clone(), trigger.name.clone()), &trigger.alert))
+    });
+    let concerned = |alert: &Alert| notices.iter().any(|notice| alert::matches(alert, notice));
+    let mut unknown = triggers.filter(|(key, _)| !known.contains(key));
+    let missed = unknown.find(|(_, alert)| alert.as_ref().is_some_and(concerned));
+    missed.map(|(key, _)| key)
 }
 
 #[cfg(test)]

@@ -247,7 +247,8 @@ impl Reading {
                 Ok(Some(frame)) => frame,
                 Ok(None) => match io.read_buf(&mut bytes).await {
                     Ok(n) if n > 0 => continue,
-                    _ => return,
+                    Ok(_) => return tracing::debug!("a peer has hung up"),
+                    Err(error) => return tracing::debug!(%error, "a peer is gone"),
                 },
                 Err(error) => {
                     tracing::debug!(%error, "a peer does not speak SPDY");
@@ -287,7 +288,10 @@ impl Reading {
             Frame::Ping { id } if id % 2 == 1 => {
                 return self.out.send(Frame::Ping { id }).await.is_ok();
             }
-            Frame::GoAway { .. } => return false,
+            Frame::GoAway { .. } => {
+                tracing::debug!("a peer goes");
+                return false;
+            }
             Frame::Ping { .. } | Frame::Accepted { .. } | Frame::Ignored => {}
         }
         true

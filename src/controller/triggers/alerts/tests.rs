@@ -113,3 +113,31 @@ async fn a_body_that_does_not_come_is_given_up() {
         408
     );
 }
+
+#[test]
+fn only_alerts_for_a_trigger_that_has_not_begun_are_sent_again() {
+    let pool = |name: &str, alert: &str| -> Arc<BurstPool> {
+        let pool = serde_json::json!({
+            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": name},
+            "spec": {"azure": {}, "placements": [{"name": "a", "region": "westeurope"}],
+                "triggers": [{"name": "pager", "alert": {"matchLabels": {"alertname": alert}}}]},
+        });
+        Arc::new(serde_json::from_value(pool).expect("a pool"))
+    };
+    let pools = [pool("begun", "A"), pool("stuck", "B")];
+    let known = BTreeSet::from([("begun".to_owned(), "pager".to_owned())]);
+    let missed = |alert: &str| {
+        let body = serde_json::json!({"version": "4", "alerts": [
+            {"status": "firing", "labels": {"alertname": alert}, "fingerprint": "f"}]});
+        let notices = alert::read(body.to_string().as_bytes()).expect("notices");
+        missed(&pools, &known, &notices)
+    };
+    assert_eq!(
+        missed("A"),
+        None,
+        "another pool that is stuck changes nothing"
+    );
+    let stuck = ("stuck".to_owned(), "pager".to_owned());
+    assert_eq!(missed("B"), Some(stuck));
+    assert_eq!(missed("C"), None);
+}
