@@ -14,3 +14,4 @@ mod fixtures;
 mod given;
 mod kept;
 mod refused;
+mod variables;

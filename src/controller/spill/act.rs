@@ -305,19 +305,14 @@ impl Act {
 /// Whether two versions of a pool lead to the same plan: what is wished is the same, and so is what is
 /// reserved, and by whom.
 fn is_planned_alike(one: &BurstPool, other: &BurstPool) -> bool {
-    let wish = |pool: &BurstPool| {
-        let meta = &pool.metadata;
-        (
-            meta.uid.clone(),
-            meta.generation,
-            meta.deletion_timestamp.clone(),
-        )
-    };
-    let reserved = |pool: &BurstPool| {
-        let status = pool.status.clone().unwrap_or_default();
-        (status.leader, status.reservations)
-    };
-    wish(one) == wish(other) && reserved(one) == reserved(other)
+    fn of(pool: &BurstPool) -> impl PartialEq + '_ {
+        let (meta, status) = (&pool.metadata, pool.status.as_ref());
+        let wish = (&meta.uid, meta.generation, &meta.deletion_timestamp);
+        let leader = status.and_then(|status| status.leader.as_deref());
+        let reserved = status.map_or(&[][..], |status| &status.reservations);
+        (wish, leader, reserved)
+    }
+    of(one) == of(other)
 }
 
 fn as_leader() -> PatchParams {

@@ -9,7 +9,7 @@
 //! refused, so each alert comes to the leader at once; behind one address Alertmanager sends again until
 //! it does. While nobody leads, too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Shared;
-use crate::api::{Alert, BurstPool, FiringAlert};
+use crate::api::{BurstPool, FiringAlert};
 use crate::trigger::alert::{self, Firing, Notice};
 
 /// The longest request that is read: hundreds of alerts.
@@ -61,9 +61,8 @@ type Key = (String, String);
 #[derive(Default)]
 pub(super) struct Alerts {
     firing: Mutex<BTreeMap<Key, Firing>>,
-    /// Why none can come in.
-    deaf: Mutex<Option<String>>,
-    changed: watch::Sender<()>,
+    /// Why none can come in; told also when one has.
+    deaf: watch::Sender<Option<String>>,
 }
 
 impl Alerts {
@@ -87,21 +86,17 @@ impl Alerts {
 
     /// Alerts come in from now on, or none can, for this reason.
     pub fn hears(&self, why_not: Option<String>) {
-        *self.deaf.lock().unwrap_or_else(PoisonError::into_inner) = why_not;
-        self.changed.send_replace(());
+        self.deaf.send_replace(why_not);
     }
 
     /// Why no alert can come in.
     pub fn deaf(&self) -> Option<String> {
-        self.deaf
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.deaf.borrow().clone()
     }
 
-    /// A word whenever something came in.
-    pub fn changed(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+    /// A word whenever something came in, or can.
+    pub fn changed(&self) -> watch::Receiver<Option<String>> {
+        self.deaf.subscribe()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Firing>> {
@@ -239,8 +234,7 @@ fn router(receiver: Receiver) -> Router {
 async fn take(State(receiver): State<Receiver>, request: Request) -> Response {
     match receiver.read(request).await {
         Ok(notices) => {
-            receiver.shared.take(&notices, Timestamp::now());
-            if receiver.shared.hears_all(&notices) {
+            if receiver.shared.take(&notices, Timestamp::now()) {
                 StatusCode::OK.into_response()
             } else {
                 // What was taken is taken again then, and changes nothing.
@@ -313,34 +307,16 @@ async fn read_all(body: Body) -> Result<bytes::Bytes, Refusal> {
 }
 
 impl Shared {
-    /// Takes in what a request says, for every trigger that it concerns.
-    fn take(&self, notices: &[Notice], now: Timestamp) {
-        let mut any = false;
-        {
-            let pools = self.stores.all_pools();
-            let mut firing = self.alerts.lock();
-            for pool in &pools {
-                let name = pool.metadata.name.clone().unwrap_or_default();
-                for trigger in &pool.spec.triggers {
-                    let firing = firing.get_mut(&(name.clone(), trigger.name.clone()));
-                    if let (Some(spec), Some(firing)) = (&trigger.alert, firing) {
-                        any |= firing.take(spec, notices, now);
-                    }
-                }
-            }
-        }
+    /// Takes in what a request says, for every trigger that it concerns. Whether all of those have begun:
+    /// else it would be lost to one.
+    fn take(&self, notices: &[Notice], now: Timestamp) -> bool {
+        // Asked first: a pool that is listed meanwhile would be missed.
+        let are_listed = self.stores.missing().is_empty();
+        let pools = self.stores.all_pools();
+        let (any, missed) = give(&pools, &mut self.alerts.lock(), notices, now);
         if any {
-            self.alerts.changed.send_replace(());
+            self.alerts.deaf.send_modify(|_| {});
         }
-    }
-
-    /// Whether all triggers that these concern have begun: else they would be lost to one.
-    fn hears_all(&self, notices: &[Notice]) -> bool {
-        let known: BTreeSet<Key> = self.alerts.lock().keys().cloned().collect();
-        if !self.stores.missing().is_empty() {
-            return false;
-        }
-        let missed = missed(&self.stores.all_pools(), &known, notices);
         if let Some((pool, trigger)) = &missed {
             tracing::warn!(
                 pool,
@@ -348,25 +324,34 @@ impl Shared {
                 "alerts for a trigger that has not begun: sent again"
             );
         }
-        missed.is_none()
+        missed.is_none() && are_listed
     }
 }
 
-/// A trigger that is not known and that one of these is about. Pools whose triggers do not begin, for
-/// whatever reason, are none of the others' business.
-fn missed(pools: &[Arc<BurstPool>], known: &BTreeSet<Key>, notices: &[Notice]) -> Option<Key> {
-    let there = pools
-        .iter()
-        .filter(|pool| pool.metadata.deletion_timestamp.is_none());
-    let triggers = there.flat_map(|pool| {
+/// Gives these to every trigger that they concern. Whether there was one, and one that has not begun: pools
+/// whose triggers do not, for whatever reason, are none of the others' business.
+fn give(
+    pools: &[Arc<BurstPool>],
+    firing: &mut BTreeMap<Key, Firing>,
+    notices: &[Notice],
+    now: Timestamp,
+) -> (bool, Option<Key>) {
+    let (mut any, mut missed) = (false, None);
+    for pool in pools {
         let name = pool.metadata.name.clone().unwrap_or_default();
-        let triggers = pool.spec.triggers.iter();
-        triggers.map(move |trigger| ((name.clone(), trigger.name.clone()), &trigger.alert))
-    });
-    let concerned = |alert: &Alert| notices.iter().any(|notice| alert::matches(alert, notice));
-    let mut unknown = triggers.filter(|(key, _)| !known.contains(key));
-    let missed = unknown.find(|(_, alert)| alert.as_ref().is_some_and(concerned));
-    missed.map(|(key, _)| key)
+        for trigger in &pool.spec.triggers {
+            let Some(spec) = &trigger.alert else { continue };
+            let key = (name.clone(), trigger.name.clone());
+            if let Some(firing) = firing.get_mut(&key) {
+                any |= firing.take(spec, notices, now);
+            } else if pool.metadata.deletion_timestamp.is_none()
+                && notices.iter().any(|notice| alert::matches(spec, notice))
+            {
+                missed = Some(key);
+            }
+        }
+    }
+    (any, missed)
 }
 
 #[cfg(test)]

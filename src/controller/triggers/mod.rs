@@ -18,7 +18,7 @@ mod rivals;
 mod scaling;
 mod status;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,8 +131,9 @@ impl Triggers {
     pub(super) async fn ensure(&self, pool: &BurstPool) {
         let name = pool.name_any();
         let mut pools = self.pools.lock().await;
+        // What its status has kept is of an earlier leader: later, we know better.
+        let is_new = !pools.contains_key(&name);
         let running = pools.entry(name.clone()).or_default();
-        let mut replaced = BTreeSet::new();
         running.triggers.retain(|trigger, (spec, cancel)| {
             let stays = pool.spec.triggers.contains(spec);
             if !stays {
@@ -141,18 +142,15 @@ impl Triggers {
                 let other = others.find(|other| other.name == *trigger);
                 if other.is_none_or(|other| !goes_on(spec, other)) {
                     self.shared.forget(&name, trigger);
-                    replaced.insert(trigger.clone());
                 }
             }
             stays
         });
         for trigger in &pool.spec.triggers {
             if !running.triggers.contains_key(&trigger.name) {
-                let mut kept = pool.status.iter().flat_map(|status| &status.triggers);
-                let is_kept = |status: &&TriggerStatus| {
-                    status.name == trigger.name && !replaced.contains(&trigger.name)
-                };
-                let kept = kept.find(is_kept).cloned();
+                let kept = pool.status.iter().filter(|_| is_new);
+                let mut kept = kept.flat_map(|status| &status.triggers);
+                let kept = kept.find(|status| status.name == trigger.name).cloned();
                 let cancel = self.shared.start(&name, trigger, kept, &running.tasks);
                 let kept = (trigger.clone(), cancel);
                 running.triggers.insert(trigger.name.clone(), kept);
