@@ -20,8 +20,10 @@ const ACCOUNT: &str = "system:serviceaccount:burstpool:burstpool";
 /// What a burst needs that does not show in this one: a pod is read by name before a group that seems to
 /// be left of it is deleted, after two minutes; an Event that recurs is counted up; an Event that is
 /// applied for the first time needs the right to create it, but is written down as a patch; a class is read
-/// where a claim is not bound yet; and one that leads at once does not come to watch the lease.
-const RARE: [(&str, &str, &str); 5] = [
+/// where a claim is not bound yet; a pool is read by name where its status was written while a reservation
+/// was on its way; and one that leads at once does not come to watch the lease.
+const RARE: [(&str, &str, &str); 6] = [
+    ("burstpool.io", "burstpools", "get"),
     ("coordination.k8s.io", "leases", "watch"),
     ("storage.k8s.io", "storageclasses", "get"),
     ("", "pods", "get"),

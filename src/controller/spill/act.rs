@@ -121,8 +121,14 @@ impl Act {
     /// does twice a second while pods are granted. Then the plan is as good as it was.
     async fn told_meanwhile(&self) -> Option<BurstPool> {
         let pools: Api<BurstPool> = Api::all(self.context.impatient.clone());
-        let read = tokio::time::timeout(PATIENCE, pools.get(&self.name)).await;
-        let pool = read.ok()?.ok()?;
+        let pool = match tokio::time::timeout(PATIENCE, pools.get(&self.name)).await {
+            Ok(Ok(pool)) => pool,
+            Ok(Err(error)) => {
+                tracing::warn!(pool = self.name, %error, "reading the pool again");
+                return None;
+            }
+            Err(_) => return None,
+        };
         is_planned_alike(&self.pool, &pool).then_some(pool)
     }
 
