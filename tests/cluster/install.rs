@@ -77,10 +77,9 @@ pub async fn installed() -> World {
         speed: 20.0,
         ..AzureOptions::default()
     };
-    let mut world = World::without_operator(AUDITED, azure).await;
+    let mut world = World::without_rights(AUDITED, azure).await;
     let operator = world.cluster.install_rights().expect("its rights");
-    let kubeconfig = world.cluster.kubeconfig_of(OPERATOR, &operator);
-    world.run_as(kubeconfig.expect("a file"), OPERATOR);
+    world.run_as(&operator);
     world
 }
 

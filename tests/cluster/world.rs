@@ -16,6 +16,9 @@ use tokio::process::Child;
 
 use crate::support::{Cluster, Options, objects, wait};
 
+/// How the API server says that an account lacks a right; what a policy refuses, it says in other words.
+const REFUSED: &str = "is forbidden: User ";
+
 /// A cluster, an Azure, and an operator between them.
 pub struct World {
     pub cluster: Cluster,
@@ -54,8 +57,16 @@ impl World {
         world
     }
 
-    /// A cluster and an Azure, and nobody between them.
+    /// A cluster and an Azure, and nobody between them yet; who comes has all rights of the manifests.
     pub async fn without_operator(cluster: Options, options: AzureOptions) -> Self {
+        let mut world = Self::without_rights(cluster, options).await;
+        let operator = world.cluster.install_all_rights().expect("its rights");
+        world.run_as(&operator);
+        world
+    }
+
+    /// The same, but who comes is the administrator.
+    pub async fn without_rights(cluster: Options, options: AzureOptions) -> Self {
         let cluster = Box::pin(Cluster::start(cluster)).await.expect("a cluster");
         let client = cluster.client().expect("a client");
         let azure = Box::pin(Emulator::start(options))
@@ -93,7 +104,18 @@ impl World {
         if self.operator.is_some() {
             self.kill().await;
         }
+        self.assert_nothing_forbidden();
         self.azure.stop().await;
+    }
+
+    /// What it may do is all that it tried, whichever of its instances.
+    fn assert_nothing_forbidden(&self) {
+        let files = std::fs::read_dir(self.files.path()).expect("its logs");
+        for file in files {
+            let log = std::fs::read_to_string(file.expect("a file").path()).expect("text");
+            let refused = log.lines().find(|line| line.contains(REFUSED));
+            assert_eq!(refused, None, "its role lacks a right");
+        }
     }
 
     /// The file of the token that the operator shows to Azure.

@@ -24,7 +24,11 @@ impl Cluster {
 
     /// Applies a kustomization of `config`.
     pub fn apply(&self, directory: &str, more: &[&str]) -> Result<(), Error> {
-        let path = format!("{}/config/{directory}", env!("CARGO_MANIFEST_DIR"));
+        self.apply_kustomization(&format!("config/{directory}"), more)
+    }
+
+    fn apply_kustomization(&self, directory: &str, more: &[&str]) -> Result<(), Error> {
+        let path = format!("{}/{directory}", env!("CARGO_MANIFEST_DIR"));
         let arguments = [&["apply", "--server-side", "-k", &path], more].concat();
         self.ask(&arguments).map(drop)
     }
@@ -59,6 +63,13 @@ impl Cluster {
         self.apply("namespace", &["--namespace", "default"])?;
         let deployment = format!("deployment/{OPERATOR}");
         self.ask(&["scale", "-n", OPERATOR, &deployment, "--replicas=0"])?;
+        self.operator()
+    }
+
+    /// Gives the operator all rights that the manifests have for it, in every namespace; the operator as a
+    /// kubeconfig has it.
+    pub fn install_all_rights(&self) -> Result<Value, Error> {
+        self.apply_kustomization("tests/fixtures/rights", &[])?;
         self.operator()
     }
 

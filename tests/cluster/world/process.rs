@@ -6,15 +6,17 @@ use std::process::{ExitStatus, Stdio};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::DeleteParams;
+use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use super::World;
-use crate::support::wait;
+use crate::support::{OPERATOR, wait};
 
 impl World {
-    /// From now on the operator has the rights of this kubeconfig's user, and its lease is in that namespace.
-    pub fn run_as(&mut self, kubeconfig: PathBuf, namespace: &str) {
-        self.account = (kubeconfig, namespace.to_owned());
+    /// From now on the operator runs as this user of a kubeconfig, and its lease is where the manifests have it.
+    pub fn run_as(&mut self, operator: &Value) {
+        let kubeconfig = self.cluster.kubeconfig_of(OPERATOR, operator);
+        self.account = (kubeconfig.expect("a file"), OPERATOR.to_owned());
     }
 
     /// Starts the operator; its log goes to a file.
