@@ -59,7 +59,8 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
             let status = pool.and_then(|pool| pool.status.as_ref());
             status.is_some_and(|status| {
                 let mut workloads = status.workloads.iter();
-                workloads.all(|one| one.holding == 1 && one.message.contains("maxReplicas"))
+                workloads.len() == 2
+                    && workloads.all(|one| one.holding == 1 && one.message.contains("maxReplicas"))
             })
         })
         .await;
