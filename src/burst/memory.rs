@@ -59,6 +59,7 @@ struct Sent {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sending {
+    OnItsWay,
     Unknown,
     Granted,
     Conflict,
@@ -71,7 +72,7 @@ pub enum Attempt {
     /// None can have been, or can ever be, carried out: none was sent, it was denied, or the pod has
     /// changed since without being granted.
     None,
-    /// It was done, or the pod has changed: the next version will tell.
+    /// It is on its way, or was done, or the pod has changed: its answer or the next version will tell.
     Awaited,
     /// It may have been done, or not.
     Unknown,
@@ -105,7 +106,7 @@ impl Memory {
             .is_some_and(|sent| sent.is_lost && sent.resource_version == pod.resource_version);
         let sent = Sent {
             resource_version: pod.resource_version.clone(),
-            outcome: Sending::Unknown,
+            outcome: Sending::OnItsWay,
             is_lost,
         };
         self.sent.insert(pod.uid.clone(), sent);
@@ -138,7 +139,9 @@ impl Memory {
                 Sending::Unknown
             }
         };
-        if let Some(sent) = self.sent.get_mut(&pod.uid) {
+        // The pod may have changed, and be granted at a later version already.
+        let sent = self.sent.get_mut(&pod.uid);
+        if let Some(sent) = sent.filter(|sent| sent.resource_version == pod.resource_version) {
             sent.is_lost |= outcome == Sending::Unknown;
             sent.outcome = outcome;
         }
@@ -239,7 +242,7 @@ impl Memory {
             Some(sent) if sent.resource_version != pod.resource_version => Attempt::None,
             Some(sent) => match sent.outcome {
                 Sending::Denied if !sent.is_lost => Attempt::None,
-                Sending::Granted | Sending::Conflict => Attempt::Awaited,
+                Sending::OnItsWay | Sending::Granted | Sending::Conflict => Attempt::Awaited,
                 Sending::Unknown | Sending::Denied => Attempt::Unknown,
             },
         }

@@ -54,6 +54,33 @@ fn a_reserved_pod_counts_before_it_is_seen_granted_and_is_not_reserved_twice() {
 }
 
 #[test]
+fn a_grant_on_its_way_holds_its_slot_and_is_neither_sent_again_nor_taken_back() {
+    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let plan = scene.plan(15);
+    scene.reserve(&plan);
+    let first = scene.waiting[0].id.clone();
+    scene.memory.sending(&first);
+    scene.places[0].shut = Some("it is full".to_owned());
+    let plan = scene.plan(16);
+    assert_eq!((plan.grants().count(), plan.releases.len()), (0, 0));
+    assert_eq!((plan.reservations.len(), plan.must_reserve), (1, false));
+    scene.places[0].shut = None;
+    assert_eq!(scene.outcome(16, "a"), Outcome::InFlight);
+
+    // It changes meanwhile, and is granted anew before the first is answered: that is about the first.
+    scene.waiting[0] = pod("a").at_version("2");
+    let plan = scene.plan(17);
+    assert_eq!((granted(&plan), plan.must_reserve), (vec!["a"], true));
+    scene.reserve(&plan);
+    scene.memory.sending(&scene.waiting[0].id.clone());
+    let denied = Answer::Denied("no".to_owned());
+    scene.memory.answered(&first, denied, at(17));
+    let plan = scene.plan(17);
+    assert_eq!((plan.grants().count(), plan.must_reserve), (0, false));
+    assert_eq!(scene.outcome(17, "a"), Outcome::InFlight);
+}
+
+#[test]
 fn a_grant_that_only_the_watch_of_waiting_pods_shows_counts_still_by_its_reservation() {
     let mut scene = Scene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);

@@ -1,7 +1,8 @@
 //! Carrying out a plan: claim, count, reserve, then grant (design D1 and D1a).
 //!
 //! In: a [`Plan`]. Out: writes to the pool's status and to pods, and their answers, told to [`Memory`]
-//! and to the stores. Nothing is decided here; what was not done is planned again.
+//! and to the stores; grants are only begun here ([`Granting`](super::granting::Granting)). Nothing is
+//! decided here; what was not done is planned again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 
+use super::granting::Sending;
 use super::stores::View;
 use super::term::Pool;
 use super::{Context, grant};
@@ -21,19 +23,19 @@ use crate::api::names::POOL_LABEL;
 use crate::api::{BurstPool, Reservation};
 use crate::burst::plan::{First, Stamp};
 use crate::burst::rescue::{Action, Rescue};
-use crate::burst::{Answer, Decision, Plan, PodFacts, PodRef};
+use crate::burst::{Answer, Plan, PodFacts, PodRef};
 use crate::controller::LEASE;
 use crate::node::observed::Observed;
 
 /// The field manager of what a leader writes to be sure of itself.
 const FIELD_MANAGER: &str = "burstpool-leader";
-/// How many pods are patched at once.
-const AT_ONCE: usize = 16;
+/// How many pods are read or patched at once.
+pub(super) const AT_ONCE: usize = 16;
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long nothing is asked of a server that did not answer, or had too much to do.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is needed to act for one pool.
 pub(super) struct Act {
@@ -41,6 +43,7 @@ pub(super) struct Act {
     pub view: Arc<View>,
     pub pool: Arc<BurstPool>,
     pub name: String,
+    pub sending: Sending,
 }
 
 /// What became of a write.
@@ -54,7 +57,7 @@ enum Written {
 
 impl Act {
     /// Carries out `plan`. `true` if what was done calls for another plan at once.
-    pub async fn carry_out(&self, plan: &Plan, state: &mut Pool) -> bool {
+    pub async fn carry_out(self: &Arc<Self>, plan: &Plan, state: &mut Pool) -> bool {
         match plan.first {
             First::Claim => {
                 state.is_claimed = self.leads().await && self.reserve(plan, state).await;
@@ -70,16 +73,21 @@ impl Act {
             // Somebody has written the pool: it is looked at again, and nothing is granted meanwhile.
             return true;
         }
-        self.look(&plan.unseen, state).await;
         // What is reserved already may be taken back by a write that is still on its way.
-        if plan.is_dry_run || (!plan.must_reserve && state.doubt.is_open(&self.pool)) {
+        let may_write = !plan.is_dry_run && (plan.must_reserve || !state.doubt.is_open(&self.pool));
+        if may_write {
+            for decision in plan.grants() {
+                state.granting.send(decision, self, &mut state.memory);
+            }
+        }
+        self.look(&plan.unseen, state).await;
+        if !may_write {
             return false;
         }
-        let granted = self.grant(plan, state).await;
         let released = self.release(&plan.releases, state).await;
         self.stamp(&plan.stamps).await;
         self.rescue(&plan.rescues).await;
-        granted || released
+        released
     }
 
     /// Whether we hold the leader's lease, as it is now: one that was frozen, and does not know yet that
@@ -118,7 +126,7 @@ impl Act {
     }
 
     /// The pool as it is, if only its status tells something else than when it was planned with: as it
-    /// does twice a second while pods are granted. Then the plan is as good as it was.
+    /// does once a second while pods are granted. Then the plan is as good as it was.
     async fn told_meanwhile(&self) -> Option<BurstPool> {
         let pools: Api<BurstPool> = Api::all(self.context.impatient.clone());
         let pool = match tokio::time::timeout(PATIENCE, pools.get(&self.name)).await {
@@ -200,45 +208,7 @@ impl Act {
         }
     }
 
-    /// Grants what is to be granted, each at the version that is reserved. `true` if there was anything.
-    async fn grant(&self, plan: &Plan, state: &mut Pool) -> bool {
-        let grants: Vec<&Decision> = plan.grants().collect();
-        for decision in &grants {
-            state.memory.sending(&decision.pod);
-        }
-        let answers = futures::stream::iter(&grants)
-            .map(async |decision| (&decision.pod, self.send(decision).await))
-            .buffer_unordered(AT_ONCE);
-        let answers: Vec<(&PodRef, Answer)> = answers.collect().await;
-        let is_lost = answers.iter().any(|(_, answer)| *answer == Answer::Lost);
-        for (pod, answer) in answers {
-            tracing::info!(
-                pool = self.name,
-                pod = %format!("{}/{}", pod.namespace, pod.name),
-                ?answer,
-                "granting"
-            );
-            self.context.metrics.grant(&self.name, outcome(&answer));
-            state.memory.answered(pod, answer, Timestamp::now());
-        }
-        if is_lost {
-            tokio::time::sleep(PAUSE).await;
-        }
-        !grants.is_empty()
-    }
-
-    async fn send(&self, decision: &Decision) -> Answer {
-        let id = &decision.pod;
-        let Some(pod) = self.view.waiting_pod(&id.uid) else {
-            return Answer::Conflict;
-        };
-        let version = &id.resource_version;
-        let (workload, now) = (&decision.workload, Timestamp::now());
-        let patch = grant::grant(&pod, version, &self.name, workload, now);
-        self.patch(id, &patch).await
-    }
-
-    async fn patch(&self, id: &PodRef, patch: &Patch<()>) -> Answer {
+    pub(super) async fn patch(&self, id: &PodRef, patch: &Patch<()>) -> Answer {
         let pods: Api<Pod> = Api::namespaced(self.context.impatient.clone(), &id.namespace);
         let manager = as_leader();
         let sent = pods.patch(&id.name, &manager, patch);
@@ -325,17 +295,6 @@ fn as_leader() -> PatchParams {
     PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
-    }
-}
-
-/// An answer in a metric's word.
-fn outcome(answer: &Answer) -> &'static str {
-    match answer {
-        Answer::Granted => "granted",
-        Answer::Conflict => "conflict",
-        Answer::Gone => "gone",
-        Answer::Denied(_) => "denied",
-        Answer::Lost => "lost",
     }
 }
 

@@ -4,11 +4,12 @@
 //! In: [`stores`], the targets' [`scales`], what is behind [`claims`], what creates in Azure came to. Out: grants, and for each
 //! pool a [`Summary`] for its status. `burst` decides everything; a leader that has just begun claims
 //! each pool and counts its pods before it grants (design D1a). Each pool is acted for by itself: one
-//! whose calls are slow is not planned for meanwhile, and delays no other.
+//! whose calls are slow is not planned for meanwhile, and delays no other. Only its grants are on their
+//! way ([`granting`]) while the next are planned.
 //!
 //! ```text
 //! stores ─▶ View ┐
-//! scales ────────┼─▶ burst::observe ─▶ burst::plan ─▶ act ─▶ API server ─▶ answers ─▶ Memory, stores
+//! scales ────────┼─▶ burst::observe ─▶ burst::plan ─▶ act ─▶ granting ─▶ API server ─▶ answers ─▶ Memory, stores
 //! node::pods ────┘                         ├─▶ tell ─▶ Events
 //!                                          └─▶ Summary ─▶ controller::status
 //! ```
@@ -18,6 +19,7 @@ mod claims;
 mod decide;
 mod explain;
 mod grant;
+mod granting;
 pub(super) mod scales;
 mod stores;
 mod tell;
@@ -47,14 +49,16 @@ use act::Act;
 use claims::Looked;
 use decide::{Own, Seen};
 pub use explain::{Question, explain};
+use granting::Sending;
 use scales::Followed;
 pub use stores::Stores;
 use stores::View;
 use tell::Teller;
 use term::{Pool, Terms};
 
-/// How soon after a plan the next one is made: changes come in swarms.
-const PAUSE: Duration = Duration::from_millis(50);
+/// How soon after a plan the next one is made: changes come in swarms, and each plan that grants writes the
+/// pool, which takes an API server as long as two or three grants.
+const PAUSE: Duration = Duration::from_millis(75);
 /// How long nothing is planned anew although nothing changed.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -107,7 +111,10 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
     };
     let mut spill = Spill {
         context,
-        tasks: tasks.clone(),
+        sending: Sending {
+            tasks: tasks.clone(),
+            cancel: cancel.clone(),
+        },
         scales,
         claims,
         teller,
@@ -134,7 +141,7 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
 
 struct Spill {
     context: Arc<Context>,
-    tasks: TaskTracker,
+    sending: Sending,
     scales: Followed,
     claims: Looked,
     teller: Teller,
@@ -173,8 +180,8 @@ impl Spill {
     /// Plans for every pool that is not acted for, and begins to act; when to do so again.
     async fn turn(&mut self) -> Instant {
         let view = Arc::new(self.context.stores.view());
-        self.scales.follow(&view, &self.tasks);
-        self.claims.follow(&view, &self.tasks);
+        self.scales.follow(&view, &self.sending.tasks);
+        self.claims.follow(&view, &self.sending.tasks);
         let seen = Seen {
             scales: self.scales.scales(),
             claims: self.claims.claims(),
@@ -183,7 +190,10 @@ impl Spill {
         };
         let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
         self.verdicts.retain(&waiting);
-        self.pools.retain(|name, _| view.pools.contains_key(name));
+        self.pools.retain(|name, state| {
+            state.granting.hear(&mut state.memory);
+            view.pools.contains_key(name) || !state.granting.is_done()
+        });
         self.teller
             .retain_pools(|name| view.pools.contains_key(name));
         self.teller
@@ -210,7 +220,11 @@ impl Spill {
     /// Plans for one pool, and begins to act; when to do so again if nothing changes.
     async fn one(&mut self, seen: &Seen, pool: &Arc<BurstPool>) -> Instant {
         let name = pool.name_any();
-        let known = self.pools.remove(&name);
+        let mut known = self.pools.remove(&name);
+        if let Some(waits) = known.take_if(|known| !known.hear(pool)) {
+            self.pools.insert(name, waits);
+            return Instant::now() + LOOK_AGAIN;
+        }
         let known = known.filter(|known| known.uid == pool.uid());
         let mut state = known.unwrap_or_else(|| Pool::of(pool, &mut self.terms));
         let leader = pool.status.as_ref().and_then(|s| s.leader.as_deref());
@@ -238,7 +252,8 @@ impl Spill {
         let now = Instant::now();
         let plan = decide::plan(verdicts, seen, pool, &own, address, Timestamp::now());
         let again = now + plan.look_again_in.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
-        self.claims.look(unlooked(&plan, &seen.view), &self.tasks);
+        self.claims
+            .look(unlooked(&plan, &seen.view), &self.sending.tasks);
         for (placement, door) in &plan.doors {
             pool::shut(&name, placement, closed(door), &self.context).await;
         }
@@ -250,16 +265,17 @@ impl Spill {
             view: seen.view.clone(),
             pool: pool.clone(),
             name: name.clone(),
+            sending: self.sending.clone(),
         };
+        let act = Arc::new(act);
         self.busy.insert(name, false);
         self.acting.push(Box::pin(async move {
             let again = act.carry_out(&plan, &mut state).await;
-            let Act { name, view, .. } = act;
             Acted {
-                name,
+                name: act.name.clone(),
+                view: act.view.clone(),
                 state,
                 plan,
-                view,
                 again,
             }
         }));

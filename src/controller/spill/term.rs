@@ -8,6 +8,7 @@ use std::time::Duration;
 use kube::ResourceExt as _;
 use tokio::time::Instant;
 
+use super::granting::Granting;
 use crate::api::BurstPool;
 use crate::burst::{Memory, Standing};
 
@@ -23,6 +24,7 @@ pub(super) struct Pool {
     /// Who we are in this term of leading it.
     pub(super) identity: String,
     pub(super) memory: Memory,
+    pub(super) granting: Granting,
     /// Its status has named us.
     pub(super) is_claimed: bool,
     /// Its pods have been listed since.
@@ -55,6 +57,15 @@ impl Pool {
             identity: terms.begin(),
             ..Self::default()
         }
+    }
+
+    /// Takes in what grants came to. Whether the pool may be looked at: not while any is on its way that was
+    /// reserved in another pool of its name, or in a term that is over.
+    pub(super) fn hear(&mut self, pool: &BurstPool) -> bool {
+        self.granting.hear(&mut self.memory);
+        let leader = pool.status.as_ref().and_then(|s| s.leader.as_deref());
+        let is_same = self.uid == pool.uid() && leader == Some(self.identity.as_str());
+        is_same || self.granting.is_done()
     }
 
     /// What the pool's status says of who leads. One that somebody has taken from us is claimed and

@@ -47,7 +47,7 @@ pub struct Operator {
     pool: Option<(BurstPool, u64)>,
     /// It is dead or frozen until then.
     away_until: Option<Timestamp>,
-    /// Patches that it has in its hands.
+    /// Patches that it has in its hands, or that are on their way.
     hands: VecDeque<(PodRef, Grant)>,
     /// It was frozen, and believes still that it leads.
     is_stale: bool,
@@ -160,6 +160,11 @@ impl Operator {
             // It looks at the lease, and is none.
             self.is_stale = false;
             return;
+        }
+        if !self.hands.is_empty() {
+            let left = rng.random_range(0..=self.hands.len());
+            self.is_due |= left < self.hands.len();
+            self.empty_hands(left, cluster, rng, happened);
         }
         if self.is_due && self.rests_until <= cluster.now && self.claims(cluster, is_leader) {
             self.decide(cluster, is_leader, rng, happened);
@@ -275,6 +280,7 @@ impl Operator {
                 workload: decision.workload.clone(),
                 at: Some(cluster.now),
             };
+            self.memory.sending(&decision.pod);
             self.hands.push_back((decision.pod.clone(), grant));
         }
         if !cluster.is_calm && !self.hands.is_empty() && rng.random_bool(0.03) {
@@ -285,7 +291,10 @@ impl Operator {
             self.away_until = Some(cluster.after(rng, 5..200));
             return;
         }
-        self.empty_hands(0, cluster, rng, happened);
+        // Some are answered only after the next plan.
+        let is_slow = !cluster.is_calm && rng.random_bool(0.3);
+        let left = if is_slow { self.hands.len() / 2 } else { 0 };
+        self.empty_hands(left, cluster, rng, happened);
         self.others(plan, cluster, rng, happened);
     }
 
@@ -353,7 +362,6 @@ impl Operator {
         rng: &mut StdRng,
         happened: &mut Happened,
     ) {
-        self.memory.sending(pod);
         let answer = if !cluster.is_calm && rng.random_bool(0.05) {
             cluster.lose(pod, grant, rng);
             Answer::Lost
