@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::finalizer::{self, finalizer};
 use kube::runtime::{
@@ -34,6 +34,7 @@ use kube::runtime::{
 use kube::{Api, Client, ResourceExt as _};
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::aci::client::{Client as Azure, Scope};
@@ -49,8 +50,9 @@ pub const FINALIZER: &str = "burstpool.io/drain";
 pub const LEASE: &str = "burstpool";
 /// How often a pool is looked at although nothing changed: its status says what its nodes do.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// How long changes of plans are collected before they are written into statuses.
-const STATUS_PACE: Duration = Duration::from_millis(500);
+/// How long changes of plans are collected before they are written into statuses, and how long that is not
+/// done again.
+const STATUS_PACE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 /// How often a pool that is being drained is looked at.
 const DRAIN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -141,8 +143,10 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
     let reconciled = Controller::for_stream(wishes, reader)
         .with_config(config)
         .graceful_shutdown_on(cancel.clone().cancelled_owned())
-        .reconcile_all_on(changes(context.summaries.subscribe()))
-        .reconcile_all_on(changes(context.triggers.notable()))
+        .reconcile_all_on(paced(futures::stream::select(
+            changes(context.summaries.subscribe()),
+            changes(context.triggers.notable()),
+        )))
         .run(reconcile, retry, context.clone())
         .for_each(|result| async move {
             if let Err(error) = result {
@@ -171,15 +175,25 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
     }
 }
 
-/// A word whenever a plan, or a trigger, says something new, at most two a second.
+/// A word whenever something else is said.
 fn changes<T: Send + Sync + 'static>(
-    summaries: watch::Receiver<T>,
-) -> impl futures::Stream<Item = ()> + Send + 'static {
-    futures::stream::unfold(summaries, |mut summaries| async move {
-        summaries.changed().await.ok()?;
-        tokio::time::sleep(STATUS_PACE).await;
-        summaries.borrow_and_update();
-        Some(((), summaries))
+    said: watch::Receiver<T>,
+) -> impl Stream<Item = ()> + Send + 'static {
+    futures::stream::unfold(said, |mut said| async move {
+        said.changed().await.ok()?;
+        Some(((), said))
+    })
+}
+
+/// The same words, but at most one a second: what comes meanwhile is in the next.
+fn paced(words: impl Stream<Item = ()> + Send + 'static) -> impl Stream<Item = ()> + Send {
+    let begin = (Box::pin(words), Instant::now());
+    futures::stream::unfold(begin, |(mut words, next)| async move {
+        words.next().await?;
+        let (collects, pause) = STATUS_PACE;
+        tokio::time::sleep_until(next.max(Instant::now() + collects)).await;
+        while let Some(Some(())) = words.next().now_or_never() {}
+        Some(((), (words, Instant::now() + pause)))
     })
 }
 
@@ -250,3 +264,6 @@ fn retry(pool: Arc<BurstPool>, error: &Error, _: Arc<Context>) -> Action {
     tracing::warn!(pool = pool.metadata.name, %error, "reconciling a pool");
     Action::requeue(Duration::from_secs(5))
 }
+
+#[cfg(test)]
+mod tests;
