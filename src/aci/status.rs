@@ -2,8 +2,7 @@
 //!
 //! In: the pod as it is live, what is known of its container group ([`Seen`]), facts of the node, the
 //! time. Out: the whole `PodStatus` ([`pod_status`]); whether it says anything else than the live one
-//! ([`same`]) and the patch for a server-side apply ([`apply_patch`]). Pure. Called by the node's shell
-//! for one pod at a time, with the live object: never with what was sent last, since others write too
+//! ([`same`]) and the patch ([`status_patch`]). Pure. Called by the node's shell for one pod at a time, with the live object: never with what was sent last, since others write too
 //! (the node controller sets `Ready` to False when the operator is down).
 //!
 //! Rules, in the order in which they win:
@@ -49,7 +48,7 @@ mod tests;
 mod waiting;
 mod write;
 
-pub use write::{apply_patch, is_urgent, same};
+pub use write::{is_urgent, same, status_patch};
 
 /// Reason of a pod that lost its group while it ran, and of its containers' ends.
 pub const NOT_FOUND: &str = "NotFound";

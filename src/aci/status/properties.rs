@@ -143,7 +143,7 @@ proptest! {
 
     #[test]
     fn a_patch_holds_nothing_of_others(pod in pod(), look in look()) {
-        let patch = apply_patch(&pod, &status(&pod, &look, 0));
+        let patch = status_patch(&pod, &status(&pod, &look, 0));
         let ours = patch["status"].as_object().expect("a status");
         prop_assert!(!ours.contains_key("qosClass"));
         let conditions = ours["conditions"].as_array().expect("conditions");

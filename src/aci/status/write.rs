@@ -26,6 +26,8 @@ const OURS: [&str; 13] = [
     "observedGeneration",
     "conditions",
 ];
+/// The lists of [`OURS`] that a patch merges, each by this field of its elements; all others it replaces.
+const MERGED: [(&str, &str); 3] = [("conditions", "type"), ("hostIPs", "ip"), ("podIPs", "ip")];
 /// Fields that an API server drops whose feature gates are off (in-place resize before 1.33,
 /// observedGeneration before 1.34). They are sent along, but their absence is no reason to write:
 /// that would never end.
@@ -52,29 +54,48 @@ pub fn is_urgent(live: &PodStatus, wanted: &PodStatus) -> bool {
             != wanted.pod_ip.as_deref().unwrap_or_default()
 }
 
-/// The patch for a server-side apply to the pod's `status`. The UID is a precondition: another pod of
-/// the same name is never written to.
-pub fn apply_patch(pod: &Pod, status: &PodStatus) -> Value {
+/// The strategic merge patch of the pod's `status`, as a kubelet's. The UID is a precondition: another pod
+/// of the same name is never written to. Not a server-side apply: that takes the API server half as long
+/// again (5.3 to 6.6 ms instead of 3.6 to 4.8 on Kubernetes 1.37.2), and does not remove what somebody
+/// else has set once.
+pub fn status_patch(pod: &Pod, status: &PodStatus) -> Value {
     let metadata = &pod.metadata;
+    let live = pod.status.as_ref().map(owned).unwrap_or_default();
     let mut ours = owned(status);
-    let live = pod.status.as_ref();
-    let was = [
-        ("reason", live.and_then(|live| live.reason.as_deref())),
-        ("message", live.and_then(|live| live.message.as_deref())),
-    ];
-    for (field, was) in was {
-        // Leaving a field out removes it only if nobody else has ever set it; empty always does
-        // (tried on Kubernetes 1.37.2).
-        if was.is_some_and(|was| !was.is_empty()) && ours.get(field).is_none() {
-            ours.insert(field.to_owned(), "".into());
+    for (list, key) in MERGED {
+        let (Some(live), Some(ours)) = (live.get(list), ours.get_mut(list)) else {
+            continue;
+        };
+        if let (Some(live), Some(ours)) = (live.as_array(), ours.as_array_mut()) {
+            take_out(live, ours, key);
         }
     }
+    take_away(&live, &mut ours);
     json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": metadata.name, "namespace": metadata.namespace, "uid": metadata.uid},
+        "metadata": {"uid": metadata.uid},
         "status": ours,
     })
+}
+
+/// Names in the list that is sent what is to go from one that is merged: elements, and fields of them.
+fn take_out(live: &[Value], ours: &mut Vec<Value>, key: &str) {
+    for was in live {
+        match ours.iter_mut().find(|element| element[key] == was[key]) {
+            Some(stays) => {
+                if let (Some(was), Some(stays)) = (was.as_object(), stays.as_object_mut()) {
+                    take_away(was, stays);
+                }
+            }
+            None => ours.push(json!({"$patch": "delete", key: was[key]})),
+        }
+    }
+}
+
+/// Names what is to go as null.
+fn take_away(live: &Map<String, Value>, ours: &mut Map<String, Value>) {
+    for field in live.keys().filter(|field| !live[*field].is_null()) {
+        ours.entry(field).or_insert(Value::Null);
+    }
 }
 
 /// The part of a status that is the node's.

@@ -72,8 +72,9 @@ pub const ORPHAN_GRACE: Duration = Duration::from_secs(120);
 const AT_ONCE: usize = 64;
 /// How many ends of creates are kept for who asks: they are asked for several times a second.
 const MOST_ENDED: usize = 1000;
-/// How many statuses may be written at once: an API server takes 200 changes at a time from everybody.
-const WRITES_AT_ONCE: usize = 32;
+/// How many statuses may be written at once. One LIST may tell of a thousand pods that run: as many as keep an
+/// API server busy, and no more, so that grants, bindings and everybody else's writes find their turn.
+const WRITES_AT_ONCE: usize = 8;
 
 /// Whether the API server does not want what was written; else it is short of time or strength, and may take
 /// the same later.

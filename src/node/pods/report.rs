@@ -167,13 +167,16 @@ impl Keeper {
 
     /// Writes a status. The answer is the pod as it is then.
     pub async fn write(&mut self, wanted: &PodStatus) {
-        let patch = status::apply_patch(&self.pod, wanted);
-        let apply = PatchParams::apply(FIELD_MANAGER).force();
-        let (pods, patch) = (self.pods_api(), Patch::Apply(&patch));
+        let patch = status::status_patch(&self.pod, wanted);
+        let ours = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let (pods, patch) = (self.pods_api(), Patch::Strategic(&patch));
         let name = self.pod.metadata.name.clone().unwrap_or_default();
         let context = self.context.clone();
         let _turn = context.urgent.acquire().await;
-        let written = Box::pin(pods.patch_status(&name, &apply, &patch));
+        let written = Box::pin(pods.patch_status(&name, &ours, &patch));
         let again = match tokio::time::timeout(PATIENCE, written).await {
             Ok(Ok(mut pod)) => {
                 pod.metadata.managed_fields = None;

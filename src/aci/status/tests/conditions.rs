@@ -109,7 +109,7 @@ fn readiness_gates_are_honoured_and_their_conditions_kept() {
                 format!("{status_of_gate} Theirs")
             );
         }
-        let sent = apply_patch(&pod, &status)["status"]["conditions"].clone();
+        let sent = status_patch(&pod, &status)["status"]["conditions"].clone();
         let sent = sent.as_array().expect("conditions").clone();
         assert!(sent.iter().all(|condition| condition["type"] != "lb/ready"));
     }

@@ -88,7 +88,7 @@ fn maintenance_is_no_failure_of_the_program() {
         says(&status, "DisruptionTarget"),
         "True PlatformMaintenance"
     );
-    let sent = apply_patch(&pod, &status).to_string();
+    let sent = status_patch(&pod, &status).to_string();
     assert!(sent.contains("DisruptionTarget"));
 
     let theirs =
@@ -98,7 +98,7 @@ fn maintenance_is_no_failure_of_the_program() {
     let status = super::status(&pod, &Seen::Group(&group), 31);
     assert_eq!(condition(&status, "DisruptionTarget"), &theirs);
     assert!(
-        !apply_patch(&pod, &status)
+        !status_patch(&pod, &status)
             .to_string()
             .contains("DisruptionTarget")
     );

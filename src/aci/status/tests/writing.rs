@@ -103,15 +103,8 @@ fn what_says_something_else_is_not() {
 fn a_patch_names_the_pod_by_uid_and_sends_only_what_is_ours() {
     let (mut pod, group) = running_pod();
     pod.status.as_mut().expect("a status").reason = Some("NodeLost".into());
-    let patch = apply_patch(&pod, &status(&pod, &Seen::Group(&group), 9));
-    assert_eq!(
-        (&patch["apiVersion"], &patch["kind"]),
-        (&json!("v1"), &json!("Pod"))
-    );
-    assert_eq!(
-        patch["metadata"],
-        json!({"name": "p", "namespace": "shop", "uid": "u-1"})
-    );
+    let patch = status_patch(&pod, &status(&pod, &Seen::Group(&group), 9));
+    assert_eq!(patch["metadata"], json!({"uid": "u-1"}));
     let fields: Vec<_> = patch["status"]
         .as_object()
         .expect("a status")
@@ -133,7 +126,8 @@ fn a_patch_names_the_pod_by_uid_and_sends_only_what_is_ours() {
     ];
     assert_eq!(fields, wanted);
     assert_eq!(
-        patch["status"]["reason"], "",
+        patch["status"]["reason"],
+        Value::Null,
         "what others left there is taken away"
     );
     let conditions = patch["status"]["conditions"]
@@ -150,6 +144,44 @@ fn a_patch_names_the_pod_by_uid_and_sends_only_what_is_ours() {
         "ContainersReady",
     ];
     assert_eq!(kinds, ours);
+}
+
+#[test]
+fn what_is_not_so_any_more_is_named_in_the_lists_that_a_patch_merges() {
+    let (mut pod, group) = running_pod();
+    let live = pod.status.as_mut().expect("a status");
+    let ip = |ip: &str| PodIP { ip: ip.to_owned() };
+    live.pod_ips = Some(vec![ip("10.9.9.9")]);
+    let conditions = live.conditions.as_mut().expect("conditions");
+    let initialized = conditions.iter_mut().find(|one| one.type_ == "Initialized");
+    initialized.expect("Initialized").message = Some("it was not".to_owned());
+    let resize = json!({"type": "PodResizePending", "status": "True", "reason": "Infeasible"});
+    conditions.push(serde_json::from_value(resize).expect("a condition"));
+
+    let patch = &status_patch(&pod, &status(&pod, &Seen::Group(&group), 9))["status"];
+    let of = |list: &str, key: &str, is: &str| {
+        let mut all = patch[list].as_array().into_iter().flatten();
+        all.find(|one| one[key] == is).cloned().unwrap_or_default()
+    };
+    assert_eq!(
+        of("podIPs", "ip", "10.9.9.9"),
+        json!({"$patch": "delete", "ip": "10.9.9.9"})
+    );
+    assert_eq!(
+        of("conditions", "type", "PodResizePending"),
+        json!({"$patch": "delete", "type": "PodResizePending"})
+    );
+    let initialized = of("conditions", "type", "Initialized");
+    assert_eq!(
+        (&initialized["status"], &initialized["message"]),
+        (&json!("True"), &Value::Null)
+    );
+    assert!(
+        initialized
+            .as_object()
+            .is_some_and(|fields| fields.contains_key("message"))
+    );
+    assert!(of("conditions", "type", "PodScheduled").is_null(), "theirs");
 }
 
 #[test]
