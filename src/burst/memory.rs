@@ -36,6 +36,8 @@ pub enum Answer {
     Gone,
     /// Nobody knows: no answer, or the server's error.
     Lost,
+    /// It was not sent: what it was planned for is not so any more.
+    Unsent,
 }
 
 /// Why a pod is left alone for a while.
@@ -63,7 +65,7 @@ enum Sending {
     Unknown,
     Granted,
     Conflict,
-    Denied,
+    Undone,
 }
 
 /// What is known of a pod's last patch, at the version that is seen now.
@@ -121,7 +123,13 @@ impl Memory {
                 Sending::Granted
             }
             Answer::Conflict => Sending::Conflict,
-            Answer::Gone => return self.gone(pod),
+            Answer::Unsent => Sending::Undone,
+            Answer::Gone => {
+                self.sent.retain(|uid, sent| {
+                    *uid != pod.uid || sent.resource_version != pod.resource_version
+                });
+                return self.gone(pod);
+            }
             Answer::Denied(why) => {
                 let tries = self.denied.get(&pod.uid).map_or(0, |denial| denial.tries);
                 let wait = DENIED.0.saturating_mul(2_u32.saturating_pow(tries.min(16)));
@@ -131,7 +139,7 @@ impl Memory {
                     tries: tries.saturating_add(1),
                 };
                 self.denied.insert(pod.uid.clone(), denial);
-                Sending::Denied
+                Sending::Undone
             }
             Answer::Lost => {
                 // It may have been done: it counts against the rate, also when the pod goes at once.
@@ -152,7 +160,7 @@ impl Memory {
         match answer {
             Answer::Gone => self.gone(pod),
             Answer::Granted => drop(self.release.remove(&pod.uid)),
-            Answer::Conflict | Answer::Denied(_) | Answer::Lost => {
+            Answer::Conflict | Answer::Denied(_) | Answer::Lost | Answer::Unsent => {
                 self.release.insert(pod.uid.clone(), later(now, RELEASE));
             }
         }
@@ -192,8 +200,10 @@ impl Memory {
         let waits = |uid: &String| waiting.contains(uid.as_str());
         self.refused.retain(|uid, _| waits(uid));
         self.denied.retain(|uid, _| waits(uid));
-        self.sent
-            .retain(|uid, _| waits(uid) || reserved.contains_key(uid.as_str()));
+        self.sent.retain(|uid, sent| {
+            let is_on_its_way = sent.outcome == Sending::OnItsWay;
+            is_on_its_way || waits(uid) || reserved.contains_key(uid.as_str())
+        });
         self.settled
             .retain(|uid, version| reserved.get(uid.as_str()) == Some(&version.as_str()));
         self.release
@@ -214,8 +224,12 @@ impl Memory {
         self.denied.get(uid)
     }
 
-    pub(super) fn grants(&self) -> &HashMap<String, Timestamp> {
-        &self.granted
+    /// When pods were granted; those on their way, now.
+    pub(super) fn grants(&self, now: Timestamp) -> impl Iterator<Item = (&str, Timestamp)> {
+        let granted = self.granted.iter().map(|(uid, at)| (uid.as_str(), *at));
+        let sent = self.sent.iter();
+        let on_their_way = sent.filter(|(_, sent)| sent.outcome == Sending::OnItsWay);
+        granted.chain(on_their_way.map(move |(uid, _)| (uid.as_str(), now)))
     }
 
     pub(super) fn is_settled(&self, entry: &Reservation) -> bool {
@@ -241,9 +255,9 @@ impl Memory {
             None => Attempt::None,
             Some(sent) if sent.resource_version != pod.resource_version => Attempt::None,
             Some(sent) => match sent.outcome {
-                Sending::Denied if !sent.is_lost => Attempt::None,
+                Sending::Undone if !sent.is_lost => Attempt::None,
                 Sending::OnItsWay | Sending::Granted | Sending::Conflict => Attempt::Awaited,
-                Sending::Unknown | Sending::Denied => Attempt::Unknown,
+                Sending::Unknown | Sending::Undone => Attempt::Unknown,
             },
         }
     }
@@ -287,8 +301,27 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_on_its_way_counts_against_the_rate_also_when_its_pod_is_gone() {
+        let mut memory = Memory::default();
+        memory.sending(&pod("a").id);
+        memory.keep(&Plan::default(), &HashSet::new(), at(100));
+        let counts: Vec<_> = memory.grants(at(101)).collect();
+        assert_eq!(counts, [("uid-a", at(101))]);
+        memory.answered(&pod("a").id, Answer::Granted, at(102));
+        let counts: Vec<_> = memory.grants(at(103)).collect();
+        assert_eq!(counts, [("uid-a", at(102))]);
+    }
+
+    #[test]
+    fn a_pod_that_was_said_to_be_gone_and_is_not_is_granted_again() {
+        assert_eq!(attempt(&[Answer::Gone]), Attempt::None);
+        assert_eq!(attempt(&[Answer::Unsent]), Attempt::None);
+        assert_eq!(attempt(&[Answer::Lost, Answer::Unsent]), Attempt::Unknown);
+    }
+
+    #[test]
     fn a_grant_that_was_done_or_may_have_been_counts_against_the_rate() {
-        let counts = |answer| tried(&[answer]).grants().len();
+        let counts = |answer| tried(&[answer]).grants(at(100)).count();
         assert_eq!([counts(Answer::Granted), counts(Answer::Lost)], [1, 1]);
         assert_eq!(
             [

@@ -202,9 +202,7 @@ fn grants(seen: &Observed<'_>, kept: &[&Reservation], now: Timestamp) -> Vec<Tim
             times.insert(&pod.id.uid, at);
         }
     }
-    for (uid, at) in seen.memory.grants() {
-        times.insert(uid, *at);
-    }
+    times.extend(seen.memory.grants(now));
     // Whatever was tried before, one that is reserved still may be granted now.
     for entry in kept {
         times.insert(&entry.uid, now);

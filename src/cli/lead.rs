@@ -46,6 +46,8 @@ pub(super) async fn lead(
     // ended, so that what ends the process, and what it says, is that loss.
     let working = cancel.child_token();
     let outcome = {
+        // However it ends: what it has begun is not to outlive the lease.
+        let _ends = working.clone().drop_guard();
         let work = controller::run(context, working.clone());
         tokio::pin!(work);
         let lost = async { leading.wait_for(|leads| !leads).await.map(drop) };

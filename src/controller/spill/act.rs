@@ -57,7 +57,7 @@ enum Written {
 
 impl Act {
     /// Carries out `plan`. `true` if what was done calls for another plan at once.
-    pub async fn carry_out(self: &Arc<Self>, plan: &Plan, state: &mut Pool) -> bool {
+    pub async fn carry_out(&self, plan: &Plan, state: &mut Pool) -> bool {
         match plan.first {
             First::Claim => {
                 state.is_claimed = self.leads().await && self.reserve(plan, state).await;
@@ -208,18 +208,8 @@ impl Act {
         }
     }
 
-    pub(super) async fn patch(&self, id: &PodRef, patch: &Patch<()>) -> Answer {
-        let pods: Api<Pod> = Api::namespaced(self.context.impatient.clone(), &id.namespace);
-        let manager = as_leader();
-        let sent = pods.patch(&id.name, &manager, patch);
-        match tokio::time::timeout(PATIENCE, sent).await {
-            Ok(Ok(pod)) => {
-                self.context.stores.learn_pod(pod);
-                Answer::Granted
-            }
-            Ok(Err(kube::Error::Api(status))) => refusal(status.code, status.message),
-            Ok(Err(_)) | Err(_) => Answer::Lost,
-        }
+    async fn patch(&self, id: &PodRef, patch: &Patch<()>) -> Answer {
+        patch_pod(&self.context, id, patch).await
     }
 
     /// Gives reservations back. `true` if there was anything.
@@ -275,6 +265,21 @@ impl Act {
                 tracing::debug!(pod = %name, %error, "deleting a pod that never started");
             }
         }
+    }
+}
+
+/// Patches a pod; the stores learn of it as it is then.
+pub(super) async fn patch_pod(context: &Context, id: &PodRef, patch: &Patch<()>) -> Answer {
+    let pods: Api<Pod> = Api::namespaced(context.impatient.clone(), &id.namespace);
+    let manager = as_leader();
+    let sent = pods.patch(&id.name, &manager, patch);
+    match tokio::time::timeout(PATIENCE, sent).await {
+        Ok(Ok(pod)) => {
+            context.stores.learn_pod(pod);
+            Answer::Granted
+        }
+        Ok(Err(kube::Error::Api(status))) => refusal(status.code, status.message),
+        Ok(Err(_)) | Err(_) => Answer::Lost,
     }
 }
 

@@ -8,18 +8,24 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc};
+use kube::ResourceExt as _;
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::act::{AT_ONCE, Act, PAUSE};
-use super::grant;
+use super::act::{AT_ONCE, Act, PAUSE, patch_pod};
+use super::stores::Waiting;
+use super::{Context, grant};
+use crate::api::{BurstPool, Mode};
 use crate::burst::{Answer, Decision, Memory, PodRef};
+
+/// What became of a grant, and when.
+type Came = (PodRef, Answer, Timestamp);
 
 /// The grants of a pool that are on their way.
 pub(super) struct Granting {
-    answer: mpsc::UnboundedSender<(PodRef, Answer)>,
-    answers: mpsc::UnboundedReceiver<(PodRef, Answer)>,
+    answer: mpsc::UnboundedSender<Came>,
+    answers: mpsc::UnboundedReceiver<Came>,
     turns: Arc<Semaphore>,
     on_their_way: usize,
 }
@@ -46,31 +52,39 @@ impl Default for Granting {
 impl Granting {
     /// Sends a grant, at the version that is reserved; told to `memory` now, and again by
     /// [`Granting::hear`].
-    pub(super) fn send(&mut self, decision: &Decision, act: &Arc<Act>, memory: &mut Memory) {
+    pub(super) fn send(&mut self, decision: &Decision, act: &Act, memory: &mut Memory) {
         memory.sending(&decision.pod);
         self.on_their_way += 1;
-        let (turns, answer) = (self.turns.clone(), self.answer.clone());
-        let (decision, act) = (decision.clone(), act.clone());
+        let grant = Grant {
+            context: act.context.clone(),
+            pool: act.pool.clone(),
+            pod: act.view.waiting.get(&decision.pod.uid).cloned(),
+            decision: decision.clone(),
+        };
+        let answering = Answering {
+            answer: self.answer.clone(),
+            changed: act.context.stores.changed.clone(),
+            pod: decision.pod.clone(),
+            came: Answer::Lost,
+        };
+        let turns = self.turns.clone();
         let Sending { tasks, cancel } = act.sending.clone();
         tasks.spawn(cancel.run_until_cancelled_owned(async move {
             // It is never closed.
-            let turn = turns.acquire().await;
-            let came = one(&decision, &act).await;
-            drop(turn);
+            let _turn = turns.acquire().await;
+            let came = grant.carry_out().await;
             if came == Answer::Lost {
                 tokio::time::sleep(PAUSE).await;
             }
-            // A pool that is no more hears nothing.
-            drop(answer.send((decision.pod, came)));
-            act.context.stores.changed.notify_one();
+            answering.tell(came);
         }));
     }
 
     /// Tells `memory` what was answered since.
     pub(super) fn hear(&mut self, memory: &mut Memory) {
-        while let Ok((pod, answer)) = self.answers.try_recv() {
+        while let Ok((pod, answer, at)) = self.answers.try_recv() {
             self.on_their_way -= 1;
-            memory.answered(&pod, answer, Timestamp::now());
+            memory.answered(&pod, answer, at);
         }
     }
 
@@ -80,24 +94,69 @@ impl Granting {
     }
 }
 
-async fn one(decision: &Decision, act: &Act) -> Answer {
-    let id = &decision.pod;
-    let answer = match act.view.waiting_pod(&id.uid) {
-        Some(pod) => {
-            let (version, workload) = (&id.resource_version, &decision.workload);
-            let patch = grant::grant(&pod, version, &act.name, workload, Timestamp::now());
-            act.patch(id, &patch).await
-        }
-        None => Answer::Conflict,
-    };
-    tracing::info!(
-        pool = act.name,
-        pod = %format!("{}/{}", id.namespace, id.name),
-        ?answer,
-        "granting"
-    );
-    act.context.metrics.grant(&act.name, outcome(&answer));
-    answer
+/// Answers in the end, however that comes: else a pod would be on its way for ever.
+struct Answering {
+    answer: mpsc::UnboundedSender<Came>,
+    changed: Arc<Notify>,
+    pod: PodRef,
+    came: Answer,
+}
+
+impl Answering {
+    fn tell(mut self, came: Answer) {
+        self.came = came;
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let came = (self.pod.clone(), self.came.clone(), Timestamp::now());
+        // A pool that is no more hears nothing.
+        drop(self.answer.send(came));
+        self.changed.notify_one();
+    }
+}
+
+/// One grant, and nothing more of what it was planned with.
+struct Grant {
+    context: Arc<Context>,
+    pool: Arc<BurstPool>,
+    pod: Option<Waiting>,
+    decision: Decision,
+}
+
+impl Grant {
+    async fn carry_out(&self) -> Answer {
+        let (id, name) = (&self.decision.pod, self.pool.name_any());
+        let answer = match self.pod.as_ref().and_then(Waiting::pod) {
+            Some(_) if !self.is_still_wanted(&name) => Answer::Unsent,
+            Some(pod) => {
+                let (version, workload) = (&id.resource_version, &self.decision.workload);
+                let patch = grant::grant(&pod, version, &name, workload, Timestamp::now());
+                patch_pod(&self.context, id, &patch).await
+            }
+            None => Answer::Conflict,
+        };
+        tracing::info!(
+            pool = name,
+            pod = %format!("{}/{}", id.namespace, id.name),
+            ?answer,
+            "granting"
+        );
+        self.context.metrics.grant(&name, outcome(&answer));
+        answer
+    }
+
+    /// Whether the pool is there and led as it was: a grant may have waited long for its turn.
+    fn is_still_wanted(&self, name: &str) -> bool {
+        let leader = |pool: &BurstPool| pool.status.as_ref().and_then(|s| s.leader.clone());
+        self.context.stores.pool(name).is_some_and(|pool| {
+            pool.uid() == self.pool.uid()
+                && pool.metadata.deletion_timestamp.is_none()
+                && pool.spec.mode != Mode::DryRun
+                && leader(&pool) == leader(&self.pool)
+        })
+    }
 }
 
 /// An answer in a metric's word.
@@ -108,6 +167,7 @@ fn outcome(answer: &Answer) -> &'static str {
         Answer::Gone => "gone",
         Answer::Denied(_) => "denied",
         Answer::Lost => "lost",
+        Answer::Unsent => "unsent",
     }
 }
 
@@ -118,7 +178,6 @@ mod tests {
     use super::super::stores::View;
     use super::super::term::{Pool, Terms};
     use super::*;
-    use crate::api::BurstPool;
     use crate::burst::Outcome;
     use crate::burst::memory::Attempt;
     use crate::controller::fixtures;
@@ -133,46 +192,76 @@ mod tests {
         serde_json::from_value(pool).expect("a pool")
     }
 
-    #[tokio::test]
-    async fn a_pool_is_looked_at_anew_only_when_none_of_its_grants_is_on_its_way() {
-        let mut terms = Terms {
+    fn terms() -> Terms {
+        Terms {
             instance: "us".to_owned(),
             begun: 0,
-        };
-        let (ours, theirs) = (led_by("us-1"), led_by("them-1"));
-        let mut state = Pool::of(&ours, &mut terms);
-        let context = Arc::new(fixtures::context("http://127.0.0.1:1"));
-        let act = Arc::new(Act {
-            context: context.clone(),
+        }
+    }
+
+    fn act(pool: &BurstPool) -> Act {
+        Act {
+            context: Arc::new(fixtures::context("http://127.0.0.1:1")),
             // The pod has changed: it waits no more.
             view: Arc::new(View::default()),
-            pool: Arc::new(ours.clone()),
+            pool: Arc::new(pool.clone()),
             name: "shop".to_owned(),
             sending: Sending {
                 tasks: TaskTracker::new(),
                 cancel: CancellationToken::new(),
             },
-        });
-        let pod = PodRef {
-            namespace: "default".to_owned(),
-            name: "web-1".to_owned(),
-            uid: "web-1".to_owned(),
-            resource_version: "1".to_owned(),
-        };
-        let decision = Decision {
-            pod: pod.clone(),
+        }
+    }
+
+    fn decision() -> Decision {
+        Decision {
+            pod: PodRef {
+                namespace: "default".to_owned(),
+                name: "web-1".to_owned(),
+                uid: "web-1".to_owned(),
+                resource_version: "1".to_owned(),
+            },
             workload: "web".to_owned(),
             outcome: Outcome::Grant {
                 placement: "a".to_owned(),
             },
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pool_is_looked_at_anew_only_when_none_of_its_grants_is_on_its_way() {
+        let (ours, theirs) = (led_by("us-1"), led_by("them-1"));
+        let mut state = Pool::of(&ours, &mut terms());
+        let (act, decision) = (act(&ours), decision());
         state.granting.send(&decision, &act, &mut state.memory);
-        assert_eq!(state.memory.attempt(&pod), Attempt::Awaited);
+        assert_eq!(state.memory.attempt(&decision.pod), Attempt::Awaited);
         assert!(state.hear(&ours), "others may be granted meanwhile");
         assert!(!state.hear(&theirs));
 
-        context.stores.changed.notified().await;
+        act.context.stores.changed.notified().await;
         assert!(state.hear(&theirs));
         assert!(state.granting.is_done());
+    }
+
+    #[tokio::test]
+    async fn a_grant_that_ends_in_the_middle_or_is_wanted_no_more_is_answered_too() {
+        let ours = led_by("us-1");
+        let mut state = Pool::of(&ours, &mut terms());
+        let act = act(&ours);
+        act.sending.cancel.cancel();
+        let decision = decision();
+        state.granting.send(&decision, &act, &mut state.memory);
+        act.context.stores.changed.notified().await;
+        assert!(state.hear(&ours) && state.granting.is_done());
+        assert_eq!(state.memory.attempt(&decision.pod), Attempt::Unknown);
+
+        // No pool of this name is known any more.
+        let grant = Grant {
+            context: act.context.clone(),
+            pool: act.pool.clone(),
+            pod: None,
+            decision,
+        };
+        assert!(!grant.is_still_wanted("shop"));
     }
 }

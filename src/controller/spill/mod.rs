@@ -267,15 +267,15 @@ impl Spill {
             name: name.clone(),
             sending: self.sending.clone(),
         };
-        let act = Arc::new(act);
         self.busy.insert(name, false);
         self.acting.push(Box::pin(async move {
             let again = act.carry_out(&plan, &mut state).await;
+            let Act { name, view, .. } = act;
             Acted {
-                name: act.name.clone(),
-                view: act.view.clone(),
+                name,
                 state,
                 plan,
+                view,
                 again,
             }
         }));

@@ -157,6 +157,11 @@ impl Stores {
         self.lock().view.pools.values().cloned().collect()
     }
 
+    /// The pool of this name, as it is known now.
+    pub fn pool(&self, name: &str) -> Option<Arc<BurstPool>> {
+        self.lock().view.pools.get(name).cloned()
+    }
+
     /// Takes in a pod of a newer version than the watches have shown: the answer to a patch or a read.
     pub fn learn_pod(&self, pod: Pod) {
         let Some(facts) = PodFacts::of(&pod) else {

@@ -47,8 +47,10 @@ pub struct Operator {
     pool: Option<(BurstPool, u64)>,
     /// It is dead or frozen until then.
     away_until: Option<Timestamp>,
-    /// Patches that it has in its hands, or that are on their way.
+    /// Patches that it has in its hands.
     hands: VecDeque<(PodRef, Grant)>,
+    /// Answers that have not come yet: what they tell of is done, and may be seen already.
+    answers: VecDeque<(PodRef, Answer)>,
     /// It was frozen, and believes still that it leads.
     is_stale: bool,
     /// All that was done this turn ended as planned.
@@ -77,6 +79,7 @@ impl Operator {
             pool: None,
             away_until: None,
             hands: VecDeque::new(),
+            answers: VecDeque::new(),
             is_stale: false,
             is_clean: false,
             due: now,
@@ -166,6 +169,12 @@ impl Operator {
             self.is_due |= left < self.hands.len();
             self.empty_hands(left, cluster, rng, happened);
         }
+        let unheard = if cluster.is_calm {
+            0
+        } else {
+            rng.random_range(0..=self.answers.len())
+        };
+        self.hear(unheard, cluster);
         if self.is_due && self.rests_until <= cluster.now && self.claims(cluster, is_leader) {
             self.decide(cluster, is_leader, rng, happened);
         }
@@ -175,7 +184,7 @@ impl Operator {
     fn claims(&mut self, cluster: &mut Cluster, is_leader: bool) -> bool {
         match self.standing {
             Standing::Leading => return true,
-            _ if !is_leader => return false,
+            _ if !is_leader || !self.hands.is_empty() || !self.answers.is_empty() => return false,
             Standing::Unclaimed => {
                 let identity = self.identity();
                 let claim = cluster.write(cluster.version, |status| status.leader = Some(identity));
@@ -241,7 +250,11 @@ impl Operator {
             .map(|pod| pod.id.uid.as_str())
             .collect();
         self.memory.keep(&plan, &waiting, cluster.now);
-        if self.is_clean && self.hands.is_empty() && rng.random_bool(0.05) {
+        if self.is_clean
+            && self.hands.is_empty()
+            && self.answers.is_empty()
+            && rng.random_bool(0.05)
+        {
             self.plans_nothing_new(cluster);
         }
         self.look_again = plan.look_again_in;
@@ -368,15 +381,30 @@ impl Operator {
         } else {
             cluster.grant(pod, &grant, rng)
         };
-        self.is_clean &= answer == Answer::Granted;
         match answer {
             Answer::Granted => happened.grants += 1,
             Answer::Conflict => happened.conflicts += 1,
             Answer::Denied(_) => happened.denials += 1,
             Answer::Lost => happened.lost += 1,
-            Answer::Gone => {}
+            Answer::Gone | Answer::Unsent => {}
         }
-        self.memory.answered(pod, answer, cluster.now);
+        self.answers.push_back((pod.clone(), answer));
+        let is_slow = !cluster.is_calm && rng.random_bool(0.3);
+        if !is_slow {
+            self.hear(0, cluster);
+        }
+    }
+
+    /// Hears all answers but the last so many.
+    fn hear(&mut self, unheard: usize, cluster: &Cluster) {
+        while self.answers.len() > unheard {
+            let Some((pod, answer)) = self.answers.pop_front() else {
+                return;
+            };
+            self.is_clean &= answer == Answer::Granted;
+            self.is_due = true;
+            self.memory.answered(&pod, answer, cluster.now);
+        }
     }
 
     /// It starts again, with nothing in its memory or its hands, and another identity.
