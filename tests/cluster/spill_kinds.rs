@@ -110,6 +110,19 @@ async fn foreign(world: &World) {
             workloads.any(|one| one.name == "rollout" && one.message.contains("does not serve"))
         })
         .await;
+    // As the manifests say: before the kind is served, so that nothing is refused meanwhile.
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "burstpool-rollouts",
+            "labels": {"burstpool.io/aggregate-to-targets": "true"}},
+        "rules": [
+            {"apiGroups": ["example.com"], "resources": ["rollouts"], "verbs": ["list", "watch"]},
+            {"apiGroups": ["example.com"], "resources": ["rollouts/scale"], "verbs": ["get"]},
+        ],
+    });
+    let path = world.cluster.directory().join("role.json");
+    std::fs::write(&path, role.to_string()).expect("it is written");
+    world.kubectl(&["create", "-f", &path.to_string_lossy()]);
     serve_rollouts(&world.client).await;
     let object = json!({"apiVersion": "example.com/v1", "kind": "Rollout",
         "metadata": {"name": "rollout", "namespace": "default"}, "spec": {"replicas": 3}});

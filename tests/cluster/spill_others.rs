@@ -216,11 +216,12 @@ async fn of_two_pools_with_one_workload_the_older_has_it_and_the_other_says_so()
 
 #[tokio::test]
 async fn an_api_server_that_goes_away_in_the_middle_leads_to_no_grant_too_many() {
-    let world =
+    let mut world =
         World::with_full_home(&json!({"spill": {"maxReplicas": 5, "rate": {"pods": 1000}}})).await;
     world.deploy(12).await;
     let some = |pods: &[Pod]| pods.iter().any(is_granted);
     world.until_pods("web", "the first grant", some).await;
+    world.may_be_refused();
     let killed = world.cluster.kill(Component::ApiServer).await;
     killed.expect("it ends when killed");
     let started = world.cluster.restart(Component::ApiServer).await;

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::burst::{Burst, is_running, phase, told};
 use crate::support::objects::condition;
-use crate::support::wait;
+use crate::support::{OPERATOR, wait};
 use crate::world::{self, World};
 
 /// What a container of the pod is doing, by its name: `running`, or the reason for which it waits or
@@ -219,7 +219,7 @@ async fn an_operator_that_is_told_to_end_does_and_leaves_everything_to_the_next(
             .expect("an answer")
             .as_ref()
     ));
-    let leases: Api<Lease> = Api::namespaced(world.client.clone(), "default");
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), OPERATOR);
     let lease = leases.get("burstpool").await.expect("the lease");
     let holder = lease.spec.and_then(|spec| spec.holder_identity);
     assert_eq!(
