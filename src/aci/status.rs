@@ -2,8 +2,9 @@
 //!
 //! In: the pod as it is live, what is known of its container group ([`Seen`]), facts of the node, the
 //! time. Out: the whole `PodStatus` ([`pod_status`]); whether it says anything else than the live one
-//! ([`same`]) and the patch ([`status_patch`]). Pure. Called by the node's shell for one pod at a time, with the live object: never with what was sent last, since others write too
-//! (the node controller sets `Ready` to False when the operator is down).
+//! ([`same`]) and the patch ([`status_patch`]). Pure. Called by the node's shell for one pod at a time,
+//! with the live object: never with what was sent last, since others write too (the node
+//! controller sets `Ready` to False when the operator is down).
 //!
 //! Rules, in the order in which they win:
 //!

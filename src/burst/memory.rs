@@ -125,10 +125,8 @@ impl Memory {
             Answer::Conflict => Sending::Conflict,
             Answer::Unsent => Sending::Undone,
             Answer::Gone => {
-                self.sent.retain(|uid, sent| {
-                    *uid != pod.uid || sent.resource_version != pod.resource_version
-                });
-                return self.gone(pod);
+                self.gone(pod);
+                Sending::Undone
             }
             Answer::Denied(why) => {
                 let tries = self.denied.get(&pod.uid).map_or(0, |denial| denial.tries);

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::granting::Sending;
 use super::stores::View;
-use super::term::Pool;
+use super::term::{Pool, leader};
 use super::{Context, grant};
 use crate::api::names::POOL_LABEL;
 use crate::api::{BurstPool, Reservation};
@@ -208,10 +208,6 @@ impl Act {
         }
     }
 
-    async fn patch(&self, id: &PodRef, patch: &Patch<()>) -> Answer {
-        patch_pod(&self.context, id, patch).await
-    }
-
     /// Gives reservations back. `true` if there was anything.
     async fn release(&self, releases: &[PodRef], state: &mut Pool) -> bool {
         let now = Timestamp::now();
@@ -220,7 +216,7 @@ impl Act {
                 return (id, Answer::Conflict);
             };
             let patch = grant::release(&pod, &id.resource_version, now);
-            (id, self.patch(id, &patch).await)
+            (id, patch_pod(&self.context, id, &patch).await)
         });
         let answers: Vec<(&PodRef, Answer)> = sent.buffer_unordered(AT_ONCE).collect().await;
         for (pod, answer) in &answers {
@@ -242,7 +238,7 @@ impl Act {
             };
             let patch = grant::stamp(&pod, &stamp.pod.resource_version, stamp.since);
             // One that was not written is remembered, and lost only by a restart before the next.
-            self.patch(&stamp.pod, &patch).await;
+            patch_pod(&self.context, &stamp.pod, &patch).await;
         });
         sent.buffer_unordered(AT_ONCE).collect::<()>().await;
     }
@@ -289,9 +285,8 @@ fn is_planned_alike(one: &BurstPool, other: &BurstPool) -> bool {
     fn of(pool: &BurstPool) -> impl PartialEq + '_ {
         let (meta, status) = (&pool.metadata, pool.status.as_ref());
         let wish = (&meta.uid, meta.generation, &meta.deletion_timestamp);
-        let leader = status.and_then(|status| status.leader.as_deref());
         let reserved = status.map_or(&[][..], |status| &status.reservations);
-        (wish, leader, reserved)
+        (wish, leader(pool), reserved)
     }
     of(one) == of(other)
 }

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::act::{AT_ONCE, Act, PAUSE, patch_pod};
 use super::stores::Waiting;
+use super::term::leader;
 use super::{Context, grant};
 use crate::api::{BurstPool, Mode};
 use crate::burst::{Answer, Decision, Memory, PodRef};
@@ -149,7 +150,6 @@ impl Grant {
 
     /// Whether the pool is there and led as it was: a grant may have waited long for its turn.
     fn is_still_wanted(&self, name: &str) -> bool {
-        let leader = |pool: &BurstPool| pool.status.as_ref().and_then(|s| s.leader.clone());
         self.context.stores.pool(name).is_some_and(|pool| {
             pool.uid() == self.pool.uid()
                 && pool.metadata.deletion_timestamp.is_none()

@@ -227,7 +227,7 @@ impl Spill {
         }
         let known = known.filter(|known| known.uid == pool.uid());
         let mut state = known.unwrap_or_else(|| Pool::of(pool, &mut self.terms));
-        let leader = pool.status.as_ref().and_then(|s| s.leader.as_deref());
+        let leader = term::leader(pool);
         let standing = state.led_by(leader, &name, &mut self.terms);
         for (placement, ended) in pool::ended_creates(&name, &self.context).await {
             let backend = state.memory.backend(&placement);

@@ -16,6 +16,11 @@ use crate::burst::{Memory, Standing};
 /// request after a minute.
 const DOUBT: Duration = Duration::from_secs(60);
 
+/// Who leads the pool, as its status says.
+pub(super) fn leader(pool: &BurstPool) -> Option<&str> {
+    pool.status.as_ref()?.leader.as_deref()
+}
+
 /// What is remembered of a pool from one plan to the next.
 #[derive(Default)]
 pub(super) struct Pool {
@@ -63,8 +68,7 @@ impl Pool {
     /// reserved in another pool of its name, or in a term that is over.
     pub(super) fn hear(&mut self, pool: &BurstPool) -> bool {
         self.granting.hear(&mut self.memory);
-        let leader = pool.status.as_ref().and_then(|s| s.leader.as_deref());
-        let is_same = self.uid == pool.uid() && leader == Some(self.identity.as_str());
+        let is_same = self.uid == pool.uid() && leader(pool) == Some(self.identity.as_str());
         is_same || self.granting.is_done()
     }
 
