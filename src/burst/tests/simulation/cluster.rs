@@ -1,5 +1,7 @@
 //! The API server: pods, the pool and its status, workloads that come and go, and the clock.
 
+mod users;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
@@ -12,7 +14,7 @@ use serde_json::json;
 
 use crate::api::{BurstPool, BurstPoolStatus, Reservation};
 use crate::burst::amounts::Amounts;
-use crate::burst::fixtures::{pod, pool, scale_of, target};
+use crate::burst::fixtures::{pool, target};
 use crate::burst::hold::later;
 use crate::burst::pod::{Grant, PodFacts, PodRef, Stage};
 use crate::burst::{Answer, Scales};
@@ -198,140 +200,6 @@ impl Cluster {
         self.changed();
     }
 
-    /// Users and controllers: replicas change, pods are made, deleted and go; faults begin and end.
-    pub fn live(&mut self, rng: &mut StdRng) {
-        if self.is_still {
-            // Jobs would come and go for ever.
-            self.desired[2] = 0;
-            self.failing_until = self.failing_until.min(self.now);
-            self.scales = scales(self.desired);
-        } else if self.now >= self.next_change {
-            self.next_change = self.after(rng, 60..5400);
-            self.reconfigure(rng);
-            self.scales = scales(self.desired);
-        }
-        let gone: Vec<String> = self
-            .pods
-            .iter()
-            .filter(|(_, pod)| pod.gone_at.is_some_and(|at| at <= self.now))
-            .map(|(uid, _)| uid.clone())
-            .collect();
-        for uid in gone {
-            self.pods.remove(&uid);
-            self.changed();
-        }
-        let finished: Vec<String> = self
-            .pods
-            .iter()
-            .filter(|(_, pod)| pod.finishes_at.is_some_and(|at| at <= self.now))
-            .map(|(uid, _)| uid.clone())
-            .collect();
-        for uid in finished {
-            self.change(&uid, |facts| facts.stage = Stage::Finished);
-            self.delete(&uid, rng);
-        }
-        for app in 0..APPS.len() {
-            self.replicate(app, rng);
-        }
-        let due: Vec<Late> = self
-            .late
-            .extract_if(.., |late| late.at <= self.now)
-            .collect();
-        for late in due {
-            self.grant(&late.pod, &late.grant, rng);
-        }
-    }
-
-    fn reconfigure(&mut self, rng: &mut StdRng) {
-        let app = rng.random_range(0..3);
-        self.desired[app] = rng.random_range(0..14);
-        if self.is_calm {
-            return;
-        }
-        match rng.random_range(0..8) {
-            0 => self.home = rng.random_range(2..14),
-            1 => {
-                let most = rng.random_range(0..20);
-                self.pool.spec.spill.max_replicas = crate::api::MaxReplicas::Count(most);
-            }
-            2 => self.failing_until = self.after(rng, 60..1200),
-            3 => self.capacity = rng.random_range(1..25),
-            _ => {}
-        }
-    }
-
-    /// What a controller does: pods on ACI go first, by their deletion cost.
-    fn replicate(&mut self, app: usize, rng: &mut StdRng) {
-        let lives = |pod: &SimPod| !pod.facts.is_deleting && pod.facts.stage != Stage::Finished;
-        let mut alive: Vec<(u8, &String)> = self
-            .pods
-            .iter()
-            .filter(|(_, pod)| pod.app == app && lives(pod))
-            .map(|(uid, pod)| {
-                let rank = match pod.facts.bound() {
-                    None => 0,
-                    Some(bound) if bound.node == NODE => 1,
-                    Some(_) => 2,
-                };
-                (rank, uid)
-            })
-            .collect();
-        let wanted = usize::try_from(self.desired[app]).expect("small");
-        let count = alive.len();
-        alive.sort();
-        alive.truncate(count.saturating_sub(wanted));
-        let surplus: Vec<String> = alive.into_iter().map(|(_, uid)| uid.clone()).collect();
-        for uid in surplus {
-            self.delete(&uid, rng);
-        }
-        for _ in count..wanted {
-            self.create(app, rng);
-        }
-    }
-
-    fn create(&mut self, app: usize, rng: &mut StdRng) {
-        self.count += 1;
-        let (index, app) = (app, APPS[app]);
-        let mut facts = pod(&format!("{app}-{:06}", self.count)).of_app(app);
-        facts.id.resource_version = self.count.to_string();
-        facts.created = self.now;
-        facts.stage = Stage::New;
-        let is_gated = rng.random_bool(0.1);
-        if app == "job" {
-            facts.owner = None;
-        }
-        if rng.random_bool(0.1) {
-            facts.asks.cpu_milli = 3000;
-        }
-        let denied_until = match rng.random_range(0..100) {
-            0 => Timestamp::MAX,
-            1..5 => self.after(rng, 10..400),
-            _ => self.now,
-        };
-        let pod = SimPod {
-            app: index,
-            first_refused: None,
-            gated_until: is_gated.then(|| self.after(rng, 1..200)),
-            is_ineligible: rng.random_bool(0.05),
-            denied_until,
-            gone_at: None,
-            try_at: self.now,
-            finishes_at: (app == "job").then(|| self.after(rng, self.job.clone())),
-            facts: Rc::new(facts),
-        };
-        self.pods.insert(pod.facts.id.uid.clone(), pod);
-        self.changed();
-    }
-
-    /// Deletes a pod: its object goes a little later.
-    pub fn delete(&mut self, uid: &str, rng: &mut StdRng) {
-        let gone = self.after(rng, 0..30);
-        self.change(uid, |facts| facts.is_deleting = true);
-        if let Some(pod) = self.pods.get_mut(uid) {
-            pod.gone_at.get_or_insert(gone);
-        }
-    }
-
     /// A patch that grants, as the API server answers it.
     pub fn grant(&mut self, id: &PodRef, grant: &Grant, _rng: &mut StdRng) -> Answer {
         let Some(pod) = self.pods.get(&id.uid) else {
@@ -430,12 +298,4 @@ impl Cluster {
         });
         away.map(|pod| pod.facts.id.uid.as_str()).collect()
     }
-}
-
-fn scales(desired: [u64; 3]) -> Scales {
-    let all = APPS.iter().zip(desired).map(|(app, desired)| {
-        let key = ("shop".to_owned(), (*app).to_owned());
-        (key, Ok(scale_of(app, desired, desired)))
-    });
-    all.collect()
 }

@@ -1,0 +1,168 @@
+//! What an instance does once it has decided: patches sent and answered, slowly or never, and crashes.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use super::Operator;
+use crate::burst::hold::later;
+use crate::burst::plan::Plan;
+use crate::burst::pod::{Grant, PodRef};
+use crate::burst::rescue::Action;
+use crate::burst::tests::simulation::Happened;
+use crate::burst::tests::simulation::cluster::Cluster;
+use crate::burst::{Answer, Door};
+
+impl Operator {
+    pub(super) fn carry_out(
+        &mut self,
+        plan: &Plan,
+        cluster: &mut Cluster,
+        rng: &mut StdRng,
+        happened: &mut Happened,
+    ) {
+        let is_closed = matches!(plan.doors["weu"], Door::Closed { .. });
+        if is_closed && !cluster.is_closed {
+            happened.closures += 1;
+        }
+        if is_closed != cluster.is_closed {
+            cluster.is_closed = is_closed;
+            cluster.changed();
+        }
+        for decision in plan.grants() {
+            let grant = Grant {
+                pool: "shop".to_owned(),
+                workload: decision.workload.clone(),
+                at: Some(cluster.now),
+            };
+            self.memory.sending(&decision.pod);
+            self.hands.push_back((decision.pod.clone(), grant));
+        }
+        if !cluster.is_calm && !self.hands.is_empty() && rng.random_bool(0.03) {
+            happened.freezes += 1;
+            self.is_stale = true;
+            let sent = rng.random_range(0..self.hands.len());
+            self.empty_hands(self.hands.len() - sent, cluster, rng, happened);
+            self.away_until = Some(cluster.after(rng, 5..200));
+            return;
+        }
+        // Some are answered only after the next plan.
+        let is_slow = !cluster.is_calm && rng.random_bool(0.3);
+        let left = if is_slow { self.hands.len() / 2 } else { 0 };
+        self.empty_hands(left, cluster, rng, happened);
+        self.others(plan, cluster, rng, happened);
+    }
+
+    /// What is not a grant: reservations given back, stamps, rescues, and looking for pods that nobody
+    /// sees.
+    fn others(
+        &mut self,
+        plan: &Plan,
+        cluster: &mut Cluster,
+        rng: &mut StdRng,
+        happened: &mut Happened,
+    ) {
+        for pod in &plan.releases {
+            let answer = cluster.release(pod, rng);
+            happened.releases += u64::from(answer == Answer::Granted);
+            self.memory.released(pod, &answer, cluster.now);
+        }
+        for stamp in &plan.stamps {
+            let current = cluster
+                .pods
+                .get(&stamp.pod.uid)
+                .map(|pod| pod.facts.id.clone());
+            if current.as_ref() == Some(&stamp.pod) && rng.random_bool(0.9) {
+                let since = stamp.since;
+                cluster.change(&stamp.pod.uid, |facts| facts.stamped = Some(since));
+            }
+        }
+        for rescue in &plan.rescues {
+            let is_new = cluster
+                .pods
+                .get(&rescue.pod.uid)
+                .is_some_and(|pod| !pod.facts.is_deleting);
+            if rescue.action == Action::Delete && is_new {
+                happened.rescues += 1;
+                cluster.delete(&rescue.pod.uid, rng);
+            }
+        }
+        for unseen in &plan.unseen {
+            let found = cluster.pods.get(&unseen.uid).map(|pod| pod.facts.clone());
+            happened.homecomings +=
+                u64::from(found.as_ref().is_some_and(|pod| pod.is_past_granting()));
+            self.memory.looked(unseen, found.as_deref());
+        }
+    }
+
+    pub(super) fn empty_hands(
+        &mut self,
+        left: usize,
+        cluster: &mut Cluster,
+        rng: &mut StdRng,
+        happened: &mut Happened,
+    ) {
+        while self.hands.len() > left {
+            if let Some((pod, grant)) = self.hands.pop_front() {
+                self.send(&pod, grant, cluster, rng, happened);
+            }
+        }
+    }
+
+    pub(super) fn send(
+        &mut self,
+        pod: &PodRef,
+        grant: Grant,
+        cluster: &mut Cluster,
+        rng: &mut StdRng,
+        happened: &mut Happened,
+    ) {
+        let answer = if !cluster.is_calm && rng.random_bool(0.05) {
+            cluster.lose(pod, grant, rng);
+            Answer::Lost
+        } else {
+            cluster.grant(pod, &grant, rng)
+        };
+        match answer {
+            Answer::Granted => happened.grants += 1,
+            Answer::Conflict => happened.conflicts += 1,
+            Answer::Denied(_) => happened.denials += 1,
+            Answer::Lost => happened.lost += 1,
+            Answer::Gone | Answer::Unsent => {}
+        }
+        self.answers.push_back((pod.clone(), answer));
+        let is_slow = !cluster.is_calm && rng.random_bool(0.3);
+        if !is_slow {
+            self.hear(0, cluster);
+        }
+    }
+
+    /// Hears all answers but the last so many.
+    pub(super) fn hear(&mut self, unheard: usize, cluster: &Cluster) {
+        while self.answers.len() > unheard {
+            let Some((pod, answer)) = self.answers.pop_front() else {
+                return;
+            };
+            self.is_clean &= answer == Answer::Granted;
+            self.is_due = true;
+            self.memory.answered(&pod, answer, cluster.now);
+        }
+    }
+
+    /// It starts again, with nothing in its memory or its hands, and another identity.
+    pub(super) fn crash(
+        &mut self,
+        cluster: &mut Cluster,
+        rng: &mut StdRng,
+        happened: &mut Happened,
+    ) {
+        happened.crashes += 1;
+        *self = Self {
+            run: self.run + 1,
+            away_until: Some(cluster.after(rng, 1..120)),
+            ..Self::new(self.number, cluster.now)
+        };
+        cluster.disturbed = later(cluster.now, Duration::from_secs(1));
+    }
+}
