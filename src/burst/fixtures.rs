@@ -237,6 +237,11 @@ impl Scene {
 
     /// The plan at this second.
     pub fn plan(&self, second: i64) -> Plan {
+        self.plan_at(at(second))
+    }
+
+    /// The plan at this time.
+    pub fn plan_at(&self, now: Timestamp) -> Plan {
         let pools: Vec<&BurstPool> = std::iter::once(&self.pool).chain(&self.others).collect();
         let waiting: Vec<&PodFacts> = self.waiting.iter().collect();
         let labelled: Vec<&PodFacts> = self.labelled.iter().collect();
@@ -261,7 +266,7 @@ impl Scene {
             standing: self.standing,
             identity: &self.identity,
         };
-        plan(&self.pool, &observe(&self.pool, &world, &own), at(second))
+        plan(&self.pool, &observe(&self.pool, &world, &own), now)
     }
 
     fn verdicts(&self) -> Verdicts {

@@ -93,6 +93,8 @@ pub struct Memory {
     release: HashMap<String, Timestamp>,
     backends: BTreeMap<String, Backend>,
     busy: Option<Timestamp>,
+    /// When reservations were written last.
+    reserved: Option<Timestamp>,
 }
 
 impl Memory {
@@ -190,6 +192,9 @@ impl Memory {
         if plan.peak == Peak::On {
             self.busy = Some(now);
         }
+        if plan.must_reserve {
+            self.reserved = Some(now);
+        }
         let reserved: HashMap<&str, &str> = plan
             .reservations
             .iter()
@@ -247,11 +252,24 @@ impl Memory {
         self.busy
     }
 
+    pub(super) fn reserved(&self) -> Option<Timestamp> {
+        self.reserved
+    }
+
     /// What is known of the last patch of `pod`.
     pub fn attempt(&self, pod: &PodRef) -> Attempt {
-        match self.sent.get(&pod.uid) {
+        self.attempt_at(&pod.uid, &pod.resource_version)
+    }
+
+    /// What is known of the last patch of the pod that was reserved.
+    pub(super) fn attempt_of(&self, entry: &Reservation) -> Attempt {
+        self.attempt_at(&entry.uid, &entry.resource_version)
+    }
+
+    fn attempt_at(&self, uid: &str, version: &str) -> Attempt {
+        match self.sent.get(uid) {
             None => Attempt::None,
-            Some(sent) if sent.resource_version != pod.resource_version => Attempt::None,
+            Some(sent) if sent.resource_version != version => Attempt::None,
             Some(sent) => match sent.outcome {
                 Sending::Undone if !sent.is_lost => Attempt::None,
                 Sending::OnItsWay | Sending::Granted | Sending::Conflict => Attempt::Awaited,

@@ -21,11 +21,12 @@
 //! | [`hold`], [`rate`], [`limits`], [`fairness`] | when, how fast, how many, who first |
 //! | [`reserve`] | which pods count although nobody sees them granted |
 //! | [`backend`], [`room`] | whether a placement takes pods, and how many more fit |
-//! | [`sort`], [`share`], [`plan`] | what becomes of each pod, and all of it together |
+//! | [`sort`], [`share`], [`ahead`], [`plan`] | what becomes of each pod, and all of it together |
 //! | [`rescue`] | what becomes of pods that never started |
 //! | [`outcome`], [`tally`] | the words and numbers |
 //! | [`memory`] | what outlives a plan |
 
+mod ahead;
 pub mod amounts;
 pub mod assign;
 pub mod backend;

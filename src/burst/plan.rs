@@ -3,11 +3,12 @@
 //! In: the pool, what bears on it, the time. Out: a [`Plan`]. It is the same for the same input, and
 //! planning again after it was carried out plans nothing new.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::ahead;
 use super::backend::Door;
 use super::hold::later;
 use super::limits::Limits;
@@ -17,7 +18,7 @@ use super::outcome::{Held, Ignored, Lack, Outcome};
 use super::pod::PodRef;
 use super::rate;
 use super::rescue::{self, Rescue};
-use super::reserve;
+use super::reserve::{self, Reserving};
 use super::room::Room;
 use super::share::{Shares, next_turn, share};
 use super::sort::{Case, cases};
@@ -34,9 +35,9 @@ pub struct Plan {
     pub is_dry_run: bool,
     /// What must be done before anything may be granted.
     pub first: First,
-    /// What the pool's `status.reservations` must say before the grants are sent.
+    /// What the pool's `status.reservations` must say before the grants are sent that are not reserved yet.
     pub reservations: Vec<Reservation>,
-    /// Whether it says something else now.
+    /// Whether it says something else now, and is to be written.
     pub must_reserve: bool,
     /// Reserved pods that cannot be granted now: any change of them gives their reservations back.
     pub releases: Vec<PodRef>,
@@ -96,6 +97,20 @@ pub struct Decision {
     pub workload: String,
     /// What becomes of it, and why.
     pub outcome: Outcome,
+    /// Whether a reservation is, or will be, in its name.
+    pub slot: Slot,
+}
+
+/// Whether a pod is reserved that is to be granted, now or as soon as its hold is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Slot {
+    /// It is not to be.
+    #[default]
+    None,
+    /// It is to be: it must not be granted before the pool's status says so.
+    Wanted,
+    /// The pool's status says so, at the pod's version.
+    Reserved,
 }
 
 /// A time that is to be stamped on a pod.
@@ -132,11 +147,12 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         now,
     };
     share(&mut cases, seen, &mut shares);
+    ahead::reserve(&mut cases, seen, &mut shares);
 
     let is_dry_run = spec.mode == Mode::DryRun;
     let stamps = stamps(&cases, seen);
-    let decisions = decisions(cases, seen);
-    let reservations = reservations(&standing.kept, &decisions, seen, is_dry_run);
+    let decisions = decisions(cases, seen, is_dry_run);
+    let reserving = Reserving::of(&standing.kept, &decisions, seen, now);
     let (releases, next_release) = reserve::releases(seen, &decisions, now);
     let (rescues, next_rescue) = rescue::due(seen, now);
     let tally = tally::of(seen, &decisions, &limits, is_dry_run);
@@ -150,16 +166,15 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         .chain(doors.values().filter_map(reopens))
         .chain(next_rescue)
         .chain(next_release)
+        .chain(reserving.next)
         .chain(cooldown.filter(|_| !is_busy))
         .chain((!standing.unseen.is_empty()).then(|| later(now, SOON)));
     Plan {
         look_again_in: until_first(times, now),
         is_dry_run,
         first: first(seen.standing),
-        must_reserve: !reservations
-            .iter()
-            .eq(seen.reservations.iter().map(|one| one.entry)),
-        reservations,
+        must_reserve: reserving.must_write,
+        reservations: reserving.reservations,
         releases,
         unseen: standing.unseen.into_iter().cloned().collect(),
         decisions,
@@ -226,45 +241,37 @@ fn stamps(cases: &[Case<'_>], seen: &Observed<'_>) -> Vec<Stamp> {
     unknown.collect()
 }
 
-fn decisions(cases: Vec<Case<'_>>, seen: &Observed<'_>) -> Vec<Decision> {
-    let all = cases.into_iter().map(|case| Decision {
-        pod: case.pod.id.clone(),
-        workload: seen.workloads[case.workload].spec.name.clone(),
-        // Sharing leaves none without an outcome.
-        outcome: case.outcome.unwrap_or(Outcome::Ignore(Ignored::Unjudged)),
+fn decisions(cases: Vec<Case<'_>>, seen: &Observed<'_>, is_dry_run: bool) -> Vec<Decision> {
+    let entries = seen.reservations.iter().map(|one| one.entry);
+    let entries: HashMap<&str, &Reservation> =
+        entries.map(|entry| (entry.uid.as_str(), entry)).collect();
+    let all = cases.into_iter().map(|case| {
+        let is_granted = matches!(case.outcome, Some(Outcome::Grant { .. }));
+        let mut decision = Decision {
+            pod: case.pod.id.clone(),
+            workload: seen.workloads[case.workload].spec.name.clone(),
+            // Sharing leaves none without an outcome.
+            outcome: case.outcome.unwrap_or(Outcome::Ignore(Ignored::Unjudged)),
+            slot: Slot::None,
+        };
+        if is_granted || case.is_ahead {
+            let entry = entries.get(case.pod.id.uid.as_str());
+            let stands = entry.is_some_and(|entry| **entry == decision.reservation(seen.identity));
+            decision.slot = match (case.is_reserved || stands, is_dry_run) {
+                (true, _) => Slot::Reserved,
+                (false, true) => Slot::None,
+                (false, false) => Slot::Wanted,
+            };
+        }
+        decision
     });
     all.collect()
-}
-
-/// Those that stay, and those that are to be granted.
-fn reservations(
-    kept: &[&Reservation],
-    decisions: &[Decision],
-    seen: &Observed<'_>,
-    is_dry_run: bool,
-) -> Vec<Reservation> {
-    let mut all: Vec<Reservation> = kept.iter().map(|entry| (*entry).clone()).collect();
-    let known: HashSet<&str> = kept.iter().map(|entry| entry.uid.as_str()).collect();
-    let granted = decisions.iter().filter(|decision| {
-        let is_new = !known.contains(decision.pod.uid.as_str());
-        is_new && !is_dry_run && matches!(decision.outcome, Outcome::Grant { .. })
-    });
-    all.extend(granted.map(|decision| Reservation {
-        uid: decision.pod.uid.clone(),
-        namespace: decision.pod.namespace.clone(),
-        name: decision.pod.name.clone(),
-        workload: decision.workload.clone(),
-        holder: seen.identity.to_owned(),
-        resource_version: decision.pod.resource_version.clone(),
-    }));
-    all.sort();
-    all
 }
 
 /// When a pod's outcome may be another although nothing changes.
 fn again(outcome: &Outcome, now: Timestamp) -> Option<Timestamp> {
     match outcome {
-        Outcome::Hold { until, .. } => Some(*until),
+        Outcome::Hold { until, why } => Some(ahead::next_look(*until, why, now)),
         Outcome::Wait(Lack::Rate(next)) => *next,
         Outcome::Wait(Lack::Room(_)) => Some(next_turn(now)),
         Outcome::Wait(Lack::Leader) | Outcome::InFlight => Some(later(now, SOON)),
@@ -280,6 +287,17 @@ fn reopens(door: &Door) -> Option<Timestamp> {
 }
 
 impl Decision {
+    pub(super) fn reservation(&self, holder: &str) -> Reservation {
+        Reservation {
+            uid: self.pod.uid.clone(),
+            namespace: self.pod.namespace.clone(),
+            name: self.pod.name.clone(),
+            workload: self.workload.clone(),
+            holder: holder.to_owned(),
+            resource_version: self.pod.resource_version.clone(),
+        }
+    }
+
     /// Whether it waits for what the pool or Azure does not give.
     pub(super) fn is_limited(&self) -> bool {
         matches!(

@@ -61,7 +61,12 @@ fn share_out(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Shares<'_
     if shares.rate.now == 0 {
         return;
     }
-    let mut entitled = entitled(cases, seen, shares);
+    let ready = (0..cases.len()).filter(|at| cases[*at].outcome.is_none());
+    let turn = entitled(cases, ready.collect(), seen, shares);
+    for (index, lack) in turn.lacking {
+        cases[index].outcome = Some(lack);
+    }
+    let mut entitled = turn.placed;
     if entitled.len() > shares.rate.now {
         let passed_by = |case: &Case<'_>| shares.is_old(case).then_some(case.pod.created);
         // The sort is stable: nothing changes among those that were not.
@@ -78,14 +83,25 @@ fn share_out(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Shares<'_
     }
 }
 
-/// Who gets the slots that are free: one after the other, until there is none or nobody wants one. Whoever
-/// finds no room is told so at once.
-fn entitled(
-    cases: &mut [Case<'_>],
+/// What comes of asking one after the other.
+#[derive(Default)]
+pub(super) struct Turn {
+    /// Who gets a slot, and in which placement.
+    pub(super) placed: Vec<(usize, String)>,
+    /// Who finds no room, and why.
+    pub(super) lacking: Vec<(usize, Outcome)>,
+}
+
+/// Which of these cases get the slots that are free: one after the other, until there is none or nobody wants
+/// one; and which of them find no room, and why.
+pub(super) fn entitled(
+    cases: &[Case<'_>],
+    wanting: Vec<usize>,
     seen: &Observed<'_>,
     shares: &mut Shares<'_>,
-) -> Vec<(usize, String)> {
-    let (mut queues, mut limits) = (queues(cases, seen.workloads.len()), shares.limits.clone());
+) -> Turn {
+    let mut queues = queues(cases, wanting, seen.workloads.len());
+    let mut limits = shares.limits.clone();
     let claim = |workload: usize, next: Option<&usize>, limits: &Limits, cases: &[Case<'_>]| {
         let limit = limits.workloads.get(workload)?;
         let oldest = cases[*next?].pod.created;
@@ -100,7 +116,7 @@ fn entitled(
     let mut claims: BinaryHeap<Claim> = all
         .filter_map(|(workload, queue)| claim(workload, queue.front(), &limits, cases))
         .collect();
-    let mut entitled = Vec::new();
+    let mut turn = Turn::default();
     while !limits.is_full() {
         let Some(Claim { workload, .. }) = claims.pop() else {
             break;
@@ -112,24 +128,21 @@ fn entitled(
         match shares.place(&cases[index]) {
             Outcome::Grant { placement } => {
                 limits.take(Some(workload));
-                entitled.push((index, placement));
+                turn.placed.push((index, placement));
             }
-            outcome => cases[index].outcome = Some(outcome),
+            lack => turn.lacking.push((index, lack)),
         }
         // Nobody else's claim has changed.
         claims.extend(claim(workload, queue.front(), &limits, cases));
     }
-    entitled
+    turn
 }
 
-/// The cases that are ready and hold no slot, oldest first, by workload.
-fn queues(cases: &[Case<'_>], workloads: usize) -> Vec<VecDeque<usize>> {
-    let mut ready: Vec<usize> = (0..cases.len())
-        .filter(|at| cases[*at].outcome.is_none())
-        .collect();
-    ready.sort_by_key(|at| (cases[*at].pod.created, &cases[*at].pod.id));
+/// These cases, oldest first, by workload.
+fn queues(cases: &[Case<'_>], mut wanting: Vec<usize>, workloads: usize) -> Vec<VecDeque<usize>> {
+    wanting.sort_by_key(|at| (cases[*at].pod.created, &cases[*at].pod.id));
     let mut queues = vec![VecDeque::new(); workloads];
-    for at in ready {
+    for at in wanting {
         queues[cases[at].workload].push_back(at);
     }
     queues

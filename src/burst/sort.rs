@@ -25,6 +25,8 @@ pub(super) struct Case<'a> {
     pub(super) workload: usize,
     /// Whether it holds a slot already, by a reservation.
     pub(super) is_reserved: bool,
+    /// Whether it is reserved although it is held still.
+    pub(super) is_ahead: bool,
     /// What becomes of it; nothing yet if it is ready.
     pub(super) outcome: Option<Outcome>,
     /// Since when it is refused.
@@ -51,6 +53,7 @@ pub(super) fn cases<'a>(
             pod: candidate.pod,
             workload: candidate.workload,
             is_reserved: entry.is_some(),
+            is_ahead: false,
             outcome: None,
             start: None,
             places: Places::default(),

@@ -1,5 +1,6 @@
 //! The room as a whole: scenarios, properties of every plan, and a simulation.
 
+mod ahead;
 mod eligible;
 mod fence;
 mod granting;

@@ -85,6 +85,7 @@ fn a_grant_that_only_the_watch_of_waiting_pods_shows_counts_still_by_its_reserva
     let mut scene = Scene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
+    scene.memory.sending(&scene.waiting[0].id.clone());
     scene.waiting[0] = pod("a").granted("shop", "web", 15);
     assert_eq!(
         (

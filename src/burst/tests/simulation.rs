@@ -38,6 +38,8 @@ const LEASE: Duration = Duration::from_secs(15);
 struct Happened {
     plans: u64,
     grants: u64,
+    /// Grants that had been reserved by an earlier plan.
+    ahead: u64,
     conflicts: u64,
     denials: u64,
     lost: u64,
@@ -178,10 +180,11 @@ fn every_invariant_holds_in_thousands_of_hours_of_faults() {
 }
 
 impl Happened {
-    fn each(&mut self) -> [&mut u64; 12] {
+    fn each(&mut self) -> [&mut u64; 13] {
         [
             &mut self.plans,
             &mut self.grants,
+            &mut self.ahead,
             &mut self.conflicts,
             &mut self.denials,
             &mut self.lost,

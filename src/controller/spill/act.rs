@@ -21,7 +21,7 @@ use super::term::{Pool, leader};
 use super::{Context, grant};
 use crate::api::names::POOL_LABEL;
 use crate::api::{BurstPool, Reservation};
-use crate::burst::plan::{First, Stamp};
+use crate::burst::plan::{Decision, First, Slot, Stamp};
 use crate::burst::rescue::{Action, Rescue};
 use crate::burst::{Answer, Plan, PodFacts, PodRef};
 use crate::controller::LEASE;
@@ -69,16 +69,19 @@ impl Act {
             }
             First::Nothing => {}
         }
+        // What is reserved already may be taken back by a write that is still on its way.
+        let stands = !plan.is_dry_run && !state.doubt.is_open(&self.pool);
+        let (reserved, wanted): (Vec<_>, Vec<_>) = plan
+            .grants()
+            .partition(|decision| stands && decision.slot == Slot::Reserved);
+        self.send(reserved, state);
         if plan.must_reserve && !self.reserve(plan, state).await {
-            // Somebody has written the pool: it is looked at again, and nothing is granted meanwhile.
+            // Somebody has written the pool: it is looked at again, and nothing more is granted meanwhile.
             return true;
         }
-        // What is reserved already may be taken back by a write that is still on its way.
-        let may_write = !plan.is_dry_run && (plan.must_reserve || !state.doubt.is_open(&self.pool));
+        let may_write = !plan.is_dry_run && (plan.must_reserve || stands);
         if may_write {
-            for decision in plan.grants() {
-                state.granting.send(decision, self, &mut state.memory);
-            }
+            self.send(wanted, state);
         }
         self.look(&plan.unseen, state).await;
         if !may_write {
@@ -88,6 +91,12 @@ impl Act {
         self.stamp(&plan.stamps).await;
         self.rescue(&plan.rescues).await;
         released
+    }
+
+    fn send(&self, grants: Vec<&Decision>, state: &mut Pool) {
+        for decision in grants {
+            state.granting.send(decision, self, &mut state.memory);
+        }
     }
 
     /// Whether we hold the leader's lease, as it is now: one that was frozen, and does not know yet that

@@ -180,6 +180,7 @@ mod tests {
     use super::*;
     use crate::burst::Outcome;
     use crate::burst::memory::Attempt;
+    use crate::burst::plan::Slot;
     use crate::controller::fixtures;
 
     fn led_by(leader: &str) -> BurstPool {
@@ -225,6 +226,7 @@ mod tests {
             outcome: Outcome::Grant {
                 placement: "a".to_owned(),
             },
+            slot: Slot::Reserved,
         }
     }
 

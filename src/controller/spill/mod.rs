@@ -56,9 +56,9 @@ use stores::View;
 use tell::Teller;
 use term::{Pool, Terms};
 
-/// How soon after a plan the next one is made: changes come in swarms, and each plan that grants writes the
-/// pool, which takes an API server as long as two or three grants.
-const PAUSE: Duration = Duration::from_millis(75);
+/// How soon after a plan the next one is made: changes come in swarms, and a plan of thousands of pods takes
+/// some milliseconds.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How long nothing is planned anew although nothing changed.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 

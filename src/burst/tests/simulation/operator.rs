@@ -18,7 +18,7 @@ use crate::api::BurstPool;
 use crate::burst::fixtures::{namespaces, place};
 use crate::burst::hold::later;
 use crate::burst::observe::Standing;
-use crate::burst::plan::{First, Plan};
+use crate::burst::plan::{First, Plan, Slot};
 use crate::burst::pod::{Grant, PodFacts, PodRef};
 use crate::burst::{Answer, Claims, Memory, Own, Verdicts, World, observe, plan};
 
@@ -225,6 +225,10 @@ impl Operator {
             Standing::Unclaimed => First::Claim,
         };
         assert_eq!(plan.first, expected);
+        // Those that are reserved already do not wait for the write.
+        self.take_in_hand(&plan, Slot::Reserved, cluster, happened);
+        let sent = rng.random_range(0..=self.hands.len());
+        self.empty_hands(self.hands.len() - sent, cluster, rng, happened);
         let mut version = version;
         if plan.must_reserve {
             let reservations = plan.reservations.clone();

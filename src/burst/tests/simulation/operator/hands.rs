@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 
 use super::Operator;
 use crate::burst::hold::later;
-use crate::burst::plan::Plan;
+use crate::burst::plan::{Plan, Slot};
 use crate::burst::pod::{Grant, PodRef};
 use crate::burst::rescue::Action;
 use crate::burst::tests::simulation::Happened;
@@ -30,15 +30,7 @@ impl Operator {
             cluster.is_closed = is_closed;
             cluster.changed();
         }
-        for decision in plan.grants() {
-            let grant = Grant {
-                pool: "shop".to_owned(),
-                workload: decision.workload.clone(),
-                at: Some(cluster.now),
-            };
-            self.memory.sending(&decision.pod);
-            self.hands.push_back((decision.pod.clone(), grant));
-        }
+        self.take_in_hand(plan, Slot::Wanted, cluster, happened);
         if !cluster.is_calm && !self.hands.is_empty() && rng.random_bool(0.03) {
             happened.freezes += 1;
             self.is_stale = true;
@@ -52,6 +44,26 @@ impl Operator {
         let left = if is_slow { self.hands.len() / 2 } else { 0 };
         self.empty_hands(left, cluster, rng, happened);
         self.others(plan, cluster, rng, happened);
+    }
+
+    /// Is about to send the grants whose reservations stand, or have been written.
+    pub(super) fn take_in_hand(
+        &mut self,
+        plan: &Plan,
+        slot: Slot,
+        cluster: &Cluster,
+        happened: &mut Happened,
+    ) {
+        for decision in plan.grants().filter(|decision| decision.slot == slot) {
+            let grant = Grant {
+                pool: "shop".to_owned(),
+                workload: decision.workload.clone(),
+                at: Some(cluster.now),
+            };
+            happened.ahead += u64::from(slot == Slot::Reserved);
+            self.memory.sending(&decision.pod);
+            self.hands.push_back((decision.pod.clone(), grant));
+        }
     }
 
     /// What is not a grant: reservations given back, stamps, rescues, and looking for pods that nobody
