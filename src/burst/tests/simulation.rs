@@ -23,7 +23,7 @@ use cluster::Cluster;
 use operator::Operator;
 
 /// Episodes, each with a cluster of its own, and how long each lasts.
-const EPISODES: u64 = 250;
+const EPISODES: u64 = 400;
 const EPISODE: Duration = Duration::from_secs(8 * 3600);
 /// How long everything goes well at the end of an episode.
 const CALM: Duration = Duration::from_secs(120 * 60);

@@ -41,6 +41,7 @@ impl Cluster {
                     (bound.has_started, bound.is_running) = (true, true);
                 }
             });
+            self.runs(&uid);
         }
         ended
     }

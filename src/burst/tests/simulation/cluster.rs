@@ -44,7 +44,8 @@ pub struct SimPod {
     pub gone_at: Option<Timestamp>,
     /// When Azure is asked next to start it.
     pub try_at: Timestamp,
-    /// When it finishes, if it is a job's.
+    /// How long it runs, if it is a job's, and when that is over once it runs.
+    pub runs_for: Option<Duration>,
     pub finishes_at: Option<Timestamp>,
 }
 
@@ -90,7 +91,7 @@ pub struct Cluster {
     /// Whether the node has the taint of a closed placement.
     pub is_closed: bool,
     pub granted_at: Vec<Timestamp>,
-    /// How many seconds a job's pod lives.
+    /// How many seconds a job's pod runs.
     job: Range<u64>,
     /// How many pods of each workload were granted so far.
     pub granted: [u64; 3],
@@ -114,7 +115,7 @@ impl Cluster {
         }
         // In some clusters jobs come and go faster than pods may spill: their workload always holds least.
         let (rate, job) = if rng.random_bool(0.3) {
-            (2..4, 20..120)
+            (1..4, 10..60)
         } else {
             (3..20, 60..1200)
         };
@@ -186,6 +187,14 @@ impl Cluster {
     pub fn changed(&mut self) {
         self.count += 1;
         self.changes = 2;
+    }
+
+    /// The pod runs now.
+    pub fn runs(&mut self, uid: &str) {
+        let now = self.now;
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.finishes_at = pod.runs_for.map(|span| later(now, span));
+        }
     }
 
     /// Changes a pod; it has a new version then.

@@ -225,6 +225,7 @@ impl Operator {
             Standing::Unclaimed => First::Claim,
         };
         assert_eq!(plan.first, expected);
+        self.is_clean = plan.unseen.is_empty();
         // Those that are reserved already do not wait for the write.
         self.take_in_hand(&plan, Slot::Reserved, cluster, happened);
         let sent = rng.random_range(0..=self.hands.len());
@@ -246,7 +247,6 @@ impl Operator {
             status.reservations.clone_from(&plan.reservations);
         }
         self.pool = Some((pool, version));
-        self.is_clean = plan.unseen.is_empty();
         self.carry_out(&plan, cluster, rng, happened);
         let waiting: HashSet<&str> = self
             .waiting

@@ -79,6 +79,9 @@ impl Cluster {
             refused: None,
         };
         self.change(uid, |facts| facts.stage = Stage::Bound(bound));
+        if node != NODE {
+            self.runs(uid);
+        }
     }
 
     fn refuse(&mut self, uid: &str) {

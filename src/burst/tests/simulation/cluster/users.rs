@@ -1,6 +1,7 @@
 //! Users and controllers, and what is born and dies of itself.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rand::RngExt as _;
@@ -130,7 +131,9 @@ impl Cluster {
             denied_until,
             gone_at: None,
             try_at: self.now,
-            finishes_at: (app == "job").then(|| self.after(rng, self.job.clone())),
+            runs_for: (app == "job")
+                .then(|| Duration::from_secs(rng.random_range(self.job.clone()))),
+            finishes_at: None,
             facts: Rc::new(facts),
         };
         self.pods.insert(pod.facts.id.uid.clone(), pod);
