@@ -308,6 +308,9 @@ impl Scene {
     /// Carries `plan` out: reserves, grants, stamps and remembers. What was granted waits for its node.
     pub fn carry_out(&mut self, plan: &Plan, second: i64) {
         self.reserve(plan);
+        if plan.must_reserve {
+            self.memory.wrote(at(second));
+        }
         for decision in plan.grants() {
             self.memory.sending(&decision.pod);
             self.memory

@@ -114,6 +114,13 @@ impl Memory {
             is_lost,
         };
         self.sent.insert(pod.uid.clone(), sent);
+        // Who was said to be gone, and is sent again, may be granted after all: it counts.
+        self.settled.remove(&pod.uid);
+    }
+
+    /// The plan's reservations were written.
+    pub fn wrote(&mut self, now: Timestamp) {
+        self.reserved = Some(now);
     }
 
     /// The patch of `pod` was answered.
@@ -191,9 +198,6 @@ impl Memory {
         }
         if plan.peak == Peak::On {
             self.busy = Some(now);
-        }
-        if plan.must_reserve {
-            self.reserved = Some(now);
         }
         let reserved: HashMap<&str, &str> = plan
             .reservations

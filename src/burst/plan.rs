@@ -109,7 +109,7 @@ pub enum Slot {
     None,
     /// It is to be: it must not be granted before the pool's status says so.
     Wanted,
-    /// The pool's status says so, at the pod's version.
+    /// The pool's status says so; if it is to be granted now, at the pod's version.
     Reserved,
 }
 
@@ -257,9 +257,10 @@ fn decisions(cases: Vec<Case<'_>>, seen: &Observed<'_>, is_dry_run: bool) -> Vec
         if is_granted || case.is_ahead {
             let entry = entries.get(case.pod.id.uid.as_str());
             let stands = entry.is_some_and(|entry| **entry == decision.reservation(seen.identity));
-            decision.slot = match (case.is_reserved || stands, is_dry_run) {
+            decision.slot = match (case.is_reserved, is_dry_run) {
                 (true, _) => Slot::Reserved,
                 (false, true) => Slot::None,
+                (false, false) if stands => Slot::Reserved,
                 (false, false) => Slot::Wanted,
             };
         }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::fairness::Claim;
 use super::hold::later;
-use super::limits::Limits;
+use super::limits::{Limit, Limits};
 use super::observe::{Observed, Standing};
 use super::outcome::{Lack, Outcome};
 use super::rate::Left;
@@ -40,7 +40,27 @@ pub(super) fn share(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Sh
         }
         return;
     }
-    for case in cases.iter_mut().filter(|case| case.is_reserved) {
+    finish(cases, shares);
+    share_out(cases, seen, shares);
+    for case in cases.iter_mut().filter(|case| case.outcome.is_none()) {
+        case.outcome = Some(Outcome::Wait(shares.lack(case)));
+    }
+}
+
+/// Who was reserved already is granted, oldest first, as far as the limits that are in force let it: they may
+/// have fallen since. The others wait, and are changed, so that nobody else grants them either.
+fn finish(cases: &mut [Case<'_>], shares: &mut Shares<'_>) {
+    let mut reserved: Vec<&mut Case<'_>> =
+        cases.iter_mut().filter(|case| case.is_reserved).collect();
+    reserved.sort_by_key(|case| (case.pod.created, &case.pod.id));
+    let mut over = Over::of(shares.limits);
+    // Who is youngest is the first to give its slot back.
+    for case in reserved.iter_mut().rev() {
+        if case.outcome.is_none() && over.gives_back(case.workload) {
+            case.outcome = Some(Outcome::Wait(shares.lack(case)));
+        }
+    }
+    for case in reserved {
         if case.outcome.is_none() {
             case.outcome = Some(shares.place(case));
         } else {
@@ -48,9 +68,36 @@ pub(super) fn share(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Sh
             drop(shares.room.take(case.pod.asks, case.places));
         }
     }
-    share_out(cases, seen, shares);
-    for case in cases.iter_mut().filter(|case| case.outcome.is_none()) {
-        case.outcome = Some(Outcome::Wait(shares.lack(case)));
+}
+
+/// How many slots more are held than there may be.
+struct Over {
+    pool: u64,
+    workloads: Vec<u64>,
+}
+
+impl Over {
+    fn of(limits: &Limits) -> Self {
+        let over = |limit: &Limit| match &limit.own {
+            Some(Ok(own)) => limit.held.saturating_sub(*own),
+            Some(Err(_)) | None => 0,
+        };
+        Self {
+            pool: limits.held.saturating_sub(limits.pool),
+            workloads: limits.workloads.iter().map(over).collect(),
+        }
+    }
+
+    fn gives_back(&mut self, workload: usize) -> bool {
+        let own = self.workloads.get_mut(workload);
+        let is_over = self.pool > 0 || own.as_ref().is_some_and(|own| **own > 0);
+        if is_over {
+            self.pool = self.pool.saturating_sub(1);
+            if let Some(own) = own {
+                *own = own.saturating_sub(1);
+            }
+        }
+        is_over
     }
 }
 

@@ -83,6 +83,17 @@ fn only_what_those_that_are_ready_leave_of_slots_rate_and_room_is_reserved_ahead
 }
 
 #[test]
+fn a_dry_run_keeps_nothing_that_was_reserved_ahead() {
+    let mut scene = scene(&json!({}), &[("a", 30)]);
+    let plan = scene.plan(29);
+    scene.carry_out(&plan, 29);
+    scene.pool.spec.mode = crate::api::Mode::DryRun;
+    let plan = scene.plan(30);
+    assert_eq!((reserved(&plan), plan.must_reserve), (vec![], true));
+    assert_eq!(plan.decisions[0].slot, Slot::None);
+}
+
+#[test]
 fn what_no_grant_waits_for_is_written_twice_a_second_at_most() {
     let mut scene = scene(&json!({}), &[("a", 30), ("b", 31)]);
     let plan = scene.plan(29);

@@ -217,15 +217,38 @@ fn a_reserved_pod_that_went_home_by_itself_frees_its_slot() {
 }
 
 #[test]
-fn a_reserved_pod_keeps_its_slot_when_the_limit_falls_and_counts_against_the_rate() {
+fn a_reserved_pod_counts_against_the_rate_and_gives_its_slot_back_when_the_limit_falls() {
     let mut scene = Scene::new(&json!({"spill": {"rate": {"pods": 2}}}), &["a", "b", "c"]);
     let plan = scene.plan(15);
     assert_eq!(granted(&plan), ["a", "b"]);
     scene.reserve(&plan);
     scene.led_by("another");
     assert_eq!(granted(&scene.plan(16)), ["a", "b"]);
+    scene.pool.spec.spill.max_replicas = crate::api::MaxReplicas::Count(1);
+    let plan = scene.plan(16);
+    assert_eq!(granted(&plan), ["a"]);
+    assert_eq!(plan.releases, [scene.waiting[1].id.clone()]);
+    assert_eq!(scene.outcome(16, "b"), Outcome::Wait(Lack::PoolLimit(1)));
+    assert_eq!(plan.reservations.len(), 2, "until they are changed");
     scene.pool.spec.spill.max_replicas = crate::api::MaxReplicas::Count(0);
-    assert_eq!(granted(&scene.plan(16)), ["a", "b"]);
+    assert_eq!(scene.plan(16).releases.len(), 2);
+}
+
+#[test]
+fn a_pod_that_was_said_to_be_gone_and_is_sent_again_holds_its_slot() {
+    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let plan = scene.plan(15);
+    scene.reserve(&plan);
+    let a = scene.waiting[0].id.clone();
+    scene.memory.sending(&a);
+    scene.memory.answered(&a, Answer::Gone, at(15));
+    scene.remember(&plan, 15);
+    let plan = scene.plan(16);
+    assert_eq!(granted(&plan), ["a"]);
+    scene.memory.sending(&a);
+    scene.remember(&plan, 16);
+    let plan = scene.plan(16);
+    assert_eq!((plan.grants().count(), plan.reservations.len()), (0, 1));
 }
 
 #[test]

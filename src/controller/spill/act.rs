@@ -84,8 +84,12 @@ impl Act {
             self.send(wanted, state);
         }
         self.look(&plan.unseen, state).await;
-        if !may_write {
+        if plan.is_dry_run {
             return false;
+        }
+        if !may_write {
+            self.resolve(state).await;
+            return true;
         }
         let released = self.release(&plan.releases, state).await;
         self.stamp(&plan.stamps).await;
@@ -127,16 +131,34 @@ impl Act {
             pool = Arc::new(told);
             written = self.write(&pool, plan, &state.identity).await;
         }
-        if written == Written::Unknown {
-            state.doubt.open(&pool);
-            tokio::time::sleep(PAUSE).await;
+        match written {
+            Written::Yes => state.memory.wrote(Timestamp::now()),
+            Written::No => {}
+            Written::Unknown => {
+                state.doubt.open(&pool);
+                tokio::time::sleep(PAUSE).await;
+            }
         }
         written == Written::Yes
+    }
+
+    /// Nothing is to be written that would end a doubt: reading does.
+    async fn resolve(&self, state: &mut Pool) {
+        tokio::time::sleep(PAUSE).await;
+        if let Some(pool) = self.read().await {
+            state.doubt.read(&pool);
+        }
     }
 
     /// The pool as it is, if only its status tells something else than when it was planned with: as it
     /// does once a second while pods are granted. Then the plan is as good as it was.
     async fn told_meanwhile(&self) -> Option<BurstPool> {
+        let pool = self.read().await?;
+        is_planned_alike(&self.pool, &pool).then_some(pool)
+    }
+
+    /// The pool as it is now; the stores learn of it.
+    async fn read(&self) -> Option<BurstPool> {
         let pools: Api<BurstPool> = Api::all(self.context.impatient.clone());
         let pool = match tokio::time::timeout(PATIENCE, pools.get(&self.name)).await {
             Ok(Ok(pool)) => pool,
@@ -146,7 +168,8 @@ impl Act {
             }
             Err(_) => return None,
         };
-        is_planned_alike(&self.pool, &pool).then_some(pool)
+        self.context.stores.learn_pool(pool.clone());
+        Some(pool)
     }
 
     async fn write(&self, pool: &BurstPool, plan: &Plan, identity: &str) -> Written {

@@ -39,19 +39,31 @@ pub(super) struct Pool {
 
 /// Whether a write of the pool may still be done.
 #[derive(Debug, Default)]
-pub(super) struct Doubt(Option<(Option<String>, Instant)>);
+pub(super) struct Doubt {
+    version: Option<String>,
+    /// Nothing: there is no doubt.
+    since: Option<Instant>,
+}
 
 impl Doubt {
     /// A write that was made with this version of the pool was not answered.
     pub(super) fn open(&mut self, pool: &BurstPool) {
-        self.0 = Some((pool.resource_version(), Instant::now()));
+        self.version = pool.resource_version();
+        self.since = Some(Instant::now());
     }
 
     /// Not once the pool is of another version: then it was done, or is refused.
     pub(super) fn is_open(&self, pool: &BurstPool) -> bool {
-        self.0.as_ref().is_some_and(|(version, since)| {
-            *version == pool.resource_version() && since.elapsed() < DOUBT
-        })
+        self.since.is_some() && self.version == pool.resource_version()
+    }
+
+    /// The pool was read just now: no write of it comes any more that was sent so long ago. What a watch
+    /// has shown does not tell, since it may be late.
+    pub(super) fn read(&mut self, pool: &BurstPool) {
+        let is_old = self.since.is_some_and(|since| since.elapsed() >= DOUBT);
+        if is_old && self.version == pool.resource_version() {
+            self.since = None;
+        }
     }
 }
 
@@ -150,7 +162,12 @@ mod tests {
         assert!(!doubt.is_open(&pool("1")));
         doubt.open(&pool("1"));
         assert!(doubt.is_open(&pool("1")) && !doubt.is_open(&pool("2")));
+        doubt.read(&pool("1"));
         tokio::time::advance(DOUBT).await;
+        assert!(doubt.is_open(&pool("1")), "a watch may be late");
+        doubt.read(&pool("2"));
+        assert!(doubt.is_open(&pool("1")));
+        doubt.read(&pool("1"));
         assert!(!doubt.is_open(&pool("1")));
     }
 }

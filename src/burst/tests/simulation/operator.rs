@@ -242,6 +242,7 @@ impl Operator {
                 return;
             };
             version = written;
+            self.memory.wrote(cluster.now);
         }
         if let Some(status) = &mut pool.status {
             status.reservations.clone_from(&plan.reservations);
