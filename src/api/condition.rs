@@ -4,6 +4,8 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::BurstPool;
+
 /// Every placement's node is registered and everything that the spec asks for is in place.
 pub const READY: &str = "Ready";
 /// Every placement takes pods.
@@ -52,6 +54,12 @@ pub fn set(conditions: &mut Vec<Condition>, mut new: Condition) {
         }
         None => conditions.push(new),
     }
+}
+
+/// Whether the pool's status says so.
+pub fn is_true(pool: &BurstPool, kind: &str) -> bool {
+    let mut all = pool.status.iter().flat_map(|status| &status.conditions);
+    all.any(|one| one.type_ == kind && one.status == "True")
 }
 
 #[cfg(test)]

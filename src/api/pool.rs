@@ -60,6 +60,12 @@ use super::trigger::Trigger;
         json_path = ".metadata.creationTimestamp"
     ),
     printcolumn(
+        name = "Limited",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='CapacityLimited')].message",
+        priority = 1
+    ),
+    printcolumn(
         name = "Message",
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Ready')].message",
@@ -92,7 +98,8 @@ pub struct BurstPoolSpec {
     /// What happens when the peak is over.
     #[serde(default)]
     pub scale_in: ScaleIn,
-    /// Active, or DryRun: everything is decided and shown, and nothing is written to pods.
+    /// Active, or DryRun: everything is decided and shown, and nothing is written to pods that wait. Pods
+    /// that are on the pool's nodes already are treated as ever.
     #[serde(default)]
     pub mode: Mode,
 }

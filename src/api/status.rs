@@ -17,7 +17,10 @@ pub struct BurstPoolStatus {
     /// The generation of the spec that this status is about; -1 until the operator has looked at the pool.
     #[serde(default = "none_yet", skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready: every placement's node is registered. NodesReady: every node takes pods.
+    /// Ready: every placement's node is registered. NodesReady: every node takes pods. Spilling: pods are on
+    /// ACI, or were a moment ago. CapacityLimited: pods wait for a limit, a rate or room. TriggersHealthy:
+    /// every trigger's value is known. Conflict: somebody else sets a target's replicas. Stalled: the spec
+    /// must be edited.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use super::pod::PodFacts;
 
-/// How much longer a pod is held for which the scheduler makes room on a node: the victims' usual
+/// How long a pod is held at least for which the scheduler makes room on a node: the victims' usual
 /// grace period of 30 s and their replacement. A nomination may be stale, and then nothing takes it
 /// back.
 pub const NOMINATION: Duration = Duration::from_secs(60);
@@ -37,19 +37,23 @@ pub struct Start {
     pub at: Timestamp,
     /// Whether nothing but us knows it: it must be stamped on the pod.
     pub must_be_stamped: bool,
+    /// Since when the scheduler makes room for it, as far as was seen.
+    pub nominated: Option<Timestamp>,
 }
 
 /// Since when `pod`, whose condition says `transition`, has been refused. `remembered` is what an
-/// earlier plan said.
+/// earlier plan said: a pod whose spec is changed while it is held is not held anew.
 pub fn start(
     pod: &PodFacts,
     transition: Option<Timestamp>,
-    remembered: Option<Timestamp>,
+    remembered: Option<Start>,
     now: Timestamp,
 ) -> Start {
+    let nominated = remembered.and_then(|start| start.nominated);
     let known = |at: Timestamp, must_be_stamped| Start {
         at: at.min(now),
         must_be_stamped,
+        nominated: pod.is_nominated.then(|| nominated.unwrap_or(now)),
     };
     if let Some(stamped) = pod.stamped {
         return known(stamped, false);
@@ -57,17 +61,14 @@ pub fn start(
     if let (true, Some(transition)) = (pod.is_first_generation, transition) {
         return known(transition, false);
     }
-    known(remembered.unwrap_or(now), true)
+    known(remembered.map_or(now, |start| start.at), true)
 }
 
 /// When a pod that has been refused since `start` may be granted.
-pub fn end(start: Start, pod: &PodFacts, after: Duration) -> Timestamp {
-    let nomination = if pod.is_nominated {
-        NOMINATION
-    } else {
-        Duration::ZERO
-    };
-    later(start.at, after.saturating_add(nomination))
+pub fn end(start: Start, after: Duration) -> Timestamp {
+    let refused = later(start.at, after);
+    let nominated = start.nominated.map(|at| later(at, NOMINATION));
+    nominated.map_or(refused, |nominated| refused.max(nominated))
 }
 
 /// `at` and `by` more.
@@ -81,7 +82,12 @@ mod tests {
     use crate::burst::fixtures::{at, pod};
 
     fn started(pod: &PodFacts, transition: i64, remembered: Option<i64>) -> (i64, bool) {
-        let start = start(pod, Some(at(transition)), remembered.map(at), at(100));
+        let remembered = remembered.map(|second| Start {
+            at: at(second),
+            must_be_stamped: false,
+            nominated: None,
+        });
+        let start = start(pod, Some(at(transition)), remembered, at(100));
         (start.at.as_second(), start.must_be_stamped)
     }
 
@@ -130,14 +136,14 @@ mod tests {
 
     #[test]
     fn a_nominated_pod_is_held_longer_but_not_for_ever() {
-        let start = Start {
-            at: at(40),
-            must_be_stamped: false,
-        };
         let mut nominated = pod("a");
         nominated.is_nominated = true;
+        let start = |remembered, now| start(&nominated, Some(at(40)), remembered, at(now));
         let after = Duration::from_secs(15);
-        assert_eq!(end(start, &pod("a"), after), at(55));
-        assert_eq!(end(start, &nominated, after), at(115));
+        let first = start(None, 50);
+        assert_eq!(end(first, after), at(110));
+        assert_eq!(end(start(Some(first), 90), after), at(110));
+        // It had waited for long when room was made for it: that takes as long as for any other.
+        assert_eq!(end(start(None, 4000), after), at(4060));
     }
 }

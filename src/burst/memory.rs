@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::backend::Backend;
-use super::hold::later;
+use super::hold::{Start, later};
 use super::plan::{Peak, Plan};
 use super::pod::{PodFacts, PodRef};
 use super::reserve::Seen;
@@ -83,7 +83,8 @@ pub enum Attempt {
 /// What a leader remembers of a pool.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    refused: HashMap<String, Timestamp>,
+    /// Since when pods that wait are refused.
+    refused: HashMap<String, Start>,
     granted: HashMap<String, Timestamp>,
     sent: HashMap<String, Sent>,
     denied: HashMap<String, Denial>,
@@ -193,8 +194,10 @@ impl Memory {
     /// Keeps what `plan` says is to be remembered, and forgets what bears on nothing any more.
     /// `waiting` are the UIDs of all pods that wait.
     pub fn keep(&mut self, plan: &Plan, waiting: &HashSet<&str>, now: Timestamp) {
-        for stamp in &plan.stamps {
-            self.refused.insert(stamp.pod.uid.clone(), stamp.since);
+        for (uid, start) in plan.starts() {
+            if self.refused.get(uid) != Some(start) {
+                self.refused.insert(uid.to_owned(), *start);
+            }
         }
         if plan.peak == Peak::On {
             self.busy = Some(now);
@@ -223,7 +226,7 @@ impl Memory {
         self.busy = Some(now);
     }
 
-    pub(super) fn refused_since(&self, uid: &str) -> Option<Timestamp> {
+    pub(super) fn refused_since(&self, uid: &str) -> Option<Start> {
         self.refused.get(uid).copied()
     }
 
@@ -252,7 +255,8 @@ impl Memory {
         &self.backends
     }
 
-    pub(super) fn busy(&self) -> Option<Timestamp> {
+    /// When there was a peak last.
+    pub fn busy(&self) -> Option<Timestamp> {
         self.busy
     }
 

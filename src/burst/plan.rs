@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::ahead;
 use super::backend::Door;
-use super::hold::later;
+use super::hold::{Start, later};
 use super::limits::Limits;
 use super::memory::Attempt;
 use super::observe::{Observed, Standing};
@@ -46,7 +46,7 @@ pub struct Plan {
     pub unseen: Vec<Reservation>,
     /// What becomes of each pod that waits.
     pub decisions: Vec<Decision>,
-    /// Times that are to be stamped on pods, and remembered.
+    /// Times that are to be stamped on pods.
     pub stamps: Vec<Stamp>,
     /// What is done about pods that never started.
     pub rescues: Vec<Rescue>,
@@ -99,6 +99,8 @@ pub struct Decision {
     pub outcome: Outcome,
     /// Whether a reservation is, or will be, in its name.
     pub slot: Slot,
+    /// Since when it is refused, if it could burst.
+    pub start: Option<Start>,
 }
 
 /// Whether a pod is reserved that is to be granted, now or as soon as its hold is over.
@@ -128,6 +130,12 @@ impl Plan {
         let all = self.decisions.iter();
         all.filter(|decision| matches!(decision.outcome, Outcome::Grant { .. }))
     }
+
+    /// Since when pods are refused, by UID: to be remembered.
+    pub(super) fn starts(&self) -> impl Iterator<Item = (&str, &Start)> {
+        let all = self.decisions.iter();
+        all.filter_map(|decision| Some((decision.pod.uid.as_str(), decision.start.as_ref()?)))
+    }
 }
 
 /// Decides.
@@ -156,7 +164,8 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
     let (releases, next_release) = reserve::releases(seen, &decisions, now);
     let (rescues, next_rescue) = rescue::due(seen, now);
     let tally = tally::of(seen, &decisions, &limits, is_dry_run);
-    let is_busy = tally.counts.granted + tally.counts.spilled > 0;
+    // One that is only about to be granted may be denied, again and again.
+    let is_busy = seen.granted.iter().any(|granted| !granted.is_home);
     let cooldown = seen.memory.busy();
     let cooldown = cooldown.map(|busy| later(busy, spec.scale_in.cooldown.into()));
     let doors = room.doors();
@@ -253,6 +262,7 @@ fn decisions(cases: Vec<Case<'_>>, seen: &Observed<'_>, is_dry_run: bool) -> Vec
             // Sharing leaves none without an outcome.
             outcome: case.outcome.unwrap_or(Outcome::Ignore(Ignored::Unjudged)),
             slot: Slot::None,
+            start: case.start,
         };
         if is_granted || case.is_ahead {
             let entry = entries.get(case.pod.id.uid.as_str());
@@ -299,14 +309,13 @@ impl Decision {
         }
     }
 
-    /// Whether it waits for what the pool or Azure does not give.
-    pub(super) fn is_limited(&self) -> bool {
-        matches!(
-            self.outcome,
-            Outcome::Wait(
-                Lack::PoolLimit(_) | Lack::WorkloadLimit(_) | Lack::Room(_) | Lack::Closed(_)
-            )
-        )
+    /// What it waits for that the pool or Azure does not give.
+    pub(super) fn limit(&self) -> Option<&Lack> {
+        match &self.outcome {
+            Outcome::Wait(Lack::Leader) => None,
+            Outcome::Wait(lack) => Some(lack),
+            _ => None,
+        }
     }
 
     /// Whether its grant was denied and it waits for the next try.

@@ -63,6 +63,11 @@ pub fn due(seen: &Observed<'_>, now: Timestamp) -> (Vec<Rescue>, Option<Timestam
             .owner
             .as_ref()
             .is_some_and(|owner| owner.kind == OwnerKind::Replaces);
+        let then = if replaces {
+            "it is deleted, and its owner makes another"
+        } else {
+            "it stays: its owner would count a failure"
+        };
         due.push(Rescue {
             pod: pod.id.clone(),
             action: if replaces {
@@ -70,7 +75,7 @@ pub fn due(seen: &Observed<'_>, now: Timestamp) -> (Vec<Rescue>, Option<Timestam
             } else {
                 Action::Tell
             },
-            why: format!("placement {placement} starts no pods: {trouble}"),
+            why: format!("placement {placement} starts no pods: {trouble}; {then}"),
         });
     }
     (due, next)

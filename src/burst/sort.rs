@@ -129,7 +129,7 @@ fn held(
     after: std::time::Duration,
     now: Timestamp,
 ) -> Option<Outcome> {
-    let until = hold::end(start, pod, after);
+    let until = hold::end(start, after);
     if now < until {
         let why = if pod.is_nominated {
             Held::Nominated

@@ -2,11 +2,16 @@
 //!
 //! In: what is seen and what becomes of each pod. Out: counters and messages. Each pod counts once.
 
+use std::collections::BTreeMap;
+
 use super::limits::Limits;
 use super::observe::{Observed, WorkloadSeen};
 use super::outcome::{Ignored, Lack, Outcome};
 use super::plan::Decision;
 use crate::api::{PodCounts, WorkloadStatus};
+
+/// How many reasons are told of why pods wait.
+const TOLD: usize = 4;
 
 /// Numbers and words.
 pub(super) struct Tally {
@@ -69,16 +74,25 @@ pub(super) fn of(
     }
 }
 
-/// The first reason, and how many pods wait for one.
+/// How many pods of which workload wait for what.
 fn limited(decisions: &[Decision]) -> Option<String> {
-    let mut waiting = decisions.iter().filter(|decision| decision.is_limited());
-    let first = waiting.next()?;
-    let more = waiting.count();
-    let Outcome::Wait(lack) = &first.outcome else {
-        return None;
-    };
-    let verb = if more == 0 { "waits" } else { "wait" };
-    Some(format!("{} {verb}: {lack}", pods(more + 1)))
+    let mut waiting: BTreeMap<(&str, String), usize> = BTreeMap::new();
+    for decision in decisions {
+        if let Some(lack) = decision.limit() {
+            let key = (decision.workload.as_str(), lack.to_string());
+            *waiting.entry(key).or_default() += 1;
+        }
+    }
+    let told = waiting.iter().take(TOLD).map(|((workload, lack), count)| {
+        let verb = if *count == 1 { "waits" } else { "wait" };
+        format!("{} of {workload} {verb}: {lack}", pods(*count))
+    });
+    let mut told: Vec<String> = told.collect();
+    let more: usize = waiting.values().skip(TOLD).sum();
+    if more > 0 {
+        told.push(format!("{} more", pods(more)));
+    }
+    (!told.is_empty()).then(|| told.join("; "))
 }
 
 impl Count {
@@ -105,7 +119,7 @@ impl Count {
                 holding(self, counts);
                 let is_slot = matches!(lack, Lack::PoolLimit(_) | Lack::WorkloadLimit(_));
                 self.slotless += i64::from(is_slot);
-                if self.first_lack.is_none() && !matches!(lack, Lack::Rate(_) | Lack::Leader) {
+                if self.first_lack.is_none() && !matches!(lack, Lack::Leader) {
                     self.first_lack = Some(lack.to_string());
                 }
             }

@@ -63,6 +63,10 @@ pub(super) fn of(
         let (status, reason, message) = spilling(summary);
         set(SPILLING, status, reason, message);
         match &summary.limited {
+            Some(why) if summary.is_dry_run => {
+                let message = format!("mode is DryRun, nothing is written to pods: {why}");
+                set(CAPACITY_LIMITED, true, "LimitReached", message);
+            }
             Some(why) => set(CAPACITY_LIMITED, true, "LimitReached", why.clone()),
             None => set(
                 CAPACITY_LIMITED,
@@ -111,7 +115,10 @@ fn spilling(summary: &Summary) -> (bool, &'static str, String) {
     );
     let is_peak = summary.peak != Peak::None;
     if summary.is_dry_run {
-        let message = format!("mode is DryRun, nothing is written to pods: {message}");
+        let would = summary.would_be_granted;
+        let message = format!(
+            "mode is DryRun, nothing is written to pods: {would} would be granted; {message}"
+        );
         return (is_peak, "DryRun", message);
     }
     let reason = match summary.peak {

@@ -103,16 +103,26 @@ fn a_gated_deleting_or_not_yet_refused_pod_is_never_granted() {
 fn a_nominated_pod_is_granted_only_when_its_nomination_is_stale() {
     let mut scene = Scene::new(&json!({}), &["a"]);
     scene.waiting[0].is_nominated = true;
-    let until = 15 + i64::try_from(NOMINATION.as_secs()).expect("a small number");
+    let span = i64::try_from(NOMINATION.as_secs()).expect("a small number");
+    // It has waited for long: its nomination counts from when it is seen.
+    let plan = scene.plan(2000);
     let why = Held::Nominated;
-    assert_eq!(
-        scene.outcome(20, "a"),
-        Outcome::Hold {
-            until: at(until),
-            why
-        }
-    );
-    assert!(is_granted(&scene, until, "a"));
+    let until = at(2000 + span);
+    assert_eq!(plan.decisions[0].outcome, Outcome::Hold { until, why });
+    scene.remember(&plan, 2000);
+    assert!(!is_granted(&scene, 2000 + span - 1, "a"));
+    assert!(is_granted(&scene, 2000 + span, "a"));
+}
+
+#[test]
+fn a_pod_whose_spec_changes_while_it_is_held_is_not_held_anew() {
+    let mut scene = Scene::new(&json!({}), &["a"]);
+    let plan = scene.plan(10);
+    scene.remember(&plan, 10);
+    scene.waiting[0] = pod("a").at_version("2");
+    scene.waiting[0].is_first_generation = false;
+    assert_eq!(scene.outcome(11, "a"), held(15));
+    assert_eq!(scene.plan(11).stamps[0].since, at(0));
 }
 
 #[test]

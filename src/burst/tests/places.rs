@@ -102,7 +102,7 @@ fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
     );
     assert_eq!(
         plan.limited.as_deref(),
-        Some("2 pods wait: no placement that can run it has enough pods left")
+        Some("2 pods of web wait: no placement that can run it has enough pods left")
     );
     scene.places[1].shut = Some("it has no node".to_owned());
     let plan = scene.plan(49);
@@ -157,5 +157,7 @@ fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_othe
         .map(|one| (one.pod.name.as_str(), one.action))
         .collect();
     assert_eq!(told, [("web", Action::Delete), ("job", Action::Tell)]);
-    assert_eq!(rescues[0].why, "placement weu starts no pods: no room");
+    let why = "placement weu starts no pods: no room; it is deleted, and its owner makes another";
+    assert_eq!(rescues[0].why, why);
+    assert!(rescues[1].why.ends_with("its owner would count a failure"));
 }

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use crate::api::{PodCounts, WorkloadStatus};
-use crate::burst::fixtures::{Scene, at, pod, pool, scales, target};
+use crate::burst::fixtures::{Scene, at, granted, pod, pool, scales, target};
 use crate::burst::plan::Peak;
 
 /// A workload of the pods with this label `app`.
@@ -130,7 +130,37 @@ fn a_peak_lasts_until_nothing_has_been_on_aci_for_the_cooldown() {
 #[test]
 fn a_limit_that_is_reached_is_said_once_for_the_pool() {
     let scene = Scene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b", "c"]);
-    let told = "2 pods wait: the pool has as many pods on ACI as spec.spill.maxReplicas lets it: 1";
+    let told =
+        "2 pods of web wait: the pool has as many pods on ACI as spec.spill.maxReplicas lets it: 1";
     assert_eq!(scene.plan(15).limited.as_deref(), Some(told));
     assert_eq!(scene.plan(14).limited, None);
+}
+
+#[test]
+fn each_reason_why_pods_wait_is_said_with_how_many_of_which_workload_the_rate_too() {
+    let mut web = target("web");
+    web["spill"] = json!({"maxReplicas": 1});
+    let spec = json!({"workloads": [web, target("db")], "spill": {"rate": {"pods": 2}}});
+    let mut scene = Scene::new(&spec, &["a", "b"]);
+    scene.waiting.push(pod("d").of_app("db"));
+    scene.waiting.push(pod("e").of_app("db"));
+    scene.scales = scales(&[("web", 10, 10), ("db", 10, 10)]);
+    let plan = scene.plan(15);
+    let rate = "spec.spill.rate lets no more pods spill now";
+    let own = "its workload has as many pods on ACI as its maxReplicas lets it: 1";
+    let told = format!("1 pod of db waits: {rate}; 1 pod of web waits: {own}");
+    assert_eq!(plan.limited, Some(told));
+    assert_eq!(plan.workloads[1].message, format!("{rate}"));
+}
+
+#[test]
+fn a_pod_whose_grant_is_denied_again_and_again_makes_no_peak() {
+    let mut scene = Scene::new(&json!({}), &["a"]);
+    let plan = scene.plan(15);
+    assert_eq!((granted(&plan), plan.peak), (vec!["a"], Peak::None));
+    scene.memory.sending(&scene.waiting[0].id.clone());
+    assert_eq!(scene.plan(15).peak, Peak::None);
+    let a = scene.waiting.remove(0);
+    scene.labelled.push(a.granted("shop", "web", 15));
+    assert_eq!(scene.plan(15).peak, Peak::On);
 }

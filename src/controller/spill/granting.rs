@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::act::{AT_ONCE, Act, PAUSE, patch_pod};
 use super::stores::Waiting;
+use super::tell::Granted;
 use super::term::leader;
 use super::{Context, grant};
 use crate::api::{BurstPool, Mode};
@@ -36,6 +37,7 @@ pub(super) struct Granting {
 pub(super) struct Sending {
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
+    pub(super) granted: Granted,
 }
 
 impl Default for Granting {
@@ -61,6 +63,7 @@ impl Granting {
             pool: act.pool.clone(),
             pod: act.view.waiting.get(&decision.pod.uid).cloned(),
             decision: decision.clone(),
+            granted: act.sending.granted.clone(),
         };
         let answering = Answering {
             answer: self.answer.clone(),
@@ -69,7 +72,7 @@ impl Granting {
             came: Answer::Lost,
         };
         let turns = self.turns.clone();
-        let Sending { tasks, cancel } = act.sending.clone();
+        let Sending { tasks, cancel, .. } = act.sending.clone();
         tasks.spawn(cancel.run_until_cancelled_owned(async move {
             // It is never closed.
             let _turn = turns.acquire().await;
@@ -124,6 +127,7 @@ struct Grant {
     pool: Arc<BurstPool>,
     pod: Option<Waiting>,
     decision: Decision,
+    granted: Granted,
 }
 
 impl Grant {
@@ -145,6 +149,9 @@ impl Grant {
             "granting"
         );
         self.context.metrics.grant(&name, outcome(&answer));
+        if answer == Answer::Granted {
+            self.granted.tell(&self.decision);
+        }
         answer
     }
 
@@ -176,6 +183,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::stores::View;
+    use super::super::tell::Teller;
     use super::super::term::{Pool, Terms};
     use super::*;
     use crate::burst::Outcome;
@@ -191,6 +199,11 @@ mod tests {
             "status": {"leader": leader},
         });
         serde_json::from_value(pool).expect("a pool")
+    }
+
+    fn teller() -> Teller {
+        let client = fixtures::context("http://127.0.0.1:1").client.clone();
+        Teller::new(client, "us").0
     }
 
     fn terms() -> Terms {
@@ -210,6 +223,7 @@ mod tests {
             sending: Sending {
                 tasks: TaskTracker::new(),
                 cancel: CancellationToken::new(),
+                granted: teller().granted(),
             },
         }
     }
@@ -227,6 +241,7 @@ mod tests {
                 placement: "a".to_owned(),
             },
             slot: Slot::Reserved,
+            start: None,
         }
     }
 
@@ -263,6 +278,7 @@ mod tests {
             pool: act.pool.clone(),
             pod: None,
             decision,
+            granted: teller().granted(),
         };
         assert!(!grant.is_still_wanted("shop"));
     }

@@ -75,6 +75,8 @@ pub struct Summary {
     pub is_dry_run: bool,
     /// Why pods that would be granted are not, if it is for a limit.
     pub limited: Option<String>,
+    /// How many pods would be granted now, if anything were written.
+    pub would_be_granted: usize,
 }
 
 /// By pool, what the last plans say.
@@ -114,6 +116,7 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
         sending: Sending {
             tasks: tasks.clone(),
             cancel: cancel.clone(),
+            granted: teller.granted(),
         },
         scales,
         claims,
@@ -325,6 +328,11 @@ fn summary(plan: &Plan) -> Summary {
         peak: plan.peak,
         is_dry_run: plan.is_dry_run,
         limited: plan.limited.clone(),
+        would_be_granted: if plan.is_dry_run {
+            plan.grants().count()
+        } else {
+            0
+        },
     }
 }
 

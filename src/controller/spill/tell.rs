@@ -1,6 +1,7 @@
-//! What is decided about pods, told as Events: each once, one after the other.
+//! What is decided about pods, and that they were granted, told as Events: each reason once, one after the
+//! other.
 //!
-//! In: plans. Out: Events on the pods and, when a peak begins or ends or a limit is reached, on the pool,
+//! In: plans, and grants that were done. Out: Events on the pods and, when a peak begins or ends or a limit is reached, on the pool,
 //! by a task of their own, so that a thousand of them delay no grant.
 
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use kube::{Client, Resource as _, ResourceExt as _};
 use tokio::sync::mpsc;
 
 use crate::api::BurstPool;
-use crate::api::condition::{CAPACITY_LIMITED, SPILLING};
+use crate::api::condition::{self, CAPACITY_LIMITED, SPILLING};
 use crate::burst::plan::{First, Peak};
 use crate::burst::{Decision, Lack, Outcome, Plan, PodRef};
 
@@ -37,21 +38,17 @@ struct State {
 impl State {
     /// As the pool's status has it: who begins to lead in a peak tells of none.
     fn of(pool: &BurstPool) -> Self {
-        let says = |kind: &str| {
-            let mut all = pool.status.iter().flat_map(|status| &status.conditions);
-            all.any(|one| one.type_ == kind && one.status == "True")
-        };
         Self {
-            is_peak: says(SPILLING),
-            is_limited: says(CAPACITY_LIMITED),
+            is_peak: condition::is_true(pool, SPILLING),
+            is_limited: condition::is_true(pool, CAPACITY_LIMITED),
         }
     }
 }
 
 /// Tells what is decided.
 pub(super) struct Teller {
-    /// By pod, what was told last.
-    said: HashMap<String, (&'static str, String)>,
+    /// By pod, what was told last of each reason.
+    said: HashMap<String, Vec<(&'static str, String)>>,
     /// By name, how the pools were.
     pools: HashMap<String, State>,
     queue: mpsc::Sender<Told>,
@@ -89,20 +86,19 @@ impl Teller {
     /// Tells what is new in `plan`.
     pub fn tell(&mut self, plan: &Plan) {
         for decision in &plan.decisions {
-            if let Some((kind, reason, message)) = words(decision) {
-                self.say(&decision.pod, kind, reason, message, plan.is_dry_run);
+            if let Some((kind, reason, message)) = words(decision, plan.is_dry_run) {
+                self.say(&decision.pod, kind, reason, &message, plan.is_dry_run);
             }
         }
         for rescue in &plan.rescues {
             let (kind, reason) = (EventType::Warning, "NeverStarted");
-            self.say(
-                &rescue.pod,
-                kind,
-                reason,
-                rescue.why.clone(),
-                plan.is_dry_run,
-            );
+            self.say(&rescue.pod, kind, reason, &rescue.why, plan.is_dry_run);
         }
+    }
+
+    /// What tells that a grant was done.
+    pub fn granted(&self) -> Granted {
+        Granted(self.queue.clone())
     }
 
     /// Tells when a peak of the pool begins or ends, and when a limit is reached.
@@ -118,6 +114,7 @@ impl Teller {
         let before = self.pools.insert(pool.name_any(), now);
         let before = before.unwrap_or_else(|| State::of(pool));
         let limited = plan.limited.clone().unwrap_or_default();
+        let limited = marked(plan.is_dry_run, &limited);
         let news = [
             (
                 now.is_peak && !before.is_peak,
@@ -163,42 +160,72 @@ impl Teller {
         pod: &PodRef,
         type_: EventType,
         reason: &'static str,
-        message: String,
+        message: &str,
         is_dry_run: bool,
     ) {
-        let news = (reason, message);
-        if self.said.get(&pod.uid) == Some(&news) {
+        let note = marked(is_dry_run, message);
+        let said = self.said.get(&pod.uid);
+        let mut said = said.into_iter().flatten();
+        if said.any(|(of, note_then)| *of == reason && *note_then == note) {
             return;
         }
-        let note = if is_dry_run {
-            format!("dry run, nothing is written: {}", news.1)
-        } else {
-            news.1.clone()
-        };
-        let about = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            namespace: Some(pod.namespace.clone()),
-            name: Some(pod.name.clone()),
-            uid: Some(pod.uid.clone()),
-            ..ObjectReference::default()
-        };
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(note.chars().take(1000).collect()),
-            action: "Bursting".to_owned(),
-            secondary: None,
-        };
-        if self.queue.try_send((about, event)).is_ok() {
-            self.said.insert(pod.uid.clone(), news);
+        let told = about(pod, type_, reason, &note);
+        if self.queue.try_send(told).is_ok() {
+            let said = self.said.entry(pod.uid.clone()).or_default();
+            said.retain(|(of, _)| *of != reason);
+            said.push((reason, note));
         }
     }
 }
 
-/// What is worth an Event. That a pod is held, or waits for its turn, is seen in the pool.
-fn words(decision: &Decision) -> Option<(EventType, &'static str, String)> {
+/// Tells that a grant was done: what is only planned may yet be denied.
+#[derive(Clone)]
+pub(super) struct Granted(mpsc::Sender<Told>);
+
+impl Granted {
+    /// Tells it of the pod.
+    pub(super) fn tell(&self, decision: &Decision) {
+        let (reason, note) = (decision.outcome.reason(), decision.outcome.to_string());
+        // Dropped only where thousands wait already.
+        let _ = self
+            .0
+            .try_send(about(&decision.pod, EventType::Normal, reason, &note));
+    }
+}
+
+fn marked(is_dry_run: bool, note: &str) -> String {
+    let mark = if is_dry_run {
+        "dry run, nothing is written: "
+    } else {
+        ""
+    };
+    format!("{mark}{note}")
+}
+
+fn about(pod: &PodRef, type_: EventType, reason: &str, note: &str) -> Told {
+    let about = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(pod.namespace.clone()),
+        name: Some(pod.name.clone()),
+        uid: Some(pod.uid.clone()),
+        ..ObjectReference::default()
+    };
+    let event = Event {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(note.chars().take(1000).collect()),
+        action: "Bursting".to_owned(),
+        secondary: None,
+    };
+    (about, event)
+}
+
+/// What of a plan is worth an Event. That a pod is held, or that the rate lets it wait for its turn, is seen
+/// in the pool; that it was granted is told when it was.
+fn words(decision: &Decision, is_dry_run: bool) -> Option<(EventType, &'static str, String)> {
     let kind = match &decision.outcome {
+        Outcome::Grant { .. } if !is_dry_run => return None,
         Outcome::Refuse(_) => EventType::Warning,
         Outcome::Hold { .. } if decision.is_denied() => EventType::Warning,
         Outcome::Wait(Lack::Leader | Lack::Rate(_))
@@ -214,4 +241,99 @@ fn words(decision: &Decision) -> Option<(EventType, &'static str, String)> {
         outcome => outcome.to_string(),
     };
     Some((kind, outcome.reason(), message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::burst::outcome::Held;
+    use crate::burst::plan::Slot;
+    use crate::controller::fixtures;
+
+    fn plan(outcome: Outcome, is_dry_run: bool) -> Plan {
+        let decision = Decision {
+            pod: PodRef {
+                namespace: "default".to_owned(),
+                name: "web-1".to_owned(),
+                uid: "web-1".to_owned(),
+                resource_version: "1".to_owned(),
+            },
+            workload: "web".to_owned(),
+            outcome,
+            slot: Slot::None,
+            start: None,
+        };
+        Plan {
+            decisions: vec![decision],
+            is_dry_run,
+            ..Plan::default()
+        }
+    }
+
+    fn grant() -> Outcome {
+        Outcome::Grant {
+            placement: "weu".to_owned(),
+        }
+    }
+
+    /// The Events of these plans, one after the other.
+    fn told(plans: &[Plan]) -> Vec<String> {
+        let (queue, mut waiting) = mpsc::channel(BACKLOG);
+        let mut teller = Teller {
+            said: HashMap::new(),
+            pools: HashMap::new(),
+            queue,
+        };
+        for plan in plans {
+            teller.tell(plan);
+        }
+        std::iter::from_fn(|| waiting.try_recv().ok())
+            .map(|(_, event)| format!("{}: {}", event.reason, event.note.unwrap_or_default()))
+            .collect()
+    }
+
+    #[test]
+    fn each_reason_is_told_once_however_often_the_outcome_changes() {
+        let denied = || {
+            let why = Held::Denied("no".to_owned());
+            let until = jiff::Timestamp::UNIX_EPOCH;
+            plan(Outcome::Hold { until, why }, false)
+        };
+        let lacks = |lack| plan(Outcome::Wait(lack), false);
+        let rounds = [
+            denied(),
+            plan(grant(), false),
+            denied(),
+            lacks(Lack::PoolLimit(1)),
+            lacks(Lack::Room("cpu")),
+            lacks(Lack::PoolLimit(1)),
+            lacks(Lack::PoolLimit(2)),
+        ];
+        let told = told(&rounds);
+        let reasons: Vec<&str> = told
+            .iter()
+            .filter_map(|one| one.split(':').next())
+            .collect();
+        let limit = "PoolLimitReached";
+        assert_eq!(reasons, ["GrantDenied", limit, "NoRoom", limit]);
+    }
+
+    #[test]
+    fn a_dry_run_is_marked_and_what_follows_it_is_told_anew() {
+        let lack = || Outcome::Wait(Lack::PoolLimit(1));
+        let told = told(&[plan(grant(), true), plan(lack(), true), plan(lack(), false)]);
+        let is_marked: Vec<bool> = told.iter().map(|one| one.contains("dry run")).collect();
+        assert_eq!(is_marked, [true, true, false], "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_grant_is_told_when_it_was_done_and_not_when_it_is_planned() {
+        let planned = plan(grant(), false);
+        assert_eq!(told(std::slice::from_ref(&planned)), Vec::<String>::new());
+        let client = fixtures::context("http://127.0.0.1:1").client.clone();
+        let (teller, _telling) = Teller::new(client, "us");
+        assert_eq!(teller.queue.capacity(), BACKLOG);
+        teller.granted().tell(&planned.decisions[0]);
+        assert_eq!(teller.queue.capacity(), BACKLOG - 1);
+    }
 }

@@ -5,11 +5,13 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use super::granting::Granting;
 use crate::api::BurstPool;
+use crate::api::condition::{self, SPILLING};
 use crate::burst::{Memory, Standing};
 
 /// How long a write may be on its way of which nobody knows what became: API servers give up on a
@@ -69,9 +71,14 @@ impl Doubt {
 
 impl Pool {
     pub(super) fn of(pool: &BurstPool, terms: &mut Terms) -> Self {
+        let mut memory = Memory::default();
+        if condition::is_true(pool, SPILLING) {
+            memory.found_a_peak(Timestamp::now());
+        }
         Self {
             uid: pool.uid(),
             identity: terms.begin(),
+            memory,
             ..Self::default()
         }
     }
@@ -153,6 +160,19 @@ mod tests {
         assert_eq!(says(&mut state, Some("a stale one")), Standing::Unclaimed);
         assert_eq!(says(&mut state, Some("us-1")), Standing::Unclaimed);
         assert_eq!(says(&mut state, Some("us-2")), Standing::Uncounted);
+    }
+
+    #[test]
+    fn who_begins_to_lead_in_a_peak_goes_on_with_it() {
+        let mut terms = Terms {
+            instance: "us".to_owned(),
+            begun: 0,
+        };
+        let mut shop = pool("1");
+        assert_eq!(Pool::of(&shop, &mut terms).memory.busy(), None);
+        let peak = condition::condition(SPILLING, true, "Fading", "", None, Timestamp::now());
+        shop.status.get_or_insert_default().conditions.push(peak);
+        assert!(Pool::of(&shop, &mut terms).memory.busy().is_some());
     }
 
     #[tokio::test(start_paused = true)]
