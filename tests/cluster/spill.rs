@@ -32,6 +32,8 @@
 //! | E80 a selector changes | `spill_kinds::a_selector_that_changes_decides_on_new_pods_and_those_on_aci_still_count` |
 //! | E81 kinds of owners | `spill_kinds::pods_of_stateful_sets_replica_sets_jobs_cron_jobs_and_foreign_kinds_spill` |
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
@@ -164,7 +166,7 @@ async fn a_dry_run_shows_what_it_would_do_and_writes_nothing_to_pods() {
     world
         .until_told(&name, "Granted", "dry run, nothing is written: ")
         .await;
-    let written = |pods: &[Pod]| -> Vec<_> {
+    let written = |pods: &[Pod]| -> BTreeSet<_> {
         let waiting = pods.iter().filter(|pod| objects::node_of(pod).is_none());
         let meta = waiting.map(|pod| {
             let meta = &pod.metadata;
