@@ -278,6 +278,12 @@ pub fn holds_a_slot(pod: &Pod) -> bool {
     is_granted(pod) && !is_finished && !is_home
 }
 
+/// The names of those that are on no node.
+pub fn waiting(pods: &[Pod]) -> Vec<String> {
+    let waiting = pods.iter().filter(|pod| objects::node_of(pod).is_none());
+    waiting.map(Pod::name_any).collect()
+}
+
 /// A time that is written on a pod.
 pub fn time(pod: &Pod, annotation: &str) -> jiff::Timestamp {
     let time = &pod.annotations()[annotation];

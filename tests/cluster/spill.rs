@@ -6,7 +6,7 @@
 //! | scenario | shown by |
 //! | --- | --- |
 //! | A1 home first | `spill_home::what_finds_room_at_home_is_never_granted` |
-//! | A2 grant after the hold | `burst::tests::granting::a_refused_pod_is_granted_after_its_hold_and_not_before`, `what_home_refuses_spills_and_exactly_that_goes_first` |
+//! | A2 grant after the hold | `burst::tests::granting::a_refused_pod_is_granted_after_its_hold_and_not_before`, `spill_holds::a_pod_is_granted_when_its_hold_is_over_though_nothing_else_changes`, `what_home_refuses_spills_and_exactly_that_goes_first` |
 //! | A4 long holds, A5 the hold counts from the refusal, A8 gated pods | `spill_holds::a_hold_counts_from_the_refusal_and_not_from_a_gate_and_outlives_the_operator` |
 //! | A7 nominated, A9 deleting, A10 another scheduler's | `spill_holds::what_waits_for_its_victims_is_deleted_or_is_another_schedulers_is_not_granted`; a stale nomination: `burst::tests::granting::a_nominated_pod_is_granted_only_when_its_nomination_is_stale` |
 //! | A11 too large, A12 features, A13 node selector, A14 topology spread | `spill_home::what_aci_or_its_node_cannot_take_is_refused_by_name`, `spill_claims::a_pod_with_a_claim_is_granted_only_if_aci_can_mount_what_is_or_will_be_behind_it`, `a_pod_that_aci_cannot_run_waits_for_home_and_is_told_why` |
@@ -17,10 +17,10 @@
 //! | A21 another writer | `spill_home::a_pod_that_others_write_all_the_time_is_granted_once` |
 //! | A22 a policy denies, E82 least privilege | `spill_others::a_policy_that_denies_a_grant_is_told_and_tried_again_and_the_others_go_on` |
 //! | C41 ACI pods go first | `what_home_refuses_spills_and_exactly_that_goes_first` |
-//! | C42 the cost is written once | `node::binding::tests` |
+//! | C42 the cost is written once | `node::binding::tests`, `install::a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule` |
 //! | C43 a user's cost | `spill_rollouts::a_users_own_cost_is_kept_and_pods_at_home_get_none` |
 //! | C44 rollouts | `spill_rollouts::a_rollout_of_both_revisions_never_has_more_than_the_limit`, `spill_rollouts::a_rollout_that_may_only_surge_says_what_it_lacks_and_goes_on_when_it_has_it` |
-//! | D58 never started, D59 half-open, D60 no capacity | `spill_backend::a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_opens_it`; pure: `burst::backend`, `burst::rescue`, `burst::tests::places` |
+//! | D58 never started, D59 half-open, D60 no capacity | `spill_backend::a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_opens_it`, `spill_backend::what_a_placement_has_no_room_for_waits_and_is_told_so_until_it_is_made_larger`; pure: `burst::backend`, `burst::rescue`, `burst::tests::places` |
 //! | D61 refused for good | `spill_backend::a_template_that_azure_refuses_is_not_granted_again_and_others_go_on` |
 //! | D62 cordoned, deleted | `spill_home::a_cordoned_virtual_node_gets_nothing_and_its_pods_stay`; not ready: `burst::place` |
 //! | D67 fairness | `spill_others::workloads_share_the_pools_maximum_by_weight_and_what_one_leaves_is_lent` |

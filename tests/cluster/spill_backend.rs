@@ -8,7 +8,7 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
-use crate::home::{AWAY, deployment, is_granted, selected, target, template};
+use crate::home::{AWAY, deployment, is_granted, selected, target, template, waiting};
 use crate::support::{objects, wait};
 use crate::world::{World, is_closed, is_running, said};
 
@@ -92,6 +92,10 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
             })
         })
         .await;
+    let two_wait = |pods: &[Pod]| waiting(pods).len() == 2;
+    for name in waiting(&world.until_pods("web", "two to wait", two_wait).await) {
+        world.until_told(&name, "PlacementClosed", FULL).await;
+    }
 
     // Its owner makes another, which may find room at home; a Job would count a failure.
     age(&world, &job).await;
@@ -132,6 +136,23 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
             pool.is_some_and(|pool| said(pool, "NodesReady").0 == "True")
         })
         .await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_a_placement_has_no_room_for_waits_and_is_told_so_until_it_is_made_larger() {
+    let sized = |cpu: &str| {
+        let capacity = json!({"cpu": cpu, "memory": "16Gi", "pods": 10});
+        json!({"placements": [{"name": "weu", "region": "westeurope", "capacity": capacity}]})
+    };
+    let world = World::with_full_home(&sized("3")).await;
+    world.deploy(2).await;
+    for name in waiting(&world.until_spread(0, 1, 1).await) {
+        let why = "no placement that can run it has enough cpu left";
+        world.until_told(&name, "NoRoom", why).await;
+    }
+    world.change_pool(&sized("4")).await;
+    world.until_spread(0, 2, 0).await;
     world.end().await;
 }
 

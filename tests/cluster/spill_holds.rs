@@ -1,12 +1,13 @@
 //! Holds: which refusals of the real scheduler count, from when, and across a restart.
 
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::PostParams;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use crate::home::{is_granted, marks, pod, selected, time};
-use crate::support::objects;
+use crate::support::{objects, wait};
 use crate::world::World;
 
 /// A hold that no test lives to see the end of.
@@ -44,7 +45,7 @@ async fn a_hold_counts_from_the_refusal_and_not_from_a_gate_and_outlives_the_ope
     assert!(at.duration_since(since).as_secs() >= 3, "{since} {at}");
 
     // What is stamped is what counts after a restart: made older here, it is over at once.
-    let stamped = |pod: Option<&k8s_openapi::api::core::v1::Pod>| {
+    let stamped = |pod: Option<&Pod>| {
         pod.is_some_and(|pod| pod.annotations().contains_key("burstpool.io/refused-since"))
     };
     world.until_pod("kept", "a stamp", stamped).await;
@@ -64,14 +65,41 @@ async fn a_hold_counts_from_the_refusal_and_not_from_a_gate_and_outlives_the_ope
 
     // A node that comes while the hold lasts takes what waits, and nothing is granted.
     world.home_node("autoscaled").await;
-    let home = |pod: Option<&k8s_openapi::api::core::v1::Pod>| {
-        pod.and_then(objects::node_of) == Some("autoscaled")
-    };
+    let home = |pod: Option<&Pod>| pod.and_then(objects::node_of) == Some("autoscaled");
     world
         .until_pod("plain", "the pod to be at home", home)
         .await;
     let plain = world.pods().get("plain").await.expect("the pod");
     assert_eq!(marks(&plain).len(), 0);
+    world.end().await;
+}
+
+/// When the scheduler refused a pod, by its own word.
+fn refused_at(pod: &Pod) -> Option<jiff::Timestamp> {
+    let mut all = pod
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten());
+    let refused = all.find(|one| one.type_ == "PodScheduled" && one.status == "False");
+    Some(refused?.last_transition_time.as_ref()?.0)
+}
+
+/// This is not about speed: a plan is made every 30 s whatever happens, so a grant that comes half of that
+/// after its hold or later says that nobody was woken for it.
+#[tokio::test]
+async fn a_pod_is_granted_when_its_hold_is_over_though_nothing_else_changes() {
+    let world = World::with_full_home(&two_holds()).await;
+    let refused = wait::get(world.pods(), "alone", "its refusal", |pod: Option<&Pod>| {
+        pod.and_then(refused_at)
+    });
+    let created = world.create(pod("short", "alone", &json!({})));
+    let (refused, _) = tokio::join!(refused, created);
+    let refused = refused.expect("it is refused");
+    let granted = world.until_away("alone").await;
+    let held = time(&granted, "burstpool.io/granted-at").duration_since(refused);
+    // The condition tells whole seconds, so a grant never seems to come before its hold is over.
+    let late = held.as_secs() - 3;
+    assert!((0..15).contains(&late), "held for {held}");
     world.end().await;
 }
 
@@ -130,7 +158,7 @@ async fn what_waits_for_its_victims_is_deleted_or_is_another_schedulers_is_not_g
     for n in 0..4 {
         world.change_pod(&format!("filler-{n}"), &free).await;
     }
-    let home = |pod: Option<&k8s_openapi::api::core::v1::Pod>| {
+    let home = |pod: Option<&Pod>| {
         pod.and_then(objects::node_of)
             .is_some_and(|node| node.starts_with("home-"))
     };

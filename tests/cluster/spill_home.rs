@@ -6,7 +6,9 @@ use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
-use crate::home::{AWAY, deployment, grants, holds_a_slot, is_granted, marks, pod, selected};
+use crate::home::{
+    AWAY, deployment, grants, holds_a_slot, is_granted, marks, pod, selected, target, waiting,
+};
 use crate::support::{Component, objects, wait};
 use crate::world::{World, said};
 
@@ -200,6 +202,9 @@ async fn a_cordoned_virtual_node_gets_nothing_and_its_pods_stay() {
         .await;
     let pods = world.until_spread(4, 1, 2).await;
     assert_eq!(pods.iter().filter(|pod| holds_a_slot(pod)).count(), 1);
+    for name in waiting(&pods) {
+        world.until_told(&name, "PlacementClosed", "cordon").await;
+    }
     world.kubectl(&["uncordon", AWAY]);
     world.until_spread(4, 3, 0).await;
 
@@ -260,6 +265,15 @@ async fn an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_wr
         |min: i32, max: i32| format!(r#"{{"spec":{{"minReplicas":{min},"maxReplicas":{max}}}}}"#);
     world.kubectl(&["patch", "hpa", "web", "--type=merge", "-p", &range(11, 20)]);
     world.until_spread(4, 3, 4).await;
+    // The same of a workload: two fifths of eleven are five.
+    let mut own = target("web", "web");
+    own["spill"] = json!({"maxReplicas": "40%"});
+    let changes = json!({"spill": {"maxReplicas": 10}, "workloads": [own]});
+    world.change_pool(&changes).await;
+    for name in waiting(&world.until_spread(4, 5, 2).await) {
+        let why = "its maxReplicas lets it: 5";
+        world.until_told(&name, "WorkloadLimitReached", why).await;
+    }
     world.kubectl(&["patch", "hpa", "web", "--type=merge", "-p", &range(1, 4)]);
     world.until_spread(4, 0, 0).await;
     for kind in ["deployment", "replicaset", "hpa"] {
