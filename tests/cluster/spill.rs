@@ -19,16 +19,16 @@
 //! | C41 ACI pods go first | `what_home_refuses_spills_and_exactly_that_goes_first` |
 //! | C42 the cost is written once | `node::binding::tests`, `install::a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule` |
 //! | C43 a user's cost | `spill_rollouts::a_users_own_cost_is_kept_and_pods_at_home_get_none` |
-//! | C44 rollouts | `spill_rollouts::a_rollout_of_both_revisions_never_has_more_than_the_limit`, `spill_rollouts::a_rollout_that_may_only_surge_says_what_it_lacks_and_goes_on_when_it_has_it` |
+//! | C44 rollouts | `spill_rollouts::a_rollout_of_both_revisions_never_has_more_than_the_limit`, `spill_rollouts::a_rollout_that_may_only_surge_says_what_it_lacks_and_goes_on_when_it_has_it`; which old pods go first is the Deployment controller's, by their cost |
 //! | D58 never started, D59 half-open, D60 no capacity | `spill_backend::a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_opens_it`, `spill_backend::what_a_placement_has_no_room_for_waits_and_is_told_so_until_it_is_made_larger`; pure: `burst::backend`, `burst::rescue`, `burst::tests::places` |
 //! | D61 refused for good | `spill_backend::a_template_that_azure_refuses_is_not_granted_again_and_others_go_on` |
-//! | D62 cordoned, deleted | `spill_home::a_cordoned_virtual_node_gets_nothing_and_its_pods_stay`; not ready: `burst::place` |
+//! | D62 cordoned, deleted | `spill_home::a_cordoned_virtual_node_gets_nothing_and_its_pods_stay`; not ready: `burst::place`; a node that is gone has no place |
 //! | D67 fairness | `spill_others::workloads_share_the_pools_maximum_by_weight_and_what_one_leaves_is_lent` |
 //! | D68 rate | `spill_others::the_rate_lets_so_many_go_and_the_others_wait` |
 //! | E69 an HPA, and nobody else's object is written | `spill_home::an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_written` |
 //! | E72 two pools | `spill_others::of_two_pools_with_one_workload_the_older_has_it_and_the_other_says_so` |
 //! | E76 dry run | `a_dry_run_shows_what_it_would_do_and_writes_nothing_to_pods` |
-//! | E78 the API server goes away | `spill_others::an_api_server_that_goes_away_in_the_middle_leads_to_no_grant_too_many` |
+//! | E78 the API server goes away | `spill_others::an_api_server_that_goes_away_in_the_middle_leads_to_no_grant_too_many`; slow, 429 and a watch that ends: not put between the two here, `controller::spill::act` and `stores` have what follows from them |
 //! | E80 a selector changes | `spill_kinds::a_selector_that_changes_decides_on_new_pods_and_those_on_aci_still_count` |
 //! | E81 kinds of owners | `spill_kinds::pods_of_stateful_sets_replica_sets_jobs_cron_jobs_and_foreign_kinds_spill` |
 
