@@ -1,0 +1,124 @@
+//! What is remembered, and for how long.
+
+use super::*;
+use crate::burst::fixtures::{at, pod, reservation};
+
+fn tried(answers: &[Answer]) -> Memory {
+    let mut memory = Memory::default();
+    for answer in answers {
+        memory.sending(&pod("a").id);
+        memory.answered(&pod("a").id, answer.clone(), at(100));
+    }
+    memory
+}
+
+fn attempt(answers: &[Answer]) -> Attempt {
+    tried(answers).attempt(&pod("a").id)
+}
+
+fn denied() -> Answer {
+    Answer::Denied("no".to_owned())
+}
+
+#[test]
+fn only_what_cannot_be_carried_out_any_more_is_none() {
+    assert_eq!(attempt(&[]), Attempt::None);
+    assert_eq!(attempt(&[Answer::Granted]), Attempt::Awaited);
+    assert_eq!(attempt(&[Answer::Conflict]), Attempt::Awaited);
+    assert_eq!(attempt(&[Answer::Lost]), Attempt::Unknown);
+    assert_eq!(attempt(&[denied()]), Attempt::None);
+    assert_eq!(
+        attempt(&[Answer::Lost, denied()]),
+        Attempt::Unknown,
+        "the lost one may come"
+    );
+    assert_eq!(attempt(&[Answer::Lost, Answer::Conflict]), Attempt::Awaited);
+}
+
+#[test]
+fn a_grant_on_its_way_counts_against_the_rate_also_when_its_pod_is_gone() {
+    let mut memory = Memory::default();
+    memory.sending(&pod("a").id);
+    memory.keep(&Plan::default(), &HashSet::new(), at(100));
+    let counts: Vec<_> = memory.grants(at(101)).collect();
+    assert_eq!(counts, [("uid-a", at(101))]);
+    memory.answered(&pod("a").id, Answer::Granted, at(102));
+    let counts: Vec<_> = memory.grants(at(103)).collect();
+    assert_eq!(counts, [("uid-a", at(102))]);
+}
+
+#[test]
+fn a_pod_that_was_said_to_be_gone_and_is_not_is_granted_again() {
+    assert_eq!(attempt(&[Answer::Gone]), Attempt::None);
+    assert_eq!(attempt(&[Answer::Unsent]), Attempt::None);
+    assert_eq!(attempt(&[Answer::Lost, Answer::Unsent]), Attempt::Unknown);
+}
+
+#[test]
+fn a_grant_that_was_done_or_may_have_been_counts_against_the_rate() {
+    let counts = |answer| tried(&[answer]).grants(at(100)).count();
+    assert_eq!([counts(Answer::Granted), counts(Answer::Lost)], [1, 1]);
+    assert_eq!(
+        [
+            counts(Answer::Conflict),
+            counts(denied()),
+            counts(Answer::Gone)
+        ],
+        [0; 3]
+    );
+}
+
+#[test]
+fn a_later_version_that_is_not_granted_ends_all_doubt() {
+    let mut later = pod("a").id;
+    later.resource_version = "2".to_owned();
+    for answers in [
+        vec![Answer::Lost],
+        vec![Answer::Conflict],
+        vec![Answer::Lost, denied()],
+    ] {
+        assert_eq!(
+            tried(&answers).attempt(&later),
+            Attempt::None,
+            "{answers:?}"
+        );
+    }
+}
+
+#[test]
+fn a_pod_whose_grant_is_denied_is_left_alone_for_longer_each_time() {
+    let until = |times: usize| {
+        let memory = tried(&vec![denied(); times]);
+        let denial = memory.denial(&pod("a").id.uid).cloned();
+        denial.expect("a denial").until.as_second() - 100
+    };
+    assert_eq!([until(1), until(2), until(3), until(20)], [10, 20, 40, 600]);
+}
+
+#[test]
+fn what_is_settled_of_one_version_is_not_of_the_next() {
+    let mut memory = Memory::default();
+    memory.looked(&reservation(&pod("a"), "me"), None);
+    let later = reservation(&pod("a").at_version("2"), "me");
+    assert!(!memory.is_settled(&later));
+}
+
+#[test]
+fn a_pod_that_was_looked_for_is_settled_if_it_is_gone_replaced_changed_or_home() {
+    let entry = reservation(&pod("a"), "me");
+    let is_settled = |found: Option<PodFacts>| {
+        let mut memory = Memory::default();
+        memory.looked(&entry, found.as_ref());
+        memory.is_settled(&entry)
+    };
+    assert!(is_settled(None));
+    assert!(is_settled(Some(pod("another"))));
+    assert!(!is_settled(Some(pod("a"))));
+    let changed = pod("a").at_version("2");
+    assert!(is_settled(Some(changed.clone())));
+    assert!(!is_settled(Some(changed.granted("shop", "web", 1))));
+    assert!(is_settled(Some(pod("a").on("home-1"))));
+    assert!(!is_settled(Some(
+        pod("a").granted("shop", "web", 1).on("burst-shop-weu")
+    )));
+}
