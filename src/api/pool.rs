@@ -72,7 +72,9 @@ use super::trigger::Trigger;
         priority = 1
     ),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,28}[a-z0-9])?$')")
-        .message("metadata.name must be 1 to 30 lowercase letters, numbers and hyphens and begin with a letter: it becomes part of node names")
+        .message("metadata.name must be 1 to 30 lowercase letters, numbers and hyphens and begin with a letter: it becomes part of node names"),
+    validation = Rule::new("!has(self.spec.spill) || !has(self.spec.spill.maxReplicas) || type(self.spec.spill.maxReplicas) == int || !has(self.spec.workloads) || size(self.spec.workloads) == 0 || self.spec.workloads.exists(one, has(one.target))")
+        .message("spec.spill.maxReplicas must be a number where no workload has a target: nothing says how many pods are desired, of which a percentage could be taken")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BurstPoolSpec {

@@ -304,6 +304,8 @@ async fn what_spills_is_checked_at_apply_time_and_has_columns() {
     explained(cluster, "burstpool.spec.spill.after", "autoscaler go first").await;
 
     let both = json!({"selector": selector});
+    let of_nothing = json!({"workloads": workload(&json!({"target": null, "selector": selector})),
+        "spill": {"maxReplicas": "30%"}, "azure": {}, "placements": pool("any")["spec"]["placements"]});
     let percent = json!({"target": null, "selector": selector, "spill": {"maxReplicas": "5%"}});
     for (wrong, said) in [
         (
@@ -317,6 +319,10 @@ async fn what_spills_is_checked_at_apply_time_and_has_columns() {
         (
             with("/spec/workloads", workload(&percent)),
             "nothing says how many pods are desired",
+        ),
+        (
+            with("/spec", of_nothing),
+            "must be a number where no workload has a target",
         ),
         (
             with("/spec/workloads", workload(&json!({"name": "Web"}))),
