@@ -43,7 +43,7 @@ pub enum Held {
 }
 
 /// What a pod lacks to be granted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Lack {
     /// The pool has as many as it may.
     PoolLimit(u64),

@@ -2,7 +2,7 @@
 //!
 //! In: what is seen and what becomes of each pod. Out: counters and messages. Each pod counts once.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use super::limits::Limits;
 use super::observe::{Observed, WorkloadSeen};
@@ -76,19 +76,23 @@ pub(super) fn of(
 
 /// How many pods of which workload wait for what.
 fn limited(decisions: &[Decision]) -> Option<String> {
-    let mut waiting: BTreeMap<(&str, String), usize> = BTreeMap::new();
+    let mut waiting: HashMap<(&str, &Lack), usize> = HashMap::new();
     for decision in decisions {
         if let Some(lack) = decision.limit() {
-            let key = (decision.workload.as_str(), lack.to_string());
-            *waiting.entry(key).or_default() += 1;
+            *waiting.entry((&decision.workload, lack)).or_default() += 1;
         }
     }
-    let told = waiting.iter().take(TOLD).map(|((workload, lack), count)| {
+    let all = waiting.into_iter();
+    let mut all: Vec<_> = all
+        .map(|((workload, lack), count)| (workload, lack.to_string(), count))
+        .collect();
+    all.sort_unstable();
+    let told = all.iter().take(TOLD).map(|(workload, lack, count)| {
         let verb = if *count == 1 { "waits" } else { "wait" };
         format!("{} of {workload} {verb}: {lack}", pods(*count))
     });
     let mut told: Vec<String> = told.collect();
-    let more: usize = waiting.values().skip(TOLD).sum();
+    let more: usize = all.iter().skip(TOLD).map(|(.., count)| count).sum();
     if more > 0 {
         told.push(format!("{} more", pods(more)));
     }
