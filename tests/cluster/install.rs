@@ -2,7 +2,8 @@
 //! rights that they give it.
 //!
 //! What is shown: every manifest is accepted; a whole burst, from the pool to its removal, needs nothing
-//! that is forbidden, uses every rule, and writes no pod more often than it must. What the admission policies refuse beyond that: `admission`.
+//! that is forbidden, uses every rule, and writes no pod more often than it must. What the admission policies
+//! refuse beyond that: `admission`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
