@@ -43,6 +43,9 @@ struct Kept {
 impl Running {
     /// Ends all tasks; what they kept stays.
     pub async fn stop(self) {
+        for kept in self.placements.values() {
+            kept.cancel.cancel();
+        }
         for (_, kept) in self.placements {
             kept.stop().await;
         }
@@ -71,7 +74,12 @@ pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, 
     can_proxy(pool, context.kube_proxy.is_some())?;
     stays(pool, &scope, context).await?;
     // Those who burst look at what is kept all the time, and must not wait until it has ended.
-    for old in take_changed(pool, &scope, context).await {
+    // What one of them still waits for, all wait for together.
+    let changed = take_changed(pool, &scope, context).await;
+    for old in &changed {
+        old.cancel.cancel();
+    }
+    for old in changed {
         old.stop().await;
     }
     let mut pools = context.pools.lock().await;

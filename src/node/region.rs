@@ -30,14 +30,18 @@ const APART: Duration = Duration::from_secs(2);
 pub async fn keep(context: Arc<Context>, facts: watch::Sender<Facts>, cancel: CancellationToken) {
     loop {
         let asked = Instant::now();
-        let pause = match context
+        let usages = context
             .azure
-            .usages(&context.scope, &context.placement.region)
-            .await
-        {
+            .usages(&context.scope, &context.placement.region);
+        // Azure may take a minute to answer, and whoever ends this waits until it has ended.
+        let Some(answer) = cancel.run_until_cancelled(usages).await else {
+            return;
+        };
+        let pause = match answer {
             Ok(usages) => {
                 let room = capacity::offered(&context.placement, &usages, context.ours());
-                set(&facts, Some(room), exhausted(&context.placement, &usages));
+                let closed = exhausted(&context.placement, &usages);
+                set(&facts, &cancel, Some(room), closed);
                 EVERY
             }
             Err(error) => {
@@ -46,7 +50,7 @@ pub async fn keep(context: Arc<Context>, facts: watch::Sender<Facts>, cancel: Ca
                     reason: verdict.reason.to_owned(),
                     message: error.story(),
                 };
-                set(&facts, None, Some(closed));
+                set(&facts, &cancel, None, Some(closed));
                 AGAIN
             }
         };
@@ -66,8 +70,18 @@ async fn told(trouble: &Notify, asked: Instant) {
     tokio::time::sleep_until(soon.max(asked + APART)).await;
 }
 
-fn set(facts: &watch::Sender<Facts>, room: Option<Room>, closed: Option<Closed>) {
+/// Says so, unless the region is not to be looked at any more: whoever ends that says so first, and then what
+/// the node is to be.
+fn set(
+    facts: &watch::Sender<Facts>,
+    cancel: &CancellationToken,
+    room: Option<Room>,
+    closed: Option<Closed>,
+) {
     facts.send_if_modified(|facts| {
+        if cancel.is_cancelled() {
+            return false;
+        }
         let before = (facts.room, facts.closed.clone());
         facts.room = room.unwrap_or(facts.room);
         facts.closed = closed;
