@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kube::{Client, Config};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::{Context, spill, triggers};
 use crate::aci::client::{Client as Azure, Cloud, Credential, Scope};
@@ -40,6 +41,7 @@ pub(super) fn context(arm: &str) -> Context {
         nodes: crate::kubelet_api::Nodes::default(),
         paces: Mutex::default(),
         pools: Mutex::new(HashMap::new()),
+        over: CancellationToken::new(),
         identity: "test".to_owned(),
         lease_namespace: "default".to_owned(),
         stores: Arc::default(),

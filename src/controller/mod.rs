@@ -110,6 +110,8 @@ pub struct Context {
     pub paces: Mutex<HashMap<String, Arc<Pace>>>,
     /// Running pools by name.
     pub pools: Mutex<HashMap<String, pool::Running>>,
+    /// No node is to be kept any more.
+    pub over: CancellationToken,
     /// Who we are among the instances of the operator.
     pub identity: String,
     /// The namespace of the leader's lease.
@@ -159,16 +161,18 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
             None => context.triggers.receive_nothing(),
         }
     };
-    // At once, and not when the last reconciliation has ended: who leads next writes replicas, too.
-    let triggers = async {
+    // At once, and not when the last reconciliation has ended: who leads next keeps nodes and writes
+    // replicas, too.
+    let ends = async {
         cancel.cancelled().await;
+        context.over.cancel();
         context.triggers.stop().await;
     };
     tokio::join!(
         reconciled,
         spill::run(context.clone(), cancel.clone()),
         alerts,
-        triggers
+        ends
     );
     for (_, running) in context.pools.lock().await.drain() {
         running.stop().await;

@@ -162,7 +162,7 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
             .filter(|_| placement.network.kube_proxy),
         deletion_cost: pool.spec.scale_in.deletion_cost,
     }));
-    let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (cancel, tasks) = (context.over.child_token(), TaskTracker::new());
     let region = cancel.child_token();
     tasks.spawn(register::keep(
         context.client.clone(),

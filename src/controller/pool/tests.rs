@@ -143,3 +143,24 @@ async fn an_answer_that_comes_when_a_node_is_drained_already_does_not_open_it() 
     let why = drained.get("weu").map(String::as_str);
     assert_eq!(why, Some("it is being drained"));
 }
+
+#[tokio::test]
+async fn nodes_are_kept_no_longer_than_the_lead_lasts_whatever_is_still_being_reconciled() {
+    let context = Arc::new(context("http://127.0.0.1:1"));
+    let lead = CancellationToken::new();
+    ensure(&pool("a"), &context).await.expect("it is kept");
+
+    let losing = async {
+        // As if a reconciliation went on, which is what the end waits for.
+        let pools = context.pools.lock().await;
+        let tasks = pools["shop"].placements["weu"].tasks.clone();
+        tokio::task::yield_now().await;
+        lead.cancel();
+        tasks.close();
+        timeout(SOON, tasks.wait()).await.expect("they end");
+    };
+    tokio::select! {
+        () = crate::controller::run(context.clone(), lead.clone()) => unreachable!("it waits"),
+        () = losing => {}
+    }
+}
