@@ -116,7 +116,8 @@ async fn stays(pool: &BurstPool, scope: &Scope, context: &Context) -> Result<(),
     }
 }
 
-/// Takes out what is kept otherwise than the spec asks now: nobody gives it pods any more.
+/// Takes out what is kept otherwise than the spec asks now, or ended and is asked for again: nobody gives it
+/// pods any more.
 async fn take_changed(pool: &BurstPool, scope: &Scope, context: &Context) -> Vec<Kept> {
     let mut pools = context.pools.lock().await;
     let Some(running) = pools.get_mut(&pool.name_any()) else {
@@ -124,7 +125,7 @@ async fn take_changed(pool: &BurstPool, scope: &Scope, context: &Context) -> Vec
     };
     let changed = pool.spec.placements.iter().filter_map(|placement| {
         let kept = running.placements.get(&placement.name)?;
-        let is_changed = !kept.is_of(placement, scope, pool);
+        let is_changed = !kept.is_of(placement, scope, pool) || kept.cancel.is_cancelled();
         is_changed.then(|| running.placements.remove(&placement.name))?
     });
     changed.collect()
@@ -322,17 +323,26 @@ async fn drain(pool: &str, placement: &str, context: &Context) -> Option<Arc<pod
 
 /// Ends a placement and removes its node.
 pub async fn remove_placement(pool: &str, placement: &str, context: &Context) -> Result<(), Error> {
-    let mut pools = context.pools.lock().await;
-    let running = pools.get_mut(pool);
-    let kept = running.and_then(|running| running.placements.remove(placement));
+    let pools = context.pools.lock().await;
+    let kept = pools
+        .get(pool)
+        .and_then(|kept| kept.placements.get(placement));
+    let ends = kept.map(|kept| (kept.cancel.clone(), kept.tasks.clone()));
     drop(pools);
-    if let Some(kept) = kept {
-        kept.stop().await;
+    if let Some((cancel, tasks)) = ends {
+        cancel.cancel();
+        tasks.close();
+        tasks.wait().await;
     }
     let node = object::name(pool, placement);
     register::remove(&context.client, &node)
         .await
-        .map_err(Error::kubernetes("removing a node"))
+        .map_err(Error::kubernetes("removing a node"))?;
+    // Not before: a node that is still there is to be removed the next time.
+    if let Some(running) = context.pools.lock().await.get_mut(pool) {
+        running.placements.remove(placement);
+    }
+    Ok(())
 }
 
 /// Ends a pool and removes its nodes.
