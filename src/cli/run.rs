@@ -221,6 +221,7 @@ async fn context(
         nodes: Nodes::default(),
         paces: Mutex::new(HashMap::new()),
         pools: Mutex::new(HashMap::new()),
+        over: CancellationToken::new(),
         identity,
         lease_namespace,
         stores,

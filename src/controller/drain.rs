@@ -3,6 +3,7 @@
 //! In: a pool. Out: what is left of it, in words; nothing when all is gone. Pods leave through the
 //! Eviction API, so budgets hold them back; groups go with their pods.
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{EvictParams, ListParams};
 use kube::{Api, ResourceExt as _};
@@ -28,11 +29,11 @@ pub(super) async fn pool(pool: &BurstPool, context: &Context) -> Result<Vec<Stri
     }
     names.sort_unstable();
     names.dedup();
-    let mut left = Vec::new();
-    for name in names {
-        left.extend(placement(&pool.name_any(), &name, context).await?);
-    }
-    Ok(left)
+    let own = pool.name_any();
+    // At once: Azure may take a minute for each, and a reconciliation may not take for ever.
+    let left = names.iter().map(|name| placement(&own, name, context));
+    let left: Result<Vec<_>, Error> = join_all(left).await.into_iter().collect();
+    Ok(left?.concat())
 }
 
 /// What is left of a pool whose spec has a mistake and that nobody keeps since the operator was restarted:
@@ -60,15 +61,15 @@ pub(super) async fn placements(
     removed: &[(String, String)],
     context: &Context,
 ) -> Result<Vec<String>, Error> {
-    let mut left = Vec::new();
-    for (pool, name) in removed {
+    let left = removed.iter().map(|(pool, name)| async move {
         let remains = placement(pool, name, context).await?;
         if remains.is_empty() {
             pool::remove_placement(pool, name, context).await?;
         }
-        left.extend(remains);
-    }
-    Ok(left)
+        Ok(remains)
+    });
+    let left: Result<Vec<_>, Error> = join_all(left).await.into_iter().collect();
+    Ok(left?.concat())
 }
 
 async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<String>, Error> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kube::{Client, Config};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::{Context, spill, triggers};
 use crate::aci::client::{Client as Azure, Cloud, Credential, Scope};
@@ -40,6 +41,7 @@ pub(super) fn context(arm: &str) -> Context {
         nodes: crate::kubelet_api::Nodes::default(),
         paces: Mutex::default(),
         pools: Mutex::new(HashMap::new()),
+        over: CancellationToken::new(),
         identity: "test".to_owned(),
         lease_namespace: "default".to_owned(),
         stores: Arc::default(),
@@ -57,7 +59,7 @@ fn nobody() -> Client {
 
 fn azure(arm: &str) -> Azure {
     let cloud = Cloud::default().with_arm(arm.parse().expect("a URL"));
-    // Any file is a token.
-    let token = Credential::File(file!().into());
+    let token = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/token");
+    let token = Credential::File(token.into());
     Azure::new(&cloud, token, reqwest::Client::new())
 }

@@ -56,6 +56,10 @@ const STATUS_PACE: (Duration, Duration) = (Duration::from_millis(200), Duration:
 /// How often a pool that is being drained is looked at.
 const DRAIN_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long one reconciliation may take: Azure a minute for each LIST, and evictions of a thousand pods. What
+/// is cut off there is begun again from what there is then.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// Why a pool was not reconciled.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -72,6 +76,9 @@ pub enum Error {
     /// The finalizer could not be set or removed.
     #[error("setting or removing the finalizer")]
     Finalizer(#[source] Box<finalizer::Error<Error>>),
+    /// Somebody did not answer.
+    #[error("reconciling took longer than {} s", PATIENCE.as_secs())]
+    Late(#[source] tokio::time::error::Elapsed),
 }
 
 impl Error {
@@ -110,6 +117,8 @@ pub struct Context {
     pub paces: Mutex<HashMap<String, Arc<Pace>>>,
     /// Running pools by name.
     pub pools: Mutex<HashMap<String, pool::Running>>,
+    /// No node is to be kept any more.
+    pub over: CancellationToken,
     /// Who we are among the instances of the operator.
     pub identity: String,
     /// The namespace of the leader's lease.
@@ -159,16 +168,18 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
             None => context.triggers.receive_nothing(),
         }
     };
-    // At once, and not when the last reconciliation has ended: who leads next writes replicas, too.
-    let triggers = async {
+    // At once, and not when the last reconciliation has ended: who leads next keeps nodes and writes
+    // replicas, too.
+    let ends = async {
         cancel.cancelled().await;
+        context.over.cancel();
         context.triggers.stop().await;
     };
     tokio::join!(
         reconciled,
         spill::run(context.clone(), cancel.clone()),
         alerts,
-        triggers
+        ends
     );
     for (_, running) in context.pools.lock().await.drain() {
         running.stop().await;
@@ -199,14 +210,16 @@ fn paced(words: impl Stream<Item = ()> + Send + 'static) -> impl Stream<Item = (
 
 async fn reconcile(pool: Arc<BurstPool>, context: Arc<Context>) -> Result<Action, Error> {
     let api: Api<BurstPool> = Api::all(context.client.clone());
-    finalizer(&api, FINALIZER, pool, |event| async {
+    let reconciled = finalizer(&api, FINALIZER, pool, |event| async {
         match event {
             finalizer::Event::Apply(pool) => apply(&pool, &context).await,
             finalizer::Event::Cleanup(pool) => clean_up(&pool, &context).await,
         }
-    })
-    .await
-    .map_err(|error| Error::Finalizer(Box::new(error)))
+    });
+    // No read of Kubernetes' client ends by itself, and while one waits the pool is not looked at.
+    let reconciled = tokio::time::timeout(PATIENCE, reconciled).await;
+    let reconciled = reconciled.map_err(Error::Late)?;
+    reconciled.map_err(|error| Error::Finalizer(Box::new(error)))
 }
 
 async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {

@@ -43,6 +43,9 @@ struct Kept {
 impl Running {
     /// Ends all tasks; what they kept stays.
     pub async fn stop(self) {
+        for kept in self.placements.values() {
+            kept.cancel.cancel();
+        }
         for (_, kept) in self.placements {
             kept.stop().await;
         }
@@ -71,7 +74,12 @@ pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, 
     can_proxy(pool, context.kube_proxy.is_some())?;
     stays(pool, &scope, context).await?;
     // Those who burst look at what is kept all the time, and must not wait until it has ended.
-    for old in take_changed(pool, &scope, context).await {
+    // What one of them still waits for, all wait for together.
+    let changed = take_changed(pool, &scope, context).await;
+    for old in &changed {
+        old.cancel.cancel();
+    }
+    for old in changed {
         old.stop().await;
     }
     let mut pools = context.pools.lock().await;
@@ -108,7 +116,8 @@ async fn stays(pool: &BurstPool, scope: &Scope, context: &Context) -> Result<(),
     }
 }
 
-/// Takes out what is kept otherwise than the spec asks now: nobody gives it pods any more.
+/// Takes out what is kept otherwise than the spec asks now, or ended and is asked for again: nobody gives it
+/// pods any more.
 async fn take_changed(pool: &BurstPool, scope: &Scope, context: &Context) -> Vec<Kept> {
     let mut pools = context.pools.lock().await;
     let Some(running) = pools.get_mut(&pool.name_any()) else {
@@ -116,7 +125,7 @@ async fn take_changed(pool: &BurstPool, scope: &Scope, context: &Context) -> Vec
     };
     let changed = pool.spec.placements.iter().filter_map(|placement| {
         let kept = running.placements.get(&placement.name)?;
-        let is_changed = !kept.is_of(placement, scope, pool);
+        let is_changed = !kept.is_of(placement, scope, pool) || kept.cancel.is_cancelled();
         is_changed.then(|| running.placements.remove(&placement.name))?
     });
     changed.collect()
@@ -154,7 +163,7 @@ async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &
             .filter(|_| placement.network.kube_proxy),
         deletion_cost: pool.spec.scale_in.deletion_cost,
     }));
-    let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let (cancel, tasks) = (context.over.child_token(), TaskTracker::new());
     let region = cancel.child_token();
     tasks.spawn(register::keep(
         context.client.clone(),
@@ -314,17 +323,26 @@ async fn drain(pool: &str, placement: &str, context: &Context) -> Option<Arc<pod
 
 /// Ends a placement and removes its node.
 pub async fn remove_placement(pool: &str, placement: &str, context: &Context) -> Result<(), Error> {
-    let mut pools = context.pools.lock().await;
-    let running = pools.get_mut(pool);
-    let kept = running.and_then(|running| running.placements.remove(placement));
+    let pools = context.pools.lock().await;
+    let kept = pools
+        .get(pool)
+        .and_then(|kept| kept.placements.get(placement));
+    let ends = kept.map(|kept| (kept.cancel.clone(), kept.tasks.clone()));
     drop(pools);
-    if let Some(kept) = kept {
-        kept.stop().await;
+    if let Some((cancel, tasks)) = ends {
+        cancel.cancel();
+        tasks.close();
+        tasks.wait().await;
     }
     let node = object::name(pool, placement);
     register::remove(&context.client, &node)
         .await
-        .map_err(Error::kubernetes("removing a node"))
+        .map_err(Error::kubernetes("removing a node"))?;
+    // Not before: a node that is still there is to be removed the next time.
+    if let Some(running) = context.pools.lock().await.get_mut(pool) {
+        running.placements.remove(placement);
+    }
+    Ok(())
 }
 
 /// Ends a pool and removes its nodes.

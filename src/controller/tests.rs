@@ -1,12 +1,16 @@
-//! How often statuses follow plans.
+//! How often statuses follow plans, and how long a reconciliation takes at most.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use kube::{Client, Config};
+use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{STATUS_PACE, paced};
+use super::{STATUS_PACE, fixtures, paced, reconcile};
 
 #[tokio::test(start_paused = true)]
 async fn what_is_said_all_the_time_is_written_once_a_second_and_the_last_of_it_too() {
@@ -31,4 +35,32 @@ async fn what_is_said_all_the_time_is_written_once_a_second_and_the_last_of_it_t
     assert_eq!(written.len(), 6);
     let last = written.last().copied().unwrap_or_default();
     assert!(last >= Duration::from_millis(4990), "{written:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_pool_waits_for_ever_for_an_api_server_that_is_silent() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("an address"));
+    let config = Config::new(url.parse().expect("a URL"));
+    let mut context = fixtures::context("http://127.0.0.1:1");
+    context.client = Client::try_from(config).expect("a client");
+    let context = Arc::new(context);
+    let (kept, leaving) = (json!(["burstpool.io/drain"]), "2026-11-24T10:00:00Z");
+    for metadata in [
+        json!({"name": "new"}),
+        json!({"name": "kept", "finalizers": kept}),
+        json!({"name": "leaves", "finalizers": kept, "deletionTimestamp": leaving}),
+    ] {
+        let pool = json!({
+            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": metadata,
+            "spec": {
+                "azure": {"subscriptionId": "s", "resourceGroup": "rg"},
+                "placements": [{"name": "weu", "region": "westeurope"}],
+            },
+        });
+        let pool = serde_json::from_value(pool).expect("a pool");
+        let reconciled = reconcile(Arc::new(pool), context.clone());
+        let reconciled = tokio::time::timeout(Duration::from_secs(900), reconciled).await;
+        assert!(reconciled.expect("it ends").is_err(), "{metadata}");
+    }
 }

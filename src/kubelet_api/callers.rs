@@ -6,7 +6,7 @@
 //! they may, the API server says. Its answers are good for seconds.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
@@ -35,6 +35,8 @@ use super::route::Right;
 const REMEMBERED: Duration = Duration::from_secs(10);
 /// How old what we know of the authority may be.
 const AUTHORITY_AGE: Duration = Duration::from_secs(60);
+/// For how long the API server is not asked for it again that did not say.
+const AUTHORITY_AGAIN: Duration = Duration::from_secs(5);
 /// How long the API server may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The group of everybody with a name.
@@ -55,10 +57,19 @@ pub struct Caller {
 
 type Authority = Arc<dyn ClientCertVerifier>;
 
+/// What is known of the authority, and when it is asked for again.
+#[derive(Clone)]
+struct Known {
+    authority: Option<Authority>,
+    until: Instant,
+}
+
 /// Knows callers.
 pub struct Callers {
     client: Client,
-    authority: tokio::sync::Mutex<Option<(Instant, Option<Authority>)>>,
+    authority: Mutex<Option<Known>>,
+    /// Held by the one that asks for the authority.
+    asking: tokio::sync::Mutex<()>,
     tokens: Recently<[u8; 32], Option<Caller>>,
     rights: Recently<(Caller, String, Right), bool>,
 }
@@ -68,7 +79,8 @@ impl Callers {
     pub fn new(client: Client) -> Self {
         Self {
             client,
-            authority: tokio::sync::Mutex::default(),
+            authority: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
             tokens: Recently::new(REMEMBERED),
             rights: Recently::new(REMEMBERED),
         }
@@ -179,21 +191,53 @@ impl Callers {
     }
 
     /// The authority that signs the certificates of callers; the last that was known while the API server
-    /// does not answer.
+    /// does not answer. One caller asks for all, and nobody waits for that who has the last.
     async fn authority(&self) -> Option<Authority> {
-        let mut known = self.authority.lock().await;
-        if let Some((at, authority)) = &*known
-            && at.elapsed() < AUTHORITY_AGE
-        {
-            return authority.clone();
+        if let Some(known) = self.known().filter(Known::is_good) {
+            return known.authority;
         }
+        let _asking = match (self.asking.try_lock(), self.known()) {
+            (Ok(asking), _) => asking,
+            (Err(_), Some(last)) => return last.authority,
+            (Err(_), None) => self.asking.lock().await,
+        };
+        let last = self.known();
+        // Somebody else asked meanwhile.
+        if let Some(known) = last.clone().filter(Known::is_good) {
+            return known.authority;
+        }
+        let (authority, age) = match self.read_authority().await {
+            Some(authority) => (authority, AUTHORITY_AGE),
+            None => (last.and_then(|last| last.authority), AUTHORITY_AGAIN),
+        };
+        let known = Known {
+            authority: authority.clone(),
+            until: Instant::now() + age,
+        };
+        *self
+            .authority
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(known);
+        authority
+    }
+
+    fn known(&self) -> Option<Known> {
+        let known = self.authority.lock();
+        known.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks the API server for the authority, if there is one; nothing if it does not say.
+    #[allow(
+        clippy::option_option,
+        reason = "no answer is not the answer that there is none"
+    )]
+    async fn read_authority(&self) -> Option<Option<Authority>> {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), "kube-system");
         let read = maps.get("extension-apiserver-authentication");
-        let read = tokio::time::timeout(PATIENCE, read).await;
-        let authority = match read {
+        match tokio::time::timeout(PATIENCE, read).await {
             Ok(Ok(map)) => {
                 let data = map.data.unwrap_or_default();
-                data.get("client-ca-file").and_then(|pem| verifier(pem))
+                Some(data.get("client-ca-file").and_then(|pem| verifier(pem)))
             }
             failed => {
                 let why = failed.err().map_or("refused", |_| "no answer");
@@ -201,12 +245,15 @@ impl Callers {
                     why,
                     "reading kube-system/extension-apiserver-authentication"
                 );
-                // Asked again soon.
-                return known.as_ref().and_then(|(_, authority)| authority.clone());
+                None
             }
-        };
-        *known = Some((Instant::now(), authority.clone()));
-        authority
+        }
+    }
+}
+
+impl Known {
+    fn is_good(&self) -> bool {
+        Instant::now() < self.until
     }
 }
 
@@ -252,6 +299,48 @@ mod tests {
     use rcgen::{CertificateParams, DnType, KeyPair};
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_calls_while_the_api_server_is_silent_does_not_queue_up_behind_each_other() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let silent = silent.expect("a port");
+        let url = format!("http://{}", silent.local_addr().expect("an address"));
+        let config = kube::Config::new(url.parse().expect("a URL"));
+        let callers = Callers::new(Client::try_from(config).expect("a client"));
+        let began = Instant::now();
+        let all = (0..5).map(|_| callers.authority());
+        futures::future::join_all(all).await;
+        assert!(began.elapsed() < 2 * PATIENCE, "{:?}", began.elapsed());
+        let began = Instant::now();
+        callers.authority().await;
+        assert!(began.elapsed() < PATIENCE, "it was asked a moment ago");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        callers.authority().await;
+        assert!(began.elapsed() >= PATIENCE, "it is asked again soon");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_authority_is_good_while_the_api_server_is_silent_and_one_alone_waits_for_it()
+    {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let silent = silent.expect("a port");
+        let url = format!("http://{}", silent.local_addr().expect("an address"));
+        let config = kube::Config::new(url.parse().expect("a URL"));
+        let callers = Callers::new(Client::try_from(config).expect("a client"));
+        let key = KeyPair::generate().expect("a key");
+        let certificate = CertificateParams::default().self_signed(&key);
+        let last = Known {
+            authority: verifier(&certificate.expect("a certificate").pem()),
+            until: Instant::now(),
+        };
+        *callers.authority.lock().expect("nobody panicked") = Some(last);
+        let began = Instant::now();
+        let asks = async { (callers.authority().await.is_some(), began.elapsed()) };
+        let other = async { (callers.authority().await.is_some(), began.elapsed()) };
+        let (asked, other) = tokio::join!(asks, other);
+        assert!(asked.0 && asked.1 >= PATIENCE, "{asked:?}");
+        assert_eq!(other, (true, Duration::ZERO));
+    }
 
     #[test]
     fn a_certificate_names_a_user_and_groups() {

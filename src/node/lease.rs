@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
 
 /// The namespace of all node leases.
@@ -17,7 +17,7 @@ const LASTS: i32 = 40;
 pub const RENEWED_EVERY: Duration = Duration::from_secs(10);
 /// The field manager of leases.
 const FIELD_MANAGER: &str = "burstpool-lease";
-/// How long one renewal may take.
+/// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// The lease of `node` as of `now`; it goes when the node goes.
@@ -63,11 +63,10 @@ pub async fn renew(client: &Client, lease: &Lease) -> Result<(), kube::Error> {
 /// Removes the lease.
 pub async fn remove(client: &Client, name: &str) -> Result<(), kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    match leases
-        .delete(name, &kube::api::DeleteParams::default())
-        .await
-    {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        removed => removed.map(drop),
+    let parameters = DeleteParams::default();
+    match tokio::time::timeout(PATIENCE, leases.delete(name, &parameters)).await {
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
+        Ok(removed) => removed.map(drop),
+        Err(late) => Err(kube::Error::Service(Box::new(late))),
     }
 }

@@ -15,6 +15,7 @@ use super::capacity::{self, Room};
 use super::object::{Closed, Facts};
 use super::pods::Context;
 use crate::aci::client::Usage;
+use crate::aci::error::Error;
 use crate::api::Placement;
 
 /// How often a region is asked.
@@ -30,24 +31,24 @@ const APART: Duration = Duration::from_secs(2);
 pub async fn keep(context: Arc<Context>, facts: watch::Sender<Facts>, cancel: CancellationToken) {
     loop {
         let asked = Instant::now();
-        let pause = match context
+        let usages = context
             .azure
-            .usages(&context.scope, &context.placement.region)
-            .await
-        {
+            .usages(&context.scope, &context.placement.region);
+        // Azure may take a minute to answer, and whoever ends this waits until it has ended.
+        let Some(answer) = cancel.run_until_cancelled(usages).await else {
+            return;
+        };
+        let pause = match answer {
             Ok(usages) => {
                 let room = capacity::offered(&context.placement, &usages, context.ours());
-                set(&facts, Some(room), exhausted(&context.placement, &usages));
+                let closed = exhausted(&context.placement, &usages);
+                set(&facts, &cancel, Some(room), closed);
                 EVERY
             }
             Err(error) => {
-                let verdict = error.verdict();
-                let closed = Closed {
-                    reason: verdict.reason.to_owned(),
-                    message: error.story(),
-                };
-                set(&facts, None, Some(closed));
-                AGAIN
+                let (closed, pause) = unasked(&error, facts.borrow().closed.as_ref());
+                set(&facts, &cancel, None, Some(closed));
+                pause
             }
         };
         tokio::select! {
@@ -66,22 +67,69 @@ async fn told(trouble: &Notify, asked: Instant) {
     tokio::time::sleep_until(soon.max(asked + APART)).await;
 }
 
-fn set(facts: &watch::Sender<Facts>, room: Option<Room>, closed: Option<Closed>) {
+/// Says so, unless the region is not to be looked at any more: whoever ends that says so first, and then what
+/// the node is to be.
+fn set(
+    facts: &watch::Sender<Facts>,
+    cancel: &CancellationToken,
+    room: Option<Room>,
+    closed: Option<Closed>,
+) {
     facts.send_if_modified(|facts| {
+        if cancel.is_cancelled() {
+            return false;
+        }
         let before = (facts.room, facts.closed.clone());
         facts.room = room.unwrap_or(facts.room);
         facts.closed = closed;
         let changed = (facts.room, &facts.closed) != (before.0, &before.1);
         if changed && facts.closed != before.1 {
             let node = facts.name();
-            if let Some(Closed { reason, message }) = &facts.closed {
-                tracing::warn!(%node, %reason, %message, "closed");
-            } else {
-                tracing::info!(%node, "open");
+            let why_before = before.1.as_ref().map(|closed| &closed.reason);
+            match &facts.closed {
+                Some(Closed { reason, message }) if why_before != Some(reason) => {
+                    tracing::warn!(%node, %reason, %message, "closed");
+                }
+                Some(Closed { reason, message }) => {
+                    tracing::debug!(%node, %reason, %message, "closed still");
+                }
+                None => tracing::info!(%node, "open"),
             }
         }
         changed
     });
+}
+
+/// What closes a region that cannot be asked, and how soon it is asked again. Where that is what closes it
+/// already, its words stay: the node and the pool's status are written whenever they change.
+fn unasked(error: &Error, before: Option<&Closed>) -> (Closed, Duration) {
+    let reason = error.verdict().reason;
+    let before = before.filter(|before| before.reason == reason);
+    let (message, pause, is_told) = if let Error::Waiting { what, wait } = error {
+        // Asked sooner, nothing would be sent. What Azure said when it asked for that says more than this.
+        let message = format!("{what}: not sent, Azure asked to wait");
+        (message, EVERY.min(*wait), before.is_some())
+    } else {
+        let message = error.story();
+        let is_told = before.is_some_and(|before| gist(&before.message).eq(gist(&message)));
+        (message, AGAIN, is_told)
+    };
+    let new = || Closed {
+        reason: reason.to_owned(),
+        message,
+    };
+    let told = before.filter(|_| is_told).cloned();
+    (told.unwrap_or_else(new), pause)
+}
+
+/// The words of a message without numbers, times and traces, which the directory's errors have new ones of
+/// each time. A code with digits begins with a capital and is one word.
+fn gist(message: &str) -> impl Iterator<Item = &str> {
+    let words = message.split(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'));
+    words.filter(|word| {
+        let is_code = word.starts_with(|c: char| c.is_ascii_uppercase()) && !word.contains('-');
+        is_code || !word.contains(|c: char| c.is_ascii_digit())
+    })
 }
 
 /// Why the region's limits leave nothing, if they do.
@@ -120,6 +168,45 @@ mod tests {
             told(&trouble, before).await;
             assert_eq!(asked.elapsed(), APART * times);
         }
+    }
+
+    /// We wait for so long still, because Azure asked us to.
+    fn waiting(seconds: u64) -> Error {
+        Error::Waiting {
+            what: "reading usages of westus".to_owned(),
+            wait: Duration::from_secs(seconds),
+        }
+    }
+
+    #[test]
+    fn while_azure_asks_to_wait_a_region_stays_closed_in_the_same_words() {
+        let throttled = Closed {
+            reason: "Throttled".to_owned(),
+            message: "too many requests".to_owned(),
+        };
+        let (closed, pause) = unasked(&waiting(590), Some(&throttled));
+        assert_eq!((&closed, pause), (&throttled, EVERY));
+        let (closed, pause) = unasked(&waiting(7), Some(&closed));
+        assert_eq!((closed, pause), (throttled, Duration::from_secs(7)));
+        // Another call was told to wait.
+        let (first, _) = unasked(&waiting(590), None);
+        let (second, _) = unasked(&waiting(585), Some(&first));
+        assert_eq!(first, second);
+    }
+
+    #[test]
+    fn an_error_that_only_counts_otherwise_than_before_closes_in_the_same_words() {
+        let refused = |code: &str, trace: &str, at: &str| Error::Credential {
+            what: "reading usages of westus".to_owned(),
+            source: format!("{code}: Invalid secret. Trace ID: {trace} Timestamp: {at}").into(),
+        };
+        let first = refused("AADSTS7000215", "0a1f-77c0", "2026-11-24 10:00:00Z");
+        let again = refused("AADSTS7000215", "93be-1d2c", "2026-11-24 10:00:05Z");
+        let other = refused("AADSTS7000222", "93be-1d2c", "2026-11-24 10:00:05Z");
+        let (first, pause) = unasked(&first, None);
+        assert_eq!(pause, AGAIN);
+        assert_eq!(unasked(&again, Some(&first)).0, first);
+        assert_ne!(unasked(&other, Some(&first)).0, first);
     }
 
     #[test]

@@ -80,9 +80,11 @@ pub async fn keep(client: Client, mut facts: watch::Receiver<Facts>, cancel: Can
 /// Removes the node and its lease.
 pub async fn remove(client: &Client, name: &str) -> Result<(), kube::Error> {
     let nodes: Api<Node> = Api::all(client.clone());
-    match nodes.delete(name, &DeleteParams::default()).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => {}
-        removed => drop(removed?),
+    let parameters = DeleteParams::default();
+    match tokio::time::timeout(PATIENCE, nodes.delete(name, &parameters)).await {
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {}
+        Ok(removed) => drop(removed?),
+        Err(late) => return Err(kube::Error::Service(Box::new(late))),
     }
     lease::remove(client, name).await
 }
@@ -125,4 +127,23 @@ async fn take(nodes: &Api<Node>, name: &str, step: &Step) -> Result<Node, kube::
 
 fn applied(name: &str, status: &NodeStatus) -> serde_json::Value {
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "status": status})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_is_silent_does_not_hold_up_for_ever_who_removes_a_node() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let silent = silent.expect("a port");
+        let url = format!("http://{}", silent.local_addr().expect("an address"));
+        let config = kube::Config::new(url.parse().expect("a URL"));
+        let client = Client::try_from(config).expect("a client");
+        let removed = tokio::time::timeout(2 * PATIENCE, remove(&client, "burst-shop-weu")).await;
+        assert!(removed.expect("it ends").is_err());
+        let removed = lease::remove(&client, "burst-shop-weu");
+        let removed = tokio::time::timeout(2 * PATIENCE, removed).await;
+        assert!(removed.expect("it ends").is_err());
+    }
 }

@@ -123,6 +123,33 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
 }
 
 #[tokio::test]
+async fn all_containers_of_a_group_are_measured_however_many_there_are() {
+    let azure = Azure::start().await;
+    azure.emulator.shared().clock.pause();
+    let (client, _file) = client(&azure);
+    let mut twelve = body(&[]);
+    let one = twelve["properties"]["containers"][0].clone();
+    let names: Vec<String> = (0..12).map(|number| format!("c{number:02}")).collect();
+    let containers = names.iter().map(|name| {
+        let mut container = one.clone();
+        container["name"] = json!(name);
+        container["properties"]["resources"]["requests"] = json!({"cpu": 0.1, "memoryInGB": 0.1});
+        container
+    });
+    twelve["properties"]["containers"] = containers.collect();
+    client.put(&scope(), "many", &twelve).await.unwrap();
+    let since = azure.emulator.shared().clock.now();
+    azure.advance(600.0);
+    let until = azure.emulator.shared().clock.now();
+    let known = client
+        .usage(&scope(), "many", (since, until))
+        .await
+        .unwrap();
+    let known: Vec<String> = known.into_keys().collect();
+    assert_eq!(known, names);
+}
+
+#[tokio::test]
 async fn a_refusal_keeps_azures_words_and_a_lost_answer_is_told_from_it() {
     let azure = Azure::start().await;
     let (client, _file) = client(&azure);

@@ -1,12 +1,44 @@
-//! That no pool waits for another's nodes: what takes long is awaited without the lock on what is kept.
+//! That no pool waits for another's nodes, nor for an Azure that is silent, and that nothing of a node goes
+//! on when it is to end.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use futures::poll;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 use super::*;
 use crate::controller::fixtures::context;
+
+/// What is generous for something that happens at once.
+const SOON: Duration = Duration::from_secs(1);
+
+/// An Azure that takes connections and never answers, and where it is.
+async fn silent() -> (TcpListener, String) {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let arm = format!("http://{}", silent.local_addr().expect("an address"));
+    (silent, arm)
+}
+
+/// The connection on which a silent Azure is asked for a region's usages.
+async fn asked_for_usages(silent: &TcpListener) -> TcpStream {
+    let mut others = Vec::new();
+    let asked = async {
+        loop {
+            let (mut connection, _) = silent.accept().await.expect("a connection");
+            let mut request = [0; 4096];
+            let read = connection.read(&mut request).await.expect("a request");
+            if String::from_utf8_lossy(&request[..read]).contains("/usages") {
+                return connection;
+            }
+            others.push(connection);
+        }
+    };
+    timeout(10 * SOON, asked).await.expect("it is asked")
+}
 
 /// A pool of one placement, with such tags.
 fn pool(team: &str) -> BurstPool {
@@ -23,10 +55,7 @@ fn pool(team: &str) -> BurstPool {
 
 #[tokio::test]
 async fn nobody_waits_while_azure_is_asked_for_the_groups_of_a_node_that_is_drained() {
-    // It takes connections, and never answers.
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await;
-    let silent = silent.expect("a port");
-    let arm = format!("http://{}", silent.local_addr().expect("an address"));
+    let (_silent, arm) = silent().await;
     let context = context(&arm);
     ensure(&pool("a"), &context).await.expect("it is kept");
 
@@ -52,4 +81,86 @@ async fn nobody_waits_while_the_tasks_of_a_placement_that_changed_end() {
     changing.await.expect("it is kept");
     let pools = context.pools.lock().await;
     assert_eq!(pools["shop"].placements["weu"].tags["team"], "b");
+}
+
+#[tokio::test]
+async fn a_placement_that_changed_is_kept_again_at_once_while_azure_is_silent() {
+    let (silent, arm) = silent().await;
+    let context = context(&arm);
+    ensure(&pool("a"), &context).await.expect("it is kept");
+    let _asked = asked_for_usages(&silent).await;
+
+    let changed = pool("b");
+    let kept = timeout(SOON, ensure(&changed, &context)).await;
+    kept.expect("soon").expect("it is kept");
+    let pools = context.pools.lock().await;
+    assert_eq!(pools["shop"].placements["weu"].tags["team"], "b");
+}
+
+#[tokio::test]
+async fn placements_that_changed_all_end_at_once_and_not_one_after_the_other() {
+    let two = |team: &str| {
+        let mut pool = pool(team);
+        let mut other = pool.spec.placements[0].clone();
+        other.name = "neu".to_owned();
+        pool.spec.placements.push(other);
+        pool
+    };
+    let context = context("http://127.0.0.1:1");
+    ensure(&two("a"), &context).await.expect("they are kept");
+    let pools = context.pools.lock().await;
+    let all = pools["shop"].placements.values();
+    let all: Vec<CancellationToken> = all.map(|kept| kept.cancel.clone()).collect();
+    drop(pools);
+
+    let changed = two("b");
+    let mut changing = pin!(ensure(&changed, &context));
+    assert!(poll!(&mut changing).is_pending(), "tasks end later");
+    assert!(all.iter().all(CancellationToken::is_cancelled));
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_when_a_node_is_drained_already_does_not_open_it() {
+    let (silent, arm) = silent().await;
+    let context = context(&arm);
+    ensure(&pool("a"), &context).await.expect("it is kept");
+    let mut asked = asked_for_usages(&silent).await;
+
+    let mut closing = pin!(close("shop", "weu", &context));
+    assert!(poll!(&mut closing).is_pending(), "Azure never lists");
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{\"value\":[]}";
+    asked.write_all(answer).await.expect("somebody listens");
+    let pools = context.pools.lock().await;
+    let tasks = pools["shop"].placements["weu"].tasks.clone();
+    drop(pools);
+    let region_ends = async {
+        while tasks.len() > 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(SOON, region_ends).await.expect("it ends");
+    let drained = closed_regions(&pool("a"), &context).await;
+    let why = drained.get("weu").map(String::as_str);
+    assert_eq!(why, Some("it is being drained"));
+}
+
+#[tokio::test]
+async fn nodes_are_kept_no_longer_than_the_lead_lasts_whatever_is_still_being_reconciled() {
+    let context = Arc::new(context("http://127.0.0.1:1"));
+    let lead = CancellationToken::new();
+    ensure(&pool("a"), &context).await.expect("it is kept");
+
+    let losing = async {
+        // As if a reconciliation went on, which is what the end waits for.
+        let pools = context.pools.lock().await;
+        let tasks = pools["shop"].placements["weu"].tasks.clone();
+        tokio::task::yield_now().await;
+        lead.cancel();
+        tasks.close();
+        timeout(SOON, tasks.wait()).await.expect("they end");
+    };
+    tokio::select! {
+        () = crate::controller::run(context.clone(), lead.clone()) => unreachable!("it waits"),
+        () = losing => {}
+    }
 }

@@ -1,7 +1,7 @@
 //! Azure Monitor's numbers of a container group: what its containers use, minute by minute.
 //!
 //! In: a timespan and the names of metrics. Out: a series for each container where the request asks for
-//! that (`$filter=containerName eq '*'`), else one of all. As the service does it: a minute that is not over
+//! that (`$filter=containerName eq '*'`), of ten unless it says otherwise (`top`); else one of all. As the service does it: a minute that is not over
 //! has a time and no value, and CPU comes in thousandths. Simulated containers use what their scripts say;
 //! of real ones nothing is known, and their series are missing.
 
@@ -24,6 +24,8 @@ const KNOWN: [(&str, &str, &str); 2] = [
 /// What is served when no timespan is given, and the most that is.
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const MINUTE: i64 = 60;
+/// Of how many containers series are told where the request does not say.
+const TOP: usize = 10;
 /// What a container uses of which nothing is said: thousandths of a CPU, and bytes.
 const USUAL: (f64, f64) = (1.0, 16_777_216.0);
 
@@ -45,12 +47,14 @@ pub fn list(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmErr
         Some(filter) if filter.trim() == "containername eq '*'" => true,
         Some(filter) => return Err(refused(format!("Invalid filter: {filter}"))),
     };
+    let top = if apart { top(call)? } else { usize::MAX };
     let mut store = shared.store();
     let group = existing(&mut store, id, now)?;
     let measured: Vec<&Run> = group
         .containers
         .iter()
         .filter(|run| !group.is_real && !run.script.unmeasured)
+        .take(top)
         .collect();
     let mut value = Vec::new();
     for name in names.split(',') {
@@ -58,11 +62,7 @@ pub fn list(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmErr
             .iter()
             .find(|known| known.0.eq_ignore_ascii_case(name));
         let Some((name, shown, unit)) = known else {
-            let valid = KNOWN.map(|known| known.0).join(",");
-            return Err(refused(format!(
-                "Failed to find metric configuration for provider: Microsoft.ContainerInstance, resource Type: \
-                 containerGroups, metric: {name}, Valid metrics: {valid}"
-            )));
+            return Err(unknown(name));
         };
         value.push(json!({
             "id": format!("{id}/providers/Microsoft.Insights/metrics/{name}"),
@@ -80,6 +80,23 @@ pub fn list(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmErr
         "namespace": "Microsoft.ContainerInstance/containerGroups",
         "value": value,
     })))
+}
+
+fn unknown(name: &str) -> ArmError {
+    let valid = KNOWN.map(|known| known.0).join(",");
+    refused(format!(
+        "Failed to find metric configuration for provider: Microsoft.ContainerInstance, resource Type: \
+         containerGroups, metric: {name}, Valid metrics: {valid}"
+    ))
+}
+
+/// Of how many containers series are asked for.
+fn top(call: &Call) -> Result<usize, ArmError> {
+    let Some(text) = call.query.get("top") else {
+        return Ok(TOP);
+    };
+    let refusal = |_| refused(format!("Detected invalid TopN value '{text}'"));
+    text.parse().map_err(refusal)
 }
 
 fn timespan(call: &Call, now: Timestamp) -> Result<(Timestamp, Timestamp), ArmError> {
