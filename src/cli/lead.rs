@@ -24,6 +24,9 @@ const LEASE_PATIENCE: Duration = Duration::from_secs(4);
 /// How long to wait after the lease could not be asked for.
 const LEASE_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long what was begun as leader may take to end once the lease is lost: until another one may lead.
+const LOST: Duration = Duration::from_secs(LEASE_GRACE_SECONDS);
+
 /// Waits to lead, and reconciles while it does. Losing the lead ends the process: another one leads.
 pub(super) async fn lead(
     context: Arc<controller::Context>,
@@ -57,7 +60,10 @@ pub(super) async fn lead(
             () = cancel.cancelled() => Ok(()),
             lost = lost => {
                 working.cancel();
-                work.await;
+                // What does not end by itself ends with the process: another one leads already.
+                if tokio::time::timeout(LOST, &mut work).await.is_err() {
+                    tracing::warn!("what was begun as leader did not end in time");
+                }
                 lost.context("watching the leader's lease")
                     .and_then(|()| bail!("another process leads now"))
             }
