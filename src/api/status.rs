@@ -39,7 +39,7 @@ pub struct BurstPoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub triggers: Vec<TriggerStatus>,
-    /// Pods that may have been granted already, or will be within a second: they count until their grant is
+    /// Pods that may have been granted already, or may be within a second: they count until their grant is
     /// seen, or they are home or gone. Written before a grant is sent, so that no change of leader can
     /// exceed a limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -2,9 +2,10 @@
 //!
 //! In: cases, once all that are ready have their outcome, and what those leave of slots, rate and room. Out:
 //! which of the held ones are reserved ahead. A reservation is a write of the pool, and an API server takes
-//! as long for it as for two or three grants: ahead, it is written for many pods at once, and no grant waits
-//! for it. It takes nothing from anybody: as long as no patch of its pod was sent it holds no slot in the
-//! next plan, which gives the slot to whoever is ready.
+//! as long for it as for two or three grants: ahead, it is written for many pods at once, and a grant waits
+//! for it only if it falls due meanwhile. It takes nothing from anybody: as long as no patch of its pod was
+//! sent it holds no slot in the next plan, which gives the slot to whoever is ready. A new leader counts it
+//! (design D1a), and finishes it when it is due.
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(super) fn reserve(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut 
             continue;
         }
         if case.is_reserved {
-            // By who led before: it is finished when it is due.
+            // It may be in somebody's hands, and is finished when it is due.
             case.is_ahead = true;
         } else {
             soon.push(index);

@@ -1,8 +1,8 @@
 //! How many pods may be on ACI at once, and how many slots are held.
 //!
 //! In: the pool's spec, what its scales desire, what is granted and reserved. Out: limits and slots.
-//! A slot is held by a granted pod that has no node yet or is on ACI, and by a reservation; a granted
-//! pod that found room at home, or is finished, holds none.
+//! A slot is held by a granted pod that has no node yet or is on ACI, and by a reservation of which a grant
+//! may come; a granted pod that found room at home, or is finished, holds none.
 
 use std::time::Duration;
 
