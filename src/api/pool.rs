@@ -101,7 +101,7 @@ pub struct BurstPoolSpec {
     #[serde(default)]
     pub scale_in: ScaleIn,
     /// Active, or DryRun: everything is decided and shown, and nothing is written to pods that wait. Pods
-    /// that are on the pool's nodes already are treated as ever.
+    /// that are on the pool's nodes already run as ever.
     #[serde(default)]
     pub mode: Mode,
 }

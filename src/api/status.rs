@@ -18,7 +18,7 @@ pub struct BurstPoolStatus {
     #[serde(default = "none_yet", skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready: every placement's node is registered. NodesReady: every node takes pods. Spilling: pods are on
-    /// ACI, or were a moment ago. CapacityLimited: pods wait for a limit, a rate or room. TriggersHealthy:
+    /// ACI, or were a moment ago. CapacityLimited: pods wait for a limit or for room. TriggersHealthy:
     /// every trigger's value is known. Conflict: somebody else sets a target's replicas. Stalled: the spec
     /// must be edited.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::observe::Observed;
+use super::observe::{Observed, WorkloadSeen};
 use crate::api::{BurstPoolSpec, MaxReplicas, Reservation};
 
 /// Limits of a pool and its workloads, and the slots they hold.
@@ -16,6 +16,8 @@ pub struct Limits {
     pub pool: u64,
     /// How many it has.
     pub held: u64,
+    /// The most is a percentage, and not all that it is of is known yet.
+    pub is_unsure: bool,
     /// Its workloads, in its order.
     pub workloads: Vec<Limit>,
 }
@@ -41,6 +43,8 @@ impl Limits {
         let mut limits = Self {
             pool: spec.spill.max_replicas.of(desired),
             held: 0,
+            is_unsure: matches!(spec.spill.max_replicas, MaxReplicas::Percent(_))
+                && seen.workloads.iter().any(is_unread),
             workloads: seen
                 .workloads
                 .iter()
@@ -95,6 +99,11 @@ impl Limits {
     pub fn is_full(&self) -> bool {
         self.held >= self.pool
     }
+}
+
+/// Whether it has a target whose replicas are not known.
+fn is_unread(workload: &WorkloadSeen<'_>) -> bool {
+    workload.spec.target.is_some() && workload.scale.is_none()
 }
 
 impl Limit {

@@ -309,10 +309,11 @@ impl Decision {
         }
     }
 
-    /// What it waits for that the pool or Azure does not give.
+    /// What it waits for that the pool or Azure does not give. Not for its turn: by the rate, a pod waits for
+    /// seconds, and the next one again.
     pub(super) fn limit(&self) -> Option<&Lack> {
         match &self.outcome {
-            Outcome::Wait(Lack::Leader) => None,
+            Outcome::Wait(Lack::Leader | Lack::Rate(_)) => None,
             Outcome::Wait(lack) => Some(lack),
             _ => None,
         }

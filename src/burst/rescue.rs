@@ -64,7 +64,7 @@ pub fn due(seen: &Observed<'_>, now: Timestamp) -> (Vec<Rescue>, Option<Timestam
             .as_ref()
             .is_some_and(|owner| owner.kind == OwnerKind::Replaces);
         let then = if replaces {
-            "it is deleted, and its owner makes another"
+            "it is to be deleted, and its owner makes another"
         } else {
             "it stays: its owner would count a failure"
         };

@@ -82,8 +82,13 @@ impl Over {
             Some(Ok(own)) => limit.held.saturating_sub(*own),
             Some(Err(_)) | None => 0,
         };
+        let most = if limits.is_unsure {
+            u64::MAX
+        } else {
+            limits.pool
+        };
         Self {
-            pool: limits.held.saturating_sub(limits.pool),
+            pool: limits.held.saturating_sub(most),
             workloads: limits.workloads.iter().map(over).collect(),
         }
     }

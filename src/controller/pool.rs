@@ -116,8 +116,8 @@ async fn stays(pool: &BurstPool, scope: &Scope, context: &Context) -> Result<(),
     }
 }
 
-/// Takes out what is kept otherwise than the spec asks now, or ended and is asked for again: nobody gives it
-/// pods any more.
+/// Takes out what is kept otherwise than the spec asks now, or was drained or ended and is asked for again:
+/// nobody gives it pods any more.
 async fn take_changed(pool: &BurstPool, scope: &Scope, context: &Context) -> Vec<Kept> {
     let mut pools = context.pools.lock().await;
     let Some(running) = pools.get_mut(&pool.name_any()) else {
@@ -125,7 +125,10 @@ async fn take_changed(pool: &BurstPool, scope: &Scope, context: &Context) -> Vec
     };
     let changed = pool.spec.placements.iter().filter_map(|placement| {
         let kept = running.placements.get(&placement.name)?;
-        let is_changed = !kept.is_of(placement, scope, pool) || kept.cancel.is_cancelled();
+        // While its pool is deleted, it stays closed.
+        let is_back = pool.metadata.deletion_timestamp.is_none() && kept.region.is_cancelled();
+        let is_changed =
+            !kept.is_of(placement, scope, pool) || kept.cancel.is_cancelled() || is_back;
         is_changed.then(|| running.placements.remove(&placement.name))?
     });
     changed.collect()
@@ -348,22 +351,25 @@ pub async fn remove_placement(pool: &str, placement: &str, context: &Context) ->
 /// Ends a pool and removes its nodes.
 pub async fn remove(pool: &BurstPool, context: &Context) -> Result<(), Error> {
     let name = pool.name_any();
-    let kept = context.pools.lock().await.remove(&name);
     let mut placements: Vec<String> = pool
         .spec
         .placements
         .iter()
         .map(|p| p.name.clone())
         .collect();
-    if let Some(running) = kept {
-        placements.extend(running.placements.keys().cloned());
-        running.stop().await;
+    if let Some(running) = context.pools.lock().await.get(&name) {
+        for (placement, kept) in &running.placements {
+            placements.push(placement.clone());
+            kept.cancel.cancel();
+        }
     }
     placements.sort_unstable();
     placements.dedup();
     for placement in placements {
         remove_placement(&name, &placement, context).await?;
     }
+    // Not before: what is still there is to be removed the next time.
+    context.pools.lock().await.remove(&name);
     Ok(())
 }
 

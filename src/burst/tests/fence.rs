@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::burst::Answer;
-use crate::burst::fixtures::{Scene, at, granted, pod, reservation};
+use crate::burst::fixtures::{Scene, at, granted, pod, reservation, scales, target};
 use crate::burst::observe::Standing;
 use crate::burst::outcome::{Lack, Outcome};
 use crate::burst::plan::First;
@@ -232,6 +232,20 @@ fn a_reserved_pod_counts_against_the_rate_and_gives_its_slot_back_when_the_limit
     assert_eq!(plan.reservations.len(), 2, "until they are changed");
     scene.pool.spec.spill.max_replicas = crate::api::MaxReplicas::Count(0);
     assert_eq!(scene.plan(16).releases.len(), 2);
+}
+
+#[test]
+fn a_new_leader_gives_nothing_back_for_a_percentage_of_what_it_does_not_know_yet() {
+    let workloads = [target("web"), target("db")];
+    let half = json!({"workloads": workloads, "spill": {"maxReplicas": "50%"}});
+    let mut scene = Scene::new(&half, &["a", "b"]);
+    scene.scales = scales(&[("web", 2, 2), ("db", 18, 18)]);
+    let plan = scene.plan(15);
+    scene.reserve(&plan);
+    scene.led_by("another");
+    scene.scales = scales(&[("web", 2, 2)]);
+    let plan = scene.plan(16);
+    assert_eq!((granted(&plan), plan.releases.len()), (vec!["a", "b"], 0));
 }
 
 #[test]

@@ -157,7 +157,8 @@ fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_othe
         .map(|one| (one.pod.name.as_str(), one.action))
         .collect();
     assert_eq!(told, [("web", Action::Delete), ("job", Action::Tell)]);
-    let why = "placement weu starts no pods: no room; it is deleted, and its owner makes another";
+    let why =
+        "placement weu starts no pods: no room; it is to be deleted, and its owner makes another";
     assert_eq!(rescues[0].why, why);
     assert!(rescues[1].why.ends_with("its owner would count a failure"));
 }

@@ -5,6 +5,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::poll;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -91,7 +93,7 @@ async fn a_placement_that_changed_is_kept_again_at_once_while_azure_is_silent() 
     let _asked = asked_for_usages(&silent).await;
 
     let changed = pool("b");
-    let kept = timeout(SOON, ensure(&changed, &context)).await;
+    let kept = timeout(10 * SOON, ensure(&changed, &context)).await;
     kept.expect("soon").expect("it is kept");
     let pools = context.pools.lock().await;
     assert_eq!(pools["shop"].placements["weu"].tags["team"], "b");
@@ -163,4 +165,34 @@ async fn nodes_are_kept_no_longer_than_the_lead_lasts_whatever_is_still_being_re
         () = crate::controller::run(context.clone(), lead.clone()) => unreachable!("it waits"),
         () = losing => {}
     }
+}
+
+#[tokio::test]
+async fn a_placement_that_is_asked_for_again_while_it_drains_is_open_again_unless_its_pool_goes() {
+    let context = context("http://127.0.0.1:1");
+    ensure(&pool("a"), &context).await.expect("it is kept");
+    drain("shop", "weu", &context).await;
+
+    let mut deleted = pool("a");
+    deleted.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
+    ensure(&deleted, &context).await.expect("it is kept");
+    let closed = closed_regions(&deleted, &context).await;
+    assert_eq!(closed["weu"], "it is being drained");
+
+    ensure(&pool("a"), &context).await.expect("it is kept");
+    let closed = closed_regions(&pool("a"), &context).await;
+    assert_ne!(
+        closed.get("weu").map(String::as_str),
+        Some("it is being drained")
+    );
+}
+
+#[tokio::test]
+async fn a_pool_whose_nodes_could_not_be_removed_is_known_until_they_are() {
+    let context = context("http://127.0.0.1:1");
+    ensure(&pool("a"), &context).await.expect("it is kept");
+    let removed = remove(&pool("a"), &context).await;
+    assert!(removed.is_err(), "nobody is there who removes a node");
+    let pools = context.pools.lock().await;
+    assert!(pools["shop"].placements.contains_key("weu"));
 }

@@ -75,9 +75,14 @@ impl Granting {
         let Sending { tasks, cancel, .. } = act.sending.clone();
         tasks.spawn(cancel.run_until_cancelled_owned(async move {
             // It is never closed.
-            let _turn = turns.acquire().await;
+            let turn = turns.acquire().await;
             let came = grant.carry_out().await;
             if came == Answer::Lost {
+                tokio::time::sleep(PAUSE).await;
+            }
+            drop(turn);
+            if came == Answer::Gone {
+                // It is seen for a moment still, and would be sent again at once.
                 tokio::time::sleep(PAUSE).await;
             }
             answering.tell(came);
