@@ -304,8 +304,9 @@ async fn what_spills_is_checked_at_apply_time_and_has_columns() {
     explained(cluster, "burstpool.spec.spill.after", "autoscaler go first").await;
 
     let both = json!({"selector": selector});
-    let of_nothing = json!({"workloads": workload(&json!({"target": null, "selector": selector})),
-        "spill": {"maxReplicas": "30%"}, "azure": {}, "placements": pool("any")["spec"]["placements"]});
+    let mut of_nothing = pool("one")["spec"].clone();
+    of_nothing["workloads"] = workload(&json!({"target": null, "selector": selector}));
+    of_nothing["spill"] = json!({"maxReplicas": "30%"});
     let percent = json!({"target": null, "selector": selector, "spill": {"maxReplicas": "5%"}});
     for (wrong, said) in [
         (
