@@ -63,18 +63,15 @@ pub fn due(seen: &Observed<'_>, now: Timestamp) -> (Vec<Rescue>, Option<Timestam
             .owner
             .as_ref()
             .is_some_and(|owner| owner.kind == OwnerKind::Replaces);
-        let then = if replaces {
-            "it is to be deleted, and its owner makes another"
+        let (action, then) = if replaces {
+            let then = "it is to be deleted, and its owner makes another";
+            (Action::Delete, then)
         } else {
-            "it stays: its owner would count a failure"
+            (Action::Tell, "it stays: its owner would count a failure")
         };
         due.push(Rescue {
             pod: pod.id.clone(),
-            action: if replaces {
-                Action::Delete
-            } else {
-                Action::Tell
-            },
+            action,
             why: format!("placement {placement} starts no pods: {trouble}; {then}"),
         });
     }

@@ -43,12 +43,7 @@ struct Kept {
 impl Running {
     /// Ends all tasks; what they kept stays.
     pub async fn stop(self) {
-        for kept in self.placements.values() {
-            kept.cancel.cancel();
-        }
-        for (_, kept) in self.placements {
-            kept.stop().await;
-        }
+        stop(self.placements.into_values().collect()).await;
     }
 }
 
@@ -74,14 +69,7 @@ pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, 
     can_proxy(pool, context.kube_proxy.is_some())?;
     stays(pool, &scope, context).await?;
     // Those who burst look at what is kept all the time, and must not wait until it has ended.
-    // What one of them still waits for, all wait for together.
-    let changed = take_changed(pool, &scope, context).await;
-    for old in &changed {
-        old.cancel.cancel();
-    }
-    for old in changed {
-        old.stop().await;
-    }
+    stop(take_changed(pool, &scope, context).await).await;
     let mut pools = context.pools.lock().await;
     let running = pools.entry(pool.name_any()).or_insert_with(|| Running {
         placements: BTreeMap::new(),
@@ -113,6 +101,16 @@ async fn stays(pool: &BurstPool, scope: &Scope, context: &Context) -> Result<(),
     match kept.find(|kept| kept.scope != *scope && !kept.pods.is_empty()) {
         None => Ok(()),
         Some(kept) => Err(mistake::moved(&kept.scope, scope)),
+    }
+}
+
+/// Ends these: what one of them still waits for, all wait for together.
+async fn stop(all: Vec<Kept>) {
+    for kept in &all {
+        kept.cancel.cancel();
+    }
+    for kept in all {
+        kept.stop().await;
     }
 }
 

@@ -177,4 +177,8 @@ async fn a_dry_run_shows_what_it_would_do_and_writes_nothing_to_pods() {
     };
     let now = world.until_spread(4, 0, 2).await;
     assert_eq!(written(&now), written(&pods));
+    assert!(
+        now.iter()
+            .all(|pod| !pod.labels().contains_key("burstpool.io/pool"))
+    );
 }

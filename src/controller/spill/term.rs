@@ -41,31 +41,26 @@ pub(super) struct Pool {
 
 /// Whether a write of the pool may still be done.
 #[derive(Debug, Default)]
-pub(super) struct Doubt {
-    version: Option<String>,
-    /// Nothing: there is no doubt.
-    since: Option<Instant>,
-}
+pub(super) struct Doubt(Option<(Option<String>, Instant)>);
 
 impl Doubt {
     /// A write that was made with this version of the pool was not answered.
     pub(super) fn open(&mut self, pool: &BurstPool) {
-        self.version = pool.resource_version();
-        self.since = Some(Instant::now());
+        self.0 = Some((pool.resource_version(), Instant::now()));
     }
 
     /// Not once the pool is of another version: then it was done, or is refused.
     pub(super) fn is_open(&self, pool: &BurstPool) -> bool {
-        self.since.is_some() && self.version == pool.resource_version()
+        let doubt = self.0.as_ref();
+        doubt.is_some_and(|(version, _)| *version == pool.resource_version())
     }
 
     /// The pool was read just now: no write of it comes any more that was sent so long ago. What a watch
     /// has shown does not tell, since it may be late.
     pub(super) fn read(&mut self, pool: &BurstPool) {
-        let is_old = self.since.is_some_and(|since| since.elapsed() >= DOUBT);
-        if is_old && self.version == pool.resource_version() {
-            self.since = None;
-        }
+        let is_open = self.is_open(pool);
+        self.0
+            .take_if(|(_, since)| is_open && since.elapsed() >= DOUBT);
     }
 }
 

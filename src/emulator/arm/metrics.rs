@@ -1,9 +1,9 @@
 //! Azure Monitor's numbers of a container group: what its containers use, minute by minute.
 //!
 //! In: a timespan and the names of metrics. Out: a series for each container where the request asks for
-//! that (`$filter=containerName eq '*'`), of ten unless it says otherwise (`top`); else one of all. As the service does it: a minute that is not over
-//! has a time and no value, and CPU comes in thousandths. Simulated containers use what their scripts say;
-//! of real ones nothing is known, and their series are missing.
+//! that (`$filter=containerName eq '*'`), of ten unless it says otherwise (`top`); else one of all. As the
+//! service does it: a minute that is not over has a time and no value, and CPU comes in thousandths.
+//! Simulated containers use what their scripts say; of real ones nothing is known, and their series are missing.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
