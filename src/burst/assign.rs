@@ -4,7 +4,7 @@
 //! workload that could have it, first the one that has it: of the older pool (then by name), first in
 //! its list. Pods of one template share their labels, so each set of labels is matched once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -54,14 +54,18 @@ pub struct Assignment<'a> {
     errors: HashMap<Membership<'a>, String>,
     namespaces: &'a Namespaces,
     known: HashMap<(&'a str, &'a BTreeMap<String, String>), Vec<usize>>,
+    /// The pools that can have pods.
+    pools: HashSet<&'a str>,
 }
 
 impl<'a> Assignment<'a> {
     /// For these pools; one that is being deleted has no pods any more.
     pub fn new(pools: &[&'a BurstPool], scales: &'a Scales, namespaces: &'a Namespaces) -> Self {
         let (mut matchers, mut errors) = (Vec::new(), HashMap::new());
+        let mut names = HashSet::new();
         for pool in by_age(pools.iter().copied()) {
             let name = pool.metadata.name.as_deref().unwrap_or_default();
+            names.insert(name);
             for (index, workload) in pool.spec.workloads.iter().enumerate() {
                 let member = Membership {
                     pool: name,
@@ -79,7 +83,15 @@ impl<'a> Assignment<'a> {
             errors,
             namespaces,
             known: HashMap::new(),
+            pools: names,
         }
+    }
+
+    /// Whether a pool that can have pods has granted the pod. Of a pool that is gone, or being deleted, a
+    /// grant leads to no node any more: who has the pod now may grant it anew.
+    pub fn is_granted(&self, pod: &PodFacts) -> bool {
+        let grant = pod.grant.as_ref();
+        grant.is_some_and(|grant| self.pools.contains(grant.pool.as_str()))
     }
 
     /// All workloads that could have `pod`; the first has it.

@@ -16,6 +16,7 @@ use super::eligibility::{Claims, Verdicts};
 use super::memory::Memory;
 use super::place::Place;
 use super::pod::{PodFacts, Stage, provider_taint};
+use super::reserve::Seen;
 use crate::aci::translate::Unsupported;
 use crate::api::names::node_prefix;
 use crate::api::{BurstPool, Reservation, Workload};
@@ -144,8 +145,10 @@ pub struct Reserved<'a> {
     pub entry: &'a Reservation,
     /// Its workload's place in the pool's list, if it is there still.
     pub workload: Option<usize>,
-    /// The pod as it waits.
+    /// The pod as it waits, not granted by this pool.
     pub waits: Option<&'a PodFacts>,
+    /// The pod as it waits though this pool has granted it.
+    pub on_its_way: Option<&'a PodFacts>,
     /// Whether it need not count any more: it counts as granted now, or is home or gone.
     pub is_settled: bool,
     /// Whether nobody sees the pod.
@@ -231,7 +234,7 @@ fn candidates<'a>(
         .collect();
     let mut candidates = Vec::new();
     for pod in world.waiting {
-        if pod.grant.is_some() || !matches!(pod.stage, Stage::New | Stage::Refused(_)) {
+        if assignment.is_granted(pod) || !matches!(pod.stage, Stage::New | Stage::Refused(_)) {
             continue;
         }
         let mut members = assignment.of(pod);
@@ -269,12 +272,16 @@ fn lose<'a>(
         Some((*pod, grant.pool.as_str(), grant.workload.as_str()))
     });
     for (pod, by, of) in granted.filter(|(pod, ..)| pod.stage != Stage::Finished) {
-        let is_at_home = pod
+        let node = pod
             .bound()
-            .is_some_and(|bound| !bound.node.starts_with(&node_prefix(by)));
+            .map(|bound| bound.node.starts_with(&node_prefix(by)));
+        let is_known = assignment.is_granted(pod);
         for member in assignment.of(pod).filter(|member| member.pool == name) {
-            if (member.pool, member.workload) != (by, of) {
-                workloads[member.index].lose(named(by, of, name), is_at_home);
+            let workload = &mut workloads[member.index];
+            if is_known && (member.pool, member.workload) != (by, of) {
+                workload.lose(named(by, of, name), node == Some(false));
+            } else if !is_known && node == Some(true) {
+                workload.elsewhere += 1;
             }
         }
     }
@@ -308,7 +315,7 @@ impl WorkloadSeen<'_> {
 fn granted<'a>(name: &str, pool: &BurstPool, world: &World<'a>) -> Vec<Granted<'a>> {
     let prefix = node_prefix(name);
     let ours = world.labelled.iter().filter_map(|pod| {
-        let grant = pod.grant.as_ref().filter(|grant| grant.pool == name)?;
+        let grant = pod.grant.as_ref().filter(|_| pod.is_granted_by(name))?;
         if pod.stage == Stage::Finished {
             return None;
         }
@@ -331,7 +338,7 @@ fn guests<'a>(
     let placed = own
         .bound
         .iter()
-        .filter(|pod| pod.bound().is_some() && pod.grant.is_none());
+        .filter(|pod| pod.bound().is_some() && !pod.is_granted_by(name));
     placed
         .map(|pod| {
             let first = assignment.of(pod).next();
@@ -342,6 +349,7 @@ fn guests<'a>(
 }
 
 fn reservations<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Vec<Reserved<'a>> {
+    let name = pool.metadata.name.as_deref().unwrap_or_default();
     let all = pool.status.iter().flat_map(|status| &status.reservations);
     let all: Vec<&Reservation> = all.collect();
     if all.is_empty() {
@@ -355,19 +363,28 @@ fn reservations<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Ve
     let (waiting, labelled) = (find(world.waiting), find(world.labelled));
     let entries = all.into_iter().map(|entry| {
         let uid = entry.uid.as_str();
-        let (waits, granted) = (waiting.get(uid).copied(), labelled.get(uid));
-        let is_settled = granted.is_some_and(|pod| pod.grant.is_some() || pod.is_past_granting())
+        let (waits, labelled) = (waiting.get(uid).copied(), labelled.get(uid));
+        let is_settled = labelled.is_some_and(|pod| counts_by_itself(entry, pod, name))
             || waits.is_some_and(PodFacts::is_past_granting)
             || own.memory.is_settled(entry);
+        let is_out_of_sight = !is_settled && waits.is_none() && labelled.is_none();
         Reserved {
             entry,
             workload: index_of(pool, &entry.workload),
-            waits,
+            waits: waits.filter(|pod| !pod.is_granted_by(name)),
+            on_its_way: waits.filter(|pod| pod.is_granted_by(name)),
             is_settled,
-            is_out_of_sight: !is_settled && waits.is_none() && granted.is_none(),
+            is_out_of_sight,
         }
     });
     entries.collect()
+}
+
+/// Whether a reserved pod of the label's watch needs its reservation no more: it counts as granted by the
+/// pool, never will, or is another's.
+fn counts_by_itself(entry: &Reservation, pod: &PodFacts, pool: &str) -> bool {
+    let is_anothers = pod.grant.is_some() && Seen::of(entry, pod) == Seen::Changed;
+    pod.is_granted_by(pool) || pod.is_past_granting() || is_anothers
 }
 
 fn index_of(pool: &BurstPool, workload: &str) -> Option<usize> {

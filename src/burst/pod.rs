@@ -171,6 +171,11 @@ impl PodFacts {
         }
     }
 
+    /// Whether that pool has granted it.
+    pub fn is_granted_by(&self, pool: &str) -> bool {
+        self.grant.as_ref().is_some_and(|grant| grant.pool == pool)
+    }
+
     /// Whether no grant can make it need a slot any more: it is finished, or found a node without one.
     pub fn is_past_granting(&self) -> bool {
         match self.stage {

@@ -75,17 +75,12 @@ fn is_free(reserved: &Reserved<'_>, seen: &Observed<'_>) -> bool {
         let own = reserved.entry.holder == seen.identity;
         own && seen.memory.attempt_of(reserved.entry) == Attempt::None
     };
-    match waits(reserved).map(|pod| Seen::of(reserved.entry, pod)) {
+    match reserved.waits.map(|pod| Seen::of(reserved.entry, pod)) {
         Some(Seen::Changed) => true,
         Some(Seen::Same) => is_unsent(),
         Some(Seen::Behind) => false,
         None => reserved.is_out_of_sight && is_unsent(),
     }
-}
-
-/// The pod as it waits without a grant.
-fn waits<'a>(reserved: &Reserved<'a>) -> Option<&'a PodFacts> {
-    reserved.waits.filter(|pod| pod.grant.is_none())
 }
 
 /// Those that stay, and those that are to be granted, now or soon.
@@ -159,7 +154,9 @@ pub fn releases(
         .collect();
     let stuck = seen.reservations.iter().filter(|one| stays(one, seen));
     let stuck = stuck.filter_map(|reserved| {
-        let pod = waits(reserved).filter(|pod| Seen::of(reserved.entry, pod) == Seen::Same)?;
+        let pod = reserved
+            .waits
+            .filter(|pod| Seen::of(reserved.entry, pod) == Seen::Same)?;
         let decision = decided.get(pod.id.uid.as_str());
         let is_going = decision.is_some_and(|decision| {
             decision.slot != Slot::None || decision.outcome == Outcome::InFlight

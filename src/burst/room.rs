@@ -99,7 +99,7 @@ impl Room {
         let granted = seen.granted.iter();
         let granted = granted.filter(|granted| !granted.is_spilled && !granted.is_home);
         let reserved = seen.reservations.iter().filter(|one| !one.is_settled);
-        let reserved = reserved.filter_map(|one| one.waits.filter(|pod| pod.grant.is_some()));
+        let reserved = reserved.filter_map(|one| one.on_its_way);
         for pod in granted.map(|granted| granted.pod).chain(reserved) {
             drop(self.take(pod.asks, fitting(pod, seen)));
         }

@@ -1,5 +1,6 @@
 //! Holds: which refusals of the real scheduler count, from when, and across a restart.
 
+use burstpool::api::names::PROVIDER_TAINT;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::PostParams;
@@ -167,5 +168,25 @@ async fn what_waits_for_its_victims_is_deleted_or_is_another_schedulers_is_not_g
         .await;
     let urgent = world.pods().get("urgent").await.expect("the pod");
     assert_eq!(marks(&urgent).len(), 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_a_pool_had_granted_that_is_gone_is_granted_anew_by_who_has_it_now() {
+    let world = World::with_full_home(&two_holds()).await;
+    let at = "2026-01-01T00:00:00Z";
+    let left = json!({
+        "metadata": {
+            "labels": {"burstpool.io/pool": "gone"},
+            "annotations": {"burstpool.io/workload": "web", "burstpool.io/granted-at": at},
+        },
+        "spec": {"tolerations": [{"key": PROVIDER_TAINT, "operator": "Equal", "value": "gone"}]},
+    });
+    world.create(pod("short", "left", &left)).await;
+    let granted = world.until_away("left").await;
+    assert_eq!(granted.labels()["burstpool.io/pool"], "shop");
+    assert_ne!(granted.annotations()["burstpool.io/granted-at"], at);
+    world.until_told("left", "Granted", "").await;
+    world.until_counted("short", (0, 0, 1, 0)).await;
     world.end().await;
 }

@@ -1,9 +1,10 @@
 //! The maximum is exact across changes of leader and lost answers (design D1a).
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use crate::burst::Answer;
-use crate::burst::fixtures::{Scene, at, granted, pod, reservation, scales, target};
+use crate::burst::fixtures::{Scene, at, granted, pod, pool, reservation, scales, target};
 use crate::burst::observe::Standing;
 use crate::burst::outcome::{Lack, Outcome};
 use crate::burst::plan::First;
@@ -321,4 +322,51 @@ fn a_lost_grant_counts_against_the_rate_for_as_long_as_it_may_yet_be_given() {
         ["a"],
         "one in this minute, not two"
     );
+}
+
+#[test]
+fn a_pod_that_was_granted_by_a_pool_that_is_gone_is_granted_anew_and_counts() {
+    let mut scene = Scene::new(&one(), &["a", "b"]);
+    scene.waiting[0] = pod("a").granted("old", "web", 1);
+    scene.labelled = scene.waiting[..1].to_vec();
+    let mut old = pool("old", &json!({"workloads": []}));
+    scene.others = vec![old.clone()];
+    assert_eq!(granted(&scene.plan(15)), ["b"], "its pool has it still");
+
+    old.metadata.deletion_timestamp = Some(Time(at(14)));
+    for others in [vec![old], Vec::new()] {
+        scene.others = others;
+        assert_eq!(granted(&scene.plan(15)), ["a"], "it is the oldest");
+    }
+    let plan = scene.plan(15);
+    assert!(!plan.workloads[0].message.contains("belongs"), "{plan:?}");
+    scene.reserve(&plan);
+    // A new leader, which knows of no patch: the reservation stands, whatever the label's watch shows.
+    scene.led_by("other");
+    let plan = scene.plan(15);
+    assert_eq!((granted(&plan), plan.reservations.len()), (vec!["a"], 1));
+    scene.memory.sending(&scene.waiting[0].id.clone());
+    let again = pod("a").granted("shop", "web", 15).at_version("2");
+    scene.waiting[0] = again.clone();
+    let plan = scene.plan(16);
+    assert_eq!((plan.grants().count(), plan.reservations.len()), (0, 1));
+    scene.labelled = vec![again];
+    let plan = scene.plan(16);
+    assert_eq!((plan.reservations.len(), plan.counts.granted), (0, 1));
+}
+
+#[test]
+fn a_reservation_of_a_pod_that_another_pool_granted_meanwhile_is_given_back() {
+    let mut scene = Scene::new(&one(), &["a"]);
+    let plan = scene.plan(15);
+    scene.reserve(&plan);
+    scene.led_by("other");
+    scene.others = vec![pool("old", &json!({"workloads": []}))];
+    let theirs = pod("a").granted("old", "web", 15).at_version("2");
+    scene.labelled = vec![theirs.clone()];
+    scene.waiting.clear();
+    assert_eq!(scene.plan(16).reservations.len(), 0, "its label tells");
+    scene.labelled.clear();
+    scene.waiting = vec![theirs];
+    assert_eq!(scene.plan(16).reservations.len(), 0, "it waits, changed");
 }
