@@ -23,10 +23,27 @@ pub const CONFLICT: &str = "Conflict";
 /// Something of the spec can never work; absent otherwise, as kstatus wants it.
 pub const STALLED: &str = "Stalled";
 
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Is {
+    /// It does.
+    True,
+    /// It does not.
+    False,
+    /// Nobody could tell.
+    Unknown,
+}
+
+impl From<bool> for Is {
+    fn from(is: bool) -> Self {
+        if is { Self::True } else { Self::False }
+    }
+}
+
 /// A condition, as of `now`.
 pub fn condition(
     kind: &str,
-    status: bool,
+    status: impl Into<Is>,
     reason: &str,
     message: impl Into<String>,
     observed_generation: Option<i64>,
@@ -34,7 +51,12 @@ pub fn condition(
 ) -> Condition {
     Condition {
         type_: kind.to_owned(),
-        status: if status { "True" } else { "False" }.to_owned(),
+        status: match status.into() {
+            Is::True => "True",
+            Is::False => "False",
+            Is::Unknown => "Unknown",
+        }
+        .to_owned(),
         reason: reason.to_owned(),
         message: message.into(),
         observed_generation,
@@ -87,5 +109,13 @@ mod tests {
             condition(READY, false, "Closed", "", Some(2), at(3)),
         );
         assert_eq!((all.len(), all[0].last_transition_time.0), (1, at(3)));
+        set(
+            &mut all,
+            condition(READY, Is::Unknown, "Lost", "", Some(2), at(4)),
+        );
+        assert_eq!(
+            (all[0].status.as_str(), all[0].last_transition_time.0),
+            ("Unknown", at(4))
+        );
     }
 }

@@ -78,9 +78,9 @@ pub(super) fn of(
     }
     for (kind, says) in triggers::conditions(pool, told) {
         match says {
-            Some((status, reason, message)) => condition::set(
+            Some((is, reason, message)) => condition::set(
                 &mut conditions,
-                condition::condition(kind, status, reason, message, generation, now),
+                condition::condition(kind, is, reason, message, generation, now),
             ),
             None => conditions.retain(|condition| condition.type_ != kind),
         }

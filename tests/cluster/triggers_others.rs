@@ -21,7 +21,7 @@ pub fn always(replicas: i32) -> Value {
         "timeZone": "Europe/Berlin", "replicas": replicas}})
 }
 
-async fn until_conflict(world: &World, pool: &str, status: &str, words: &str) {
+pub async fn until_conflict(world: &World, pool: &str, status: &str, words: &str) {
     let what = format!("{pool} to say Conflict {status}: {words}");
     let is = |pool: Option<&burstpool::api::BurstPool>| {
         pool.is_some_and(|pool| {

@@ -16,6 +16,7 @@ use crate::install::{asked, audited, granted, installed};
 use crate::support::monitoring::Load;
 use crate::support::wait;
 use crate::triggers_load::requests;
+use crate::triggers_others::until_conflict;
 use crate::world::World;
 
 /// The kinds that the role is for, and a workload of each.
@@ -168,10 +169,12 @@ async fn scaling_needs_one_role_uses_all_of_it_and_writes_once_for_each_change()
         scales.filter(|one| lacks(&one.message)).count() == KINDS.len()
     };
     world.until_pool("shop", "which role it lacks", told).await;
+    until_conflict(&world, "shop", "Unknown", "config/scaling").await;
     assert_eq!(until_all(&world, 1).await, [1; 3], "nothing is written");
 
     world.cluster.apply("scaling", &[]).expect("the role");
     until_role_is_used(&world, &load).await;
+    until_conflict(&world, "shop", "False", "").await;
     assert_eq!(until_all(&world, 3).await, [2; 3], "each in one step");
     until_running_on_aci(&world, 5).await;
     let since = audited(&world).len();

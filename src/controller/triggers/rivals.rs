@@ -18,6 +18,18 @@ use crate::burst::assign::by_age;
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Whether somebody else sets a target's replicas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::controller) enum Rival {
+    /// Nobody does.
+    #[default]
+    Nobody,
+    /// Somebody does, in these words.
+    Somebody(String),
+    /// It could not be known, for this reason.
+    Unknown(String),
+}
+
 /// Who else sets the replicas of `target`, if anybody does; an error if that cannot be known.
 pub(super) async fn find(client: &Client, target: &Target) -> Result<Option<String>, String> {
     let autoscalers: Api<HorizontalPodAutoscaler> =

@@ -17,7 +17,8 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Running, Shared, rivals};
+use super::rivals::{self, Rival};
+use super::{Running, Shared};
 use crate::api::{BurstPool, Mode, ScaleStatus, Target, WorkloadScale};
 use crate::controller::spill::scales::{self, Meta};
 use crate::scale::{self, Ask, History, Step, Wanted};
@@ -49,7 +50,7 @@ pub(in crate::controller) struct Scaling {
     /// As a status has it.
     pub status: ScaleStatus,
     /// Who else sets the replicas.
-    pub conflict: Option<String>,
+    pub rival: Rival,
     /// What of the spec can never work.
     pub mistake: Option<String>,
 }
@@ -184,21 +185,20 @@ impl One {
             return Some(Scaling {
                 status: says(&mistake),
                 mistake: Some(mistake),
-                conflict: None,
+                rival: Rival::default(),
             });
         }
-        match self.rival(&asked.target).await {
-            Ok(None) => {}
-            Ok(Some(rival)) => {
+        let rival = self.rival(&asked.target).await;
+        if let Rival::Somebody(why) | Rival::Unknown(why) = &rival {
+            if matches!(rival, Rival::Somebody(_)) {
                 // Whoever sets them now has a history of its own.
                 self.history = History::default();
-                return Some(Scaling {
-                    status: says(&rival),
-                    conflict: Some(rival),
-                    mistake: None,
-                });
             }
-            Err(why) => return Some(status(says(&why))),
+            return Some(Scaling {
+                status: says(why),
+                rival,
+                mistake: None,
+            });
         }
         match self.set(asked).await {
             Ok(status) => status.map(self::status),
@@ -206,13 +206,17 @@ impl One {
         }
     }
 
-    async fn rival(&self, target: &Target) -> Result<Option<String>, String> {
+    async fn rival(&self, target: &Target) -> Rival {
         let pools = self.shared.stores.all_pools();
         let pools = pools.iter().map(Arc::as_ref);
         if let Some(rival) = rivals::among_pools(pools, &self.pool, &self.workload, target) {
-            return Ok(Some(rival));
+            return Rival::Somebody(rival);
         }
-        rivals::find(&self.shared.client, target).await
+        match rivals::find(&self.shared.client, target).await {
+            Ok(Some(rival)) => Rival::Somebody(rival),
+            Ok(None) => Rival::Nobody,
+            Err(why) => Rival::Unknown(why),
+        }
     }
 
     /// Reads the scale and decides; writes what is decided. Nothing if another writer was faster.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::Scaling;
-use crate::api::condition::{CONFLICT, STALLED, TRIGGERS_HEALTHY};
+use super::rivals::Rival;
+use crate::api::condition::{CONFLICT, Is, STALLED, TRIGGERS_HEALTHY};
 use crate::api::{BurstPool, TriggerStatus, WorkloadStatus};
 use crate::trigger::Standing;
 
@@ -17,7 +18,7 @@ pub(in crate::controller) struct Told {
 }
 
 /// A condition's status, reason and message; nothing where there must be none.
-type Says = Option<(bool, &'static str, String)>;
+type Says = Option<(Is, &'static str, String)>;
 
 impl Told {
     /// The triggers, as a status has them.
@@ -40,32 +41,17 @@ pub(in crate::controller) fn conditions(
     pool: &BurstPool,
     told: &Told,
 ) -> [(&'static str, Says); 3] {
-    let joined = |parts: Vec<String>| (!parts.is_empty()).then(|| parts.join("; "));
     let triggers = told.triggers.iter();
     let unknown = triggers.filter(|(_, standing)| !standing.is_known());
     let unknown =
         unknown.map(|(name, standing)| format!("{name}: {}", standing.status(name).message));
     let healthy = match joined(unknown.collect()) {
         _ if pool.spec.triggers.is_empty() => None,
-        Some(why) => Some((false, "ValueUnknown", why)),
-        None => Some((true, "Known", "every trigger's value is known".to_owned())),
-    };
-    let conflicts = told.scalings.iter().filter_map(|(name, scaling)| {
-        let rival = scaling.conflict.as_ref()?;
-        Some(format!("workload {name}: {rival}"))
-    });
-    let scales = pool
-        .spec
-        .workloads
-        .iter()
-        .any(|workload| workload.scale.is_some());
-    let conflict = match joined(conflicts.collect()) {
-        _ if !scales => None,
-        Some(why) => Some((true, "TargetHasAnotherScaler", why)),
+        Some(why) => Some((Is::False, "ValueUnknown", why)),
         None => Some((
-            false,
-            "NoOtherScaler",
-            "nobody else sets the replicas of a target".to_owned(),
+            Is::True,
+            "Known",
+            "every trigger's value is known".to_owned(),
         )),
     };
     let wrong = told.triggers.iter().filter_map(|(name, standing)| {
@@ -73,12 +59,40 @@ pub(in crate::controller) fn conditions(
         Some(format!("trigger {name}: {mistake}"))
     });
     let wrong = wrong.chain(told.scalings.values().filter_map(|one| one.mistake.clone()));
-    let stalled = joined(wrong.collect()).map(|why| (true, "InvalidSpec", why));
+    let stalled = joined(wrong.collect()).map(|why| (Is::True, "InvalidSpec", why));
     [
         (TRIGGERS_HEALTHY, healthy),
-        (CONFLICT, conflict),
+        (CONFLICT, conflict(pool, told)),
         (STALLED, stalled),
     ]
+}
+
+/// Who is known to set the replicas of a target comes before those of whom nobody knows.
+fn conflict(pool: &BurstPool, told: &Told) -> Says {
+    let mut scaled = pool.spec.workloads.iter().filter(|one| one.scale.is_some());
+    scaled.next()?;
+    let mut conflicts = Vec::new();
+    let mut unknown = Vec::new();
+    for (name, scaling) in &told.scalings {
+        match &scaling.rival {
+            Rival::Nobody => {}
+            Rival::Somebody(who) => conflicts.push(format!("workload {name}: {who}")),
+            Rival::Unknown(why) => unknown.push(format!("workload {name}: {why}")),
+        }
+    }
+    Some(match (joined(conflicts), joined(unknown)) {
+        (Some(who), _) => (Is::True, "TargetHasAnotherScaler", who),
+        (None, Some(why)) => (Is::Unknown, "ScalersUnknown", why),
+        (None, None) => (
+            Is::False,
+            "NoOtherScaler",
+            "nobody else sets the replicas of a target".to_owned(),
+        ),
+    })
+}
+
+fn joined(parts: Vec<String>) -> Option<String> {
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 #[cfg(test)]
@@ -96,7 +110,7 @@ mod tests {
         serde_json::from_value(pool).expect("a pool")
     }
 
-    fn said(pool: &BurstPool, told: &Told) -> Vec<(&'static str, bool, String)> {
+    fn said(pool: &BurstPool, told: &Told) -> Vec<(&'static str, Is, String)> {
         let all = conditions(pool, told).into_iter();
         all.filter_map(|(kind, says)| says.map(|(status, _, message)| (kind, status, message)))
             .collect()
@@ -116,7 +130,7 @@ mod tests {
         let now = jiff::Timestamp::UNIX_EPOCH;
         let wrong = Standing::mistaken("schedule.start: x".to_owned(), &Standing::default(), now);
         let rival = Scaling {
-            conflict: Some("an autoscaler has it".to_owned()),
+            rival: Rival::Somebody("an autoscaler has it".to_owned()),
             ..Scaling::default()
         };
         let told = Told {
@@ -128,7 +142,7 @@ mod tests {
             all[0],
             (
                 "TriggersHealthy",
-                false,
+                Is::False,
                 "hours: schedule.start: x".to_owned()
             )
         );
@@ -136,7 +150,7 @@ mod tests {
             all[1],
             (
                 "Conflict",
-                true,
+                Is::True,
                 "workload web: an autoscaler has it".to_owned()
             )
         );
@@ -144,15 +158,23 @@ mod tests {
             all[2],
             (
                 "Stalled",
-                true,
+                Is::True,
                 "trigger hours: schedule.start: x".to_owned()
             )
         );
-        let known = Told {
+        let mut known = Told {
             triggers: vec![("hours".to_owned(), Standing::default())],
             ..Told::default()
         };
         let all = said(&pool, &known);
-        assert_eq!((all.len(), all[0].1, all[1].1), (2, true, false));
+        assert_eq!((all.len(), all[0].1, all[1].1), (2, Is::True, Is::False));
+
+        let unknown = Scaling {
+            rival: Rival::Unknown("the operator may not list them".to_owned()),
+            ..Scaling::default()
+        };
+        known.scalings = [("web".to_owned(), unknown)].into();
+        let words = "workload web: the operator may not list them".to_owned();
+        assert_eq!(said(&pool, &known)[1], ("Conflict", Is::Unknown, words));
     }
 }
