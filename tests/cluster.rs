@@ -77,6 +77,8 @@ mod spill_rollouts;
 #[path = "cluster/storm.rs"]
 mod storm;
 mod support;
+#[path = "cluster/takeover.rs"]
+mod takeover;
 #[path = "cluster/telemetry.rs"]
 mod telemetry;
 #[path = "cluster/told.rs"]

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::mistake::Mistake;
 use super::spill::Summary;
-use super::{Context, Error, triggers};
+use super::triggers::{self, Says};
+use super::{Context, Error};
 use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING, STALLED};
 use crate::api::{BurstPool, BurstPoolStatus, Placement, PlacementStatus};
 use crate::burst::plan::Peak;
@@ -78,11 +79,12 @@ pub(super) fn of(
     }
     for (kind, says) in triggers::conditions(pool, told) {
         match says {
-            Some((is, reason, message)) => condition::set(
+            Says::This(is, reason, message) => condition::set(
                 &mut conditions,
                 condition::condition(kind, is, reason, message, generation, now),
             ),
-            None => conditions.retain(|condition| condition.type_ != kind),
+            Says::Nothing => conditions.retain(|condition| condition.type_ != kind),
+            Says::AsBefore => {}
         }
     }
     if let Err(Mistake(mistake)) = outcome {
@@ -92,7 +94,7 @@ pub(super) fn of(
     }
     let before = pool.status.clone().unwrap_or_default();
     let mut workloads = summary.map_or(before.workloads, |summary| summary.workloads.clone());
-    told.add_to(&mut workloads);
+    told.add_to(&mut workloads, pool);
     BurstPoolStatus {
         observed_generation: generation,
         conditions,

@@ -36,7 +36,7 @@ use crate::telemetry::Metrics;
 use crate::trigger::{Standing, decide};
 use alerts::Alerts;
 pub(super) use scaling::Scaling;
-pub(super) use status::{Told, conditions};
+pub(super) use status::{Says, Told, conditions};
 
 /// A schedule is looked at no later than this: the machine's clock may be set meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);

@@ -4,23 +4,23 @@
 //! version that was read, and an Event on the target that names the trigger; and what a status says.
 //! `scale` decides.
 
+mod write;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder};
-use kube::{Api, Resource as _, ResourceExt as _};
-use serde_json::json;
+use kube::{Resource as _, ResourceExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::rivals::{self, Rival};
 use super::{Running, Shared};
 use crate::api::{BurstPool, Mode, ScaleStatus, Target, WorkloadScale};
-use crate::controller::spill::scales::{self, Meta};
+use crate::controller::spill::scales;
 use crate::scale::{self, Ask, History, Step, Wanted};
 use crate::trigger::Wish;
 
@@ -264,7 +264,7 @@ impl One {
             );
             return Ok(Some(told));
         }
-        if !write(&api, &scale, step.replicas).await? {
+        if !write::replicas(&api, &scale, step.replicas).await? {
             return Ok(None);
         }
         self.history.changed(current, step.replicas, now);
@@ -344,35 +344,6 @@ impl One {
             Ok(Err(error)) => tracing::warn!(%error, "writing an Event"),
             Err(_) => tracing::warn!("writing an Event: the API server does not answer"),
         }
-    }
-}
-
-/// Writes replicas, with the version that was read; whether nobody was faster.
-async fn write(api: &Api<Meta>, scale: &Scale, replicas: i32) -> Result<bool, String> {
-    let patch = Patch::Merge(json!({
-        "metadata": {"resourceVersion": scale.metadata.resource_version},
-        "spec": {"replicas": replicas},
-    }));
-    let name = scale.name_any();
-    let parameters = PatchParams {
-        field_manager: Some("burstpool-scale".to_owned()),
-        ..PatchParams::default()
-    };
-    let written = api.patch_scale(&name, &parameters, &patch);
-    match tokio::time::timeout(PATIENCE, written).await {
-        Ok(Ok(_)) => Ok(true),
-        Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Ok(false),
-        Ok(Err(kube::Error::Api(status))) => {
-            let remedy = if status.code == 403 {
-                "; to let burstpool write them: kubectl apply -k config/scaling"
-            } else {
-                ""
-            };
-            let why = status.message;
-            Err(format!("replicas could not be written: {why}{remedy}"))
-        }
-        Ok(Err(error)) => Err(format!("replicas could not be written: {error}")),
-        Err(_) => Err("replicas could not be written: the API server does not answer".to_owned()),
     }
 }
 

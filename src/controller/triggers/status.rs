@@ -1,24 +1,35 @@
 //! What triggers and scaling say in a pool's status. Pure.
+//!
+//! In: what was seen of them, and the status as it is. Out: its parts. Triggers begin as the status has kept
+//! them; of a scaling that nobody has looked at yet, the status goes on saying what it said.
 
 use std::collections::BTreeMap;
 
 use super::Scaling;
 use super::rivals::Rival;
 use crate::api::condition::{CONFLICT, Is, STALLED, TRIGGERS_HEALTHY};
-use crate::api::{BurstPool, TriggerStatus, WorkloadStatus};
+use crate::api::{BurstPool, ScaleStatus, TriggerStatus, WorkloadStatus};
 use crate::trigger::Standing;
 
 /// What a pool's triggers and scaled workloads come to.
 #[derive(Clone, Debug, Default)]
 pub(in crate::controller) struct Told {
-    /// The triggers by name, in the pool's order.
+    /// The triggers by name, in the pool's order: as they are, or as the status has kept them.
     pub triggers: Vec<(String, Standing)>,
-    /// The scaled workloads by name.
+    /// The scaled workloads that have been looked at, by name.
     pub scalings: BTreeMap<String, Scaling>,
 }
 
-/// A condition's status, reason and message; nothing where there must be none.
-type Says = Option<(Is, &'static str, String)>;
+/// What is said of a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::controller) enum Says {
+    /// Its status, reason and message.
+    This(Is, &'static str, String),
+    /// There must be none.
+    Nothing,
+    /// What was said before: who leads now has not looked yet.
+    AsBefore,
+}
 
 impl Told {
     /// The triggers, as a status has them.
@@ -27,13 +38,33 @@ impl Told {
         all.map(|(name, standing)| standing.status(name)).collect()
     }
 
-    /// Adds to each workload what its scaling comes to.
-    pub fn add_to(&self, workloads: &mut [WorkloadStatus]) {
+    /// Adds to each workload what its scaling comes to; as it was `before` where nobody has looked yet.
+    pub fn add_to(&self, workloads: &mut [WorkloadStatus], pool: &BurstPool) {
+        let before = pool.status.iter().flat_map(|status| &status.workloads);
+        let mut before: BTreeMap<&str, Option<&ScaleStatus>> = before
+            .map(|workload| (workload.name.as_str(), workload.scale.as_ref()))
+            .collect();
+        let scaled: Vec<&str> = scaled(pool).collect();
+        before.retain(|name, _| scaled.contains(name));
         for workload in workloads {
-            let scaling = self.scalings.get(&workload.name);
-            workload.scale = scaling.map(|scaling| scaling.status.clone());
+            let told = self.scalings.get(&workload.name);
+            let told = told.map(|scaling| &scaling.status);
+            let before = || before.get(workload.name.as_str()).copied().flatten();
+            workload.scale = told.or_else(before).cloned();
         }
     }
+}
+
+/// Whether its triggers and scales are looked at.
+fn is_followed(pool: &BurstPool) -> bool {
+    pool.metadata.deletion_timestamp.is_none()
+}
+
+/// The workloads that it scales.
+fn scaled(pool: &BurstPool) -> impl Iterator<Item = &str> {
+    let all = pool.spec.workloads.iter().filter(|_| is_followed(pool));
+    let all = all.filter(|one| one.scale.is_some() && one.target.is_some());
+    all.map(|one| one.name.as_str())
 }
 
 /// The conditions that are about triggers and scaling.
@@ -41,25 +72,30 @@ pub(in crate::controller) fn conditions(
     pool: &BurstPool,
     told: &Told,
 ) -> [(&'static str, Says); 3] {
-    let triggers = told.triggers.iter();
-    let unknown = triggers.filter(|(_, standing)| !standing.is_known());
-    let unknown =
-        unknown.map(|(name, standing)| format!("{name}: {}", standing.status(name).message));
-    let healthy = match joined(unknown.collect()) {
-        _ if pool.spec.triggers.is_empty() => None,
-        Some(why) => Some((Is::False, "ValueUnknown", why)),
-        None => Some((
-            Is::True,
-            "Known",
-            "every trigger's value is known".to_owned(),
-        )),
+    if !is_followed(pool) {
+        return [TRIGGERS_HEALTHY, CONFLICT, STALLED].map(|kind| (kind, Says::Nothing));
+    }
+    let unknown = told.triggers.iter().filter(|(_, one)| !one.is_known());
+    let unknown = unknown.map(|(name, one)| format!("{name}: {}", one.status(name).message));
+    let healthy = match joined(unknown) {
+        _ if pool.spec.triggers.is_empty() => Says::Nothing,
+        Some(why) => Says::This(Is::False, "ValueUnknown", why),
+        None => {
+            let words = "every trigger's value is known".to_owned();
+            Says::This(Is::True, "Known", words)
+        }
     };
     let wrong = told.triggers.iter().filter_map(|(name, standing)| {
         let mistake = standing.mistake.as_ref()?;
         Some(format!("trigger {name}: {mistake}"))
     });
     let wrong = wrong.chain(told.scalings.values().filter_map(|one| one.mistake.clone()));
-    let stalled = joined(wrong.collect()).map(|why| (Is::True, "InvalidSpec", why));
+    let is_looked_at = scaled(pool).all(|one| told.scalings.contains_key(one));
+    let stalled = match joined(wrong) {
+        Some(why) => Says::This(Is::True, "InvalidSpec", why),
+        None if !is_looked_at => Says::AsBefore,
+        None => Says::Nothing,
+    };
     [
         (TRIGGERS_HEALTHY, healthy),
         (CONFLICT, conflict(pool, told)),
@@ -69,34 +105,43 @@ pub(in crate::controller) fn conditions(
 
 /// Who is known to set the replicas of a target comes before those of whom nobody knows.
 fn conflict(pool: &BurstPool, told: &Told) -> Says {
-    let mut scaled = pool.spec.workloads.iter().filter(|one| one.scale.is_some());
-    scaled.next()?;
-    let mut conflicts = Vec::new();
-    let mut unknown = Vec::new();
-    for (name, scaling) in &told.scalings {
-        match &scaling.rival {
-            Rival::Nobody => {}
-            Rival::Somebody(who) => conflicts.push(format!("workload {name}: {who}")),
-            Rival::Unknown(why) => unknown.push(format!("workload {name}: {why}")),
+    if scaled(pool).next().is_none() {
+        return Says::Nothing;
+    }
+    let said = |of: fn(&Rival) -> Option<&String>| {
+        joined(told.scalings.iter().filter_map(|(name, scaling)| {
+            let words = of(&scaling.rival)?;
+            Some(format!("workload {name}: {words}"))
+        }))
+    };
+    let somebody = said(|rival| match rival {
+        Rival::Somebody(who) => Some(who),
+        _ => None,
+    });
+    let unknown = said(|rival| match rival {
+        Rival::Unknown(why) => Some(why),
+        _ => None,
+    });
+    let is_looked_at = scaled(pool).all(|name| told.scalings.contains_key(name));
+    match (somebody, unknown) {
+        (Some(who), _) => Says::This(Is::True, "TargetHasAnotherScaler", who),
+        (None, Some(why)) => Says::This(Is::Unknown, "ScalersUnknown", why),
+        (None, None) if !is_looked_at => Says::AsBefore,
+        (None, None) => {
+            let words = "nobody else sets the replicas of a target".to_owned();
+            Says::This(Is::False, "NoOtherScaler", words)
         }
     }
-    Some(match (joined(conflicts), joined(unknown)) {
-        (Some(who), _) => (Is::True, "TargetHasAnotherScaler", who),
-        (None, Some(why)) => (Is::Unknown, "ScalersUnknown", why),
-        (None, None) => (
-            Is::False,
-            "NoOtherScaler",
-            "nobody else sets the replicas of a target".to_owned(),
-        ),
-    })
 }
 
-fn joined(parts: Vec<String>) -> Option<String> {
+fn joined(parts: impl Iterator<Item = String>) -> Option<String> {
+    let parts: Vec<String> = parts.collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
 
     use super::*;
@@ -112,8 +157,11 @@ mod tests {
 
     fn said(pool: &BurstPool, told: &Told) -> Vec<(&'static str, Is, String)> {
         let all = conditions(pool, told).into_iter();
-        all.filter_map(|(kind, says)| says.map(|(status, _, message)| (kind, status, message)))
-            .collect()
+        all.filter_map(|(kind, says)| match says {
+            Says::This(is, _, message) => Some((kind, is, message)),
+            Says::Nothing | Says::AsBefore => None,
+        })
+        .collect()
     }
 
     #[test]
@@ -125,7 +173,9 @@ mod tests {
     fn what_is_not_known_conflicts_or_can_never_work_is_named() {
         let pool = pool(&json!({
             "triggers": [{"name": "hours", "schedule": {"start": "x", "duration": "1h", "timeZone": "UTC"}}],
-            "workloads": [{"name": "web", "scale": {"maxReplicas": 5, "triggers": ["hours"]}}],
+            "workloads": [{"name": "web",
+                "target": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web"},
+                "scale": {"maxReplicas": 5, "triggers": ["hours"]}}],
         }));
         let now = jiff::Timestamp::UNIX_EPOCH;
         let wrong = Standing::mistaken("schedule.start: x".to_owned(), &Standing::default(), now);
@@ -162,19 +212,44 @@ mod tests {
                 "trigger hours: schedule.start: x".to_owned()
             )
         );
-        let mut known = Told {
+        let seen = |rival| Told {
             triggers: vec![("hours".to_owned(), Standing::default())],
-            ..Told::default()
+            scalings: [(
+                "web".to_owned(),
+                Scaling {
+                    rival,
+                    ..Scaling::default()
+                },
+            )]
+            .into(),
         };
-        let all = said(&pool, &known);
+        let all = said(&pool, &seen(Rival::Nobody));
         assert_eq!((all.len(), all[0].1, all[1].1), (2, Is::True, Is::False));
-
-        let unknown = Scaling {
-            rival: Rival::Unknown("the operator may not list them".to_owned()),
-            ..Scaling::default()
-        };
-        known.scalings = [("web".to_owned(), unknown)].into();
+        let unknown = seen(Rival::Unknown("the operator may not list them".to_owned()));
         let words = "workload web: the operator may not list them".to_owned();
-        assert_eq!(said(&pool, &known)[1], ("Conflict", Is::Unknown, words));
+        assert_eq!(said(&pool, &unknown)[1], ("Conflict", Is::Unknown, words));
+    }
+
+    #[test]
+    fn of_a_scaling_that_nobody_has_looked_at_yet_the_status_says_what_it_said() {
+        let mut pool = pool(&json!({"workloads": [{"name": "web",
+            "target": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web"},
+            "scale": {"maxReplicas": 5, "triggers": ["hours"]}}]}));
+        let web = json!({"name": "web", "scale": {"message": "as before"}});
+        pool.status = Some(serde_json::from_value(json!({"workloads": [web]})).expect("a status"));
+        let told = Told::default();
+        let [_, conflict, stalled] = conditions(&pool, &told).map(|(_, says)| says);
+        assert_eq!((conflict, stalled), (Says::AsBefore, Says::AsBefore));
+        let scale = |pool: &BurstPool| {
+            let mut workloads = pool.status.clone().unwrap_or_default().workloads;
+            told.add_to(&mut workloads, pool);
+            workloads[0].scale.clone()
+        };
+        assert_eq!(scale(&pool).expect("a scale").message, "as before");
+
+        pool.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        let ends = conditions(&pool, &told).map(|(_, says)| says);
+        assert!(ends.iter().all(|says| *says == Says::Nothing), "{ends:?}");
+        assert_eq!(scale(&pool), None);
     }
 }
