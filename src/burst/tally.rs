@@ -166,7 +166,7 @@ impl Count {
             .is_some_and(|scale| scale.replicas > scale.desired);
         if surges && self.slotless > 0 {
             parts.push(format!(
-                "a rollout stands still: it needs {} above the limit of {limit}; raise maxReplicas, \
+                "a rollout waits for slots: it needs {} above the limit of {limit}; raise maxReplicas, \
                  or let the rollout surge less",
                 self.slotless
             ));

@@ -95,7 +95,7 @@ fn a_rollout_that_stands_still_says_how_many_slots_it_needs() {
     scene.scales = scales(&[("web", 10, 13)]);
     let message = scene.plan(15).workloads[0].message.clone();
     assert!(
-        message.starts_with("a rollout stands still: it needs 3 above the limit of 2"),
+        message.starts_with("a rollout waits for slots: it needs 3 above the limit of 2"),
         "{message}"
     );
     scene.scales = scales(&[("web", 10, 10)]);
