@@ -145,27 +145,8 @@ fn is_fresh(live: &NodeStatus, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::capacity::Room;
+    use crate::node::fixtures::facts;
     use crate::node::object::Closed;
-
-    fn facts() -> Facts {
-        Facts {
-            pool: "shop".into(),
-            placement: "weu".into(),
-            region: "westeurope".into(),
-            labels: BTreeMap::from([("topology.kubernetes.io/region".into(), "westeurope".into())]),
-            address: "10.0.0.1".into(),
-            port: 10250,
-            room: Room {
-                cpu_milli: 1000,
-                memory_bytes: 1 << 30,
-                pods: 1,
-            },
-            closed: None,
-            shut: None,
-            kubernetes_minor: 37,
-        }
-    }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("in range")
@@ -223,7 +204,11 @@ mod tests {
         assert!(!labels.contains_key("kubernetes.io/hostname"));
         assert_eq!(labels["topology.kubernetes.io/region"], "westeurope");
         let mut hostile = facts();
-        hostile.labels.insert("type".into(), "mine".into());
+        hostile
+            .record
+            .placement
+            .labels
+            .insert("type".into(), "mine".into());
         assert_eq!(
             object::labels(&hostile)["type"],
             "virtual-kubelet",

@@ -3,9 +3,8 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::PostParams;
 use kube::runtime::watcher;
 use serde_json::json;
 
@@ -26,24 +25,7 @@ async fn applying_a_pool_registers_a_node_that_runs_pods_and_deleting_it_drains_
     let from_secret = json!({"env": [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]});
     world.create_pod("web", "shop", &from_secret).await;
     world.until_pod("web", "the pod to run", is_running).await;
-    let budget = json!({
-        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"},
-        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}},
-    });
-    let budget: PodDisruptionBudget = serde_json::from_value(budget).expect("a budget");
-    let budgets: Api<PodDisruptionBudget> = Api::namespaced(world.client.clone(), "default");
-    budgets
-        .create(&PostParams::default(), &budget)
-        .await
-        .expect("a budget");
-    let counted = |budget: Option<&PodDisruptionBudget>| {
-        budget
-            .and_then(|budget| budget.status.as_ref())
-            .is_some_and(|status| status.current_healthy == Some(1))
-    };
-    wait::until(budgets.clone(), "web", "the budget to count", counted)
-        .await
-        .expect("it counts");
+    world.hold_web().await;
 
     world.delete_pool("shop").await;
     world
@@ -54,10 +36,7 @@ async fn applying_a_pool_registers_a_node_that_runs_pods_and_deleting_it_drains_
     assert!(is_running(Some(
         &world.pods().get("web").await.expect("the pod")
     )));
-    budgets
-        .delete("web", &DeleteParams::default())
-        .await
-        .expect("deleted");
+    world.release_web().await;
     world.until_no_pool("shop").await;
     world
         .until_pod("web", "the pod to be gone", |pod| pod.is_none())
