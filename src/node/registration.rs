@@ -5,20 +5,23 @@
 //! stays.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
+use super::capacity;
 use super::object::{self, CLOSED_TAINT, Facts, LAST_RESORT_TAINT, PROVIDER_TAINT};
-use super::{capacity, lease};
 
 /// Our taints; all others belong to somebody else.
 const OURS: [&str; 3] = [PROVIDER_TAINT, LAST_RESORT_TAINT, CLOSED_TAINT];
+/// How often a node is looked at although nothing changed: its status grows old.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How old a status may be before it is said again although nothing changed: a minute, less the time
 /// between two looks.
-const STATUS_AGE: i64 = 60 - lease::RENEWED_EVERY.as_secs().cast_signed();
+const STATUS_AGE: i64 = 60 - LOOK_AGAIN.as_secs().cast_signed();
 
 type Amounts = BTreeMap<String, Quantity>;
 
