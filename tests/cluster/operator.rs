@@ -172,6 +172,38 @@ async fn groups_never_stay_behind_where_a_pool_no_longer_looks() {
     world.end().await;
 }
 
+#[tokio::test]
+async fn a_pool_says_how_many_groups_it_has_without_waiting_for_the_next_list() {
+    let world = World::start().await;
+    world.create_pool("shop").await;
+    let listed = r#"operation="ContainerGroups_ListByResourceGroup",status="200""#;
+    wait::by_and_by("the first list", async || {
+        world.azure.shared().counters.text().contains(listed)
+    })
+    .await;
+    // Azure lists nothing any more: what is told now, keepers have learned.
+    let silent =
+        json!({"error": {"status": 503, "code": "ServiceUnavailable", "message": "Later."}});
+    let lists = json!({"fault": silent, "operation": "ContainerGroups_ListByResourceGroup"});
+    world.admin("faults", &lists).await;
+    world.create_pod("web", "shop", &json!({})).await;
+    until_groups(&world, 1).await;
+    world.delete_pod("web").await;
+    until_groups(&world, 0).await;
+    world.end().await;
+}
+
+/// Returns when the pool says that its placement has so many groups.
+async fn until_groups(world: &World, count: i64) {
+    world
+        .until_pool("shop", "the pool to count its groups", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            let placement = status.and_then(|status| status.placements.first());
+            placement.is_some_and(|placement| placement.groups == count)
+        })
+        .await;
+}
+
 /// Returns when the pool says that it is not ready, with these words; without words, when it is.
 async fn until_said(world: &World, words: &str) {
     world
