@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::binding::bound;
 use crate::support::wait;
+use crate::telemetry::address;
 use crate::world::{World, is_closed, is_running, said};
 
 const TWO: [(&str, &str); 2] = [("weu", "westeurope"), ("neu", "northeurope")];
@@ -151,34 +152,49 @@ async fn a_pool_that_is_deleted_goes_after_the_nodes_of_placements_that_an_earli
 }
 
 #[tokio::test]
-async fn a_pool_whose_finalizer_somebody_removed_is_drained_and_nodes_of_others_stay() {
+async fn a_pool_whose_finalizer_somebody_removed_is_drained_and_forgotten() {
+    let world = World::start().await;
+    world.create_held().await;
+    world.delete_pool("shop").await;
+    world.until_waits_for("default/web").await;
+    world.remove_finalizer().await;
+    // It goes on until the budget lets it.
+    world.until_kept_after(Timestamp::now()).await;
+    assert_eq!(world.groups().len(), 1);
+    world.release_web().await;
+    world.until_nothing_is_left().await;
+    let metrics = format!("{}/metrics", address(&world).await);
+    wait::by_and_by("the pool to be measured no more", async || {
+        let answer = reqwest::get(&metrics).await.expect("an answer");
+        !answer.text().await.expect("text").contains("shop")
+    })
+    .await;
+
+    // Whoever asks for it again has a pool like any.
+    world.create_pool_in("shop", &json!({}), &TWO).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_a_pool_left_that_went_while_no_operator_ran_is_drained_and_nodes_of_others_stay() {
     let mut world = World::start().await;
     world.create_held().await;
     // A node of home that says that it is the pool's, as a kubelet may say of its own.
     world.home_node("home").await;
-    let label = json!({"metadata": {"labels": {
-        "burstpool.io/pool": "shop", "burstpool.io/placement": "home", "type": "virtual-kubelet"}}});
-    let label = Patch::Merge(label);
-    let labelled = world.nodes();
-    let labelled = labelled
-        .patch("home", &PatchParams::default(), &label)
-        .await;
+    let label = Patch::Merge(json!({"metadata": {"labels": {
+        "burstpool.io/pool": "shop", "burstpool.io/placement": "home", "type": "virtual-kubelet"}}}));
+    let nodes = world.nodes();
+    let labelled = nodes.patch("home", &PatchParams::default(), &label).await;
     labelled.expect("a label");
-    world.create(bound("ours", "home")).await;
+    world.create(bound("theirs", "home")).await;
 
-    // While an operator runs: it goes on until the budget lets it.
-    world.delete_pool("shop").await;
-    world.until_waits_for("default/web").await;
-    world.remove_finalizer().await;
-    let at = Timestamp::now();
-    world.until_kept_after(at).await;
-    assert_eq!(world.groups().len(), 1);
-
-    // And the next one, which has never seen the pool.
     world.kill_and_forget().await;
+    world.delete_pool("shop").await;
+    world.remove_finalizer().await;
     let at = Timestamp::now();
     world.run();
     world.until_kept_after(at).await;
+    assert_eq!(world.groups().len(), 1);
     world.release_web().await;
     world.until_nothing_is_left().await;
     world
@@ -186,12 +202,9 @@ async fn a_pool_whose_finalizer_somebody_removed_is_drained_and_nodes_of_others_
             node.is_none()
         })
         .await;
-    world.nodes().get("home").await.expect("home's node stays");
-    let pod = world.pods().get("ours").await.expect("home's pod stays");
+    nodes.get("home").await.expect("home's node stays");
+    let pod = world.pods().get("theirs").await.expect("home's pod stays");
     assert_eq!(pod.metadata.deletion_timestamp, None);
-
-    // Whoever asks for it again has a pool like any.
-    world.create_pool_in("shop", &json!({}), &TWO).await;
     world.end().await;
 }
 
