@@ -57,7 +57,13 @@ pub(super) async fn drain_pools(context: &Context) {
     context.stores.wait_until_ready().await;
     loop {
         let mut pause = LOOK_AGAIN;
-        for pool in suspects(context).await {
+        let suspected = {
+            let kept = pool::kept(context).await;
+            let view = context.stores.view();
+            let nodes = view.nodes.values().map(AsRef::as_ref);
+            suspects(kept, nodes, |pool| view.pools.contains_key(pool))
+        };
+        for pool in suspected {
             let drained = tokio::time::timeout(PATIENCE, drain_pool(&pool, context)).await;
             match drained.map_err(Error::Late).flatten() {
                 Ok(left) if left.is_empty() => {}
@@ -72,14 +78,14 @@ pub(super) async fn drain_pools(context: &Context) {
     }
 }
 
-/// Pools of which there is something, and which no watch shows.
-async fn suspects(context: &Context) -> BTreeSet<String> {
-    let view = context.stores.view();
-    let nodes = view.nodes.values().filter_map(|node| record::found(node));
-    let mut all: BTreeSet<String> = nodes.map(|found| found.pool).collect();
-    all.extend(pool::kept(context).await);
-    all.retain(|pool| !view.pools.contains_key(pool));
-    all
+/// Pools of which there is something, kept or a node, and which the pools that are known lack. Pure.
+fn suspects<'a>(
+    kept: Vec<String>,
+    nodes: impl Iterator<Item = &'a Node>,
+    is_known: impl Fn(&str) -> bool,
+) -> BTreeSet<String> {
+    let all = nodes.filter_map(record::found).map(|found| found.pool);
+    all.chain(kept).filter(|pool| !is_known(pool)).collect()
 }
 
 /// Drains a pool if it is gone: what is left of it.
@@ -109,4 +115,33 @@ async fn is_there(pool: &str, context: &Context) -> Result<bool, Error> {
     let found = pools.list_metadata(&only).await;
     let found = found.map_err(Error::kubernetes("looking for a pool"))?;
     Ok(!found.items.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(name: &str, pool: &str) -> Node {
+        let node = json!({
+            "metadata": {"name": name, "labels": {
+                "burstpool.io/pool": pool, "burstpool.io/placement": "weu", "type": "virtual-kubelet"}},
+            "spec": {"taints": [{"key": "virtual-kubelet.io/provider", "value": pool, "effect": "NoSchedule"}]},
+        });
+        serde_json::from_value(node).expect("a node")
+    }
+
+    #[test]
+    fn pools_that_have_something_left_and_are_not_known_are_suspected() {
+        let nodes = [
+            node("burst-known-weu", "known"),
+            node("burst-gone-weu", "gone"),
+            node("home", "labelled"),
+        ];
+        let kept = ["known", "kept"].map(str::to_owned).to_vec();
+        let suspected = suspects(kept, nodes.iter(), |pool| pool == "known");
+        let suspected: Vec<String> = suspected.into_iter().collect();
+        assert_eq!(suspected, ["gone", "kept"]);
+    }
 }
