@@ -76,6 +76,8 @@ mod spill_others;
 mod spill_rollouts;
 #[path = "cluster/storm.rs"]
 mod storm;
+#[path = "cluster/strays.rs"]
+mod strays;
 mod support;
 #[path = "cluster/takeover.rs"]
 mod takeover;

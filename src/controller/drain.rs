@@ -1,57 +1,49 @@
 //! Taking the pods of a pool, or of a placement, away before their node goes.
 //!
-//! In: a pool. Out: what is left of it, in words; nothing when all is gone. Pods leave through the
-//! Eviction API, so budgets hold them back; groups go with their pods.
+//! In: a pool. Out: what is left of it, in words; nothing when all is gone, nodes and tasks, too. Pods leave
+//! through the Eviction API, so budgets hold them back; groups go with their pods.
 
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{EvictParams, ListParams};
 use kube::{Api, ResourceExt as _};
 
 use super::mistake::Mistake;
-use super::{Context, Error, pool};
+use super::{Context, Error, pool, strays};
 use crate::api::BurstPool;
+use crate::node::record::Found;
 use crate::node::{daemon, object};
 
-/// Drains a whole pool: what is left.
+/// Drains a whole pool, and removes its nodes when nothing is left there: what is left.
 pub(super) async fn pool(pool: &BurstPool, context: &Context) -> Result<Vec<String>, Error> {
+    strays::adopt(pool, context).await?;
     // After a restart of the operator nobody keeps the pool's pods: somebody must, until they are gone.
     let ensured = pool::ensure(pool, context).await;
-    let kept = pool::report(pool, context).await;
-    let mut names: Vec<String> = kept.into_iter().map(|placement| placement.name).collect();
-    match ensured {
-        Ok(_) => names.extend(pool.spec.placements.iter().map(|p| p.name.clone())),
-        // What is kept as it was before the mistake is drained; of the rest there may be nodes.
-        Err(Mistake(mistake)) if names.is_empty() => {
-            return stranded(pool, &mistake, context).await;
-        }
-        Err(_) => {}
-    }
-    names.sort_unstable();
-    names.dedup();
     let own = pool.name_any();
-    // At once: Azure may take a minute for each, and a reconciliation may not take for ever.
-    let left = names.iter().map(|name| placement(&own, name, context));
-    let left: Result<Vec<_>, Error> = join_all(left).await.into_iter().collect();
-    Ok(left?.concat())
+    let kept = pool::placements(&own, context).await;
+    let mut left = match ensured {
+        Ok(_) => Vec::new(),
+        // What is kept as it was before the mistake is drained; of the rest there may be nodes.
+        Err(Mistake(mistake)) => stranded(&own, &kept, &mistake, context).await?,
+    };
+    left.extend(remove(&own, &kept, context).await?);
+    Ok(left)
 }
 
-/// What is left of a pool whose spec has a mistake and that nobody keeps since the operator was restarted:
-/// its nodes, with what runs there. Nothing of a pool that never worked.
+/// What is left of a pool whose spec has a mistake, of the placements that nobody keeps since the operator was
+/// restarted: their nodes, with what runs there. Nothing of a pool that never worked.
 async fn stranded(
-    pool: &BurstPool,
+    pool: &str,
+    kept: &[String],
     mistake: &str,
     context: &Context,
 ) -> Result<Vec<String>, Error> {
-    let nodes: Api<Node> = Api::all(context.client.clone());
-    let ours = ListParams::default().labels(&format!("{}={}", object::POOL_LABEL, pool.name_any()));
-    let nodes = nodes
-        .list_metadata(&ours)
-        .await
-        .map_err(Error::kubernetes("listing a pool's nodes"))?;
-    let left = nodes.items.iter().map(|node| {
-        let name = node.name_any();
-        format!("node {name} and what runs there, which cannot be drained before this is corrected: {mistake}")
+    let nodes = strays::nodes_of(pool, context).await?;
+    let left = nodes
+        .into_iter()
+        .filter(|found| !kept.contains(&found.placement));
+    let left = left.map(|Found { node, .. }| {
+        format!("node {node} and what runs there, which cannot be drained before this is corrected: {mistake}")
     });
     Ok(left.collect())
 }
@@ -61,13 +53,42 @@ pub(super) async fn placements(
     removed: &[(String, String)],
     context: &Context,
 ) -> Result<Vec<String>, Error> {
-    let left = removed.iter().map(|(pool, name)| async move {
-        let remains = placement(pool, name, context).await?;
-        if remains.is_empty() {
-            pool::remove_placement(pool, name, context).await?;
-        }
-        Ok(remains)
-    });
+    let left = removed
+        .iter()
+        .map(|(pool, name)| remove(pool, std::slice::from_ref(name), context));
+    let left: Result<Vec<_>, Error> = join_all(left).await.into_iter().collect();
+    Ok(left?.concat())
+}
+
+/// Drains placements together, and removes their nodes when nothing is left on any: what is left.
+///
+/// A pod can be bound until its node is gone, and is finished like the others: so it is looked again then,
+/// and who keeps the pods ends last.
+pub(super) async fn remove(
+    pool: &str,
+    names: &[String],
+    context: &Context,
+) -> Result<Vec<String>, Error> {
+    let left = remains(pool, names, context).await?;
+    if !left.is_empty() {
+        return Ok(left);
+    }
+    let removed = names.iter().map(|name| unregister(pool, name, context));
+    let left: Vec<String> = join_all(removed).await.into_iter().flatten().collect();
+    if !left.is_empty() {
+        return Ok(left);
+    }
+    let left = remains(pool, names, context).await?;
+    if left.is_empty() {
+        pool::end(pool, names, context).await;
+    }
+    Ok(left)
+}
+
+/// What is left of placements, whose pods are asked to go.
+async fn remains(pool: &str, names: &[String], context: &Context) -> Result<Vec<String>, Error> {
+    // At once: Azure may take a minute for each, and a reconciliation may not take for ever.
+    let left = names.iter().map(|name| placement(pool, name, context));
     let left: Result<Vec<_>, Error> = join_all(left).await.into_iter().collect();
     Ok(left?.concat())
 }
@@ -103,6 +124,16 @@ async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<Stri
         _ => {}
     }
     Ok(left)
+}
+
+/// Removes a placement's node; what is left of it, in words.
+async fn unregister(pool: &str, name: &str, context: &Context) -> Option<String> {
+    let why = match pool::unregister(pool, name, context).await {
+        Ok(()) => return None,
+        Err(kube::Error::Api(status)) => status.message,
+        Err(error) => error.to_string(),
+    };
+    Some(format!("node {} ({why})", object::name(pool, name)))
 }
 
 /// Asks for the pod's eviction; what is left of it, in words.

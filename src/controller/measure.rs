@@ -34,13 +34,20 @@ pub(super) fn pool(pool: &BurstPool, status: &BurstPoolStatus, context: &Context
 
 /// Forgets a pool that is gone.
 pub(super) fn forget(pool: &BurstPool, context: &Context) {
-    let name = pool.name_any();
-    let placements = pool.status.iter().flat_map(|status| &status.placements);
-    for one in placements {
-        context.metrics.forget_placement(&name, &one.name);
+    let told = pool.status.iter().flat_map(|status| &status.placements);
+    let told = told.map(|placement| &placement.name);
+    let asked = pool.spec.placements.iter().map(|placement| &placement.name);
+    forget_all(&pool.name_any(), told.chain(asked), context);
+}
+
+/// Forgets a pool that had these placements.
+pub(super) fn forget_all<'a>(
+    pool: &str,
+    placements: impl IntoIterator<Item = &'a String>,
+    context: &Context,
+) {
+    for placement in placements {
+        context.metrics.forget_placement(pool, placement);
     }
-    for one in &pool.spec.placements {
-        context.metrics.forget_placement(&name, &one.name);
-    }
-    context.metrics.forget_pool(&name);
+    context.metrics.forget_pool(pool);
 }

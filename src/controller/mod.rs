@@ -1,7 +1,8 @@
 //! The reconciler: every `BurstPool` becomes its virtual nodes, and is drained before it goes.
 //!
 //! In: `BurstPool`s as they are watched. Out: a running [`pool::Running`] for each, the pool's status,
-//! and, when a pool is deleted, its pods evicted, its groups and nodes removed and the finalizer last.
+//! and, when a pool is deleted, its pods evicted, its groups and nodes removed and the finalizer last. What
+//! of it no spec names any more is drained all the same: `strays`.
 //!
 //! ```text
 //! BurstPool ─▶ reconcile ─▶ pool (node tasks of each placement) ─▶ Azure, nodes, pods
@@ -19,6 +20,7 @@ mod mistake;
 mod pool;
 pub mod spill;
 mod status;
+mod strays;
 pub mod triggers;
 
 use std::collections::HashMap;
@@ -157,9 +159,11 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
             changes(context.triggers.notable()),
         )))
         .run(reconcile, retry, context.clone())
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                tracing::debug!(%error, "reconciling");
+        .for_each(|result| async {
+            match result {
+                Ok(_) => {}
+                Err(controller::Error::ObjectNotFound(pool)) => forget(&pool.name, &context).await,
+                Err(error) => tracing::debug!(%error, "reconciling"),
             }
         });
     let alerts = async {
@@ -178,12 +182,20 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
     tokio::join!(
         reconciled,
         spill::run(context.clone(), cancel.clone()),
+        cancel.run_until_cancelled(strays::drain_pools(&context)),
         alerts,
         ends
     );
     for (_, running) in context.pools.lock().await.drain() {
         running.stop().await;
     }
+}
+
+/// A pool is gone that was to be looked at again: somebody removed its finalizer, and it was not drained. Its
+/// nodes are `strays`.
+async fn forget(pool: &str, context: &Context) {
+    context.triggers.remove(pool).await;
+    context.metrics.forget_pool(pool);
 }
 
 /// A word whenever something else is said.
@@ -224,6 +236,7 @@ async fn reconcile(pool: Arc<BurstPool>, context: Arc<Context>) -> Result<Action
 
 async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
     context.triggers.ensure(pool).await;
+    strays::adopt(pool, context).await?;
     let outcome = pool::ensure(pool, context).await;
     let leaving = match &outcome {
         Ok(removed) => drain::placements(removed, context).await?,
@@ -255,7 +268,6 @@ async fn clean_up(pool: &BurstPool, context: &Context) -> Result<Action, Error> 
     context.triggers.remove(&pool.name_any()).await;
     let left = drain::pool(pool, context).await?;
     if left.is_empty() {
-        pool::remove(pool, context).await?;
         measure::forget(pool, context);
         return Ok(Action::await_change());
     }

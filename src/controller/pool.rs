@@ -1,64 +1,36 @@
-//! The tasks of a pool's nodes: started, changed and stopped as the pool's spec says.
+//! The tasks of pools' nodes: started, changed and stopped as specs say, and found again where none does.
+//!
+//! In: pools, and nodes that no spec asks for. Out: a [`Kept`] for each placement; what it knows, for those who
+//! burst and for statuses; and, when nothing is left on it, its node removed and then its tasks ended.
+
+mod kept;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::ResourceExt as _;
-use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use self::kept::{Kept, Wanted};
 use super::mistake::{self, Mistake, can_proxy, scope};
-use super::{Context, Error, status};
+use super::{Context, status};
 use crate::aci::client::Scope;
-use crate::aci::names::Owner;
 use crate::api::{BurstPool, Placement, PlacementStatus};
 use crate::burst::PodFacts;
-use crate::kubelet_api::Served;
-use crate::node::object::{self, Closed, Facts};
-use crate::node::pods::{self, Parts};
-use crate::node::{capacity, daemon, region, register};
+use crate::node::object::{self, Closed};
+use crate::node::pods;
+use crate::node::record::Found;
+use crate::node::{daemon, register};
 
 /// A pool whose nodes are kept.
+#[derive(Default)]
 pub struct Running {
     placements: BTreeMap<String, Kept>,
-}
-
-/// A placement whose node is kept.
-struct Kept {
-    placement: Placement,
-    scope: Scope,
-    tags: BTreeMap<String, String>,
-    deletion_cost: i32,
-    facts: watch::Sender<Facts>,
-    pods: Arc<pods::Context>,
-    /// The kubelet API serves the node for as long as this is kept.
-    _served: Served,
-    cancel: CancellationToken,
-    /// Ends only the look at the region: a node that is being drained stays closed.
-    region: CancellationToken,
-    tasks: TaskTracker,
 }
 
 impl Running {
     /// Ends all tasks; what they kept stays.
     pub async fn stop(self) {
         stop(self.placements.into_values().collect()).await;
-    }
-}
-
-impl Kept {
-    async fn stop(self) {
-        self.cancel.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-
-    fn is_of(&self, placement: &Placement, scope: &Scope, pool: &BurstPool) -> bool {
-        self.placement == *placement
-            && self.scope == *scope
-            && self.tags == pool.spec.azure.tags
-            && self.deletion_cost == pool.spec.scale_in.deletion_cost
     }
 }
 
@@ -71,36 +43,69 @@ pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, 
     // Those who burst look at what is kept all the time, and must not wait until it has ended.
     stop(take_changed(pool, &scope, context).await).await;
     let mut pools = context.pools.lock().await;
-    let running = pools.entry(pool.name_any()).or_insert_with(|| Running {
-        placements: BTreeMap::new(),
-    });
+    let running = pools.entry(pool.name_any()).or_default();
     for placement in &pool.spec.placements {
         if !running.placements.contains_key(&placement.name) {
-            let kept = keep(pool, placement, &scope, context).await;
+            let wanted = Wanted::of(pool, placement, &scope);
+            let kept = Kept::start(wanted, context).await;
             running.placements.insert(placement.name.clone(), kept);
         }
     }
-    let asked = |name: &str| {
-        pool.spec
-            .placements
-            .iter()
-            .any(|placement| placement.name == name)
-    };
-    let removed = running.placements.keys().filter(|name| !asked(name));
+    let removed = running.placements.keys().filter(|name| !asks(pool, name));
     Ok(removed
         .map(|name| (pool.name_any(), name.clone()))
         .collect())
 }
 
+/// Whether the pool's spec asks for a placement of this name.
+pub fn asks(pool: &BurstPool, placement: &str) -> bool {
+    let mut asked = pool.spec.placements.iter();
+    asked.any(|asked| asked.name == placement)
+}
+
+/// Keeps a placement that no spec asks for, until it is drained: as its node says. One that is kept already
+/// goes on as it is. Whether it is kept then.
+pub async fn adopt(found: Found, context: &Context) -> bool {
+    let mut pools = context.pools.lock().await;
+    let running = pools.get(&found.pool);
+    if running.is_some_and(|running| running.placements.contains_key(&found.placement)) {
+        return true;
+    }
+    let (pool, name) = (found.pool.clone(), found.placement.clone());
+    let Some(wanted) = Wanted::last(found) else {
+        return false;
+    };
+    let kept = Kept::start(wanted, context).await;
+    kept.drain();
+    let running = pools.entry(pool).or_default();
+    running.placements.insert(name, kept);
+    true
+}
+
+/// The names of the pools that are kept.
+pub async fn kept(context: &Context) -> Vec<String> {
+    context.pools.lock().await.keys().cloned().collect()
+}
+
+/// The names of the placements of a pool that are kept.
+pub async fn placements(pool: &str, context: &Context) -> Vec<String> {
+    let pools = context.pools.lock().await;
+    let kept = pools.get(pool).into_iter();
+    kept.flat_map(|kept| kept.placements.keys().cloned())
+        .collect()
+}
+
 /// Whether the pool's groups are where its spec has them now: they cannot move, and those elsewhere would
-/// run on with nobody to delete them. All goes on as it was meanwhile.
+/// run on with nobody to delete them. All goes on as it was meanwhile. What it does not ask for any more is
+/// drained where it is.
 async fn stays(pool: &BurstPool, scope: &Scope, context: &Context) -> Result<(), Mistake> {
     let pools = context.pools.lock().await;
     let kept = pools.get(&pool.name_any());
-    let mut kept = kept.into_iter().flat_map(|kept| kept.placements.values());
-    match kept.find(|kept| kept.scope != *scope && !kept.pods.is_empty()) {
+    let kept = kept.into_iter().flat_map(|kept| &kept.placements);
+    let mut asked = kept.filter(|(name, _)| asks(pool, name));
+    match asked.find(|(_, kept)| kept.wanted.scope != *scope && !kept.pods.is_empty()) {
         None => Ok(()),
-        Some(kept) => Err(mistake::moved(&kept.scope, scope)),
+        Some((_, kept)) => Err(mistake::moved(&kept.wanted.scope, scope)),
     }
 }
 
@@ -124,86 +129,12 @@ async fn take_changed(pool: &BurstPool, scope: &Scope, context: &Context) -> Vec
     let changed = pool.spec.placements.iter().filter_map(|placement| {
         let kept = running.placements.get(&placement.name)?;
         // While its pool is deleted, it stays closed.
-        let is_back = pool.metadata.deletion_timestamp.is_none() && kept.region.is_cancelled();
-        let is_changed =
-            !kept.is_of(placement, scope, pool) || kept.cancel.is_cancelled() || is_back;
+        let is_back = pool.metadata.deletion_timestamp.is_none() && kept.is_draining();
+        let wanted = Wanted::of(pool, placement, scope);
+        let is_changed = kept.wanted != wanted || kept.cancel.is_cancelled() || is_back;
         is_changed.then(|| running.placements.remove(&placement.name))?
     });
     changed.collect()
-}
-
-async fn keep(pool: &BurstPool, placement: &Placement, scope: &Scope, context: &Context) -> Kept {
-    let name = pool.name_any();
-    let (facts, changes) = watch::channel(facts(&name, placement, context));
-    let pods = Arc::new(pods::Context::new(Parts {
-        client: context.client.clone(),
-        azure: context.azure.in_region(&placement.region),
-        scope: scope.clone(),
-        owner: Owner {
-            cluster: context.cluster.clone(),
-            pool: name.clone(),
-            node: object::name(&name, &placement.name),
-        },
-        placement: placement.clone(),
-        tags: pool.spec.azure.tags.clone(),
-        address: context.address.clone(),
-        pace: context
-            .paces
-            .lock()
-            .await
-            .entry(scope.subscription.clone())
-            .or_default()
-            .clone(),
-        trouble: Arc::new(Notify::new()),
-        changed: context.stores.changed.clone(),
-        sweep_every: context.sweep_every,
-        orphan_grace: pods::ORPHAN_GRACE,
-        kube_proxy: context
-            .kube_proxy
-            .clone()
-            .filter(|_| placement.network.kube_proxy),
-        deletion_cost: pool.spec.scale_in.deletion_cost,
-    }));
-    let (cancel, tasks) = (context.over.child_token(), TaskTracker::new());
-    let region = cancel.child_token();
-    tasks.spawn(register::keep(
-        context.client.clone(),
-        changes,
-        cancel.clone(),
-    ));
-    tasks.spawn(region::keep(pods.clone(), facts.clone(), region.clone()));
-    tasks.spawn(pods::keep(pods.clone(), cancel.clone()));
-    Kept {
-        placement: placement.clone(),
-        scope: scope.clone(),
-        tags: pool.spec.azure.tags.clone(),
-        deletion_cost: pool.spec.scale_in.deletion_cost,
-        facts,
-        _served: context.nodes.serve(pods.clone()),
-        pods,
-        cancel,
-        region,
-        tasks,
-    }
-}
-
-/// Until the region has been asked, a node is closed: nobody knows what it has to offer.
-fn facts(pool: &str, placement: &Placement, context: &Context) -> Facts {
-    Facts {
-        pool: pool.to_owned(),
-        placement: placement.name.clone(),
-        region: placement.region.clone(),
-        labels: placement.labels.clone(),
-        address: context.address.clone(),
-        port: context.port,
-        room: capacity::asked(placement),
-        closed: Some(Closed {
-            reason: "Starting".to_owned(),
-            message: "the region has not been asked yet what it has to offer".to_owned(),
-        }),
-        shut: None,
-        kubernetes_minor: context.kubernetes_minor,
-    }
 }
 
 /// What the pool's placements are doing.
@@ -225,7 +156,7 @@ pub async fn report(pool: &BurstPool, context: &Context) -> Vec<PlacementStatus>
                 .unwrap_or_default(),
             message: message(
                 facts.why_closed(),
-                &kept.placement,
+                &kept.wanted.placement,
                 &kept.pods.daemon_sets(),
             ),
         }
@@ -309,66 +240,52 @@ pub async fn close(pool: &str, placement: &str, context: &Context) -> Option<usi
 async fn drain(pool: &str, placement: &str, context: &Context) -> Option<Arc<pods::Context>> {
     let pools = context.pools.lock().await;
     let kept = pools.get(pool)?.placements.get(placement)?;
-    kept.region.cancel();
-    let closed = Closed {
-        reason: "Draining".to_owned(),
-        message: "it is being drained".to_owned(),
-    };
-    kept.facts.send_if_modified(|facts| {
-        let changed = facts.closed.as_ref() != Some(&closed);
-        facts.closed = Some(closed);
-        changed
-    });
+    kept.drain();
     Some(kept.pods.clone())
 }
 
-/// Ends a placement and removes its node.
-pub async fn remove_placement(pool: &str, placement: &str, context: &Context) -> Result<(), Error> {
-    let pools = context.pools.lock().await;
-    let kept = pools
-        .get(pool)
-        .and_then(|kept| kept.placements.get(placement));
-    let ends = kept.map(|kept| (kept.cancel.clone(), kept.tasks.clone()));
-    drop(pools);
-    if let Some((cancel, tasks)) = ends {
-        cancel.cancel();
-        tasks.close();
-        tasks.wait().await;
+/// Removes the node of a placement that drains. Its pods are kept on: one may have been bound until then. A
+/// node that is still there is kept registered, until the next time.
+pub async fn unregister(pool: &str, placement: &str, context: &Context) -> Result<(), kube::Error> {
+    let registration = {
+        let pools = context.pools.lock().await;
+        let kept = pools
+            .get(pool)
+            .and_then(|kept| kept.placements.get(placement));
+        if kept.is_some_and(|kept| !kept.is_draining()) {
+            // Somebody asks for it again.
+            return Ok(());
+        }
+        kept.map(|kept| kept.registration.clone())
+    };
+    if let Some(registration) = registration {
+        registration.end().await;
     }
-    let node = object::name(pool, placement);
-    register::remove(&context.client, &node)
-        .await
-        .map_err(Error::kubernetes("removing a node"))?;
-    // Not before: a node that is still there is to be removed the next time.
-    if let Some(running) = context.pools.lock().await.get_mut(pool) {
-        running.placements.remove(placement);
-    }
-    Ok(())
-}
-
-/// Ends a pool and removes its nodes.
-pub async fn remove(pool: &BurstPool, context: &Context) -> Result<(), Error> {
-    let name = pool.name_any();
-    let mut placements: Vec<String> = pool
-        .spec
-        .placements
-        .iter()
-        .map(|p| p.name.clone())
-        .collect();
-    if let Some(running) = context.pools.lock().await.get(&name) {
-        for (placement, kept) in &running.placements {
-            placements.push(placement.clone());
-            kept.cancel.cancel();
+    let removed = register::remove(&context.client, &object::name(pool, placement)).await;
+    if removed.is_err() {
+        let mut pools = context.pools.lock().await;
+        let kept = pools.get_mut(pool);
+        if let Some(kept) = kept.and_then(|kept| kept.placements.get_mut(placement)) {
+            kept.register(&context.client);
         }
     }
-    placements.sort_unstable();
-    placements.dedup();
-    for placement in placements {
-        remove_placement(&name, &placement, context).await?;
+    removed
+}
+
+/// Ends what is kept of placements whose nodes are removed and of which nothing is left.
+pub async fn end(pool: &str, placements: &[String], context: &Context) {
+    let mut pools = context.pools.lock().await;
+    let Some(running) = pools.get_mut(pool) else {
+        return;
+    };
+    let is_over = |name: &String, kept: &mut Kept| kept.is_draining() && placements.contains(name);
+    let over = running.placements.extract_if(.., is_over);
+    let over: Vec<Kept> = over.map(|(_, kept)| kept).collect();
+    if running.placements.is_empty() {
+        pools.remove(pool);
     }
-    // Not before: what is still there is to be removed the next time.
-    context.pools.lock().await.remove(&name);
-    Ok(())
+    drop(pools);
+    stop(over).await;
 }
 
 #[cfg(test)]

@@ -1,36 +1,57 @@
 //! The node's lease: its heartbeat, which the node controller trusts more than the status.
+//!
+//! In: the node's UID as it comes to be known. Out: a lease that is renewed every 10 s, and that the node's
+//! end takes along.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 
 /// The namespace of all node leases.
 const NAMESPACE: &str = "kube-node-lease";
 /// How long a lease is good for, in seconds: what kubelets use.
 const LASTS: i32 = 40;
 /// How often it is renewed: a quarter of that, as kubelets do.
-pub const RENEWED_EVERY: Duration = Duration::from_secs(10);
+const RENEWED_EVERY: Duration = Duration::from_secs(10);
 /// The field manager of leases.
 const FIELD_MANAGER: &str = "burstpool-lease";
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// The lease of `node` as of `now`; it goes when the node goes.
-pub fn lease(name: &str, node: Option<&Node>, now: Timestamp) -> Lease {
-    let owner = node
-        .and_then(|node| node.metadata.uid.clone())
-        .map(|uid| OwnerReference {
-            api_version: "v1".to_owned(),
-            kind: "Node".to_owned(),
-            name: name.to_owned(),
-            uid,
-            ..OwnerReference::default()
-        });
+/// Renews the lease of a node until `cancel`. Nothing else is waited for: an API server that is slow to take the
+/// node's status must not make the node unreachable.
+pub async fn keep(
+    client: &Client,
+    name: &str,
+    uid: watch::Receiver<Option<String>>,
+    cancel: &CancellationToken,
+) {
+    let mut beat = tokio::time::interval(RENEWED_EVERY);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while cancel.run_until_cancelled(beat.tick()).await.is_some() {
+        let lease = lease(name, uid.borrow().clone(), Timestamp::now());
+        if let Err(error) = renew(client, &lease).await {
+            tracing::warn!(node = %name, %error, "renewing the lease");
+        }
+    }
+}
+
+/// The lease of a node as of `now`; it goes when the node of this UID goes.
+fn lease(name: &str, uid: Option<String>, now: Timestamp) -> Lease {
+    let owner = uid.map(|uid| OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: name.to_owned(),
+        uid,
+        ..OwnerReference::default()
+    });
     Lease {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -48,7 +69,7 @@ pub fn lease(name: &str, node: Option<&Node>, now: Timestamp) -> Lease {
 }
 
 /// Renews the lease.
-pub async fn renew(client: &Client, lease: &Lease) -> Result<(), kube::Error> {
+async fn renew(client: &Client, lease: &Lease) -> Result<(), kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
     let name = lease.metadata.name.clone().unwrap_or_default();
     let apply = PatchParams::apply(FIELD_MANAGER).force();

@@ -1,20 +1,23 @@
 //! The virtual node: registered in Kubernetes, its pods run as container groups.
 //!
-//! Pure: `object` (what the node looks like), `registration` (what is missing of it), `capacity` (how
-//! much of ACI it may offer), `plan` (what is to be done for a pod), `daemon` (for a `DaemonSet`'s),
-//! `binding` (what is written on a pod that was bound here). I/O: `register` and `lease` keep
-//! the node, `region` asks what Azure has to offer, `pods` keeps the pods, `environment` reads what they
-//! refer to. Knows [`api`](crate::api) and [`aci`](crate::aci).
+//! Pure: `object` (what the node looks like), `record` (what it says for whoever drains it), `registration`
+//! (what is missing of it), `capacity` (how much of ACI it may offer), `plan` (what is to be done for a
+//! pod), `daemon` (for a `DaemonSet`'s), `binding` (what is written on a pod that was bound here). I/O:
+//! `register` and `lease` keep the node, `region` asks what Azure has to offer, `pods` keeps the pods,
+//! `environment` reads what they refer to. Knows [`api`](crate::api) and [`aci`](crate::aci).
 
 pub mod binding;
 pub mod capacity;
 pub mod daemon;
 pub mod environment;
+#[cfg(test)]
+mod fixtures;
 pub mod lease;
 pub mod object;
 pub mod observed;
 pub mod plan;
 pub mod pods;
+pub mod record;
 pub mod region;
 pub mod register;
 pub mod registration;

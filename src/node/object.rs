@@ -13,12 +13,17 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::capacity::Room;
+use super::record::{self, Record};
 use crate::api::names::node_prefix;
 
 pub use crate::api::names::{CLOSED_TAINT, LAST_RESORT_TAINT, POOL_LABEL, PROVIDER_TAINT};
 
 /// Condition: whether Azure takes pods.
 pub const AZURE_CONDITION: &str = "AzureAvailable";
+/// Label: which placement of its pool a node is of.
+pub const PLACEMENT_LABEL: &str = "burstpool.io/placement";
+/// The label `type` of virtual nodes, by which existing manifests choose them.
+pub const TYPE: &str = "virtual-kubelet";
 
 /// Why a placement takes no pods at present.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,12 +39,8 @@ pub struct Closed {
 pub struct Facts {
     /// The pool.
     pub pool: String,
-    /// The placement in it.
-    pub placement: String,
-    /// The Azure region.
-    pub region: String,
-    /// More labels, from the placement.
-    pub labels: BTreeMap<String, String>,
+    /// The placement in it, and where its groups are.
+    pub record: Record,
     /// The address under which the API server reaches the kubelet API.
     pub address: String,
     /// The kubelet API's port.
@@ -57,7 +58,7 @@ pub struct Facts {
 impl Facts {
     /// The node's name.
     pub fn name(&self) -> String {
-        name(&self.pool, &self.placement)
+        name(&self.pool, &self.record.placement.name)
     }
 
     /// Why it takes no pods, for one reason or the other.
@@ -91,23 +92,26 @@ pub fn labels(facts: &Facts) -> BTreeMap<String, String> {
             "node.kubernetes.io/instance-type",
             "azure-container-instances",
         ),
-        ("type", "virtual-kubelet"),
+        ("type", TYPE),
         (POOL_LABEL, &facts.pool),
-        ("burstpool.io/placement", &facts.placement),
+        (PLACEMENT_LABEL, &facts.record.placement.name),
     ];
     let fixed = fixed
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let mut all = facts.labels.clone();
+    let mut all = facts.record.placement.labels.clone();
     all.extend(fixed);
     all
 }
 
-/// Annotations that the node must have: all nodes of a process have one address, so that each says where
-/// metrics-server reads the numbers of its own pods.
+/// Annotations that the node must have. All nodes of a process have one address, so that each says where
+/// metrics-server reads the numbers of its own pods; and each says what draining it takes.
 pub fn annotations(facts: &Facts) -> BTreeMap<String, String> {
     let path = format!("/metrics/resource/{}", facts.name());
-    BTreeMap::from([("metrics.k8s.io/resource-metrics-path".to_owned(), path)])
+    BTreeMap::from([
+        ("metrics.k8s.io/resource-metrics-path".to_owned(), path),
+        (record::ANNOTATION.to_owned(), facts.record.text()),
+    ])
 }
 
 /// Taints that the node must have.
@@ -197,7 +201,10 @@ fn info(facts: &Facts) -> NodeSystemInfo {
         kube_proxy_version: version.clone(),
         kubelet_version: version,
         operating_system: "linux".to_owned(),
-        os_image: format!("Azure Container Instances in {}", facts.region),
+        os_image: format!(
+            "Azure Container Instances in {}",
+            facts.record.placement.region
+        ),
         ..NodeSystemInfo::default()
     }
 }

@@ -1,8 +1,8 @@
 //! Keeping a virtual node registered.
 //!
 //! In: the node's facts as they change, and the node in the API server as it is watched. Out: the
-//! node, made right within moments of any change of either, its status at least every minute, and its
-//! lease every 10 s. `registration` decides; this carries it out.
+//! node, made right within moments of any change of either, its status at least every minute, and beside
+//! that, whatever becomes of it, its lease. `registration` decides; this carries it out.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::lease;
 use super::object::Facts;
-use super::registration::{Step, steps};
+use super::registration::{LOOK_AGAIN, Step, steps};
 use crate::api;
 
 /// The field manager of labels and status.
@@ -28,13 +28,30 @@ const FIELD_MANAGER: &str = "burstpool-node";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Keeps the node registered until `cancel`; it is left as it is then.
-pub async fn keep(client: Client, mut facts: watch::Receiver<Facts>, cancel: CancellationToken) {
+pub async fn keep(client: Client, facts: watch::Receiver<Facts>, cancel: CancellationToken) {
+    let name = facts.borrow().name();
+    let (known, uid) = watch::channel(None);
+    // The one ends with the other: facts may end, too.
+    let ends = cancel.child_token();
+    let node = async {
+        keep_node(&client, facts, known, &cancel).await;
+        ends.cancel();
+    };
+    tokio::join!(node, lease::keep(&client, &name, uid, &ends));
+}
+
+async fn keep_node(
+    client: &Client,
+    mut facts: watch::Receiver<Facts>,
+    uid: watch::Sender<Option<String>>,
+    cancel: &CancellationToken,
+) {
     let name = facts.borrow().name();
     let nodes: Api<Node> = Api::all(client.clone());
     let watched = watcher::watch_object(nodes.clone(), &name).default_backoff();
     let mut watched = Box::pin(watched);
-    let mut beat = tokio::time::interval(lease::RENEWED_EVERY);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut again = tokio::time::interval(LOOK_AGAIN);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut live: Option<Option<Node>> = None;
     loop {
         tokio::select! {
@@ -52,27 +69,28 @@ pub async fn keep(client: Client, mut facts: watch::Receiver<Facts>, cancel: Can
                 None => return,
             },
             changed = facts.changed() => if changed.is_err() { return },
-            _ = beat.tick() => {
-                let lease = lease::lease(&name, live.as_ref().and_then(Option::as_ref), Timestamp::now());
-                if let Err(error) = lease::renew(&client, &lease).await {
-                    tracing::warn!(node = %name, %error, "renewing the lease");
-                }
-            }
+            _ = again.tick() => {}
         }
         // Nothing is decided before the node has been seen, or seen not to be there.
-        let Some(known) = &live else { continue };
+        let Some(known) = &mut live else { continue };
         let wanted = facts.borrow_and_update().clone();
-        for step in steps(known.as_ref(), &wanted, Timestamp::now()) {
-            match tokio::time::timeout(PATIENCE, take(&nodes, &name, &step)).await {
-                Ok(Ok(node)) => live = Some(Some(node)),
-                // Somebody was faster: the watch shows what they did, and this is looked at again.
-                Ok(Err(kube::Error::Api(status)))
-                    if status.is_conflict() || status.is_already_exists() => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(node = %name, %error, "keeping the node registered");
-                }
-                Err(_) => tracing::warn!(node = %name, "keeping the node registered: no answer"),
+        uid.send_replace(known.as_ref().and_then(|node| node.metadata.uid.clone()));
+        make_right(&nodes, &name, known, &wanted).await;
+    }
+}
+
+/// Takes the steps that make the node right, and takes in what it is then.
+async fn make_right(nodes: &Api<Node>, name: &str, live: &mut Option<Node>, wanted: &Facts) {
+    for step in steps(live.as_ref(), wanted, Timestamp::now()) {
+        match tokio::time::timeout(PATIENCE, take(nodes, name, &step)).await {
+            Ok(Ok(node)) => *live = Some(node),
+            // Somebody was faster: the watch shows what they did, and this is looked at again.
+            Ok(Err(kube::Error::Api(status)))
+                if status.is_conflict() || status.is_already_exists() => {}
+            Ok(Err(error)) => {
+                tracing::warn!(node = %name, %error, "keeping the node registered");
             }
+            Err(_) => tracing::warn!(node = %name, "keeping the node registered: no answer"),
         }
     }
 }

@@ -5,20 +5,23 @@
 //! stays.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
+use super::capacity;
 use super::object::{self, CLOSED_TAINT, Facts, LAST_RESORT_TAINT, PROVIDER_TAINT};
-use super::{capacity, lease};
 
 /// Our taints; all others belong to somebody else.
 const OURS: [&str; 3] = [PROVIDER_TAINT, LAST_RESORT_TAINT, CLOSED_TAINT];
+/// How often a node is looked at although nothing changed: its status grows old.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How old a status may be before it is said again although nothing changed: a minute, less the time
 /// between two looks.
-const STATUS_AGE: i64 = 60 - lease::RENEWED_EVERY.as_secs().cast_signed();
+const STATUS_AGE: i64 = 60 - LOOK_AGAIN.as_secs().cast_signed();
 
 type Amounts = BTreeMap<String, Quantity>;
 
@@ -145,27 +148,8 @@ fn is_fresh(live: &NodeStatus, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::capacity::Room;
+    use crate::node::fixtures::facts;
     use crate::node::object::Closed;
-
-    fn facts() -> Facts {
-        Facts {
-            pool: "shop".into(),
-            placement: "weu".into(),
-            region: "westeurope".into(),
-            labels: BTreeMap::from([("topology.kubernetes.io/region".into(), "westeurope".into())]),
-            address: "10.0.0.1".into(),
-            port: 10250,
-            room: Room {
-                cpu_milli: 1000,
-                memory_bytes: 1 << 30,
-                pods: 1,
-            },
-            closed: None,
-            shut: None,
-            kubernetes_minor: 37,
-        }
-    }
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("in range")
@@ -223,7 +207,11 @@ mod tests {
         assert!(!labels.contains_key("kubernetes.io/hostname"));
         assert_eq!(labels["topology.kubernetes.io/region"], "westeurope");
         let mut hostile = facts();
-        hostile.labels.insert("type".into(), "mine".into());
+        hostile
+            .record
+            .placement
+            .labels
+            .insert("type".into(), "mine".into());
         assert_eq!(
             object::labels(&hostile)["type"],
             "virtual-kubelet",

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use burstpool::aci::client::Scope;
+use burstpool::api::Placement;
 use burstpool::node::capacity::Room;
 use burstpool::node::object::{AZURE_CONDITION, CLOSED_TAINT, Closed, Facts};
+use burstpool::node::record::Record;
 use burstpool::node::register;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -30,11 +33,18 @@ pub struct Kept {
 
 /// A node of that pool with room for a hundred pods.
 pub fn facts(pool: &str) -> Facts {
+    let scope = Scope {
+        subscription: "s".to_owned(),
+        resource_group: "rg".to_owned(),
+    };
+    let placement = Placement {
+        name: "weu".to_owned(),
+        region: "westeurope".to_owned(),
+        ..Placement::default()
+    };
     Facts {
         pool: pool.to_owned(),
-        placement: "weu".to_owned(),
-        region: "westeurope".to_owned(),
-        labels: BTreeMap::new(),
+        record: Record::new(&scope, &placement),
         address: "127.0.0.1".to_owned(),
         port: 10250,
         room: Room {

@@ -3,9 +3,8 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::PostParams;
 use kube::runtime::watcher;
 use serde_json::json;
 
@@ -26,24 +25,7 @@ async fn applying_a_pool_registers_a_node_that_runs_pods_and_deleting_it_drains_
     let from_secret = json!({"env": [{"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]});
     world.create_pod("web", "shop", &from_secret).await;
     world.until_pod("web", "the pod to run", is_running).await;
-    let budget = json!({
-        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"},
-        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}},
-    });
-    let budget: PodDisruptionBudget = serde_json::from_value(budget).expect("a budget");
-    let budgets: Api<PodDisruptionBudget> = Api::namespaced(world.client.clone(), "default");
-    budgets
-        .create(&PostParams::default(), &budget)
-        .await
-        .expect("a budget");
-    let counted = |budget: Option<&PodDisruptionBudget>| {
-        budget
-            .and_then(|budget| budget.status.as_ref())
-            .is_some_and(|status| status.current_healthy == Some(1))
-    };
-    wait::until(budgets.clone(), "web", "the budget to count", counted)
-        .await
-        .expect("it counts");
+    world.hold_web().await;
 
     world.delete_pool("shop").await;
     world
@@ -54,10 +36,7 @@ async fn applying_a_pool_registers_a_node_that_runs_pods_and_deleting_it_drains_
     assert!(is_running(Some(
         &world.pods().get("web").await.expect("the pod")
     )));
-    budgets
-        .delete("web", &DeleteParams::default())
-        .await
-        .expect("deleted");
+    world.release_web().await;
     world.until_no_pool("shop").await;
     world
         .until_pod("web", "the pod to be gone", |pod| pod.is_none())
@@ -191,6 +170,38 @@ async fn groups_never_stay_behind_where_a_pool_no_longer_looks() {
     world.until_no_pool("shop").await;
     assert_eq!(world.groups(), Vec::<String>::new());
     world.end().await;
+}
+
+#[tokio::test]
+async fn a_pool_says_how_many_groups_it_has_without_waiting_for_the_next_list() {
+    let world = World::start().await;
+    world.create_pool("shop").await;
+    let listed = r#"operation="ContainerGroups_ListByResourceGroup",status="200""#;
+    wait::by_and_by("the first list", async || {
+        world.azure.shared().counters.text().contains(listed)
+    })
+    .await;
+    // Azure lists nothing any more: what is told now, keepers have learned.
+    let silent =
+        json!({"error": {"status": 503, "code": "ServiceUnavailable", "message": "Later."}});
+    let lists = json!({"fault": silent, "operation": "ContainerGroups_ListByResourceGroup"});
+    world.admin("faults", &lists).await;
+    world.create_pod("web", "shop", &json!({})).await;
+    until_groups(&world, 1).await;
+    world.delete_pod("web").await;
+    until_groups(&world, 0).await;
+    world.end().await;
+}
+
+/// Returns when the pool says that its placement has so many groups.
+async fn until_groups(world: &World, count: i64) {
+    world
+        .until_pool("shop", "the pool to count its groups", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            let placement = status.and_then(|status| status.placements.first());
+            placement.is_some_and(|placement| placement.groups == count)
+        })
+        .await;
 }
 
 /// Returns when the pool says that it is not ready, with these words; without words, when it is.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use burstpool::node::object::Closed;
 use jiff::Timestamp;
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -13,6 +14,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt};
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use crate::binding::{bound, is_settled};
 use crate::node::Kept;
@@ -267,4 +269,67 @@ async fn a_node_of_which_there_is_nothing_new_is_heard_of_all_the_same() {
     wait::until(nodes, name, "another heartbeat", later)
         .await
         .expect("the status is written although it says nothing new");
+}
+
+/// A webhook that takes connections and says nothing: until the API server gives up, it takes no write of the
+/// nodes of a pool.
+async fn slow_writes(cluster: &Cluster, pool: &str) -> (TcpListener, impl Future<Output = ()>) {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("https://{}/", silent.local_addr().expect("an address"));
+    let webhook = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": pool},
+        "webhooks": [{
+            "name": "slow.example.com", "clientConfig": {"url": url}, "timeoutSeconds": 30,
+            "failurePolicy": "Ignore", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "objectSelector": {"matchLabels": {"burstpool.io/pool": pool}},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"],
+                "resources": ["nodes", "nodes/status"]}],
+        }],
+    });
+    let webhook: ValidatingWebhookConfiguration =
+        serde_json::from_value(webhook).expect("a webhook");
+    let webhooks: Api<ValidatingWebhookConfiguration> =
+        Api::all(cluster.client().expect("a client"));
+    let created = webhooks.create(&PostParams::default(), &webhook).await;
+    created.expect("a webhook");
+    let end = async move {
+        let name = webhook.name_any();
+        let deleted = webhooks.delete(&name, &DeleteParams::default()).await;
+        deleted.expect("deleted");
+    };
+    (silent, end)
+}
+
+#[tokio::test]
+async fn a_node_is_heard_of_while_the_api_server_is_slow_to_take_what_is_written_of_it() {
+    let cluster = Cluster::shared().await;
+    let kept = Kept::start(cluster, "slow").await;
+    let (silent, end) = slow_writes(cluster, "slow").await;
+    // Its label, its taint and its status: each takes as long as a call may.
+    kept.facts.send_modify(|facts| {
+        let labels = &mut facts.record.placement.labels;
+        labels.insert("example.com/new".to_owned(), "yes".to_owned());
+        facts.closed = Some(Closed {
+            reason: "Unreachable".to_owned(),
+            message: "no answer".to_owned(),
+        });
+    });
+    let asked = tokio::time::timeout(wait::DEADLINE, silent.accept()).await;
+    asked.expect("it is asked").expect("a connection");
+
+    let client = cluster.client().expect("a client");
+    let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
+    let renewed = |lease: Option<&Lease>| Some(lease?.spec.as_ref()?.renew_time.as_ref()?.0);
+    let mut times: Vec<Timestamp> = Vec::new();
+    for _ in 0..4 {
+        let later = |lease: Option<&Lease>| renewed(lease).filter(|at| Some(at) > times.last());
+        let at = wait::get(leases.clone(), &kept.name, "the lease to be renewed", later).await;
+        times.push(at.expect("it is renewed"));
+    }
+    end.await;
+    // Three calls that fail take 30 s, and would let two of three renewals out.
+    let gaps = times.windows(2).map(|two| two[1].duration_since(two[0]));
+    let longest = gaps.max().expect("three of them");
+    assert!(longest.as_secs() < 25, "{times:?}");
 }

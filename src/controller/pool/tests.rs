@@ -12,8 +12,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::controller::fixtures::context;
+use crate::node::record;
 
 /// What is generous for something that happens at once.
 const SOON: Duration = Duration::from_secs(1);
@@ -82,7 +85,7 @@ async fn nobody_waits_while_the_tasks_of_a_placement_that_changed_end() {
     assert!(context.pools.try_lock().is_ok());
     changing.await.expect("it is kept");
     let pools = context.pools.lock().await;
-    assert_eq!(pools["shop"].placements["weu"].tags["team"], "b");
+    assert_eq!(pools["shop"].placements["weu"].wanted.tags["team"], "b");
 }
 
 #[tokio::test]
@@ -96,7 +99,7 @@ async fn a_placement_that_changed_is_kept_again_at_once_while_azure_is_silent() 
     let kept = timeout(10 * SOON, ensure(&changed, &context)).await;
     kept.expect("soon").expect("it is kept");
     let pools = context.pools.lock().await;
-    assert_eq!(pools["shop"].placements["weu"].tags["team"], "b");
+    assert_eq!(pools["shop"].placements["weu"].wanted.tags["team"], "b");
 }
 
 #[tokio::test]
@@ -136,7 +139,7 @@ async fn an_answer_that_comes_when_a_node_is_drained_already_does_not_open_it() 
     let tasks = pools["shop"].placements["weu"].tasks.clone();
     drop(pools);
     let region_ends = async {
-        while tasks.len() > 2 {
+        while tasks.len() > 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
@@ -188,11 +191,54 @@ async fn a_placement_that_is_asked_for_again_while_it_drains_is_open_again_unles
 }
 
 #[tokio::test]
-async fn a_pool_whose_nodes_could_not_be_removed_is_known_until_they_are() {
+async fn a_placement_whose_node_could_not_be_removed_is_kept_until_it_is() {
     let context = context("http://127.0.0.1:1");
     ensure(&pool("a"), &context).await.expect("it is kept");
-    let removed = remove(&pool("a"), &context).await;
+    drain("shop", "weu", &context).await;
+    let removed = unregister("shop", "weu", &context).await;
     assert!(removed.is_err(), "nobody is there who removes a node");
+
     let pools = context.pools.lock().await;
-    assert!(pools["shop"].placements.contains_key("weu"));
+    let kept = &pools["shop"].placements["weu"];
+    assert!(kept.registration.goes_on(), "the node is heard of");
+    assert!(!kept.cancel.is_cancelled(), "its pods are finished");
+    drop(pools);
+    end("shop", &["weu".to_owned()], &context).await;
+    assert!(context.pools.lock().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_placement_that_is_asked_for_again_is_not_removed() {
+    let context = context("http://127.0.0.1:1");
+    ensure(&pool("a"), &context).await.expect("it is kept");
+    unregister("shop", "weu", &context).await.expect("nothing");
+    end("shop", &["weu".to_owned()], &context).await;
+    let pools = context.pools.lock().await;
+    assert!(pools["shop"].placements["weu"].registration.goes_on());
+}
+
+#[tokio::test]
+async fn a_node_that_no_spec_asks_for_is_kept_closed_where_it_says_that_its_groups_are() {
+    let context = context("http://127.0.0.1:1");
+    ensure(&pool("a"), &context).await.expect("it is kept");
+    let pools = context.pools.lock().await;
+    let mut facts = pools["shop"].placements["weu"].facts.borrow().clone();
+    drop(pools);
+    facts.pool = "gone".to_owned();
+    let node = object::node(&facts, Timestamp::now());
+    let found = record::found(&node).expect("it is ours");
+    let silent = Found {
+        record: None,
+        pool: "silent".to_owned(),
+        ..found.clone()
+    };
+    assert!(adopt(found, &context).await);
+    assert!(!adopt(silent, &context).await);
+
+    let pools = context.pools.lock().await;
+    let kept = &pools["gone"].placements["weu"];
+    assert_eq!(kept.wanted.scope.resource_group, "rg");
+    assert_eq!(kept.pods.owner.node, "burst-gone-weu");
+    assert!(kept.is_draining() && kept.facts.borrow().why_closed().is_some());
+    assert!(!pools.contains_key("silent"));
 }

@@ -91,6 +91,7 @@ impl Keeper {
         {
             Ok(answer) => {
                 self.recover();
+                context.learn(&self.name, true);
                 self.known.is_failed = false;
                 self.view = View::read(&answer).map(View::without_tags);
                 self.known.group = Group::There {
@@ -135,6 +136,7 @@ impl Keeper {
         match Box::pin(asked).await {
             Ok(answer) => self.found(&answer),
             Err(error) if is_gone(&error) => {
+                self.context.learn(&self.name, false);
                 self.known.group = Group::Absent { was_there: false };
             }
             Err(error) => {
@@ -217,6 +219,7 @@ impl Keeper {
     /// The group is not there (any more).
     fn lost(&mut self) {
         let was_going = matches!(self.known.group, Group::Going { .. });
+        self.context.learn(&self.name, false);
         self.known.group = Group::Absent { was_there: true };
         if was_going || is_deleting(&self.pod) {
             return;
@@ -265,7 +268,10 @@ impl Keeper {
                     self.recover();
                 }
                 self.known.group = match deletion {
-                    Deletion::Gone => Group::Absent { was_there: true },
+                    Deletion::Gone => {
+                        context.learn(&self.name, false);
+                        Group::Absent { was_there: true }
+                    }
                     Deletion::Begun => Group::Going {
                         since: Timestamp::now(),
                         read: None,

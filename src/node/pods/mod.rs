@@ -61,7 +61,7 @@ use herd::Herd;
 use hosted::AllHosted;
 pub use hosted::{Hosted, HostedContainer};
 use line::Line;
-use shown::{Listing, Shown};
+use shown::{Listing, Shown, Since};
 
 /// How often the groups are listed, usually.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -92,6 +92,8 @@ pub struct Context {
     starts: Mutex<Starts>,
     /// What the last LIST showed; nothing before the first.
     listed: watch::Sender<Option<Arc<Listing>>>,
+    /// What was learned of groups since.
+    since: Mutex<Since>,
     /// By UID, the pods that have a keeper: their groups, and what their keepers hear of LISTs.
     kept: Mutex<HashMap<String, (GroupName, watch::Sender<Shown>)>>,
     /// Creating and deleting groups.
@@ -172,6 +174,7 @@ impl Context {
             parts,
             starts: Mutex::default(),
             listed: watch::Sender::new(None),
+            since: Mutex::default(),
             kept: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
             urgent: Semaphore::new(WRITES_AT_ONCE),
@@ -182,14 +185,6 @@ impl Context {
             daemon_sets: daemons::DaemonSets::default(),
             hosted: AllHosted::default(),
         }
-    }
-
-    /// How many groups the node has, as far as the last LIST showed; nothing before the first.
-    pub fn groups(&self) -> Option<usize> {
-        self.listed
-            .borrow()
-            .as_ref()
-            .map(|listing| listing.groups.len())
     }
 
     /// Whether the node has neither pods nor groups, as far as anybody knows.

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::Context;
+use super::{Context, lock};
+use crate::aci::names::GroupName;
 use crate::aci::view::{Group as View, Provisioning};
 use crate::node::capacity::Room;
 use crate::node::plan::Group;
@@ -107,10 +108,45 @@ impl Shown {
     }
 }
 
+/// Which groups have come and gone, as keepers learned, and when: since the last LIST was asked for, which
+/// knows of all before.
+#[derive(Debug, Default)]
+pub(super) struct Since(HashMap<String, (Timestamp, bool)>);
+
+impl Since {
+    fn learn(&mut self, name: &str, is_there: bool, now: Timestamp) {
+        self.0.insert(name.to_owned(), (now, is_there));
+    }
+
+    fn forget(&mut self, asked: Timestamp) {
+        self.0.retain(|_, (learned, _)| *learned >= asked);
+    }
+
+    /// How many there are, by a LIST and by what was learned since.
+    fn count(&self, listing: &Listing) -> usize {
+        let listed = listing.groups.keys();
+        let unchanged = listed.filter(|name| !self.0.contains_key(*name)).count();
+        unchanged + self.0.values().filter(|(_, is_there)| *is_there).count()
+    }
+}
+
 impl Context {
+    /// How many groups the node has, as far as anybody knows; nothing before the first LIST.
+    pub fn groups(&self) -> Option<usize> {
+        let listed = self.listed.borrow();
+        let listing = listed.as_ref()?;
+        Some(lock(&self.since).count(listing))
+    }
+
+    /// A keeper has learned that its group is there, or is not.
+    pub(super) fn learn(&self, name: &GroupName, is_there: bool) {
+        lock(&self.since).learn(name.as_str(), is_there, Timestamp::now());
+    }
+
     /// Tells the keepers what a LIST showed.
     pub(super) fn show(&self, listing: Listing) {
         let listing = Arc::new(listing);
+        lock(&self.since).forget(listing.asked);
         let kept = self.kept();
         self.listed.send_replace(Some(listing.clone()));
         for (name, shown) in kept.values() {
@@ -124,11 +160,7 @@ impl Context {
     }
 
     /// Follows what LISTs show of a group from now on, for the keeper of the pod with this UID.
-    pub(super) fn follow(
-        &self,
-        uid: &str,
-        name: &crate::aci::names::GroupName,
-    ) -> watch::Receiver<Shown> {
+    pub(super) fn follow(&self, uid: &str, name: &GroupName) -> watch::Receiver<Shown> {
         let mut kept = self.kept();
         let listing = self.listed.borrow().clone();
         let shown = listing.map_or(Shown::Nothing, |listing| listing.of(name.as_str()));
@@ -141,6 +173,34 @@ impl Context {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_that_have_come_and_gone_since_the_last_list_are_counted() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let listing = |asked, names: &[&str]| Listing {
+            asked: at(asked),
+            groups: names
+                .iter()
+                .map(|name| ((*name).to_owned(), Brief::default()))
+                .collect(),
+            foreign: HashSet::new(),
+            used: Room::default(),
+        };
+        let mut since = Since::default();
+        let first = listing(10, &["a", "b"]);
+        assert_eq!(since.count(&first), 2);
+        since.learn("b", false, at(11));
+        since.learn("c", true, at(12));
+        since.learn("d", true, at(12));
+        since.learn("a", true, at(13));
+        assert_eq!(since.count(&first), 3);
+        // Asked for before the last two, and before they were there.
+        let second = listing(12, &["a", "c"]);
+        since.forget(second.asked);
+        assert_eq!(since.count(&second), 3);
+        since.forget(at(20));
+        assert_eq!(since.count(&listing(20, &["e"])), 1);
+    }
 
     #[test]
     fn a_list_that_was_asked_before_the_last_read_tells_nothing_but_that_the_start_has_succeeded() {

@@ -1,0 +1,209 @@
+//! A placement whose node is kept: the tasks of its node, its region and its pods.
+//!
+//! In: what it is to be kept as. Out: running tasks, which end apart from each other: the look at the region
+//! when the placement drains, the registration when its node is removed, and the pods' last of all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kube::{Client, ResourceExt as _};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::aci::client::Scope;
+use crate::aci::names::Owner;
+use crate::api::{BurstPool, Placement, ScaleIn};
+use crate::controller::Context;
+use crate::kubelet_api::Served;
+use crate::node::object::{self, Closed, Facts};
+use crate::node::pods::{self, Parts};
+use crate::node::record::{Found, Record};
+use crate::node::{capacity, region, register};
+
+/// What a placement is kept as.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Wanted {
+    pub pool: String,
+    pub placement: Placement,
+    pub scope: Scope,
+    pub tags: BTreeMap<String, String>,
+    pub deletion_cost: i32,
+}
+
+impl Wanted {
+    /// As its pool's spec asks.
+    pub fn of(pool: &BurstPool, placement: &Placement, scope: &Scope) -> Self {
+        Self {
+            pool: pool.name_any(),
+            placement: placement.clone(),
+            scope: scope.clone(),
+            tags: pool.spec.azure.tags.clone(),
+            deletion_cost: pool.spec.scale_in.deletion_cost,
+        }
+    }
+
+    /// As its node says, for as long as it drains; nothing if it does not. A pool's tags are on its groups
+    /// already, and nothing is scaled in there.
+    pub fn last(found: Found) -> Option<Self> {
+        let record = found.record?;
+        Some(Self {
+            pool: found.pool,
+            scope: record.scope(),
+            placement: record.placement,
+            tags: BTreeMap::new(),
+            deletion_cost: ScaleIn::default().deletion_cost,
+        })
+    }
+}
+
+/// A placement whose node is kept.
+pub(super) struct Kept {
+    pub wanted: Wanted,
+    pub facts: watch::Sender<Facts>,
+    pub pods: Arc<pods::Context>,
+    pub registration: Registration,
+    /// The kubelet API serves the node for as long as this is kept.
+    _served: Served,
+    pub cancel: CancellationToken,
+    /// Ends only the look at the region: a node that is being drained stays closed.
+    region: CancellationToken,
+    pub tasks: TaskTracker,
+}
+
+impl Kept {
+    /// Starts its tasks.
+    pub async fn start(wanted: Wanted, context: &Context) -> Self {
+        let (facts, _) = watch::channel(facts(&wanted, context));
+        let pods = Arc::new(pods::Context::new(parts(&wanted, context).await));
+        let (cancel, tasks) = (context.over.child_token(), TaskTracker::new());
+        let region = cancel.child_token();
+        let registration = Registration::start(&context.client, &facts, &cancel);
+        tasks.spawn(region::keep(pods.clone(), facts.clone(), region.clone()));
+        tasks.spawn(pods::keep(pods.clone(), cancel.clone()));
+        Self {
+            wanted,
+            facts,
+            _served: context.nodes.serve(pods.clone()),
+            pods,
+            registration,
+            cancel,
+            region,
+            tasks,
+        }
+    }
+
+    /// Closes its node for good.
+    pub fn drain(&self) {
+        self.region.cancel();
+        let closed = Closed {
+            reason: "Draining".to_owned(),
+            message: "it is being drained".to_owned(),
+        };
+        self.facts.send_if_modified(|facts| {
+            let changed = facts.closed.as_ref() != Some(&closed);
+            facts.closed = Some(closed);
+            changed
+        });
+    }
+
+    /// Whether its node is closed for good, or it has ended.
+    pub fn is_draining(&self) -> bool {
+        self.region.is_cancelled()
+    }
+
+    /// Registers its node again.
+    pub fn register(&mut self, client: &Client) {
+        self.registration = Registration::start(client, &self.facts, &self.cancel);
+    }
+
+    /// Ends all tasks; what they kept stays.
+    pub async fn stop(self) {
+        self.cancel.cancel();
+        self.registration.end().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// The task that keeps a node registered.
+#[derive(Clone)]
+pub(super) struct Registration {
+    cancel: CancellationToken,
+    task: TaskTracker,
+}
+
+impl Registration {
+    fn start(client: &Client, facts: &watch::Sender<Facts>, over: &CancellationToken) -> Self {
+        let (cancel, task) = (over.child_token(), TaskTracker::new());
+        task.spawn(register::keep(
+            client.clone(),
+            facts.subscribe(),
+            cancel.clone(),
+        ));
+        task.close();
+        Self { cancel, task }
+    }
+
+    /// Whether the node is registered, and will be.
+    #[cfg(test)]
+    pub fn goes_on(&self) -> bool {
+        !self.cancel.is_cancelled() && !self.task.is_empty()
+    }
+
+    /// Returns when the node is not written any more.
+    pub async fn end(&self) {
+        self.cancel.cancel();
+        self.task.wait().await;
+    }
+}
+
+async fn parts(wanted: &Wanted, context: &Context) -> Parts {
+    let placement = &wanted.placement;
+    Parts {
+        client: context.client.clone(),
+        azure: context.azure.in_region(&placement.region),
+        scope: wanted.scope.clone(),
+        owner: Owner {
+            cluster: context.cluster.clone(),
+            pool: wanted.pool.clone(),
+            node: object::name(&wanted.pool, &placement.name),
+        },
+        placement: placement.clone(),
+        tags: wanted.tags.clone(),
+        address: context.address.clone(),
+        pace: context
+            .paces
+            .lock()
+            .await
+            .entry(wanted.scope.subscription.clone())
+            .or_default()
+            .clone(),
+        trouble: Arc::new(Notify::new()),
+        changed: context.stores.changed.clone(),
+        sweep_every: context.sweep_every,
+        orphan_grace: pods::ORPHAN_GRACE,
+        kube_proxy: context
+            .kube_proxy
+            .clone()
+            .filter(|_| placement.network.kube_proxy),
+        deletion_cost: wanted.deletion_cost,
+    }
+}
+
+/// Until the region has been asked, a node is closed: nobody knows what it has to offer.
+fn facts(wanted: &Wanted, context: &Context) -> Facts {
+    Facts {
+        pool: wanted.pool.clone(),
+        record: Record::new(&wanted.scope, &wanted.placement),
+        address: context.address.clone(),
+        port: context.port,
+        room: capacity::asked(&wanted.placement),
+        closed: Some(Closed {
+            reason: "Starting".to_owned(),
+            message: "the region has not been asked yet what it has to offer".to_owned(),
+        }),
+        shut: None,
+        kubernetes_minor: context.kubernetes_minor,
+    }
+}
