@@ -16,9 +16,9 @@ use crate::node::{daemon, object};
 
 /// Drains a whole pool, and removes its nodes when nothing is left there: what is left.
 pub(super) async fn pool(pool: &BurstPool, context: &Context) -> Result<Vec<String>, Error> {
-    strays::adopt(pool, context).await?;
+    let found = strays::adopt(pool, context).await?;
     // After a restart of the operator nobody keeps the pool's pods: somebody must, until they are gone.
-    let ensured = pool::ensure(pool, context).await;
+    let ensured = pool::ensure(pool, &found, context).await;
     let own = pool.name_any();
     let kept = pool::placements(&own, context).await;
     let mut left = match ensured {

@@ -236,8 +236,8 @@ async fn reconcile(pool: Arc<BurstPool>, context: Arc<Context>) -> Result<Action
 
 async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
     context.triggers.ensure(pool).await;
-    strays::adopt(pool, context).await?;
-    let outcome = pool::ensure(pool, context).await;
+    let found = strays::adopt(pool, context).await?;
+    let outcome = pool::ensure(pool, &found, context).await;
     let leaving = match &outcome {
         Ok(removed) => drain::placements(removed, context).await?,
         Err(_) => Vec::new(),

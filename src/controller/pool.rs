@@ -36,7 +36,11 @@ impl Running {
 
 /// Starts what the spec asks for and is not running, and restarts what it asks otherwise. Answers the
 /// pool and placement of those that it does not ask for any more.
-pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, String)>, Mistake> {
+pub async fn ensure(
+    pool: &BurstPool,
+    found: &[Found],
+    context: &Context,
+) -> Result<Vec<(String, String)>, Mistake> {
     let scope = scope(pool, context)?;
     can_proxy(pool, context.kube_proxy.is_some())?;
     stays(pool, &scope, context).await?;
@@ -47,7 +51,9 @@ pub async fn ensure(pool: &BurstPool, context: &Context) -> Result<Vec<(String, 
     for placement in &pool.spec.placements {
         if !running.placements.contains_key(&placement.name) {
             let wanted = Wanted::of(pool, placement, &scope);
-            let kept = Kept::start(wanted, context).await;
+            let mut found = found.iter().filter(|one| one.placement == placement.name);
+            let left = found.find_map(|one| one.offers(&wanted.record()));
+            let kept = Kept::start(wanted, left, context).await;
             running.placements.insert(placement.name.clone(), kept);
         }
     }
@@ -75,7 +81,7 @@ pub async fn adopt(found: Found, context: &Context) -> bool {
     let Some(wanted) = Wanted::last(found) else {
         return false;
     };
-    let kept = Kept::start(wanted, context).await;
+    let kept = Kept::start(wanted, None, context).await;
     kept.drain();
     let running = pools.entry(pool).or_default();
     running.placements.insert(name, kept);

@@ -28,19 +28,21 @@ pub(super) async fn nodes_of(pool: &str, context: &Context) -> Result<Vec<Found>
     Ok(nodes.iter().filter_map(record::found).collect())
 }
 
-/// Keeps a pool's nodes that its spec does not ask for. Once under each leader: whoever keeps the pool's nodes
+/// Keeps a pool's nodes that its spec does not ask for; the others, as they are found. Once under each leader: whoever keeps the pool's nodes
 /// knows of each that it does not ask for any more.
-pub(super) async fn adopt(pool: &BurstPool, context: &Context) -> Result<(), Error> {
+pub(super) async fn adopt(pool: &BurstPool, context: &Context) -> Result<Vec<Found>, Error> {
     let name = pool.name_any();
     if pool::kept(context).await.contains(&name) {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    for found in nodes_of(&name, context).await? {
-        if !pool::asks(pool, &found.placement) {
-            keep(found, context).await;
-        }
+    let (asked, others): (Vec<_>, Vec<_>) = nodes_of(&name, context)
+        .await?
+        .into_iter()
+        .partition(|found| pool::asks(pool, &found.placement));
+    for found in others {
+        keep(found, context).await;
     }
-    Ok(())
+    Ok(asked)
 }
 
 async fn keep(found: Found, context: &Context) {

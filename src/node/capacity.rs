@@ -3,6 +3,8 @@
 //! In: the placement's capacity, the region's usages, and what our own groups use of them. Out:
 //! [`Room`]. Pure.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::aci::client::Usage;
@@ -24,6 +26,16 @@ pub struct Room {
 }
 
 impl Room {
+    /// As a node's status has it; nothing if it has not all of it.
+    pub fn of(amounts: &BTreeMap<String, Quantity>) -> Option<Self> {
+        let milli = |name: &str| milli(amounts.get(name)?);
+        Some(Self {
+            cpu_milli: milli("cpu")?,
+            memory_bytes: milli("memory")? / 1000,
+            pods: milli("pods")? / 1000,
+        })
+    }
+
     /// Ephemeral storage of that many pods in bytes: each container group has its own.
     pub fn storage_bytes(&self) -> i64 {
         self.pods.saturating_mul(STORAGE)
@@ -41,7 +53,7 @@ impl Room {
 
     /// The lesser of both, by each measure.
     #[must_use]
-    fn at_most(self, other: Self) -> Self {
+    pub fn at_most(self, other: Self) -> Self {
         Self {
             cpu_milli: self.cpu_milli.min(other.cpu_milli),
             memory_bytes: self.memory_bytes.min(other.memory_bytes),

@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Node;
 use serde::{Deserialize, Serialize};
 
-use super::object::{self, PLACEMENT_LABEL, POOL_LABEL, PROVIDER_TAINT};
+use super::capacity::{self, Room};
+use super::object::{self, Closed, PLACEMENT_LABEL, POOL_LABEL, PROVIDER_TAINT};
 use crate::aci::client::Scope;
 use crate::api::Placement;
 
@@ -65,6 +66,33 @@ pub struct Found {
     pub placement: String,
     /// What it says of the placement; nothing if it says nothing, or of another one.
     pub record: Option<Record>,
+    /// What it offers, as it says; nothing if it does not say so yet.
+    pub offers: Option<Offers>,
+}
+
+/// What a node offers, and why it takes no pods, if it does not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Offers {
+    /// How much it offers.
+    pub room: Room,
+    /// Why it takes no pods.
+    pub closed: Option<Closed>,
+}
+
+impl Found {
+    /// What the node offers, if it is of a placement whose groups are, and will be, in the same place: until
+    /// somebody has asked the region anew, that is as good an answer as it was.
+    pub fn offers(&self, wanted: &Record) -> Option<Offers> {
+        let before = self.record.as_ref()?;
+        let is_same = before.scope() == wanted.scope()
+            && before.placement.region == wanted.placement.region
+            && before.placement.priority == wanted.placement.priority;
+        let offers = self.offers.clone().filter(|_| is_same)?;
+        Some(Offers {
+            room: offers.room.at_most(capacity::asked(&wanted.placement)),
+            ..offers
+        })
+    }
 }
 
 /// The node, if it is ours. A label alone proves nothing: whoever runs on a node of home may have its kubelet
@@ -88,17 +116,32 @@ pub fn found(node: &Node) -> Option<Found> {
         node: name,
         pool,
         record: record.filter(|record| record.placement.name == placement),
+        offers: offers(node),
         placement,
     })
+}
+
+fn offers(node: &Node) -> Option<Offers> {
+    let status = node.status.as_ref()?;
+    let room = Room::of(status.allocatable.as_ref()?)?;
+    let mut conditions = status.conditions.iter().flatten();
+    let azure = conditions.find(|one| one.type_ == object::AZURE_CONDITION)?;
+    let closed = (azure.status != "True").then(|| Closed {
+        reason: azure.reason.clone().unwrap_or_default(),
+        message: azure.message.clone().unwrap_or_default(),
+    });
+    Some(Offers { room, closed })
 }
 
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
     use serde_json::{Value, json};
 
     use super::*;
     use crate::node::fixtures::facts;
+    use crate::node::object::Facts;
 
     fn node() -> Node {
         object::node(&facts(), Timestamp::UNIX_EPOCH)
@@ -121,6 +164,40 @@ mod tests {
         assert_eq!(record, facts().record);
         assert_eq!(record.placement.region, "westeurope");
         assert_eq!(record.scope().resource_group, "rg");
+    }
+
+    #[test]
+    fn a_node_goes_on_offering_what_it_did_unless_its_groups_will_be_elsewhere() {
+        let told = |facts: &Facts| {
+            let node = object::node(facts, Timestamp::UNIX_EPOCH);
+            found(&node).expect("it is ours")
+        };
+        let mut before = facts();
+        let asked = before.record.clone();
+        let room = before.room;
+        let offers = told(&before).offers(&asked);
+        assert_eq!(offers, Some(Offers { room, closed: None }));
+        before.closed = Some(Closed {
+            reason: "Exhausted".to_owned(),
+            message: "no quota".to_owned(),
+        });
+        let closed = before.closed.clone();
+        assert_eq!(told(&before).offers(&asked), Some(Offers { room, closed }));
+
+        let mut less = asked.clone();
+        less.placement.capacity.cpu = Quantity("250m".to_owned());
+        let offers = told(&before)
+            .offers(&less)
+            .expect("it is in the same place");
+        assert_eq!((offers.room.cpu_milli, offers.room.pods), (250, 1));
+        let mut elsewhere = asked.clone();
+        elsewhere.placement.region = "northeurope".to_owned();
+        assert_eq!(told(&before).offers(&elsewhere), None);
+        let mut elsewhere = asked.clone();
+        elsewhere.subscription_id = "other".to_owned();
+        assert_eq!(told(&before).offers(&elsewhere), None);
+        let silent = changed(&json!({"status": null})).expect("it is ours");
+        assert_eq!(silent.offers(&asked), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A change of leader that a pool's status does not show: what nobody has looked at yet stays as it was said.
+//! A change of leader that a pool's status does not show: of what nobody has looked at yet it says what it said.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,6 @@ fn shown(pool: &BurstPool) -> Value {
     let status = pool.status.clone().unwrap_or_default();
     let conditions = status.conditions.iter();
     let conditions: Vec<_> = conditions
-        .filter(|one| one.type_ != "NodesReady")
         .map(|one| {
             (
                 &one.type_,
@@ -28,7 +27,7 @@ fn shown(pool: &BurstPool) -> Value {
         })
         .collect();
     let placements = status.placements.iter();
-    let placements: Vec<_> = placements.map(|one| &one.name).collect();
+    let placements: Vec<_> = placements.map(|one| (&one.name, one.ready)).collect();
     let triggers = status.triggers.iter();
     let triggers: Vec<_> = triggers
         .map(|one| (&one.name, one.active, &one.since))

@@ -18,7 +18,7 @@ use crate::controller::Context;
 use crate::kubelet_api::Served;
 use crate::node::object::{self, Closed, Facts};
 use crate::node::pods::{self, Parts};
-use crate::node::record::{Found, Record};
+use crate::node::record::{Found, Offers, Record};
 use crate::node::{capacity, region, register};
 
 /// What a placement is kept as.
@@ -41,6 +41,11 @@ impl Wanted {
             tags: pool.spec.azure.tags.clone(),
             deletion_cost: pool.spec.scale_in.deletion_cost,
         }
+    }
+
+    /// What its node is to say of it.
+    pub fn record(&self) -> Record {
+        Record::new(&self.scope, &self.placement)
     }
 
     /// As its node says, for as long as it drains; nothing if it does not. A pool's tags are on its groups
@@ -72,9 +77,9 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Starts its tasks.
-    pub async fn start(wanted: Wanted, context: &Context) -> Self {
-        let (facts, _) = watch::channel(facts(&wanted, context));
+    /// Starts its tasks; its node goes on as it is `left` until its region has been asked.
+    pub async fn start(wanted: Wanted, left: Option<Offers>, context: &Context) -> Self {
+        let (facts, _) = watch::channel(facts(&wanted, left, context));
         let pods = Arc::new(pods::Context::new(parts(&wanted, context).await));
         let (cancel, tasks) = (context.over.child_token(), TaskTracker::new());
         let region = cancel.child_token();
@@ -191,18 +196,23 @@ async fn parts(wanted: &Wanted, context: &Context) -> Parts {
     }
 }
 
-/// Until the region has been asked, a node is closed: nobody knows what it has to offer.
-fn facts(wanted: &Wanted, context: &Context) -> Facts {
-    Facts {
-        pool: wanted.pool.clone(),
-        record: Record::new(&wanted.scope, &wanted.placement),
-        address: context.address.clone(),
-        port: context.port,
+/// Until the region has been asked, a node that is new is closed: nobody knows what it has to offer. One that is
+/// there already offers what it did, so that a change of leader does not show.
+fn facts(wanted: &Wanted, left: Option<Offers>, context: &Context) -> Facts {
+    let left = left.unwrap_or_else(|| Offers {
         room: capacity::asked(&wanted.placement),
         closed: Some(Closed {
             reason: "Starting".to_owned(),
             message: "the region has not been asked yet what it has to offer".to_owned(),
         }),
+    });
+    Facts {
+        pool: wanted.pool.clone(),
+        record: wanted.record(),
+        address: context.address.clone(),
+        port: context.port,
+        room: left.room,
+        closed: left.closed,
         shut: None,
         kubernetes_minor: context.kubernetes_minor,
     }

@@ -62,7 +62,7 @@ fn pool(team: &str) -> BurstPool {
 async fn nobody_waits_while_azure_is_asked_for_the_groups_of_a_node_that_is_drained() {
     let (_silent, arm) = silent().await;
     let context = context(&arm);
-    ensure(&pool("a"), &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
 
     let mut closing = pin!(close("shop", "weu", &context));
     assert!(poll!(&mut closing).is_pending(), "Azure never answers");
@@ -74,10 +74,10 @@ async fn nobody_waits_while_azure_is_asked_for_the_groups_of_a_node_that_is_drai
 #[tokio::test]
 async fn nobody_waits_while_the_tasks_of_a_placement_that_changed_end() {
     let context = context("http://127.0.0.1:1");
-    ensure(&pool("a"), &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
 
     let changed = pool("b");
-    let mut changing = pin!(ensure(&changed, &context));
+    let mut changing = pin!(ensure(&changed, &[], &context));
     assert!(
         poll!(&mut changing).is_pending(),
         "tasks end later than at once"
@@ -92,11 +92,11 @@ async fn nobody_waits_while_the_tasks_of_a_placement_that_changed_end() {
 async fn a_placement_that_changed_is_kept_again_at_once_while_azure_is_silent() {
     let (silent, arm) = silent().await;
     let context = context(&arm);
-    ensure(&pool("a"), &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
     let _asked = asked_for_usages(&silent).await;
 
     let changed = pool("b");
-    let kept = timeout(10 * SOON, ensure(&changed, &context)).await;
+    let kept = timeout(10 * SOON, ensure(&changed, &[], &context)).await;
     kept.expect("soon").expect("it is kept");
     let pools = context.pools.lock().await;
     assert_eq!(pools["shop"].placements["weu"].wanted.tags["team"], "b");
@@ -112,14 +112,16 @@ async fn placements_that_changed_all_end_at_once_and_not_one_after_the_other() {
         pool
     };
     let context = context("http://127.0.0.1:1");
-    ensure(&two("a"), &context).await.expect("they are kept");
+    ensure(&two("a"), &[], &context)
+        .await
+        .expect("they are kept");
     let pools = context.pools.lock().await;
     let all = pools["shop"].placements.values();
     let all: Vec<CancellationToken> = all.map(|kept| kept.cancel.clone()).collect();
     drop(pools);
 
     let changed = two("b");
-    let mut changing = pin!(ensure(&changed, &context));
+    let mut changing = pin!(ensure(&changed, &[], &context));
     assert!(poll!(&mut changing).is_pending(), "tasks end later");
     assert!(all.iter().all(CancellationToken::is_cancelled));
 }
@@ -128,7 +130,7 @@ async fn placements_that_changed_all_end_at_once_and_not_one_after_the_other() {
 async fn an_answer_that_comes_when_a_node_is_drained_already_does_not_open_it() {
     let (silent, arm) = silent().await;
     let context = context(&arm);
-    ensure(&pool("a"), &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
     let mut asked = asked_for_usages(&silent).await;
 
     let mut closing = pin!(close("shop", "weu", &context));
@@ -153,7 +155,7 @@ async fn an_answer_that_comes_when_a_node_is_drained_already_does_not_open_it() 
 async fn nodes_are_kept_no_longer_than_the_lead_lasts_whatever_is_still_being_reconciled() {
     let context = Arc::new(context("http://127.0.0.1:1"));
     let lead = CancellationToken::new();
-    ensure(&pool("a"), &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
 
     let losing = async {
         // As if a reconciliation went on, which is what the end waits for.
@@ -173,16 +175,16 @@ async fn nodes_are_kept_no_longer_than_the_lead_lasts_whatever_is_still_being_re
 #[tokio::test]
 async fn a_placement_that_is_asked_for_again_while_it_drains_is_open_again_unless_its_pool_goes() {
     let context = context("http://127.0.0.1:1");
-    ensure(&pool("a"), &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
     drain("shop", "weu", &context).await;
 
     let mut deleted = pool("a");
     deleted.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
-    ensure(&deleted, &context).await.expect("it is kept");
+    ensure(&deleted, &[], &context).await.expect("it is kept");
     let closed = closed_regions(&deleted, &context).await;
     assert_eq!(closed["weu"], "it is being drained");
 
-    ensure(&pool("a"), &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
     let closed = closed_regions(&pool("a"), &context).await;
     assert_ne!(
         closed.get("weu").map(String::as_str),
@@ -193,7 +195,7 @@ async fn a_placement_that_is_asked_for_again_while_it_drains_is_open_again_unles
 #[tokio::test]
 async fn a_placement_whose_node_could_not_be_removed_is_kept_until_it_is() {
     let context = context("http://127.0.0.1:1");
-    ensure(&pool("a"), &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
     drain("shop", "weu", &context).await;
     let removed = unregister("shop", "weu", &context).await;
     assert!(removed.is_err(), "nobody is there who removes a node");
@@ -210,7 +212,7 @@ async fn a_placement_whose_node_could_not_be_removed_is_kept_until_it_is() {
 #[tokio::test]
 async fn a_placement_that_is_asked_for_again_is_not_removed() {
     let context = context("http://127.0.0.1:1");
-    ensure(&pool("a"), &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
     unregister("shop", "weu", &context).await.expect("nothing");
     end("shop", &["weu".to_owned()], &context).await;
     let pools = context.pools.lock().await;
@@ -220,7 +222,7 @@ async fn a_placement_that_is_asked_for_again_is_not_removed() {
 #[tokio::test]
 async fn a_node_that_no_spec_asks_for_is_kept_closed_where_it_says_that_its_groups_are() {
     let context = context("http://127.0.0.1:1");
-    ensure(&pool("a"), &context).await.expect("it is kept");
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
     let pools = context.pools.lock().await;
     let mut facts = pools["shop"].placements["weu"].facts.borrow().clone();
     drop(pools);
