@@ -8,12 +8,14 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::home::{grants, is_granted};
 use crate::leader::{Slots, count, exactly, refused};
 use crate::support::between::{Between, Calls, Fault};
+use crate::support::wait::by_and_by;
 use crate::support::{OPERATOR, wait};
 use crate::world::World;
 use crate::world::process::Instance;
@@ -39,7 +41,8 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Self {
-        let world = refused(PODS).await;
+        // A start is large, and would be so in every test.
+        let world = Box::pin(refused(PODS)).await;
         let between = Between::start(&world.cluster).await;
         let operator = world.cluster.operator().expect("its token");
         let kubeconfig = world.cluster.kubeconfig_of(OPERATOR, &operator);
@@ -198,6 +201,30 @@ async fn watches_that_end_are_too_old_or_fall_silent_lead_to_no_grant_too_many()
     stage.exactly_the_most().await;
     // Nobody is told of it until watches say something again.
     stage.free_one().await;
+    stage.heal().await;
+    stage.end().await;
+}
+
+/// Scenario A21: its patch is answered 409, and another is sent for the pod as it is then.
+#[tokio::test]
+async fn a_pod_that_somebody_writes_between_reserving_and_granting_is_granted_once() {
+    let mut stage = Stage::set().await;
+    stage
+        .raise(&[(Calls::Granting, Fault::DoneLate(WHILE))])
+        .await;
+    stage.between.until_met(Calls::Granting, 1).await;
+    let note = json!({"metadata": {"annotations": {"example.com/n": "1"}}});
+    let all = stage.world.pods().list(&ListParams::default()).await;
+    let all = all.expect("a list").items.into_iter();
+    let writes = all.map(|pod| {
+        let (world, note) = (&stage.world, &note);
+        async move { world.change_pod(&pod.name_any(), note).await }
+    });
+    futures::future::join_all(writes).await;
+    by_and_by("a grant to conflict", async || {
+        stage.operator.tail().contains("\"answer\":\"Conflict\"")
+    })
+    .await;
     stage.heal().await;
     stage.end().await;
 }

@@ -142,8 +142,9 @@ async fn what_becomes_of_one_grant_is_nothing_to_the_others() {
     act.sending.tasks.wait().await;
     assert!(state.hear(&ours) && state.granting.is_done());
     let attempts = names.map(|name| state.memory.attempt(&decision(name, Slot::Reserved).pod));
-    use Attempt::{Awaited, None, Unknown};
-    assert_eq!(attempts, [None, None, None, Awaited, Unknown, Awaited]);
+    let (undone, awaited) = (Attempt::None, Attempt::Awaited);
+    let all = [undone, undone, undone, awaited, Attempt::Unknown, awaited];
+    assert_eq!(attempts, all);
     assert_eq!(server.told().await, ["Granted f"]);
     let view = act.context.stores.view();
     assert_eq!(
