@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -346,15 +347,20 @@ fn error(code: u16) -> serde_json::Value {
         "reason": reason, "message": "as the test has it", "code": code})
 }
 
+/// Who has too much to do says so in plain words, be it the API server or what stands before it.
 fn refusal(code: u16) -> Response<Body> {
+    let (kind, body) = match code {
+        429 | 503 => (
+            "text/plain",
+            text(&"Too many requests, please try again later."),
+        ),
+        code => ("application/json", text(&error(code))),
+    };
     let mut headers = HeaderMap::new();
-    headers.insert(
-        header::CONTENT_TYPE,
-        "application/json".parse().expect("a value"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::RETRY_AFTER, 1.into());
     let status = StatusCode::from_u16(code).expect("a code");
-    respond(status, headers, text(&error(code)))
+    respond(status, headers, body)
 }
 
 fn gone(by_event: bool) -> Response<Body> {
@@ -365,7 +371,7 @@ fn gone(by_event: bool) -> Response<Body> {
     Response::new(text(&event))
 }
 
-fn text(value: &serde_json::Value) -> Body {
+fn text(value: &impl Display) -> Body {
     let body = Full::new(Bytes::from(format!("{value}\n")));
     body.map_err(|never: Infallible| match never {})
         .boxed_unsync()
