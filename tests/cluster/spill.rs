@@ -15,7 +15,7 @@
 //! | A18 percentages | `spill_home::an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_written` |
 //! | A19 tolerates already, A20 a toleration of another shape | `spill_home::tolerations_that_are_there_stay_and_those_of_users_need_no_grant` |
 //! | A21 another writer | `spill_home::a_pod_that_others_write_all_the_time_is_granted_once`, `spill_server::a_pod_that_somebody_writes_between_reserving_and_granting_is_granted_once`; what a conflict comes to: `controller::spill::act::tests::what_becomes_of_one_grant_is_nothing_to_the_others`, `burst::tests::granting::a_pod_that_changed_meanwhile_is_decided_anew_when_it_is_seen_again` |
-//! | A22 a policy denies, E82 least privilege | `spill_others::a_policy_that_denies_a_grant_is_told_and_tried_again_and_the_others_go_on`; every other field: `admission::the_operators_account_can_change_only_what_a_burst_is_made_of` |
+//! | A22 a policy denies, E82 least privilege | `spill_others::a_policy_that_denies_a_grant_is_told_and_tried_again_and_the_others_go_on`; for how long it is left alone: `burst::tests::granting::a_pod_whose_grant_is_denied_is_left_alone_for_a_while_and_the_others_go_on`; every other field: `admission::the_operators_account_can_change_only_what_a_burst_is_made_of` |
 //! | C41 ACI pods go first | `what_home_refuses_spills_and_exactly_that_goes_first` |
 //! | C42 the cost is written once | `node::binding::tests`, `install::a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule`: of four pods, across a restart |
 //! | C43 a user's cost | `spill_rollouts::a_users_own_cost_is_kept_and_pods_at_home_get_none` |
