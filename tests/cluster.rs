@@ -74,6 +74,8 @@ mod spill_kinds;
 mod spill_others;
 #[path = "cluster/spill_rollouts.rs"]
 mod spill_rollouts;
+#[path = "cluster/spill_server.rs"]
+mod spill_server;
 #[path = "cluster/storm.rs"]
 mod storm;
 #[path = "cluster/strays.rs"]

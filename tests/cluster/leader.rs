@@ -33,9 +33,9 @@ const TAKEOVER: Duration = Duration::from_secs(40);
 
 /// Pods that hold a slot, at the moment and at most so far.
 #[derive(Clone, Debug, Default)]
-struct Slots {
-    held: BTreeSet<String>,
-    most: usize,
+pub struct Slots {
+    pub held: BTreeSet<String>,
+    pub most: usize,
 }
 
 /// Whether a pod holds one of the pool's slots: granted, not finished and not at home.
@@ -62,7 +62,7 @@ fn holds(pod: &Pod) -> bool {
 }
 
 /// Counts the slots that all pods hold, at each change of any of them.
-fn count(pods: Api<Pod>) -> (watch::Receiver<Slots>, JoinHandle<()>) {
+pub fn count(pods: Api<Pod>) -> (watch::Receiver<Slots>, JoinHandle<()>) {
     let (sender, slots) = watch::channel(Slots::default());
     let counting = tokio::spawn(async move {
         let mut events = Box::pin(watcher(pods, watcher::Config::default()).default_backoff());
@@ -86,7 +86,7 @@ fn count(pods: Api<Pod>) -> (watch::Receiver<Slots>, JoinHandle<()>) {
 }
 
 /// A world whose home is full, with pods that home has refused.
-async fn refused(pods: usize) -> World {
+pub async fn refused(pods: usize) -> World {
     let world = World::without_operator(Options::default(), AzureOptions::default()).await;
     world.home_node("home-a").await;
     for name in ["first", "second"] {
@@ -122,7 +122,7 @@ async fn refused(pods: usize) -> World {
 
 impl World {
     /// A pool of these pods, none of which may be on ACI yet; returns when it takes pods.
-    async fn add_empty_pool(&self) {
+    pub async fn add_empty_pool(&self) {
         let pool = json!({
             "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": "shop"},
             "spec": {
@@ -142,7 +142,7 @@ impl World {
         self.until_node(NODE, "the node to take pods", usable).await;
     }
 
-    async fn raise(&self, most: usize) {
+    pub async fn raise(&self, most: usize) {
         let patch = Patch::Merge(json!({"spec": {"spill": {"maxReplicas": most}}}));
         let raised = self
             .pools()
@@ -172,7 +172,7 @@ impl World {
     }
 
     /// How many pods hold a slot by the API server's own word: a watch may be behind it.
-    async fn held(&self) -> usize {
+    pub async fn held(&self) -> usize {
         let all = self.pods().list(&ListParams::default()).await;
         all.expect("a list").iter().filter(|pod| holds(pod)).count()
     }
@@ -187,7 +187,7 @@ impl World {
     }
 
     /// Returns when nothing is reserved, and so many are granted as far as the pool knows.
-    async fn until_settled(&self, granted: usize) {
+    pub async fn until_settled(&self, granted: usize) {
         self.until_pool("shop", "the pool to be at rest", |pool| {
             let status = pool.and_then(|pool| pool.status.as_ref());
             status.is_some_and(|status| {
@@ -201,7 +201,7 @@ impl World {
 }
 
 /// Waits until `number` pods hold a slot, and checks that there never were more.
-async fn exactly(number: usize, slots: &mut watch::Receiver<Slots>, instance: &Instance) {
+pub async fn exactly(number: usize, slots: &mut watch::Receiver<Slots>, instance: &Instance) {
     let full = slots.wait_for(|slots| slots.held.len() >= number);
     let full = tokio::time::timeout(wait::DEADLINE, full).await.is_ok();
     let seen = slots.borrow().clone();

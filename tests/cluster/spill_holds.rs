@@ -150,6 +150,8 @@ async fn what_waits_for_its_victims_is_deleted_or_is_another_schedulers_is_not_g
 
     world.create(pod("short", "witness", &json!({}))).await;
     world.until_away("witness").await;
+    // One is held, one is not for us, and the one that leaves is nothing any more.
+    world.until_counted("short", (1, 0, 1, 1)).await;
     for name in ["urgent", "foreign", "leaving"] {
         let pod = world.pods().get(name).await.expect("the pod");
         assert!(!is_granted(&pod), "{name} was granted");

@@ -14,6 +14,7 @@
 )]
 
 pub mod alertmanager;
+pub mod between;
 mod cluster;
 mod error;
 pub mod monitoring;

@@ -69,6 +69,7 @@ impl Act {
             }
             First::Nothing => {}
         }
+        state.granting.find(self);
         // What is reserved already may be taken back by a write that is still on its way.
         let stands = !plan.is_dry_run && !state.doubt.is_open(&self.pool);
         let (reserved, wanted): (Vec<_>, Vec<_>) = plan
@@ -344,47 +345,4 @@ fn refusal(code: u16, message: String) -> Answer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reservation_is_written_again_only_if_nothing_but_words_came_between() {
-        let pool = |generation: i64, leader: &str, reserved: &str, spilled: u32| -> BurstPool {
-            let reservation = json!({"uid": reserved, "namespace": "default", "name": "web-1",
-                "workload": "web", "holder": leader, "resourceVersion": "3"});
-            let pool = json!({
-                "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
-                "metadata": {"name": "shop", "uid": "u", "generation": generation},
-                "spec": {"azure": {}, "placements": [{"name": "a", "region": "westeurope"}]},
-                "status": {"leader": leader, "reservations": [reservation],
-                    "pods": {"spilled": spilled}},
-            });
-            serde_json::from_value(pool).expect("a pool")
-        };
-        let planned = pool(1, "us", "a", 3);
-        assert!(is_planned_alike(&planned, &pool(1, "us", "a", 4)));
-        for other in [
-            pool(2, "us", "a", 3),
-            pool(1, "them", "a", 3),
-            pool(1, "us", "b", 3),
-        ] {
-            assert!(!is_planned_alike(&planned, &other));
-        }
-        let mut again = planned.clone();
-        again.metadata.uid = Some("v".to_owned());
-        assert!(!is_planned_alike(&planned, &again));
-    }
-
-    #[test]
-    fn only_a_change_of_the_pod_is_waited_for_and_only_a_denial_backs_off() {
-        let no = || "no".to_owned();
-        assert_eq!(refusal(409, no()), Answer::Conflict);
-        assert_eq!(refusal(404, no()), Answer::Gone);
-        for code in [400, 403, 422] {
-            assert_eq!(refusal(code, no()), Answer::Denied(no()));
-        }
-        for code in [401, 408, 429, 500, 503, 504] {
-            assert_eq!(refusal(code, no()), Answer::Lost, "{code}");
-        }
-    }
-}
+mod tests;

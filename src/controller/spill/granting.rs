@@ -3,11 +3,11 @@
 //! In: decisions whose reservations stand. Out: their answers, which [`Memory`] is told of before the next
 //! plan. Until then a pod keeps its slot, and is neither granted again nor taken back. A pool whose grants
 //! are on their way stays the pool, and in the term, that they were reserved in: only when nothing is in
-//! our hands any more is it looked at anew.
+//! our hands any more is it looked at anew. A grant whose answer was lost is told of when its pod is seen.
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -19,10 +19,20 @@ use super::tell::Granted;
 use super::term::leader;
 use super::{Context, grant};
 use crate::api::{BurstPool, Mode};
-use crate::burst::{Answer, Decision, Memory, PodRef};
+use crate::burst::{Answer, Decision, Memory};
 
-/// What became of a grant, and when.
-type Came = (PodRef, Answer, Timestamp);
+/// How long a grant without an answer may still turn out to have been done: API servers give up on a request
+/// after a minute, and a watch may be late.
+const LOST: SignedDuration = SignedDuration::from_secs(120);
+
+/// What became of a grant.
+struct Came {
+    decision: Decision,
+    /// What the pod says of when it was granted, if this was done: no other grant says the same.
+    sent: Option<Timestamp>,
+    answer: Answer,
+    at: Timestamp,
+}
 
 /// The grants of a pool that are on their way.
 pub(super) struct Granting {
@@ -30,6 +40,8 @@ pub(super) struct Granting {
     answers: mpsc::UnboundedReceiver<Came>,
     turns: Arc<Semaphore>,
     on_their_way: usize,
+    /// Those without an answer, and what they would have written as the time.
+    lost: Vec<(Decision, Timestamp)>,
 }
 
 /// Where grants are sent from, and until when.
@@ -48,6 +60,7 @@ impl Default for Granting {
             answers,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
             on_their_way: 0,
+            lost: Vec::new(),
         }
     }
 }
@@ -68,7 +81,8 @@ impl Granting {
         let answering = Answering {
             answer: self.answer.clone(),
             changed: act.context.stores.changed.clone(),
-            pod: decision.pod.clone(),
+            decision: decision.clone(),
+            sent: None,
             came: Answer::Lost,
         };
         let turns = self.turns.clone();
@@ -76,7 +90,8 @@ impl Granting {
         tasks.spawn(cancel.run_until_cancelled_owned(async move {
             // It is never closed.
             let turn = turns.acquire().await;
-            let came = grant.carry_out().await;
+            let sent = Timestamp::now();
+            let came = grant.carry_out(sent).await;
             if came == Answer::Lost {
                 tokio::time::sleep(PAUSE).await;
             }
@@ -85,16 +100,36 @@ impl Granting {
                 // It is seen for a moment still, and would be sent again at once.
                 tokio::time::sleep(PAUSE).await;
             }
-            answering.tell(came);
+            answering.tell(came, sent);
         }));
     }
 
     /// Tells `memory` what was answered since.
     pub(super) fn hear(&mut self, memory: &mut Memory) {
-        while let Ok((pod, answer, at)) = self.answers.try_recv() {
+        while let Ok(came) = self.answers.try_recv() {
             self.on_their_way -= 1;
-            memory.answered(&pod, answer, at);
+            if let Some(sent) = came.sent.filter(|_| came.answer == Answer::Lost) {
+                self.lost.push((came.decision.clone(), sent));
+            }
+            memory.answered(&came.decision.pod, came.answer, came.at);
         }
+    }
+
+    /// Tells of those whose answers were lost, and whose pods are seen to have been granted by them.
+    pub(super) fn find(&mut self, act: &Act) {
+        let now = Timestamp::now();
+        self.lost.retain(|(decision, sent)| {
+            let seen = act.view.labelled.get(&decision.pod.uid);
+            match seen.and_then(|pod| pod.grant.as_ref()) {
+                None => now.duration_since(*sent) < LOST,
+                Some(grant) => {
+                    if grant.at == Some(*sent) {
+                        act.sending.granted.tell(decision);
+                    }
+                    false
+                }
+            }
+        });
     }
 
     /// Whether none is on its way, as far as was heard.
@@ -107,19 +142,26 @@ impl Granting {
 struct Answering {
     answer: mpsc::UnboundedSender<Came>,
     changed: Arc<Notify>,
-    pod: PodRef,
+    decision: Decision,
+    sent: Option<Timestamp>,
     came: Answer,
 }
 
 impl Answering {
-    fn tell(mut self, came: Answer) {
+    fn tell(mut self, came: Answer, sent: Timestamp) {
         self.came = came;
+        self.sent = Some(sent);
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        let came = (self.pod.clone(), self.came.clone(), Timestamp::now());
+        let came = Came {
+            decision: self.decision.clone(),
+            sent: self.sent,
+            answer: self.came.clone(),
+            at: Timestamp::now(),
+        };
         // A pool that is no more hears nothing.
         drop(self.answer.send(came));
         self.changed.notify_one();
@@ -136,13 +178,13 @@ struct Grant {
 }
 
 impl Grant {
-    async fn carry_out(&self) -> Answer {
+    async fn carry_out(&self, now: Timestamp) -> Answer {
         let (id, name) = (&self.decision.pod, self.pool.name_any());
         let answer = match self.pod.as_ref().and_then(Waiting::pod) {
             Some(_) if !self.is_still_wanted(&name) => Answer::Unsent,
             Some(pod) => {
                 let (version, workload) = (&id.resource_version, &self.decision.workload);
-                let patch = grant::grant(&pod, version, &name, workload, Timestamp::now());
+                let patch = grant::grant(&pod, version, &name, workload, now);
                 patch_pod(&self.context, id, &patch).await
             }
             None => Answer::Conflict,
@@ -185,76 +227,21 @@ fn outcome(answer: &Answer) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
-    use super::super::stores::View;
-    use super::super::tell::Teller;
-    use super::super::term::{Pool, Terms};
+    use super::super::fixtures::{Server, act, decision, patched, pool, terms};
+    use super::super::term::Pool;
     use super::*;
-    use crate::burst::Outcome;
+    use crate::api::names::GRANTED_AT_ANNOTATION;
     use crate::burst::memory::Attempt;
     use crate::burst::plan::Slot;
-    use crate::controller::fixtures;
-
-    fn led_by(leader: &str) -> BurstPool {
-        let pool = json!({
-            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
-            "metadata": {"name": "shop", "uid": "u"},
-            "spec": {"azure": {}, "placements": [{"name": "a", "region": "westeurope"}]},
-            "status": {"leader": leader},
-        });
-        serde_json::from_value(pool).expect("a pool")
-    }
-
-    fn teller() -> Teller {
-        let client = fixtures::context("http://127.0.0.1:1").client.clone();
-        Teller::new(client, "us").0
-    }
-
-    fn terms() -> Terms {
-        Terms {
-            instance: "us".to_owned(),
-            begun: 0,
-        }
-    }
-
-    fn act(pool: &BurstPool) -> Act {
-        Act {
-            context: Arc::new(fixtures::context("http://127.0.0.1:1")),
-            // The pod has changed: it waits no more.
-            view: Arc::new(View::default()),
-            pool: Arc::new(pool.clone()),
-            name: "shop".to_owned(),
-            sending: Sending {
-                tasks: TaskTracker::new(),
-                cancel: CancellationToken::new(),
-                granted: teller().granted(),
-            },
-        }
-    }
-
-    fn decision() -> Decision {
-        Decision {
-            pod: PodRef {
-                namespace: "default".to_owned(),
-                name: "web-1".to_owned(),
-                uid: "web-1".to_owned(),
-                resource_version: "1".to_owned(),
-            },
-            workload: "web".to_owned(),
-            outcome: Outcome::Grant {
-                placement: "a".to_owned(),
-            },
-            slot: Slot::Reserved,
-            start: None,
-        }
-    }
+    use crate::burst::{Plan, PodFacts};
 
     #[tokio::test]
     async fn a_pool_is_looked_at_anew_only_when_none_of_its_grants_is_on_its_way() {
-        let (ours, theirs) = (led_by("us-1"), led_by("them-1"));
+        let (ours, theirs) = (pool("1", "us-1"), pool("1", "them-1"));
         let mut state = Pool::of(&ours, &mut terms());
-        let (act, decision) = (act(&ours), decision());
+        // The pod has changed: it waits no more.
+        let act = act(&ours, &[], &Server::new().1);
+        let decision = decision("web-1", Slot::Reserved);
         state.granting.send(&decision, &act, &mut state.memory);
         assert_eq!(state.memory.attempt(&decision.pod), Attempt::Awaited);
         assert!(state.hear(&ours), "others may be granted meanwhile");
@@ -267,24 +254,61 @@ mod tests {
 
     #[tokio::test]
     async fn a_grant_that_ends_in_the_middle_or_is_wanted_no_more_is_answered_too() {
-        let ours = led_by("us-1");
+        let ours = pool("1", "us-1");
         let mut state = Pool::of(&ours, &mut terms());
-        let act = act(&ours);
+        let act = act(&ours, &["web-1"], &Server::new().1);
         act.sending.cancel.cancel();
-        let decision = decision();
+        let decision = decision("web-1", Slot::Reserved);
         state.granting.send(&decision, &act, &mut state.memory);
         act.context.stores.changed.notified().await;
         assert!(state.hear(&ours) && state.granting.is_done());
         assert_eq!(state.memory.attempt(&decision.pod), Attempt::Unknown);
 
-        // No pool of this name is known any more.
-        let grant = Grant {
+        let grant = |pool: BurstPool| Grant {
             context: act.context.clone(),
-            pool: act.pool.clone(),
+            pool: Arc::new(pool),
             pod: None,
-            decision,
-            granted: teller().granted(),
+            decision: decision.clone(),
+            granted: act.sending.granted.clone(),
         };
-        assert!(!grant.is_still_wanted("shop"));
+        assert!(grant(ours).is_still_wanted("shop"));
+        assert!(!grant(pool("1", "them-1")).is_still_wanted("shop"));
+        assert!(!grant(pool("1", "us-1")).is_still_wanted("another"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grant_whose_answer_was_lost_is_told_once_if_its_pod_is_seen_to_have_it() {
+        let ours = pool("1", "us-1");
+        let mut state = Pool::of(&ours, &mut terms());
+        let (mut server, client) = Server::new();
+        let mut act = act(&ours, &["done", "undone", "again"], &client);
+        let mut labelled = std::collections::HashMap::new();
+        for name in ["done", "undone", "again"] {
+            let decision = decision(name, Slot::Reserved);
+            state.granting.send(&decision, &act, &mut state.memory);
+            let mut asked = server.expect(&format!("PATCH pods/{name}")).await;
+            if name == "again" {
+                // Somebody else's comes to it.
+                let notes = &mut asked.body[3]["value"];
+                notes[GRANTED_AT_ANNOTATION] = "2026-01-01T00:00:00Z".into();
+            }
+            let pod = patched(name, &asked.body);
+            if name != "undone" {
+                let facts = PodFacts::of(&pod).expect("a pod");
+                labelled.insert(name.to_owned(), Arc::new(facts));
+            }
+            drop(asked);
+            act.context.stores.changed.notified().await;
+            assert!(state.hear(&ours));
+        }
+        act.carry_out(&Plan::default(), &mut state).await;
+        assert_eq!(server.told().await, Vec::<String>::new());
+        let mut view = (*act.view).clone();
+        view.labelled = labelled;
+        act.view = Arc::new(view);
+        for _ in 0..2 {
+            act.carry_out(&Plan::default(), &mut state).await;
+            assert_eq!(server.told().await, ["Granted done"]);
+        }
     }
 }

@@ -18,6 +18,8 @@ mod act;
 mod claims;
 mod decide;
 mod explain;
+#[cfg(test)]
+mod fixtures;
 mod grant;
 mod granting;
 pub(super) mod scales;

@@ -16,7 +16,7 @@ use crate::burst::{Memory, Standing};
 
 /// How long a write may be on its way of which nobody knows what became: API servers give up on a
 /// request after a minute.
-const DOUBT: Duration = Duration::from_secs(60);
+pub(super) const DOUBT: Duration = Duration::from_secs(60);
 
 /// Who leads the pool, as its status says.
 pub(super) fn leader(pool: &BurstPool) -> Option<&str> {

@@ -6,6 +6,22 @@ use super::*;
 
 type Event = watcher::Result<watcher::Event<Observed>>;
 
+impl Stores {
+    /// As after lists that have shown this pool, and these pods to wait.
+    pub(in crate::controller::spill) fn listed(pool: BurstPool, waiting: Vec<Pod>) -> Self {
+        let stores = Self::default();
+        insert_pool(&mut stores.lock().view, pool);
+        for pod in waiting {
+            let observed = Observed {
+                pod,
+                ..Observed::default()
+            };
+            insert_waiting(&mut stores.lock().view, observed);
+        }
+        stores
+    }
+}
+
 fn pod(uid: &str, version: u32) -> Pod {
     let pod = json!({
         "metadata": {"namespace": "shop", "name": uid, "uid": uid, "resourceVersion": version.to_string(),

@@ -1,0 +1,246 @@
+//! What is sent before and after the answer to what is reserved, and what becomes of each answer.
+
+use super::super::fixtures::{Asked, Server, act, decision, pool, reservation, terms};
+use super::super::term::DOUBT;
+use super::*;
+use crate::burst::memory::Attempt;
+use crate::burst::plan::Slot;
+
+const STATUS: &str = "PATCH burstpools/shop/status";
+const READ: &str = "GET burstpools/shop";
+
+/// Grants of the pods `a`, `b` and so on, of which these are reserved already.
+fn plan(reserved: &[&str], wanted: &[&str]) -> Plan {
+    let slots = [(reserved, Slot::Reserved), (wanted, Slot::Wanted)];
+    let decisions = slots
+        .iter()
+        .flat_map(|(names, slot)| names.iter().map(|name| decision(name, *slot)));
+    Plan {
+        decisions: decisions.collect(),
+        must_reserve: !wanted.is_empty(),
+        reservations: [reserved, wanted]
+            .concat()
+            .into_iter()
+            .map(reservation)
+            .collect(),
+        ..Plan::default()
+    }
+}
+
+fn grants(asked: &Asked, name: &str) -> bool {
+    asked.what == format!("PATCH pods/{name}")
+}
+
+fn version(asked: &Asked) -> &str {
+    let version = &asked.body["metadata"]["resourceVersion"];
+    version.as_str().expect("a version")
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_reserved_is_sent_at_once_and_what_is_not_only_when_its_reservation_is_written() {
+    let ours = pool("1", "us-1");
+    let (mut server, client) = Server::new();
+    let (act, plan) = (act(&ours, &["a", "b"], &client), plan(&["a"], &["b"]));
+    let mut state = Pool::of(&ours, &mut terms());
+    let answers = async {
+        let [write, a] = server.both().await;
+        assert!(
+            write.what == STATUS && grants(&a, "a"),
+            "{} {}",
+            write.what,
+            a.what
+        );
+        assert_eq!(
+            write.body["status"]["reservations"],
+            json!([reservation("a"), reservation("b")])
+        );
+        assert_eq!(
+            (version(&write), &write.body["status"]["leader"]),
+            ("1", &json!("us-1"))
+        );
+        a.granted("a");
+        server.expect_nothing().await;
+        write.done(&pool("2", "us-1"));
+        let b = server.expect("PATCH pods/b").await;
+        b.granted("b");
+    };
+    let (again, ()) = tokio::join!(act.carry_out(&plan, &mut state), answers);
+    assert!(!again);
+    assert_eq!(server.told().await, ["Granted a", "Granted b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_somebody_has_written_is_granted_nothing_more_unless_it_is_planned_alike() {
+    let mut changed = pool("2", "us-1");
+    changed.metadata.generation = Some(2);
+    let cases = [
+        (Some(changed), None),
+        (None, None),
+        (Some(pool("2", "us-1")), Some(409)),
+        (Some(pool("2", "us-1")), Some(200)),
+    ];
+    for (found, second) in cases {
+        let ours = pool("1", "us-1");
+        let (mut server, client) = Server::new();
+        let (act, plan) = (act(&ours, &["a", "b"], &client), plan(&[], &["a", "b"]));
+        let mut state = Pool::of(&ours, &mut terms());
+        let answers = async {
+            server.expect(STATUS).await.refused(409);
+            let read = server.expect(READ).await;
+            match &found {
+                Some(found) => read.done(found),
+                None => read.refused(404),
+            }
+            let Some(code) = second else { return };
+            let write = server.expect(STATUS).await;
+            assert_eq!(version(&write), "2");
+            if code == 200 {
+                write.done(&pool("3", "us-1"));
+            } else {
+                write.refused(code);
+            }
+        };
+        let (again, ()) = tokio::join!(act.carry_out(&plan, &mut state), answers);
+        if second == Some(200) {
+            for name in ["a", "b"] {
+                assert!(grants(&server.asked().await, name));
+            }
+        }
+        server.expect_nothing().await;
+        assert_eq!(
+            (again, state.granting.is_done()),
+            (second != Some(200), second != Some(200))
+        );
+        assert!(!state.doubt.is_open(&ours));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_becomes_of_one_grant_is_nothing_to_the_others() {
+    let ours = pool("1", "us-1");
+    let answers = [
+        ("a", 403),
+        ("b", 422),
+        ("c", 404),
+        ("d", 409),
+        ("e", 500),
+        ("f", 200),
+    ];
+    let names = answers.map(|(name, _)| name);
+    let (mut server, client) = Server::new();
+    let (act, plan) = (act(&ours, &names, &client), plan(&names, &[]));
+    let mut state = Pool::of(&ours, &mut terms());
+    assert!(!act.carry_out(&plan, &mut state).await);
+    for (name, code) in answers {
+        let asked = server.expect(&format!("PATCH pods/{name}")).await;
+        match code {
+            200 => asked.granted(name),
+            code => asked.refused(code),
+        }
+    }
+    act.sending.tasks.close();
+    act.sending.tasks.wait().await;
+    assert!(state.hear(&ours) && state.granting.is_done());
+    let attempts = names.map(|name| state.memory.attempt(&decision(name, Slot::Reserved).pod));
+    let (undone, awaited) = (Attempt::None, Attempt::Awaited);
+    let all = [undone, undone, undone, awaited, Attempt::Unknown, awaited];
+    assert_eq!(attempts, all);
+    assert_eq!(server.told().await, ["Granted f"]);
+    let view = act.context.stores.view();
+    assert_eq!(
+        view.labelled.keys().collect::<Vec<_>>(),
+        ["f"],
+        "it counts at once"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_to_pods_while_a_write_of_the_pool_may_still_be_done() {
+    let ours = pool("1", "us-1");
+    let (mut server, client) = Server::new();
+    let mut act = act(&ours, &["a", "b"], &client);
+    let mut state = Pool::of(&ours, &mut terms());
+    // Its answer is lost, does not come, or says nothing.
+    for code in [None, Some(500), Some(504)] {
+        let answers = async {
+            let write = server.expect(STATUS).await;
+            if let Some(code) = code {
+                write.refused(code);
+            }
+        };
+        let plan = plan(&[], &["a"]);
+        let (again, ()) = tokio::join!(act.carry_out(&plan, &mut state), answers);
+        assert!(
+            again && state.granting.is_done() && state.doubt.is_open(&ours),
+            "{code:?}"
+        );
+        server.expect_nothing().await;
+    }
+    // What has been reserved long ago may be what is taken back.
+    let released = Plan {
+        releases: vec![decision("b", Slot::None).pod],
+        ..plan(&["a"], &[])
+    };
+    for _ in 0..2 {
+        let read = async { server.expect(READ).await.done(&ours) };
+        let (again, ()) = tokio::join!(act.carry_out(&released, &mut state), read);
+        assert!(again && state.granting.is_done() && state.doubt.is_open(&ours));
+        server.expect_nothing().await;
+    }
+    // Read anew when no server remembers it.
+    tokio::time::advance(DOUBT).await;
+    let read = async { server.expect(READ).await.done(&ours) };
+    let (again, ()) = tokio::join!(act.carry_out(&released, &mut state), read);
+    assert!(again && state.granting.is_done() && !state.doubt.is_open(&ours));
+    // Or the pool is of another version.
+    state.doubt.open(&ours);
+    act.pool = std::sync::Arc::new(pool("2", "us-1"));
+    let sent = async {
+        let [a, release] = server.both().await;
+        assert!(grants(&a, "a"));
+        release.refused(409);
+    };
+    let (again, ()) = tokio::join!(act.carry_out(&released, &mut state), sent);
+    assert!(again && !state.granting.is_done());
+}
+
+#[test]
+fn a_reservation_is_written_again_only_if_nothing_but_words_came_between() {
+    let pool = |generation: i64, leader: &str, reserved: &str, spilled: u32| -> BurstPool {
+        let reservation = json!({"uid": reserved, "namespace": "default", "name": "web-1",
+            "workload": "web", "holder": leader, "resourceVersion": "3"});
+        let pool = json!({
+            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
+            "metadata": {"name": "shop", "uid": "u", "generation": generation},
+            "spec": {"azure": {}, "placements": [{"name": "a", "region": "westeurope"}]},
+            "status": {"leader": leader, "reservations": [reservation],
+                "pods": {"spilled": spilled}},
+        });
+        serde_json::from_value(pool).expect("a pool")
+    };
+    let planned = pool(1, "us", "a", 3);
+    assert!(is_planned_alike(&planned, &pool(1, "us", "a", 4)));
+    for other in [
+        pool(2, "us", "a", 3),
+        pool(1, "them", "a", 3),
+        pool(1, "us", "b", 3),
+    ] {
+        assert!(!is_planned_alike(&planned, &other));
+    }
+    let mut again = planned.clone();
+    again.metadata.uid = Some("v".to_owned());
+    assert!(!is_planned_alike(&planned, &again));
+}
+
+#[test]
+fn only_a_change_of_the_pod_is_waited_for_and_only_a_denial_backs_off() {
+    let no = || "no".to_owned();
+    assert_eq!(refusal(409, no()), Answer::Conflict);
+    assert_eq!(refusal(404, no()), Answer::Gone);
+    for code in [400, 403, 422] {
+        assert_eq!(refusal(code, no()), Answer::Denied(no()));
+    }
+    for code in [401, 408, 429, 500, 503, 504] {
+        assert_eq!(refusal(code, no()), Answer::Lost, "{code}");
+    }
+}

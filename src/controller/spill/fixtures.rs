@@ -1,0 +1,228 @@
+//! Acting for a pool without a cluster, for the tests of this room.
+//!
+//! In: a pool, and pods that wait. Out: an [`Act`], and a [`Server`] whose answers, and when they come, are the
+//! test's. Only Events are taken in by it without a word.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::act::Act;
+use super::granting::Sending;
+use super::stores::Stores;
+use super::tell::Teller;
+use super::term::Terms;
+use crate::api::{BurstPool, Reservation};
+use crate::burst::plan::{Decision, Slot};
+use crate::burst::{Outcome, PodRef};
+use crate::controller::fixtures;
+
+/// Sooner than any caller gives up, and later than it waits between two calls.
+const SOON: Duration = Duration::from_secs(4);
+
+/// A call that waits for its answer; it is lost if this is dropped.
+pub struct Asked {
+    /// Such as `PATCH pods/web-1`.
+    pub what: String,
+    pub body: Value,
+    answer: oneshot::Sender<(u16, Value)>,
+}
+
+impl Asked {
+    /// Answers with this object.
+    pub fn done(self, object: &impl serde::Serialize) {
+        let object = serde_json::to_value(object).expect("JSON");
+        self.answer.send((200, object)).expect("somebody waits");
+    }
+
+    /// Answers a patch of this pod with what it makes of it.
+    pub fn granted(self, name: &str) {
+        let pod = patched(name, &self.body);
+        self.done(&pod);
+    }
+
+    /// Answers with an error.
+    pub fn refused(self, code: u16) {
+        let reason = match code {
+            404 => "NotFound",
+            409 => "Conflict",
+            422 => "Invalid",
+            _ => "",
+        };
+        let status = json!({"kind": "Status", "status": "Failure", "reason": reason, "message": "no", "code": code});
+        self.answer.send((code, status)).expect("somebody waits");
+    }
+}
+
+/// An API server that answers when and as the test says.
+pub struct Server {
+    asked: mpsc::UnboundedReceiver<Asked>,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    pub fn new() -> (Self, Client) {
+        let (asks, asked) = mpsc::unbounded_channel();
+        let told: Arc<Mutex<Vec<String>>> = Arc::default();
+        let events = told.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let (asks, events) = (asks.clone(), events.clone());
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await.expect("a body").to_bytes();
+                let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let (code, body) = if parts.uri.path().ends_with("/events") {
+                    let (reason, about) = (&body["reason"], &body["regarding"]["name"]);
+                    let told = format!("{reason} {about}").replace('"', "");
+                    events.lock().expect("it is written").push(told);
+                    (201, body)
+                } else {
+                    let (answer, answered) = oneshot::channel();
+                    let what = what(&parts);
+                    drop(asks.send(Asked { what, body, answer }));
+                    answered.await?
+                };
+                let answer = http::Response::builder().status(code);
+                let answer = answer.body(Body::from(body.to_string().into_bytes()));
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(answer?)
+            }
+        });
+        (Self { asked, told }, Client::new(service, "default"))
+    }
+
+    /// What is asked next, soon.
+    pub async fn asked(&mut self) -> Asked {
+        let asked = tokio::time::timeout(SOON, self.asked.recv()).await;
+        asked.expect("something is asked").expect("somebody asks")
+    }
+
+    /// What is asked next, which is this.
+    pub async fn expect(&mut self, what: &str) -> Asked {
+        let asked = self.asked().await;
+        assert_eq!(asked.what, what, "{}", asked.body);
+        asked
+    }
+
+    /// The two that are asked next, in whatever order, by what they are.
+    pub async fn both(&mut self) -> [Asked; 2] {
+        let mut both = [self.asked().await, self.asked().await];
+        both.sort_by(|one, other| one.what.cmp(&other.what));
+        both
+    }
+
+    /// Nothing is asked before time passes or something is answered.
+    pub async fn expect_nothing(&mut self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let asked = self.asked.try_recv().map(|asked| asked.what);
+        assert_eq!(asked.ok(), None);
+    }
+
+    /// Events so far, such as `Granted web-1`.
+    pub async fn told(&self) -> Vec<String> {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        self.told.lock().expect("it is written").clone()
+    }
+}
+
+fn what(parts: &http::request::Parts) -> String {
+    let path: Vec<&str> = parts.uri.path().split('/').collect();
+    let kinds = ["pods", "burstpools", "leases"];
+    let kind = path.iter().position(|part| kinds.contains(part));
+    format!("{} {}", parts.method, path[kind.unwrap_or(0)..].join("/"))
+}
+
+/// The pool `shop` at this version, led so.
+pub fn pool(version: &str, leader: &str) -> BurstPool {
+    let pool = json!({
+        "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
+        "metadata": {"name": "shop", "uid": "u", "resourceVersion": version, "generation": 1},
+        "spec": {"azure": {}, "placements": [{"name": "a", "region": "westeurope"}]},
+        "status": {"leader": leader},
+    });
+    serde_json::from_value(pool).expect("a pool")
+}
+
+/// A pod that waits.
+pub fn pod(name: &str) -> Pod {
+    let pod = json!({
+        "metadata": {"namespace": "default", "name": name, "uid": name, "resourceVersion": "1",
+            "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"containers": []},
+    });
+    serde_json::from_value(pod).expect("a pod")
+}
+
+/// The pod as the patch makes it.
+pub fn patched(name: &str, patch: &Value) -> Pod {
+    let mut pod = serde_json::to_value(pod(name)).expect("JSON");
+    let operations: json_patch::Patch =
+        serde_json::from_value(patch.clone()).expect("it is a JSON Patch");
+    json_patch::patch(&mut pod, &operations).expect("it applies");
+    pod["metadata"]["resourceVersion"] = "2".into();
+    serde_json::from_value(pod).expect("a pod")
+}
+
+/// It is to be granted.
+pub fn decision(name: &str, slot: Slot) -> Decision {
+    Decision {
+        pod: PodRef {
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+            uid: name.to_owned(),
+            resource_version: "1".to_owned(),
+        },
+        workload: "web".to_owned(),
+        outcome: Outcome::Grant {
+            placement: "a".to_owned(),
+        },
+        slot,
+        start: None,
+    }
+}
+
+/// Its reservation, by us.
+pub fn reservation(name: &str) -> Reservation {
+    let reservation = json!({"uid": name, "namespace": "default", "name": name, "workload": "web",
+        "holder": "us-1", "resourceVersion": "1"});
+    serde_json::from_value(reservation).expect("a reservation")
+}
+
+pub fn terms() -> Terms {
+    Terms {
+        instance: "us".to_owned(),
+        begun: 0,
+    }
+}
+
+/// Acting for `pool`, of whose pods these wait.
+pub fn act(pool: &BurstPool, waiting: &[&str], client: &Client) -> Act {
+    let mut context = fixtures::context("http://127.0.0.1:1");
+    context.impatient = client.clone();
+    let waiting = waiting.iter().map(|name| pod(name)).collect();
+    context.stores = Arc::new(Stores::listed(pool.clone(), waiting));
+    let (teller, telling) = Teller::new(client.clone(), "us");
+    tokio::spawn(telling);
+    Act {
+        view: Arc::new(context.stores.view()),
+        context: Arc::new(context),
+        pool: Arc::new(pool.clone()),
+        name: "shop".to_owned(),
+        sending: Sending {
+            tasks: TaskTracker::new(),
+            cancel: CancellationToken::new(),
+            granted: teller.granted(),
+        },
+    }
+}
