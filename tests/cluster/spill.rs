@@ -9,7 +9,8 @@
 //! | A2 grant after the hold | `burst::tests::granting::a_refused_pod_is_granted_after_its_hold_and_not_before`, `spill_holds::a_pod_is_granted_when_its_hold_is_over_though_nothing_else_changes`, `what_home_refuses_spills_and_exactly_that_goes_first` |
 //! | A4 long holds, A5 the hold counts from the refusal, A8 gated pods | `spill_holds::a_hold_counts_from_the_refusal_and_not_from_a_gate_and_outlives_the_operator`; twenty minutes to their end: `burst::tests::granting::a_workloads_own_hold_replaces_the_pools` |
 //! | A7 nominated, A9 deleting, A10 another scheduler's | `spill_holds::what_waits_for_its_victims_is_deleted_or_is_another_schedulers_is_not_granted`; a stale nomination: `burst::tests::granting::a_nominated_pod_is_granted_only_when_its_nomination_is_stale` |
-//! | A11 too large, A12 features, A13 node selector, A14 topology spread | `spill_home::what_aci_or_its_node_cannot_take_is_refused_by_name`, by zone: `burst::tests::eligible::a_pod_that_the_virtual_node_could_not_take_is_refused_by_the_field_that_keeps_it_off`; `spill_claims::a_pod_with_a_claim_is_granted_only_if_aci_can_mount_what_is_or_will_be_behind_it`, `a_pod_that_aci_cannot_run_waits_for_home_and_is_told_why` |
+//! | A11 too large, A12 features, A13 node selector, A14 topology spread | `spill_home::what_aci_or_its_node_cannot_take_is_refused_by_name`, by zone: `burst::tests::eligible::a_pod_that_the_virtual_node_could_not_take_is_refused_by_the_field_that_keeps_it_off`; a DaemonSet's pod, which names its node: `burst::fit`; `spill_claims::a_pod_with_a_claim_is_granted_only_if_aci_can_mount_what_is_or_will_be_behind_it`, `a_pod_that_aci_cannot_run_waits_for_home_and_is_told_why` |
+//! | a pool that is gone | `burst::tests::fence::a_pod_that_was_granted_by_a_pool_that_is_gone_is_granted_anew_and_counts`, `spill_holds::what_a_pool_had_granted_that_is_gone_is_granted_anew_by_who_has_it_now` |
 //! | A15 exact maximum | `burst::tests::limits::no_more_than_the_maximum_are_granted_of_five_hundred_at_once`, `burst::tests::fence`, `no_more_than_the_maximum_spill_and_the_pool_says_why_others_wait`; across leaders: `leader::a_leader_that_is_killed_while_it_grants_leaves_exactly_as_many_to_be_granted`, `leader::a_leader_that_was_frozen_over_its_lease_between_reserving_and_granting_exceeds_nothing`, `burst::tests::simulation` |
 //! | A16 grants in flight, A17 a granted pod lands home | `spill_home::grants_on_their_way_count_and_one_that_lands_home_frees_its_slot` |
 //! | A18 percentages | `spill_home::an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_written` |
@@ -25,7 +26,7 @@
 //! | D62 cordoned, deleted | `spill_home::a_cordoned_virtual_node_gets_nothing_and_its_pods_stay`; not ready, not there: `burst::place`. That nothing is granted while it is gone is shown without a cluster alone |
 //! | D67 fairness | `burst::tests::limits::workloads_share_by_weight_and_the_oldest_pods_go_first`, `spill_others::workloads_share_the_pools_maximum_by_weight_and_what_one_leaves_is_lent` |
 //! | D68 rate | `burst::tests::limits::five_a_minute_are_five_in_each_minute_also_after_a_restart`, `spill_others::the_rate_lets_so_many_go_and_the_others_wait` |
-//! | E69 an HPA, and nobody else's object is written | `spill_home::an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_written` |
+//! | E69 an HPA, and nobody else's object is written | `spill_home::an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_written`; no rule would let it: `install::a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule`, by the audit log |
 //! | E72 two pools | by age: `burst::tests::limits::a_pod_that_two_workloads_or_pools_could_have_has_one_and_the_loser_says_so`, `spill_others::of_two_pools_with_one_workload_the_older_has_it_and_the_other_says_so` |
 //! | E76 dry run | `burst::tests::granting::a_dry_run_decides_the_same_and_reserves_nothing`, `a_dry_run_shows_what_it_would_do_and_writes_nothing_to_pods` |
 //! | E78 the API server goes away | `spill_others::an_api_server_that_goes_away_in_the_middle_leads_to_no_grant_too_many` |
@@ -45,6 +46,7 @@ use serde_json::json;
 
 use crate::home::deployment;
 use crate::support::{objects, wait};
+use crate::telemetry;
 use crate::world::{World, said};
 
 #[tokio::test]
@@ -184,4 +186,11 @@ async fn a_dry_run_shows_what_it_would_do_and_writes_nothing_to_pods() {
         now.iter()
             .all(|pod| !pod.labels().contains_key("burstpool.io/pool"))
     );
+    let lines = [
+        "burstpool_pods{pool=\"shop\",state=\"holding\"} 2",
+        "burstpool_pods{pool=\"shop\",state=\"granted\"} 0",
+    ];
+    let url = telemetry::address(&world).await;
+    telemetry::until_measured(&url, &lines).await;
+    world.end().await;
 }

@@ -78,7 +78,7 @@ async fn metrics_say_what_a_peak_came_to_and_forget_a_pool_that_is_gone() {
 }
 
 /// Waits until the metrics have these lines.
-async fn until_measured(url: &str, lines: &[&str]) {
+pub async fn until_measured(url: &str, lines: &[&str]) {
     let mut again = tokio::time::interval(Duration::from_millis(100));
     let mut missing = Vec::new();
     let asking = async {
