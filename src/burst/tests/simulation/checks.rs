@@ -19,6 +19,7 @@ use crate::burst::Decision;
 use crate::burst::amounts::Amounts;
 use crate::burst::hold::{NOMINATION, later};
 use crate::burst::pod::Stage;
+use crate::burst::rescue::DEADLINE;
 
 /// The pods that hold a slot: granted and not at home, or reserved and not at home or gone.
 pub fn slots(cluster: &Cluster) -> BTreeSet<&str> {
@@ -114,6 +115,18 @@ pub fn grant(cluster: &Cluster, pod: &SimPod) {
     );
 }
 
+/// Nobody takes a grant back but from a pod that had its time to start, and whose owner makes another.
+pub fn rescue(pod: &SimPod, now: Timestamp) {
+    let facts = &pod.facts;
+    let since = facts.bound().and_then(|bound| bound.since);
+    let is_late = since.is_some_and(|since| later(since, DEADLINE) <= now);
+    assert!(
+        is_late && facts.owner.is_some(),
+        "{} is deleted, bound since {since:?}",
+        facts.id.name
+    );
+}
+
 /// Whether its nomination, if it has any, was so long before that nobody waits for it any more.
 fn is_nominated_before(pod: &SimPod, time: Timestamp) -> bool {
     let nominated = pod.nominated_at;
@@ -143,13 +156,16 @@ pub fn hold(cluster: &Cluster, pod: &SimPod, is_triggered: bool) -> bool {
     cluster.now < later(first, after)
 }
 
-/// No minute has more grants than the rate allows, if nobody forgot any. They count from when they
+/// No minute with this grant has more than the rate allows, if nobody forgot any. They count from when they
 /// were decided: a patch may come late.
-pub fn rate(cluster: &Cluster) {
+pub fn rate(cluster: &Cluster, new: Timestamp) {
     let rate = &cluster.pool.spec.spill.rate;
     let per = Duration::from(rate.per);
     let grants = cluster.granted_at.iter().rev().take(100);
-    for end in grants.clone() {
+    for end in grants
+        .clone()
+        .filter(|end| new <= **end && **end < later(new, per))
+    {
         let since = end.saturating_sub(per).expect("in range");
         let count = grants.clone().filter(|at| **at > since && *at <= end);
         let count = count.count();

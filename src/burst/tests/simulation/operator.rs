@@ -298,9 +298,10 @@ impl Operator {
             node: NODE,
             node_address: None,
         };
+        let verdicts = &mut self.verdicts;
+        let mut asked = None;
         for pod in &self.views.waiting.pods {
-            let verdicts = &mut self.verdicts;
-            let asked = verdicts.id(placement.spec, placement.tags, placement.node);
+            asked = asked.or_else(|| verdicts.id(placement.spec, placement.tags, placement.node));
             if asked.is_some_and(|asked| verdicts.of(&pod.id, asked).is_some()) {
                 continue;
             }

@@ -73,8 +73,9 @@ impl Cluster {
         });
         checks::no_slot_more(self, before);
         self.peaks.granted(self.count);
-        self.granted_at.extend(grant.at);
-        checks::rate(self);
+        let at = grant.at.expect("each says when it was decided");
+        self.granted_at.push(at);
+        checks::rate(self, at);
         Answer::Granted
     }
 

@@ -135,11 +135,10 @@ impl Operator {
             }
         }
         for rescue in &plan.rescues {
-            let is_new = cluster
-                .pods
-                .get(&rescue.pod.uid)
-                .is_some_and(|pod| !pod.facts.is_deleting);
-            if rescue.action == Action::Delete && is_new {
+            let pod = cluster.pods.get(&rescue.pod.uid);
+            let pod = pod.filter(|pod| !pod.facts.is_deleting);
+            if let (Action::Delete, Some(pod)) = (rescue.action, pod) {
+                checks::rescue(pod, cluster.now);
                 happened.rescues += 1;
                 cluster.delete(&rescue.pod.uid, rng);
             }
