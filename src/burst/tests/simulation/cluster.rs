@@ -92,9 +92,8 @@ pub struct Cluster {
     pub failing_until: Timestamp,
     /// Whether the node has the taint of a closed placement.
     pub is_closed: bool,
-    /// In some clusters the pool has a trigger, which is active or not.
-    has_trigger: bool,
-    pub is_triggered: bool,
+    /// In some clusters the pool has a trigger: whether it is active.
+    trigger: Option<bool>,
     pub granted_at: Vec<Timestamp>,
     /// How many seconds a job's pod runs.
     job: Range<u64>,
@@ -152,8 +151,7 @@ impl Cluster {
             job,
             failing_until: start,
             is_closed: false,
-            has_trigger: rng.random_bool(0.4),
-            is_triggered: false,
+            trigger: rng.random_bool(0.4).then_some(false),
             granted_at: Vec::new(),
             granted: [0; 3],
             disturbed: start,
@@ -232,6 +230,11 @@ impl Cluster {
     /// What `/scale` says.
     pub fn scales(&self) -> &Scales {
         &self.scales
+    }
+
+    /// Whether a trigger of the pool is active.
+    pub fn is_triggered(&self) -> bool {
+        self.trigger == Some(true)
     }
 
     /// What the node offers.

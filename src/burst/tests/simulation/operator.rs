@@ -112,7 +112,7 @@ impl Operator {
     pub fn learn(&mut self, ended: &[Ended], now: Timestamp) {
         self.is_due |= !ended.is_empty();
         for one in ended {
-            self.doors.ended(one, &mut self.memory, now);
+            self.doors.ended(*one, &mut self.memory, now);
         }
     }
 

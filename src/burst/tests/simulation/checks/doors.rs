@@ -33,13 +33,13 @@ impl Default for Doors {
 
 impl Doors {
     /// A create has ended, and `memory` is told so.
-    pub fn ended(&mut self, ended: &Ended, memory: &mut Memory, now: Timestamp) {
+    pub fn ended(&mut self, ended: Ended, memory: &mut Memory, now: Timestamp) {
         let backend = memory.backend("weu");
         let before = backend.door(now);
         self.passes(&before, now);
         match ended {
             Ok(()) => backend.succeeded(now),
-            Err(class) => backend.failed(*class, "Azure starts nothing", now),
+            Err(class) => backend.failed(class, "Azure starts nothing", now),
         }
         let after = backend.door(now);
         match (until(&before), until(&after)) {
@@ -79,11 +79,11 @@ impl Doors {
         if grants > 0 && plan.unseen.is_empty() {
             let granted = plan.grants().map(|one| one.pod.uid.as_str());
             let granted: Vec<&str> = granted.collect();
-            let tries = cluster.away().into_iter().filter(|uid| {
+            let mut tries = cluster.away().into_iter().filter(|uid| {
                 let bound = cluster.pods[*uid].facts.bound();
                 bound.is_none_or(|bound| bound.node == NODE && !bound.has_started)
             });
-            let other = tries.filter(|uid| !granted.contains(uid)).next();
+            let other = tries.find(|uid| !granted.contains(uid));
             assert!(other.is_none(), "tried with {granted:?} beside {other:?}");
         }
     }

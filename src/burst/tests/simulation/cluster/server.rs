@@ -115,10 +115,8 @@ impl Cluster {
     pub fn write(&mut self, version: u64, leading: &Leading, rng: &mut StdRng) -> Written {
         let most = checks::limits(self);
         if self.is_calm || rng.random_bool(0.97) {
-            return match self.update(version, leading, most) {
-                true => Written::Yes,
-                false => Written::No,
-            };
+            let is_done = self.update(version, leading, most);
+            return if is_done { Written::Yes } else { Written::No };
         }
         match rng.random_range(0..3) {
             0 => drop(self.update(version, leading, most)),

@@ -80,9 +80,8 @@ impl Cluster {
     fn reconfigure(&mut self, rng: &mut StdRng) {
         let app = rng.random_range(0..3);
         self.desired[app] = rng.random_range(0..14);
-        if self.has_trigger && rng.random_bool(0.3) {
-            self.is_triggered = !self.is_triggered;
-        }
+        let changes = self.trigger.filter(|_| rng.random_bool(0.3));
+        self.trigger = changes.map(|is_active| !is_active).or(self.trigger);
         if self.is_calm {
             return;
         }

@@ -86,8 +86,8 @@ impl Views {
             self.pool = Some(Shared::of(cluster));
             is_new = true;
         }
-        if self.is_triggered != cluster.is_triggered && comes() {
-            self.is_triggered = cluster.is_triggered;
+        if self.is_triggered != cluster.is_triggered() && comes() {
+            self.is_triggered = cluster.is_triggered();
             is_new = true;
         }
         is_new
