@@ -3,6 +3,10 @@
 //! In: what each waiting workload holds, and its weight. Out: which is next. Weighted max-min: the one
 //! that would hold least for its weight. Whoever wants nothing is not asked, so that its share is
 //! lent; it comes back as pods leave, since then its owner is next. Nothing is ever taken away.
+//!
+//! One whose pods come and go always holds least. Where slots become free as slowly as it asks, it would take
+//! each of them: so who has been passed by for long, and holds less than is its own whatever the others want,
+//! is asked first, by age.
 
 use std::cmp::Ordering;
 
@@ -22,6 +26,8 @@ pub struct Claim {
     pub weight: u32,
     /// Since when its oldest pod waits.
     pub oldest: Timestamp,
+    /// Whether that has been passed by for long, and less is held than is the workload's own.
+    pub is_passed_by: bool,
 }
 
 impl Ord for Claim {
@@ -30,11 +36,14 @@ impl Ord for Claim {
         let share = |one: &Self, other: &Self| {
             u128::from(one.held.saturating_add(1)) * u128::from(other.weight.max(1))
         };
-        let is_behind = share(self, other)
-            .cmp(&share(other, self))
-            .then(self.oldest.cmp(&other.oldest))
-            .then(self.workload.cmp(&other.workload));
-        is_behind.reverse()
+        let share = share(self, other).cmp(&share(other, self));
+        let age = self.oldest.cmp(&other.oldest);
+        let is_behind = match (self.is_passed_by, other.is_passed_by) {
+            (true, true) => age.then(share),
+            (false, false) => share.then(age),
+            (one, other) => other.cmp(&one),
+        };
+        is_behind.then(self.workload.cmp(&other.workload)).reverse()
     }
 }
 
@@ -69,6 +78,7 @@ mod tests {
                     held: held[workload],
                     weight: workloads[workload].0,
                     oldest: at(0),
+                    is_passed_by: false,
                 });
             let Some(Claim { workload, .. }) = claims.max() else {
                 break;
@@ -102,8 +112,23 @@ mod tests {
             held: 1,
             weight: 2,
             oldest: at(second),
+            is_passed_by: false,
         };
         assert!(claim(1, 3) > claim(0, 9));
         assert!(claim(0, 3) > claim(1, 3));
+    }
+
+    #[test]
+    fn who_has_been_passed_by_is_first_whoever_holds_less() {
+        let claim = |held, second, is_passed_by| Claim {
+            workload: 0,
+            held,
+            weight: 1,
+            oldest: at(second),
+            is_passed_by,
+        };
+        assert!(claim(3, 9, true) > claim(0, 1, false));
+        assert!(claim(0, 1, false) < claim(3, 9, true));
+        assert!(claim(3, 1, true) > claim(0, 9, true), "by age");
     }
 }

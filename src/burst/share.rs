@@ -154,19 +154,24 @@ pub(super) fn entitled(
 ) -> Turn {
     let mut queues = queues(cases, wanting, seen.workloads.len());
     let mut limits = shares.limits.clone();
-    let claim = |workload: usize, next: Option<&usize>, limits: &Limits, cases: &[Case<'_>]| {
+    let weights = seen.workloads.iter().map(|one| u64::from(one.spec.weight));
+    let weights = weights.sum::<u64>().max(1);
+    let claim = |workload: usize, next: Option<&usize>, limits: &Limits, shares: &Shares<'_>| {
         let limit = limits.workloads.get(workload)?;
-        let oldest = cases[*next?].pod.created;
+        let oldest = &cases[*next?];
+        let weight = seen.workloads[workload].spec.weight;
+        let own = limits.pool.saturating_mul(weight.into()) / weights;
         (!limit.is_full()).then(|| Claim {
             workload,
             held: limit.held,
-            weight: seen.workloads[workload].spec.weight,
-            oldest,
+            weight,
+            oldest: oldest.pod.created,
+            is_passed_by: limit.held < own && shares.is_old(oldest),
         })
     };
     let all = queues.iter().enumerate();
     let mut claims: BinaryHeap<Claim> = all
-        .filter_map(|(workload, queue)| claim(workload, queue.front(), &limits, cases))
+        .filter_map(|(workload, queue)| claim(workload, queue.front(), &limits, shares))
         .collect();
     let mut turn = Turn::default();
     while !limits.is_full() {
@@ -185,7 +190,7 @@ pub(super) fn entitled(
             lack => turn.lacking.push((index, lack)),
         }
         // Nobody else's claim has changed.
-        claims.extend(claim(workload, queue.front(), &limits, cases));
+        claims.extend(claim(workload, queue.front(), &limits, shares));
     }
     turn
 }

@@ -209,6 +209,40 @@ fn a_workload_whose_pods_come_and_go_does_not_take_the_whole_rate_for_ever() {
 }
 
 #[test]
+fn a_workload_of_which_as_many_pods_wait_as_slots_are_free_does_not_take_each_of_them_for_ever() {
+    let spec = json!({
+        "workloads": [target("web"), target("job")],
+        "spill": {"after": "0s", "maxReplicas": 4, "rate": {"pods": 1, "per": "1m"}},
+    });
+    // One of the two slots that are web's share is free. Of the jobs, five wait, and none stays.
+    let mut scene = Scene::new(&spec, &["late"]).spilled("web", &["a"]);
+    scene.scales = scales(&[("web", 2, 2), ("job", 5, 5)]);
+    let refused = |name: &str, second| {
+        let mut pod = pod(name).of_app("job");
+        (pod.created, pod.stage) = (at(second), Stage::Refused(Some(at(second))));
+        pod
+    };
+    let first = (0..5).map(|job| refused(&format!("job-0-{job}"), 1));
+    scene.waiting.extend(first);
+    let mut minute = 0;
+    while scene.waiting.iter().any(|pod| pod.id.name == "late") {
+        minute += 1;
+        assert!(minute < 10, "it waits for ever");
+        let second = minute * 60;
+        let plan = scene.plan(second);
+        assert_eq!(plan.grants().count(), 1, "at {second}");
+        scene.carry_out(&plan, second);
+        let jobs = scene.labelled.iter_mut();
+        for job in jobs.filter(|pod| pod.labels["app"] == "job") {
+            job.stage = Stage::Finished;
+        }
+        let job = refused(&format!("job-{minute}"), second);
+        scene.waiting.push(job);
+    }
+    assert_eq!(minute, 5, "who holds least goes first for five minutes");
+}
+
+#[test]
 fn a_pod_that_two_workloads_or_pools_could_have_has_one_and_the_loser_says_so() {
     let again = json!({"name": "again", "selector": {"namespaceSelector": {}, "podSelector": {}}});
     let spec = json!({"workloads": [target("web"), again]});

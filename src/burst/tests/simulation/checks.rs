@@ -1,5 +1,13 @@
 //! What must hold, whatever happens.
 
+mod churn;
+mod doors;
+pub mod peaks;
+
+pub use churn::Churn;
+pub use doors::Doors;
+pub use peaks::Peaks;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -9,8 +17,9 @@ use super::cluster::{APPS, Cluster, NODE, SimPod};
 use super::operator::Operator;
 use crate::burst::Decision;
 use crate::burst::amounts::Amounts;
-use crate::burst::hold::later;
+use crate::burst::hold::{NOMINATION, later};
 use crate::burst::pod::Stage;
+use crate::burst::rescue::DEADLINE;
 
 /// The pods that hold a slot: granted and not at home, or reserved and not at home or gone.
 pub fn slots(cluster: &Cluster) -> BTreeSet<&str> {
@@ -25,8 +34,11 @@ pub fn slots(cluster: &Cluster) -> BTreeSet<&str> {
     reserved.filter(home).chain(cluster.away()).collect()
 }
 
+/// How many slots of the pool, and of each workload.
+pub type Slots = (u64, [u64; 3]);
+
 /// The most that the pool, and each workload, may have.
-fn limits(cluster: &Cluster) -> (u64, [u64; 3]) {
+pub fn limits(cluster: &Cluster) -> Slots {
     let spec = &cluster.pool.spec;
     let pool = spec.spill.max_replicas.of(cluster.desired.iter().sum());
     let mut each = [u64::MAX; 3];
@@ -39,7 +51,7 @@ fn limits(cluster: &Cluster) -> (u64, [u64; 3]) {
 }
 
 /// How many slots the pool holds, and each workload.
-pub fn held(cluster: &Cluster) -> (u64, [u64; 3]) {
+pub fn held(cluster: &Cluster) -> Slots {
     let slots = slots(cluster);
     let mut each = [0; 3];
     for uid in &slots {
@@ -48,10 +60,10 @@ pub fn held(cluster: &Cluster) -> (u64, [u64; 3]) {
     (slots.len() as u64, each)
 }
 
-/// No slot is taken above the limit that is in force: whoever has more than before has no more than
-/// that.
-pub fn within_limits(cluster: &Cluster, before: (u64, [u64; 3])) {
-    let (after, most) = (held(cluster), limits(cluster));
+/// No slot is taken above the limit that is in force when it is written for: whoever has more than before
+/// has no more than that.
+pub fn within_limits(cluster: &Cluster, before: Slots, most: Slots) {
+    let after = held(cluster);
     let is_within = |before: u64, after: u64, most: u64| after <= before || after <= most;
     assert!(
         is_within(before.0, after.0, most.0),
@@ -73,7 +85,7 @@ pub fn within_limits(cluster: &Cluster, before: (u64, [u64; 3])) {
 }
 
 /// A grant never takes a slot: its reservation has.
-pub fn no_slot_more(cluster: &Cluster, before: (u64, [u64; 3])) {
+pub fn no_slot_more(cluster: &Cluster, before: Slots) {
     let after = held(cluster);
     assert!(
         after.0 <= before.0,
@@ -96,27 +108,64 @@ pub fn grant(cluster: &Cluster, pod: &SimPod) {
         "{name} is granted at {:?}",
         facts.stage
     );
-    let spec = &cluster.pool.spec;
-    let workload = spec
-        .workloads
-        .iter()
-        .find(|w| w.name == facts.labels["app"]);
-    let own = workload.and_then(|workload| workload.spill.as_ref()?.after);
-    let after: Duration = own.unwrap_or(spec.spill.after).into();
-    let first = pod.first_refused.expect("it was refused");
+    let is_held = facts.is_nominated && !is_nominated_before(pod, cluster.now);
     assert!(
-        later(first, after) <= cluster.now,
-        "{name} is granted before its hold is over"
+        !is_held,
+        "{name} is granted while the scheduler makes room for it"
     );
 }
 
-/// No minute has more grants than the rate allows, if nobody forgot any. They count from when they
+/// Nobody takes a grant back but from a pod that had its time to start, and whose owner makes another.
+pub fn rescue(pod: &SimPod, now: Timestamp) {
+    let facts = &pod.facts;
+    let since = facts.bound().and_then(|bound| bound.since);
+    let is_late = since.is_some_and(|since| later(since, DEADLINE) <= now);
+    assert!(
+        is_late && facts.owner.is_some(),
+        "{} is deleted, bound since {since:?}",
+        facts.id.name
+    );
+}
+
+/// Whether its nomination, if it has any, was so long before that nobody waits for it any more.
+fn is_nominated_before(pod: &SimPod, time: Timestamp) -> bool {
+    let nominated = pod.nominated_at;
+    nominated.is_none_or(|at| later(at, NOMINATION) <= time)
+}
+
+/// No pod's grant is decided before its hold is over. Whether that was shorter, for a trigger that is active as
+/// far as who decides knows.
+pub fn hold(cluster: &Cluster, pod: &SimPod, is_triggered: bool) -> bool {
+    let spec = &cluster.pool.spec;
+    let mut workloads = spec.workloads.iter();
+    let own = workloads.find(|w| w.name == APPS[pod.app]);
+    let own = own.and_then(|workload| workload.spill.as_ref()?.after);
+    let after: Duration = own.unwrap_or(spec.spill.after).into();
+    let triggered = spec.spill.after_when_triggered.map(Duration::from);
+    let least = if is_triggered {
+        after.min(triggered.unwrap_or_default())
+    } else {
+        after
+    };
+    let first = pod.first_refused.expect("it was refused");
+    assert!(
+        later(first, least) <= cluster.now,
+        "{} is granted before its hold is over",
+        pod.facts.id.name
+    );
+    cluster.now < later(first, after)
+}
+
+/// No minute with this grant has more than the rate allows, if nobody forgot any. They count from when they
 /// were decided: a patch may come late.
-pub fn rate(cluster: &Cluster) {
+pub fn rate(cluster: &Cluster, new: Timestamp) {
     let rate = &cluster.pool.spec.spill.rate;
     let per = Duration::from(rate.per);
     let grants = cluster.granted_at.iter().rev().take(100);
-    for end in grants.clone() {
+    for end in grants
+        .clone()
+        .filter(|end| new <= **end && **end < later(new, per))
+    {
         let since = end.saturating_sub(per).expect("in range");
         let count = grants.clone().filter(|at| **at > since && *at <= end);
         let count = count.count();
@@ -193,8 +242,8 @@ pub fn nobody_is_passed_by(cluster: &Cluster, leader: &Operator, since: &mut Pas
 
 /// What is free.
 struct Free {
-    held: (u64, [u64; 3]),
-    limits: (u64, [u64; 3]),
+    held: Slots,
+    limits: Slots,
     room: Amounts,
 }
 
@@ -219,6 +268,7 @@ impl Free {
             && !pod.is_ineligible
             && !pod.facts.is_deleting
             && pod.denied_until < since
+            && is_nominated_before(pod, since)
             && self.held.1[pod.app] < self.limits.1[pod.app]
             && pod.facts.asks.lacks(self.room).is_none()
     }

@@ -1,5 +1,6 @@
 //! The API server: pods, the pool and its status, workloads that come and go, and the clock.
 
+mod server;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,13 +14,16 @@ use rand::rngs::StdRng;
 use serde_json::json;
 
 use crate::api::{BurstPool, BurstPoolStatus, Reservation};
+use crate::burst::Scales;
 use crate::burst::amounts::Amounts;
 use crate::burst::fixtures::{pool, target};
 use crate::burst::hold::later;
-use crate::burst::pod::{Grant, PodFacts, PodRef, Stage};
-use crate::burst::{Answer, Scales};
+use crate::burst::pod::{PodFacts, Stage};
 
-use super::checks;
+use super::checks::{Churn, Peaks};
+use server::Late;
+
+pub use server::{Leading, Told, Written};
 
 /// What the names of workloads are.
 pub const APPS: [&str; 3] = ["web", "db", "job"];
@@ -36,6 +40,9 @@ pub struct SimPod {
     pub app: usize,
     pub first_refused: Option<Timestamp>,
     pub gated_until: Option<Timestamp>,
+    /// Since when the scheduler makes room for it, and when that ends.
+    pub nominated_at: Option<Timestamp>,
+    pub nominated_until: Option<Timestamp>,
     /// Translation refuses it.
     pub is_ineligible: bool,
     /// A policy denies its grant until then, or for ever.
@@ -58,15 +65,8 @@ impl SimPod {
             .is_some_and(|bound| !bound.has_started)
             .then_some(self.try_at);
         let times = [self.gated_until, self.gone_at, self.finishes_at, starts];
-        times.into_iter().flatten()
+        times.into_iter().chain([self.nominated_until]).flatten()
     }
-}
-
-/// A patch whose answer was lost, and that comes late.
-pub struct Late {
-    at: Timestamp,
-    pod: PodRef,
-    grant: Grant,
 }
 
 /// The whole cluster.
@@ -78,9 +78,11 @@ pub struct Cluster {
     pub is_still: bool,
     /// Until when the lease is held.
     pub lease: Timestamp,
-    pub pool: BurstPool,
-    /// The version of the pool's status.
+    pub pool: Rc<BurstPool>,
+    /// The version of the pool.
     pub version: u64,
+    /// What its status says beside who leads it and what is reserved.
+    pub told: Told,
     pub pods: BTreeMap<String, SimPod>,
     pub desired: [u64; 3],
     /// How many pods home has room for.
@@ -90,6 +92,8 @@ pub struct Cluster {
     pub failing_until: Timestamp,
     /// Whether the node has the taint of a closed placement.
     pub is_closed: bool,
+    /// In some clusters the pool has a trigger: whether it is active.
+    trigger: Option<bool>,
     pub granted_at: Vec<Timestamp>,
     /// How many seconds a job's pod runs.
     job: Range<u64>,
@@ -97,6 +101,8 @@ pub struct Cluster {
     pub granted: [u64; 3],
     /// When leaders changed, or anything was forgotten.
     pub disturbed: Timestamp,
+    pub churn: Churn,
+    pub peaks: Peaks,
     /// Counts what changed.
     pub count: u64,
     scales: Scales,
@@ -119,11 +125,14 @@ impl Cluster {
         } else {
             (3..20, 60..1200)
         };
-        let spec = json!({"workloads": workloads, "spill": {
+        let mut spec = json!({"workloads": workloads, "spill": {
             "after": format!("{}s", rng.random_range(0..60)),
             "maxReplicas": rng.random_range(1..20),
             "rate": {"pods": rng.random_range(rate), "per": "1m"},
-        }});
+        }, "scaleIn": {"cooldown": format!("{}s", rng.random_range(30..600))}});
+        if rng.random_bool(0.5) {
+            spec["spill"]["afterWhenTriggered"] = json!(format!("{}s", rng.random_range(1..20)));
+        }
         let start = Timestamp::from_second(1_000_000).expect("in range");
         let mut pool = pool("shop", &spec);
         pool.status = Some(BurstPoolStatus::default());
@@ -132,8 +141,9 @@ impl Cluster {
             is_calm: false,
             is_still: false,
             lease: start,
-            pool,
+            pool: Rc::new(pool),
             version: 0,
+            told: Told::default(),
             pods: BTreeMap::new(),
             desired: [3, 3, 0],
             home: rng.random_range(4..12),
@@ -141,9 +151,12 @@ impl Cluster {
             job,
             failing_until: start,
             is_closed: false,
+            trigger: rng.random_bool(0.4).then_some(false),
             granted_at: Vec::new(),
             granted: [0; 3],
             disturbed: start,
+            churn: Churn::default(),
+            peaks: Peaks::new(start),
             count: 0,
             scales: Scales::new(),
             late: Vec::new(),
@@ -209,76 +222,6 @@ impl Cluster {
         self.changed();
     }
 
-    /// A patch that grants, as the API server answers it.
-    pub fn grant(&mut self, id: &PodRef, grant: &Grant, _rng: &mut StdRng) -> Answer {
-        let Some(pod) = self.pods.get(&id.uid) else {
-            return Answer::Gone;
-        };
-        if pod.facts.id.resource_version != id.resource_version {
-            return Answer::Conflict;
-        }
-        if self.now < pod.denied_until {
-            return Answer::Denied("a policy says no".to_owned());
-        }
-        checks::grant(self, pod);
-        let (before, app) = (checks::held(self), pod.app);
-        self.granted[app] += 1;
-        self.change(&id.uid, |facts| {
-            facts.grant = Some(grant.clone());
-            facts.is_first_generation = false;
-        });
-        checks::no_slot_more(self, before);
-        self.granted_at.extend(grant.at);
-        checks::rate(self);
-        Answer::Granted
-    }
-
-    /// A patch that gives a reservation back; now and then it comes to nothing.
-    pub fn release(&mut self, id: &PodRef, rng: &mut StdRng) -> Answer {
-        let Some(pod) = self.pods.get(&id.uid) else {
-            return Answer::Gone;
-        };
-        if pod.facts.id.resource_version != id.resource_version {
-            return Answer::Conflict;
-        }
-        if rng.random_bool(0.2) {
-            return Answer::Lost;
-        }
-        self.change(&id.uid, |_| ());
-        Answer::Granted
-    }
-
-    /// A grant, but no answer comes: it was done, is done later, or never.
-    pub fn lose(&mut self, id: &PodRef, grant: Grant, rng: &mut StdRng) {
-        match rng.random_range(0..3) {
-            0 => drop(self.grant(id, &grant, rng)),
-            1 => {
-                let at = self.after(rng, 1..20);
-                let pod = id.clone();
-                self.late.push(Late { at, pod, grant });
-            }
-            _ => {}
-        }
-    }
-
-    /// An update of the pool's status: it fails if the status is not of this version any more.
-    pub fn write(
-        &mut self,
-        version: u64,
-        write: impl FnOnce(&mut BurstPoolStatus),
-    ) -> Result<u64, ()> {
-        if self.version != version {
-            return Err(());
-        }
-        let before = checks::held(self);
-        let status = self.pool.status.get_or_insert_default();
-        write(status);
-        self.version += 1;
-        checks::within_limits(self, before);
-        self.changed();
-        Ok(self.version)
-    }
-
     pub fn reservations(&self) -> &[Reservation] {
         let status = self.pool.status.as_ref();
         status.map_or(&[], |status| status.reservations.as_slice())
@@ -287,6 +230,11 @@ impl Cluster {
     /// What `/scale` says.
     pub fn scales(&self) -> &Scales {
         &self.scales
+    }
+
+    /// Whether a trigger of the pool is active.
+    pub fn is_triggered(&self) -> bool {
+        self.trigger == Some(true)
     }
 
     /// What the node offers.

@@ -1,6 +1,8 @@
 //! An instance of the operator: its watches, its memory, and the shell around the plan.
 
 mod hands;
+mod term;
+mod views;
 
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
@@ -12,40 +14,31 @@ use rand::rngs::StdRng;
 
 use super::Happened;
 use super::azure::Ended;
-use super::cluster::{Cluster, NODE};
+use super::checks::{Doors, peaks};
+use super::cluster::{Cluster, NODE, Told};
 use crate::aci::translate::{self, Unsupported};
 use crate::api::BurstPool;
 use crate::burst::fixtures::{namespaces, place};
 use crate::burst::hold::later;
 use crate::burst::observe::Standing;
-use crate::burst::plan::{First, Plan, Slot};
-use crate::burst::pod::{Grant, PodFacts, PodRef};
-use crate::burst::{Answer, Claims, Memory, Own, Verdicts, World, observe, plan};
-
-/// What a watch has shown so far.
-#[derive(Default)]
-struct Store {
-    pods: Vec<Rc<PodFacts>>,
-    /// How much had happened then.
-    count: u64,
-}
-
-/// Which pods a watch shows.
-type Belongs = fn(&PodFacts) -> bool;
+use crate::burst::plan::{First, Peak, Plan};
+use crate::burst::pod::{Grant, PodFacts, PodRef, Stage};
+use crate::burst::{Answer, Claims, Door, Memory, Own, Verdicts, World, observe, plan};
+use term::Term;
+use views::{Shared, Views};
 
 /// An instance of the operator.
 pub struct Operator {
     number: u32,
     /// How often it was started, and came to lead: its identity is another each time.
     run: u32,
-    term: u32,
-    waiting: Store,
-    labelled: Store,
-    bound: Store,
+    terms: u32,
+    views: Views,
     memory: Memory,
-    standing: Standing,
-    /// The pool as it was read last, and its status' version.
-    pool: Option<(BurstPool, u64)>,
+    doors: Doors,
+    term: Term,
+    /// What it is about to tell in the pool's status.
+    telling: Option<Told>,
     /// It is dead or frozen until then.
     away_until: Option<Timestamp>,
     /// Patches that it has in its hands.
@@ -54,7 +47,7 @@ pub struct Operator {
     answers: VecDeque<(PodRef, Answer)>,
     /// It was frozen, and believes still that it leads.
     is_stale: bool,
-    /// All that was done this turn ended as planned.
+    /// All that was done since it planned ended as planned.
     is_clean: bool,
     /// When it looks again although nothing changes, and whether it has reason to look.
     due: Timestamp,
@@ -71,13 +64,12 @@ impl Operator {
         Self {
             number,
             run: 0,
-            term: 0,
-            waiting: Store::default(),
-            labelled: Store::default(),
-            bound: Store::default(),
+            terms: 0,
+            views: Views::default(),
             memory: Memory::default(),
-            standing: Standing::Unclaimed,
-            pool: None,
+            doors: Doors::default(),
+            term: Term::default(),
+            telling: None,
             away_until: None,
             hands: VecDeque::new(),
             answers: VecDeque::new(),
@@ -93,7 +85,7 @@ impl Operator {
     }
 
     fn identity(&self) -> String {
-        format!("{}-{}-{}", self.number, self.run, self.term)
+        format!("{}-{}-{}", self.number, self.run, self.terms)
     }
 
     pub fn is_alive(&self, now: Timestamp) -> bool {
@@ -102,30 +94,17 @@ impl Operator {
 
     /// It holds the lease now.
     pub fn elected(&mut self) {
-        self.term += 1;
-        self.standing = Standing::Unclaimed;
+        self.terms += 1;
         self.memory = Memory::default();
-        self.pool = None;
+        self.doors = Doors::default();
+        self.term = Term::default();
+        self.telling = None;
+        self.is_due = true;
     }
 
-    /// Each watch may or may not have shown what is new; none ever goes back.
+    /// Sees what watches show.
     pub fn sync(&mut self, cluster: &Cluster, rng: &mut StdRng) {
-        let calm = cluster.is_calm;
-        let stores: [(&mut Store, Belongs); 3] = [
-            (&mut self.waiting, |pod| pod.bound().is_none()),
-            (&mut self.labelled, |pod| pod.grant.is_some()),
-            (&mut self.bound, |pod| {
-                pod.bound().is_some_and(|bound| bound.node == NODE)
-            }),
-        ];
-        for (store, belongs) in stores {
-            if store.count != cluster.count && (calm || rng.random_bool(0.6)) {
-                let all = cluster.pods.values().map(|pod| &pod.facts);
-                store.pods = all.filter(|facts| belongs(facts)).cloned().collect();
-                store.count = cluster.count;
-                self.is_due = true;
-            }
-        }
+        self.is_due |= self.views.sync(cluster, rng);
         self.is_due |= self.due <= cluster.now;
     }
 
@@ -133,11 +112,7 @@ impl Operator {
     pub fn learn(&mut self, ended: &[Ended], now: Timestamp) {
         self.is_due |= !ended.is_empty();
         for one in ended {
-            let backend = self.memory.backend("weu");
-            match one {
-                Ok(()) => backend.succeeded(now),
-                Err(class) => backend.failed(*class, "Azure starts nothing", now),
-            }
+            self.doors.ended(*one, &mut self.memory, now);
         }
     }
 
@@ -176,31 +151,12 @@ impl Operator {
             rng.random_range(0..=self.answers.len())
         };
         self.hear(unheard, cluster);
-        if self.is_due && self.rests_until <= cluster.now && self.claims(cluster, is_leader) {
+        if let Some(told) = self.telling.take_if(|_| rng.random_bool(0.7)) {
+            cluster.tell(&told);
+        }
+        if self.is_due && self.rests_until <= cluster.now {
             self.decide(cluster, is_leader, rng, happened);
         }
-    }
-
-    /// Writes who it is into the pool, then lists what is labelled; whether it may decide.
-    fn claims(&mut self, cluster: &mut Cluster, is_leader: bool) -> bool {
-        match self.standing {
-            Standing::Leading => return true,
-            _ if !is_leader || !self.hands.is_empty() || !self.answers.is_empty() => return false,
-            Standing::Unclaimed => {
-                let identity = self.identity();
-                let claim = cluster.write(cluster.version, |status| status.leader = Some(identity));
-                let version = claim.expect("it has just read the version");
-                self.pool = Some((cluster.pool.clone(), version));
-                self.standing = Standing::Uncounted;
-                cluster.disturbed = cluster.now;
-            }
-            Standing::Uncounted => {
-                let all = cluster.pods.values().map(|pod| &pod.facts);
-                self.labelled.pods = all.filter(|facts| facts.grant.is_some()).cloned().collect();
-                self.standing = Standing::Leading;
-            }
-        }
-        true
     }
 
     fn decide(
@@ -210,59 +166,20 @@ impl Operator {
         rng: &mut StdRng,
         happened: &mut Happened,
     ) {
-        let Some((mut pool, version)) = self.pool.take() else {
+        let Some(pool) = self.views.pool.clone().filter(|pool| self.may_look(pool)) else {
             return;
         };
-        if pool.spec.spill != cluster.pool.spec.spill {
-            pool.spec = cluster.pool.spec.clone();
-        }
-        self.judge(&pool, cluster);
-        let plan = self.plan(&pool, cluster);
+        let standing = self.led_by(&pool, cluster, happened);
+        self.judge(&pool.pool, cluster);
+        let plan = self.plan(&pool.pool, standing, cluster);
         happened.plans += 1;
-        let expected = match self.standing {
+        happened.outdated += u64::from(pool.version != cluster.version);
+        let expected = match standing {
             Standing::Leading => First::Nothing,
             Standing::Uncounted => First::Count,
             Standing::Unclaimed => First::Claim,
         };
         assert_eq!(plan.first, expected);
-        self.is_clean = plan.unseen.is_empty();
-        // Those that are reserved already do not wait for the write.
-        self.take_in_hand(&plan, Slot::Reserved, cluster, happened);
-        let sent = rng.random_range(0..=self.hands.len());
-        self.empty_hands(self.hands.len() - sent, cluster, rng, happened);
-        let mut version = version;
-        if plan.must_reserve {
-            let reservations = plan.reservations.clone();
-            let written = cluster.write(version, |status| status.reservations = reservations);
-            let Ok(written) = written else {
-                happened.fenced += 1;
-                assert!(!is_leader, "only another leader's write makes ours fail");
-                self.standing = Standing::Unclaimed;
-                self.is_stale = false;
-                return;
-            };
-            version = written;
-            self.memory.wrote(cluster.now);
-        }
-        if let Some(status) = &mut pool.status {
-            status.reservations.clone_from(&plan.reservations);
-        }
-        self.pool = Some((pool, version));
-        self.carry_out(&plan, cluster, rng, happened);
-        let waiting: HashSet<&str> = self
-            .waiting
-            .pods
-            .iter()
-            .map(|pod| pod.id.uid.as_str())
-            .collect();
-        self.memory.keep(&plan, &waiting, cluster.now);
-        if self.is_clean
-            && self.hands.is_empty()
-            && self.answers.is_empty()
-            && rng.random_bool(0.05)
-        {
-            self.plans_nothing_new(cluster);
-        }
         self.look_again = plan.look_again_in;
         let again = plan.look_again_in.unwrap_or(Duration::from_secs(3600));
         self.due = later(cluster.now, again);
@@ -272,16 +189,69 @@ impl Operator {
         );
         // What was done is seen at once in memory and in the pool's status.
         self.is_due = plan.must_reserve || plan.grants().next().is_some();
+        self.shut(&plan, cluster, happened);
+        if standing == Standing::Leading {
+            self.told(&plan, is_leader, &pool, cluster);
+        }
+        self.carry_out(&plan, &pool, is_leader, (cluster, rng), happened);
+        let waiting = self.views.waiting.pods.iter();
+        let waiting: HashSet<&str> = waiting.map(|pod| pod.id.uid.as_str()).collect();
+        self.memory.keep(&plan, &waiting, cluster.now);
+        let is_done = self.is_clean && self.hands.is_empty() && self.answers.is_empty();
+        if is_done && rng.random_bool(0.05) {
+            self.plans_nothing_new(cluster);
+        }
         self.last = plan;
         if !cluster.is_calm && is_leader && rng.random_bool(0.001) {
             self.crash(cluster, rng, happened);
         }
     }
 
+    /// The node's taint is as the plan says.
+    fn shut(&mut self, plan: &Plan, cluster: &mut Cluster, happened: &mut Happened) {
+        self.doors.planned(plan, cluster);
+        let door = &plan.doors["weu"];
+        let is_closed = matches!(door, Door::Closed { .. });
+        happened.closures += u64::from(is_closed && !cluster.is_closed);
+        if *door == Door::HalfOpen {
+            happened.probes += plan.grants().count() as u64;
+        }
+        if is_closed != cluster.is_closed {
+            cluster.is_closed = is_closed;
+            cluster.changed();
+        }
+    }
+
+    /// What a leader's plan says, users are told.
+    fn told(&mut self, plan: &Plan, is_leader: bool, pool: &Shared, cluster: &mut Cluster) {
+        if is_leader {
+            let labelled = &self.views.labelled;
+            let is_away = |pod: &Rc<PodFacts>| {
+                let is_home = pod.bound().is_some_and(|bound| bound.node != NODE);
+                pod.grant.is_some() && !is_home && pod.stage != Stage::Finished
+            };
+            cluster.peaks.planned(&peaks::Planned {
+                peak: plan.peak,
+                is_busy: labelled.pods.iter().any(is_away),
+                count: labelled.count,
+                cooldown: pool.pool.spec.scale_in.cooldown.into(),
+                now: cluster.now,
+            });
+        }
+        self.telling = Some(Told {
+            counts: plan.counts,
+            workloads: plan.workloads.clone(),
+            is_peak: plan.peak != Peak::None,
+            limited: plan.limited.clone(),
+        });
+    }
+
     /// The same state plans nothing new.
     fn plans_nothing_new(&self, cluster: &Cluster) {
-        let Some((pool, _)) = &self.pool else { return };
-        let again = self.plan(pool, cluster);
+        let Some(Shared { pool, .. }) = &self.views.pool else {
+            return;
+        };
+        let again = self.plan(pool, Standing::Leading, cluster);
         let known = |uid: &str| {
             let mut known = pool.status.iter().flat_map(|status| &status.reservations);
             known.any(|entry| entry.uid == uid)
@@ -291,11 +261,11 @@ impl Operator {
         assert!(new.is_none(), "planned anew: {new:?}");
     }
 
-    fn plan(&self, pool: &BurstPool, cluster: &Cluster) -> Plan {
+    fn plan(&self, pool: &BurstPool, standing: Standing, cluster: &Cluster) -> Plan {
         let namespaces = namespaces();
-        let waiting: Vec<&PodFacts> = self.waiting.pods.iter().map(|pod| &**pod).collect();
-        let labelled: Vec<&PodFacts> = self.labelled.pods.iter().map(|pod| &**pod).collect();
-        let bound: Vec<&PodFacts> = self.bound.pods.iter().map(|pod| &**pod).collect();
+        let waiting: Vec<&PodFacts> = self.views.waiting.pods.iter().map(|pod| &**pod).collect();
+        let labelled: Vec<&PodFacts> = self.views.labelled.pods.iter().map(|pod| &**pod).collect();
+        let bound: Vec<&PodFacts> = self.views.bound.pods.iter().map(|pod| &**pod).collect();
         let mut place = place("weu", 0);
         place.offers = cluster.offers();
         let world = World {
@@ -313,8 +283,8 @@ impl Operator {
             bound: &bound,
             verdicts: &self.verdicts,
             memory: &self.memory,
-            is_triggered: false,
-            standing: self.standing,
+            is_triggered: self.views.is_triggered,
+            standing,
             identity: &identity,
         };
         plan(pool, &observe(pool, &world, &own), cluster.now)
@@ -328,9 +298,10 @@ impl Operator {
             node: NODE,
             node_address: None,
         };
-        for pod in &self.waiting.pods {
-            let verdicts = &mut self.verdicts;
-            let asked = verdicts.id(placement.spec, placement.tags, placement.node);
+        let verdicts = &mut self.verdicts;
+        let mut asked = None;
+        for pod in &self.views.waiting.pods {
+            asked = asked.or_else(|| verdicts.id(placement.spec, placement.tags, placement.node));
             if asked.is_some_and(|asked| verdicts.of(&pod.id, asked).is_some()) {
                 continue;
             }
@@ -341,7 +312,12 @@ impl Operator {
             });
             verdicts.learn(&pod.id, &placement, refusal.into_iter().collect());
         }
-        let waiting = self.waiting.pods.iter().map(|pod| pod.id.uid.as_str());
+        let waiting = self
+            .views
+            .waiting
+            .pods
+            .iter()
+            .map(|pod| pod.id.uid.as_str());
         self.verdicts.retain(&waiting.collect());
     }
 }

@@ -33,7 +33,23 @@ impl Cluster {
                 self.ungate(&uid);
             }
             self.place(&uid, &mut room);
+            let is_refused = matches!(self.pods[&uid].facts.stage, Stage::Refused(_));
+            if is_refused && !self.is_calm && rng.random_bool(0.02) {
+                self.nominate(&uid, rng);
+            }
         }
+    }
+
+    /// Finds that others must go from a node for the pod: once for each, since a watch that is late does not
+    /// tell two nominations from one.
+    fn nominate(&mut self, uid: &str, rng: &mut StdRng) {
+        let (now, until) = (self.now, self.after(rng, 5..120));
+        let pod = self.pods.get_mut(uid);
+        let Some(pod) = pod.filter(|pod| pod.nominated_at.is_none()) else {
+            return;
+        };
+        (pod.nominated_at, pod.nominated_until) = (Some(now), Some(until));
+        self.change(uid, |facts| facts.is_nominated = true);
     }
 
     /// The gate's removal is a change of the spec, and leaves the condition's time as it was.

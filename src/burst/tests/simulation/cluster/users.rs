@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use super::{APPS, Cluster, Late, NODE, SimPod};
+use super::{APPS, Cluster, NODE, SimPod};
+use crate::api::MaxReplicas;
 use crate::burst::Scales;
 use crate::burst::fixtures::{pod, scale_of};
 use crate::burst::pod::Stage;
@@ -48,18 +49,39 @@ impl Cluster {
         for app in 0..APPS.len() {
             self.replicate(app, rng);
         }
-        let due: Vec<Late> = self
-            .late
-            .extract_if(.., |late| late.at <= self.now)
-            .collect();
-        for late in due {
-            self.grant(&late.pod, &late.grant, rng);
+        self.catch_up();
+        self.nominations_end(rng);
+    }
+
+    /// The scheduler has made room for some: a pod at home has gone for each, or it has thought better of it,
+    /// or nothing takes the nomination back.
+    fn nominations_end(&mut self, rng: &mut StdRng) {
+        let is_over = |pod: &SimPod| pod.nominated_until.is_some_and(|at| at <= self.now);
+        let over = self.pods.iter().filter(|(_, pod)| is_over(pod));
+        let over: Vec<String> = over.map(|(uid, _)| uid.clone()).collect();
+        for uid in over {
+            if let Some(pod) = self.pods.get_mut(&uid) {
+                pod.nominated_until = None;
+            }
+            match rng.random_range(0..3) {
+                0 => {
+                    let at_home = |pod: &SimPod| pod.facts.bound().is_some_and(|b| b.node != NODE);
+                    let mut victims = self.pods.iter().filter(|(_, pod)| at_home(pod));
+                    if let Some(victim) = victims.next().map(|(uid, _)| uid.clone()) {
+                        self.delete(&victim, rng);
+                    }
+                }
+                1 => self.change(&uid, |facts| facts.is_nominated = false),
+                _ => {}
+            }
         }
     }
 
     fn reconfigure(&mut self, rng: &mut StdRng) {
         let app = rng.random_range(0..3);
         self.desired[app] = rng.random_range(0..14);
+        let changes = self.trigger.filter(|_| rng.random_bool(0.3));
+        self.trigger = changes.map(|is_active| !is_active).or(self.trigger);
         if self.is_calm {
             return;
         }
@@ -67,7 +89,9 @@ impl Cluster {
             0 => self.home = rng.random_range(2..14),
             1 => {
                 let most = rng.random_range(0..20);
-                self.pool.spec.spill.max_replicas = crate::api::MaxReplicas::Count(most);
+                let spec = &mut Rc::make_mut(&mut self.pool).spec;
+                spec.spill.max_replicas = MaxReplicas::Count(most);
+                self.version += 1;
             }
             2 => self.failing_until = self.after(rng, 60..1200),
             3 => self.capacity = rng.random_range(1..25),
@@ -126,6 +150,8 @@ impl Cluster {
         let pod = SimPod {
             app: index,
             first_refused: None,
+            nominated_at: None,
+            nominated_until: None,
             gated_until: is_gated.then(|| self.after(rng, 1..200)),
             is_ineligible: rng.random_bool(0.05),
             denied_until,

@@ -6,31 +6,60 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::Operator;
+use super::views::Shared;
+use crate::burst::Answer;
 use crate::burst::hold::later;
-use crate::burst::plan::{Plan, Slot};
+use crate::burst::memory::Attempt;
+use crate::burst::plan::{First, Plan, Slot};
 use crate::burst::pod::{Grant, PodRef};
 use crate::burst::rescue::Action;
-use crate::burst::tests::simulation::Happened;
 use crate::burst::tests::simulation::cluster::Cluster;
-use crate::burst::{Answer, Door};
+use crate::burst::tests::simulation::{Happened, checks};
 
 impl Operator {
     pub(super) fn carry_out(
         &mut self,
         plan: &Plan,
-        cluster: &mut Cluster,
-        rng: &mut StdRng,
+        pool: &Shared,
+        is_leader: bool,
+        (cluster, rng): (&mut Cluster, &mut StdRng),
         happened: &mut Happened,
     ) {
-        let is_closed = matches!(plan.doors["weu"], Door::Closed { .. });
-        if is_closed && !cluster.is_closed {
-            happened.closures += 1;
+        self.is_clean = false;
+        match plan.first {
+            First::Claim => return self.claim(plan, pool, is_leader, (cluster, rng), happened),
+            First::Count => {
+                self.views.count(cluster);
+                self.term.is_counted = true;
+                self.is_due = true;
+                return;
+            }
+            First::Nothing => {}
         }
-        if is_closed != cluster.is_closed {
-            cluster.is_closed = is_closed;
-            cluster.changed();
+        // What is reserved already may be taken back by a write that is still on its way.
+        let stands = !self.term.is_in_doubt(pool);
+        self.is_clean = stands && plan.unseen.is_empty();
+        if stands {
+            // Those that are reserved already do not wait for the write.
+            self.take_in_hand(plan, Slot::Reserved, pool, cluster, happened);
+            let sent = rng.random_range(0..=self.hands.len());
+            self.empty_hands(self.hands.len() - sent, cluster, rng, happened);
         }
-        self.take_in_hand(plan, Slot::Wanted, cluster, happened);
+        if plan.must_reserve && !self.reserve(plan, pool, cluster, rng, happened) {
+            (self.is_due, self.is_clean) = (true, false);
+            return;
+        }
+        let may_write = plan.must_reserve || stands;
+        if may_write {
+            self.take_in_hand(plan, Slot::Wanted, pool, cluster, happened);
+        }
+        self.look(plan, cluster, happened);
+        if !may_write {
+            happened.doubts += 1;
+            self.is_due = true;
+            self.resolve(cluster);
+            return;
+        }
         if !cluster.is_calm && !self.hands.is_empty() && rng.random_bool(0.03) {
             happened.freezes += 1;
             self.is_stale = true;
@@ -51,23 +80,38 @@ impl Operator {
         &mut self,
         plan: &Plan,
         slot: Slot,
+        pool: &Shared,
         cluster: &Cluster,
         happened: &mut Happened,
     ) {
         for decision in plan.grants().filter(|decision| decision.slot == slot) {
+            let id = &decision.pod;
+            if slot == Slot::Reserved {
+                let entries = pool.pool.status.iter().flat_map(|one| &one.reservations);
+                let mut entries = entries.filter(|entry| entry.uid == id.uid);
+                let is_own = entries.any(|entry| entry.holder == self.identity());
+                match (is_own, self.memory.attempt(id)) {
+                    (true, Attempt::None) => happened.ahead += 1,
+                    (true, _) => happened.again += 1,
+                    (false, _) => happened.inherited += 1,
+                }
+            }
+            if let Some(pod) = cluster.pods.get(&id.uid) {
+                let is_triggered = self.views.is_triggered;
+                happened.triggered += u64::from(checks::hold(cluster, pod, is_triggered));
+                happened.nominated += u64::from(pod.facts.is_nominated);
+            }
             let grant = Grant {
                 pool: "shop".to_owned(),
                 workload: decision.workload.clone(),
                 at: Some(cluster.now),
             };
-            happened.ahead += u64::from(slot == Slot::Reserved);
-            self.memory.sending(&decision.pod);
-            self.hands.push_back((decision.pod.clone(), grant));
+            self.memory.sending(id);
+            self.hands.push_back((id.clone(), grant));
         }
     }
 
-    /// What is not a grant: reservations given back, stamps, rescues, and looking for pods that nobody
-    /// sees.
+    /// What is not a grant: reservations given back, stamps and rescues.
     fn others(
         &mut self,
         plan: &Plan,
@@ -91,15 +135,18 @@ impl Operator {
             }
         }
         for rescue in &plan.rescues {
-            let is_new = cluster
-                .pods
-                .get(&rescue.pod.uid)
-                .is_some_and(|pod| !pod.facts.is_deleting);
-            if rescue.action == Action::Delete && is_new {
+            let pod = cluster.pods.get(&rescue.pod.uid);
+            let pod = pod.filter(|pod| !pod.facts.is_deleting);
+            if let (Action::Delete, Some(pod)) = (rescue.action, pod) {
+                checks::rescue(pod, cluster.now);
                 happened.rescues += 1;
                 cluster.delete(&rescue.pod.uid, rng);
             }
         }
+    }
+
+    /// Reads reserved pods that nobody sees.
+    fn look(&mut self, plan: &Plan, cluster: &Cluster, happened: &mut Happened) {
         for unseen in &plan.unseen {
             let found = cluster.pods.get(&unseen.uid).map(|pod| pod.facts.clone());
             happened.homecomings +=
@@ -134,7 +181,7 @@ impl Operator {
             cluster.lose(pod, grant, rng);
             Answer::Lost
         } else {
-            cluster.grant(pod, &grant, rng)
+            cluster.grant(pod, &grant)
         };
         match answer {
             Answer::Granted => happened.grants += 1,

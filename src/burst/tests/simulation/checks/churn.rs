@@ -1,0 +1,148 @@
+//! What is written is not taken back and written again for nothing, and comes to rest.
+//!
+//! In: each write of the pool's status, what gives a reservation back, and grants without an answer. A pod whose
+//! grant a policy denies is tried again and again, by a back-off.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::api::Reservation;
+use crate::burst::hold::later;
+use crate::burst::pod::PodRef;
+use crate::burst::tests::simulation::cluster::{Cluster, Leading, SimPod, Told};
+
+/// How often one leader reserves one version of a pod, as long as nothing denies the grant: once more where
+/// another one needed the slot more.
+const AGAIN: u32 = 3;
+/// The first and the longest pause after a denied grant.
+const DENIED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+/// How long nothing has been written in the end: as much of the still time is left when everybody has had what
+/// can be had, also those whose grants were denied, and that are tried again only now and then.
+const REST: Duration = Duration::from_secs(300);
+
+/// What was written, and when.
+#[derive(Default)]
+pub struct Churn {
+    made: BTreeMap<Reservation, Made>,
+    /// Versions of pods of which grants were not answered, by UID.
+    lost: BTreeSet<(String, String)>,
+    /// What was written last of reservations, but of pods that are denied, and when.
+    reserved: Option<(Timestamp, Reservation)>,
+    /// What was told last, and before, while there was none of those, and when.
+    told: Option<(Timestamp, [Told; 2])>,
+}
+
+/// How often an entry was made.
+#[derive(Default)]
+struct Made {
+    /// While a policy denies the pod's grant, and when last.
+    denied: u32,
+    at: Timestamp,
+    others: u32,
+}
+
+impl Churn {
+    /// A leader writes the pool: for a reason, and nothing that it has just taken back.
+    pub fn write(&mut self, cluster: &Cluster, new: &Leading) {
+        let old = cluster.reservations();
+        let status = cluster.pool.status.as_ref();
+        let is_led = status.and_then(|status| status.leader.as_ref()) == Some(&new.leader);
+        assert!(
+            !is_led || old != new.reservations,
+            "the pool is written, and says the same"
+        );
+        for entry in new.reservations.iter().filter(|entry| !old.contains(entry)) {
+            self.make(entry, cluster);
+        }
+        let (old, new): (BTreeSet<_>, BTreeSet<_>) =
+            (old.iter().collect(), new.reservations.iter().collect());
+        let mut changed = old.symmetric_difference(&new);
+        if let Some(entry) = changed.find(|entry| !is_denied(cluster, &entry.uid)) {
+            self.reserved = Some((cluster.now, (*entry).clone()));
+        }
+    }
+
+    fn make(&mut self, entry: &Reservation, cluster: &Cluster) {
+        let now = cluster.now;
+        let is_denied = is_denied(cluster, &entry.uid);
+        if is_denied && !cluster.is_calm {
+            return;
+        }
+        let made = self.made.entry(entry.clone()).or_default();
+        if is_denied {
+            let longer = 2_u32.saturating_pow(made.denied.saturating_sub(1).min(16));
+            let pause = DENIED.0.saturating_mul(longer).min(DENIED.1);
+            assert!(
+                made.denied == 0 || later(made.at, pause) <= now,
+                "{} is tried again though it was denied {} times, last at {}",
+                entry.name,
+                made.denied,
+                made.at
+            );
+            (made.denied, made.at) = (made.denied + 1, now);
+        } else {
+            assert!(
+                made.others < AGAIN,
+                "{} is reserved again and again",
+                entry.name
+            );
+            made.others += 1;
+        }
+    }
+
+    /// Nobody knows what became of a grant.
+    pub fn lost(&mut self, id: &PodRef) {
+        let version = (id.uid.clone(), id.resource_version.clone());
+        self.lost.insert(version);
+    }
+
+    /// A pod is changed to give its reservation back: one that stands, and of which a grant may come still.
+    pub fn release(&self, cluster: &Cluster, pod: &SimPod) {
+        let PodRef {
+            uid,
+            name,
+            resource_version: version,
+            ..
+        } = &pod.facts.id;
+        assert!(
+            pod.facts.grant.is_none(),
+            "{name} is granted, and gives its reservation back"
+        );
+        let mut entries = cluster.reservations().iter();
+        let entry = entries.find(|entry| entry.uid == *uid && entry.resource_version == *version);
+        let entry = entry.expect("what is given back is reserved");
+        let status = cluster.pool.status.as_ref();
+        let leader = status.and_then(|status| status.leader.as_ref());
+        let is_lost = self.lost.contains(&(uid.clone(), version.clone()));
+        assert!(
+            is_lost || leader != Some(&entry.holder),
+            "{name} is changed, and nothing of it is on its way"
+        );
+    }
+
+    /// The status tells something else.
+    pub fn tell(&mut self, cluster: &Cluster, old: &Told, new: &Told) {
+        let numbers = |told: &Told| (told.counts, told.is_peak, told.limited.is_some());
+        let ends = old.is_peak && !new.is_peak;
+        let tries = cluster.pods.keys().any(|uid| is_denied(cluster, uid));
+        if numbers(old) != numbers(new) && !ends && !tries {
+            self.told = Some((cluster.now, [old.clone(), new.clone()]));
+        }
+    }
+
+    /// Whoever could be granted has been, and nothing is written any more.
+    pub fn rests(&self, now: Timestamp) {
+        let is_old = |at: Timestamp| later(at, REST) <= now;
+        let reserved = self.reserved.as_ref().filter(|(at, _)| !is_old(*at));
+        assert!(reserved.is_none(), "reserved still: {reserved:?}");
+        let told = self.told.as_ref().filter(|(at, _)| !is_old(*at));
+        assert!(told.is_none(), "told still: {told:?}");
+    }
+}
+
+fn is_denied(cluster: &Cluster, uid: &str) -> bool {
+    let pod = cluster.pods.get(uid);
+    pod.is_some_and(|pod| cluster.now < pod.denied_until)
+}

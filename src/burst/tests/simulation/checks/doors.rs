@@ -1,0 +1,114 @@
+//! A placement's door does not flap: it follows what Azure answered, and its back-off.
+//!
+//! In: the door before and after each create that ended, and in each plan, as one term of one leader has
+//! them. Told here apart from how `Backend` counts.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::burst::hold::later;
+use crate::burst::plan::Plan;
+use crate::burst::tests::simulation::azure::Ended;
+use crate::burst::tests::simulation::cluster::{Cluster, NODE};
+use crate::burst::{Door, Memory};
+
+/// How long a door stays closed first, and at most: each time in a row twice as long.
+const CLOSED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
+
+/// A door, and how often it has been closed in a row.
+pub struct Doors {
+    last: Door,
+    closings: u32,
+}
+
+impl Default for Doors {
+    fn default() -> Self {
+        Self {
+            last: Door::Open,
+            closings: 0,
+        }
+    }
+}
+
+impl Doors {
+    /// A create has ended, and `memory` is told so.
+    pub fn ended(&mut self, ended: Ended, memory: &mut Memory, now: Timestamp) {
+        let backend = memory.backend("weu");
+        let before = backend.door(now);
+        self.passes(&before, now);
+        match ended {
+            Ok(()) => backend.succeeded(now),
+            Err(class) => backend.failed(class, "Azure starts nothing", now),
+        }
+        let after = backend.door(now);
+        match (until(&before), until(&after)) {
+            (Some(_), _) => assert!(is_same(&before, &after), "{before:?}, then {after:?}"),
+            (None, Some(until)) => {
+                assert!(ended.is_err(), "it closes though a create succeeded");
+                let longer = 2_u32.saturating_pow(self.closings.min(16));
+                let least = CLOSED.0.saturating_mul(longer).min(CLOSED.1);
+                assert!(
+                    later(now, least) <= until,
+                    "closed from {now} until {until}, after {} times in a row",
+                    self.closings
+                );
+                self.closings += 1;
+            }
+            (None, None) if ended.is_ok() => {
+                assert_eq!(after, Door::Open, "a create has succeeded");
+                self.closings = 0;
+            }
+            (None, None) => assert_eq!(before, after, "a create has failed"),
+        }
+        self.last = after;
+    }
+
+    /// A plan is carried out: with the door as creates left it, and with no grant that it does not let in.
+    pub fn planned(&mut self, plan: &Plan, cluster: &Cluster) {
+        let door = &plan.doors["weu"];
+        self.passes(door, cluster.now);
+        self.last = door.clone();
+        let grants = plan.grants().count();
+        match door {
+            Door::Open => return,
+            Door::Closed { .. } => assert_eq!(grants, 0, "granted into a closed placement"),
+            Door::HalfOpen => assert!(grants <= 1, "tried with {grants} pods"),
+        }
+        // Of one that nobody sees, who decides cannot know that it is on its way.
+        if grants > 0 && plan.unseen.is_empty() {
+            let granted = plan.grants().map(|one| one.pod.uid.as_str());
+            let granted: Vec<&str> = granted.collect();
+            let mut tries = cluster.away().into_iter().filter(|uid| {
+                let bound = cluster.pods[*uid].facts.bound();
+                bound.is_none_or(|bound| bound.node == NODE && !bound.has_started)
+            });
+            let other = tries.find(|uid| !granted.contains(uid));
+            assert!(other.is_none(), "tried with {granted:?} beside {other:?}");
+        }
+    }
+
+    /// By itself it only opens half, when its time is over.
+    fn passes(&self, door: &Door, now: Timestamp) {
+        let expected = match until(&self.last) {
+            Some(until) if until <= now => &Door::HalfOpen,
+            _ => &self.last,
+        };
+        assert!(
+            is_same(expected, door),
+            "it is {door:?} instead of {expected:?}, and no create has ended"
+        );
+    }
+}
+
+fn until(door: &Door) -> Option<Timestamp> {
+    match door {
+        Door::Closed { until, .. } => Some(until.expect("creates closed it")),
+        Door::Open | Door::HalfOpen => None,
+    }
+}
+
+/// Whatever the words.
+fn is_same(one: &Door, other: &Door) -> bool {
+    until(one) == until(other) && (until(one).is_some() || one == other)
+}

@@ -1,0 +1,184 @@
+//! What the API server makes of what it is sent: at once, late, or not at all.
+//!
+//! In: patches of pods and updates of the pool's status, each with the version that it is for. Out: answers,
+//! of which some are lost; what was sent without an answer may be done later.
+
+use std::rc::Rc;
+
+use jiff::Timestamp;
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use super::Cluster;
+use crate::api::condition::{self, SPILLING};
+use crate::api::{PodCounts, Reservation, WorkloadStatus};
+use crate::burst::Answer;
+use crate::burst::pod::{Grant, PodRef};
+use crate::burst::tests::simulation::checks::{self, Churn, Slots};
+
+/// What a leader writes of the pool's status to be sure of itself.
+#[derive(Clone, Debug)]
+pub struct Leading {
+    pub leader: String,
+    pub reservations: Vec<Reservation>,
+}
+
+/// What a leader tells in the pool's status, whoever reads it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    pub counts: PodCounts,
+    pub workloads: Vec<WorkloadStatus>,
+    pub is_peak: bool,
+    pub limited: Option<String>,
+}
+
+/// What became of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Yes,
+    No,
+    Unknown,
+}
+
+/// What was sent, got no answer, and is done late.
+pub struct Late {
+    pub(super) at: Timestamp,
+    sent: Sent,
+}
+
+enum Sent {
+    Grant(PodRef, Grant),
+    /// With the version it is for, and the limits that were in force when it was sent.
+    Write(u64, Leading, Slots),
+}
+
+impl Cluster {
+    /// A patch that grants, as the API server answers it.
+    pub fn grant(&mut self, id: &PodRef, grant: &Grant) -> Answer {
+        let Some(pod) = self.pods.get(&id.uid) else {
+            return Answer::Gone;
+        };
+        if pod.facts.id.resource_version != id.resource_version {
+            return Answer::Conflict;
+        }
+        if self.now < pod.denied_until {
+            return Answer::Denied("a policy says no".to_owned());
+        }
+        checks::grant(self, pod);
+        let (before, app) = (checks::held(self), pod.app);
+        self.granted[app] += 1;
+        self.change(&id.uid, |facts| {
+            facts.grant = Some(grant.clone());
+            facts.is_first_generation = false;
+        });
+        checks::no_slot_more(self, before);
+        self.peaks.granted(self.count);
+        let at = grant.at.expect("each says when it was decided");
+        self.granted_at.push(at);
+        checks::rate(self, at);
+        Answer::Granted
+    }
+
+    /// A patch that gives a reservation back; now and then it comes to nothing.
+    pub fn release(&mut self, id: &PodRef, rng: &mut StdRng) -> Answer {
+        let Some(pod) = self.pods.get(&id.uid) else {
+            return Answer::Gone;
+        };
+        if pod.facts.id.resource_version != id.resource_version {
+            return Answer::Conflict;
+        }
+        if rng.random_bool(0.2) {
+            return Answer::Lost;
+        }
+        self.churn.release(self, pod);
+        self.change(&id.uid, |_| ());
+        Answer::Granted
+    }
+
+    /// A grant, but no answer comes: it was done, is done later, or never.
+    pub fn lose(&mut self, id: &PodRef, grant: Grant, rng: &mut StdRng) {
+        self.churn.lost(id);
+        match rng.random_range(0..3) {
+            0 => drop(self.grant(id, &grant)),
+            1 => {
+                let at = self.after(rng, 1..20);
+                let sent = Sent::Grant(id.clone(), grant);
+                self.late.push(Late { at, sent });
+            }
+            _ => {}
+        }
+    }
+
+    /// An update of the pool's status by who leads, for this version of it. While things go wrong some are
+    /// not answered: then it was done, is done later, or never, but not after the minute that a server
+    /// remembers a request.
+    pub fn write(&mut self, version: u64, leading: &Leading, rng: &mut StdRng) -> Written {
+        let most = checks::limits(self);
+        if self.is_calm || rng.random_bool(0.97) {
+            let is_done = self.update(version, leading, most);
+            return if is_done { Written::Yes } else { Written::No };
+        }
+        match rng.random_range(0..3) {
+            0 => drop(self.update(version, leading, most)),
+            1 => {
+                let at = self.after(rng, 1..55);
+                let sent = Sent::Write(version, leading.clone(), most);
+                self.late.push(Late { at, sent });
+            }
+            _ => {}
+        }
+        Written::Unknown
+    }
+
+    /// Whether it was done: not if the pool is not of this version any more.
+    fn update(&mut self, version: u64, leading: &Leading, most: Slots) -> bool {
+        if self.version != version {
+            return false;
+        }
+        let before = checks::held(self);
+        self.churns(|churn, cluster| churn.write(cluster, leading));
+        let status = Rc::make_mut(&mut self.pool).status.get_or_insert_default();
+        if status.leader.as_ref() != Some(&leading.leader) {
+            self.disturbed = self.now;
+        }
+        status.leader = Some(leading.leader.clone());
+        status.reservations.clone_from(&leading.reservations);
+        self.version += 1;
+        checks::within_limits(self, before, most);
+        self.changed();
+        true
+    }
+
+    /// An apply of what else the status says, whatever version the pool is of.
+    pub fn tell(&mut self, told: &Told) {
+        if self.told == *told {
+            return;
+        }
+        self.churns(|churn, cluster| churn.tell(cluster, &cluster.told, told));
+        self.told.clone_from(told);
+        let status = Rc::make_mut(&mut self.pool).status.get_or_insert_default();
+        let spilling = condition::condition(SPILLING, told.is_peak, "", "", None, self.now);
+        condition::set(&mut status.conditions, spilling);
+        self.version += 1;
+    }
+
+    fn churns(&mut self, sees: impl FnOnce(&mut Churn, &Self)) {
+        let mut churn = std::mem::take(&mut self.churn);
+        sees(&mut churn, self);
+        self.churn = churn;
+    }
+
+    /// Does what is due of what was sent without an answer.
+    pub(super) fn catch_up(&mut self) {
+        let now = self.now;
+        let due: Vec<Late> = self.late.extract_if(.., |late| late.at <= now).collect();
+        for late in due {
+            match late.sent {
+                Sent::Grant(pod, grant) => drop(self.grant(&pod, &grant)),
+                Sent::Write(version, leading, most) => {
+                    self.update(version, &leading, most);
+                }
+            }
+        }
+    }
+}

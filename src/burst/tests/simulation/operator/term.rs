@@ -1,0 +1,146 @@
+//! An instance's term of leading: it claims the pool, counts its pods, reserves, and doubts what was not
+//! answered. What `controller::spill` does around the plan, call by call.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::rngs::StdRng;
+
+use super::Operator;
+use super::views::Shared;
+use crate::api::condition::{self, SPILLING};
+use crate::burst::hold::later;
+use crate::burst::observe::Standing;
+use crate::burst::plan::Plan;
+use crate::burst::tests::simulation::Happened;
+use crate::burst::tests::simulation::cluster::{Cluster, Leading, Written};
+
+/// How long a write may be on its way of which nobody knows what became.
+const DOUBT: Duration = Duration::from_secs(60);
+
+/// What is known of the pool's leading.
+#[derive(Default)]
+pub struct Term {
+    /// It has looked at the pool since it came to lead.
+    is_begun: bool,
+    is_claimed: bool,
+    pub is_counted: bool,
+    /// A write with this version of the pool was not answered, and when it was sent.
+    doubt: Option<(u64, Timestamp)>,
+}
+
+impl Term {
+    /// Not once the pool is of another version: then it was done, or is refused.
+    pub fn is_in_doubt(&self, pool: &Shared) -> bool {
+        self.doubt
+            .is_some_and(|(version, _)| version == pool.version)
+    }
+}
+
+impl Operator {
+    /// Whether it may look at the pool: not while any of its grants is on its way that was reserved in a term
+    /// that is over.
+    pub(super) fn may_look(&self, pool: &Shared) -> bool {
+        let is_same = pool.leader() == Some(self.identity().as_str());
+        is_same || (self.hands.is_empty() && self.answers.is_empty())
+    }
+
+    /// What the pool's status says of who leads: one that was taken from us is claimed and counted anew.
+    pub(super) fn led_by(
+        &mut self,
+        pool: &Shared,
+        cluster: &mut Cluster,
+        happened: &mut Happened,
+    ) -> Standing {
+        if !self.term.is_begun {
+            self.term.is_begun = true;
+            let is_told = condition::is_true(&pool.pool, SPILLING);
+            if is_told {
+                happened.found_peaks += 1;
+                self.memory.found_a_peak(cluster.now);
+            }
+            cluster.peaks.taken_over(is_told, cluster.now);
+        }
+        let leads = pool.leader() == Some(self.identity().as_str());
+        if self.term.is_claimed && !leads {
+            happened.taken += 1;
+            self.terms += 1;
+        }
+        self.term.is_claimed = leads;
+        self.term.is_counted &= leads;
+        match (leads, self.term.is_counted) {
+            (false, _) => Standing::Unclaimed,
+            (true, false) => Standing::Uncounted,
+            (true, true) => Standing::Leading,
+        }
+    }
+
+    /// Writes who leads, if it holds the lease, with what is reserved already.
+    pub(super) fn claim(
+        &mut self,
+        plan: &Plan,
+        pool: &Shared,
+        is_leader: bool,
+        (cluster, rng): (&mut Cluster, &mut StdRng),
+        happened: &mut Happened,
+    ) {
+        self.is_stale &= is_leader;
+        self.term.is_claimed = is_leader && self.reserve(plan, pool, cluster, rng, happened);
+        self.is_due |= self.term.is_claimed;
+    }
+
+    /// Writes who leads and what is reserved, if the pool is still as it was planned with, or tells but other
+    /// words since.
+    pub(super) fn reserve(
+        &mut self,
+        plan: &Plan,
+        pool: &Shared,
+        cluster: &mut Cluster,
+        rng: &mut StdRng,
+        happened: &mut Happened,
+    ) -> bool {
+        let leading = Leading {
+            leader: self.identity(),
+            reservations: plan.reservations.clone(),
+        };
+        let mut version = pool.version;
+        let mut written = cluster.write(version, &leading, rng);
+        if written == Written::No {
+            let now = self.read(cluster);
+            if pool.is_alike(&now) {
+                happened.retold += 1;
+                version = now.version;
+                written = cluster.write(version, &leading, rng);
+            }
+        }
+        match written {
+            Written::Yes => {
+                self.memory.wrote(cluster.now);
+                self.read(cluster);
+            }
+            Written::No => happened.fenced += 1,
+            Written::Unknown => {
+                happened.unanswered += 1;
+                self.term.doubt = Some((version, cluster.now));
+            }
+        }
+        written == Written::Yes
+    }
+
+    /// Nothing is to be written that would end a doubt: reading does.
+    pub(super) fn resolve(&mut self, cluster: &Cluster) {
+        let pool = self.read(cluster);
+        let is_open = self.term.is_in_doubt(&pool);
+        let is_over = |since: Timestamp| later(since, DOUBT) <= cluster.now;
+        self.term
+            .doubt
+            .take_if(|(_, since)| is_open && is_over(*since));
+    }
+
+    /// The pool as it is now; it is seen so from now on.
+    fn read(&mut self, cluster: &Cluster) -> Shared {
+        let pool = Shared::of(cluster);
+        self.views.pool = Some(pool.clone());
+        pool
+    }
+}

@@ -1,0 +1,108 @@
+//! What an instance has seen: each watch by itself, late, and never going back.
+
+use std::rc::Rc;
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use crate::api::BurstPool;
+use crate::burst::pod::PodFacts;
+use crate::burst::tests::simulation::cluster::{Cluster, NODE};
+
+/// What a watch has shown so far.
+#[derive(Default)]
+pub struct Store {
+    pub pods: Vec<Rc<PodFacts>>,
+    /// How much had happened then.
+    pub count: u64,
+}
+
+/// Which pods a watch shows.
+type Belongs = fn(&PodFacts) -> bool;
+
+/// The pool as it was seen last.
+#[derive(Clone)]
+pub struct Shared {
+    pub pool: Rc<BurstPool>,
+    pub version: u64,
+}
+
+impl Shared {
+    /// As it is now.
+    pub fn of(cluster: &Cluster) -> Self {
+        Self {
+            pool: cluster.pool.clone(),
+            version: cluster.version,
+        }
+    }
+
+    /// Who leads the pool, as its status says.
+    pub fn leader(&self) -> Option<&str> {
+        self.pool.status.as_ref()?.leader.as_deref()
+    }
+
+    /// Whether it leads to the same plan.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let reserved = |shared: &Self| {
+            let status = shared.pool.status.as_ref();
+            status.map(|status| status.reservations.clone())
+        };
+        self.pool.spec == other.pool.spec
+            && self.leader() == other.leader()
+            && reserved(self) == reserved(other)
+    }
+}
+
+/// All of it.
+#[derive(Default)]
+pub struct Views {
+    pub waiting: Store,
+    pub labelled: Store,
+    pub bound: Store,
+    pub pool: Option<Shared>,
+    pub is_triggered: bool,
+}
+
+impl Views {
+    /// Each watch may or may not have shown what is new; whether any has.
+    pub fn sync(&mut self, cluster: &Cluster, rng: &mut StdRng) -> bool {
+        let mut comes = || cluster.is_calm || rng.random_bool(0.6);
+        let mut is_new = false;
+        let stores: [(&mut Store, Belongs); 3] = [
+            (&mut self.waiting, |pod| pod.bound().is_none()),
+            (&mut self.labelled, |pod| pod.grant.is_some()),
+            (&mut self.bound, |pod| {
+                pod.bound().is_some_and(|bound| bound.node == NODE)
+            }),
+        ];
+        for (store, belongs) in stores {
+            if store.count != cluster.count && comes() {
+                store.see(cluster, belongs);
+                is_new = true;
+            }
+        }
+        let known = self.pool.as_ref().map(|shared| shared.version);
+        if known != Some(cluster.version) && comes() {
+            self.pool = Some(Shared::of(cluster));
+            is_new = true;
+        }
+        if self.is_triggered != cluster.is_triggered() && comes() {
+            self.is_triggered = cluster.is_triggered();
+            is_new = true;
+        }
+        is_new
+    }
+
+    /// Lists the pods with the pool's label, as they are.
+    pub fn count(&mut self, cluster: &Cluster) {
+        self.labelled.see(cluster, |pod| pod.grant.is_some());
+    }
+}
+
+impl Store {
+    fn see(&mut self, cluster: &Cluster, belongs: Belongs) {
+        let all = cluster.pods.values().map(|pod| &pod.facts);
+        self.pods = all.filter(|facts| belongs(facts)).cloned().collect();
+        self.count = cluster.count;
+    }
+}
