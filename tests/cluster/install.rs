@@ -250,7 +250,8 @@ async fn a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule() {
 }
 
 /// Somebody has removed everything at once, as `kubectl delete -k config/default` does, and pools were left.
-#[tokio::test]
+// Azure answers while kubectl waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_left_of_pools_whose_definition_goes_is_ended_by_the_next_operator() {
     let mut world = Box::pin(World::start()).await;
     world.create_pool("shop").await;
