@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::burst::Answer;
-use crate::burst::fixtures::{Scene, at, granted, pod};
+use crate::burst::fixtures::{Scene, at, granted, pod, pool};
 use crate::burst::hold::NOMINATION;
 use crate::burst::outcome::{Held, Ignored, Outcome};
 use crate::burst::plan::Plan;
@@ -141,6 +141,7 @@ fn a_pod_that_tolerates_the_nodes_by_itself_is_left_to_its_user() {
 fn a_pod_that_another_pool_granted_is_not_granted_again() {
     let mut scene = Scene::new(&json!({}), &[]);
     scene.waiting = vec![pod("a").granted("other", "web", 3)];
+    scene.others = vec![pool("other", &json!({"workloads": []}))];
     assert_eq!(scene.plan(60).decisions, []);
 }
 
