@@ -77,6 +77,11 @@ impl Limits {
         for granted in granted {
             limits.take(granted.workload);
         }
+        // Another pool has granted it, and it tolerates this one's taint since a pool of that name was here.
+        let strays = seen.guests.iter().filter(|(pod, _)| pod.grant.is_some());
+        for (_, workload) in strays {
+            limits.take(*workload);
+        }
         for entry in reserved {
             let workload = seen
                 .workloads

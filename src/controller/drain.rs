@@ -69,6 +69,7 @@ pub(super) async fn remove(
     names: &[String],
     context: &Context,
 ) -> Result<Vec<String>, Error> {
+    pool::drain(pool, names, context).await;
     let left = remains(pool, names, context).await?;
     if !left.is_empty() {
         return Ok(left);
@@ -94,7 +95,7 @@ async fn remains(pool: &str, names: &[String], context: &Context) -> Result<Vec<
 }
 
 async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<String>, Error> {
-    let groups = pool::close(pool, name, context).await;
+    let groups = pool::count(pool, name, context).await;
     let node = object::name(pool, name);
     let pods: Api<Pod> = Api::all(context.client.clone());
     let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
@@ -102,6 +103,9 @@ async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<Stri
         .list(&on_node)
         .await
         .map_err(Error::kubernetes("listing a node's pods"))?;
+    if pool::is_back(pool, name, context).await {
+        return Ok(Vec::new());
+    }
     let mut left = Vec::new();
     // Theirs would come back at once, as often as they are evicted: as with kubectl drain they stay, and
     // go with the node (the garbage collection of pods sees to that).

@@ -236,18 +236,34 @@ fn message(closed: Option<&Closed>, placement: &Placement, daemon_sets: &[String
     told.join("; ")
 }
 
-/// Closes a placement's node for good, and says how many groups it has; nothing if nobody knows.
-pub async fn close(pool: &str, placement: &str, context: &Context) -> Option<usize> {
+/// Closes placements' nodes for good.
+pub async fn drain(pool: &str, placements: &[String], context: &Context) {
+    let pools = context.pools.lock().await;
+    let kept = pools
+        .get(pool)
+        .into_iter()
+        .flat_map(|kept| &kept.placements);
+    for (_, kept) in kept.filter(|(name, _)| placements.contains(name)) {
+        kept.drain();
+    }
+}
+
+/// How many groups a placement has; nothing if nobody knows.
+pub async fn count(pool: &str, placement: &str, context: &Context) -> Option<usize> {
     // Azure may take a minute to answer, and what is kept is looked at for every pool meanwhile.
-    let pods = drain(pool, placement, context).await?;
+    let pods = {
+        let pools = context.pools.lock().await;
+        pools.get(pool)?.placements.get(placement)?.pods.clone()
+    };
     pods.count().await
 }
 
-async fn drain(pool: &str, placement: &str, context: &Context) -> Option<Arc<pods::Context>> {
+/// Whether somebody asks again for a placement that was to be drained: a pool of that name was made anew.
+pub async fn is_back(pool: &str, placement: &str, context: &Context) -> bool {
     let pools = context.pools.lock().await;
-    let kept = pools.get(pool)?.placements.get(placement)?;
-    kept.drain();
-    Some(kept.pods.clone())
+    let kept = pools.get(pool);
+    let kept = kept.and_then(|kept| kept.placements.get(placement));
+    kept.is_some_and(|kept| !kept.is_draining())
 }
 
 /// Removes the node of a placement that drains. Its pods are kept on: one may have been bound until then. A
@@ -271,7 +287,8 @@ pub async fn unregister(pool: &str, placement: &str, context: &Context) -> Resul
     if removed.is_err() {
         let mut pools = context.pools.lock().await;
         let kept = pools.get_mut(pool);
-        if let Some(kept) = kept.and_then(|kept| kept.placements.get_mut(placement)) {
+        let kept = kept.and_then(|kept| kept.placements.get_mut(placement));
+        if let Some(kept) = kept.filter(|kept| kept.is_draining()) {
             kept.register(&context.client);
         }
     }

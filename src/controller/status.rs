@@ -16,6 +16,9 @@ use crate::burst::plan::Peak;
 /// The field manager of pools' statuses.
 const FIELD_MANAGER: &str = "burstpool-status";
 
+/// The reason of what the spec as a whole can never work for.
+const MISCONFIGURED: &str = "Misconfigured";
+
 /// The status of a pool. Pure but for the time of what changed.
 pub(super) fn of(
     pool: &BurstPool,
@@ -34,7 +37,7 @@ pub(super) fn of(
         );
     };
     match outcome {
-        Err(Mistake(mistake)) => set(READY, false, "Misconfigured", mistake.clone()),
+        Err(Mistake(mistake)) => set(READY, false, MISCONFIGURED, mistake.clone()),
         Ok(_) if !leaving.is_empty() => {
             set(
                 READY,
@@ -84,11 +87,14 @@ pub(super) fn of(
                 condition::condition(kind, is, reason, message, generation, now),
             ),
             Says::Nothing => conditions.retain(|condition| condition.type_ != kind),
-            Says::AsBefore => {}
+            // What was wrong of the whole spec is said below, if it is so still.
+            Says::AsBefore => {
+                conditions.retain(|one| one.type_ != kind || one.reason != MISCONFIGURED)
+            }
         }
     }
     if let Err(Mistake(mistake)) = outcome {
-        let (kind, reason) = (STALLED, "Misconfigured");
+        let (kind, reason) = (STALLED, MISCONFIGURED);
         let stalled = condition::condition(kind, true, reason, mistake, generation, now);
         condition::set(&mut conditions, stalled);
     }

@@ -22,6 +22,8 @@ const LASTS: i32 = 40;
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
 /// The field manager of leases.
 const FIELD_MANAGER: &str = "burstpool-lease";
+/// How long the first renewal waits for the node to be seen.
+const KNOWN: Duration = Duration::from_secs(3);
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -33,6 +35,12 @@ pub async fn keep(
     uid: watch::Receiver<Option<String>>,
     cancel: &CancellationToken,
 ) {
+    // Without it the first beat would take away the owner that the lease has.
+    let mut known = uid.clone();
+    let known = tokio::time::timeout(KNOWN, known.wait_for(Option::is_some));
+    if cancel.run_until_cancelled(known).await.is_none() {
+        return;
+    }
     let mut beat = tokio::time::interval(RENEWED_EVERY);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while cancel.run_until_cancelled(beat.tick()).await.is_some() {

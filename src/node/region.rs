@@ -22,6 +22,8 @@ use crate::api::Placement;
 const EVERY: Duration = Duration::from_secs(30);
 /// How soon again when it answers badly.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How long the first look waits for the first LIST of groups.
+const LISTED: Duration = Duration::from_secs(5);
 /// How long after somebody told of trouble it is asked: many are told of at once.
 const SETTLE: Duration = Duration::from_millis(200);
 /// How long after it was asked it is asked again at the earliest.
@@ -29,6 +31,12 @@ const APART: Duration = Duration::from_secs(2);
 
 /// Keeps the facts' room and closedness until `cancel`.
 pub async fn keep(context: Arc<Context>, facts: watch::Sender<Facts>, cancel: CancellationToken) {
+    // What is left of a quota is told with our own groups in what is used: until they are known, a node that
+    // has many would seem to be full.
+    let listed = tokio::time::timeout(LISTED, context.until_listed());
+    if cancel.run_until_cancelled(listed).await.is_none() {
+        return;
+    }
     loop {
         let asked = Instant::now();
         let usages = context

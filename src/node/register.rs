@@ -97,14 +97,15 @@ async fn make_right(nodes: &Api<Node>, name: &str, live: &mut Option<Node>, want
 
 /// Removes the node and its lease.
 pub async fn remove(client: &Client, name: &str) -> Result<(), kube::Error> {
+    // The lease first: what fails is done again, and must not leave the node to be registered anew.
+    lease::remove(client, name).await?;
     let nodes: Api<Node> = Api::all(client.clone());
     let parameters = DeleteParams::default();
     match tokio::time::timeout(PATIENCE, nodes.delete(name, &parameters)).await {
-        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {}
-        Ok(removed) => drop(removed?),
-        Err(late) => return Err(kube::Error::Service(Box::new(late))),
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
+        Ok(removed) => removed.map(drop),
+        Err(late) => Err(kube::Error::Service(Box::new(late))),
     }
-    lease::remove(client, name).await
 }
 
 /// Whether the watch shows a node as it was before it came to be as it is known.

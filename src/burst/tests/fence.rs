@@ -370,3 +370,11 @@ fn a_reservation_of_a_pod_that_another_pool_granted_meanwhile_is_given_back() {
     scene.waiting = vec![theirs];
     assert_eq!(scene.plan(16).reservations.len(), 0, "it waits, changed");
 }
+
+#[test]
+fn a_pod_that_another_pool_granted_and_that_came_to_this_ones_node_holds_a_slot_here() {
+    let mut scene = Scene::new(&one(), &["a"]);
+    scene.others = vec![pool("old", &json!({"workloads": []}))];
+    scene.bound = vec![pod("b").granted("old", "web", 1).on("burst-shop-weu")];
+    assert_eq!(scene.outcome(15, "a"), Outcome::Wait(Lack::PoolLimit(1)));
+}

@@ -64,8 +64,9 @@ async fn nobody_waits_while_azure_is_asked_for_the_groups_of_a_node_that_is_drai
     let context = context(&arm);
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
 
-    let mut closing = pin!(close("shop", "weu", &context));
-    assert!(poll!(&mut closing).is_pending(), "Azure never answers");
+    drain("shop", &["weu".to_owned()], &context).await;
+    let mut counting = pin!(count("shop", "weu", &context));
+    assert!(poll!(&mut counting).is_pending(), "Azure never answers");
     assert!(context.pools.try_lock().is_ok());
     let drained = closed_regions(&pool("a"), &context).await;
     assert_eq!(drained["weu"], "it is being drained");
@@ -133,8 +134,7 @@ async fn an_answer_that_comes_when_a_node_is_drained_already_does_not_open_it() 
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
     let mut asked = asked_for_usages(&silent).await;
 
-    let mut closing = pin!(close("shop", "weu", &context));
-    assert!(poll!(&mut closing).is_pending(), "Azure never lists");
+    drain("shop", &["weu".to_owned()], &context).await;
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{\"value\":[]}";
     asked.write_all(answer).await.expect("somebody listens");
     let pools = context.pools.lock().await;
@@ -176,7 +176,7 @@ async fn nodes_are_kept_no_longer_than_the_lead_lasts_whatever_is_still_being_re
 async fn a_placement_that_is_asked_for_again_while_it_drains_is_open_again_unless_its_pool_goes() {
     let context = context("http://127.0.0.1:1");
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
-    drain("shop", "weu", &context).await;
+    drain("shop", &["weu".to_owned()], &context).await;
 
     let mut deleted = pool("a");
     deleted.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
@@ -196,7 +196,7 @@ async fn a_placement_that_is_asked_for_again_while_it_drains_is_open_again_unles
 async fn a_placement_whose_node_could_not_be_removed_is_kept_until_it_is() {
     let context = context("http://127.0.0.1:1");
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
-    drain("shop", "weu", &context).await;
+    drain("shop", &["weu".to_owned()], &context).await;
     let removed = unregister("shop", "weu", &context).await;
     assert!(removed.is_err(), "nobody is there who removes a node");
 
@@ -243,4 +243,20 @@ async fn a_node_that_no_spec_asks_for_is_kept_closed_where_it_says_that_its_grou
     assert_eq!(kept.pods.owner.node, "burst-gone-weu");
     assert!(kept.is_draining() && kept.facts.borrow().why_closed().is_some());
     assert!(!pools.contains_key("silent"));
+}
+
+#[tokio::test]
+async fn what_is_asked_for_again_while_it_is_drained_is_drained_no_further() {
+    let context = context("http://127.0.0.1:1");
+    let names = ["weu".to_owned()];
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    drain("shop", &names, &context).await;
+    assert!(!is_back("shop", "weu", &context).await);
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    assert!(is_back("shop", "weu", &context).await);
+    unregister("shop", "weu", &context).await.expect("it stays");
+    end("shop", &names, &context).await;
+    let pools = context.pools.lock().await;
+    let kept = &pools["shop"].placements["weu"];
+    assert!(!kept.is_draining() && kept.registration.goes_on());
 }

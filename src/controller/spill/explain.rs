@@ -231,7 +231,8 @@ impl Explained<'_> {
 
     fn bound(&self, pod: &Known<'_>, node: &str) -> String {
         let place = self.places.iter().find(|place| place.node == node);
-        let grant = pod.facts.grant.as_ref();
+        let name = self.pool.name_any();
+        let grant = pod.facts.grant.as_ref().filter(|grant| grant.pool == name);
         let does = does(&pod.observed.pod);
         match (place, grant) {
             (Some(place), Some(grant)) => {

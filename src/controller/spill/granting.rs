@@ -120,15 +120,13 @@ impl Granting {
         let now = Timestamp::now();
         self.lost.retain(|(decision, sent)| {
             let seen = act.view.labelled.get(&decision.pod.uid);
-            match seen.and_then(|pod| pod.grant.as_ref()) {
-                None => now.duration_since(*sent) < LOST,
-                Some(grant) => {
-                    if grant.at == Some(*sent) {
-                        act.sending.granted.tell(decision);
-                    }
-                    false
-                }
+            let at = seen.and_then(|pod| pod.grant.as_ref()?.at);
+            let is_done = at == Some(*sent);
+            if is_done {
+                act.sending.granted.tell(decision);
             }
+            // Another grant that is seen may be an older one.
+            !is_done && now.duration_since(*sent) < LOST
         });
     }
 

@@ -227,4 +227,18 @@ fn a_mistake_that_was_mended_is_not_stalled_any_more() {
     assert!(pool.status.as_ref().is_some_and(stalled));
     let told = triggers::Told::default();
     assert!(!stalled(&of(&pool, &Ok(Vec::new()), &[], &[], None, &told)));
+    // Nor where nobody has looked at a target's scaling yet.
+    let mut scaled = serde_json::to_value(&pool).expect("JSON");
+    scaled["spec"]["workloads"] = json!([{"name": "web",
+        "target": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web"},
+        "scale": {"maxReplicas": 5, "triggers": ["hours"]}}]);
+    let scaled: BurstPool = serde_json::from_value(scaled).expect("a pool");
+    assert!(!stalled(&of(
+        &scaled,
+        &Ok(Vec::new()),
+        &[],
+        &[],
+        None,
+        &told
+    )));
 }

@@ -176,6 +176,7 @@ impl One {
 
     /// Looks once, and writes if something is to be written. Nothing if it must be looked at again soon.
     async fn once(&mut self, asked: &Asked) -> Option<Scaling> {
+        let rival = self.rival(&asked.target).await;
         let mut named = asked.scale.triggers.iter();
         if let Some(unknown) = named.find(|name| !asked.triggers.contains(name)) {
             let mistake = format!(
@@ -185,10 +186,9 @@ impl One {
             return Some(Scaling {
                 status: says(&mistake),
                 mistake: Some(mistake),
-                rival: Rival::default(),
+                rival,
             });
         }
-        let rival = self.rival(&asked.target).await;
         if let Rival::Somebody(why) | Rival::Unknown(why) = &rival {
             if matches!(rival, Rival::Somebody(_)) {
                 // Whoever sets them now has a history of its own.

@@ -197,6 +197,13 @@ impl Context {
         sweep::list(self).await.map(|groups| groups.all.len())
     }
 
+    /// Returns when groups have been listed once.
+    pub async fn until_listed(&self) {
+        let mut listed = self.listed.subscribe();
+        // The sender is ours: it is not dropped.
+        let _ = listed.wait_for(Option::is_some).await;
+    }
+
     /// What the node's groups use together, as far as the last LIST showed.
     pub fn ours(&self) -> Room {
         self.listed
