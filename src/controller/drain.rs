@@ -22,7 +22,7 @@ pub(super) async fn pool(pool: &BurstPool, context: &Context) -> Result<Vec<Stri
     let own = pool.name_any();
     let kept = pool::placements(&own, context).await;
     let mut left = match ensured {
-        Ok(_) => Vec::new(),
+        Ok(()) => Vec::new(),
         // What is kept as it was before the mistake is drained; of the rest there may be nodes.
         Err(Mistake(mistake)) => stranded(&own, &kept, &mistake, context).await?,
     };
@@ -50,12 +50,13 @@ async fn stranded(
 
 /// Drains placements that the spec does not name any more, and removes those that are empty.
 pub(super) async fn placements(
-    removed: &[(String, String)],
+    pool: &str,
+    removed: &[String],
     context: &Context,
 ) -> Result<Vec<String>, Error> {
     let left = removed
         .iter()
-        .map(|(pool, name)| remove(pool, std::slice::from_ref(name), context));
+        .map(|name| remove(pool, std::slice::from_ref(name), context));
     let left: Result<Vec<_>, Error> = join_all(left).await.into_iter().collect();
     Ok(left?.concat())
 }

@@ -238,10 +238,8 @@ async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
     context.triggers.ensure(pool).await;
     let found = strays::adopt(pool, context).await?;
     let outcome = pool::ensure(pool, &found, context).await;
-    let leaving = match &outcome {
-        Ok(removed) => drain::placements(removed, context).await?,
-        Err(_) => Vec::new(),
-    };
+    let removed = pool::removed(pool, context).await;
+    let leaving = drain::placements(&pool.name_any(), &removed, context).await?;
     let again = if leaving.is_empty() {
         LOOK_AGAIN
     } else {
@@ -273,7 +271,7 @@ async fn clean_up(pool: &BurstPool, context: &Context) -> Result<Action, Error> 
     }
     let placements = pool::report(pool, context).await;
     let quiet = triggers::Told::default();
-    let status = status::of(pool, &Ok(Vec::new()), &placements, &left, None, &quiet);
+    let status = status::of(pool, &Ok(()), &placements, &left, None, &quiet);
     status::write(pool, &status, context).await?;
     Err(Error::Kubernetes {
         what: "draining",

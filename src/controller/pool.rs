@@ -34,13 +34,8 @@ impl Running {
     }
 }
 
-/// Starts what the spec asks for and is not running, and restarts what it asks otherwise. Answers the
-/// pool and placement of those that it does not ask for any more.
-pub async fn ensure(
-    pool: &BurstPool,
-    found: &[Found],
-    context: &Context,
-) -> Result<Vec<(String, String)>, Mistake> {
+/// Starts what the spec asks for and is not running, and restarts what it asks otherwise.
+pub async fn ensure(pool: &BurstPool, found: &[Found], context: &Context) -> Result<(), Mistake> {
     let scope = scope(pool, context)?;
     can_proxy(pool, context.kube_proxy.is_some())?;
     stays(pool, &scope, context).await?;
@@ -57,10 +52,14 @@ pub async fn ensure(
             running.placements.insert(placement.name.clone(), kept);
         }
     }
-    let removed = running.placements.keys().filter(|name| !asks(pool, name));
-    Ok(removed
-        .map(|name| (pool.name_any(), name.clone()))
-        .collect())
+    Ok(())
+}
+
+/// The placements that are kept, and that the spec does not ask for any more: whatever else is wrong with it.
+pub async fn removed(pool: &BurstPool, context: &Context) -> Vec<String> {
+    let kept = placements(&pool.name_any(), context).await;
+    let removed = kept.into_iter().filter(|name| !asks(pool, name));
+    removed.collect()
 }
 
 /// Whether the pool's spec asks for a placement of this name.

@@ -22,7 +22,7 @@ const MISCONFIGURED: &str = "Misconfigured";
 /// The status of a pool. Pure but for the time of what changed.
 pub(super) fn of(
     pool: &BurstPool,
-    outcome: &Result<Vec<(String, String)>, Mistake>,
+    outcome: &Result<(), Mistake>,
     placements: &[PlacementStatus],
     leaving: &[String],
     summary: Option<&Summary>,
@@ -38,7 +38,7 @@ pub(super) fn of(
     };
     match outcome {
         Err(Mistake(mistake)) => set(READY, false, MISCONFIGURED, mistake.clone()),
-        Ok(_) if !leaving.is_empty() => {
+        Ok(()) if !leaving.is_empty() => {
             set(
                 READY,
                 false,
@@ -46,7 +46,7 @@ pub(super) fn of(
                 format!("waiting for {}", leaving.join(", ")),
             );
         }
-        Ok(_) => set(READY, true, "Registered", nodes(placements)),
+        Ok(()) => set(READY, true, "Registered", nodes(placements)),
     }
     let closed: Vec<String> = placements
         .iter()
@@ -89,7 +89,7 @@ pub(super) fn of(
             Says::Nothing => conditions.retain(|condition| condition.type_ != kind),
             // What was wrong of the whole spec is said below, if it is so still.
             Says::AsBefore => {
-                conditions.retain(|one| one.type_ != kind || one.reason != MISCONFIGURED)
+                conditions.retain(|one| one.type_ != kind || one.reason != MISCONFIGURED);
             }
         }
     }

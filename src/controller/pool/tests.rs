@@ -260,3 +260,16 @@ async fn what_is_asked_for_again_while_it_is_drained_is_drained_no_further() {
     let kept = &pools["shop"].placements["weu"];
     assert!(!kept.is_draining() && kept.registration.goes_on());
 }
+
+#[tokio::test]
+async fn what_the_spec_has_lost_is_known_though_something_else_of_it_is_wrong() {
+    let context = context("http://127.0.0.1:1");
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    assert_eq!(removed(&pool("a"), &context).await, Vec::<String>::new());
+    let mut changed = pool("a");
+    changed.spec.placements[0].name = "neu".to_owned();
+    changed.spec.placements[0].network.kube_proxy = true;
+    let wrong = ensure(&changed, &[], &context).await;
+    assert!(wrong.is_err(), "nobody has said where the API server is");
+    assert_eq!(removed(&changed, &context).await, ["weu"]);
+}

@@ -74,7 +74,7 @@ fn argo(pool: &Value) -> (String, String) {
 
 /// A pool of generation 2, in which that came out.
 struct State {
-    outcome: Result<Vec<(String, String)>, Mistake>,
+    outcome: Result<(), Mistake>,
     is_open: bool,
     leaving: Vec<String>,
     summary: Option<Summary>,
@@ -83,7 +83,7 @@ struct State {
 impl Default for State {
     fn default() -> Self {
         Self {
-            outcome: Ok(Vec::new()),
+            outcome: Ok(()),
             is_open: true,
             leaving: Vec::new(),
             summary: Some(Summary::default()),
@@ -226,19 +226,12 @@ fn a_mistake_that_was_mended_is_not_stalled_any_more() {
         |status: &BurstPoolStatus| status.conditions.iter().any(|one| one.type_ == STALLED);
     assert!(pool.status.as_ref().is_some_and(stalled));
     let told = triggers::Told::default();
-    assert!(!stalled(&of(&pool, &Ok(Vec::new()), &[], &[], None, &told)));
+    assert!(!stalled(&of(&pool, &Ok(()), &[], &[], None, &told)));
     // Nor where nobody has looked at a target's scaling yet.
     let mut scaled = serde_json::to_value(&pool).expect("JSON");
     scaled["spec"]["workloads"] = json!([{"name": "web",
         "target": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web"},
         "scale": {"maxReplicas": 5, "triggers": ["hours"]}}]);
     let scaled: BurstPool = serde_json::from_value(scaled).expect("a pool");
-    assert!(!stalled(&of(
-        &scaled,
-        &Ok(Vec::new()),
-        &[],
-        &[],
-        None,
-        &told
-    )));
+    assert!(!stalled(&of(&scaled, &Ok(()), &[], &[], None, &told)));
 }
