@@ -315,7 +315,7 @@ impl WorkloadSeen<'_> {
 fn granted<'a>(name: &str, pool: &BurstPool, world: &World<'a>) -> Vec<Granted<'a>> {
     let prefix = node_prefix(name);
     let ours = world.labelled.iter().filter_map(|pod| {
-        let grant = pod.grant.as_ref().filter(|_| pod.is_granted_by(name))?;
+        let grant = pod.grant.as_ref().filter(|grant| grant.pool == name)?;
         if pod.stage == Stage::Finished {
             return None;
         }

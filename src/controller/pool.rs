@@ -5,7 +5,7 @@
 
 mod kept;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use kube::ResourceExt as _;
@@ -72,8 +72,7 @@ pub fn asks(pool: &BurstPool, placement: &str) -> bool {
 /// goes on as it is. Whether it is kept then.
 pub async fn adopt(found: Found, context: &Context) -> bool {
     let mut pools = context.pools.lock().await;
-    let running = pools.get(&found.pool);
-    if running.is_some_and(|running| running.placements.contains_key(&found.placement)) {
+    if find(&pools, &found.pool, &found.placement).is_some() {
         return true;
     }
     let (pool, name) = (found.pool.clone(), found.placement.clone());
@@ -85,6 +84,11 @@ pub async fn adopt(found: Found, context: &Context) -> bool {
     let running = pools.entry(pool).or_default();
     running.placements.insert(name, kept);
     true
+}
+
+/// A placement, if it is kept.
+fn find<'a>(pools: &'a HashMap<String, Running>, pool: &str, placement: &str) -> Option<&'a Kept> {
+    pools.get(pool)?.placements.get(placement)
 }
 
 /// The names of the pools that are kept.
@@ -196,9 +200,9 @@ pub async fn pods(context: &Context) -> BTreeMap<String, Vec<Arc<PodFacts>>> {
 /// Why regions of a pool's placements take no pods, by placement. One that is not kept takes none.
 pub async fn closed_regions(pool: &BurstPool, context: &Context) -> BTreeMap<String, String> {
     let pools = context.pools.lock().await;
-    let running = pools.get(&pool.name_any());
+    let name = pool.name_any();
     let why = |placement: &Placement| {
-        let Some(kept) = running.and_then(|running| running.placements.get(&placement.name)) else {
+        let Some(kept) = find(&pools, &name, &placement.name) else {
             return Some("its node is not kept yet".to_owned());
         };
         let facts = kept.facts.borrow();
@@ -212,10 +216,7 @@ pub async fn closed_regions(pool: &BurstPool, context: &Context) -> BTreeMap<Str
 /// Gives a placement no pods any more, or again.
 pub async fn shut(pool: &str, placement: &str, closed: Option<Closed>, context: &Context) {
     let pools = context.pools.lock().await;
-    let kept = pools
-        .get(pool)
-        .and_then(|running| running.placements.get(placement));
-    if let Some(kept) = kept {
+    if let Some(kept) = find(&pools, pool, placement) {
         kept.facts.send_if_modified(|facts| {
             let changed = facts.shut != closed;
             facts.shut = closed;
@@ -252,7 +253,7 @@ pub async fn count(pool: &str, placement: &str, context: &Context) -> Option<usi
     // Azure may take a minute to answer, and what is kept is looked at for every pool meanwhile.
     let pods = {
         let pools = context.pools.lock().await;
-        pools.get(pool)?.placements.get(placement)?.pods.clone()
+        find(&pools, pool, placement)?.pods.clone()
     };
     pods.count().await
 }
@@ -260,9 +261,7 @@ pub async fn count(pool: &str, placement: &str, context: &Context) -> Option<usi
 /// Whether somebody asks again for a placement that was to be drained: a pool of that name was made anew.
 pub async fn is_back(pool: &str, placement: &str, context: &Context) -> bool {
     let pools = context.pools.lock().await;
-    let kept = pools.get(pool);
-    let kept = kept.and_then(|kept| kept.placements.get(placement));
-    kept.is_some_and(|kept| !kept.is_draining())
+    find(&pools, pool, placement).is_some_and(|kept| !kept.is_draining())
 }
 
 /// Removes the node of a placement that drains. Its pods are kept on: one may have been bound until then. A
@@ -270,9 +269,7 @@ pub async fn is_back(pool: &str, placement: &str, context: &Context) -> bool {
 pub async fn unregister(pool: &str, placement: &str, context: &Context) -> Result<(), kube::Error> {
     let registration = {
         let pools = context.pools.lock().await;
-        let kept = pools
-            .get(pool)
-            .and_then(|kept| kept.placements.get(placement));
+        let kept = find(&pools, pool, placement);
         if kept.is_some_and(|kept| !kept.is_draining()) {
             // Somebody asks for it again.
             return Ok(());

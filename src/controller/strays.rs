@@ -17,29 +17,23 @@ use kube::{Api, ResourceExt as _};
 
 use super::{Context, DRAIN_AGAIN, Error, LOOK_AGAIN, PATIENCE, drain, measure, pool};
 use crate::api::BurstPool;
-use crate::node::object;
 use crate::node::record::{self, Found};
+use crate::node::{call, object};
 
-/// How long a call may take.
+/// How long a call may take: nodes that nobody keeps yet are given up after 40 s.
 const CALL: Duration = Duration::from_secs(5);
 
 /// The nodes of a pool that there are, asked for anew: a watch may still show one that was just removed.
 pub(super) async fn nodes_of(pool: &str, context: &Context) -> Result<Vec<Found>, Error> {
     let nodes: Api<Node> = Api::all(context.client.clone());
     let ours = ListParams::default().labels(&format!("{}={pool}", object::POOL_LABEL));
-    let nodes = in_time(nodes.list(&ours)).await;
+    let nodes = call::in_time(CALL, nodes.list(&ours)).await;
     let nodes = nodes.map_err(Error::kubernetes("listing a pool's nodes"))?;
     Ok(nodes.iter().filter_map(record::found).collect())
 }
 
-/// A call's answer, if it comes soon: nodes that nobody keeps yet are given up after 40 s.
-async fn in_time<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
-    let answer = tokio::time::timeout(CALL, call).await;
-    answer.unwrap_or_else(|late| Err(kube::Error::Service(Box::new(late))))
-}
-
-/// Keeps a pool's nodes that its spec does not ask for; the others, as they are found. Once under each leader: whoever keeps the pool's nodes
-/// knows of each that it does not ask for any more.
+/// Keeps a pool's nodes that its spec does not ask for; the others, as they are found. Once under each leader:
+/// whoever keeps the pool's nodes knows of each that it does not ask for any more.
 pub(super) async fn adopt(pool: &BurstPool, context: &Context) -> Result<Vec<Found>, Error> {
     let name = pool.name_any();
     if pool::kept(context).await.contains(&name) {
@@ -124,7 +118,7 @@ async fn drain_pool(pool: &str, context: &Context) -> Result<Vec<String>, Error>
 async fn is_there(pool: &str, context: &Context) -> Result<bool, Error> {
     let pools: Api<BurstPool> = Api::all(context.client.clone());
     let only = ListParams::default().fields(&format!("metadata.name={pool}"));
-    let found = in_time(pools.list_metadata(&only)).await;
+    let found = call::in_time(CALL, pools.list_metadata(&only)).await;
     let found = found.map_err(Error::kubernetes("looking for a pool"))?;
     Ok(!found.items.is_empty())
 }

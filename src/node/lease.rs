@@ -8,11 +8,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+
+use super::call;
 
 /// The namespace of all node leases.
 const NAMESPACE: &str = "kube-node-lease";
@@ -83,19 +85,11 @@ async fn renew(client: &Client, lease: &Lease) -> Result<(), kube::Error> {
     let apply = PatchParams::apply(FIELD_MANAGER).force();
     let patch = Patch::Apply(lease);
     let sent = leases.patch(&name, &apply, &patch);
-    match tokio::time::timeout(PATIENCE, sent).await {
-        Ok(renewed) => renewed.map(drop),
-        Err(late) => Err(kube::Error::Service(Box::new(late))),
-    }
+    call::in_time(PATIENCE, sent).await.map(drop)
 }
 
 /// Removes the lease.
 pub async fn remove(client: &Client, name: &str) -> Result<(), kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    let parameters = DeleteParams::default();
-    match tokio::time::timeout(PATIENCE, leases.delete(name, &parameters)).await {
-        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
-        Ok(removed) => removed.map(drop),
-        Err(late) => Err(kube::Error::Service(Box::new(late))),
-    }
+    call::delete(PATIENCE, &leases, name).await
 }

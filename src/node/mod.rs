@@ -3,10 +3,11 @@
 //! Pure: `object` (what the node looks like), `record` (what it says for whoever drains it), `registration`
 //! (what is missing of it), `capacity` (how much of ACI it may offer), `plan` (what is to be done for a
 //! pod), `daemon` (for a `DaemonSet`'s), `binding` (what is written on a pod that was bound here). I/O:
-//! `register` and `lease` keep the node, `region` asks what Azure has to offer, `pods` keeps the pods,
-//! `environment` reads what they refer to. Knows [`api`](crate::api) and [`aci`](crate::aci).
+//! `register` and `lease` keep the node, `call` ends what they ask in time, `region` asks what Azure has to
+//! offer, `pods` keeps the pods, `environment` reads what they refer to. Knows [`api`](crate::api) and [`aci`](crate::aci).
 
 pub mod binding;
+pub mod call;
 pub mod capacity;
 pub mod daemon;
 pub mod environment;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use serde_json::json;
@@ -17,9 +17,9 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::lease;
 use super::object::Facts;
 use super::registration::{LOOK_AGAIN, Step, steps};
+use super::{call, lease};
 use crate::api;
 
 /// The field manager of labels and status.
@@ -100,12 +100,7 @@ pub async fn remove(client: &Client, name: &str) -> Result<(), kube::Error> {
     // The lease first: what fails is done again, and must not leave the node to be registered anew.
     lease::remove(client, name).await?;
     let nodes: Api<Node> = Api::all(client.clone());
-    let parameters = DeleteParams::default();
-    match tokio::time::timeout(PATIENCE, nodes.delete(name, &parameters)).await {
-        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
-        Ok(removed) => removed.map(drop),
-        Err(late) => Err(kube::Error::Service(Box::new(late))),
-    }
+    call::delete(PATIENCE, &nodes, name).await
 }
 
 /// Whether the watch shows a node as it was before it came to be as it is known.

@@ -2,10 +2,11 @@
 //!
 //! A model of the API server, the scheduler, home, workloads and Azure, and two instances of the
 //! operator of which one decides. Watches lag, each by itself, that of the pool too; patches and updates are
-//! refused, conflict, are lost and come late; the scheduler nominates pods and thinks better of it; leaders crash, or freeze with patches in their hands and thaw when another has taken
-//! over. The clock is virtual. Invariants are checked at every write; what fails names the seed, with
-//! which `SEED=... cargo test --lib simulation` shows the same again. The seeds are the same each time,
-//! so that a change is judged by itself; `SEEDS_FROM=N` tries others.
+//! refused, conflict, are lost and come late; the scheduler nominates pods and thinks better of it; leaders
+//! crash, or freeze with patches in their hands and thaw when another has taken over. The clock is virtual.
+//! Invariants are checked at every write; what fails names the seed, with which
+//! `SEED=... cargo test --lib simulation` shows the same again. The seeds are the same each time, so that a
+//! change is judged by itself; `SEEDS_FROM=N` tries others.
 
 mod azure;
 mod checks;

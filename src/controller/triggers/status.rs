@@ -38,21 +38,21 @@ impl Told {
         all.map(|(name, standing)| standing.status(name)).collect()
     }
 
-    /// Adds to each workload what its scaling comes to; as it was `before` where nobody has looked yet.
+    /// Adds to each workload what its scaling comes to; what was said of it where nobody has looked yet.
     pub fn add_to(&self, workloads: &mut [WorkloadStatus], pool: &BurstPool) {
-        let before = pool.status.iter().flat_map(|status| &status.workloads);
-        let mut before: BTreeMap<&str, Option<&ScaleStatus>> = before
-            .map(|workload| (workload.name.as_str(), workload.scale.as_ref()))
-            .collect();
-        let scaled: Vec<&str> = scaled(pool).collect();
-        before.retain(|name, _| scaled.contains(name));
         for workload in workloads {
             let told = self.scalings.get(&workload.name);
             let told = told.map(|scaling| &scaling.status);
-            let before = || before.get(workload.name.as_str()).copied().flatten();
-            workload.scale = told.or_else(before).cloned();
+            workload.scale = told.or_else(|| before(pool, &workload.name)).cloned();
         }
     }
+}
+
+/// What the status says of a workload's scaling, if the pool scales it still.
+fn before<'a>(pool: &'a BurstPool, workload: &str) -> Option<&'a ScaleStatus> {
+    scaled(pool).find(|scaled| *scaled == workload)?;
+    let mut told = pool.status.as_ref()?.workloads.iter();
+    told.find(|told| told.name == workload)?.scale.as_ref()
 }
 
 /// Whether its triggers and scales are looked at.
