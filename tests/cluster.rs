@@ -1,5 +1,7 @@
 //! burstpool on a real control plane: one file a capability.
 
+#![allow(clippy::disallowed_methods, reason = "what a test deletes is its own")]
+
 #[path = "cluster/admission.rs"]
 mod admission;
 #[path = "cluster/binding.rs"]

@@ -3,16 +3,28 @@
 //! In: a pool. Out: what is left of it, in words; nothing when all is gone, nodes and tasks, too. Pods leave
 //! through the Eviction API, so budgets hold them back; groups go with their pods.
 
+pub(super) mod pace;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{EvictParams, ListParams};
+use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
+use tokio::time::Instant;
+
+use pace::Refusal;
 
 use super::mistake::Mistake;
 use super::{Context, Error, pool, strays};
 use crate::api::BurstPool;
+use crate::node::call::{self, Target};
 use crate::node::record::Found;
 use crate::node::{daemon, object};
+
+/// How long an eviction may take: the API server reads and writes the budget and the pod.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Drains a whole pool, and removes its nodes when nothing is left there: what is left.
 pub(super) async fn pool(pool: &BurstPool, context: &Context) -> Result<Vec<String>, Error> {
@@ -96,7 +108,6 @@ async fn remains(pool: &str, names: &[String], context: &Context) -> Result<Vec<
 }
 
 async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<String>, Error> {
-    let groups = pool::count(pool, name, context).await;
     let node = object::name(pool, name);
     let pods: Api<Pod> = Api::all(context.client.clone());
     let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
@@ -107,28 +118,20 @@ async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<Stri
     if pool::is_back(pool, name, context).await {
         return Ok(Vec::new());
     }
-    let mut left = Vec::new();
     // Theirs would come back at once, as often as they are evicted: as with kubectl drain they stay, and
     // go with the node (the garbage collection of pods sees to that).
-    let evicted = pods.items.iter().filter(|pod| !daemon::is_daemon(pod));
-    for pod in evicted {
-        if let Some(held) = evict(pod, context).await {
-            left.push(held);
-        }
+    let left = pods.items.iter().filter(|pod| !daemon::is_daemon(pod));
+    let left = evict(pool, name, left.collect(), context).await;
+    if !left.is_empty() {
+        return Ok(left);
     }
-    match groups {
-        Some(0) => {}
-        Some(groups) if left.is_empty() => {
-            left.push(format!("{groups} container groups of {node}"));
-        }
-        None if left.is_empty() => {
-            left.push(format!(
-                "the container groups of {node}, which Azure does not list at present"
-            ));
-        }
-        _ => {}
-    }
-    Ok(left)
+    Ok(match pool::count(pool, name, context).await {
+        Some(0) => Vec::new(),
+        Some(groups) => vec![format!("{groups} container groups of {node}")],
+        None => vec![format!(
+            "the container groups of {node}, which Azure does not list at present"
+        )],
+    })
 }
 
 /// Removes a placement's node; what is left of it, in words.
@@ -141,24 +144,73 @@ async fn unregister(pool: &str, name: &str, context: &Context) -> Option<String>
     Some(format!("node {} ({why})", object::name(pool, name)))
 }
 
-/// Asks for the pod's eviction; what is left of it, in words.
-async fn evict(pod: &Pod, context: &Context) -> Option<String> {
-    let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
-    let what = format!("pod {namespace}/{name}");
-    if pod.metadata.deletion_timestamp.is_some() {
-        return Some(what);
+/// Asks for the eviction of those of a placement's pods whose turn it is; what is left of them, in words.
+async fn evict(pool: &str, name: &str, pods: Vec<&Pod>, context: &Context) -> Vec<String> {
+    let Some(evictions) = pool::evictions(pool, name, context).await else {
+        return pods.into_iter().map(named).collect();
+    };
+    let mut evictions = evictions.lock().await;
+    let stay = pods.iter().filter_map(|pod| {
+        let target = Target::of(&pod.metadata)?;
+        let stays = pod.metadata.deletion_timestamp.is_none();
+        stays.then_some((target.uid.clone(), (*pod, target)))
+    });
+    let mut stay: HashMap<String, (&Pod, Target)> = stay.collect();
+    evictions.retain(|uid| stay.contains_key(uid));
+    let order: Vec<&str> = pods
+        .iter()
+        .filter_map(|pod| pod.metadata.uid.as_deref())
+        .collect();
+    let mut gone = Vec::new();
+    loop {
+        let waiting: Vec<&str> = order
+            .iter()
+            .copied()
+            .filter(|uid| stay.contains_key(*uid))
+            .collect();
+        let Some(uid) = evictions.next(&waiting, Instant::now()) else {
+            break;
+        };
+        let Some((pod, target)) = stay.get(uid) else {
+            break;
+        };
+        let namespace = pod.namespace().unwrap_or_default();
+        let api: Api<Pod> = Api::namespaced(context.impatient.clone(), &namespace);
+        let (why, words) = match call::evict(PATIENCE, &api, target).await {
+            Ok(()) => {
+                evictions.accepted(uid);
+                stay.remove(uid);
+                continue;
+            }
+            Err(kube::Error::Api(status)) if status.is_not_found() => {
+                gone.push(uid);
+                stay.remove(uid);
+                continue;
+            }
+            Err(kube::Error::Api(status)) => {
+                (Refusal::of(&status, &namespace), status.message.clone())
+            }
+            Err(error) => (Refusal::Failed, error.to_string()),
+        };
+        evictions.refused(uid, why, words, Instant::now());
+        // Each once: a slow answer must not make the first one due again.
+        stay.remove(uid);
     }
-    let pods: Api<Pod> = Api::namespaced(context.impatient.clone(), &namespace);
-    match pods.evict(&name, &EvictParams::default()).await {
-        Ok(_) => Some(what),
-        Err(kube::Error::Api(status)) if status.is_not_found() => None,
-        Err(kube::Error::Api(status)) => Some(format!("{what} ({})", status.message)),
-        Err(error) => Some(format!("{what} ({error})")),
-    }
+    let left = pods.iter().filter(|pod| {
+        let uid = pod.metadata.uid.as_deref();
+        uid.is_none_or(|uid| !gone.contains(&uid))
+    });
+    let left = left.map(|pod| match pod.metadata.uid.as_deref() {
+        Some(uid) => match evictions.why(uid) {
+            Some(why) => format!("{} ({why})", named(pod)),
+            None => named(pod),
+        },
+        None => named(pod),
+    });
+    left.collect()
 }
 
-/// An error that only keeps the finalizer: not everything is gone yet.
-pub(super) fn not_yet(left: &[String]) -> kube::Error {
-    let message = format!("{} left: {}", left.len(), left.join(", "));
-    kube::Error::Service(message.into())
+fn named(pod: &Pod) -> String {
+    let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+    format!("pod {namespace}/{name}")
 }

@@ -55,9 +55,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How long changes of plans are collected before they are written into statuses, and how long that is not
 /// done again.
 const STATUS_PACE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
-/// How often a pool that is being drained is looked at.
-const DRAIN_AGAIN: Duration = Duration::from_secs(1);
-
 /// How long one reconciliation may take: Azure a minute for each LIST, and evictions of a thousand pods. What
 /// is cut off there is begun again from what there is then.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -78,12 +75,32 @@ pub enum Error {
     /// The finalizer could not be set or removed.
     #[error("setting or removing the finalizer")]
     Finalizer(#[source] Box<finalizer::Error<Error>>),
+    /// Something is left of a pool that is deleted: an error only because it keeps the finalizer.
+    #[error("{} left: {}", left.len(), left.join(", "))]
+    Draining {
+        /// What is left, in words.
+        left: Vec<String>,
+        /// How soon it is looked at again.
+        again: Duration,
+    },
     /// Somebody did not answer.
     #[error("reconciling took longer than {} s", PATIENCE.as_secs())]
     Late(#[source] tokio::time::error::Elapsed),
 }
 
 impl Error {
+    /// How soon a drain goes on, if that is all that is wrong.
+    fn drains_again(&self) -> Option<Duration> {
+        match self {
+            Self::Draining { again, .. } => Some(*again),
+            Self::Finalizer(error) => match &**error {
+                finalizer::Error::CleanupFailed(error) => error.drains_again(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// What to say of a call that failed.
     fn kubernetes(what: &'static str) -> impl FnOnce(kube::Error) -> Self {
         move |source| Self::Kubernetes { what, source }
@@ -243,7 +260,7 @@ async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
     let again = if leaving.is_empty() {
         LOOK_AGAIN
     } else {
-        DRAIN_AGAIN
+        pool::drain_again(&pool.name_any(), &leaving, context).await
     };
     let placements = pool::report(pool, context).await;
     let summary = context.summaries.borrow().get(&pool.name_any()).cloned();
@@ -269,20 +286,18 @@ async fn clean_up(pool: &BurstPool, context: &Context) -> Result<Action, Error> 
         measure::forget(pool, context);
         return Ok(Action::await_change());
     }
+    let again = pool::drain_again(&pool.name_any(), &left, context).await;
     let placements = pool::report(pool, context).await;
     let quiet = triggers::Told::default();
     let status = status::of(pool, &Ok(()), &placements, &left, None, &quiet);
     status::write(pool, &status, context).await?;
-    Err(Error::Kubernetes {
-        what: "draining",
-        source: drain::not_yet(&left),
-    })
+    Err(Error::Draining { left, again })
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the controller calls it so")]
 fn retry(pool: Arc<BurstPool>, error: &Error, _: Arc<Context>) -> Action {
-    if pool.metadata.deletion_timestamp.is_some() {
-        return Action::requeue(DRAIN_AGAIN);
+    if let Some(again) = error.drains_again() {
+        return Action::requeue(again);
     }
     tracing::warn!(pool = pool.metadata.name, %error, "reconciling a pool");
     Action::requeue(Duration::from_secs(5))

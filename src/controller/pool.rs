@@ -7,10 +7,14 @@ mod kept;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::ResourceExt as _;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use self::kept::{Kept, Wanted};
+use super::drain::pace::{self, Again, Evictions, Look};
 use super::mistake::{self, Mistake, can_proxy, scope};
 use super::{Context, status};
 use crate::aci::client::Scope;
@@ -25,6 +29,7 @@ use crate::node::{daemon, register};
 #[derive(Default)]
 pub struct Running {
     placements: BTreeMap<String, Kept>,
+    again: Again,
 }
 
 impl Running {
@@ -251,11 +256,35 @@ pub async fn drain(pool: &str, placements: &[String], context: &Context) {
 /// How many groups a placement has; nothing if nobody knows.
 pub async fn count(pool: &str, placement: &str, context: &Context) -> Option<usize> {
     // Azure may take a minute to answer, and what is kept is looked at for every pool meanwhile.
-    let pods = {
+    let (pods, counts) = {
         let pools = context.pools.lock().await;
-        find(&pools, pool, placement)?.pods.clone()
+        let kept = find(&pools, pool, placement)?;
+        (kept.pods.clone(), kept.counts.clone())
     };
-    pods.count().await
+    let mut counts = counts.lock().await;
+    if let Look::Say(groups) = counts.look(pods.groups(), Instant::now()) {
+        return groups;
+    }
+    let counted = pods.count().await;
+    counts.counted(counted, pods.groups(), Instant::now());
+    counted
+}
+
+/// What is known of evictions of a placement's pods, if it is kept.
+pub async fn evictions(
+    pool: &str,
+    placement: &str,
+    context: &Context,
+) -> Option<Arc<Mutex<Evictions>>> {
+    let pools = context.pools.lock().await;
+    Some(find(&pools, pool, placement)?.evictions.clone())
+}
+
+/// How soon a pool's drain goes on, of which that is left.
+pub async fn drain_again(pool: &str, left: &[String], context: &Context) -> Duration {
+    let mut pools = context.pools.lock().await;
+    let kept = pools.get_mut(pool);
+    kept.map_or(pace::LONGEST, |kept| kept.again.after(left, Instant::now()))
 }
 
 /// Whether somebody asks again for a placement that was to be drained: a pool of that name was made anew.

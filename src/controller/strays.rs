@@ -8,20 +8,25 @@
 //! it is, and told of: guessing a subscription would end in "nothing is left" where all is left. A node that
 //! was removed by hand tells of nothing either; its groups have tags that do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
+use tokio::time::Instant;
 
-use super::{Context, DRAIN_AGAIN, Error, LOOK_AGAIN, PATIENCE, drain, measure, pool};
+use super::drain::pace::Again;
+use super::{Context, Error, LOOK_AGAIN, PATIENCE, drain, measure, pool};
 use crate::api::BurstPool;
 use crate::node::record::{self, Found};
 use crate::node::{call, object};
 
 /// How long a call may take: nodes that nobody keeps yet are given up after 40 s.
 const CALL: Duration = Duration::from_secs(5);
+/// How often it is logged again what the drain of a pool that is gone waits for.
+const REMIND: Duration = Duration::from_secs(600);
 
 /// The nodes of a pool that there are, asked for anew: a watch may still show one that was just removed.
 pub(super) async fn nodes_of(pool: &str, context: &Context) -> Result<Vec<Found>, Error> {
@@ -61,26 +66,75 @@ async fn keep(found: Found, context: &Context) {
 /// Drains what is left of pools that are gone, for as long as it is polled.
 pub(super) async fn drain_pools(context: &Context) {
     context.stores.wait_until_ready().await;
+    let mut gone: BTreeMap<String, Gone> = BTreeMap::new();
     loop {
-        let mut pause = LOOK_AGAIN;
         let suspected = {
             let kept = pool::kept(context).await;
             let view = context.stores.view();
             let nodes = view.nodes.values().map(AsRef::as_ref);
             suspects(kept, nodes, |pool| view.pools.contains_key(pool))
         };
+        gone.retain(|pool, _| suspected.contains(pool));
         for pool in suspected {
-            let drained = tokio::time::timeout(PATIENCE, drain_pool(&pool, context)).await;
-            match drained.map_err(Error::Late).flatten() {
-                Ok(left) if left.is_empty() => {}
-                Ok(left) => {
-                    tracing::debug!(%pool, left = left.join(", "), "draining a pool that is gone");
-                    pause = DRAIN_AGAIN;
-                }
-                Err(error) => tracing::warn!(%pool, %error, "draining a pool that is gone"),
-            }
+            gone.entry(pool).or_default();
         }
-        tokio::time::sleep(pause).await;
+        let due = gone
+            .iter_mut()
+            .filter(|(_, gone)| gone.is_due(Instant::now()));
+        // One whose calls are slow delays no other.
+        join_all(due.map(|(pool, gone)| drain_again(pool, gone, context))).await;
+        let next = gone.values().filter_map(|gone| gone.next).min();
+        let look_again = Instant::now() + LOOK_AGAIN;
+        tokio::time::sleep_until(next.unwrap_or(look_again).min(look_again)).await;
+    }
+}
+
+/// A pool that is gone, and how its drain goes.
+#[derive(Debug, Default)]
+struct Gone {
+    again: Again,
+    next: Option<Instant>,
+    /// What was logged last, and when.
+    logged: Option<(String, Instant)>,
+}
+
+impl Gone {
+    fn is_due(&self, now: Instant) -> bool {
+        self.next.is_none_or(|next| next <= now)
+    }
+
+    /// Whether that it waits for this is to be logged now: once, and then now and then.
+    fn must_log(&mut self, waits_for: &str, now: Instant) -> bool {
+        let known = self.logged.as_ref();
+        let is_told = known.is_some_and(|(told, at)| told == waits_for && now < *at + REMIND);
+        if !is_told {
+            self.logged = Some((waits_for.to_owned(), now));
+        }
+        !is_told
+    }
+}
+
+async fn drain_again(pool: &str, gone: &mut Gone, context: &Context) {
+    let drained = tokio::time::timeout(PATIENCE, drain_pool(pool, context)).await;
+    let now = Instant::now();
+    let left = match drained.map_err(Error::Late).flatten() {
+        Ok(left) => left,
+        Err(error) => {
+            let source = std::error::Error::source(&error);
+            let source = source
+                .map(|source| format!(": {source}"))
+                .unwrap_or_default();
+            vec![format!("{error}{source}")]
+        }
+    };
+    if left.is_empty() {
+        gone.next = Some(now + LOOK_AGAIN);
+        return;
+    }
+    gone.next = Some(now + gone.again.after(&left, now));
+    let left = left.join(", ");
+    if gone.must_log(&left, now) {
+        tracing::warn!(%pool, %left, "a pool that is gone is not drained yet");
     }
 }
 
@@ -136,6 +190,21 @@ mod tests {
             "spec": {"taints": [{"key": "virtual-kubelet.io/provider", "value": pool, "effect": "NoSchedule"}]},
         });
         serde_json::from_value(node).expect("a node")
+    }
+
+    #[test]
+    fn what_a_drain_waits_for_is_logged_when_it_is_new_and_every_ten_minutes() {
+        let mut gone = Gone::default();
+        let start = Instant::now();
+        let mut told = 0;
+        for second in 0..1500 {
+            let now = start + Duration::from_secs(second);
+            told += u32::from(gone.must_log("pod default/web", now));
+        }
+        assert_eq!(told, 3);
+        let now = start + Duration::from_secs(1500);
+        assert!(gone.must_log("node burst-shop-weu", now));
+        assert!(!gone.must_log("node burst-shop-weu", now));
     }
 
     #[test]

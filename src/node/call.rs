@@ -1,12 +1,20 @@
 //! Calls of Kubernetes that end: no read of its client does so by itself.
 //!
 //! In: a call, and how long it may take. Out: its answer, or an error like any other.
+//!
+//! All deletions and evictions of the operator go through here, with the UID of the object that is meant: a
+//! `StatefulSet`'s pod has the name of the one before it, and may be at home when that one is still to be
+//! evicted. `clippy.toml` forbids the client's own methods everywhere else.
 
 use std::fmt::Debug;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::Eviction;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{self as meta, ObjectMeta};
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::core::Status;
 use serde::de::DeserializeOwned;
 
 /// The call's answer, or an error if it does not come in time.
@@ -18,13 +26,190 @@ pub async fn in_time<T>(
     answer.unwrap_or_else(|late| Err(kube::Error::Service(Box::new(late))))
 }
 
-/// Deletes an object. One that is not there is deleted.
-pub async fn delete<K>(patience: Duration, api: &Api<K>, name: &str) -> kube::Result<()>
+/// The one object that a deletion or an eviction is meant for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its name.
+    pub name: String,
+    /// Its UID: another object may have its name later.
+    pub uid: String,
+    /// Its version, where it must not have changed since it was read.
+    pub version: Option<String>,
+}
+
+impl Target {
+    /// The object that has this metadata; nothing if it does not come from the API server, which gives names
+    /// and UIDs.
+    pub fn of(metadata: &ObjectMeta) -> Option<Self> {
+        Some(Self {
+            name: metadata.name.clone()?,
+            uid: metadata.uid.clone()?,
+            version: None,
+        })
+    }
+}
+
+/// What became of a deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// The object is deleted, or will be when its grace period and its finalizers allow it.
+    Begun,
+    /// There is no such object: it is gone, another one has its name, or it is not of the wanted version.
+    NotThere,
+}
+
+/// Deletes an object, within `grace` seconds if given.
+pub async fn delete<K>(
+    patience: Duration,
+    api: &Api<K>,
+    target: &Target,
+    grace: Option<u32>,
+) -> kube::Result<Deletion>
 where
     K: Clone + Debug + DeserializeOwned,
 {
-    match in_time(patience, api.delete(name, &DeleteParams::default())).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        deleted => deleted.map(drop),
+    let only_this = DeleteParams {
+        grace_period_seconds: grace,
+        preconditions: Some(Preconditions {
+            uid: Some(target.uid.clone()),
+            resource_version: target.version.clone(),
+        }),
+        ..DeleteParams::default()
+    };
+    #[allow(clippy::disallowed_methods, reason = "with preconditions")]
+    let deleted = api.delete(&target.name, &only_this);
+    match in_time(patience, deleted).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
+            Ok(Deletion::NotThere)
+        }
+        deleted => deleted.map(|_| Deletion::Begun),
+    }
+}
+
+/// Asks for a pod's eviction. The client's own method writes the options under a name that the API server does
+/// not know (`delete_options`), and would evict whichever pod has the name (kube 5.0).
+pub async fn evict(patience: Duration, pods: &Api<Pod>, target: &Target) -> kube::Result<()> {
+    let eviction = Eviction {
+        metadata: ObjectMeta {
+            name: Some(target.name.clone()),
+            ..ObjectMeta::default()
+        },
+        delete_options: Some(meta::DeleteOptions {
+            preconditions: Some(meta::Preconditions {
+                uid: Some(target.uid.clone()),
+                resource_version: target.version.clone(),
+            }),
+            ..meta::DeleteOptions::default()
+        }),
+    };
+    let to = PostParams::default();
+    let sent = pods.create_subresource::<_, Status>("eviction", &target.name, &to, &eviction);
+    in_time(patience, sent).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+
+    use http::{Method, Request, Response};
+    use http_body_util::BodyExt as _;
+    use kube::Client;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    type Sent = Arc<Mutex<Vec<(Method, String, Value)>>>;
+
+    /// A client whose requests are recorded, and answered with this code.
+    fn recorded(code: u16) -> (Client, Sent) {
+        let sent = Sent::default();
+        let record = sent.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let record = record.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect().await.expect("a body").to_bytes();
+                let body = serde_json::from_slice(&body).unwrap_or_default();
+                let request = (head.method, head.uri.path().to_owned(), body);
+                record.lock().expect("whole").push(request);
+                let (status, reason) = match code {
+                    404 => ("Failure", "NotFound"),
+                    409 => ("Failure", "Conflict"),
+                    403 => ("Failure", "Forbidden"),
+                    _ => ("Success", ""),
+                };
+                let answer = json!({"kind": "Status", "apiVersion": "v1", "metadata": {},
+                    "status": status, "reason": reason, "message": "m", "code": code});
+                let answer = Response::builder()
+                    .status(code)
+                    .body(Body::from(answer.to_string().into_bytes()));
+                Ok::<_, Infallible>(answer.expect("an answer"))
+            }
+        });
+        (Client::new(service, "default"), sent)
+    }
+
+    fn target(version: Option<&str>) -> Target {
+        Target {
+            name: "db-0".to_owned(),
+            uid: "u".to_owned(),
+            version: version.map(str::to_owned),
+        }
+    }
+
+    #[tokio::test]
+    async fn every_deletion_and_every_eviction_names_the_one_object_that_it_is_meant_for() {
+        let (client, sent) = recorded(200);
+        let pods: Api<Pod> = Api::namespaced(client, "default");
+        for version in [None, Some("7")] {
+            let target = target(version);
+            delete(SOON, &pods, &target, Some(0)).await.expect("done");
+            evict(SOON, &pods, &target).await.expect("done");
+        }
+        let sent = sent.lock().expect("whole");
+        assert_eq!(sent.len(), 4);
+        for (number, (method, path, body)) in sent.iter().enumerate() {
+            // As the API server spells it: what it does not know it ignores.
+            let only = if *method == Method::DELETE {
+                assert!(path.ends_with("/pods/db-0"), "{path}");
+                &body["preconditions"]
+            } else {
+                assert!(path.ends_with("/pods/db-0/eviction"), "{path}");
+                &body["deleteOptions"]["preconditions"]
+            };
+            let version = if number < 2 { Value::Null } else { json!("7") };
+            assert_eq!(
+                (&only["uid"], &only["resourceVersion"]),
+                (&json!("u"), &version)
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_object_that_is_not_the_one_that_was_meant_is_left_alone_and_that_is_no_error() {
+        for (code, outcome) in [
+            (200, Some(Deletion::Begun)),
+            (404, Some(Deletion::NotThere)),
+            (409, Some(Deletion::NotThere)),
+            (403, None),
+        ] {
+            let (client, _) = recorded(code);
+            let pods: Api<Pod> = Api::namespaced(client, "default");
+            let deleted = delete(SOON, &pods, &target(None), None).await;
+            assert_eq!(deleted.ok(), outcome, "{code}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_uid_is_not_deleted() {
+        let named = ObjectMeta {
+            name: Some("db-0".to_owned()),
+            ..ObjectMeta::default()
+        };
+        assert_eq!(Target::of(&named), None);
     }
 }

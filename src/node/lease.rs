@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::call;
+use super::call::{self, Target};
 
 /// The namespace of all node leases.
 const NAMESPACE: &str = "kube-node-lease";
@@ -88,8 +88,21 @@ async fn renew(client: &Client, lease: &Lease) -> Result<(), kube::Error> {
     call::in_time(PATIENCE, sent).await.map(drop)
 }
 
-/// Removes the lease.
-pub async fn remove(client: &Client, name: &str) -> Result<(), kube::Error> {
+/// Removes the lease of a node, or the one that a node has left that is gone. The lease of another node that has
+/// the name since stays.
+pub async fn remove(client: &Client, name: &str, node: Option<&Target>) -> Result<(), kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    call::delete(PATIENCE, &leases, name).await
+    let lease = call::in_time(PATIENCE, leases.get_opt(name)).await?;
+    let lease = lease.filter(|lease| is_of(lease, node));
+    let Some(lease) = lease.and_then(|lease| Target::of(&lease.metadata)) else {
+        return Ok(());
+    };
+    let removed = call::delete(PATIENCE, &leases, &lease, None).await;
+    removed.map(drop)
+}
+
+/// Whether the lease has no owner, or this node is its owner.
+fn is_of(lease: &Lease, node: Option<&Target>) -> bool {
+    let mut owners = lease.metadata.owner_references.iter().flatten();
+    owners.all(|owner| node.is_none_or(|node| node.uid == owner.uid))
 }

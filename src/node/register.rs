@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::call::Target;
 use super::object::Facts;
 use super::registration::{LOOK_AGAIN, Step, steps};
 use super::{call, lease};
@@ -95,12 +96,15 @@ async fn make_right(nodes: &Api<Node>, name: &str, live: &mut Option<Node>, want
     }
 }
 
-/// Removes the node and its lease.
+/// Removes the node and its lease: the node that there is now, and no other that may have its name later.
 pub async fn remove(client: &Client, name: &str) -> Result<(), kube::Error> {
-    // The lease first: what fails is done again, and must not leave the node to be registered anew.
-    lease::remove(client, name).await?;
     let nodes: Api<Node> = Api::all(client.clone());
-    call::delete(PATIENCE, &nodes, name).await
+    let node = call::in_time(PATIENCE, nodes.get_opt(name)).await?;
+    let node = node.and_then(|node| Target::of(&node.metadata));
+    // The lease first: what fails is done again, and must not leave the node to be registered anew.
+    lease::remove(client, name, node.as_ref()).await?;
+    let Some(node) = node else { return Ok(()) };
+    call::delete(PATIENCE, &nodes, &node, None).await.map(drop)
 }
 
 /// Whether the watch shows a node as it was before it came to be as it is known.
@@ -156,7 +160,7 @@ mod tests {
         let client = Client::try_from(config).expect("a client");
         let removed = tokio::time::timeout(2 * PATIENCE, remove(&client, "burst-shop-weu")).await;
         assert!(removed.expect("it ends").is_err());
-        let removed = lease::remove(&client, "burst-shop-weu");
+        let removed = lease::remove(&client, "burst-shop-weu", None);
         let removed = tokio::time::timeout(2 * PATIENCE, removed).await;
         assert!(removed.expect("it ends").is_err());
     }

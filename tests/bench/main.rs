@@ -5,6 +5,7 @@
 //! argument names one of them (`emulator`, `pods`, `plan`, `burst`, `takeover`); all run without.
 
 #![allow(
+    clippy::disallowed_methods,
     clippy::panic,
     clippy::print_stdout,
     reason = "a program for people at a terminal"

@@ -15,6 +15,10 @@ mod pages;
 mod support;
 mod surroundings;
 mod terminals;
-#[allow(dead_code, reason = "one test uses a part of it")]
+#[allow(
+    clippy::disallowed_methods,
+    dead_code,
+    reason = "one test uses a part of it, and what a test deletes is its own"
+)]
 #[path = "../cluster/world.rs"]
 mod world;

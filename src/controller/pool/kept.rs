@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::{Client, ResourceExt as _};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,6 +15,7 @@ use crate::aci::client::Scope;
 use crate::aci::names::Owner;
 use crate::api::{BurstPool, Placement, ScaleIn};
 use crate::controller::Context;
+use crate::controller::drain::pace::{Counts, Evictions};
 use crate::kubelet_api::Served;
 use crate::node::object::{self, Closed, Facts};
 use crate::node::pods::{self, Parts};
@@ -74,6 +75,10 @@ pub(super) struct Kept {
     /// Ends only the look at the region: a node that is being drained stays closed.
     region: CancellationToken,
     pub tasks: TaskTracker,
+    /// How evictions of its pods ended, while it drains.
+    pub evictions: Arc<Mutex<Evictions>>,
+    /// How counts of its groups ended, while it drains.
+    pub counts: Arc<Mutex<Counts>>,
 }
 
 impl Kept {
@@ -95,6 +100,8 @@ impl Kept {
             cancel,
             region,
             tasks,
+            evictions: Arc::default(),
+            counts: Arc::default(),
         }
     }
 

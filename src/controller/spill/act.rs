@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use super::granting::Sending;
@@ -25,6 +25,7 @@ use crate::burst::plan::{Decision, First, Slot, Stamp};
 use crate::burst::rescue::{Action, Rescue};
 use crate::burst::{Answer, Plan, PodFacts, PodRef};
 use crate::controller::LEASE;
+use crate::node::call::{self, Target};
 use crate::node::observed::Observed;
 
 /// The field manager of what a leader writes to be sure of itself.
@@ -280,17 +281,15 @@ impl Act {
         for rescue in rescues.iter().filter(|one| one.action == Action::Delete) {
             let pods: Api<Pod> =
                 Api::namespaced(self.context.impatient.clone(), &rescue.pod.namespace);
-            let still_this_one = DeleteParams {
-                preconditions: Some(Preconditions {
-                    uid: Some(rescue.pod.uid.clone()),
-                    resource_version: None,
-                }),
-                ..DeleteParams::default()
+            // As it was seen: by now it may have started.
+            let unchanged = Target {
+                name: rescue.pod.name.clone(),
+                uid: rescue.pod.uid.clone(),
+                version: Some(rescue.pod.resource_version.clone()),
             };
-            let name = &rescue.pod.name;
+            let name = &unchanged.name;
             tracing::info!(pool = self.name, pod = %name, why = %rescue.why, "deleting a pod that never started");
-            let deleted = pods.delete(name, &still_this_one);
-            if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, deleted).await {
+            if let Err(error) = call::delete(PATIENCE, &pods, &unchanged, None).await {
                 tracing::debug!(pod = %name, %error, "deleting a pod that never started");
             }
         }

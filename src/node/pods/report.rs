@@ -6,13 +6,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Patch, PatchParams};
+use tokio::time::error::Elapsed;
 
 use super::is_refused;
 use super::keeper::Keeper;
 use crate::aci::events::{self, PodEvent};
 use crate::aci::status::{self, NodeFacts, Seen};
 use crate::aci::view::Group as View;
+use crate::node::call::{self, Deletion, Target};
 use crate::node::plan::Action;
 
 /// The field manager of pods' statuses.
@@ -112,29 +114,19 @@ impl Keeper {
         if !says(&self.pod, &wanted) {
             self.write(&wanted).await;
         }
-        let delete = DeleteParams {
-            grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions {
-                uid: self.pod.metadata.uid.clone(),
-                resource_version: None,
-            }),
-            ..DeleteParams::default()
+        let Some(this) = Target::of(&self.pod.metadata) else {
+            return true;
         };
-        let pods = self.pods_api();
-        let name = self.pod.metadata.name.clone().unwrap_or_default();
-        match tokio::time::timeout(PATIENCE, pods.delete(&name, &delete)).await {
-            Ok(Ok(_)) => true,
+        match call::delete(PATIENCE, &self.pods_api(), &this, Some(0)).await {
             // Gone, or another pod of this name: nothing is left of this one.
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {
-                true
-            }
-            Ok(Err(error)) => {
+            Ok(Deletion::Begun | Deletion::NotThere) => true,
+            Err(kube::Error::Service(error)) if error.is::<Elapsed>() => false,
+            Err(error) => {
                 tracing::warn!(pod = %self.pod_name(), %error, "removing a pod");
                 let again = Timestamp::now().checked_add(REMOVE_AGAIN).ok();
                 self.known.pauses.set(Action::Remove, again);
                 false
             }
-            Err(_) => false,
         }
     }
 

@@ -1,0 +1,353 @@
+//! How often a drain asks for what it does not get. Pure.
+//!
+//! In: how evictions and counts of groups ended. Out: which pod's eviction is asked for now, and when groups are
+//! counted again. A budget that holds is asked about with one of its pods, as often as `kubectl drain` asks; when
+//! it lets that one go, all the others are asked for at once. Kept in memory: the next leader asks for each pod
+//! once, and then learns the same.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use kube::core::Status;
+use tokio::time::Instant;
+
+/// The first pause.
+const FIRST: Duration = Duration::from_secs(1);
+/// The longest pause between two evictions that one budget holds back: `kubectl drain` waits for so long.
+pub(in crate::controller) const LONGEST: Duration = Duration::from_secs(5);
+/// The longest pause after an eviction that fails for another reason.
+const LONGEST_AFTER_ERROR: Duration = Duration::from_secs(30);
+/// The longest pause between two counts of groups.
+const LONGEST_COUNT: Duration = Duration::from_secs(15);
+
+/// A pause that doubles from [`FIRST`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::controller) struct Pause {
+    times: u32,
+    until: Option<Instant>,
+}
+
+impl Pause {
+    /// It begins again, and is twice as long.
+    pub fn grow(&mut self, longest: Duration, now: Instant) -> Duration {
+        let pause = FIRST.saturating_mul(1 << self.times.min(16)).min(longest);
+        self.times += 1;
+        self.until = Some(now + pause);
+        pause
+    }
+
+    /// Whether it is over.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| until <= now)
+    }
+}
+
+/// A budget: its namespace, and its name if the answer tells it.
+pub(in crate::controller) type Budget = (String, String);
+
+/// Why an eviction was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::controller) enum Refusal {
+    /// A budget holds the pod.
+    Held(Budget),
+    /// Something else.
+    Failed,
+}
+
+impl Refusal {
+    /// What the API server's answer means for a pod of that namespace.
+    pub fn of(status: &Status, namespace: &str) -> Self {
+        if status.code != 429 {
+            return Self::Failed;
+        }
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        let mut name = causes.filter_map(|cause| {
+            let budget = cause.message.strip_prefix("The disruption budget ")?;
+            budget.split_whitespace().next()
+        });
+        let name = name.next_back().unwrap_or_default();
+        Self::Held((namespace.to_owned(), name.to_owned()))
+    }
+}
+
+/// A pod whose eviction was refused.
+#[derive(Clone, Debug)]
+struct Refused {
+    why: Refusal,
+    words: String,
+    at: Instant,
+    pause: Pause,
+}
+
+/// Evictions of a placement's pods.
+#[derive(Debug, Default)]
+pub(in crate::controller) struct Evictions {
+    /// By UID.
+    pods: HashMap<String, Refused>,
+    budgets: BTreeMap<Budget, Pause>,
+}
+
+impl Evictions {
+    /// Forgets what pods are not left, and what only they were held by.
+    pub fn retain(&mut self, is_left: impl Fn(&str) -> bool) {
+        self.pods.retain(|uid, _| is_left(uid));
+        let pods = &self.pods;
+        self.budgets.retain(|budget, _| {
+            let mut all = pods.values();
+            all.any(|pod| pod.why == Refusal::Held(budget.clone()))
+        });
+    }
+
+    /// The next of these pods whose eviction is to be asked for now: first those that were not asked for yet,
+    /// then the one that was refused longest ago.
+    pub fn next<'a>(&self, pods: &[&'a str], now: Instant) -> Option<&'a str> {
+        let due = pods.iter().filter(|uid| match self.pods.get(**uid) {
+            None => true,
+            Some(refused) => match &refused.why {
+                Refusal::Failed => refused.pause.is_over(now),
+                Refusal::Held(budget) => {
+                    let pause = self.budgets.get(budget);
+                    pause.is_none_or(|pause| pause.is_over(now))
+                }
+            },
+        });
+        due.min_by_key(|uid| self.pods.get(**uid).map(|refused| refused.at))
+            .copied()
+    }
+
+    /// The pod leaves: the budget that held it may let others go.
+    pub fn accepted(&mut self, uid: &str) {
+        if let Some(refused) = self.pods.remove(uid)
+            && let Refusal::Held(budget) = refused.why
+        {
+            self.budgets.remove(&budget);
+        }
+    }
+
+    /// The pod stays for now.
+    pub fn refused(&mut self, uid: &str, why: Refusal, words: String, now: Instant) {
+        let before = self.pods.remove(uid);
+        let mut pause = before.map(|before| before.pause).unwrap_or_default();
+        match &why {
+            Refusal::Failed => drop(pause.grow(LONGEST_AFTER_ERROR, now)),
+            Refusal::Held(budget) => {
+                let pause = self.budgets.entry(budget.clone()).or_default();
+                // Several pods that were asked for together are one answer.
+                if pause.is_over(now) {
+                    pause.grow(LONGEST, now);
+                }
+            }
+        }
+        let refused = Refused {
+            why,
+            words,
+            at: now,
+            pause,
+        };
+        self.pods.insert(uid.to_owned(), refused);
+    }
+
+    /// Why the pod stays, in the API server's words.
+    pub fn why(&self, uid: &str) -> Option<&str> {
+        self.pods.get(uid).map(|refused| refused.words.as_str())
+    }
+}
+
+/// What to do to say how many groups there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::controller) enum Look {
+    /// Ask Azure.
+    Count,
+    /// Say this, or that nobody knows.
+    Say(Option<usize>),
+}
+
+/// Counts of a placement's groups, each a LIST that Azure allows only so many of.
+#[derive(Debug, Default)]
+pub(in crate::controller) struct Counts {
+    /// What was known of the groups without asking, when they were counted last.
+    known: Option<usize>,
+    counted: Option<usize>,
+    pause: Pause,
+}
+
+impl Counts {
+    /// What to do to say how many groups there are, of which so many are `known`. When the last one that is known
+    /// of goes, they are counted at once; else now and then.
+    pub fn look(&self, known: Option<usize>, now: Instant) -> Look {
+        let is_new = known == Some(0) && self.known != Some(0);
+        if is_new || self.pause.is_over(now) {
+            return Look::Count;
+        }
+        Look::Say(known.filter(|groups| *groups > 0).or(self.counted))
+    }
+
+    /// So many there are; nothing if Azure does not say.
+    pub fn counted(&mut self, counted: Option<usize>, known: Option<usize>, now: Instant) {
+        if counted == Some(0) {
+            self.pause = Pause::default();
+        } else {
+            self.pause.grow(LONGEST_COUNT, now);
+        }
+        (self.known, self.counted) = (known, counted);
+    }
+}
+
+/// How soon a drain goes on.
+#[derive(Debug, Default)]
+pub(in crate::controller) struct Again {
+    left: Vec<String>,
+    pause: Pause,
+}
+
+impl Again {
+    /// How soon what is left is looked at again: soon, while something happens.
+    pub fn after(&mut self, left: &[String], now: Instant) -> Duration {
+        if self.left != left {
+            self.left = left.to_vec();
+            self.pause = Pause::default();
+        }
+        self.pause.grow(LONGEST, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn held(budget: &str) -> Refusal {
+        Refusal::Held(("default".to_owned(), budget.to_owned()))
+    }
+
+    /// Looks every second for so many seconds; how often each pod was asked for.
+    fn ask(
+        evictions: &mut Evictions,
+        pods: &[&'static str],
+        seconds: u32,
+        start: Instant,
+        answer: impl Fn(&str) -> Option<Refusal>,
+    ) -> BTreeMap<&'static str, u32> {
+        let mut asked = BTreeMap::new();
+        for second in 0..seconds {
+            let now = start + SECOND * second;
+            while let Some(uid) = evictions.next(pods, now) {
+                *asked.entry(uid).or_default() += 1;
+                match answer(uid) {
+                    Some(why) => evictions.refused(uid, why, "no".to_owned(), now),
+                    None => evictions.accepted(uid),
+                }
+                assert!(asked.values().sum::<u32>() < 1000, "no end: {asked:?}");
+                if answer(uid).is_none() {
+                    break;
+                }
+            }
+        }
+        asked
+    }
+
+    const PODS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+
+    #[test]
+    fn a_budget_that_holds_is_asked_about_as_often_as_kubectl_does_however_many_pods_it_holds() {
+        let mut evictions = Evictions::default();
+        let start = Instant::now();
+        let asked = ask(&mut evictions, &PODS, 60, start, |_| Some(held("web")));
+        let all: u32 = asked.values().sum();
+        // Once each to begin with, and then one of them every few seconds.
+        assert!((20..=26).contains(&all), "{asked:?}");
+        let later = start + 60 * SECOND;
+        let asked = ask(&mut evictions, &PODS, 3600, later, |_| Some(held("web")));
+        let all: u32 = asked.values().sum();
+        assert!(all <= 721, "{asked:?}");
+        // Each in its turn: which of them the budget lets go is not known.
+        assert!(asked.values().all(|times| *times >= 50), "{asked:?}");
+    }
+
+    #[test]
+    fn the_others_are_asked_for_at_once_when_the_budget_lets_one_go_and_one_budget_is_not_anothers()
+    {
+        let mut evictions = Evictions::default();
+        let now = Instant::now();
+        for uid in PODS {
+            let budget = if uid == "l" { "db" } else { "web" };
+            evictions.refused(uid, held(budget), "no".to_owned(), now);
+        }
+        assert_eq!(evictions.next(&PODS, now), None);
+        let later = now + LONGEST;
+        assert_eq!(evictions.next(&PODS, later), Some("a"));
+        evictions.accepted("a");
+        let left: Vec<&str> = PODS.into_iter().skip(1).collect();
+        evictions.retain(|uid| left.contains(&uid));
+        evictions.refused("l", held("db"), "no".to_owned(), later);
+        assert_eq!(evictions.next(&left, later), Some("b"));
+        assert_eq!(evictions.next(&["l"], later), None);
+        assert_eq!(evictions.why("l"), Some("no"));
+    }
+
+    #[test]
+    fn an_eviction_that_fails_waits_by_itself_and_longer_each_time() {
+        let mut evictions = Evictions::default();
+        let start = Instant::now();
+        let asked = ask(&mut evictions, &["a", "b"], 600, start, |_| {
+            Some(Refusal::Failed)
+        });
+        assert_eq!(asked["a"], asked["b"]);
+        assert!((15..=25).contains(&asked["a"]), "{asked:?}");
+    }
+
+    #[test]
+    fn a_budget_is_known_by_its_name_whatever_it_counts_and_by_its_namespace_without() {
+        let refusal = |message: &str, code: u16| {
+            let status = json!({"status": "Failure", "reason": "TooManyRequests", "code": code,
+                "message": "Cannot evict pod as it would violate the pod's disruption budget.",
+                "details": {"causes": [{"reason": "DisruptionBudget", "message": message}]}});
+            let status: Status = serde_json::from_value(status).expect("a status");
+            Refusal::of(&status, "default")
+        };
+        let needs = "The disruption budget web needs 2 healthy pods and has 1 currently";
+        assert_eq!(refusal(needs, 429), held("web"));
+        let processed = "The disruption budget web is still being processed by the server.";
+        assert_eq!(refusal(processed, 429), held("web"));
+        assert_eq!(refusal("too busy", 429), held(""));
+        assert_eq!(refusal(needs, 500), Refusal::Failed);
+    }
+
+    #[test]
+    fn groups_are_counted_when_something_is_new_of_them_and_else_less_and_less_often() {
+        let mut counts = Counts::default();
+        let start = Instant::now();
+        let mut asked = 0;
+        for second in 0..600 {
+            let now = start + SECOND * second;
+            if counts.look(Some(3), now) == Look::Count {
+                asked += 1;
+                counts.counted(Some(3), Some(3), now);
+            }
+        }
+        assert!((40..=50).contains(&asked), "{asked}");
+        let now = start + 594 * SECOND;
+        assert_eq!(counts.look(Some(2), now), Look::Say(Some(2)));
+        assert_eq!(counts.look(None, now), Look::Say(Some(3)));
+        assert_eq!(counts.look(Some(0), now), Look::Count, "the last is gone");
+        counts.counted(Some(0), Some(0), now);
+        assert_eq!(
+            counts.look(Some(0), now),
+            Look::Count,
+            "and again, to be sure"
+        );
+    }
+
+    #[test]
+    fn a_drain_that_waits_is_looked_at_every_few_seconds_and_soon_when_something_happens() {
+        let mut again = Again::default();
+        let now = Instant::now();
+        let (two, one) = (["a".to_owned(), "b".to_owned()], ["b".to_owned()]);
+        let pauses: Vec<u64> = (0..5).map(|_| again.after(&two, now).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 5, 5]);
+        assert_eq!(again.after(&one, now), SECOND);
+    }
+}
