@@ -10,6 +10,7 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use serde_json::json;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::call::Target;
 use super::object::Facts;
 use super::registration::{LOOK_AGAIN, Step, steps};
+use super::watched::{read, reported_items};
 use super::{call, lease};
 use crate::api;
 
@@ -49,24 +51,22 @@ async fn keep_node(
 ) {
     let name = facts.borrow().name();
     let nodes: Api<Node> = Api::all(client.clone());
-    let watched = watcher::watch_object(nodes.clone(), &name).default_backoff();
-    let mut watched = Box::pin(watched);
+    let guarded: Api<DeserializeGuard<Node>> = Api::all(client.clone());
+    let watched = watcher::watch_object(guarded, &name).default_backoff();
+    let mut watched = Box::pin(reported_items("a virtual node", watched));
     let mut again = tokio::time::interval(LOOK_AGAIN);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut live: Option<Option<Node>> = None;
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
-            seen = watched.next() => match seen {
+            seen = watched.next() => match seen.map(known) {
                 // What a write was answered with is newer than what the watch still shows of before: made
                 // from that, the next write would only be refused.
-                Some(Ok(node)) if is_older(node.as_ref(), live.as_ref()) => continue,
-                Some(Ok(node)) => live = Some(node),
-                // The watch tries again by itself.
-                Some(Err(error)) => {
-                    tracing::debug!(node = %name, %error, "watching the node");
-                    continue;
-                }
+                Some(Some(node)) if is_older(node.as_ref(), live.as_ref()) => continue,
+                Some(Some(node)) => live = Some(node),
+                // The watch tries again.
+                Some(None) => continue,
                 None => return,
             },
             changed = facts.changed() => if changed.is_err() { return },
@@ -77,6 +77,17 @@ async fn keep_node(
         let wanted = facts.borrow_and_update().clone();
         uid.send_replace(known.as_ref().and_then(|node| node.metadata.uid.clone()));
         make_right(&nodes, &name, known, &wanted).await;
+    }
+}
+
+/// What the watch shows: the node, or that there is none. Nothing if it fails, or if the node is there and
+/// cannot be read.
+#[allow(clippy::option_option, reason = "no answer is not that there is none")]
+fn known(seen: watcher::Result<Option<DeserializeGuard<Node>>>) -> Option<Option<Node>> {
+    match seen {
+        Ok(Some(node)) => read(node).map(Some),
+        Ok(None) => Some(None),
+        Err(_) => None,
     }
 }
 
@@ -124,7 +135,13 @@ async fn take(nodes: &Api<Node>, name: &str, step: &Step) -> Result<Node, kube::
             tracing::info!(node = %name, "registering the node");
             nodes.create(&PostParams::default(), node).await
         }
-        Step::Labels(labels) => nodes.patch(name, &apply, &Patch::Apply(labels)).await,
+        Step::Labels(labels) => {
+            let merge = PatchParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            nodes.patch(name, &merge, &Patch::Merge(labels)).await
+        }
         Step::Taints { version, taints } => {
             tracing::info!(node = %name, taints = taints.len(), "setting the node's taints");
             let patch: json_patch::Patch = serde_json::from_value(json!([

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::capacity;
 use super::object::{self, CLOSED_TAINT, Facts, LAST_RESORT_TAINT, PROVIDER_TAINT};
+use super::record;
 
 /// Our taints; all others belong to somebody else.
 const OURS: [&str; 3] = [PROVIDER_TAINT, LAST_RESORT_TAINT, CLOSED_TAINT];
@@ -30,7 +31,7 @@ type Amounts = BTreeMap<String, Quantity>;
 pub enum Step {
     /// There is none: create it.
     Create(Box<Node>),
-    /// Apply these labels and annotations.
+    /// Merge these labels and annotations: null removes one.
     Labels(Value),
     /// Replace all taints by these, if the node is still of this version.
     Taints {
@@ -61,15 +62,31 @@ fn labels(live: &Node, facts: &Facts) -> Option<Step> {
         let has = |(key, value)| has.is_some_and(|has| has.get(key) == Some(value));
         !wanted.iter().all(has)
     };
-    let missing = lacks(live.metadata.labels.as_ref(), &wanted)
-        || lacks(live.metadata.annotations.as_ref(), &annotations);
-    missing.then(|| {
-        Step::Labels(json!({
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": {"name": facts.name(), "labels": wanted, "annotations": annotations},
-        }))
+    let removed = removed_labels(live, &wanted);
+    let is_wrong = lacks(live.metadata.labels.as_ref(), &wanted)
+        || lacks(live.metadata.annotations.as_ref(), &annotations)
+        || !removed.is_empty();
+    is_wrong.then(|| {
+        // In one patch: the annotation is what tells which labels were the placement's.
+        let labels = wanted.into_iter().map(|(key, value)| (key, json!(value)));
+        let removed = removed.into_iter().map(|key| (key, Value::Null));
+        let labels: serde_json::Map<String, Value> = labels.chain(removed).collect();
+        Step::Labels(json!({"metadata": {"labels": labels, "annotations": annotations}}))
     })
+}
+
+/// Labels of the placement as the node was last kept that the placement no longer has. One whose value
+/// another writer has changed since is theirs. The API server cannot tell: a label that was set when the
+/// node was created has a field owner that no later apply removes.
+fn removed_labels(live: &Node, wanted: &BTreeMap<String, String>) -> Vec<String> {
+    let before = record::found(live).and_then(|found| found.record);
+    let before = before.map(|record| record.placement.labels);
+    let has = |key: &str| live.metadata.labels.as_ref()?.get(key);
+    let before = before.into_iter().flatten();
+    before
+        .filter(|(key, value)| !wanted.contains_key(key) && has(key) == Some(value))
+        .map(|(key, _)| key)
+        .collect()
 }
 
 fn taints(live: &Node, facts: &Facts) -> Option<Step> {
@@ -217,6 +234,37 @@ mod tests {
             "virtual-kubelet",
             "ours win"
         );
+    }
+
+    #[test]
+    fn a_label_that_the_placement_no_longer_has_is_removed_unless_another_writer_changed_it() {
+        let mut before = facts();
+        let labels = &mut before.record.placement.labels;
+        labels.insert("tier".into(), "burst".into());
+        labels.insert("team".into(), "shop".into());
+        let mut node = object::node(&before, at(0));
+        let live = node.metadata.labels.get_or_insert_default();
+        live.insert("team".into(), "theirs".into());
+        live.insert("added".into(), "theirs".into());
+        let steps = |node: &Node| steps(Some(node), &facts(), at(1));
+        let [Step::Labels(patch)] = &steps(&node)[..] else {
+            unreachable!("{:?}", steps(&node))
+        };
+        let labels = patch["metadata"]["labels"].as_object().expect("labels");
+        assert_eq!(labels.get("tier"), Some(&Value::Null));
+        assert!(!labels.contains_key("team") && !labels.contains_key("added"));
+
+        // That was all: the node says now what it is kept as.
+        let mut patched = serde_json::to_value(&node).expect("JSON");
+        json_patch::merge(&mut patched, patch);
+        let patched: Node = serde_json::from_value(patched).expect("a node");
+        assert_eq!(steps(&patched), []);
+        // A node that does not say what it was kept as keeps all that it has.
+        node.metadata.annotations = None;
+        let [Step::Labels(patch)] = &steps(&node)[..] else {
+            unreachable!("{:?}", steps(&node))
+        };
+        assert!(!patch.to_string().contains("tier"), "{patch}");
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub struct Metrics {
     leader: IntGauge,
     pods: IntGaugeVec,
     pods_max: IntGaugeVec,
+    unreadable: IntGaugeVec,
     open: IntGaugeVec,
     groups: IntGaugeVec,
     grants: IntCounterVec,
@@ -89,6 +90,11 @@ impl Metrics {
                 "The most pods that a pool may have on ACI at once.",
                 &["pool"],
             ),
+            unreadable: gauges(
+                "burstpool_pool_unreadable",
+                "Whether a stored pool has a value that this version cannot read.",
+                &["pool"],
+            ),
             open: gauges(
                 "burstpool_placement_open",
                 "Whether a placement takes pods.",
@@ -122,12 +128,13 @@ impl Metrics {
         let build = IntGauge::with_opts(build).expect("a well-formed metric");
         build.set(1);
         let process = prometheus::process_collector::ProcessCollector::for_self();
-        let all: [Box<dyn prometheus::core::Collector>; 10] = [
+        let all: [Box<dyn prometheus::core::Collector>; 11] = [
             Box::new(build),
             Box::new(process),
             Box::new(self.leader.clone()),
             Box::new(self.pods.clone()),
             Box::new(self.pods_max.clone()),
+            Box::new(self.unreadable.clone()),
             Box::new(self.open.clone()),
             Box::new(self.groups.clone()),
             Box::new(self.grants.clone()),
@@ -138,6 +145,7 @@ impl Metrics {
             let registered = self.registry.register(one);
             registered.expect("no two of them have a name");
         }
+        super::watches::register(&self.registry);
     }
 
     /// All of it, as Prometheus reads it.
@@ -158,6 +166,20 @@ impl Metrics {
             self.pods.with_label_values(&[pool, state]).set(count);
         }
         self.pods_max.with_label_values(&[pool]).set(max);
+    }
+
+    /// A stored pool cannot be read. Whether that is new.
+    pub fn unreadable(&self, pool: &str) -> bool {
+        let gauge = self.unreadable.with_label_values(&[pool]);
+        let is_new = gauge.get() == 0;
+        gauge.set(1);
+        is_new
+    }
+
+    /// A stored pool can be read.
+    pub fn readable(&self, pool: &str) {
+        // It may never have been otherwise.
+        let _ = self.unreadable.remove_label_values(&[pool]);
     }
 
     /// Whether a placement takes pods, and how many groups it has.
@@ -183,6 +205,7 @@ impl Metrics {
             let _ = self.grants.remove_label_values(&[pool, outcome]);
         }
         let _ = self.pods_max.remove_label_values(&[pool]);
+        self.readable(pool);
     }
 
     /// Counts a pod that was to be granted: `granted`, `conflict`, `gone`, `denied`, `lost` or `unsent`.
@@ -222,12 +245,14 @@ mod tests {
         metrics.pods("shop", [1, 2, 3, 4, 5, 6], 100);
         metrics.placement("shop", "weu", true, 3);
         metrics.grant("shop", "granted");
+        assert!(metrics.unreadable("shop") && !metrics.unreadable("shop"));
         metrics.azure("creates", Call::Refused(429), Duration::from_millis(30));
         metrics.azure("creates", Call::Held, Duration::ZERO);
         let text = metrics.text();
         for line in [
             "burstpool_pods{pool=\"shop\",state=\"spilled\"} 3",
             "burstpool_pods_max{pool=\"shop\"} 100",
+            "burstpool_pool_unreadable{pool=\"shop\"} 1",
             "burstpool_placement_open{placement=\"weu\",pool=\"shop\"} 1",
             "burstpool_container_groups{placement=\"weu\",pool=\"shop\"} 3",
             "burstpool_grants_total{outcome=\"granted\",pool=\"shop\"} 1",

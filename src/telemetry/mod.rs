@@ -7,6 +7,8 @@ pub mod logs;
 mod metrics;
 mod server;
 mod triggers;
+mod watches;
 
 pub use metrics::{Call, Metrics, STATES};
 pub use server::{Ready, bind, serve};
+pub use watches::{Streak, unreadable, whole};

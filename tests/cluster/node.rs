@@ -210,6 +210,17 @@ async fn a_node_that_is_stripped_or_deleted_is_put_back_and_what_others_wrote_st
     );
     assert_eq!(condition(&node, "TheirCondition"), Some("True"));
 
+    kept.facts.send_modify(|facts| {
+        let labels = &mut facts.record.placement.labels;
+        labels.insert("tier".to_owned(), "burst".to_owned());
+    });
+    let tier =
+        |node: Option<&Node>| node.and_then(|node| label(node, "tier").map(ToOwned::to_owned));
+    kept.until("the placement's label to be set", |node| {
+        tier(node).as_deref() == Some("burst")
+    })
+    .await;
+
     let old = node.metadata.uid;
     nodes
         .delete(&kept.name, &DeleteParams::default())
@@ -217,6 +228,15 @@ async fn a_node_that_is_stripped_or_deleted_is_put_back_and_what_others_wrote_st
         .expect("deleted");
     kept.until("the node to be back", |node| {
         node.is_some_and(|node| node.metadata.uid != old && is_usable(node))
+    })
+    .await;
+    // The label came with the node this time, and goes with the placement's all the same.
+    let node = nodes.get(&kept.name).await.expect("the node");
+    assert_eq!(label(&node, "tier"), Some("burst"));
+    kept.facts
+        .send_modify(|facts| facts.record.placement.labels.clear());
+    kept.until("the placement's label to be removed", |node| {
+        node.is_some_and(|node| label(node, "tier").is_none())
     })
     .await;
 }
