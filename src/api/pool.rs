@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSON;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{CustomResource, CustomResourceExt as _, KubeSchema};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::spill::{Mode, ScaleIn, Spill, Workload};
 use super::status::BurstPoolStatus;
@@ -62,7 +62,7 @@ use super::trigger::Trigger;
     printcolumn(
         name = "Limited",
         type_ = "string",
-        json_path = ".status.conditions[?(@.type=='CapacityLimited')].message",
+        json_path = ".status.conditions[?(@.type=='CapacityLimited')].status",
         priority = 1
     ),
     printcolumn(
@@ -196,7 +196,7 @@ pub struct Placement {
     /// More labels of the virtual node, such as topology.kubernetes.io/region. With a topology label,
     /// the scheduler counts this node as a domain of that topology.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 20))]
+    #[schemars(extend("maxProperties" = 20, "additionalProperties" = label_value()))]
     #[x_kube(validation = Rule::new("!('kubernetes.io/hostname' in self)")
         .message("kubernetes.io/hostname must not be set: the scheduler would count the virtual node as an empty machine"))]
     pub labels: BTreeMap<String, String>,
@@ -226,9 +226,13 @@ pub enum Sku {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Capacity {
-    /// CPU of all pods together.
+    /// CPU of all pods together: a quantity of 0 or more, in cores.
+    #[serde(deserialize_with = "cpu_or_default")]
+    #[schemars(schema_with = "amount")]
     pub cpu: Quantity,
-    /// Memory of all pods together.
+    /// Memory of all pods together: a quantity of 0 or more, in bytes.
+    #[serde(deserialize_with = "memory_or_default")]
+    #[schemars(schema_with = "amount")]
     pub memory: Quantity,
     /// How many pods.
     #[schemars(range(min = 0, max = 5000))]
@@ -243,6 +247,39 @@ impl Default for Capacity {
             pods: 100,
         }
     }
+}
+
+/// A null is a field that is not set: definitions of earlier versions let it be stored.
+fn cpu_or_default<'de, D: Deserializer<'de>>(stored: D) -> Result<Quantity, D::Error> {
+    let stored: Option<Quantity> = Option::deserialize(stored)?;
+    Ok(stored.unwrap_or_else(|| Capacity::default().cpu))
+}
+
+fn memory_or_default<'de, D: Deserializer<'de>>(stored: D) -> Result<Quantity, D::Error> {
+    let stored: Option<Quantity> = Option::deserialize(stored)?;
+    Ok(stored.unwrap_or_else(|| Capacity::default().memory))
+}
+
+/// A quantity that is not negative. Only its size can still be wrong, see `mistake`. Checked by plain
+/// validation, as a CEL rule over a number or a text is too expensive. Explicitly not nullable: kube makes
+/// every optional number-or-text nullable, and then the API server keeps a null where it would set the default.
+fn amount(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "nullable": false,
+        "minimum": 0,
+        "maxLength": 32,
+        "pattern": "^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][-+]?[0-9]{1,2})?$",
+    })
+}
+
+/// The value of a label, as the API server takes it on a node. What a key must look like, no schema can say.
+fn label_value() -> serde_json::Value {
+    serde_json::json!({
+        "type": "string",
+        "maxLength": 63,
+        "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+    })
 }
 
 /// What of the cluster's network pods on ACI can use.
@@ -314,6 +351,8 @@ pub fn crd_yaml() -> Result<String, serde_yaml::Error> {
 
 #[cfg(test)]
 mod tests {
+    use super::Capacity;
+
     #[test]
     fn the_crd_file_is_what_the_types_say() {
         let printed = super::crd_yaml().expect("the definition serialises");
@@ -322,6 +361,14 @@ mod tests {
             kept, printed,
             "crds/burstpools.yaml is old: run `make crds`"
         );
+    }
+
+    /// The API server kept a null where an earlier definition made the field nullable.
+    #[test]
+    fn a_capacity_that_is_stored_as_null_is_one_that_is_not_set() {
+        let stored = serde_json::json!({"cpu": null, "memory": null});
+        let read: Capacity = serde_json::from_value(stored).expect("it is read");
+        assert_eq!(read, Capacity::default());
     }
 
     /// The API server warns of a format that it does not know, but only whoever changes the definition.

@@ -1,8 +1,11 @@
 //! What is wrong with a pool's spec that the CRD's rules cannot see. Pure.
 
+use std::collections::BTreeMap;
+
 use super::Context;
 use crate::aci::client::Scope;
-use crate::api::BurstPool;
+use crate::api::{BurstPool, Placement};
+use crate::node::capacity;
 
 /// A pool's mistake that the CRD's rules cannot see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +69,79 @@ pub(super) fn can_proxy(pool: &BurstPool, is_told: bool) -> Result<(), Mistake> 
     }
 }
 
+/// Whether nodes can be made of the pool's placements. The definition's rules refuse most of what is looked
+/// at here; but they cannot see all of it, and a pool may be older than they are.
+pub(super) fn usable(pool: &BurstPool) -> Result<(), Mistake> {
+    for (index, placement) in pool.spec.placements.iter().enumerate() {
+        let field = format!("spec.placements[{index}]");
+        amounts(placement, &field)?;
+        labels(&placement.labels, &format!("{field}.labels"))?;
+    }
+    Ok(())
+}
+
+fn amounts(placement: &Placement, field: &str) -> Result<(), Mistake> {
+    let capacity = &placement.capacity;
+    for (name, quantity, example) in [
+        ("cpu", &capacity.cpu, "100 or 500m"),
+        ("memory", &capacity.memory, "400Gi"),
+    ] {
+        if capacity::milli(quantity).is_none() {
+            return Err(Mistake(format!(
+                "{field}.capacity.{name}: '{}' is no amount that a node can have: write a quantity from 0 to \
+                 2^63 - 1, such as {example}",
+                quantity.0
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a node may have these labels (apimachinery `pkg/util/validation`).
+fn labels(labels: &BTreeMap<String, String>, field: &str) -> Result<(), Mistake> {
+    for (key, value) in labels {
+        let (prefix, name) = match key.split_once('/') {
+            Some((prefix, name)) => (Some(prefix), name),
+            None => (None, key.as_str()),
+        };
+        if !is_word(name) || name.is_empty() || !prefix.is_none_or(is_subdomain) {
+            return Err(Mistake(format!(
+                "{field}: '{key}' is no key of a label: write a name of at most 63 letters, numbers, '-', '_' \
+                 and '.' that begins and ends with a letter or number, after a DNS name and '/' if it has a \
+                 prefix, such as example.com/tier"
+            )));
+        }
+        if !is_word(value) {
+            return Err(Mistake(format!(
+                "{field}: '{value}' of {key} is no value of a label: write at most 63 letters, numbers, '-', \
+                 '_' and '.', and begin and end with a letter or number"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// At most 63 letters, numbers, `-`, `_` and `.`, beginning and ending with a letter or number; or nothing.
+fn is_word(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    text.len() <= 63
+        && text.bytes().all(inner)
+        && !text.starts_with(['-', '_', '.'])
+        && !text.ends_with(['-', '_', '.'])
+}
+
+/// A DNS name in lower case.
+fn is_subdomain(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !label.is_empty()
+            && label.bytes().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -92,5 +168,93 @@ mod tests {
         );
         spec.placements.truncate(1);
         assert_eq!(can_proxy(&pool(&spec), false), Ok(()));
+    }
+
+    #[test]
+    fn amounts_and_labels_that_no_node_can_have_are_named_with_their_field() {
+        let said = |placement: serde_json::Value| {
+            let mut two = json!([{"name": "a", "region": "westeurope"}, {"name": "b", "region": "westeurope"}]);
+            json_patch::merge(&mut two[1], &placement);
+            let spec = json!({"azure": {}, "placements": two});
+            let spec: BurstPoolSpec = serde_json::from_value(spec).expect("a spec");
+            usable(&BurstPool::new("shop", spec))
+                .err()
+                .map(|Mistake(mistake)| mistake)
+        };
+        let long = "a".repeat(64);
+        for right in [
+            json!({}),
+            json!({"capacity": {"cpu": null, "memory": 0}}),
+            json!({"capacity": {"cpu": "1.5", "memory": "7Ei"}}),
+            json!({"labels": {"tier": "", "topology.kubernetes.io/zone": "1", "A_b.c-d": "A_b.c-d"}}),
+        ] {
+            assert_eq!(said(right.clone()), None, "{right}");
+        }
+        let capacity = "spec.placements[1].capacity";
+        let labels = "spec.placements[1].labels";
+        for (wrong, field) in [
+            (
+                json!({"capacity": {"cpu": "lots"}}),
+                format!("{capacity}.cpu: 'lots' "),
+            ),
+            (
+                json!({"capacity": {"cpu": ""}}),
+                format!("{capacity}.cpu: '' "),
+            ),
+            (
+                json!({"capacity": {"memory": "-1Gi"}}),
+                format!("{capacity}.memory: '-1Gi' "),
+            ),
+            (
+                json!({"capacity": {"memory": "9Ei"}}),
+                format!("{capacity}.memory: '9Ei' "),
+            ),
+            (
+                json!({"labels": {"": "x"}}),
+                format!("{labels}: '' is no key"),
+            ),
+            (
+                json!({"labels": {"a b": "x"}}),
+                format!("{labels}: 'a b' is no key"),
+            ),
+            (
+                json!({"labels": {"a/b/c": "x"}}),
+                format!("{labels}: 'a/b/c' is no key"),
+            ),
+            (
+                json!({"labels": {"/a": "x"}}),
+                format!("{labels}: '/a' is no key"),
+            ),
+            (
+                json!({"labels": {"A.example/b": "x"}}),
+                format!("{labels}: 'A.example/b' is no key"),
+            ),
+            (
+                json!({"labels": {"-a": "x"}}),
+                format!("{labels}: '-a' is no key"),
+            ),
+            (
+                json!({"labels": {long.clone(): "x"}}),
+                format!("{labels}: '{long}' is no key"),
+            ),
+            (
+                json!({"labels": {"a": "not so"}}),
+                format!("{labels}: 'not so' of a "),
+            ),
+            (
+                json!({"labels": {"a": long.clone()}}),
+                format!("{labels}: '{long}' of a "),
+            ),
+            (
+                json!({"labels": {"a": "é"}}),
+                format!("{labels}: 'é' of a "),
+            ),
+        ] {
+            let mistake = said(wrong.clone()).unwrap_or_default();
+            assert!(
+                mistake.starts_with(&field) && mistake.contains(": write "),
+                "{wrong}: {mistake}"
+            );
+        }
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use self::kept::{Kept, Wanted};
 use super::drain::pace::{self, Again, Evictions, Look};
-use super::mistake::{self, Mistake, can_proxy, scope};
+use super::mistake::{self, Mistake, can_proxy, scope, usable};
 use super::{Context, status};
 use crate::aci::client::Scope;
 use crate::api::{BurstPool, Placement, PlacementStatus};
@@ -39,11 +39,18 @@ impl Running {
     }
 }
 
-/// Starts what the spec asks for and is not running, and restarts what it asks otherwise.
+/// Starts what the spec asks for and is not running, and restarts what it asks otherwise. Where the spec has
+/// a mistake, what runs goes on as it was; also under the next leader, who knows it from the nodes.
 pub async fn ensure(pool: &BurstPool, found: &[Found], context: &Context) -> Result<(), Mistake> {
-    let scope = scope(pool, context)?;
-    can_proxy(pool, context.kube_proxy.is_some())?;
-    stays(pool, &scope, context).await?;
+    let scope = match right(pool, context).await {
+        Ok(scope) => scope,
+        Err(mistake) => {
+            for one in found {
+                resume(one.clone(), context).await;
+            }
+            return Err(mistake);
+        }
+    };
     // Those who burst look at what is kept all the time, and must not wait until it has ended.
     stop(take_changed(pool, &scope, context).await).await;
     let mut pools = context.pools.lock().await;
@@ -58,6 +65,15 @@ pub async fn ensure(pool: &BurstPool, found: &[Found], context: &Context) -> Res
         }
     }
     Ok(())
+}
+
+/// Where the pool's groups are, if nothing of its spec is a mistake.
+async fn right(pool: &BurstPool, context: &Context) -> Result<Scope, Mistake> {
+    let scope = scope(pool, context)?;
+    usable(pool)?;
+    can_proxy(pool, context.kube_proxy.is_some())?;
+    stays(pool, &scope, context).await?;
+    Ok(scope)
 }
 
 /// The placements that are kept, and that the spec does not ask for any more: whatever else is wrong with it.
@@ -89,6 +105,29 @@ pub async fn adopt(found: Found, context: &Context) -> bool {
     let running = pools.entry(pool).or_default();
     running.placements.insert(name, kept);
     true
+}
+
+/// Keeps a placement as its node says that it was kept, since its pool's spec does not say it: nothing of it
+/// is drained. One that is kept already goes on as it is, and of one whose node says nothing nothing is known.
+pub async fn resume(found: Found, context: &Context) {
+    let mut pools = context.pools.lock().await;
+    if find(&pools, &found.pool, &found.placement).is_some() {
+        return;
+    }
+    let (pool, name, node) = (
+        found.pool.clone(),
+        found.placement.clone(),
+        found.node.clone(),
+    );
+    let offers = found.offers.clone();
+    let Some(wanted) = Wanted::last(found) else {
+        tracing::warn!(%node, "this node's pool cannot be used, and the node does not say what it was kept as");
+        return;
+    };
+    let kept = Kept::start(wanted, offers, context).await;
+    tracing::info!(%node, "keeping a node as it says that it was");
+    let running = pools.entry(pool).or_default();
+    running.placements.insert(name, kept);
 }
 
 /// A placement, if it is kept.

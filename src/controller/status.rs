@@ -8,13 +8,13 @@ use serde_json::json;
 use super::mistake::Mistake;
 use super::spill::Summary;
 use super::triggers::{self, Says};
-use super::{Context, Error};
+use super::{Context, Error, unreadable};
 use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING, STALLED};
 use crate::api::{BurstPool, BurstPoolStatus, Placement, PlacementStatus};
 use crate::burst::plan::Peak;
 
 /// The field manager of pools' statuses.
-const FIELD_MANAGER: &str = "burstpool-status";
+pub(super) const FIELD_MANAGER: &str = "burstpool-status";
 
 /// The reason of what the spec as a whole can never work for.
 const MISCONFIGURED: &str = "Misconfigured";
@@ -46,7 +46,7 @@ pub(super) fn of(
                 format!("waiting for {}", leaving.join(", ")),
             );
         }
-        Ok(()) => set(READY, true, "Registered", nodes(placements)),
+        Ok(()) => set(READY, true, "Registered", registered(placements)),
     }
     let closed: Vec<String> = placements
         .iter()
@@ -89,7 +89,9 @@ pub(super) fn of(
             Says::Nothing => conditions.retain(|condition| condition.type_ != kind),
             // What was wrong of the whole spec is said below, if it is so still.
             Says::AsBefore => {
-                conditions.retain(|one| one.type_ != kind || one.reason != MISCONFIGURED);
+                let of_spec = [MISCONFIGURED, unreadable::REASON];
+                conditions
+                    .retain(|one| one.type_ != kind || !of_spec.contains(&one.reason.as_str()));
             }
         }
     }
@@ -151,12 +153,18 @@ pub(super) fn notice(placement: &Placement) -> &'static str {
     }
 }
 
-fn nodes(placements: &[PlacementStatus]) -> String {
-    let names: Vec<&str> = placements
+/// What there is to know of registered nodes in one line, for a column of `kubectl get -o wide`.
+fn registered(placements: &[PlacementStatus]) -> String {
+    let closed: Vec<&str> = placements
         .iter()
-        .map(|placement| placement.node.as_str())
+        .filter(|placement| !placement.ready)
+        .map(|placement| placement.name.as_str())
         .collect();
-    names.join(", ")
+    if closed.is_empty() {
+        return "every node is registered and takes pods".to_owned();
+    }
+    let (closed, all) = (closed.join(", "), placements.len());
+    format!("every node is registered; of {all}, these take no pods: {closed} (see NodesReady)")
 }
 
 /// Writes the status, if it says something else than before.

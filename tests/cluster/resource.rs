@@ -2,8 +2,10 @@
 
 use std::process::Output;
 
+use burstpool::api::BurstPool;
+use futures::StreamExt as _;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Api;
+use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, wait};
@@ -76,10 +78,11 @@ pub fn with(pointer: &str, value: Value) -> Value {
 #[allow(clippy::too_many_lines, reason = "a table")]
 async fn the_resource_is_served_explained_and_checked_at_apply_time() {
     let cluster = Cluster::shared().await;
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/burstpools.yaml");
+    // The folder as it stands, as users apply it.
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/");
     let applied = cluster
         .kubectl()
-        .args(["apply", "--server-side", "-f", file])
+        .args(["apply", "--server-side", "-f", folder])
         .output()
         .expect("kubectl");
     assert!(
@@ -155,6 +158,17 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
         domain("k8s"),
         spot("sku", json!("Standard")),
         spot("zones", json!([])),
+        with(
+            "/spec/placements",
+            json!([changed("capacity", json!({"cpu": 4, "memory": "1.5Gi"}))]),
+        ),
+        with(
+            "/spec/placements",
+            json!([changed(
+                "labels",
+                json!({"example.com/tier": "", "team": "A_b.c-1"})
+            )]),
+        ),
     ] {
         accepted(cluster, &right);
         let one = cluster.kubectl().args(["delete", "bp", "one"]).output();
@@ -239,6 +253,34 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
                 json!([changed("labels", json!({"kubernetes.io/hostname": "x"}))]),
             ),
             "kubernetes.io/hostname",
+        ),
+        (
+            with(
+                "/spec/placements",
+                json!([changed("labels", json!({"tier": "not so"}))]),
+            ),
+            "spec.placements[0].labels.tier",
+        ),
+        (
+            with(
+                "/spec/placements",
+                json!([changed("capacity", json!({"cpu": "lots"}))]),
+            ),
+            "spec.placements[0].capacity.cpu",
+        ),
+        (
+            with(
+                "/spec/placements",
+                json!([changed("capacity", json!({"memory": "-1Gi"}))]),
+            ),
+            "spec.placements[0].capacity.memory",
+        ),
+        (
+            with(
+                "/spec/placements",
+                json!([changed("capacity", json!({"cpu": -1}))]),
+            ),
+            "spec.placements[0].capacity.cpu",
         ),
         (
             with(
@@ -392,4 +434,70 @@ async fn a_pool_that_nobody_has_looked_at_is_of_no_generation_yet() {
     let claimed = cluster.ask(&[&patch[..], &claim[..]].concat());
     claimed.expect("a claim");
     assert_eq!(seen(), "-1");
+}
+
+/// JSON pointers to everything in a value.
+fn pointers(all: &mut Vec<String>, path: &str, value: &Value) {
+    all.push(path.to_owned());
+    match value {
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                pointers(all, &format!("{path}/{index}"), item);
+            }
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let name = name.replace('~', "~0").replace('/', "~1");
+                pointers(all, &format!("{path}/{name}"), field);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What the API server would store of it; nothing if it refuses it.
+async fn stored(client: &Client, pool: &Value) -> Option<String> {
+    // As a program sends it: nothing is taken out of it on the way.
+    let path = "/apis/burstpool.io/v1alpha1/burstpools?dryRun=All&fieldValidation=Ignore";
+    let request = http::Request::post(path).header("content-type", "application/json");
+    let request = request.body(pool.to_string().into_bytes());
+    match client.request_text(request.expect("a request")).await {
+        Ok(stored) => Some(stored),
+        Err(kube::Error::Api(_)) => None,
+        Err(error) => unreachable!("no answer: {error}"),
+    }
+}
+
+/// The types read what the definition lets pass: one value of another kind in each field, as the API server
+/// stores it after its defaults.
+#[tokio::test]
+async fn whatever_the_api_server_accepts_the_types_read() {
+    let cluster = Cluster::shared().await;
+    let served = cluster.install_crds().await;
+    served.expect("the resource is served");
+    let client = cluster.client().expect("a client");
+    let sample = include_str!("../../config/samples/burstpool-every-field.yaml");
+    let sample: Value = serde_yaml::from_str(sample).expect("YAML");
+    let mut fields = Vec::new();
+    pointers(&mut fields, "/spec", &sample["spec"]);
+    let odd = json!([
+        null, true, 0, -1, 3_000_000_000_i64, i64::MAX, 1.5, 1e300, "", " ", "lots", "-1", "1e99", "0s", [], {},
+        [null], {"a": null}
+    ]);
+    let all = fields.iter().flat_map(|field| {
+        let odd = odd.as_array().into_iter().flatten();
+        odd.map(|value| (field.clone(), value.clone()))
+    });
+    let read = futures::stream::iter(all).map(async |(field, value)| {
+        let mut pool = sample.clone();
+        *pool.pointer_mut(&field).expect("it is there") = value.clone();
+        let stored = stored(&client, &pool).await?;
+        let read = serde_json::from_str::<BurstPool>(&stored);
+        Some(read.map_err(|error| format!("{field}: {value}: {error}")))
+    });
+    let read: Vec<_> = read.buffer_unordered(8).collect().await;
+    let read: Vec<_> = read.into_iter().flatten().collect();
+    let (right, wrong): (Vec<_>, Vec<_>) = read.into_iter().partition(Result::is_ok);
+    assert!(right.len() > 100, "{} were accepted", right.len());
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -126,7 +126,10 @@ async fn a_placement_that_was_removed_while_a_budget_holds_its_pods_is_drained_b
     world.until_nothing_is_left().await;
     world
         .until_pool("shop", "the pool to be whole", |pool| {
-            pool.is_some_and(|pool| said(pool, "Ready") == ("True".into(), "burst-shop-weu".into()))
+            pool.is_some_and(|pool| {
+                let placements = pool.status.iter().flat_map(|status| &status.placements);
+                said(pool, "Ready").0 == "True" && placements.count() == 1
+            })
         })
         .await;
     world.end().await;

@@ -273,3 +273,29 @@ async fn what_the_spec_has_lost_is_known_though_something_else_of_it_is_wrong() 
     assert!(wrong.is_err(), "nobody has said where the API server is");
     assert_eq!(removed(&changed, &context).await, ["weu"]);
 }
+
+#[tokio::test]
+async fn where_the_spec_has_a_mistake_the_next_leader_keeps_nodes_as_they_say_that_they_were() {
+    let before = context("http://127.0.0.1:1");
+    ensure(&pool("a"), &[], &before).await.expect("it is kept");
+    let pools = before.pools.lock().await;
+    let facts = pools["shop"].placements["weu"].facts.borrow().clone();
+    drop(pools);
+    let node = object::node(&facts, Timestamp::now());
+    let found = record::found(&node).expect("it is ours");
+
+    let next = context("http://127.0.0.1:1");
+    let mut wrong = pool("a");
+    wrong.spec.placements[0].capacity.cpu.0 = "lots".to_owned();
+    let ensured = ensure(&wrong, &[found], &next).await;
+    assert!(ensured.is_err(), "no node can be made of it");
+    let pools = next.pools.lock().await;
+    let kept = &pools["shop"].placements["weu"];
+    assert!(kept.registration.goes_on() && !kept.is_draining());
+    assert_eq!(kept.wanted.placement, pool("a").spec.placements[0]);
+    drop(pools);
+    // It is corrected: the same node goes on by the spec.
+    ensure(&pool("b"), &[], &next).await.expect("it is kept");
+    let pools = next.pools.lock().await;
+    assert_eq!(pools["shop"].placements["weu"].wanted.tags["team"], "b");
+}

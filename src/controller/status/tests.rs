@@ -182,6 +182,23 @@ fn bursting_is_healthy_and_only_a_mistake_is_degraded() {
 }
 
 #[test]
+fn a_pool_that_is_ready_says_whether_its_nodes_take_pods() {
+    let said = |state: State| {
+        let pool: BurstPool = serde_json::from_value(state.pool()).expect("a pool");
+        let conditions = pool.status.expect("a status").conditions;
+        let ready = conditions.into_iter().find(|one| one.type_ == READY);
+        ready.expect("it says so").message
+    };
+    let open = said(State::default());
+    assert_eq!(open, "every node is registered and takes pods");
+    let closed = said(State {
+        is_open: false,
+        ..State::default()
+    });
+    assert!(closed.contains("take no pods: weu"), "{closed}");
+}
+
+#[test]
 fn what_nobody_has_looked_at_yet_is_in_progress_and_so_is_what_goes() {
     let mut new = State::default().pool();
     // What the API server makes of no status at all, and of what a leader writes first.
@@ -234,4 +251,11 @@ fn a_mistake_that_was_mended_is_not_stalled_any_more() {
         "scale": {"maxReplicas": 5, "triggers": ["hours"]}}]);
     let scaled: BurstPool = serde_json::from_value(scaled).expect("a pool");
     assert!(!stalled(&of(&scaled, &Ok(()), &[], &[], None, &told)));
+    // Nor where it could not be read.
+    let mut unreadable = scaled;
+    let conditions = &mut unreadable.status.as_mut().expect("a status").conditions;
+    let mut all = conditions.iter_mut();
+    let one = all.find(|one| one.type_ == STALLED).expect("it is stalled");
+    super::unreadable::REASON.clone_into(&mut one.reason);
+    assert!(!stalled(&of(&unreadable, &Ok(()), &[], &[], None, &told)));
 }
