@@ -103,5 +103,7 @@ mod triggers_load;
 mod triggers_others;
 #[path = "cluster/triggers_rights.rs"]
 mod triggers_rights;
+#[path = "cluster/unreadable.rs"]
+mod unreadable;
 #[path = "cluster/world.rs"]
 mod world;

@@ -8,12 +8,14 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
+use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Config};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::{self, LEASE};
+use crate::node::watched::{readable, reported};
 
 /// For how long the leader is believed to live without a word, in seconds.
 const LEASE_SECONDS: u64 = 15;
@@ -105,9 +107,11 @@ async fn elected(context: &controller::Context, leases: Client) -> anyhow::Resul
 
 /// A word whenever nobody holds the lease.
 fn freed(context: &controller::Context) -> impl futures::Stream<Item = ()> + use<> {
-    let leases: Api<Lease> = Api::namespaced(context.client.clone(), &context.lease_namespace);
+    let leases: Api<DeserializeGuard<Lease>> =
+        Api::namespaced(context.client.clone(), &context.lease_namespace);
     let ours = watcher::Config::default().fields(&format!("metadata.name={LEASE}"));
-    let seen = watcher(leases, ours).default_backoff().applied_objects();
+    let seen = readable(watcher(leases, ours).default_backoff());
+    let seen = reported("the leader's lease", seen).applied_objects();
     seen.filter_map(async |lease| {
         let holder = lease.ok()?.spec.and_then(|spec| spec.holder_identity);
         holder.is_none_or(|holder| holder.is_empty()).then_some(())

@@ -100,13 +100,7 @@ async fn serve(
 /// What this process waits for before it can lead, in words.
 fn ready(context: &Arc<controller::Context>) -> telemetry::Ready {
     let stores = context.stores.clone();
-    Arc::new(move || {
-        let missing = stores.missing();
-        missing
-            .iter()
-            .map(|what| format!("{what} have not been listed yet"))
-            .collect()
-    })
+    Arc::new(move || stores.missing())
 }
 
 /// The cluster of a kubeconfig, or of the environment.

@@ -20,6 +20,7 @@ use super::mistake::Mistake;
 use super::{Context, Error, pool, strays};
 use crate::api::BurstPool;
 use crate::node::call::{self, Target};
+use crate::node::observed::Observed;
 use crate::node::record::Found;
 use crate::node::{daemon, object};
 
@@ -109,7 +110,7 @@ async fn remains(pool: &str, names: &[String], context: &Context) -> Result<Vec<
 
 async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<String>, Error> {
     let node = object::name(pool, name);
-    let pods: Api<Pod> = Api::all(context.client.clone());
+    let pods: Api<Observed> = Api::all(context.client.clone());
     let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
     let pods = pods
         .list(&on_node)
@@ -120,7 +121,8 @@ async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<Stri
     }
     // Theirs would come back at once, as often as they are evicted: as with kubectl drain they stay, and
     // go with the node (the garbage collection of pods sees to that).
-    let left = pods.items.iter().filter(|pod| !daemon::is_daemon(pod));
+    let pods = pods.items.iter().map(|observed| &observed.pod);
+    let left = pods.filter(|pod| !daemon::is_daemon(pod));
     let left = evict(pool, name, left.collect(), context).await;
     if !left.is_empty() {
         return Ok(left);

@@ -22,18 +22,20 @@ pub mod spill;
 mod status;
 mod strays;
 pub mod triggers;
+mod unreadable;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt as _, Stream, StreamExt as _};
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::finalizer::{self, finalizer};
 use kube::runtime::{
     Predicate as _, PredicateConfig, WatchStreamExt as _, predicates, reflector, watcher,
 };
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
 use thiserror::Error;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
@@ -44,6 +46,7 @@ use crate::aci::pace::Pace;
 use crate::api::BurstPool;
 use crate::kubelet_api::Nodes;
 use crate::node::environment::KubeProxy;
+use crate::node::watched::reported;
 use crate::telemetry::Metrics;
 
 /// The finalizer of pools.
@@ -156,12 +159,12 @@ pub struct Context {
 
 /// Reconciles until `cancel`; nodes, pods and groups stay as they are then.
 pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
-    let pools: Api<BurstPool> = Api::all(context.client.clone());
+    let pools: Api<DeserializeGuard<BurstPool>> = Api::all(context.client.clone());
     let config = controller::Config::default().concurrency(4);
     let (reader, writer) = reflector::store();
     // Not their statuses: we write those ourselves, some for every few grants.
-    let wishes = watcher(pools, watcher::Config::default())
-        .default_backoff()
+    let wishes = watcher(pools, watcher::Config::default()).default_backoff();
+    let wishes = reported("BurstPools to reconcile", wishes)
         .reflect(writer)
         .applied_objects()
         .predicate_filter(
@@ -237,17 +240,33 @@ fn paced(words: impl Stream<Item = ()> + Send + 'static) -> impl Stream<Item = (
     })
 }
 
-async fn reconcile(pool: Arc<BurstPool>, context: Arc<Context>) -> Result<Action, Error> {
-    let api: Api<BurstPool> = Api::all(context.client.clone());
-    let reconciled = finalizer(&api, FINALIZER, pool, |event| async {
-        match event {
-            finalizer::Event::Apply(pool) => apply(&pool, &context).await,
-            finalizer::Event::Cleanup(pool) => clean_up(&pool, &context).await,
+async fn reconcile(
+    pool: Arc<DeserializeGuard<BurstPool>>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
+    // No read of Kubernetes' client ends by itself, and while one waits the pool is not looked at.
+    let reconciled = tokio::time::timeout(PATIENCE, async {
+        match &pool.0 {
+            Ok(pool) => finalized(pool, &context).await,
+            Err(pool) => {
+                unreadable::keep(pool, &context).await?;
+                Ok(Action::requeue(LOOK_AGAIN))
+            }
         }
     });
-    // No read of Kubernetes' client ends by itself, and while one waits the pool is not looked at.
-    let reconciled = tokio::time::timeout(PATIENCE, reconciled).await;
-    let reconciled = reconciled.map_err(Error::Late)?;
+    reconciled.await.map_err(Error::Late)?
+}
+
+async fn finalized(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
+    context.metrics.readable(&pool.name_any());
+    let api: Api<BurstPool> = Api::all(context.client.clone());
+    let reconciled = finalizer(&api, FINALIZER, Arc::new(pool.clone()), |event| async {
+        match event {
+            finalizer::Event::Apply(pool) => apply(&pool, context).await,
+            finalizer::Event::Cleanup(pool) => clean_up(&pool, context).await,
+        }
+    });
+    let reconciled = reconciled.await;
     reconciled.map_err(|error| Error::Finalizer(Box::new(error)))
 }
 
@@ -295,11 +314,11 @@ async fn clean_up(pool: &BurstPool, context: &Context) -> Result<Action, Error> 
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the controller calls it so")]
-fn retry(pool: Arc<BurstPool>, error: &Error, _: Arc<Context>) -> Action {
+fn retry(pool: Arc<DeserializeGuard<BurstPool>>, error: &Error, _: Arc<Context>) -> Action {
     if let Some(again) = error.drains_again() {
         return Action::requeue(again);
     }
-    tracing::warn!(pool = pool.metadata.name, %error, "reconciling a pool");
+    tracing::warn!(pool = pool.meta().name, %error, "reconciling a pool");
     Action::requeue(Duration::from_secs(5))
 }
 

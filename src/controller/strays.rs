@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
+use kube::core::DeserializeGuard;
 use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
 
@@ -21,7 +22,7 @@ use super::drain::pace::Again;
 use super::{Context, Error, LOOK_AGAIN, PATIENCE, drain, measure, pool};
 use crate::api::BurstPool;
 use crate::node::record::{self, Found};
-use crate::node::{call, object};
+use crate::node::{call, object, watched};
 
 /// How long a call may take: nodes that nobody keeps yet are given up after 40 s.
 const CALL: Duration = Duration::from_secs(5);
@@ -30,11 +31,12 @@ const REMIND: Duration = Duration::from_secs(600);
 
 /// The nodes of a pool that there are, asked for anew: a watch may still show one that was just removed.
 pub(super) async fn nodes_of(pool: &str, context: &Context) -> Result<Vec<Found>, Error> {
-    let nodes: Api<Node> = Api::all(context.client.clone());
+    let nodes: Api<DeserializeGuard<Node>> = Api::all(context.client.clone());
     let ours = ListParams::default().labels(&format!("{}={pool}", object::POOL_LABEL));
     let nodes = call::in_time(CALL, nodes.list(&ours)).await;
     let nodes = nodes.map_err(Error::kubernetes("listing a pool's nodes"))?;
-    Ok(nodes.iter().filter_map(record::found).collect())
+    let nodes = nodes.into_iter().filter_map(watched::read);
+    Ok(nodes.filter_map(|node| record::found(&node)).collect())
 }
 
 /// Keeps a pool's nodes that its spec does not ask for; the others, as they are found. Once under each leader:
@@ -72,7 +74,7 @@ pub(super) async fn drain_pools(context: &Context) {
             let kept = pool::kept(context).await;
             let view = context.stores.view();
             let nodes = view.nodes.values().map(AsRef::as_ref);
-            suspects(kept, nodes, |pool| view.pools.contains_key(pool))
+            suspects(kept, nodes, |pool| view.has_pool(pool))
         };
         gone.retain(|pool, _| suspected.contains(pool));
         for pool in suspected {

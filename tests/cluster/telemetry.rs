@@ -21,7 +21,8 @@ pub async fn address(world: &World) -> String {
         let mut lines = log
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let line = lines.find(|line| line["message"] == "serving metrics")?;
+        // The last to start says it last.
+        let line = lines.rfind(|line| line["message"] == "serving metrics")?;
         Some(format!("http://{}", line["address"].as_str()?))
     };
     by_and_by("the operator to serve metrics", async || found().is_some()).await;
@@ -124,10 +125,25 @@ async fn an_operator_that_cannot_see_everything_says_what_is_missing() {
     world.run();
     let url = address(&world).await;
     by_and_by("all but the pools to be listed", async || {
-        get(&format!("{url}/readyz")).await
-            == (503, "BurstPools have not been listed yet\n".to_owned())
+        let (code, missing) = get(&format!("{url}/readyz")).await;
+        let mut missing = missing.lines();
+        let says_why = "BurstPools have not been listed yet: ";
+        code == 503
+            && missing
+                .next()
+                .is_some_and(|line| line.starts_with(says_why))
+            && missing.next().is_none()
     })
     .await;
+    let metrics = get(&format!("{url}/metrics")).await.1;
+    let fails = "burstpool_watch_failures_total{watch=\"BurstPools\"} ";
+    assert!(metrics.contains(fails), "{metrics}");
+    let log = std::fs::read_to_string(world.log()).expect("a log");
+    let is_warned = |line: &&str| {
+        let words = ["\"level\":\"WARN\"", "a watch fails", "\"BurstPools\""];
+        words.iter().all(|word| line.contains(word))
+    };
+    assert_eq!(log.lines().filter(is_warned).count(), 1, "once");
     let alive = get(&format!("{url}/healthz")).await;
     assert_eq!(alive, (200, "ok\n".to_owned()));
     world

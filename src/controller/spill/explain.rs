@@ -63,10 +63,16 @@ pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<Str
         .map_err(|_| {
             anyhow::anyhow!(
                 "not listed within {PATIENCE:?}: {}",
-                stores.missing().join(", ")
+                stores.missing().join("; ")
             )
         })?;
     let view = Arc::new(stores.view());
+    if view.unreadable.contains(&question.pool) {
+        bail!(
+            "BurstPool {} has a value that this version of burstpool cannot read: its Stalled condition names it",
+            question.pool
+        );
+    }
     let Some(pool) = view.pools.get(&question.pool).cloned() else {
         bail!(
             "there is no BurstPool {}: kubectl get burstpools lists those there are",

@@ -203,7 +203,11 @@ impl Spill {
             .retain_pools(|name| view.pools.contains_key(name));
         self.teller
             .retain(|uid| view.waiting.contains_key(uid) || view.labelled.contains_key(uid));
-        let is_there = |pool: &BurstPool| pool.metadata.deletion_timestamp.is_none();
+        // Of one that cannot be read only what it was is known: nothing more is granted by that.
+        let is_there = |pool: &BurstPool| {
+            pool.metadata.deletion_timestamp.is_none()
+                && !view.unreadable.contains(&pool.name_any())
+        };
         let mut again = Instant::now() + LOOK_AGAIN;
         for (name, pool) in view.pools.iter().filter(|(_, pool)| is_there(pool)) {
             if let Some(changed) = self.busy.get_mut(name) {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::stores::View;
 use crate::api::Target;
 use crate::burst::{Scale, Scales, labels};
+use crate::node::watched::reported;
 
 /// How soon a scale is read again that could not be, or whose watch may have missed something.
 const AGAIN: Duration = Duration::from_secs(15);
@@ -132,7 +133,8 @@ impl One {
     async fn follow_in(&self, api: &Api<Meta>) {
         let by_name = format!("metadata.name={}", self.target.name);
         let changes = watcher(api.clone(), watcher::Config::default().fields(&by_name));
-        let mut changes = std::pin::pin!(changes.default_backoff());
+        let changes = reported("workloads' targets", changes.default_backoff());
+        let mut changes = std::pin::pin!(changes);
         loop {
             let read = self.read(api).await;
             let failed = read.is_err();

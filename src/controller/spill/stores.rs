@@ -4,14 +4,14 @@
 //! of virtual nodes and of pools. Out: a [`View`] of all of it, and a word whenever something changed.
 //! Followers keep it warm, so that a new leader need not begin with lists.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use kube::core::PartialObjectMeta;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::{Notify, watch};
@@ -22,6 +22,8 @@ use crate::api::{self, BurstPool};
 use crate::burst::pod::Stage;
 use crate::burst::{Namespaces, PodFacts, hold};
 use crate::node::observed::Observed;
+use crate::node::watched::{readable, reported};
+use crate::telemetry::whole;
 
 /// A pod that waits: what matters of it, and itself as JSON, a fraction of a typed pod's size, for
 /// when ACI's opinion of it is asked or it is granted.
@@ -52,8 +54,10 @@ impl Waiting {
 /// Everything at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// Pools by name.
+    /// Pools by name. One that can no longer be read is as it was when it could.
     pub pools: BTreeMap<String, Arc<BurstPool>>,
+    /// The names of pools that are there and cannot be read.
+    pub unreadable: BTreeSet<String>,
     /// Pods without a node, by UID.
     pub waiting: HashMap<String, Waiting>,
     /// Pods with a pool's label, by UID.
@@ -68,6 +72,11 @@ impl View {
     /// A pod that waits, itself.
     pub fn waiting_pod(&self, uid: &str) -> Option<Pod> {
         self.waiting.get(uid)?.pod()
+    }
+
+    /// Whether there is such a pool, whether or not it can be read.
+    pub fn has_pool(&self, name: &str) -> bool {
+        self.pools.contains_key(name) || self.unreadable.contains(name)
     }
 }
 
@@ -128,6 +137,8 @@ pub struct Stores {
     known: Mutex<Known>,
     /// The parts that have been listed.
     listed: watch::Sender<HashSet<Part>>,
+    /// Why the last attempt at a part failed, if it did.
+    failing: Mutex<HashMap<Part, String>>,
     /// Something changed.
     pub changed: Arc<Notify>,
 }
@@ -138,11 +149,21 @@ impl Stores {
         self.lock().view.clone()
     }
 
-    /// What has not been listed yet.
-    pub fn missing(&self) -> Vec<&'static str> {
+    /// What has not been listed yet, in words, and why if that is known.
+    pub fn missing(&self) -> Vec<String> {
         let listed = self.listed.borrow();
         let missing = PARTS.iter().filter(|(part, _)| !listed.contains(part));
-        missing.map(|(_, name)| *name).collect()
+        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = missing.map(|(part, name)| match failing.get(part) {
+            Some(why) => format!("{name} have not been listed yet: {why}"),
+            None => format!("{name} have not been listed yet"),
+        });
+        words.collect()
+    }
+
+    fn failing(&self, part: Part, error: &watcher::Error) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        failing.insert(part, whole(error));
     }
 
     /// Waits until everything has been listed once.
@@ -223,7 +244,9 @@ impl Stores {
         keys: impl Fn(&View) -> Vec<String>,
         key: impl Fn(&K) -> String,
     ) {
-        let mut events = std::pin::pin!(events.default_backoff());
+        let name = PARTS.iter().find(|(one, _)| *one == part);
+        let name = name.map_or("", |(_, name)| *name);
+        let mut events = std::pin::pin!(reported(name, events.default_backoff()));
         let (mut listed, mut before) = (HashSet::new(), Vec::new());
         while let Some(event) = events.next().await {
             match event {
@@ -248,7 +271,7 @@ impl Stores {
                 Ok(watcher::Event::Apply(object)) => put(&mut self.lock(), object),
                 Ok(watcher::Event::Delete(object)) => remove(&mut self.lock(), &key(&object)),
                 Err(error) => {
-                    tracing::debug!(?part, %error, "watching");
+                    self.failing(part, &error);
                     continue;
                 }
             }
@@ -257,14 +280,27 @@ impl Stores {
     }
 
     async fn pools(&self, client: &Client) {
-        let pools: Api<BurstPool> = Api::all(client.clone());
+        let pools: Api<DeserializeGuard<BurstPool>> = Api::all(client.clone());
+        self.pools_of(watcher(pools, watcher::Config::default()))
+            .await;
+    }
+
+    async fn pools_of(
+        &self,
+        events: impl futures::Stream<
+            Item = watcher::Result<watcher::Event<DeserializeGuard<BurstPool>>>,
+        >,
+    ) {
         self.follow(
             Part::Pools,
-            watcher(pools, watcher::Config::default()),
-            |known, pool| insert_pool(&mut known.view, pool),
-            |known, name| drop(known.view.pools.remove(name)),
-            |view| view.pools.keys().cloned().collect(),
-            BurstPool::name_any,
+            events,
+            |known, pool| put_pool(&mut known.view, pool),
+            |known, name| {
+                known.view.pools.remove(name);
+                known.view.unreadable.remove(name);
+            },
+            |view| view.pools.keys().chain(&view.unreadable).cloned().collect(),
+            DeserializeGuard::name_any,
         )
         .await;
     }
@@ -307,10 +343,11 @@ impl Stores {
     }
 
     async fn nodes(&self, client: &Client) {
-        let nodes: Api<Node> = Api::all(client.clone());
+        let nodes: Api<DeserializeGuard<Node>> = Api::all(client.clone());
+        let ours = watcher::Config::default().labels(POOL_LABEL);
         self.follow(
             Part::Nodes,
-            watcher(nodes, watcher::Config::default().labels(POOL_LABEL)),
+            readable(watcher(nodes, ours)),
             |known, node| {
                 known.view.nodes.insert(node.name_any(), Arc::new(node));
             },
@@ -374,6 +411,21 @@ fn insert_newer(pods: &mut HashMap<String, Arc<PodFacts>>, facts: PodFacts) {
 
 fn version(facts: &PodFacts) -> Option<u128> {
     api::version(&facts.id.resource_version)
+}
+
+/// A pool that cannot be read stays as it was last known; but not one of an earlier pool of its name.
+fn put_pool(view: &mut View, pool: DeserializeGuard<BurstPool>) {
+    let (name, uid) = (pool.name_any(), pool.uid());
+    if let Ok(pool) = pool.0 {
+        view.unreadable.remove(&name);
+        insert_pool(view, pool);
+        return;
+    }
+    let known = view.pools.get(&name);
+    if known.is_some_and(|known| known.uid() != uid) {
+        view.pools.remove(&name);
+    }
+    view.unreadable.insert(name);
 }
 
 fn insert_pool(view: &mut View, pool: BurstPool) {

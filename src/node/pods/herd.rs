@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use kube::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, ResourceExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +18,8 @@ use super::{Context, Hosted, lock, settle};
 use crate::aci::names::GroupName;
 use crate::burst::PodFacts;
 use crate::node::observed::Observed;
+use crate::node::watched::reported;
+use crate::telemetry;
 
 /// What is new of a pod. The keeper takes it, so that a pod is in memory once.
 #[derive(Debug, Default)]
@@ -47,7 +49,8 @@ impl Herd {
         let pods: Api<Observed> = Api::all(self.context.client.clone());
         let ours = format!("spec.nodeName={}", self.context.owner.node);
         let config = watcher::Config::default().fields(&ours);
-        let mut events = Box::pin(watcher(pods, config).default_backoff());
+        let events = watcher(pods, config).default_backoff();
+        let mut events = Box::pin(reported("a node's pods", events));
         let mut listed: HashSet<String> = HashSet::new();
         while let Some(event) = events.next().await {
             match event {
@@ -69,10 +72,7 @@ impl Herd {
                         self.gone(uid);
                     }
                 }
-                Err(error) => {
-                    tracing::debug!(%error, "watching the node's pods");
-                    continue;
-                }
+                Err(_) => continue,
             }
             self.context.changed.notify_one();
         }
@@ -83,7 +83,12 @@ impl Herd {
             return;
         };
         if let Some(error) = observed.unreadable {
-            return tracing::warn!(%uid, %error, "a pod that cannot be read");
+            let name = format!(
+                "{}/{}",
+                observed.pod.namespace().unwrap_or_default(),
+                observed.pod.name_any()
+            );
+            return telemetry::unreadable("Pod", &name, &error);
         }
         let cluster = &self.context.owner.cluster;
         if let Some(hosted) = Hosted::of(cluster, &observed.pod) {

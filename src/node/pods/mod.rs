@@ -39,7 +39,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
-use kube::core::Status;
+use kube::core::{DeserializeGuard, Status};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -57,6 +57,7 @@ use crate::api::Placement;
 use crate::burst::PodFacts;
 use crate::node::capacity::Room;
 use crate::node::environment::KubeProxy;
+use crate::node::watched::{readable, reported};
 use herd::Herd;
 use hosted::AllHosted;
 pub use hosted::{Hosted, HostedContainer};
@@ -287,20 +288,12 @@ pub async fn keep(context: Arc<Context>, cancel: CancellationToken) {
 async fn services(context: Arc<Context>, cancel: CancellationToken) {
     let writer = lock(&context.watched).take();
     let Some(writer) = writer else { return };
-    let services: Api<Service> = Api::all(context.client.clone());
-    let watched = watcher(services, watcher::Config::default())
-        .default_backoff()
-        .reflect(writer);
-    let mut watched = Box::pin(watched);
+    let services: Api<DeserializeGuard<Service>> = Api::all(context.client.clone());
+    let watched = readable(watcher(services, watcher::Config::default()).default_backoff());
+    // No pod is looked after before they are known.
+    let watched = reported("Services", watched).reflect(writer);
     tokio::select! {
-        () = async {
-            while let Some(seen) = watched.next().await {
-                if let Err(error) = seen {
-                    // No pod is looked after before they are known.
-                    tracing::warn!(%error, "watching Services");
-                }
-            }
-        } => {}
+        () = watched.for_each(async |_| {}) => {}
         () = cancel.cancelled() => {}
     }
 }

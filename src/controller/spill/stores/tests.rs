@@ -131,3 +131,66 @@ fn a_pod_stays_refused_since_it_was_first_seen_so() {
     );
     assert_eq!(show(3, told), first);
 }
+
+/// What the watch shows of a pool that a newer version wrote.
+fn novel(uid: &str, version: u32) -> DeserializeGuard<BurstPool> {
+    let mut pool = serde_json::to_value(pool(uid, version)).expect("JSON");
+    pool["spec"]["mode"] = json!("Novel");
+    serde_json::from_value(pool).expect("a guard is never an error")
+}
+
+#[tokio::test]
+async fn a_pool_that_can_no_longer_be_read_stays_as_it_was_and_hides_no_other() {
+    let stores = Stores::default();
+    let mut other = pool("other", 4);
+    other.metadata.name = Some("other".to_owned());
+    let known = || {
+        let view = stores.view();
+        let pools: Vec<String> = view.pools.into_keys().collect();
+        (pools, view.unreadable.into_iter().collect::<Vec<_>>())
+    };
+    let list = |pools: Vec<DeserializeGuard<BurstPool>>| {
+        let pools = pools.into_iter().map(watcher::Event::InitApply);
+        let list = [watcher::Event::Init].into_iter().chain(pools);
+        let list = list.chain([watcher::Event::InitDone]).map(Ok);
+        stores.pools_of(futures::stream::iter(list.collect::<Vec<_>>()))
+    };
+    let read = |pool: BurstPool| DeserializeGuard(Ok(pool));
+    list(vec![read(pool("a", 1)), read(other.clone())]).await;
+    list(vec![novel("a", 2), read(other.clone())]).await;
+    assert_eq!(
+        known(),
+        (vec!["other".into(), "shop".into()], vec!["shop".into()])
+    );
+    assert!(stores.view().has_pool("shop"));
+    assert!(
+        !stores
+            .missing()
+            .iter()
+            .any(|part| part.contains("BurstPools"))
+    );
+    // One that never could be read is there all the same; what an earlier pool of its name was, is not.
+    list(vec![novel("b", 3), read(other.clone())]).await;
+    assert_eq!(known(), (vec!["other".into()], vec!["shop".into()]));
+    list(vec![read(pool("b", 4)), read(other.clone())]).await;
+    assert_eq!(known(), (vec!["other".into(), "shop".into()], vec![]));
+    list(vec![novel("b", 5)]).await;
+    list(vec![]).await;
+    assert_eq!(known(), (vec![], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_is_missing_says_why() {
+    let stores = Stores::default();
+    let refused = kube::core::Status::failure("pools are forbidden", "Forbidden").with_code(403);
+    let error = watcher::Error::InitialListFailed(kube::Error::Api(refused.boxed()));
+    stores.pools_of(futures::stream::iter([Err(error)])).await;
+    let missing = stores.missing();
+    let pools = missing
+        .iter()
+        .find(|part| part.starts_with("BurstPools have not been listed yet: "));
+    assert!(
+        pools.is_some_and(|why| why.contains("pools are forbidden")),
+        "{missing:?}"
+    );
+}
