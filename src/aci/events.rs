@@ -19,15 +19,10 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use sha2::{Digest as _, Sha256};
 
 use super::view::{self, Event, Group};
+use crate::k8s::events;
 
 /// How long an Event is news: less than the hour for which an API server keeps it by default.
 const NEWS: Duration = Duration::from_secs(45 * 60);
-/// The longest message: the limit of `events.k8s.io`.
-const LONGEST_MESSAGE: usize = 1024;
-/// The longest reason.
-const LONGEST_REASON: usize = 128;
-/// The longest name of an object.
-const LONGEST_NAME: usize = 253;
 /// Events that are warnings, whatever the service calls them: its own example calls a failed mount
 /// normal.
 const WARNINGS: [&str; 4] = ["Failed", "FailedMount", "BackOff", "InsufficientCapacity"];
@@ -110,7 +105,7 @@ fn of(pod: &Pod, field_path: Option<&str>, event: &Event) -> PodEvent {
     let (first, last) = (event.first_timestamp, event.last_timestamp);
     PodEvent {
         name: name(pod, field_path, event),
-        message: shortened(&event.message, LONGEST_MESSAGE),
+        message: events::note(&event.message),
         kind: if is_warning { "Warning" } else { "Normal" },
         first: first.or(last),
         last: last.or(first),
@@ -123,11 +118,11 @@ fn of(pod: &Pod, field_path: Option<&str>, event: &Event) -> PodEvent {
 /// A word that an Event may have for a reason.
 fn reason(event: &Event) -> String {
     let letters = event.word().chars().filter(char::is_ascii_alphanumeric);
-    let word: String = letters.take(LONGEST_REASON).collect();
-    if word.is_empty() {
+    let letters: String = letters.collect();
+    if letters.is_empty() {
         "AzureEvent".to_owned()
     } else {
-        word
+        events::word(&letters)
     }
 }
 
@@ -145,14 +140,7 @@ fn name(pod: &Pod, field_path: Option<&str>, event: &Event) -> String {
     let digest = Sha256::digest(parts.join("\0"));
     let unique = &format!("{digest:x}")[..16];
     let pod_name = metadata.name.as_deref().unwrap_or("pod");
-    let room = LONGEST_NAME - unique.len() - 1;
-    let front = shortened(pod_name, room);
-    format!("{}.{unique}", front.trim_end_matches(['.', '-']))
-}
-
-/// At most `longest` bytes of `text`, whole characters.
-fn shortened(text: &str, longest: usize) -> String {
-    text[..text.floor_char_boundary(longest)].to_owned()
+    events::name(pod_name, unique)
 }
 
 #[cfg(test)]

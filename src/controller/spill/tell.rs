@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{Event, EventType, Reporter};
 use kube::{Client, Resource as _, ResourceExt as _};
 use tokio::sync::mpsc;
 
@@ -16,6 +16,7 @@ use crate::api::BurstPool;
 use crate::api::condition::{self, CAPACITY_LIMITED, SPILLING};
 use crate::burst::plan::{First, Peak};
 use crate::burst::{Decision, Lack, Outcome, Plan, PodRef};
+use crate::k8s::events;
 
 /// Who Events are from.
 const REPORTER: &str = "burstpool";
@@ -64,10 +65,7 @@ impl Teller {
         };
         let write = async move {
             while let Some((about, event)) = told.recv().await {
-                // One for each: a recorder that is kept counts what has the same reason as the same, and
-                // only the first one's words stay.
-                let recorder = Recorder::new(client.clone(), reporter.clone());
-                let told = recorder.publish(&event, &about);
+                let told = events::publish(&client, &reporter, &event, &about);
                 match tokio::time::timeout(PATIENCE, told).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::debug!(%error, "writing an Event"),
@@ -214,7 +212,7 @@ fn about(pod: &PodRef, type_: EventType, reason: &str, note: &str) -> Told {
     let event = Event {
         type_,
         reason: reason.to_owned(),
-        note: Some(note.chars().take(1000).collect()),
+        note: Some(note.to_owned()),
         action: "Bursting".to_owned(),
         secondary: None,
     };

@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::events::{Event, EventType};
 use kube::{Resource as _, ResourceExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use super::rivals::{self, Rival};
 use super::{Running, Shared};
 use crate::api::{BurstPool, Mode, ScaleStatus, Target, WorkloadScale};
 use crate::controller::spill::scales;
+use crate::k8s::events;
 use crate::scale::{self, Ask, History, Step, Wanted};
 use crate::trigger::Wish;
 
@@ -334,11 +335,8 @@ impl One {
             uid: scale.metadata.uid.clone(),
             ..ObjectReference::default()
         };
-        // One for each change: a recorder that is kept counts what has the same reason as the same, and
-        // only the first one's words stay.
         let shared = &self.shared;
-        let recorder = Recorder::new(shared.client.clone(), shared.reporter.clone());
-        let told = recorder.publish(&event, &about);
+        let told = events::publish(&shared.client, &shared.reporter, &event, &about);
         match tokio::time::timeout(PATIENCE, told).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "writing an Event"),

@@ -14,6 +14,7 @@ use super::keeper::Keeper;
 use crate::aci::events::{self, PodEvent};
 use crate::aci::status::{self, NodeFacts, Seen};
 use crate::aci::view::Group as View;
+use crate::k8s;
 use crate::node::call::{self, Deletion, Target};
 use crate::node::plan::Action;
 
@@ -139,13 +140,9 @@ impl Keeper {
         let name = self.pod.metadata.name.clone().unwrap_or_default();
         let now = Timestamp::now();
         let event = PodEvent {
-            name: format!(
-                "{}.{}",
-                name.chars().take(230).collect::<String>(),
-                &unique.simple().to_string()[..16]
-            ),
-            reason: reason.to_owned(),
-            message: message.chars().take(1000).collect(),
+            name: k8s::events::name(&name, &unique.simple().to_string()[..16]),
+            reason: k8s::events::word(reason),
+            message: k8s::events::note(message),
             kind: "Warning",
             first: Some(now),
             last: Some(now),

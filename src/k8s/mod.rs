@@ -1,0 +1,3 @@
+//! What the API server asks of the objects that every room writes.
+
+pub mod events;
