@@ -9,11 +9,15 @@
 //!                                           History
 //! ```
 //!
-//! A Prometheus trigger is what an autoscaler calls an external metric with an average value: the value
-//! is divided by the replicas that the target's status has, whether their pods are ready, have metrics
-//! or not, so that pods that are starting count as bearing their share and nothing is added for them
-//! twice. Pods that are unready or missing bear on an autoscaler's resource metrics only, which are not
-//! among the triggers.
+//! A Prometheus trigger is what an autoscaler calls an external metric with an average value: the value is
+//! divided by the replicas that the target is to have, whether their pods exist, are ready or have metrics,
+//! so that pods that are starting count as bearing their share and nothing is added for them twice. Pods
+//! that are unready or missing bear on an autoscaler's resource metrics only, which are not among the
+//! triggers.
+//!
+//! In two things it is not the autoscaler of Kubernetes 1.37. The replicas are `spec.replicas`; the
+//! autoscaler takes `status.replicas`, which a rollout's surge makes more. And percentages are exact;
+//! floats make 111 of 100 replicas and 10 percent.
 
 mod step;
 mod wanted;

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::replicas;
 use crate::api::{PolicyType, ScalingPolicy, ScalingRules, SelectPolicy, WorkloadScale};
 
 /// For how long the highest recommendation counts on the way down, if the spec does not say.
@@ -177,9 +176,7 @@ fn up_limit(rules: &ScalingRules, history: &History, current: i32, now: Timestam
         match policy.kind {
             PolicyType::Pods => start.saturating_add(policy.value),
             // Rounded up: else few replicas would never become more.
-            PolicyType::Percent => {
-                replicas((f64::from(start) * (1.0 + f64::from(policy.value) / 100.0)).ceil())
-            }
+            PolicyType::Percent => percent(start, 100 + i64::from(policy.value), 99),
         }
     });
     let chosen = match rules.select_policy {
@@ -197,9 +194,7 @@ fn down_limit(rules: &ScalingRules, history: &History, current: i32, now: Timest
         let start = history.at_start_of(policy, current, now);
         match policy.kind {
             PolicyType::Pods => start.saturating_sub(policy.value),
-            PolicyType::Percent => {
-                replicas(f64::from(start) * (1.0 - f64::from(policy.value) / 100.0))
-            }
+            PolicyType::Percent => percent(start, 100 - i64::from(policy.value), 0),
         }
     });
     let chosen = match rules.select_policy {
@@ -208,6 +203,12 @@ fn down_limit(rules: &ScalingRules, history: &History, current: i32, now: Timest
         SelectPolicy::Min => proposals.max(),
     };
     chosen.unwrap_or(current)
+}
+
+/// So many percent of `start`, exactly; `remainder` is 99 to round up and 0 to round down.
+fn percent(start: i32, percent: i64, remainder: i64) -> i32 {
+    let hundredths = i64::from(start) * percent + remainder;
+    i32::try_from(hundredths.div_euclid(100)).unwrap_or(i32::MAX)
 }
 
 const fn policy(kind: PolicyType, value: i32) -> ScalingPolicy {

@@ -1,6 +1,7 @@
 //! How many replicas the triggers ask for.
 //!
-//! In: their wishes, the replicas that there are, the tolerances. Out: the greatest wish, and whose.
+//! In: their wishes, the replicas that the target is to have (`spec.replicas`), the tolerances. Out: the
+//! greatest wish, and the trigger that has it.
 
 use super::replicas;
 use crate::api::WorkloadScale;
@@ -31,9 +32,9 @@ pub struct Wanted {
     pub keeps: Option<String>,
 }
 
-/// The greatest of the wishes; the fewest replicas while all are quiet. `current` is what the target is
-/// to have, `there` what its status says it has.
-pub fn wanted(spec: &WorkloadScale, asks: &[Ask<'_>], current: i32, there: i32) -> Wanted {
+/// The greatest of the wishes; the fewest replicas while all are quiet. `current` is the target's
+/// `spec.replicas`.
+pub fn wanted(spec: &WorkloadScale, asks: &[Ask<'_>], current: i32) -> Wanted {
     let tolerances = Tolerances::of(spec);
     let mut all = Wanted {
         replicas: spec.min_replicas,
@@ -52,7 +53,10 @@ pub fn wanted(spec: &WorkloadScale, asks: &[Ask<'_>], current: i32, there: i32) 
             Wish::Keep => all.keeps = Some(ask.trigger.to_owned()),
             Wish::Replicas(replicas) => take(ask.trigger, replicas),
             Wish::PerReplica { value, threshold } => {
-                take(ask.trigger, tolerances.per_replica(value, threshold, there));
+                take(
+                    ask.trigger,
+                    tolerances.per_replica(value, threshold, current),
+                );
             }
         }
     }
@@ -84,14 +88,26 @@ impl Tolerances {
         }
     }
 
-    /// `GetExternalPerPodMetricReplicas`: as many as bear the value, unless those that are there nearly do.
-    fn per_replica(&self, value: f64, threshold: f64, there: i32) -> i32 {
-        let ratio = value / (threshold * f64::from(there));
+    /// As many replicas as bear the value, unless `current` ones nearly do: then nothing changes.
+    ///
+    /// This is `GetExternalPerPodMetricReplicas` of the autoscaler but for one fault: the autoscaler compares
+    /// with `status.replicas`, and within the tolerance answers with them. While a rollout surges these are
+    /// more than `spec.replicas`, and the surge becomes the new size of a workload whose load is the same.
+    fn per_replica(&self, value: f64, threshold: f64, current: i32) -> i32 {
+        let ratio = value / (threshold * f64::from(current));
         if 1.0 - self.down <= ratio && ratio <= 1.0 + self.up {
-            return there;
+            return current;
         }
-        replicas((value / threshold).ceil())
+        replicas(rounded_up(value / threshold))
     }
+}
+
+/// Rounds up, but not for what only the arithmetic of floats has added: a query's sum of 2,000 may be
+/// 2,000.0000000000005. The autoscaler counts in thousandths and does not see that either.
+fn rounded_up(number: f64) -> f64 {
+    let nearest = number.round();
+    let is_noise = (number - nearest).abs() <= number.abs() * 1e-9;
+    if is_noise { nearest } else { number.ceil() }
 }
 
 /// A quantity from 0 to 1, as the resource's pattern has it: a decimal number, or thousandths.
@@ -121,19 +137,19 @@ mod tests {
         Wish::PerReplica { value, threshold }
     }
 
-    fn replicas_for(behavior: &Value, value: f64, threshold: f64, there: i32) -> i32 {
+    fn replicas_for(behavior: &Value, value: f64, threshold: f64, current: i32) -> i32 {
         let ask = Ask {
             trigger: "a",
             wish: per_replica(value, threshold),
         };
-        wanted(&spec(behavior), &[ask], there, there).replicas
+        wanted(&spec(behavior), &[ask], current).replicas
     }
 
     #[test]
     fn a_value_is_divided_by_what_a_replica_bears_as_in_the_autoscalers_own_tests() {
         // replica_calculator_test.go (1.37): TestReplicaCalcExternalPerPodMetric, up, down, within the
         // tolerance, and an overflow.
-        for (value, threshold, there, expected) in [
+        for (value, threshold, current, expected) in [
             (8600.0, 2150.0, 3, 4),
             (8600.0, 2867.0, 5, 3),
             (8600.0, 2900.0, 3, 3),
@@ -144,8 +160,8 @@ mod tests {
             (0.0, 100.0, 4, 0),
             (1.0, 100.0, 0, 1),
         ] {
-            let found = replicas_for(&json!({}), value, threshold, there);
-            assert_eq!(found, expected, "{value} / {threshold} with {there}");
+            let found = replicas_for(&json!({}), value, threshold, current);
+            assert_eq!(found, expected, "{value} / {threshold} with {current}");
         }
     }
 
@@ -164,6 +180,18 @@ mod tests {
     }
 
     #[test]
+    fn what_only_floats_have_added_is_no_replica() {
+        let sum = 0.1 + 0.2;
+        assert!(sum / 0.1 > 3.0);
+        assert_eq!(replicas_for(&json!({}), sum, 0.1, 1), 3);
+        assert_eq!(
+            replicas_for(&json!({}), 2_000.000_000_000_000_5, 100.0, 10),
+            20
+        );
+        assert_eq!(replicas_for(&json!({}), 2000.01, 100.0, 10), 21);
+    }
+
+    #[test]
     fn the_greatest_wish_counts_and_says_whose_it_is() {
         let spec = spec(&json!({}));
         let ask = |trigger, wish| Ask { trigger, wish };
@@ -172,17 +200,17 @@ mod tests {
             ask("hours", Wish::Replicas(20)),
             ask("pager", Wish::Quiet),
         ];
-        let all = wanted(&spec, &asks, 8, 8);
+        let all = wanted(&spec, &asks, 8);
         assert_eq!((all.replicas, all.trigger.as_deref()), (20, Some("hours")));
-        let quiet = wanted(&spec, &[ask("pager", Wish::Quiet)], 8, 8);
+        let quiet = wanted(&spec, &[ask("pager", Wish::Quiet)], 8);
         assert_eq!(
             (quiet.replicas, quiet.trigger),
             (2, None),
             "all are quiet: the fewest"
         );
-        let few = wanted(&spec, &[ask("hours", Wish::Replicas(1))], 8, 8);
+        let few = wanted(&spec, &[ask("hours", Wish::Replicas(1))], 8);
         assert_eq!((few.replicas, few.trigger.as_deref()), (1, Some("hours")));
-        let unsaid = wanted(&spec, &[ask("hours", Wish::Unsaid)], 8, 8);
+        let unsaid = wanted(&spec, &[ask("hours", Wish::Unsaid)], 8);
         assert_eq!(
             (unsaid.replicas, unsaid.unsaid.as_deref()),
             (2, Some("hours"))
@@ -195,7 +223,7 @@ mod tests {
         let with = |wish, current| {
             let ask = |trigger, wish| Ask { trigger, wish };
             let asks = [ask("requests", Wish::Keep), ask("hours", wish)];
-            let all = wanted(&spec, &asks, current, current);
+            let all = wanted(&spec, &asks, current);
             (all.replicas, all.keeps.is_some())
         };
         assert_eq!(with(Wish::Replicas(5), 12), (12, true));

@@ -224,29 +224,12 @@ impl One {
     async fn set(&mut self, asked: &Asked) -> Result<Option<ScaleStatus>, String> {
         let api = scales::api(&self.shared.client, &asked.target).await?;
         let scale = scales::get(&api, &asked.target).await?;
-        let current = scale
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.replicas)
-            .unwrap_or(0);
-        let there = scale.status.as_ref().map_or(0, |status| status.replicas);
-        let wishes = self.wishes(asked);
-        let asks: Vec<Ask<'_>> = wishes
-            .iter()
-            .map(|(trigger, wish)| Ask {
-                trigger,
-                wish: *wish,
-            })
-            .collect();
-        let wanted = scale::wanted(&asked.scale, &asks, current, there);
-        let now = Timestamp::now();
-        let step = scale::step(
-            &asked.scale,
-            &mut self.history,
+        let (wishes, now) = (self.wishes(asked), Timestamp::now());
+        let Decided {
             current,
-            wanted.replicas,
-            now,
-        );
+            wanted,
+            step,
+        } = decide(&asked.scale, &wishes, &scale, &mut self.history, now);
         let bounded = wanted
             .replicas
             .clamp(asked.scale.min_replicas, asked.scale.max_replicas);
@@ -345,6 +328,42 @@ impl One {
     }
 }
 
+/// What is decided of a target.
+struct Decided {
+    /// Its `spec.replicas`.
+    current: i32,
+    /// What the triggers ask for.
+    wanted: Wanted,
+    /// What is to be set now.
+    step: Step,
+}
+
+/// Decides from what the target is to have, whatever it has: its `status.replicas` are more while a rollout
+/// surges, and fewer while pods are missing. A scale without replicas has 0 of them: the API server leaves
+/// out a 0, and answers with an error where the target itself says nothing.
+fn decide(
+    spec: &WorkloadScale,
+    wishes: &[(String, Wish)],
+    scale: &Scale,
+    history: &mut History,
+    now: Timestamp,
+) -> Decided {
+    let current = scale.spec.as_ref().and_then(|spec| spec.replicas);
+    let current = current.unwrap_or(0);
+    let asks = wishes.iter().map(|(trigger, wish)| Ask {
+        trigger,
+        wish: *wish,
+    });
+    let asks: Vec<Ask<'_>> = asks.collect();
+    let wanted = scale::wanted(spec, &asks, current);
+    let step = scale::step(spec, history, current, wanted.replicas, now);
+    Decided {
+        current,
+        wanted,
+        step,
+    }
+}
+
 fn says(message: &str) -> ScaleStatus {
     ScaleStatus {
         message: message.to_owned(),
@@ -375,3 +394,6 @@ fn words(wanted: &Wanted, step: &Step) -> String {
     parts.extend(step.held.map(str::to_owned));
     parts.join("; ")
 }
+
+#[cfg(test)]
+mod tests;

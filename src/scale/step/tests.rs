@@ -99,6 +99,20 @@ fn bounds_and_policies_are_those_of_the_autoscalers_own_tests() {
 
 #[test]
 #[rustfmt::skip]
+fn a_percentage_is_exact() {
+    // In floats, 100 * 1.1 is a little more than 110, and 10 * (1 - 0.9) a little less than 1.
+    for case in [
+        Case("10 percent more", (1, 1000), up(&rules(0, 0, 10, 60)), 100, 500, 110, UP),
+        Case("10 percent more, rounded up", (1, 1000), up(&rules(0, 0, 10, 60)), 101, 500, 112, UP),
+        Case("90 percent fewer", (0, 1000), down(&rules(0, 0, 90, 60)), 10, 0, 1, DOWN),
+        Case("90 percent fewer, rounded down", (0, 1000), down(&rules(0, 0, 90, 60)), 19, 0, 1, DOWN),
+    ] {
+        check(&case, &History::default());
+    }
+}
+
+#[test]
+#[rustfmt::skip]
 fn changes_within_a_policys_period_count_as_in_the_autoscalers_own_tests() {
     let few = || events(&[1, 5, 9], 120);
     let many = || events(&[8, 12, 9, 11], 120);
