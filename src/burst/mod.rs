@@ -23,7 +23,7 @@
 //! | [`backend`], [`room`] | whether a placement takes pods, and how many more fit |
 //! | [`sort`], [`share`], [`ahead`], [`plan`] | what becomes of each pod, and all of it together |
 //! | [`rescue`] | what becomes of pods that never started |
-//! | [`outcome`], [`tally`] | the words and numbers |
+//! | [`outcome`], [`reasons`], [`tally`] | the words and numbers |
 //! | [`memory`] | what outlives a plan |
 
 mod ahead;
@@ -43,6 +43,7 @@ pub mod place;
 pub mod plan;
 pub mod pod;
 pub mod rate;
+pub mod reasons;
 pub mod rescue;
 pub mod reserve;
 pub mod room;
@@ -64,3 +65,4 @@ pub use outcome::{Lack, Outcome};
 pub use place::Place;
 pub use plan::{Decision, Plan, plan};
 pub use pod::{PodFacts, PodRef};
+pub use reasons::Reasons;

@@ -8,10 +8,8 @@ use super::limits::Limits;
 use super::observe::{Observed, WorkloadSeen};
 use super::outcome::{Ignored, Lack, Outcome};
 use super::plan::Decision;
+use super::reasons::{Reasons, TOLD};
 use crate::api::{PodCounts, WorkloadStatus};
-
-/// How many reasons are told of why pods wait.
-const TOLD: usize = 4;
 
 /// Numbers and words.
 pub(super) struct Tally {
@@ -25,13 +23,17 @@ pub(super) struct Tally {
 #[derive(Default)]
 struct Count {
     status: WorkloadStatus,
-    /// Pods that are not at home: waiting, on their way, or on ACI.
+    /// Pods that are not at home, of those that the scale's `status.replicas` counts: waiting, on their way,
+    /// or on ACI. A `ReplicaSet` counts none that is being deleted.
     away: i64,
-    user_placed: i64,
     /// Pods that wait for a slot.
     slotless: i64,
-    first_refusal: Option<String>,
-    first_lack: Option<String>,
+    /// Pods about which something is decided.
+    waiting: usize,
+    /// Why pods cannot run on ACI.
+    refusals: Reasons,
+    /// What pods wait for.
+    lacks: Reasons,
 }
 
 /// Counts.
@@ -53,15 +55,15 @@ pub(super) fn of(
         counts.spilled += i64::from(granted.is_spilled);
         counts.granted += i64::from(!granted.is_spilled);
         if let Some(count) = granted.workload.and_then(|at| by_workload.get_mut(at)) {
-            count.away += 1;
+            count.away += i64::from(!granted.pod.is_deleting);
             count.status.spilled += i64::from(granted.is_spilled);
             count.status.granted += i64::from(!granted.is_spilled);
         }
     }
-    for (_, workload) in &seen.guests {
+    for (pod, workload) in &seen.guests {
         counts.user_placed += 1;
         if let Some(count) = workload.and_then(|at| by_workload.get_mut(at)) {
-            count.user_placed += 1;
+            count.away += i64::from(!pod.is_deleting);
         }
     }
     let told = by_workload.into_iter().zip(&seen.workloads).enumerate();
@@ -101,7 +103,9 @@ fn limited(decisions: &[Decision]) -> Option<String> {
 
 impl Count {
     fn waits(&mut self, decision: &Decision, counts: &mut PodCounts, is_dry_run: bool) {
-        self.away += 1;
+        let is_deleting = decision.outcome == Outcome::Ignore(Ignored::Deleting);
+        self.away += i64::from(!is_deleting);
+        self.waiting += 1;
         let holding = |count: &mut Self, counts: &mut PodCounts| {
             counts.holding += 1;
             count.status.holding += 1;
@@ -115,16 +119,14 @@ impl Count {
             Outcome::Refuse(refusals) => {
                 counts.refused += 1;
                 self.status.refused += 1;
-                if let (None, Some(first)) = (&self.first_refusal, refusals.first()) {
-                    self.first_refusal = Some(first.to_string());
-                }
+                self.refusals.add(refusals.iter().map(ToString::to_string));
             }
             Outcome::Wait(lack) => {
                 holding(self, counts);
                 let is_slot = matches!(lack, Lack::PoolLimit(_) | Lack::WorkloadLimit(_));
                 self.slotless += i64::from(is_slot);
-                if self.first_lack.is_none() && !matches!(lack, Lack::Leader) {
-                    self.first_lack = Some(lack.to_string());
+                if !matches!(lack, Lack::Leader) {
+                    self.lacks.add([lack.to_string()]);
                 }
             }
             Outcome::Hold { .. } | Outcome::Ignore(Ignored::Unjudged) => holding(self, counts),
@@ -145,7 +147,7 @@ impl Count {
         let scale = seen.scale;
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let home = scale.map(|scale| {
-            let away = self.away + self.user_placed + signed(seen.elsewhere);
+            let away = self.away + signed(seen.elsewhere);
             (signed(scale.replicas) - away).max(0)
         });
         WorkloadStatus {
@@ -170,12 +172,18 @@ impl Count {
                  or let the rollout surge less",
                 self.slotless
             ));
-        } else if let Some(lack) = &self.first_lack {
-            parts.push(lack.clone());
+        } else if self.lacks.pods() > 0 {
+            parts.push(self.lacks.words());
         }
-        if let Some(refusal) = &self.first_refusal {
-            let refused = usize::try_from(self.status.refused).unwrap_or(usize::MAX);
-            parts.push(format!("{} cannot run on ACI: {refusal}", pods(refused)));
+        let refused = self.refusals.pods();
+        if refused > 0 {
+            let subject = if refused == self.waiting {
+                pods(refused)
+            } else {
+                format!("{refused} of {} pods that wait", self.waiting)
+            };
+            let why = self.refusals.words();
+            parts.push(format!("{subject} cannot run on ACI: {why}"));
         }
         if let Some(owner) = &seen.owner_of_all {
             parts.push(format!("all pods of its selection belong to {owner}"));

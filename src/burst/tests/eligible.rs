@@ -35,7 +35,27 @@ fn what_aci_cannot_run_is_refused_in_translations_words() {
     assert_eq!((plan.counts.refused, plan.counts.granted), (1, 1));
     assert_eq!(
         plan.workloads[0].message,
-        "1 pod cannot run on ACI: spec.hostNetwork: there is no host"
+        "1 of 2 pods that wait cannot run on ACI: spec.hostNetwork: there is no host"
+    );
+}
+
+#[test]
+fn every_reason_of_a_workloads_refused_pods_is_counted() {
+    let mut scene = Scene::new(&json!({}), &["a", "b", "c", "d"]);
+    for (pod, field) in [("a", "spec.volumes[0].hostPath"), ("b", "spec.hostNetwork")] {
+        let refusal = Unsupported {
+            field: field.to_owned(),
+            why: "there is no host".to_owned(),
+        };
+        scene.refused.insert(pod.to_owned(), refusal.clone());
+        if pod == "b" {
+            scene.refused.insert("c".to_owned(), refusal);
+        }
+    }
+    assert_eq!(
+        scene.plan(60).workloads[0].message,
+        "3 of 4 pods that wait cannot run on ACI: 2 for spec.hostNetwork: there is no host; \
+         1 for spec.volumes[0].hostPath: there is no host"
     );
 }
 

@@ -50,6 +50,19 @@ fn every_pod_counts_once() {
 }
 
 #[test]
+fn pods_that_end_on_aci_are_not_taken_off_those_at_home() {
+    let mut scene = Scene::new(&json!({}), &[]).spilled("web", &["a", "b", "c"]);
+    scene.bound = scene.labelled.clone();
+    for pod in scene.labelled.iter_mut().take(2) {
+        pod.is_deleting = true;
+    }
+    // The peak is over: of the four replicas that are left, one is on ACI.
+    scene.scales = scales(&[("web", 4, 4)]);
+    let web = scene.plan(60).workloads.remove(0);
+    assert_eq!((web.home, web.spilled), (Some(3), 3));
+}
+
+#[test]
 fn what_others_have_of_a_workloads_pods_is_not_home_and_is_said() {
     let mut scene = Scene::new(&json!({}), &["w"]);
     let (mut older, mut youth) = (pool("older", &json!({})), scene.pool.clone());

@@ -1,0 +1,98 @@
+//! How many pods have which reason, in words that stay short however many reasons there are.
+//!
+//! In: the reasons of each pod. Out: the most common ones, with the number of pods that each is true of
+//! unless it is true of all of them. A pod may have several.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many reasons are written out; the others are only counted.
+pub const TOLD: usize = 4;
+
+/// Reasons of pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reasons {
+    pods: usize,
+    counts: BTreeMap<String, usize>,
+}
+
+impl Reasons {
+    /// Adds a pod with its reasons; each counts once.
+    pub fn add(&mut self, reasons: impl IntoIterator<Item = String>) {
+        self.pods += 1;
+        for reason in BTreeSet::from_iter(reasons) {
+            *self.counts.entry(reason).or_default() += 1;
+        }
+    }
+
+    /// How many pods have been added.
+    pub fn pods(&self) -> usize {
+        self.pods
+    }
+
+    /// The reasons, most common first: `spec.hostNetwork: ...` where each is true of every pod, else
+    /// `500 for spec.hostNetwork: ...; 64 for spec.volumes[0].hostPath: ...; 2 more reasons`.
+    pub fn words(&self) -> String {
+        let mut all: Vec<(&String, usize)> = self.counts.iter().map(|(why, n)| (why, *n)).collect();
+        all.sort_by_key(|(_, count)| Reverse(*count));
+        let is_of_all = all.iter().all(|(_, count)| *count == self.pods);
+        let told = all.iter().take(TOLD).map(|(why, count)| {
+            if is_of_all {
+                (*why).clone()
+            } else {
+                format!("{count} for {why}")
+            }
+        });
+        let mut told: Vec<String> = told.collect();
+        match all.len().saturating_sub(TOLD) {
+            0 => {}
+            1 => told.push("1 more reason".to_owned()),
+            more => told.push(format!("{more} more reasons")),
+        }
+        told.join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(pods: &[(usize, &[&str])]) -> Reasons {
+        let mut reasons = Reasons::default();
+        for (count, whys) in pods {
+            for _ in 0..*count {
+                reasons.add(whys.iter().map(|why| (*why).to_owned()));
+            }
+        }
+        reasons
+    }
+
+    #[test]
+    fn reasons_are_counted_unless_each_is_true_of_every_pod() {
+        let mixed = of(&[(64, &["path"]), (500, &["network"])]);
+        assert_eq!(
+            (mixed.pods(), mixed.words().as_str()),
+            (564, "500 for network; 64 for path")
+        );
+        assert_eq!(of(&[(3, &["network"])]).words(), "network");
+        assert_eq!(
+            of(&[(2, &["path", "network", "path"])]).words(),
+            "network; path"
+        );
+        let one_more = of(&[(1, &["network", "path"]), (1, &["path"])]);
+        assert_eq!(one_more.words(), "2 for path; 1 for network");
+    }
+
+    #[test]
+    fn the_words_stay_short_however_many_reasons_there_are() {
+        let names: Vec<String> = (10..60).map(|n| format!("claim-{n}")).collect();
+        let mut reasons = Reasons::default();
+        for name in &names {
+            reasons.add([name.clone(), "network".to_owned()]);
+        }
+        assert_eq!(
+            reasons.words(),
+            "50 for network; 1 for claim-10; 1 for claim-11; 1 for claim-12; 47 more reasons"
+        );
+    }
+}
