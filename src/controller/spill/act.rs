@@ -51,7 +51,10 @@ pub(super) struct Act {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
     Yes,
+    /// The pool is of another version, or gone.
     No,
+    /// It was refused before anything was done, and never will be.
+    Refused,
     /// Nobody knows: it may even be done later.
     Unknown,
 }
@@ -136,6 +139,7 @@ impl Act {
         match written {
             Written::Yes => state.memory.wrote(Timestamp::now()),
             Written::No => {}
+            Written::Refused => tokio::time::sleep(PAUSE).await,
             Written::Unknown => {
                 state.doubt.open(&pool);
                 tokio::time::sleep(PAUSE).await;
@@ -195,7 +199,7 @@ impl Act {
             }
             Ok(Err(error)) => {
                 tracing::warn!(pool = self.name, %error, "reserving");
-                Written::Unknown
+                unwritten(&error)
             }
             Err(_) => {
                 tracing::warn!(pool = self.name, "reserving: no answer");
@@ -293,6 +297,18 @@ impl Act {
                 tracing::debug!(pod = %name, %error, "deleting a pod that never started");
             }
         }
+    }
+}
+
+/// Whether a write that failed may still be done. A client's error is definite, 429 among them: the API
+/// server refuses what it has no time for before it does any of it. Only 408 says that time ran out on the
+/// way.
+fn unwritten(error: &kube::Error) -> Written {
+    match error {
+        kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 408 => {
+            Written::Refused
+        }
+        _ => Written::Unknown,
     }
 }
 

@@ -244,3 +244,22 @@ fn only_a_change_of_the_pod_is_waited_for_and_only_a_denial_backs_off() {
         assert_eq!(refusal(code, no()), Answer::Lost, "{code}");
     }
 }
+
+#[test]
+fn only_a_write_that_may_still_be_done_opens_a_doubt() {
+    for (code, expected) in [
+        (400, Written::Refused),
+        (401, Written::Refused),
+        (403, Written::Refused),
+        (408, Written::Unknown),
+        (422, Written::Refused),
+        (429, Written::Refused),
+        (500, Written::Unknown),
+        (503, Written::Unknown),
+        (504, Written::Unknown),
+    ] {
+        let status = kube::core::Status::failure("", "").with_code(code);
+        let error = kube::Error::Api(Box::new(status));
+        assert_eq!(unwritten(&error), expected, "{code}");
+    }
+}
