@@ -3,7 +3,7 @@
 //! In: calls of `arm` and `admin`, each with the time. Out: groups brought up to that time, and
 //! what became of operations. One value behind one lock; no call waits for anything.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 
 use jiff::Timestamp;
@@ -82,6 +82,8 @@ pub struct Store {
     pub faults: Faults,
     /// Regions without capacity, and for how many more creates (all if not given).
     pub capacity: HashMap<String, (CapacityFailure, Option<u64>)>,
+    /// Actions of roles that the credential lacks, in lower case.
+    pub withheld: BTreeSet<String>,
     /// Scripts set by the admin interface, by group and container.
     pub scripts: HashMap<(String, String), Script>,
     /// Times of groups.
@@ -119,6 +121,7 @@ impl Store {
             quotas,
             faults: Faults::default(),
             capacity: HashMap::new(),
+            withheld: BTreeSet::new(),
             scripts: HashMap::new(),
             timeline: Timeline::default(),
             ended: VecDeque::new(),
@@ -244,6 +247,11 @@ impl Store {
         used.into_iter()
             .map(|(name, amount)| (name, whole(amount)))
             .collect()
+    }
+
+    /// Whether the credential lacks the right to take this action.
+    pub fn lacks(&self, action: &str) -> bool {
+        !self.withheld.is_empty() && self.withheld.contains(&action.to_lowercase())
     }
 
     /// The limit of a usage.

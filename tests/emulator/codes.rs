@@ -261,3 +261,56 @@ async fn a_body_that_is_too_large_or_no_json_is_refused() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_group_counts_whole_cores_and_at_least_one() {
+    let azure = Azure::start().await;
+    azure
+        .admin(Method::PUT, "quotas", json!({"StandardCores": 4}))
+        .await;
+    for (name, cores) in [("a", 0.1), ("b", 1.2)] {
+        assert_eq!(azure.put(name, &requests(cores, 1.0)).await.status, 201);
+    }
+    let refused = azure.put("c", &requests(1.1, 1.0)).await;
+    assert_eq!(refused.error(), (400, "ContainerGroupQuotaReached"));
+    let message = refused.body["error"]["message"].as_str().expect("words");
+    assert!(
+        message.ends_with("Limit: '4', Usage: '3' Requested: '2'."),
+        "{message}"
+    );
+    assert_eq!(azure.put("c", &requests(0.2, 1.0)).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_right_that_is_withheld_is_refused_and_no_other() {
+    let azure = Azure::start().await;
+    azure.running("one", &body(&[])).await;
+    let usages = format!(
+        "/subscriptions/{SUBSCRIPTION}/providers/Microsoft.ContainerInstance/locations/westus/usages?api-version={VERSION}"
+    );
+    let withhold = async |actions: serde_json::Value| {
+        azure
+            .admin(Method::PUT, "rights", json!({"withheld": actions}))
+            .await;
+    };
+    withhold(json!(["Microsoft.ContainerInstance/locations/usages/read"])).await;
+    let refused = azure.get(&usages).await;
+    assert_eq!(refused.error(), (403, "AuthorizationFailed"));
+    assert_eq!(azure.get(&group("one")).await.status, 200);
+    withhold(json!(["microsoft.containerinstance/containergroups/WRITE"])).await;
+    assert_eq!(azure.get(&usages).await.status, 200);
+    let refused = azure.put("two", &body(&[])).await;
+    assert_eq!(refused.error(), (403, "AuthorizationFailed"));
+    withhold(json!([
+        "Microsoft.Network/virtualNetworks/subnets/join/action"
+    ]))
+    .await;
+    assert_eq!(azure.put("two", &body(&[])).await.status, 201);
+    let subnet =
+        "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/n/subnets/a";
+    let inside = with(&[("/properties/subnetIds", json!([{"id": subnet}]))]);
+    let refused = azure.put("three", &inside).await;
+    assert_eq!(refused.error(), (403, "LinkedAuthorizationFailed"));
+    withhold(json!([])).await;
+    assert_eq!(azure.put("three", &inside).await.status, 201);
+}

@@ -1,4 +1,4 @@
-//! The emulator's own interface, under `/_emulator/`: faults, capacity, quotas, limits, the clock,
+//! The emulator's own interface, under `/_emulator/`: faults, capacity, quotas, rights, limits, the clock,
 //! scripts of simulated containers, the timeline, the counters, and a page for people.
 //!
 //! In: JSON. Out: JSON, or 400 with what is wrong with which field. It needs no credential.
@@ -53,6 +53,7 @@ pub fn router() -> Router<Arc<Shared>> {
             put(lack_capacity).delete(have_capacity),
         )
         .route("/quotas", put(set_quotas))
+        .route("/rights", put(set_rights))
         .route("/limits", get(limits).put(set_limits))
         .route("/clock", get(clock).post(set_clock))
         .route("/scripts", put(set_script))
@@ -131,6 +132,20 @@ async fn have_capacity(State(shared): Parts, Path(place): Path<String>) -> Json<
 async fn set_quotas(State(shared): Parts, body: Bytes) -> Outcome {
     let quotas: BTreeMap<String, u64> = read(&body)?;
     shared.store().quotas.extend(quotas);
+    Ok(done())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SetRights {
+    withheld: Vec<String>,
+}
+
+/// Withholds exactly these actions of roles from the credential.
+async fn set_rights(State(shared): Parts, body: Bytes) -> Outcome {
+    let wanted: SetRights = read(&body)?;
+    let actions = wanted.withheld.iter().map(|action| action.to_lowercase());
+    shared.store().withheld = actions.collect();
     Ok(done())
 }
 

@@ -10,6 +10,7 @@ use super::Call;
 use super::answer::Answer;
 use super::error::ArmError;
 use super::groups::{operation_url, read, require_resource_group, require_settled};
+use super::rights;
 use super::route::region;
 use super::throttle::GroupBudget;
 use crate::emulator::engine::Inaccessible;
@@ -52,6 +53,7 @@ fn decide(
     require_resource_group(store, &id.subscription, &id.resource_group)?;
     validate::validate(&id, &body)?;
     let place = region(body.location.as_deref().unwrap_or_default());
+    rights::require_join(store, body.properties.as_ref())?;
     require_network(store, &body)?;
     store.settle_all(now);
     let old = store.groups.get(&id.key());

@@ -1,7 +1,7 @@
 //! Azure Resource Manager's face: every request that is not for the emulator itself.
 //!
 //! In: an HTTP request. Out: what the service answers, with its headers. One way through:
-//! `route` → credential → `version` → `faults` → `throttle` → the operation (`groups`,
+//! `route` → `faults` → credential → `rights` → `version` → `throttle` → the operation (`groups`,
 //! `create`, `change`, `containers`, `metrics`, `locations`, `network`, `account`) → headers. Operations take the store's lock,
 //! decide and let go; none waits while it holds it.
 
@@ -16,6 +16,7 @@ pub mod groups;
 pub mod locations;
 pub mod metrics;
 pub mod network;
+pub mod rights;
 pub mod route;
 pub mod throttle;
 pub mod version;
@@ -113,6 +114,7 @@ async fn checked(
 ) -> Result<Response, ArmError> {
     let (parts, body) = request.into_parts();
     authenticate(&parts.headers)?;
+    rights::require(&shared.store(), &route, parts.uri.path())?;
     let mut query = query(parts.uri.query().unwrap_or_default());
     let version = query.remove("api-version");
     let version = if route.is_of_the_service() {

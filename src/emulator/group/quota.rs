@@ -35,7 +35,11 @@ pub fn uses(group: &Group) -> Vec<(String, f64)> {
     uses
 }
 
-/// What a group would use, itself first.
+/// The least that a group takes of its subscription's cores (quotas page 2025-11).
+const LEAST_CORES: f64 = 1.0;
+
+/// What a group would use, itself first. Cores count whole for each group, and at least one: that is how
+/// they are billed (a group of 1.2 CPU counts 2), and the most that the quota can take them for.
 pub fn wants(properties: &Properties) -> Vec<(String, f64)> {
     let cores = if properties.is_spot() {
         "StandardSpotCores"
@@ -44,7 +48,10 @@ pub fn wants(properties: &Properties) -> Vec<(String, f64)> {
     };
     let mut wants = vec![
         ("ContainerGroups".to_owned(), 1.0),
-        (cores.to_owned(), properties.total().0),
+        (
+            cores.to_owned(),
+            (properties.total().0 - 1e-9).ceil().max(LEAST_CORES),
+        ),
     ];
     for (count, sku) in properties.containers().iter().filter_map(gpus) {
         #[allow(clippy::cast_precision_loss, reason = "a count of GPUs is small")]

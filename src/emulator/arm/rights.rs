@@ -1,0 +1,94 @@
+//! Rights that the credential lacks, by the actions of Azure's roles.
+//!
+//! In: a request, and the actions that the admin interface has withheld. Out: 403 as ARM's gateway answers
+//! it. Every credential may do everything else.
+
+use http::StatusCode;
+
+use super::error::ArmError;
+use super::route::{ContainerVerb, Crud, GroupVerb, LocationList, NetworkKind, Route};
+use crate::emulator::group::model::Properties;
+use crate::emulator::store::Store;
+
+/// The action of putting groups into a subnet.
+const JOIN: &str = "Microsoft.Network/virtualNetworks/subnets/join/action";
+
+/// The action that a request takes; none where every credential may.
+fn action(route: &Route) -> Option<&'static str> {
+    Some(match route {
+        Route::GroupsList { .. } | Route::GroupsListByResourceGroup { .. } => {
+            "Microsoft.ContainerInstance/containerGroups/read"
+        }
+        Route::Group { verb, .. } => match verb {
+            GroupVerb::Get => "Microsoft.ContainerInstance/containerGroups/read",
+            GroupVerb::CreateOrUpdate | GroupVerb::Update => {
+                "Microsoft.ContainerInstance/containerGroups/write"
+            }
+            GroupVerb::Delete => "Microsoft.ContainerInstance/containerGroups/delete",
+            GroupVerb::Restart => "Microsoft.ContainerInstance/containerGroups/restart/action",
+            GroupVerb::Start => "Microsoft.ContainerInstance/containerGroups/start/action",
+            GroupVerb::Stop => "Microsoft.ContainerInstance/containerGroups/stop/action",
+            GroupVerb::OutboundEndpoints => return None,
+        },
+        Route::Container { verb, .. } => match verb {
+            ContainerVerb::ListLogs => {
+                "Microsoft.ContainerInstance/containerGroups/containers/logs/read"
+            }
+            ContainerVerb::ExecuteCommand => {
+                "Microsoft.ContainerInstance/containerGroups/containers/exec/action"
+            }
+            ContainerVerb::Attach => {
+                "Microsoft.ContainerInstance/containerGroups/containers/attach/action"
+            }
+        },
+        Route::Metrics { .. } => "Microsoft.Insights/metrics/read",
+        Route::Location { list, .. } => match list {
+            LocationList::Usage => "Microsoft.ContainerInstance/locations/usages/read",
+            LocationList::CachedImages => "Microsoft.ContainerInstance/locations/cachedImages/read",
+            LocationList::Capabilities => "Microsoft.ContainerInstance/locations/capabilities/read",
+        },
+        Route::Network { kind, verb, .. } => match (kind, verb) {
+            (NetworkKind::Subnet, Crud::Head | Crud::Get) => {
+                "Microsoft.Network/virtualNetworks/subnets/read"
+            }
+            (NetworkKind::VirtualNetwork, Crud::Head | Crud::Get) => {
+                "Microsoft.Network/virtualNetworks/read"
+            }
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+/// Refuses a request whose right is withheld.
+pub fn require(store: &Store, route: &Route, scope: &str) -> Result<(), ArmError> {
+    match action(route) {
+        Some(action) if store.lacks(action) => {
+            let message = format!(
+                "The client does not have authorization to perform action '{action}' over scope \
+                 '{scope}' or the scope is invalid. If access was recently granted, please refresh \
+                 your credentials."
+            );
+            Err(refused("AuthorizationFailed", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a group in a subnet where the right to join it is withheld.
+pub fn require_join(store: &Store, properties: Option<&Properties>) -> Result<(), ArmError> {
+    if store.lacks(JOIN) && properties.is_some_and(Properties::is_in_subnet) {
+        let message = format!(
+            "The client has permission to perform action \
+             'Microsoft.ContainerInstance/containerGroups/write' on scope; however, it does not have \
+             permission to perform action '{JOIN}' on the linked scope(s) or the linked scope(s) are \
+             invalid."
+        );
+        return Err(refused("LinkedAuthorizationFailed", message));
+    }
+    Ok(())
+}
+
+fn refused(code: &str, message: String) -> ArmError {
+    ArmError::new(StatusCode::FORBIDDEN, code, message).from_gateway()
+}
