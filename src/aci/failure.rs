@@ -6,7 +6,7 @@
 //! callers; decides for all of them in this one place.
 //!
 //! The codes are those of the service's documentation, of real answers, of issues in public clients,
-//! and of the `OpenAPI` files (2018 to 2026). Three decisions are not obvious:
+//! and of the `OpenAPI` files (2018 to 2026). Four decisions are not obvious:
 //!
 //! - Only `ResourceNotFound` says that a group is gone. A resource group or subscription that is not
 //!   found, or a 404 without a code (a proxy's), is trouble of the set-up: a slip in the operator's
@@ -14,6 +14,8 @@
 //! - A network that is not found is trouble of the set-up too: it is the placement's, not the pod's.
 //! - `ServiceUnavailable` has three meanings: 503 is an outage, 409 is missing capacity, and 409 with
 //!   a quota in its words is a quota (also the service's guard against one name in many regions).
+//! - A refusal whose code is not known is tried again: no document lists the codes, and one that is new must
+//!   not end a pod for which there is room elsewhere. `burst::rescue` gives such a pod back in the end.
 
 use std::time::Duration;
 
@@ -64,6 +66,8 @@ pub enum Class {
     Transient,
     /// What was asked for is wrong, and will be the next time.
     Permanent,
+    /// A refusal that nothing is known about: it may pass, or not.
+    Unknown,
     /// The group is not there.
     Gone,
     /// Credential, roles, registration or network of the placement: an administrator's to mend. It
@@ -206,8 +210,43 @@ impl Class {
             Self::Stuck => "ProvisioningFailed",
             Self::Transient => "AzureUnavailable",
             Self::Permanent => "CreateContainerError",
+            Self::Unknown => "CreateRejected",
             Self::Gone => "NotFound",
             Self::Config => "AzureConfigError",
+        }
+    }
+
+    /// The class that shows under this word, if any does.
+    pub fn of_reason(reason: &str) -> Option<Self> {
+        let all = [
+            Self::Throttled,
+            Self::Capacity,
+            Self::Quota,
+            Self::Transitioning,
+            Self::Image,
+            Self::Mount,
+            Self::Stuck,
+            Self::Transient,
+            Self::Permanent,
+            Self::Unknown,
+            Self::Gone,
+            Self::Config,
+        ];
+        all.into_iter().find(|class| class.reason() == reason)
+    }
+
+    /// Whether Azure lets a create wait, so that the pod may be better off elsewhere; a change of the pod,
+    /// its image or its volumes is not what it waits for.
+    pub fn is_azures(self) -> bool {
+        match self {
+            Self::Throttled
+            | Self::Capacity
+            | Self::Quota
+            | Self::Stuck
+            | Self::Transient
+            | Self::Unknown
+            | Self::Config => true,
+            Self::Transitioning | Self::Image | Self::Mount | Self::Permanent | Self::Gone => false,
         }
     }
 
@@ -223,7 +262,7 @@ impl Class {
             }
             Self::Transient => (seconds(1), seconds(60)),
             Self::Throttled => (seconds(5), seconds(300)),
-            Self::Config => (seconds(15), seconds(300)),
+            Self::Config | Self::Unknown => (seconds(15), seconds(300)),
             Self::Image | Self::Mount => (seconds(30), seconds(300)),
             Self::Capacity | Self::Quota | Self::Stuck => (seconds(30), seconds(600)),
         };
@@ -304,6 +343,11 @@ fn by_code(status: u16, code: &str, message: &str) -> Option<Class> {
         | "InvalidImageRegistryIdentity"
         | "ContainerLimitGreaterThanContainerGroupTotalRequest"
         | "PriorityNotSpecified"
+        | "DuplicateVolumes"
+        | "VolumesNotFound"
+        | "InvalidVolumeMountPath"
+        | "InvalidRequestContent"
+        | "ResourceSomeRequestsNotSpecified"
         | "SpotPriorityContainerGroupNotSupportedForInboundConnectivity"
         | "SpotPriorityContainerGroupNotSupportedInSku"
         | "SpotPriorityContainerGroupWithGPUResourcesNotSupported"
@@ -324,7 +368,10 @@ fn by_status(status: u16) -> Class {
         // A request that came too late, was refused for the state of things, or met something that is
         // not ARM: nothing says that the same would happen again.
         404 | 408 | 409 | 410 | 412 | 423 => Class::Transient,
-        400..=499 => Class::Permanent,
+        // What was asked for can be asked for in no way.
+        405 | 413 | 414 | 415 => Class::Permanent,
+        // ACI's documents list no codes, and new ones appear: that a pod is wrong takes a code that says so.
+        400..=499 => Class::Unknown,
         _ => Class::Transient,
     }
 }

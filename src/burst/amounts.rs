@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Node, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::aci::translate;
 use crate::aci::translate::quantity::Amount;
 
 type Quantities = BTreeMap<String, Quantity>;
@@ -38,7 +39,9 @@ impl Amounts {
         self.with(other, i64::saturating_sub)
     }
 
-    fn max(self, other: Self) -> Self {
+    /// The greater of both, by each measure.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
         self.with(other, i64::max)
     }
 
@@ -117,10 +120,26 @@ pub fn requested(spec: &PodSpec) -> Amounts {
     Amounts { pods: 1, ..total }
 }
 
-/// What a node has for pods.
+/// What ACI counts for the container group of a pod that requests `asks`: whole cores, and at least one, as
+/// they are billed and as a quota can count them at most. There is no quota for memory.
+pub fn taken(spec: &PodSpec, asks: Amounts) -> Amounts {
+    let cpu = translate::group_cpu(spec).max(asks.cpu_milli);
+    Amounts {
+        cpu_milli: cpu.saturating_add(999) / 1000 * 1000,
+        ..asks
+    }
+}
+
+/// What a node has for pods, as the scheduler counts them.
 pub fn allocatable(node: &Node) -> Amounts {
     let status = node.status.as_ref();
     Amounts::of(status.and_then(|status| status.allocatable.as_ref()))
+}
+
+/// What a node has for pods, as ACI counts their container groups.
+pub fn capacity(node: &Node) -> Amounts {
+    let status = node.status.as_ref();
+    Amounts::of(status.and_then(|status| status.capacity.as_ref()))
 }
 
 #[cfg(test)]
@@ -177,6 +196,23 @@ mod tests {
             "overhead": {"cpu": "50m", "memory": "7"},
         });
         assert_eq!(of(pod), (350, 27));
+    }
+
+    #[test]
+    fn a_group_takes_whole_cores_and_at_least_one() {
+        let taken = |spec: Value| {
+            let spec: PodSpec = serde_json::from_value(spec).expect("a spec");
+            taken(&spec, requested(&spec)).cpu_milli
+        };
+        assert_eq!(taken(json!({"containers": [{"name": "a"}]})), 1000);
+        assert_eq!(taken(json!({"containers": [asks("250m", "1Gi")]})), 1000);
+        let two = json!([asks("250m", "1Gi"), asks("1", "1Gi")]);
+        assert_eq!(taken(json!({"containers": two})), 2000);
+        let init = json!([asks("3", "0")]);
+        let pod = json!({"containers": two, "initContainers": init});
+        assert_eq!(taken(pod), 3000);
+        let pod = json!({"containers": [asks("1", "0")], "overhead": {"cpu": "50m"}});
+        assert_eq!(taken(pod), 2000);
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::aci::failure::Class;
 const SOFT: u32 = 3;
 /// How long it is closed first; ACI's capacity and quota do not come back faster than that.
 const FIRST: Duration = Duration::from_secs(30);
+/// How long one pod shows whether it works again: one that neither starts nor fails until then, as for want
+/// of a `ConfigMap`, shows nothing, and another is sent.
+pub const PROBE: Duration = Duration::from_secs(120);
 /// How long it is closed at most.
 const LONGEST: Duration = Duration::from_secs(600);
 
@@ -94,6 +97,11 @@ impl Backend {
         }
     }
 
+    /// Since when it may be tried again with one pod, if it is.
+    pub fn half_open_since(&self, now: Timestamp) -> Option<Timestamp> {
+        self.until.filter(|until| *until <= now)
+    }
+
     /// Azure's words, while it has not worked again since.
     pub fn trouble(&self) -> Option<&str> {
         (self.closed > 0).then_some(self.why.as_str())
@@ -109,6 +117,7 @@ fn weight(class: Class) -> Weight {
         | Class::Transitioning
         | Class::Image
         | Class::Mount
+        | Class::Unknown
         | Class::Permanent
         | Class::Gone => Weight::None,
     }

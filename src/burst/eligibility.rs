@@ -5,6 +5,7 @@
 //! the placement changes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -32,23 +33,43 @@ pub fn unmountable(pod: &PodFacts, claims: &Claims) -> Option<Vec<Unsupported>> 
     (!refusals.is_empty()).then_some(refusals)
 }
 
+/// How many placements verdicts are kept of at most: more than pools have together that are of any size. Each
+/// edit of a placement makes another, and the ones that were not asked for longest go.
+const MOST_ASKED: usize = 256;
+
 /// What translation says of pods, by UID.
 #[derive(Debug, Default)]
 pub struct Verdicts {
-    /// Where translation was asked about; a verdict names one by its place here, to be small.
+    /// Where translation was asked about; a verdict names one by its number, to be small.
     asked: Vec<Asked>,
+    next: u64,
+    /// How often anything was asked for, to tell which of them was not for longest.
+    times: AtomicU64,
     pods: HashMap<String, Verdict>,
 }
 
 /// A placement that translation was asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AskedId(usize);
+pub struct AskedId(u64);
 
 #[derive(Debug)]
 struct Asked {
+    id: AskedId,
+    /// As far as it bears on translation.
     spec: api::Placement,
     tags: BTreeMap<String, String>,
     node: String,
+    last: AtomicU64,
+}
+
+/// A placement as far as it bears on translation: how much it may use, and what else its node is called, does
+/// not.
+fn bearing(spec: &api::Placement) -> api::Placement {
+    api::Placement {
+        capacity: api::Capacity::default(),
+        labels: BTreeMap::new(),
+        ..spec.clone()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -88,14 +109,7 @@ impl Verdicts {
         refusals: Vec<Unsupported>,
     ) {
         let known = self.id(placement.spec, placement.tags, placement.node);
-        let asked = known.unwrap_or_else(|| {
-            self.asked.push(Asked {
-                spec: placement.spec.clone(),
-                tags: placement.tags.clone(),
-                node: placement.node.to_owned(),
-            });
-            AskedId(self.asked.len() - 1)
-        });
+        let asked = known.unwrap_or_else(|| self.add(placement));
         let verdict = self.pods.entry(pod.uid.clone()).or_default();
         if verdict.resource_version != pod.resource_version {
             pod.resource_version
@@ -106,6 +120,26 @@ impl Verdicts {
         verdict.refusals.push((asked, refusals));
     }
 
+    fn add(&mut self, placement: &translate::Placement<'_>) -> AskedId {
+        let last = |asked: &Asked| asked.last.load(Ordering::Relaxed);
+        if self.asked.len() >= MOST_ASKED {
+            let oldest = (0..self.asked.len()).min_by_key(|at| last(&self.asked[*at]));
+            let gone = oldest.map(|at| self.asked.swap_remove(at).id);
+            for verdict in self.pods.values_mut() {
+                verdict.refusals.retain(|(asked, _)| Some(*asked) != gone);
+            }
+        }
+        self.next += 1;
+        self.asked.push(Asked {
+            id: AskedId(self.next),
+            spec: bearing(placement.spec),
+            tags: placement.tags.clone(),
+            node: placement.node.to_owned(),
+            last: AtomicU64::new(self.times.fetch_add(1, Ordering::Relaxed)),
+        });
+        AskedId(self.next)
+    }
+
     /// The placement of these, if anything was asked about it.
     pub fn id(
         &self,
@@ -113,8 +147,12 @@ impl Verdicts {
         tags: &BTreeMap<String, String>,
         node: &str,
     ) -> Option<AskedId> {
-        let is = |asked: &Asked| asked.node == node && asked.tags == *tags && asked.spec == *spec;
-        self.asked.iter().position(is).map(AskedId)
+        let spec = bearing(spec);
+        let is = |asked: &&Asked| asked.node == node && asked.tags == *tags && asked.spec == spec;
+        let asked = self.asked.iter().find(is)?;
+        let now = self.times.fetch_add(1, Ordering::Relaxed);
+        asked.last.store(now, Ordering::Relaxed);
+        Some(asked.id)
     }
 
     /// What is refused of this version of the pod there; nothing if it was not asked about.
@@ -180,5 +218,38 @@ mod tests {
         assert_eq!(verdicts.of(&id("1"), asked), None);
         verdicts.retain(&HashSet::new());
         assert_eq!(verdicts.of(&id("2"), asked), None);
+    }
+
+    fn placement<'a>(
+        spec: &'a api::Placement,
+        tags: &'a BTreeMap<String, String>,
+    ) -> translate::Placement<'a> {
+        translate::Placement {
+            spec,
+            tags,
+            node: "n",
+            node_address: None,
+        }
+    }
+
+    #[test]
+    fn an_edit_of_the_capacity_asks_nothing_again_and_others_are_forgotten_in_the_end() {
+        let (tags, mut verdicts) = (BTreeMap::new(), Verdicts::default());
+        let mut weu = api::Placement::default();
+        verdicts.judge(&pod("1", true), &[], &placement(&weu, &tags));
+        let first = verdicts.id(&weu, &tags, "n");
+        for pods in 0..1000 {
+            weu.capacity.pods = pods;
+            weu.labels.insert("edit".to_owned(), pods.to_string());
+            assert_eq!(verdicts.id(&weu, &tags, "n"), first);
+        }
+        for edit in 0..2000 {
+            weu.region = format!("region-{edit}");
+            verdicts.judge(&pod("1", true), &[], &placement(&weu, &tags));
+            let asked = verdicts.id(&weu, &tags, "n").expect("it was asked about");
+            assert!(verdicts.of(&id("1"), asked).is_some());
+            assert!(verdicts.asked.len() <= MOST_ASKED);
+            assert!(verdicts.pods["u"].refusals.len() <= MOST_ASKED);
+        }
     }
 }

@@ -52,6 +52,12 @@ pub fn pod(name: &str) -> PodFacts {
             storage: 0,
             pods: 1,
         },
+        takes: Amounts {
+            cpu_milli: 1000,
+            memory: 1 << 30,
+            storage: 0,
+            pods: 1,
+        },
         demands: Demands::default(),
         claims: Vec::new(),
     }
@@ -67,6 +73,7 @@ impl PodFacts {
             has_started: true,
             is_running: true,
             refused: None,
+            waits: None,
         });
         self
     }
@@ -170,6 +177,12 @@ pub fn place(name: &str, pods: i64) -> Place {
         labels: BTreeMap::new(),
         taints: Vec::new(),
         offers: Amounts {
+            cpu_milli: pods * 1000,
+            memory: pods << 30,
+            storage: 0,
+            pods,
+        },
+        capacity: Amounts {
             cpu_milli: pods * 1000,
             memory: pods << 30,
             storage: 0,

@@ -20,6 +20,9 @@ use crate::api::Reservation;
 const DENIED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 /// How long a reservation is left alone that could not be given back.
 const RELEASE: Duration = Duration::from_secs(10);
+/// How long the pods of a template are not granted of which Azure has just refused one, first and at most: what
+/// it refuses may be mended on its side, and some of what it refuses passes.
+const REJECTED: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(3600));
 /// The longest span of a rate: older grants bear on nothing.
 const LONGEST_SPAN: Duration = Duration::from_secs(3600);
 
@@ -38,6 +41,16 @@ pub enum Answer {
     Lost,
     /// It was not sent: what it was planned for is not so any more.
     Unsent,
+}
+
+/// A template of which Azure has refused a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rejection {
+    until: Timestamp,
+    why: String,
+    tries: u32,
+    /// The pod that it was learned from last.
+    uid: String,
 }
 
 /// Why a pod is left alone for a while.
@@ -93,6 +106,8 @@ pub struct Memory {
     /// When a reservation may be given back that could not be.
     release: HashMap<String, Timestamp>,
     backends: BTreeMap<String, Backend>,
+    /// Templates of which Azure has refused a pod.
+    rejected: HashMap<String, Rejection>,
     busy: Option<Timestamp>,
     /// When reservations were written last.
     reserved: Option<Timestamp>,
@@ -199,6 +214,7 @@ impl Memory {
                 self.refused.insert(uid.to_owned(), *start);
             }
         }
+        self.reject(plan, now);
         if plan.peak == Peak::On {
             self.busy = Some(now);
         }
@@ -219,6 +235,44 @@ impl Memory {
         self.release
             .retain(|uid, _| reserved.contains_key(uid.as_str()));
         self.granted.retain(|_, at| later(*at, LONGEST_SPAN) > now);
+    }
+
+    /// Learns which templates Azure refuses from the pods that are given back for it.
+    fn reject(&mut self, plan: &Plan, now: Timestamp) {
+        for rescue in &plan.rescues {
+            let Some((template, why)) = &rescue.fault else {
+                continue;
+            };
+            let before = self.rejected.get(template);
+            if before.is_some_and(|before| before.uid == rescue.pod.uid) {
+                continue;
+            }
+            let tries = before.map_or(0, |before| before.tries);
+            let wait = REJECTED
+                .0
+                .saturating_mul(2_u32.saturating_pow(tries.min(16)));
+            let rejection = Rejection {
+                until: later(now, wait.min(REJECTED.1)),
+                why: why.clone(),
+                tries: tries.saturating_add(1),
+                uid: rescue.pod.uid.clone(),
+            };
+            self.rejected.insert(template.clone(), rejection);
+        }
+        // One that is over for long is forgotten: the next one waits as briefly as the first.
+        self.rejected
+            .retain(|_, one| now < later(one.until, REJECTED.1));
+    }
+
+    /// Templates of which Azure has refused a pod not long ago, and in which words.
+    pub(super) fn rejected(&self, now: Timestamp) -> impl Iterator<Item = (&str, &str)> {
+        let all = self.rejected.iter().filter(move |(_, one)| now < one.until);
+        all.map(|(template, one)| (template.as_str(), one.why.as_str()))
+    }
+
+    /// When the next of these may be granted again.
+    pub(super) fn next_rejected(&self) -> impl Iterator<Item = Timestamp> {
+        self.rejected.values().map(|one| one.until)
     }
 
     /// There was a peak when we took over: its cooldown counts from now.

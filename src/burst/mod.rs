@@ -52,7 +52,7 @@ mod sort;
 mod tally;
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 

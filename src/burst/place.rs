@@ -27,8 +27,10 @@ pub struct Place {
     pub labels: BTreeMap<String, String>,
     /// The node's taints, beside the pool's own and those that come and go.
     pub taints: Vec<Taint>,
-    /// What the node offers.
+    /// What the node offers, as the scheduler counts pods.
     pub offers: Amounts,
+    /// What it offers, as ACI counts container groups.
+    pub capacity: Amounts,
     /// Why it takes no pods at present, for another reason than failed creates.
     pub shut: Option<String>,
 }
@@ -51,6 +53,7 @@ impl Place {
                 .unwrap_or_default(),
             taints: taints.filter(|taint| !own(&taint.key)).cloned().collect(),
             offers: node.map(amounts::allocatable).unwrap_or_default(),
+            capacity: node.map(amounts::capacity).unwrap_or_default(),
             shut: shut(name, node).or_else(|| closed.map(str::to_owned)),
         }
     }

@@ -174,6 +174,8 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         .filter_map(|decision| again(&decision.outcome, now))
         .chain(doors.values().filter_map(reopens))
         .chain(next_rescue)
+        .chain(room.next_probe(now))
+        .chain(seen.memory.next_rejected())
         .chain(next_release)
         .chain(reserving.next)
         .chain(cooldown.filter(|_| !is_busy))

@@ -53,8 +53,10 @@ pub struct PodFacts {
     pub grant: Option<Grant>,
     /// When it was first seen refused, as was stamped on it.
     pub stamped: Option<Timestamp>,
-    /// What it asks for.
+    /// What it asks for, as the scheduler counts it.
     pub asks: Amounts,
+    /// What ACI counts for its container group.
+    pub takes: Amounts,
     /// What it demands of a node.
     pub demands: Demands,
     /// The persistent volume claims that it names, and which of its volumes each is.
@@ -75,6 +77,8 @@ pub struct Owner {
 pub enum OwnerKind {
     /// A `ReplicaSet` or `StatefulSet`: makes another, and counts nothing.
     Replaces,
+    /// A `DaemonSet`, whose pods never run on a virtual node.
+    DaemonSet,
     /// Anything else, such as a Job, which counts a failure.
     Other,
 }
@@ -105,6 +109,8 @@ pub struct Bound {
     pub is_running: bool,
     /// Why Azure will never run it.
     pub refused: Option<String>,
+    /// What Azure lets it wait for, and in which words.
+    pub waits: Option<(Class, String)>,
 }
 
 /// What a granted pod says of its grant.
@@ -157,6 +163,7 @@ impl PodFacts {
                 }),
             stamped: note(REFUSED_SINCE_ANNOTATION).and_then(|at| at.parse().ok()),
             asks: amounts::requested(spec),
+            takes: amounts::taken(spec, amounts::requested(spec)),
             claims: claims(spec),
             demands,
             labels,
@@ -168,6 +175,23 @@ impl PodFacts {
         match &self.stage {
             Stage::Bound(bound) => Some(bound),
             _ => None,
+        }
+    }
+
+    /// Whether it has, or will have, a container group once it is on a virtual node.
+    pub fn has_group(&self) -> bool {
+        let is_daemon =
+            (self.owner.as_ref()).is_some_and(|owner| owner.kind == OwnerKind::DaemonSet);
+        let is_refused = self.bound().is_some_and(|bound| bound.refused.is_some());
+        !is_daemon && !is_refused
+    }
+
+    /// What it uses of a virtual node: as much as its container group, where that is more than it asks for.
+    pub fn uses(&self) -> Amounts {
+        if self.has_group() {
+            self.takes.max(self.asks)
+        } else {
+            self.asks
         }
     }
 
@@ -208,14 +232,14 @@ fn claims(spec: &PodSpec) -> Vec<(usize, String)> {
 fn owner(pod: &Pod, labels: &BTreeMap<String, String>) -> Option<Owner> {
     let mut owners = pod.metadata.owner_references.iter().flatten();
     let owner = owners.find(|owner| owner.controller == Some(true))?;
-    let replaces = matches!(owner.kind.as_str(), "ReplicaSet" | "StatefulSet");
+    let kind = match owner.kind.as_str() {
+        "ReplicaSet" | "StatefulSet" => OwnerKind::Replaces,
+        "DaemonSet" => OwnerKind::DaemonSet,
+        _ => OwnerKind::Other,
+    };
     let revision = labels.get("controller-revision-hash");
     Some(Owner {
-        kind: if replaces {
-            OwnerKind::Replaces
-        } else {
-            OwnerKind::Other
-        },
+        kind,
         template: format!(
             "{}/{}",
             owner.uid,
@@ -252,6 +276,7 @@ fn stage(pod: &Pod, spec: &PodSpec) -> Stage {
         has_started: containers.iter().any(|status| has_started(status)),
         is_running: phase == Some("Running"),
         refused: containers.iter().find_map(|status| refused(status)),
+        waits: containers.iter().find_map(|status| waits(status)),
     })
 }
 
@@ -268,6 +293,15 @@ fn has_started(status: &ContainerStatus) -> bool {
             .last_state
             .as_ref()
             .is_some_and(|last| last.terminated.is_some())
+}
+
+/// What Azure lets a pod wait for, unless it is the pod's own to mend, as an image's name is.
+fn waits(status: &ContainerStatus) -> Option<(Class, String)> {
+    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    let class = Class::of_reason(waiting.reason.as_deref()?)?;
+    class
+        .is_azures()
+        .then(|| (class, waiting.message.clone().unwrap_or_default()))
 }
 
 /// The words under which a pod on ACI shows that Azure will never run it.
@@ -357,6 +391,9 @@ mod tests {
             (false, Some("no such sku"))
         );
         assert_eq!(of(waiting("ErrImagePull")).refused, None);
+        assert_eq!(of(waiting("ErrImagePull")).waits, None);
+        let held = Some((Class::Quota, "no such sku".to_owned()));
+        assert_eq!(of(waiting("QuotaExceeded")).waits, held);
         let mut running = waiting("");
         running[0]["state"] = json!({"running": {}});
         assert!(of(running).has_started);

@@ -1,8 +1,9 @@
 //! What becomes of granted pods that are on ACI and never started.
 //!
-//! In: the pods on the placements whose creates fail. Out: those that are to be deleted, so that
-//! another may run at home or elsewhere, or that are to be told of. Only where their controller makes
-//! another and counts nothing; a Job would count a failure. Each once: the one that follows is another.
+//! In: the pods on the placements whose creates fail, those that Azure refuses for good, and those that wait
+//! for Azure. Out: those that are to be deleted, so that another may run at home or elsewhere, or that are to
+//! be told of. Only where their controller makes another and counts nothing; a Job would count a failure. Each
+//! once: the one that follows is another.
 
 use std::time::Duration;
 
@@ -10,11 +11,15 @@ use jiff::Timestamp;
 
 use super::hold::later;
 use super::observe::Observed;
-use super::pod::{OwnerKind, PodRef};
+use super::pod::{Bound, OwnerKind, PodFacts, PodRef};
+use crate::aci::failure::Class;
 
 /// How long a pod may try to start where nothing starts: longer than an image takes, and than the
 /// first pauses of a closed placement.
 pub const DEADLINE: Duration = Duration::from_secs(300);
+
+/// How long a pod is left that Azure refuses for good: nothing but an edit of its owner would help it.
+pub const REFUSED: Duration = Duration::from_secs(60);
 
 /// A pod that never started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +30,8 @@ pub struct Rescue {
     pub action: Action,
     /// Why its placement does not start it, in Azure's words.
     pub why: String,
+    /// What of it is its template's fault, as far as Azure's words tell: the template, and the words.
+    pub fault: Option<(String, String)>,
 }
 
 /// What is done about a pod that never started.
@@ -44,36 +51,91 @@ pub fn due(seen: &Observed<'_>, now: Timestamp) -> (Vec<Rescue>, Option<Timestam
         let Some(bound) = pod.bound().filter(|bound| !bound.has_started) else {
             continue;
         };
-        let place = seen.places.iter().find(|place| place.node == bound.node);
-        let trouble = place.and_then(|place| {
-            let backend = seen.memory.backends().get(&place.placement)?;
-            Some((place.placement.as_str(), backend.trouble()?))
-        });
-        let (Some((placement, trouble)), Some(since), false) =
-            (trouble, bound.since, pod.is_deleting)
+        let (Some(cause), Some(since), false) =
+            (Cause::of(bound, seen), bound.since, pod.is_deleting)
         else {
             continue;
         };
-        let until = later(since, DEADLINE);
+        let until = later(since, cause.patience());
         if now < until {
             next = Some(next.map_or(until, |next| next.min(until)));
             continue;
         }
-        let replaces = pod
-            .owner
-            .as_ref()
-            .is_some_and(|owner| owner.kind == OwnerKind::Replaces);
-        let (action, then) = if replaces {
-            let then = "it is to be deleted, and its owner makes another";
-            (Action::Delete, then)
-        } else {
-            (Action::Tell, "it stays: its owner would count a failure")
-        };
-        due.push(Rescue {
-            pod: pod.id.clone(),
-            action,
-            why: format!("placement {placement} starts no pods: {trouble}; {then}"),
-        });
+        due.push(rescue(pod, &cause));
     }
     (due, next)
+}
+
+/// Why a pod has not started.
+enum Cause<'a> {
+    /// Azure refuses it for good.
+    Refused(&'a str),
+    /// Nothing starts in its placement.
+    Placement(&'a str, &'a str),
+    /// It waits for Azure.
+    Waits(Class, &'a str),
+}
+
+impl<'a> Cause<'a> {
+    fn of(bound: &'a Bound, seen: &'a Observed<'_>) -> Option<Self> {
+        if let Some(why) = &bound.refused {
+            return Some(Self::Refused(why));
+        }
+        let place = seen.places.iter().find(|place| place.node == bound.node);
+        let trouble = place.and_then(|place| {
+            let backend = seen.memory.backends().get(&place.placement)?;
+            Some(Self::Placement(&place.placement, backend.trouble()?))
+        });
+        let waits = bound.waits.as_ref();
+        trouble.or_else(|| waits.map(|(class, why)| Self::Waits(*class, why)))
+    }
+
+    fn patience(&self) -> Duration {
+        match self {
+            Self::Refused(_) => REFUSED,
+            Self::Placement(..) | Self::Waits(..) => DEADLINE,
+        }
+    }
+
+    /// Azure's words, if the next pod of the template would meet the same.
+    fn fault(&self) -> Option<&str> {
+        match self {
+            Self::Refused(why) | Self::Waits(Class::Unknown, why) => Some(why),
+            Self::Placement(..) | Self::Waits(..) => None,
+        }
+    }
+
+    fn words(&self) -> String {
+        match self {
+            Self::Refused(why) => format!("Azure refuses it: {why}"),
+            Self::Placement(placement, why) => {
+                format!("placement {placement} starts no pods: {why}")
+            }
+            Self::Waits(class, why) => {
+                let minutes = DEADLINE.as_secs() / 60;
+                format!(
+                    "it has waited for Azure for {minutes} minutes ({}): {why}",
+                    class.reason()
+                )
+            }
+        }
+    }
+}
+
+fn rescue(pod: &PodFacts, cause: &Cause<'_>) -> Rescue {
+    let owner = pod.owner.as_ref();
+    let replaces = owner.is_some_and(|owner| owner.kind == OwnerKind::Replaces);
+    let (action, then) = if replaces {
+        let then = "it is to be deleted, and its owner makes another";
+        (Action::Delete, then)
+    } else {
+        (Action::Tell, "it stays: its owner would count a failure")
+    };
+    let template = owner.map(|owner| owner.template.clone());
+    Rescue {
+        pod: pod.id.clone(),
+        action,
+        why: format!("{}; {then}", cause.words()),
+        fault: template.and_then(|template| Some((template, cause.fault()?.to_owned()))),
+    }
 }

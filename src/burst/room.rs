@@ -1,15 +1,17 @@
 //! How many more pods each placement can take.
 //!
 //! In: the placements as the scheduler sees them, what is on them and on its way, how their creates
-//! went. Out: for a pod, where there is room. Counted by requests, as the scheduler does, so that no
-//! grant is given that cannot help.
+//! went. Out: for a pod, where there is room. Counted twice: by requests, as the scheduler does, so that no
+//! grant is given that cannot help; and by container groups, as ACI does, so that none is given that ACI
+//! could not start.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use super::amounts::Amounts;
-use super::backend::Door;
+use super::backend::{Door, PROBE};
+use super::hold::later;
 use super::observe::Observed;
 use super::outcome::Lack;
 use super::pod::PodFacts;
@@ -45,32 +47,37 @@ struct Spot {
     placement: String,
     door: Door,
     offers: Amounts,
+    capacity: Amounts,
+    /// What the scheduler still has there.
     left: Amounts,
-    /// How many probes may still be sent where the door is half-open.
-    probes: u32,
+    /// What ACI still has there.
+    groups: Amounts,
+    /// Since when the door is half-open, if it is.
+    half_open: Option<Timestamp>,
+    /// Until when a pod shows whether it works again, where the door is half-open.
+    tried_until: Option<Timestamp>,
 }
 
 impl Room {
     /// What is left now.
     pub fn of(seen: &Observed<'_>, now: Timestamp) -> Self {
-        let mut by_node: BTreeMap<&str, (Amounts, u32)> = BTreeMap::new();
+        let mut by_node: BTreeMap<&str, (Amounts, Amounts)> = BTreeMap::new();
         let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
         let on_nodes = spilled
             .map(|granted| granted.pod)
             .chain(seen.guests.iter().map(|(pod, _)| *pod));
         for pod in on_nodes {
             if let Some(bound) = pod.bound() {
-                let (used, trying) = by_node.entry(bound.node.as_str()).or_default();
-                *used = used.plus(pod.asks);
-                *trying += u32::from(!bound.has_started && bound.refused.is_none());
+                let (asked, used) = by_node.entry(bound.node.as_str()).or_default();
+                *asked = asked.plus(pod.asks);
+                *used = used.plus(pod.uses());
             }
         }
         let spots = seen.places.iter().map(|place| {
-            let (used, trying) = by_node
-                .get(place.node.as_str())
-                .copied()
-                .unwrap_or_default();
-            let door = match (&place.shut, seen.memory.backends().get(&place.placement)) {
+            let used = by_node.get(place.node.as_str());
+            let (asked, used) = used.copied().unwrap_or_default();
+            let backend = seen.memory.backends().get(&place.placement);
+            let door = match (&place.shut, backend) {
                 (Some(why), _) => Door::Closed {
                     until: None,
                     why: why.clone(),
@@ -78,12 +85,16 @@ impl Room {
                 (None, Some(backend)) => backend.door(now),
                 (None, None) => Door::Open,
             };
+            let half_open = backend.and_then(|backend| backend.half_open_since(now));
             Spot {
                 placement: place.placement.clone(),
                 door,
                 offers: place.offers,
-                left: place.offers.minus(used),
-                probes: 1_u32.saturating_sub(trying),
+                capacity: place.capacity,
+                left: place.offers.minus(asked),
+                groups: place.capacity.minus(used),
+                half_open,
+                tried_until: half_open.and_then(|since| tried_until(seen, &place.node, since)),
             }
         });
         let mut room = Self {
@@ -101,18 +112,32 @@ impl Room {
         let reserved = seen.reservations.iter().filter(|one| !one.is_settled);
         let reserved = reserved.filter_map(|one| one.on_its_way);
         for pod in granted.map(|granted| granted.pod).chain(reserved) {
-            drop(self.take(pod.asks, fitting(pod, seen)));
+            let first = self
+                .among(fitting(pod, seen))
+                .find(|spot| spot.lack(pod).is_none());
+            if let Some(spot) = first {
+                spot.fill(pod);
+            }
         }
     }
 
-    /// Takes room for `asks` in the first of `places` that has it; its name.
-    pub fn take(&mut self, asks: Amounts, places: Places) -> Result<String, Lack> {
+    /// Takes room for `pod` in the first of `places` that has it; its name.
+    pub fn take(&mut self, pod: &PodFacts, places: Places, now: Timestamp) -> Result<String, Lack> {
         let mut lack = None;
         for spot in self.among(places) {
-            match spot.lack(asks) {
+            let tried = spot.half_open.is_some() && spot.tried_until.is_some_and(|at| now < at);
+            let why = if tried && spot.door == Door::HalfOpen {
+                Some(Lack::Closed(format!(
+                    "{} is being tried with one pod",
+                    spot.placement
+                )))
+            } else {
+                spot.lack(pod)
+            };
+            match why {
                 None => {
-                    spot.left = spot.left.minus(asks);
-                    spot.probes = spot.probes.saturating_sub(1);
+                    spot.fill(pod);
+                    spot.tried_until = spot.half_open.map(|_| later(now, PROBE));
                     return Ok(spot.placement.clone());
                 }
                 Some(Lack::Room(what)) => lack = Some(Lack::Room(what)),
@@ -124,13 +149,26 @@ impl Room {
 
     /// Keeps what is left in the first open one of `places` for a pod that has waited long, so that
     /// smaller ones do not take it away bit by bit.
-    pub fn save(&mut self, asks: Amounts, places: Places) {
-        let mut open = self
-            .among(places)
-            .filter(|spot| spot.door == Door::Open && asks.lacks(spot.offers).is_none());
+    pub fn save(&mut self, pod: &PodFacts, places: Places) {
+        let mut open = self.among(places).filter(|spot| {
+            let fits = pod
+                .asks
+                .lacks(spot.offers)
+                .or(pod.uses().lacks(spot.capacity));
+            spot.door == Door::Open && fits.is_none()
+        });
         if let Some(spot) = open.next() {
-            spot.left = spot.left.minus(asks);
+            spot.fill(pod);
         }
+    }
+
+    /// When the next half-open placement may be tried with another pod.
+    pub fn next_probe(&self, now: Timestamp) -> Option<Timestamp> {
+        let half_open = self.spots.iter().filter(|spot| spot.door == Door::HalfOpen);
+        half_open
+            .filter_map(|spot| spot.tried_until)
+            .filter(|at| now < *at)
+            .min()
     }
 
     fn among(&mut self, places: Places) -> impl Iterator<Item = &mut Spot> {
@@ -149,17 +187,35 @@ impl Room {
 }
 
 impl Spot {
-    fn lack(&self, asks: Amounts) -> Option<Lack> {
-        let name = &self.placement;
-        match &self.door {
-            Door::Closed { why, .. } => return Some(Lack::Closed(format!("{name}: {why}"))),
-            Door::HalfOpen if self.probes == 0 => {
-                return Some(Lack::Closed(format!("{name} is being tried with one pod")));
-            }
-            Door::HalfOpen | Door::Open => {}
+    fn lack(&self, pod: &PodFacts) -> Option<Lack> {
+        if let Door::Closed { why, .. } = &self.door {
+            return Some(Lack::Closed(format!("{}: {why}", self.placement)));
         }
-        asks.lacks(self.left).map(Lack::Room)
+        let lack = pod.asks.lacks(self.left);
+        lack.or_else(|| pod.uses().lacks(self.groups))
+            .map(Lack::Room)
     }
+
+    fn fill(&mut self, pod: &PodFacts) {
+        self.left = self.left.minus(pod.asks);
+        self.groups = self.groups.minus(pod.uses());
+    }
+}
+
+/// Until when pods that we chose show whether the placement works again, which is half-open since then. Others
+/// may wait for what only their users can give them, and show nothing.
+fn tried_until(seen: &Observed<'_>, node: &str, since: Timestamp) -> Option<Timestamp> {
+    let granted = seen.granted.iter().filter(|granted| !granted.is_home);
+    let trying = granted.filter(|granted| match granted.pod.bound() {
+        Some(bound) => bound.node == node && !bound.has_started && bound.refused.is_none(),
+        None => true,
+    });
+    let deadline = |at: Option<Timestamp>| later(at.unwrap_or(since).max(since), PROBE);
+    let granted = trying.map(|granted| deadline(granted.pod.grant.as_ref().and_then(|g| g.at)));
+    let reserved = seen.reservations.iter().filter(|one| !one.is_settled);
+    let reserved = reserved.filter_map(|one| one.on_its_way);
+    let reserved = reserved.map(|pod| deadline(pod.grant.as_ref().and_then(|g| g.at)));
+    granted.chain(reserved).max()
 }
 
 /// The placements whose nodes a pod's own rules let it onto.

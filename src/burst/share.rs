@@ -65,7 +65,7 @@ fn finish(cases: &mut [Case<'_>], shares: &mut Shares<'_>) {
             case.outcome = Some(shares.place(case));
         } else {
             // It may be granted already: its room is not for others.
-            drop(shares.room.take(case.pod.asks, case.places));
+            drop(shares.room.take(case.pod, case.places, shares.now));
         }
     }
 }
@@ -207,12 +207,12 @@ fn queues(cases: &[Case<'_>], mut wanting: Vec<usize>, workloads: usize) -> Vec<
 
 impl Shares<'_> {
     fn place(&mut self, case: &Case<'_>) -> Outcome {
-        match self.room.take(case.pod.asks, case.places) {
+        match self.room.take(case.pod, case.places, self.now) {
             Ok(placement) => Outcome::Grant { placement },
             Err(lack) => {
                 let is_kept = self.is_old(case) && is_kept(self.now);
                 if is_kept && matches!(lack, Lack::Room(_)) {
-                    self.room.save(case.pod.asks, case.places);
+                    self.room.save(case.pod, case.places);
                 }
                 Outcome::Wait(lack)
             }

@@ -4,11 +4,12 @@
 //! could run in these places.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::eligibility::unmountable;
-use super::hold::{self, Start};
+use super::hold::{self, Start, later};
 use super::limits::Limits;
 use super::memory::Attempt;
 use super::observe::{Candidate, Observed};
@@ -35,6 +36,9 @@ pub(super) struct Case<'a> {
     pub(super) places: Places,
 }
 
+/// How long a pod that Azure refuses, and that stays, keeps the others of its template off.
+const BELIEVED: Duration = Duration::from_secs(600);
+
 /// Templates whose pods Azure refuses, and its words.
 type Refused<'a> = HashMap<&'a str, &'a str>;
 
@@ -45,7 +49,7 @@ pub(super) fn cases<'a>(
     reserved: &HashMap<&str, &Reservation>,
     now: Timestamp,
 ) -> Vec<Case<'a>> {
-    let refused = refused(seen);
+    let refused = refused(seen, now);
     let all = seen.candidates.iter();
     all.map(|candidate| {
         let entry = reserved.get(candidate.pod.id.uid.as_str());
@@ -69,16 +73,22 @@ pub(super) fn cases<'a>(
     .collect()
 }
 
-fn refused<'a>(seen: &Observed<'a>) -> Refused<'a> {
+/// Templates of which Azure refuses pods, but those of which others run: then it is not the template's fault.
+/// That it was so a while ago says nothing of now.
+fn refused<'a>(seen: &Observed<'a>, now: Timestamp) -> Refused<'a> {
     let placed = seen.granted.iter().map(|granted| granted.pod);
     let placed = placed.chain(seen.guests.iter().map(|(pod, _)| *pod));
-    placed
-        .filter_map(|pod| {
-            let owner = pod.owner.as_ref()?;
-            let why = pod.bound()?.refused.as_deref()?;
-            Some((owner.template.as_str(), why))
-        })
-        .collect()
+    let placed = placed.filter_map(|pod| Some((pod.owner.as_ref()?, pod.bound()?)));
+    let refusals = placed.clone().filter_map(|(owner, bound)| {
+        let is_new = bound.since.is_none_or(|since| now < later(since, BELIEVED));
+        let why = bound.refused.as_deref().filter(|_| is_new)?;
+        Some((owner.template.as_str(), why))
+    });
+    let mut refused: Refused<'a> = seen.memory.rejected(now).chain(refusals).collect();
+    for (owner, _) in placed.filter(|(_, bound)| bound.has_started) {
+        refused.remove(owner.template.as_str());
+    }
+    refused
 }
 
 fn outcome(
@@ -126,7 +136,7 @@ fn held(
     pod: &PodFacts,
     start: Start,
     seen: &Observed<'_>,
-    after: std::time::Duration,
+    after: Duration,
     now: Timestamp,
 ) -> Option<Outcome> {
     let until = hold::end(start, after);

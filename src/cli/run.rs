@@ -26,6 +26,7 @@ use crate::controller::triggers::{self, Triggers};
 use crate::kubelet_api::{self, Nodes};
 use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
 use crate::node::pods::SWEEP_EVERY;
+use crate::node::quota::Quotas;
 use crate::telemetry::{self, Metrics};
 
 /// The newest minor version of Kubernetes that our types speak.
@@ -214,6 +215,7 @@ async fn context(
         kube_proxy,
         nodes: Nodes::default(),
         paces: Mutex::new(HashMap::new()),
+        quotas: Quotas::default(),
         pools: Mutex::new(HashMap::new()),
         over: CancellationToken::new(),
         identity,

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, spill, triggers};
 use crate::aci::client::{Client as Azure, Cloud, Credential, Scope};
+use crate::node::quota::Quotas;
 
 /// The triggers of an operator that has seen no pools yet.
 pub(super) fn triggers() -> triggers::Triggers {
@@ -40,6 +41,7 @@ pub(super) fn context(arm: &str) -> Context {
         kube_proxy: None,
         nodes: crate::kubelet_api::Nodes::default(),
         paces: Mutex::default(),
+        quotas: Quotas::default(),
         pools: Mutex::new(HashMap::new()),
         over: CancellationToken::new(),
         identity: "test".to_owned(),

@@ -46,6 +46,7 @@ use crate::aci::pace::Pace;
 use crate::api::BurstPool;
 use crate::kubelet_api::Nodes;
 use crate::node::environment::KubeProxy;
+use crate::node::quota::Quotas;
 use crate::node::watched::reported;
 use crate::telemetry::Metrics;
 
@@ -137,6 +138,8 @@ pub struct Context {
     pub nodes: Nodes,
     /// The pace of reading in each subscription.
     pub paces: Mutex<HashMap<String, Arc<Pace>>>,
+    /// The quotas of regions, which all pools' placements share.
+    pub quotas: Quotas,
     /// Running pools by name.
     pub pools: Mutex<HashMap<String, pool::Running>>,
     /// No node is to be kept any more.

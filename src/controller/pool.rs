@@ -209,6 +209,7 @@ pub async fn report(pool: &BurstPool, context: &Context) -> Vec<PlacementStatus>
                 .unwrap_or_default(),
             message: message(
                 facts.why_closed(),
+                facts.notice.as_deref(),
                 &kept.wanted.placement,
                 &kept.pods.daemon_sets(),
             ),
@@ -270,12 +271,18 @@ pub async fn shut(pool: &str, placement: &str, closed: Option<Closed>, context: 
 }
 
 /// Why a placement takes no pods, and what else there is to know of it.
-fn message(closed: Option<&Closed>, placement: &Placement, daemon_sets: &[String]) -> String {
+fn message(
+    closed: Option<&Closed>,
+    unknown: Option<&str>,
+    placement: &Placement,
+    daemon_sets: &[String],
+) -> String {
     let first = match closed {
         Some(closed) => closed.message.clone(),
         None => status::notice(placement).to_owned(),
     };
-    let told = [first, daemon::note(daemon_sets)];
+    let unknown = unknown.unwrap_or_default().to_owned();
+    let told = [first, unknown, daemon::note(daemon_sets)];
     let told: Vec<String> = told.into_iter().filter(|text| !text.is_empty()).collect();
     told.join("; ")
 }

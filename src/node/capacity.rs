@@ -1,7 +1,15 @@
 //! How much of ACI a placement may offer to the scheduler: never more than Azure would start.
 //!
-//! In: the placement's capacity, the region's usages, and what our own groups use of them. Out:
-//! [`Room`]. Pure.
+//! In: the placement's capacity, the region's usages, and the pods of its node. Out: what is [`Load`], and
+//! what the node [`Offer`]s. Pure.
+//!
+//! The scheduler counts what pods request; ACI counts container groups, in whole cores and at least one. A node
+//! offers the first, and is bounded by the second: a pod takes a core at least, so there may be as many pods
+//! as there are cores left, and what a pod takes beyond its request is taken off as soon as it is bound.
+//!
+//! What Azure says is used is a number of some moment. A pod whose group was known before it was asked for is
+//! in that number; every other one comes on top of it, until it is asked for again. A group that has gone since
+//! is believed to be there: the offer is never more than the limit, and catches up with the next answer.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +18,12 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use crate::aci::client::Usage;
 use crate::aci::translate::quantity::Amount;
 use crate::api::{Placement, Priority};
+use crate::burst::PodFacts;
+use crate::burst::amounts::Amounts;
+use crate::burst::pod::Stage;
+
+/// A core in thousandths.
+pub const CORE: i64 = 1000;
 
 /// Local storage of a container group in bytes (ACI's documents: 50 GB).
 const STORAGE: i64 = 50_000_000_000;
@@ -34,6 +48,25 @@ impl Room {
             memory_bytes: milli("memory")? / 1000,
             pods: milli("pods")? / 1000,
         })
+    }
+
+    /// As the scheduler counts it for a pod.
+    fn used(amounts: Amounts) -> Self {
+        Self {
+            cpu_milli: amounts.cpu_milli,
+            memory_bytes: amounts.memory,
+            pods: amounts.pods,
+        }
+    }
+
+    /// Without `other`; less than nothing where there is too little.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            cpu_milli: self.cpu_milli.saturating_sub(other.cpu_milli),
+            memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
+            pods: self.pods.saturating_sub(other.pods),
+        }
     }
 
     /// Ephemeral storage of that many pods in bytes: each container group has its own.
@@ -80,22 +113,71 @@ pub fn cores(placement: &Placement) -> &'static str {
     }
 }
 
-/// What the placement may offer: what it asks, or what the region's limits leave besides what others
-/// use, if that is less. `ours` is what our own groups use: the scheduler counts their pods itself.
-pub fn offered(placement: &Placement, usages: &[Usage], ours: Room) -> Room {
-    let cores = cores(placement);
-    let free = |name: &str, ours: i64| {
-        let usage = usages.iter().find(|usage| usage.is_of(name))?;
-        let others = usage.used.saturating_sub(ours);
-        Some(usage.limit.saturating_sub(others).max(0))
-    };
-    let own_cores = ours.cpu_milli.saturating_add(999) / 1000;
-    let limit = Room {
-        cpu_milli: free(cores, own_cores).map_or(i64::MAX, |cores| cores.saturating_mul(1000)),
-        memory_bytes: i64::MAX,
-        pods: free("ContainerGroups", ours.pods).unwrap_or(i64::MAX),
-    };
-    asked(placement).at_most(limit)
+/// What a limit of the region's leaves; nothing if Azure does not tell of it.
+pub fn left_of(name: &str, usages: &[Usage]) -> Option<i64> {
+    let usage = usages.iter().find(|usage| usage.is_of(name))?;
+    Some(usage.limit.saturating_sub(usage.used.max(0)).max(0))
+}
+
+/// What the pods of a placement's node take, counted in three ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// What they request, as the scheduler counts it.
+    pub requests: Room,
+    /// What ACI counts for their container groups.
+    pub groups: Room,
+    /// Of that, what the region's usages did not yet count when they were read.
+    pub uncounted: Room,
+    /// How many of them have no container group yet.
+    pub uncreated: i64,
+}
+
+impl Load {
+    /// The load of `pods`. `is_counted` says whether a pod's group was there before usages were read;
+    /// `is_created` whether it is there now.
+    pub fn of<'a>(
+        pods: impl IntoIterator<Item = &'a PodFacts>,
+        is_counted: impl Fn(&str) -> bool,
+        is_created: impl Fn(&str) -> bool,
+    ) -> Self {
+        let mut load = Self::default();
+        for pod in pods.into_iter().filter(|pod| pod.stage != Stage::Finished) {
+            let (uid, group) = (pod.id.uid.as_str(), Room::used(pod.uses()));
+            load.requests = load.requests.plus(Room::used(pod.asks));
+            load.groups = load.groups.plus(group);
+            if pod.has_group() && !is_counted(uid) {
+                load.uncounted = load.uncounted.plus(group);
+            }
+            load.uncreated += i64::from(pod.has_group() && !is_created(uid));
+        }
+        load
+    }
+}
+
+/// What a placement's node offers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// To the scheduler, which counts requests: the node's allocatable.
+    pub allocatable: Room,
+    /// As ACI counts container groups: the node's capacity.
+    pub capacity: Room,
+}
+
+impl Offer {
+    /// The offer of a node with this load, for which `left` is left as ACI counts. A pod takes a core at
+    /// least, whatever it requests: so many pods there may be.
+    pub fn of(load: &Load, left: Room) -> Self {
+        let pods = left.pods.min(left.cpu_milli / CORE).max(0);
+        let left = Room {
+            cpu_milli: left.cpu_milli.max(0),
+            memory_bytes: left.memory_bytes.max(0),
+            pods,
+        };
+        Self {
+            allocatable: load.requests.plus(left),
+            capacity: load.groups.plus(left),
+        }
+    }
 }
 
 /// A quantity in thousandths, rounded up; nothing if it is none, or negative.
@@ -108,6 +190,8 @@ pub fn milli(quantity: &Quantity) -> Option<i64> {
 mod tests {
     use super::*;
     use crate::api::Capacity;
+    use crate::burst::fixtures;
+    use crate::burst::pod::OwnerKind;
 
     fn placement(cpu: &str, memory: &str, pods: i64) -> Placement {
         let capacity = Capacity {
@@ -129,58 +213,91 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_the_region_leaves_bounds_what_is_offered_and_our_own_use_is_not_counted_twice() {
-        let usages = [
-            usage("StandardCores", 30, 50),
-            usage("ContainerGroups", 90, 100),
-        ];
-        let none = offered(&placement("100", "8Gi", 100), &usages, Room::default());
-        assert_eq!((none.cpu_milli, none.pods), (20_000, 10));
-        let ours = Room {
-            cpu_milli: 9_500,
-            memory_bytes: 0,
-            pods: 5,
-        };
-        let with_ours = offered(&placement("100", "8Gi", 100), &usages, ours);
-        assert_eq!((with_ours.cpu_milli, with_ours.pods), (30_000, 15));
-        let asked_less = offered(&placement("4", "8Gi", 2), &usages, Room::default());
-        assert_eq!((asked_less.cpu_milli, asked_less.pods), (4_000, 2));
-        let over = offered(
-            &placement("4", "8Gi", 2),
-            &[usage("StandardCores", 60, 50)],
-            ours,
-        );
-        assert_eq!(
-            over.cpu_milli, 0,
-            "a limit that was lowered below what is used leaves nothing"
-        );
+    /// A pod that requests `cpu` thousandths and takes whole cores.
+    fn pod(name: &str, cpu: i64) -> PodFacts {
+        let mut pod = fixtures::pod(name).on("burst-shop-weu");
+        pod.asks.cpu_milli = cpu;
+        pod.takes.cpu_milli = (cpu + 999) / 1000 * 1000;
+        pod
+    }
+
+    fn load(pods: &[PodFacts], counted: &[&str]) -> Load {
+        let is_counted = |uid: &str| counted.iter().any(|name| uid == format!("uid-{name}"));
+        Load::of(pods, is_counted, is_counted)
     }
 
     #[test]
-    fn numbers_that_cannot_be_are_no_reason_to_fall_over() {
-        let ours = Room {
-            cpu_milli: i64::MAX,
-            memory_bytes: i64::MAX,
-            pods: i64::MAX,
-        };
-        let usages = [
-            usage("standardcores", i64::MIN, i64::MAX),
-            usage("ContainerGroups", i64::MAX, i64::MIN),
-        ];
-        let asked = placement("100", "8Gi", 100);
-        let offered = offered(&asked, &usages, ours);
-        assert_eq!((offered.cpu_milli, offered.pods), (100_000, 0));
-    }
-
-    #[test]
-    fn spot_has_a_limit_of_its_own() {
+    fn a_limit_leaves_what_is_not_used_and_never_less_than_nothing() {
+        for (used, limit, left) in [
+            (30, 50, 20),
+            (60, 50, 0),
+            (-5, 50, 50),
+            (i64::MIN, i64::MAX, i64::MAX),
+            (i64::MAX, i64::MIN, 0),
+        ] {
+            let usages = [usage("standardcores", used, limit)];
+            assert_eq!(left_of("StandardCores", &usages), Some(left));
+        }
+        assert_eq!(left_of("ContainerGroups", &[]), None);
         let mut spot = placement("100", "8Gi", 100);
+        assert_eq!(cores(&spot), "StandardCores");
         spot.priority = Priority::Spot;
-        let usages = [
-            usage("StandardCores", 0, 100),
-            usage("StandardSpotCores", 8, 10),
-        ];
-        assert_eq!(offered(&spot, &usages, Room::default()).cpu_milli, 2_000);
+        assert_eq!(cores(&spot), "StandardSpotCores");
+    }
+
+    #[test]
+    fn small_pods_are_offered_no_more_than_their_groups_can_have() {
+        let left = Room {
+            cpu_milli: 5000,
+            memory_bytes: 1 << 40,
+            pods: 100,
+        };
+        let empty = Offer::of(&Load::default(), left);
+        assert_eq!(
+            (empty.allocatable.cpu_milli, empty.allocatable.pods),
+            (5000, 5)
+        );
+        // Two of them are bound: ACI has three cores left, and the scheduler may place three more.
+        let two = load(&[pod("a", 250), pod("b", 250)], &[]);
+        assert_eq!((two.uncounted.cpu_milli, two.uncreated), (2000, 2));
+        let after = Offer::of(&two, left.minus(two.uncounted));
+        assert_eq!(
+            (after.allocatable.cpu_milli, after.allocatable.pods),
+            (3500, 5)
+        );
+        assert_eq!((after.capacity.cpu_milli, after.capacity.pods), (5000, 5));
+    }
+
+    #[test]
+    fn what_has_no_group_takes_none_and_what_is_counted_already_is_not_counted_again() {
+        let mut refused = pod("refused", 250);
+        if let Stage::Bound(bound) = &mut refused.stage {
+            bound.refused = Some("no such sku".to_owned());
+        }
+        let mut daemon = pod("daemon", 100);
+        if let Some(owner) = &mut daemon.owner {
+            owner.kind = OwnerKind::DaemonSet;
+        }
+        let mut finished = pod("finished", 4000);
+        finished.stage = Stage::Finished;
+        let pods = [refused, daemon, finished, pod("old", 1500), pod("new", 500)];
+        let load = load(&pods, &["old"]);
+        assert_eq!(load.requests.cpu_milli, 250 + 100 + 1500 + 500);
+        assert_eq!(load.groups.cpu_milli, 250 + 100 + 2000 + 1000);
+        assert_eq!((load.uncounted.cpu_milli, load.uncounted.pods), (1000, 1));
+        assert_eq!(load.uncreated, 1);
+    }
+
+    #[test]
+    fn a_node_that_has_too_much_offers_just_that() {
+        let load = load(&[pod("a", 1000)], &[]);
+        let over = Room {
+            cpu_milli: -3000,
+            memory_bytes: -1,
+            pods: -7,
+        };
+        let offer = Offer::of(&load, over);
+        assert_eq!(offer.allocatable, load.requests);
+        assert_eq!(offer.capacity, load.groups);
     }
 }

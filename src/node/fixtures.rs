@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::capacity::Room;
+use super::capacity::{Offer, Room};
 use super::object::Facts;
 use super::record::Record;
 use crate::aci::client::Scope;
@@ -20,16 +20,21 @@ pub(super) fn facts() -> Facts {
         labels: BTreeMap::from([("topology.kubernetes.io/region".into(), "westeurope".into())]),
         ..Placement::default()
     };
+    let room = Room {
+        cpu_milli: 1000,
+        memory_bytes: 1 << 30,
+        pods: 1,
+    };
     Facts {
         pool: "shop".into(),
         record: Record::new(&scope, &placement),
         address: "10.0.0.1".into(),
         port: 10250,
-        room: Room {
-            cpu_milli: 1000,
-            memory_bytes: 1 << 30,
-            pods: 1,
+        offer: Offer {
+            allocatable: room,
+            capacity: room,
         },
+        notice: None,
         closed: None,
         shut: None,
         kubernetes_minor: 37,

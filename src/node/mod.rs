@@ -19,6 +19,7 @@ pub mod object;
 pub mod observed;
 pub mod plan;
 pub mod pods;
+pub mod quota;
 pub mod record;
 pub mod region;
 pub mod register;

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
-use super::capacity::Room;
+use super::capacity::{Offer, Room};
 use super::record::{self, Record};
 use crate::api::names::node_prefix;
 
@@ -46,7 +46,9 @@ pub struct Facts {
     /// The kubelet API's port.
     pub port: i32,
     /// How much it offers.
-    pub room: Room,
+    pub offer: Offer,
+    /// What is not known of its region though it takes pods, and why.
+    pub notice: Option<String>,
     /// Why its region takes no pods, if it does not.
     pub closed: Option<Closed>,
     /// Why it is given no pods although the region takes them, if it is not: creates fail.
@@ -151,15 +153,14 @@ pub fn node(facts: &Facts, now: Timestamp) -> Node {
 
 /// The node's status; conditions keep their transition times from `old` while they say the same.
 pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
-    let room = quantities(&facts.room);
     let address = |kind: &str| NodeAddress {
         address: facts.address.clone(),
         type_: kind.to_owned(),
     };
     NodeStatus {
         addresses: Some(vec![address("InternalIP")]),
-        allocatable: Some(room.clone()),
-        capacity: Some(room),
+        allocatable: Some(quantities(&facts.offer.allocatable)),
+        capacity: Some(quantities(&facts.offer.capacity)),
         conditions: Some(conditions(facts, old, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: facts.port }),

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Node;
 use serde::{Deserialize, Serialize};
 
-use super::capacity::{self, Room};
+use super::capacity::{self, Offer, Room};
 use super::object::{self, Closed, PLACEMENT_LABEL, POOL_LABEL, PROVIDER_TAINT};
 use crate::aci::client::Scope;
 use crate::api::Placement;
@@ -74,7 +74,7 @@ pub struct Found {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offers {
     /// How much it offers.
-    pub room: Room,
+    pub offer: Offer,
     /// Why it takes no pods.
     pub closed: Option<Closed>,
 }
@@ -88,8 +88,12 @@ impl Found {
             && before.placement.region == wanted.placement.region
             && before.placement.priority == wanted.placement.priority;
         let offers = self.offers.clone().filter(|_| is_same)?;
+        let asked = capacity::asked(&wanted.placement);
         Some(Offers {
-            room: offers.room.at_most(capacity::asked(&wanted.placement)),
+            offer: Offer {
+                allocatable: offers.offer.allocatable.at_most(asked),
+                capacity: offers.offer.capacity.at_most(asked),
+            },
             ..offers
         })
     }
@@ -123,14 +127,17 @@ pub fn found(node: &Node) -> Option<Found> {
 
 fn offers(node: &Node) -> Option<Offers> {
     let status = node.status.as_ref()?;
-    let room = Room::of(status.allocatable.as_ref()?)?;
+    let offer = Offer {
+        allocatable: Room::of(status.allocatable.as_ref()?)?,
+        capacity: Room::of(status.capacity.as_ref()?)?,
+    };
     let mut conditions = status.conditions.iter().flatten();
     let azure = conditions.find(|one| one.type_ == object::AZURE_CONDITION)?;
     let closed = (azure.status != "True").then(|| Closed {
         reason: azure.reason.clone().unwrap_or_default(),
         message: azure.message.clone().unwrap_or_default(),
     });
-    Some(Offers { room, closed })
+    Some(Offers { offer, closed })
 }
 
 #[cfg(test)]
@@ -174,22 +181,34 @@ mod tests {
         };
         let mut before = facts();
         let asked = before.record.clone();
-        let room = before.room;
+        let offer = before.offer;
         let offers = told(&before).offers(&asked);
-        assert_eq!(offers, Some(Offers { room, closed: None }));
+        assert_eq!(
+            offers,
+            Some(Offers {
+                offer,
+                closed: None
+            })
+        );
         before.closed = Some(Closed {
             reason: "Exhausted".to_owned(),
             message: "no quota".to_owned(),
         });
         let closed = before.closed.clone();
-        assert_eq!(told(&before).offers(&asked), Some(Offers { room, closed }));
+        assert_eq!(told(&before).offers(&asked), Some(Offers { offer, closed }));
 
         let mut less = asked.clone();
         less.placement.capacity.cpu = Quantity("250m".to_owned());
         let offers = told(&before)
             .offers(&less)
             .expect("it is in the same place");
-        assert_eq!((offers.room.cpu_milli, offers.room.pods), (250, 1));
+        assert_eq!(
+            (
+                offers.offer.allocatable.cpu_milli,
+                offers.offer.capacity.pods
+            ),
+            (250, 1)
+        );
         let mut elsewhere = asked.clone();
         elsewhere.placement.region = "northeurope".to_owned();
         assert_eq!(told(&before).offers(&elsewhere), None);

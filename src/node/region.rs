@@ -1,22 +1,25 @@
 //! What a placement's region has to offer, looked at again and again.
 //!
-//! In: the region's usages, and what our own groups use. Out: the node's room, and whether it is
-//! closed and why, into its [`Facts`]. A region that cannot be asked closes the placement; it never
-//! makes the node not ready. Recovery opens it by itself.
+//! In: the region's usages, the pods of its placements, and what Azure says of creates. Out: what the node
+//! offers, and whether it is closed and why, into its [`Facts`]. A region that cannot be asked closes the
+//! placement; it never makes the node not ready. Recovery opens it by itself. Where only the right to read
+//! usages is missing, the node offers what its placement's capacity says.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::capacity::{self, Room};
+use super::capacity;
 use super::object::{Closed, Facts};
 use super::pods::Context;
 use crate::aci::client::Usage;
 use crate::aci::error::Error;
 use crate::api::Placement;
+use crate::burst::hold::later;
 
 /// How often a region is asked.
 const EVERY: Duration = Duration::from_secs(30);
@@ -29,50 +32,122 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// How long after it was asked it is asked again at the earliest.
 const APART: Duration = Duration::from_secs(2);
 
-/// Keeps the facts' room and closedness until `cancel`.
+/// How often the offer is counted anew though nobody says that anything changed: others of the region change
+/// it, too.
+const RECOUNT: Duration = Duration::from_secs(1);
+/// From how long a wait on that Azure asks for with creates closes the region: shorter ones pass before a node
+/// is written.
+const LONG_WAIT: Duration = Duration::from_secs(10);
+
+/// Keeps the facts' offer and closedness until `cancel`.
 pub async fn keep(context: Arc<Context>, facts: watch::Sender<Facts>, cancel: CancellationToken) {
     // What is left of a quota is told with our own groups in what is used: until they are known, a node that
     // has many would seem to be full.
     let listed = tokio::time::timeout(LISTED, context.until_listed());
-    if cancel.run_until_cancelled(listed).await.is_none() {
-        return;
-    }
-    loop {
-        let asked = Instant::now();
-        let usages = context
-            .azure
-            .usages(&context.scope, &context.placement.region);
+    if cancel.run_until_cancelled(listed).await.is_some() {
         // Azure may take a minute to answer, and whoever ends this waits until it has ended.
-        let Some(answer) = cancel.run_until_cancelled(usages).await else {
-            return;
-        };
-        let pause = match answer {
-            Ok(usages) => {
-                let room = capacity::offered(&context.placement, &usages, context.ours());
-                let closed = exhausted(&context.placement, &usages);
-                set(&facts, &cancel, Some(room), closed);
-                EVERY
+        cancel
+            .run_until_cancelled(ask_on(&context, &facts, &cancel))
+            .await;
+    }
+    context.quota.close(&context);
+}
+
+async fn ask_on(context: &Arc<Context>, facts: &watch::Sender<Facts>, cancel: &CancellationToken) {
+    let mut known = Known::default();
+    loop {
+        let began = Instant::now();
+        let before = facts.borrow().closed.clone();
+        let mut next = began + known.ask(context, before.as_ref()).await;
+        set(facts, cancel, &known, context);
+        let mut recount = tokio::time::interval_at(Instant::now() + RECOUNT, RECOUNT);
+        recount.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => break,
+                () = context.trouble.notified() => next = next.min(soon(began)),
+                _ = recount.tick() => if context.quota.is_outdated() {
+                    next = next.min(Instant::now().max(began + AGAIN));
+                },
             }
-            Err(error) => {
-                let (closed, pause) = unasked(&error, facts.borrow().closed.as_ref());
-                set(&facts, &cancel, None, Some(closed));
-                pause
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = told(&context.trouble, asked) => {}
-            () = cancel.cancelled() => return,
+            set(facts, cancel, &known, context);
         }
     }
 }
 
-/// Returns when there is trouble. Trouble that goes on, as a thousand pods have it whose image nobody can
-/// pull, does not take from their reads.
-async fn told(trouble: &Notify, asked: Instant) {
-    trouble.notified().await;
-    let soon = Instant::now() + SETTLE;
-    tokio::time::sleep_until(soon.max(asked + APART)).await;
+/// When the region is asked after there was trouble. Trouble that goes on, as a thousand pods have it whose image
+/// nobody can pull, does not take from their reads.
+fn soon(asked: Instant) -> Instant {
+    (Instant::now() + SETTLE).max(asked + APART)
+}
+
+/// What the region has answered last.
+#[derive(Default)]
+struct Known {
+    closed: Option<Closed>,
+    notice: Option<String>,
+}
+
+impl Known {
+    /// Asks the region; how soon it is asked again.
+    async fn ask(&mut self, context: &Arc<Context>, before: Option<&Closed>) -> Duration {
+        let (placement, asked) = (&context.placement, context.quota.asking());
+        match context
+            .azure
+            .usages(&context.scope, &placement.region)
+            .await
+        {
+            Ok(usages) => {
+                (self.closed, self.notice) = (exhausted(placement, &usages), None);
+                context.quota.answered(asked, Some(usages));
+                EVERY
+            }
+            Err(error) if is_forbidden(&error) => {
+                (self.closed, self.notice) = (None, Some(unread(&placement.region)));
+                context.quota.answered(asked, None);
+                EVERY
+            }
+            Err(error) => {
+                let (closed, pause) = unasked(&error, before);
+                (self.closed, self.notice) = (Some(closed), None);
+                pause
+            }
+        }
+    }
+}
+
+/// Whether the operator's identity lacks the right.
+fn is_forbidden(error: &Error) -> bool {
+    error.failure().is_some_and(|failure| failure.status == 403)
+}
+
+fn unread(region: &str) -> String {
+    format!(
+        "the quotas of region '{region}' cannot be read: the operator's identity lacks \
+         Microsoft.ContainerInstance/locations/usages/read on the subscription"
+    )
+}
+
+/// Why Azure would take no creates now, if it would not.
+fn throttled(context: &Context) -> Option<Closed> {
+    let (region, now) = (&context.placement.region, Timestamp::now());
+    let waits = context.azure.creates_wait_until(&context.scope);
+    let waits = waits.filter(|until| later(now, LONG_WAIT) < *until);
+    let spent = context.azure.creates_left(&context.scope);
+    let spent = spent.filter(|(left, _)| *left == 0).map(|(_, until)| until);
+    let message = match (waits, spent) {
+        (Some(until), _) => format!(
+            "Azure asks to wait with creating container groups in region '{region}' until {until:.0}"
+        ),
+        (None, Some(until)) => format!(
+            "Azure takes no more new container groups in region '{region}' until {until:.0} at the latest"
+        ),
+        (None, None) => return None,
+    };
+    Some(Closed {
+        reason: "Throttled".to_owned(),
+        message,
+    })
 }
 
 /// Says so, unless the region is not to be looked at any more: whoever ends that says so first, and then what
@@ -80,32 +155,48 @@ async fn told(trouble: &Notify, asked: Instant) {
 fn set(
     facts: &watch::Sender<Facts>,
     cancel: &CancellationToken,
-    room: Option<Room>,
-    closed: Option<Closed>,
+    known: &Known,
+    context: &Arc<Context>,
 ) {
+    let offer = context.quota.offer(context);
+    let closed = known.closed.clone().or_else(|| throttled(context));
     facts.send_if_modified(|facts| {
         if cancel.is_cancelled() {
             return false;
         }
-        let before = (facts.room, facts.closed.clone());
-        facts.room = room.unwrap_or(facts.room);
-        facts.closed = closed;
-        let changed = (facts.room, &facts.closed) != (before.0, &before.1);
-        if changed && facts.closed != before.1 {
-            let node = facts.name();
-            let why_before = before.1.as_ref().map(|closed| &closed.reason);
-            match &facts.closed {
-                Some(Closed { reason, message }) if why_before != Some(reason) => {
-                    tracing::warn!(%node, %reason, %message, "closed");
-                }
-                Some(Closed { reason, message }) => {
-                    tracing::debug!(%node, %reason, %message, "closed still");
-                }
-                None => tracing::info!(%node, "open"),
-            }
+        let before = facts.closed.clone();
+        // Of a region that has not answered yet, or cannot be asked, what was offered stands.
+        let offer = if known
+            .closed
+            .as_ref()
+            .is_some_and(|closed| closed.reason != EXHAUSTED)
+        {
+            facts.offer
+        } else {
+            offer
+        };
+        let changed =
+            (facts.offer, &facts.closed, &facts.notice) != (offer, &closed, &known.notice);
+        (facts.offer, facts.closed) = (offer, closed);
+        facts.notice.clone_from(&known.notice);
+        if facts.closed != before {
+            log(facts, before.as_ref());
         }
         changed
     });
+}
+
+fn log(facts: &Facts, before: Option<&Closed>) {
+    let node = facts.name();
+    match &facts.closed {
+        Some(Closed { reason, message }) if before.is_none_or(|one| one.reason != *reason) => {
+            tracing::warn!(%node, %reason, %message, "closed");
+        }
+        Some(Closed { reason, message }) => {
+            tracing::debug!(%node, %reason, %message, "closed still");
+        }
+        None => tracing::info!(%node, "open"),
+    }
 }
 
 /// What closes a region that cannot be asked, and how soon it is asked again. Where that is what closes it
@@ -140,6 +231,9 @@ fn gist(message: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// The word for a quota that is used up.
+const EXHAUSTED: &str = "QuotaExhausted";
+
 /// Why the region's limits leave nothing, if they do.
 fn exhausted(placement: &Placement, usages: &[Usage]) -> Option<Closed> {
     let cores = capacity::cores(placement);
@@ -147,7 +241,7 @@ fn exhausted(placement: &Placement, usages: &[Usage]) -> Option<Closed> {
         (usage.is_of("ContainerGroups") || usage.is_of(cores)) && usage.used >= usage.limit
     })?;
     Some(Closed {
-        reason: "QuotaExhausted".to_owned(),
+        reason: EXHAUSTED.to_owned(),
         message: format!(
             "the quota '{}' in region '{}' is used up: {} of {}",
             full.name, placement.region, full.used, full.limit
@@ -158,24 +252,36 @@ fn exhausted(placement: &Placement, usages: &[Usage]) -> Option<Closed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aci::failure::ArmError;
     use crate::api::Priority;
 
     #[tokio::test(start_paused = true)]
     async fn trouble_is_looked_into_at_once_and_trouble_that_goes_on_only_now_and_then() {
-        let trouble = Notify::new();
-        let asked = Instant::now();
+        let long_ago = Instant::now();
         tokio::time::advance(EVERY).await;
-        trouble.notify_one();
-        let told_at = Instant::now();
-        told(&trouble, asked).await;
-        assert_eq!(told_at.elapsed(), SETTLE);
-        let asked = Instant::now();
-        for times in 1..=5 {
-            trouble.notify_one();
-            let before = Instant::now();
-            told(&trouble, before).await;
-            assert_eq!(asked.elapsed(), APART * times);
+        assert_eq!(soon(long_ago), Instant::now() + SETTLE);
+        let just_now = Instant::now();
+        assert_eq!(soon(just_now), just_now + APART);
+    }
+
+    #[test]
+    fn a_region_whose_usages_may_not_be_read_is_told_apart_from_one_that_does_not_answer() {
+        let refused = |status: u16, code: &str| {
+            let body = format!(r#"{{"error": {{"code": "{code}", "message": "no"}}}}"#);
+            let failure = Box::new(ArmError::read(status, body.as_bytes(), None));
+            let what = "reading usages of westus".to_owned();
+            Error::Refused { what, failure }
+        };
+        assert!(is_forbidden(&refused(403, "AuthorizationFailed")));
+        for (status, code) in [
+            (401, "AuthenticationFailed"),
+            (404, "SubscriptionNotFound"),
+            (503, ""),
+        ] {
+            assert!(!is_forbidden(&refused(status, code)), "{status}");
         }
+        assert!(!is_forbidden(&waiting(5)));
+        assert!(unread("westus").contains("locations/usages/read"));
     }
 
     /// We wait for so long still, because Azure asked us to.

@@ -181,6 +181,7 @@ impl Burst {
             address: "127.0.0.1".to_owned(),
             pace: Arc::new(Pace::default()),
             trouble: Arc::new(Notify::new()),
+            quota: Arc::default(),
             changed: Arc::new(Notify::new()),
             sweep_every: self.setup.sweep_every,
             orphan_grace: self.setup.orphan_grace,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burstpool::aci::client::Scope;
 use burstpool::api::Placement;
-use burstpool::node::capacity::Room;
+use burstpool::node::capacity::{Offer, Room};
 use burstpool::node::object::{AZURE_CONDITION, CLOSED_TAINT, Closed, Facts};
 use burstpool::node::record::Record;
 use burstpool::node::register;
@@ -42,16 +42,21 @@ pub fn facts(pool: &str) -> Facts {
         region: "westeurope".to_owned(),
         ..Placement::default()
     };
+    let room = Room {
+        cpu_milli: 100_000,
+        memory_bytes: 400 << 30,
+        pods: 100,
+    };
     Facts {
         pool: pool.to_owned(),
         record: Record::new(&scope, &placement),
         address: "127.0.0.1".to_owned(),
         port: 10250,
-        room: Room {
-            cpu_milli: 100_000,
-            memory_bytes: 400 << 30,
-            pods: 100,
+        offer: Offer {
+            allocatable: room,
+            capacity: room,
         },
+        notice: None,
         closed: None,
         shut: None,
         kubernetes_minor: 37,

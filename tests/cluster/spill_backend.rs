@@ -207,3 +207,106 @@ async fn a_template_that_azure_refuses_is_not_granted_again_and_others_go_on() {
         .await;
     world.end().await;
 }
+
+/// A Deployment of pods that request less than any container group has.
+fn small(replicas: i32) -> k8s_openapi::api::apps::v1::Deployment {
+    let mut small = deployment("web", replicas);
+    let pod = small.spec.template.spec.as_mut();
+    for container in &mut pod.expect("a template").containers {
+        let requests =
+            serde_json::from_value(json!({"requests": {"cpu": "250m", "memory": "64Mi"}}));
+        container.resources = Some(requests.expect("resources"));
+    }
+    small
+}
+
+#[tokio::test]
+async fn no_more_is_bound_than_azure_starts_and_what_it_lets_wait_is_given_back() {
+    let azure = burstpool::emulator::Options {
+        speed: 20.0,
+        quotas: [("StandardCores".to_owned(), 5)].into(),
+        ..burstpool::emulator::Options::default()
+    };
+    let world = Box::pin(World::with(azure)).await;
+    // Both are in the same region, whose usages the operator may not read at first.
+    let usages = "Microsoft.ContainerInstance/locations/usages/read";
+    let withheld = |actions: &[&str]| {
+        let actions = actions.iter().map(|action| action.to_lowercase());
+        world.azure.shared().store().withheld = actions.collect();
+    };
+    withheld(&[usages]);
+    let placements =
+        json!([{"name": "weu", "region": "westeurope"}, {"name": "two", "region": "westeurope"}]);
+    let changes = json!({"placements": placements, "spill": {"maxReplicas": 20}});
+    world.furnish(&changes).await;
+    for n in 0..4 {
+        let name = format!("filler-{n}");
+        world
+            .create(crate::home::pod("filler", &name, &json!({})))
+            .await;
+    }
+    world.until_spread_of("filler", 4, 0, 0).await;
+    world
+        .until_pool(
+            "shop",
+            "the pool to say that quotas cannot be read",
+            |pool| {
+                let status = pool.and_then(|pool| pool.status.as_ref());
+                status.is_some_and(|status| {
+                    let mut placements = status.placements.iter();
+                    placements.len() == 2
+                        && placements.all(|one| one.ready && one.message.contains(usages))
+                })
+            },
+        )
+        .await;
+    withheld(&[]);
+    world
+        .until_pool("shop", "the quotas to be read", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            status.is_some_and(|status| status.placements.iter().all(|one| one.message.is_empty()))
+        })
+        .await;
+
+    // Small pods take a core each, wherever they are bound.
+    world.deploy_this(&small(12)).await;
+    for name in waiting(&world.until_spread(0, 5, 7).await) {
+        let events = "no placement that can run it has enough";
+        let told = world.until_told(&name, "NoRoom", events);
+        let closed = world.until_told(&name, "PlacementClosed", "is used up: 5 of 5");
+        tokio::select! { () = told => {}, () = closed => {} }
+    }
+    assert_eq!(world.puts(), 5, "none was refused for the quota");
+
+    // Azure asks to wait for ten minutes: what is bound then is given back, and nothing more is sent there.
+    world.scale(0).await;
+    world.until_spread(0, 0, 0).await;
+    let error = json!({"status": 429, "code": "TooManyRequests", "retryAfter": 600});
+    let rule = json!({"operation": "ContainerGroups_CreateOrUpdate", "fault": {"error": error}});
+    world.admin("faults", &rule).await;
+    world.scale(1).await;
+    let bound = |pods: &[Pod]| pods.len() == 1 && objects::node_of(&pods[0]).is_some();
+    let stuck = world.until_pods("web", "a pod to be bound", bound).await[0].name_any();
+    let words = "Azure asks to wait with creating container groups in region 'westeurope'";
+    world
+        .until_pool("shop", "both placements to be closed", |pool| {
+            let status = pool.and_then(|pool| pool.status.as_ref());
+            status.is_some_and(|status| {
+                let mut placements = status.placements.iter();
+                placements.all(|one| !one.ready && one.message.contains(words))
+            })
+        })
+        .await;
+    world.scale(3).await;
+    let two_wait = |pods: &[Pod]| waiting(pods).len() == 2;
+    for name in waiting(&world.until_pods("web", "two to wait", two_wait).await) {
+        world.until_told(&name, "PlacementClosed", words).await;
+    }
+    age(&world, &stuck).await;
+    let replaced =
+        |pods: &[Pod]| waiting(pods).len() == 3 && pods.iter().all(|pod| pod.name_any() != stuck);
+    world
+        .until_pods("web", "the stuck one to be replaced", replaced)
+        .await;
+    world.end().await;
+}

@@ -11,7 +11,7 @@ use self::bodies::{
     CONTAINER, address, container, refused_by_the_service, refused_with_a_code_of_ours, requests,
     spot, subnet, volumes, with,
 };
-use crate::azure::{Azure, body, body_with, group, within};
+use crate::azure::{Azure, body, body_with, group, location, within};
 
 #[tokio::test]
 async fn a_wrong_body_is_refused_with_the_services_code() {
@@ -268,7 +268,7 @@ async fn a_group_counts_whole_cores_and_at_least_one() {
     azure
         .admin(Method::PUT, "quotas", json!({"StandardCores": 4}))
         .await;
-    for (name, cores) in [("a", 0.1), ("b", 1.2)] {
+    for (name, cores) in [("a", 1.0), ("b", 1.2)] {
         assert_eq!(azure.put(name, &requests(cores, 1.0)).await.status, 201);
     }
     let refused = azure.put("c", &requests(1.1, 1.0)).await;
@@ -278,16 +278,14 @@ async fn a_group_counts_whole_cores_and_at_least_one() {
         message.ends_with("Limit: '4', Usage: '3' Requested: '2'."),
         "{message}"
     );
-    assert_eq!(azure.put("c", &requests(0.2, 1.0)).await.status, 201);
+    assert_eq!(azure.put("c", &requests(1.0, 1.0)).await.status, 201);
 }
 
 #[tokio::test]
 async fn a_right_that_is_withheld_is_refused_and_no_other() {
     let azure = Azure::start().await;
     azure.running("one", &body(&[])).await;
-    let usages = format!(
-        "/subscriptions/{SUBSCRIPTION}/providers/Microsoft.ContainerInstance/locations/westus/usages?api-version={VERSION}"
-    );
+    let usages = location("usages");
     let withhold = async |actions: serde_json::Value| {
         azure
             .admin(Method::PUT, "rights", json!({"withheld": actions}))

@@ -294,3 +294,116 @@ async fn no_log_at_any_level_shows_a_token_or_a_secret() {
         "{text}"
     );
 }
+
+/// The actions of the role that the README asks for, and the one that it calls optional.
+fn readme_actions() -> Vec<String> {
+    let readme = include_str!("../../README.md");
+    let role = readme.split("\"Actions\": [").nth(1).expect("a role");
+    let role = role.split(']').next().expect("its end");
+    let actions = role.split('"').filter(|text| text.contains("Microsoft."));
+    let mut actions: Vec<String> = actions.map(str::to_owned).collect();
+    assert!(readme.contains("Microsoft.ContainerInstance/locations/usages/read` is of"));
+    actions.push("Microsoft.ContainerInstance/locations/usages/read".to_owned());
+    actions
+}
+
+/// What the operator asks of Azure, and what became of each.
+async fn ask_everything(client: &Client, round: usize) -> Vec<(&'static str, Result<(), Error>)> {
+    let (scope, pace) = (scope(), Pace::default());
+    let mut inside = body(&[]);
+    inside["properties"]["subnetIds"] = json!([{"id": "/subscriptions/s/resourceGroups/g/providers/\
+        Microsoft.Network/virtualNetworks/n/subnets/a"}]);
+    let (plain, inside_name) = (format!("plain-{round}"), format!("inside-{round}"));
+    vec![
+        ("read", client.get(&scope, "one").await.map(drop)),
+        ("read", client.list(&scope, &pace).await.map(drop)),
+        (
+            "write",
+            client.put(&scope, &plain, &body(&[])).await.map(drop),
+        ),
+        (
+            "join",
+            client.put(&scope, &inside_name, &inside).await.map(drop),
+        ),
+        (
+            "logs",
+            client
+                .logs(&scope, "one", "web", None, false)
+                .await
+                .map(drop),
+        ),
+        (
+            "exec",
+            client
+                .exec(&scope, "one", "web", "sh", (24, 80))
+                .await
+                .map(drop),
+        ),
+        ("stop", client.stop(&scope, "two").await),
+        ("usages", client.usages(&scope, "westus").await.map(drop)),
+        (
+            "delete",
+            client
+                .delete(&scope, &format!("old-{round}"))
+                .await
+                .map(drop),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn each_right_of_the_readme_is_needed_for_just_what_it_names_and_its_lack_is_told_in_words() {
+    let azure = Azure::start().await;
+    azure
+        .admin(
+            Method::PUT,
+            "limits",
+            json!({"reads": null, "writes": null, "deletes": null, "groupCreates": null, "groupDeletes": null}),
+        )
+        .await;
+    let (client, _file) = client(&azure);
+    azure.running("one", &body(&[])).await;
+    for (round, action) in readme_actions().iter().enumerate() {
+        for name in ["two".to_owned(), format!("old-{round}")] {
+            azure.put(&name, &body(&[])).await;
+        }
+        azure.advance(60.0);
+        azure
+            .admin(Method::PUT, "rights", json!({"withheld": [action]}))
+            .await;
+        let lacking = match action
+            .rsplit_once("ContainerInstance/")
+            .map_or(action.as_str(), |(_, end)| end)
+        {
+            "containerGroups/read" => "read",
+            "containerGroups/write" => "write",
+            "containerGroups/delete" => "delete",
+            "containerGroups/stop/action" => "stop",
+            "containerGroups/containers/logs/read" => "logs",
+            "containerGroups/containers/exec/action" => "exec",
+            "locations/usages/read" => "usages",
+            "Microsoft.Network/virtualNetworks/subnets/join/action" => "join",
+            "Microsoft.Insights/metrics/read" => "metrics",
+            other => unreachable!("a row without a test: {other}"),
+        };
+        for (what, became) in ask_everything(&client, round).await {
+            // A group in a subnet is a group, too.
+            let lacks = what == lacking || (what == "join" && lacking == "write");
+            match became {
+                Ok(()) => assert!(!lacks, "{what} without {action}"),
+                Err(error) => {
+                    assert!(lacks, "{what} without {action}: {}", error.story());
+                    assert_eq!(error.verdict().class, Class::Config, "{action}");
+                    assert!(error.story().contains(action.as_str()), "{}", error.story());
+                }
+            }
+        }
+        azure
+            .admin(Method::PUT, "rights", json!({"withheld": []}))
+            .await;
+        azure
+            .call(Method::DELETE, &crate::azure::group("two"), None)
+            .await;
+        azure.advance(600.0);
+    }
+}

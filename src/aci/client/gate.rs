@@ -1,13 +1,15 @@
-//! Waiting because Azure asked us to.
+//! Waiting because Azure asked us to, or would if it were asked for more.
 //!
-//! In: each 429's `Retry-After`. Out: how long requests that are counted together must still wait: a
-//! subscription's by class and, where the service counts creates and deletes of container groups
-//! itself, by region, so that one that is busy does not hold up the others.
+//! In: each 429's `Retry-After`, and what each answer says is left of the service's budgets. Out: how long
+//! requests that are counted together must still wait, and how many may be sent: a subscription's by class
+//! and, where the service counts creates and deletes of container groups itself, by region, so that one that
+//! is busy does not hold up the others.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 /// How long to wait after a 429 without `Retry-After`.
@@ -66,26 +68,141 @@ impl Counted {
     }
 }
 
-/// Requests that must wait.
+/// A window in which the service counts creates, or deletes, of container groups: 5 minutes, and an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Window {
+    /// 5 minutes.
+    Minutes,
+    /// An hour.
+    Hour,
+}
+
+impl Window {
+    /// Both, with the header that tells what is left in each.
+    pub const HEADERS: [(Self, &str); 2] = [
+        (
+            Self::Minutes,
+            "x-ms-ratelimit-remaining-subscription-resource-requests-pt5m",
+        ),
+        (
+            Self::Hour,
+            "x-ms-ratelimit-remaining-subscription-resource-requests-pt1h",
+        ),
+    ];
+
+    fn length(self) -> Duration {
+        match self {
+            Self::Minutes => Duration::from_secs(300),
+            Self::Hour => Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Answers to requests that were sent together come in any order: what is left rises by no more than that
+/// within a window.
+const OUT_OF_ORDER: u64 = 64;
+
+/// A time, by the clock that waits and by the one that is shown.
+#[derive(Clone, Copy, Debug)]
+struct Until {
+    at: Instant,
+    shown: Timestamp,
+}
+
+impl Until {
+    fn after(wait: Duration) -> Self {
+        let shown = Timestamp::now().saturating_add(wait);
+        Self {
+            at: Instant::now() + wait,
+            shown: shown.unwrap_or(Timestamp::MAX),
+        }
+    }
+
+    fn is_ahead(self) -> bool {
+        Instant::now() < self.at
+    }
+}
+
+/// What is left in a window, until it is over at the latest.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    left: u64,
+    until: Until,
+    /// Whether its beginning was seen: else it may be over long before.
+    is_sure: bool,
+}
+
+/// Requests that must wait, and what is left of budgets.
 #[derive(Debug, Default)]
-pub struct Gate(Mutex<HashMap<Counted, Instant>>);
+pub struct Gate {
+    closed: Mutex<HashMap<Counted, Until>>,
+    budgets: Mutex<HashMap<(Counted, Window), Budget>>,
+}
 
 impl Gate {
     /// How long such requests must still wait.
     pub fn wait(&self, counted: &Counted) -> Option<Duration> {
-        let closed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = closed.get(counted)?;
-        let left = until.saturating_duration_since(Instant::now());
+        let until = *lock(&self.closed).get(counted)?;
+        let left = until.at.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
+    }
+
+    /// Until when, by the host's clock, such requests must wait.
+    pub fn closed_until(&self, counted: &Counted) -> Option<Timestamp> {
+        let until = lock(&self.closed).get(counted).copied();
+        until
+            .filter(|until| until.is_ahead())
+            .map(|until| until.shown)
     }
 
     /// Closes the gate to such requests after a 429.
     pub fn close(&self, counted: Counted, retry_after: Option<Duration>) {
-        let until = Instant::now() + retry_after.unwrap_or(USUAL).min(LONGEST);
-        let mut closed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = Until::after(retry_after.unwrap_or(USUAL).min(LONGEST));
+        // What is left then, the next answer tells.
+        lock(&self.budgets).retain(|(one, _), _| *one != counted);
+        let mut closed = lock(&self.closed);
         let entry = closed.entry(counted).or_insert(until);
-        *entry = until.max(*entry);
+        if entry.at < until.at {
+            *entry = until;
+        }
     }
+
+    /// An answer to such a request says what is left in a window.
+    pub fn learn(&self, counted: &Counted, window: Window, left: u64) {
+        let new = Budget {
+            left,
+            // It began with this request at the latest.
+            until: Until::after(window.length()),
+            is_sure: false,
+        };
+        let mut budgets = lock(&self.budgets);
+        let known = budgets.entry((counted.clone(), window)).or_insert(new);
+        if !known.until.is_ahead() || left > known.left.saturating_add(OUT_OF_ORDER) {
+            *known = Budget {
+                is_sure: true,
+                ..new
+            };
+        } else {
+            known.left = known.left.min(left);
+        }
+    }
+
+    /// How many such requests may still be sent, and until when that is so at the latest; nothing if that is
+    /// not known. Of a window whose beginning was not seen one may always be sent: its answer tells.
+    pub fn left(&self, counted: &Counted) -> Option<(u64, Timestamp)> {
+        let budgets = lock(&self.budgets);
+        let known = Window::HEADERS.into_iter().filter_map(|(window, _)| {
+            let known = budgets.get(&(counted.clone(), window))?;
+            let least = u64::from(!known.is_sure);
+            let left = known.left.max(least);
+            known.until.is_ahead().then_some((left, known.until.shown))
+        });
+        known.min_by_key(|(left, until)| (*left, std::cmp::Reverse(*until)))
+    }
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -115,5 +232,35 @@ mod tests {
             gate.wait(&elsewhere).is_some(),
             "reads are the subscription's"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_of_a_budget_is_known_until_its_window_is_over() {
+        let gate = Gate::default();
+        let creates = Counted::new("s", Some("weu"), Class::Creates);
+        let left = |gate: &Gate| gate.left(&creates).map(|(left, _)| left);
+        assert_eq!(left(&gate), None);
+        gate.learn(&creates, Window::Hour, 150);
+        gate.learn(&creates, Window::Minutes, 9);
+        // Answers come in any order.
+        gate.learn(&creates, Window::Minutes, 7);
+        gate.learn(&creates, Window::Minutes, 8);
+        assert_eq!(left(&gate), Some(7));
+        let elsewhere = Counted::new("s", Some("neu"), Class::Creates);
+        assert_eq!(gate.left(&elsewhere), None);
+        tokio::time::advance(Duration::from_secs(200)).await;
+        gate.learn(&creates, Window::Minutes, 0);
+        assert_eq!(left(&gate), Some(1), "it may have begun long ago");
+        tokio::time::advance(Duration::from_secs(100)).await;
+        assert_eq!(left(&gate), Some(150), "a new window has begun");
+        gate.learn(&creates, Window::Minutes, 99);
+        assert_eq!(left(&gate), Some(99));
+        gate.learn(&creates, Window::Minutes, 0);
+        assert_eq!(left(&gate), Some(0), "its beginning was seen");
+        gate.close(creates.clone(), Some(Duration::from_secs(30)));
+        assert_eq!(left(&gate), None);
+        gate.learn(&creates, Window::Minutes, 99);
+        gate.learn(&creates, Window::Hour, 3);
+        assert_eq!(left(&gate), Some(3), "the hour's is the lesser");
     }
 }

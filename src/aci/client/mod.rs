@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use azure_mgmt_containerinstance::package_preview_2024_05 as crate_api;
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
@@ -251,6 +252,21 @@ impl Client {
         self.guarded(scope, Class::Actions, &what, call.send())
             .await
             .map(drop)
+    }
+
+    /// Until when Azure asks to wait with creates of container groups, if it does.
+    pub fn creates_wait_until(&self, scope: &Scope) -> Option<Timestamp> {
+        self.gate.closed_until(&self.creates(scope))
+    }
+
+    /// How many container groups may still be created, and until when that is so at the latest; nothing if
+    /// that is not known.
+    pub fn creates_left(&self, scope: &Scope) -> Option<(u64, Timestamp)> {
+        self.gate.left(&self.creates(scope))
+    }
+
+    fn creates(&self, scope: &Scope) -> Counted {
+        Counted::new(&scope.subscription, self.region.as_deref(), Class::Creates)
     }
 
     /// What the subscription uses of its limits in `region`.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::transport::{NoToken, Refusal};
+use super::transport::{NoToken, Refusal, with_budgets};
 use super::{Class, Client, Counted, Scope};
 use crate::aci::error::Error;
 use crate::telemetry::Call;
@@ -48,7 +48,11 @@ impl Client {
         if let Some(wait) = self.gate.wait(&counted) {
             return Err(Error::Waiting { what, wait });
         }
-        let error = match call.await {
+        let (answer, budgets) = with_budgets(call).await;
+        for (window, left) in budgets {
+            self.gate.learn(&counted, window, left);
+        }
+        let error = match answer {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };

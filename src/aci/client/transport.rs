@@ -5,6 +5,7 @@
 //! `Retry-After`, which the crate's own error would lose. The token and the body that matters are put
 //! in here, below every layer of the crate that logs requests: none of them ever sees a secret.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +16,14 @@ use bytes::Bytes;
 use reqwest::header::RETRY_AFTER;
 
 use super::credential::Credential;
+use super::gate::Window;
 use crate::aci::failure::ArmError;
 
 tokio::task_local! {
     /// The body of the request that this task is sending.
     static BODY: Bytes;
+    /// What the answer to the request that this task is sending says is left of budgets.
+    static LEFT: RefCell<Vec<(Window, u64)>>;
 }
 
 /// How long a request may take, connection and answer together.
@@ -28,6 +32,25 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Runs `call`, whose request carries `body`.
 pub(super) async fn with_body<T>(body: Bytes, call: impl Future<Output = T>) -> T {
     BODY.scope(body, call).await
+}
+
+/// Runs `call`; what its answer says is left of the service's budgets.
+pub(super) async fn with_budgets<T>(call: impl Future<Output = T>) -> (T, Vec<(Window, u64)>) {
+    let scoped = async {
+        let answer = call.await;
+        (answer, LEFT.with(RefCell::take))
+    };
+    LEFT.scope(RefCell::default(), scoped).await
+}
+
+/// Keeps what an answer says is left of budgets, for [`with_budgets`].
+fn note_budgets(headers: &reqwest::header::HeaderMap) {
+    let told = Window::HEADERS.into_iter().filter_map(|(window, name)| {
+        let left = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
+        Some((window, left))
+    });
+    // Nobody wants to know of other requests.
+    let _ = LEFT.try_with(|left| left.borrow_mut().extend(told));
 }
 
 /// An answer that is no success, inside the crate's error.
@@ -91,6 +114,7 @@ impl HttpClient for Transport {
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .map(Duration::from_secs);
+        note_budgets(response.headers());
         let success = response.status().is_success();
         let body = response.bytes().await.map_err(io)?;
         if !success {

@@ -13,6 +13,7 @@ fn error(status: u16, code: &str, message: &str) -> ArmError {
 fn every_code_has_its_class() {
     use Class::{
         Capacity, Config, Gone, Image, Permanent, Quota, Throttled, Transient, Transitioning,
+        Unknown,
     };
     let location =
         "The requested resource is not available in the location 'uksouth' at this moment.";
@@ -102,7 +103,9 @@ fn every_code_has_its_class() {
         ),
         (400, "DuplicateVolumes", "", Permanent),
         (400, "InvalidRequestContent", "", Permanent),
-        (400, "", "", Permanent),
+        (400, "", "", Unknown),
+        (400, "NobodyHasSeenThisBefore", "", Unknown),
+        (422, "NobodyHasSeenThisBefore", "", Unknown),
         (405, "MethodNotAllowed", "", Permanent),
         (413, "RequestContentTooLarge", "", Permanent),
     ];
@@ -119,7 +122,7 @@ fn every_code_has_its_class() {
 fn a_reason_is_one_word_and_nothing_lasting_is_tried_faster_than_every_half_minute() {
     use Class::{
         Capacity, Config, Gone, Image, Mount, Permanent, Quota, Stuck, Throttled, Transient,
-        Transitioning,
+        Transitioning, Unknown,
     };
     let all = [
         Throttled,
@@ -131,6 +134,7 @@ fn a_reason_is_one_word_and_nothing_lasting_is_tried_faster_than_every_half_minu
         Stuck,
         Transient,
         Permanent,
+        Unknown,
         Gone,
         Config,
     ];
@@ -209,7 +213,7 @@ fn a_body_that_is_no_error_is_quoted_not_believed() {
     let odd = ArmError::read(400, br#"{"error": "text"}"#, None).verdict();
     assert_eq!(
         (odd.class, odd.message.as_str()),
-        (Class::Permanent, r#"{"error": "text"}"#)
+        (Class::Unknown, r#"{"error": "text"}"#)
     );
 }
 

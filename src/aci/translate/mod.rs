@@ -71,6 +71,7 @@ pub use placement::Placement;
 pub use pod::{eligible, translate};
 pub use refusals::Unsupported;
 pub use resolved::Resolved;
+pub use resources::group_cpu;
 
 #[cfg(test)]
 mod tests;

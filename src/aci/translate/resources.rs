@@ -102,8 +102,20 @@ impl Sizes {
     }
 }
 
+/// CPU of a pod's group in thousandths of a core, whatever of the pod ACI refuses.
+pub fn group_cpu(spec: &PodSpec) -> i64 {
+    let total = measured(spec, &mut Refusals::default()).total;
+    i64::try_from(total.cpu.saturating_mul(10)).unwrap_or(i64::MAX)
+}
+
 /// The sizes of a pod's group.
 pub(super) fn sizes(spec: &PodSpec, placement: &Placement<'_>, refusals: &mut Refusals) -> Sizes {
+    let sizes = measured(spec, refusals);
+    largest(sizes.total, placement, refusals);
+    sizes
+}
+
+fn measured(spec: &PodSpec, refusals: &mut Refusals) -> Sizes {
     let init = spec.init_containers.as_deref().unwrap_or_default();
     let init = asked_by(init, "spec.initContainers", refusals);
     let proper = asked_by(&spec.containers, "spec.containers", refusals);
@@ -129,7 +141,6 @@ pub(super) fn sizes(spec: &PodSpec, placement: &Placement<'_>, refusals: &mut Re
     }
     fill_up(&mut requests, wanted);
     let total = requests.iter().copied().fold(Size::default(), Size::plus);
-    largest(total, placement, refusals);
 
     let most = pod.limit(total).min(total);
     let limits = proper.iter().map(|asked| asked.limit(most).min(most));

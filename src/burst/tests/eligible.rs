@@ -129,6 +129,7 @@ fn pods_of_a_template_that_azure_refuses_are_refused_and_the_placement_stays_ope
         has_started: false,
         is_running: false,
         refused: Some("limit above request".to_owned()),
+        waits: None,
     });
     if let Some(owner) = &mut scene.waiting[1].owner {
         owner.template = "web-2/".to_owned();

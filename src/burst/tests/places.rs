@@ -30,6 +30,7 @@ fn starting(name: &str, second: i64) -> PodFacts {
         has_started: false,
         is_running: false,
         refused: None,
+        waits: None,
     });
     pod
 }
@@ -161,4 +162,112 @@ fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_othe
         "placement weu starts no pods: no room; it is to be deleted, and its owner makes another";
     assert_eq!(rescues[0].why, why);
     assert!(rescues[1].why.ends_with("its owner would count a failure"));
+}
+
+#[test]
+fn pods_that_request_little_are_granted_as_far_as_their_groups_find_cores() {
+    let mut scene = Scene::new(&json!({}), &["a", "b", "c", "d"]).spilled("web", &["g"]);
+    for pod in scene.waiting.iter_mut().chain(&mut scene.labelled) {
+        pod.asks.cpu_milli = 250;
+    }
+    scene.places = vec![place("weu", 100)];
+    scene.places[0].capacity.cpu_milli = 3000;
+    assert_eq!(granted(&scene.plan(15)), ["a", "b"]);
+    assert_eq!(scene.outcome(15, "c"), Outcome::Wait(Lack::Room("cpu")));
+    scene.labelled.push(pod("flying").granted("shop", "web", 3));
+    assert_eq!(granted(&scene.plan(15)), ["a"]);
+}
+
+#[test]
+fn a_half_open_placement_is_tried_with_a_pod_of_our_choice_whoever_else_waits_there() {
+    let mut scene = Scene::new(&json!({}), &["a", "b"]);
+    let failed = |scene: &mut Scene, second| {
+        let backend = scene.memory.backend("weu");
+        backend.failed(Class::Capacity, "no room", at(second));
+    };
+    // A user's pod, which waits for a ConfigMap that nobody makes.
+    let mut guest = starting("guest", 1);
+    guest.grant = None;
+    scene.bound = vec![guest];
+    failed(&mut scene, 20);
+    assert_eq!(scene.plan(49).grants().count(), 0);
+    assert_eq!(granted(&scene.plan(50)), ["a"]);
+    // One that was granted before is tried first, but shows nothing for ever: its image does not exist.
+    scene.labelled = vec![starting("mistyped", 10)];
+    let plan = scene.plan(50);
+    assert_eq!(plan.grants().count(), 0);
+    assert_eq!(
+        plan.look_again_in,
+        Some(std::time::Duration::from_secs(120))
+    );
+    assert_eq!(scene.plan(169).grants().count(), 0);
+    let plan = scene.plan(170);
+    assert_eq!(granted(&plan), ["a"]);
+    scene.carry_out(&plan, 170);
+    assert_eq!(scene.plan(171).grants().count(), 0, "one at a time");
+    scene.labelled[1] = starting("a", 170);
+    assert_eq!(granted(&scene.plan(290)), ["b"], "nor does this one");
+    failed(&mut scene, 291);
+    assert_eq!(scene.plan(291).grants().count(), 0, "it has failed");
+}
+
+#[test]
+fn a_pod_that_azure_lets_wait_or_refuses_is_given_back_and_one_that_waits_for_its_user_is_not() {
+    let waits = |name: &str, class: Option<Class>, refused: Option<&str>| {
+        let mut pod = starting(name, 10);
+        if let Stage::Bound(bound) = &mut pod.stage {
+            bound.waits = class.map(|class| (class, "please wait".to_owned()));
+            bound.refused = refused.map(str::to_owned);
+        }
+        pod
+    };
+    let mut scene = Scene::new(&json!({}), &[]);
+    scene.labelled = vec![
+        waits("throttled", Some(Class::Throttled), None),
+        waits("unknown", Some(Class::Unknown), None),
+        waits("refused", None, Some("no such sku")),
+        waits("typo", None, None),
+    ];
+    let rescued = |second| {
+        let rescues = scene.plan(second).rescues;
+        let names = rescues.iter().map(|one| one.pod.name.clone());
+        names.collect::<Vec<_>>()
+    };
+    assert!(rescued(69).is_empty());
+    assert_eq!(rescued(70), ["refused"]);
+    assert_eq!(rescued(310), ["throttled", "unknown", "refused"]);
+    let why = &scene.plan(310).rescues[0].why;
+    assert!(why.starts_with("it has waited for Azure for 5 minutes (Throttled): please wait"));
+}
+
+#[test]
+fn what_azure_refuses_of_a_template_is_believed_for_a_while_and_not_while_another_of_it_runs() {
+    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut unknown = starting("unknown", 0);
+    if let Stage::Bound(bound) = &mut unknown.stage {
+        bound.waits = Some((Class::Unknown, "nobody knows this".to_owned()));
+    }
+    scene.labelled = vec![unknown.clone()];
+    assert_eq!(granted(&scene.plan(299)), ["a"], "it may pass");
+    let plan = scene.plan(300);
+    scene.remember(&plan, 300);
+    scene.labelled.clear();
+    let refused = |scene: &Scene, second| matches!(scene.outcome(second, "a"), Outcome::Refuse(_));
+    assert!(refused(&scene, 301) && refused(&scene, 899));
+    let plan = scene.plan(899);
+    assert_eq!(plan.look_again_in, Some(std::time::Duration::from_secs(1)));
+    assert_eq!(granted(&scene.plan(900)), ["a"], "it is tried again");
+    // It is no better: the next wait is longer.
+    unknown.id.uid = "uid-next".to_owned();
+    scene.labelled = vec![unknown];
+    let plan = scene.plan(1300);
+    scene.remember(&plan, 1300);
+    scene.labelled.clear();
+    assert!(refused(&scene, 2499) && !refused(&scene, 2500));
+    scene.labelled = vec![
+        pod("sibling")
+            .granted("shop", "web", 3)
+            .on("burst-shop-weu"),
+    ];
+    assert!(!refused(&scene, 1301), "it is not the template's fault");
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+use crate::aci::failure::Class;
 use cluster::Cluster;
 use happened::Happened;
 use operator::Operator;
@@ -71,6 +72,9 @@ impl Simulation {
             self.step();
             let leader = &self.operators[self.leader];
             checks::nobody_is_passed_by(&self.cluster, leader, &mut self.passed_by);
+            if self.cluster.is_calm {
+                checks::nobody_waits_in_vain(&self.cluster, calm);
+            }
         }
         checks::nobody_starves(&self.cluster, &self.operators[self.leader]);
         self.cluster.churn.rests(self.cluster.now);
@@ -85,6 +89,11 @@ impl Simulation {
         for operator in &mut self.operators {
             operator.sync(cluster, rng);
             operator.learn(&ended, cluster.now);
+            let classes = ended.iter().filter_map(|one| one.err());
+            for class in classes {
+                self.happened.throttled += u64::from(class == Class::Throttled);
+                self.happened.rejected += u64::from(class == Class::Unknown);
+            }
         }
         self.elect();
         for index in [0, 1] {

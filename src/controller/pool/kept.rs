@@ -17,6 +17,7 @@ use crate::api::{BurstPool, Placement, ScaleIn};
 use crate::controller::Context;
 use crate::controller::drain::pace::{Counts, Evictions};
 use crate::kubelet_api::Served;
+use crate::node::capacity::Offer;
 use crate::node::object::{self, Closed, Facts};
 use crate::node::pods::{self, Parts};
 use crate::node::record::{Found, Offers, Record};
@@ -87,6 +88,7 @@ impl Kept {
         let (facts, _) = watch::channel(facts(&wanted, left, context));
         let pods = Arc::new(pods::Context::new(parts(&wanted, context).await));
         let (cancel, tasks) = (context.over.child_token(), TaskTracker::new());
+        pods.quota.join(&pods);
         let region = cancel.child_token();
         let registration = Registration::start(&context.client, &facts, &cancel);
         tasks.spawn(region::keep(pods.clone(), facts.clone(), region.clone()));
@@ -193,6 +195,7 @@ async fn parts(wanted: &Wanted, context: &Context) -> Parts {
             .clone(),
         trouble: Arc::new(Notify::new()),
         changed: context.stores.changed.clone(),
+        quota: context.quotas.of(&wanted.scope, &placement.region),
         sweep_every: context.sweep_every,
         orphan_grace: pods::ORPHAN_GRACE,
         kube_proxy: context
@@ -206,8 +209,12 @@ async fn parts(wanted: &Wanted, context: &Context) -> Parts {
 /// Until the region has been asked, a node that is new is closed: nobody knows what it has to offer. One that is
 /// there already offers what it did, so that a change of leader does not show.
 fn facts(wanted: &Wanted, left: Option<Offers>, context: &Context) -> Facts {
+    let asked = capacity::asked(&wanted.placement);
     let left = left.unwrap_or_else(|| Offers {
-        room: capacity::asked(&wanted.placement),
+        offer: Offer {
+            allocatable: asked,
+            capacity: asked,
+        },
         closed: Some(Closed {
             reason: "Starting".to_owned(),
             message: "the region has not been asked yet what it has to offer".to_owned(),
@@ -218,7 +225,8 @@ fn facts(wanted: &Wanted, left: Option<Offers>, context: &Context) -> Facts {
         record: wanted.record(),
         address: context.address.clone(),
         port: context.port,
-        room: left.room,
+        offer: left.offer,
+        notice: None,
         closed: left.closed,
         shut: None,
         kubernetes_minor: context.kubernetes_minor,

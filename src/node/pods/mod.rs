@@ -31,7 +31,7 @@ mod settle;
 mod shown;
 mod sweep;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -55,8 +55,8 @@ use crate::aci::pace::Pace;
 use crate::aci::schedule::Starts;
 use crate::api::Placement;
 use crate::burst::PodFacts;
-use crate::node::capacity::Room;
 use crate::node::environment::KubeProxy;
+use crate::node::quota::Quota;
 use crate::node::watched::{readable, reported};
 use herd::Herd;
 use hosted::AllHosted;
@@ -147,6 +147,8 @@ pub struct Parts {
     pub trouble: Arc<Notify>,
     /// Told when something of the node's pods changed.
     pub changed: Arc<Notify>,
+    /// The quota that the node's groups count for.
+    pub quota: Arc<Quota>,
     /// How often the groups are listed.
     pub sweep_every: Duration,
     /// How long a group must have been without a pod before it is deleted.
@@ -205,13 +207,14 @@ impl Context {
         let _ = listed.wait_for(Option::is_some).await;
     }
 
-    /// What the node's groups use together, as far as the last LIST showed.
-    pub fn ours(&self) -> Room {
-        self.listed
-            .borrow()
-            .as_ref()
-            .map(|listing| listing.used)
-            .unwrap_or_default()
+    /// The UIDs of pods whose groups are known to be there.
+    pub fn created(&self) -> HashSet<String> {
+        let kept = self.kept();
+        let listed = self.listed.borrow();
+        let since = lock(&self.since);
+        let is_there = |name: &GroupName| since.is_there(name.as_str(), listed.as_deref());
+        let there = kept.iter().filter(|(_, (name, _))| is_there(name));
+        there.map(|(uid, _)| uid.clone()).collect()
     }
 
     /// What matters of the node's pods for bursting.

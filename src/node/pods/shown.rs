@@ -12,7 +12,6 @@ use tokio::sync::watch;
 use super::{Context, lock};
 use crate::aci::names::GroupName;
 use crate::aci::view::{Group as View, Provisioning};
-use crate::node::capacity::Room;
 use crate::node::plan::Group;
 
 /// What a LIST showed.
@@ -24,8 +23,6 @@ pub(super) struct Listing {
     pub groups: HashMap<String, Brief>,
     /// The names of everybody else's.
     pub foreign: HashSet<String>,
-    /// What they use together.
-    pub used: Room,
 }
 
 /// What a LIST says of a group.
@@ -122,6 +119,13 @@ impl Since {
         self.0.retain(|_, (learned, _)| *learned >= asked);
     }
 
+    /// Whether there is a group of this name, by a LIST and by what was learned since.
+    pub fn is_there(&self, name: &str, listing: Option<&Listing>) -> bool {
+        let listed = || listing.is_some_and(|listing| listing.groups.contains_key(name));
+        let learned = self.0.get(name).map(|(_, is_there)| *is_there);
+        learned.unwrap_or_else(listed)
+    }
+
     /// How many there are, by a LIST and by what was learned since.
     fn count(&self, listing: &Listing) -> usize {
         let listed = listing.groups.keys();
@@ -184,13 +188,14 @@ mod tests {
                 .map(|name| ((*name).to_owned(), Brief::default()))
                 .collect(),
             foreign: HashSet::new(),
-            used: Room::default(),
         };
         let mut since = Since::default();
         let first = listing(10, &["a", "b"]);
         assert_eq!(since.count(&first), 2);
         since.learn("b", false, at(11));
         since.learn("c", true, at(12));
+        let there = |name| since.is_there(name, Some(&first));
+        assert_eq!(["a", "b", "c", "x"].map(there), [true, false, true, false]);
         since.learn("d", true, at(12));
         since.learn("a", true, at(13));
         assert_eq!(since.count(&first), 3);

@@ -18,8 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::shown::{Brief, Listing};
 use crate::aci::names::pod_of;
-use crate::aci::view::{Group as View, Request};
-use crate::node::capacity::Room;
+use crate::aci::view::Group as View;
 
 /// How soon again after a LIST that failed.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -88,7 +87,6 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
     let (all, foreign): (Vec<View>, Vec<View>) = listed.all.into_iter().partition(is_ours);
     // A page with an element that cannot be read does not prove that a group is gone.
     if is_whole {
-        let used = all.iter().map(room).fold(Room::default(), Room::plus);
         let briefs = all
             .iter()
             .filter_map(|view| Some((view.name.clone()?, Brief::of(view))));
@@ -98,28 +96,9 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
             asked,
             groups,
             foreign,
-            used,
         });
     }
     Some(Listed { all, pages })
-}
-
-/// What a group uses, as a LIST shows it.
-fn room(group: &View) -> Room {
-    let containers = group.properties.containers.iter();
-    let requests = containers.map(|container| &container.properties.resources.requests);
-    let sum =
-        |amount: fn(&Request) -> Option<f64>| -> f64 { requests.clone().filter_map(amount).sum() };
-    #[allow(
-        clippy::cast_possible_truncation,
-        reason = "a group's size is far below i64's range"
-    )]
-    let whole = |amount: f64| amount.ceil() as i64;
-    Room {
-        cpu_milli: whole(sum(|request| request.cpu) * 1e3),
-        memory_bytes: whole(sum(|request| request.memory_in_gb) * 1e9),
-        pods: 1,
-    }
 }
 
 /// Deletes groups that have had no pod for long enough.

@@ -26,14 +26,17 @@ impl Cluster {
             .collect();
         let mut ended = Vec::new();
         for uid in due {
-            // Now and then one starts for which Azure had room before.
-            if self.now < self.failing_until && !rng.random_bool(0.1) {
-                let class = [Class::Capacity, Class::Quota, Class::Transient];
-                ended.push(Err(class[rng.random_range(0..3)]));
+            if let Some(class) = self.refusal(&uid, rng) {
+                ended.push(Err(class));
                 let next = self.after(rng, 20..90);
                 if let Some(pod) = self.pods.get_mut(&uid) {
                     pod.try_at = next;
                 }
+                self.change(&uid, |facts| {
+                    if let Stage::Bound(bound) = &mut facts.stage {
+                        bound.waits = Some((class, "Azure starts it not".to_owned()));
+                    }
+                });
                 continue;
             }
             ended.push(Ok(()));
@@ -45,5 +48,19 @@ impl Cluster {
             self.runs(&uid);
         }
         ended
+    }
+
+    /// Why Azure does not start a pod now, if it does not.
+    fn refusal(&self, uid: &str, rng: &mut StdRng) -> Option<Class> {
+        if self.pods[uid].is_rejected {
+            return Some(Class::Unknown);
+        }
+        if self.now < self.throttled_until {
+            return Some(Class::Throttled);
+        }
+        // Now and then one starts for which Azure had room before.
+        let class = [Class::Capacity, Class::Quota, Class::Transient];
+        let fails = self.now < self.failing_until && !rng.random_bool(0.1);
+        fails.then(|| class[rng.random_range(0..3)])
     }
 }

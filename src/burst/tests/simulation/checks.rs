@@ -127,6 +127,45 @@ pub fn rescue(pod: &SimPod, now: Timestamp) {
     );
 }
 
+/// No more is bound than Azure can start, in the sizes of container groups; but for what was granted while there
+/// was more.
+pub fn starts_all(cluster: &Cluster) {
+    let bound = cluster.pods.values().map(|pod| &pod.facts);
+    let bound = bound.filter(|facts| facts.bound().is_some_and(|bound| bound.node == NODE));
+    let taken: i64 = bound.clone().map(|facts| facts.uses().cpu_milli).sum();
+    let is_old = |at: Option<Timestamp>| at.is_some_and(|at| at <= cluster.shrunk);
+    let is_excused = bound
+        .clone()
+        .any(|facts| is_old(facts.grant.as_ref().and_then(|one| one.at)));
+    assert!(
+        is_excused || taken <= cluster.capacity * 1000,
+        "{taken} thousandths of a core are bound of {} cores",
+        cluster.capacity
+    );
+}
+
+/// A pod that is bound starts, or is given back where its owner makes another.
+pub fn nobody_waits_in_vain(cluster: &Cluster, calm: Timestamp) {
+    let waits = cluster.pods.values().filter(|pod| {
+        let facts = &pod.facts;
+        !pod.is_stuck && !facts.is_deleting && facts.grant.is_some() && facts.owner.is_some()
+    });
+    for pod in waits {
+        let bound = pod
+            .facts
+            .bound()
+            .filter(|bound| bound.node == NODE && !bound.has_started);
+        let since = bound
+            .and_then(|bound| bound.since)
+            .map(|since| since.max(calm));
+        assert!(
+            since.is_none_or(|since| cluster.now <= later(since, DEADLINE * 2)),
+            "{} is bound since {since:?}, and does not start",
+            pod.facts.id.name
+        );
+    }
+}
+
 /// Whether its nomination, if it has any, was so long before that nobody waits for it any more.
 fn is_nominated_before(pod: &SimPod, time: Timestamp) -> bool {
     let nominated = pod.nominated_at;
@@ -204,10 +243,10 @@ pub fn nobody_starves(cluster: &Cluster, leader: &Operator) {
 /// By workload, since when it has been passed by, and how many of its pods had been granted then.
 pub type PassedBy = [(Timestamp, u64); 3];
 
-/// While pods come and go and nothing fails, a workload that holds less than the share that is its own,
+/// While pods come and go and nothing fails, nor Azure asks to wait, a workload that holds less than the share that is its own,
 /// whatever the others want, is not passed by for long, though they take slots all the time.
 pub fn nobody_is_passed_by(cluster: &Cluster, leader: &Operator, since: &mut PassedBy) {
-    if !cluster.is_calm {
+    if !cluster.is_calm || cluster.now < cluster.throttled_until {
         *since = cluster.granted.map(|granted| (cluster.now, granted));
         return;
     }
@@ -245,17 +284,27 @@ struct Free {
     held: Slots,
     limits: Slots,
     room: Amounts,
+    groups: Amounts,
 }
 
 impl Free {
     fn of(cluster: &Cluster) -> Self {
-        let used = cluster.away().iter().fold(Amounts::default(), |sum, uid| {
-            sum.plus(cluster.pods[*uid].facts.asks)
-        });
+        let is_on_node = |pod: &&SimPod| {
+            let bound = pod.facts.bound();
+            bound.is_some_and(|bound| bound.node == NODE && pod.facts.grant.is_none())
+        };
+        let away = cluster.away();
+        let away = away.iter().map(|uid| &cluster.pods[*uid]);
+        let there = away.chain(cluster.pods.values().filter(is_on_node));
+        let (mut room, mut groups) = (cluster.offers(), cluster.groups());
+        for pod in there {
+            (room, groups) = (room.minus(pod.facts.asks), groups.minus(pod.facts.uses()));
+        }
         Self {
             held: held(cluster),
             limits: limits(cluster),
-            room: cluster.offers().minus(used),
+            room,
+            groups,
         }
     }
 
@@ -271,6 +320,7 @@ impl Free {
             && is_nominated_before(pod, since)
             && self.held.1[pod.app] < self.limits.1[pod.app]
             && pod.facts.asks.lacks(self.room).is_none()
+            && pod.facts.uses().lacks(self.groups).is_none()
     }
 }
 

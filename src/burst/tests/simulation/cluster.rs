@@ -16,9 +16,10 @@ use serde_json::json;
 use crate::api::{BurstPool, BurstPoolStatus, Reservation};
 use crate::burst::Scales;
 use crate::burst::amounts::Amounts;
-use crate::burst::fixtures::{pool, target};
+use crate::burst::fixtures::{pod, pool, target};
 use crate::burst::hold::later;
 use crate::burst::pod::{PodFacts, Stage};
+use crate::node::capacity::{Load, Offer, Room};
 
 use super::checks::{Churn, Peaks};
 use server::Late;
@@ -45,6 +46,10 @@ pub struct SimPod {
     pub nominated_until: Option<Timestamp>,
     /// Translation refuses it.
     pub is_ineligible: bool,
+    /// Azure refuses it in words that nobody knows, whenever it is asked.
+    pub is_rejected: bool,
+    /// It neither starts nor fails, as one whose image's name is wrong.
+    pub is_stuck: bool,
     /// A policy denies its grant until then, or for ever.
     pub denied_until: Timestamp,
     /// When its object goes, once it is being deleted.
@@ -90,6 +95,10 @@ pub struct Cluster {
     pub capacity: i64,
     /// Azure starts nothing until then.
     pub failing_until: Timestamp,
+    /// Azure takes no creates until then.
+    pub throttled_until: Timestamp,
+    /// When the node last had less to offer than before.
+    pub shrunk: Timestamp,
     /// Whether the node has the taint of a closed placement.
     pub is_closed: bool,
     /// In some clusters the pool has a trigger: whether it is active.
@@ -136,7 +145,7 @@ impl Cluster {
         let start = Timestamp::from_second(1_000_000).expect("in range");
         let mut pool = pool("shop", &spec);
         pool.status = Some(BurstPoolStatus::default());
-        Self {
+        let mut cluster = Self {
             now: start,
             is_calm: false,
             is_still: false,
@@ -150,6 +159,8 @@ impl Cluster {
             capacity: rng.random_range(5..25),
             job,
             failing_until: start,
+            throttled_until: start,
+            shrunk: start,
             is_closed: false,
             trigger: rng.random_bool(0.4).then_some(false),
             granted_at: Vec::new(),
@@ -162,7 +173,37 @@ impl Cluster {
             late: Vec::new(),
             next_change: start,
             changes: 0,
+        };
+        if rng.random_bool(0.3) {
+            cluster.add_stranger();
         }
+        cluster
+    }
+
+    /// A pod that a user has placed on the node, and that waits for ever for what only the user can give it.
+    fn add_stranger(&mut self) {
+        let mut facts = pod("stranger").of_app("stranger").on(NODE);
+        if let Stage::Bound(bound) = &mut facts.stage {
+            (bound.has_started, bound.is_running) = (false, false);
+        }
+        let uid = facts.id.uid.clone();
+        let stranger = SimPod {
+            facts: Rc::new(facts),
+            app: APPS.len(),
+            first_refused: None,
+            gated_until: None,
+            nominated_at: None,
+            nominated_until: None,
+            is_ineligible: false,
+            is_rejected: false,
+            is_stuck: true,
+            denied_until: self.now,
+            gone_at: None,
+            try_at: Timestamp::MAX,
+            runs_for: None,
+            finishes_at: None,
+        };
+        self.pods.insert(uid, stranger);
     }
 
     pub fn later(&self, by: Duration) -> Timestamp {
@@ -237,14 +278,26 @@ impl Cluster {
         self.trigger == Some(true)
     }
 
-    /// What the node offers.
+    /// What the node offers to the scheduler.
     pub fn offers(&self) -> Amounts {
-        Amounts {
+        amounts(self.offer().allocatable)
+    }
+
+    /// What the node offers, as Azure counts.
+    pub fn groups(&self) -> Amounts {
+        amounts(self.offer().capacity)
+    }
+
+    fn offer(&self) -> Offer {
+        let bound = self.pods.values().map(|pod| &*pod.facts);
+        let bound = bound.filter(|facts| facts.bound().is_some_and(|bound| bound.node == NODE));
+        let load = Load::of(bound, |_| true, |_| true);
+        let all = Room {
             cpu_milli: self.capacity * 1000,
-            memory: self.capacity << 30,
-            storage: 0,
+            memory_bytes: self.capacity << 30,
             pods: self.capacity,
-        }
+        };
+        Offer::of(&load, all.minus(load.groups))
     }
 
     /// The UIDs of pods that are on the node, or on their way there.
@@ -254,5 +307,14 @@ impl Cluster {
             pod.facts.grant.is_some() && !home && pod.facts.stage != Stage::Finished
         });
         away.map(|pod| pod.facts.id.uid.as_str()).collect()
+    }
+}
+
+fn amounts(room: Room) -> Amounts {
+    Amounts {
+        cpu_milli: room.cpu_milli,
+        memory: room.memory_bytes,
+        storage: 0,
+        pods: room.pods,
     }
 }

@@ -41,10 +41,13 @@ pub struct Happened {
     pub found_peaks: u64,
     pub rescues: u64,
     pub releases: u64,
+    /// Creates that Azure asked to wait with, and that it refused in words that nobody knows.
+    pub throttled: u64,
+    pub rejected: u64,
 }
 
 impl Happened {
-    fn each(&mut self) -> [&mut u64; 25] {
+    fn each(&mut self) -> [&mut u64; 27] {
         [
             &mut self.plans,
             &mut self.grants,
@@ -71,6 +74,8 @@ impl Happened {
             &mut self.found_peaks,
             &mut self.rescues,
             &mut self.releases,
+            &mut self.throttled,
+            &mut self.rejected,
         ]
     }
 

@@ -268,6 +268,9 @@ impl Operator {
         let bound: Vec<&PodFacts> = self.views.bound.pods.iter().map(|pod| &**pod).collect();
         let mut place = place("weu", 0);
         place.offers = cluster.offers();
+        place.capacity = cluster.groups();
+        let is_throttled = cluster.now < cluster.throttled_until;
+        place.shut = is_throttled.then(|| "Azure asks to wait with creates".to_owned());
         let world = World {
             pools: &[pool],
             waiting: &waiting,

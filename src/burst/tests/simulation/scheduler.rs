@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
+use super::checks;
 use super::cluster::{Cluster, NODE};
 use crate::burst::amounts::Amounts;
 use crate::burst::pod::{Bound, Stage};
@@ -93,8 +94,12 @@ impl Cluster {
             has_started: node != NODE,
             is_running: node != NODE,
             refused: None,
+            waits: None,
         };
         self.change(uid, |facts| facts.stage = Stage::Bound(bound));
+        if node == NODE {
+            checks::starts_all(self);
+        }
         if node != NODE {
             self.runs(uid);
         }

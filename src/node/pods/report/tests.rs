@@ -53,6 +53,7 @@ fn keeper(status: &Arc<AtomicU16>) -> Keeper {
         address: "10.0.0.1".to_owned(),
         pace: Arc::default(),
         trouble: Arc::new(Notify::new()),
+        quota: Arc::default(),
         changed: Arc::new(Notify::new()),
         sweep_every: SWEEP_EVERY,
         orphan_grace: ORPHAN_GRACE,

@@ -20,6 +20,7 @@ impl Cluster {
             // Jobs would come and go for ever.
             self.desired[2] = 0;
             self.failing_until = self.failing_until.min(self.now);
+            self.throttled_until = self.throttled_until.min(self.now);
             self.scales = scales(self.desired);
         } else if self.now >= self.next_change {
             self.next_change = self.after(rng, 60..5400);
@@ -94,7 +95,14 @@ impl Cluster {
                 self.version += 1;
             }
             2 => self.failing_until = self.after(rng, 60..1200),
-            3 => self.capacity = rng.random_range(1..25),
+            3 => {
+                let capacity = rng.random_range(1..25);
+                if capacity < self.capacity {
+                    self.shrunk = self.now;
+                }
+                self.capacity = capacity;
+            }
+            4 => self.throttled_until = self.after(rng, 60..1200),
             _ => {}
         }
     }
@@ -139,8 +147,15 @@ impl Cluster {
         if app == "job" {
             facts.owner = None;
         }
-        if rng.random_bool(0.1) {
-            facts.asks.cpu_milli = 3000;
+        match rng.random_range(0..10) {
+            0 => facts.asks.cpu_milli = 3000,
+            // Smaller than any group.
+            1..5 => facts.asks.cpu_milli = 250,
+            _ => {}
+        }
+        let is_rejected = rng.random_bool(0.01);
+        if let Some(owner) = facts.owner.as_mut().filter(|_| is_rejected) {
+            owner.template = format!("rejected-{}", self.count);
         }
         let denied_until = match rng.random_range(0..100) {
             0 => Timestamp::MAX,
@@ -154,6 +169,8 @@ impl Cluster {
             nominated_until: None,
             gated_until: is_gated.then(|| self.after(rng, 1..200)),
             is_ineligible: rng.random_bool(0.05),
+            is_rejected,
+            is_stuck: rng.random_bool(0.01),
             denied_until,
             gone_at: None,
             try_at: self.now,
@@ -161,6 +178,14 @@ impl Cluster {
                 .then(|| Duration::from_secs(rng.random_range(self.job.clone()))),
             finishes_at: None,
             facts: Rc::new(facts),
+        };
+        let pod = SimPod {
+            try_at: if pod.is_stuck {
+                Timestamp::MAX
+            } else {
+                pod.try_at
+            },
+            ..pod
         };
         self.pods.insert(pod.facts.id.uid.clone(), pod);
         self.changed();

@@ -1,0 +1,406 @@
+//! What the placements of one region offer together: never more than its quota leaves.
+//!
+//! In: what Azure says is used of a subscription's limits in a region, and the pods of every placement there,
+//! of whichever pool. Out: for each placement what its node [`Offer`]s.
+//!
+//! What is left is divided: everybody gets the same, and what one cannot use goes to the others. What a
+//! placement gives up goes to another only after a moment: the scheduler may just have bound a pod there.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::capacity::{self, CORE, Load, Offer, Room};
+use super::pods::Context;
+use crate::aci::client::{Scope, Usage};
+
+/// How long what one placement has given up is kept from the others.
+const HANDOVER: Duration = Duration::from_secs(10);
+
+/// The quotas of all subscriptions and regions that placements are in.
+#[derive(Default)]
+pub struct Quotas(Mutex<HashMap<(String, String), Arc<Quota>>>);
+
+impl Quotas {
+    /// The quota of a subscription in a region.
+    pub fn of(&self, scope: &Scope, region: &str) -> Arc<Quota> {
+        let key = (scope.subscription.to_lowercase(), region.to_lowercase());
+        lock(&self.0).entry(key).or_default().clone()
+    }
+}
+
+/// A subscription's quota in a region.
+#[derive(Default)]
+pub struct Quota(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    members: Vec<Member>,
+    /// What Azure said last, and the UIDs of the pods whose groups were there before it was asked.
+    usages: Option<Vec<Usage>>,
+    counted: HashSet<String>,
+    asked: Option<Instant>,
+    /// Whether placements could use more than is left.
+    is_short: bool,
+}
+
+struct Member {
+    context: Weak<Context>,
+    /// It is given no more pods.
+    is_closed: bool,
+    cpu: Share,
+    pods: Share,
+}
+
+/// What was asked of Azure, and before which time.
+pub struct Asked {
+    at: Instant,
+    there: HashSet<String>,
+}
+
+impl Quota {
+    /// The placement takes part from now on.
+    pub fn join(&self, context: &Arc<Context>) {
+        let mut inner = lock(&self.0);
+        inner.members.retain(|one| one.context.strong_count() > 0);
+        inner.members.push(Member {
+            context: Arc::downgrade(context),
+            is_closed: false,
+            cpu: Share::default(),
+            pods: Share::default(),
+        });
+    }
+
+    /// The placement is given no more pods. Those that it has are counted for as long as they are kept.
+    pub fn close(&self, context: &Arc<Context>) {
+        for member in &mut lock(&self.0).members {
+            member.is_closed |= member.is(context);
+        }
+    }
+
+    /// Azure is about to be asked: which pods have groups already.
+    pub fn asking(&self) -> Asked {
+        let inner = lock(&self.0);
+        let kept = inner.members.iter().filter_map(|one| one.context.upgrade());
+        Asked {
+            at: Instant::now(),
+            there: kept.flat_map(|context| context.created()).collect(),
+        }
+    }
+
+    /// Azure has answered; nothing if its limits cannot be read.
+    pub fn answered(&self, asked: Asked, usages: Option<Vec<Usage>>) {
+        let mut inner = lock(&self.0);
+        if inner.asked.is_none_or(|before| before <= asked.at) {
+            inner.asked = Some(asked.at);
+            (inner.usages, inner.counted) = (usages, asked.there);
+        }
+    }
+
+    /// Whether more may be left than is known, and would be used: a group has gone since Azure was asked.
+    pub fn is_outdated(&self) -> bool {
+        let inner = lock(&self.0);
+        if !inner.is_short || inner.counted.is_empty() {
+            return false;
+        }
+        let kept = inner.members.iter().filter_map(|one| one.context.upgrade());
+        let created: HashSet<String> = kept.flat_map(|context| context.created()).collect();
+        inner.counted.iter().any(|uid| !created.contains(uid))
+    }
+
+    /// What the placement's node offers now.
+    pub fn offer(&self, context: &Arc<Context>) -> Offer {
+        let inner = &mut *lock(&self.0);
+        inner.members.retain(|one| one.context.strong_count() > 0);
+        let seen = inner.look();
+        inner.share(&seen, Instant::now());
+        let mut all = inner.members.iter().zip(&seen);
+        let own = all.find(|(member, _)| member.is(context));
+        own.map(|(member, seen)| {
+            let left = Room {
+                cpu_milli: member.cpu.given.saturating_mul(CORE) - seen.load.groups.cpu_milli,
+                memory_bytes: seen.own.memory_bytes,
+                pods: member.pods.given - seen.load.groups.pods,
+            };
+            Offer::of(&seen.load, left.at_most(seen.own))
+        })
+        .unwrap_or_default()
+    }
+}
+
+/// What is seen of a member.
+struct Seen {
+    load: Load,
+    /// What its own capacity leaves.
+    own: Room,
+    cores: &'static str,
+    /// How many groups may still be created; nothing if that is not known.
+    creates: Option<i64>,
+}
+
+impl Inner {
+    fn look(&self) -> Vec<Seen> {
+        let members = self.members.iter();
+        let contexts = members.map(|one| (one, one.context.upgrade()));
+        contexts
+            .map(|(member, context)| {
+                let Some(context) = context else {
+                    return Seen::nothing();
+                };
+                let created = context.created();
+                let pods = context.pods();
+                let load = Load::of(
+                    pods.iter().map(Arc::as_ref),
+                    |uid| self.counted.contains(uid),
+                    |uid| created.contains(uid),
+                );
+                let own = capacity::asked(&context.placement).minus(load.groups);
+                let creates = context.azure.creates_left(&context.scope);
+                Seen {
+                    load,
+                    own: if member.is_closed {
+                        Room::default()
+                    } else {
+                        own
+                    },
+                    cores: capacity::cores(&context.placement),
+                    creates: creates.map(|(left, _)| i64::try_from(left).unwrap_or(i64::MAX)),
+                }
+            })
+            .collect()
+    }
+
+    /// Divides what is left of cores, by their kind, and of groups.
+    fn share(&mut self, seen: &[Seen], now: Instant) {
+        let usages = self.usages.as_deref().unwrap_or_default();
+        let of_kind = |kind: &str, one: &Seen| kind.is_empty() || one.cores == kind;
+        let left = |name: &str, kind: &str, taken: fn(&Room) -> i64| {
+            let uncounted = seen.iter().filter(|one| of_kind(kind, one));
+            let uncounted: i64 = uncounted.map(|one| taken(&one.load.uncounted)).sum();
+            capacity::left_of(name, usages).map(|left| left.saturating_sub(uncounted))
+        };
+        self.is_short = false;
+        for kind in ["StandardCores", "StandardSpotCores"] {
+            let left = left(kind, kind, |room| whole(room.cpu_milli));
+            let members = self.members.iter_mut().zip(seen);
+            let members = members.filter(|(_, one)| of_kind(kind, one));
+            let members = members.map(|(member, seen)| Wish {
+                share: &mut member.cpu,
+                has: whole(seen.load.groups.cpu_milli),
+                more: seen.own.cpu_milli.max(0) / CORE,
+            });
+            self.is_short |= divide(left, members.collect(), now);
+        }
+        let groups = left("ContainerGroups", "", |room| room.pods);
+        let uncreated: i64 = seen.iter().map(|one| one.load.uncreated).sum();
+        let creates = seen.iter().filter_map(|one| one.creates).min();
+        let creates = creates.map(|left| left.saturating_sub(uncreated));
+        let members = self.members.iter_mut().zip(seen);
+        let members = members.map(|(member, seen)| Wish {
+            share: &mut member.pods,
+            has: seen.load.groups.pods,
+            more: seen.own.pods.max(0),
+        });
+        let left = [groups, creates].into_iter().flatten().min();
+        self.is_short |= divide(left, members.collect(), now);
+    }
+}
+
+impl Seen {
+    fn nothing() -> Self {
+        Self {
+            load: Load::default(),
+            own: Room::default(),
+            cores: "",
+            creates: None,
+        }
+    }
+}
+
+impl Member {
+    fn is(&self, context: &Arc<Context>) -> bool {
+        std::ptr::eq(self.context.as_ptr(), Arc::as_ptr(context))
+    }
+}
+
+/// Cores in thousandths as whole ones.
+fn whole(cpu_milli: i64) -> i64 {
+    cpu_milli.saturating_add(CORE - 1) / CORE
+}
+
+/// How much of something a placement may have in all.
+#[derive(Debug, Default)]
+struct Share {
+    given: i64,
+    /// What it had before, and until when that is kept from the others.
+    before: Vec<(i64, Instant)>,
+}
+
+impl Share {
+    /// The most that it may have taken.
+    fn held(&self) -> i64 {
+        let before = self.before.iter().map(|(had, _)| *had);
+        before.fold(self.given, i64::max)
+    }
+}
+
+/// A placement's share, how much of it is taken, and how much more it could use.
+struct Wish<'a> {
+    share: &'a mut Share,
+    has: i64,
+    more: i64,
+}
+
+/// Divides what is `left` of something, as whole numbers; without a limit everybody gets what it can use.
+/// Whether that is less than they could use.
+fn divide(left: Option<i64>, mut wishes: Vec<Wish<'_>>, now: Instant) -> bool {
+    for wish in &mut wishes {
+        wish.share.before.retain(|(_, until)| now < *until);
+    }
+    let Some(left) = left.map(|left| left.max(0)) else {
+        for wish in wishes {
+            give(wish.share, wish.has.saturating_add(wish.more), now);
+        }
+        return false;
+    };
+    let total = wishes
+        .iter()
+        .map(|wish| wish.has)
+        .fold(left, i64::saturating_add);
+    let more: Vec<i64> = wishes.iter().map(|wish| wish.more).collect();
+    let fair = fair(left, &more);
+    let wanted: Vec<i64> = wishes
+        .iter()
+        .zip(fair)
+        .map(|(wish, more)| wish.has + more)
+        .collect();
+    // First those who give up, so that what they had is known to be held still.
+    for (wish, wanted) in wishes.iter_mut().zip(&wanted) {
+        if *wanted <= wish.share.given {
+            give(wish.share, *wanted, now);
+        }
+    }
+    for at in 0..wishes.len() {
+        let others = wishes.iter().enumerate().filter(|(other, _)| *other != at);
+        let held = others.map(|(_, wish)| wish.share.held().max(wish.has));
+        let free = total.saturating_sub(held.fold(0, i64::saturating_add));
+        let wish = &mut wishes[at];
+        if wanted[at] > wish.share.given {
+            let given = wanted[at].min(free).max(wish.share.given).max(wish.has);
+            wish.share.given = given;
+        }
+    }
+    more.iter()
+        .fold(0_i64, |sum, more| sum.saturating_add(*more))
+        > left
+}
+
+fn give(share: &mut Share, given: i64, now: Instant) {
+    if given < share.given {
+        share.before.push((share.given, now + HANDOVER));
+    }
+    share.given = given;
+}
+
+/// Equal parts of `left`, none more than it can use; what does not divide goes to the first.
+fn fair(left: i64, uses: &[i64]) -> Vec<i64> {
+    let mut parts = vec![0; uses.len()];
+    let mut left = left;
+    let mut order: Vec<usize> = (0..uses.len()).collect();
+    order.sort_by_key(|at| uses[*at]);
+    for (done, at) in order.iter().enumerate() {
+        let others = i64::try_from(uses.len() - done).unwrap_or(1);
+        // Rounded up: of equal ones the first has the rest.
+        let part = left.saturating_add(others - 1) / others;
+        parts[*at] = part.min(uses[*at]).max(0);
+        left -= parts[*at];
+    }
+    parts
+}
+
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_divided_equally_and_what_one_cannot_use_goes_to_the_others() {
+        assert_eq!(fair(12, &[100]), [12]);
+        assert_eq!(fair(12, &[100, 100]), [6, 6]);
+        assert_eq!(fair(13, &[100, 100]), [7, 6]);
+        assert_eq!(fair(12, &[2, 100, 0]), [2, 10, 0]);
+        assert_eq!(fair(0, &[2, 3]), [0, 0]);
+        assert_eq!(fair(9, &[2, 3]), [2, 3]);
+    }
+
+    /// Shares of placements that have these, and could use so much more.
+    fn divided(
+        left: Option<i64>,
+        shares: &mut [Share],
+        have: &[(i64, i64)],
+        now: Instant,
+    ) -> Vec<i64> {
+        let wishes = shares.iter_mut().zip(have);
+        let wishes = wishes.map(|(share, (has, more))| Wish {
+            share,
+            has: *has,
+            more: *more,
+        });
+        divide(left, wishes.collect(), now);
+        shares.iter().map(|share| share.given).collect()
+    }
+
+    #[test]
+    fn what_one_has_given_up_comes_to_another_only_after_a_moment() {
+        let (now, mut shares) = (Instant::now(), [Share::default(), Share::default()]);
+        let start = divided(Some(12), &mut shares, &[(0, 50), (0, 50)], now);
+        assert_eq!(start, [6, 6]);
+        // The first has used all of its share. The other gives up a half of its own.
+        let later = divided(Some(6), &mut shares, &[(6, 44), (0, 50)], now);
+        assert_eq!(later, [6, 3], "a pod may just have been bound there");
+        let after = now + HANDOVER;
+        let later = divided(Some(6), &mut shares, &[(6, 44), (0, 50)], after);
+        assert_eq!(later, [9, 3]);
+        let unlimited = divided(None, &mut shares, &[(6, 44), (0, 50)], after);
+        assert_eq!(unlimited, [50, 50]);
+    }
+
+    proptest! {
+        /// However pods come and go, and whatever each does with what it was offered until a moment ago: all
+        /// placements together never take more than there is.
+        #[test]
+        fn together_they_never_take_more_than_there_is(
+            total in 0i64..40,
+            steps in proptest::collection::vec((0usize..3, 0i64..8, any::<bool>(), 0u64..14), 1..60),
+        ) {
+            let (mut now, mut shares) = (Instant::now(), [Share::default(), Share::default(), Share::default()]);
+            let mut has = [0i64; 3];
+            // What each was offered before, which the scheduler may still act upon until then.
+            let mut offered: Vec<(Instant, usize, i64)> = Vec::new();
+            for (who, count, comes, pause) in steps {
+                now += Duration::from_secs(pause);
+                let late = offered.iter().filter(|(until, of, _)| *of == who && now < *until);
+                let late = late.map(|(_, _, given)| *given).max().unwrap_or(0);
+                let most = late.max(shares[who].given);
+                if comes {
+                    has[who] = (has[who] + count).min(most.max(has[who]));
+                } else {
+                    has[who] = (has[who] - count).max(0);
+                }
+                let used: i64 = has.iter().sum();
+                prop_assert!(used <= total, "{used} of {total}: {has:?}");
+                let have: Vec<(i64, i64)> = has.iter().map(|has| (*has, 20)).collect();
+                offered.extend((0..3).map(|of| (now + HANDOVER, of, shares[of].given)));
+                let given = divided(Some(total - used), &mut shares, &have, now);
+                prop_assert!(given.iter().sum::<i64>() <= total.max(used));
+            }
+        }
+    }
+}
