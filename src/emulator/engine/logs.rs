@@ -46,19 +46,21 @@ pub async fn text(client: &Client, name: &str, tail: Option<usize>, timestamps: 
 }
 
 /// What the service keeps of a container that is stopped. A line whose time cannot be read was
-/// written `now`.
+/// written `now`. The lines are read without times, which an engine also has inside of long lines.
 pub async fn kept(client: &Client, name: &str, now: Timestamp) -> Log {
+    let lines = text(client, name, Some(STOPPED_LINES), false).await;
+    let times = text(client, name, Some(STOPPED_LINES), true).await;
+    let mut times = times.lines().map(timed);
     let mut log = Log::default();
-    for line in text(client, name, Some(STOPPED_LINES), true).await.lines() {
-        let (at, line) = timed(line).unwrap_or((now, line));
-        log.push(at, line);
+    for line in lines.lines() {
+        log.push(times.next().flatten().unwrap_or(now), line);
     }
     log
 }
 
-fn timed(line: &str) -> Option<(Timestamp, &str)> {
-    let (at, rest) = line.split_once(' ').unwrap_or((line, ""));
-    Some((at.parse().ok()?, rest))
+/// The time in front of a line.
+fn timed(line: &str) -> Option<Timestamp> {
+    line.split(' ').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -66,13 +68,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_its_time_and_the_rest_which_may_be_empty() {
-        let (at, rest) = timed("1970-01-01T00:00:01.5Z a b").expect("a line");
-        assert_eq!((at.as_millisecond(), rest), (1500, "a b"));
-        assert_eq!(
-            timed("1970-01-01T00:00:00Z ").map(|(_, rest)| rest),
-            Some("")
-        );
+    fn a_line_has_its_time_in_front() {
+        let at = timed("1970-01-01T00:00:01.5Z a b").expect("a time");
+        assert_eq!(at.as_millisecond(), 1500);
+        assert_eq!(timed("1970-01-01T00:00:00Z "), Some(Timestamp::UNIX_EPOCH));
         assert_eq!(timed("no time"), None);
     }
 }

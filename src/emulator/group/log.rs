@@ -13,6 +13,10 @@ pub const STOPPED_LIMIT: usize = 16 << 10;
 /// What the service keeps of a stopped one, in lines.
 pub const STOPPED_LINES: usize = 1000;
 
+/// How much of a line is read at once: with times, each such part has its own in front (seen of conmon;
+/// containerd and Docker read 16 KiB).
+const PART: usize = 8 << 10;
+
 /// Lines with the time at which they were written, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
@@ -36,16 +40,19 @@ impl Log {
         self.shrink(STOPPED_LIMIT, STOPPED_LINES);
     }
 
-    /// The last `tail` lines (all without), each with its time in front if asked for.
+    /// The last `tail` lines (all without), each with its time in front if asked for: each part of a long
+    /// one.
     pub fn text(&self, tail: Option<usize>, timestamps: bool) -> String {
         let skip = tail.map_or(0, |tail| self.lines.len().saturating_sub(tail));
         let mut text = String::new();
         for (at, line) in self.lines.iter().skip(skip) {
-            if timestamps {
-                text.push_str(&time(*at));
-                text.push(' ');
+            for part in parts(line) {
+                if timestamps {
+                    text.push_str(&time(*at));
+                    text.push(' ');
+                }
+                text.push_str(part);
             }
-            text.push_str(line);
             text.push('\n');
         }
         last_bytes(text, RUNNING_LIMIT)
@@ -71,6 +78,22 @@ impl Log {
             self.bytes -= line.len() + 1;
         }
     }
+}
+
+/// The parts in which a line is read; an empty line is one part.
+fn parts(line: &str) -> Vec<&str> {
+    let (mut parts, mut rest) = (Vec::new(), line);
+    while rest.len() > PART {
+        let mut end = PART;
+        while !rest.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (part, more) = rest.split_at(end);
+        parts.push(part);
+        rest = more;
+    }
+    parts.push(rest);
+    parts
 }
 
 /// The last `limit` bytes of `text`, cut at a character.
@@ -105,6 +128,17 @@ mod tests {
         short.stop();
         assert_eq!(short.text(None, false).lines().count(), STOPPED_LINES);
         assert_eq!(short.text(Some(1), true), "1970-01-01T00:00:00Z 1999\n");
+    }
+
+    #[test]
+    fn a_long_line_has_a_time_in_front_of_each_part() {
+        let mut log = Log::default();
+        log.push(Timestamp::UNIX_EPOCH, "x".repeat(PART) + "yz");
+        log.push(Timestamp::UNIX_EPOCH, "");
+        let x = "x".repeat(PART);
+        assert_eq!(log.text(None, false), format!("{x}yz\n\n"));
+        let at = "1970-01-01T00:00:00Z ";
+        assert_eq!(log.text(None, true), format!("{at}{x}{at}yz\n{at}\n"));
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! What is new in a log that is read again and again.
 //!
-//! In: the log, as far as the service keeps it, each with its lines' times. Out: what was not there the
+//! In: the log, as far as the service keeps it. Out: what was not there the
 //! time before. Pure. The service has no offsets; it cuts a log off at its beginning when it becomes too
 //! long, so that what is read may begin anywhere in what was read.
 
 /// How much of the end of what was read is kept to find the place again.
 const KEPT: usize = 64 << 10;
-/// How much of a log's beginning is looked for: the time in front of a line is in it.
+/// How much of a log's beginning is looked for: the time in front of a line, if there is one, is in it.
 const HEAD: usize = 24;
 
 /// Remembers where a log was read to.

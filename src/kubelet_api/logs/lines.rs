@@ -1,7 +1,15 @@
-//! Lines with their times, as they are wanted.
+//! Lines as they are wanted.
 //!
-//! In: text in which each line has its time in front. Out: the lines that are young enough, with or without
-//! their times, cut off after so many bytes. Pure. A line without a time is one with the line before it.
+//! In: text in which each line has its time in front, where times are needed. Out: the lines that are young
+//! enough, with or without their times, cut off after so many bytes. Pure. A line without a time is one with
+//! the line before it.
+//!
+//! A container runtime stamps what it reads, and reads a line of more than its buffer in parts (8,192 bytes
+//! in conmon, 16 KiB in containerd and Docker), and one that is written in pieces as it comes. Such parts
+//! are joined again. A time that a program writes itself stays.
+
+use std::borrow::Cow;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -35,14 +43,28 @@ impl Lines {
     pub fn shape(&mut self, text: &str) -> Vec<u8> {
         let mut shaped = Vec::with_capacity(text.len());
         for line in text.split_inclusive('\n') {
-            let (at, rest) = timed(line);
-            if let (Some(at), Some(since)) = (at, self.options.since) {
-                self.is_young = at >= since;
+            if !self.options.needs_times() {
+                shaped.extend_from_slice(line.as_bytes());
+                continue;
             }
-            if self.is_young {
-                let wanted = if self.options.timestamps { line } else { rest };
-                shaped.extend_from_slice(wanted.as_bytes());
+            let (stamp, rest) = timed(line);
+            if let (Some(stamp), Some(since)) = (&stamp, self.options.since) {
+                self.is_young = stamp.at >= since;
             }
+            if !self.is_young {
+                continue;
+            }
+            let rest = match stamp {
+                Some(stamp) => {
+                    if self.options.timestamps {
+                        shaped.extend_from_slice(stamp.text.as_bytes());
+                        shaped.push(b' ');
+                    }
+                    joined(&stamp, rest)
+                }
+                None => Cow::Borrowed(rest),
+            };
+            shaped.extend_from_slice(rest.as_bytes());
         }
         shaped.truncate(self.left);
         self.left -= shaped.len();
@@ -60,12 +82,84 @@ pub fn tail(text: &str, lines: usize) -> &str {
     starts.nth(lines - 1).map_or(text, |at| &text[at..])
 }
 
-fn timed(line: &str) -> (Option<Timestamp>, &str) {
-    let (first, rest) = line.split_once(' ').unwrap_or((line.trim_end(), "\n"));
-    match first.parse() {
-        Ok(at) => (Some(at), rest),
-        Err(_) => (None, line),
+/// A time as the service writes it.
+#[derive(Clone, Copy)]
+struct Stamp<'a> {
+    at: Timestamp,
+    text: &'a str,
+}
+
+/// Runtimes read by buffers of a multiple of this.
+const BUFFER: usize = 4 << 10;
+/// How much later than the part before it a part is that was read next, where only the time tells.
+const NEXT: Duration = Duration::from_secs(2);
+
+impl<'a> Stamp<'a> {
+    fn of(text: &'a str) -> Option<Self> {
+        let at = text.parse().ok()?;
+        Some(Self { at, text })
     }
+
+    /// What is after the seconds: whether there are parts of them, and the offset.
+    fn shape(&self) -> (bool, &str) {
+        let offset = self.text.rfind(['Z', '+', '-']).unwrap_or_default();
+        (self.text.contains('.'), &self.text[offset..])
+    }
+
+    /// Whether `next`, which comes in a line after a part with this time, begins its next part. `before` is
+    /// that part.
+    fn is_before(&self, next: &Self, before: &str) -> bool {
+        if before.is_empty() || self.shape() != next.shape() || next.at < self.at {
+            return false;
+        }
+        let is_full = before.len().is_multiple_of(BUFFER);
+        // No text has a time right behind a letter.
+        let is_glued = before.ends_with(char::is_alphanumeric);
+        let is_next = next.shape().0
+            && next.at > self.at
+            && next.at.duration_since(self.at) <= NEXT.try_into().unwrap_or_default();
+        is_full || is_glued || is_next
+    }
+}
+
+/// A line's time, and the line without it.
+fn timed(line: &str) -> (Option<Stamp<'_>>, &str) {
+    let (first, rest) = line.split_once(' ').unwrap_or((line.trim_end(), "\n"));
+    match Stamp::of(first) {
+        Some(stamp) => (Some(stamp), rest),
+        None => (None, line),
+    }
+}
+
+/// A line without the times in front of its parts.
+fn joined<'a>(first: &Stamp<'_>, line: &'a str) -> Cow<'a, str> {
+    const DATE: usize = "2026-11-24".len();
+    let (mut whole, mut part, mut from) = (String::new(), 0, 0);
+    let mut stamp = *first;
+    while let Some(found) = line[from..].find('T') {
+        let at = from + found;
+        from = at + 1;
+        let begin = at.checked_sub(DATE).filter(|begin| *begin >= part);
+        let Some(rest) = begin.and_then(|begin| line.get(begin..)) else {
+            continue;
+        };
+        let begin = at - DATE;
+        let Some((text, _)) = rest.split_once(' ') else {
+            break;
+        };
+        let next = Stamp::of(text);
+        if let Some(next) = next.filter(|next| stamp.is_before(next, &line[part..begin])) {
+            whole.push_str(&line[part..begin]);
+            part = begin + text.len() + 1;
+            from = part;
+            stamp = next;
+        }
+    }
+    if part == 0 {
+        return Cow::Borrowed(line);
+    }
+    whole.push_str(&line[part..]);
+    Cow::Owned(whole)
 }
 
 #[cfg(test)]
@@ -81,7 +175,8 @@ mod tests {
 
     #[test]
     fn times_are_shown_or_not() {
-        assert_eq!(shaped(Options::default()), "a\nb c\nno time\n\n");
+        // They are not asked for then, and what looks like one is the program's.
+        assert_eq!(shaped(Options::default()), LOG);
         let timestamps = true;
         let options = Options {
             timestamps,
@@ -110,5 +205,45 @@ mod tests {
         assert_eq!(tail("a\nb\nc", 2), "b\nc");
         assert_eq!(tail("a\nb\n", 5), "a\nb\n");
         assert_eq!(tail("a\nb\n", 0), "");
+    }
+
+    #[test]
+    fn parts_of_a_line_are_joined_and_a_programs_own_times_stay() {
+        let timed = |log: &str| {
+            let timestamps = true;
+            let options = Options {
+                timestamps,
+                ..Options::default()
+            };
+            String::from_utf8(Lines::new(options).shape(log)).expect("text")
+        };
+        let second = "2026-11-30T03:40:02Z";
+        let later = "2026-11-30T03:40:02.5Z";
+        let nanos = "2026-11-30T03:40:02.123456789Z";
+        let long = "é".repeat(4096);
+        for (log, wanted) in [
+            (
+                format!("{second} {long}{second} {long}{second} tail\n"),
+                format!("{second} {long}{long}tail\n"),
+            ),
+            (
+                format!("{second} 18{second} 60\n{second} next\n"),
+                format!("{second} 1860\n{second} next\n"),
+            ),
+            (format!("{nanos} a, {later} b\n"), format!("{nanos} a, b\n")),
+        ] {
+            assert_eq!(timed(&log), wanted);
+        }
+        for own in [
+            format!("{second} [{second} INFO] it is T or {second}\n"),
+            format!("{second} {second} INFO\n"),
+            format!("{second} until 2027-11-30T03:40:02Z or so\n"),
+            format!("{second} \"time\":\"{nanos}\" Té\n"),
+            format!("{later} at {nanos} it began\n"),
+            format!("{nanos} until 2026-11-30T04:40:02.5Z or so\n"),
+            format!("{second} 18{nanos} 60\n"),
+        ] {
+            assert_eq!(timed(&own), own);
+        }
     }
 }

@@ -3,6 +3,9 @@
 //! In: a container of a pod, and what is wanted of its log. Out: the log, from Azure. ACI does not tell
 //! what comes next, so a log that is followed is read again and again, and what is new of it is told; it
 //! ends with the container. ACI keeps the log of a container's last run only.
+//!
+//! Times are asked for only where they are needed: the service puts one in front of each part in which a
+//! line was read, so that a long line has times inside.
 
 mod grown;
 mod lines;
@@ -43,7 +46,7 @@ pub async fn answer(source: Source, query: &str, tasks: &Tasks) -> Answer {
     if options.follow {
         return follow(source, options, tasks).await;
     }
-    let log = source.read(options.tail).await?;
+    let log = source.read(options.tail, options.needs_times()).await?;
     let mut lines = Lines::new(options);
     let shaped = match options.tail {
         Some(tail) => lines.shape(lines::tail(&log, tail)),
@@ -56,11 +59,12 @@ pub async fn answer(source: Source, query: &str, tasks: &Tasks) -> Answer {
 
 /// The first look is the answer's own: what is wrong with it is told as such.
 async fn follow(source: Source, options: Options, tasks: &Tasks) -> Answer {
-    let log = source.read(None).await?;
+    let log = source.read(None, options.needs_times()).await?;
     let (told, mut wanted) = mpsc::channel::<Bytes>(4);
     let follower = Follower {
         source,
         grown: Grown::default(),
+        times: options.needs_times(),
         lines: Lines::new(options),
         told,
     };
@@ -76,11 +80,13 @@ async fn follow(source: Source, options: Options, tasks: &Tasks) -> Answer {
 
 /// What a container writes from now on, for as long as `told` is listened to.
 pub async fn output(source: Source, told: mpsc::Sender<Bytes>) -> Result<(), Refusal> {
-    let log = source.read(None).await?;
+    let options = Options::default();
+    let log = source.read(None, options.needs_times()).await?;
     let follower = Follower {
         source,
         grown: Grown::default(),
-        lines: Lines::new(Options::default()),
+        times: options.needs_times(),
+        lines: Lines::new(options),
         told,
     };
     follower.follow(log, Some(0)).await;
@@ -90,6 +96,8 @@ pub async fn output(source: Source, told: mpsc::Sender<Bytes>) -> Result<(), Ref
 struct Follower {
     source: Source,
     grown: Grown,
+    /// Whether the log is read with times.
+    times: bool,
     lines: Lines,
     told: mpsc::Sender<Bytes>,
 }
@@ -121,7 +129,7 @@ impl Follower {
             tokio::time::sleep(pause.max(long)).await;
             // Asked before the log is read: all that an ended container wrote is in what is read then.
             let has_ended = self.source.has_ended(run.as_ref()).await;
-            let Ok(log) = self.source.read(None).await else {
+            let Ok(log) = self.source.read(None, self.times).await else {
                 if has_ended {
                     return;
                 }

@@ -21,6 +21,13 @@ pub struct Options {
     pub limit: Option<usize>,
 }
 
+impl Options {
+    /// Whether the log must be read with times.
+    pub fn needs_times(&self) -> bool {
+        self.timestamps || self.since.is_some()
+    }
+}
+
 /// Reads a query, as a kubelet does.
 pub fn parse(query: &str, now: Timestamp) -> Result<Options, String> {
     let mut options = Options::default();

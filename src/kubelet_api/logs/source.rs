@@ -32,15 +32,19 @@ pub struct Run {
 }
 
 impl Source {
-    /// The last lines of the log, each with its time in front; all that is kept without `tail`.
-    pub async fn read(&self, tail: Option<usize>) -> Result<String, Refusal> {
+    /// The last lines of the log, with `times` each with its time in front; all that is kept without `tail`.
+    pub async fn read(&self, tail: Option<usize>, times: bool) -> Result<String, Refusal> {
         let (node, pod) = (&self.found.node, &self.found.pod);
         // Whether it takes none is nowhere said.
         let tail = tail.map(|lines| i32::try_from(lines.max(1)).unwrap_or(i32::MAX));
         node.pace.turn_ahead().await;
-        let read = node
-            .azure
-            .logs(&node.scope, pod.group.as_str(), &self.container, tail, true);
+        let read = node.azure.logs(
+            &node.scope,
+            pod.group.as_str(),
+            &self.container,
+            tail,
+            times,
+        );
         read.await.map_err(|error| self.refusal(&error))
     }
 
