@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::needs::service_account;
 use super::pod::Context;
+use super::printable::is_print;
 use super::quantity::Amount;
 use super::resources::DISK;
 
@@ -80,15 +81,15 @@ fn quoted(text: &str) -> String {
             '\r' => quoted.push_str("\\r"),
             '\t' => quoted.push_str("\\t"),
             '\u{b}' => quoted.push_str("\\v"),
-            c if c.is_control() => {
+            c if is_print(c) => quoted.push(c),
+            c => {
                 let code = u32::from(c);
-                let _ = if code < 0x80 {
-                    write!(quoted, "\\x{code:02x}")
-                } else {
-                    write!(quoted, "\\u{code:04x}")
+                let _ = match code {
+                    0..0x80 => write!(quoted, "\\x{code:02x}"),
+                    0x80..0x1_0000 => write!(quoted, "\\u{code:04x}"),
+                    _ => write!(quoted, "\\U{code:08x}"),
                 };
             }
-            c => quoted.push(c),
         }
     }
     quoted.push('"');
@@ -169,10 +170,17 @@ mod tests {
         let map = BTreeMap::from([
             ("b".to_owned(), "x\n\"\\\t\u{1}\u{85}é".to_owned()),
             ("a".to_owned(), String::new()),
+            (
+                "c".to_owned(),
+                " \u{7f}\u{a0}\u{ad}\u{200b}\u{feff}\u{fffd}\u{e000}😀\u{e0001}".to_owned(),
+            ),
         ]);
         assert_eq!(
             listed(Some(&map)),
-            "a=\"\"\nb=\"x\\n\\\"\\\\\\t\\x01\\u0085é\""
+            concat!(
+                "a=\"\"\nb=\"x\\n\\\"\\\\\\t\\x01\\u0085é\"\n",
+                "c=\" \\x7f\\u00a0\\u00ad\\u200b\\ufeff\u{fffd}\\ue000😀\\U000e0001\"",
+            )
         );
         assert_eq!(listed(None), "");
     }

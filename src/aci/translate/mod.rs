@@ -51,6 +51,7 @@ pub mod needs;
 mod network;
 mod placement;
 mod pod;
+mod printable;
 mod probes;
 pub mod quantity;
 mod realtime;

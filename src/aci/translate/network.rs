@@ -3,6 +3,10 @@
 //! In a subnet every port of a group can be reached by its private address, and no address is asked
 //! for. Without one, a pod that has ports gets a public address with these ports; one without ports
 //! gets none. A spot group has no address at all, so a pod with ports is refused there.
+//!
+//! A container's ports are documentation in Kubernetes. So one that ACI keeps for itself is left out: in a
+//! subnet it can be reached all the same, and a public address does not have it. A probe that asks such a
+//! port could not be sent, and refuses the pod.
 
 use std::collections::BTreeSet;
 
@@ -11,6 +15,7 @@ use k8s_openapi::api::core::v1::Container;
 use super::annotations::{self, path};
 use super::body::{IpAddress, Port, Protocol, SubnetId};
 use super::pod::Context;
+use super::probes;
 use super::refusals::Refusals;
 
 /// Ports an address may have (hard limit, quotas page 2025-11).
@@ -53,11 +58,14 @@ pub(super) fn ports(
             refusals.refuse(format!("{at}.containerPort"), why);
             continue;
         };
-        refusals.require(
-            !is_reserved(number),
-            format!("{at}.containerPort"),
-            format!("ACI keeps the port {number} for itself"),
-        );
+        if is_reserved(number) {
+            refusals.require(
+                !probes::ask(container, number),
+                format!("{at}.containerPort"),
+                format!("ACI keeps the port {number} for itself, and a probe asks it"),
+            );
+            continue;
+        }
         let port = Port {
             protocol,
             port: number,

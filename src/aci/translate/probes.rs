@@ -104,6 +104,15 @@ fn http_get(
     })
 }
 
+/// Whether a probe of `container` asks this port by HTTP.
+pub(super) fn ask(container: &Container, number: u16) -> bool {
+    let ports = container.ports.as_deref().unwrap_or_default();
+    let probes = [&container.liveness_probe, &container.readiness_probe];
+    let asked = probes.into_iter().flatten();
+    let mut asked = asked.filter_map(|probe| probe.http_get.as_ref());
+    asked.any(|get| port(&get.port, ports) == Ok(number))
+}
+
 /// A port by its number or by its name among the container's.
 fn port(port: &IntOrString, ports: &[ContainerPort]) -> Result<u16, String> {
     let number = match port {

@@ -1,8 +1,8 @@
 //! Credentials for pulling images: from pull secrets, or by a managed identity.
 //!
 //! ACI takes one credential for each registry. The entry that names most of an image's path is taken,
-//! as a kubelet tries it first; two images of one registry that need different ones are refused. A
-//! Secret that is missing, or of another type, is passed over as a kubelet does: the image may need
+//! as a kubelet tries it first; two images of one registry that need different ones are refused. An entry
+//! that says nothing (`"quay.io": {}`) is no credential: the image is pulled without one. A Secret that is missing, or of another type, is passed over as a kubelet does: the image may need
 //! none. Entries of other registries are not sent.
 
 use std::collections::BTreeMap;
@@ -23,8 +23,11 @@ use super::resolved::{Content, Values};
 #[derive(Default, Deserialize)]
 struct DockerConfig {
     #[serde(default)]
-    auths: BTreeMap<String, Entry>,
+    auths: Option<Entries>,
 }
+
+/// Entries by registry. Go reads a null as an entry that says nothing.
+type Entries = BTreeMap<String, Option<Entry>>;
 
 /// A registry's entry; `auth` is `username:password` in base64 and wins over both.
 #[derive(Clone, Default, Deserialize)]
@@ -33,6 +36,16 @@ struct Entry {
     username: Option<String>,
     password: Option<String>,
     auth: Option<String>,
+}
+
+impl Entry {
+    /// Whether it says nothing: some tools write one for each registry that they know.
+    fn is_empty(&self) -> bool {
+        let all = [&self.username, &self.password, &self.auth];
+        let mut given = all.into_iter().flatten();
+        // A colon in base64: neither a username nor a password.
+        given.all(|text| text.trim().is_empty() || text.trim() == "Og==")
+    }
 }
 
 /// An entry, of which Secret and for which registry.
@@ -152,11 +165,14 @@ fn candidates(context: &Context<'_>, refusals: &mut Refusals) -> Vec<Candidate> 
             continue;
         };
         match entries(data) {
-            Ok(entries) => candidates.extend(entries.into_iter().map(|(key, entry)| Candidate {
-                secret,
-                key,
-                entry,
-            })),
+            Ok(entries) => {
+                let entries = entries.into_iter();
+                let given = entries.filter_map(|(key, entry)| {
+                    let entry = entry.filter(|entry| !entry.is_empty())?;
+                    Some(Candidate { secret, key, entry })
+                });
+                candidates.extend(given);
+            }
             // What is wrong with it is not said: the message may quote it.
             Err(_) => refusals.refuse(
                 format!("spec.imagePullSecrets[{secret}]"),
@@ -167,9 +183,10 @@ fn candidates(context: &Context<'_>, refusals: &mut Refusals) -> Vec<Candidate> 
     candidates
 }
 
-fn entries(content: &Content) -> Result<BTreeMap<String, Entry>, serde_json::Error> {
+fn entries(content: &Content) -> Result<Entries, serde_json::Error> {
     if let Some(config) = content.data.get(".dockerconfigjson") {
-        return Ok(serde_json::from_slice::<DockerConfig>(config)?.auths);
+        let config: DockerConfig = serde_json::from_slice(config)?;
+        return Ok(config.auths.unwrap_or_default());
     }
     match content.data.get(".dockercfg") {
         Some(config) => serde_json::from_slice(config),

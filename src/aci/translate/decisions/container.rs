@@ -28,7 +28,7 @@ pub(super) const TYPES: &[(&str, &[Row])] = &[
     (
         "ContainerPort",
         &[
-            translated("containerPort", "`ports`; one that ACI keeps for itself is refused"),
+            translated("containerPort", "`ports`; one that ACI keeps for itself is left out, so that a public address does not have it, and refused if a probe asks it"),
             meaningless("hostIP", "it says where a hostPort listens, and those are refused"),
             refused("hostPort", "a container group has no host that listens for it"),
             translated("name", "what probes may call the port"),

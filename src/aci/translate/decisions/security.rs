@@ -39,7 +39,7 @@ pub(super) const TYPES: &[(&str, &[Row])] = &[
             refused("supplementalGroups", NO_GROUPS),
             refused_unless("supplementalGroupsPolicy", &["Merge"], NO_GROUPS),
             refused("sysctls", "ACI sets no kernel parameters"),
-            refused("windowsOptions", "only Linux containers run here"),
+            meaningless("windowsOptions", "a Linux node leaves them alone"),
         ],
     ),
     (
@@ -69,7 +69,7 @@ pub(super) const TYPES: &[(&str, &[Row])] = &[
                 "ACI's own profile is its runtime's default",
             )
             .of("SeccompProfile"),
-            refused("windowsOptions", "only Linux containers run here"),
+            meaningless("windowsOptions", "a Linux node leaves them alone"),
         ],
     ),
     (

@@ -20,7 +20,7 @@ pub(super) const TYPES: &[(&str, &[Row])] = &[
             translated("mountPath", "`mountPath`"),
             refused_unless(
                 "mountPropagation",
-                &["None"],
+                &["None", "HostToContainer"],
                 "a container group has no host to share mounts with",
             ),
             translated("name", "`name`"),

@@ -72,6 +72,54 @@ fn pull_secrets_of_every_documented_form_are_understood() {
 }
 
 #[test]
+fn an_entry_that_says_nothing_is_no_credential() {
+    let entry = |entry: Value| {
+        let config = json!({"auths": {"quay.io/team": entry, "quay.io": {"auth": "dXNlcjp4"}}});
+        let spec = json!({"containers": [{"name": "a", "image": "quay.io/team/web"}],
+            "imagePullSecrets": [{"name": "p"}]});
+        let given = Given::spec(spec).secret("p", &[(".dockerconfigjson", &config.to_string())]);
+        given.body()["properties"]["imageRegistryCredentials"][0]["password"].clone()
+    };
+    for empty in [
+        json!({}),
+        Value::Null,
+        json!({"auth": ""}),
+        json!({"auth": "Og=="}),
+        json!({"username": "", "password": "", "email": "a@b"}),
+    ] {
+        assert_eq!(entry(empty.clone()), "x", "{empty}");
+    }
+    for config in [r#"{"auths": {"quay.io": {}}}"#, r#"{"auths": null}"#] {
+        let spec = json!({"containers": [{"name": "a", "image": "quay.io/web"}],
+            "imagePullSecrets": [{"name": "p"}]});
+        let given = Given::spec(spec).secret("p", &[(".dockerconfigjson", config)]);
+        let body = given.body();
+        assert_eq!(
+            body["properties"].get("imageRegistryCredentials"),
+            None,
+            "{config}"
+        );
+    }
+}
+
+#[test]
+fn a_port_that_aci_keeps_for_itself_is_left_out() {
+    let ports = json!([{"containerPort": 27017, "name": "db"}, {"containerPort": 80}]);
+    let given = Given::container(json!({"ports": ports}));
+    let rest = json!([{"protocol": "TCP", "port": 80}]);
+    for body in [given.clone().body(), given.in_subnet().body()] {
+        let properties = &body["properties"];
+        assert_eq!(properties["containers"][0]["properties"]["ports"], rest);
+        if let Some(address) = properties.get("ipAddress") {
+            assert_eq!(address["ports"], rest);
+        }
+    }
+    let alone = json!({"ports": [{"containerPort": 27017}]});
+    let body = Given::container(alone).body();
+    assert_eq!(body["properties"].get("ipAddress"), None);
+}
+
+#[test]
 fn two_images_of_a_registry_need_one_credential() {
     let spec = json!({
         "containers": [{"name": "a", "image": "a.io/x/web"}, {"name": "b", "image": "a.io/y/web"}],

@@ -52,12 +52,17 @@ fn what_depends_on_a_value_is_refused_by_name() {
             vec![c("command[1]")],
         ),
         (
-            json!({"ports": [{"containerPort": 0}, {"containerPort": 70000}, {"containerPort": 3389}]}),
-            vec![
-                c("ports[0].containerPort"),
-                c("ports[1].containerPort"),
-                c("ports[2].containerPort"),
-            ],
+            json!({"ports": [{"containerPort": 0}, {"containerPort": 70000}]}),
+            vec![c("ports[0].containerPort"), c("ports[1].containerPort")],
+        ),
+        (
+            json!({"ports": [{"containerPort": 27017}, {"containerPort": 9999}, {"containerPort": 50051}]}),
+            vec![],
+        ),
+        (
+            json!({"ports": [{"containerPort": 50051, "name": "web"}],
+                "readinessProbe": {"httpGet": {"port": "web"}}}),
+            vec![c("ports[0].containerPort")],
         ),
         (
             json!({"ports": (1..7).map(|p| json!({"containerPort": p})).collect::<Vec<_>>()}),
