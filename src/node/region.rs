@@ -92,17 +92,20 @@ impl Known {
     /// Asks the region; how soon it is asked again.
     async fn ask(&mut self, context: &Arc<Context>, before: Option<&Closed>) -> Duration {
         let (placement, asked) = (&context.placement, context.quota.asking());
-        match context
+        let answer = context
             .azure
             .usages(&context.scope, &placement.region)
-            .await
-        {
+            .await;
+        // An identity that may not even list groups has no role there at all.
+        let is_forbidden = answer.as_ref().is_err_and(is_forbidden);
+        let is_only_unread = is_forbidden && context.count().await.is_some();
+        match answer {
             Ok(usages) => {
                 (self.closed, self.notice) = (exhausted(placement, &usages), None);
                 context.quota.answered(asked, Some(usages));
                 EVERY
             }
-            Err(error) if is_forbidden(&error) => {
+            Err(_) if is_only_unread => {
                 (self.closed, self.notice) = (None, Some(unread(&placement.region)));
                 context.quota.answered(asked, None);
                 EVERY
