@@ -264,7 +264,12 @@ async fn no_more_is_bound_than_azure_starts_and_what_it_lets_wait_is_given_back(
     world
         .until_pool("shop", "the quotas to be read", |pool| {
             let status = pool.and_then(|pool| pool.status.as_ref());
-            status.is_some_and(|status| status.placements.iter().all(|one| one.message.is_empty()))
+            status.is_some_and(|status| {
+                status
+                    .placements
+                    .iter()
+                    .all(|one| !one.message.contains(usages))
+            })
         })
         .await;
 
