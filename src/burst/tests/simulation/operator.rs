@@ -52,6 +52,8 @@ pub struct Operator {
     /// When it looks again although nothing changes, and whether it has reason to look.
     due: Timestamp,
     is_due: bool,
+    /// Whether Azure asked to wait with creates when it looked last.
+    is_throttled: bool,
     /// It gathers what happens for a moment before it decides again.
     rests_until: Timestamp,
     pub look_again: Option<Duration>,
@@ -77,6 +79,7 @@ impl Operator {
             is_clean: false,
             due: now,
             is_due: true,
+            is_throttled: false,
             rests_until: now,
             look_again: None,
             last: Plan::default(),
@@ -106,6 +109,10 @@ impl Operator {
     pub fn sync(&mut self, cluster: &Cluster, rng: &mut StdRng) {
         self.is_due |= self.views.sync(cluster, rng);
         self.is_due |= self.due <= cluster.now;
+        // The node says so.
+        let is_throttled = cluster.now < cluster.throttled_until;
+        self.is_due |= is_throttled != self.is_throttled;
+        self.is_throttled = is_throttled;
     }
 
     /// Creates have ended: the node's keepers say so to whoever runs them, here both.
