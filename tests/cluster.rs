@@ -12,6 +12,8 @@ mod burst;
 mod daemons;
 #[path = "cluster/defects.rs"]
 mod defects;
+#[path = "cluster/elsewhere.rs"]
+mod elsewhere;
 #[path = "cluster/ends.rs"]
 mod ends;
 #[path = "cluster/explain.rs"]

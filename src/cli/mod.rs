@@ -1,5 +1,6 @@
 //! The command line of `burstpool`.
 
+mod admission;
 mod arguments;
 mod explain;
 mod lead;

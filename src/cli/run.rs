@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Admission;
 use super::arguments::Arguments;
 use super::lead::{lead, leases};
 use crate::aci::client::{self, Credential, Scope, Settings};
@@ -51,18 +52,22 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let context = Arc::new(context(&arguments, config, port, kube_proxy, namespace).await?);
     let cancel = CancellationToken::new();
     let served = serve(&arguments, kubelet, &context, cancel.clone()).await?;
+    let admission = Admission::default();
     let told = telemetry::serve(
         told,
         context.metrics.clone(),
-        ready(&context),
+        ready(&context, &admission),
         cancel.clone(),
     );
+    let (client, until) = (context.client.clone(), cancel.clone());
+    let narrowed = async move { admission.keep(&client, &until).await };
     let led = lead(context, leases, cancel.clone());
-    tokio::pin!(led, served, told);
+    tokio::pin!(led, served, told, narrowed);
     let ended = tokio::select! {
         ended = &mut led => Some(ended),
         () = &mut served => Some(Err(anyhow::anyhow!("the kubelet API has ended"))),
         ended = &mut told => Some(ended),
+        () = &mut narrowed => None,
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
     };
@@ -98,10 +103,13 @@ async fn serve(
     served.context("serving the kubelet API")
 }
 
-/// What this process waits for before it can lead, in words.
-fn ready(context: &Arc<controller::Context>) -> telemetry::Ready {
-    let stores = context.stores.clone();
-    Arc::new(move || stores.missing())
+/// What this process waits for before it can lead, and what it warns of, in words.
+fn ready(context: &Arc<controller::Context>, admission: &Admission) -> telemetry::Ready {
+    let (stores, admission) = (context.stores.clone(), admission.clone());
+    Arc::new(move || telemetry::Readiness {
+        missing: stores.missing(),
+        warnings: admission.warnings(),
+    })
 }
 
 /// The cluster of a kubeconfig, or of the environment.

@@ -10,5 +10,5 @@ mod triggers;
 mod watches;
 
 pub use metrics::{Call, Metrics, STATES};
-pub use server::{Ready, bind, serve};
+pub use server::{Readiness, Ready, bind, serve};
 pub use watches::{Streak, unreadable, whole};

@@ -1,6 +1,6 @@
 //! `/metrics`, `/healthz` and `/readyz`.
 //!
-//! In: the metrics, and who says what is missing. Out: answers on a port of its own, without
+//! In: the metrics, and what is missing. Out: answers on a port of its own, without
 //! authentication: nothing here is anybody's secret.
 
 use std::net::SocketAddr;
@@ -17,8 +17,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 
-/// What is missing before this process can do its work, in words; nothing when it is ready.
-pub type Ready = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+/// Whether this process can do its work, in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// What is missing; nothing when the process is ready.
+    pub missing: Vec<String>,
+    /// What should be mended, though the process can work.
+    pub warnings: Vec<String>,
+}
+
+/// Says whether the process is ready.
+pub type Ready = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
 #[derive(Clone)]
 struct Shared {
@@ -67,9 +76,40 @@ async fn text(State(shared): State<Shared>) -> impl IntoResponse {
 }
 
 async fn is_ready(State(shared): State<Shared>) -> (StatusCode, String) {
-    let missing = (shared.ready)();
-    if missing.is_empty() {
-        return (StatusCode::OK, "ok\n".to_owned());
+    (shared.ready)().answer()
+}
+
+impl Readiness {
+    fn answer(&self) -> (StatusCode, String) {
+        let warnings = self.warnings.iter().map(|one| format!("warning: {one}\n"));
+        let warnings: String = warnings.collect();
+        if self.missing.is_empty() {
+            return (StatusCode::OK, format!("ok\n{warnings}"));
+        }
+        let missing = self.missing.join("\n");
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{missing}\n{warnings}"),
+        )
     }
-    (StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_told_and_keeps_nothing_from_being_ready() {
+        let mut readiness = Readiness::default();
+        assert_eq!(readiness.answer(), (StatusCode::OK, "ok\n".to_owned()));
+        readiness.warnings.push("unbound".to_owned());
+        let warned = "ok\nwarning: unbound\n".to_owned();
+        assert_eq!(readiness.answer(), (StatusCode::OK, warned));
+        readiness.missing.push("pods".to_owned());
+        let missing = "pods\nwarning: unbound\n".to_owned();
+        assert_eq!(
+            readiness.answer(),
+            (StatusCode::SERVICE_UNAVAILABLE, missing)
+        );
+    }
 }

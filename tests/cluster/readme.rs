@@ -121,7 +121,9 @@ async fn every_other_command_of_the_readme_and_in_comments_of_the_manifests_is_a
     let cluster = Box::pin(Cluster::start(Options::default()))
         .await
         .expect("a cluster");
-    let kinds = cluster.install_kinds(&[OPERATOR, "argocd", "shop"]).await;
+    let kinds = cluster
+        .install_kinds(&[OPERATOR, "argocd", "shop", "elsewhere"])
+        .await;
     kinds.expect("the resources are served");
     let argo = ["create", "configmap", "argocd-cm", "--namespace", "argocd"];
     cluster.ask(&argo).expect("Argo CD's configuration");

@@ -29,7 +29,7 @@ pub async fn address(world: &World) -> String {
     found().expect("it was there")
 }
 
-async fn get(url: &str) -> (u16, String) {
+pub async fn get(url: &str) -> (u16, String) {
     let answer = reqwest::get(url).await.expect("an answer");
     (answer.status().as_u16(), answer.text().await.expect("text"))
 }

@@ -15,8 +15,13 @@ use crate::support::{OPERATOR, wait};
 impl World {
     /// From now on the operator runs as this user of a kubeconfig, and its lease is where the manifests have it.
     pub fn run_as(&mut self, operator: &Value) {
-        let kubeconfig = self.cluster.kubeconfig_of(OPERATOR, operator);
-        self.account = (kubeconfig.expect("a file"), OPERATOR.to_owned());
+        self.run_in(OPERATOR, operator);
+    }
+
+    /// The same, in another namespace than the manifests'.
+    pub fn run_in(&mut self, namespace: &str, operator: &Value) {
+        let kubeconfig = self.cluster.kubeconfig_of(namespace, operator);
+        self.account = (kubeconfig.expect("a file"), namespace.to_owned());
     }
 
     /// Starts the operator; its log goes to a file.
@@ -119,6 +124,12 @@ impl Instance {
             unreachable!("it does not end:\n{}", self.tail());
         };
         ended.expect("it is a child of ours")
+    }
+
+    /// Whether it has said this.
+    pub fn has_said(&self, words: &str) -> bool {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        text.contains(words)
     }
 
     /// The last of its words.

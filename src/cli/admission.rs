@@ -1,0 +1,153 @@
+//! Whether the admission policies of `config/admission` bind the operator's own account.
+//!
+//! In: Kubernetes. Out: a warning in the log, and one for `/readyz`, while they do not. The operator has no
+//! right to read policies: it tries, in a dry run, what they refuse, and nothing of it stays.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// A node that no policy lets the operator register: its name does not begin with `burst-`.
+const NODE: &str = "burstpool-admission-check";
+/// How the policy `burstpool-own-nodes` refuses it.
+const REFUSAL: &str = "burstpool may register, change and delete only its own nodes";
+/// How long after a try that was not refused the next one is: policies take effect some seconds after they
+/// are applied.
+const SOON: Duration = Duration::from_secs(15);
+/// How long after any other try.
+const LATER: Duration = Duration::from_secs(300);
+/// How long a try may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const WARNING: &str = "no admission policy narrows the operator's account: it may change any pod and any node. \
+    Apply config/admission, and give the account the ClusterRole burstpool of config/default, whose rule for \
+    the resource admission the policies look for";
+
+/// What a try came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Tried {
+    /// The policies bind this account.
+    Refused,
+    /// They do not.
+    Admitted,
+    /// Something else answered, or nothing did.
+    Unknown(String),
+}
+
+/// Warnings for `/readyz`; cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Admission(Arc<watch::Sender<bool>>);
+
+impl Admission {
+    /// What there is to warn of.
+    pub fn warnings(&self) -> Vec<String> {
+        let is_unbound = *self.0.borrow();
+        is_unbound.then(|| WARNING.to_owned()).into_iter().collect()
+    }
+
+    /// Tries again and again, until `cancel`.
+    pub async fn keep(&self, client: &Client, cancel: &CancellationToken) {
+        let (nodes, mut admitted) = (Api::all(client.clone()), 0_u32);
+        loop {
+            let tried = attempt(&nodes).await;
+            admitted = match &tried {
+                Tried::Admitted => admitted.saturating_add(1),
+                Tried::Refused => 0,
+                Tried::Unknown(why) => {
+                    tracing::debug!(why, "trying whether admission policies bind the operator");
+                    admitted
+                }
+            };
+            self.learn(admitted);
+            let pause = if tried == Tried::Admitted {
+                SOON
+            } else {
+                LATER
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = cancel.cancelled() => return,
+            }
+        }
+    }
+
+    /// So many tries in a row were admitted. One may come before the policies have taken effect.
+    fn learn(&self, admitted: u32) {
+        let is_unbound = admitted > 1;
+        let has_changed = self.0.send_if_modified(|now| {
+            let has_changed = *now != is_unbound;
+            *now = is_unbound;
+            has_changed
+        });
+        match (has_changed, is_unbound) {
+            (true, true) => tracing::warn!("{WARNING}"),
+            (true, false) => tracing::info!("admission policies narrow the operator's account now"),
+            (false, _) => {}
+        }
+    }
+}
+
+/// Tries to register a node that is no virtual node.
+async fn attempt(nodes: &Api<Node>) -> Tried {
+    let params = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let node = Node {
+        metadata: ObjectMeta {
+            name: Some(NODE.to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..Node::default()
+    };
+    match tokio::time::timeout(PATIENCE, nodes.create(&params, &node)).await {
+        Ok(Ok(_)) => Tried::Admitted,
+        Ok(Err(error)) => tried(&error),
+        Err(_) => Tried::Unknown("the API server does not answer".to_owned()),
+    }
+}
+
+/// What a refusal says.
+fn tried(error: &kube::Error) -> Tried {
+    match error {
+        kube::Error::Api(status) if status.message.contains(REFUSAL) => Tried::Refused,
+        other => Tried::Unknown(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn the_refusal_is_the_policys_own_and_any_other_says_nothing() {
+        let policies = include_str!("../../config/admission/own-objects.yaml");
+        assert!(policies.contains(&format!("message: {REFUSAL}")));
+        let of = |words: &str| {
+            let status = Status::failure(words, "Invalid").boxed();
+            tried(&kube::Error::Api(status))
+        };
+        let words = format!("ValidatingAdmissionPolicy 'x' denied request: {REFUSAL}, whose names");
+        assert_eq!(of(&words), Tried::Refused);
+        assert!(matches!(
+            of("nodes is forbidden: User x"),
+            Tried::Unknown(_)
+        ));
+    }
+
+    #[test]
+    fn it_is_warned_of_from_the_second_try_on_and_until_one_is_refused() {
+        let admission = Admission::default();
+        for (admitted, warnings) in [(0, 0), (1, 0), (2, 1), (3, 1), (0, 0)] {
+            admission.learn(admitted);
+            assert_eq!(admission.warnings().len(), warnings, "{admitted}");
+        }
+    }
+}
