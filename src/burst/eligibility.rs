@@ -13,24 +13,54 @@ use super::pod::{PodFacts, PodRef};
 use crate::aci::translate::{self, Unsupported};
 use crate::api;
 
-/// Whether ACI can mount what is behind claims, or why not; by namespace and name. Of those that are not
-/// there nobody knows yet.
-pub type Claims = HashMap<String, HashMap<String, Result<(), String>>>;
+/// What is behind claims, by namespace and name. A claim that is missing here has not been read yet.
+pub type Claims = HashMap<String, HashMap<String, Behind>>;
 
-/// What is behind a pod's claims that keeps it off ACI; without any words, nobody has looked there.
-pub fn unmountable(pod: &PodFacts, claims: &Claims) -> Option<Vec<Unsupported>> {
+/// What is behind a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// A share that ACI can mount, or one that the driver makes once the pod has a node.
+    Share,
+    /// Nothing yet: the claim does not exist, or is not bound. These words say so.
+    Nothing(String),
+    /// Something that ACI cannot mount, for this reason.
+    Other(String),
+}
+
+/// What a pod's claims mean for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mounts {
+    /// ACI can mount all of them.
+    Ready,
+    /// Not every claim has been read yet.
+    Unread,
+    /// It waits for a claim, in these words.
+    Waiting(String),
+    /// ACI cannot mount these, whatever becomes of the others.
+    Refused(Vec<Unsupported>),
+}
+
+/// What the claims of `pod` mean for it.
+pub fn mounts(pod: &PodFacts, claims: &Claims) -> Mounts {
     let known = claims.get(&pod.id.namespace);
-    let mut refusals = Vec::new();
+    let (mut refusals, mut waiting) = (Vec::new(), Vec::new());
     for (at, claim) in &pod.claims {
-        let Some(behind) = known.and_then(|known| known.get(claim)) else {
-            return Some(Vec::new());
-        };
-        refusals.extend(behind.as_ref().err().map(|why| Unsupported {
-            field: format!("spec.volumes[{at}].persistentVolumeClaim"),
-            why: why.clone(),
-        }));
+        match known.and_then(|known| known.get(claim)) {
+            None => return Mounts::Unread,
+            Some(Behind::Share) => {}
+            Some(Behind::Nothing(why)) if waiting.contains(why) => {}
+            Some(Behind::Nothing(why)) => waiting.push(why.clone()),
+            Some(Behind::Other(why)) => refusals.push(Unsupported {
+                field: format!("spec.volumes[{at}].persistentVolumeClaim"),
+                why: why.clone(),
+            }),
+        }
     }
-    (!refusals.is_empty()).then_some(refusals)
+    match (refusals.is_empty(), waiting.is_empty()) {
+        (false, _) => Mounts::Refused(refusals),
+        (true, false) => Mounts::Waiting(waiting.join("; ")),
+        (true, true) => Mounts::Ready,
+    }
 }
 
 /// How many placements verdicts are kept of at most: more than pools have together that are of any size. Each

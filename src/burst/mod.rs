@@ -58,7 +58,7 @@ mod tests;
 
 pub use assign::{Namespaces, Scale, Scales};
 pub use backend::{Backend, Door};
-pub use eligibility::{Claims, Verdicts, unmountable};
+pub use eligibility::{Behind, Claims, Mounts, Verdicts, mounts};
 pub use memory::{Answer, Memory};
 pub use observe::{Observed, Own, Standing, World, observe};
 pub use outcome::{Lack, Outcome};

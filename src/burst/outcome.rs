@@ -57,6 +57,8 @@ pub enum Lack {
     Closed(String),
     /// What it is a percentage of is not known, for this reason.
     Scale(String),
+    /// A claim that it names does not exist or is not bound yet, in these words.
+    Claim(String),
     /// We do not decide for this pool yet.
     Leader,
 }
@@ -102,6 +104,7 @@ impl Lack {
             Self::Room(_) => "NoRoom",
             Self::Closed(_) => "PlacementClosed",
             Self::Scale(_) => "ScaleUnknown",
+            Self::Claim(_) => "ClaimNotBound",
             Self::Leader => "NotLeading",
         }
     }
@@ -158,6 +161,7 @@ impl fmt::Display for Lack {
             Self::Room(what) => write!(f, "no placement that can run it has enough {what} left"),
             Self::Closed(why) => write!(f, "no placement that can run it takes pods: {why}"),
             Self::Scale(why) => write!(f, "how many replicas are desired is not known: {why}"),
+            Self::Claim(why) => f.write_str(why),
             Self::Leader => write!(f, "the operator has only just taken over"),
         }
     }

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::eligibility::unmountable;
+use super::eligibility::{Mounts, mounts};
 use super::hold::{self, Start, later};
 use super::limits::Limits;
 use super::memory::Attempt;
 use super::observe::{Candidate, Observed};
-use super::outcome::{Held, Ignored, Outcome};
+use super::outcome::{Held, Ignored, Lack, Outcome};
 use super::pod::{PodFacts, Stage};
 use super::reserve::Seen;
 use super::room::Places;
@@ -109,12 +109,9 @@ fn outcome(
     if candidate.is_user_placed {
         return Some(Outcome::Ignore(Ignored::UserPlaced));
     }
-    match ineligible(case, candidate, seen, refused) {
-        Some(refusals) if refusals.is_empty() => {
-            return Some(Outcome::Ignore(Ignored::Unjudged));
-        }
-        Some(refusals) => return Some(Outcome::Refuse(refusals)),
-        None => {}
+    let eligible = eligible(case, candidate, seen, refused);
+    if eligible.is_some() {
+        return eligible;
     }
     let remembered = seen.memory.refused_since(&pod.id.uid);
     let start = hold::start(pod, transition, remembered, now);
@@ -155,34 +152,59 @@ fn held(
     })
 }
 
-/// What keeps the pod off every place, and where it could run otherwise. Without any words, nobody has
-/// asked whether ACI can run it.
-fn ineligible(
+/// What keeps the pod off every place: all of it at once, its claims included. Nothing if it could run
+/// somewhere, which the case then says.
+fn eligible(
     case: &mut Case<'_>,
     candidate: &Candidate<'_>,
     seen: &Observed<'_>,
     refused: &Refused<'_>,
-) -> Option<Vec<Unsupported>> {
+) -> Option<Outcome> {
     let pod = candidate.pod;
-    let refusal = |field: &str, why: String| {
-        Some(vec![Unsupported {
-            field: field.to_owned(),
-            why,
-        }])
+    let placed = place(case, candidate, seen);
+    let mut all = own(pod, refused);
+    if case.places.is_empty() {
+        // Translation has not been asked yet; without places there is nothing to ask it about.
+        if placed.is_empty() && (all.is_empty() || !seen.places.is_empty()) {
+            return Some(Outcome::Ignore(Ignored::Unjudged));
+        }
+        all.extend(placed);
+    }
+    match mounts(pod, seen.claims) {
+        Mounts::Unread => return Some(Outcome::Ignore(Ignored::Unjudged)),
+        Mounts::Waiting(why) if all.is_empty() => return Some(Outcome::Wait(Lack::Claim(why))),
+        Mounts::Refused(refusals) => all.extend(refusals),
+        Mounts::Ready | Mounts::Waiting(_) => {}
+    }
+    (!all.is_empty()).then_some(Outcome::Refuse(all))
+}
+
+/// What keeps the pod off every place, whatever the places are.
+fn own(pod: &PodFacts, refused: &Refused<'_>) -> Vec<Unsupported> {
+    let mut all = Vec::new();
+    let mut refuse = |field: &str, why: String| {
+        let field = field.to_owned();
+        all.push(Unsupported { field, why });
     };
     if let Some(scheduler) = &pod.scheduler {
-        return refusal(
+        refuse(
             "spec.schedulerName",
             format!("{scheduler} is not the default scheduler, which places pods on virtual nodes"),
         );
     }
     let template = pod.owner.as_ref().map(|owner| owner.template.as_str());
     if let Some(why) = template.and_then(|template| refused.get(template)) {
-        return refusal(
+        refuse(
             "spec",
             format!("Azure refused another pod of its template: {why}"),
         );
     }
+    all
+}
+
+/// Notes where the pod could run, and returns what keeps it off the other places.
+fn place(case: &mut Case<'_>, candidate: &Candidate<'_>, seen: &Observed<'_>) -> Vec<Unsupported> {
+    let pod = candidate.pod;
     let mut all: Vec<Unsupported> = Vec::new();
     for (index, place) in seen.places.iter().enumerate() {
         let translated = candidate.refusals.get(index).copied().flatten();
@@ -197,8 +219,5 @@ fn ineligible(
             }
         }
     }
-    if case.places.is_empty() {
-        return Some(all);
-    }
-    unmountable(pod, seen.claims)
+    all
 }

@@ -3,15 +3,21 @@
 use serde_json::json;
 
 use crate::aci::translate::Unsupported;
+use crate::burst::eligibility::Behind;
 use crate::burst::fit::Demands;
 use crate::burst::fixtures::{Scene, place, pod};
-use crate::burst::outcome::{Ignored, Outcome};
+use crate::burst::outcome::{Ignored, Lack, Outcome};
 use crate::burst::pod::{Bound, Stage};
 
 fn refused(scene: &Scene, name: &str) -> String {
     let outcome = scene.outcome(60, name);
     assert!(matches!(outcome, Outcome::Refuse(_)), "{outcome:?}");
     outcome.to_string()
+}
+
+fn behind(scene: &mut Scene, behind: Behind) {
+    let claims = [("data".to_owned(), behind)].into();
+    scene.claims.insert("shop".to_owned(), claims);
 }
 
 fn demanding(scene: &mut Scene, spec: serde_json::Value) {
@@ -66,15 +72,52 @@ fn a_pod_waits_until_somebody_has_looked_behind_its_claims_and_is_refused_if_aci
     scene.waiting[0].claims = vec![(1, "data".to_owned())];
     let unjudged = Outcome::Ignore(Ignored::Unjudged);
     assert_eq!(scene.outcome(60, "a"), unjudged);
-    let behind = |scene: &mut Scene, behind: Result<(), String>| {
-        let claims = [("data".to_owned(), behind)].into();
-        scene.claims.insert("shop".to_owned(), claims);
-    };
-    behind(&mut scene, Err("it is a disk".to_owned()));
+    behind(&mut scene, Behind::Other("it is a disk".to_owned()));
     let told = "it cannot run on ACI: spec.volumes[1].persistentVolumeClaim: it is a disk";
     assert_eq!(refused(&scene, "a"), told);
-    behind(&mut scene, Ok(()));
+    behind(&mut scene, Behind::Share);
     assert!(matches!(scene.outcome(60, "a"), Outcome::Grant { .. }));
+}
+
+#[test]
+fn a_claim_that_is_not_bound_yet_is_a_wait_and_no_refusal_and_no_limit_of_the_pool() {
+    let mut scene = Scene::new(&json!({}), &["a"]);
+    scene.waiting[0].claims = vec![(0, "data".to_owned())];
+    let why = "PersistentVolumeClaim shop/data is not bound yet".to_owned();
+    behind(&mut scene, Behind::Nothing(why.clone()));
+    assert_eq!(scene.outcome(60, "a"), Outcome::Wait(Lack::Claim(why)));
+    let plan = scene.plan(60);
+    assert_eq!((plan.counts.refused, plan.counts.holding), (0, 1));
+    assert_eq!(plan.limited, None);
+    assert_eq!(
+        plan.workloads[0].message,
+        "PersistentVolumeClaim shop/data is not bound yet"
+    );
+}
+
+#[test]
+fn all_that_is_wrong_with_a_pod_is_said_at_once_once_its_claims_are_known() {
+    let mut scene = Scene::new(&json!({}), &["a"]);
+    let refusal = Unsupported {
+        field: "spec.hostNetwork".to_owned(),
+        why: "there is no host".to_owned(),
+    };
+    scene.refused.insert("a".to_owned(), refusal);
+    scene.waiting[0].scheduler = Some("volcano".to_owned());
+    scene.waiting[0].claims = vec![(0, "data".to_owned())];
+    let unjudged = Outcome::Ignore(Ignored::Unjudged);
+    assert_eq!(scene.outcome(60, "a"), unjudged);
+    behind(&mut scene, Behind::Other("it is a disk".to_owned()));
+    let told = refused(&scene, "a");
+    for field in [
+        "spec.schedulerName",
+        "spec.hostNetwork",
+        "spec.volumes[0].persistentVolumeClaim",
+    ] {
+        assert!(told.contains(field), "{told}");
+    }
+    behind(&mut scene, Behind::Nothing("it is not bound".to_owned()));
+    assert!(!refused(&scene, "a").contains("not bound"));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::stores::View;
-use crate::burst::Claims;
+use crate::burst::{Behind, Claims};
 use crate::node::environment::{self, Missing, Reason};
 
 /// How soon a claim is read again behind which there is nothing yet: one that was made with its pod is
@@ -142,11 +142,17 @@ impl Known {
 }
 
 /// What a look behind a claim says of it; nothing where it could not be read: what was known of it still is.
-pub(super) fn behind(read: Result<Result<(), String>, Missing>) -> Option<Result<(), String>> {
+pub(super) fn behind(read: Result<Result<(), String>, Missing>) -> Option<Behind> {
     match read {
-        Ok(behind) => Some(behind),
-        Err(missing) if missing.reason == Reason::Unreadable => None,
-        Err(missing) => Some(Err(missing.to_string())),
+        Ok(Ok(())) => Some(Behind::Share),
+        Ok(Err(why)) => Some(Behind::Other(why)),
+        Err(missing) => match missing.reason {
+            Reason::Unreadable => None,
+            // The cluster binds it sooner or later, without a change of the pod.
+            Reason::Missing => Some(Behind::Nothing(missing.to_string())),
+            // It stays so until somebody gives the right, which the words name.
+            Reason::Forbidden => Some(Behind::Other(missing.to_string())),
+        },
     }
 }
 
@@ -173,12 +179,14 @@ mod tests {
         let mut known = Known::default();
         known.put(key(), Err(missing(Reason::Unreadable)));
         assert!(known.claims.is_empty());
-        let why = Err("PersistentVolumeClaim shop/data does not exist".to_owned());
+        let why = Behind::Nothing("PersistentVolumeClaim shop/data does not exist".to_owned());
+        let refused = Behind::Other("PersistentVolumeClaim shop/data does not exist".to_owned());
         for (read, behind, wait) in [
             (Err(missing(Reason::Missing)), &why, AGAIN * 2),
             (Err(missing(Reason::Unreadable)), &why, AGAIN * 4),
-            (Ok(Ok(())), &Ok(()), LATER),
+            (Ok(Ok(())), &Behind::Share, LATER),
             (Err(missing(Reason::Missing)), &why, AGAIN),
+            (Err(missing(Reason::Forbidden)), &refused, AGAIN * 2),
         ] {
             known.put(key(), read);
             assert_eq!(&known.claims["shop"]["data"], behind);

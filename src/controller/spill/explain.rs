@@ -344,9 +344,10 @@ impl Explained<'_> {
             is_possible |= refused.is_empty() && ruled.is_none();
             all.extend(refused.into_iter().chain(ruled).map(|one| one.to_string()));
         }
-        let behind = burst::unmountable(&pod.facts, &self.seen.claims).unwrap_or_default();
-        is_possible &= behind.is_empty();
-        all.extend(behind.into_iter().map(|one| one.to_string()));
+        if let burst::Mounts::Refused(behind) = burst::mounts(&pod.facts, &self.seen.claims) {
+            is_possible = false;
+            all.extend(behind.into_iter().map(|one| one.to_string()));
+        }
         let all: Vec<String> = all.into_iter().collect();
         (!is_possible).then(|| all.join("; "))
     }
