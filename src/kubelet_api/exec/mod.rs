@@ -4,6 +4,7 @@
 //! for everything, and tells no exit code: `script` says what is done about that. Where the image has no
 //! shell, the terminal is handed on as it is, and the client is told so.
 
+mod environment;
 mod plain;
 mod script;
 mod shell;
@@ -71,13 +72,14 @@ async fn apart(place: &Place, wanted: &Wanted, streams: Streams) -> Result<Outco
         None => None,
     };
     let taken = Mark::new();
-    let script = script::apart(wanted, &mark, &taken);
+    let script = script::apart(wanted, &main.environment, &mark, &taken);
     main.keyboard.send(script.into()).await;
     let Streams { stdin, out, .. } = streams;
     let Shell {
         mut keyboard,
         screen,
         shown,
+        ..
     } = main;
     let (told, turns) = mpsc::channel(1);
     let turns_told = wanted.stdin.then(|| Taken {

@@ -8,9 +8,13 @@
 //! Without a terminal for the client, the command's output goes through `cat`, so that the command sees
 //! none; its input comes in parts, each with its length in front; and its errors go through a named pipe
 //! that a second session reads.
+//!
+//! The command must not see any of this: what is typed sets no variable that the container may have, and
+//! [`Environment`] undoes what the shells do.
 
 use std::fmt::Write as _;
 
+use super::environment::Environment;
 use crate::kubelet_api::remote_command::{Size, Wanted};
 
 /// Where the named pipe may be made.
@@ -36,44 +40,69 @@ impl Mark {
         let (a, b) = self.0.split_at(16);
         format!("{a} {b}")
     }
+
+    /// A variable of the shell that the container does not have: to set one that it has would change what
+    /// the command sees.
+    fn variable(&self, letter: char) -> String {
+        format!("_{}{letter}", &self.0[..16])
+    }
 }
 
-/// What is typed first: carries bytes as they are, says the mark, and waits for a script. Whatever is no
-/// shell, or has no `stty`, meets `exit` next, and ends.
+/// What is typed first: carries bytes as they are, and starts a second shell that waits for a script.
+/// Says, each with the mark after it, what was shown before, what environment the service gave, what the
+/// container's first process has, and what a command gets. Whatever is no shell, or has no `stty`, meets
+/// `exit` next, and ends.
+///
+/// The first shell is an interactive one: it runs the file that `ENV` names, whose aliases the backslashes
+/// keep out, and may write what is typed into a file of its history.
 pub fn boot(mark: &Mark) -> String {
     let halves = mark.halves();
+    let said = format!("printf \"%s%s;\" {halves}");
+    let inner = inner(mark);
     format!(
-        " stty raw -echo&&exec sh -c 'printf %s%s {halves};while IFS= read -r s;do case $s in :*)eval \"$s\";exit;;esac;done'\nexit\n"
+        " set -- \"$(\\stty -g)\" \"${{HISTFILE-}}\";unset HISTFILE;\\stty raw -echo&&{{ \\{said};\\cat /proc/$$/environ 2>/dev/null;\\{said};\\cat /proc/1/environ 2>/dev/null;\\{said};exec /bin/sh -c '{inner}' sh \"$@\";}}\nexit\n"
+    )
+}
+
+/// What the second shell does. Its arguments are the terminal's settings as they were, and the file of the
+/// first one's history, out of which the line with all this is taken. It must hold no single quote.
+fn inner(mark: &Mark) -> String {
+    let (halves, line) = (mark.halves(), mark.variable('s'));
+    format!(
+        "set +aefu;if grep -qs \"stty raw -echo\" \"$2\";then sed -i \"/stty raw -echo/d\" \"$2\";[ -s \"$2\" ]||rm -f \"$2\";fi;command -v env >/dev/null&&{{ env -0||cat /proc/self/environ;}} 2>/dev/null;printf \"%s%s;\" {halves};while IFS= read -r {line};do case ${line} in :*)eval \"${line}\";exit;;esac;done"
     )
 }
 
 /// The script for a command whose streams are apart. It says `taken` after each part of the input, and is
 /// to be given the next one then: whoever carries a terminal may carry one way at a time, and a part that
 /// nobody reads would keep the output from coming.
-pub fn apart(wanted: &Wanted, mark: &Mark, taken: &Mark) -> String {
+pub fn apart(wanted: &Wanted, environment: &Environment, mark: &Mark, taken: &Mark) -> String {
     let (halves, taken) = (mark.halves(), taken.halves());
-    let mut script = opening(&wanted.command);
+    let words = environment.words(false).unwrap_or_default();
+    let mut script = format!(":;{}", arguments(&wanted.command, words, mark));
+    let pipe = mark.variable('f');
     if wanted.stderr {
         let pipes = pipes(mark);
         // Without a named pipe errors go where output goes.
         let _ = write!(
             script,
-            "for f in {pipes};do [ -p $f ]&&break;f=;done;if [ \"$f\" ];then exec 2>$f;rm -f $f;else exec 2>&1;fi;"
+            "for {pipe} in {pipes};do [ -p ${pipe} ]&&break;{pipe}=;done;if [ \"${pipe}\" ];then exec 2>${pipe};rm -f ${pipe};else exec 2>&1;fi;"
         );
     } else {
         script.push_str("exec 2>/dev/null;");
     }
     // Without a named pipe, nobody waits for the end of errors.
     let told = if wanted.stderr {
-        format!("[ \"$f\" ]&&printf '%s%s;' {halves} >&2")
+        format!("[ \"${pipe}\" ]&&printf '%s%s;' {halves} >&2")
     } else {
         String::from(":")
     };
-    let run = format!("(exec \"$@\");c=$?;printf '%s%s%s;' {halves} $c;{told}");
+    let run = format!("(exec \"$@\");printf '%s%s%s;' {halves} $?;{told}");
     if wanted.stdin {
+        let length = mark.variable('n');
         let _ = write!(
             script,
-            "{{ while IFS= read -r n&&[ \"$n\" -gt 0 ];do dd bs=$n count=1 iflag=fullblock 2>/dev/null;printf '%s%s;' {taken} >&4;done|{{ {run};}} 4>&-|cat 4>&-;}} 4>&1"
+            "{{ while IFS= read -r {length}&&[ \"${length}\" -gt 0 ];do dd bs=${length} count=1 iflag=fullblock 2>/dev/null;printf '%s%s;' {taken} >&4;done|{{ {run};}} 4>&-|cat 4>&-;}} 4>&1"
         );
     } else {
         let _ = write!(script, "{{ {run};}} </dev/null|cat");
@@ -90,21 +119,30 @@ pub fn errors(mark: &Mark) -> String {
     )
 }
 
-/// The script for a command in the client's terminal: says the mark and which terminal it is, first.
-pub fn terminal(wanted: &Wanted, mark: &Mark, size: Option<Size>) -> String {
+/// The script for a command in the client's terminal: says the mark and which terminal it is, first, and
+/// gives the terminal the settings that it had.
+pub fn terminal(
+    wanted: &Wanted,
+    environment: &Environment,
+    mark: &Mark,
+    size: Option<Size>,
+) -> String {
     let halves = mark.halves();
-    let mut script = opening(&wanted.command);
-    let _ = write!(
-        script,
-        "printf '%s%s%s;' {halves} \"$(tty)\";stty sane 2>/dev/null;"
+    let mut script = format!(
+        ":;printf '%s%s%s;' {halves} \"$(tty)\";stty \"$1\" 2>/dev/null||stty sane 2>/dev/null;"
     );
     if let Some(Size { width, height }) = size {
         let _ = write!(script, "stty rows {height} cols {width} 2>/dev/null;");
     }
+    let words = environment.words(true);
+    if words.is_none() {
+        script.push_str("export TERM=${TERM:-xterm};");
+    }
+    script.push_str(&arguments(&wanted.command, words.unwrap_or_default(), mark));
     // Ctrl-C is for the command; this shell has yet to say how it ended.
     let _ = writeln!(
         script,
-        "export TERM=${{TERM:-xterm}};trap : INT QUIT;(exec \"$@\");c=$?;printf '%s%s%s;' {halves} $c"
+        "trap : INT QUIT;(exec \"$@\");printf '%s%s%s;' {halves} $?"
     );
     script
 }
@@ -123,16 +161,25 @@ fn pipes(mark: &Mark) -> String {
     names.join(" ")
 }
 
-/// Sets the command as the shell's arguments. The script is one line: N stands for the ends of lines.
-fn opening(command: &[String]) -> String {
-    let words: Vec<String> = command.iter().map(|word| quoted(word)).collect();
+/// Sets the command as the shell's arguments, with these words in front. The script is one line: a variable
+/// stands for the ends of lines.
+fn arguments(command: &[String], mut words: Vec<String>, mark: &Mark) -> String {
+    // `env` would take it for a variable.
+    if command.first().is_some_and(|program| program.contains('=')) {
+        words.clear();
+    }
+    let end = mark.variable('e');
+    let words = words.iter().chain(command);
+    let words: Vec<String> = words.map(|word| quoted(word, &end)).collect();
     let words = words.join(" ");
-    format!(":;N=$(printf '\\nx');N=${{N%x}};set -- {words};")
+    format!("{end}=$(printf '\\nx');{end}=${{{end}%x}};set -- {words};")
 }
 
-/// A word as the shell takes it for one, whatever is in it.
-fn quoted(word: &str) -> String {
-    let word = word.replace('\'', "'\\''").replace('\n', "'\"$N\"'");
+/// A word as the shell takes it for one, whatever is in it; `end` is the variable with the end of a line.
+fn quoted(word: &str, end: &str) -> String {
+    let word = word
+        .replace('\'', "'\\''")
+        .replace('\n', &format!("'\"${end}\"'"));
     format!("'{word}'")
 }
 
@@ -171,6 +218,7 @@ mod tests {
         let hostile = "a'b \"c\" $(d) `e` \\ \n\nf;*";
         let script = apart(
             &wanted(&["printf", "%s|", hostile, "", "-x"]),
+            &Environment::default(),
             &mark,
             &Mark::new(),
         );
@@ -182,14 +230,111 @@ mod tests {
     fn exit_codes_are_said_after_all_output() {
         let mark = Mark::new();
         for (command, code) in [("echo x; exit 3", 3), ("echo x; kill -9 $$", 137)] {
-            let script = apart(&wanted(&["sh", "-c", command]), &mark, &Mark::new());
+            let script = apart(
+                &wanted(&["sh", "-c", command]),
+                &Environment::default(),
+                &mark,
+                &Mark::new(),
+            );
             assert_eq!(run(&script, b""), format!("x\n{}{code};", mark.0));
         }
-        let script = apart(&wanted(&["no-such-program"]), &mark, &Mark::new());
+        let script = apart(
+            &wanted(&["no-such-program"]),
+            &Environment::default(),
+            &mark,
+            &Mark::new(),
+        );
         assert_eq!(run(&script, b""), format!("{}127;", mark.0));
         // A program, and not what the shell would do by that name.
-        let script = apart(&wanted(&["exit", "3"]), &mark, &Mark::new());
+        let script = apart(
+            &wanted(&["exit", "3"]),
+            &Environment::default(),
+            &mark,
+            &Mark::new(),
+        );
         assert_eq!(run(&script, b""), format!("{}127;", mark.0));
+    }
+
+    /// The shells that images have as `/bin/sh`.
+    const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
+    /// Variables that one or another shell sets, changes or drops, and such as scripts are fond of.
+    const GIVEN: &[u8] = b"PATH=/usr/bin:/bin\0HOME=/nowhere\0N=5\0s=small\0n=1\0c=2\0f=3\0IFS=:\0OPTIND=4\0PPID=7\0UID=77\0\
+        PWD=/nowhere\0OLDPWD=/before\0SHLVL=9\0_=mine\0my.name=x\0a-b=y\0MULTI=a\nb'c\"$(d)\0E=\xc4\x81\xc2\x88\0LINES=3\0COLUMNS=9\0\
+        RANDOM=1\0SECONDS=2\0PS1=>\0PS4=!\0ENV=/nowhere\0SHELLOPTS=errexit:nounset\0EMPTY=\0";
+
+    /// What a shell says that waits for scripts, and is given this one, in the parts that marks end.
+    fn waits(shell: &[&str], mark: &Mark, script: &str) -> Option<Vec<String>> {
+        let variables = GIVEN.split(|byte| *byte == 0);
+        let variables = variables.filter_map(|one| std::str::from_utf8(one).ok()?.split_once('='));
+        let mut shell = Command::new(shell[0])
+            .args(&shell[1..])
+            .args(["-c", &inner(mark), "sh", "", ""])
+            .env_clear()
+            .envs(variables)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut input = shell.stdin.take().expect("piped");
+        input.write_all(script.as_bytes()).expect("it is read");
+        drop(input);
+        let done = shell.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        Some(said.split(&mark.0).map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn a_command_has_the_containers_environment_in_every_shell() {
+        let sorted = |variables: &str| {
+            let mut all: Vec<String> = variables.split('\0').map(str::to_owned).collect();
+            all.sort();
+            all
+        };
+        let given = sorted(&String::from_utf8_lossy(GIVEN));
+        for shell in SHELLS {
+            let mark = Mark::new();
+            let Some(said) = waits(shell, &mark, "") else {
+                continue;
+            };
+            assert_ne!(sorted(&said[0]), given, "{shell:?} changes nothing");
+            let environment = Environment::read(GIVEN, b"", said[0].as_bytes());
+            for (stdin, input) in [(false, ""), (true, "0\n")] {
+                let wanted = Wanted {
+                    stdin,
+                    ..wanted(&["env", "-0"])
+                };
+                let script = apart(&wanted, &environment, &mark, &Mark::new());
+                let said = waits(shell, &mark, &(script + input)).expect("it was there");
+                assert_eq!(sorted(&said[1][1..]), given, "{shell:?}");
+                assert_eq!(said[2], "0;", "{shell:?}");
+            }
+            let script = terminal(&wanted(&["env", "-0"]), &environment, &mark, None);
+            let said = waits(shell, &mark, &script).expect("it was there");
+            let mut with = given.clone();
+            with.push("TERM=xterm".to_owned());
+            with.sort();
+            let (_, shown) = said[2].split_once(';').expect("a terminal");
+            assert_eq!(sorted(shown), with, "{shell:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_typed_first_is_taken_out_of_a_history() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("history");
+        for (before, after) in [("ls\n", Some("ls\n")), ("", None)] {
+            let mark = Mark::new();
+            let line = boot(&mark).lines().next().expect("a line").to_owned();
+            std::fs::write(&file, format!("{before}{line}\n")).expect("it is written");
+            let ended = Command::new("sh")
+                .args(["-c", &inner(&mark), "sh", ""])
+                .arg(&file)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .status();
+            assert!(ended.expect("a shell").success());
+            assert_eq!(std::fs::read_to_string(&file).ok().as_deref(), after);
+        }
     }
 
     #[test]
@@ -200,6 +345,7 @@ mod tests {
                 stdin: true,
                 ..wanted(&["cat"])
             },
+            &Environment::default(),
             &mark,
             &taken,
         );
@@ -214,7 +360,9 @@ mod tests {
     fn what_is_typed_holds_no_mark() {
         let mark = Mark::new();
         assert!(!boot(&mark).contains(&mark.0));
-        assert!(!terminal(&wanted(&["sh"]), &mark, None).contains(&mark.0));
+        assert!(
+            !terminal(&wanted(&["sh"]), &Environment::default(), &mark, None).contains(&mark.0)
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::environment::Environment;
 use super::script::{self, Mark};
 use super::sieve::Sieve;
 use crate::aci::client::{Keyboard, Screen};
@@ -33,6 +34,8 @@ pub struct Shell {
     pub keyboard: Keyboard,
     pub screen: Screen,
     pub shown: Bytes,
+    /// What the container's environment is.
+    pub environment: Environment,
 }
 
 /// What came of asking for a shell.
@@ -58,6 +61,7 @@ impl Place {
             keyboard,
             screen,
             shown: Bytes::new(),
+            environment: Environment::default(),
         })
     }
 
@@ -66,25 +70,59 @@ impl Place {
         let mut shell = self.open("/bin/sh", size).await?;
         let mark = Mark::new();
         shell.keyboard.send(script::boot(&mark).into()).await;
-        let (mut sieve, mut before) = (Sieve::new(mark.bytes()), Vec::new());
+        let mut parts = Parts::new(&mark);
         let ready = async {
             while let Some(bytes) = shell.screen.next().await {
-                // The mark has nothing said after it: its end is enough.
-                let (through, _) = sieve.take(&bytes);
-                before.extend_from_slice(&through);
-                if sieve.has_found() {
+                if let Some(rest) = parts.take(bytes) {
+                    shell.shown = rest;
                     return true;
                 }
             }
             false
         };
         let is_ready = tokio::time::timeout(PATIENCE, ready).await.unwrap_or(false);
+        let [before, given, container, after] = &parts.all;
         if is_ready {
-            shell.shown = sieve.rest();
+            shell.environment = Environment::read(given, container, after);
             return Ok(Asked::Ready(shell));
         }
+        let before = String::from_utf8_lossy(before).into_owned();
         shell.keyboard.leave().await;
-        Ok(Asked::None(String::from_utf8_lossy(&before).into_owned()))
+        Ok(Asked::None(before))
+    }
+}
+
+/// What a shell says before it waits for a script: parts, each with the mark after it.
+struct Parts<'a> {
+    mark: &'a Mark,
+    sieve: Sieve,
+    all: [Vec<u8>; 4],
+    at: usize,
+}
+
+impl<'a> Parts<'a> {
+    fn new(mark: &'a Mark) -> Self {
+        Self {
+            mark,
+            sieve: Sieve::new(mark.bytes()),
+            all: Default::default(),
+            at: 0,
+        }
+    }
+
+    /// Takes in what is shown. Once the last part is whole, what comes after it.
+    fn take(&mut self, mut shown: Bytes) -> Option<Bytes> {
+        loop {
+            let (through, said) = self.sieve.take(&shown);
+            self.all[self.at].extend_from_slice(&through);
+            said?;
+            let next = Sieve::new(self.mark.bytes());
+            shown = std::mem::replace(&mut self.sieve, next).rest();
+            self.at += 1;
+            if self.at == self.all.len() {
+                return Some(shown);
+            }
+        }
     }
 }
 

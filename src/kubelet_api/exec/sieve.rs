@@ -42,11 +42,6 @@ impl Sieve {
         (before, self.said())
     }
 
-    /// Whether the mark was there.
-    pub fn has_found(&self) -> bool {
-        self.is_found
-    }
-
     /// What is held back: no mark comes any more, or the next one is looked for.
     pub fn rest(self) -> Bytes {
         self.held.freeze()

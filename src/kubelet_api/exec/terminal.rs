@@ -25,7 +25,7 @@ pub async fn run(place: &Place, wanted: &Wanted, mut streams: Streams) -> Result
         Asked::None(shown) => return plain::run(place, wanted, streams, &shown).await,
     };
     let mark = Mark::new();
-    let script = script::terminal(wanted, &mark, size);
+    let script = script::terminal(wanted, &shell.environment, &mark, size);
     shell.keyboard.send(script.into()).await;
     let terminal = shell.until(&mark).await;
     let Streams {
@@ -38,6 +38,7 @@ pub async fn run(place: &Place, wanted: &Wanted, mut streams: Streams) -> Result
         mut keyboard,
         screen,
         shown,
+        ..
     } = shell;
     let typed = async {
         while let Some(bytes) = stdin.recv().await {

@@ -1,0 +1,129 @@
+//! The environment of a command: the container's own, whatever the shells in between make of it.
+//!
+//! In: what the service gave the first shell, what the container's first process has, and what a command of
+//! the second shell would get. Out: the words for `env` that make the last into the first. Pure. Shells set
+//! `PWD`, `OLDPWD`, `SHLVL`, `_`, `IFS`, `OPTIND` and `PPID`, drop names that are no identifiers (`my.name`), and an
+//! interactive one runs the file that `ENV` names.
+
+use std::collections::BTreeMap;
+
+/// The terminal that a container runtime names where a command has one.
+const TERMINAL: &str = "xterm";
+
+/// Variables by name. Values that are not UTF-8 are left out, as they stay what they are.
+type Variables = BTreeMap<String, String>;
+
+/// What is known of the environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// What the service gave the first shell.
+    given: Variables,
+    /// What the container's first process was given; empty if it may not be read.
+    container: Variables,
+    /// What a command of the second shell gets; empty if that is not known, or the image has no `env`.
+    shell: Variables,
+}
+
+impl Environment {
+    /// Reads three environments as `/proc` shows them: variables that each end with a NUL.
+    pub fn read(given: &[u8], container: &[u8], shell: &[u8]) -> Self {
+        Self {
+            given: variables(given),
+            container: variables(container),
+            shell: variables(shell),
+        }
+    }
+
+    /// The words that go in front of a command's, the first of which is `env`; none if the command gets
+    /// what it should. Nothing if that is not known.
+    pub fn words(&self, has_terminal: bool) -> Option<Vec<String>> {
+        if self.given.is_empty() || self.shell.is_empty() {
+            return None;
+        }
+        let mut wanted = self.given.clone();
+        let named = wanted.get("TERM").map(String::as_str);
+        if has_terminal {
+            // As a container runtime does.
+            wanted
+                .entry("TERM".to_owned())
+                .or_insert_with(|| TERMINAL.to_owned());
+        } else if named == Some(TERMINAL)
+            && !self.container.is_empty()
+            && !self.container.contains_key("TERM")
+        {
+            // The service's terminal, which the client did not ask for.
+            wanted.remove("TERM");
+        }
+        let mut words = vec!["env".to_owned()];
+        for name in self.shell.keys().filter(|name| !wanted.contains_key(*name)) {
+            words.extend(["-u".to_owned(), name.clone()]);
+        }
+        let is_changed = |(name, value): &(&String, &String)| self.shell.get(*name) != Some(value);
+        let changed = wanted.iter().filter(is_changed);
+        words.extend(changed.map(|(name, value)| format!("{name}={value}")));
+        if words.len() == 1 {
+            words.clear();
+        }
+        Some(words)
+    }
+}
+
+fn variables(environment: &[u8]) -> Variables {
+    let all = environment.split(|byte| *byte == 0);
+    let all = all.filter_map(|variable| std::str::from_utf8(variable).ok()?.split_once('='));
+    // A name with a hyphen in front would be an option of `env`.
+    let all = all.filter(|(name, _)| !name.is_empty() && !name.starts_with('-'));
+    all.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_shells_added_goes_and_what_they_changed_or_dropped_comes_back() {
+        let environment = Environment::read(
+            b"A=1\0PWD=/given\0my.name=x\ny\0SHLVL=3\0",
+            b"",
+            b"A=1\0PWD=/\0SHLVL=5\0_=/bin/env\0OLDPWD=/\0",
+        );
+        assert_eq!(
+            environment.words(false).expect("it is known"),
+            [
+                "env",
+                "-u",
+                "OLDPWD",
+                "-u",
+                "_",
+                "PWD=/given",
+                "SHLVL=3",
+                "my.name=x\ny"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_command_has_a_terminals_name_if_it_has_a_terminal_or_the_container_has_one() {
+        let words = |given: &[u8], container: &[u8], shell: &[u8], has_terminal| {
+            let environment = Environment::read(given, container, shell);
+            environment.words(has_terminal).map(|words| words.join(" "))
+        };
+        let (with, without) = (&b"A=1\0TERM=xterm\0"[..], &b"A=1\0"[..]);
+        for (given, container, has_terminal, said) in [
+            (with, without, false, "env -u TERM"),
+            (with, with, false, ""),
+            (with, &b""[..], false, ""),
+            (with, without, true, ""),
+            (without, without, true, "env TERM=xterm"),
+            (&b"TERM=vt100\0A=1\0"[..], without, false, ""),
+        ] {
+            assert_eq!(
+                words(given, container, given, has_terminal).as_deref(),
+                Some(said)
+            );
+        }
+        assert_eq!(words(b"", with, with, true), None);
+        assert_eq!(words(with, with, b"", true), None);
+    }
+}
