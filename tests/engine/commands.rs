@@ -23,8 +23,8 @@ const IMAGE: &str = "localhost/burstpool-test/busybox:1";
 /// Serves pages, and ends when it is asked to.
 const SERVE: &str =
     "mkdir -p /www; echo Welcome to $HOSTNAME > /www/index.html; exec httpd -f -p 80 -h /www";
-/// Says something every second.
-const TALK: &str = "n=0; while true; do n=$((n+1)); echo tick $n; sleep 1; done";
+/// Says a line that no runtime reads at once, and then something every second.
+const TALK: &str = "head -c 20000 /dev/zero | tr '\\0' x; echo; n=0; while true; do n=$((n+1)); echo tick $n; sleep 1; done";
 /// In the names of all containers of the pods.
 const MARK: &str = "default-cmd-";
 /// What is carried both ways.
@@ -43,6 +43,8 @@ async fn commands_in_containers_are_what_kubectl_expects() {
             streams::attached(client);
             streams::logs(client);
         }
+        streams::unseen(&websockets);
+        streams::long_lines(&websockets);
         // Terminals are slow: what is long goes one way, and what is not the other.
         streams::files(&websockets, SIZE);
         streams::files(&spdy, SIZE / 10);
@@ -131,6 +133,8 @@ async fn pods(world: &World) {
                 "containers": [{
                     "name": "main", "image": IMAGE, "command": ["sh", "-c", script],
                     "ports": [{"containerPort": 80}],
+                    "env": [{"name": "N", "value": "5"}, {"name": "s", "value": "small"},
+                        {"name": "IFS", "value": ":"}, {"name": "PWD", "value": "/nowhere"}],
                     "resources": {"requests": {"cpu": "1", "memory": "1Gi"}},
                 }],
             },

@@ -48,6 +48,50 @@ pub fn codes_and_streams(client: &Client<'_>) {
     assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
 }
 
+/// A command sees nothing of what runs it: its environment is what the container was given, and it has no
+/// more files open than any.
+pub fn unseen(client: &Client<'_>) {
+    let said = |command: &[&str]| {
+        let arguments = [&["exec", "cmd-talks", "--"][..], command].concat();
+        let done = client.run(&arguments, b"");
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        text(&done.stdout)
+    };
+    let sorted = |variables: &str| {
+        let mut all: Vec<String> = variables.split('\0').map(str::to_owned).collect();
+        all.sort();
+        all
+    };
+    let given = sorted(&said(&["cat", "/proc/1/environ"]));
+    assert!(given.contains(&"s=small".to_owned()), "{given:?}");
+    assert_eq!(sorted(&said(&["env", "-0"])), given);
+    assert_eq!(said(&["ls", "/proc/self/fd"]), "0\n1\n2\n3\n");
+    let ignored = said(&[
+        "grep",
+        "-h",
+        "SigIgn",
+        "/proc/1/status",
+        "/proc/self/status",
+    ]);
+    let ignored: Vec<&str> = ignored.lines().collect();
+    assert_eq!(ignored[0], ignored[1]);
+}
+
+/// A line that is read in parts is one line, with one time or without.
+pub fn long_lines(client: &Client<'_>) {
+    let long = "x".repeat(20_000);
+    let first = |arguments: &[&str]| {
+        let done = client.run(&[&["logs", "cmd-talks"][..], arguments].concat(), b"");
+        text(&done.stdout).lines().next().map(str::to_owned)
+    };
+    let plain = first(&[]);
+    assert!(plain.as_ref() == Some(&long), "{plain:?}");
+    let timed = first(&["--timestamps"]).expect("a line");
+    let (time, line) = timed.split_once(' ').expect("a time and a line");
+    time.parse::<jiff::Timestamp>().expect("a time");
+    assert!(line == long, "{line}");
+}
+
 /// Bytes that do not repeat.
 fn noise(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
