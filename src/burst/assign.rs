@@ -106,6 +106,18 @@ impl<'a> Assignment<'a> {
         all.iter().map(|at| matchers[*at].member)
     }
 
+    /// Which of the pool's workloads limits a pod that the pool has granted for the workload `named`: the first one
+    /// that selects the pod now, whatever it was called then. Only where the pods of `named` cannot be told at
+    /// present, the name decides.
+    pub fn limits(&mut self, pool: &str, pod: &'a PodFacts, named: &str) -> Option<Membership<'a>> {
+        let mut untold = self.errors.keys();
+        let untold = untold.find(|member| member.pool == pool && member.workload == named);
+        if let Some(member) = untold {
+            return Some(*member);
+        }
+        self.of(pod).find(|member| member.pool == pool)
+    }
+
     /// Which workload has all pods of this one, since it goes before it and selects the same.
     pub fn owner_of_all(&self, pool: &str, index: usize) -> Option<Membership<'a>> {
         let is_it = |one: &Matcher<'_>| one.member.pool == pool && one.member.index == index;

@@ -45,6 +45,7 @@ pub fn pod(name: &str) -> PodFacts {
         is_nominated: false,
         stage: Stage::Refused(Some(at(0))),
         grant: None,
+        foreign_grant: None,
         stamped: None,
         asks: Amounts {
             cpu_milli: 1000,

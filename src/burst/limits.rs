@@ -4,9 +4,10 @@
 //! A slot is held by a granted pod that has no node yet or is on ACI, and by a reservation of which a grant
 //! may come; a granted pod that found room at home, or is finished, holds none.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use super::observe::{Observed, WorkloadSeen};
+use super::observe::{Limited, Observed, WorkloadSeen};
 use crate::api::{BurstPoolSpec, MaxReplicas, Reservation};
 
 /// Limits of a pool and its workloads, and the slots they hold.
@@ -82,14 +83,24 @@ impl Limits {
         for (_, workload) in strays {
             limits.take(*workload);
         }
-        for entry in reserved {
-            let workload = seen
-                .workloads
-                .iter()
-                .position(|workload| workload.spec.name == entry.workload);
-            limits.take(workload);
+        let reserved: HashSet<&str> = reserved.iter().map(|entry| entry.uid.as_str()).collect();
+        let all = seen.reservations.iter();
+        for one in all.filter(|one| reserved.contains(one.entry.uid.as_str())) {
+            match one.workload {
+                Limited::By(workload) => limits.take(Some(workload)),
+                Limited::ByNone => limits.take(None),
+                Limited::Unknown => limits.take_for_all(),
+            }
         }
         limits
+    }
+
+    /// One slot more is held, by a pod of which workload is not known.
+    fn take_for_all(&mut self) {
+        self.held += 1;
+        for workload in &mut self.workloads {
+            workload.held += 1;
+        }
     }
 
     /// One slot more is held.

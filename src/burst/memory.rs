@@ -18,11 +18,14 @@ use crate::api::Reservation;
 
 /// How long a pod is left alone whose grant was denied, first and at most.
 const DENIED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
-/// How long a reservation is left alone that could not be given back.
-const RELEASE: Duration = Duration::from_secs(10);
 /// How long the pods of a template are not granted of which Azure has just refused one, first and at most: what
 /// it refuses may be mended on its side, and some of what it refuses passes.
 const REJECTED: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(3600));
+/// How long a write to a pod, other than a grant, is not repeated after it failed.
+const FAILED: Duration = Duration::from_secs(10);
+/// How long a pod that a grant did not mark still counts although no watch shows it: a pod on its way from one
+/// watch to another is in neither.
+const UNMARKED: Duration = Duration::from_secs(60);
 /// The longest span of a rate: older grants bear on nothing.
 const LONGEST_SPAN: Duration = Duration::from_secs(3600);
 
@@ -41,6 +44,20 @@ pub enum Answer {
     Lost,
     /// It was not sent: what it was planned for is not so any more.
     Unsent,
+    /// It was done, but a mutating admission policy removed the marks of the grant, for this reason, and left the
+    /// toleration: the pod may run on ACI, and no watch of granted pods shows it.
+    Unmarked(String),
+}
+
+/// What is written to a pod beside its grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Write {
+    /// The time since when it is refused.
+    Stamp,
+    /// The change that gives its reservation back.
+    Release,
+    /// The deletion of a pod that never started.
+    Rescue,
 }
 
 /// A template of which Azure has refused a pod.
@@ -61,6 +78,19 @@ pub struct Denial {
     /// In the words of who denied it.
     pub why: String,
     tries: u32,
+}
+
+impl Denial {
+    /// The next denial after `before`: each waits twice as long.
+    fn after(before: Option<&Self>, why: String, now: Timestamp) -> Self {
+        let tries = before.map_or(0, |denial| denial.tries);
+        let wait = DENIED.0.saturating_mul(2_u32.saturating_pow(tries.min(16)));
+        Self {
+            until: later(now, wait.min(DENIED.1)),
+            why,
+            tries: tries.saturating_add(1),
+        }
+    }
 }
 
 /// What the last patch of a pod came to.
@@ -103,8 +133,12 @@ pub struct Memory {
     denied: HashMap<String, Denial>,
     /// Reserved pods of which no grant can come any more, and the versions that were reserved.
     settled: HashMap<String, String>,
-    /// When a reservation may be given back that could not be.
-    release: HashMap<String, Timestamp>,
+    /// Writes that failed, and when each may be repeated; by what was written and the pod's UID.
+    failed: HashMap<(Write, String), Denial>,
+    /// Pods that a grant lets run on ACI and did not mark, and when each was seen last.
+    unmarked: HashMap<String, Timestamp>,
+    /// Workloads whose grants leave no marks: they are granted nothing until then.
+    unmarkable: HashMap<String, Denial>,
     backends: BTreeMap<String, Backend>,
     /// Templates of which Azure has refused a pod.
     rejected: HashMap<String, Rejection>,
@@ -154,15 +188,14 @@ impl Memory {
                 Sending::Undone
             }
             Answer::Denied(why) => {
-                let tries = self.denied.get(&pod.uid).map_or(0, |denial| denial.tries);
-                let wait = DENIED.0.saturating_mul(2_u32.saturating_pow(tries.min(16)));
-                let denial = Denial {
-                    until: later(now, wait.min(DENIED.1)),
-                    why,
-                    tries: tries.saturating_add(1),
-                };
+                let denial = Denial::after(self.denied.get(&pod.uid), why, now);
                 self.denied.insert(pod.uid.clone(), denial);
                 Sending::Undone
+            }
+            Answer::Unmarked(_) => {
+                self.granted.insert(pod.uid.clone(), now);
+                self.unmarked.insert(pod.uid.clone(), now);
+                Sending::Granted
             }
             Answer::Lost => {
                 // It may have been done: it counts against the rate, also when the pod goes at once.
@@ -178,15 +211,56 @@ impl Memory {
         }
     }
 
-    /// The change that gives a pod's reservation back was answered.
-    pub fn released(&mut self, pod: &PodRef, answer: &Answer, now: Timestamp) {
-        match answer {
-            Answer::Gone => self.gone(pod),
-            Answer::Granted => drop(self.release.remove(&pod.uid)),
-            Answer::Conflict | Answer::Denied(_) | Answer::Lost | Answer::Unsent => {
-                self.release.insert(pod.uid.clone(), later(now, RELEASE));
-            }
+    /// A grant of this workload left no marks on its pod, for this reason: the next one waits, longer each time,
+    /// since each such pod escapes the count once another leader takes over.
+    pub fn leaves_no_marks(&mut self, workload: &str, why: String, now: Timestamp) {
+        let before = self.unmarkable.get(workload);
+        // All that were sent together are one try.
+        if before.is_none_or(|denial| denial.until <= now) {
+            let denial = Denial::after(before, why, now);
+            self.unmarkable.insert(workload.to_owned(), denial);
         }
+    }
+
+    /// A write of `pod` beside its grant was answered. One that failed is repeated after a pause, which doubles
+    /// each time that the API server denies it.
+    pub fn wrote_to(&mut self, pod: &PodRef, write: Write, answer: &Answer, now: Timestamp) {
+        let key = (write, pod.uid.clone());
+        let failed = match answer {
+            Answer::Granted | Answer::Unmarked(_) => {
+                self.failed.remove(&key);
+                return;
+            }
+            Answer::Gone => {
+                if write == Write::Release {
+                    self.gone(pod);
+                }
+                return;
+            }
+            Answer::Denied(why) => Denial::after(self.failed.get(&key), why.clone(), now),
+            Answer::Conflict | Answer::Lost | Answer::Unsent => Denial {
+                until: later(now, FAILED),
+                why: String::new(),
+                tries: self.failed.get(&key).map_or(0, |failed| failed.tries),
+            },
+        };
+        self.failed.insert(key, failed);
+    }
+
+    /// Until when a write of a pod is not repeated, if it failed.
+    pub fn pause(&self, write: Write, uid: &str) -> Option<Timestamp> {
+        let failed = self.failed.get(&(write, uid.to_owned()))?;
+        Some(failed.until)
+    }
+
+    /// Whether a grant lets the pod run on ACI, and did not mark it.
+    pub fn is_unmarked(&self, uid: &str) -> bool {
+        self.unmarked.contains_key(uid)
+    }
+
+    /// Why pods of this workload are not granted, if grants leave no marks on them.
+    pub(super) fn unmarkable(&self, workload: &str) -> Option<&Denial> {
+        self.unmarkable.get(workload)
     }
 
     fn gone(&mut self, pod: &PodRef) {
@@ -232,8 +306,15 @@ impl Memory {
         });
         self.settled
             .retain(|uid, version| reserved.get(uid.as_str()) == Some(&version.as_str()));
-        self.release
-            .retain(|uid, _| reserved.contains_key(uid.as_str()));
+        // What is not due any more for so long is not repeated.
+        self.failed
+            .retain(|_, failed| later(failed.until, DENIED.1) > now);
+        self.unmarkable
+            .retain(|_, denial| later(denial.until, DENIED.1) > now);
+        for uid in &plan.unmarked {
+            self.unmarked.insert(uid.clone(), now);
+        }
+        self.unmarked.retain(|_, seen| later(*seen, UNMARKED) > now);
         self.granted.retain(|_, at| later(*at, LONGEST_SPAN) > now);
     }
 
@@ -284,7 +365,8 @@ impl Memory {
         self.refused.get(uid).copied()
     }
 
-    pub(super) fn denial(&self, uid: &str) -> Option<&Denial> {
+    /// Why the pod is left alone, if its grant was denied.
+    pub fn denial(&self, uid: &str) -> Option<&Denial> {
         self.denied.get(uid)
     }
 
@@ -298,11 +380,6 @@ impl Memory {
 
     pub(super) fn is_settled(&self, entry: &Reservation) -> bool {
         self.settled.get(&entry.uid) == Some(&entry.resource_version)
-    }
-
-    /// When the reservation of a pod may be given back, if that has just failed.
-    pub(super) fn release(&self, uid: &str) -> Option<Timestamp> {
-        self.release.get(uid).copied()
     }
 
     pub(super) fn backends(&self) -> &BTreeMap<String, Backend> {

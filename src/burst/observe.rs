@@ -125,13 +125,15 @@ pub struct Candidate<'a> {
     pub refusals: Vec<Option<&'a [Unsupported]>>,
     /// Whether it tolerates the pool's taint though nobody granted it.
     pub is_user_placed: bool,
+    /// Whether it does because it carries the marks of another pod's grant.
+    pub has_foreign_grant: bool,
 }
 
 /// A pod that the pool has granted.
 pub struct Granted<'a> {
     /// The pod.
     pub pod: &'a PodFacts,
-    /// Its workload's place in the pool's list, if it is there still.
+    /// The place in the pool's list of the workload that limits it: the one that selects it now.
     pub workload: Option<usize>,
     /// Whether it is on one of the pool's nodes.
     pub is_spilled: bool,
@@ -143,8 +145,8 @@ pub struct Granted<'a> {
 pub struct Reserved<'a> {
     /// As the pool's status has it.
     pub entry: &'a Reservation,
-    /// Its workload's place in the pool's list, if it is there still.
-    pub workload: Option<usize>,
+    /// Which of the pool's workloads it counts for.
+    pub workload: Limited,
     /// The pod as it waits, not granted by this pool.
     pub waits: Option<&'a PodFacts>,
     /// The pod as it waits though this pool has granted it.
@@ -153,6 +155,17 @@ pub struct Reserved<'a> {
     pub is_settled: bool,
     /// Whether nobody sees the pod.
     pub is_out_of_sight: bool,
+}
+
+/// Which workload's maximum a reservation counts against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// The one at this place in the pool's list: it selects the pod now.
+    By(usize),
+    /// None: no workload of the pool selects the pod.
+    ByNone,
+    /// Not known: nobody sees the pod, and no workload has the name that it was reserved for. It counts for all.
+    Unknown,
 }
 
 /// Looks at everything for `pool`.
@@ -168,8 +181,8 @@ pub fn observe<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Obs
         standing: standing(pool, own),
         identity: own.identity,
         is_triggered: own.is_triggered,
-        granted: granted(name, pool, world),
-        reservations: reservations(pool, world, own),
+        granted: granted(name, world, own, &mut assignment),
+        reservations: reservations(pool, world, own, &mut assignment),
         workloads,
         candidates,
         guests,
@@ -234,7 +247,8 @@ fn candidates<'a>(
         .collect();
     let mut candidates = Vec::new();
     for pod in world.waiting {
-        if assignment.is_granted(pod) || !matches!(pod.stage, Stage::New | Stage::Refused(_)) {
+        let is_granted = assignment.is_granted(pod) || own.memory.is_unmarked(&pod.id.uid);
+        if is_granted || !matches!(pod.stage, Stage::New | Stage::Refused(_)) {
             continue;
         }
         let mut members = assignment.of(pod);
@@ -253,6 +267,7 @@ fn candidates<'a>(
                     .map(|asked| own.verdicts.of(&pod.id, (*asked)?))
                     .collect(),
                 is_user_placed: pod.demands.tolerates(&taint),
+                has_foreign_grant: pod.foreign_grant.is_some(),
             });
         }
     }
@@ -276,6 +291,8 @@ fn lose<'a>(
             .bound()
             .map(|bound| bound.node.starts_with(&node_prefix(by)));
         let is_known = assignment.is_granted(pod);
+        let limits = (by == name).then(|| assignment.limits(name, pod, of));
+        let of = limits.flatten().map_or(of, |member| member.workload);
         for member in assignment.of(pod).filter(|member| member.pool == name) {
             let workload = &mut workloads[member.index];
             if is_known && (member.pool, member.workload) != (by, of) {
@@ -312,17 +329,32 @@ impl WorkloadSeen<'_> {
     }
 }
 
-fn granted<'a>(name: &str, pool: &BurstPool, world: &World<'a>) -> Vec<Granted<'a>> {
+fn granted<'a>(
+    name: &str,
+    world: &World<'a>,
+    own: &Own<'a>,
+    assignment: &mut Assignment<'a>,
+) -> Vec<Granted<'a>> {
     let prefix = node_prefix(name);
-    let ours = world.labelled.iter().filter_map(|pod| {
+    let unmarked = world.waiting.iter().chain(own.bound);
+    let unmarked = unmarked
+        .filter(|pod| pod.grant.is_none() && own.memory.is_unmarked(&pod.id.uid))
+        .map(|pod| (*pod, ""));
+    let marked = world.labelled.iter().filter_map(|pod| {
         let grant = pod.grant.as_ref().filter(|grant| grant.pool == name)?;
-        if pod.stage == Stage::Finished {
+        Some((*pod, grant.workload.as_str()))
+    });
+    // Of two watches the one that is behind may show an unmarked pod twice.
+    let mut seen = HashSet::new();
+    let ours = marked.chain(unmarked).filter_map(|(pod, workload)| {
+        if pod.stage == Stage::Finished || !seen.insert(pod.id.uid.as_str()) {
             return None;
         }
         let node = pod.bound().map(|bound| bound.node.starts_with(&prefix));
+        let workload = assignment.limits(name, pod, workload);
         Some(Granted {
             pod,
-            workload: index_of(pool, &grant.workload),
+            workload: workload.map(|member| member.index),
             is_spilled: node == Some(true),
             is_home: node == Some(false),
         })
@@ -338,7 +370,8 @@ fn guests<'a>(
     let placed = own
         .bound
         .iter()
-        .filter(|pod| pod.bound().is_some() && !pod.is_granted_by(name));
+        .filter(|pod| pod.bound().is_some() && !pod.is_granted_by(name))
+        .filter(|pod| !own.memory.is_unmarked(&pod.id.uid));
     placed
         .map(|pod| {
             let first = assignment.of(pod).next();
@@ -348,7 +381,12 @@ fn guests<'a>(
         .collect()
 }
 
-fn reservations<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Vec<Reserved<'a>> {
+fn reservations<'a>(
+    pool: &'a BurstPool,
+    world: &World<'a>,
+    own: &Own<'a>,
+    assignment: &mut Assignment<'a>,
+) -> Vec<Reserved<'a>> {
     let name = pool.metadata.name.as_deref().unwrap_or_default();
     let all = pool.status.iter().flat_map(|status| &status.reservations);
     let all: Vec<&Reservation> = all.collect();
@@ -363,14 +401,15 @@ fn reservations<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Ve
     let (waiting, labelled) = (find(world.waiting), find(world.labelled));
     let entries = all.into_iter().map(|entry| {
         let uid = entry.uid.as_str();
-        let (waits, labelled) = (waiting.get(uid).copied(), labelled.get(uid));
+        let (waits, labelled) = (waiting.get(uid).copied(), labelled.get(uid).copied());
         let is_settled = labelled.is_some_and(|pod| counts_by_itself(entry, pod, name))
             || waits.is_some_and(PodFacts::is_past_granting)
-            || own.memory.is_settled(entry);
+            || own.memory.is_settled(entry)
+            || own.memory.is_unmarked(uid);
         let is_out_of_sight = !is_settled && waits.is_none() && labelled.is_none();
         Reserved {
             entry,
-            workload: index_of(pool, &entry.workload),
+            workload: limited(pool, entry, waits.or(labelled), assignment),
             waits: waits.filter(|pod| !pod.is_granted_by(name)),
             on_its_way: waits.filter(|pod| pod.is_granted_by(name)),
             is_settled,
@@ -387,9 +426,18 @@ fn counts_by_itself(entry: &Reservation, pod: &PodFacts, pool: &str) -> bool {
     pod.is_granted_by(pool) || pod.is_past_granting() || is_anothers
 }
 
-fn index_of(pool: &BurstPool, workload: &str) -> Option<usize> {
-    pool.spec
-        .workloads
-        .iter()
-        .position(|one| one.name == workload)
+fn limited<'a>(
+    pool: &BurstPool,
+    entry: &Reservation,
+    pod: Option<&'a PodFacts>,
+    assignment: &mut Assignment<'a>,
+) -> Limited {
+    let name = pool.metadata.name.as_deref().unwrap_or_default();
+    let Some(pod) = pod else {
+        let mut workloads = pool.spec.workloads.iter();
+        let named = workloads.position(|one| one.name == entry.workload);
+        return named.map_or(Limited::Unknown, Limited::By);
+    };
+    let member = assignment.limits(name, pod, &entry.workload);
+    member.map_or(Limited::ByNone, |member| Limited::By(member.index))
 }

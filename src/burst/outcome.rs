@@ -72,6 +72,8 @@ pub enum Ignored {
     Deleting,
     /// It tolerates the pool's taint by itself.
     UserPlaced,
+    /// So it does, and it carries the marks of a grant that was another pod's.
+    ForeignGrant,
     /// Nobody has asked yet whether ACI can run this version of it.
     Unjudged,
 }
@@ -89,6 +91,7 @@ impl Outcome {
             Self::Hold { .. } => "Holding",
             Self::Wait(lack) => lack.reason(),
             Self::Refuse(_) => "CannotSpill",
+            Self::Ignore(Ignored::ForeignGrant) => "GrantIgnored",
             Self::Ignore(_) => "Ignored",
         }
     }
@@ -173,6 +176,12 @@ impl fmt::Display for Ignored {
             Self::NotRefused => "the scheduler has not refused it",
             Self::Deleting => "it is being deleted",
             Self::UserPlaced => "it tolerates the virtual nodes by itself",
+            Self::ForeignGrant => {
+                "it carries the label burstpool.io/pool and the toleration of a grant that it was not \
+                 given: its template was probably copied from a granted pod. burstpool ignores the \
+                 grant; remove the label, the annotations burstpool.io/* and the toleration \
+                 virtual-kubelet.io/provider from the template"
+            }
             Self::Unjudged => "it has not been looked at yet",
         })
     }

@@ -12,7 +12,7 @@ use super::ahead;
 use super::backend::Door;
 use super::hold::{Start, later};
 use super::limits::Limits;
-use super::memory::Attempt;
+use super::memory::{Attempt, Write};
 use super::observe::{Observed, Standing};
 use super::outcome::{Held, Ignored, Lack, Outcome};
 use super::pod::PodRef;
@@ -50,6 +50,8 @@ pub struct Plan {
     pub stamps: Vec<Stamp>,
     /// What is done about pods that never started.
     pub rescues: Vec<Rescue>,
+    /// UIDs of pods that hold slots though they carry no marks of a grant: to be remembered.
+    pub unmarked: Vec<String>,
     /// Whether each placement may be given pods.
     pub doors: BTreeMap<String, Door>,
     /// How many pods are in which state.
@@ -158,11 +160,12 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
     ahead::reserve(&mut cases, seen, &mut shares);
 
     let is_dry_run = spec.mode == Mode::DryRun;
-    let stamps = stamps(&cases, seen);
+    let stamps = stamps(&cases, seen, now);
     let decisions = decisions(cases, seen, is_dry_run);
     let reserving = Reserving::of(&standing.kept, &decisions, seen, now);
     let (releases, next_release) = reserve::releases(seen, &decisions, now);
-    let (rescues, next_rescue) = rescue::due(seen, now);
+    let (mut rescues, next_rescue) = rescue::due(seen, now);
+    rescues.retain(|rescue| !is_paused(seen, Write::Rescue, &rescue.pod, now));
     let tally = tally::of(seen, &decisions, &limits, is_dry_run);
     // One that is only about to be granted may be denied, again and again.
     let is_busy = seen.granted.iter().any(|granted| !granted.is_home);
@@ -191,12 +194,19 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         decisions,
         stamps,
         rescues,
+        unmarked: unmarked(seen),
         doors,
         counts: tally.counts,
         workloads: tally.workloads,
         peak: peak(is_busy, cooldown, now),
         limited: tally.limited,
     }
+}
+
+fn unmarked(seen: &Observed<'_>) -> Vec<String> {
+    let granted = seen.granted.iter().map(|granted| granted.pod);
+    let unmarked = granted.filter(|pod| pod.grant.is_none());
+    unmarked.map(|pod| pod.id.uid.clone()).collect()
 }
 
 fn until_first(times: impl Iterator<Item = Timestamp>, now: Timestamp) -> Option<Duration> {
@@ -237,19 +247,26 @@ fn grants(seen: &Observed<'_>, kept: &[&Reservation], now: Timestamp) -> Vec<Tim
 }
 
 /// Only pods that could burst are stamped: the others' time never comes.
-fn stamps(cases: &[Case<'_>], seen: &Observed<'_>) -> Vec<Stamp> {
+fn stamps(cases: &[Case<'_>], seen: &Observed<'_>, now: Timestamp) -> Vec<Stamp> {
     if seen.standing != Standing::Leading {
         return Vec::new();
     }
     let unknown = cases.iter().filter_map(|case| {
         let start = case.start.filter(|start| start.must_be_stamped)?;
-        let is_known = seen.memory.attempt(&case.pod.id) != Attempt::None;
+        let is_known = seen.memory.attempt(&case.pod.id) != Attempt::None
+            || is_paused(seen, Write::Stamp, &case.pod.id, now);
         (!is_known && !matches!(case.outcome, Some(Outcome::Grant { .. }))).then(|| Stamp {
             pod: case.pod.id.clone(),
             since: start.at,
         })
     });
     unknown.collect()
+}
+
+/// Whether such a write of the pod failed so recently that it is not repeated yet.
+fn is_paused(seen: &Observed<'_>, write: Write, pod: &PodRef, now: Timestamp) -> bool {
+    let until = seen.memory.pause(write, &pod.uid);
+    until.is_some_and(|until| now < until)
 }
 
 fn decisions(cases: Vec<Case<'_>>, seen: &Observed<'_>, is_dry_run: bool) -> Vec<Decision> {

@@ -11,8 +11,8 @@ use super::amounts::{self, Amounts};
 use super::fit::Demands;
 use crate::aci::failure::Class;
 use crate::api::names::{
-    GRANTED_AT_ANNOTATION, POOL_LABEL, PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION,
-    WORKLOAD_ANNOTATION,
+    GRANTED_AT_ANNOTATION, GRANTED_UID_ANNOTATION, LEADER_FIELD_MANAGER, POOL_LABEL,
+    PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION, WORKLOAD_ANNOTATION,
 };
 
 /// Which pod.
@@ -51,6 +51,9 @@ pub struct PodFacts {
     pub stage: Stage,
     /// The grant that it carries.
     pub grant: Option<Grant>,
+    /// The pool whose grant it carries the marks of though the grant was not given to it: its template was copied
+    /// from a granted pod, or somebody wrote them.
+    pub foreign_grant: Option<String>,
     /// When it was first seen refused, as was stamped on it.
     pub stamped: Option<Timestamp>,
     /// What it asks for, as the scheduler counts it.
@@ -133,6 +136,11 @@ impl PodFacts {
         let annotations = meta.annotations.as_ref();
         let note = |key: &str| annotations.and_then(|all| all.get(key));
         let labels = meta.labels.clone().unwrap_or_default();
+        let marks = labels
+            .get(POOL_LABEL)
+            .filter(|pool| demands.tolerates(&provider_taint(pool)));
+        let is_own = note(GRANTED_UID_ANNOTATION)
+            .map_or_else(|| is_by_a_leader(pod), |uid| Some(uid) == meta.uid.as_ref());
         Some(Self {
             id: PodRef {
                 namespace: meta.namespace.clone()?,
@@ -153,14 +161,12 @@ impl PodFacts {
                 .as_ref()
                 .is_some_and(|status| status.nominated_node_name.is_some()),
             stage: stage(pod, spec),
-            grant: labels
-                .get(POOL_LABEL)
-                .filter(|pool| demands.tolerates(&provider_taint(pool)))
-                .map(|pool| Grant {
-                    pool: pool.clone(),
-                    workload: note(WORKLOAD_ANNOTATION).cloned().unwrap_or_default(),
-                    at: note(GRANTED_AT_ANNOTATION).and_then(|at| at.parse().ok()),
-                }),
+            grant: marks.filter(|_| is_own).map(|pool| Grant {
+                pool: pool.clone(),
+                workload: note(WORKLOAD_ANNOTATION).cloned().unwrap_or_default(),
+                at: note(GRANTED_AT_ANNOTATION).and_then(|at| at.parse().ok()),
+            }),
+            foreign_grant: marks.filter(|_| !is_own).cloned(),
             stamped: note(REFUSED_SINCE_ANNOTATION).and_then(|at| at.parse().ok()),
             asks: amounts::requested(spec),
             takes: amounts::taken(spec, amounts::requested(spec)),
@@ -208,6 +214,20 @@ impl PodFacts {
             Stage::New | Stage::Refused(_) => false,
         }
     }
+}
+
+/// Whether a leader wrote the pool's label: so it is with a grant of a version of burstpool that did not write the
+/// pod's UID. The API server keeps track of that; when a pod is created, all of its fields belong to the one that
+/// creates it, whatever the managed fields in a copied manifest say.
+fn is_by_a_leader(pod: &Pod) -> bool {
+    let label = format!("f:{POOL_LABEL}");
+    let mut entries = pod.metadata.managed_fields.iter().flatten();
+    entries.any(|entry| {
+        let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
+        let labels = fields.and_then(|all| all.get("f:metadata")?.get("f:labels"));
+        entry.manager.as_deref() == Some(LEADER_FIELD_MANAGER)
+            && labels.is_some_and(|labels| labels.get(&label).is_some())
+    })
 }
 
 /// The taint of a pool's nodes.
@@ -355,7 +375,8 @@ mod tests {
         let label = ("/metadata/labels", json!({"burstpool.io/pool": "shop"}));
         let toleration = json!([{"key": "virtual-kubelet.io/provider", "operator": "Equal",
             "value": "shop", "effect": "NoSchedule"}]);
-        let notes = json!({"burstpool.io/workload": "web", "burstpool.io/granted-at": "2026-01-01T00:01:00Z"});
+        let notes = json!({"burstpool.io/workload": "web", "burstpool.io/granted-at": "2026-01-01T00:01:00Z",
+            "burstpool.io/granted-uid": "u"});
         assert_eq!(facts(std::slice::from_ref(&label)).grant, None);
         assert_eq!(
             facts(&[("/spec/tolerations", toleration.clone())]).grant,
@@ -372,6 +393,55 @@ mod tests {
             ("shop", "web")
         );
         assert!(grant.at.is_some() && !granted.is_past_granting());
+    }
+
+    #[test]
+    fn the_marks_of_another_pods_grant_are_none() {
+        let label = ("/metadata/labels", json!({"burstpool.io/pool": "shop"}));
+        let toleration = json!([{"key": "virtual-kubelet.io/provider", "operator": "Equal",
+            "value": "shop", "effect": "NoSchedule"}]);
+        let toleration = ("/spec/tolerations", toleration);
+        let uid =
+            |uid: &str| json!({"burstpool.io/workload": "web", "burstpool.io/granted-uid": uid});
+        let written = |by: &str, what: &str| {
+            json!([{"manager": by, "operation": "Update", "fieldsType": "FieldsV1",
+                "fieldsV1": {"f:metadata": {"f:labels": {what: {}}}}}])
+        };
+        let by_us = written("burstpool-leader", "f:burstpool.io/pool");
+        for (case, notes, managers, is_own) in [
+            ("ours", uid("u"), json!([]), true),
+            ("a copied template", uid("of-another-pod"), json!([]), false),
+            (
+                "a copied template of a pod that waits",
+                uid("of-another-pod"),
+                by_us.clone(),
+                false,
+            ),
+            (
+                "forged",
+                json!({}),
+                written("kubectl", "f:burstpool.io/pool"),
+                false,
+            ),
+            (
+                "a stamp is no grant",
+                json!({}),
+                written("burstpool-leader", "f:app"),
+                false,
+            ),
+            ("forged without managers", json!({}), json!([]), false),
+            ("an earlier version's", json!({}), by_us, true),
+        ] {
+            let facts = facts(&[
+                label.clone(),
+                toleration.clone(),
+                ("/metadata/annotations", notes),
+                ("/metadata/managedFields", managers),
+            ]);
+            assert_eq!(facts.is_granted_by("shop"), is_own, "{case}");
+            let foreign = facts.foreign_grant.as_deref();
+            assert_eq!(foreign, (!is_own).then_some("shop"), "{case}");
+        }
     }
 
     #[test]

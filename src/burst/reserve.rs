@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use super::ahead;
 use super::hold::later;
-use super::memory::Attempt;
+use super::memory::{Attempt, Write};
 use super::observe::{self, Observed, Reserved};
 use super::outcome::Outcome;
 use super::plan::{Decision, Slot};
@@ -165,7 +165,8 @@ pub fn releases(
     });
     let (mut due, mut next) = (Vec::new(), None::<Timestamp>);
     for pod in stuck {
-        match seen.memory.release(&pod.uid).filter(|at| now < *at) {
+        let pause = seen.memory.pause(Write::Release, &pod.uid);
+        match pause.filter(|at| now < *at) {
             None => due.push(pod.clone()),
             Some(at) => next = Some(next.map_or(at, |next| next.min(at))),
         }

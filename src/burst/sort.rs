@@ -106,6 +106,9 @@ fn outcome(
     if pod.is_deleting {
         return Some(Outcome::Ignore(Ignored::Deleting));
     }
+    if candidate.is_user_placed && candidate.has_foreign_grant {
+        return Some(Outcome::Ignore(Ignored::ForeignGrant));
+    }
     if candidate.is_user_placed {
         return Some(Outcome::Ignore(Ignored::UserPlaced));
     }
@@ -119,23 +122,20 @@ fn outcome(
     if seen.memory.attempt(&pod.id) == Attempt::Awaited {
         return Some(Outcome::InFlight);
     }
-    held(
-        pod,
-        start,
-        seen,
-        limits.workloads.get(candidate.workload)?.after,
-        now,
-    )
+    let after = limits.workloads.get(candidate.workload)?.after;
+    held(candidate, start, seen, after, now)
 }
 
 /// Why the pod must be held still.
 fn held(
-    pod: &PodFacts,
+    candidate: &Candidate<'_>,
     start: Start,
     seen: &Observed<'_>,
     after: Duration,
     now: Timestamp,
 ) -> Option<Outcome> {
+    let pod = candidate.pod;
+    let workload = seen.workloads.get(candidate.workload)?;
     let until = hold::end(start, after);
     if now < until {
         let why = if pod.is_nominated {
@@ -145,8 +145,13 @@ fn held(
         };
         return Some(Outcome::Hold { until, why });
     }
-    let denial = seen.memory.denial(&pod.id.uid)?;
-    (now < denial.until).then(|| Outcome::Hold {
+    let denials = [
+        seen.memory.denial(&pod.id.uid),
+        seen.memory.unmarkable(&workload.spec.name),
+    ];
+    let mut denials = denials.into_iter().flatten();
+    let denial = denials.find(|denial| now < denial.until)?;
+    Some(Outcome::Hold {
         until: denial.until,
         why: Held::Denied(denial.why.clone()),
     })

@@ -34,6 +34,8 @@ struct Count {
     refusals: Reasons,
     /// What pods wait for.
     lacks: Reasons,
+    /// Pods with the marks of a grant that was not given to them.
+    foreign: usize,
 }
 
 /// Counts.
@@ -130,6 +132,7 @@ impl Count {
                 }
             }
             Outcome::Hold { .. } | Outcome::Ignore(Ignored::Unjudged) => holding(self, counts),
+            Outcome::Ignore(Ignored::ForeignGrant) => self.foreign += 1,
             Outcome::Ignore(_) => {}
         }
     }
@@ -184,6 +187,10 @@ impl Count {
             };
             let why = self.refusals.words();
             parts.push(format!("{subject} cannot run on ACI: {why}"));
+        }
+        if self.foreign > 0 {
+            let why = Ignored::ForeignGrant;
+            parts.push(format!("{} ignored: {why}", pods(self.foreign)));
         }
         if let Some(owner) = &seen.owner_of_all {
             parts.push(format!("all pods of its selection belong to {owner}"));

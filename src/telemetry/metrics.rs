@@ -21,7 +21,9 @@ pub const STATES: [&str; 6] = [
     "user_placed",
 ];
 /// What can become of a grant.
-const GRANTS: [&str; 6] = ["granted", "conflict", "gone", "denied", "lost", "unsent"];
+const GRANTS: [&str; 7] = [
+    "granted", "conflict", "gone", "denied", "lost", "unsent", "unmarked",
+];
 /// A request to Azure takes a round trip at least, and is given up after a minute; in seconds.
 const SECONDS: [f64; 10] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
 
@@ -208,7 +210,8 @@ impl Metrics {
         self.readable(pool);
     }
 
-    /// Counts a pod that was to be granted: `granted`, `conflict`, `gone`, `denied`, `lost` or `unsent`.
+    /// Counts a pod that was to be granted: `granted`, `conflict`, `gone`, `denied`, `lost`,
+    /// `unsent` or `unmarked`.
     pub fn grant(&self, pool: &str, outcome: &str) {
         debug_assert!(GRANTS.contains(&outcome), "{outcome}");
         self.grants.with_label_values(&[pool, outcome]).inc();

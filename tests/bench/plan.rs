@@ -68,7 +68,9 @@ fn pod(number: usize, is_spilled: bool) -> Pod {
     });
     if is_spilled {
         pod["metadata"]["labels"]["burstpool.io/pool"] = json!("shop");
-        pod["metadata"]["annotations"] = json!({"burstpool.io/workload": app});
+        let uid = pod["metadata"]["uid"].clone();
+        pod["metadata"]["annotations"] =
+            json!({"burstpool.io/workload": app, "burstpool.io/granted-uid": uid});
         pod["spec"]["nodeName"] = json!(NODE);
         pod["spec"]["tolerations"] =
             json!([{"key": "virtual-kubelet.io/provider", "value": "shop"}]);

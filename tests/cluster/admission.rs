@@ -263,6 +263,56 @@ async fn tokens(world: &World, client: &Client) {
     given.await.expect("a kube-proxy's token");
 }
 
+/// What counts as granted is written by the operator alone, whatever other rights an account has. A copied template
+/// is let in.
+async fn grants_are_its_own(world: &World) {
+    let pods: Api<Pod> = Api::namespaced(world.client.clone(), "default");
+    let params = PatchParams::default();
+    for (pod, map, key, value) in [
+        ("waits", "labels", "burstpool.io/pool", Value::Null),
+        ("waits", "labels", "burstpool.io/pool", json!("other")),
+        (
+            "waits",
+            "annotations",
+            "burstpool.io/workload",
+            json!("other"),
+        ),
+        (
+            "waits",
+            "annotations",
+            "burstpool.io/granted-uid",
+            json!("x"),
+        ),
+        (
+            "waits",
+            "annotations",
+            "burstpool.io/refused-since",
+            json!("2026-01-01T00:00:00Z"),
+        ),
+        ("home", "labels", "burstpool.io/pool", json!("shop")),
+        (
+            "home",
+            "annotations",
+            "burstpool.io/granted-uid",
+            json!("x"),
+        ),
+    ] {
+        let patch = Patch::Merge(json!({"metadata": {map: {key: value}}}));
+        let words = "only burstpool may add, change or remove";
+        denied(pods.patch(pod, &params, &patch).await, words);
+        denied(pods.patch_status(pod, &params, &patch).await, words);
+    }
+    let other = Patch::Merge(json!({"metadata": {"labels": {"theirs": "x"}}}));
+    let changed = pods.patch("waits", &params, &other).await;
+    changed.expect("a label of somebody else");
+    let copy = json!({
+        "metadata": {"name": "copy", "labels": {"burstpool.io/pool": "shop"},
+            "annotations": {"burstpool.io/granted-uid": "of-another"}},
+        "spec": {"containers": [{"name": "main", "image": "nginx"}], "tolerations": [provider()]},
+    });
+    world.make::<Pod>(copy).await;
+}
+
 #[tokio::test]
 async fn the_operators_account_can_change_only_what_a_burst_is_made_of() {
     let world = Box::pin(installed()).await;
@@ -298,6 +348,7 @@ async fn the_operators_account_can_change_only_what_a_burst_is_made_of() {
     ]);
     let granted = pods.patch("waits", &params, &as_patch(grant)).await;
     granted.expect("a grant");
+    grants_are_its_own(&world).await;
     let cost = |cost: &str| as_patch(json!({"metadata": {"annotations": {COST: cost}}}));
     let given = pods.patch("away", &params, &cost("-1000")).await;
     given.expect("a deletion cost");

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::burst::Answer;
 use crate::burst::fixtures::{Scene, at, granted, pod, pool, reservation, scales, target};
+use crate::burst::memory::Write;
 use crate::burst::observe::Standing;
 use crate::burst::outcome::{Lack, Outcome};
 use crate::burst::plan::First;
@@ -193,7 +194,9 @@ fn a_reservation_that_comes_to_nothing_is_given_back_by_changing_its_pod() {
         (&plan.releases, plan.reservations.len()),
         (&vec![a.clone()], 1)
     );
-    scene.memory.released(&a, &Answer::Lost, at(16));
+    scene
+        .memory
+        .wrote_to(&a, Write::Release, &Answer::Lost, at(16));
     let plan = scene.plan(17);
     assert_eq!(plan.releases, [], "it is not asked for again at once");
     assert_eq!(plan.look_again_in, Some(std::time::Duration::from_secs(9)));
@@ -300,7 +303,9 @@ fn who_leads_again_frees_what_it_reserved_before_only_once_its_pod_is_changed() 
         (plan.reservations.len(), &plan.releases),
         (1, &vec![a.clone()])
     );
-    scene.memory.released(&a, &Answer::Granted, at(18));
+    scene
+        .memory
+        .wrote_to(&a, Write::Release, &Answer::Granted, at(18));
     scene.waiting[0] = pod("a").at_version("2");
     assert_eq!(granted(&scene.plan(19)), ["b"]);
 }

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::burst::fixtures::{Scene, at, granted, pod, scales, target};
-use crate::burst::outcome::{Lack, Outcome};
+use crate::burst::Answer;
+use crate::burst::fit::Demands;
+use crate::burst::fixtures::{Scene, at, granted, pod, reservation, scale_of, scales, target};
+use crate::burst::outcome::{Held, Ignored, Lack, Outcome};
 use crate::burst::pod::Stage;
 
 fn many(count: usize) -> Vec<String> {
@@ -107,6 +109,112 @@ fn a_workloads_own_limit_holds_beside_the_pools() {
         Outcome::Wait(Lack::WorkloadLimit(1))
     );
     assert_eq!(scene.outcome(15, "e"), Outcome::Wait(Lack::PoolLimit(3)));
+}
+
+#[test]
+fn a_workload_that_is_renamed_or_takes_another_ones_name_keeps_its_maximum() {
+    let mut web = target("web");
+    web["spill"] = json!({"maxReplicas": 2});
+    let named = |name: &str, target: &serde_json::Value| {
+        let mut renamed = target.clone();
+        renamed["name"] = json!(name);
+        renamed
+    };
+    let selecting = json!({"name": "all", "selector": {"namespaceSelector": {},
+        "podSelector": {"matchLabels": {"app": "web"}}}, "spill": {"maxReplicas": 2}});
+    for (case, workloads) in [
+        ("as it was", json!([web])),
+        ("renamed", json!([named("shop-front", &web)])),
+        (
+            "names swapped",
+            json!([named("db", &web), named("web", &target("db"))]),
+        ),
+        ("a selector instead of a target", json!([selecting])),
+        ("moved behind another", json!([target("db"), web])),
+    ] {
+        let mut scene = Scene::new(&json!({ "workloads": workloads }), &["a", "b"]);
+        let scales = workloads
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|workload| {
+                let name = workload["name"].as_str().expect("a name").to_owned();
+                let app = workload["target"]["name"].as_str().unwrap_or_default();
+                (("shop".to_owned(), name), Ok(scale_of(app, 10, 10)))
+            });
+        scene.scales = scales.collect();
+        let mut scene = scene.spilled("web", &["x", "y"]);
+        let plan = scene.plan(15);
+        assert_eq!(granted(&plan), [""; 0], "{case}");
+        let of_web = plan.workloads.iter().find(|one| one.limit == 2);
+        assert_eq!(of_web.map(|one| one.spilled), Some(2), "{case}");
+        // The same of a reservation: one stands, so that one more has a slot.
+        scene.labelled.pop();
+        let entry = reservation(&scene.waiting[0], "another");
+        let status = scene.pool.status.get_or_insert_default();
+        status.reservations = vec![entry];
+        assert_eq!(granted(&scene.plan(15)), ["a"], "{case}");
+        if case == "names swapped" {
+            // Nothing but its name tells of a pod that is in no watch.
+            continue;
+        }
+        scene.waiting.remove(0);
+        assert_eq!(
+            granted(&scene.plan(15)),
+            [""; 0],
+            "{case}: its pod is in no watch"
+        );
+    }
+}
+
+#[test]
+fn marks_of_another_pods_grant_hold_no_slot_and_are_told() {
+    let mut scene = Scene::new(&max(&json!(1)), &["a", "copy"]);
+    let copy = &mut scene.waiting[1];
+    let spec = json!({"containers": [], "tolerations": [{"key": "virtual-kubelet.io/provider",
+        "value": "shop", "effect": "NoSchedule"}]});
+    copy.demands = Demands::of(&serde_json::from_value(spec).expect("a spec"));
+    copy.foreign_grant = Some("shop".to_owned());
+    scene.labelled.push(copy.clone());
+    let plan = scene.plan(15);
+    assert_eq!(granted(&plan), ["a"]);
+    let ignored = Outcome::Ignore(Ignored::ForeignGrant);
+    assert_eq!(scene.outcome(15, "copy"), ignored);
+    let message = &plan.workloads[0].message;
+    assert!(
+        message.starts_with("1 pod ignored: it carries"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_pod_that_a_grant_lets_run_and_does_not_mark_holds_its_slot_and_stops_the_grants_of_its_workload()
+ {
+    let mut scene = Scene::new(&max(&json!(3)), &["a", "b"]);
+    let plan = scene.plan(15);
+    scene.reserve(&plan);
+    let a = scene.waiting[0].id.clone();
+    scene.memory.sending(&a);
+    let why = || "a webhook removed the label".to_owned();
+    scene.memory.answered(&a, Answer::Unmarked(why()), at(15));
+    scene.memory.leaves_no_marks("web", why(), at(15));
+    scene.waiting[0] = pod("a").at_version("2");
+    let plan = scene.plan(16);
+    assert_eq!((granted(&plan), plan.counts.granted), (vec![], 1));
+    assert_eq!(plan.unmarked, ["uid-a"]);
+    let held = Held::Denied(why());
+    assert!(matches!(scene.outcome(16, "b"), Outcome::Hold { why, .. } if why == held));
+    // It is on ACI, and counts on.
+    scene.waiting.remove(0);
+    scene
+        .bound
+        .push(pod("a").at_version("3").on("burst-shop-weu"));
+    scene.remember(&plan, 16);
+    let plan = scene.plan(26);
+    assert_eq!(
+        (granted(&plan), plan.counts.spilled, plan.counts.user_placed),
+        (vec!["b"], 1, 0)
+    );
 }
 
 #[test]

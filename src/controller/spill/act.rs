@@ -19,21 +19,25 @@ use super::granting::Sending;
 use super::stores::View;
 use super::term::{Pool, leader};
 use super::{Context, grant};
-use crate::api::names::POOL_LABEL;
+use crate::api::names::{GRANTED_UID_ANNOTATION, LEADER_FIELD_MANAGER, POOL_LABEL};
 use crate::api::{BurstPool, Reservation};
+use crate::burst::memory::Write;
 use crate::burst::plan::{Decision, First, Slot, Stamp};
+use crate::burst::pod::provider_taint;
 use crate::burst::rescue::{Action, Rescue};
 use crate::burst::{Answer, Plan, PodFacts, PodRef};
 use crate::controller::LEASE;
-use crate::node::call::{self, Target};
+use crate::node::call::{self, Deletion, Target};
 use crate::node::observed::Observed;
 
-/// The field manager of what a leader writes to be sure of itself.
-const FIELD_MANAGER: &str = "burstpool-leader";
 /// How many pods are read or patched at once.
 pub(super) const AT_ONCE: usize = 16;
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The longest pause after a write of the pool's status that was refused: the first is [`PAUSE`], and each twice as
+/// long.
+const REFUSED: Duration = Duration::from_secs(10);
 
 /// How long nothing is asked of a server that did not answer, or had too much to do.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
@@ -97,8 +101,8 @@ impl Act {
             return true;
         }
         let released = self.release(&plan.releases, state).await;
-        self.stamp(&plan.stamps).await;
-        self.rescue(&plan.rescues).await;
+        self.stamp(&plan.stamps, state).await;
+        self.rescue(&plan.rescues, state).await;
         released
     }
 
@@ -137,9 +141,17 @@ impl Act {
             written = self.write(&pool, plan, &state.identity).await;
         }
         match written {
-            Written::Yes => state.memory.wrote(Timestamp::now()),
+            Written::Yes => {
+                state.refused = 0;
+                state.memory.wrote(Timestamp::now());
+            }
             Written::No => {}
-            Written::Refused => tokio::time::sleep(PAUSE).await,
+            Written::Refused => {
+                // Nothing can be granted without it: the pool waits, longer each time.
+                let longer = 2_u32.saturating_pow(state.refused.min(16));
+                state.refused = state.refused.saturating_add(1);
+                tokio::time::sleep(PAUSE.saturating_mul(longer).min(REFUSED)).await;
+            }
             Written::Unknown => {
                 state.doubt.open(&pool);
                 tokio::time::sleep(PAUSE).await;
@@ -264,24 +276,35 @@ impl Act {
                 ?answer,
                 "giving a reservation back"
             );
-            state.memory.released(pod, answer, now);
+            state.memory.wrote_to(pod, Write::Release, answer, now);
         }
         !answers.is_empty()
     }
 
-    async fn stamp(&self, stamps: &[Stamp]) {
+    async fn stamp(&self, stamps: &[Stamp], state: &mut Pool) {
+        let now = Timestamp::now();
         let sent = futures::stream::iter(stamps).map(async |stamp| {
             let Some(pod) = self.view.waiting_pod(&stamp.pod.uid) else {
-                return;
+                return (&stamp.pod, Answer::Conflict);
             };
             let patch = grant::stamp(&pod, &stamp.pod.resource_version, stamp.since);
-            // One that was not written is remembered, and lost only by a restart before the next.
-            patch_pod(&self.context, &stamp.pod, &patch).await;
+            (
+                &stamp.pod,
+                patch_pod(&self.context, &stamp.pod, &patch).await,
+            )
         });
-        sent.buffer_unordered(AT_ONCE).collect::<()>().await;
+        // What was not written is remembered, and lost only by a restart before the next try.
+        let answers: Vec<(&PodRef, Answer)> = sent.buffer_unordered(AT_ONCE).collect().await;
+        for (pod, answer) in &answers {
+            if let Answer::Denied(why) = answer {
+                let pod = format!("{}/{}", pod.namespace, pod.name);
+                tracing::warn!(pool = self.name, %pod, %why, "writing since when a pod waits");
+            }
+            state.memory.wrote_to(pod, Write::Stamp, answer, now);
+        }
     }
 
-    async fn rescue(&self, rescues: &[Rescue]) {
+    async fn rescue(&self, rescues: &[Rescue], state: &mut Pool) {
         for rescue in rescues.iter().filter(|one| one.action == Action::Delete) {
             let pods: Api<Pod> =
                 Api::namespaced(self.context.impatient.clone(), &rescue.pod.namespace);
@@ -293,9 +316,17 @@ impl Act {
             };
             let name = &unchanged.name;
             tracing::info!(pool = self.name, pod = %name, why = %rescue.why, "deleting a pod that never started");
-            if let Err(error) = call::delete(PATIENCE, &pods, &unchanged, None).await {
-                tracing::debug!(pod = %name, %error, "deleting a pod that never started");
+            let answer = match call::delete(PATIENCE, &pods, &unchanged, None).await {
+                Ok(Deletion::Begun) => Answer::Granted,
+                Ok(Deletion::NotThere) => Answer::Conflict,
+                Err(kube::Error::Api(status)) => refusal(status.code, status.message),
+                Err(_) => Answer::Lost,
+            };
+            if answer != Answer::Granted {
+                tracing::warn!(pod = %name, ?answer, "deleting a pod that never started");
             }
+            let (id, now) = (&rescue.pod, Timestamp::now());
+            state.memory.wrote_to(id, Write::Rescue, &answer, now);
         }
     }
 }
@@ -313,17 +344,60 @@ fn unwritten(error: &kube::Error) -> Written {
 }
 
 /// Patches a pod; the stores learn of it as it is then.
-pub(super) async fn patch_pod(context: &Context, id: &PodRef, patch: &Patch<()>) -> Answer {
+async fn patch_pod(context: &Context, id: &PodRef, patch: &Patch<()>) -> Answer {
+    match patched(context, id, patch).await {
+        Ok(pod) => {
+            context.stores.learn_pod(pod);
+            Answer::Granted
+        }
+        Err(answer) => answer,
+    }
+}
+
+/// Patches a pod so that `pool` has granted it. The answer tells what mutating admission policies and webhooks left
+/// of the patch.
+pub(super) async fn grant_pod(
+    context: &Context,
+    id: &PodRef,
+    patch: &Patch<()>,
+    pool: &str,
+) -> Answer {
+    let pod = match patched(context, id, patch).await {
+        Ok(pod) => pod,
+        Err(answer) => return answer,
+    };
+    let facts = PodFacts::of(&pod);
+    context.stores.learn_pod(pod);
+    match facts {
+        Some(facts) if !facts.is_granted_by(pool) => incomplete(&facts, pool),
+        _ => Answer::Granted,
+    }
+}
+
+/// What a grant came to that the API server carried out only in part.
+fn incomplete(facts: &PodFacts, pool: &str) -> Answer {
+    let removed = |what: &str| {
+        format!(
+            "a mutating admission policy or webhook removed {what} from the grant: exempt from it what \
+             burstpool's service account writes"
+        )
+    };
+    if facts.demands.tolerates(&provider_taint(pool)) {
+        let marks = format!("the label {POOL_LABEL} or the annotation {GRANTED_UID_ANNOTATION}");
+        Answer::Unmarked(removed(&marks))
+    } else {
+        Answer::Denied(removed("the toleration"))
+    }
+}
+
+async fn patched(context: &Context, id: &PodRef, patch: &Patch<()>) -> Result<Pod, Answer> {
     let pods: Api<Pod> = Api::namespaced(context.impatient.clone(), &id.namespace);
     let manager = as_leader();
     let sent = pods.patch(&id.name, &manager, patch);
     match tokio::time::timeout(PATIENCE, sent).await {
-        Ok(Ok(pod)) => {
-            context.stores.learn_pod(pod);
-            Answer::Granted
-        }
-        Ok(Err(kube::Error::Api(status))) => refusal(status.code, status.message),
-        Ok(Err(_)) | Err(_) => Answer::Lost,
+        Ok(Ok(pod)) => Ok(pod),
+        Ok(Err(kube::Error::Api(status))) => Err(refusal(status.code, status.message)),
+        Ok(Err(_)) | Err(_) => Err(Answer::Lost),
     }
 }
 
@@ -341,7 +415,7 @@ fn is_planned_alike(one: &BurstPool, other: &BurstPool) -> bool {
 
 fn as_leader() -> PatchParams {
     PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
+        field_manager: Some(LEADER_FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     }
 }
@@ -351,12 +425,15 @@ fn refusal(code: u16, message: String) -> Answer {
     match code {
         404 => Answer::Gone,
         409 => Answer::Conflict,
-        // Not known who we are, too slow, too many: that is not about this pod, which has not changed
-        // either. It is tried again.
-        401 | 408 | 429 => Answer::Lost,
-        400..=499 => Answer::Denied(message),
+        _ if is_denial(code) => Answer::Denied(message),
         _ => Answer::Lost,
     }
+}
+
+/// Whether a write of this answer was not carried out, and will not be for as long as nothing changes.
+fn is_denial(code: u16) -> bool {
+    // Not known who we are, too slow, too many: that is not about what was written. It is tried again.
+    (400..=499).contains(&code) && !matches!(code, 401 | 408 | 429)
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use kube::api::Patch;
 use serde_json::{Map, Value, json};
 
 use crate::api::names::{
-    GRANTED_AT_ANNOTATION, POOL_LABEL, PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION,
-    RELEASED_AT_ANNOTATION, WORKLOAD_ANNOTATION,
+    GRANTED_AT_ANNOTATION, GRANTED_UID_ANNOTATION, POOL_LABEL, PROVIDER_TAINT,
+    REFUSED_SINCE_ANNOTATION, RELEASED_AT_ANNOTATION, WORKLOAD_ANNOTATION,
 };
 
 /// Lets the pod run on the pool's nodes, for that workload.
@@ -32,6 +32,7 @@ pub fn grant(pod: &Pod, version: &str, pool: &str, workload: &str, now: Timestam
     };
     let has_labels = pod.metadata.labels.is_some();
     let has_annotations = pod.metadata.annotations.is_some();
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let mut operations = vec![is_still(version), tolerate];
     operations.extend(put(has_labels, "labels", &[(POOL_LABEL, pool)]));
     operations.extend(put(
@@ -40,6 +41,7 @@ pub fn grant(pod: &Pod, version: &str, pool: &str, workload: &str, now: Timestam
         &[
             (WORKLOAD_ANNOTATION, workload),
             (GRANTED_AT_ANNOTATION, &now.to_string()),
+            (GRANTED_UID_ANNOTATION, uid),
         ],
     ));
     patch(&operations)
@@ -107,11 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_adds_one_toleration_the_label_and_two_annotations_and_changes_nothing_else() {
+    fn a_grant_adds_one_toleration_the_label_and_three_annotations_and_changes_nothing_else() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
-        let bare = json!({"metadata": {"resourceVersion": "7"}, "spec": {"containers": []}});
+        let bare =
+            json!({"metadata": {"resourceVersion": "7", "uid": "u"}, "spec": {"containers": []}});
         let full = json!({
-            "metadata": {"resourceVersion": "7", "labels": {"app": "web"}, "annotations": {"a": "b"}},
+            "metadata": {"resourceVersion": "7", "uid": "u", "labels": {"app": "web"}, "annotations": {"a": "b"}},
             "spec": {"containers": [], "tolerations": [{"key": "mine", "operator": "Exists"}]},
         });
         for before in [bare, full] {
@@ -123,6 +126,7 @@ mod tests {
             assert_eq!(after["metadata"]["labels"][POOL_LABEL], "shop");
             let notes = &after["metadata"]["annotations"];
             assert_eq!(notes[WORKLOAD_ANNOTATION], "web");
+            assert_eq!(notes[GRANTED_UID_ANNOTATION], "u");
             assert_eq!(notes[GRANTED_AT_ANNOTATION], "2026-01-01T00:00:00Z");
             let others = before["spec"]["tolerations"].as_array().map_or(0, Vec::len);
             assert_eq!(tolerations.len(), others + 1);

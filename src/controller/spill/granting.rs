@@ -13,13 +13,16 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::act::{AT_ONCE, Act, PAUSE, patch_pod};
+use super::act::{AT_ONCE, Act, PAUSE, grant_pod};
 use super::stores::Waiting;
 use super::tell::Granted;
 use super::term::leader;
 use super::{Context, grant};
 use crate::api::{BurstPool, Mode};
 use crate::burst::{Answer, Decision, Memory};
+
+/// How many grants of a pool may be on their way: the others are planned again once some are answered.
+const MOST: usize = 1000;
 
 /// How long a grant without an answer may still turn out to have been done: API servers give up on a request
 /// after a minute, and a watch may be late.
@@ -36,8 +39,8 @@ struct Came {
 
 /// The grants of a pool that are on their way.
 pub(super) struct Granting {
-    answer: mpsc::UnboundedSender<Came>,
-    answers: mpsc::UnboundedReceiver<Came>,
+    answer: mpsc::Sender<Came>,
+    answers: mpsc::Receiver<Came>,
     turns: Arc<Semaphore>,
     on_their_way: usize,
     /// Those without an answer, and what they would have written as the time.
@@ -54,7 +57,7 @@ pub(super) struct Sending {
 
 impl Default for Granting {
     fn default() -> Self {
-        let (answer, answers) = mpsc::unbounded_channel();
+        let (answer, answers) = mpsc::channel(MOST);
         Self {
             answer,
             answers,
@@ -69,6 +72,10 @@ impl Granting {
     /// Sends a grant, at the version that is reserved; told to `memory` now, and again by
     /// [`Granting::hear`].
     pub(super) fn send(&mut self, decision: &Decision, act: &Act, memory: &mut Memory) {
+        // Each has a place for its answer before it is sent: none is lost, and none waits for one.
+        let Ok(place) = self.answer.clone().try_reserve_owned() else {
+            return;
+        };
         memory.sending(&decision.pod);
         self.on_their_way += 1;
         let grant = Grant {
@@ -79,7 +86,7 @@ impl Granting {
             granted: act.sending.granted.clone(),
         };
         let answering = Answering {
-            answer: self.answer.clone(),
+            answer: Some(place),
             changed: act.context.stores.changed.clone(),
             decision: decision.clone(),
             sent: None,
@@ -111,6 +118,9 @@ impl Granting {
             if let Some(sent) = came.sent.filter(|_| came.answer == Answer::Lost) {
                 self.lost.push((came.decision.clone(), sent));
             }
+            if let Answer::Unmarked(why) = &came.answer {
+                memory.leaves_no_marks(&came.decision.workload, why.clone(), came.at);
+            }
             memory.answered(&came.decision.pod, came.answer, came.at);
         }
     }
@@ -138,7 +148,8 @@ impl Granting {
 
 /// Answers in the end, however that comes: else a pod would be on its way for ever.
 struct Answering {
-    answer: mpsc::UnboundedSender<Came>,
+    /// Its place among the answers, until it is told.
+    answer: Option<mpsc::OwnedPermit<Came>>,
     changed: Arc<Notify>,
     decision: Decision,
     sent: Option<Timestamp>,
@@ -160,8 +171,10 @@ impl Drop for Answering {
             answer: self.came.clone(),
             at: Timestamp::now(),
         };
-        // A pool that is no more hears nothing.
-        drop(self.answer.send(came));
+        if let Some(answer) = self.answer.take() {
+            // A pool that is no more hears nothing.
+            drop(answer.send(came));
+        }
         self.changed.notify_one();
     }
 }
@@ -183,7 +196,7 @@ impl Grant {
             Some(pod) => {
                 let (version, workload) = (&id.resource_version, &self.decision.workload);
                 let patch = grant::grant(&pod, version, &name, workload, now);
-                patch_pod(&self.context, id, &patch).await
+                grant_pod(&self.context, id, &patch, &name).await
             }
             None => Answer::Conflict,
         };
@@ -194,8 +207,10 @@ impl Grant {
             "granting"
         );
         self.context.metrics.grant(&name, outcome(&answer));
-        if answer == Answer::Granted {
-            self.granted.tell(&self.decision);
+        match &answer {
+            Answer::Granted => self.granted.tell(&self.decision),
+            Answer::Unmarked(why) => self.granted.tell_incomplete(&self.decision, why),
+            _ => {}
         }
         answer
     }
@@ -218,6 +233,7 @@ fn outcome(answer: &Answer) -> &'static str {
         Answer::Conflict => "conflict",
         Answer::Gone => "gone",
         Answer::Denied(_) => "denied",
+        Answer::Unmarked(_) => "unmarked",
         Answer::Lost => "lost",
         Answer::Unsent => "unsent",
     }

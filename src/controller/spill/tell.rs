@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::api::BurstPool;
 use crate::api::condition::{self, CAPACITY_LIMITED, SPILLING};
+use crate::burst::outcome::Ignored;
 use crate::burst::plan::{First, Peak};
 use crate::burst::{Decision, Lack, Outcome, Plan, PodRef};
 use crate::k8s::events;
@@ -191,6 +192,15 @@ impl Granted {
     }
 }
 
+impl Granted {
+    /// Tells that a grant was carried out only in part, and why.
+    pub(super) fn tell_incomplete(&self, decision: &Decision, why: &str) {
+        let event = about(&decision.pod, EventType::Warning, "GrantIncomplete", why);
+        // Dropped only where thousands wait already.
+        let _ = self.0.try_send(event);
+    }
+}
+
 fn marked(is_dry_run: bool, note: &str) -> String {
     let mark = if is_dry_run {
         "dry run, nothing is written: "
@@ -224,7 +234,7 @@ fn about(pod: &PodRef, type_: EventType, reason: &str, note: &str) -> Told {
 fn words(decision: &Decision, is_dry_run: bool) -> Option<(EventType, &'static str, String)> {
     let kind = match &decision.outcome {
         Outcome::Grant { .. } if !is_dry_run => return None,
-        Outcome::Refuse(_) => EventType::Warning,
+        Outcome::Refuse(_) | Outcome::Ignore(Ignored::ForeignGrant) => EventType::Warning,
         Outcome::Hold { .. } if decision.is_denied() => EventType::Warning,
         Outcome::Wait(Lack::Leader | Lack::Rate(_))
         | Outcome::Hold { .. }

@@ -37,6 +37,8 @@ pub(super) struct Pool {
     /// Its pods have been listed since.
     pub(super) is_counted: bool,
     pub(super) doubt: Doubt,
+    /// How often in a row the API server has refused a write of its status.
+    pub(super) refused: u32,
 }
 
 /// Whether a write of the pool may still be done.

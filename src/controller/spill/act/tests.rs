@@ -263,3 +263,61 @@ fn only_a_write_that_may_still_be_done_opens_a_doubt() {
         assert_eq!(unwritten(&error), expected, "{code}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_write_of_a_pod_or_of_the_pool_that_is_denied_is_not_repeated_at_once() {
+    let ours = pool("1", "us-1");
+    let (mut server, client) = Server::new();
+    let act = act(&ours, &["a"], &client);
+    let mut state = Pool::of(&ours, &mut terms());
+    let pod = decision("a", Slot::None).pod;
+    let stamped = Plan {
+        stamps: vec![Stamp {
+            pod: pod.clone(),
+            since: Timestamp::UNIX_EPOCH,
+        }],
+        ..Plan::default()
+    };
+    let answers = async { server.expect("PATCH pods/a").await.refused(403) };
+    tokio::join!(act.carry_out(&stamped, &mut state), answers);
+    let pause = state.memory.pause(Write::Stamp, &pod.uid);
+    assert!(pause.is_some_and(|until| Timestamp::now() < until));
+
+    let wanted = plan(&[], &["a"]);
+    let began = tokio::time::Instant::now();
+    for pause in [1, 2, 4, 8] {
+        let before = began.elapsed();
+        let answers = async { server.expect(STATUS).await.refused(422) };
+        let (again, ()) = tokio::join!(act.carry_out(&wanted, &mut state), answers);
+        let waited = (began.elapsed() - before).as_secs();
+        assert_eq!((again, waited), (true, pause));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_a_webhook_strips_is_not_taken_for_one() {
+    let ours = pool("1", "us-1");
+    for (removed, may_run) in [("metadata", true), ("spec", false)] {
+        let (mut server, client) = Server::new();
+        let act = act(&ours, &["a"], &client);
+        let mut state = Pool::of(&ours, &mut terms());
+        let answers = async {
+            let asked = server.expect("PATCH pods/a").await;
+            let pod = super::super::fixtures::patched("a", &asked.body);
+            let mut pod = serde_json::to_value(pod).expect("JSON");
+            match removed {
+                "metadata" => pod["metadata"]["labels"] = json!({}),
+                _ => pod["spec"]["tolerations"] = json!([]),
+            }
+            asked.done(&pod);
+        };
+        let plan = plan(&["a"], &[]);
+        tokio::join!(act.carry_out(&plan, &mut state), answers);
+        act.context.stores.changed.notified().await;
+        assert!(state.hear(&ours));
+        assert_eq!(state.memory.is_unmarked("a"), may_run, "{removed}");
+        assert_eq!(state.memory.denial("a").is_some(), !may_run, "{removed}");
+        let told = server.told().await;
+        assert_eq!(told == ["GrantIncomplete a"], may_run, "{told:?}");
+    }
+}

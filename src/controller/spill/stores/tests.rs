@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::api::names::GRANTED_UID_ANNOTATION;
 
 type Event = watcher::Result<watcher::Event<Observed>>;
 
@@ -25,7 +26,8 @@ impl Stores {
 fn pod(uid: &str, version: u32) -> Pod {
     let pod = json!({
         "metadata": {"namespace": "shop", "name": uid, "uid": uid, "resourceVersion": version.to_string(),
-            "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {POOL_LABEL: "shop"}},
+            "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {POOL_LABEL: "shop"},
+            "annotations": {GRANTED_UID_ANNOTATION: uid}},
         "spec": {"containers": [], "tolerations": [{"key": "virtual-kubelet.io/provider",
             "operator": "Equal", "value": "shop", "effect": "NoSchedule"}]},
     });

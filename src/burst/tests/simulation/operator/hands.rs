@@ -9,7 +9,7 @@ use super::Operator;
 use super::views::Shared;
 use crate::burst::Answer;
 use crate::burst::hold::later;
-use crate::burst::memory::Attempt;
+use crate::burst::memory::{Attempt, Write};
 use crate::burst::plan::{First, Plan, Slot};
 use crate::burst::pod::{Grant, PodRef};
 use crate::burst::rescue::Action;
@@ -122,7 +122,8 @@ impl Operator {
         for pod in &plan.releases {
             let answer = cluster.release(pod, rng);
             happened.releases += u64::from(answer == Answer::Granted);
-            self.memory.released(pod, &answer, cluster.now);
+            self.memory
+                .wrote_to(pod, Write::Release, &answer, cluster.now);
         }
         for stamp in &plan.stamps {
             let current = cluster
@@ -188,7 +189,7 @@ impl Operator {
             Answer::Conflict => happened.conflicts += 1,
             Answer::Denied(_) => happened.denials += 1,
             Answer::Lost => happened.lost += 1,
-            Answer::Gone | Answer::Unsent => {}
+            Answer::Gone | Answer::Unsent | Answer::Unmarked(_) => {}
         }
         self.answers.push_back((pod.clone(), answer));
         let is_slow = !cluster.is_calm && rng.random_bool(0.3);
