@@ -52,7 +52,13 @@ fn kind(schema: &Value) -> String {
         return words.join(", ");
     }
     if schema["x-kubernetes-int-or-string"] == true {
-        return "number or percentage".to_owned();
+        let pattern = schema["pattern"].as_str().unwrap_or_default();
+        let kind = if pattern.contains('%') {
+            "number or percentage"
+        } else {
+            "quantity"
+        };
+        return kind.to_owned();
     }
     match (schema["type"].as_str(), &schema["additionalProperties"]) {
         (Some("object"), Value::Object(_)) => "map".to_owned(),

@@ -32,45 +32,40 @@ pub(in crate::controller) enum Rival {
 
 /// Who else sets the replicas of `target`, if anybody does; an error if that cannot be known.
 pub(super) async fn find(client: &Client, target: &Target) -> Result<Option<String>, String> {
-    let autoscalers: Api<HorizontalPodAutoscaler> =
-        Api::namespaced(client.clone(), &target.namespace);
     let all = ListParams::default();
-    let listed = tokio::time::timeout(PATIENCE, autoscalers.list(&all)).await;
-    let autoscalers = said("HorizontalPodAutoscalers", &target.namespace, listed)?;
-    for autoscaler in autoscalers {
-        let name = autoscaler.name_any();
-        let aim = autoscaler.spec.scale_target_ref;
-        let version = aim.api_version.unwrap_or_default();
-        if is_same(target, &version, &aim.kind, &aim.name) {
-            return Ok(Some(format!(
-                "HorizontalPodAutoscaler {}/{name} has the same target: remove it, or the workload's scale",
-                target.namespace
-            )));
-        }
-    }
+    // Of a kind that can always be read: one odd autoscaler must not hide the others.
+    let autoscaler = ApiResource::erase::<HorizontalPodAutoscaler>(&());
     let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledObject");
-    let resource = ApiResource::from_gvk_with_plural(&kind, "scaledobjects");
-    let objects: Api<DynamicObject> =
-        Api::namespaced_with(client.clone(), &target.namespace, &resource);
-    let listed = tokio::time::timeout(PATIENCE, objects.list(&all)).await;
-    for object in said("ScaledObjects", &target.namespace, listed)? {
-        let aim = &object.data["spec"]["scaleTargetRef"];
-        let text = |field: &str, usual: &str| {
-            aim.get(field)
-                .and_then(Value::as_str)
-                .unwrap_or(usual)
-                .to_owned()
-        };
-        let (version, kind) = (text("apiVersion", "apps/v1"), text("kind", "Deployment"));
-        if is_same(target, &version, &kind, &text("name", "")) {
+    let scaled_object = ApiResource::from_gvk_with_plural(&kind, "scaledobjects");
+    for (resource, kind, usual) in [
+        (autoscaler, "HorizontalPodAutoscaler", ("", "")),
+        (scaled_object, "ScaledObject", ("apps/v1", "Deployment")),
+    ] {
+        let objects: Api<DynamicObject> =
+            Api::namespaced_with(client.clone(), &target.namespace, &resource);
+        let listed = tokio::time::timeout(PATIENCE, objects.list(&all)).await;
+        let listed = said(&format!("{kind}s"), &target.namespace, listed)?;
+        if let Some(object) = listed.iter().find(|object| aims_at(target, object, usual)) {
             return Ok(Some(format!(
-                "ScaledObject {}/{} has the same target: remove it, or the workload's scale",
+                "{kind} {}/{} has the same target: remove it, or the workload's scale",
                 target.namespace,
                 object.name_any()
             )));
         }
     }
     Ok(None)
+}
+
+/// Whether the object scales the target; `usual` are the version and the kind of what it scales if it does not
+/// say them.
+fn aims_at(target: &Target, object: &DynamicObject, usual: (&str, &str)) -> bool {
+    let aim = &object.data["spec"]["scaleTargetRef"];
+    let text = |field: &str, usual: &str| {
+        let text = aim.get(field).and_then(Value::as_str);
+        text.unwrap_or(usual).to_owned()
+    };
+    let (version, kind) = (text("apiVersion", usual.0), text("kind", usual.1));
+    is_same(target, &version, &kind, &text("name", ""))
 }
 
 type Listed<K> = Result<kube::Result<kube::core::ObjectList<K>>, tokio::time::error::Elapsed>;
@@ -175,5 +170,28 @@ mod tests {
         assert!(!is_same(&target, "extensions/v1beta1", "Deployment", "web"));
         assert!(!is_same(&target, "v1", "Deployment", "web"));
         assert!(!is_same(&target, "apps/v1", "StatefulSet", "web"));
+    }
+
+    #[test]
+    fn what_scales_a_target_is_known_by_its_aim_whatever_else_it_says() {
+        let target = Target {
+            api_version: "apps/v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+        };
+        let aims = |aim: Value, usual: (&str, &str)| {
+            let object = json!({"metadata": {"name": "a"}, "spec": {
+                "scaleTargetRef": aim, "minReplicas": "a novelty"}});
+            let object: DynamicObject = serde_json::from_value(object).expect("an object");
+            aims_at(&target, &object, usual)
+        };
+        let (autoscaler, scaled_object) = (("", ""), ("apps/v1", "Deployment"));
+        let whole = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+        assert!(aims(whole.clone(), autoscaler) && aims(whole, scaled_object));
+        let short = json!({"name": "web"});
+        assert!(!aims(short.clone(), autoscaler) && aims(short, scaled_object));
+        assert!(!aims(json!({"name": "other"}), scaled_object));
+        assert!(!aims(Value::Null, scaled_object));
     }
 }
