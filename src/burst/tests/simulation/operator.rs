@@ -28,6 +28,10 @@ use term::Term;
 use views::{Shared, Views};
 
 /// An instance of the operator.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of one instance, in any combination"
+)]
 pub struct Operator {
     number: u32,
     /// How often it was started, and came to lead: its identity is another each time.
