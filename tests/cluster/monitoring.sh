@@ -1,34 +1,30 @@
 #!/bin/sh
-# Prometheus and Alertmanager, for the tests of triggers.
+# Prometheus, with its promtool, and Alertmanager, for the tests of triggers and metrics.
 #
-# Says what is missing. Installs it only where CI asks for everything (BURSTPOOL_REQUIRE_ENGINE=1) and
-# apt-get can: nobody's machine is changed by running the tests. Their services are masked first: the
-# tests start their own.
+# The tests start their own: where the packages are installed here, their services are masked first, so that
+# none runs on this machine.
 set -eu
+. "$(dirname "$0")/../setup.sh"
 
 has() {
-	command -v "$1" >/dev/null || test -x "/usr/bin/$1"
+	command -v "$1" >/dev/null || test -x "${BIN:-/usr/bin}/$1"
 }
 
 missing=""
-has prometheus || missing="prometheus"
+has prometheus && has promtool || missing="prometheus"
 has alertmanager || has prometheus-alertmanager || missing="$missing prometheus-alertmanager"
+missing=${missing# }
 test -n "$missing" || exit 0
 
-if test "${BURSTPOOL_REQUIRE_ENGINE:-}" != 1 || ! command -v apt-get >/dev/null; then
-	for package in $missing; do
-		echo "$package is missing: tests of triggers start it; install it (Debian: apt-get install $package; else https://prometheus.io/download)." >&2
-	done
-	# Tests that need only Alertmanager are skipped without it.
-	test "$missing" = " prometheus-alertmanager" && test "${BURSTPOOL_REQUIRE_ENGINE:-}" != 1
-	exit
-fi
-root=""
-test "$(id -u)" = 0 || root="sudo -n"
+skipped="Tests of triggers and metrics are skipped where they start"
+may_install || skip "$skipped: $missing ($(why_not); https://prometheus.io/download has them for every system)"
 $root mkdir -p /etc/systemd/system
 for package in $missing; do
-	$root ln -sf /dev/null "/etc/systemd/system/$package.service"
+	service=/etc/systemd/system/$package.service
+	test -e "$service" || test -L "$service" || {
+		echo "==> Masking the service $package (to use it: systemctl unmask $package)" >&2
+		$root ln -s /dev/null "$service"
+	}
 done
-$root apt-get update -qq
 # shellcheck disable=SC2086 # a list of words
-$root apt-get install -y -qq --no-install-recommends $missing >/dev/null
+install_packages --no-install-recommends $missing || skip "$skipped: $missing, which apt-get could not install"

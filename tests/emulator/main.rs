@@ -24,3 +24,5 @@ mod translated;
 
 #[path = "../support/azure.rs"]
 mod azure;
+#[path = "../support/optional.rs"]
+mod optional;

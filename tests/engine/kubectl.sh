@@ -1,18 +1,15 @@
 #!/bin/sh
-# An old kubectl, for the tests of commands in containers: Debian's, which speaks SPDY only.
-#
-# Unpacked below target/, so that nobody's machine is changed. Where it cannot be had, this says so; in CI
-# (BURSTPOOL_REQUIRE_ENGINE=1) that is an error.
+# An old kubectl, for the tests of commands in containers: Debian's, which speaks SPDY only. It is unpacked
+# below target/: nothing is installed.
 set -eu
+. "$(dirname "$0")/../setup.sh"
 
 target=${CARGO_TARGET_DIR:-target}
 program=$target/kubectl/usr/bin/kubectl
 test -x "$program" && exit 0
 
 missing() {
-	echo "An old kubectl is missing ($1): commands in containers are tried with newer ones only." >&2
-	test "${BURSTPOOL_REQUIRE_ENGINE:-}" != 1
-	exit
+	skip "Commands in containers are tried with new kubectls only: an old one is missing ($1)"
 }
 
 command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || missing "this is no Debian"
@@ -24,11 +21,10 @@ fetch() {
 	(cd "$place" && apt-get download -qq kubernetes-client) >/dev/null 2>&1
 }
 if ! fetch; then
-	if test "${BURSTPOOL_REQUIRE_ENGINE:-}" = 1; then
-		root=""
-		test "$(id -u)" = 0 || root="sudo -n"
-		$root apt-get update -qq
-	fi
+	may_install || missing "apt-get download kubernetes-client fails, and its lists are not updated: $(why_not)"
+	echo "==> Updating the lists of apt-get (make APT=no does not)" >&2
+	# shellcheck disable=SC2086 # no word for root
+	$root apt-get -o DPkg::Lock::Timeout=600 update -qq >&2 || true
 	fetch || missing "apt-get download kubernetes-client fails"
 fi
 dpkg-deb -x "$place"/kubernetes-client_*.deb "$place/files"

@@ -103,7 +103,10 @@ impl Alertmanager {
 fn program() -> Option<PathBuf> {
     let program = NAMES.into_iter().find_map(found);
     if program.is_none() {
-        skipped("Alertmanager", "`make monitoring` says how to get it");
+        skipped(
+            "Alertmanager",
+            "`make monitoring` installs it or says how to",
+        );
     }
     program
 }

@@ -16,7 +16,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
-use super::{secure, wait};
+use super::{secure, skipped, wait};
 
 /// A free port of loopback, below those that the kernel hands out by itself.
 pub fn free_port() -> u16 {
@@ -35,7 +35,7 @@ pub(super) fn found(name: &str) -> Option<PathBuf> {
 
 fn program() -> PathBuf {
     found("prometheus").unwrap_or_else(|| {
-        unreachable!("prometheus is missing: run `make monitoring`, which says how to get it")
+        unreachable!("prometheus is missing: `make monitoring` installs it or says how to")
     })
 }
 
@@ -149,6 +149,16 @@ impl Prometheus {
         found("prometheus").is_some()
     }
 
+    /// Whether there is one; if not, the test that asks is skipped, and this says so.
+    pub fn is_found() -> bool {
+        let is_installed = Self::is_installed();
+        if !is_installed {
+            skipped("Prometheus", "`make monitoring` installs it or says how to");
+        }
+        is_installed
+    }
+
+    /// Starts one that scrapes `load`.
     pub async fn start(load: &Load) -> Self {
         let prometheus = Self::with_web(load, None);
         until_ready(&format!("{}/-/ready", prometheus.address())).await;
