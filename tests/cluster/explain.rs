@@ -1,5 +1,6 @@
 //! `burstpool explain`: the plan's own words, from a running cluster.
 
+use std::path::Path;
 use std::process::Command;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -7,15 +8,21 @@ use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use crate::home::{pod, selected, target};
+use crate::support::wait::by_and_by;
 use crate::world::World;
 
 /// What it says, and whether it could.
 fn explain(world: &World, arguments: &[&str]) -> (bool, String) {
+    explain_as(&world.cluster.kubeconfig(), arguments)
+}
+
+/// The same as another user.
+fn explain_as(kubeconfig: &Path, arguments: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_burstpool"))
         .arg("explain")
         .args(arguments)
         .arg("--kubeconfig")
-        .arg(world.cluster.kubeconfig())
+        .arg(kubeconfig)
         .env("RUST_BACKTRACE", "1")
         .output()
         .expect("burstpool runs");
@@ -105,5 +112,52 @@ async fn a_pod_is_explained_in_the_plans_words_wherever_it_is() {
         !done && nobody.contains("there is no pod default/nobody"),
         "{nobody}"
     );
+    explain_without_rights(&world, &waits).await;
     world.end().await;
+}
+
+/// A user without rights is told at once which ones are missing. With those that the message asks for, the
+/// user is told what else could not be read, and nothing false about it.
+async fn explain_without_rights(world: &World, waits: &str) {
+    let token = world
+        .cluster
+        .ask(&["create", "token", "default", "-n", "default"]);
+    let user = json!({"token": token.expect("a token").trim()});
+    let kubeconfig = world.cluster.kubeconfig_of("developer", &user);
+    let kubeconfig = kubeconfig.expect("a file");
+    let (done, refused) = explain_as(&kubeconfig, &["shop"]);
+    assert!(!done, "{refused}");
+    for what in [
+        "BurstPools",
+        "pods that wait",
+        "virtual nodes",
+        "namespaces",
+    ] {
+        assert!(refused.contains(&format!("  {what}: ")), "{refused}");
+    }
+    assert!(
+        refused.contains("default:default\" cannot list resource \"nodes\""),
+        "{refused}"
+    );
+    let remedies = refused
+        .lines()
+        .find_map(|line| line.split_once("the rights: "));
+    for remedy in remedies.expect("a remedy").1.split("; ") {
+        let remedy = remedy.replace("--user=NAME", "--serviceaccount=default:default");
+        let words: Vec<&str> = remedy.split_whitespace().skip(1).collect();
+        world.cluster.ask(&words).expect("the remedy can be typed");
+    }
+    by_and_by("the rights to hold", async || {
+        explain_as(&kubeconfig, &["shop"]).0
+    })
+    .await;
+    let (done, all) = explain_as(&kubeconfig, &["shop"]);
+    assert!(done && all.contains("db: cannot run on ACI: "), "{all}");
+    assert!(
+        all.contains("web: its pods cannot be told: ") && all.contains("is forbidden"),
+        "{all}"
+    );
+    let (done, one) = explain_as(&kubeconfig, &["shop", "--namespace", "default", waits]);
+    let unread = "not known: the scale of workload web, which may have this pod: ";
+    assert!(done && one.contains(unread), "{one}");
 }

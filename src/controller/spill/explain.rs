@@ -5,36 +5,29 @@
 //! now.
 
 mod does;
+mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::decide::{self, Own, Seen};
-use super::{Followed, Stores, View, claims};
-use crate::aci::translate;
+use crate::aci::translate::{self, Unsupported};
 use crate::api::{BurstPool, Workload};
 use crate::burst::assign::Assignment;
 use crate::burst::pod::Stage;
-use crate::burst::{self, Claims, Memory, Place, PodFacts, Scales, Standing, Verdicts};
-use crate::node::environment::mountable;
+use crate::burst::{self, Claims, Memory, Place, PodFacts, Reasons, Standing, Verdicts};
 use crate::node::observed::Observed;
 use does::does;
 
-/// How long the cluster may take to be read.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a target's scale may take to be read; without it the workload says that it is missing.
-const SCALES: Duration = Duration::from_secs(5);
+/// How many things that could not be read are named.
+const UNREAD: usize = 5;
 
 /// What there is to explain.
 #[derive(Clone, Debug)]
@@ -51,22 +44,7 @@ pub struct Question {
 ///
 /// When there is no such pool or pod, or the cluster cannot be read.
 pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<String> {
-    let stores = Stores::default();
-    let read = async {
-        tokio::select! {
-            () = stores.watch(client) => {}
-            () = stores.wait_until_ready() => {}
-        }
-    };
-    tokio::time::timeout(PATIENCE, Box::pin(read))
-        .await
-        .map_err(|_| {
-            anyhow::anyhow!(
-                "not listed within {PATIENCE:?}: {}",
-                stores.missing().join("; ")
-            )
-        })?;
-    let view = Arc::new(stores.view());
+    let view = Arc::new(read::view(client).await?);
     if view.unreadable.contains(&question.pool) {
         bail!(
             "BurstPool {} has a value that this version of burstpool cannot read: its Stalled condition names it",
@@ -80,7 +58,7 @@ pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<Str
         );
     };
     let seen = Seen {
-        scales: scales(client, &view, &pool).await,
+        scales: read::scales(client, &view, &pool).await,
         claims: Claims::new(),
         // Only what a status counts needs it.
         placed: BTreeMap::new(),
@@ -94,54 +72,14 @@ pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<Str
         places: decide::places(&seen.view, &pool, &closed(&pool)),
         pool: &pool,
         seen,
+        unread: Vec::new(),
     };
-    explained.seen.claims = read_claims(client, explained.claims_of(question)).await;
+    let claims = explained.claims_of(question);
+    (explained.seen.claims, explained.unread) = read::claims(client, claims).await;
     match &question.pod {
         Some((namespace, name)) => explained.pod(namespace, name),
         None => Ok(explained.workloads()),
     }
-}
-
-/// What the scales of the pool's targets say.
-async fn scales(client: &Client, view: &View, pool: &BurstPool) -> Scales {
-    let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-    let changed = Arc::new(tokio::sync::Notify::new());
-    let mut followed = Followed::new(client.clone(), changed.clone(), cancel.clone());
-    followed.follow(view, &tasks);
-    let targets = pool
-        .spec
-        .workloads
-        .iter()
-        .filter(|one| one.target.is_some());
-    let keys: Vec<_> = targets
-        .map(|one| (pool.name_any(), one.name.clone()))
-        .collect();
-    let read = async {
-        while !keys.iter().all(|key| followed.scales().contains_key(key)) {
-            changed.notified().await;
-        }
-    };
-    // One that is late is told of as missing.
-    let _ = tokio::time::timeout(SCALES, read).await;
-    let scales = followed.scales();
-    cancel.cancel();
-    tasks.close();
-    tasks.wait().await;
-    scales
-}
-
-/// What is behind claims. Of one that cannot be read nothing is said.
-async fn read_claims(client: &Client, wanted: BTreeSet<(String, String)>) -> Claims {
-    let reads = futures::stream::iter(wanted).map(async |(namespace, name)| {
-        let behind = claims::behind(mountable(client, &namespace, &name).await)?;
-        Some((namespace, name, behind))
-    });
-    let read: Vec<_> = reads.buffer_unordered(claims::AT_ONCE).collect().await;
-    let mut claims = Claims::new();
-    for (namespace, name, behind) in read.into_iter().flatten() {
-        claims.entry(namespace).or_default().insert(name, behind);
-    }
-    claims
 }
 
 /// Why placements take no pods, as the leader has written it into the pool's status.
@@ -193,6 +131,8 @@ struct Explained<'a> {
     pool: &'a BurstPool,
     pods: Vec<Known<'a>>,
     places: Vec<Place>,
+    /// What could not be read: the answer leaves it out.
+    unread: Vec<String>,
 }
 
 impl Explained<'_> {
@@ -232,7 +172,23 @@ impl Explained<'_> {
             Stage::New | Stage::Refused(_) => self.decision(facts),
         };
         let _ = writeln!(said, "{words}");
+        let scales = workload.is_err().then(|| self.unread_scales());
+        said.push_str(&unread(scales.iter().flatten().chain(&self.unread)));
         Ok(said)
+    }
+
+    /// Targets whose pods cannot be told from others.
+    fn unread_scales(&self) -> Vec<String> {
+        let workloads = self.pool.spec.workloads.iter();
+        let unread = workloads.filter_map(|workload| {
+            let key = (self.pool.name_any(), workload.name.clone());
+            let why = self.seen.scales.get(&key)?.as_ref().err()?;
+            Some(format!(
+                "the scale of workload {}, which may have this pod: {why}",
+                workload.name
+            ))
+        });
+        unread.collect()
     }
 
     fn bound(&self, pod: &Known<'_>, node: &str) -> String {
@@ -306,6 +262,7 @@ impl Explained<'_> {
         for workload in &self.pool.spec.workloads {
             let _ = writeln!(said, "{}: {}", workload.name, self.workload(workload));
         }
+        said.push_str(&unread(self.unread.iter()));
         said
     }
 
@@ -314,43 +271,74 @@ impl Explained<'_> {
         if let Some(Err(why)) = self.seen.scales.get(&key) {
             return format!("its pods cannot be told: {why}");
         }
-        let mut refusals = BTreeSet::new();
-        let mut count = 0;
         let is_its = |pod: &&Known<'_>| pod.workload.as_ref() == Ok(&workload.name);
-        for pod in self.pods.iter().filter(is_its) {
-            count += 1;
-            match self.refused(pod) {
-                Some(why) => refusals.insert(why),
-                None => return format!("can run on ACI ({count} of its pods looked at)"),
-            };
-        }
-        if count == 0 {
-            return "has no pods, so nothing can be said".to_owned();
-        }
-        let all: Vec<String> = refusals.into_iter().collect();
-        format!("cannot run on ACI: {}", all.join("; "))
+        let of_it: Vec<&Known<'_>> = self.pods.iter().filter(is_its).collect();
+        // What has finished says little of what is to come, but more than nothing.
+        let is_over = |pod: &Known<'_>| matches!(pod.facts.stage, Stage::Finished);
+        let are_over = of_it.iter().all(|pod| is_over(pod));
+        let looked_at = of_it.iter().filter(|pod| are_over || !is_over(pod));
+        verdict(looked_at.map(|pod| self.refused(pod)))
     }
 
     /// What keeps a pod off every placement; nothing if one could take it.
-    fn refused(&self, pod: &Known<'_>) -> Option<String> {
+    fn refused(&self, pod: &Known<'_>) -> Vec<String> {
         let (mut all, mut is_possible) = (BTreeSet::new(), false);
         let (observed, demands) = (pod.observed, &pod.facts.demands);
         let unbound = unbound(&observed.pod);
+        let words = |one: Unsupported| one.to_string();
         let asked = decide::asked(self.pool, &self.places, None);
         for (placement, place) in asked.zip(&self.places) {
             let refused = translate::eligible(&unbound, &observed.unknown, &placement).err();
             let refused = refused.unwrap_or_default();
             let ruled = demands.refusal(&place.node, &place.labels, &place.taints);
             is_possible |= refused.is_empty() && ruled.is_none();
-            all.extend(refused.into_iter().chain(ruled).map(|one| one.to_string()));
+            all.extend(refused.into_iter().chain(ruled).map(words));
         }
         if let burst::Mounts::Refused(behind) = burst::mounts(&pod.facts, &self.seen.claims) {
             is_possible = false;
-            all.extend(behind.into_iter().map(|one| one.to_string()));
+            all.extend(behind.into_iter().map(words));
         }
-        let all: Vec<String> = all.into_iter().collect();
-        (!is_possible).then(|| all.join("; "))
+        if is_possible {
+            all.clear();
+        }
+        all.into_iter().collect()
     }
+}
+
+/// Whether pods could run on ACI, of each pod's refusals: none where one of the placements could take it.
+fn verdict(pods: impl Iterator<Item = Vec<String>>) -> String {
+    let (mut count, mut refused) = (0, Reasons::default());
+    for refusals in pods {
+        count += 1;
+        if !refusals.is_empty() {
+            refused.add(refusals);
+        }
+    }
+    let looked_at = match count {
+        0 => return "has no pods, so nothing can be said".to_owned(),
+        1 => "1 pod looked at".to_owned(),
+        more => format!("{more} pods looked at"),
+    };
+    match refused.pods() {
+        0 => format!("can run on ACI ({looked_at})"),
+        all if all == count => format!("cannot run on ACI: {} ({looked_at})", refused.words()),
+        some => format!(
+            "{some} of {count} pods cannot run on ACI: {}",
+            refused.words()
+        ),
+    }
+}
+
+/// A line for each thing that could not be read.
+fn unread<'a>(all: impl Iterator<Item = &'a String>) -> String {
+    let (all, mut lines): (Vec<&String>, _) = (all.collect(), String::new());
+    for one in all.iter().take(UNREAD) {
+        let _ = writeln!(lines, "not known: {one}");
+    }
+    if let more @ 1.. = all.len().saturating_sub(UNREAD) {
+        let _ = writeln!(lines, "not known: {more} more");
+    }
+    lines
 }
 
 impl Known<'_> {
@@ -366,4 +354,50 @@ fn unbound(pod: &Pod) -> Pod {
         spec.node_name = None;
     }
     pod
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_is_judged_by_all_of_its_pods_and_not_by_the_first_that_can_run() {
+        let network = || vec!["spec.hostNetwork: there is no host".to_owned()];
+        let path = || vec!["spec.volumes[0].hostPath: there is no host".to_owned()];
+        let said = |can: usize, networks: usize, paths: usize| {
+            let can = std::iter::repeat_with(Vec::new).take(can);
+            let networks = std::iter::repeat_with(network).take(networks);
+            verdict(
+                can.chain(networks)
+                    .chain(std::iter::repeat_with(path).take(paths)),
+            )
+        };
+        for (pods, expected) in [
+            ((0, 0, 0), "has no pods, so nothing can be said"),
+            ((1, 0, 0), "can run on ACI (1 pod looked at)"),
+            ((565, 0, 0), "can run on ACI (565 pods looked at)"),
+            (
+                (0, 1, 0),
+                "cannot run on ACI: spec.hostNetwork: there is no host (1 pod looked at)",
+            ),
+            (
+                (1, 500, 64),
+                "564 of 565 pods cannot run on ACI: 500 for spec.hostNetwork: there is no host; \
+                 64 for spec.volumes[0].hostPath: there is no host",
+            ),
+        ] {
+            assert_eq!(said(pods.0, pods.1, pods.2), expected);
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_named_and_bounded() {
+        let all: Vec<String> = (0..7).map(|n| format!("claim {n}")).collect();
+        assert_eq!(unread(all[..1].iter()), "not known: claim 0\n");
+        let lines = unread(all.iter());
+        assert_eq!(
+            (lines.lines().count(), lines.lines().last()),
+            (6, Some("not known: 2 more"))
+        );
+    }
 }

@@ -4,6 +4,8 @@
 //! of virtual nodes and of pools. Out: a [`View`] of all of it, and a word whenever something changed.
 //! Followers keep it warm, so that a new leader need not begin with lists.
 
+mod listing;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +16,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::api::names::POOL_LABEL;
@@ -23,7 +25,8 @@ use crate::burst::pod::Stage;
 use crate::burst::{Namespaces, PodFacts, hold};
 use crate::node::observed::Observed;
 use crate::node::watched::{readable, reported};
-use crate::telemetry::whole;
+use listing::Part;
+pub use listing::{Failure, Listing, Trouble};
 
 /// A pod that waits: what matters of it, and itself as JSON, a fraction of a typed pod's size, for
 /// when ACI's opinion of it is asked or it is granted.
@@ -80,23 +83,6 @@ impl View {
     }
 }
 
-/// The parts of a view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Part {
-    Pools,
-    Waiting,
-    Labelled,
-    Nodes,
-    Namespaces,
-}
-
-const PARTS: [(Part, &str); 5] = [
-    (Part::Pools, "BurstPools"),
-    (Part::Waiting, "pods that wait"),
-    (Part::Labelled, "granted pods"),
-    (Part::Nodes, "virtual nodes"),
-    (Part::Namespaces, "namespaces"),
-];
 /// For how long at least it is remembered that a pod is gone: longer than any call takes whose answer
 /// could still tell of it.
 const GONE: Duration = Duration::from_secs(60);
@@ -135,10 +121,8 @@ impl Gone {
 #[derive(Debug, Default)]
 pub struct Stores {
     known: Mutex<Known>,
-    /// The parts that have been listed.
-    listed: watch::Sender<HashSet<Part>>,
-    /// Why the last attempt at a part failed, if it did.
-    failing: Mutex<HashMap<Part, String>>,
+    /// Which parts have been listed, and why others have not.
+    pub listing: Listing,
     /// Something changed.
     pub changed: Arc<Notify>,
 }
@@ -151,26 +135,12 @@ impl Stores {
 
     /// What has not been listed yet, in words, and why if that is known.
     pub fn missing(&self) -> Vec<String> {
-        let listed = self.listed.borrow();
-        let missing = PARTS.iter().filter(|(part, _)| !listed.contains(part));
-        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        let words = missing.map(|(part, name)| match failing.get(part) {
-            Some(why) => format!("{name} have not been listed yet: {why}"),
-            None => format!("{name} have not been listed yet"),
-        });
-        words.collect()
-    }
-
-    fn failing(&self, part: Part, error: &watcher::Error) {
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        failing.insert(part, whole(error));
+        self.listing.missing()
     }
 
     /// Waits until everything has been listed once.
     pub async fn wait_until_ready(&self) {
-        let mut listed = self.listed.subscribe();
-        // The sender is ours: it is not dropped.
-        let _ = listed.wait_for(|listed| listed.len() == PARTS.len()).await;
+        self.listing.wait_until_ready().await;
     }
 
     /// The pools, as they are known now.
@@ -244,9 +214,7 @@ impl Stores {
         keys: impl Fn(&View) -> Vec<String>,
         key: impl Fn(&K) -> String,
     ) {
-        let name = PARTS.iter().find(|(one, _)| *one == part);
-        let name = name.map_or("", |(_, name)| *name);
-        let mut events = std::pin::pin!(reported(name, events.default_backoff()));
+        let mut events = std::pin::pin!(reported(part.name(), events.default_backoff()));
         let (mut listed, mut before) = (HashSet::new(), Vec::new());
         while let Some(event) = events.next().await {
             match event {
@@ -264,14 +232,12 @@ impl Stores {
                         remove(&mut known, gone);
                     }
                     drop(known);
-                    self.listed.send_modify(|parts| {
-                        parts.insert(part);
-                    });
+                    self.listing.listed(part);
                 }
                 Ok(watcher::Event::Apply(object)) => put(&mut self.lock(), object),
                 Ok(watcher::Event::Delete(object)) => remove(&mut self.lock(), &key(&object)),
                 Err(error) => {
-                    self.failing(part, &error);
+                    self.listing.failed(part, &error);
                     continue;
                 }
             }

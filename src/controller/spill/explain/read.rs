@@ -1,0 +1,146 @@
+//! What `explain` reads of the cluster, with the rights of its user.
+//!
+//! In: a client. Out: what the operator sees, or at once which rights are missing and what for. Nothing is
+//! written.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use futures::StreamExt as _;
+use kube::{Client, ResourceExt as _};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::super::stores::{Failure, Trouble};
+use super::super::{Followed, Stores, View, claims as looked};
+use crate::api::BurstPool;
+use crate::burst::{Claims, Scales};
+use crate::node::environment::{Reason, mountable};
+
+/// How long the cluster may take to be read.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a target's scale may take to be read.
+const SCALES: Duration = Duration::from_secs(5);
+/// What gives a user the rights that it needs.
+const REMEDY: &str = "an administrator can give the rights: kubectl create clusterrole burstpool-explain \
+     --verb=get,list,watch --resource=burstpools.burstpool.io,pods,nodes,namespaces; \
+     kubectl create clusterrolebinding burstpool-explain --clusterrole=burstpool-explain --user=NAME";
+
+/// Everything that the operator watches.
+pub(super) async fn view(client: &Client) -> anyhow::Result<View> {
+    let stores = Stores::default();
+    let read = async {
+        tokio::select! {
+            () = stores.watch(client) => {}
+            () = stores.wait_until_ready() => {}
+            () = stores.listing.wait_until_hopeless() => {}
+        }
+    };
+    let late = tokio::time::timeout(PATIENCE, Box::pin(read))
+        .await
+        .is_err();
+    let failures = stores.listing.failures();
+    if failures.iter().any(|one| one.trouble != Trouble::Passing) {
+        bail!(refused(&failures));
+    }
+    if late {
+        let lacks = stores.missing().join("; ");
+        return Err(anyhow!("not listed within {PATIENCE:?}: {lacks}"));
+    }
+    Ok(stores.view())
+}
+
+/// What could not be read, why, and what to do about it.
+fn refused(failures: &[Failure]) -> String {
+    let mut said = "what the operator decides from cannot be read:".to_owned();
+    for Failure { what, why, .. } in failures {
+        let _ = write!(said, "\n  {what}: {why}");
+    }
+    if failures.iter().any(|one| one.trouble == Trouble::Forbidden) {
+        let _ = write!(said, "\n{REMEDY}");
+    }
+    said
+}
+
+/// What the scales of the pool's targets say.
+pub(super) async fn scales(client: &Client, view: &View, pool: &BurstPool) -> Scales {
+    let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+    let changed = Arc::new(tokio::sync::Notify::new());
+    let mut followed = Followed::new(client.clone(), changed.clone(), cancel.clone());
+    followed.follow(view, &tasks);
+    let targets = pool
+        .spec
+        .workloads
+        .iter()
+        .filter(|one| one.target.is_some());
+    let keys: Vec<_> = targets
+        .map(|one| (pool.name_any(), one.name.clone()))
+        .collect();
+    let read = async {
+        while !keys.iter().all(|key| followed.scales().contains_key(key)) {
+            changed.notified().await;
+        }
+    };
+    let late = tokio::time::timeout(SCALES, read).await.is_err();
+    let mut scales = followed.scales();
+    for key in keys.into_iter().filter(|_| late) {
+        let why = || Err(format!("its scale was not read within {SCALES:?}"));
+        scales.entry(key).or_insert_with(why);
+    }
+    cancel.cancel();
+    tasks.close();
+    tasks.wait().await;
+    scales
+}
+
+/// What is behind claims, and which could not be read, and why. A claim that this user may not read is not
+/// known: the operator may well read it.
+pub(super) async fn claims(
+    client: &Client,
+    wanted: BTreeSet<(String, String)>,
+) -> (Claims, Vec<String>) {
+    let reads = futures::stream::iter(wanted).map(async |(namespace, name)| {
+        let read = mountable(client, &namespace, &name).await;
+        (namespace, name, read)
+    });
+    let read: Vec<_> = reads.buffered(looked::AT_ONCE).collect().await;
+    let (mut claims, mut unread) = (Claims::new(), Vec::new());
+    for (namespace, name, read) in read {
+        match read {
+            Err(missing) if missing.reason != Reason::Missing => {
+                unread.push(format!("{} {}", missing.what, missing.why));
+            }
+            read => {
+                let behind = read.unwrap_or_else(|missing| Err(missing.to_string()));
+                claims.entry(namespace).or_default().insert(name, behind);
+            }
+        }
+    }
+    (claims, unread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_right_is_named_with_what_it_is_for_and_how_to_get_it() {
+        let why = "pods is forbidden: User \"dev\" cannot list resource \"pods\" in API group \"\" at the cluster scope";
+        let failure = |what, trouble, why: &str| Failure {
+            what,
+            trouble,
+            why: why.to_owned(),
+        };
+        let said = refused(&[
+            failure("pods that wait", Trouble::Forbidden, why),
+            failure("BurstPools", Trouble::Unknown, "not served"),
+        ]);
+        assert!(said.contains(&format!("pods that wait: {why}\n")), "{said}");
+        assert!(said.ends_with(REMEDY), "{said}");
+        let said = refused(&[failure("BurstPools", Trouble::Unknown, "not served")]);
+        assert!(said.ends_with("BurstPools: not served"), "{said}");
+    }
+}
