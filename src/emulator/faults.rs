@@ -80,7 +80,13 @@ pub enum Fault {
     LoseAnswer,
     /// It is answered this much later (the host's time).
     Delay(SignedDuration),
+    /// A PUT of a container group takes effect, but GET, LIST and DELETE do not know the group until this
+    /// much later (the emulator's time), as replicas of Azure Resource Manager that lag behind.
+    Lag(SignedDuration),
 }
+
+/// The operation that [`Fault::Lag`] is about.
+const PUT: &str = "ContainerGroups_CreateOrUpdate";
 
 /// What befalls one request.
 #[derive(Debug, Default, PartialEq)]
@@ -93,6 +99,8 @@ pub struct Fate {
     pub dropped: bool,
     /// Its answer is lost, after its effect.
     pub answer_lost: bool,
+    /// The group that it creates is not known for so long, in the emulator's time.
+    pub lag: Duration,
 }
 
 /// The rules in force.
@@ -125,6 +133,10 @@ impl Faults {
             return Err(format!(
                 "fault.error.status: {status} is not an error; use 400 to 599"
             ));
+        }
+        let is_of_put = rule.operation == "*" || rule.operation.eq_ignore_ascii_case(PUT);
+        if matches!(rule.fault, Fault::Lag(_)) && !is_of_put {
+            return Err(format!("fault.lag: only of the operation {PUT}"));
         }
         rule.id = self.next;
         self.next += 1;
@@ -167,6 +179,8 @@ impl Faults {
                 && rule.resource_group.as_deref().is_none_or(|name| {
                     resource_group.is_some_and(|group| group.eq_ignore_ascii_case(name))
                 });
+            let concerned = concerned
+                && (!matches!(rule.fault, Fault::Lag(_)) || operation.eq_ignore_ascii_case(PUT));
             if !concerned || rule.count == Some(0) || self.chance.random::<f64>() >= rule.rate {
                 continue;
             }
@@ -186,6 +200,7 @@ impl Fate {
             Fault::Drop => self.dropped = true,
             Fault::LoseAnswer => self.answer_lost = true,
             Fault::Delay(by) => self.delay += length(*by),
+            Fault::Lag(by) => self.lag = self.lag.max(length(*by)),
             Fault::Error {
                 status,
                 code,
@@ -218,6 +233,7 @@ fn usual_code(status: StatusCode) -> &'static str {
         StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailable",
         StatusCode::CONFLICT => "Conflict",
         StatusCode::FORBIDDEN => "AuthorizationFailed",
+        StatusCode::NOT_FOUND => "ResourceNotFound",
         status if status.is_server_error() => "InternalServerError",
         _ => "BadRequest",
     }
@@ -291,6 +307,8 @@ mod tests {
     fn a_rule_that_cannot_be_is_refused_by_its_field() {
         let mut faults = Faults::default();
         let refused = |faults: &mut Faults, json| faults.add(rule(json)).expect_err("refused");
+        let lag = serde_json::json!({"operation": "ContainerGroups_Get", "fault": {"lag": "5s"}});
+        assert!(refused(&mut faults, lag).starts_with("fault.lag"));
         let low = serde_json::json!({"fault": {"error": {"status": 200}}});
         assert!(refused(&mut faults, low).starts_with("fault.error.status"));
         assert!(

@@ -88,6 +88,8 @@ pub struct Store {
     pub scripts: HashMap<(String, String), Script>,
     /// Times of groups.
     pub timeline: Timeline,
+    /// Groups that GET, LIST and DELETE do not know yet, and until when.
+    pub lagging: HashMap<GroupKey, Timestamp>,
     ended: VecDeque<Uuid>,
     addresses: u32,
     /// Before the first of the private addresses, and how many there are.
@@ -124,6 +126,7 @@ impl Store {
             withheld: BTreeSet::new(),
             scripts: HashMap::new(),
             timeline: Timeline::default(),
+            lagging: HashMap::new(),
             ended: VecDeque::new(),
             addresses: 0,
             private,
@@ -184,9 +187,15 @@ impl Store {
         }
     }
 
+    /// Whether GET, LIST and DELETE do not know the group yet.
+    pub fn lags(&self, key: &GroupKey, now: Timestamp) -> bool {
+        self.lagging.get(key).is_some_and(|until| *until > now)
+    }
+
     /// Takes a group away.
     pub fn remove(&mut self, key: &GroupKey, at: Timestamp) -> Option<Group> {
         self.timeline.note(key, |entry| entry.gone = Some(at));
+        self.lagging.remove(key);
         self.groups.remove(key)
     }
 

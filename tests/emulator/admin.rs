@@ -66,6 +66,44 @@ async fn a_dropped_connection_has_no_effect_and_a_lost_answer_has() {
 }
 
 #[tokio::test]
+async fn a_group_that_lags_is_not_known_until_then_and_a_404_denies_it_once() {
+    let azure = Azure::start().await;
+    azure
+        .admin(Method::POST, "clock", json!({"paused": true}))
+        .await;
+    fault(&azure, json!({"count": 1, "fault": {"lag": "20s"}})).await;
+    let list = group("").trim_end_matches('/').to_owned();
+    let listed = async || {
+        let listed = azure.get(&list).await.body;
+        listed["value"].as_array().map(Vec::len)
+    };
+    assert_eq!(azure.get(&list).await.status, 200, "it is no PUT");
+    assert_eq!(azure.put("one", &body(&[])).await.status, 201);
+    assert_eq!(
+        azure.get(&group("one")).await.error(),
+        (404, "ResourceNotFound")
+    );
+    assert_eq!(listed().await, Some(0));
+    assert_eq!(
+        azure.call(Method::DELETE, &group("one"), None).await.status,
+        204
+    );
+    azure
+        .admin(Method::POST, "clock", json!({"advance": "20s"}))
+        .await;
+    assert_eq!(azure.get(&group("one")).await.status, 200);
+    assert_eq!(listed().await, Some(1));
+    let denial = json!({"error": {"status": 404}});
+    let rule = json!({"operation": "ContainerGroups_Get", "count": 1, "fault": denial});
+    fault(&azure, rule).await;
+    assert_eq!(
+        azure.get(&group("one")).await.error(),
+        (404, "ResourceNotFound")
+    );
+    assert_eq!(azure.get(&group("one")).await.status, 200);
+}
+
+#[tokio::test]
 async fn an_answer_is_as_slow_as_asked() {
     let azure = Azure::with(Options {
         rtt: Duration::from_millis(40),

@@ -47,6 +47,9 @@ fn begin_delete(shared: &Shared, call: &Call, id: &GroupId) -> Result<(Answer, b
     let store = &mut *store;
     require_resource_group(store, &id.subscription, &id.resource_group)?;
     let key = id.key();
+    if store.lags(&key, now) {
+        return Ok((Answer::empty(StatusCode::NO_CONTENT), false));
+    }
     let Some(place) = store.group(&key, now).map(|group| group.region.clone()) else {
         return Ok((Answer::empty(StatusCode::NO_CONTENT), false));
     };

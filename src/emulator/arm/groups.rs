@@ -72,6 +72,7 @@ pub fn list(
                 .as_ref()
                 .is_none_or(|group| *group == key.resource_group)
             && position(key) >= from
+            && !store.lags(key, now)
     });
     let page: Vec<Value> = wanted
         .by_ref()
@@ -179,7 +180,11 @@ pub fn existing<'a>(
     require_resource_group(store, &id.subscription, &id.resource_group)?;
     let resource = format!("Microsoft.ContainerInstance/containerGroups/{}", id.name);
     let missing = ArmError::resource_not_found(&resource, &id.resource_group);
-    store.group(&id.key(), now).ok_or(missing)
+    let key = id.key();
+    if store.lags(&key, now) {
+        return Err(missing);
+    }
+    store.group(&key, now).ok_or(missing)
 }
 
 fn get(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {

@@ -29,6 +29,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
+use jiff::Timestamp;
 
 use self::answer::Answer;
 use self::error::ArmError;
@@ -88,6 +89,7 @@ async fn fated(
         error,
         dropped,
         answer_lost,
+        lag,
     } = shared
         .store()
         .faults
@@ -99,7 +101,20 @@ async fn fated(
     if let Some(error) = error {
         return Err(error);
     }
+    let lagging = match &route {
+        Route::Group { id, .. } if !lag.is_zero() => Some(id.key()),
+        _ => None,
+    };
+    if let Some(key) = &lagging {
+        // Before it takes effect: no other request sees the group in between.
+        let until = shared.clock.now().saturating_add(lag);
+        let until = until.unwrap_or(Timestamp::MAX);
+        shared.store().lagging.insert(key.clone(), until);
+    }
     let outcome = checked(shared, route, request).await;
+    if let (Some(key), Err(_)) = (&lagging, &outcome) {
+        shared.store().lagging.remove(key);
+    }
     if answer_lost {
         Ok(DropConnection::response())
     } else {
