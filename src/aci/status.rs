@@ -123,7 +123,7 @@ pub fn pod_status(pod: &Pod, seen: &Seen, facts: &NodeFacts, now: Timestamp) -> 
         all.for_each(|status| end.reach(status, &case));
     }
     container::set_ready(&mut init);
-    let conditions = condition::all(&case, outcome.phase, &init, &containers);
+    let conditions = condition::all(&case, &outcome, &init, &containers);
     let pod_ip = case.pod_ip();
     let host_ip = facts.host_ip.map(|ip| ip.to_string());
     PodStatus {

@@ -49,8 +49,8 @@ pub fn daemon_set(pod: &Pod) -> Option<String> {
 pub fn decide(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Option<Decision> {
     let pod = pod.filter(|pod| is_daemon(pod))?;
     let action = match known.group {
-        Group::There { .. } => Action::Delete,
-        Group::Going { .. } => return None,
+        Group::There { .. } if known.absence.ask_again().is_none() => Action::Delete,
+        Group::There { .. } | Group::Going { .. } => return None,
         // It goes at once, whatever Azure says or does not say: if there is a group after all, the
         // next LISTs show that it has no pod, and it is deleted.
         Group::Unknown | Group::Absent { .. } if is_deleting(pod) => Action::Remove,

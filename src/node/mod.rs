@@ -2,11 +2,12 @@
 //!
 //! Pure: `object` (what the node looks like), `record` (what it says for whoever drains it), `registration`
 //! (what is missing of it), `capacity` (how much of ACI it may offer), `plan` (what is to be done for a
-//! pod), `daemon` (for a `DaemonSet`'s), `binding` (what is written on a pod that was bound here). I/O:
-//! `register` and `lease` keep the node, `call` ends what they ask in time, `watched` shows
-//! watches that fail, `region` asks what Azure has to
+//! pod), `absence` (when its group counts as gone), `daemon` (for a `DaemonSet`'s), `binding` (what is
+//! written on a pod that was bound here). I/O: `register` and `lease` keep the node, `call` ends what they
+//! ask in time, `watched` shows watches that fail, `region` asks what Azure has to
 //! offer, `pods` keeps the pods, `environment` reads what they refer to. Knows [`api`](crate::api) and [`aci`](crate::aci).
 
+pub mod absence;
 pub mod binding;
 pub mod call;
 pub mod capacity;

@@ -7,6 +7,10 @@
 //! Unknown ─Look─▶ Absent ─Create─▶ There ─Read─▶ There ... ─Delete─▶ Going ─Read─▶ Absent ─Remove─▶
 //!                   ▲       └─no answer─▶ Unknown            └─(vanished)─▶ Absent
 //! ```
+//!
+//! Every way into Absent takes proof ([`is_gone`]): Azure may deny a group that is there.
+
+mod learn;
 
 use std::time::Duration;
 
@@ -14,7 +18,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use sha2::{Digest as _, Sha256};
 
+use super::absence::{Absence, Before, Source};
 use crate::aci::schedule::{self, Phase, Starts};
+pub use learn::Sight;
 
 /// How long a Ready pod's group outlives the request to delete it, so that Services drop it first.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -55,11 +61,16 @@ pub enum Group {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[allow(
     clippy::struct_excessive_bools,
-    reason = "four independent facts, each with its name"
+    reason = "independent facts, each with its name"
 )]
 pub struct Known {
     /// The container group.
     pub group: Group,
+    /// The answers that deny the group.
+    pub absence: Absence,
+    /// A PUT got no answer, and may have created the group. Until Azure must know of it, only the same PUT
+    /// is sent again.
+    pub is_unanswered: bool,
     /// What failed is not tried again before its time.
     pub pauses: Pauses,
     /// Since when the pod is seen to leave, by our clock.
@@ -156,7 +167,7 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
     let act = |action| Decision { action, at: now };
     let leaves = pod.is_none_or(is_deleting);
     match &known.group {
-        Group::Unknown => act(Action::Look),
+        Group::Unknown => look(leaves, known, now),
         Group::Absent { .. } if leaves => act(Action::Remove),
         Group::Absent { .. } if known.is_refused || pod.is_some_and(is_finished) => {
             act(Action::Rest)
@@ -164,6 +175,11 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
         // Its owner makes another pod, once it is told that this one has failed.
         Group::Absent { .. } if pod.is_some_and(has_run) => act(Action::Rest),
         Group::Absent { .. } => act(Action::Create),
+        // Whatever else is due: an answer denies the group, and the next one decides.
+        Group::Going { .. } | Group::There { .. } if let Some(at) = known.absence.ask_again() => {
+            let action = Action::Read;
+            Decision { action, at }
+        }
         Group::Going { since, read } => {
             let wait = |since| schedule::wait(Phase::Going, since, starts, 0.0);
             read_next(wait, (*since, *read), known, now)
@@ -192,6 +208,45 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
             read_next(wait, (*since, *read), known, now)
         }
     }
+}
+
+/// Looks for the group, until Azure shows it or must know of it. A PUT without an answer is sent again.
+fn look(leaves: bool, known: &Known, now: Timestamp) -> Decision {
+    let Some(again) = known.absence.ask_again() else {
+        return Decision {
+            action: Action::Look,
+            at: now,
+        };
+    };
+    let create = known.pauses.of(Action::Create).unwrap_or(now).max(now);
+    if known.is_unanswered
+        && !leaves
+        && !known.is_refused
+        && known.absence.is_lag(Source::Get, create)
+    {
+        return Decision {
+            action: Action::Create,
+            at: create,
+        };
+    }
+    Decision {
+        action: Action::Look,
+        at: again,
+    }
+}
+
+/// Whether Azure's answers prove that the group is gone, or was never created.
+pub fn is_gone(pod: Option<&Pod>, known: &Known) -> bool {
+    let leaves = pod.is_none_or(is_deleting);
+    let before = match known.group {
+        Group::Absent { .. } => return true,
+        Group::Going { .. } => Before::Deleted,
+        Group::There { .. } => Before::There,
+        Group::Unknown if leaves => Before::Deleted,
+        Group::Unknown if pod.is_some_and(has_run) => Before::There,
+        Group::Unknown => Before::NotCreated,
+    };
+    known.absence.is_proven(before)
 }
 
 /// When the group of a finished pod goes: when its logs could be read, but what Azure started again
@@ -332,5 +387,7 @@ fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodCondition};
 
-use super::phase::{FAILED, SUCCEEDED};
-use super::{Case, MAINTENANCE, REPAIRING, run, seconds};
+use super::phase::{FAILED, Outcome, SUCCEEDED};
+use super::{Case, MAINTENANCE, NOT_FOUND, REPAIRING, STOPPED, run, seconds};
 use crate::aci::view::Provisioning;
 
 /// The types of the conditions that only a node's agent writes.
@@ -25,7 +25,10 @@ const DISRUPTION: &str = "DisruptionTarget";
 /// of its own.
 pub fn is_ours(condition: &PodCondition) -> bool {
     OURS.contains(&condition.type_.as_str())
-        || (condition.type_ == DISRUPTION && condition.reason.as_deref() == Some(MAINTENANCE))
+        || (condition.type_ == DISRUPTION
+            && [MAINTENANCE, NOT_FOUND, STOPPED]
+                .map(Some)
+                .contains(&condition.reason.as_deref()))
 }
 
 /// What a condition says: its status, reason and message.
@@ -48,10 +51,11 @@ impl Says {
 /// All conditions of the pod.
 pub fn all(
     case: &Case,
-    phase: &str,
+    outcome: &Outcome,
     init: &[ContainerStatus],
     containers: &[ContainerStatus],
 ) -> Vec<PodCondition> {
+    let phase = outcome.phase;
     let others: Vec<PodCondition> = live(case)
         .iter()
         .filter(|condition| !is_ours(condition))
@@ -69,7 +73,7 @@ pub fn all(
         all.push(make(case, OURS[4], resize));
     }
     let is_disrupted = others.iter().any(|condition| condition.type_ == DISRUPTION);
-    if let Some(says) = disrupted(phase, containers).filter(|_| !is_disrupted) {
+    if let Some(says) = disrupted(outcome, containers).filter(|_| !is_disrupted) {
         all.push(make(case, DISRUPTION, says));
     }
     all.extend(others);
@@ -222,10 +226,20 @@ fn is_same<T: PartialEq>(
 }
 
 /// A failure that is the platform's doing, not the program's: a Job's `podFailurePolicy` can ignore it.
-fn disrupted(phase: &str, containers: &[ContainerStatus]) -> Option<Says> {
+fn disrupted(outcome: &Outcome, containers: &[ContainerStatus]) -> Option<Says> {
+    if outcome.phase != FAILED {
+        return None;
+    }
+    let reason = outcome.reason.as_deref();
+    if let Some(reason) = [NOT_FOUND, STOPPED]
+        .into_iter()
+        .find(|one| reason == Some(*one))
+    {
+        return Some(Says(true, Some(reason), outcome.message.clone()));
+    }
     let mut ends = containers.iter().filter_map(run::end_of);
     let by_maintenance = ends.any(|end| run::MAINTENANCE_CODES.contains(&end.exit_code));
-    (phase == FAILED && by_maintenance).then(|| {
+    by_maintenance.then(|| {
         let message = "a container was ended by maintenance of Azure's platform".to_owned();
         Says(true, Some(MAINTENANCE), Some(message))
     })

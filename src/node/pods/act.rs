@@ -5,14 +5,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::keeper::{Keeper, Trouble};
+use super::keeper::{Attempt, Keeper, Trouble};
 use crate::aci::client::Deletion;
 use crate::aci::error::Error;
 use crate::aci::failure::{Class, Verdict};
-use crate::aci::translate;
+use crate::aci::translate::{self, Group as Body};
 use crate::aci::view::Group as View;
+use crate::node::absence::Source;
 use crate::node::environment;
-use crate::node::plan::{Action, Group, is_deleting, never_restarts};
+use crate::node::plan::{Action, Group, Sight, is_deleting, never_restarts};
 
 /// How long a pod waits for a `ConfigMap`, a Secret or a right that is missing: a kubelet looks about
 /// as often.
@@ -31,7 +32,8 @@ impl Keeper {
         false
     }
 
-    async fn create(&mut self) {
+    /// The group that the pod needs; nothing if it cannot be created now, which the pod says.
+    async fn body(&mut self) -> Option<Box<Body>> {
         let context = self.context.clone();
         let services = context.services.state();
         let kube_proxy = context.kube_proxy.as_ref();
@@ -49,7 +51,7 @@ impl Keeper {
                 let message = told.join("; ");
                 self.wait_for("CreateContainerConfigError", &message);
                 self.warn("FailedMount", &message);
-                return;
+                return None;
             }
         };
         let placement = translate::Placement {
@@ -59,9 +61,8 @@ impl Keeper {
             node_address: Some(&context.address),
         };
         let (pod, unknown) = (&self.pod, &self.unknown);
-        let group = match translate::translate(pod, unknown, &resolved, &context.owner, &placement)
-        {
-            Ok(group) => group,
+        match translate::translate(pod, unknown, &resolved, &context.owner, &placement) {
+            Ok(group) => Some(Box::new(group)),
             Err(refusals) => {
                 let told: Vec<String> = refusals.iter().map(ToString::to_string).collect();
                 let told = told.join("; ");
@@ -73,9 +74,22 @@ impl Keeper {
                     self.refuse(refusals);
                 }
                 self.warn("Unsupported", &told);
-                return;
+                None
             }
+        }
+    }
+
+    async fn create(&mut self) {
+        // A PUT without an answer may have created the group: another one with another token would start it
+        // a second time.
+        let group = match self.unanswered.take() {
+            Some(group) => group,
+            None => match Box::pin(self.body()).await {
+                Some(group) => group,
+                None => return,
+            },
         };
+        let context = self.context.clone();
         let _turn = context.turns.acquire().await;
         // Whoever leaves in line needs no group any more.
         self.hear();
@@ -86,80 +100,71 @@ impl Keeper {
         tracing::info!(pod = %self.pod_name(), group = %self.name, "creating a container group");
         match context
             .azure
-            .put(&context.scope, self.name.as_str(), &group)
+            .put(&context.scope, self.name.as_str(), &*group)
             .await
         {
             Ok(answer) => {
-                self.recover();
+                self.succeed(Attempt::Create);
+                self.trouble = Trouble::None;
                 context.learn(&self.name, true);
-                self.known.is_failed = false;
+                self.known.put_accepted(sent);
                 self.view = View::read(&answer).map(View::without_tags);
-                self.known.group = Group::There {
-                    since: sent,
-                    read: None,
-                    ran: false,
-                };
             }
-            Err(error) => self.create_failed(&error),
+            Err(error) => self.create_failed(&error, (sent, group)),
         }
     }
 
-    fn create_failed(&mut self, error: &Error) {
+    fn create_failed(&mut self, error: &Error, (sent, group): (Timestamp, Box<Body>)) {
         let verdict = error.verdict();
         tracing::warn!(pod = %self.pod_name(), error = %error.story(), "creating a container group");
-        self.not_started(&verdict);
-        self.known.group = match error {
-            // Nobody knows whether it was done.
-            Error::NoAnswer { .. } | Error::Unreadable { .. } => Group::Unknown,
-            // Neither here: a gateway that gives up says nothing of what is behind it.
-            Error::Refused { failure, .. } if failure.status >= 500 || failure.status == 408 => {
-                Group::Unknown
-            }
-            // Somebody is at work on a group of this name: ours.
-            Error::Refused { .. } if verdict.class == Class::Transitioning => Group::Unknown,
-            _ => Group::Absent { was_there: false },
+        self.not_started(Attempt::Create, &verdict);
+        let may_be_there = match error {
+            Error::NoAnswer { .. } | Error::Unreadable { .. } => true,
+            // A gateway that gives up says nothing of what is behind it.
+            Error::Refused { failure, .. } => failure.status >= 500 || failure.status == 408,
+            Error::Waiting { .. } | Error::Credential { .. } => false,
         };
+        if may_be_there {
+            self.known.put_unanswered(sent);
+        } else if verdict.class == Class::Transitioning {
+            self.known.put_too_early(sent);
+        } else {
+            self.known.put_refused();
+        }
+        self.unanswered = self.known.is_unanswered.then_some(group);
         self.warn(verdict.reason, &verdict.message);
     }
 
-    /// Azure did not create the group, or could not start it: whoever closes the placement hears of it.
-    fn not_started(&mut self, verdict: &Verdict) {
-        self.fail(Action::Create, verdict);
+    /// Azure did not create the group, or could not start it: the placement's owner hears of it.
+    fn not_started(&mut self, attempt: Attempt, verdict: &Verdict) {
+        self.fail(attempt, verdict);
         self.context.trouble.notify_one();
         self.context.ended(Some(verdict.class), &verdict.message);
     }
 
-    /// Finds out whether there is a group.
-    pub async fn look(&mut self) {
+    /// Reads the group, or looks whether there is one.
+    pub async fn read(&mut self, action: Action) {
         let context = self.context.clone();
+        let sent = Timestamp::now();
         let asked = context.azure.get(&context.scope, self.name.as_str());
         match Box::pin(asked).await {
-            Ok(answer) => self.found(&answer),
+            Ok(answer) => self.found(&answer, sent),
             Err(error) if is_gone(&error) => {
-                self.context.learn(&self.name, false);
-                self.known.group = Group::Absent { was_there: false };
+                self.tries.succeeded(Attempt::Read);
+                self.denied(sent);
             }
             Err(error) => {
-                self.not_done(Action::Look, &error);
-                let verdict = error.verdict();
-                self.wait_for(verdict.reason, &verdict.message);
+                self.not_done(Attempt::Read, &error);
+                if action == Action::Look {
+                    let verdict = error.verdict();
+                    self.wait_for(verdict.reason, &verdict.message);
+                }
             }
-        }
-    }
-
-    /// Reads the group.
-    pub async fn read(&mut self) {
-        let context = self.context.clone();
-        let asked = context.azure.get(&context.scope, self.name.as_str());
-        match Box::pin(asked).await {
-            Ok(answer) => self.found(&answer),
-            Err(error) if is_gone(&error) => self.lost(),
-            Err(error) => self.not_done(Action::Read, &error),
         }
     }
 
     /// The group is there: what it says is kept, and a start that was seen is learned from.
-    fn found(&mut self, answer: &Value) {
+    fn found(&mut self, answer: &Value, asked: Timestamp) {
         let now = Timestamp::now();
         let Some(view) = View::read(answer) else {
             return self.not_readable();
@@ -171,25 +176,33 @@ impl Keeper {
         let started = started(&view);
         let before = self.known.group.clone();
         let was_going = matches!(before, Group::Going { .. });
-        if was_going {
-            // What it is made anew for, and when, stands.
-            self.known.is_stale = false;
-            self.known.pauses.set(Action::Read, None);
-        } else {
-            self.recover();
+        if let (
+            Group::There {
+                since, ran: false, ..
+            },
+            Some(started),
+        ) = (&before, started)
+            && !going
+        {
+            self.learn(*since, started);
+            self.context.ended(None, "");
         }
-        self.known.group = match before {
-            Group::There { since, ran, .. } if !going => {
-                if let (false, Some(started)) = (ran, started) {
-                    self.learn(since, started);
-                    self.context.ended(None, "");
-                }
-                there(since, ran || started.is_some(), now)
-            }
-            _ if !going && !was_going => there(now, started.is_some(), now),
-            Group::Going { since, .. } => still_going(since, now),
-            _ => still_going(now, now),
+        self.unanswered = None;
+        let sight = Sight {
+            asked,
+            is_going: going,
+            has_started: started.is_some(),
         };
+        self.known.read(sight, now);
+        self.succeed(Attempt::Read);
+        // Why, and when, another group takes the place of one that goes stays.
+        if !was_going {
+            self.succeed(Attempt::Create);
+            self.trouble = Trouble::None;
+        }
+        if started.is_some() {
+            self.tries.succeeded(Attempt::Start);
+        }
         // Between two starts the group looks as if it had ended.
         let runs_again = never_restarts(&self.pod) && view.was_restarted();
         self.known.is_alive = runs_again || !view.is_terminal();
@@ -202,7 +215,7 @@ impl Keeper {
         }
         if let Some(verdict) = failed {
             tracing::warn!(pod = %self.pod_name(), message = %verdict.message, "a container group did not start");
-            self.not_started(&verdict);
+            self.not_started(Attempt::Start, &verdict);
             self.known.is_failed = true;
         }
     }
@@ -216,43 +229,31 @@ impl Keeper {
         }
     }
 
-    /// The group is not there (any more).
-    fn lost(&mut self) {
-        let was_going = matches!(self.known.group, Group::Going { .. });
-        self.context.learn(&self.name, false);
-        self.known.group = Group::Absent { was_there: true };
-        if was_going || is_deleting(&self.pod) {
-            return;
-        }
-        tracing::warn!(pod = %self.pod_name(), group = %self.name, "the container group vanished");
-        self.recover();
-        self.view = None;
-    }
-
     /// A read or a delete failed, which changes nothing about the pod.
-    fn not_done(&mut self, action: Action, error: &Error) {
-        let doing = match action {
-            Action::Delete => "deleting a container group",
+    fn not_done(&mut self, attempt: Attempt, error: &Error) {
+        let doing = match attempt {
+            Attempt::Delete => "deleting a container group",
             _ => "reading a container group",
         };
         tracing::warn!(pod = %self.pod_name(), error = %error.story(), "{doing}");
         self.context.trouble.notify_one();
         let (trouble, refused) = (self.trouble.clone(), self.known.is_refused);
         // Also where the same would happen again: a group must not be forgotten.
-        self.pause(action, MISSING);
-        self.fail(action, &error.verdict());
+        self.pause(attempt.action(), MISSING);
+        self.fail(attempt, &error.verdict());
         (self.trouble, self.known.is_refused) = (trouble, refused);
     }
 
     fn not_readable(&mut self) {
         let message = "Azure's answer cannot be read".to_owned();
         let verdict = Verdict::new(Class::Transient, None, message);
-        self.fail(Action::Read, &verdict);
+        self.fail(Attempt::Read, &verdict);
     }
 
     async fn delete(&mut self) {
         let context = self.context.clone();
         let _turn = context.turns.acquire().await;
+        let sent = Timestamp::now();
         tracing::info!(pod = %self.pod_name(), group = %self.name, "deleting a container group");
         match context
             .azure
@@ -260,25 +261,26 @@ impl Keeper {
             .await
         {
             Ok(deletion) => {
+                self.succeed(Attempt::Delete);
+                self.known.is_stale = false;
                 if self.known.is_failed {
                     // Another is made when it may be; until then the pod says why.
                     (self.known.is_failed, self.view) = (false, None);
-                    self.known.pauses.set(Action::Delete, None);
                 } else {
-                    self.recover();
+                    self.trouble = Trouble::None;
                 }
-                self.known.group = match deletion {
-                    Deletion::Gone => {
-                        context.learn(&self.name, false);
-                        Group::Absent { was_there: true }
+                match deletion {
+                    Deletion::Gone => self.denied(sent),
+                    Deletion::Begun => {
+                        self.known.delete_accepted(sent, Timestamp::now());
+                        if self.known.absence.is_lag(Source::List, Timestamp::now()) {
+                            // While it is being deleted, a LIST can still show that it knows the group.
+                            context.line.want_list();
+                        }
                     }
-                    Deletion::Begun => Group::Going {
-                        since: Timestamp::now(),
-                        read: None,
-                    },
-                };
+                }
             }
-            Err(error) => self.not_done(Action::Delete, &error),
+            Err(error) => self.not_done(Attempt::Delete, &error),
         }
     }
 
@@ -290,23 +292,6 @@ impl Keeper {
             text(&self.pod.metadata.namespace),
             text(&self.pod.metadata.name)
         )
-    }
-}
-
-/// A group that was read now, and is there.
-fn there(since: Timestamp, ran: bool, now: Timestamp) -> Group {
-    Group::There {
-        since,
-        read: Some(now),
-        ran,
-    }
-}
-
-/// A group that was read now, and is going.
-fn still_going(since: Timestamp, now: Timestamp) -> Group {
-    Group::Going {
-        since,
-        read: Some(now),
     }
 }
 

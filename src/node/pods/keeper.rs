@@ -1,6 +1,5 @@
 //! One pod's keeper: it looks, decides, acts, and waits for the next reason to.
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,20 +8,20 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::events::PodEvents;
 use super::herd::News;
 use super::report::Say;
 use super::shown::{Brief, Shown};
 use super::{Context, line};
-use crate::aci::events::PodEvent;
 use crate::aci::failure::{Class, Retry, Verdict};
 use crate::aci::names::GroupName;
 use crate::aci::status::Seen;
-use crate::aci::translate::Unsupported;
+use crate::aci::translate::{Group as Body, Unsupported};
 use crate::aci::view::Group as View;
 use crate::api;
 use crate::node::daemon;
 use crate::node::observed::Observed;
-use crate::node::plan::{self, Action, Decision, Group, Known, Pauses};
+use crate::node::plan::{self, Action, Decision, Group, Known};
 
 /// The longest wait for which the host's clock is trusted; then it is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
@@ -60,18 +59,65 @@ pub(super) struct Keeper {
     pub known: Known,
     pub view: Option<View>,
     pub trouble: Trouble,
-    /// How often something failed in a row.
-    pub tries: u32,
-    /// Events that were told, so that each is told once.
-    pub told: HashSet<(String, i32)>,
-    /// Events of ours that are yet to be told.
-    pub unsaid: VecDeque<PodEvent>,
+    /// How often each thing failed in a row.
+    pub tries: Tries,
+    /// What the PUT without an answer sent.
+    pub unanswered: Option<Box<Body>>,
+    /// Events that are to be written, and those that were.
+    pub events: PodEvents,
     /// The status is not written before this: the last try failed.
     pub not_written_before: Option<Timestamp>,
     news: (Arc<watch::Sender<News>>, watch::Receiver<News>),
     shown: watch::Receiver<Shown>,
     /// A place in the line of those who wait to read.
     turn: Option<BoxFuture<'static, ()>>,
+}
+
+/// What can fail, each with a back-off of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// Azure accepts a PUT.
+    Create,
+    /// Azure starts the containers of a group that it accepted.
+    Start,
+    /// A GET is answered.
+    Read,
+    /// Azure accepts a DELETE.
+    Delete,
+}
+
+/// How often each attempt failed in a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tries([u32; 4]);
+
+impl Attempt {
+    /// What waits after a failure.
+    pub fn action(self) -> Action {
+        match self {
+            Self::Create | Self::Start => Action::Create,
+            Self::Read => Action::Read,
+            Self::Delete => Action::Delete,
+        }
+    }
+}
+
+impl Tries {
+    /// How often it failed in a row.
+    pub fn of(self, attempt: Attempt) -> u32 {
+        self.0[attempt as usize]
+    }
+
+    /// It failed once more; returns how often it failed before.
+    fn failed(&mut self, attempt: Attempt) -> u32 {
+        let tries = &mut self.0[attempt as usize];
+        *tries = tries.saturating_add(1);
+        *tries - 1
+    }
+
+    /// It succeeded.
+    pub fn succeeded(&mut self, attempt: Attempt) {
+        self.0[attempt as usize] = 0;
+    }
 }
 
 /// Why a keeper does not wait any longer.
@@ -103,9 +149,9 @@ impl Keeper {
             known: Known::default(),
             view: None,
             trouble: Trouble::None,
-            tries: 0,
-            told: HashSet::new(),
-            unsaid: VecDeque::new(),
+            tries: Tries::default(),
+            unanswered: None,
+            events: PodEvents::default(),
             not_written_before: None,
             news,
             shown,
@@ -141,8 +187,7 @@ impl Keeper {
                         let shown = self.shown.borrow_and_update().clone();
                         self.heed(&shown);
                     }
-                    Woken::Turn if decision.action == Action::Look => Box::pin(self.look()).await,
-                    Woken::Turn => Box::pin(self.read()).await,
+                    Woken::Turn => Box::pin(self.read(decision.action)).await,
                     Woken::Quiet(_permit) => Box::pin(self.say(say)).await,
                 },
             }
@@ -185,32 +230,17 @@ impl Keeper {
     fn heed(&mut self, shown: &Shown) {
         let now = Timestamp::now();
         match (&self.known.group, shown) {
-            (Group::Unknown, Shown::Foreign) if self.tries == 0 => self.belongs_to_another(),
-            // That a pod has lost its group ends it: for that it takes a GET.
-            (Group::Unknown, Shown::Absent { .. })
-                if self.tries == 0 && !plan::has_run(&self.pod) =>
-            {
-                self.known.group = Group::Absent { was_there: false };
+            (Group::Unknown, Shown::Foreign) if !self.known.is_unanswered => {
+                self.belongs_to_another();
             }
-            // Azure made what it had refused, or deletes it late: nothing of it may be forgotten.
-            (Group::Absent { .. }, Shown::There { .. }) => self.known.group = Group::Unknown,
-            (Group::Unknown, Shown::There { .. }) if self.tries == 0 => {
-                self.known.group = Group::There {
-                    since: now,
-                    read: None,
-                    ran: false,
-                };
-                self.known.is_stale = true;
-            }
-            // A LIST that was asked for before the PUT does not know of it.
-            (Group::There { since, .. } | Group::Going { since, .. }, Shown::Absent { asked }) => {
-                self.known.is_stale |= since < asked;
-            }
-            (group @ Group::There { ran, .. }, Shown::There { asked, brief })
-                if brief.is_newer(*asked, group) =>
-            {
-                let ran = *ran;
-                self.heed_brief(brief, ran);
+            (_, Shown::Absent { asked }) => self.not_listed(*asked),
+            (group, Shown::There { asked, brief }) => {
+                let ran = matches!(group, Group::There { ran: true, .. });
+                let is_newer = brief.is_newer(*asked, group);
+                self.known.listed(*asked, now);
+                if is_newer {
+                    self.heed_brief(brief, ran);
+                }
             }
             _ => {}
         }
@@ -272,7 +302,10 @@ impl Keeper {
     fn may_read(&self, action: Action) -> bool {
         match action {
             Action::Read => true,
-            Action::Look => self.tries > 0 || *self.shown.borrow() != Shown::Nothing,
+            Action::Look => {
+                let is_listed = *self.shown.borrow() != Shown::Nothing;
+                is_listed || self.known.is_unanswered || self.tries.of(Attempt::Read) > 0
+            }
             _ => false,
         }
     }
@@ -308,23 +341,23 @@ impl Keeper {
         self.pause(Action::Read, FOREIGN);
         let message = format!("the container group {} belongs to somebody else", self.name);
         self.fail(
-            Action::Create,
+            Attempt::Create,
             &Verdict::new(Class::Permanent, None, message),
         );
     }
 
     /// Something failed: it is tried again when the verdict says so.
-    pub fn fail(&mut self, action: Action, verdict: &Verdict) {
+    pub fn fail(&mut self, attempt: Attempt, verdict: &Verdict) {
+        let tries = self.tries.failed(attempt);
         let pause = match verdict.retry {
             Retry::After(pause) => Some(pause),
             Retry::Backoff { first, limit } => {
-                Some(first.saturating_mul(1 << self.tries.min(16)).min(limit))
+                Some(first.saturating_mul(1 << tries.min(16)).min(limit))
             }
             Retry::Never => None,
         };
-        self.tries += 1;
         match pause {
-            Some(pause) => self.pause(action, pause),
+            Some(pause) => self.pause(attempt.action(), pause),
             None => self.known.is_refused = true,
         }
         self.wait_for(verdict.reason, &verdict.message);
@@ -344,12 +377,15 @@ impl Keeper {
         };
     }
 
-    /// Nothing is wrong (any more).
-    pub fn recover(&mut self) {
-        self.tries = 0;
-        self.known.pauses = Pauses::default();
-        self.known.is_stale = false;
-        self.trouble = Trouble::None;
+    /// This succeeded: its next failure is the first again.
+    pub fn succeed(&mut self, attempt: Attempt) {
+        self.tries.succeeded(attempt);
+        self.known.pauses.set(attempt.action(), None);
+    }
+
+    /// What the last LIST showed.
+    pub fn shown_now(&self) -> watch::Ref<'_, Shown> {
+        self.shown.borrow()
     }
 }
 

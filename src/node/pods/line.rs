@@ -1,7 +1,7 @@
 //! The line of keepers that wait to read.
 //!
-//! In: keepers that wait for their turn of the pace. Out: whether there are any, to whoever can answer
-//! for all of them at once with a LIST.
+//! In: keepers that wait for their turn of the pace, or need a LIST to confirm a GET. Out: whether there are
+//! any, to the sweep, which can answer for all of them at once with a LIST.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +17,8 @@ pub(super) struct Line {
     length: AtomicUsize,
     /// Told when somebody has to wait.
     grown: Notify,
+    /// Told when a keeper needs a LIST that begins now or later.
+    wanted: Notify,
 }
 
 /// A place in the line; it is left by dropping it.
@@ -32,6 +34,16 @@ impl Line {
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.length.load(Ordering::Relaxed) == 0
+    }
+
+    /// Asks for a LIST that begins from now on: a GET denies a group.
+    pub fn want_list(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Waits until a keeper needs a LIST.
+    pub async fn list_wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// Waits until somebody waits.

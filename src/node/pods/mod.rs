@@ -20,8 +20,10 @@
 //! second or so: a LIST has no instance views, but says of all groups at once how far they are, which
 //! is enough to call a service's pod running. Details follow with its GET.
 
+mod absent;
 mod act;
 mod daemons;
+mod events;
 mod herd;
 mod hosted;
 mod keeper;

@@ -70,7 +70,7 @@ impl Keeper {
                 Say::Quietly(wanted)
             };
         }
-        if may_write && !self.unsaid.is_empty() {
+        if may_write && !self.events.is_empty() {
             Say::Event
         } else {
             Say::Nothing
@@ -83,11 +83,11 @@ impl Keeper {
             Say::Nothing => {}
             Say::Now(status) | Say::Quietly(status) => self.write(&status).await,
             Say::Event => {
-                if let Some(event) = self.unsaid.pop_front()
+                if let Some(event) = self.events.next()
                     && !self.publish(&event).await
                 {
                     // It happened all the same: it is told once somebody listens again.
-                    self.unsaid.push_front(event);
+                    self.events.put_back(event);
                     self.not_written_before = Timestamp::now().checked_add(AGAIN).ok();
                 }
             }
@@ -97,12 +97,7 @@ impl Keeper {
     /// Remembers what happened in Azure, to be told once.
     pub fn note_events(&mut self, view: &View) {
         let now = Timestamp::now();
-        for event in events::events(&self.pod, view) {
-            let (name, count) = event.key();
-            if event.is_fresh(now) && self.told.insert((name.to_owned(), count)) {
-                self.unsaid.push_back(event);
-            }
-        }
+        self.events.azure(events::events(&self.pod, view), now);
     }
 
     /// The pod's end: its containers' ends are told, then its object is removed. `true` when it is.
@@ -137,10 +132,10 @@ impl Keeper {
             &uuid::Uuid::NAMESPACE_OID,
             format!("{:?}{reason}{message}", self.pod.metadata.uid).as_bytes(),
         );
-        let name = self.pod.metadata.name.clone().unwrap_or_default();
+        let name = self.pod.metadata.name.as_deref().unwrap_or("pod");
         let now = Timestamp::now();
         let event = PodEvent {
-            name: k8s::events::name(&name, &unique.simple().to_string()[..16]),
+            name: k8s::events::name(name, &unique.simple().to_string()[..16]),
             reason: k8s::events::word(reason),
             message: k8s::events::note(message),
             kind: "Warning",
@@ -149,9 +144,7 @@ impl Keeper {
             count: 1,
             field_path: None,
         };
-        if self.told.insert((event.name.clone(), 1)) {
-            self.unsaid.push_back(event);
-        }
+        self.events.add(event);
     }
 
     /// Writes a status. The answer is the pod as it is then.

@@ -52,6 +52,7 @@ pub(super) async fn keep(context: Arc<Context>, cancel: CancellationToken) {
             tokio::select! {
                 () = tokio::time::sleep_until(began + late) => {}
                 () = context.line.grown() => {}
+                () = context.line.list_wanted() => {}
             }
         }
     };

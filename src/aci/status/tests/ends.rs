@@ -80,6 +80,27 @@ fn exit_codes_are_what_the_container_said_whatever_else_the_service_says() {
 }
 
 #[test]
+fn a_group_that_is_lost_or_stopped_is_no_failure_of_the_program_for_as_long_as_the_pod_is_there() {
+    let stopped = group("Succeeded", "Stopped", &[("web", running(1))]);
+    let cases = [
+        (Seen::Vanished, "NotFound"),
+        (Seen::Group(&stopped), "Stopped"),
+    ];
+    for (seen, reason) in cases {
+        let mut pod = pod("Never", &["web"], &[]);
+        let runs = group("Succeeded", "Running", &[("web", running(1))]);
+        write(&mut pod, &Seen::Group(&runs), 10);
+        for second in [30, 60] {
+            let status = write(&mut pod, &seen, second);
+            let said = says(&status, "DisruptionTarget");
+            assert_eq!(said, format!("True {reason}"), "after {second} s");
+        }
+        let status = write(&mut pod, &Seen::Deleted(None), 90);
+        assert_eq!(says(&status, "DisruptionTarget"), format!("True {reason}"));
+    }
+}
+
+#[test]
 fn maintenance_is_no_failure_of_the_program() {
     let group = group("Succeeded", "Failed", &[("web", terminated(7148))]);
     let mut pod = pod("Never", &["web"], &[]);

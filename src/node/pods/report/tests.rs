@@ -83,14 +83,14 @@ async fn an_event_that_could_not_be_written_is_told_later_and_one_that_is_refuse
     let mut keeper = keeper(&status);
     keeper.warn("FailedMount", "something is missing");
     keeper.say(Say::Event).await;
-    assert_eq!(keeper.unsaid.len(), 1, "it is still to be told");
+    assert_eq!(keeper.events.len(), 1, "it is still to be told");
     assert!(keeper.not_written_before.is_some(), "and not in a loop");
     status.store(201, Ordering::Relaxed);
     keeper.say(Say::Event).await;
-    assert_eq!(keeper.unsaid.len(), 0);
+    assert_eq!(keeper.events.len(), 0);
 
     status.store(403, Ordering::Relaxed);
     keeper.warn("Unsupported", "something else");
     keeper.say(Say::Event).await;
-    assert_eq!(keeper.unsaid.len(), 0, "its namespace may be going");
+    assert_eq!(keeper.events.len(), 0, "its namespace may be going");
 }

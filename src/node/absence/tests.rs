@@ -1,0 +1,100 @@
+//! What answers prove, and what they do not.
+
+use super::*;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).expect("in range")
+}
+
+/// A group that was shown at 100 s, and then denied by GETs and left out by LISTs at those times.
+fn denied(gets: &[i64], lists: &[i64]) -> Absence {
+    let mut absence = Absence::default();
+    absence.shown(Source::Get, at(100));
+    absence.shown(Source::List, at(100));
+    gets.iter().for_each(|asked| absence.denied(at(*asked)));
+    lists
+        .iter()
+        .for_each(|asked| absence.not_listed(at(*asked)));
+    absence
+}
+
+#[test]
+fn a_group_that_runs_is_gone_after_two_gets_and_a_list_that_began_in_between_or_later() {
+    for (gets, lists, is_gone) in [
+        (&[110][..], &[][..], false),
+        (&[110], &[111], false),
+        (&[110, 115], &[], false),
+        (&[110, 114], &[111], false),
+        (&[110, 115], &[109], false),
+        (&[110, 115], &[111], true),
+        (&[110, 115], &[116], true),
+        (&[110, 115, 120, 125], &[], false),
+        (&[110, 115, 120, 125, 229], &[], false),
+        (&[110, 115, 120, 125, 230], &[], true),
+    ] {
+        let absence = denied(gets, lists);
+        assert_eq!(
+            absence.is_proven(Before::There),
+            is_gone,
+            "{gets:?} {lists:?}"
+        );
+    }
+}
+
+#[test]
+fn a_deleted_group_is_gone_after_a_get_and_a_list_and_what_was_asked_before_the_delete_proves_nothing()
+ {
+    let mut absence = denied(&[110], &[111]);
+    absence.deleted(at(120));
+    assert!(!absence.is_proven(Before::Deleted));
+    absence.not_listed(at(119));
+    absence.denied(at(121));
+    assert!(!absence.is_proven(Before::Deleted));
+    absence.not_listed(at(122));
+    assert!(absence.is_proven(Before::Deleted));
+    let without_list = denied(&[121, 130, 141], &[]);
+    assert!(without_list.is_proven(Before::Deleted));
+}
+
+#[test]
+fn a_denial_soon_after_a_put_is_lag_until_an_answer_has_shown_the_group() {
+    let mut absence = Absence::after_put(at(100));
+    for asked in [101, 110, 119] {
+        absence.denied(at(asked));
+        absence.not_listed(at(asked));
+    }
+    for before in [Before::NotCreated, Before::There, Before::Deleted] {
+        assert!(!absence.is_proven(before), "{before:?}");
+    }
+    assert_eq!(absence.ask_again(), Some(at(121)));
+    absence.denied(at(120));
+    assert!(absence.is_proven(Before::NotCreated));
+    absence.shown(Source::Get, at(131));
+    assert_eq!(absence.ask_again(), None);
+    assert!(!absence.is_proven(Before::NotCreated));
+}
+
+#[test]
+fn an_answer_that_was_asked_for_before_the_last_denial_does_not_clear_it() {
+    let mut absence = denied(&[110], &[]);
+    absence.shown(Source::Get, at(109));
+    assert!(absence.is_suspected());
+    absence.shown(Source::Get, at(111));
+    assert!(!absence.is_suspected());
+}
+
+#[test]
+fn a_list_that_shows_the_group_does_not_end_the_lag_of_gets() {
+    let mut absence = Absence::after_put(at(100));
+    absence.shown(Source::List, at(101));
+    absence.denied(at(110));
+    absence.not_listed(at(111));
+    absence.denied(at(116));
+    assert!(!absence.is_proven(Before::There) && !absence.is_suspected());
+    absence.deleted(at(117));
+    absence.denied(at(118));
+    absence.not_listed(at(119));
+    assert!(!absence.is_proven(Before::Deleted));
+    absence.denied(at(120));
+    assert!(absence.is_proven(Before::Deleted));
+}

@@ -1,0 +1,151 @@
+//! What an answer of Azure changes in what is known of a group. Pure: a keeper calls it, and a property
+//! runs it against an Azure that lags.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{Group, Known, is_gone};
+use crate::node::absence::{Absence, Source};
+
+/// What a GET shows of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// When the GET was sent.
+    pub asked: Timestamp,
+    /// Whether Azure is deleting the group.
+    pub is_going: bool,
+    /// Whether all of its containers have started.
+    pub has_started: bool,
+}
+
+impl Known {
+    /// Azure accepted a PUT that was sent then.
+    pub fn put_accepted(&mut self, sent: Timestamp) {
+        (self.is_failed, self.is_stale, self.is_unanswered) = (false, false, false);
+        self.absence = Absence::after_put(sent);
+        self.group = Group::There {
+            since: sent,
+            read: None,
+            ran: false,
+        };
+    }
+
+    /// A PUT that was sent then may have created the group, or not.
+    pub fn put_unanswered(&mut self, sent: Timestamp) {
+        self.group = Group::Unknown;
+        self.absence = Absence::after_put(sent);
+        self.is_unanswered = true;
+    }
+
+    /// Azure is at work on a group of this name, and so refused a PUT that was sent then.
+    pub fn put_too_early(&mut self, sent: Timestamp) {
+        self.group = Group::Unknown;
+        self.absence = Absence::after_put(sent);
+    }
+
+    /// Azure refused a PUT. An earlier one without an answer may have created the group all the same.
+    pub fn put_refused(&mut self) {
+        if !self.is_unanswered {
+            self.group = Group::Absent { was_there: false };
+        }
+    }
+
+    /// Azure accepted a DELETE that was sent then.
+    pub fn delete_accepted(&mut self, sent: Timestamp, now: Timestamp) {
+        self.absence.deleted(sent);
+        self.group = Group::Going {
+            since: now,
+            read: None,
+        };
+    }
+
+    /// A GET shows the group.
+    pub fn read(&mut self, sight: Sight, now: Timestamp) {
+        self.absence.shown(Source::Get, sight.asked);
+        (self.is_unanswered, self.is_stale) = (false, false);
+        let there = |since, ran| Group::There {
+            since,
+            read: Some(now),
+            ran,
+        };
+        let going = |since| Group::Going {
+            since,
+            read: Some(now),
+        };
+        self.group = match self.group {
+            Group::There { since, ran, .. } if !sight.is_going => {
+                there(since, ran || sight.has_started)
+            }
+            Group::Going { since, .. } => going(since),
+            _ if sight.is_going => going(now),
+            _ => there(now, sight.has_started),
+        };
+    }
+
+    /// A LIST that was sent then shows the group.
+    pub fn listed(&mut self, asked: Timestamp, now: Timestamp) {
+        match self.group {
+            // Azure created what it had refused, or deletes it late: nothing of it may be forgotten.
+            Group::Absent { .. } => {
+                self.group = Group::Unknown;
+                self.absence = Absence::default();
+            }
+            Group::Unknown => {
+                self.absence.shown(Source::List, asked);
+                self.group = Group::There {
+                    since: now,
+                    read: None,
+                    ran: false,
+                };
+                self.is_stale = true;
+            }
+            Group::There { since, .. } | Group::Going { since, .. } if since < asked => {
+                self.absence.shown(Source::List, asked);
+            }
+            Group::There { .. } | Group::Going { .. } => {}
+        }
+    }
+
+    /// A LIST that was sent then lacks the group. `true` if that proves that it is gone.
+    pub fn not_listed(&mut self, pod: Option<&Pod>, asked: Timestamp) -> bool {
+        self.absence.not_listed(asked);
+        let is_gone = self.conclude(pod);
+        let is_news = match self.group {
+            Group::There { since, .. } | Group::Going { since, .. } => since < asked,
+            Group::Unknown | Group::Absent { .. } => false,
+        };
+        let is_open =
+            !self.absence.is_lag(Source::List, asked) && self.absence.ask_again().is_none();
+        self.is_stale |= is_news && is_open;
+        is_gone
+    }
+
+    /// A GET or a DELETE that was sent then denies the group, which the LIST that was sent at `listed`
+    /// shows. `true` if that proves that it is gone.
+    pub fn denied(
+        &mut self,
+        pod: Option<&Pod>,
+        listed: Option<Timestamp>,
+        asked: Timestamp,
+    ) -> bool {
+        if let (Some(listed), Group::There { since, .. } | Group::Going { since, .. }) =
+            (listed, &self.group)
+            && *since < listed
+        {
+            self.absence.shown(Source::List, listed);
+        }
+        self.is_stale = false;
+        self.absence.denied(asked);
+        self.conclude(pod)
+    }
+
+    fn conclude(&mut self, pod: Option<&Pod>) -> bool {
+        let is_new = !matches!(self.group, Group::Absent { .. }) && is_gone(pod, self);
+        if is_new {
+            let was_there = self.group != Group::Unknown;
+            self.group = Group::Absent { was_there };
+            self.is_unanswered = false;
+        }
+        is_new
+    }
+}

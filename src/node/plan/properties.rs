@@ -1,0 +1,318 @@
+//! Against an Azure that lags, loses answers and denies what is there, no pod is ended while its group
+//! exists, and no second group of another content is asked for.
+
+use k8s_openapi::api::core::v1::{PodSpec, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use proptest::prelude::*;
+
+use super::*;
+use crate::node::absence::{LAG, Source};
+
+/// Which source denies a group that it must know, now and then. Never both: nothing could tell the truth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Liar {
+    Get,
+    List,
+}
+
+/// How a PUT ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Put {
+    Answered,
+    AnswerLost,
+    Lost,
+}
+
+/// What Azure and people do in one run. Times in half seconds.
+#[derive(Clone, Debug)]
+struct Script {
+    /// How long after a PUT a GET and a LIST may not know the group.
+    lag: (i64, i64),
+    liar: Liar,
+    /// Which of its answers are lies, over and over.
+    lies: Vec<bool>,
+    puts: Vec<Put>,
+    start: i64,
+    deletion: i64,
+    list_every: i64,
+    /// When somebody in Azure takes the group away.
+    vanishes: Option<i64>,
+    /// When the pod is deleted.
+    deleted: Option<i64>,
+    /// When the operator is restarted, and knows nothing.
+    restarts: Option<i64>,
+}
+
+fn script() -> impl Strategy<Value = Script> {
+    let most = i64::try_from(LAG.as_secs()).expect("it is short") * 2 - 1;
+    let put = prop_oneof![
+        4 => Just(Put::Answered),
+        1 => Just(Put::AnswerLost),
+        1 => Just(Put::Lost),
+    ];
+    let moment = || prop::option::of(1..400_i64);
+    (
+        (0..most, 0..most),
+        prop_oneof![Just(Liar::Get), Just(Liar::List)],
+        prop::collection::vec(any::<bool>(), 1..12),
+        prop::collection::vec(put, 1..6),
+        (1..60_i64, 1..40_i64, 2..130_i64),
+        (moment(), moment(), moment()),
+    )
+        .prop_map(|(lag, liar, lies, puts, times, moments)| Script {
+            lag,
+            liar,
+            lies,
+            puts,
+            start: times.0,
+            deletion: times.1,
+            list_every: times.2,
+            vanishes: moments.0,
+            deleted: moments.1,
+            restarts: moments.2,
+        })
+}
+
+/// The group in Azure.
+#[derive(Clone, Copy, Debug)]
+struct Real {
+    put: i64,
+    delete: Option<i64>,
+}
+
+struct Run {
+    script: Script,
+    real: Option<Real>,
+    known: Known,
+    pod: Pod,
+    now: i64,
+    listed: i64,
+    /// When the last LIST that shows the group was sent, as a keeper sees it.
+    shown: Option<i64>,
+    list_wanted: bool,
+    lies: usize,
+    puts: usize,
+    gone_since: Option<i64>,
+    /// Whether a PUT of another content was sent while the group existed.
+    is_doubled: bool,
+}
+
+fn at(half_seconds: i64) -> Timestamp {
+    Timestamp::from_millisecond(1_795_507_200_000 + half_seconds * 500).expect("in range")
+}
+
+impl Run {
+    fn new(script: Script) -> Self {
+        let pod = Pod {
+            spec: Some(PodSpec::default()),
+            status: Some(PodStatus::default()),
+            ..Pod::default()
+        };
+        Self {
+            script,
+            real: None,
+            known: Known {
+                group: Group::Absent { was_there: false },
+                ..Known::default()
+            },
+            pod,
+            now: 0,
+            listed: 0,
+            shown: None,
+            list_wanted: false,
+            lies: 0,
+            puts: 0,
+            gone_since: None,
+            is_doubled: false,
+        }
+    }
+
+    fn set_phase(&mut self, phase: &str) {
+        self.pod.status.get_or_insert_default().phase = Some(phase.to_owned());
+    }
+
+    /// Whether a source denies the group.
+    fn denies(&mut self, source: Liar, lag: i64) -> bool {
+        let Some(real) = self.real else { return true };
+        if self.now < real.put + lag {
+            return true;
+        }
+        self.lies += 1;
+        self.script.liar == source && self.script.lies[self.lies % self.script.lies.len()]
+    }
+
+    fn world(&mut self) {
+        let (script, now) = (self.script.clone(), self.now);
+        let is_deleted = |real: Real| {
+            real.delete
+                .is_some_and(|delete| delete + script.deletion <= now)
+        };
+        if self.real.is_some_and(is_deleted) || script.vanishes == Some(now) {
+            self.gone_since = self.real.map(|_| now).or(self.gone_since);
+            self.real = None;
+        }
+        if script.deleted == Some(now) {
+            self.pod.metadata.deletion_timestamp = Some(Time(at(now)));
+            self.pod.metadata.deletion_grace_period_seconds = Some(0);
+        }
+        // An operator that starts does not know when its predecessor sent a PUT: its lag is over by then.
+        let lag = i64::try_from(LAG.as_secs()).expect("it is short") * 2;
+        let lags = self.real.is_some_and(|real| real.put + lag > now);
+        if script.restarts == Some(now) && !lags {
+            self.known = Known::default();
+            self.listed = i64::MIN / 2;
+            self.shown = None;
+        }
+        if now - self.listed >= script.list_every || (self.list_wanted && now - self.listed >= 2) {
+            (self.listed, self.list_wanted) = (now, false);
+            if self.denies(Liar::List, script.lag.1) {
+                self.shown = None;
+                self.known.not_listed(Some(&self.pod), at(now));
+            } else {
+                self.shown = Some(now);
+                self.known.listed(at(now), at(now));
+            }
+        }
+    }
+
+    fn get(&mut self) {
+        if self.denies(Liar::Get, self.script.lag.0) {
+            let shown = self.shown.map(at);
+            if !self.known.denied(Some(&self.pod), shown, at(self.now)) {
+                self.list_wanted |= self.known.absence.is_suspected();
+            }
+            return;
+        }
+        let real = self.real.expect("it is not denied");
+        let has_started = self.now >= real.put + self.script.start;
+        let sight = Sight {
+            asked: at(self.now),
+            is_going: real.delete.is_some(),
+            has_started,
+        };
+        self.known.read(sight, at(self.now));
+        if has_started {
+            self.set_phase("Running");
+        }
+    }
+
+    fn put(&mut self) {
+        let answer = self.script.puts[self.puts % self.script.puts.len()];
+        self.puts += 1;
+        let sent = at(self.now);
+        self.is_doubled |= self.real.is_some() && !self.known.is_unanswered;
+        if self.real.is_some_and(|real| real.delete.is_some()) {
+            return self.known.put_too_early(sent);
+        }
+        if answer != Put::Lost && self.real.is_none() {
+            let (put, delete) = (self.now, None);
+            self.real = Some(Real { put, delete });
+        }
+        match answer {
+            Put::Answered => self.known.put_accepted(sent),
+            Put::AnswerLost | Put::Lost => {
+                self.known.put_unanswered(sent);
+                let again = Some(at(self.now + 2));
+                self.known.pauses.set(Action::Create, again);
+            }
+        }
+    }
+
+    fn delete(&mut self) {
+        // Azure denies it while it lags, whichever replica is asked.
+        let lag = self.script.lag.0.max(self.script.lag.1);
+        match &mut self.real {
+            Some(real) if self.now >= real.put + lag => {
+                real.delete.get_or_insert(self.now);
+                self.known.delete_accepted(at(self.now), at(self.now));
+                self.list_wanted |= self.known.absence.is_lag(Source::List, at(self.now));
+            }
+            _ => {
+                self.known.denied(Some(&self.pod), None, at(self.now));
+                self.list_wanted |= self.known.absence.is_suspected();
+            }
+        }
+    }
+
+    /// Runs until the pod is removed or has lost its group; says which, and when.
+    fn until_the_end(&mut self) -> Option<(Action, i64)> {
+        while self.now < 1200 {
+            self.world();
+            for _ in 0..8 {
+                let starts = Starts::default();
+                let decision = plan(Some(&self.pod), &self.known, &starts, at(self.now));
+                let is_lost = matches!(self.known.group, Group::Absent { .. })
+                    && has_run(&self.pod)
+                    && !is_deleting(&self.pod);
+                if is_lost {
+                    return Some((Action::Rest, self.now));
+                }
+                if decision.at > at(self.now) {
+                    break;
+                }
+                match decision.action {
+                    Action::Look | Action::Read => self.get(),
+                    Action::Create => self.put(),
+                    Action::Delete => self.delete(),
+                    Action::Remove => return Some((Action::Remove, self.now)),
+                    Action::Rest => break,
+                }
+            }
+            self.now += 1;
+        }
+        None
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn no_pod_is_ended_while_its_group_exists(script in script()) {
+        let mut run = Run::new(script);
+        let end = run.until_the_end();
+        prop_assert!(end.is_none() || run.real.is_none(), "{end:?} with {:?}", run.real);
+        prop_assert!(!run.is_doubled, "a second PUT of another content");
+    }
+
+    #[test]
+    fn a_deleted_pod_leaves_at_last_whatever_azure_answers(script in script()) {
+        let script = Script { deleted: Some(300), ..script };
+        let end = Run::new(script).until_the_end();
+        prop_assert!(end.is_some());
+    }
+
+    #[test]
+    fn without_faults_a_deleted_pod_leaves_soon_after_its_group(
+        deleted in 1..300_i64,
+        deletion in 1..40_i64,
+        start in 1..60_i64,
+    ) {
+        let script = Script {
+            lag: (0, 0), liar: Liar::Get, lies: vec![false], puts: vec![Put::Answered],
+            start, deletion, list_every: 120,
+            vanishes: None, deleted: Some(deleted), restarts: None,
+        };
+        let mut run = Run::new(script);
+        let Some((Action::Remove, removed)) = run.until_the_end() else {
+            return Err(TestCaseError::fail("it stays"));
+        };
+        // Seen by the next GET, which comes within half of the time that it takes, and the LIST after.
+        let gone = run.gone_since.expect("it is gone");
+        // No LIST may have shown a group that lived for seconds: then its lag must be over.
+        let lag = i64::try_from(LAG.as_secs()).expect("it is short") * 2;
+        let latest = (gone + deletion / 2 + 4).max(lag + 12);
+        prop_assert!(removed <= latest, "{removed} after {gone}");
+    }
+
+    #[test]
+    fn a_group_that_vanished_is_noticed_though_lists_lie(script in script()) {
+        let script = Script {
+            liar: Liar::List, puts: vec![Put::Answered],
+            vanishes: Some(500), deleted: None, restarts: None, ..script
+        };
+        let mut run = Run::new(script);
+        let end = run.until_the_end();
+        prop_assert!(matches!(end, Some((Action::Rest, 500..))), "{end:?}");
+    }
+}

@@ -1,0 +1,144 @@
+//! The Events of one pod: each is written once, and what is remembered has a bound.
+//!
+//! In: Azure's events as a GET shows them, and the keeper's own. Out: those to write, oldest first.
+
+use std::collections::{HashMap, VecDeque};
+
+use jiff::Timestamp;
+
+use crate::aci::events::PodEvent;
+
+/// How many Events of Azure's are remembered: as many of the newest as one GET shows, at most.
+const MOST_OF_AZURE: usize = 128;
+/// How many of the keeper's own are remembered. One that is forgotten and happens again is written again,
+/// under the same name.
+const MOST_OF_OURS: usize = 32;
+/// How many wait to be written. The API server may be away for a long time; the newest matter most.
+const MOST_WAITING: usize = 64;
+
+/// Events that are to be written, and those that were.
+#[derive(Debug, Default)]
+pub(super) struct PodEvents {
+    /// Names of the events that the last GET showed, with their counts.
+    azure: HashMap<String, i32>,
+    /// Names of our own, oldest first.
+    ours: VecDeque<String>,
+    waiting: VecDeque<PodEvent>,
+}
+
+impl PodEvents {
+    /// Takes in the events that a GET shows, oldest first. What Azure no longer shows is forgotten.
+    pub fn azure(&mut self, mut shown: Vec<PodEvent>, now: Timestamp) {
+        let older = shown.len().saturating_sub(MOST_OF_AZURE);
+        shown.drain(..older);
+        let mut before = std::mem::take(&mut self.azure);
+        for event in shown {
+            let (name, count) = event.key();
+            let told = before.remove(name);
+            let name = name.to_owned();
+            let is_news = event.is_fresh(now) && told.is_none_or(|told| told < count);
+            if is_news || told.is_some() {
+                self.azure
+                    .insert(name, told.map_or(count, |told| told.max(count)));
+            }
+            if is_news {
+                self.wait(event);
+            }
+        }
+    }
+
+    /// Takes in an Event of ours, unless it was written lately.
+    pub fn add(&mut self, event: PodEvent) {
+        if self.ours.contains(&event.name) {
+            return;
+        }
+        if self.ours.len() == MOST_OF_OURS {
+            self.ours.pop_front();
+        }
+        self.ours.push_back(event.name.clone());
+        self.wait(event);
+    }
+
+    fn wait(&mut self, event: PodEvent) {
+        // The same with a higher count takes the place of the one before.
+        self.waiting.retain(|waits| waits.name != event.name);
+        if self.waiting.len() == MOST_WAITING {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(event);
+    }
+
+    /// The next one to write.
+    pub fn next(&mut self) -> Option<PodEvent> {
+        self.waiting.pop_front()
+    }
+
+    /// This one could not be written: it is the next again.
+    pub fn put_back(&mut self, event: PodEvent) {
+        self.waiting.push_front(event);
+    }
+
+    /// Whether none is to be written.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn event(name: &str, count: i32) -> PodEvent {
+        PodEvent {
+            name: name.to_owned(),
+            reason: "BackOff".to_owned(),
+            message: String::new(),
+            kind: "Warning",
+            first: Some(NOW),
+            last: Some(NOW),
+            count,
+            field_path: None,
+        }
+    }
+
+    fn written(events: &mut PodEvents) -> Vec<(String, i32)> {
+        let next = std::iter::from_fn(|| events.next());
+        next.map(|event| (event.name, event.count)).collect()
+    }
+
+    #[test]
+    fn each_event_is_written_once_and_again_when_it_happened_again() {
+        let mut events = PodEvents::default();
+        events.azure(vec![event("a", 1), event("b", 1)], NOW);
+        events.azure(vec![event("a", 2), event("b", 1)], NOW);
+        assert_eq!(
+            written(&mut events),
+            [("b".to_owned(), 1), ("a".to_owned(), 2)]
+        );
+        events.azure(vec![event("a", 2), event("b", 1)], NOW);
+        events.add(event("ours", 1));
+        events.add(event("ours", 1));
+        assert_eq!(written(&mut events), [("ours".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_container_that_crashes_for_weeks_costs_no_more_memory_than_one_that_does_for_an_hour() {
+        let mut events = PodEvents::default();
+        for n in 0..10_000 {
+            events.azure(vec![event("crash", n), event(&n.to_string(), 1)], NOW);
+            events.add(event(&format!("ours-{n}"), 1));
+        }
+        assert!(events.azure.len() <= 2 && events.ours.len() <= MOST_OF_OURS);
+        assert!(events.len() <= MOST_WAITING, "{}", events.len());
+        let many = (0..10_000).map(|n| event(&n.to_string(), 1)).collect();
+        events.azure(many, NOW);
+        assert!(events.azure.len() <= MOST_OF_AZURE && events.len() <= MOST_WAITING);
+    }
+}
