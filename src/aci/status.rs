@@ -40,6 +40,7 @@ use super::view::{Container as SeenContainer, Group, Provisioning};
 pub(in crate::aci) mod arbitrary;
 mod condition;
 mod container;
+mod outdated;
 mod phase;
 #[cfg(test)]
 mod properties;
@@ -49,6 +50,7 @@ mod tests;
 mod waiting;
 mod write;
 
+pub use outdated::{Outdated, images as outdated_images};
 pub use write::{is_urgent, same, status_patch};
 
 /// Reason of a pod that lost its group while it ran, and of its containers' ends.
@@ -139,7 +141,7 @@ pub fn pod_status(pod: &Pod, seen: &Seen, facts: &NodeFacts, now: Timestamp) -> 
         pod_ips: pod_ip.clone().map(|ip| vec![PodIP { ip }]),
         pod_ip,
         start_time: case.live.start_time.clone().or(Some(seconds(now))),
-        observed_generation: pod.metadata.generation,
+        observed_generation: case.observed_generation(),
         ..case.live.clone()
     }
 }
@@ -211,6 +213,16 @@ impl<'a> Case<'a> {
             _ if self.is_finished() => known.or(told),
             Seen::Vanished if !self.ran() => None,
             _ => told.or(known),
+        }
+    }
+
+    /// The generation of the pod that its containers are of: an image that was changed since is not used.
+    fn observed_generation(&self) -> Option<i64> {
+        let is_outdated = |group| !outdated::images(self.pod, group).is_empty();
+        if self.group().is_some_and(is_outdated) {
+            self.live.observed_generation
+        } else {
+            self.pod.metadata.generation
         }
     }
 

@@ -31,7 +31,7 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 const WITHOUT_LIST: [(u32, Duration); 2] =
     [(5, Duration::from_secs(120)), (3, Duration::from_secs(20))];
 /// After so many denials without a LIST, GETs become rarer.
-const PATIENT: u32 = 4;
+const PATIENT: u32 = 8;
 
 /// What the group was when it was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum Before {
     NotCreated,
     /// It was there, and its deletion was not asked for.
     There,
-    /// Azure accepted its DELETE, or its pod is deleted.
+    /// Azure accepted its DELETE, or its pod is deleted, or an operator may have sent its PUT.
     Deleted,
 }
 

@@ -36,12 +36,22 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// The patch that a bound pod needs.
 pub fn patch(pod: &Pod, deletion_cost: i32) -> Option<json_patch::Patch> {
+    let mut operations = cost(pod, deletion_cost);
+    operations.extend(tolerations(pod));
+    of(pod, operations)
+}
+
+/// The patch of a pod that has had its own, and has lost the tolerations since: the deletion cost is the
+/// user's to take away.
+pub fn restore(pod: &Pod) -> Option<json_patch::Patch> {
+    of(pod, tolerations(pod))
+}
+
+fn of(pod: &Pod, mut operations: Vec<Value>) -> Option<json_patch::Patch> {
     let is_left_alone = is_deleting(pod) || is_finished(pod) || daemon::is_daemon(pod);
     if is_left_alone || annotation(pod, MIRROR).is_some() {
         return None;
     }
-    let mut operations = cost(pod, deletion_cost);
-    operations.extend(tolerations(pod));
     if operations.is_empty() {
         return None;
     }

@@ -79,7 +79,7 @@ where
     #[allow(clippy::disallowed_methods, reason = "with preconditions")]
     let deleted = api.delete(&target.name, &only_this);
     match in_time(patience, deleted).await {
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
+        Err(kube::Error::Api(status)) if is_absent(&status) || status.is_conflict() => {
             Ok(Deletion::NotThere)
         }
         deleted => deleted.map(|_| Deletion::Begun),
@@ -105,6 +105,23 @@ pub async fn evict(patience: Duration, pods: &Api<Pod>, target: &Target) -> kube
     let to = PostParams::default();
     let sent = pods.create_subresource::<_, Status>("eviction", &target.name, &to, &eviction);
     in_time(patience, sent).await.map(drop)
+}
+
+/// The object of this name; nothing if the API server says that there is none.
+pub async fn find<K>(patience: Duration, api: &Api<K>, name: &str) -> kube::Result<Option<K>>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    match in_time(patience, api.get(name)).await {
+        Err(kube::Error::Api(status)) if is_absent(&status) => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// Whether the API server itself says that there is no such object. The 404 of a proxy in between, a page
+/// in HTML or plain text, says nothing about it; `Status::is_not_found` takes it for the same.
+pub fn is_absent(status: &Status) -> bool {
+    status.code == 404 && status.reason == "NotFound"
 }
 
 #[cfg(test)]
@@ -211,5 +228,14 @@ mod tests {
             ..ObjectMeta::default()
         };
         assert_eq!(Target::of(&named), None);
+    }
+
+    #[test]
+    fn only_the_api_servers_own_404_says_that_an_object_is_gone() {
+        let own = Status::failure("pods \"a\" not found", "NotFound").with_code(404);
+        assert!(is_absent(&own));
+        // As the client reads what is no Status.
+        let page = Status::failure("<html>404</html>", "Failed to parse error data");
+        assert!(!is_absent(&page.with_code(404)));
     }
 }

@@ -244,6 +244,8 @@ pub fn is_gone(pod: Option<&Pod>, known: &Known) -> bool {
         Group::There { .. } => Before::There,
         Group::Unknown if leaves => Before::Deleted,
         Group::Unknown if pod.is_some_and(has_run) => Before::There,
+        // An operator has seen the pod, and may have sent a PUT: this one, or the one before.
+        Group::Unknown if pod.is_some_and(was_seen) => Before::Deleted,
         Group::Unknown => Before::NotCreated,
     };
     known.absence.is_proven(before)
@@ -333,6 +335,13 @@ pub fn has_run(pod: &Pod) -> bool {
         .as_ref()
         .and_then(|status| status.phase.as_deref());
     phase == Some("Running")
+}
+
+/// Whether an operator has written a status of the pod.
+fn was_seen(pod: &Pod) -> bool {
+    pod.status
+        .as_ref()
+        .is_some_and(|status| status.start_time.is_some())
 }
 
 fn ready(pod: &Pod) -> Option<&PodCondition> {

@@ -114,6 +114,39 @@ async fn what_a_user_set_on_a_pod_is_kept_and_only_the_rest_is_written() {
     }
 }
 
+/// Whoever applies a pod replaces its list of tolerations, which is atomic, and gets no conflict.
+#[tokio::test]
+async fn a_bare_pod_is_applied_again_and_has_its_day_again() {
+    let world = World::start().await;
+    world.create_pool("shop").await;
+    let is_released = |pod: Option<&Pod>| {
+        pod.is_some_and(|pod| {
+            let entries = pod.metadata.managed_fields.iter().flatten();
+            let mut managers = entries.filter_map(|entry| entry.manager.as_deref());
+            is_settled(pod) && managers.all(|name| name != "burstpool-binding" && name != "unknown")
+        })
+    };
+    let manifest = pod("web", &Value::Null, &[]);
+    let apply = PatchParams::apply("somebody");
+    for _ in 0..2 {
+        let applied = world
+            .pods()
+            .patch("web", &apply, &Patch::Apply(&manifest))
+            .await;
+        applied.expect("there is no conflict");
+        world.until_pod("web", "its tolerations", is_released).await;
+        world.until_pod("web", "it to run", is_running).await;
+    }
+    // What `kubectl apply` sends: the whole list.
+    let list = json!({"spec": {"tolerations": manifest["spec"]["tolerations"]}});
+    let patch = Patch::Strategic(&list);
+    let pods = world.pods();
+    let patched = pods.patch("web", &PatchParams::default(), &patch).await;
+    assert_eq!(patience(&patched.expect("it may")), [Some(300), Some(300)]);
+    let raised = |pod: Option<&Pod>| pod.is_some_and(|pod| patience(pod) == [DAY, DAY]);
+    world.until_pod("web", "its tolerations", raised).await;
+}
+
 #[tokio::test]
 async fn a_patch_that_was_made_from_a_pod_as_it_was_writes_over_nothing() {
     let cluster = Cluster::shared().await;

@@ -96,7 +96,7 @@ fn make(case: &Case, kind: &str, Says(is_true, reason, message): Says) -> PodCon
         reason: reason.map(str::to_owned),
         message,
         last_transition_time: since.or_else(|| Some(seconds(case.now))),
-        observed_generation: case.pod.metadata.generation,
+        observed_generation: case.observed_generation(),
         last_probe_time: None,
     }
 }

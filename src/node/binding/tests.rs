@@ -174,3 +174,17 @@ fn the_patch_is_for_this_pod_only_and_not_over_what_came_meanwhile() {
     let sent = operations(&annotated);
     assert_eq!(sent[1], json!({"op": "test", "path": key, "value": null}));
 }
+
+#[test]
+fn tolerations_that_were_lost_are_put_back_and_a_cost_that_was_taken_away_is_not() {
+    let mut lost = settled(pod(&DEFAULT));
+    assert_eq!(restore(&read(&lost)), None);
+    lost["metadata"]["annotations"] = json!({});
+    assert_eq!(restore(&read(&lost)), None);
+    lost["spec"]["tolerations"] = tolerations(&DEFAULT);
+    let patch = restore(&read(&lost)).expect("they are lost");
+    json_patch::patch(&mut lost, &patch).expect("it can be applied");
+    let day = tolerations(&[(OUTAGE[0], Some(OUTLIVE)), (OUTAGE[1], Some(OUTLIVE))]);
+    assert_eq!(lost["spec"]["tolerations"], day);
+    assert_eq!(cost(&lost), &Value::Null);
+}

@@ -105,7 +105,10 @@ impl Run {
     fn new(script: Script) -> Self {
         let pod = Pod {
             spec: Some(PodSpec::default()),
-            status: Some(PodStatus::default()),
+            status: Some(PodStatus {
+                start_time: Some(Time(at(0))),
+                ..PodStatus::default()
+            }),
             ..Pod::default()
         };
         Self {

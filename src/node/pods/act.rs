@@ -213,6 +213,10 @@ impl Keeper {
         if !is_replaced || self.trouble == Trouble::None {
             self.view = Some(view.without_tags());
         }
+        if before == Group::Unknown {
+            // They may have been changed while no operator was there.
+            self.note_images();
+        }
         if let Some(verdict) = failed {
             tracing::warn!(pod = %self.pod_name(), message = %verdict.message, "a container group did not start");
             self.not_started(Attempt::Start, &verdict);

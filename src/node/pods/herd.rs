@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::keeper::Keeper;
+use super::settle::Settled;
 use super::{Context, Hosted, lock, settle};
 use crate::aci::names::GroupName;
 use crate::burst::PodFacts;
@@ -39,6 +41,8 @@ pub(super) struct Herd {
     pub cancel: CancellationToken,
     pub tasks: TaskTracker,
     pub keepers: HashMap<String, Arc<watch::Sender<News>>>,
+    /// What was written on pods, by UID.
+    pub settled: HashMap<String, Arc<Settled>>,
 }
 
 impl Herd {
@@ -65,6 +69,7 @@ impl Herd {
                         self.gone(&uid);
                     }
                     lock(&self.context.facts).retain(|uid, _| listed.contains(uid));
+                    self.settled.retain(|uid, _| listed.contains(uid));
                 }
                 Ok(watcher::Event::Apply(pod)) => self.seen(pod),
                 Ok(watcher::Event::Delete(pod)) => {
@@ -82,13 +87,15 @@ impl Herd {
         let Some(uid) = observed.pod.metadata.uid.clone() else {
             return;
         };
-        if let Some(error) = observed.unreadable {
+        if let Some(error) = &observed.unreadable {
             let name = format!(
                 "{}/{}",
                 observed.pod.namespace().unwrap_or_default(),
                 observed.pod.name_any()
             );
-            return telemetry::unreadable("Pod", &name, &error);
+            telemetry::unreadable("Pod", &name, error);
+        } else {
+            self.settle(&uid, &observed.pod);
         }
         let cluster = &self.context.owner.cluster;
         if let Some(hosted) = Hosted::of(cluster, &observed.pod) {
@@ -111,11 +118,6 @@ impl Herd {
         let sender = Arc::new(sender);
         let name = GroupName::of(&self.context.owner.cluster, &observed.pod);
         let shown = self.context.follow(&uid, &name);
-        if let Some(settled) = settle::settle(&self.context, &observed.pod) {
-            let cancel = self.cancel.clone();
-            self.tasks
-                .spawn(async move { cancel.run_until_cancelled(settled).await });
-        }
         let context = self.context.clone();
         let news = (sender.clone(), news);
         let keeper = Box::new(Keeper::new(context, observed, name, news, shown));
@@ -125,9 +127,20 @@ impl Herd {
         self.keepers.insert(uid, sender);
     }
 
+    /// Writes on the pod what belongs on it, in a task of its own.
+    fn settle(&mut self, uid: &str, pod: &Pod) {
+        let settled = self.settled.entry(uid.to_owned()).or_default();
+        if let Some(settled) = settle::settle(&self.context, settled, pod) {
+            let cancel = self.cancel.clone();
+            self.tasks
+                .spawn(async move { cancel.run_until_cancelled(settled).await });
+        }
+    }
+
     /// The pod's object is gone: its keeper ends when its group is gone, too.
     fn gone(&mut self, uid: &str) {
         self.context.hosted.remove(uid);
+        self.settled.remove(uid);
         lock(&self.context.facts).remove(uid);
         if let Some(keeper) = self.keepers.get(uid) {
             keeper.send_replace(News::Gone);

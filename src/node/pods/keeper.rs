@@ -53,6 +53,9 @@ pub(super) struct Keeper {
     pub pod: Pod,
     /// Whether its object is there.
     pub exists: bool,
+    /// Whether the pod could be read when it was seen last. If not, `pod` has its metadata, and what was read
+    /// before.
+    pub is_readable: bool,
     /// Fields of it that our types do not know.
     pub unknown: Vec<String>,
     pub name: GroupName,
@@ -140,10 +143,12 @@ impl Keeper {
         news: (Arc<watch::Sender<News>>, watch::Receiver<News>),
         shown: watch::Receiver<Shown>,
     ) -> Self {
-        Self {
+        let unreadable = observed.unreadable;
+        let mut keeper = Self {
             context,
             pod: observed.pod,
             exists: true,
+            is_readable: true,
             unknown: observed.unknown,
             name,
             known: Known::default(),
@@ -156,7 +161,11 @@ impl Keeper {
             news,
             shown,
             turn: None,
+        };
+        if let Some(why) = unreadable {
+            keeper.cannot_read(&why);
         }
+        keeper
     }
 
     /// Keeps the pod until neither it nor its group is left. What a keeper does now and then is on the
@@ -219,7 +228,7 @@ impl Keeper {
                 let version = |pod: &Pod| api::version(pod.metadata.resource_version.as_ref()?);
                 let is_old = version(&observed.pod) < version(&self.pod);
                 if !is_old {
-                    (self.pod, self.unknown) = (observed.pod, observed.unknown);
+                    self.changed(*observed);
                 }
             }
         }

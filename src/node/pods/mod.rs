@@ -22,6 +22,7 @@
 
 mod absent;
 mod act;
+mod changed;
 mod daemons;
 mod events;
 mod herd;
@@ -280,6 +281,7 @@ pub async fn keep(context: Arc<Context>, cancel: CancellationToken) {
         cancel: cancel.clone(),
         tasks: tasks.clone(),
         keepers: HashMap::new(),
+        settled: HashMap::new(),
     };
     tokio::select! {
         () = herd.watch() => {}

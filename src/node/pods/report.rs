@@ -59,6 +59,15 @@ impl Keeper {
         if !self.exists {
             return Say::Nothing;
         }
+        if !self.is_readable {
+            // What is written would replace what cannot be read.
+            let is_due = self.not_written_before.is_none_or(|at| at <= now);
+            return if is_due && !self.events.is_empty() {
+                Say::Event
+            } else {
+                Say::Nothing
+            };
+        }
         let wanted = status::pod_status(&self.pod, &self.seen(), &self.facts(), now);
         let may_write = self.not_written_before.is_none_or(|at| at <= now);
         if may_write && !says(&self.pod, &wanted) {
@@ -107,7 +116,7 @@ impl Keeper {
         }
         let seen = Seen::Deleted(self.view.as_ref());
         let wanted = status::pod_status(&self.pod, &seen, &self.facts(), Timestamp::now());
-        if !says(&self.pod, &wanted) {
+        if self.is_readable && !says(&self.pod, &wanted) {
             self.write(&wanted).await;
         }
         let Some(this) = Target::of(&self.pod.metadata) else {
@@ -167,7 +176,9 @@ impl Keeper {
                 (!kept).then_some(NOT_KEPT)
             }
             // Gone, or another pod of this name: the watch says so, too.
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {
+            Ok(Err(kube::Error::Api(status)))
+                if call::is_absent(&status) || status.is_conflict() =>
+            {
                 Some(AGAIN)
             }
             Ok(Err(error)) => {

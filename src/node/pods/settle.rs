@@ -1,18 +1,26 @@
-//! Writing on a pod, once, what belongs on one that is bound here ([`binding`]).
+//! Writing on a pod what belongs on one that is bound here ([`binding`]).
 //!
-//! In: a pod as it was first seen. Out: at most one accepted patch. It runs beside the pod's keeper and
-//! delays nothing: it gives way to groups and waits in the quiet lane. It ends when the API server has
-//! taken the patch, whatever becomes of it then: what somebody else takes away is not fought for.
+//! In: a pod as it is seen. Out: one accepted patch, and one more each time that the pod's tolerations are
+//! lost again: `kubectl apply` of a pod replaces the whole list. It runs beside the pod's keeper and delays
+//! nothing: it gives way to groups and waits in the quiet lane. After [`MOST_RESTORED`] times it gives up:
+//! something else writes the list, and is not fought.
+//!
+//! The patch has a field manager of its own. The list of tolerations is atomic, so its last writer owns all
+//! of it, and a user who applies the pod again would have a conflict. A pod without a controller is one
+//! that a user may apply: there the ownership is given back after the patch.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use serde_json::json;
 
 use super::{AT_ONCE, Context, is_refused};
-use crate::node::binding;
+use crate::node::{binding, call};
 
 /// How often the API server may refuse, which takes half a minute: the pod may have changed meanwhile, but
 /// not every time.
@@ -31,62 +39,212 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const GIVEN_UP: &str = "a pod's deletion cost and tolerations cannot be written, so it will not outlive \
     an outage of the operator: the operator must be allowed to patch pods";
 
+/// The field manager of what is written.
+const FIELD_MANAGER: &str = "burstpool-binding";
+/// How often tolerations that were lost are put back, for each pod.
+const MOST_RESTORED: u32 = 5;
+/// How long it takes until they are, the first time; four times as long each time after.
+const RESTORE_AFTER: Duration = Duration::from_secs(1);
+/// How often it is tried to give back the ownership of what was written.
+const RELEASES: u32 = 4;
+
+/// What is known of writing on one pod.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    is_under_way: AtomicBool,
+    /// How many patches were accepted.
+    times: AtomicU32,
+}
+
+impl Settled {
+    /// It is not written to again.
+    fn give_up(&self) {
+        self.times.store(MOST_RESTORED + 1, Ordering::Relaxed);
+    }
+}
+
 /// What became of a patch.
 enum Outcome {
-    /// It was taken, or there is no such pod any more.
-    Done,
+    /// It was taken. The pod as it is then.
+    Done(Box<Pod>),
+    /// There is no such pod now.
+    Gone,
     /// The API server does not want it.
     Refused(String),
     /// There was no answer, or none that says anything about the patch.
     Failed(String),
 }
 
-/// Settling the pod; nothing if it needs nothing. Of the pod only what is to be written is kept, and a call
-/// is on the heap only while it is made: a thousand that wait at once are small, 6 KB each else (measured).
+/// One pod that is written to.
+struct Written {
+    context: Arc<Context>,
+    settled: Arc<Settled>,
+    pods: Api<Pod>,
+    name: String,
+    uid: Option<String>,
+}
+
+/// Settling the pod; nothing if it needs nothing, or that is under way. Of the pod only what is to be written
+/// is kept, and a call is on the heap only while it is made: a thousand that wait at once are small, 6 KB each
+/// else (measured).
 pub(super) fn settle(
     context: &Arc<Context>,
+    settled: &Arc<Settled>,
     pod: &Pod,
 ) -> Option<impl Future<Output = ()> + use<>> {
-    let patch = binding::patch(pod, context.deletion_cost)?;
-    let (context, metadata) = (context.clone(), &pod.metadata);
-    let namespace = metadata.namespace.clone().unwrap_or_default();
-    let (name, uid) = (
-        metadata.name.clone().unwrap_or_default(),
-        metadata.uid.clone(),
-    );
+    let times = settled.times.load(Ordering::Relaxed);
+    if times > MOST_RESTORED {
+        return None;
+    }
+    let patch = needed(context, times, pod)?;
+    if settled.is_under_way.swap(true, Ordering::Relaxed) {
+        return None;
+    }
+    let metadata = &pod.metadata;
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let written = Written {
+        context: context.clone(),
+        settled: settled.clone(),
+        pods: Api::namespaced(context.client.clone(), namespace),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone(),
+    };
     Some(async move {
-        let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
-        let (mut patch, mut pause, mut refusals) = (patch, FIRST_PAUSE, 0);
+        written.write((times == 0).then_some(patch)).await;
+        written.settled.is_under_way.store(false, Ordering::Relaxed);
+    })
+}
+
+/// The patch that the pod needs, after as many.
+fn needed(context: &Context, times: u32, pod: &Pod) -> Option<json_patch::Patch> {
+    if times == 0 {
+        binding::patch(pod, context.deletion_cost)
+    } else {
+        binding::restore(pod)
+    }
+}
+
+impl Written {
+    /// Writes the patch, or what the pod needs a while from now.
+    async fn write(&self, mut patch: Option<json_patch::Patch>) {
+        let times = self.settled.times.load(Ordering::Relaxed);
+        if times > 0 {
+            tokio::time::sleep(RESTORE_AFTER * 4_u32.pow(times - 1)).await;
+        }
+        let (mut pause, mut refusals) = (FIRST_PAUSE, 0);
         loop {
-            give_way(&context).await;
-            let turn = context.quiet.acquire().await;
-            let outcome = Box::pin(send(&pods, &name, &patch)).await;
+            let Some(sent) = &patch else {
+                // A watch may be behind.
+                match Box::pin(self.still_needed(times)).await {
+                    Ok(Some(needed)) => patch = Some(needed),
+                    Ok(None) => return,
+                    Err(()) => tokio::time::sleep(LONGEST_PAUSE).await,
+                }
+                continue;
+            };
+            give_way(&self.context).await;
+            let turn = self.context.quiet.acquire().await;
+            let outcome = Box::pin(self.send(sent)).await;
             drop(turn);
             let why = match outcome {
-                Outcome::Done => return,
+                Outcome::Done(pod) => return Box::pin(self.done(times, pod)).await,
+                Outcome::Gone => return,
                 Outcome::Failed(why) => why,
                 Outcome::Refused(why) => {
                     refusals += 1;
                     why
                 }
             };
-            let pod = format!("{namespace}/{name}");
+            let pod = &self.name;
             if refusals == REFUSALS {
+                self.settled.give_up();
                 return tracing::warn!(pod, why, "{GIVEN_UP}");
             }
             tracing::debug!(pod, why, "writing a deletion cost and tolerations");
             tokio::time::sleep(pause).await;
             pause = LONGEST_PAUSE.min(pause * 2);
-            let fresh = tokio::time::timeout(PATIENCE, Box::pin(pods.get_opt(&name))).await;
-            // If nobody knows how the pod is, what was to be written is tried again.
-            let Ok(Ok(fresh)) = fresh else { continue };
-            let same = fresh.filter(|fresh| fresh.metadata.uid == uid);
-            match same.and_then(|pod| binding::patch(&pod, context.deletion_cost)) {
-                Some(needed) => patch = needed,
-                None => return,
+            // If the API server does not say how the pod is, what was to be written is tried again.
+            match Box::pin(self.still_needed(times)).await {
+                Ok(Some(needed)) => patch = Some(needed),
+                Ok(None) => return,
+                Err(()) => {}
             }
         }
-    })
+    }
+
+    /// The patch was taken.
+    async fn done(&self, times: u32, pod: Box<Pod>) {
+        self.settled.times.store(times + 1, Ordering::Relaxed);
+        if times == MOST_RESTORED {
+            let pod = &self.name;
+            tracing::warn!(
+                pod,
+                "something keeps taking away the tolerations of a pod: it will not outlive an outage"
+            );
+        }
+        let mut owners = pod.metadata.owner_references.iter().flatten();
+        if owners.all(|owner| owner.controller != Some(true)) {
+            self.release(*pod).await;
+        }
+    }
+
+    /// Gives back the ownership of what was written, so that a user may apply the pod again.
+    async fn release(&self, pod: Pod) {
+        let mut pod = Some(pod);
+        for _ in 0..RELEASES {
+            let Some(patch) = pod.as_ref().and_then(ownership) else {
+                return;
+            };
+            let _turn = self.context.quiet.acquire().await;
+            if let Outcome::Done(_) | Outcome::Gone = self.send(&patch).await {
+                return;
+            }
+            // Another write came between.
+            pod = self.fresh().await.ok().flatten();
+        }
+    }
+
+    /// The patch that the pod needs as it is now.
+    async fn still_needed(&self, times: u32) -> Result<Option<json_patch::Patch>, ()> {
+        let pod = self.fresh().await?;
+        Ok(pod.and_then(|pod| needed(&self.context, times, &pod)))
+    }
+
+    /// The pod as it is now; nothing if it is gone.
+    async fn fresh(&self) -> Result<Option<Pod>, ()> {
+        let found = call::find(PATIENCE, &self.pods, &self.name).await;
+        let same = |pod: &Pod| pod.metadata.uid == self.uid;
+        found.map(|pod| pod.filter(same)).map_err(|_| ())
+    }
+
+    async fn send(&self, patch: &json_patch::Patch) -> Outcome {
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let patch = Patch::Json::<()>(patch.clone());
+        match call::in_time(PATIENCE, self.pods.patch(&self.name, &params, &patch)).await {
+            Ok(pod) => Outcome::Done(Box::new(pod)),
+            Err(kube::Error::Api(status)) if call::is_absent(&status) => Outcome::Gone,
+            Err(kube::Error::Api(status)) if is_refused(&status) => {
+                Outcome::Refused(status.message)
+            }
+            Err(error) => Outcome::Failed(error.to_string()),
+        }
+    }
+}
+
+/// The patch that takes our entry out of the managed fields; nothing if there is none.
+fn ownership(pod: &Pod) -> Option<json_patch::Patch> {
+    let entries = pod.metadata.managed_fields.as_ref()?;
+    let ours = |entry: &ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
+    let path = format!("/metadata/managedFields/{}", entries.iter().position(ours)?);
+    let patch = json!([
+        {"op": "test", "path": "/metadata/uid", "value": pod.metadata.uid},
+        {"op": "test", "path": format!("{path}/manager"), "value": FIELD_MANAGER},
+        {"op": "remove", "path": path},
+    ]);
+    Some(serde_json::from_value(patch).expect("the operations above are a JSON Patch"))
 }
 
 /// Returns when no group is being created or deleted, or when that does not come to an end.
@@ -99,25 +257,13 @@ async fn give_way(context: &Context) {
     }
 }
 
-async fn send(pods: &Api<Pod>, name: &str, patch: &json_patch::Patch) -> Outcome {
-    let (params, patch) = (PatchParams::default(), Patch::Json::<()>(patch.clone()));
-    let sent = pods.patch(name, &params, &patch);
-    match tokio::time::timeout(PATIENCE, sent).await {
-        Ok(Ok(_)) => Outcome::Done,
-        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Outcome::Done,
-        Ok(Err(kube::Error::Api(status))) if is_refused(&status) => {
-            Outcome::Refused(status.message)
-        }
-        Ok(Err(error)) => Outcome::Failed(error.to_string()),
-        Err(_) => Outcome::Failed("no answer".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn size<F>(_: impl for<'a> FnOnce(&'a Arc<Context>, &'a Pod) -> Option<F>) -> usize {
+    fn size<F>(
+        _: impl for<'a> FnOnce(&'a Arc<Context>, &'a Arc<Settled>, &'a Pod) -> Option<F>,
+    ) -> usize {
         size_of::<F>()
     }
 

@@ -19,6 +19,7 @@ use super::Context;
 use super::shown::{Brief, Listing};
 use crate::aci::names::pod_of;
 use crate::aci::view::Group as View;
+use crate::node::call;
 
 /// How soon again after a LIST that failed.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -130,9 +131,8 @@ async fn sweep(context: &Context, groups: &[View], orphans: &mut HashMap<String,
 /// fresh read: a cache may be behind.
 async fn has_pod(context: &Context, (namespace, name, uid): (&str, &str, &str)) -> Option<bool> {
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
-    let found = tokio::time::timeout(Duration::from_secs(10), pods.get_opt(name)).await;
-    match found {
-        Ok(Ok(pod)) => Some(pod.is_some_and(|pod| pod.metadata.uid.as_deref() == Some(uid))),
-        _ => None,
-    }
+    let found = call::find(Duration::from_secs(10), &pods, name)
+        .await
+        .ok()?;
+    Some(found.is_some_and(|pod| pod.metadata.uid.as_deref() == Some(uid)))
 }

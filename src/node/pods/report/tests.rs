@@ -10,13 +10,16 @@ use serde_json::json;
 use tokio::sync::{Notify, watch};
 
 use super::super::herd::News;
+use super::super::keeper::Attempt;
 use super::super::shown::Shown;
 use super::super::{Context, ORPHAN_GRACE, Parts, SWEEP_EVERY};
 use super::*;
 use crate::aci::client::{Client as Azure, Cloud, Credential, Scope};
+use crate::aci::failure::{Class, Verdict};
 use crate::aci::names::{GroupName, Owner};
 use crate::api::Placement;
 use crate::node::observed::Observed;
+use crate::node::plan;
 
 /// An API server that answers everything with that status.
 fn kubernetes(status: &Arc<AtomicU16>) -> kube::Client {
@@ -93,4 +96,97 @@ async fn an_event_that_could_not_be_written_is_told_later_and_one_that_is_refuse
     keeper.warn("Unsupported", "something else");
     keeper.say(Say::Event).await;
     assert_eq!(keeper.events.len(), 0, "its namespace may be going");
+}
+
+fn seen(pod: serde_json::Value) -> Observed {
+    serde_json::from_value(pod).expect("it is never an error")
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_read_is_named_keeps_its_status_and_leaves_when_it_is_deleted() {
+    let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
+    keeper.changed(seen(json!({
+        "metadata": {"namespace": "shop", "name": "web", "uid": "1", "generation": 2},
+        "spec": {"containers": "none"},
+    })));
+    assert!(matches!(keeper.to_say(Timestamp::now()), Say::Event));
+    let event = keeper.events.next().expect("it is told");
+    assert_eq!(event.reason, "PodNotReadable");
+    assert!(matches!(keeper.to_say(Timestamp::now()), Say::Nothing));
+    keeper.known.group = plan::Group::Absent { was_there: false };
+    let decided = |keeper: &Keeper| {
+        let starts = crate::aci::schedule::Starts::default();
+        plan::plan(Some(&keeper.pod), &keeper.known, &starts, Timestamp::now()).action
+    };
+    assert_eq!(decided(&keeper), Action::Rest);
+    keeper.changed(seen(json!({
+        "metadata": {
+            "namespace": "shop", "name": "web", "uid": "1",
+            "deletionTimestamp": "2026-07-01T00:00:00Z", "deletionGracePeriodSeconds": 0,
+        },
+        "spec": {"containers": "none"},
+    })));
+    assert_eq!(decided(&keeper), Action::Remove);
+}
+
+#[tokio::test]
+async fn an_image_that_was_changed_is_named_if_the_group_runs_and_starts_anew_if_it_does_not() {
+    let pod = |image: &str, generation: i64| {
+        json!({
+            "metadata": {"namespace": "shop", "name": "web", "uid": "1", "generation": generation},
+            "spec": {"containers": [{"name": "main", "image": image}]},
+        })
+    };
+    let group = json!({"name": "g", "properties": {"containers": [
+        {"name": "main", "properties": {"image": "web:1"}},
+    ]}});
+    for ran in [false, true] {
+        let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
+        keeper.changed(seen(pod("web:1", 1)));
+        keeper.view = View::read(&group);
+        keeper.known.group = plan::Group::There {
+            since: Timestamp::now(),
+            read: None,
+            ran,
+        };
+        let wanted = |keeper: &Keeper| {
+            let seen = keeper.seen();
+            let facts = NodeFacts::default();
+            let status = status::pod_status(&keeper.pod, &seen, &facts, Timestamp::now());
+            status.observed_generation
+        };
+        assert_eq!(wanted(&keeper), Some(1));
+        keeper.changed(seen(pod("web:2", 2)));
+        assert_eq!(
+            keeper.known.is_failed, !ran,
+            "it is deleted, and created again"
+        );
+        assert_eq!(wanted(&keeper), None, "the group has not what the pod says");
+        let told = keeper.events.next().map(|event| event.message);
+        assert_eq!(told.is_some(), ran);
+        assert!(told.is_none_or(|told| told.contains("web:1") && told.contains("web:2")));
+    }
+}
+
+#[tokio::test]
+async fn each_thing_that_fails_has_a_back_off_of_its_own() {
+    let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
+    let verdict = Verdict::new(Class::Transient, None, "an outage".to_owned());
+    for _ in 0..5 {
+        keeper.fail(Attempt::Read, &verdict);
+    }
+    assert_eq!(keeper.known.pauses.of(Action::Create), None);
+    keeper.fail(Attempt::Create, &verdict);
+    let soon = Timestamp::now() + Duration::from_secs(2);
+    assert!(
+        keeper
+            .known
+            .pauses
+            .of(Action::Create)
+            .is_some_and(|until| until < soon)
+    );
+    keeper.succeed(Attempt::Read);
+    assert_eq!(keeper.known.pauses.of(Action::Read), None);
+    assert!(keeper.known.pauses.of(Action::Create).is_some());
+    assert_eq!(keeper.tries.of(Attempt::Create), 1);
 }

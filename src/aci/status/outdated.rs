@@ -1,0 +1,42 @@
+//! Images that were changed on a pod after its container group was created.
+//!
+//! In: the pod and its group. Out: the containers that run another image than the pod names. Pure.
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use crate::aci::view::{Container as SeenContainer, Group};
+
+/// A container that runs another image than its pod names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outdated {
+    /// The container's name.
+    pub container: String,
+    /// The image that the group has.
+    pub has: String,
+    /// The image that the pod names.
+    pub wanted: String,
+}
+
+/// The containers whose image was changed on the pod, and not in the group.
+pub fn images(pod: &Pod, group: &Group) -> Vec<Outdated> {
+    let Some(spec) = &pod.spec else {
+        return Vec::new();
+    };
+    let main = spec.containers.iter();
+    let main = main.map(|container| (container, group.container(&container.name)));
+    let init = spec.init_containers.iter().flatten();
+    let init = init.map(|container| (container, group.init_container(&container.name)));
+    init.chain(main)
+        .filter_map(|(container, seen)| outdated(container, seen?))
+        .collect()
+}
+
+fn outdated(container: &Container, seen: &SeenContainer) -> Option<Outdated> {
+    let (wanted, has) = (container.image.as_ref()?, seen.properties.image.as_ref()?);
+    let differs = !has.trim().is_empty() && has.trim() != wanted.trim();
+    differs.then(|| Outdated {
+        container: container.name.clone(),
+        has: has.clone(),
+        wanted: wanted.clone(),
+    })
+}
