@@ -114,8 +114,9 @@ pub(super) async fn claims(
                 unread.push(format!("{} {}", missing.what, missing.why));
             }
             read => {
-                let behind = read.unwrap_or_else(|missing| Err(missing.to_string()));
-                claims.entry(namespace).or_default().insert(name, behind);
+                if let Some(behind) = looked::behind(read) {
+                    claims.entry(namespace).or_default().insert(name, behind);
+                }
             }
         }
     }
