@@ -2,7 +2,7 @@
 //!
 //! Identity is the pod's UID: a name that two pods share one after the other (a `StatefulSet`'s) never
 //! names the same group, and two clusters in one resource group never meet. A group is ours only if
-//! its tags name this cluster and this node; nobody else's is ever touched.
+//! its tags name this cluster, this pool and this node; no other is ever touched.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -70,7 +70,7 @@ impl Owner {
     /// Whether a group with these tags is this owner's.
     pub fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
         let says = |tag: &str, value: &str| tags.get(tag).is_some_and(|is| is == value);
-        says(CLUSTER, &self.cluster) && says(NODE, &self.node)
+        says(CLUSTER, &self.cluster) && says(NODE, &self.node) && says(POOL, &self.pool)
     }
 
     /// The tags of the group of a pod.
@@ -183,16 +183,21 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_ours_only_if_cluster_and_node_match() {
+    fn a_group_is_ours_only_if_cluster_pool_and_node_match() {
         let owner = |cluster: &str, node: &str| Owner {
             cluster: cluster.into(),
             pool: "shop".into(),
             node: node.into(),
         };
+        // The same node's name, meant by another pool.
+        let other = Owner {
+            pool: "shop-eu".into(),
+            ..owner("c", "n")
+        };
         let tags = owner("c", "n").tags(&pod("a", "b", "1"));
         assert!(owner("c", "n").owns(&tags));
         assert!(!owner("c", "m").owns(&tags) && !owner("d", "n").owns(&tags));
-        assert!(!owner("c", "n").owns(&BTreeMap::new()));
+        assert!(!owner("c", "n").owns(&BTreeMap::new()) && !other.owns(&tags));
         assert_eq!(pod_of(&tags), Some(("a", "b", "1")));
     }
 }

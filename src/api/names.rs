@@ -26,7 +26,12 @@ pub const REFUSED_SINCE_ANNOTATION: &str = "burstpool.io/refused-since";
 /// is of another version, for which no grant that is still on its way was meant.
 pub const RELEASED_AT_ANNOTATION: &str = "burstpool.io/released-at";
 
-/// What the names of a pool's nodes begin with.
-pub fn node_prefix(pool: &str) -> String {
-    format!("burst-{pool}-")
+/// Annotation of a node: the UID of the pool that it is of. Two pools may mean one name: pool `shop` with placement
+/// `eu-west`, and pool `shop-eu` with placement `west`.
+pub const POOL_UID_ANNOTATION: &str = "burstpool.io/pool-uid";
+
+/// The name of a placement's node. The way back is not in the name, which two pools may mean: it is on the node
+/// ([`POOL_LABEL`], [`POOL_UID_ANNOTATION`]).
+pub fn node_name(pool: &str, placement: &str) -> String {
+    format!("burst-{pool}-{placement}")
 }

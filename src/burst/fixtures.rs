@@ -208,6 +208,8 @@ pub struct Scene {
     pub bound: Vec<PodFacts>,
     /// Pods on other pools' nodes.
     pub placed: Vec<PodFacts>,
+    /// The pools of virtual nodes, by the nodes' names.
+    pub nodes: HashMap<String, String>,
     /// The scales.
     pub scales: Scales,
     /// What is behind claims.
@@ -238,6 +240,7 @@ impl Scene {
             labelled: Vec::new(),
             bound: Vec::new(),
             placed: Vec::new(),
+            nodes: HashMap::new(),
             scales: scales(&[("web", 10, 10)]),
             claims: Claims::new(),
             places: vec![place("weu", 100)],
@@ -264,6 +267,7 @@ impl Scene {
         let (verdicts, namespaces) = (self.verdicts(), namespaces());
         let world = World {
             pools: &pools,
+            nodes: &self.nodes,
             waiting: &waiting,
             labelled: &labelled,
             placed: &placed,

@@ -18,13 +18,15 @@ use super::place::Place;
 use super::pod::{PodFacts, Stage, provider_taint};
 use super::reserve::Seen;
 use crate::aci::translate::Unsupported;
-use crate::api::names::node_prefix;
+use crate::api::names::node_name;
 use crate::api::{BurstPool, Reservation, Workload};
 
 /// What is known of the cluster.
 pub struct World<'a> {
     /// All pools.
     pub pools: &'a [&'a BurstPool],
+    /// The pools of virtual nodes, by the nodes' names.
+    pub nodes: &'a HashMap<String, String>,
     /// Pods without a node: of the watch by field selector (`spec.nodeName=`).
     pub waiting: &'a [&'a PodFacts],
     /// Pods with the label of any pool: of one watch.
@@ -37,6 +39,21 @@ pub struct World<'a> {
     pub namespaces: &'a Namespaces,
     /// What is behind claims of pods that wait.
     pub claims: &'a Claims,
+}
+
+impl World<'_> {
+    /// Whether a node is a pool's: the node says so, or, where there is no such node now, the pool asks for it.
+    fn is_of(&self, node: &str, pool: &str) -> bool {
+        if let Some(owner) = self.nodes.get(node) {
+            return owner == pool;
+        }
+        let asks = |other: &&&BurstPool| {
+            let mut all = other.spec.placements.iter();
+            other.metadata.name.as_deref() == Some(pool)
+                && all.any(|placement| node_name(pool, &placement.name) == node)
+        };
+        self.pools.iter().any(|other| asks(&other))
+    }
 }
 
 /// What is known of one pool.
@@ -287,9 +304,7 @@ fn lose<'a>(
         Some((*pod, grant.pool.as_str(), grant.workload.as_str()))
     });
     for (pod, by, of) in granted.filter(|(pod, ..)| pod.stage != Stage::Finished) {
-        let node = pod
-            .bound()
-            .map(|bound| bound.node.starts_with(&node_prefix(by)));
+        let node = pod.bound().map(|bound| world.is_of(&bound.node, by));
         let is_known = assignment.is_granted(pod);
         let limits = (by == name).then(|| assignment.limits(name, pod, of));
         let of = limits.flatten().map_or(of, |member| member.workload);
@@ -335,7 +350,6 @@ fn granted<'a>(
     own: &Own<'a>,
     assignment: &mut Assignment<'a>,
 ) -> Vec<Granted<'a>> {
-    let prefix = node_prefix(name);
     let unmarked = world.waiting.iter().chain(own.bound);
     let unmarked = unmarked
         .filter(|pod| pod.grant.is_none() && own.memory.is_unmarked(&pod.id.uid))
@@ -350,7 +364,7 @@ fn granted<'a>(
         if pod.stage == Stage::Finished || !seen.insert(pod.id.uid.as_str()) {
             return None;
         }
-        let node = pod.bound().map(|bound| bound.node.starts_with(&prefix));
+        let node = pod.bound().map(|bound| world.is_of(&bound.node, name));
         let workload = assignment.limits(name, pod, workload);
         Some(Granted {
             pod,

@@ -110,20 +110,12 @@ async fn remains(pool: &str, names: &[String], context: &Context) -> Result<Vec<
 
 async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<String>, Error> {
     let node = object::name(pool, name);
-    let pods: Api<Observed> = Api::all(context.client.clone());
-    let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
-    let pods = pods
-        .list(&on_node)
-        .await
-        .map_err(Error::kubernetes("listing a node's pods"))?;
-    if pool::is_back(pool, name, context).await {
+    let pods = pods_on(&node, context).await?;
+    // Pods on the node of another owner are not ours to evict.
+    if pool::is_back(pool, name, context).await || pool::is_lost(pool, name, context).await {
         return Ok(Vec::new());
     }
-    // Theirs would come back at once, as often as they are evicted: as with kubectl drain they stay, and
-    // go with the node (the garbage collection of pods sees to that).
-    let pods = pods.items.iter().map(|observed| &observed.pod);
-    let left = pods.filter(|pod| !daemon::is_daemon(pod));
-    let left = evict(pool, name, left.collect(), context).await;
+    let left = evict(pool, name, pods.iter().collect(), context).await;
     if !left.is_empty() {
         return Ok(left);
     }
@@ -134,6 +126,18 @@ async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<Stri
             "the container groups of {node}, which Azure does not list at present"
         )],
     })
+}
+
+/// The pods that are on a node now. Not those of `DaemonSet`s: they would come back at once, as often as they are
+/// evicted. As with kubectl drain they stay, and go with the node (the garbage collection of pods sees to that).
+pub(super) async fn pods_on(node: &str, context: &Context) -> Result<Vec<Pod>, Error> {
+    // Of a kind that can always be read: one odd pod must not stop a drain.
+    let pods: Api<Observed> = Api::all(context.client.clone());
+    let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+    let pods = call::in_time(PATIENCE, pods.list(&on_node)).await;
+    let pods = pods.map_err(Error::kubernetes("listing a node's pods"))?;
+    let pods = pods.items.into_iter().map(|observed| observed.pod);
+    Ok(pods.filter(|pod| !daemon::is_daemon(pod)).collect())
 }
 
 /// Removes a placement's node; what is left of it, in words.

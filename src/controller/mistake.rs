@@ -1,11 +1,15 @@
 //! What is wrong with a pool's spec that the CRD's rules cannot see. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt as _;
 
 use super::Context;
 use crate::aci::client::Scope;
 use crate::api::{BurstPool, Placement};
-use crate::node::capacity;
+use crate::node::{capacity, object, record};
 
 /// A pool's mistake that the CRD's rules cannot see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,10 +55,56 @@ pub(super) fn moved(from: &Scope, to: &Scope) -> Mistake {
     };
     Mistake(format!(
         "spec.azure names {}, but the pool's container groups are in {} and cannot move: change it back, or \
-         make another pool; it can be changed while none of the pool's pods is on ACI",
+         make another pool; it can be changed when none of the pool's pods is on ACI and no container group of \
+         theirs is left",
         place(to),
         place(from)
     ))
+}
+
+/// The node that a placement asks for is another's. Each node has one owner: the one that it carries; before it is
+/// there, the oldest of the `pools` that ask for it.
+pub(super) fn taken(
+    pool: &BurstPool,
+    placement: &str,
+    live: Option<&Node>,
+    pools: &[Arc<BurstPool>],
+) -> Result<(), Mistake> {
+    let (name, uid) = (pool.name_any(), pool.uid().unwrap_or_default());
+    let node = object::name(&name, placement);
+    let another = match live {
+        Some(live) => record::owned_by_another(live, &name, &uid),
+        None => older(pool, &node, pools).map(|other| format!("pool {}", other.name_any())),
+    };
+    match another {
+        None => Ok(()),
+        Some(another) => Err(owned(placement, &node, &another)),
+    }
+}
+
+/// What to say of a placement whose node is another's.
+pub(super) fn owned(placement: &str, node: &str, another: &str) -> Mistake {
+    Mistake(format!(
+        "spec.placements: the node of placement {placement} would be called {node}, which belongs to {another}: \
+         give the placement another name, or make a pool of another name"
+    ))
+}
+
+/// The oldest pool that asks for this node, if that is not this one.
+fn older<'a>(pool: &BurstPool, node: &str, pools: &'a [Arc<BurstPool>]) -> Option<&'a BurstPool> {
+    let age = |pool: &BurstPool| {
+        let created = pool.metadata.creation_timestamp.as_ref();
+        (created.map(|created| created.0), pool.uid())
+    };
+    let asks = |other: &&BurstPool| {
+        let (name, mut all) = (other.name_any(), other.spec.placements.iter());
+        all.any(|placement| object::name(&name, &placement.name) == node)
+    };
+    let others = pools.iter().map(Arc::as_ref).filter(|other| {
+        other.metadata.deletion_timestamp.is_none() && other.name_any() != pool.name_any()
+    });
+    let oldest = others.filter(asks).min_by_key(|other| age(other))?;
+    (age(oldest) < age(pool)).then_some(oldest)
 }
 
 /// Whether every kube-proxy that the pool wants can be told where the API server is.
@@ -144,10 +194,101 @@ fn is_subdomain(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
     use crate::api::BurstPoolSpec;
+
+    const NAMES: [&str; 4] = ["shop", "shop-eu", "shop-eu-west", "peak"];
+    const PLACEMENTS: [&str; 5] = ["a", "eu-a", "west-a", "eu-west-a", "eu-west"];
+
+    /// A pool that is created at that second, with those of [`PLACEMENTS`].
+    fn asking(name: &str, created: u8, placements: u8) -> Arc<BurstPool> {
+        let asked = PLACEMENTS.iter().enumerate();
+        let asked = asked.filter(|(index, _)| placements & (1 << index) != 0);
+        let asked: Vec<_> = asked
+            .map(|(_, name)| json!({"name": name, "region": "westeurope"}))
+            .collect();
+        let pool = json!({
+            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
+            "metadata": {"name": name, "uid": format!("uid-{name}"),
+                "creationTimestamp": format!("2026-01-01T00:00:{created:02}Z")},
+            "spec": {"azure": {}, "placements": asked},
+        });
+        Arc::new(serde_json::from_value(pool).expect("a pool"))
+    }
+
+    /// A node as its pool registered it, or as an earlier version did, without the pool's UID.
+    fn registered(name: &str, pool: &str, placement: &str, has_uid: bool) -> Node {
+        let mut node = json!({"metadata": {"name": name, "labels": {
+            "burstpool.io/pool": pool, "burstpool.io/placement": placement}}});
+        if has_uid {
+            node["metadata"]["annotations"] =
+                json!({"burstpool.io/pool-uid": format!("uid-{pool}")});
+        }
+        serde_json::from_value(node).expect("a node")
+    }
+
+    proptest! {
+        #[test]
+        fn each_node_has_one_owner_whatever_pools_and_placements_there_are(
+            pools in proptest::collection::btree_map(0..NAMES.len(), (0..4_u8, 1..32_u8), 1..=4),
+            owner in proptest::option::of((0..NAMES.len(), any::<bool>())),
+        ) {
+            let pools: Vec<_> = pools
+                .into_iter()
+                .map(|(name, (created, placements))| asking(NAMES[name], created, placements))
+                .collect();
+            let mut asked = BTreeMap::<String, Vec<(String, &str)>>::new();
+            for pool in &pools {
+                for placement in &pool.spec.placements {
+                    let node = object::name(&pool.name_any(), &placement.name);
+                    asked.entry(node).or_default().push((pool.name_any(), &placement.name));
+                }
+            }
+            for (node, by) in asked {
+                let owner = owner.map(|(one, has_uid)| (&by[one % by.len()], has_uid));
+                let live = owner.map(|((pool, placement), has_uid)| {
+                    registered(&node, pool, placement, has_uid)
+                });
+                let may = by.iter().filter(|(name, placement)| {
+                    let pool = pools.iter().find(|pool| pool.name_any() == *name);
+                    let pool = pool.expect("it is one of them");
+                    taken(pool, placement, live.as_ref(), &pools).is_ok()
+                });
+                let may: Vec<_> = may.collect();
+                prop_assert_eq!(may.len(), 1, "{} is of {:?}", node, may);
+                if let Some((owner, _)) = owner {
+                    prop_assert_eq!(may[0], owner);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pool_whose_node_is_anothers_says_whose_and_how_to_go_on() {
+        let (older, newer) = (asking("shop", 1, 16), asking("shop-eu", 2, 0));
+        let mut newer = (*newer).clone();
+        newer.spec.placements = vec![crate::api::Placement {
+            name: "west".to_owned(),
+            ..Default::default()
+        }];
+        let pools = [older.clone(), Arc::new(newer.clone())];
+        assert_eq!(taken(&older, "eu-west", None, &pools), Ok(()));
+        let Err(Mistake(mistake)) = taken(&newer, "west", None, &pools) else {
+            unreachable!("it is the other's");
+        };
+        assert_eq!(
+            mistake,
+            "spec.placements: the node of placement west would be called burst-shop-eu-west, which belongs to \
+             pool shop: give the placement another name, or make a pool of another name"
+        );
+        // A node of the cluster's own that is called so.
+        let home = json!({"metadata": {"name": "burst-shop-eu-west"}});
+        let home: Node = serde_json::from_value(home).expect("a node");
+        assert!(taken(&older, "eu-west", Some(&home), &pools).is_err());
+    }
 
     #[test]
     fn kube_proxy_needs_to_know_where_the_api_server_is() {

@@ -56,6 +56,8 @@ pub const FINALIZER: &str = "burstpool.io/drain";
 pub const LEASE: &str = "burstpool";
 /// How often a pool is looked at although nothing changed: its status says what its nodes do.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// How soon a pool is looked at again whose nodes are being registered.
+const REGISTERED_SOON: Duration = Duration::from_millis(500);
 /// How long changes of plans are collected before they are written into statuses, and how long that is not
 /// done again.
 const STATUS_PACE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
@@ -279,22 +281,17 @@ async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
     let outcome = pool::ensure(pool, &found, context).await;
     let removed = pool::removed(pool, context).await;
     let leaving = drain::placements(&pool.name_any(), &removed, context).await?;
-    let again = if leaving.is_empty() {
+    let nodes = pool::report(pool, context).await;
+    let again = if !leaving.is_empty() {
+        pool::drain_again(&pool.name_any(), &leaving, context).await
+    } else if nodes.missing.is_empty() {
         LOOK_AGAIN
     } else {
-        pool::drain_again(&pool.name_any(), &leaving, context).await
+        REGISTERED_SOON
     };
-    let placements = pool::report(pool, context).await;
     let summary = context.summaries.borrow().get(&pool.name_any()).cloned();
     let told = context.triggers.told(pool);
-    let status = status::of(
-        pool,
-        &outcome,
-        &placements,
-        &leaving,
-        summary.as_ref(),
-        &told,
-    );
+    let status = status::of(pool, &outcome, &nodes, &leaving, summary.as_ref(), &told);
     measure::pool(pool, &status, context);
     status::write(pool, &status, context).await?;
     Ok(Action::requeue(again))
@@ -309,9 +306,9 @@ async fn clean_up(pool: &BurstPool, context: &Context) -> Result<Action, Error> 
         return Ok(Action::await_change());
     }
     let again = pool::drain_again(&pool.name_any(), &left, context).await;
-    let placements = pool::report(pool, context).await;
+    let nodes = pool::report(pool, context).await;
     let quiet = triggers::Told::default();
-    let status = status::of(pool, &Ok(()), &placements, &left, None, &quiet);
+    let status = status::of(pool, &Ok(()), &nodes, &left, None, &quiet);
     status::write(pool, &status, context).await?;
     Err(Error::Draining { left, again })
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -16,13 +17,13 @@ use tokio::time::Instant;
 use self::kept::{Kept, Wanted};
 use super::drain::pace::{self, Again, Evictions, Look};
 use super::mistake::{self, Mistake, can_proxy, scope, usable};
-use super::{Context, status};
+use super::{Context, drain, status};
 use crate::aci::client::Scope;
 use crate::api::{BurstPool, Placement, PlacementStatus};
 use crate::burst::PodFacts;
 use crate::node::object::{self, Closed};
 use crate::node::pods;
-use crate::node::record::Found;
+use crate::node::record::{self, Found};
 use crate::node::{daemon, register};
 
 /// A pool whose nodes are kept.
@@ -39,41 +40,134 @@ impl Running {
     }
 }
 
-/// Starts what the spec asks for and is not running, and restarts what it asks otherwise. Where the spec has
-/// a mistake, what runs goes on as it was; also under the next leader, who knows it from the nodes.
-pub async fn ensure(pool: &BurstPool, found: &[Found], context: &Context) -> Result<(), Mistake> {
-    let scope = match right(pool, context).await {
-        Ok(scope) => scope,
-        Err(mistake) => {
-            for one in found {
-                resume(one.clone(), context).await;
-            }
-            return Err(mistake);
-        }
-    };
-    // Those who burst look at what is kept all the time, and must not wait until it has ended.
-    stop(take_changed(pool, &scope, context).await).await;
-    let mut pools = context.pools.lock().await;
-    let running = pools.entry(pool.name_any()).or_default();
-    for placement in &pool.spec.placements {
-        if !running.placements.contains_key(&placement.name) {
-            let wanted = Wanted::of(pool, placement, &scope);
-            let mut found = found.iter().filter(|one| one.placement == placement.name);
-            let left = found.find_map(|one| one.offers(&wanted.record()));
-            let kept = Kept::start(wanted, left, context).await;
-            running.placements.insert(placement.name.clone(), kept);
-        }
+/// Starts what the spec asks for and is not running, and restarts what it asks otherwise. `nodes` are the nodes
+/// of the placements that are not kept yet, where there are any.
+///
+/// What a spec asks that cannot be is a mistake, whoever leads: what runs goes on as it was, and after a change of
+/// leader as its node says.
+pub async fn ensure(pool: &BurstPool, nodes: &[Node], context: &Context) -> Result<(), Mistake> {
+    let mut asked = place(pool, context);
+    if let Ok(scope) = &asked
+        && let Err(moved) = stays(pool, scope, context).await
+    {
+        asked = Err(moved);
     }
-    Ok(())
+    // Those who burst look at what is kept all the time, and must not wait until it has ended.
+    stop(take_changed(pool, asked.as_ref().ok(), context).await).await;
+    let known = context.stores.all_pools();
+    let mut pools = context.pools.lock().await;
+    let mut mistakes = asked
+        .as_ref()
+        .err()
+        .cloned()
+        .into_iter()
+        .collect::<Vec<_>>();
+    for placement in &pool.spec.placements {
+        if find(&pools, &pool.name_any(), &placement.name).is_some() {
+            continue;
+        }
+        let name = object::name(&pool.name_any(), &placement.name);
+        let mut nodes = nodes.iter();
+        let live = nodes.find(|node| node.metadata.name.as_ref() == Some(&name));
+        let fate = match keeper(&pools, &name) {
+            Some(another) => Fate::Refuse(mistake::owned(&placement.name, &name, &another)),
+            None => fate(pool, placement, &asked, live, &known),
+        };
+        let wanted = match fate {
+            Fate::AsAsked(wanted) => wanted,
+            Fate::AsBefore(wanted, mistake) => {
+                mistakes.push(mistake);
+                wanted
+            }
+            Fate::Refuse(mistake) => {
+                mistakes.push(mistake);
+                continue;
+            }
+        };
+        let left = live.and_then(|node| {
+            let found = record::known(node, &wanted.pool, &placement.name);
+            found.offers(&wanted.record())
+        });
+        let kept = Kept::start(wanted, left, context).await;
+        let running = pools.entry(pool.name_any()).or_default();
+        running.placements.insert(placement.name.clone(), kept);
+    }
+    mistakes.into_iter().next().map_or(Ok(()), Err)
 }
 
-/// Where the pool's groups are, if nothing of its spec is a mistake.
-async fn right(pool: &BurstPool, context: &Context) -> Result<Scope, Mistake> {
+/// Where the spec asks for the pool's groups, if nothing of it is wrong.
+fn place(pool: &BurstPool, context: &Context) -> Result<Scope, Mistake> {
     let scope = scope(pool, context)?;
     usable(pool)?;
     can_proxy(pool, context.kube_proxy.is_some())?;
-    stays(pool, &scope, context).await?;
     Ok(scope)
+}
+
+/// What becomes of a placement that the spec asks for and that is not kept yet.
+#[derive(Debug, PartialEq)]
+enum Fate {
+    /// It is kept as the spec asks.
+    AsAsked(Wanted),
+    /// It is kept as its node says, because of this.
+    AsBefore(Wanted, Mistake),
+    /// It is not kept.
+    Refuse(Mistake),
+}
+
+/// What becomes of a placement, of which there is this node. Its node says where its groups are: a spec that names
+/// another place is refused under each leader, as it was under the one that saw the change. Pure.
+fn fate(
+    pool: &BurstPool,
+    placement: &Placement,
+    asked: &Result<Scope, Mistake>,
+    live: Option<&Node>,
+    pools: &[Arc<BurstPool>],
+) -> Fate {
+    if let Err(mistake) = mistake::taken(pool, &placement.name, live, pools) {
+        return Fate::Refuse(mistake);
+    }
+    let found = live.map(|node| record::known(node, &pool.name_any(), &placement.name));
+    let before = found.and_then(|found| found.record);
+    let mistake = match (asked, &before) {
+        (Ok(scope), Some(before)) if before.scope() != *scope => {
+            mistake::moved(&before.scope(), scope)
+        }
+        (Ok(scope), _) => return Fate::AsAsked(Wanted::of(pool, placement, scope)),
+        (Err(mistake), _) => mistake.clone(),
+    };
+    match before {
+        None => Fate::Refuse(mistake),
+        Some(before) => {
+            let wanted = Wanted::of(pool, &before.placement, &before.scope());
+            Fate::AsBefore(wanted, mistake)
+        }
+    }
+}
+
+/// The pool that keeps this node, in words.
+fn keeper(pools: &HashMap<String, Running>, node: &str) -> Option<String> {
+    let mut all = pools.iter();
+    all.find_map(|(pool, running)| {
+        let mut kept = running.placements.values();
+        let is_kept = kept.any(|kept| !kept.is_lost() && kept.facts.borrow().name() == node);
+        is_kept.then(|| format!("pool {pool}"))
+    })
+}
+
+/// The placements that the spec asks for and that are not kept.
+pub async fn unkept(pool: &BurstPool, context: &Context) -> Vec<String> {
+    let pools = context.pools.lock().await;
+    let name = pool.name_any();
+    let all = pool.spec.placements.iter();
+    let unkept =
+        all.filter(|placement| find(&pools, &name, &placement.name).is_none_or(Kept::is_lost));
+    unkept.map(|placement| placement.name.clone()).collect()
+}
+
+/// Whether a placement is kept no longer, because its node has another owner.
+pub async fn is_lost(pool: &str, placement: &str, context: &Context) -> bool {
+    let pools = context.pools.lock().await;
+    find(&pools, pool, placement).is_some_and(Kept::is_lost)
 }
 
 /// The placements that are kept, and that the spec does not ask for any more: whatever else is wrong with it.
@@ -152,14 +246,42 @@ pub async fn placements(pool: &str, context: &Context) -> Vec<String> {
 /// run on with nobody to delete them. All goes on as it was meanwhile. What it does not ask for any more is
 /// drained where it is.
 async fn stays(pool: &BurstPool, scope: &Scope, context: &Context) -> Result<(), Mistake> {
-    let pools = context.pools.lock().await;
-    let kept = pools.get(&pool.name_any());
-    let kept = kept.into_iter().flat_map(|kept| &kept.placements);
-    let mut asked = kept.filter(|(name, _)| asks(pool, name));
-    match asked.find(|(_, kept)| kept.wanted.scope != *scope && !kept.pods.is_empty()) {
-        None => Ok(()),
-        Some((_, kept)) => Err(mistake::moved(&kept.wanted.scope, scope)),
+    let name = pool.name_any();
+    let elsewhere: Vec<(String, Scope)> = {
+        let pools = context.pools.lock().await;
+        let kept = pools.get(&name);
+        let kept = kept.into_iter().flat_map(|kept| &kept.placements);
+        let elsewhere = kept.filter(|(placement, kept)| {
+            asks(pool, placement) && !kept.is_lost() && kept.wanted.scope != *scope
+        });
+        let elsewhere = elsewhere.map(|(name, kept)| (name.clone(), kept.wanted.scope.clone()));
+        elsewhere.collect()
+    };
+    for (placement, from) in elsewhere {
+        if !is_empty(&name, &placement, context).await {
+            return Err(mistake::moved(&from, scope));
+        }
     }
+    Ok(())
+}
+
+/// Whether a placement has neither pods nor groups, asked anew. Where Azure says that there is no such place, or
+/// that we may not look there, there are no groups that we could have made or could delete.
+async fn is_empty(pool: &str, placement: &str, context: &Context) -> bool {
+    let kept = {
+        let pools = context.pools.lock().await;
+        find(&pools, pool, placement).map(|kept| kept.pods.clone())
+    };
+    let Some(pods) = kept else { return true };
+    if pods.has_any() {
+        return false;
+    }
+    let on_node = drain::pods_on(&object::name(pool, placement), context).await;
+    if !on_node.is_ok_and(|pods| pods.is_empty()) {
+        return false;
+    }
+    let groups = count(pool, placement, context).await;
+    groups == Some(0) || (groups.is_none() && pods.may_not_list())
 }
 
 /// Ends these: what one of them still waits for, all wait for together.
@@ -174,7 +296,7 @@ async fn stop(all: Vec<Kept>) {
 
 /// Takes out what is kept otherwise than the spec asks now, or was drained or ended and is asked for again:
 /// nobody gives it pods any more.
-async fn take_changed(pool: &BurstPool, scope: &Scope, context: &Context) -> Vec<Kept> {
+async fn take_changed(pool: &BurstPool, scope: Option<&Scope>, context: &Context) -> Vec<Kept> {
     let mut pools = context.pools.lock().await;
     let Some(running) = pools.get_mut(&pool.name_any()) else {
         return Vec::new();
@@ -183,39 +305,68 @@ async fn take_changed(pool: &BurstPool, scope: &Scope, context: &Context) -> Vec
         let kept = running.placements.get(&placement.name)?;
         // While its pool is deleted, it stays closed.
         let is_back = pool.metadata.deletion_timestamp.is_none() && kept.is_draining();
-        let wanted = Wanted::of(pool, placement, scope);
-        let is_changed = kept.wanted != wanted || kept.cancel.is_cancelled() || is_back;
-        is_changed.then(|| running.placements.remove(&placement.name))?
+        // What a spec asks that has a mistake is not done.
+        let wanted = scope.map(|scope| Wanted::of(pool, placement, scope));
+        let is_changed = wanted.is_some_and(|wanted| kept.wanted != wanted);
+        (is_changed || kept.is_lost() || is_back && scope.is_some())
+            .then(|| running.placements.remove(&placement.name))?
     });
     changed.collect()
 }
 
 /// What the pool's placements are doing.
-pub async fn report(pool: &BurstPool, context: &Context) -> Vec<PlacementStatus> {
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The placements, for the status.
+    pub placements: Vec<PlacementStatus>,
+    /// The nodes of placements that the spec asks for and that are not registered.
+    pub missing: Vec<String>,
+    /// Whether all placements that take no pods are cordoned, and nothing else is wrong with them.
+    pub only_cordons: bool,
+}
+
+/// What the pool's placements are doing.
+pub async fn report(pool: &BurstPool, context: &Context) -> Report {
     let pools = context.pools.lock().await;
-    let Some(running) = pools.get(&pool.name_any()) else {
-        return Vec::new();
+    let mut report = Report {
+        only_cordons: true,
+        ..Report::default()
     };
-    let report = |(name, kept): (&String, &Kept)| {
+    let running = pools.get(&pool.name_any());
+    for (name, kept) in running.into_iter().flat_map(|running| &running.placements) {
         let facts = kept.facts.borrow();
-        PlacementStatus {
+        let node = facts.name();
+        let live = context.stores.node(&node);
+        let live = live.filter(|live| record::pool_of(live) == Some(kept.wanted.pool.as_str()));
+        if live.is_none() && asks(pool, name) && context.stores.has_listed_nodes() {
+            report.missing.push(node.clone());
+        }
+        let spec = live.as_ref().and_then(|live| live.spec.as_ref());
+        let is_cordoned = spec.and_then(|spec| spec.unschedulable) == Some(true);
+        let closed = facts.why_closed();
+        report.only_cordons &= closed.is_none();
+        let groups = kept.pods.groups().and_then(|n| i64::try_from(n).ok());
+        let why = match closed {
+            Some(closed) => Some(closed.message.clone()),
+            None if is_cordoned => Some(format!(
+                "its node {node} is cordoned: kubectl uncordon {node} lets it take pods"
+            )),
+            None => None,
+        };
+        report.placements.push(PlacementStatus {
             name: name.clone(),
-            node: facts.name(),
-            ready: facts.why_closed().is_none(),
-            groups: kept
-                .pods
-                .groups()
-                .and_then(|n| i64::try_from(n).ok())
-                .unwrap_or_default(),
+            ready: why.is_none(),
+            node,
+            groups: groups.unwrap_or_default(),
             message: message(
-                facts.why_closed(),
+                why,
                 facts.notice.as_deref(),
                 &kept.wanted.placement,
                 &kept.pods.daemon_sets(),
             ),
-        }
-    };
-    running.placements.iter().map(report).collect()
+        });
+    }
+    report
 }
 
 /// How creates of a pool's placements ended since this was asked last.
@@ -272,15 +423,12 @@ pub async fn shut(pool: &str, placement: &str, closed: Option<Closed>, context: 
 
 /// Why a placement takes no pods, and what else there is to know of it.
 fn message(
-    closed: Option<&Closed>,
+    closed: Option<String>,
     unknown: Option<&str>,
     placement: &Placement,
     daemon_sets: &[String],
 ) -> String {
-    let first = match closed {
-        Some(closed) => closed.message.clone(),
-        None => status::notice(placement).to_owned(),
-    };
+    let first = closed.unwrap_or_else(|| status::notice(placement).to_owned());
     let unknown = unknown.unwrap_or_default().to_owned();
     let told = [first, unknown, daemon::note(daemon_sets)];
     let told: Vec<String> = told.into_iter().filter(|text| !text.is_empty()).collect();
@@ -342,19 +490,20 @@ pub async fn is_back(pool: &str, placement: &str, context: &Context) -> bool {
 /// Removes the node of a placement that drains. Its pods are kept on: one may have been bound until then. A
 /// node that is still there is kept registered, until the next time.
 pub async fn unregister(pool: &str, placement: &str, context: &Context) -> Result<(), kube::Error> {
-    let registration = {
+    let (registration, uid) = {
         let pools = context.pools.lock().await;
-        let kept = find(&pools, pool, placement);
-        if kept.is_some_and(|kept| !kept.is_draining()) {
-            // Somebody asks for it again.
-            return Ok(());
+        match find(&pools, pool, placement) {
+            Some(kept) if kept.is_draining() && !kept.is_lost() => {
+                (kept.registration.clone(), kept.wanted.pool_uid.clone())
+            }
+            // It is asked for again, or is not ours.
+            _ => return Ok(()),
         }
-        kept.map(|kept| kept.registration.clone())
     };
-    if let Some(registration) = registration {
-        registration.end().await;
-    }
-    let removed = register::remove(&context.client, &object::name(pool, placement)).await;
+    registration.end().await;
+    let is_ours = |node: &Node| record::owned_by_another(node, pool, &uid).is_none();
+    let node = object::name(pool, placement);
+    let removed = register::remove(&context.client, &node, is_ours).await;
     if removed.is_err() {
         let mut pools = context.pools.lock().await;
         let kept = pools.get_mut(pool);

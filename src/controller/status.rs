@@ -6,6 +6,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 use super::mistake::Mistake;
+use super::pool::Report;
 use super::spill::Summary;
 use super::triggers::{self, Says};
 use super::{Context, Error, unreadable};
@@ -23,12 +24,13 @@ const MISCONFIGURED: &str = "Misconfigured";
 pub(super) fn of(
     pool: &BurstPool,
     outcome: &Result<(), Mistake>,
-    placements: &[PlacementStatus],
+    nodes: &Report,
     leaving: &[String],
     summary: Option<&Summary>,
     told: &triggers::Told,
 ) -> BurstPoolStatus {
     let (now, generation) = (Timestamp::now(), pool.metadata.generation);
+    let placements = &nodes.placements;
     let mut conditions = pool.status.clone().unwrap_or_default().conditions;
     let mut set = |kind: &str, status: bool, reason: &str, message: String| {
         condition::set(
@@ -46,6 +48,11 @@ pub(super) fn of(
                 format!("waiting for {}", leaving.join(", ")),
             );
         }
+        Ok(()) if !nodes.missing.is_empty() => {
+            let missing = nodes.missing.join(", ");
+            let message = format!("waiting for the API server to have the nodes {missing}");
+            set(READY, false, "NotRegistered", message);
+        }
         Ok(()) => set(READY, true, "Registered", registered(placements)),
     }
     let closed: Vec<String> = placements
@@ -61,7 +68,12 @@ pub(super) fn of(
             "every placement takes pods".to_owned(),
         );
     } else {
-        set(NODES_READY, false, "Closed", closed.join("; "));
+        let reason = if nodes.only_cordons {
+            "Cordoned"
+        } else {
+            "Closed"
+        };
+        set(NODES_READY, false, reason, closed.join("; "));
     }
     if let Some(summary) = summary {
         let (status, reason, message) = spilling(summary);
@@ -106,7 +118,7 @@ pub(super) fn of(
     BurstPoolStatus {
         observed_generation: generation,
         conditions,
-        placements: placements.to_vec(),
+        placements: placements.clone(),
         pods: summary.map_or(before.pods, |summary| Some(summary.counts)),
         workloads,
         triggers: told.triggers(),

@@ -9,6 +9,7 @@
 //! was removed by hand tells of nothing either; its groups have tags that do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -35,23 +36,40 @@ pub(super) async fn nodes_of(pool: &str, context: &Context) -> Result<Vec<Found>
     let ours = ListParams::default().labels(&format!("{}={pool}", object::POOL_LABEL));
     let nodes = call::in_time(CALL, nodes.list(&ours)).await;
     let nodes = nodes.map_err(Error::kubernetes("listing a pool's nodes"))?;
-    let nodes = nodes.into_iter().filter_map(watched::read);
-    Ok(nodes.filter_map(|node| record::found(&node)).collect())
+    let others = context.stores.all_pools();
+    let found = nodes.into_iter().filter_map(watched::read);
+    let found = found.filter_map(|node| record::found(&node));
+    let ours = found.filter(|found| !is_anothers(found, &others));
+    Ok(ours.collect())
 }
 
-/// Keeps a pool's nodes that its spec does not ask for; the others, as they are found. Once under each leader:
-/// whoever keeps the pool's nodes knows of each that it does not ask for any more.
-pub(super) async fn adopt(pool: &BurstPool, context: &Context) -> Result<Vec<Found>, Error> {
+/// Whether a node carries the UID of a pool that there is, of another name than its label's.
+fn is_anothers(found: &Found, pools: &[Arc<BurstPool>]) -> bool {
+    let mut others = pools.iter().filter(|pool| pool.name_any() != found.pool);
+    found.pool_uid.is_some() && others.any(|pool| pool.uid() == found.pool_uid)
+}
+
+/// The node of this name, if there is one.
+async fn node(name: &str, context: &Context) -> Result<Option<Node>, Error> {
+    let nodes: Api<Node> = Api::all(context.client.clone());
+    let node = call::in_time(CALL, nodes.get_opt(name)).await;
+    node.map_err(Error::kubernetes("reading a node"))
+}
+
+/// Keeps a pool's nodes that its spec does not ask for; the others, as they are if they are not kept yet. Once
+/// under each leader: whoever keeps the pool's nodes knows of each that it does not ask for any more.
+pub(super) async fn adopt(pool: &BurstPool, context: &Context) -> Result<Vec<Node>, Error> {
     let name = pool.name_any();
-    if pool::kept(context).await.contains(&name) {
-        return Ok(Vec::new());
+    if !pool::kept(context).await.contains(&name) {
+        let found = nodes_of(&name, context).await?.into_iter();
+        for found in found.filter(|found| !pool::asks(pool, &found.placement)) {
+            keep(found, context).await;
+        }
     }
-    let (asked, others): (Vec<_>, Vec<_>) = nodes_of(&name, context)
-        .await?
-        .into_iter()
-        .partition(|found| pool::asks(pool, &found.placement));
-    for found in others {
-        keep(found, context).await;
+    // By name, and not by label: whose it is must be known, and another's has another label, or none.
+    let mut asked = Vec::new();
+    for placement in pool::unkept(pool, context).await {
+        asked.extend(node(&object::name(&name, &placement), context).await?);
     }
     Ok(asked)
 }
@@ -74,7 +92,8 @@ pub(super) async fn drain_pools(context: &Context) {
             let kept = pool::kept(context).await;
             let view = context.stores.view();
             let nodes = view.nodes.values().map(AsRef::as_ref);
-            suspects(kept, nodes, |pool| view.has_pool(pool))
+            let pools: Vec<_> = view.pools.values().cloned().collect();
+            suspects(kept, nodes, &pools, |pool| view.has_pool(pool))
         };
         gone.retain(|pool, _| suspected.contains(pool));
         for pool in suspected {
@@ -144,10 +163,13 @@ async fn drain_again(pool: &str, gone: &mut Gone, context: &Context) {
 fn suspects<'a>(
     kept: Vec<String>,
     nodes: impl Iterator<Item = &'a Node>,
+    pools: &[Arc<BurstPool>],
     is_known: impl Fn(&str) -> bool,
 ) -> BTreeSet<String> {
-    let all = nodes.filter_map(record::found).map(|found| found.pool);
-    all.chain(kept).filter(|pool| !is_known(pool)).collect()
+    let found = nodes.filter_map(record::found);
+    let found = found.filter(|found| !is_anothers(found, pools));
+    let all = found.map(|found| found.pool).chain(kept);
+    all.filter(|pool| !is_known(pool)).collect()
 }
 
 /// Drains a pool if it is gone: what is left of it.
@@ -184,6 +206,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::names::POOL_UID_ANNOTATION;
 
     fn node(name: &str, pool: &str) -> Node {
         let node = json!({
@@ -211,14 +234,25 @@ mod tests {
 
     #[test]
     fn pools_that_have_something_left_and_are_not_known_are_suspected() {
-        let nodes = [
+        let mut nodes = [
             node("burst-known-weu", "known"),
             node("burst-gone-weu", "gone"),
             node("home", "labelled"),
         ];
         let kept = ["known", "kept"].map(str::to_owned).to_vec();
-        let suspected = suspects(kept, nodes.iter(), |pool| pool == "known");
+        let known = json!({
+            "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
+            "metadata": {"name": "known", "uid": "u"}, "spec": {"azure": {}, "placements": []},
+        });
+        let known: BurstPool = serde_json::from_value(known).expect("a pool");
+        let known = [Arc::new(known)];
+        let suspected = suspects(kept.clone(), nodes.iter(), &known, |pool| pool == "known");
         let suspected: Vec<String> = suspected.into_iter().collect();
         assert_eq!(suspected, ["gone", "kept"]);
+        // What is labelled as another's, and is of a pool that there is by its UID.
+        let carried = BTreeMap::from([(POOL_UID_ANNOTATION.to_owned(), "u".to_owned())]);
+        nodes[1].metadata.annotations = Some(carried);
+        let suspected = suspects(kept, nodes.iter(), &known, |pool| pool == "known");
+        assert_eq!(suspected.into_iter().collect::<Vec<_>>(), ["kept"]);
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn facts() -> Facts {
     };
     Facts {
         pool: "shop".into(),
+        pool_uid: "u".into(),
         record: Record::new(&scope, &placement),
         address: "10.0.0.1".into(),
         port: 10250,

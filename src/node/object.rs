@@ -14,8 +14,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::capacity::{Offer, Room};
 use super::record::{self, Record};
-use crate::api::names::node_prefix;
+use crate::api::names::POOL_UID_ANNOTATION;
 
+pub use crate::api::names::node_name as name;
 pub use crate::api::names::{CLOSED_TAINT, LAST_RESORT_TAINT, POOL_LABEL, PROVIDER_TAINT};
 
 /// Condition: whether Azure takes pods.
@@ -39,6 +40,8 @@ pub struct Closed {
 pub struct Facts {
     /// The pool.
     pub pool: String,
+    /// The pool's UID; empty of a pool that is gone and whose node, of an earlier version, does not say it.
+    pub pool_uid: String,
     /// The placement in it, and where its groups are.
     pub record: Record,
     /// The address under which the API server reaches the kubelet API.
@@ -67,11 +70,6 @@ impl Facts {
     pub fn why_closed(&self) -> Option<&Closed> {
         self.closed.as_ref().or(self.shut.as_ref())
     }
-}
-
-/// The name of a placement's node.
-pub fn name(pool: &str, placement: &str) -> String {
-    format!("{}{placement}", node_prefix(pool))
 }
 
 /// Labels that the node must have. No `kubernetes.io/hostname`: the scheduler would count the node as
@@ -107,13 +105,17 @@ pub fn labels(facts: &Facts) -> BTreeMap<String, String> {
 }
 
 /// Annotations that the node must have. All nodes of a process have one address, so that each says where
-/// metrics-server reads the numbers of its own pods; and each says what draining it takes.
+/// metrics-server reads the numbers of its own pods; and each says which pool it is of, and what draining it takes.
 pub fn annotations(facts: &Facts) -> BTreeMap<String, String> {
     let path = format!("/metrics/resource/{}", facts.name());
-    BTreeMap::from([
+    let mut annotations = BTreeMap::from([
         ("metrics.k8s.io/resource-metrics-path".to_owned(), path),
         (record::ANNOTATION.to_owned(), facts.record.text()),
-    ])
+    ]);
+    if !facts.pool_uid.is_empty() {
+        annotations.insert(POOL_UID_ANNOTATION.to_owned(), facts.pool_uid.clone());
+    }
+    annotations
 }
 
 /// Taints that the node must have.

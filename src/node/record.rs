@@ -17,6 +17,7 @@ use super::capacity::{self, Offer, Room};
 use super::object::{self, Closed, PLACEMENT_LABEL, POOL_LABEL, PROVIDER_TAINT};
 use crate::aci::client::Scope;
 use crate::api::Placement;
+use crate::api::names::POOL_UID_ANNOTATION;
 
 /// Annotation: a placement as its node was kept last, and where its groups are.
 pub const ANNOTATION: &str = "burstpool.io/last-placement";
@@ -62,6 +63,8 @@ pub struct Found {
     pub node: String,
     /// The pool.
     pub pool: String,
+    /// The pool's UID, if it says so: nodes of earlier versions do not.
+    pub pool_uid: Option<String>,
     /// The placement in it.
     pub placement: String,
     /// What it says of the placement; nothing if it says nothing, or of another one.
@@ -99,6 +102,21 @@ impl Found {
     }
 }
 
+/// A node of ours, whatever has become of its labels: of a placement whose node it is ([`owned_by_another`]).
+pub fn known(node: &Node, pool: &str, placement: &str) -> Found {
+    let annotations = node.metadata.annotations.as_ref();
+    let text = |key: &str| annotations.and_then(|annotations| annotations.get(key));
+    let record = text(ANNOTATION).and_then(|text| serde_json::from_str::<Record>(text).ok());
+    Found {
+        node: node.metadata.name.clone().unwrap_or_default(),
+        pool: pool.to_owned(),
+        pool_uid: text(POOL_UID_ANNOTATION).cloned(),
+        placement: placement.to_owned(),
+        record: record.filter(|record| record.placement.name == placement),
+        offers: offers(node),
+    }
+}
+
 /// The node, if it is ours. A label alone proves nothing: whoever runs on a node of home may have its kubelet
 /// set it there, and what is found here is drained and removed. Ours are called as only ours are, and keep off
 /// whom the pool has not granted.
@@ -114,15 +132,39 @@ pub fn found(node: &Node) -> Option<Found> {
         && taints
             .iter()
             .any(|taint| taint.key == PROVIDER_TAINT && taint.value.as_ref() == Some(&pool));
-    let record = text(&node.metadata.annotations, ANNOTATION);
-    let record = record.and_then(|text| serde_json::from_str::<Record>(&text).ok());
-    is_ours.then(|| Found {
-        node: name,
-        pool,
-        record: record.filter(|record| record.placement.name == placement),
-        offers: offers(node),
-        placement,
-    })
+    is_ours.then(|| known(node, &pool, &placement))
+}
+
+/// The pool of a node, by its labels; nothing of a node that is not called as they say: a kubelet may have set
+/// them on a node of its own.
+pub fn pool_of(node: &Node) -> Option<&str> {
+    let labels = node.metadata.labels.as_ref()?;
+    let (pool, placement) = (labels.get(POOL_LABEL)?, labels.get(PLACEMENT_LABEL)?);
+    let name = node.metadata.name.as_deref()?;
+    (name == object::name(pool, placement)).then_some(pool)
+}
+
+/// Whose a node is, if it is not this pool's, in words. It is the pool's whose UID it carries; a node of an earlier
+/// version carries none, and is the pool's that its label names, or that it says the placement of. Of two pools
+/// of one name the earlier one is gone.
+pub fn owned_by_another(node: &Node, pool: &str, uid: &str) -> Option<String> {
+    let labels = node.metadata.labels.as_ref();
+    let annotations = node.metadata.annotations.as_ref();
+    let label = labels.and_then(|labels| labels.get(POOL_LABEL));
+    let carried = annotations.and_then(|annotations| annotations.get(POOL_UID_ANNOTATION));
+    match (carried, label) {
+        (Some(carried), _) if carried == uid => None,
+        (_, Some(label)) if label == pool => None,
+        (_, Some(label)) => Some(format!("pool {label}")),
+        (Some(carried), None) => Some(format!("the pool of UID {carried}")),
+        (None, None) => {
+            let record = annotations.and_then(|annotations| annotations.get(ANNOTATION));
+            let record = record.and_then(|text| serde_json::from_str::<Record>(text).ok());
+            let says = record.map(|record| object::name(pool, &record.placement.name));
+            let is_ours = says.is_some() && says == node.metadata.name;
+            (!is_ours).then(|| "something else than burstpool".to_owned())
+        }
+    }
 }
 
 fn offers(node: &Node) -> Option<Offers> {
@@ -158,6 +200,52 @@ mod tests {
         let mut node = serde_json::to_value(node()).expect("JSON");
         json_patch::merge(&mut node, changes);
         found(&serde_json::from_value(node).expect("a node"))
+    }
+
+    #[test]
+    fn a_node_is_of_the_pool_whose_uid_it_carries_and_one_of_an_earlier_version_of_the_one_it_names()
+     {
+        let without = |keys: &[&str]| {
+            let mut node = node();
+            for key in keys {
+                node.metadata
+                    .annotations
+                    .as_mut()
+                    .expect("annotations")
+                    .remove(*key);
+                node.metadata.labels.as_mut().expect("labels").remove(*key);
+            }
+            node
+        };
+        let (uid, record) = (POOL_UID_ANNOTATION, ANNOTATION);
+        for (lacks, pool, own, whose) in [
+            (&[][..], "shop", "u", None),
+            (&[], "shop", "made again", None),
+            (&[], "shop-w", "other", Some("pool shop")),
+            (&[POOL_LABEL], "shop", "u", None),
+            (&[POOL_LABEL], "shop-w", "other", Some("the pool of UID u")),
+            (&[uid], "shop", "u", None),
+            (&[uid], "shop-w", "other", Some("pool shop")),
+            (&[uid, POOL_LABEL], "shop", "u", None),
+            (
+                &[uid, POOL_LABEL],
+                "sho",
+                "other",
+                Some("something else than burstpool"),
+            ),
+            (
+                &[uid, POOL_LABEL, record],
+                "shop",
+                "u",
+                Some("something else than burstpool"),
+            ),
+        ] {
+            let node = without(lacks);
+            let another = owned_by_another(&node, pool, own);
+            assert_eq!(another.as_deref(), whose, "{pool} {own} without {lacks:?}");
+        }
+        assert_eq!(pool_of(&node()), Some("shop"));
+        assert_eq!(pool_of(&without(&[POOL_LABEL])), None);
     }
 
     #[test]

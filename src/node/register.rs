@@ -22,7 +22,7 @@ use super::call::Target;
 use super::object::Facts;
 use super::registration::{LOOK_AGAIN, Step, steps};
 use super::watched::{read, reported_items};
-use super::{call, lease};
+use super::{call, lease, record};
 use crate::api;
 
 /// The field manager of labels and status.
@@ -30,17 +30,28 @@ const FIELD_MANAGER: &str = "burstpool-node";
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Keeps the node registered until `cancel`; it is left as it is then.
-pub async fn keep(client: Client, facts: watch::Receiver<Facts>, cancel: CancellationToken) {
+/// Why a node is kept registered no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was asked to end.
+    Cancelled,
+    /// The node is another pool's, or not burstpool's: it is left alone.
+    AnotherOwner,
+}
+
+/// Keeps the node registered until `cancel`, and leaves it as it is then; not if it is another owner's.
+pub async fn keep(client: Client, facts: watch::Receiver<Facts>, cancel: CancellationToken) -> End {
     let name = facts.borrow().name();
     let (known, uid) = watch::channel(None);
     // The one ends with the other: facts may end, too.
     let ends = cancel.child_token();
     let node = async {
-        keep_node(&client, facts, known, &cancel).await;
+        let end = keep_node(&client, facts, known, &cancel).await;
         ends.cancel();
+        end
     };
-    tokio::join!(node, lease::keep(&client, &name, uid, &ends));
+    let (end, ()) = tokio::join!(node, lease::keep(&client, &name, uid, &ends));
+    end
 }
 
 async fn keep_node(
@@ -48,7 +59,7 @@ async fn keep_node(
     mut facts: watch::Receiver<Facts>,
     uid: watch::Sender<Option<String>>,
     cancel: &CancellationToken,
-) {
+) -> End {
     let name = facts.borrow().name();
     let nodes: Api<Node> = Api::all(client.clone());
     let guarded: Api<DeserializeGuard<Node>> = Api::all(client.clone());
@@ -59,7 +70,7 @@ async fn keep_node(
     let mut live: Option<Option<Node>> = None;
     loop {
         tokio::select! {
-            () = cancel.cancelled() => return,
+            () = cancel.cancelled() => return End::Cancelled,
             seen = watched.next() => match seen.map(known) {
                 // What a write was answered with is newer than what the watch still shows of before: made
                 // from that, the next write would only be refused.
@@ -67,14 +78,21 @@ async fn keep_node(
                 Some(Some(node)) => live = Some(node),
                 // The watch tries again.
                 Some(None) => continue,
-                None => return,
+                None => return End::Cancelled,
             },
-            changed = facts.changed() => if changed.is_err() { return },
+            changed = facts.changed() => if changed.is_err() { return End::Cancelled },
             _ = again.tick() => {}
         }
         // Nothing is decided before the node has been seen, or seen not to be there.
         let Some(known) = &mut live else { continue };
         let wanted = facts.borrow_and_update().clone();
+        let another = known
+            .as_ref()
+            .and_then(|node| record::owned_by_another(node, &wanted.pool, &wanted.pool_uid));
+        if let Some(another) = another {
+            tracing::warn!(node = %name, %another, "the node has another owner and is left alone");
+            return End::AnotherOwner;
+        }
         uid.send_replace(known.as_ref().and_then(|node| node.metadata.uid.clone()));
         make_right(&nodes, &name, known, &wanted).await;
     }
@@ -107,10 +125,18 @@ async fn make_right(nodes: &Api<Node>, name: &str, live: &mut Option<Node>, want
     }
 }
 
-/// Removes the node and its lease: the node that there is now, and no other that may have its name later.
-pub async fn remove(client: &Client, name: &str) -> Result<(), kube::Error> {
+/// Removes the node and its lease, if it `is_ours`: the node that there is now, and no other that may have its name
+/// later.
+pub async fn remove(
+    client: &Client,
+    name: &str,
+    is_ours: impl Fn(&Node) -> bool,
+) -> Result<(), kube::Error> {
     let nodes: Api<Node> = Api::all(client.clone());
     let node = call::in_time(PATIENCE, nodes.get_opt(name)).await?;
+    if node.as_ref().is_some_and(|node| !is_ours(node)) {
+        return Ok(());
+    }
     let node = node.and_then(|node| Target::of(&node.metadata));
     // The lease first: what fails is done again, and must not leave the node to be registered anew.
     lease::remove(client, name, node.as_ref()).await?;
@@ -175,7 +201,8 @@ mod tests {
         let url = format!("http://{}", silent.local_addr().expect("an address"));
         let config = kube::Config::new(url.parse().expect("a URL"));
         let client = Client::try_from(config).expect("a client");
-        let removed = tokio::time::timeout(2 * PATIENCE, remove(&client, "burst-shop-weu")).await;
+        let removed =
+            tokio::time::timeout(2 * PATIENCE, remove(&client, "burst-shop-weu", |_| true)).await;
         assert!(removed.expect("it ends").is_err());
         let removed = lease::remove(&client, "burst-shop-weu", None);
         let removed = tokio::time::timeout(2 * PATIENCE, removed).await;

@@ -49,6 +49,7 @@ pub fn facts(pool: &str) -> Facts {
     };
     Facts {
         pool: pool.to_owned(),
+        pool_uid: format!("uid-of-{pool}"),
         record: Record::new(&scope, &placement),
         address: "127.0.0.1".to_owned(),
         port: 10250,
@@ -76,7 +77,10 @@ impl Kept {
         let (name, nodes) = (facts.name(), Api::all(client.clone()));
         let (facts, changes) = watch::channel(facts);
         let cancel = CancellationToken::new();
-        let task = tokio::spawn(register::keep(client, changes, cancel.clone()));
+        let ends = cancel.clone();
+        let task = tokio::spawn(async move {
+            register::keep(client, changes, ends).await;
+        });
         let kept = Self {
             name,
             facts,
@@ -163,9 +167,13 @@ async fn a_virtual_node_is_registered_as_existing_manifests_select_it_and_has_a_
         .await
         .expect("it is renewed");
 
-    register::remove(&cluster.client().expect("a client"), "burst-none-weu")
-        .await
-        .expect("nothing to remove");
+    register::remove(
+        &cluster.client().expect("a client"),
+        "burst-none-weu",
+        |_| true,
+    )
+    .await
+    .expect("nothing to remove");
 }
 
 /// azure-aci C21: a node that was deleted did not come back.
@@ -310,7 +318,7 @@ async fn registering_and_removing_a_node_leaves_home_as_it_is() {
     let kept = Kept::start(&cluster, "neutral").await;
     let with = placed(&cluster, "with").await;
     kept.cancel.cancel();
-    register::remove(&client, &kept.name)
+    register::remove(&client, &kept.name, |_| true)
         .await
         .expect("removed");
     let after = placed(&cluster, "after").await;

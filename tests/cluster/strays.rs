@@ -1,5 +1,6 @@
 //! Nodes that no spec asks for any more: drained like any, whoever leads, and whatever becomes of their pool.
 
+use burstpool::api::BurstPool;
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -265,5 +266,86 @@ async fn a_pod_that_comes_before_its_node_is_gone_is_finished_like_the_others() 
     let deleted = policies.delete("stays", &DeleteParams::default()).await;
     deleted.expect("deleted");
     world.until_nothing_is_left().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_node_that_two_pools_mean_is_the_first_ones_and_the_others_when_that_is_gone() {
+    let world = World::start().await;
+    let (node, west) = ("burst-shop-eu-west", "westeurope");
+    world
+        .create_pool_in("shop", &json!({}), &[("eu-west", west)])
+        .await;
+    let there = json!({"burstpool.io/placement": "eu-west"});
+    world.create_pod_where("web", &there, &json!({})).await;
+    world.until_pod("web", "the pod to run", is_running).await;
+    let before = world.nodes().get(node).await.expect("the node");
+
+    let second = json!({
+        "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": "shop-eu"},
+        "spec": {"azure": {}, "placements": [{"name": "west", "region": "northeurope"}]},
+    });
+    let second: BurstPool = serde_json::from_value(second).expect("a pool");
+    for _ in 0..2 {
+        let created = world.pools().create(&PostParams::default(), &second).await;
+        created.expect("a pool");
+        world
+            .until_pool("shop-eu", "the pool to say whose the node is", |pool| {
+                pool.is_some_and(|pool| {
+                    said(pool, "Stalled").1.contains("belongs to pool shop:")
+                        && said(pool, "Ready").0 == "False"
+                })
+            })
+            .await;
+        let after = world.nodes().get(node).await.expect("the node");
+        assert_eq!(
+            (after.uid(), after.labels()),
+            (before.uid(), before.labels())
+        );
+        if world.pods().get("web").await.is_ok() {
+            world.delete_pool("shop-eu").await;
+            world.until_no_pool("shop-eu").await;
+            let pod = world.pods().get("web").await.expect("the pod");
+            assert!(is_running(Some(&pod)) && pod.metadata.deletion_timestamp.is_none());
+            world.delete_pod("web").await;
+            world
+                .until_pod("web", "the pod to be gone", |pod| pod.is_none())
+                .await;
+        }
+    }
+    world.delete_pool("shop").await;
+    world.until_no_pool("shop").await;
+    world
+        .until_pool("shop-eu", "the pool to have the node", |pool| {
+            pool.is_some_and(|pool| said(pool, "Ready").0 == "True")
+        })
+        .await;
+    let after = world.nodes().get(node).await.expect("the node");
+    assert_eq!(after.labels()["burstpool.io/pool"], "shop-eu");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn groups_stay_where_they_are_though_the_next_leader_never_saw_the_spec_that_had_them_there()
+{
+    let mut world = World::start().await;
+    world.create_pool("shop").await;
+    world.create_pod("web", "shop", &json!({})).await;
+    world.until_pod("web", "the pod to run", is_running).await;
+    world.kill_and_forget().await;
+    let elsewhere = json!({"azure": {"resourceGroup": "elsewhere"}});
+    world.change_pool(&elsewhere).await;
+    world.run();
+    world.until_waits_for("resource group elsewhere").await;
+    let pod = world.pods().get("web").await.expect("the pod");
+    assert!(is_running(Some(&pod)));
+    assert_eq!(world.groups(), [pod.uid().expect("a UID")]);
+
+    world.delete_pool("shop").await;
+    world.until_no_pool("shop").await;
+    world
+        .until_pod("web", "the pod to be gone", |pod| pod.is_none())
+        .await;
+    assert_eq!(world.groups(), Vec::<String>::new());
     world.end().await;
 }

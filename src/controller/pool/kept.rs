@@ -27,6 +27,7 @@ use crate::node::{capacity, region, register};
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Wanted {
     pub pool: String,
+    pub pool_uid: String,
     pub placement: Placement,
     pub scope: Scope,
     pub tags: BTreeMap<String, String>,
@@ -38,6 +39,7 @@ impl Wanted {
     pub fn of(pool: &BurstPool, placement: &Placement, scope: &Scope) -> Self {
         Self {
             pool: pool.name_any(),
+            pool_uid: pool.uid().unwrap_or_default(),
             placement: placement.clone(),
             scope: scope.clone(),
             tags: pool.spec.azure.tags.clone(),
@@ -56,6 +58,7 @@ impl Wanted {
         let record = found.record?;
         Some(Self {
             pool: found.pool,
+            pool_uid: found.pool_uid.unwrap_or_default(),
             scope: record.scope(),
             placement: record.placement,
             tags: BTreeMap::new(),
@@ -121,6 +124,11 @@ impl Kept {
         });
     }
 
+    /// Whether it has ended by itself: its node is another owner's.
+    pub fn is_lost(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
     /// Whether its node is closed for good, or it has ended.
     pub fn is_draining(&self) -> bool {
         self.region.is_cancelled()
@@ -150,11 +158,14 @@ pub(super) struct Registration {
 impl Registration {
     fn start(client: &Client, facts: &watch::Sender<Facts>, over: &CancellationToken) -> Self {
         let (cancel, task) = (over.child_token(), TaskTracker::new());
-        task.spawn(register::keep(
-            client.clone(),
-            facts.subscribe(),
-            cancel.clone(),
-        ));
+        let kept = register::keep(client.clone(), facts.subscribe(), cancel.clone());
+        let over = over.clone();
+        task.spawn(async move {
+            // The pods of another owner's node are not ours either.
+            if kept.await == register::End::AnotherOwner {
+                over.cancel();
+            }
+        });
         task.close();
         Self { cancel, task }
     }
@@ -208,7 +219,7 @@ async fn parts(wanted: &Wanted, context: &Context) -> Parts {
 
 /// Until the region has been asked, a node that is new is closed: nobody knows what it has to offer. One that is
 /// there already offers what it did, so that a change of leader does not show.
-fn facts(wanted: &Wanted, left: Option<Offers>, context: &Context) -> Facts {
+pub(super) fn facts(wanted: &Wanted, left: Option<Offers>, context: &Context) -> Facts {
     let asked = capacity::asked(&wanted.placement);
     let left = left.unwrap_or_else(|| Offers {
         offer: Offer {
@@ -222,6 +233,7 @@ fn facts(wanted: &Wanted, left: Option<Offers>, context: &Context) -> Facts {
     });
     Facts {
         pool: wanted.pool.clone(),
+        pool_uid: wanted.pool_uid.clone(),
         record: wanted.record(),
         address: context.address.clone(),
         port: context.port,

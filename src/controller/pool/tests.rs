@@ -282,12 +282,11 @@ async fn where_the_spec_has_a_mistake_the_next_leader_keeps_nodes_as_they_say_th
     let facts = pools["shop"].placements["weu"].facts.borrow().clone();
     drop(pools);
     let node = object::node(&facts, Timestamp::now());
-    let found = record::found(&node).expect("it is ours");
 
     let next = context("http://127.0.0.1:1");
     let mut wrong = pool("a");
     wrong.spec.placements[0].capacity.cpu.0 = "lots".to_owned();
-    let ensured = ensure(&wrong, &[found], &next).await;
+    let ensured = ensure(&wrong, &[node], &next).await;
     assert!(ensured.is_err(), "no node can be made of it");
     let pools = next.pools.lock().await;
     let kept = &pools["shop"].placements["weu"];
@@ -298,4 +297,87 @@ async fn where_the_spec_has_a_mistake_the_next_leader_keeps_nodes_as_they_say_th
     ensure(&pool("b"), &[], &next).await.expect("it is kept");
     let pools = next.pools.lock().await;
     assert_eq!(pools["shop"].placements["weu"].wanted.tags["team"], "b");
+}
+
+/// The node of the placement of [`pool`], as it is kept with its groups in this resource group.
+fn registered(pool: &BurstPool, resource_group: &str, context: &Context) -> Node {
+    let scope = Scope {
+        subscription: "s".to_owned(),
+        resource_group: resource_group.to_owned(),
+    };
+    let wanted = Wanted::of(pool, &pool.spec.placements[0], &scope);
+    object::node(&kept::facts(&wanted, None, context), Timestamp::now())
+}
+
+#[tokio::test]
+async fn a_new_leader_keeps_groups_where_their_node_says_and_refuses_a_spec_that_says_otherwise() {
+    let context = context("http://127.0.0.1:1");
+    let moved = pool("a");
+    let node = registered(&moved, "earlier", &context);
+    // Under the new leader, and as often as it looks: Azure does not say whether there are groups.
+    for nodes in [&[node][..], &[], &[]] {
+        let Err(Mistake(mistake)) = ensure(&moved, nodes, &context).await else {
+            unreachable!("it is refused");
+        };
+        let (to, from) = (
+            "spec.azure names resource group rg",
+            "are in resource group earlier",
+        );
+        assert!(
+            mistake.starts_with(to) && mistake.contains(from),
+            "{mistake}"
+        );
+        let pools = context.pools.lock().await;
+        let kept = &pools["shop"].placements["weu"];
+        assert_eq!(kept.wanted.scope.resource_group, "earlier");
+        assert!(!kept.is_draining(), "it goes on as it was");
+    }
+    // As the spec asked before.
+    let mut back = moved.clone();
+    back.spec.azure.resource_group = Some("earlier".to_owned());
+    assert_eq!(ensure(&back, &[], &context).await, Ok(()));
+}
+
+#[tokio::test]
+async fn an_operator_that_is_started_without_what_a_pool_needs_keeps_what_runs() {
+    let mut context = context("http://127.0.0.1:1");
+    context.scope.resource_group = String::new();
+    let mut pool = pool("a");
+    pool.spec.azure.resource_group = None;
+    let node = registered(&pool, "earlier", &context);
+    let Err(Mistake(mistake)) = ensure(&pool, &[node], &context).await else {
+        unreachable!("it is told");
+    };
+    assert!(mistake.contains("--resource-group"), "{mistake}");
+    let pools = context.pools.lock().await;
+    assert_eq!(
+        pools["shop"].placements["weu"].wanted.scope.resource_group,
+        "earlier"
+    );
+}
+
+#[tokio::test]
+async fn a_node_is_kept_for_one_pool_and_the_other_one_is_told_of_it() {
+    let context = context("http://127.0.0.1:1");
+    let named = |name: &str, placement: &str| {
+        let mut pool = pool("a");
+        pool.metadata.name = Some(name.to_owned());
+        pool.metadata.uid = Some(format!("uid-{name}"));
+        pool.spec.placements[0].name = placement.to_owned();
+        pool
+    };
+    let (one, other) = (named("shop", "eu-west"), named("shop-eu", "west"));
+    assert_eq!(ensure(&one, &[], &context).await, Ok(()));
+    let Err(Mistake(mistake)) = ensure(&other, &[], &context).await else {
+        unreachable!("it is the other's");
+    };
+    assert!(mistake.contains("belongs to pool shop:"), "{mistake}");
+    assert!(placements("shop-eu", &context).await.is_empty());
+    // Nothing of the pool that has no node is drained or removed.
+    drain("shop-eu", &["west".to_owned()], &context).await;
+    unregister("shop-eu", "west", &context)
+        .await
+        .expect("nothing to do");
+    let pools = context.pools.lock().await;
+    assert!(pools["shop"].placements["eu-west"].registration.goes_on());
 }

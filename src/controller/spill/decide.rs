@@ -16,7 +16,7 @@ use crate::burst::pod::Stage;
 use crate::burst::{
     self, Claims, Memory, Observed, Place, Plan, PodFacts, Scales, Standing, Verdicts, World,
 };
-use crate::node::object;
+use crate::node::{object, record};
 
 /// What every pool is planned with in one turn.
 pub(super) struct Seen {
@@ -52,8 +52,14 @@ pub(super) fn plan(
     let waiting: Vec<&PodFacts> = view.waiting.values().map(|one| &*one.facts).collect();
     let labelled: Vec<&PodFacts> = view.labelled.values().map(Arc::as_ref).collect();
     let placed: Vec<&PodFacts> = seen.placed.values().flatten().map(Arc::as_ref).collect();
+    let nodes = view.nodes.values().filter_map(|node| {
+        let pool = record::pool_of(node)?.to_owned();
+        Some((node.metadata.name.clone()?, pool))
+    });
+    let nodes = nodes.collect();
     let world = World {
         pools: &pools,
+        nodes: &nodes,
         waiting: &waiting,
         labelled: &labelled,
         placed: &placed,

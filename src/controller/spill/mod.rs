@@ -345,7 +345,8 @@ fn summary(plan: &Plan) -> Summary {
 /// Why a placement's creates close it, if they do.
 fn closed(door: &Door) -> Option<Closed> {
     match door {
-        Door::Open | Door::HalfOpen => None,
+        // What its node or its region says needs no word of ours: a cordon is the administrator's.
+        Door::Open | Door::HalfOpen | Door::Closed { until: None, .. } => None,
         Door::Closed { why, .. } => Some(Closed {
             reason: "CreatesFail".to_owned(),
             message: why.clone(),

@@ -148,6 +148,16 @@ impl Stores {
         self.lock().view.pools.values().cloned().collect()
     }
 
+    /// Whether virtual nodes have been listed: before, that one is not known says nothing.
+    pub fn has_listed_nodes(&self) -> bool {
+        self.listed.borrow().contains(&Part::Nodes)
+    }
+
+    /// The virtual node of this name, as it is known now.
+    pub fn node(&self, name: &str) -> Option<Arc<Node>> {
+        self.lock().view.nodes.get(name).cloned()
+    }
+
     /// The pool of this name, as it is known now.
     pub fn pool(&self, name: &str) -> Option<Arc<BurstPool>> {
         self.lock().view.pools.get(name).cloned()

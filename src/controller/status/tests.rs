@@ -76,6 +76,8 @@ fn argo(pool: &Value) -> (String, String) {
 struct State {
     outcome: Result<(), Mistake>,
     is_open: bool,
+    is_cordoned: bool,
+    missing: Vec<String>,
     leaving: Vec<String>,
     summary: Option<Summary>,
 }
@@ -85,6 +87,8 @@ impl Default for State {
         Self {
             outcome: Ok(()),
             is_open: true,
+            is_cordoned: false,
+            missing: Vec::new(),
             leaving: Vec::new(),
             summary: Some(Summary::default()),
         }
@@ -110,7 +114,11 @@ impl State {
         let status = of(
             &pool,
             outcome,
-            &[placement],
+            &Report {
+                placements: vec![placement],
+                missing: self.missing,
+                only_cordons: self.is_cordoned,
+            },
             leaving,
             self.summary.as_ref(),
             &triggers::Told::default(),
@@ -153,6 +161,10 @@ fn bursting_is_healthy_and_only_a_mistake_is_degraded() {
         is_open: false,
         ..State::default()
     };
+    let unregistered = State {
+        missing: vec!["burst-shop-weu".to_owned()],
+        ..State::default()
+    };
     let begun = State {
         summary: None,
         ..State::default()
@@ -169,6 +181,12 @@ fn bursting_is_healthy_and_only_a_mistake_is_degraded() {
         ),
         ("a dry run", peak(None, true), "Current", "Healthy"),
         ("Azure is down", closed, "Current", "Healthy"),
+        (
+            "a node is missing",
+            unregistered,
+            "InProgress",
+            "Progressing",
+        ),
         ("a placement goes", draining, "InProgress", "Progressing"),
         ("a mistake", mistake, "Failed", "Degraded"),
     ] {
@@ -196,6 +214,37 @@ fn a_pool_that_is_ready_says_whether_its_nodes_take_pods() {
         ..State::default()
     });
     assert!(closed.contains("take no pods: weu"), "{closed}");
+}
+
+#[test]
+fn a_pool_is_ready_when_its_nodes_are_there_and_a_cordon_is_told_as_such() {
+    let said = |state: State, kind: &str| {
+        let pool = state.pool();
+        let all = pool["status"]["conditions"].as_array().cloned();
+        let mut all = all.into_iter().flatten();
+        let one = all.find(|one| one["type"] == kind).expect("it is there");
+        (one["status"].clone(), one["reason"].clone())
+    };
+    let missing = State {
+        missing: vec!["burst-shop-weu".to_owned()],
+        ..State::default()
+    };
+    assert_eq!(
+        said(missing, READY),
+        (json!("False"), json!("NotRegistered"))
+    );
+    assert_eq!(
+        said(State::default(), READY),
+        (json!("True"), json!("Registered"))
+    );
+    for (is_cordoned, reason) in [(true, "Cordoned"), (false, "Closed")] {
+        let closed = State {
+            is_open: false,
+            is_cordoned,
+            ..State::default()
+        };
+        assert_eq!(said(closed, NODES_READY), (json!("False"), json!(reason)));
+    }
 }
 
 #[test]
@@ -243,19 +292,20 @@ fn a_mistake_that_was_mended_is_not_stalled_any_more() {
         |status: &BurstPoolStatus| status.conditions.iter().any(|one| one.type_ == STALLED);
     assert!(pool.status.as_ref().is_some_and(stalled));
     let told = triggers::Told::default();
-    assert!(!stalled(&of(&pool, &Ok(()), &[], &[], None, &told)));
+    let none = Report::default();
+    assert!(!stalled(&of(&pool, &Ok(()), &none, &[], None, &told)));
     // Nor where nobody has looked at a target's scaling yet.
     let mut scaled = serde_json::to_value(&pool).expect("JSON");
     scaled["spec"]["workloads"] = json!([{"name": "web",
         "target": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web"},
         "scale": {"maxReplicas": 5, "triggers": ["hours"]}}]);
     let scaled: BurstPool = serde_json::from_value(scaled).expect("a pool");
-    assert!(!stalled(&of(&scaled, &Ok(()), &[], &[], None, &told)));
+    assert!(!stalled(&of(&scaled, &Ok(()), &none, &[], None, &told)));
     // Nor where it could not be read.
     let mut unreadable = scaled;
     let conditions = &mut unreadable.status.as_mut().expect("a status").conditions;
     let mut all = conditions.iter_mut();
     let one = all.find(|one| one.type_ == STALLED).expect("it is stalled");
     super::unreadable::REASON.clone_into(&mut one.reason);
-    assert!(!stalled(&of(&unreadable, &Ok(()), &[], &[], None, &told)));
+    assert!(!stalled(&of(&unreadable, &Ok(()), &none, &[], None, &told)));
 }

@@ -36,6 +36,7 @@ mod sweep;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -96,6 +97,8 @@ pub struct Context {
     starts: Mutex<Starts>,
     /// What the last LIST showed; nothing before the first.
     listed: watch::Sender<Option<Arc<Listing>>>,
+    /// Whether Azure refused the last LIST.
+    may_not_list: AtomicBool,
     /// What was learned of groups since.
     since: Mutex<Since>,
     /// By UID, the pods that have a keeper: their groups, and what their keepers hear of LISTs.
@@ -180,6 +183,7 @@ impl Context {
             parts,
             starts: Mutex::default(),
             listed: watch::Sender::new(None),
+            may_not_list: AtomicBool::new(false),
             since: Mutex::default(),
             kept: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
@@ -193,9 +197,15 @@ impl Context {
         }
     }
 
-    /// Whether the node has neither pods nor groups, as far as anybody knows.
-    pub fn is_empty(&self) -> bool {
-        self.kept().is_empty() && self.groups().is_none_or(|groups| groups == 0)
+    /// Whether the node is known to have pods or groups.
+    pub fn has_any(&self) -> bool {
+        !self.kept().is_empty() || self.groups().is_some_and(|groups| groups > 0)
+    }
+
+    /// Whether Azure answered the last LIST of groups that there is no such subscription or resource group, or
+    /// that the operator has no rights there.
+    pub fn may_not_list(&self) -> bool {
+        self.may_not_list.load(Ordering::Relaxed)
     }
 
     /// How many groups the node has now: asks Azure. Nothing if it does not answer.

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -78,11 +79,16 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
     let listed = match answer {
         Ok(listed) => listed,
         Err(error) => {
+            let refused = error
+                .failure()
+                .is_some_and(|failure| matches!(failure.status, 403 | 404));
+            context.may_not_list.store(refused, Ordering::Relaxed);
             tracing::warn!(error = %error.story(), "listing container groups");
             context.trouble.notify_one();
             return None;
         }
     };
+    context.may_not_list.store(false, Ordering::Relaxed);
     let (pages, is_whole) = (listed.pages, listed.unreadable == 0);
     // Half of our tags are nobody's of ours: such a group was made by hand.
     let is_ours = |view: &View| context.owner.owns(&view.tags) && pod_of(&view.tags).is_some();

@@ -284,6 +284,7 @@ impl Operator {
         place.shut = is_throttled.then(|| "Azure asks to wait with creates".to_owned());
         let world = World {
             pools: &[pool],
+            nodes: &std::collections::HashMap::new(),
             waiting: &waiting,
             labelled: &labelled,
             placed: &bound,
