@@ -1,7 +1,7 @@
 //! Deciding alone: one pool with 64 workloads and 5,000 pods that wait, 500 more on ACI. Prints what
 //! `observe` and `plan` take, and what a pod's facts and verdict cost once per version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use burstpool::aci::translate;
@@ -147,8 +147,10 @@ pub fn run() {
     let (namespaces, memory) = (Namespaces::new(), Memory::default());
     let (waiting, labelled): (Vec<_>, Vec<_>) =
         (waiting.iter().collect(), labelled.iter().collect());
+    let nodes = HashMap::from([(NODE.to_owned(), "shop".to_owned())]);
     let world = World {
         pools: &[&pool],
+        nodes: &nodes,
         waiting: &waiting,
         labelled: &labelled,
         placed: &labelled,

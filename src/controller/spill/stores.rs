@@ -150,7 +150,7 @@ impl Stores {
 
     /// Whether virtual nodes have been listed: before, that one is not known says nothing.
     pub fn has_listed_nodes(&self) -> bool {
-        self.listed.borrow().contains(&Part::Nodes)
+        self.listing.is_listed(Part::Nodes)
     }
 
     /// The virtual node of this name, as it is known now.

@@ -11,10 +11,12 @@ fn denied(gets: &[i64], lists: &[i64]) -> Absence {
     let mut absence = Absence::default();
     absence.shown(Source::Get, at(100));
     absence.shown(Source::List, at(100));
-    gets.iter().for_each(|asked| absence.denied(at(*asked)));
-    lists
-        .iter()
-        .for_each(|asked| absence.not_listed(at(*asked)));
+    for asked in gets {
+        absence.denied(at(*asked));
+    }
+    for asked in lists {
+        absence.not_listed(at(*asked));
+    }
     absence
 }
 

@@ -55,6 +55,11 @@ impl Listing {
         });
     }
 
+    /// Whether this part has been listed to the end at least once.
+    pub(super) fn is_listed(&self, part: Part) -> bool {
+        self.listed.borrow().contains(&part)
+    }
+
     /// Takes in that a part could not be listed or watched.
     pub(super) fn failed(&self, part: Part, error: &watcher::Error) {
         let failure = Failure::of(part.name(), error);
