@@ -81,11 +81,17 @@ pub struct Prometheus {
     pub activation_threshold: String,
     /// A Secret with what Prometheus asks for, by the keys that it has: username and password (basic),
     /// token (bearer), headerName and headerValue, tls.crt and tls.key (a client certificate), ca.crt
-    /// (whom to trust). It is read for every query, so that a change needs no restart.
+    /// (whom to trust). It is read for every query, so that a change needs no restart. It is sent only to
+    /// the servers that its annotation burstpool.io/allow-server lists: host or host:port, separated by commas.
+    /// Service accounts' tokens are never sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth_secret_ref: Option<SecretRef>,
-    /// Whether the operator's own Azure identity asks, as Azure Monitor's managed Prometheus wants it. It
-    /// needs the role Monitoring Data Reader.
+    /// Whether the Secret of authSecretRef may be sent where serverAddress begins with http://: unencrypted, so
+    /// that everyone on the network path can read it.
+    #[serde(default, rename = "credentialsOverHTTP")]
+    pub credentials_over_http: bool,
+    /// Whether the operator's own Azure identity asks, as Azure Monitor's managed Prometheus wants it: only
+    /// at hosts of Azure Monitor, and those of --azure-monitor-host. It needs the role Monitoring Data Reader.
     #[serde(default)]
     pub azure_credential: bool,
     /// How long an answer may take.

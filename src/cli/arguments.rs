@@ -39,6 +39,15 @@ pub struct Arguments {
     /// identity, by the environment variables that Azure's clients use
     #[arg(long, value_name = "FILE", env = "BURSTPOOL_ARM_TOKEN_FILE")]
     pub(super) arm_token_file: Option<PathBuf>,
+    /// Hosts besides Azure Monitor's own, themselves and all below them, that get the operator's Azure token
+    /// where a pool's trigger has azureCredential; separated by commas
+    #[arg(
+        long,
+        value_name = "HOST",
+        value_delimiter = ',',
+        env = "BURSTPOOL_AZURE_MONITOR_HOSTS"
+    )]
+    pub(super) azure_monitor_host: Vec<String>,
     /// The subscription of pools that name none
     #[arg(
         long,

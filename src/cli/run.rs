@@ -203,6 +203,7 @@ async fn context(
         stores: stores.clone(),
         metrics: metrics.clone(),
         identity: identity.clone(),
+        monitor_hosts: monitor_hosts(arguments),
     });
     let alerts = arguments
         .alerts_listen
@@ -235,6 +236,15 @@ async fn context(
         summaries: controller::spill::summaries(),
         metrics,
     })
+}
+
+/// The hosts of Azure Monitor: the cloud's own, and those of `--azure-monitor-host`.
+fn monitor_hosts(arguments: &Arguments) -> Vec<String> {
+    let own = arguments.cloud.monitor_host().to_owned();
+    let more = arguments.azure_monitor_host.iter();
+    let more = more.map(|host| host.trim().trim_matches('.').to_ascii_lowercase());
+    let more = more.filter(|host| !host.is_empty());
+    std::iter::once(own).chain(more).collect()
 }
 
 fn azure(arguments: &Arguments) -> anyhow::Result<client::Client> {

@@ -20,6 +20,7 @@ pub(super) fn triggers() -> triggers::Triggers {
         stores: Arc::default(),
         metrics: Arc::default(),
         identity: "test".to_owned(),
+        monitor_hosts: Vec::new(),
     })
 }
 

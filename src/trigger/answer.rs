@@ -1,13 +1,29 @@
 //! What Prometheus' answer to an instant query says.
 //!
-//! In: status and body. Out: a [`Reading`], or why there is none, in words for a status. Nothing counts
-//! as zero but a zero: a series that is missing, and a value that is no number, say nothing.
+//! In: status, body, and the credentials that were sent. Out: a [`Reading`], or why there is none, in words
+//! for a status. Nothing counts as zero but a zero: a series that is missing, and a value that is no number,
+//! say nothing. `serverAddress` may lead to any server, so a status shows only numbers and the beginning of
+//! Prometheus' own errors and warnings, never another answer and never a credential.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// How much of a foreign text is told.
+/// How many characters of Prometheus' own words a status shows.
 const WORDS: usize = 300;
+/// How many characters of a value or of a type's name a status shows.
+const WORD: usize = 32;
+/// The kinds of errors that Prometheus' API has, those of Mimir and Thanos among them.
+const KINDS: [&str; 9] = [
+    "timeout",
+    "canceled",
+    "execution",
+    "bad_data",
+    "internal",
+    "unavailable",
+    "not_found",
+    "not_acceptable",
+    "too_many_requests",
+];
 
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,28 +54,35 @@ struct Data {
     result: Value,
 }
 
-/// Reads an answer.
-pub fn read(status: u16, body: &[u8]) -> Result<Reading, String> {
+/// Reads an answer. `hidden` are the credentials that were sent: no message contains them.
+pub fn read(status: u16, body: &[u8], hidden: &[String]) -> Result<Reading, String> {
     let parsed: Result<Body, _> = serde_json::from_slice(body);
     let Ok(parsed) = parsed else {
-        return Err(foreign(status, body));
+        return Err(foreign(status));
     };
     if parsed.status != "success" || !(200..300).contains(&status) {
-        let said = if parsed.error.is_empty() {
+        // A server that refuses credentials may repeat them in another encoding.
+        let is_refused = matches!(status, 401 | 403);
+        if is_refused || !matches!(&*parsed.status, "success" | "error") {
+            return Err(foreign(status));
+        }
+        let said = if !KINDS.contains(&&*parsed.kind) || parsed.error.is_empty() {
             "no reason".to_owned()
         } else {
-            shortened(&format!("{}: {}", parsed.kind, parsed.error))
+            let words = format!("{}: {}", parsed.kind, parsed.error);
+            quote(&words, WORDS, hidden)
         };
         return Err(format!(
             "Prometheus refuses the query (status {status}): {said}"
         ));
     }
     let warning = (!parsed.warnings.is_empty())
-        .then(|| shortened(&format!("Prometheus warns: {}", parsed.warnings.join("; "))));
+        .then(|| format!("Prometheus warns: {}", parsed.warnings.join("; ")));
+    let warning = warning.map(|words| quote(&words, WORDS, hidden));
     let Some(data) = parsed.data else {
         return Err("Prometheus' answer has no data".to_owned());
     };
-    match value(&data) {
+    match value(&data, hidden) {
         Ok(value) => Ok(Reading { value, warning }),
         Err(why) => Err(match warning {
             Some(warning) => format!("{why}; {warning}"),
@@ -68,7 +91,7 @@ pub fn read(status: u16, body: &[u8]) -> Result<Reading, String> {
     }
 }
 
-fn value(data: &Data) -> Result<f64, String> {
+fn value(data: &Data, hidden: &[String]) -> Result<f64, String> {
     let text = match (data.result_type.as_str(), &data.result) {
         ("vector", Value::Array(elements)) => match elements.as_slice() {
             [] => {
@@ -101,7 +124,7 @@ fn value(data: &Data) -> Result<f64, String> {
         (kind, _) => {
             return Err(format!(
                 "the query's answer is of type '{}', which is no vector and no scalar",
-                shortened(kind)
+                quote(kind, WORD, hidden)
             ));
         }
     };
@@ -116,13 +139,13 @@ fn value(data: &Data) -> Result<f64, String> {
         )),
         Err(_) => Err(format!(
             "the query's value '{}' is no number",
-            shortened(text)
+            quote(text, WORD, hidden)
         )),
     }
 }
 
-/// An answer that is not Prometheus'.
-fn foreign(status: u16, body: &[u8]) -> String {
+/// An answer that is not Prometheus', or that must not be quoted.
+fn foreign(status: u16) -> String {
     match status {
         401 | 403 => format!(
             "Prometheus does not let us ask (status {status}): see authSecretRef and azureCredential"
@@ -131,22 +154,24 @@ fn foreign(status: u16, body: &[u8]) -> String {
             "Prometheus sends us elsewhere (status {status}): set serverAddress to where that is"
         ),
         200..=299 => "the answer is not Prometheus': see serverAddress".to_owned(),
-        _ => {
-            let text = String::from_utf8_lossy(body);
-            let text = text.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
-            format!(
-                "Prometheus answers with status {status}: {}",
-                shortened(&text)
-            )
-        }
+        _ => format!("serverAddress answers with status {status}, and not as Prometheus does"),
     }
 }
 
-/// The beginning of a foreign text.
-pub fn shortened(text: &str) -> String {
-    match text.char_indices().nth(WORDS) {
+/// The beginning of a foreign text, on one line and without credentials.
+pub fn quote(text: &str, most: usize, hidden: &[String]) -> String {
+    let mut text = text.to_owned();
+    for secret in hidden.iter().filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret, "[hidden]");
+    }
+    let text: Vec<&str> = text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .collect();
+    let text = text.join(" ");
+    match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
+        None => text,
     }
 }
 
@@ -168,7 +193,7 @@ mod tests {
     }
 
     fn said(status: u16, body: &Value) -> Result<Reading, String> {
-        read(status, body.to_string().as_bytes())
+        read(status, body.to_string().as_bytes(), &["SECRET".to_owned()])
     }
 
     #[test]
@@ -207,7 +232,11 @@ mod tests {
             (200, json!({"anything": "else"}), "not Prometheus'"),
             (302, json!("found"), "sends us elsewhere"),
             (401, json!("no"), "authSecretRef"),
-            (503, json!("no backend"), "status 503: \"no backend\""),
+            (
+                503,
+                json!("internal words"),
+                "status 503, and not as Prometheus",
+            ),
             (
                 200,
                 success("vector", &json!([{"metric": {}, "value": [1.5, null]}])),
@@ -245,7 +274,35 @@ mod tests {
     #[test]
     fn long_foreign_texts_are_cut_between_letters() {
         let long = "é".repeat(1000);
-        let why = said(500, &json!(long)).expect_err("an error");
+        let error = json!({"status": "error", "errorType": "internal", "error": long});
+        let why = said(500, &error).expect_err("an error");
         assert!(why.chars().count() < 400 && why.ends_with("..."), "{why}");
+    }
+
+    #[test]
+    fn a_status_shows_no_credential_and_only_prometheus_own_words() {
+        let error = |kind: &str| json!({"status": "error", "errorType": kind, "error": "a\u{1b}\nSECRET b"});
+        let why = |status, body: &Value| said(status, body).expect_err("an error");
+        assert!(why(400, &error("bad_data")).ends_with("bad_data: a [hidden] b"));
+        for (status, body) in [
+            (401, error("bad_data")),
+            (403, error("bad_data")),
+            (500, error("Unauthorized: a SECRET b")),
+            (500, json!("a SECRET b")),
+            (200, json!({"kind": "Secret", "data": {"a": "SECRET b"}})),
+            (
+                404,
+                json!({"kind": "Status", "status": "Failure", "error": "a SECRET b"}),
+            ),
+            (302, json!("a SECRET b")),
+        ] {
+            let why = why(status, &body);
+            assert!(
+                !why.contains("SECRET") && !why.contains(" b"),
+                "{status} {body}: {why}"
+            );
+        }
+        let long = vector(&[&"SECRET".repeat(50)]);
+        assert!(!why(200, &long).contains("SECRET"));
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::alert::Firing;
 use super::answer::Reading;
 use super::window::{Window, Windows};
-use super::{Standing, Wish};
+use super::{QueryError, Standing, Wish};
 use crate::api::{Alert, OnError, Prometheus, Schedule, Then};
 
 /// A Prometheus trigger, after its query was answered or was not.
@@ -17,7 +17,7 @@ pub fn prometheus(
     spec: &Prometheus,
     on_error: &OnError,
     before: &Standing,
-    read: Result<Reading, String>,
+    read: Result<Reading, QueryError>,
     now: Timestamp,
 ) -> Standing {
     let numbers = match Numbers::of(spec) {
@@ -26,7 +26,15 @@ pub fn prometheus(
     };
     let standing = match read {
         Ok(reading) => known(&numbers, reading),
-        Err(why) => unknown(on_error, before, &why, now),
+        Err(QueryError::Unknown(why)) => unknown(on_error, before, &why, now),
+        // The last decision holds meanwhile, as in an outage.
+        Err(QueryError::Mistake(why)) => {
+            let standing = unknown(on_error, before, &why, now);
+            Standing {
+                mistake: Some(standing.message.clone()),
+                ..standing
+            }
+        }
     };
     standing.after(before, now)
 }
@@ -203,6 +211,7 @@ mod tests {
 
     fn after(before: &Standing, value: Result<Reading, String>, second: i64) -> Standing {
         let on_error = OnError::default();
+        let value = value.map_err(QueryError::Unknown);
         prometheus(&spec("5"), &on_error, before, value, at(second))
     }
 
@@ -262,6 +271,25 @@ mod tests {
     }
 
     #[test]
+    fn a_mistake_is_reported_and_the_last_decision_holds_meanwhile() {
+        let active = after(&Standing::default(), read(700.0), 0);
+        let refused = |second| {
+            let read = Err(QueryError::Mistake("annotate it".to_owned()));
+            prometheus(&spec("5"), &OnError::default(), &active, read, at(second))
+        };
+        let kept = refused(15);
+        assert_eq!((kept.active, kept.wish), (true, Wish::Keep));
+        assert!(!kept.is_known());
+        let why = kept.mistake.as_deref().expect("a mistake");
+        assert!(
+            why.contains("annotate it") && why.contains("is kept until"),
+            "{why}"
+        );
+        let again = after(&kept, read(700.0), 30);
+        assert_eq!((again.active, again.mistake), (true, None));
+    }
+
+    #[test]
     fn an_outage_that_goes_on_can_be_declared_a_peak() {
         let on_error = OnError {
             then: Then::Active,
@@ -272,7 +300,7 @@ mod tests {
                 &spec("5"),
                 &on_error,
                 before,
-                Err("down".to_owned()),
+                Err(QueryError::Unknown("down".to_owned())),
                 at(second),
             )
         };
@@ -306,7 +334,7 @@ mod tests {
             &spec("many"),
             &OnError::default(),
             &Standing::default(),
-            read(1e9),
+            Ok(read(1e9).expect("a value")),
             at(0),
         );
         assert!(!wrong.active && !wrong.is_known());

@@ -53,6 +53,21 @@ pub enum Wish {
     },
 }
 
+/// Why a query has no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QueryError {
+    /// Prometheus gave no usable answer; the next query may get one.
+    Unknown(String),
+    /// Prometheus is not asked until the object that the message names is edited.
+    Mistake(String),
+}
+
+impl From<String> for QueryError {
+    fn from(why: String) -> Self {
+        Self::Unknown(why)
+    }
+}
+
 /// What a trigger is at a time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Standing {
@@ -70,7 +85,7 @@ pub struct Standing {
     pub alerts: Vec<FiringAlert>,
     /// What there is to know.
     pub message: String,
-    /// Why it can never be active, if its spec is wrong.
+    /// What must be edited before its value can be known.
     pub mistake: Option<String>,
 }
 

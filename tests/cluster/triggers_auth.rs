@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::Options;
 use crate::support::monitoring::{Load, Prometheus};
 use crate::triggers_load::{requests, until_trigger};
-use crate::world::World;
+use crate::world::{World, said};
 
 /// bcrypt of SECRET-PASSWORD.
 const HASH: &str = "$2b$04$abcdefghijklmnopqrstuuyZOIa4T4nHIMLjoJRPiDWoGBegkb.ZW";
@@ -46,7 +46,31 @@ fn trigger(name: &str, address: &str) -> Value {
     let mut trigger = requests(address);
     trigger["name"] = name.into();
     trigger["prometheus"]["authSecretRef"] = json!({"namespace": "default", "name": name});
+    if address.starts_with("http://") {
+        trigger["prometheus"]["credentialsOverHTTP"] = true.into();
+    }
     trigger
+}
+
+/// Types the command that a trigger's message has, after the Secret was made; until then nothing is sent.
+async fn allow(world: &World, name: &str) {
+    let has_command =
+        |one: &burstpool::api::TriggerStatus| one.message.contains("kubectl annotate secret");
+    until_trigger(world, name, "its Secret not to agree", has_command).await;
+    let is_stalled = |pool: Option<&burstpool::api::BurstPool>| {
+        let (status, message) = pool.map(|pool| said(pool, "Stalled")).unwrap_or_default();
+        status == "True" && message.contains(name)
+    };
+    world.until_pool("shop", "it to say so", is_stalled).await;
+    let path = format!("jsonpath={{.status.triggers[?(@.name==\"{name}\")].message}}");
+    let message = world.kubectl(&["get", "bp", "shop", "-o", &path]);
+    let (_, command) = message.split_once("kubectl ").expect("a command");
+    let (command, _) = command.split_once(';').expect("what is kept");
+    let words: Vec<String> = command
+        .split(' ')
+        .map(|word| word.replace('\'', ""))
+        .collect();
+    world.kubectl(&words.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 async fn secret(world: &World, name: &str, data: &Value) {
@@ -89,7 +113,11 @@ async fn each_way_to_say_who_asks_works_a_change_needs_no_restart_and_no_secret_
     load.want("bearer", "authorization", "Bearer SECRET-BEARER");
     load.want("header", "x-scope-orgid", "SECRET-TENANT");
     let address = format!("https://127.0.0.1:{}", real.port());
+    // In clear, and nobody has accepted that.
+    let mut plain = trigger("plain", &load.address("bearer"));
+    plain["prometheus"]["credentialsOverHTTP"] = false.into();
     let world = World::with_home(&json!({"triggers": [
+        plain,
         trigger("mutual", &address),
         trigger("bearer", &load.address("bearer")),
         trigger("header", &load.address("header")),
@@ -110,7 +138,14 @@ async fn each_way_to_say_who_asks_works_a_change_needs_no_restart_and_no_secret_
         &json!({"headerName": "X-Scope-OrgID", "headerValue": "SECRET-TENANT"}),
     )
     .await;
+    for name in ["mutual", "bearer", "header"] {
+        allow(&world, name).await;
+    }
     until_trigger(&world, "header", "active", |one| one.active).await;
+    until_trigger(&world, "plain", "not sent in clear", |one| {
+        one.message.contains("credentialsOverHTTP: true")
+    })
+    .await;
     until_trigger(&world, "bearer", "refused", |one| {
         one.message.contains("status 401")
     })
@@ -170,11 +205,22 @@ async fn azure_monitor_is_asked_as_the_operator_itself_with_the_token_of_the_mom
     };
     let mut world = World::without_operator(Options::default(), azure).await;
     world.arguments = vec!["--arm-ca-file".into(), trusted.display().to_string()];
+    let monitor = ["--azure-monitor-host", "127.0.0.1"];
+    world.arguments.extend(monitor.map(str::to_owned));
     world.run();
     let mut managed = requests(&format!("{address}/managed"));
     managed["prometheus"]["azureCredential"] = true.into();
     load.want("managed", "authorization", "Bearer SECRET-TOKEN");
-    world.furnish(&json!({"triggers": [managed]})).await;
+    // The same server by another name.
+    let mut astray = managed.clone();
+    astray["name"] = "astray".into();
+    let elsewhere = address.replace("127.0.0.1", "localhost");
+    astray["prometheus"]["serverAddress"] = elsewhere.into();
+    world.furnish(&json!({"triggers": [managed, astray]})).await;
+    until_trigger(&world, "astray", "without a token", |one| {
+        one.message.contains("--azure-monitor-host")
+    })
+    .await;
     until_trigger(&world, "requests", "active", |one| {
         one.active && one.value.as_deref() == Some("300")
     })

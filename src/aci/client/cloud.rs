@@ -47,6 +47,12 @@ impl Cloud {
         }
     }
 
+    /// Azure Monitor's host: query endpoints of managed Prometheus are below it.
+    pub fn monitor_host(&self) -> &str {
+        let scope = self.monitor_scope.trim_end_matches("/.default");
+        scope.trim_start_matches("https://")
+    }
+
     /// The same cloud with another ARM endpoint, and tokens for that.
     #[must_use]
     pub fn with_arm(mut self, arm: Url) -> Self {
@@ -127,6 +133,8 @@ mod tests {
             assert_eq!(cloud.scope, format!("https://{arm}/.default"), "{name}");
             let monitor = format!("https://{monitor}/.default");
             assert_eq!(cloud.monitor_scope, monitor, "{name}");
+            let scope = format!("https://{}/.default", cloud.monitor_host());
+            assert_eq!(scope, monitor, "{name}");
         }
         assert_eq!(
             "Azure".parse::<Cloud>(),

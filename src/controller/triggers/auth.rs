@@ -6,7 +6,7 @@
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 
 /// How Prometheus is asked.
 #[derive(Default)]
@@ -19,6 +19,8 @@ pub(super) struct Auth {
     pub ca: Option<Vec<u8>>,
     /// The Secret's version.
     pub version: Option<String>,
+    /// Values that no message may contain.
+    pub hidden: Vec<String>,
 }
 
 /// Keys of which one says who asks, and the one that it needs.
@@ -64,10 +66,22 @@ impl Auth {
             // Files often end in a line's end, and no header can have one.
             Ok(text.trim_end_matches(['\r', '\n']).to_owned())
         };
+        let mut hidden = Vec::new();
+        for key in ["password", "token", "headerValue"] {
+            let value = text(key)?;
+            if value.split([' ', ',']).any(is_service_accounts) {
+                return Err(format!(
+                    "has a service account's token in the key {key}, which is never sent: use a credential that \
+                     Prometheus alone takes"
+                ));
+            }
+            hidden.extend(Some(value).filter(|value| !value.is_empty()));
+        }
         let header = match ways.first() {
             Some(&"username") => {
                 let both = format!("{}:{}", text("username")?, text("password")?);
                 let both = BASE64_STANDARD.encode(both);
+                hidden.push(both.clone());
                 Some((AUTHORIZATION, secret("password", &format!("Basic {both}"))?))
             }
             Some(&"token") => {
@@ -93,12 +107,27 @@ impl Auth {
             identity,
             ca: pem("ca.crt"),
             version,
+            hidden,
         };
         if auth.header.is_none() && auth.identity.is_none() && auth.ca.is_none() {
             return Err("has none of the keys username and password, token, headerName and headerValue, tls.crt and tls.key, ca.crt".to_owned());
         }
         Ok(auth)
     }
+}
+
+/// Whether a text is a token of a Kubernetes service account: a JWT whose subject is one.
+fn is_service_accounts(text: &str) -> bool {
+    let mut parts = text.split('.');
+    let (Some(_), Some(claims), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).unwrap_or_default();
+    let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap_or_default();
+    let subject = claims["sub"].as_str().unwrap_or_default();
+    subject.starts_with("system:serviceaccount:")
 }
 
 /// A header's value that is not shown.
@@ -142,6 +171,31 @@ mod tests {
         };
         assert_eq!(mutual.identity.as_deref(), Some(&b"cert\nkey"[..]));
         assert!(mutual.header.is_none() && mutual.ca.is_none());
+    }
+
+    #[test]
+    fn a_service_accounts_token_is_refused_under_every_key() {
+        let jwt = |subject: &str| {
+            let claims = serde_json::json!({"sub": subject}).to_string();
+            format!("SECRET.{}.SECRET", BASE64_URL_SAFE_NO_PAD.encode(claims))
+        };
+        let account = jwt("system:serviceaccount:monitoring:default");
+        let bearer = format!("Bearer {account}");
+        for data in [
+            &[("token", account.as_str())][..],
+            &[("username", "a"), ("password", &account)],
+            &[("headerName", "x-token"), ("headerValue", &bearer)],
+        ] {
+            let why = of(data).err().expect("it is refused");
+            assert!(
+                why.contains("never sent") && !why.contains("SECRET"),
+                "{why}"
+            );
+        }
+        assert!(
+            of(&[("token", &jwt("prometheus"))]).is_ok(),
+            "another issuer's"
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod auth;
 mod prometheus;
 mod rivals;
 mod scaling;
+mod server;
 mod status;
 
 use std::collections::{BTreeMap, HashMap};
@@ -60,6 +61,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     reporter: Reporter,
     alerts: Alerts,
+    /// The hosts of Azure Monitor.
+    monitor_hosts: Vec<String>,
     /// Nothing is to be asked, or written, any more.
     over: CancellationToken,
     readings: watch::Sender<Readings>,
@@ -88,6 +91,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Who we are among the instances of the operator.
     pub identity: String,
+    /// The hosts that `azureCredential` sends Azure's token to, and to all hosts below them.
+    pub monitor_hosts: Vec<String>,
 }
 
 impl Triggers {
@@ -104,6 +109,7 @@ impl Triggers {
             stores: parts.stores,
             metrics: parts.metrics,
             alerts: Alerts::default(),
+            monitor_hosts: parts.monitor_hosts,
             over: CancellationToken::new(),
             readings: watch::Sender::default(),
             scalings: watch::Sender::default(),

@@ -2,8 +2,10 @@
 //!
 //! In: a trigger's spec and its Secret. Out: what it answers, published as what the trigger is. A query is
 //! sent as a form, so that it may be long; redirections are not followed, so that credentials go nowhere
-//! else.
+//! else, and `server` says where they may go at all.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -13,18 +15,22 @@ use http::header::AUTHORIZATION;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 
 use super::One;
 use super::auth::Auth;
+use super::server::{Server, check_allowed, is_forbidden};
 use crate::api::{OnError, Prometheus, SecretRef};
 use crate::trigger::answer::{self, Reading};
-use crate::trigger::decide;
+use crate::trigger::{QueryError, decide};
 
 /// How long the API server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest answer that is read: one value and its labels need less by far.
 const LONGEST: usize = 1 << 20;
+/// How many characters of a connection's error a status shows.
+const MOST: usize = 300;
 
 /// Asks again and again.
 pub(super) async fn follow(one: &One, spec: &Prometheus, on_error: &OnError) {
@@ -44,7 +50,7 @@ pub(super) async fn follow(one: &One, spec: &Prometheus, on_error: &OnError) {
         let metrics = &one.shared.metrics;
         metrics.asked(pool, trigger, began.elapsed(), read.is_ok());
         if let Err(why) = &read {
-            tracing::debug!(pool, trigger, why, "asking Prometheus");
+            tracing::debug!(pool, trigger, ?why, "asking Prometheus");
         }
         let now = Timestamp::now();
         one.publish(&decide::prometheus(
@@ -66,51 +72,76 @@ struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    async fn ask(&mut self) -> Result<Reading, String> {
-        let auth = self.auth().await?;
+    async fn ask(&mut self) -> Result<Reading, QueryError> {
+        let server = Server::of(&self.spec.server_address).map_err(QueryError::Mistake)?;
+        let mut auth = self.auth(&server).await?;
         let client = self.client(&auth)?;
-        let header = match auth.header {
-            Some(header) => Some(header),
-            None if self.spec.azure_credential => Some((AUTHORIZATION, self.token().await?)),
-            None => None,
-        };
+        if self.spec.azure_credential {
+            let hosts = &self.one.shared.monitor_hosts;
+            server
+                .check_azure_monitor(hosts)
+                .map_err(QueryError::Mistake)?;
+            let token = self.token().await?;
+            let words = token.to_str().unwrap_or_default().split(' ');
+            auth.hidden.extend(words.skip(1).map(str::to_owned));
+            auth.header = Some((AUTHORIZATION, token));
+        }
         let patience = Duration::from(self.spec.timeout);
-        let asked = query(&client, self.spec, header);
+        let asked = query(&client, self.spec, &auth);
         let answer = tokio::time::timeout(patience, asked).await;
-        answer.map_err(|_| format!("Prometheus did not answer within {patience:?} (timeout)"))?
+        let late = |_| format!("Prometheus did not answer within {patience:?} (timeout)");
+        Ok(answer.map_err(late)??)
     }
 
-    /// What the Secret says, as it is now.
-    async fn auth(&self) -> Result<Auth, String> {
+    /// What the Secret says, as it is now, if it may be sent to the server.
+    async fn auth(&self, server: &Server) -> Result<Auth, QueryError> {
         let Some(SecretRef { namespace, name }) = &self.spec.auth_secret_ref else {
             return Ok(Auth::default());
         };
+        for (field, value) in [("namespace", namespace), ("name", name)] {
+            if !is_name(value) {
+                let why =
+                    format!("authSecretRef.{field} is not a valid name of an object in Kubernetes");
+                return Err(QueryError::Mistake(why));
+            }
+        }
+        if server.is_plain() && !self.spec.credentials_over_http {
+            return Err(QueryError::Mistake(format!(
+                "authSecretRef: serverAddress begins with http://, so that everyone on the way could read the \
+                 credentials: use https://, or accept that by credentialsOverHTTP: true beside authSecretRef, \
+                 in the prometheus block of trigger {}",
+                self.one.trigger
+            )));
+        }
         let secrets: Api<Secret> = Api::namespaced(self.one.shared.client.clone(), namespace);
         let what = format!("authSecretRef: Secret {namespace}/{name}");
         let secret = match tokio::time::timeout(PATIENCE, secrets.get(name)).await {
             Ok(Ok(secret)) => secret,
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
-                return Err(format!("{what} does not exist"));
+                return Err(format!("{what} does not exist").into());
             }
             Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
                 return Err(format!(
                     "{what} may not be read; to let burstpool read it: kubectl apply -k config/namespace -n {namespace}"
-                ));
+                )
+                .into());
             }
-            Ok(Err(error)) => return Err(format!("{what} could not be read: {error}")),
+            Ok(Err(error)) => return Err(format!("{what} could not be read: {error}").into()),
             Err(_) => {
-                return Err(format!(
-                    "{what} could not be read: the API server does not answer"
-                ));
+                return Err(
+                    format!("{what} could not be read: the API server does not answer").into(),
+                );
             }
         };
+        let allowed = check_allowed(&secret, server);
+        allowed.map_err(|why| QueryError::Mistake(format!("{what} {why}")))?;
         let version = secret.metadata.resource_version;
         let data = secret.data.unwrap_or_default();
         let auth = Auth::of(
             data.iter().map(|(key, value)| (key.as_str(), &value.0[..])),
             version,
         );
-        auth.map_err(|why| format!("{what} {why}"))
+        auth.map_err(|why| format!("{what} {why}").into())
     }
 
     /// A client that trusts whom the Secret says, and shows its certificate. Azure's own endpoint is
@@ -127,7 +158,8 @@ impl Asker<'_> {
         }
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("burstpool/", env!("CARGO_PKG_VERSION")))
-            .redirect(Policy::none());
+            .redirect(Policy::none())
+            .dns_resolver(Arc::new(CheckedResolver));
         if let Some(pem) = &auth.identity {
             let identity = reqwest::Identity::from_pem(pem);
             // The error might show a part of the key.
@@ -160,11 +192,6 @@ impl Asker<'_> {
 
     /// A token of the operator's own identity, for Azure Monitor.
     async fn token(&self) -> Result<HeaderValue, String> {
-        if !self.spec.server_address.starts_with("https://") {
-            return Err(
-                "azureCredential needs a serverAddress that begins with https://".to_owned(),
-            );
-        }
         let token = tokio::time::timeout(PATIENCE, self.one.shared.azure.monitor_token()).await;
         let token =
             token.map_err(|_| "azureCredential: Azure gives no token in time".to_owned())?;
@@ -176,7 +203,7 @@ impl Asker<'_> {
 async fn query(
     client: &reqwest::Client,
     spec: &Prometheus,
-    header: Option<(http::HeaderName, HeaderValue)>,
+    auth: &Auth,
 ) -> Result<Reading, String> {
     let url = format!("{}/api/v1/query", spec.server_address.trim_end_matches('/'));
     let patience = Duration::from(spec.timeout).as_millis();
@@ -190,14 +217,13 @@ async fn query(
         .header("content-type", "application/x-www-form-urlencoded")
         .header("accept", "application/json")
         .body(form);
-    if let Some((name, value)) = header {
+    if let Some((name, value)) = &auth.header {
         request = request.header(name, value);
     }
     let failed = |error: reqwest::Error| {
-        format!(
-            "Prometheus cannot be asked: {}",
-            chain(&error.without_url())
-        )
+        // The error can quote the server, such as the names in its certificate.
+        let why = answer::quote(&chain(&error.without_url()), MOST, &auth.hidden);
+        format!("Prometheus cannot be asked: {why}")
     };
     let response = request.send().await.map_err(failed)?;
     let status = response.status().as_u16();
@@ -211,7 +237,30 @@ async fn query(
             );
         }
     }
-    answer::read(status, &body)
+    answer::read(status, &body, &auth.hidden)
+}
+
+/// Whether Kubernetes allows this as an object's or a namespace's name: it becomes part of a path, and of commands in
+/// messages.
+fn is_name(text: &str) -> bool {
+    let is_known = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.bytes().all(is_known)
+}
+
+/// Resolves names to the addresses that may be asked: a name can lead to a forbidden one as well.
+struct CheckedResolver;
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let allowed: Vec<SocketAddr> = found.filter(|one| !is_forbidden(one.ip())).collect();
+            if allowed.is_empty() {
+                return Err("its name has no address that burstpool may ask: link-local and metadata addresses are refused".into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
 }
 
 /// An error and what caused it: the outermost of an HTTP client's says only that something failed.
