@@ -235,6 +235,7 @@ mod tests {
             tags: &tags,
             node: "n",
             node_address: None,
+            identities: &translate::NO_IDENTITIES,
         };
         let mut verdicts = Verdicts::default();
         verdicts.judge(&pod("1", true), &[], &place(&weu));
@@ -259,6 +260,7 @@ mod tests {
             tags,
             node: "n",
             node_address: None,
+            identities: &translate::NO_IDENTITIES,
         }
     }
 

@@ -300,6 +300,7 @@ impl Scene {
                     tags: &self.pool.spec.azure.tags,
                     node: &place.node,
                     node_address: None,
+                    identities: &translate::NO_IDENTITIES,
                 };
                 let refusals = self.refused.get(&pod.id.name).cloned();
                 verdicts.learn(&pod.id, &placement, refusals.into_iter().collect());

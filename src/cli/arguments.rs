@@ -48,6 +48,16 @@ pub struct Arguments {
         env = "BURSTPOOL_AZURE_MONITOR_HOSTS"
     )]
     pub(super) azure_monitor_host: Vec<String>,
+    /// The namespaces whose pods may choose managed identities, by the annotations burstpool.io/identity and
+    /// burstpool.io/image-pull-identity, of all that the operator's own identity may assign; separated by
+    /// commas, * for all; none if not given
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        value_delimiter = ',',
+        env = "BURSTPOOL_POD_IDENTITY_NAMESPACES"
+    )]
+    pub(super) pod_identity_namespaces: Vec<String>,
     /// The subscription of pools that name none
     #[arg(
         long,

@@ -21,6 +21,14 @@ pub struct Arguments {
     /// The pod's namespace; the kubeconfig's if not given
     #[arg(long, short, value_name = "NAME")]
     namespace: Option<String>,
+    /// The operator's option of this name: the namespaces whose pods may choose managed identities
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        value_delimiter = ',',
+        env = "BURSTPOOL_POD_IDENTITY_NAMESPACES"
+    )]
+    pod_identity_namespaces: Vec<String>,
     /// Kubeconfig file; KUBECONFIG or ~/.kube/config if not given
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -36,6 +44,7 @@ pub async fn explain(arguments: Arguments) -> anyhow::Result<String> {
     let question = Question {
         pool: arguments.pool,
         pod: arguments.pod.map(|name| (namespace, name)),
+        identities: arguments.pod_identity_namespaces.into_iter().collect(),
     };
     Box::pin(spill::explain(&client, &question)).await
 }

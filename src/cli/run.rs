@@ -222,6 +222,7 @@ async fn context(
         kubernetes_minor: NEWEST_MINOR.min(minor),
         sweep_every: SWEEP_EVERY,
         kube_proxy,
+        identities: arguments.pod_identity_namespaces.iter().cloned().collect(),
         nodes: Nodes::default(),
         paces: Mutex::new(HashMap::new()),
         quotas: Quotas::default(),

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, spill, triggers};
 use crate::aci::client::{Client as Azure, Cloud, Credential, Scope};
+use crate::aci::translate::Identities;
 use crate::node::quota::Quotas;
 
 /// The triggers of an operator that has seen no pools yet.
@@ -40,6 +41,7 @@ pub(super) fn context(arm: &str) -> Context {
         kubernetes_minor: 37,
         sweep_every: Duration::from_secs(60),
         kube_proxy: None,
+        identities: Identities::default(),
         nodes: crate::kubelet_api::Nodes::default(),
         paces: Mutex::default(),
         quotas: Quotas::default(),

@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aci::client::{Client as Azure, Scope};
 use crate::aci::pace::Pace;
+use crate::aci::translate::Identities;
 use crate::api::BurstPool;
 use crate::kubelet_api::Nodes;
 use crate::node::environment::KubeProxy;
@@ -136,6 +137,8 @@ pub struct Context {
     pub sweep_every: Duration,
     /// What ACI's kube-proxy is given; nothing while nobody has said where the API server is reached.
     pub kube_proxy: Option<KubeProxy>,
+    /// The namespaces whose pods may choose managed identities.
+    pub identities: Identities,
     /// The nodes that the kubelet API serves.
     pub nodes: Nodes,
     /// The pace of reading in each subscription.

@@ -135,6 +135,7 @@ pub fn run() {
         tags: &tags,
         node: NODE,
         node_address: None,
+        identities: &translate::NO_IDENTITIES,
     };
     for pod in &pods {
         let began = Instant::now();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use burstpool::aci::client::{Client as AzureClient, Cloud, Credential, Scope, Settings, http};
 use burstpool::aci::names::Owner;
 use burstpool::aci::pace::Pace;
+use burstpool::aci::translate::Identities;
 use burstpool::api::{Placement, ScaleIn};
 use burstpool::emulator::group::id::GroupKey;
 use burstpool::emulator::group::model::GroupBody;
@@ -186,6 +187,7 @@ impl Burst {
             sweep_every: self.setup.sweep_every,
             orphan_grace: self.setup.orphan_grace,
             kube_proxy: None,
+            identities: Identities::default(),
             deletion_cost: ScaleIn::default().deletion_cost,
         })
     }

@@ -13,7 +13,9 @@ use burstpool::aci::names::Owner;
 use burstpool::aci::translate::claims::ClaimedShare;
 use burstpool::aci::translate::quantity::Amount;
 use burstpool::aci::translate::resolved::Content;
-use burstpool::aci::translate::{Placement, Unsupported, decode, eligible, needs, translate};
+use burstpool::aci::translate::{
+    NO_IDENTITIES, Placement, Unsupported, decode, eligible, needs, translate,
+};
 use burstpool::emulator::group::id::GroupId;
 use burstpool::emulator::group::model::GroupBody;
 use burstpool::emulator::group::validate::validate;
@@ -55,6 +57,7 @@ fn outcome(case: &Case) -> Option<Outcome> {
         tags: &case.tags,
         node: "burst-shop-weu",
         node_address: Some("10.1.2.3"),
+        identities: &NO_IDENTITIES,
     };
     let owner = Owner {
         cluster: "c-1".into(),

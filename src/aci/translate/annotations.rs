@@ -10,8 +10,8 @@
 //!
 //! Of azure-aci `virtualkubelet.io/dnsnamelabel`, `virtual-kubelet.io/confidential-compute-cce-policy`
 //! and `virtual-kubelet.io/container-sku` are understood; the last one asks for a SKU that only the
-//! placement can give. Who may create pods may name any identity that the operator's own one may
-//! assign: its Azure role is the limit.
+//! placement can give. A pod may name an identity only in the namespaces that `--pod-identity-namespaces` lists:
+//! every user who can create pods there can take any identity that the operator's own one may assign.
 
 use std::collections::BTreeMap;
 
@@ -64,17 +64,40 @@ pub(super) fn dns_name_label(pod: &Pod) -> Option<(&'static str, &str)> {
 }
 
 /// The identity that pulls images.
-pub(super) fn pull_identity<'a>(pod: &'a Pod, refusals: &mut Refusals) -> Option<&'a str> {
+pub(super) fn pull_identity<'a>(
+    pod: &'a Pod,
+    placement: &Placement<'_>,
+    refusals: &mut Refusals,
+) -> Option<&'a str> {
     let (name, id) = find(pod, &[PULL_IDENTITY])?;
+    require_listed(name, pod, placement, refusals);
     let valid = is_identity(id);
     refusals.require(valid, path(name), NO_IDENTITY);
     valid.then_some(id)
 }
 
+/// Refuses an annotation that names an identity where the pod's namespace is not listed.
+fn require_listed(name: &str, pod: &Pod, placement: &Placement<'_>, refusals: &mut Refusals) {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    refusals.require(
+        placement.identities.allow(namespace),
+        path(name),
+        format!(
+            "pods of namespace {namespace} may not choose managed identities: they could take every identity that burstpool \
+             may assign; to accept that, start burstpool with --pod-identity-namespaces={namespace}"
+        ),
+    );
+}
+
 const NO_IDENTITY: &str = "is no resource id of a managed identity: /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.ManagedIdentity/userAssignedIdentities/NAME";
 
 /// The group's identities: those of the pod's code, and the one that pulls.
-pub(super) fn identity(pod: &Pod, pull: Option<&str>, refusals: &mut Refusals) -> Option<Identity> {
+pub(super) fn identity(
+    pod: &Pod,
+    pull: Option<&str>,
+    placement: &Placement<'_>,
+    refusals: &mut Refusals,
+) -> Option<Identity> {
     let mut assigned: BTreeMap<String, Empty> = BTreeMap::new();
     let mut system = false;
     if let Some((name, value)) = find(pod, &[IDENTITY]) {
@@ -90,6 +113,9 @@ pub(super) fn identity(pod: &Pod, pull: Option<&str>, refusals: &mut Refusals) -
                 );
             }
         }
+    }
+    if !assigned.is_empty() {
+        require_listed(IDENTITY, pod, placement, refusals);
     }
     if let Some(id) = pull
         && !assigned.keys().any(|known| known.eq_ignore_ascii_case(id))

@@ -68,7 +68,7 @@ pub use body::Group;
 pub use decisions::table;
 pub use decode::decode;
 pub use needs::{Needs, needs};
-pub use placement::Placement;
+pub use placement::{Identities, NO_IDENTITIES, Placement};
 pub use pod::{eligible, translate};
 pub use refusals::Unsupported;
 pub use resolved::Resolved;

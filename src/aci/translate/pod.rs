@@ -84,12 +84,12 @@ fn build(
         placement,
         sizes: &sizes,
     };
-    let pull_identity = annotations::pull_identity(pod, &mut refusals);
+    let pull_identity = annotations::pull_identity(pod, placement, &mut refusals);
     let group = Group {
         location: placement.spec.region.clone(),
         tags: annotations::tags(pod, owner, placement, &mut refusals),
         zones: placement.spec.zones.clone(),
-        identity: annotations::identity(pod, pull_identity, &mut refusals),
+        identity: annotations::identity(pod, pull_identity, placement, &mut refusals),
         properties: properties(&context, pull_identity, &mut refusals),
     };
     refusals.or(group)

@@ -213,6 +213,7 @@ async fn parts(wanted: &Wanted, context: &Context) -> Parts {
             .kube_proxy
             .clone()
             .filter(|_| placement.network.kube_proxy),
+        identities: context.identities.clone(),
         deletion_cost: wanted.deletion_cost,
     }
 }

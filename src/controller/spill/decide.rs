@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::View;
-use crate::aci::translate;
+use crate::aci::translate::{self, Identities};
 use crate::api::BurstPool;
 use crate::burst::pod::Stage;
 use crate::burst::{
@@ -38,13 +38,13 @@ pub(super) struct Own<'a> {
     pub identity: &'a str,
 }
 
-/// Plans; asks translation about pods that it has not been asked about. `address` is that of the nodes.
+/// Plans; asks translation about pods that it has not been asked about.
 pub(super) fn plan(
     verdicts: &mut Verdicts,
     seen: &Seen,
     pool: &BurstPool,
     own: &Own<'_>,
-    address: Option<&str>,
+    node: &Host<'_>,
     now: Timestamp,
 ) -> Plan {
     let view = &seen.view;
@@ -77,25 +77,39 @@ pub(super) fn plan(
     };
     for waits in unjudged.iter().filter_map(|uid| view.waiting.get(uid)) {
         let Some(pod) = waits.pod() else { continue };
-        for placement in asked(pool, own.places, address) {
+        for placement in asked(pool, own.places, node) {
             verdicts.judge(&pod, &waits.unknown, &placement);
         }
     }
     burst::plan(pool, &observe(pool, &world, own, verdicts), now)
 }
 
+/// What all nodes of the operator have in common for translation.
+#[derive(Clone, Copy)]
+pub(super) struct Host<'a> {
+    /// Their address.
+    pub address: Option<&'a str>,
+    /// The namespaces whose pods may choose managed identities.
+    pub identities: &'a Identities,
+}
+
 /// The pool's placements, as translation is asked about them.
 pub(super) fn asked<'a>(
     pool: &'a BurstPool,
     places: &'a [Place],
-    address: Option<&'a str>,
+    node: &Host<'a>,
 ) -> impl Iterator<Item = translate::Placement<'a>> {
     let specs = pool.spec.placements.iter().zip(places);
+    let Host {
+        address,
+        identities,
+    } = *node;
     specs.map(move |(spec, place)| translate::Placement {
         spec,
         tags: &pool.spec.azure.tags,
         node: &place.node,
         node_address: address,
+        identities,
     })
 }
 

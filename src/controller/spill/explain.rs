@@ -18,7 +18,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 
 use super::decide::{self, Own, Seen};
-use crate::aci::translate::{self, Unsupported};
+use crate::aci::translate::{self, Identities, Unsupported};
 use crate::api::{BurstPool, Workload};
 use crate::burst::assign::Assignment;
 use crate::burst::pod::Stage;
@@ -36,6 +36,8 @@ pub struct Question {
     pub pool: String,
     /// Namespace and name of a pod; without one it is about the workloads.
     pub pod: Option<(String, String)>,
+    /// The namespaces whose pods may choose managed identities, as the operator's option lists them.
+    pub identities: Identities,
 }
 
 /// The answer, as lines.
@@ -71,6 +73,7 @@ pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<Str
         pods: known(&pods, &seen, &pool),
         places: decide::places(&seen.view, &pool, &closed(&pool)),
         pool: &pool,
+        identities: &question.identities,
         seen,
         unread: Vec::new(),
     };
@@ -131,11 +134,20 @@ struct Explained<'a> {
     pool: &'a BurstPool,
     pods: Vec<Known<'a>>,
     places: Vec<Place>,
+    identities: &'a Identities,
     /// What could not be read: the answer leaves it out.
     unread: Vec<String>,
 }
 
 impl Explained<'_> {
+    /// No refusal depends on the address.
+    fn node(&self) -> decide::Host<'_> {
+        decide::Host {
+            address: None,
+            identities: self.identities,
+        }
+    }
+
     /// The claims of the pod that is asked about, or of all pods of the pool's workloads.
     fn claims_of(&self, question: &Question) -> BTreeSet<(String, String)> {
         let asked = self.pods.iter().filter(|pod| match &question.pod {
@@ -238,7 +250,8 @@ impl Explained<'_> {
         };
         let mut verdicts = Verdicts::default();
         let (seen, now) = (&self.seen, Timestamp::now());
-        let plan = decide::plan(&mut verdicts, seen, self.pool, &own, None, now);
+        let node = self.node();
+        let plan = decide::plan(&mut verdicts, seen, self.pool, &own, &node, now);
         let mut decisions = plan.decisions.iter();
         let decision = decisions.find(|one| one.pod.uid == facts.id.uid);
         match decision {
@@ -286,7 +299,8 @@ impl Explained<'_> {
         let (observed, demands) = (pod.observed, &pod.facts.demands);
         let unbound = unbound(&observed.pod);
         let words = |one: Unsupported| one.to_string();
-        let asked = decide::asked(self.pool, &self.places, None);
+        let node = self.node();
+        let asked = decide::asked(self.pool, &self.places, &node);
         for (placement, place) in asked.zip(&self.places) {
             let refused = translate::eligible(&unbound, &observed.unknown, &placement).err();
             let refused = refused.unwrap_or_default();

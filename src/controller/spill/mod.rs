@@ -256,10 +256,13 @@ impl Spill {
             is_triggered: self.context.triggers.is_any_active(&name),
             identity: &state.identity,
         };
-        let address = Some(self.context.address.as_str());
+        let node = decide::Host {
+            address: Some(self.context.address.as_str()),
+            identities: &self.context.identities,
+        };
         let verdicts = &mut self.verdicts;
         let now = Instant::now();
-        let plan = decide::plan(verdicts, seen, pool, &own, address, Timestamp::now());
+        let plan = decide::plan(verdicts, seen, pool, &own, &node, Timestamp::now());
         let again = now + plan.look_again_in.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
         self.claims
             .look(unlooked(&plan, &seen.view), &self.sending.tasks);

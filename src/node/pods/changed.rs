@@ -81,6 +81,7 @@ impl Keeper {
             tags: &context.tags,
             node: &context.owner.node,
             node_address: Some(&context.address),
+            identities: &context.identities,
         };
         if let Err(refusals) = translate::eligible(&self.pod, &self.unknown, &placement) {
             let fields: Vec<String> = refusals.iter().map(ToString::to_string).collect();

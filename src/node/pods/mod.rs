@@ -57,6 +57,7 @@ use crate::aci::failure::Class;
 use crate::aci::names::{GroupName, Owner};
 use crate::aci::pace::Pace;
 use crate::aci::schedule::Starts;
+use crate::aci::translate::Identities;
 use crate::api::Placement;
 use crate::burst::PodFacts;
 use crate::node::environment::KubeProxy;
@@ -161,6 +162,8 @@ pub struct Parts {
     pub orphan_grace: Duration,
     /// What ACI's kube-proxy is given, where the placement wants one.
     pub kube_proxy: Option<KubeProxy>,
+    /// The namespaces whose pods may choose managed identities.
+    pub identities: Identities,
     /// The deletion cost of the node's pods.
     pub deletion_cost: i32,
 }

@@ -17,6 +17,7 @@ fn of(spec: &Value, spot: bool) -> Result<Sizes, Vec<Unsupported>> {
         tags: &std::collections::BTreeMap::new(),
         node: "n",
         node_address: None,
+        identities: &crate::aci::translate::NO_IDENTITIES,
     };
     let mut refusals = Refusals::default();
     let sizes = sizes(&spec, &placement, &mut refusals);

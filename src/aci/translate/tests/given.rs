@@ -9,7 +9,9 @@ use super::super::claims::{Claim, ClaimedShare};
 use super::super::concealed::Concealed;
 use super::super::needs::needs;
 use super::super::resolved::{Content, Service};
-use super::super::{Group, Placement, Resolved, Unsupported, decode, eligible, translate};
+use super::super::{
+    Group, Identities, Placement, Resolved, Unsupported, decode, eligible, translate,
+};
 use crate::aci::names::Owner;
 use crate::api;
 
@@ -20,6 +22,7 @@ pub(super) struct Given {
     pub(super) resolved: Resolved,
     pub(super) place: api::Placement,
     pub(super) tags: BTreeMap<String, String>,
+    pub(super) identities: Identities,
 }
 
 impl Given {
@@ -46,7 +49,14 @@ impl Given {
             resolved: Resolved::default(),
             place: serde_json::from_value(place).unwrap(),
             tags: BTreeMap::new(),
+            identities: ["*".to_owned()].into_iter().collect(),
         }
+    }
+
+    /// Pods of these namespaces may choose identities.
+    pub(super) fn identified(mut self, namespaces: &[&str]) -> Self {
+        self.identities = namespaces.iter().map(|one| (*one).to_owned()).collect();
+        self
     }
 
     pub(super) fn annotated(mut self, name: &str, value: &str) -> Self {
@@ -141,6 +151,7 @@ impl Given {
             tags: &self.tags,
             node: "burst-shop-weu",
             node_address: Some("10.1.2.3"),
+            identities: &self.identities,
         };
         let owner = Owner {
             cluster: "c-1".into(),

@@ -215,6 +215,37 @@ fn annotations_ask_for_what_the_placement_can_give() {
 }
 
 #[test]
+fn a_pod_chooses_an_identity_only_in_a_listed_namespace() {
+    let id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/app";
+    let web = |annotation: &str, value: &str| {
+        Given::container(json!({"image": "shop.azurecr.io/web"})).annotated(annotation, value)
+    };
+    let both = format!("system,{id}");
+    for (annotation, value) in [
+        ("burstpool.io/identity", id),
+        ("burstpool.io/identity", both.as_str()),
+        ("burstpool.io/image-pull-identity", id),
+    ] {
+        let named = vec![format!("metadata.annotations[{annotation}]")];
+        for (namespaces, refused) in [
+            (&[][..], &named[..]),
+            (&["web"], &named),
+            (&["web", "shop"], &[]),
+            (&["*"], &[]),
+        ] {
+            let given = web(annotation, value).identified(namespaces);
+            assert_eq!(given.refused(), refused, "{annotation} {namespaces:?}");
+        }
+        let refused = web(annotation, value).identified(&[]).translate();
+        let why = refused.err().expect("it is refused")[0].to_string();
+        assert!(why.ends_with("--pod-identity-namespaces=shop"), "{why}");
+    }
+    // The group's own identity has no rights until an administrator grants some.
+    let own = web("burstpool.io/identity", "system").identified(&[]);
+    assert_eq!(own.refused(), Vec::<String>::new());
+}
+
+#[test]
 fn an_address_is_public_only_with_ports_and_without_a_subnet() {
     let web = || {
         Given::container(

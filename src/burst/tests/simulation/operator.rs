@@ -312,6 +312,7 @@ impl Operator {
             tags: &pool.spec.azure.tags,
             node: NODE,
             node_address: None,
+            identities: &translate::NO_IDENTITIES,
         };
         let verdicts = &mut self.verdicts;
         let mut asked = None;

@@ -17,6 +17,7 @@ use super::*;
 use crate::aci::client::{Client as Azure, Cloud, Credential, Scope};
 use crate::aci::failure::{Class, Verdict};
 use crate::aci::names::{GroupName, Owner};
+use crate::aci::translate::Identities;
 use crate::api::Placement;
 use crate::node::observed::Observed;
 use crate::node::plan;
@@ -61,6 +62,7 @@ fn keeper(status: &Arc<AtomicU16>) -> Keeper {
         sweep_every: SWEEP_EVERY,
         orphan_grace: ORPHAN_GRACE,
         kube_proxy: None,
+        identities: Identities::default(),
         deletion_cost: 0,
     });
     let pod = json!({
