@@ -30,6 +30,7 @@ pub fn pod(name: &str) -> Arc<Hosted> {
         address: None,
         started: Some(at(0)),
         has_ended: false,
+        is_group_deleted: false,
     })
 }
 

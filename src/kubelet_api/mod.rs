@@ -11,6 +11,7 @@
 //!                              upgrade (SPDY, websocket) ◀── streams ◀───────────┘
 //!                                 ├─▶ remote_command ─▶ exec, attach ─▶ Azure
 //!                                 └─▶ port_forward ─▶ the pod's address
+//!                              session ends each with what it was opened to, such as the pod
 //! ```
 
 mod answer;
@@ -31,6 +32,7 @@ mod remote_command;
 mod route;
 mod scraped;
 mod serve;
+mod session;
 mod spdy;
 mod streams;
 mod tasks;

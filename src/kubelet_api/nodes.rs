@@ -25,8 +25,19 @@ pub struct Served {
 pub struct Found {
     /// The node.
     pub node: Arc<Context>,
-    /// The pod.
+    /// The pod, as it was then.
     pub pod: Arc<Hosted>,
+    nodes: Nodes,
+}
+
+/// What has become of a pod since a request found it.
+pub enum Now {
+    /// The pod is like this.
+    There(Arc<Hosted>),
+    /// The pod is gone.
+    Gone,
+    /// Its node is not served here at the moment.
+    Unknown,
 }
 
 impl Nodes {
@@ -56,6 +67,7 @@ impl Nodes {
             Some(Found {
                 node: node.clone(),
                 pod,
+                nodes: self.clone(),
             })
         });
         found.next()
@@ -63,10 +75,25 @@ impl Nodes {
 }
 
 impl Found {
-    /// Whether the pod is still there.
+    /// What has become of the pod, by the node that is served now: a node that was replaced learns of no more changes.
+    pub fn now(&self) -> Now {
+        match self.nodes.find(&self.pod.namespace, &self.pod.name) {
+            Some(found) if found.pod.uid == self.pod.uid => Now::There(found.pod),
+            Some(_) => Now::Gone,
+            None if self.is_served() => Now::Gone,
+            None => Now::Unknown,
+        }
+    }
+
+    /// Whether the pod may still be there.
     pub fn is_there(&self) -> bool {
-        let pod = self.node.hosted(&self.pod.namespace, &self.pod.name);
-        pod.is_some_and(|pod| pod.uid == self.pod.uid)
+        !matches!(self.now(), Now::Gone)
+    }
+
+    fn is_served(&self) -> bool {
+        let kept = self.nodes.0.read().unwrap_or_else(PoisonError::into_inner);
+        let served = kept.get(&self.node.owner.node);
+        served.is_some_and(|served| Arc::ptr_eq(served, &self.node))
     }
 }
 

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use super::answer::{Answer, Refusal};
 use super::nodes::Found;
 use super::remote_command::{self, Outcome, Streams, Wanted};
+use super::session::{self, Opened};
 use super::tasks::Tasks;
 use super::upgrade::{self, agree};
 use super::{attach, exec, logs, port_forward};
@@ -26,12 +27,17 @@ pub fn exec(found: Found, container: &str, request: Request<Incoming>, tasks: &T
         return Err(Refusal::bad("command: there is none"));
     }
     let place = exec::Place {
-        found,
+        found: found.clone(),
         container: container.to_owned(),
     };
-    commanded(request, tasks, wanted, |streams, wanted| async move {
-        exec::run(&place, &wanted, streams).await
-    })
+    let session = (found, Opened::Container(container.to_owned()));
+    commanded(
+        request,
+        tasks,
+        wanted,
+        session,
+        |streams, wanted| async move { exec::run(&place, &wanted, streams).await },
+    )
 }
 
 /// Shows what a container writes.
@@ -46,9 +52,10 @@ pub fn attach(found: Found, container: &str, request: Request<Incoming>, tasks: 
     }
     let source = logs::Source {
         container: container.to_owned(),
-        found,
+        found: found.clone(),
     };
-    commanded(request, tasks, wanted, |streams, _| {
+    let session = (found, Opened::Container(container.to_owned()));
+    commanded(request, tasks, wanted, session, |streams, _| {
         attach::run(source, streams)
     })
 }
@@ -57,9 +64,10 @@ pub fn attach(found: Found, container: &str, request: Request<Incoming>, tasks: 
 pub fn port_forward(found: &Found, mut request: Request<Incoming>, tasks: &Tasks) -> Answer {
     let ports = port_forward::ports(request.uri().query().unwrap_or_default());
     let ports = ports.map_err(Refusal::bad)?;
-    let Some(address) = found.pod.address else {
+    let address = found.pod.address.filter(|_| !found.pod.is_group_deleted);
+    let Some(address) = address else {
         return Err(Refusal::bad(format!(
-            "pod {} has no address yet",
+            "pod {} has no address",
             found.pod.name
         )));
     };
@@ -68,11 +76,13 @@ pub fn port_forward(found: &Found, mut request: Request<Incoming>, tasks: &Tasks
         Err(response) => return Ok(*response),
     };
     let (response, upcoming) = upgrade::upgrade(&mut request, &agreed)?;
+    let session = (found.clone(), Opened::Address);
     tasks.spawn(async move {
         let Some((io, _place)) = upcoming.connection().await else {
             return;
         };
-        lasting(port_forward::forward(io, &agreed, address, &ports)).await;
+        let forwarded = port_forward::forward(io, &agreed, address, &ports);
+        lasting(forwarded, &session).await;
     });
     Ok(response)
 }
@@ -96,6 +106,7 @@ fn commanded<F>(
     mut request: Request<Incoming>,
     tasks: &Tasks,
     wanted: Wanted,
+    session: (Found, Opened),
     run: impl FnOnce(Streams, Wanted) -> F + Send + 'static,
 ) -> Answer
 where
@@ -113,13 +124,20 @@ where
         let asked = wanted.clone();
         let connected =
             remote_command::connect(io, &agreed, &wanted, |streams| run(streams, asked));
-        lasting(connected).await;
+        lasting(connected, &session).await;
     });
     Ok(response)
 }
 
-async fn lasting(stream: impl Future<Output = ()>) {
-    if tokio::time::timeout(LONGEST, stream).await.is_err() {
-        tracing::info!("a stream has lived long enough");
-    }
+/// Ends a stream with what it was opened to, and after [`LONGEST`].
+async fn lasting(stream: impl Future<Output = ()>, (found, opened): &(Found, Opened)) {
+    let ended = tokio::select! {
+        stream = tokio::time::timeout(LONGEST, stream) => match stream {
+            Ok(()) => return,
+            Err(_) => "it has lived for a day",
+        },
+        why = session::until_over(found, opened) => why,
+    };
+    let (namespace, pod) = (&found.pod.namespace, &found.pod.name);
+    tracing::info!(namespace, pod, why = ended, "ending a session");
 }

@@ -59,6 +59,7 @@ impl Keeper {
             tags: &context.tags,
             node: &context.owner.node,
             node_address: Some(&context.address),
+            identities: &context.identities,
         };
         let (pod, unknown) = (&self.pod, &self.unknown);
         match translate::translate(pod, unknown, &resolved, &context.owner, &placement) {
@@ -108,6 +109,7 @@ impl Keeper {
                 self.trouble = Trouble::None;
                 context.learn(&self.name, true);
                 self.known.put_accepted(sent);
+                self.mark_group_deleted(false);
                 self.view = View::read(&answer).map(View::without_tags);
             }
             Err(error) => self.create_failed(&error, (sent, group)),
@@ -254,11 +256,18 @@ impl Keeper {
         self.fail(Attempt::Read, &verdict);
     }
 
+    /// Records whether the group is being deleted: the kubelet API's sessions end with it.
+    fn mark_group_deleted(&self, is_deleted: bool) {
+        let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
+        self.context.hosted.set_group_deleted(uid, is_deleted);
+    }
+
     async fn delete(&mut self) {
         let context = self.context.clone();
         let _turn = context.turns.acquire().await;
         let sent = Timestamp::now();
         tracing::info!(pod = %self.pod_name(), group = %self.name, "deleting a container group");
+        self.mark_group_deleted(true);
         match context
             .azure
             .delete(&context.scope, self.name.as_str())

@@ -32,6 +32,8 @@ pub struct Hosted {
     pub started: Option<Timestamp>,
     /// Whether it has ended.
     pub has_ended: bool,
+    /// Whether Azure is asked to delete its container group: then its address can become another pod's.
+    pub is_group_deleted: bool,
 }
 
 /// A container of a pod.
@@ -72,6 +74,7 @@ impl Hosted {
             address: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
             started: status.and_then(|status| Some(status.start_time.as_ref()?.0)),
             has_ended: matches!(phase, Some("Succeeded" | "Failed")),
+            is_group_deleted: false,
         })
     }
 
@@ -102,9 +105,21 @@ pub(super) struct AllHosted(Mutex<HashMap<(String, String), Arc<Hosted>>>);
 
 impl AllHosted {
     /// A pod is like this now. One that has the name of another takes its place.
-    pub fn put(&self, pod: Hosted) {
+    pub fn put(&self, mut pod: Hosted) {
         let key = (pod.namespace.clone(), pod.name.clone());
-        self.lock().insert(key, Arc::new(pod));
+        let mut all = self.lock();
+        let before = all.get(&key).filter(|before| before.uid == pod.uid);
+        // The API server knows nothing of the group.
+        pod.is_group_deleted = before.is_some_and(|before| before.is_group_deleted);
+        all.insert(key, Arc::new(pod));
+    }
+
+    /// Records that Azure is asked to delete a pod's group, or has created one.
+    pub fn set_group_deleted(&self, uid: &str, is_deleted: bool) {
+        let mut all = self.lock();
+        for pod in all.values_mut().filter(|pod| pod.uid == uid) {
+            Arc::make_mut(pod).is_group_deleted = is_deleted;
+        }
     }
 
     /// A pod is gone; one that has its name since stays.
@@ -162,6 +177,26 @@ mod tests {
                 .is_some_and(|c| c.running_since.is_none())
         );
         assert!(found.container("x").is_none() && all.get("other", "web-0").is_none());
+    }
+
+    #[test]
+    fn a_deleted_group_is_remembered_until_there_is_another() {
+        let all = AllHosted::default();
+        let is_deleted = || {
+            all.get("n", "web-0")
+                .is_some_and(|pod| pod.is_group_deleted)
+        };
+        all.put(pod("1"));
+        all.set_group_deleted("2", true);
+        assert!(!is_deleted(), "another pod's");
+        all.set_group_deleted("1", true);
+        all.put(pod("1"));
+        assert!(is_deleted(), "a change of the pod keeps it");
+        all.set_group_deleted("1", false);
+        assert!(!is_deleted());
+        all.set_group_deleted("1", true);
+        all.put(pod("2"));
+        assert!(!is_deleted(), "it was another pod's");
     }
 
     #[test]

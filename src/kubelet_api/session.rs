@@ -1,0 +1,160 @@
+//! How long a session may last: no longer than what it was authorised for exists.
+//!
+//! In: the pod that a session was opened to, and the pod as it is known now. Out: why the session must end. Azure gives
+//! a pod's address to another pod once its container group is gone, and a container that starts again is
+//! another run: the API server authorised the caller for neither.
+
+use std::time::Duration;
+
+use super::nodes::{Found, Now};
+use crate::node::pods::Hosted;
+
+/// How often a session is checked; a check reads only memory.
+const CHECK: Duration = Duration::from_millis(500);
+/// For how many checks the pod's node may be missing: it is while its placement changes.
+const MISSING: u32 = 20;
+/// For how many checks a session may go on after its container's end: what the container wrote last, and the
+/// command's exit code, are still on their way.
+const CLOSING: u32 = 60;
+
+/// What a session was opened to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// The pod's address.
+    Address,
+    /// A run of the container of this name.
+    Container(String),
+}
+
+/// Whether a session may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It may.
+    GoesOn,
+    /// It ends by itself soon, or for this reason after [`CLOSING`].
+    Closes(&'static str),
+    /// It must end at once, for this reason.
+    Ends(&'static str),
+}
+
+/// Waits until a session must end; returns the reason, for the log.
+pub async fn until_over(found: &Found, opened: &Opened) -> &'static str {
+    let mut checks = tokio::time::interval(CHECK);
+    checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut missing, mut closing) = (0, 0);
+    loop {
+        checks.tick().await;
+        match found.now() {
+            Now::There(now) => {
+                missing = 0;
+                match verdict(&found.pod, &now, opened) {
+                    Verdict::GoesOn => {}
+                    Verdict::Closes(_) if closing < CLOSING => closing += 1,
+                    Verdict::Closes(why) | Verdict::Ends(why) => return why,
+                }
+            }
+            Now::Gone => return "the pod is gone",
+            Now::Unknown if missing < MISSING => missing += 1,
+            Now::Unknown => return "this process no longer serves the pod's node",
+        }
+    }
+}
+
+/// Whether what was opened to `then` may go on, as the pod is now.
+fn verdict(then: &Hosted, now: &Hosted, opened: &Opened) -> Verdict {
+    if now.uid != then.uid {
+        return Verdict::Ends("another pod has its name");
+    }
+    if now.is_group_deleted {
+        return Verdict::Ends("its container group is deleted");
+    }
+    match opened {
+        Opened::Address if now.has_ended => Verdict::Ends("the pod has ended"),
+        Opened::Address if now.address != then.address => {
+            Verdict::Ends("the pod has another address")
+        }
+        Opened::Address => Verdict::GoesOn,
+        Opened::Container(name) => {
+            let running_since = |pod: &Hosted| pod.container(name)?.running_since;
+            let is_another_run = running_since(then)
+                .zip(running_since(now))
+                .is_some_and(|(then, now)| then != now);
+            let has_ended = now.container(name).is_none_or(|now| now.has_ended);
+            if is_another_run {
+                Verdict::Ends("the container has been started again")
+            } else if now.has_ended || has_ended {
+                Verdict::Closes("the container has ended")
+            } else {
+                Verdict::GoesOn
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubelet_api::given::{at, pod};
+
+    #[test]
+    fn a_session_ends_with_the_pod_the_address_and_the_run_that_it_was_opened_to() {
+        type Change = fn(&mut Hosted);
+        /// What may happen to a session of an address, and to one of a container.
+        #[derive(Debug, PartialEq)]
+        enum Said {
+            GoesOn,
+            Closes,
+            Ends,
+        }
+        use Said::{Closes, Ends, GoesOn};
+        let cases: [(&str, Change, Said, Said); 9] = [
+            ("nothing", |_| {}, GoesOn, GoesOn),
+            ("a pod", |now| now.uid = "other".to_owned(), Ends, Ends),
+            ("its end", |now| now.has_ended = true, Ends, Closes),
+            ("no group", |now| now.is_group_deleted = true, Ends, Ends),
+            (
+                "another address",
+                |now| now.address = "10.0.0.9".parse().ok(),
+                Ends,
+                GoesOn,
+            ),
+            ("no address", |now| now.address = None, Ends, GoesOn),
+            (
+                "a container's end",
+                |now| now.containers[0].has_ended = true,
+                GoesOn,
+                Closes,
+            ),
+            (
+                "another run",
+                |now| now.containers[0].running_since = Some(at(99)),
+                GoesOn,
+                Ends,
+            ),
+            (
+                "another container's end",
+                |now| now.containers[1].has_ended = true,
+                GoesOn,
+                GoesOn,
+            ),
+        ];
+        let mut then = (*pod("web")).clone();
+        then.address = "10.0.0.4".parse().ok();
+        let of_container = Opened::Container("a".to_owned());
+        for (what, change, address, container) in cases {
+            let mut now = then.clone();
+            change(&mut now);
+            let said = |opened: &Opened| match verdict(&then, &now, opened) {
+                Verdict::GoesOn => GoesOn,
+                Verdict::Closes(_) => Closes,
+                Verdict::Ends(_) => Ends,
+            };
+            assert_eq!(said(&Opened::Address), address, "{what}");
+            assert_eq!(said(&of_container), container, "{what}");
+        }
+        // A container that was not running yet when the session was opened has only now begun.
+        let mut waits = then.clone();
+        waits.containers[0].running_since = None;
+        assert_eq!(verdict(&waits, &then, &of_container), Verdict::GoesOn);
+    }
+}
