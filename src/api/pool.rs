@@ -167,8 +167,8 @@ pub struct Placement {
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]{1,40}$')")
         .message("must be a region's name as Azure writes it in resource ids, such as westeurope"))]
     pub region: String,
-    /// The resource id of the subnet that pods are in, delegated to ACI; without it a pod has a public
-    /// address if it has ports. It cannot be changed.
+    /// The resource id of the subnet that pods are in, delegated to ACI; without it a pod that has
+    /// containerPorts gets a public address where they are open to the internet. It cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("cannot be changed; add another placement instead"))]

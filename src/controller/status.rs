@@ -160,7 +160,7 @@ pub(super) fn notice(placement: &Placement) -> &'static str {
             "dnsPolicy ClusterFirst means Azure's resolver here, which does not know the cluster's names: set network.dns to name servers that the subnet reaches"
         }
         (None, None) => {
-            "dnsPolicy ClusterFirst means Azure's resolver here, which does not know the cluster's names: only a placement with a subnetId can have network.dns"
+            "without a subnetId, pods with containerPorts get public addresses where those are open to the internet; dnsPolicy ClusterFirst means Azure's resolver here, which does not know the cluster's names: only a placement with a subnetId can have network.dns"
         }
     }
 }

@@ -54,20 +54,9 @@ async fn applying_a_pool_registers_a_node_that_runs_pods_and_deleting_it_drains_
 #[tokio::test]
 async fn the_samples_reach_three_running_replicas_behind_their_service() {
     let world = World::start().await;
-    for sample in ["burstpool.yaml", "virtual-node-nginx.yaml"] {
-        let file = format!("{}/config/samples/{sample}", env!("CARGO_MANIFEST_DIR"));
-        let applied = world
-            .cluster
-            .kubectl()
-            .args(["apply", "-f", &file])
-            .output()
-            .expect("kubectl");
-        assert!(
-            applied.status.success(),
-            "{}",
-            String::from_utf8_lossy(&applied.stderr)
-        );
-    }
+    let pool = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples/burstpool.yaml");
+    world.kubectl(&["apply", "-f", pool]);
+    world.apply_nginx();
     let deployments: Api<Deployment> = Api::namespaced(world.client.clone(), "default");
     let available = |deployment: Option<&Deployment>| {
         let status = deployment.and_then(|deployment| deployment.status.as_ref());

@@ -98,11 +98,7 @@ async fn pods_outlive_an_operator_that_is_down_and_serve_again_when_it_is_back()
     let mut world = World::on(IMPATIENT).await;
     world.home_node("home").await;
     world.create_pool("shop").await;
-    let sample = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/config/samples/virtual-node-nginx.yaml"
-    );
-    world.kubectl(&["apply", "-f", sample]);
+    world.apply_nginx();
     let both = |pod: &Pod| objects::is_pod_ready(pod) && is_settled(pod);
     let before = replicas(&world, "three pods, ready and settled", both).await;
     until_endpoints(&world, 3).await;

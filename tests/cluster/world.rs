@@ -310,6 +310,22 @@ impl World {
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
+    /// Applies the sample `virtual-node-nginx.yaml`, with a port: without a subnet, a pod has an address only if it
+    /// has ports.
+    pub fn apply_nginx(&self) {
+        let sample = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/config/samples/virtual-node-nginx.yaml"
+        );
+        let sample = std::fs::read_to_string(sample).expect("the sample");
+        let image = "        image: nginx\n";
+        assert!(sample.contains(image), "{sample}");
+        let ports = format!("{image}        ports:\n        - containerPort: 80\n");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), sample.replace(image, &ports)).expect("it is written");
+        self.kubectl(&["apply", "-f", &file.path().to_string_lossy()]);
+    }
+
     pub async fn admin(&self, path: &str, body: &Value) {
         let url = format!("{}/_emulator/{path}", self.azure.url());
         let sent = reqwest::Client::new()

@@ -43,7 +43,9 @@ async fn pages(world: &World) {
     apply(world, "burstpool.yaml", |manifest| manifest);
     apply(world, "virtual-node-nginx.yaml", |manifest| {
         assert!(manifest.contains("image: nginx\n"), "{manifest}");
-        manifest.replace("image: nginx\n", &format!("image: {IMAGE}\n"))
+        // Without a subnet, a pod has an address only if it has ports.
+        let image = format!("image: {IMAGE}\n        ports:\n        - containerPort: 80\n");
+        manifest.replace("image: nginx\n", &image)
     });
     let config = watcher::Config::default().labels("app=nginx");
     let three_run = |pods: &[Pod]| pods.len() == 3 && pods.iter().all(|pod| is_running(Some(pod)));
