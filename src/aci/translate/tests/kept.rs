@@ -237,7 +237,7 @@ fn a_pod_chooses_an_identity_only_in_a_listed_namespace() {
             assert_eq!(given.refused(), refused, "{annotation} {namespaces:?}");
         }
         let refused = web(annotation, value).identified(&[]).translate();
-        let why = refused.err().expect("it is refused")[0].to_string();
+        let why = refused.expect_err("it is refused")[0].to_string();
         assert!(why.ends_with("--pod-identity-namespaces=shop"), "{why}");
     }
     // The group's own identity has no rights until an administrator grants some.
