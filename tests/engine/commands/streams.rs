@@ -73,8 +73,13 @@ pub fn unseen(client: &Client<'_>) {
         "/proc/1/status",
         "/proc/self/status",
     ]);
-    let ignored: Vec<&str> = ignored.lines().collect();
-    assert_eq!(ignored[0], ignored[1]);
+    let ignored = ignored.lines().map(|line| {
+        let mask = line.trim_start_matches("SigIgn:").trim();
+        u64::from_str_radix(mask, 16).expect("a mask of signals")
+    });
+    let ignored: Vec<u64> = ignored.collect();
+    // The shell that is the container's own process ignores some by itself; what runs a command adds none.
+    assert_eq!(ignored[1] & !ignored[0], 0, "{ignored:x?}");
 }
 
 /// A line that is read in parts is one line, with one time or without.
