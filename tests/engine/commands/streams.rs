@@ -82,21 +82,6 @@ pub fn unseen(client: &Client<'_>) {
     assert_eq!(ignored[1] & !ignored[0], 0, "{ignored:x?}");
 }
 
-/// A line that is read in parts is one line, with one time or without.
-pub fn long_lines(client: &Client<'_>) {
-    let long = "x".repeat(20_000);
-    let first = |arguments: &[&str]| {
-        let done = client.run(&[&["logs", "cmd-talks"][..], arguments].concat(), b"");
-        text(&done.stdout).lines().next().map(str::to_owned)
-    };
-    let plain = first(&[]);
-    assert!(plain.as_ref() == Some(&long), "{plain:?}");
-    let timed = first(&["--timestamps"]).expect("a line");
-    let (time, line) = timed.split_once(' ').expect("a time and a line");
-    time.parse::<jiff::Timestamp>().expect("a time");
-    assert!(line == long, "{line}");
-}
-
 /// Bytes that do not repeat.
 fn noise(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
