@@ -54,13 +54,7 @@ impl Keeper {
                 return None;
             }
         };
-        let placement = translate::Placement {
-            spec: &context.placement,
-            tags: &context.tags,
-            node: &context.owner.node,
-            node_address: Some(&context.address),
-            identities: &context.identities,
-        };
+        let placement = context.place();
         let (pod, unknown) = (&self.pod, &self.unknown);
         match translate::translate(pod, unknown, &resolved, &context.owner, &placement) {
             Ok(group) => Some(Box::new(group)),

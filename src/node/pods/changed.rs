@@ -76,13 +76,7 @@ impl Keeper {
             return;
         }
         let context = self.context.clone();
-        let placement = translate::Placement {
-            spec: &context.placement,
-            tags: &context.tags,
-            node: &context.owner.node,
-            node_address: Some(&context.address),
-            identities: &context.identities,
-        };
+        let placement = context.place();
         if let Err(refusals) = translate::eligible(&self.pod, &self.unknown, &placement) {
             let fields: Vec<String> = refusals.iter().map(ToString::to_string).collect();
             let message = format!("the running pod does not keep: {}", fields.join("; "));

@@ -57,7 +57,7 @@ use crate::aci::failure::Class;
 use crate::aci::names::{GroupName, Owner};
 use crate::aci::pace::Pace;
 use crate::aci::schedule::Starts;
-use crate::aci::translate::Identities;
+use crate::aci::translate::{self, Identities};
 use crate::api::Placement;
 use crate::burst::PodFacts;
 use crate::node::environment::KubeProxy;
@@ -177,6 +177,17 @@ impl Deref for Context {
 }
 
 impl Context {
+    /// Where the node's pods go, as their translation wants it.
+    fn place(&self) -> translate::Placement<'_> {
+        translate::Placement {
+            spec: &self.placement,
+            tags: &self.tags,
+            node: &self.owner.node,
+            node_address: Some(&self.address),
+            identities: &self.identities,
+        }
+    }
+
     /// A context in which nothing has been seen yet.
     pub fn new(parts: Parts) -> Self {
         let (services, watched) = reflector::store();
