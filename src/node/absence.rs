@@ -10,7 +10,9 @@
 //!   same kind, a GET or a LIST, has shown the group. It is lag.
 //! - A group that runs is gone after two GETs, [`CONFIRM`] apart, and a LIST that began after the first
 //!   of them.
-//! - A group whose DELETE was accepted is gone after one GET and one LIST, both sent after the DELETE.
+//! - A group whose DELETE was accepted is gone after one GET and one LIST, both sent after the DELETE. A
+//!   DELETE that is answered with 200 counts as that GET. One that finds no group (204) was not accepted: it
+//!   denies the group as a GET does.
 //! - Where no LIST can be had (one group in it may be unreadable for good), more GETs over a longer time
 //!   take its place.
 //! - Every answer that shows the group starts the count again.

@@ -98,11 +98,11 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
     assert_eq!((cores.used, cores.limit), (3, 100));
     assert_eq!(
         client.delete(&scope(), "one").await.unwrap(),
-        Deletion::Gone
+        Deletion::Done
     );
     assert_eq!(
         client.delete(&scope(), "one").await.unwrap(),
-        Deletion::Gone,
+        Deletion::NotFound,
         "there is none"
     );
     client.put(&scope(), "four", &with_secret).await.unwrap();

@@ -52,9 +52,11 @@ pub struct Scope {
 /// What became of a DELETE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
-    /// There is no such group (any more).
-    Gone,
-    /// It is being deleted.
+    /// There is no such group: 204 or 404.
+    NotFound,
+    /// The group was there and is deleted: 200, with the group.
+    Done,
+    /// Azure is deleting the group: 202.
     Begun,
 }
 
@@ -231,14 +233,17 @@ impl Client {
             .guarded(scope, Class::Deletes, &what, call.send())
             .await
         {
-            Ok(sent) if u16::from(sent.as_raw_response().status()) == 202 => Ok(Deletion::Begun),
-            Ok(_) => Ok(Deletion::Gone),
+            Ok(sent) => Ok(match u16::from(sent.as_raw_response().status()) {
+                200 => Deletion::Done,
+                202 => Deletion::Begun,
+                _ => Deletion::NotFound,
+            }),
             Err(error)
                 if error
                     .failure()
                     .is_some_and(ArmError::means_nothing_to_delete) =>
             {
-                Ok(Deletion::Gone)
+                Ok(Deletion::NotFound)
             }
             Err(error) => Err(error),
         }

@@ -277,7 +277,11 @@ impl Keeper {
                     self.trouble = Trouble::None;
                 }
                 match deletion {
-                    Deletion::Gone => self.denied(sent),
+                    Deletion::NotFound => self.denied(sent),
+                    Deletion::Done => {
+                        self.known.delete_accepted(sent, Timestamp::now());
+                        self.denied(sent);
+                    }
                     Deletion::Begun => {
                         self.known.delete_accepted(sent, Timestamp::now());
                         if self.known.absence.is_lag(Source::List, Timestamp::now()) {
