@@ -16,6 +16,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::address::is_reserved;
+
 mod answer;
 mod lenient;
 #[cfg(test)]
@@ -282,7 +284,7 @@ impl Group {
             .map_or(&[], |view| &view.events)
     }
 
-    /// Its address, once it has one.
+    /// Its address, once it has one. One of the cloud's own is none: ports of it would be forwarded.
     pub fn ip(&self) -> Option<IpAddr> {
         self.properties
             .ip_address
@@ -292,6 +294,7 @@ impl Group {
             .trim()
             .parse()
             .ok()
+            .filter(|address| !is_reserved(*address))
     }
 
     /// Whether nothing will run in it again unless someone starts it: succeeded, failed or stopped. A

@@ -20,7 +20,8 @@ use reqwest::redirect::Policy;
 
 use super::One;
 use super::auth::Auth;
-use super::server::{Server, check_allowed, is_forbidden};
+use super::server::{Server, check_allowed};
+use crate::aci::address::is_reserved;
 use crate::api::{OnError, Prometheus, SecretRef};
 use crate::trigger::answer::{self, Reading};
 use crate::trigger::{QueryError, decide};
@@ -254,7 +255,7 @@ impl Resolve for CheckedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> = found.filter(|one| !is_forbidden(one.ip())).collect();
+            let allowed: Vec<SocketAddr> = found.filter(|one| !is_reserved(one.ip())).collect();
             if allowed.is_empty() {
                 return Err("its name has no address that burstpool may ask: link-local and metadata addresses are refused".into());
             }

@@ -6,23 +6,17 @@
 //! goes: the Secret's own annotation lists the servers that it may be sent to.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use k8s_openapi::api::core::v1::Secret;
 use url::{Host, Url};
+
+use crate::aci::address::is_reserved;
 
 /// The annotation of a Secret with the servers that it may be sent to: `host` or `host:port`, separated by
 /// commas. A host without a port stands for all its ports.
 pub(super) const ALLOW_SERVER: &str = "burstpool.io/allow-server";
 /// The type of Secrets that hold a service account's token.
 const SERVICE_ACCOUNT_TOKEN: &str = "kubernetes.io/service-account-token";
-/// Azure's virtual machines reach the platform's own services at this address:
-/// <https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16>.
-const AZURE_PLATFORM: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
-/// Alibaba Cloud's metadata service, which is not link-local.
-const ALIBABA_METADATA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
-/// AWS's metadata service over IPv6, which is not link-local either.
-const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// A server, as a URL names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +43,8 @@ impl Server {
             return Err(wrong("must have no credentials, query or fragment"));
         }
         let refused = match url.host() {
-            Some(Host::Ipv4(address)) => is_forbidden(address.into()),
-            Some(Host::Ipv6(address)) => is_forbidden(address.into()),
+            Some(Host::Ipv4(address)) => is_reserved(address.into()),
+            Some(Host::Ipv6(address)) => is_reserved(address.into()),
             _ => false,
         };
         if refused {
@@ -139,30 +133,6 @@ pub(super) fn check_allowed(secret: &Secret, server: &Server) -> Result<(), Stri
     Err(format!(
         "does not allow burstpool to send it to {server}; to allow it: {remedy}"
     ))
-}
-
-/// Whether no trigger may ask an address: link-local addresses, where clouds serve metadata and credentials, the
-/// clouds' other addresses of that kind, and addresses that belong to no single host.
-pub(super) fn is_forbidden(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            v4.is_link_local()
-                || v4.is_multicast()
-                || v4.is_broadcast()
-                || v4.octets()[0] == 0
-                || v4 == AZURE_PLATFORM
-                || v4 == ALIBABA_METADATA
-        }
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_forbidden(v4.into()),
-            None => {
-                v6.is_unicast_link_local()
-                    || v6.is_multicast()
-                    || v6.is_unspecified()
-                    || v6 == AWS_METADATA
-            }
-        },
-    }
 }
 
 #[cfg(test)]
@@ -271,6 +241,7 @@ mod tests {
             ("http://0xa9fea9fe/", "never asked"),
             ("http://[fe80::1]/", "never asked"),
             ("http://[::ffff:169.254.169.254]/", "never asked"),
+            ("http://[64:ff9b::a9fe:a9fe]/metadata", "never asked"),
             ("http://168.63.129.16/", "never asked"),
             ("http://100.100.100.200/", "never asked"),
             ("http://[fd00:ec2::254]/", "never asked"),

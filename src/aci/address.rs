@@ -1,0 +1,118 @@
+//! Addresses that never are those of a workload. Pure.
+//!
+//! In: an address that a user or Azure names. Out: whether it belongs to the cloud itself, such as its metadata
+//! service, which hands credentials to every caller on the machine, or to no single host. The same address has
+//! several forms in IPv6: each of them is looked at.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Azure's virtual machines reach the platform's own services at this address:
+/// <https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16>.
+const AZURE_PLATFORM: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+/// Alibaba Cloud's metadata service, which is not link-local.
+const ALIBABA_METADATA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
+/// AWS's metadata service over IPv6, which is not link-local either.
+const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
+/// Whether an address is reserved: link-local addresses, where clouds serve metadata and credentials, the clouds'
+/// other addresses of that kind, and addresses that belong to no single host. A NAT64 prefix that a network chose
+/// for itself cannot be told from other addresses.
+pub fn is_reserved(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            is_of_the_cloud(v4) || v4.is_multicast() || v4.is_broadcast() || v4.octets()[0] == 0
+        }
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_reserved(v4.into()),
+            None => {
+                v6.is_unicast_link_local()
+                    || v6.is_multicast()
+                    || v6.is_unspecified()
+                    || v6 == AWS_METADATA
+                    || embedded(v6).into_iter().any(is_of_the_cloud)
+            }
+        },
+    }
+}
+
+fn is_of_the_cloud(v4: Ipv4Addr) -> bool {
+    v4.is_link_local() || v4 == AZURE_PLATFORM || v4 == ALIBABA_METADATA
+}
+
+/// The IPv4 addresses to which a network may translate or tunnel an IPv6 address.
+fn embedded(v6: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let o = v6.octets();
+    let at = |places: [usize; 4]| Ipv4Addr::from(places.map(|place| o[place]));
+    let last = at([12, 13, 14, 15]);
+    match v6.segments() {
+        // IPv4-compatible (RFC 4291), translated by SIIT (RFC 2765), and NAT64's well-known prefix (RFC 6052).
+        [0, 0, 0, 0, 0 | 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
+            vec![last]
+        }
+        // NAT64's prefix for local use (RFC 8215), in every length that RFC 6052 gives a form for.
+        [0x64, 0xff9b, 1, ..] => vec![
+            at([6, 7, 9, 10]),
+            at([7, 9, 10, 11]),
+            at([9, 10, 11, 12]),
+            last,
+        ],
+        // 6to4 (RFC 3056).
+        [0x2002, ..] => vec![at([2, 3, 4, 5])],
+        // Teredo (RFC 4380): the server's address, and the client's with all bits inverted.
+        [0x2001, 0, ..] => vec![at([4, 5, 6, 7]), Ipv4Addr::from_bits(!last.to_bits())],
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_the_cloud_is_reserved_in_every_form() {
+        for reserved in [
+            "169.254.169.254",
+            "168.63.129.16",
+            "100.100.100.200",
+            "0.0.0.0",
+            "0.1.2.3",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "::ffff:169.254.169.254",
+            "::ffff:0.0.0.0",
+            "::169.254.169.254",
+            "::ffff:0:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b::168.63.129.16",
+            "64:ff9b::100.100.100.200",
+            "64:ff9b:1::169.254.169.254",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1:a9:fe:a9fe::",
+            "64:ff9b:1:0:a9:fea9:fe00:0",
+            "2002:a9fe:a9fe::1",
+            "2001:0:a9fe:a9fe::1",
+            "2001:0:1:2:3:4:5601:5601",
+        ] {
+            assert!(is_reserved(reserved.parse().expect(reserved)), "{reserved}");
+        }
+        for other in [
+            "127.0.0.1",
+            "10.0.0.4",
+            "198.18.0.1",
+            "::1",
+            "::5",
+            "fd00::1",
+            "::ffff:10.0.0.4",
+            "64:ff9b::10.0.0.4",
+            "64:ff9b:1::10.0.0.4",
+            "2002:a00:4::1",
+            "2001:db8::a9fe:a9fe",
+        ] {
+            assert!(!is_reserved(other.parse().expect(other)), "{other}");
+        }
+    }
+}
