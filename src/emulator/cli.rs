@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::arm::throttle::Limits;
+use super::clock::Shows;
 use super::{Emulator, EngineSocket, Options, Tls};
 
 /// Below this level the container engine's client shows what it sends: environments and passwords.
@@ -44,7 +45,8 @@ struct Arguments {
     /// Where to write the authority's certificate; a temporary file, removed at the end, if not given
     #[arg(long, value_name = "FILE", requires = "tls")]
     ca_file: Option<PathBuf>,
-    /// How many emulated seconds pass in one real second (0.001 to 100000)
+    /// How many emulated seconds pass in one real second (0.001 to 100000); waits are shorter, and the times that
+    /// it shows stay the host's
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = speed)]
     speed: f64,
     /// How far away the service seems: half of it passes before a request is looked at, half after
@@ -129,7 +131,7 @@ fn options(arguments: Arguments) -> Options {
             ca_file: arguments.ca_file,
         }),
         speed: arguments.speed,
-        behind: Duration::ZERO,
+        shows: Shows::HostTime,
         rtt: arguments.rtt,
         start_latency: arguments.start_latency,
         limits: if arguments.no_limits {

@@ -1,16 +1,34 @@
 //! The emulator's clock: real time, real time made faster, or standing still.
 //!
 //! In: the host's clock and what a test or an operator says (`pause`, `advance`, `set_speed`).
-//! Out: `now` for every decision in the emulator, and `sleep_until` for the few that wait.
+//! Out: `now` for every decision in the emulator, `sleep_until` for the few that wait, and a [`Face`], which
+//! turns emulated times into the times that clients see. A speed shortens waits only: clients compare what they
+//! see with their own clocks, so a time in their future would be wrong for them.
 //! Nothing else in the emulator reads time, so a test that pauses this clock sees no change that
 //! it did not ask for.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+/// How many changes of the speed are remembered; times before them are shown by the oldest one's speed.
+const SPEEDS_KEPT: usize = 64;
+
+/// Which times an emulator shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shows {
+    /// The host's time, at every speed. [`Clock::advance`] moves it, and [`Clock::pause`] stops it.
+    #[default]
+    HostTime,
+    /// Its own time, which runs at its speed and began `behind` the host's.
+    EmulatedTime {
+        /// How much earlier than the host's it is in the beginning.
+        behind: Duration,
+    },
+}
 
 /// A clock that runs `speed` times as fast as the host's and can be stopped.
 #[derive(Debug)]
@@ -21,37 +39,101 @@ pub struct Clock {
 
 #[derive(Debug)]
 struct Inner {
-    /// What the clock showed at `anchor`.
-    shown: Timestamp,
+    /// The emulated time at `anchor`.
+    at_anchor: Timestamp,
     anchor: Instant,
     speed: f64,
     paused: bool,
+    face: Face,
 }
 
 impl Inner {
     fn now(&self) -> Timestamp {
         if self.paused {
-            return self.shown;
+            return self.at_anchor;
         }
-        later(self.shown, self.anchor.elapsed().mul_f64(self.speed))
+        later(self.at_anchor, self.anchor.elapsed().mul_f64(self.speed))
     }
 
     fn rebase(&mut self) {
-        self.shown = self.now();
+        self.at_anchor = self.now();
         self.anchor = Instant::now();
     }
 }
 
+/// Turns emulated times into those that clients see; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Face {
+    /// From when on which speed was in force, oldest first; none if emulated times are shown.
+    spans: Arc<Vec<Span>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    emulated: Timestamp,
+    shown: Timestamp,
+    speed: f64,
+}
+
+impl Face {
+    fn new(shows: Shows, now: Timestamp, speed: f64) -> Self {
+        let first = Span {
+            emulated: now,
+            shown: now,
+            speed,
+        };
+        let spans = match shows {
+            Shows::HostTime => vec![first],
+            Shows::EmulatedTime { .. } => Vec::new(),
+        };
+        Self {
+            spans: Arc::new(spans),
+        }
+    }
+
+    /// What clients see of an emulated time.
+    pub fn shown(&self, at: Timestamp) -> Timestamp {
+        let of_time = self.spans.iter().rev().find(|span| span.emulated <= at);
+        let Some(span) = of_time.or(self.spans.first()) else {
+            return at;
+        };
+        let passed = at.duration_since(span.emulated).as_secs_f64() / span.speed;
+        let passed = SignedDuration::try_from_secs_f64(passed);
+        let shown = span.shown.saturating_add(passed.unwrap_or_default());
+        shown.unwrap_or(span.shown)
+    }
+
+    fn set_speed(&mut self, now: Timestamp, speed: f64) {
+        let shown = self.shown(now);
+        let spans = Arc::make_mut(&mut self.spans);
+        if spans.is_empty() {
+            return;
+        }
+        if spans.len() >= SPEEDS_KEPT {
+            spans.remove(0);
+        }
+        spans.push(Span {
+            emulated: now,
+            shown,
+            speed,
+        });
+    }
+}
+
 impl Clock {
-    /// A running clock that shows what the host's showed `behind` ago. `speed` is clamped to
-    /// 0.001..=100,000.
-    pub fn new(speed: f64, behind: Duration) -> Self {
-        let now = Timestamp::now();
+    /// A running clock. `speed` is clamped to 0.001..=100,000.
+    pub fn new(speed: f64, shows: Shows) -> Self {
+        let (host, speed) = (Timestamp::now(), sane(speed));
+        let now = match shows {
+            Shows::HostTime => host,
+            Shows::EmulatedTime { behind } => host.saturating_sub(behind).unwrap_or(host),
+        };
         let inner = Inner {
-            shown: now.saturating_sub(behind).unwrap_or(now),
+            at_anchor: now,
             anchor: Instant::now(),
-            speed: sane(speed),
+            speed,
             paused: false,
+            face: Face::new(shows, now, speed),
         };
         Self {
             inner: Mutex::new(inner),
@@ -59,9 +141,14 @@ impl Clock {
         }
     }
 
-    /// What the clock shows.
+    /// The emulated time.
     pub fn now(&self) -> Timestamp {
         self.lock().now()
+    }
+
+    /// What turns emulated times up to now into those that clients see.
+    pub fn face(&self) -> Face {
+        self.lock().face.clone()
     }
 
     /// How many emulated seconds pass in one of the host's.
@@ -79,22 +166,25 @@ impl Clock {
         self.change(|inner| inner.paused = true);
     }
 
-    /// Lets a stopped clock go on from what it shows.
+    /// Lets a stopped clock go on from where it stands.
     pub fn resume(&self) {
         self.change(|inner| inner.paused = false);
     }
 
     /// Sets the speed, from now on.
     pub fn set_speed(&self, speed: f64) {
-        self.change(|inner| inner.speed = sane(speed));
+        self.change(|inner| {
+            inner.speed = sane(speed);
+            inner.face.set_speed(inner.at_anchor, inner.speed);
+        });
     }
 
-    /// Moves the clock forward by `by`, whether it runs or stands.
+    /// Moves the emulated time forward by `by`, whether it runs or stands.
     pub fn advance(&self, by: Duration) {
-        self.change(|inner| inner.shown = later(inner.shown, by));
+        self.change(|inner| inner.at_anchor = later(inner.at_anchor, by));
     }
 
-    /// Waits until the clock shows `at` or more.
+    /// Waits until the emulated time is `at` or later.
     pub async fn sleep_until(&self, at: Timestamp) {
         let mut changed = self.changed.subscribe();
         loop {
@@ -155,7 +245,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn runs_at_its_speed_and_stands_when_paused() {
-        let clock = Clock::new(10.0, Duration::ZERO);
+        let clock = Clock::new(10.0, Shows::HostTime);
         let start = clock.now();
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(between(start, clock.now()), Duration::from_secs(20));
@@ -170,8 +260,41 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_shown_runs_at_the_hosts_speed_through_changes_of_the_speed() {
+        let clock = Clock::new(10.0, Shows::HostTime);
+        let (start, mut passed) = (clock.now(), 0);
+        assert_eq!(clock.face().shown(start), start);
+        let mut looked = vec![];
+        for speed in [10.0, 1000.0, 0.5, 1.0].into_iter().cycle().take(100) {
+            clock.set_speed(speed);
+            tokio::time::advance(Duration::from_secs(2)).await;
+            passed += 2;
+            let now = clock.now();
+            let since = |at| between(start, at).as_millis();
+            // The arithmetic is in fractions of seconds: nanoseconds are lost.
+            assert!(since(clock.face().shown(now)).abs_diff(passed * 1000) <= 1);
+            looked.push((now, passed));
+        }
+        // Times of before a change of the speed stay what they were.
+        let face = clock.face();
+        for (at, passed) in looked.split_off(60) {
+            let since = between(start, face.shown(at)).as_millis();
+            assert!(since.abs_diff(passed * 1000) <= 1, "{since} {passed}");
+        }
+        let emulated = Clock::new(
+            10.0,
+            Shows::EmulatedTime {
+                behind: Duration::from_secs(60),
+            },
+        );
+        emulated.set_speed(20.0);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(emulated.face().shown(emulated.now()), emulated.now());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_sleeper_wakes_when_the_paused_clock_is_moved() {
-        let clock = std::sync::Arc::new(Clock::new(1.0, Duration::ZERO));
+        let clock = std::sync::Arc::new(Clock::new(1.0, Shows::HostTime));
         clock.pause();
         let at = later(clock.now(), Duration::from_secs(60));
         let sleeper = tokio::spawn({

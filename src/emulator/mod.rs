@@ -23,7 +23,7 @@
 //! | [`stream`] | exec and attach over websockets |
 //! | [`realtime`] | what containers use, at the addresses of their groups |
 //! | [`admin`] | `/_emulator/`: faults, clock, quotas, timeline, page |
-//! | [`clock`] | the only time there is |
+//! | [`clock`] | the only time there is, and what clients see of it |
 //!
 //! Nothing here is written to disk but a CA certificate when it is asked for, and the volumes of
 //! groups that an engine runs, in a temporary directory; state ends with the process.
@@ -45,5 +45,6 @@ pub mod stream;
 pub mod timeline;
 pub mod tls;
 
+pub use clock::Shows;
 pub use options::{EngineSocket, Options, Tls};
 pub use server::{Emulator, StartError};

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::arm::throttle::Limits;
+use super::clock::Shows;
 
 /// Settings of an emulator. The default is the service as a fresh subscription sees it, at real
 /// speed, simulated, on a free loopback port, without TLS.
@@ -17,8 +18,8 @@ pub struct Options {
     pub tls: Option<Tls>,
     /// How many emulated seconds pass in one of the host's: 0.001 to 100,000.
     pub speed: f64,
-    /// How much later than the host's its clock is in the beginning: nobody's clock is another's.
-    pub behind: Duration,
+    /// Which times it shows.
+    pub shows: Shows,
     /// How far away it seems: half of it passes before a request is looked at, half after.
     pub rtt: Duration,
     /// After how long a group's containers run; as recorded of the service if not given.
@@ -60,7 +61,7 @@ impl Default for Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: None,
             speed: 1.0,
-            behind: Duration::ZERO,
+            shows: Shows::HostTime,
             rtt: Duration::ZERO,
             start_latency: None,
             limits: Limits::default(),

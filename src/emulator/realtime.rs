@@ -21,6 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::arm::metrics::{bytes, millicores};
+use super::clock::Face;
 use super::group::id::GroupKey;
 use super::group::run::{Run, RunState};
 use super::shared::Shared;
@@ -109,7 +110,7 @@ struct Extension {
     counted: Mutex<HashMap<String, Counted>>,
 }
 
-/// What a run has used until a time.
+/// What a run has used until a time, as it is shown.
 #[derive(Clone, Copy)]
 struct Counted {
     since: Timestamp,
@@ -119,14 +120,21 @@ struct Counted {
 
 async fn stats(State(extension): State<Arc<Extension>>) -> Result<Json<Value>, StatusCode> {
     let shared = &extension.shared;
-    let now = shared.clock.now();
+    let (now, face) = (shared.clock.now(), shared.clock.face());
     let mut store = shared.store();
     let group = store
         .group(&extension.key, now)
         .ok_or(StatusCode::NOT_FOUND)?;
+    let now = face.shown(now);
     let measured = group.containers.iter().filter(|run| !run.script.unmeasured);
     let mut all: Vec<(String, f64, f64)> = measured
-        .filter_map(|run| Some((run.name.clone(), extension.count(run, now)?, bytes(run))))
+        .filter_map(|run| {
+            Some((
+                run.name.clone(),
+                extension.count(run, now, &face)?,
+                bytes(run),
+            ))
+        })
         .collect();
     all.push(("infra".to_owned(), 0.5, 1_048_576.0));
     let (seconds, memory) = all.iter().fold((0.0, 0.0), |(s, m), (_, seconds, bytes)| {
@@ -145,11 +153,12 @@ async fn stats(State(extension): State<Arc<Extension>>) -> Result<Json<Value>, S
 }
 
 impl Extension {
-    /// What a container's run has used by now, in seconds of CPU; nothing if it does not run.
-    fn count(&self, run: &Run, now: Timestamp) -> Option<f64> {
+    /// What a container's run has used by now, as it is shown, in seconds of CPU; nothing if it does not run.
+    fn count(&self, run: &Run, now: Timestamp, face: &Face) -> Option<f64> {
         let Some(RunState::Running { since }) = run.current else {
             return None;
         };
+        let since = face.shown(since);
         let begins = Counted {
             since,
             until: since,

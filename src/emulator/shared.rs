@@ -28,7 +28,7 @@ impl Shared {
     /// Parts for an emulator with `options`.
     pub fn new(options: Options, engine: Option<Engine>) -> Self {
         Self {
-            clock: Clock::new(options.speed, options.behind),
+            clock: Clock::new(options.speed, options.shows),
             counters: Counters::new(),
             sessions: Sessions::default(),
             engine,

@@ -15,6 +15,7 @@ use super::arm::throttle::{Limits, Throttle};
 use super::faults::Faults;
 use super::group::id::{GroupId, GroupKey};
 use super::group::life::Group;
+use super::group::run::Event;
 use super::group::script::Script;
 use super::group::stage::Effect;
 use super::group::view;
@@ -44,7 +45,7 @@ pub struct Operation {
     /// What it does.
     pub kind: OperationKind,
     /// How it ended: whether well, and the events at its end.
-    pub ended: Option<(bool, Value)>,
+    pub ended: Option<(bool, Vec<Event>)>,
 }
 
 /// What an operation does.
@@ -171,7 +172,7 @@ impl Store {
             };
             match effect {
                 Effect::OperationEnded { succeeded } => {
-                    let (operation, events) = (group.operation, view::operation_events(group));
+                    let (operation, events) = (group.operation, view::all_events(group));
                     self.end_operation(operation, succeeded, events);
                 }
                 Effect::Running { at } => {
@@ -181,7 +182,7 @@ impl Store {
                 Effect::Gone { at } => {
                     let operation = group.operation;
                     self.remove(key, at);
-                    self.end_operation(operation, true, Value::Array(Vec::new()));
+                    self.end_operation(operation, true, Vec::new());
                 }
             }
         }
@@ -213,7 +214,7 @@ impl Store {
     }
 
     /// Ends an operation.
-    pub fn end_operation(&mut self, id: Uuid, succeeded: bool, events: Value) {
+    pub fn end_operation(&mut self, id: Uuid, succeeded: bool, events: Vec<Event>) {
         let Some(operation) = self.operations.get_mut(&id) else {
             return;
         };

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::clock::Face;
 use super::group::id::{GroupId, GroupKey};
 
 /// How many groups are remembered; the oldest go first.
 const KEPT: usize = 20_000;
 
-/// One group's times, of the emulator's clock. A name that is used again has an entry for each use.
+/// One group's emulated times. A name that is used again has an entry for each use.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
@@ -29,6 +30,21 @@ pub struct Entry {
     pub puts: u64,
     /// How often it was read by a GET.
     pub gets: u64,
+}
+
+impl Entry {
+    /// The entry with the times that clients see.
+    #[must_use]
+    pub fn shown(&self, face: &Face) -> Self {
+        let shown = |at: Option<Timestamp>| at.map(|at| face.shown(at));
+        Self {
+            put_received: face.shown(self.put_received),
+            running: shown(self.running),
+            delete_received: shown(self.delete_received),
+            gone: shown(self.gone),
+            ..self.clone()
+        }
+    }
 }
 
 /// Entries, oldest first.

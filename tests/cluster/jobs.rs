@@ -158,7 +158,9 @@ async fn a_finished_pod_stays_so_and_its_group_goes_when_its_logs_could_be_read(
     let left = Duration::from_secs(40);
     let options = Options {
         start_latency: Some(Duration::from_millis(500)),
-        behind: burstpool::node::plan::KEEP_FINISHED.saturating_sub(left),
+        shows: burstpool::emulator::Shows::EmulatedTime {
+            behind: burstpool::node::plan::KEEP_FINISHED.saturating_sub(left),
+        },
         ..Options::default()
     };
     let azure = Emulator::start(options).await.expect("the emulator starts");

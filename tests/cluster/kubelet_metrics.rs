@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use burstpool::emulator::Options as AzureOptions;
+use burstpool::emulator::{Options as AzureOptions, Shows};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
@@ -15,12 +15,14 @@ use crate::world::{World, is_running};
 
 const SUBNET: &str =
     "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/n";
-/// Azure's minutes take seconds. Its clock is behind, so that they are over for us, too: until it has caught
-/// up with ours, which takes three minutes at a speed of 20.
+/// Azure's minutes take seconds, also those that it shows. Its clock is behind, so that they are over for us, too:
+/// until it has caught up with ours, which takes three minutes at a speed of 20.
 pub fn fast(speed: f64) -> AzureOptions {
     AzureOptions {
         speed,
-        behind: Duration::from_secs(3500),
+        shows: Shows::EmulatedTime {
+            behind: Duration::from_secs(3500),
+        },
         ..AzureOptions::default()
     }
 }

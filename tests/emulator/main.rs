@@ -10,6 +10,7 @@
 mod admin;
 mod arbitrary;
 mod clients;
+mod clock;
 mod codes;
 mod examples;
 mod facts;

@@ -83,10 +83,11 @@ async fn metrics(State(shared): Parts) -> String {
 }
 
 async fn timeline(State(shared): Parts) -> Json<Value> {
-    let now = shared.clock.now();
+    let (now, face) = (shared.clock.now(), shared.clock.face());
     let mut store = shared.store();
     store.settle_all(now);
-    Json(json!({"groups": store.timeline.entries().collect::<Vec<_>>()}))
+    let entries = store.timeline.entries().map(|entry| entry.shown(&face));
+    Json(json!({"groups": entries.collect::<Vec<_>>()}))
 }
 
 async fn faults(State(shared): Parts) -> Json<Value> {
@@ -171,7 +172,8 @@ struct SetClock {
 
 async fn clock(State(shared): Parts) -> Json<Value> {
     let clock = &shared.clock;
-    Json(json!({"now": clock.now(), "paused": clock.is_paused(), "speed": clock.speed()}))
+    let now = clock.face().shown(clock.now());
+    Json(json!({"now": now, "paused": clock.is_paused(), "speed": clock.speed()}))
 }
 
 async fn set_clock(State(shared): Parts, body: Bytes) -> Outcome {

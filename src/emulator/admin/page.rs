@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Html;
 
+use crate::emulator::clock::Face;
 use crate::emulator::group::life::Group;
 use crate::emulator::group::run::{Run, RunState};
 use crate::emulator::group::view;
@@ -18,7 +19,7 @@ table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3em .8e
 
 /// Shows groups, containers, faults and the clock.
 pub async fn page(State(shared): State<Arc<Shared>>) -> Html<String> {
-    let now = shared.clock.now();
+    let (now, face) = (shared.clock.now(), shared.clock.face());
     let mut store = shared.store();
     store.settle_all(now);
     let mut page = String::from(HEAD);
@@ -36,7 +37,7 @@ pub async fn page(State(shared): State<Arc<Shared>>) -> Html<String> {
         page,
         "<h1>{} container groups</h1><p>{engine}, clock {} (speed {}{paused}), {} faults in force</p>",
         store.groups.len(),
-        view::time(now),
+        view::time(face.shown(now)),
         shared.clock.speed(),
         store.faults.rules().len(),
     );
@@ -44,13 +45,14 @@ pub async fn page(State(shared): State<Arc<Shared>>) -> Html<String> {
         "<table><tr><th>group<th>region<th>provisioning<th>state<th>address<th>containers",
     );
     for group in store.groups.values() {
-        row(&mut page, group, view::provisioning(group, Some(now)));
+        let provisioning = view::provisioning(group, Some(now));
+        row(&mut page, group, provisioning, &face);
     }
     page.push_str("</table>");
     Html(page)
 }
 
-fn row(page: &mut String, group: &Group, provisioning: &str) {
+fn row(page: &mut String, group: &Group, provisioning: &str, face: &Face) {
     let state = view::state(group);
     let address = group.ip.map(|ip| ip.to_string()).unwrap_or_default();
     let _ = write!(
@@ -66,18 +68,20 @@ fn row(page: &mut String, group: &Group, provisioning: &str) {
             page,
             "{}: {} ({} restarts)<br>",
             escaped(&run.name),
-            doing(run),
+            doing(run, face),
             run.restarts
         );
     }
 }
 
-fn doing(run: &Run) -> String {
+fn doing(run: &Run, face: &Face) -> String {
     match &run.current {
         None => "not pulled".to_owned(),
         Some(RunState::Waiting { detail: "" }) => "waiting".to_owned(),
         Some(RunState::Waiting { detail }) => (*detail).to_owned(),
-        Some(RunState::Running { since }) => format!("running since {}", view::time(*since)),
+        Some(RunState::Running { since }) => {
+            format!("running since {}", view::time(face.shown(*since)))
+        }
         Some(RunState::Terminated { code, .. }) => format!("ended with {code}"),
     }
 }

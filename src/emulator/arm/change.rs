@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use serde_json::json;
 
 use super::Call;
 use super::answer::Answer;
@@ -28,7 +27,12 @@ pub fn patch(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmEr
     if let Some(tags) = change.tags {
         group.body.tags = Some(tags);
     }
-    Ok(Answer::ok(view::full(group, call.version, now)))
+    Ok(Answer::ok(view::full(
+        group,
+        call.version,
+        now,
+        &shared.clock.face(),
+    )))
 }
 
 /// Deletes the group.
@@ -72,7 +76,7 @@ fn begin_delete(shared: &Shared, call: &Call, id: &GroupId) -> Result<(Answer, b
         Some((operation, true)) => operation,
         running => {
             if let Some((deploying, _)) = running {
-                store.end_operation(deploying, false, json!([]));
+                store.end_operation(deploying, false, Vec::new());
             }
             store.begin(id, OperationKind::Delete, now)
         }
@@ -82,9 +86,9 @@ fn begin_delete(shared: &Shared, call: &Call, id: &GroupId) -> Result<(Answer, b
     };
     let (was_deleting, is_real) = (matches!(group.stage, Stage::Deleting { .. }), group.is_real);
     if !was_deleting && group.delete(now, operation, is_real) {
-        let body = view::full(group, call.version, now);
+        let body = view::full(group, call.version, now, &shared.clock.face());
         store.remove(&key, now);
-        store.end_operation(operation, true, json!([]));
+        store.end_operation(operation, true, Vec::new());
         return Ok((Answer::ok(body).with_headers(budget), false));
     }
     let answer = Answer::empty(StatusCode::ACCEPTED)

@@ -67,7 +67,11 @@ async fn logs(
             let text = engine.logs(&id.key(), name, tail, timestamps).await;
             last_bytes(text, RUNNING_LIMIT)
         }
-        (_, log) => log.unwrap_or_default().text(tail, timestamps),
+        (_, log) => {
+            let face = shared.clock.face();
+            let times = timestamps.then_some(&face);
+            log.unwrap_or_default().text(tail, times)
+        }
     };
     Ok(Answer::ok(json!({"content": content})))
 }

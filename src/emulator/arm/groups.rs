@@ -98,7 +98,7 @@ pub fn list(
 
 /// What became of an operation; `result` asks for its result instead of its state.
 pub fn operation(shared: &Shared, call: &Call, id: &str, result: bool) -> Result<Answer, ArmError> {
-    let now = shared.clock.now();
+    let (now, face) = (shared.clock.now(), shared.clock.face());
     let mut store = shared.store();
     let missing = || {
         ArmError::new(
@@ -119,26 +119,21 @@ pub fn operation(shared: &Shared, call: &Call, id: &str, result: bool) -> Result
             .filter(|_| operation.kind == OperationKind::Deploy);
         return Ok(match group {
             _ if !done => Answer::empty(StatusCode::ACCEPTED),
-            Some(group) => Answer::ok(view::full(group, call.version, now)),
+            Some(group) => Answer::ok(view::full(group, call.version, now, &face)),
             None => Answer::empty(StatusCode::NO_CONTENT),
         });
     }
-    let running = || {
-        store
-            .groups
-            .get(&key)
-            .map_or(json!([]), view::operation_events)
-    };
+    let running = || store.groups.get(&key).map(view::all_events);
     let (status, events) = match &operation.ended {
-        None => ("Pending", running()),
+        None => ("Pending", running().unwrap_or_default()),
         Some((true, events)) => ("Succeeded", events.clone()),
         Some((false, events)) => ("Failed", events.clone()),
     };
     Ok(Answer::ok(json!({
         "id": operation.group.to_string(),
         "status": status,
-        "startTime": view::operation_time(operation.started),
-        "properties": {"events": events},
+        "startTime": view::operation_time(face.shown(operation.started)),
+        "properties": {"events": view::events(&events, &face)},
     })))
 }
 
@@ -188,9 +183,9 @@ pub fn existing<'a>(
 }
 
 fn get(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {
-    let now = shared.clock.now();
+    let (now, face) = (shared.clock.now(), shared.clock.face());
     let mut store = shared.store();
-    let answer = view::full(existing(&mut store, id, now)?, call.version, now);
+    let answer = view::full(existing(&mut store, id, now)?, call.version, now, &face);
     store.timeline.note(&id.key(), |entry| entry.gets += 1);
     Ok(Answer::ok(answer))
 }

@@ -12,6 +12,7 @@ use super::Call;
 use super::answer::Answer;
 use super::error::ArmError;
 use super::groups::existing;
+use crate::emulator::clock::Face;
 use crate::emulator::group::id::GroupId;
 use crate::emulator::group::run::{Run, RunState};
 use crate::emulator::shared::Shared;
@@ -31,8 +32,9 @@ const USUAL: (f64, f64) = (1.0, 16_777_216.0);
 
 /// `GET {group}/providers/Microsoft.Insights/metrics`.
 pub fn list(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {
-    let now = shared.clock.now();
-    let (since, until) = timespan(call, now)?;
+    let (now, face) = (shared.clock.now(), shared.clock.face());
+    let shown_now = face.shown(now);
+    let (since, until) = timespan(call, shown_now)?;
     let interval = call.query.get("interval").map_or("PT1M", String::as_str);
     if interval != "PT1M" {
         return Err(refused(format!(
@@ -69,7 +71,7 @@ pub fn list(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmErr
             "type": "Microsoft.Insights/metrics",
             "name": {"value": name, "localizedValue": shown},
             "unit": unit,
-            "timeseries": series(&measured, name, apart, (since, until.min(now))),
+            "timeseries": series(&measured, name, apart, (since, until.min(shown_now)), &face),
             "errorCode": "Success",
         }));
     }
@@ -119,6 +121,7 @@ fn series(
     metric: &str,
     apart: bool,
     (since, until): (Timestamp, Timestamp),
+    face: &Face,
 ) -> Vec<Value> {
     let of = |runs: &[&Run], labels: Value| {
         let points: Vec<Value> = minutes(since, until)
@@ -126,7 +129,7 @@ fn series(
                 let ends = begins + SignedDuration::from_secs(MINUTE);
                 let used: Vec<f64> = runs
                     .iter()
-                    .filter(|run| is_over && ran_until(run, ends))
+                    .filter(|run| is_over && ran_until(run, ends, face))
                     .map(|run| used(run, metric))
                     .collect();
                 let at = begins.to_string();
@@ -165,12 +168,12 @@ fn minutes(since: Timestamp, until: Timestamp) -> impl Iterator<Item = (Timestam
 }
 
 /// Whether the run that is the container's present one was there when the minute ended.
-fn ran_until(run: &Run, ends: Timestamp) -> bool {
+fn ran_until(run: &Run, ends: Timestamp, face: &Face) -> bool {
     match run.current {
-        Some(RunState::Running { since }) => since < ends,
+        Some(RunState::Running { since }) => face.shown(since) < ends,
         Some(RunState::Terminated {
             since, finished, ..
-        }) => since < ends && ends <= finished,
+        }) => face.shown(since) < ends && ends <= face.shown(finished),
         _ => false,
     }
 }

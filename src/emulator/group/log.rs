@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use jiff::Timestamp;
 
 use super::view::time;
+use crate::emulator::clock::Face;
 
 /// What the service keeps of a running container (anchors: quotas page, 2025-11).
 pub const RUNNING_LIMIT: usize = 4 << 20;
@@ -40,15 +41,15 @@ impl Log {
         self.shrink(STOPPED_LIMIT, STOPPED_LINES);
     }
 
-    /// The last `tail` lines (all without), each with its time in front if asked for: each part of a long
-    /// one.
-    pub fn text(&self, tail: Option<usize>, timestamps: bool) -> String {
+    /// The last `tail` lines (all without), each with its time in front if there is what shows that: each part
+    /// of a long one.
+    pub fn text(&self, tail: Option<usize>, times: Option<&Face>) -> String {
         let skip = tail.map_or(0, |tail| self.lines.len().saturating_sub(tail));
         let mut text = String::new();
         for (at, line) in self.lines.iter().skip(skip) {
             for part in parts(line) {
-                if timestamps {
-                    text.push_str(&time(*at));
+                if let Some(face) = times {
+                    text.push_str(&time(face.shown(*at)));
                     text.push(' ');
                 }
                 text.push_str(part);
@@ -67,7 +68,7 @@ impl Log {
     pub fn since(&self, seen: usize) -> String {
         // A log that is shorter than before belongs to a new run: all of it is new.
         let new = self.written.checked_sub(seen).unwrap_or(self.written);
-        self.text(Some(new), false)
+        self.text(Some(new), None)
     }
 
     fn shrink(&mut self, bytes: usize, lines: usize) {
@@ -111,6 +112,12 @@ pub fn last_bytes(text: String, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::emulator::clock::{Clock, Shows};
+
+    fn emulated() -> Face {
+        let behind = std::time::Duration::ZERO;
+        Clock::new(1.0, Shows::EmulatedTime { behind }).face()
+    }
 
     #[test]
     fn a_running_log_keeps_4_mb_and_a_stopped_one_1000_lines_in_16_kb() {
@@ -118,16 +125,19 @@ mod tests {
         for _ in 0..5000 {
             log.push(Timestamp::UNIX_EPOCH, "x".repeat(1023));
         }
-        assert_eq!(log.text(None, false).len(), RUNNING_LIMIT);
+        assert_eq!(log.text(None, None).len(), RUNNING_LIMIT);
         log.stop();
-        assert_eq!(log.text(None, false).len(), STOPPED_LIMIT);
+        assert_eq!(log.text(None, None).len(), STOPPED_LIMIT);
         let mut short = Log::default();
         for n in 0..2000 {
             short.push(Timestamp::UNIX_EPOCH, n.to_string());
         }
         short.stop();
-        assert_eq!(short.text(None, false).lines().count(), STOPPED_LINES);
-        assert_eq!(short.text(Some(1), true), "1970-01-01T00:00:00Z 1999\n");
+        assert_eq!(short.text(None, None).lines().count(), STOPPED_LINES);
+        assert_eq!(
+            short.text(Some(1), Some(&emulated())),
+            "1970-01-01T00:00:00Z 1999\n"
+        );
     }
 
     #[test]
@@ -136,9 +146,12 @@ mod tests {
         log.push(Timestamp::UNIX_EPOCH, "x".repeat(PART) + "yz");
         log.push(Timestamp::UNIX_EPOCH, "");
         let x = "x".repeat(PART);
-        assert_eq!(log.text(None, false), format!("{x}yz\n\n"));
+        assert_eq!(log.text(None, None), format!("{x}yz\n\n"));
         let at = "1970-01-01T00:00:00Z ";
-        assert_eq!(log.text(None, true), format!("{at}{x}{at}yz\n{at}\n"));
+        assert_eq!(
+            log.text(None, Some(&emulated())),
+            format!("{at}{x}{at}yz\n{at}\n")
+        );
     }
 
     #[test]

@@ -388,8 +388,8 @@ mod tests {
         let mut run = run(script);
         run.start(at(0));
         run.write_log(at(3));
-        assert_eq!(run.log.text(None, false), "hello\nline 1\nline 2\nline 3\n");
+        assert_eq!(run.log.text(None, None), "hello\nline 1\nline 2\nline 3\n");
         run.write_log(at(1_000_000));
-        assert!(run.log.text(Some(1), false).ends_with("line 1000000\n"));
+        assert!(run.log.text(Some(1), None).ends_with("line 1000000\n"));
     }
 }

@@ -12,6 +12,7 @@ use super::model::Container;
 use super::run::{Event, Run, RunState};
 use super::stage::Stage;
 use crate::emulator::arm::version::Version;
+use crate::emulator::clock::Face;
 
 /// A time as GET answers it: RFC 3339 with up to three digits after the second.
 pub fn time(at: Timestamp) -> String {
@@ -38,12 +39,13 @@ pub fn created(group: &Group, version: Version) -> Value {
 }
 
 /// The answer to a GET, with instance views.
-pub fn full(group: &Group, version: Version, now: Timestamp) -> Value {
+pub fn full(group: &Group, version: Version, now: Timestamp, face: &Face) -> Value {
     let mut answer = base(group, version, Some(now));
     answer["properties"]["instanceView"] =
-        json!({"events": events(&group.events), "state": state(group)});
-    with_runs(&mut answer["properties"]["containers"], &group.containers);
-    with_runs(&mut answer["properties"]["initContainers"], &group.init);
+        json!({"events": events(&group.events, face), "state": state(group)});
+    let properties = &mut answer["properties"];
+    with_runs(&mut properties["containers"], &group.containers, face);
+    with_runs(&mut properties["initContainers"], &group.init, face);
     answer
 }
 
@@ -76,25 +78,20 @@ pub fn provisioning(group: &Group, now: Option<Timestamp>) -> &'static str {
     }
 }
 
-/// The events of all containers and of the group, as an operation shows them.
-pub fn operation_events(group: &Group) -> Value {
+/// The events of all containers and of the group, which an operation shows.
+pub fn all_events(group: &Group) -> Vec<Event> {
     let runs = group.init.iter().chain(&group.containers);
-    let all: Vec<Event> = group
-        .events
-        .iter()
-        .chain(runs.flat_map(|run| &run.events))
-        .cloned()
-        .collect();
-    events(&all)
+    let of_runs = runs.flat_map(|run| &run.events);
+    group.events.iter().chain(of_runs).cloned().collect()
 }
 
-/// Events as instance views list them.
-pub fn events(events: &[Event]) -> Value {
+/// Events as instance views and operations list them.
+pub fn events(events: &[Event], face: &Face) -> Value {
     let one = |event: &Event| {
         json!({
             "count": event.count,
-            "firstTimestamp": whole(event.first),
-            "lastTimestamp": whole(event.last),
+            "firstTimestamp": whole(face.shown(event.first)),
+            "lastTimestamp": whole(face.shown(event.last)),
             "name": event.name,
             "message": event.message,
             "type": if event.warning { "Warning" } else { "Normal" },
@@ -219,7 +216,7 @@ fn containers(list: &[Container]) -> Value {
     list.iter().map(one).collect()
 }
 
-fn with_runs(containers: &mut Value, runs: &[Run]) {
+fn with_runs(containers: &mut Value, runs: &[Run], face: &Face) {
     let Some(containers) = containers.as_array_mut() else {
         return;
     };
@@ -227,18 +224,20 @@ fn with_runs(containers: &mut Value, runs: &[Run]) {
         let Some(current) = &run.current else {
             continue;
         };
-        let mut view = json!({"restartCount": run.restarts, "currentState": run_state(current)});
+        let mut view =
+            json!({"restartCount": run.restarts, "currentState": run_state(current, face)});
         if let Some(previous) = &run.previous {
-            view["previousState"] = run_state(previous);
+            view["previousState"] = run_state(previous, face);
         }
         if !run.events.is_empty() {
-            view["events"] = events(&run.events);
+            view["events"] = events(&run.events, face);
         }
         container["properties"]["instanceView"] = view;
     }
 }
 
-fn run_state(state: &RunState) -> Value {
+fn run_state(state: &RunState, face: &Face) -> Value {
+    let time = |at: Timestamp| time(face.shown(at));
     match state {
         RunState::Waiting { detail } => json!({"state": "Waiting", "detailStatus": detail}),
         RunState::Running { since } => {
