@@ -40,6 +40,8 @@ mod kubelet_home;
 mod kubelet_hostile;
 #[path = "cluster/kubelet_metrics.rs"]
 mod kubelet_metrics;
+#[path = "cluster/kubelet_sessions.rs"]
+mod kubelet_sessions;
 #[path = "cluster/later.rs"]
 mod later;
 #[path = "cluster/leader.rs"]

@@ -2,7 +2,8 @@
 //!
 //! In: a bound socket. Out: requests with the certificates that their callers showed. Everything a
 //! stranger can make grow is bounded: connections, the time for a handshake and for a request's head, the
-//! size of a head.
+//! size of a head. At the end of the process new connections are refused at once, idle ones are closed, and
+//! answers that are under way are completed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a request's head may take, however steadily it comes, and how long a connection may be idle
 /// between two.
 const HEAD: Duration = Duration::from_secs(30);
+/// How long answers may take that are under way when the process ends: less than the 30 s that Kubernetes gives a
+/// pod to end.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// How big a request's head may be: a command is in it. As many as there may be connections are 64 MiB.
 const HEAD_SIZE: usize = 128 << 10;
 /// How many headers a request may have.
@@ -53,7 +57,7 @@ pub struct Settings {
     pub nodes: Nodes,
 }
 
-/// Serves until `cancel`; an error is one of the certificate, before anything is served.
+/// Serves until `cancel`, and then until answers have ended that are under way; an error is one of the certificate, before anything is served.
 pub async fn listen(
     settings: Settings,
     cancel: CancellationToken,
@@ -112,6 +116,8 @@ impl Listening {
                 }
             }
         }
+        // Clients connect to the next leader rather than wait here.
+        drop(listener);
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -124,20 +130,19 @@ impl Listening {
         let (acceptor, server) = (self.acceptor.clone(), self.server.clone());
         let cancel = self.cancel.clone();
         async move {
-            let served = async {
-                let alive = SockRef::from(&stream).set_tcp_keepalive(&alive());
-                if let Err(error) = alive.and_then(|()| stream.set_nodelay(true)) {
-                    tracing::debug!(%error, "setting a connection's options");
-                }
-                match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => serve(stream, server, place).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
-                    Err(_) => tracing::debug!("TLS handshake: too slow"),
-                }
+            let alive = SockRef::from(&stream).set_tcp_keepalive(&alive());
+            if let Err(error) = alive.and_then(|()| stream.set_nodelay(true)) {
+                tracing::debug!(%error, "setting a connection's options");
+            }
+            let accepting = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
+            let accepted = tokio::select! {
+                accepted = accepting => accepted,
+                () = cancel.cancelled() => return,
             };
-            tokio::select! {
-                () = served => {}
-                () = cancel.cancelled() => {}
+            match accepted {
+                Ok(Ok(stream)) => serve(stream, server, place, cancel).await,
+                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
+                Err(_) => tracing::debug!("TLS handshake: too slow"),
             }
         }
     }
@@ -158,6 +163,7 @@ async fn serve(
     stream: tokio_rustls::server::TlsStream<TcpStream>,
     server: Arc<Server>,
     place: OwnedSemaphorePermit,
+    cancel: CancellationToken,
 ) {
     let shown = stream.get_ref().1.peer_certificates();
     let shown: Arc<[CertificateDer<'static>]> = shown.unwrap_or_default().into();
@@ -168,14 +174,25 @@ async fn serve(
         request.extensions_mut().insert(place.clone());
         async move { Ok::<_, std::convert::Infallible>(server.answer(&shown, request).await) }
     });
-    let served = http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_SIZE)
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
+        .with_upgrades();
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = cancel.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let Ok(served) = tokio::time::timeout(FAREWELL, connection).await else {
+                tracing::info!("closing a connection whose answer takes too long");
+                return;
+            };
+            served
+        }
+    };
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended");
     }

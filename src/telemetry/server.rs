@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -16,6 +17,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
+
+/// How long requests that are under way may take once the process ends.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Whether this process can do its work, in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +52,7 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Answers until `cancel`.
+/// Answers until `cancel`, and then what is under way.
 ///
 /// # Errors
 ///
@@ -64,10 +68,18 @@ pub async fn serve(
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(is_ready))
         .with_state(Shared { metrics, ready });
-    axum::serve(listener, router)
-        .with_graceful_shutdown(cancel.cancelled_owned())
-        .await
-        .context("serving metrics")
+    let served = axum::serve(listener, router)
+        .with_graceful_shutdown(cancel.clone().cancelled_owned())
+        .into_future();
+    let too_long = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        served = served => served.context("serving metrics"),
+        // A client that sends half a request must not keep the process.
+        () = too_long => Ok(()),
+    }
 }
 
 async fn text(State(shared): State<Shared>) -> impl IntoResponse {

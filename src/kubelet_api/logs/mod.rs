@@ -12,7 +12,8 @@ mod lines;
 mod options;
 mod source;
 
-use std::convert::Infallible;
+use std::io;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -69,9 +70,19 @@ async fn follow(source: Source, options: Options, tasks: &Tasks) -> Answer {
         told,
     };
     tasks.spawn(follower.follow(log, options.tail));
+    let (cancel, mut is_over) = (tasks.cancel.clone(), false);
     let body = futures::stream::poll_fn(move |context| {
-        let polled = wanted.poll_recv(context);
-        polled.map(|bytes| bytes.map(Ok::<_, Infallible>))
+        if is_over {
+            return Poll::Ready(None);
+        }
+        let next = ready!(wanted.poll_recv(context));
+        is_over = next.is_none();
+        Poll::Ready(match next {
+            Some(bytes) => Some(Ok(bytes)),
+            // The container writes on: an orderly end would say that this was all.
+            None if cancel.is_cancelled() => Some(Err(io::Error::other("the process ends"))),
+            None => None,
+        })
     });
     let mut response = Response::new(Body::from_stream(body));
     *response.status_mut() = StatusCode::OK;
