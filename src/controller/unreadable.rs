@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::error_boundary::InvalidObject;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{Event, EventType, Reporter};
 use kube::{Api, Resource as _};
 use serde_json::{Value, json};
 
@@ -20,6 +20,7 @@ use super::status::FIELD_MANAGER;
 use super::{Context, Error, pool, strays};
 use crate::api::BurstPool;
 use crate::api::condition::{self, READY, STALLED};
+use crate::k8s::events;
 use crate::node::call;
 
 /// The reason of both conditions, and of the Event.
@@ -60,7 +61,7 @@ async fn tell(name: &str, context: &Context) -> Result<(), Error> {
     let event = Event {
         type_: EventType::Warning,
         reason: REASON.to_owned(),
-        note: Some(message.chars().take(1000).collect()),
+        note: Some(message.clone()),
         action: "Reading".to_owned(),
         secondary: None,
     };
@@ -68,9 +69,9 @@ async fn tell(name: &str, context: &Context) -> Result<(), Error> {
         controller: "burstpool".to_owned(),
         instance: Some(context.identity.clone()),
     };
-    let recorder = Recorder::new(context.client.clone(), reporter);
     let about = live.object_ref(&kind);
-    let told = call::in_time(PATIENCE, recorder.publish(&event, &about)).await;
+    let told = events::publish(&context.client, &reporter, &event, &about);
+    let told = call::in_time(PATIENCE, told).await;
     if let Err(error) = told {
         tracing::debug!(pool = name, %error, "writing an Event");
     }
