@@ -23,7 +23,7 @@ use crate::support::{Cluster, OPERATOR, Options, objects, wait};
 const EXPLAINED: &str = "web-7d4b";
 const NODE: &str = "burst-peak-weu";
 /// Options of other programs.
-const OTHERS: [&str; 29] = [
+const OTHERS: [&str; 31] = [
     // az
     "--vnet-name",
     "--address-prefixes",
@@ -48,6 +48,8 @@ const OTHERS: [&str; 29] = [
     "--previous",
     "--type",
     "--patch-file",
+    "--for",
+    "--timeout",
     // cargo and docker
     "--bin",
     "--locked",
