@@ -44,6 +44,7 @@ async fn commands_in_containers_are_what_kubectl_expects() {
             streams::logs(client);
         }
         streams::unseen(&websockets);
+        streams::long_lines(&websockets);
         // Terminals are slow: what is long goes one way, and what is not the other.
         streams::files(&websockets, SIZE);
         streams::files(&spdy, SIZE / 10);

@@ -49,8 +49,10 @@ pub async fn ports(client: &Client<'_>) {
     );
 }
 
-/// What is served there, within a while.
+/// What is served there, as long as something comes: how fast is the machine's matter.
 async fn get(url: String) -> reqwest::Result<reqwest::Response> {
-    let client = reqwest::Client::builder().timeout(wait::DEADLINE).build()?;
+    let client = reqwest::Client::builder()
+        .read_timeout(wait::DEADLINE)
+        .build()?;
     client.get(url).send().await
 }

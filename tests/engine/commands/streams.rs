@@ -82,6 +82,25 @@ pub fn unseen(client: &Client<'_>) {
     assert_eq!(ignored[1] & !ignored[0], 0, "{ignored:x?}");
 }
 
+/// A line that the runtime reads in parts is one line, with one time or without.
+pub fn long_lines(client: &Client<'_>) {
+    let long = "x".repeat(20_000);
+    let first = |arguments: &[&str]| {
+        let done = client.run(&[&["logs", "cmd-talks"][..], arguments].concat(), b"");
+        let said = text(&done.stdout);
+        let line = said.lines().next().map(str::to_owned);
+        line.unwrap_or_else(|| unreachable!("no line: {}", text(&done.stderr)))
+    };
+    // The message of a failure says where the difference begins, not 20,000 letters.
+    let differs = |line: &str| line.find(|c| c != 'x').map(|at| line[at..].to_owned());
+    let plain = first(&[]);
+    assert!(plain == long, "{} {:?}", plain.len(), differs(&plain));
+    let timed = first(&["--timestamps"]);
+    let (time, line) = timed.split_once(' ').expect("a time and a line");
+    time.parse::<jiff::Timestamp>().expect("a time");
+    assert!(line == long, "{} {:?}", line.len(), differs(line));
+}
+
 /// Bytes that do not repeat.
 fn noise(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
