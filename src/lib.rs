@@ -4,11 +4,11 @@
 //!
 //! | room | what it holds | knows |
 //! | --- | --- | --- |
-//! | [`k8s`] | what the API server asks of the objects that every room writes: Events | nobody |
+//! | [`k8s`] | what the API server asks of the objects that every room writes, and refused writes | nobody |
 //! | [`telemetry`] | logs, metrics, and whether the operator is well | nobody |
 //! | [`api`] | the custom resource that users write and read | nobody |
 //! | [`aci`] | a pod as a container group, and a container group as a pod's status | `k8s`, `api`, `telemetry` |
-//! | [`burst`] | who bursts, when and how many: pure decisions | `api`, `aci` |
+//! | [`burst`] | who bursts, when and how many: pure decisions | `k8s`, `api`, `aci` |
 //! | [`trigger`] | whether there is a peak: what Prometheus, a schedule or an alert says | `api` |
 //! | [`scale`] | how many replicas a workload gets: the autoscaler's algorithm | `api`, `trigger` |
 //! | [`node`] | the virtual node and its pods: registered, created, told of, removed | `k8s`, `api`, `aci` |

@@ -15,9 +15,8 @@ use super::plan::{Peak, Plan};
 use super::pod::{PodFacts, PodRef};
 use super::reserve::Seen;
 use crate::api::Reservation;
+use crate::k8s::refused;
 
-/// How long a pod is left alone whose grant was denied, first and at most.
-const DENIED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 /// How long the pods of a template are not granted of which Azure has just refused one, first and at most: what
 /// it refuses may be mended on its side, and some of what it refuses passes.
 const REJECTED: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(3600));
@@ -84,9 +83,8 @@ impl Denial {
     /// The next denial after `before`: each waits twice as long.
     fn after(before: Option<&Self>, why: String, now: Timestamp) -> Self {
         let tries = before.map_or(0, |denial| denial.tries);
-        let wait = DENIED.0.saturating_mul(2_u32.saturating_pow(tries.min(16)));
         Self {
-            until: later(now, wait.min(DENIED.1)),
+            until: later(now, refused::pause(tries)),
             why,
             tries: tries.saturating_add(1),
         }
@@ -308,9 +306,9 @@ impl Memory {
             .retain(|uid, version| reserved.get(uid.as_str()) == Some(&version.as_str()));
         // What is not due any more for so long is not repeated.
         self.failed
-            .retain(|_, failed| later(failed.until, DENIED.1) > now);
+            .retain(|_, failed| later(failed.until, refused::LONGEST) > now);
         self.unmarkable
-            .retain(|_, denial| later(denial.until, DENIED.1) > now);
+            .retain(|_, denial| later(denial.until, refused::LONGEST) > now);
         for uid in &plan.unmarked {
             self.unmarked.insert(uid.clone(), now);
         }

@@ -228,6 +228,7 @@ async fn context(
         quotas: Quotas::default(),
         pools: Mutex::new(HashMap::new()),
         over: CancellationToken::new(),
+        refused_statuses: controller::RefusedStatuses::default(),
         identity,
         lease_namespace,
         stores,

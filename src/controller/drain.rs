@@ -188,7 +188,7 @@ async fn evict(pool: &str, name: &str, pods: Vec<&Pod>, context: &Context) -> Ve
                 stay.remove(uid);
                 continue;
             }
-            Err(kube::Error::Api(status)) if status.is_not_found() => {
+            Err(kube::Error::Api(status)) if call::is_absent(&status) => {
                 gone.push(uid);
                 stay.remove(uid);
                 continue;

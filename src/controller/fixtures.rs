@@ -8,7 +8,7 @@ use kube::{Client, Config};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, spill, triggers};
+use super::{Context, RefusedStatuses, spill, triggers};
 use crate::aci::client::{Client as Azure, Cloud, Credential, Scope};
 use crate::aci::translate::Identities;
 use crate::node::quota::Quotas;
@@ -47,6 +47,7 @@ pub(super) fn context(arm: &str) -> Context {
         quotas: Quotas::default(),
         pools: Mutex::new(HashMap::new()),
         over: CancellationToken::new(),
+        refused_statuses: RefusedStatuses::default(),
         identity: "test".to_owned(),
         lease_namespace: "default".to_owned(),
         stores: Arc::default(),

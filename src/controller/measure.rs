@@ -50,4 +50,5 @@ pub(super) fn forget_all<'a>(
         context.metrics.forget_placement(pool, placement);
     }
     context.metrics.forget_pool(pool);
+    context.refused_statuses.forget(pool);
 }

@@ -51,6 +51,8 @@ use crate::node::quota::Quotas;
 use crate::node::watched::reported;
 use crate::telemetry::Metrics;
 
+pub use status::Refused as RefusedStatuses;
+
 /// The finalizer of pools.
 pub const FINALIZER: &str = "burstpool.io/drain";
 /// The lease that the leader holds.
@@ -149,6 +151,8 @@ pub struct Context {
     pub pools: Mutex<HashMap<String, pool::Running>>,
     /// No node is to be kept any more.
     pub over: CancellationToken,
+    /// By pool, how writes of its status were refused.
+    pub refused_statuses: RefusedStatuses,
     /// Who we are among the instances of the operator.
     pub identity: String,
     /// The namespace of the leader's lease.
@@ -224,6 +228,7 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
 async fn forget(pool: &str, context: &Context) {
     context.triggers.remove(pool).await;
     context.metrics.forget_pool(pool);
+    context.refused_statuses.forget(pool);
 }
 
 /// A word whenever something else is said.

@@ -1,9 +1,14 @@
 //! What a pool says: its conditions and its placements.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::mistake::Mistake;
 use super::pool::Report;
@@ -13,6 +18,8 @@ use super::{Context, Error, unreadable};
 use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING, STALLED};
 use crate::api::{BurstPool, BurstPoolStatus, Placement, PlacementStatus};
 use crate::burst::plan::Peak;
+use crate::k8s::refused::Refusals;
+use crate::node::call;
 
 /// The field manager of pools' statuses.
 pub(super) const FIELD_MANAGER: &str = "burstpool-status";
@@ -179,7 +186,41 @@ fn registered(placements: &[PlacementStatus]) -> String {
     format!("every node is registered; of {all}, these take no pods: {closed} (see NodesReady)")
 }
 
-/// Writes the status, if it says something else than before.
+/// The longest pause after writes of a status that the API server refused: whoever mends that looks at it.
+const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
+
+/// How writes of statuses were refused, by pool. A pool is reconciled with each change of what there is to say, several
+/// times a second in a peak.
+#[derive(Default)]
+pub struct Refused(Mutex<HashMap<String, Refusals>>);
+
+impl Refused {
+    /// Whether the pool's status may be written.
+    pub(super) fn may_write(&self, pool: &str) -> bool {
+        let all = self.lock();
+        let refusals = all.get(pool);
+        refusals.is_none_or(|refusals| refusals.may_write(Instant::now()))
+    }
+
+    /// Takes in the answer to a write of the pool's status.
+    pub(super) fn answered<T>(&self, pool: &str, answer: &kube::Result<T>) {
+        let mut all = self.lock();
+        let new = || Refusals::up_to(LONGEST_REFUSAL);
+        let refusals = all.entry(pool.to_owned()).or_insert_with(new);
+        refusals.answered(answer, Instant::now());
+    }
+
+    /// The pool is gone.
+    pub(super) fn forget(&self, pool: &str) {
+        self.lock().remove(pool);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Refusals>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes the status, if it says something else than before, and such writes were not just refused.
 pub(super) async fn write(
     pool: &BurstPool,
     status: &BurstPoolStatus,
@@ -190,7 +231,8 @@ pub(super) async fn write(
         leader: None,
         ..live
     });
-    if live.as_ref() == Some(status) {
+    let name = pool.name_any();
+    if live.as_ref() == Some(status) || !context.refused_statuses.may_write(&name) {
         return Ok(());
     }
     let pools: Api<BurstPool> = Api::all(context.client.clone());
@@ -200,16 +242,16 @@ pub(super) async fn write(
         "status": status,
     });
     let apply = PatchParams::apply(FIELD_MANAGER).force();
-    match pools
-        .patch_status(&pool.name_any(), &apply, &Patch::Apply(&patch))
-        .await
-    {
+    let patch = Patch::Apply(&patch);
+    let written = pools.patch_status(&name, &apply, &patch).await;
+    context.refused_statuses.answered(&name, &written);
+    match written {
         // Whoever grants writes at the pool's version: it need not wait for the watch to learn of ours.
         Ok(pool) => {
             context.stores.learn_pool(pool);
             Ok(())
         }
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(kube::Error::Api(status)) if call::is_absent(&status) => Ok(()),
         Err(source) => Err(Error::Kubernetes {
             what: "writing a pool's status",
             source,

@@ -52,7 +52,7 @@ fn is_anothers(found: &Found, pools: &[Arc<BurstPool>]) -> bool {
 /// The node of this name, if there is one.
 async fn node(name: &str, context: &Context) -> Result<Option<Node>, Error> {
     let nodes: Api<Node> = Api::all(context.client.clone());
-    let node = call::in_time(CALL, nodes.get_opt(name)).await;
+    let node = call::find(CALL, &nodes, name).await;
     node.map_err(Error::kubernetes("reading a node"))
 }
 

@@ -48,7 +48,7 @@ pub(super) async fn keep(pool: &InvalidObject, context: &Context) -> Result<(), 
 async fn tell(name: &str, context: &Context) -> Result<(), Error> {
     let kind = ApiResource::erase::<BurstPool>(&());
     let pools: Api<DynamicObject> = Api::all_with(context.client.clone(), &kind);
-    let live = call::in_time(PATIENCE, pools.get_opt(name)).await;
+    let live = call::find(PATIENCE, &pools, name).await;
     let live = live.map_err(Error::kubernetes("reading a pool that cannot be decoded"))?;
     let Some(live) = live else { return Ok(()) };
     let Some(message) = why(&live) else {
@@ -58,6 +58,9 @@ async fn tell(name: &str, context: &Context) -> Result<(), Error> {
     let Some(status) = status(&live, &message, Timestamp::now()) else {
         return Ok(());
     };
+    if !context.refused_statuses.may_write(name) {
+        return Ok(());
+    }
     let event = Event {
         type_: EventType::Warning,
         reason: REASON.to_owned(),
@@ -81,6 +84,7 @@ async fn tell(name: &str, context: &Context) -> Result<(), Error> {
     let apply = PatchParams::apply(FIELD_MANAGER).force();
     let patch = Patch::Apply(&patch);
     let written = call::in_time(PATIENCE, pools.patch_status(name, &apply, &patch)).await;
+    context.refused_statuses.answered(name, &written);
     written.map(drop).map_err(Error::kubernetes(
         "writing the status of a pool that cannot be read",
     ))

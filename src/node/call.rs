@@ -136,6 +136,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::node::fixtures::behind_a_proxy;
 
     const SOON: Duration = Duration::from_secs(5);
 
@@ -228,6 +229,16 @@ mod tests {
             ..ObjectMeta::default()
         };
         assert_eq!(Target::of(&named), None);
+    }
+
+    #[tokio::test]
+    async fn only_the_api_server_can_say_that_there_is_no_such_object() {
+        let find = async |client| {
+            let pods: Api<Pod> = Api::namespaced(client, "default");
+            find(SOON, &pods, "db-0").await
+        };
+        assert!(matches!(find(recorded(404).0).await, Ok(None)));
+        assert!(find(behind_a_proxy()).await.is_err());
     }
 
     #[test]

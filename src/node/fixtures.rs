@@ -1,12 +1,42 @@
 //! A node's facts, for the tests of this room.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use kube::Client;
+use kube::client::Body;
+use serde_json::json;
 
 use super::capacity::{Offer, Room};
 use super::object::Facts;
 use super::record::Record;
 use crate::aci::client::Scope;
 use crate::api::Placement;
+
+/// A client whose requests do not reach the API server: a proxy answers each with a page and 404.
+pub(crate) fn behind_a_proxy() -> Client {
+    let service = tower::service_fn(|_: http::Request<Body>| {
+        let answer = http::Response::builder().status(404);
+        let page = Body::from(b"404 page not found".to_vec());
+        std::future::ready(answer.body(page))
+    });
+    Client::new(service, "default")
+}
+
+/// A client whose requests an admission policy denies, and how many there were.
+pub(crate) fn denied() -> (Client, Arc<AtomicU16>) {
+    let sent = Arc::new(AtomicU16::new(0));
+    let counted = sent.clone();
+    let service = tower::service_fn(move |_: http::Request<Body>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let status = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403,
+            "message": "denied by a policy"});
+        let answer = http::Response::builder().status(403);
+        std::future::ready(answer.body(Body::from(status.to_string().into_bytes())))
+    });
+    (Client::new(service, "default"), sent)
+}
 
 /// A node of the pool `shop` with room for one pod.
 pub(super) fn facts() -> Facts {

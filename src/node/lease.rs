@@ -92,7 +92,7 @@ async fn renew(client: &Client, lease: &Lease) -> Result<(), kube::Error> {
 /// the name since stays.
 pub async fn remove(client: &Client, name: &str, node: Option<&Target>) -> Result<(), kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    let lease = call::in_time(PATIENCE, leases.get_opt(name)).await?;
+    let lease = call::find(PATIENCE, &leases, name).await?;
     let lease = lease.filter(|lease| is_of(lease, node));
     let Some(lease) = lease.and_then(|lease| Target::of(&lease.metadata)) else {
         return Ok(());

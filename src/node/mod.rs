@@ -14,7 +14,7 @@ pub mod capacity;
 pub mod daemon;
 pub mod environment;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 pub mod lease;
 pub mod object;
 pub mod observed;

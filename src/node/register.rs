@@ -4,6 +4,8 @@
 //! node, made right within moments of any change of either, its status at least every minute, and beside
 //! that, whatever becomes of it, its lease. `registration` decides; this carries it out.
 
+use std::collections::HashMap;
+use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -15,7 +17,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Target;
@@ -24,9 +26,12 @@ use super::registration::{LOOK_AGAIN, Step, steps};
 use super::watched::{read, reported_items};
 use super::{call, lease, record};
 use crate::api;
+use crate::k8s::refused::Refusals;
 
 /// The field manager of labels and status.
 const FIELD_MANAGER: &str = "burstpool-node";
+/// The longest pause after steps that the API server refused: a node that is not registered takes no pods.
+const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -68,6 +73,7 @@ async fn keep_node(
     let mut again = tokio::time::interval(LOOK_AGAIN);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut live: Option<Option<Node>> = None;
+    let mut refused = Refused::new();
     loop {
         tokio::select! {
             () = cancel.cancelled() => return End::Cancelled,
@@ -94,7 +100,7 @@ async fn keep_node(
             return End::AnotherOwner;
         }
         uid.send_replace(known.as_ref().and_then(|node| node.metadata.uid.clone()));
-        make_right(&nodes, &name, known, &wanted).await;
+        make_right(&nodes, &name, known, &wanted, &mut refused).await;
     }
 }
 
@@ -109,18 +115,34 @@ fn known(seen: watcher::Result<Option<DeserializeGuard<Node>>>) -> Option<Option
     }
 }
 
-/// Takes the steps that make the node right, and takes in what it is then.
-async fn make_right(nodes: &Api<Node>, name: &str, live: &mut Option<Node>, wanted: &Facts) {
+/// How the API server refused each kind of step.
+type Refused = HashMap<Discriminant<Step>, Refusals>;
+
+/// Takes the steps that make the node right, and takes in what it is then. A step that the API server refuses is
+/// repeated after a pause: the facts may change several times a second.
+async fn make_right(
+    nodes: &Api<Node>,
+    name: &str,
+    live: &mut Option<Node>,
+    wanted: &Facts,
+    refused: &mut Refused,
+) {
     for step in steps(live.as_ref(), wanted, Timestamp::now()) {
-        match tokio::time::timeout(PATIENCE, take(nodes, name, &step)).await {
-            Ok(Ok(node)) => *live = Some(node),
+        let refusals = refused.entry(discriminant(&step));
+        let refusals = refusals.or_insert_with(|| Refusals::up_to(LONGEST_REFUSAL));
+        if !refusals.may_write(Instant::now()) {
+            continue;
+        }
+        let taken = call::in_time(PATIENCE, take(nodes, name, &step)).await;
+        refusals.answered(&taken, Instant::now());
+        match taken {
+            Ok(node) => *live = Some(node),
             // Somebody was faster: the watch shows what they did, and this is looked at again.
-            Ok(Err(kube::Error::Api(status)))
-                if status.is_conflict() || status.is_already_exists() => {}
-            Ok(Err(error)) => {
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
+            }
+            Err(error) => {
                 tracing::warn!(node = %name, %error, "keeping the node registered");
             }
-            Err(_) => tracing::warn!(node = %name, "keeping the node registered: no answer"),
         }
     }
 }
@@ -133,7 +155,7 @@ pub async fn remove(
     is_ours: impl Fn(&Node) -> bool,
 ) -> Result<(), kube::Error> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let node = call::in_time(PATIENCE, nodes.get_opt(name)).await?;
+    let node = call::find(PATIENCE, &nodes, name).await?;
     if node.as_ref().is_some_and(|node| !is_ours(node)) {
         return Ok(());
     }
@@ -156,18 +178,20 @@ fn is_older(seen: Option<&Node>, known: Option<&Option<Node>>) -> bool {
 /// Takes a step; the node as it is then.
 async fn take(nodes: &Api<Node>, name: &str, step: &Step) -> Result<Node, kube::Error> {
     let apply = PatchParams::apply(FIELD_MANAGER).force();
+    let ours = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
     match step {
         Step::Create(node) => {
             tracing::info!(node = %name, "registering the node");
-            nodes.create(&PostParams::default(), node).await
-        }
-        Step::Labels(labels) => {
-            let merge = PatchParams {
+            let created_by = PostParams {
                 field_manager: Some(FIELD_MANAGER.to_owned()),
-                ..PatchParams::default()
+                ..PostParams::default()
             };
-            nodes.patch(name, &merge, &Patch::Merge(labels)).await
+            nodes.create(&created_by, node).await
         }
+        Step::Labels(labels) => nodes.patch(name, &ours, &Patch::Merge(labels)).await,
         Step::Taints { version, taints } => {
             tracing::info!(node = %name, taints = taints.len(), "setting the node's taints");
             let patch: json_patch::Patch = serde_json::from_value(json!([
@@ -176,7 +200,7 @@ async fn take(nodes: &Api<Node>, name: &str, step: &Step) -> Result<Node, kube::
             ]))
             .expect("the operations above are a JSON Patch");
             let patch = Patch::Json::<()>(patch);
-            nodes.patch(name, &PatchParams::default(), &patch).await
+            nodes.patch(name, &ours, &patch).await
         }
         Step::Status(status) => {
             nodes
@@ -192,7 +216,41 @@ fn applied(name: &str, status: &NodeStatus) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
+    use crate::node::fixtures::{behind_a_proxy, denied, facts};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_that_a_policy_denies_is_not_taken_with_every_change_of_the_facts() {
+        let (client, sent) = denied();
+        let nodes = Api::all(client);
+        let mut refused = Refused::new();
+        let mut in_a_burst = async || {
+            for _ in 0..100 {
+                make_right(&nodes, "node", &mut None, &facts(), &mut refused).await;
+            }
+            sent.swap(0, Ordering::Relaxed)
+        };
+        for pause in [10, 20, 40, 60, 60] {
+            assert_eq!(in_a_burst().await, 1);
+            tokio::time::sleep(Duration::from_secs(pause - 1)).await;
+            assert_eq!(in_a_burst().await, 0, "{pause}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_does_not_make_a_node_or_its_lease_count_as_removed() {
+        let client = behind_a_proxy();
+        let removed = remove(&client, "burst-shop-weu", |_| true).await;
+        assert!(removed.is_err());
+        assert!(
+            lease::remove(&client, "burst-shop-weu", None)
+                .await
+                .is_err()
+        );
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_api_server_that_is_silent_does_not_hold_up_for_ever_who_removes_a_node() {

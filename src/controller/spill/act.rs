@@ -13,6 +13,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
+use kube::core::Status;
 use serde_json::json;
 
 use super::granting::Sending;
@@ -27,6 +28,7 @@ use crate::burst::pod::provider_taint;
 use crate::burst::rescue::{Action, Rescue};
 use crate::burst::{Answer, Plan, PodFacts, PodRef};
 use crate::controller::LEASE;
+use crate::k8s::refused::is_refused;
 use crate::node::call::{self, Deletion, Target};
 use crate::node::observed::Observed;
 
@@ -206,7 +208,9 @@ impl Act {
                 self.context.stores.learn_pool(pool);
                 Written::Yes
             }
-            Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {
+            Ok(Err(kube::Error::Api(status)))
+                if status.is_conflict() || call::is_absent(&status) =>
+            {
                 Written::No
             }
             Ok(Err(error)) => {
@@ -319,7 +323,7 @@ impl Act {
             let answer = match call::delete(PATIENCE, &pods, &unchanged, None).await {
                 Ok(Deletion::Begun) => Answer::Granted,
                 Ok(Deletion::NotThere) => Answer::Conflict,
-                Err(kube::Error::Api(status)) => refusal(status.code, status.message),
+                Err(kube::Error::Api(status)) => refusal(*status),
                 Err(_) => Answer::Lost,
             };
             if answer != Answer::Granted {
@@ -396,7 +400,7 @@ async fn patched(context: &Context, id: &PodRef, patch: &Patch<()>) -> Result<Po
     let sent = pods.patch(&id.name, &manager, patch);
     match tokio::time::timeout(PATIENCE, sent).await {
         Ok(Ok(pod)) => Ok(pod),
-        Ok(Err(kube::Error::Api(status))) => Err(refusal(status.code, status.message)),
+        Ok(Err(kube::Error::Api(status))) => Err(refusal(*status)),
         Ok(Err(_)) | Err(_) => Err(Answer::Lost),
     }
 }
@@ -420,20 +424,15 @@ fn as_leader() -> PatchParams {
     }
 }
 
-/// What an error's code says of a patch.
-fn refusal(code: u16, message: String) -> Answer {
-    match code {
-        404 => Answer::Gone,
+/// What an error says of a patch. A 404 of a proxy says nothing of the pod.
+fn refusal(status: Status) -> Answer {
+    match status.code {
+        404 if call::is_absent(&status) => Answer::Gone,
+        404 => Answer::Lost,
         409 => Answer::Conflict,
-        _ if is_denial(code) => Answer::Denied(message),
+        _ if is_refused(&status) => Answer::Denied(status.message),
         _ => Answer::Lost,
     }
-}
-
-/// Whether a write of this answer was not carried out, and will not be for as long as nothing changes.
-fn is_denial(code: u16) -> bool {
-    // Not known who we are, too slow, too many: that is not about what was written. It is tried again.
-    (400..=499).contains(&code) && !matches!(code, 401 | 408 | 429)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::stores::View;
 use crate::api::Target;
 use crate::burst::{Scale, Scales, labels};
+use crate::node::call;
 use crate::node::watched::reported;
 
 /// How soon a scale is read again that could not be, or whose watch may have missed something.
@@ -213,7 +214,7 @@ pub(in crate::controller) async fn get(
     } = target;
     match tokio::time::timeout(PATIENCE, api.get_scale(name)).await {
         Ok(Ok(scale)) => Ok(scale),
-        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Err(format!(
+        Ok(Err(kube::Error::Api(status))) if call::is_absent(&status) => Err(format!(
             "{kind} {namespace}/{name} does not exist, or has no scale"
         )),
         Ok(Err(kube::Error::Api(status))) => Err(status.message),

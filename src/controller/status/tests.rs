@@ -1,11 +1,50 @@
 //! What a pool says, and how Flux (kstatus) and Argo CD (the health script in config) read it.
 
+use std::sync::atomic::Ordering;
+
 use mlua::{Lua, LuaSerdeExt as _};
 use serde_json::Value;
 
 use super::super::triggers;
 use super::*;
 use crate::api::PodCounts;
+
+#[tokio::test]
+async fn a_status_that_only_a_proxy_answered_is_not_taken_as_written() {
+    let mut context = crate::controller::fixtures::context("http://127.0.0.1:1");
+    context.client = crate::node::fixtures::behind_a_proxy();
+    let pool = json!({
+        "metadata": {"name": "shop"},
+        "spec": {"azure": {}, "placements": [{"name": "weu", "region": "westeurope"}]},
+    });
+    let pool: BurstPool = serde_json::from_value(pool).expect("a pool");
+    let written = write(&pool, &BurstPoolStatus::default(), &context).await;
+    assert!(written.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_a_policy_denies_is_not_written_with_every_look() {
+    let (client, sent) = crate::node::fixtures::denied();
+    let mut context = crate::controller::fixtures::context("http://127.0.0.1:1");
+    context.client = client;
+    let pool = json!({
+        "metadata": {"name": "shop"},
+        "spec": {"azure": {}, "placements": [{"name": "weu", "region": "westeurope"}]},
+    });
+    let pool: BurstPool = serde_json::from_value(pool).expect("a pool");
+    let status = BurstPoolStatus::default();
+    assert!(write(&pool, &status, &context).await.is_err(), "it is said");
+    for _ in 0..100 {
+        let written = write(&pool, &status, &context).await;
+        written.expect("it is paused");
+    }
+    assert_eq!(sent.load(Ordering::Relaxed), 1);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(write(&pool, &status, &context).await.is_err());
+    context.refused_statuses.forget("shop");
+    assert!(write(&pool, &status, &context).await.is_err());
+    assert_eq!(sent.load(Ordering::Relaxed), 3);
+}
 
 #[test]
 fn a_placement_says_what_cluster_first_means_until_it_has_name_servers() {

@@ -23,6 +23,7 @@ use super::auth::Auth;
 use super::server::{Server, check_allowed};
 use crate::aci::address::is_reserved;
 use crate::api::{OnError, Prometheus, SecretRef};
+use crate::node::call;
 use crate::trigger::answer::{self, Reading};
 use crate::trigger::{QueryError, decide};
 
@@ -118,7 +119,7 @@ impl Asker<'_> {
         let what = format!("authSecretRef: Secret {namespace}/{name}");
         let secret = match tokio::time::timeout(PATIENCE, secrets.get(name)).await {
             Ok(Ok(secret)) => secret,
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
+            Ok(Err(kube::Error::Api(status))) if call::is_absent(&status) => {
                 return Err(format!("{what} does not exist").into());
             }
             Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {

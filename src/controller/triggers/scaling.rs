@@ -109,6 +109,7 @@ pub(super) fn ensure(pool: &BurstPool, running: &mut Running, shared: &Arc<Share
                 pool: name.clone(),
                 workload: workload.name.clone(),
                 history: History::default(),
+                writer: write::Writer::new(),
             };
             let until = cancel.clone();
             running.tasks.spawn(async move {
@@ -130,6 +131,7 @@ struct One {
     pool: String,
     workload: String,
     history: History,
+    writer: write::Writer,
     /// Nobody asks for it any more.
     until: CancellationToken,
 }
@@ -248,7 +250,7 @@ impl One {
             );
             return Ok(Some(told));
         }
-        if !write::replicas(&api, &scale, step.replicas).await? {
+        if !self.writer.replicas(&api, &scale, step.replicas).await? {
             return Ok(None);
         }
         self.history.changed(current, step.replicas, now);

@@ -19,6 +19,7 @@ use crate::aci::translate::claims::Claim;
 use crate::aci::translate::concealed::Concealed;
 use crate::aci::translate::needs::TokenNeed;
 use crate::aci::translate::resolved::Content;
+use crate::node::call::is_absent;
 
 /// How long one call may take: kubectl's own patience with a slow API server is longer, but a pod
 /// that waits is asked for again anyway.
@@ -181,7 +182,7 @@ async fn call<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Failu
     match tokio::time::timeout(TIMEOUT, call).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) => Err(match status.code {
-            404 => Failure::Absent,
+            404 if is_absent(&status) => Failure::Absent,
             401 | 403 => Failure::Forbidden,
             _ => Failure::Unreadable(format!("the API server answers: {}", status.message)),
         }),
@@ -210,6 +211,8 @@ pub(super) fn is_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use kube::core::Status;
+
     use super::*;
 
     #[test]
@@ -230,6 +233,18 @@ mod tests {
             failure,
             Failure::Unreadable("the API server did not answer within 10 s".to_owned())
         );
+    }
+
+    #[tokio::test]
+    async fn an_object_is_absent_only_if_the_api_server_itself_says_so() {
+        let answered = async |reason: &str| {
+            let status = Status::failure("404 page not found", reason).with_code(404);
+            call(async { Err::<(), _>(kube::Error::Api(Box::new(status))) }).await
+        };
+        assert_eq!(answered("NotFound").await, Err(Failure::Absent));
+        // A pod must not start without an optional ConfigMap because of a proxy's page.
+        let page = answered("Failed to parse error data").await;
+        assert!(matches!(page, Err(Failure::Unreadable(_))), "{page:?}");
     }
 
     #[tokio::test]

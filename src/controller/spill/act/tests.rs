@@ -234,14 +234,16 @@ fn a_reservation_is_written_again_only_if_nothing_but_words_came_between() {
 
 #[test]
 fn only_a_change_of_the_pod_is_waited_for_and_only_a_denial_backs_off() {
-    let no = || "no".to_owned();
-    assert_eq!(refusal(409, no()), Answer::Conflict);
-    assert_eq!(refusal(404, no()), Answer::Gone);
+    let answered = |code, reason: &str| refusal(Status::failure("no", reason).with_code(code));
+    assert_eq!(answered(409, "Conflict"), Answer::Conflict);
+    assert_eq!(answered(404, "NotFound"), Answer::Gone);
+    let page = answered(404, "Failed to parse error data");
+    assert_eq!(page, Answer::Lost, "a proxy's");
     for code in [400, 403, 422] {
-        assert_eq!(refusal(code, no()), Answer::Denied(no()));
+        assert_eq!(answered(code, ""), Answer::Denied("no".to_owned()));
     }
     for code in [401, 408, 429, 500, 503, 504] {
-        assert_eq!(refusal(code, no()), Answer::Lost, "{code}");
+        assert_eq!(answered(code, ""), Answer::Lost, "{code}");
     }
 }
 

@@ -3,20 +3,61 @@
 //! In: the scale as it was read, and what is to be. Out: whether it was written, or why it could not be, with
 //! the remedy.
 
+use std::time::Duration;
+
 use k8s_openapi::api::autoscaling::v1::Scale;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
+use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 
 use super::PATIENCE;
 use crate::controller::spill::scales::Meta;
+use crate::k8s::refused::Refusals;
+use crate::node::call;
 
-/// Writes replicas, with the version that was read; whether nobody was faster.
-pub(super) async fn replicas(
-    api: &Api<Meta>,
-    scale: &Scale,
-    replicas: i32,
-) -> Result<bool, String> {
+/// The longest pause after writes that the API server refused: whoever gives the right waits for the effect.
+const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
+
+/// Writes one target's replicas.
+pub(super) struct Writer {
+    refusals: Refusals,
+    /// Why the last write failed.
+    why: String,
+}
+
+impl Writer {
+    /// A writer that has written nothing yet.
+    pub fn new() -> Self {
+        Self {
+            refusals: Refusals::up_to(LONGEST_REFUSAL),
+            why: String::new(),
+        }
+    }
+
+    /// Writes replicas, with the version that was read; whether nobody was faster. What was refused is not sent
+    /// again for a while, and fails in the same words meanwhile: readings may change several times a second.
+    pub async fn replicas(
+        &mut self,
+        api: &Api<Meta>,
+        scale: &Scale,
+        replicas: i32,
+    ) -> Result<bool, String> {
+        if !self.refusals.may_write(Instant::now()) {
+            return Err(self.why.clone());
+        }
+        let written = call::in_time(PATIENCE, write(api, scale, replicas)).await;
+        self.refusals.answered(&written, Instant::now());
+        let outcome = outcome(written);
+        if let Err(why) = &outcome {
+            self.why.clone_from(why);
+        }
+        outcome
+    }
+}
+
+async fn write(api: &Api<Meta>, scale: &Scale, replicas: i32) -> kube::Result<()> {
     let patch = Patch::Merge(json!({
         "metadata": {"resourceVersion": scale.metadata.resource_version},
         "spec": {"replicas": replicas},
@@ -26,11 +67,15 @@ pub(super) async fn replicas(
         field_manager: Some("burstpool-scale".to_owned()),
         ..PatchParams::default()
     };
-    let written = api.patch_scale(&name, &parameters, &patch);
-    match tokio::time::timeout(PATIENCE, written).await {
-        Ok(Ok(_)) => Ok(true),
-        Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Ok(false),
-        Ok(Err(kube::Error::Api(status))) => {
+    let written = api.patch_scale(&name, &parameters, &patch).await;
+    written.map(drop)
+}
+
+fn outcome(written: kube::Result<()>) -> Result<bool, String> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(kube::Error::Api(status)) if status.is_conflict() => Ok(false),
+        Err(kube::Error::Api(status)) => {
             let remedy = if status.code == 403 {
                 "; to let burstpool write them: kubectl apply -k config/scaling"
             } else {
@@ -39,7 +84,40 @@ pub(super) async fn replicas(
             let why = status.message;
             Err(format!("replicas could not be written: {why}{remedy}"))
         }
-        Ok(Err(error)) => Err(format!("replicas could not be written: {error}")),
-        Err(_) => Err("replicas could not be written: the API server does not answer".to_owned()),
+        Err(kube::Error::Service(error)) if error.is::<Elapsed>() => {
+            Err("replicas could not be written: the API server does not answer".to_owned())
+        }
+        Err(error) => Err(format!("replicas could not be written: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use k8s_openapi::api::apps::v1::Deployment;
+    use kube::api::ApiResource;
+
+    use super::*;
+    use crate::node::fixtures::denied;
+
+    #[tokio::test(start_paused = true)]
+    async fn replicas_that_a_policy_denies_are_not_sent_with_every_reading() {
+        let (client, sent) = denied();
+        let kind = ApiResource::erase::<Deployment>(&());
+        let api: Api<Meta> = Api::namespaced_with(client, "shop", &kind);
+        let scale = json!({"metadata": {"name": "web"}});
+        let scale: Scale = serde_json::from_value(scale).expect("a scale");
+        let mut writer = Writer::new();
+        for _ in 0..100 {
+            let written = writer.replicas(&api, &scale, 3).await;
+            let why = written.expect_err("it is denied");
+            assert!(why.contains("denied by a policy"), "{why}");
+        }
+        assert_eq!(sent.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let written = writer.replicas(&api, &scale, 3).await;
+        assert!(written.is_err());
+        assert_eq!(sent.load(Ordering::Relaxed), 2);
     }
 }
