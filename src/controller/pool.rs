@@ -40,7 +40,8 @@ impl Running {
     }
 }
 
-/// Starts what the spec asks for and is not running, and restarts what it asks otherwise. `nodes` are the nodes
+/// Starts what the spec asks for and is not running, and applies its changes to what is: only another node, such as
+/// one in another resource group, is started again. `nodes` are the nodes
 /// of the placements that are not kept yet, where there are any.
 ///
 /// What a spec asks that cannot be is a mistake, whoever leads: what runs goes on as it was, and after a change of
@@ -294,22 +295,28 @@ async fn stop(all: Vec<Kept>) {
     }
 }
 
-/// Takes out what is kept otherwise than the spec asks now, or was drained or ended and is asked for again:
-/// nobody gives it pods any more.
+/// Applies what the spec asks now to what is kept. Takes out the placements whose node is to be another, and those
+/// that were drained or ended and are asked for again: these take no more pods until they are kept again.
 async fn take_changed(pool: &BurstPool, scope: Option<&Scope>, context: &Context) -> Vec<Kept> {
     let mut pools = context.pools.lock().await;
     let Some(running) = pools.get_mut(&pool.name_any()) else {
         return Vec::new();
     };
     let changed = pool.spec.placements.iter().filter_map(|placement| {
-        let kept = running.placements.get(&placement.name)?;
+        let kept = running.placements.get_mut(&placement.name)?;
         // While its pool is deleted, it stays closed.
         let is_back = pool.metadata.deletion_timestamp.is_none() && kept.is_draining();
         // What a spec asks that has a mistake is not done.
         let wanted = scope.map(|scope| Wanted::of(pool, placement, scope));
-        let is_changed = wanted.is_some_and(|wanted| kept.wanted != wanted);
-        (is_changed || kept.is_lost() || is_back && scope.is_some())
-            .then(|| running.placements.remove(&placement.name))?
+        let wanted = wanted.filter(|wanted| kept.wanted != *wanted);
+        let is_another = |wanted: &Wanted| !kept.wanted.is_same_node(wanted);
+        if wanted.as_ref().is_some_and(is_another) || kept.is_lost() || is_back && scope.is_some() {
+            return running.placements.remove(&placement.name);
+        }
+        if let Some(wanted) = wanted {
+            kept.change(wanted, context);
+        }
+        None
     });
     changed.collect()
 }

@@ -156,7 +156,8 @@ impl Inner {
                     |uid| self.counted.contains(uid),
                     |uid| created.contains(uid),
                 );
-                let own = capacity::asked(&context.placement).minus(load.groups);
+                let settings = context.settings();
+                let own = capacity::asked(&settings.placement).minus(load.groups);
                 let creates = context.azure.creates_left(&context.scope);
                 Seen {
                     load,
@@ -165,7 +166,7 @@ impl Inner {
                     } else {
                         own
                     },
-                    cores: capacity::cores(&context.placement),
+                    cores: capacity::cores(&settings.placement),
                     creates: creates.map(|(left, _)| i64::try_from(left).unwrap_or(i64::MAX)),
                 }
             })

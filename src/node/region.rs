@@ -91,7 +91,8 @@ struct Known {
 impl Known {
     /// Asks the region; how soon it is asked again.
     async fn ask(&mut self, context: &Arc<Context>, before: Option<&Closed>) -> Duration {
-        let (placement, asked) = (&context.placement, context.quota.asking());
+        let (settings, asked) = (context.settings(), context.quota.asking());
+        let placement = &settings.placement;
         let answer = context
             .azure
             .usages(&context.scope, &placement.region)
@@ -133,7 +134,8 @@ fn unread(region: &str) -> String {
 
 /// Why Azure would take no creates now, if it would not.
 fn throttled(context: &Context) -> Option<Closed> {
-    let (region, now) = (&context.placement.region, Timestamp::now());
+    let (settings, now) = (context.settings(), Timestamp::now());
+    let region = &settings.placement.region;
     let waits = context.azure.creates_wait_until(&context.scope);
     let waits = waits.filter(|until| later(now, LONG_WAIT) < *until);
     let spent = context.azure.creates_left(&context.scope);

@@ -173,12 +173,16 @@ impl Burst {
                 resource_group: "rg".to_owned(),
             },
             owner: self.owner(),
-            placement: Placement {
-                name: "weu".to_owned(),
-                region: "westeurope".to_owned(),
-                ..Placement::default()
+            settings: pods::Settings {
+                placement: Placement {
+                    name: "weu".to_owned(),
+                    region: "westeurope".to_owned(),
+                    ..Placement::default()
+                },
+                tags: BTreeMap::new(),
+                kube_proxy: None,
+                deletion_cost: ScaleIn::default().deletion_cost,
             },
-            tags: BTreeMap::new(),
             address: "127.0.0.1".to_owned(),
             pace: Arc::new(Pace::default()),
             trouble: Arc::new(Notify::new()),
@@ -186,9 +190,7 @@ impl Burst {
             changed: Arc::new(Notify::new()),
             sweep_every: self.setup.sweep_every,
             orphan_grace: self.setup.orphan_grace,
-            kube_proxy: None,
             identities: Identities::default(),
-            deletion_cost: ScaleIn::default().deletion_cost,
         })
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
-use kube::Api;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt as _};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -100,7 +100,8 @@ async fn kubectl_logs_shows_what_is_asked_for_of_running_and_of_finished_pods() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_is_followed_loses_and_repeats_no_line_and_ends_with_its_container() {
+async fn a_log_that_is_followed_loses_no_line_though_its_placement_is_edited_and_ends_with_its_container()
+ {
     let world = World::start().await;
     world.create_pool("shop").await;
     let script = json!({"LOG": "begin", "LOG_EVERY": "4s", "EXIT_AFTER": "300s"});
@@ -111,12 +112,42 @@ async fn a_log_that_is_followed_loses_and_repeats_no_line_and_ends_with_its_cont
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let followed = tokio::time::timeout(wait::DEADLINE, following).await;
+    let following = tokio::spawn(tokio::time::timeout(wait::DEADLINE, following));
+    edit_placement(&world).await;
+    let pod = world.pods().get("web").await.expect("the pod");
+    assert!(is_running(Some(&pod)), "it runs on while all is edited");
+    let followed = following.await.expect("no panic");
     let followed = followed.expect("it ends").expect("kubectl");
     let followed = String::from_utf8_lossy(&followed.stdout).into_owned();
     world.until_pod("web", "the pod to end", has_ended).await;
+    assert_eq!(world.puts(), 1, "its group is created once");
     assert_eq!(followed, world.kubectl(&["logs", "web"]));
     assert!(followed.lines().count() > 50, "{followed}");
+}
+
+/// Edits what of the pool's placement can change while pods run, and waits until its node shows it.
+async fn edit_placement(world: &World) {
+    let edited = json!({"spec": {
+        "azure": {"tags": {"team": "x"}}, "scaleIn": {"deletionCost": -7},
+        "placements": [{
+            "name": "weu", "region": "westeurope", "capacity": {"pods": 3}, "labels": {"team": "x"},
+        }],
+    }});
+    let (edited, manager) = (Patch::Merge(edited), PatchParams::default());
+    let edited = world.pools().patch("shop", &manager, &edited).await;
+    edited.expect("the pool takes it");
+    let has_edit = |node: Option<&Node>| {
+        node.is_some_and(|node| {
+            let status = node.status.as_ref();
+            let amounts = status.and_then(|status| status.allocatable.as_ref());
+            let pods = amounts.and_then(|amounts| amounts.get("pods"));
+            pods.is_some_and(|pods| pods.0 == "3")
+                && node.labels().get("team").is_some_and(|team| team == "x")
+        })
+    };
+    let node = "burst-shop-weu";
+    let what = "the node to be as the placement is now";
+    world.until_node(node, what, has_edit).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

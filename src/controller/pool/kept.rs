@@ -19,7 +19,7 @@ use crate::controller::drain::pace::{Counts, Evictions};
 use crate::kubelet_api::Served;
 use crate::node::capacity::Offer;
 use crate::node::object::{self, Closed, Facts};
-use crate::node::pods::{self, Parts};
+use crate::node::pods::{self, Parts, Settings};
 use crate::node::record::{Found, Offers, Record};
 use crate::node::{capacity, region, register};
 
@@ -44,6 +44,32 @@ impl Wanted {
             scope: scope.clone(),
             tags: pool.spec.azure.tags.clone(),
             deletion_cost: pool.spec.scale_in.deletion_cost,
+        }
+    }
+
+    /// Whether its node and its groups are the same as of `other`: all else is applied while pods run.
+    pub fn is_same_node(&self, other: &Self) -> bool {
+        let node = |wanted: &Self| {
+            let Placement {
+                name,
+                region,
+                subnet_id,
+                ..
+            } = &wanted.placement;
+            (name.clone(), region.clone(), subnet_id.clone())
+        };
+        (&self.pool, &self.pool_uid, &self.scope) == (&other.pool, &other.pool_uid, &other.scope)
+            && node(self) == node(other)
+    }
+
+    /// What of it may change while pods run.
+    fn settings(&self, context: &Context) -> Settings {
+        let kube_proxy = context.kube_proxy.clone();
+        Settings {
+            placement: self.placement.clone(),
+            tags: self.tags.clone(),
+            kube_proxy: kube_proxy.filter(|_| self.placement.network.kube_proxy),
+            deletion_cost: self.deletion_cost,
         }
     }
 
@@ -108,6 +134,18 @@ impl Kept {
             evictions: Arc::default(),
             counts: Arc::default(),
         }
+    }
+
+    /// Keeps the same node as the spec asks now; no task ends, and none begins.
+    pub fn change(&mut self, wanted: Wanted, context: &Context) {
+        let record = wanted.record();
+        self.facts.send_if_modified(|facts| {
+            let changed = facts.record != record;
+            facts.record = record;
+            changed
+        });
+        self.pods.change(wanted.settings(context));
+        self.wanted = wanted;
     }
 
     /// Closes its node for good.
@@ -194,8 +232,7 @@ async fn parts(wanted: &Wanted, context: &Context) -> Parts {
             pool: wanted.pool.clone(),
             node: object::name(&wanted.pool, &placement.name),
         },
-        placement: placement.clone(),
-        tags: wanted.tags.clone(),
+        settings: wanted.settings(context),
         address: context.address.clone(),
         pace: context
             .paces
@@ -209,12 +246,7 @@ async fn parts(wanted: &Wanted, context: &Context) -> Parts {
         quota: context.quotas.of(&wanted.scope, &placement.region),
         sweep_every: context.sweep_every,
         orphan_grace: pods::ORPHAN_GRACE,
-        kube_proxy: context
-            .kube_proxy
-            .clone()
-            .filter(|_| placement.network.kube_proxy),
         identities: context.identities.clone(),
-        deletion_cost: wanted.deletion_cost,
     }
 }
 

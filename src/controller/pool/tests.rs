@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::api::Priority;
 use crate::controller::fixtures::context;
 use crate::node::record;
 
@@ -58,6 +59,13 @@ fn pool(team: &str) -> BurstPool {
     serde_json::from_value(pool).expect("a pool")
 }
 
+/// The pool as if it had been deleted and made again: its nodes are other ones.
+fn anew() -> BurstPool {
+    let mut anew = pool("b");
+    anew.metadata.uid = Some("another".to_owned());
+    anew
+}
+
 #[tokio::test]
 async fn nobody_waits_while_azure_is_asked_for_the_groups_of_a_node_that_is_drained() {
     let (_silent, arm) = silent().await;
@@ -77,7 +85,7 @@ async fn nobody_waits_while_the_tasks_of_a_placement_that_changed_end() {
     let context = context("http://127.0.0.1:1");
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
 
-    let changed = pool("b");
+    let changed = anew();
     let mut changing = pin!(ensure(&changed, &[], &context));
     assert!(
         poll!(&mut changing).is_pending(),
@@ -96,7 +104,7 @@ async fn a_placement_that_changed_is_kept_again_at_once_while_azure_is_silent() 
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
     let _asked = asked_for_usages(&silent).await;
 
-    let changed = pool("b");
+    let changed = anew();
     let kept = timeout(10 * SOON, ensure(&changed, &[], &context)).await;
     kept.expect("soon").expect("it is kept");
     let pools = context.pools.lock().await;
@@ -105,15 +113,14 @@ async fn a_placement_that_changed_is_kept_again_at_once_while_azure_is_silent() 
 
 #[tokio::test]
 async fn placements_that_changed_all_end_at_once_and_not_one_after_the_other() {
-    let two = |team: &str| {
-        let mut pool = pool(team);
+    let two = |mut pool: BurstPool| {
         let mut other = pool.spec.placements[0].clone();
         other.name = "neu".to_owned();
         pool.spec.placements.push(other);
         pool
     };
     let context = context("http://127.0.0.1:1");
-    ensure(&two("a"), &[], &context)
+    ensure(&two(pool("a")), &[], &context)
         .await
         .expect("they are kept");
     let pools = context.pools.lock().await;
@@ -121,10 +128,59 @@ async fn placements_that_changed_all_end_at_once_and_not_one_after_the_other() {
     let all: Vec<CancellationToken> = all.map(|kept| kept.cancel.clone()).collect();
     drop(pools);
 
-    let changed = two("b");
+    let changed = two(anew());
     let mut changing = pin!(ensure(&changed, &[], &context));
     assert!(poll!(&mut changing).is_pending(), "tasks end later");
     assert!(all.iter().all(CancellationToken::is_cancelled));
+}
+
+#[tokio::test]
+async fn an_edit_reaches_what_runs_and_restarts_only_what_becomes_another_node() {
+    let context = context("http://127.0.0.1:1");
+    ensure(&pool("a"), &[], &context).await.expect("it is kept");
+    let before = {
+        let pools = context.pools.lock().await;
+        let kept = &pools["shop"].placements["weu"];
+        (kept.pods.clone(), kept.cancel.clone())
+    };
+    let mut edited = pool("a");
+    let edits: [fn(&mut BurstPool); 8] = [
+        |pool| pool.spec.placements[0].capacity.pods = 7,
+        |pool| pool.spec.placements[0].labels = [("team".to_owned(), "x".to_owned())].into(),
+        |pool| pool.spec.placements[0].zones = vec!["1".to_owned()],
+        |pool| pool.spec.placements[0].zones = Vec::new(),
+        |pool| pool.spec.placements[0].priority = Priority::Spot,
+        |pool| pool.spec.placements[0].network.realtime_metrics = false,
+        |pool| pool.spec.azure.tags = [("team".to_owned(), "b".to_owned())].into(),
+        |pool| pool.spec.scale_in.deletion_cost = -5,
+    ];
+    for edit in edits {
+        edit(&mut edited);
+        ensure(&edited, &[], &context).await.expect("it is kept");
+        let pools = context.pools.lock().await;
+        let kept = &pools["shop"].placements["weu"];
+        assert!(Arc::ptr_eq(&kept.pods, &before.0) && !kept.cancel.is_cancelled());
+        assert!(kept.registration.goes_on() && !kept.is_draining());
+        let settings = kept.pods.settings();
+        assert_eq!(settings.placement, edited.spec.placements[0]);
+        assert_eq!(settings.tags, edited.spec.azure.tags);
+        assert_eq!(settings.deletion_cost, edited.spec.scale_in.deletion_cost);
+        let record = kept.facts.borrow().record.clone();
+        assert_eq!(record.placement, edited.spec.placements[0]);
+    }
+    let other_nodes: [fn(&mut BurstPool); 2] = [
+        |pool| pool.metadata.uid = Some("another".to_owned()),
+        |pool| pool.spec.placements[0].region = "northeurope".to_owned(),
+    ];
+    let mut known = before.0;
+    for edit in other_nodes {
+        edit(&mut edited);
+        ensure(&edited, &[], &context).await.expect("it is kept");
+        let pools = context.pools.lock().await;
+        let now = pools["shop"].placements["weu"].pods.clone();
+        assert!(!Arc::ptr_eq(&now, &known), "it is another node");
+        known = now;
+    }
 }
 
 #[tokio::test]

@@ -229,7 +229,8 @@ impl Usage {
 
     /// What the group's extension says; nothing where there is none, or where it does not answer.
     async fn realtime(&self, node: &Context, pod: &Hosted) -> Option<Readings> {
-        let address = pod.address.filter(|_| node.placement.subnet_id.is_some())?;
+        let is_in_subnet = node.settings().placement.subnet_id.is_some();
+        let address = pod.address.filter(|_| is_in_subnet)?;
         if self.lock().get(&pod.uid)?.is_deaf() {
             return None;
         }

@@ -36,7 +36,8 @@ impl Keeper {
     async fn body(&mut self) -> Option<Box<Body>> {
         let context = self.context.clone();
         let services = context.services.state();
-        let kube_proxy = context.kube_proxy.as_ref();
+        let settings = context.settings();
+        let kube_proxy = settings.kube_proxy.as_ref();
         let read = environment::resolve(&context.client, &self.pod, &services, kube_proxy).await;
         let resolved = match read {
             Ok(environment) => {
@@ -54,7 +55,7 @@ impl Keeper {
                 return None;
             }
         };
-        let placement = context.place();
+        let placement = context.place(&settings);
         let (pod, unknown) = (&self.pod, &self.unknown);
         match translate::translate(pod, unknown, &resolved, &context.owner, &placement) {
             Ok(group) => Some(Box::new(group)),

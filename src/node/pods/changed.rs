@@ -33,6 +33,14 @@ impl Keeper {
         }
     }
 
+    /// The placement was edited, or the tags of its pool: a pod that could not run with what they were may run
+    /// now.
+    pub fn settings_changed(&mut self) {
+        if self.is_readable && self.known.is_refused {
+            (self.known.is_refused, self.trouble) = (false, Trouble::None);
+        }
+    }
+
     /// The pod cannot be read: no group is created for it, and one that is there runs on until the pod is
     /// deleted.
     pub fn cannot_read(&mut self, why: &str) {
@@ -76,7 +84,8 @@ impl Keeper {
             return;
         }
         let context = self.context.clone();
-        let placement = context.place();
+        let settings = context.settings();
+        let placement = context.place(&settings);
         if let Err(refusals) = translate::eligible(&self.pod, &self.unknown, &placement) {
             let fields: Vec<String> = refusals.iter().map(ToString::to_string).collect();
             let message = format!("the running pod does not keep: {}", fields.join("; "));

@@ -12,7 +12,7 @@ use super::events::PodEvents;
 use super::herd::News;
 use super::report::Say;
 use super::shown::{Brief, Shown};
-use super::{Context, line};
+use super::{Context, Settings, line};
 use crate::aci::failure::{Class, Retry, Verdict};
 use crate::aci::names::GroupName;
 use crate::aci::status::Seen;
@@ -68,10 +68,13 @@ pub(super) struct Keeper {
     pub unanswered: Option<Box<Body>>,
     /// Events that are to be written, and those that were.
     pub events: PodEvents,
+    /// How often the API server refused the last writes of the pod in a row.
+    pub refusals: u32,
     /// The status is not written before this: the last try failed.
     pub not_written_before: Option<Timestamp>,
     news: (Arc<watch::Sender<News>>, watch::Receiver<News>),
     shown: watch::Receiver<Shown>,
+    settings: watch::Receiver<Arc<Settings>>,
     /// A place in the line of those who wait to read.
     turn: Option<BoxFuture<'static, ()>>,
 }
@@ -129,6 +132,8 @@ enum Woken {
     Up,
     /// A LIST shows something new.
     Shown,
+    /// The placement or its pool's tags were edited.
+    Edited,
     /// It may read.
     Turn,
     /// It may say something that is not urgent, as long as it keeps this.
@@ -144,6 +149,7 @@ impl Keeper {
         shown: watch::Receiver<Shown>,
     ) -> Self {
         let unreadable = observed.unreadable;
+        let settings = context.settings.subscribe();
         let mut keeper = Self {
             context,
             pod: observed.pod,
@@ -157,9 +163,11 @@ impl Keeper {
             tries: Tries::default(),
             unanswered: None,
             events: PodEvents::default(),
+            refusals: 0,
             not_written_before: None,
             news,
             shown,
+            settings,
             turn: None,
         };
         if let Some(why) = unreadable {
@@ -196,6 +204,7 @@ impl Keeper {
                         let shown = self.shown.borrow_and_update().clone();
                         self.heed(&shown);
                     }
+                    Woken::Edited => self.settings_changed(),
                     Woken::Turn => Box::pin(self.read(decision.action)).await,
                     Woken::Quiet(_permit) => Box::pin(self.say(say)).await,
                 },
@@ -285,12 +294,16 @@ impl Keeper {
         let written = self.not_written_before;
         let written = written.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
         let quiet = self.context.quiet.clone();
-        let (news, shown) = (&mut self.news.1, &mut self.shown);
+        let (news, shown, settings) = (&mut self.news.1, &mut self.shown, &mut self.settings);
         tokio::select! {
             biased;
             changed = news.changed() => if changed.is_err() { std::future::pending().await },
             changed = shown.changed() => match changed {
                 Ok(()) => return Woken::Shown,
+                Err(_) => std::future::pending().await,
+            },
+            changed = settings.changed() => match changed {
+                Ok(()) => return Woken::Edited,
                 Err(_) => std::future::pending().await,
             },
             () = of(&mut self.turn) => {

@@ -25,6 +25,8 @@ mod act;
 mod changed;
 mod daemons;
 mod events;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod herd;
 mod hosted;
 mod keeper;
@@ -91,6 +93,8 @@ fn is_refused(status: &Status) -> bool {
 /// What the keepers of one node share.
 pub struct Context {
     parts: Parts,
+    /// The settings as they are now. Workers are notified of those that translation uses.
+    settings: watch::Sender<Arc<Settings>>,
     /// The cluster's Services, for the variables that name them.
     services: Store<Service>,
     watched: Mutex<Option<Writer<Service>>>,
@@ -142,10 +146,8 @@ pub struct Parts {
     pub scope: Scope,
     /// Whose they are.
     pub owner: Owner,
-    /// The placement, as the pool has it.
-    pub placement: Placement,
-    /// The pool's tags for groups.
-    pub tags: BTreeMap<String, String>,
+    /// What may change while the node's pods run, as it is at first.
+    pub settings: Settings,
     /// The node's address.
     pub address: String,
     /// The pace of reading, kept with everybody else who reads in this subscription.
@@ -160,12 +162,39 @@ pub struct Parts {
     pub sweep_every: Duration,
     /// How long a group must have been without a pod before it is deleted.
     pub orphan_grace: Duration,
-    /// What ACI's kube-proxy is given, where the placement wants one.
-    pub kube_proxy: Option<KubeProxy>,
     /// The namespaces whose pods may choose managed identities.
     pub identities: Identities,
-    /// The deletion cost of the node's pods.
+}
+
+/// What of a placement and of its pool may change while pods run there. Groups that exist keep what they were
+/// created with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The placement, as the pool has it. Its name, region and subnet stay the same.
+    pub placement: Placement,
+    /// The pool's tags for groups.
+    pub tags: BTreeMap<String, String>,
+    /// What ACI's kube-proxy is given, where the placement wants one.
+    pub kube_proxy: Option<KubeProxy>,
+    /// The deletion cost of pods that are bound to the node from now on.
     pub deletion_cost: i32,
+}
+
+impl Settings {
+    /// Whether a pod may be translated to another group with these settings than with `other`.
+    fn translates_as(&self, other: &Self) -> bool {
+        let node_only = Placement {
+            labels: other.placement.labels.clone(),
+            capacity: other.placement.capacity.clone(),
+            ..self.placement.clone()
+        };
+        let same_cost = Self {
+            placement: node_only,
+            deletion_cost: other.deletion_cost,
+            ..self.clone()
+        };
+        same_cost == *other
+    }
 }
 
 impl Deref for Context {
@@ -177,11 +206,28 @@ impl Deref for Context {
 }
 
 impl Context {
+    /// The settings as they are now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.borrow().clone()
+    }
+
+    /// Applies new settings to what runs: nothing is restarted. The region is asked again, since capacity or
+    /// priority may be others.
+    pub fn change(&self, settings: Settings) {
+        self.settings.send_if_modified(|now| {
+            let is_other = !settings.translates_as(now);
+            *now = Arc::new(settings);
+            is_other
+        });
+        self.trouble.notify_one();
+        self.changed.notify_one();
+    }
+
     /// Where the node's pods go, as their translation wants it.
-    fn place(&self) -> translate::Placement<'_> {
+    fn place<'a>(&'a self, settings: &'a Settings) -> translate::Placement<'a> {
         translate::Placement {
-            spec: &self.placement,
-            tags: &self.tags,
+            spec: &settings.placement,
+            tags: &settings.tags,
             node: &self.owner.node,
             node_address: Some(&self.address),
             identities: &self.identities,
@@ -194,6 +240,7 @@ impl Context {
         Self {
             services,
             watched: Mutex::new(Some(watched)),
+            settings: watch::Sender::new(Arc::new(parts.settings.clone())),
             parts,
             starts: Mutex::default(),
             listed: watch::Sender::new(None),

@@ -14,7 +14,7 @@ use super::keeper::Keeper;
 use crate::aci::events::{self, PodEvent};
 use crate::aci::status::{self, NodeFacts, Seen};
 use crate::aci::view::Group as View;
-use crate::k8s;
+use crate::k8s::{self, refused};
 use crate::node::call::{self, Deletion, Target};
 use crate::node::plan::Action;
 
@@ -128,7 +128,8 @@ impl Keeper {
             Err(kube::Error::Service(error)) if error.is::<Elapsed>() => false,
             Err(error) => {
                 tracing::warn!(pod = %self.pod_name(), %error, "removing a pod");
-                let again = Timestamp::now().checked_add(REMOVE_AGAIN).ok();
+                let pause = self.refused(&error).unwrap_or(REMOVE_AGAIN);
+                let again = Timestamp::now().checked_add(pause).ok();
                 self.known.pauses.set(Action::Remove, again);
                 false
             }
@@ -172,6 +173,7 @@ impl Keeper {
             Ok(Ok(mut pod)) => {
                 pod.metadata.managed_fields = None;
                 let kept = says(&pod, wanted);
+                self.refusals = 0;
                 self.pod = pod;
                 (!kept).then_some(NOT_KEPT)
             }
@@ -183,7 +185,7 @@ impl Keeper {
             }
             Ok(Err(error)) => {
                 tracing::warn!(pod = %self.pod_name(), %error, "writing a pod's status");
-                Some(AGAIN)
+                Some(self.refused(&error).unwrap_or(AGAIN))
             }
             Err(_) => {
                 tracing::warn!(pod = %self.pod_name(), "writing a pod's status: no answer");
@@ -191,6 +193,17 @@ impl Keeper {
             }
         };
         self.not_written_before = again.and_then(|pause| Timestamp::now().checked_add(pause).ok());
+    }
+
+    /// How long a write of the pod is not repeated, if the API server refused it: longer each time in a row.
+    fn refused(&mut self, error: &kube::Error) -> Option<Duration> {
+        let kube::Error::Api(status) = error else {
+            return None;
+        };
+        refused::is_refused(status).then(|| {
+            self.refusals = self.refusals.saturating_add(1);
+            refused::pause(self.refusals - 1)
+        })
     }
 
     /// Writes an Event. `false` if nobody answered, or answered for want of strength; what is refused is

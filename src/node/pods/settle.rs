@@ -3,7 +3,7 @@
 //! In: a pod as it is seen. Out: one accepted patch, and one more each time that the pod's tolerations are
 //! lost again: `kubectl apply` of a pod replaces the whole list. It runs beside the pod's keeper and delays
 //! nothing: it gives way to groups and waits in the quiet lane. After [`MOST_RESTORED`] times it gives up:
-//! something else writes the list, and is not fought.
+//! something else writes the list, and is not fought. What the API server refuses is tried ever more rarely.
 //!
 //! The patch has a field manager of its own. The list of tolerations is atomic, so its last writer owns all
 //! of it, and a user who applies the pod again would have a conflict. A pod without a controller is one
@@ -20,10 +20,11 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::{AT_ONCE, Context, is_refused};
+use crate::k8s::refused;
 use crate::node::{binding, call};
 
-/// How often the API server may refuse, which takes half a minute: the pod may have changed meanwhile, but
-/// not every time.
+/// After how many refusals, which take half a minute, it is logged: the pod may have changed meanwhile, but not
+/// every time.
 const REFUSALS: u32 = 8;
 /// Groups come first: how often it is looked whether any are being created or deleted, and how often at
 /// most. A hundred pods at once had their PUTs twice as late without (measured).
@@ -31,12 +32,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const LOOKS: u32 = 120;
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The pauses between tries.
+/// The pauses between tries: short at first, since the pod's status is being written, too.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is logged when the API server goes on refusing.
-const GIVEN_UP: &str = "a pod's deletion cost and tolerations cannot be written, so it will not outlive \
+const REFUSED: &str = "a pod's deletion cost and tolerations cannot be written, so it will not outlive \
     an outage of the operator: the operator must be allowed to patch pods";
 
 /// The field manager of what is written.
@@ -54,13 +55,6 @@ pub(super) struct Settled {
     is_under_way: AtomicBool,
     /// How many patches were accepted.
     times: AtomicU32,
-}
-
-impl Settled {
-    /// It is not written to again.
-    fn give_up(&self) {
-        self.times.store(MOST_RESTORED + 1, Ordering::Relaxed);
-    }
 }
 
 /// What became of a patch.
@@ -118,7 +112,7 @@ pub(super) fn settle(
 /// The patch that the pod needs, after as many.
 fn needed(context: &Context, times: u32, pod: &Pod) -> Option<json_patch::Patch> {
     if times == 0 {
-        binding::patch(pod, context.deletion_cost)
+        binding::patch(pod, context.settings().deletion_cost)
     } else {
         binding::restore(pod)
     }
@@ -146,23 +140,25 @@ impl Written {
             let turn = self.context.quiet.acquire().await;
             let outcome = Box::pin(self.send(sent)).await;
             drop(turn);
-            let why = match outcome {
+            let (why, longest) = match outcome {
                 Outcome::Done(pod) => return Box::pin(self.done(times, pod)).await,
                 Outcome::Gone => return,
-                Outcome::Failed(why) => why,
+                Outcome::Failed(why) => (why, LONGEST_PAUSE),
                 Outcome::Refused(why) => {
                     refusals += 1;
-                    why
+                    (why, refused::LONGEST)
                 }
             };
             let pod = &self.name;
             if refusals == REFUSALS {
-                self.settled.give_up();
-                return tracing::warn!(pod, why, "{GIVEN_UP}");
+                tracing::warn!(pod, why, "{REFUSED}");
             }
             tracing::debug!(pod, why, "writing a deletion cost and tolerations");
             tokio::time::sleep(pause).await;
-            pause = LONGEST_PAUSE.min(pause * 2);
+            if self.is_forgotten() {
+                return;
+            }
+            pause = longest.min(pause * 2);
             // If the API server does not say how the pod is, what was to be written is tried again.
             match Box::pin(self.still_needed(times)).await {
                 Ok(Some(needed)) => patch = Some(needed),
@@ -170,6 +166,11 @@ impl Written {
                 Err(()) => {}
             }
         }
+    }
+
+    /// Whether the watch has shown since that the pod is gone.
+    fn is_forgotten(&self) -> bool {
+        Arc::strong_count(&self.settled) == 1
     }
 
     /// The patch was taken.
@@ -259,7 +260,73 @@ async fn give_way(context: &Context) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU16;
+
+    use kube::client::Body;
+
+    use super::super::fixtures::context;
     use super::*;
+
+    /// A pod that lacks what is written, the API server that answers a patch of it with such a code, and how many
+    /// patches there were.
+    fn refusing(code: &Arc<AtomicU16>) -> (Pod, Arc<Context>, Arc<AtomicU16>) {
+        let pod = json!({
+            "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
+            "spec": {"containers": []},
+        });
+        let (code, sent) = (code.clone(), Arc::new(AtomicU16::new(0)));
+        let (counted, answered) = (sent.clone(), pod.clone());
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let code = if request.method() == http::Method::PATCH {
+                counted.fetch_add(1, Ordering::Relaxed);
+                code.load(Ordering::Relaxed)
+            } else {
+                200
+            };
+            let status = json!({"kind": "Status", "status": "Failure", "reason": "", "message": "no", "code": code});
+            let body = if code < 400 { &answered } else { &status };
+            let answer = http::Response::builder().status(code);
+            std::future::ready(answer.body(Body::from(body.to_string().into_bytes())))
+        });
+        let client = kube::Client::new(service, "default");
+        let pod = serde_json::from_value(pod).expect("a pod");
+        (pod, Arc::new(context(client)), sent)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_patch_that_a_policy_denies_is_sent_ever_more_rarely_until_it_is_allowed() {
+        let code = Arc::new(AtomicU16::new(403));
+        let (pod, context, sent) = refusing(&code);
+        let settled = Arc::default();
+        let settling = settle(&context, &settled, &pod).expect("it lacks something");
+        let settling = tokio::spawn(settling);
+        let minutes = |minutes: u64| tokio::time::sleep(Duration::from_secs(60 * minutes));
+        minutes(60).await;
+        let in_an_hour = sent.swap(0, Ordering::Relaxed);
+        assert!((8..=20).contains(&in_an_hour), "{in_an_hour}");
+        assert!(
+            settle(&context, &settled, &pod).is_none(),
+            "it is under way"
+        );
+        code.store(200, Ordering::Relaxed);
+        minutes(15).await;
+        assert!(settling.is_finished());
+        assert!(sent.load(Ordering::Relaxed) >= 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_sent_any_more_for_a_pod_that_is_gone() {
+        let (pod, context, sent) = refusing(&Arc::new(AtomicU16::new(403)));
+        let settled = Arc::default();
+        let settling = settle(&context, &settled, &pod).expect("it lacks something");
+        let settling = tokio::spawn(settling);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(sent.swap(0, Ordering::Relaxed) > 0);
+        drop(settled);
+        tokio::time::sleep(Duration::from_secs(1200)).await;
+        assert!(settling.is_finished());
+        assert_eq!(sent.load(Ordering::Relaxed), 0);
+    }
 
     fn size<F>(
         _: impl for<'a> FnOnce(&'a Arc<Context>, &'a Arc<Settled>, &'a Pod) -> Option<F>,

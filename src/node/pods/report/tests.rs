@@ -1,24 +1,20 @@
 //! What is told once is told, also when the API server is not there for a while.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use kube::client::Body;
 use serde_json::json;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
+use super::super::Settings;
+use super::super::fixtures::context;
 use super::super::herd::News;
 use super::super::keeper::Attempt;
 use super::super::shown::Shown;
-use super::super::{Context, ORPHAN_GRACE, Parts, SWEEP_EVERY};
 use super::*;
-use crate::aci::client::{Client as Azure, Cloud, Credential, Scope};
 use crate::aci::failure::{Class, Verdict};
-use crate::aci::names::{GroupName, Owner};
-use crate::aci::translate::Identities;
-use crate::api::Placement;
+use crate::aci::names::GroupName;
 use crate::node::observed::Observed;
 use crate::node::plan;
 
@@ -39,32 +35,7 @@ fn kubernetes(status: &Arc<AtomicU16>) -> kube::Client {
 }
 
 fn keeper(status: &Arc<AtomicU16>) -> Keeper {
-    let nowhere = Credential::File(PathBuf::from("/nowhere"));
-    let context = Context::new(Parts {
-        client: kubernetes(status),
-        azure: Azure::new(&Cloud::default(), nowhere, reqwest::Client::new()),
-        scope: Scope {
-            subscription: "s".to_owned(),
-            resource_group: "rg".to_owned(),
-        },
-        owner: Owner {
-            cluster: "c".to_owned(),
-            pool: "p".to_owned(),
-            node: "n".to_owned(),
-        },
-        placement: Placement::default(),
-        tags: BTreeMap::new(),
-        address: "10.0.0.1".to_owned(),
-        pace: Arc::default(),
-        trouble: Arc::new(Notify::new()),
-        quota: Arc::default(),
-        changed: Arc::new(Notify::new()),
-        sweep_every: SWEEP_EVERY,
-        orphan_grace: ORPHAN_GRACE,
-        kube_proxy: None,
-        identities: Identities::default(),
-        deletion_cost: 0,
-    });
+    let context = context(kubernetes(status));
     let pod = json!({
         "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
         "spec": {"containers": []},
@@ -98,6 +69,56 @@ async fn an_event_that_could_not_be_written_is_told_later_and_one_that_is_refuse
     keeper.warn("Unsupported", "something else");
     keeper.say(Say::Event).await;
     assert_eq!(keeper.events.len(), 0, "its namespace may be going");
+}
+
+#[tokio::test]
+async fn a_status_that_is_refused_is_written_ever_more_rarely_and_one_that_was_lost_soon() {
+    let code = Arc::new(AtomicU16::new(403));
+    let mut keeper = keeper(&code);
+    let mut paused = async |answer: u16| {
+        code.store(answer, Ordering::Relaxed);
+        keeper.write(&PodStatus::default()).await;
+        let until = keeper.not_written_before.take();
+        until.map(|until| until.duration_since(Timestamp::now()).as_secs() + 1)
+    };
+    let mut pauses = Vec::new();
+    for answer in [403, 403, 422, 503, 403, 403, 403, 403, 403] {
+        pauses.push(paused(answer).await.unwrap_or_default());
+    }
+    assert_eq!(pauses, [10, 20, 40, 2, 80, 160, 320, 600, 600]);
+    paused(200).await;
+    assert_eq!(keeper.refusals, 0, "a success ends the row");
+}
+
+#[tokio::test]
+async fn a_refused_pod_is_tried_again_after_an_edit_that_its_translation_depends_on() {
+    let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
+    keeper.refuse(Vec::new());
+    let context = keeper.context.clone();
+    let mut edits = context.settings.subscribe();
+    let mut is_noticed = |edit: fn(&mut Settings)| {
+        let mut settings = (*context.settings()).clone();
+        edit(&mut settings);
+        context.change(settings.clone());
+        assert_eq!(*context.settings(), settings);
+        let is_noticed = edits.has_changed();
+        edits.mark_unchanged();
+        is_noticed.expect("the context is there")
+    };
+    assert!(!is_noticed(|now| now.placement.capacity.pods = 7));
+    assert!(!is_noticed(
+        |now| now.placement.labels = [("a".to_owned(), "b".to_owned())].into()
+    ));
+    assert!(!is_noticed(|now| now.deletion_cost = 5));
+    assert!(is_noticed(|now| now.placement.zones = vec!["1".to_owned()]));
+    assert!(is_noticed(
+        |now| now.tags = [("a".to_owned(), "b".to_owned())].into()
+    ));
+    keeper.settings_changed();
+    assert!(!keeper.known.is_refused);
+    keeper.cannot_read("odd");
+    keeper.settings_changed();
+    assert!(keeper.known.is_refused, "no edit makes it readable");
 }
 
 fn seen(pod: serde_json::Value) -> Observed {
