@@ -151,6 +151,11 @@ impl Memory {
         self.backends.entry(placement.to_owned()).or_default()
     }
 
+    /// Forgets the creates of placements for which `stays` is false: the pool does not have them any more.
+    pub fn retain_backends(&mut self, stays: impl Fn(&str) -> bool) {
+        self.backends.retain(|placement, _| stays(placement));
+    }
+
     /// A patch of `pod` is about to be sent, at the version that was planned with.
     pub fn sending(&mut self, pod: &PodRef) {
         let before = self.sent.get(&pod.uid);

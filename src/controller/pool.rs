@@ -203,10 +203,23 @@ pub async fn adopt(found: Found, context: &Context) -> bool {
 }
 
 /// Keeps a placement as its node says that it was kept, since its pool's spec does not say it: nothing of it
-/// is drained. One that is kept already goes on as it is, and of one whose node says nothing nothing is known.
+/// is drained. One that is kept already goes on as it is, and of one whose node says nothing nothing is known. A node
+/// that another pool keeps, or whose UID it carries, has that owner.
 pub async fn resume(found: Found, context: &Context) {
+    let carries = |pool: &Arc<BurstPool>| {
+        let is_another = pool.name_any() != found.pool;
+        is_another && found.pool_uid.is_some() && pool.uid() == found.pool_uid
+    };
+    let known = context.stores.all_pools();
+    let owner = known.iter().find(|pool| carries(pool));
+    let owner = owner.map(|pool| format!("pool {}", pool.name_any()));
     let mut pools = context.pools.lock().await;
     if find(&pools, &found.pool, &found.placement).is_some() {
+        return;
+    }
+    if let Some(owner) = owner.or_else(|| keeper(&pools, &found.node)) {
+        let (node, pool) = (&found.node, &found.pool);
+        tracing::warn!(%node, %pool, %owner, "the node belongs to another pool and is left alone");
         return;
     }
     let (pool, name, node) = (

@@ -12,6 +12,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer, Refusal};
+use crate::node::observed::Observed;
 use crate::node::pods::{Context, Hosted, HostedContainer};
 
 /// How long the API server may take.
@@ -20,8 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The pods, as the API server has them. Asked for by people who look for a mistake, so they are read
 /// when somebody asks, and not kept twice.
 pub async fn pods(client: &Client, nodes: &[Arc<Context>]) -> Answer {
-    let api: Api<Pod> = Api::all(client.clone());
-    let mut items = Vec::new();
+    // Of a kind that can always be read: one odd pod must not hide the others. It is listed with its metadata.
+    let api: Api<Observed> = Api::all(client.clone());
+    let mut items: Vec<Pod> = Vec::new();
     for node in nodes {
         let ours = ListParams::default().fields(&format!("spec.nodeName={}", node.owner.node));
         let listed = tokio::time::timeout(PATIENCE, api.list(&ours)).await;
@@ -29,7 +31,7 @@ pub async fn pods(client: &Client, nodes: &[Arc<Context>]) -> Answer {
             let message = "the API server does not list the node's pods; try again";
             return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message));
         };
-        items.extend(listed.items);
+        items.extend(listed.items.into_iter().map(|observed| observed.pod));
     }
     answer::json(&json!({
         "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items,
@@ -58,4 +60,35 @@ fn brief(pod: &Hosted) -> Value {
         "spec": {"containers": containers},
         "status": {},
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use kube::client::Body;
+
+    use super::*;
+    use crate::node::pods::fixtures::context;
+
+    #[tokio::test]
+    async fn a_pod_that_cannot_be_read_does_not_hide_the_others() {
+        let service = tower::service_fn(|_: http::Request<Body>| {
+            let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [
+                {"metadata": {"name": "odd"}, "spec": {"containers": "none"}},
+                {"metadata": {"name": "plain"}, "spec": {"containers": [{"name": "main"}]}},
+            ]});
+            let answer = http::Response::new(Body::from(list.to_string().into_bytes()));
+            std::future::ready(Ok::<_, std::convert::Infallible>(answer))
+        });
+        let client = Client::new(service, "default");
+        let node = Arc::new(context(client.clone()));
+        let Ok(listed) = pods(&client, &[node]).await else {
+            unreachable!("the others are listed");
+        };
+        let body = to_bytes(listed.into_body(), usize::MAX).await;
+        let list: Value = serde_json::from_slice(&body.expect("a body")).expect("JSON");
+        let names = [0, 1].map(|at| list["items"][at]["metadata"]["name"].clone());
+        assert_eq!(names, [json!("odd"), json!("plain")]);
+        assert_eq!(list["items"][1]["spec"]["containers"][0]["name"], "main");
+    }
 }

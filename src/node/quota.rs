@@ -27,7 +27,10 @@ impl Quotas {
     /// The quota of a subscription in a region.
     pub fn of(&self, scope: &Scope, region: &str) -> Arc<Quota> {
         let key = (scope.subscription.to_lowercase(), region.to_lowercase());
-        lock(&self.0).entry(key).or_default().clone()
+        let mut all = lock(&self.0);
+        // Those that no placement takes part in any more are forgotten.
+        all.retain(|_, quota| Arc::strong_count(quota) > 1);
+        all.entry(key).or_default().clone()
     }
 }
 
@@ -330,6 +333,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn only_regions_that_placements_are_in_are_remembered() {
+        let quotas = Quotas::default();
+        let scope = Scope {
+            subscription: "S".to_owned(),
+            resource_group: "rg".to_owned(),
+        };
+        let first = quotas.of(&scope, "westeurope");
+        for number in 0..100 {
+            drop(quotas.of(&scope, &format!("region-{number}")));
+        }
+        assert!(lock(&quotas.0).len() <= 2);
+        assert!(Arc::ptr_eq(&first, &quotas.of(&scope, "WestEurope")));
+    }
 
     #[test]
     fn what_is_left_is_divided_equally_and_what_one_cannot_use_goes_to_the_others() {

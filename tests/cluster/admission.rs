@@ -106,7 +106,8 @@ fn provider() -> Value {
 
 /// Pods that wait, are at home and on a virtual node; returns when the policies are in force.
 async fn guarded(world: &World, client: &Client, pods: &Api<Pod>, nodes: &Api<Node>) {
-    for name in ["home-a", "burst-shop-weu"] {
+    // The last one is the cluster's own, whatever its name is.
+    for name in ["home-a", "burst-shop-weu", "burst-in-01"] {
         world.home_node(name).await;
     }
     let all = [
@@ -183,7 +184,8 @@ async fn beside_the_status(pods: &Api<Pod>) {
 async fn around_its_nodes(client: &Client) {
     let (nodes, params) = (Api::<Node>::all(client.clone()), PostParams::default());
     let node = |spec: Value| -> Node {
-        let node = json!({"metadata": {"name": "burst-shop-neu"}, "spec": spec});
+        let labels = json!({"burstpool.io/pool": "shop"});
+        let node = json!({"metadata": {"name": "burst-shop-neu", "labels": labels}, "spec": spec});
         serde_json::from_value(node).expect("a node")
     };
     let taint = |effect: &str| json!({"taints": [{"key": "virtual-kubelet.io/provider", "value": "shop", "effect": effect}]});
@@ -354,12 +356,14 @@ async fn the_operators_account_can_change_only_what_a_burst_is_made_of() {
     let status = Patch::Merge(json!({"status": {"message": "x"}}));
     denied(pods.patch_status("home", &params, &status).await, elsewhere);
     beside_the_status(&pods).await;
-    denied(nodes.delete("home-a", &now).await, "only its own nodes");
     let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
-    denied(
-        nodes.patch("home-a", &params, &cordon).await,
-        "only its own nodes",
-    );
+    let claim = Patch::Merge(json!({"metadata": {"labels": {"burstpool.io/pool": "shop"}}}));
+    for home in ["home-a", "burst-in-01"] {
+        let words = "only its own nodes";
+        denied(nodes.delete(home, &now).await, words);
+        denied(nodes.patch(home, &params, &cordon).await, words);
+        denied(nodes.patch(home, &params, &claim).await, words);
+    }
 
     let grant = json!([
         tolerate(&provider()),

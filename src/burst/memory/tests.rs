@@ -96,6 +96,42 @@ fn a_pod_whose_grant_is_denied_is_left_alone_for_longer_each_time() {
 }
 
 #[test]
+fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
+    let mut memory = Memory::default();
+    for number in 0..50 {
+        let pod = pod(&format!("pod-{number}"));
+        memory.backend(&format!("placement-{number}"));
+        memory.sending(&pod.id);
+        memory.answered(&pod.id, denied(), at(100));
+        memory.leaves_no_marks(&format!("workload-{number}"), "no".to_owned(), at(100));
+        for write in [Write::Stamp, Write::Release, Write::Rescue] {
+            memory.wrote_to(&pod.id, write, &denied(), at(100));
+        }
+        memory.answered(&pod.id, Answer::Unmarked("no".to_owned()), at(100));
+        memory.looked(&reservation(&pod, "me"), None);
+    }
+    memory.retain_backends(|_| false);
+    memory.keep(&Plan::default(), &HashSet::new(), at(100_000));
+    let Memory {
+        refused,
+        granted,
+        sent,
+        denied,
+        settled,
+        failed,
+        unmarked,
+        unmarkable,
+        backends,
+        rejected,
+        busy: _,
+        reserved: _,
+    } = memory;
+    assert!(refused.is_empty() && granted.is_empty() && sent.is_empty() && denied.is_empty());
+    assert!(settled.is_empty() && failed.is_empty() && backends.is_empty());
+    assert!(unmarked.is_empty() && unmarkable.is_empty() && rejected.is_empty());
+}
+
+#[test]
 fn what_is_settled_of_one_version_is_not_of_the_next() {
     let mut memory = Memory::default();
     memory.looked(&reservation(&pod("a"), "me"), None);

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::aci::client::Scope;
 use crate::aci::names::Owner;
+use crate::aci::pace::Pace;
 use crate::api::{BurstPool, Placement, ScaleIn};
 use crate::controller::Context;
 use crate::controller::drain::pace::{Counts, Evictions};
@@ -221,6 +222,13 @@ impl Registration {
     }
 }
 
+/// The pace of reading in a subscription. Those that no placement is in any more are forgotten.
+async fn pace(subscription: &str, context: &Context) -> Arc<Pace> {
+    let mut paces = context.paces.lock().await;
+    paces.retain(|_, pace| Arc::strong_count(pace) > 1);
+    paces.entry(subscription.to_owned()).or_default().clone()
+}
+
 async fn parts(wanted: &Wanted, context: &Context) -> Parts {
     let placement = &wanted.placement;
     Parts {
@@ -234,13 +242,7 @@ async fn parts(wanted: &Wanted, context: &Context) -> Parts {
         },
         settings: wanted.settings(context),
         address: context.address.clone(),
-        pace: context
-            .paces
-            .lock()
-            .await
-            .entry(wanted.scope.subscription.clone())
-            .or_default()
-            .clone(),
+        pace: pace(&wanted.scope.subscription, context).await,
         trouble: Arc::new(Notify::new()),
         changed: context.stores.changed.clone(),
         quota: context.quotas.of(&wanted.scope, &placement.region),

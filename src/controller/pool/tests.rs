@@ -437,3 +437,27 @@ async fn a_node_is_kept_for_one_pool_and_the_other_one_is_told_of_it() {
     let pools = context.pools.lock().await;
     assert!(pools["shop"].placements["eu-west"].registration.goes_on());
 }
+
+#[tokio::test]
+async fn a_pool_that_cannot_be_read_does_not_take_a_node_that_another_pool_keeps() {
+    let context = context("http://127.0.0.1:1");
+    let mut one = pool("a");
+    one.spec.placements[0].name = "eu-west".to_owned();
+    ensure(&one, &[], &context).await.expect("it is kept");
+    let facts = {
+        let pools = context.pools.lock().await;
+        pools["shop"].placements["eu-west"].facts.borrow().clone()
+    };
+    // As somebody relabelled it: its name would be the same for the other pool.
+    let node = object::node(&facts, Timestamp::now());
+    let mut found = record::known(&node, "shop-eu", "west");
+    found.record = Some(facts.record.clone());
+    resume(found.clone(), &context).await;
+    assert!(placements("shop-eu", &context).await.is_empty());
+
+    let names = ["eu-west".to_owned()];
+    drain("shop", &names, &context).await;
+    end("shop", &names, &context).await;
+    resume(found, &context).await;
+    assert_eq!(placements("shop-eu", &context).await, ["west"]);
+}

@@ -245,6 +245,9 @@ impl Spill {
                 Some(class) => backend.failed(class, &ended.message, ended.at),
             }
         }
+        let placements = &pool.spec.placements;
+        let has = |name: &str| placements.iter().any(|placement| placement.name == name);
+        state.memory.retain_backends(has);
         let regions = pool::closed_regions(pool, &self.context).await;
         let places = decide::places(&seen.view, pool, &regions);
         let bound = seen.placed.get(&name).into_iter().flatten();
