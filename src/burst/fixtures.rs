@@ -36,6 +36,8 @@ pub fn pod(name: &str) -> PodFacts {
         labels: [("app".to_owned(), "web".to_owned())].into(),
         owner: Some(Owner {
             kind: OwnerKind::Replaces,
+            name: "web-1".to_owned(),
+            uid: "web-1".to_owned(),
             template: "web-1/".to_owned(),
         }),
         created: at(0),

@@ -22,7 +22,7 @@
 //! | [`reserve`] | which pods count although nobody sees them granted |
 //! | [`backend`], [`room`] | whether a placement takes pods, and how many more fit |
 //! | [`sort`], [`share`], [`ahead`], [`plan`] | what becomes of each pod, and all of it together |
-//! | [`rescue`] | what becomes of pods that never started |
+//! | [`rescue`], [`jobs`] | what becomes of pods that never started |
 //! | [`outcome`], [`reasons`], [`tally`] | the words and numbers |
 //! | [`memory`] | what outlives a plan |
 
@@ -34,6 +34,7 @@ pub mod eligibility;
 pub mod fairness;
 pub mod fit;
 pub mod hold;
+pub mod jobs;
 pub mod labels;
 pub mod limits;
 pub mod memory;

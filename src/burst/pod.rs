@@ -71,6 +71,10 @@ pub struct PodFacts {
 pub struct Owner {
     /// What kind of controller.
     pub kind: OwnerKind,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
     /// Its UID and the revision of its template, where it keeps more than one.
     pub template: String,
 }
@@ -80,9 +84,11 @@ pub struct Owner {
 pub enum OwnerKind {
     /// A `ReplicaSet` or `StatefulSet`: makes another, and counts nothing.
     Replaces,
+    /// A Job: counts a failure, unless its failure policy ignores disruptions, and makes another if it may.
+    Job,
     /// A `DaemonSet`, whose pods never run on a virtual node.
     DaemonSet,
-    /// Anything else, such as a Job, which counts a failure.
+    /// Anything else.
     Other,
 }
 
@@ -255,11 +261,14 @@ fn owner(pod: &Pod, labels: &BTreeMap<String, String>) -> Option<Owner> {
     let kind = match owner.kind.as_str() {
         "ReplicaSet" | "StatefulSet" => OwnerKind::Replaces,
         "DaemonSet" => OwnerKind::DaemonSet,
+        "Job" if owner.api_version == "batch/v1" => OwnerKind::Job,
         _ => OwnerKind::Other,
     };
     let revision = labels.get("controller-revision-hash");
     Some(Owner {
         kind,
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
         template: format!(
             "{}/{}",
             owner.uid,
@@ -474,7 +483,8 @@ mod tests {
     #[test]
     fn the_owner_is_known_by_its_template() {
         let owner = |kind: &str, labels: Value| {
-            let owners = json!([{"apiVersion": "apps/v1", "kind": kind, "name": "x", "uid": "o", "controller": true}]);
+            let api = if kind == "Job" { "batch/v1" } else { "apps/v1" };
+            let owners = json!([{"apiVersion": api, "kind": kind, "name": "x", "uid": "o", "controller": true}]);
             facts(&[
                 ("/metadata/ownerReferences", owners),
                 ("/metadata/labels", labels),
@@ -488,8 +498,8 @@ mod tests {
             (OwnerKind::Replaces, "o/r2")
         );
         assert_eq!(
-            owner("Job", json!({})).map(|owner| owner.kind),
-            Some(OwnerKind::Other)
+            owner("Job", json!({})).map(|owner| (owner.kind, owner.name, owner.uid)),
+            Some((OwnerKind::Job, "x".to_owned(), "o".to_owned()))
         );
         assert_eq!(facts(&[]).owner, None);
     }

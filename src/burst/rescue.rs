@@ -2,8 +2,8 @@
 //!
 //! In: the pods on the placements whose creates fail, those that Azure refuses for good, and those that wait
 //! for Azure. Out: those that are to be deleted, so that another may run at home or elsewhere, or that are to
-//! be told of. Only where their controller makes another and counts nothing; a Job would count a failure. Each
-//! once: the one that follows is another.
+//! be told of. Only where their controller makes another; whether a Job does is asked when it is to be done
+//! ([`jobs`](super::jobs)). Each once: the one that follows is another.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::hold::later;
 use super::observe::Observed;
-use super::pod::{Bound, OwnerKind, PodFacts, PodRef};
+use super::pod::{Bound, Owner, OwnerKind, PodFacts, PodRef};
 use crate::aci::failure::Class;
 
 /// How long a pod may try to start where nothing starts: longer than an image takes, and than the
@@ -28,6 +28,8 @@ pub struct Rescue {
     pub pod: PodRef,
     /// What is done about it.
     pub action: Action,
+    /// Its controller.
+    pub owner: Option<Owner>,
     /// Why its placement does not start it, in Azure's words.
     pub why: String,
     /// What of it is its template's fault, as far as Azure's words tell: the template, and the words.
@@ -39,7 +41,10 @@ pub struct Rescue {
 pub enum Action {
     /// It is deleted, if it is still this one: its controller makes another.
     Delete,
-    /// It is told of: its controller would count a failure, or it has none.
+    /// Its Job is read, and it is evicted if that makes another: an eviction marks it as disrupted, which the Job's
+    /// failure policy may ignore. Else it is told of.
+    AskJob,
+    /// It is told of: nothing that is known makes another.
     Tell,
 }
 
@@ -124,18 +129,23 @@ impl<'a> Cause<'a> {
 
 fn rescue(pod: &PodFacts, cause: &Cause<'_>) -> Rescue {
     let owner = pod.owner.as_ref();
-    let replaces = owner.is_some_and(|owner| owner.kind == OwnerKind::Replaces);
-    let (action, then) = if replaces {
-        let then = "it is to be deleted, and its owner makes another";
-        (Action::Delete, then)
-    } else {
-        (Action::Tell, "it stays: its owner would count a failure")
+    let (action, then) = match owner.map(|owner| owner.kind) {
+        Some(OwnerKind::Replaces) => {
+            let then = "; it is to be deleted, and its owner makes another";
+            (Action::Delete, then)
+        }
+        Some(OwnerKind::Job) => (Action::AskJob, ""),
+        _ => (
+            Action::Tell,
+            "; it stays: it has no owner that makes another",
+        ),
     };
     let template = owner.map(|owner| owner.template.clone());
     Rescue {
         pod: pod.id.clone(),
         action,
-        why: format!("{}; {then}", cause.words()),
+        owner: owner.cloned(),
+        why: format!("{}{then}", cause.words()),
         fault: template.and_then(|template| Some((template, cause.fault()?.to_owned()))),
     }
 }

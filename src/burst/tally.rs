@@ -2,7 +2,7 @@
 //!
 //! In: what is seen and what becomes of each pod. Out: counters and messages. Each pod counts once.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 
 use super::limits::Limits;
 use super::observe::{Observed, WorkloadSeen};
@@ -78,27 +78,18 @@ pub(super) fn of(
     }
 }
 
-/// How many pods of which workload wait for what.
+/// Pods of which workloads wait for what. Without numbers, which the workloads' statuses have: the words would change
+/// with each pod that gets its turn.
 fn limited(decisions: &[Decision]) -> Option<String> {
-    let mut waiting: HashMap<(&str, &Lack), usize> = HashMap::new();
-    for decision in decisions {
-        if let Some(lack) = decision.limit() {
-            *waiting.entry((&decision.workload, lack)).or_default() += 1;
-        }
-    }
-    let all = waiting.into_iter();
-    let mut all: Vec<_> = all
-        .map(|((workload, lack), count)| (workload, lack.to_string(), count))
-        .collect();
-    all.sort_unstable();
-    let told = all.iter().take(TOLD).map(|(workload, lack, count)| {
-        let verb = if *count == 1 { "waits" } else { "wait" };
-        format!("{} of {workload} {verb}: {lack}", pods(*count))
-    });
+    let waiting = decisions
+        .iter()
+        .filter_map(|decision| Some((decision.workload.as_str(), decision.limit()?.to_string())));
+    let all: BTreeSet<(&str, String)> = waiting.collect();
+    let told = all.iter().take(TOLD);
+    let told = told.map(|(workload, lack)| format!("pods of {workload} wait: {lack}"));
     let mut told: Vec<String> = told.collect();
-    let more: usize = all.iter().skip(TOLD).map(|(.., count)| count).sum();
-    if more > 0 {
-        told.push(format!("{} more", pods(more)));
+    if all.len() > TOLD {
+        told.push("others wait for more reasons".to_owned());
     }
     (!told.is_empty()).then(|| told.join("; "))
 }

@@ -23,14 +23,16 @@ const ACCOUNT: &str = "system:serviceaccount:burstpool:burstpool";
 /// be left of it is deleted, after two minutes; an Event that recurs is counted up; an Event that is
 /// applied for the first time needs the right to create it, but is written down as a patch; a class is read
 /// where a claim is not bound yet; a pool is read by name where its status was written while a reservation
-/// was on its way; and one that leads at once does not come to watch the lease.
+/// was on its way; a Job is read where a pod of it never starts; and one that leads at once does not come to watch
+/// the lease.
 /// The first is no right to anything: admission policies look for it.
-const RARE: [(&str, &str, &str); 7] = [
+const RARE: [(&str, &str, &str); 8] = [
     ("burstpool.io", "admission", "narrow"),
     ("burstpool.io", "burstpools", "get"),
     ("coordination.k8s.io", "leases", "watch"),
     ("storage.k8s.io", "storageclasses", "get"),
     ("", "pods", "get"),
+    ("batch", "jobs", "get"),
     ("events.k8s.io", "events", "patch"),
     ("", "events", "create"),
 ];

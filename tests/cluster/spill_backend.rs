@@ -97,7 +97,7 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
         world.until_told(&name, "PlacementClosed", FULL).await;
     }
 
-    // Its owner makes another, which may find room at home; a Job would count a failure.
+    // Its owner makes another, which may find room at home; the Job would fail.
     age(&world, &job).await;
     age(&world, &stuck).await;
     let replaced = |pods: &[Pod]| {
@@ -111,6 +111,18 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
         .await;
     world.until_told(&job, "NeverStarted", FULL).await;
     assert!(world.pods().get(&job).await.is_ok());
+    // It may have a failure now.
+    let more = r#"{"spec": {"backoffLimit": 3}}"#;
+    world.kubectl(&["patch", "job", "job", "--type=merge", "-p", more]);
+    let another = |pods: &[Pod]| {
+        let mut others = pods.iter().filter(|pod| pod.name_any() != job);
+        others.any(|pod| pod.metadata.deletion_timestamp.is_none())
+    };
+    world
+        .until_pods("job", "the Job to make another", another)
+        .await;
+    let evicted = "its Job makes another";
+    world.until_told(&job, "NeverStarted", evicted).await;
 
     // Without it, nothing on the node tries again, and the probe is one of those that wait.
     world.kubectl(&["delete", "job", "job"]);

@@ -103,7 +103,7 @@ fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
     );
     assert_eq!(
         plan.limited.as_deref(),
-        Some("2 pods of web wait: no placement that can run it has enough pods left")
+        Some("pods of web wait: no placement that can run it has enough pods left")
     );
     scene.places[1].shut = Some("it has no node".to_owned());
     let plan = scene.plan(49);
@@ -128,16 +128,23 @@ fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
 #[test]
 fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_otherwise() {
     let mut scene = Scene::new(&json!({}), &[]);
-    let mut job = starting("job", 10);
-    job.owner = Some(Owner {
-        kind: OwnerKind::Other,
-        template: "job/".to_owned(),
-    });
+    let owned = |name: &str, kind: OwnerKind| {
+        let mut pod = starting(name, 10);
+        pod.owner = Some(Owner {
+            kind,
+            name: name.to_owned(),
+            uid: name.to_owned(),
+            template: format!("{name}/"),
+        });
+        pod
+    };
+    let job = owned("job", OwnerKind::Job);
+    let other = owned("other", OwnerKind::Other);
     let mut leaving = starting("leaving", 10);
     leaving.is_deleting = true;
     let mut fine = starting("fine", 10);
     fine = fine.on("burst-shop-weu");
-    scene.labelled = vec![starting("web", 10), job, leaving, fine];
+    scene.labelled = vec![starting("web", 10), job, other, leaving, fine];
     assert_eq!(
         scene.plan(1000).rescues,
         [],
@@ -157,11 +164,22 @@ fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_othe
         .iter()
         .map(|one| (one.pod.name.as_str(), one.action))
         .collect();
-    assert_eq!(told, [("web", Action::Delete), ("job", Action::Tell)]);
+    let all = [
+        ("web", Action::Delete),
+        ("job", Action::AskJob),
+        ("other", Action::Tell),
+    ];
+    assert_eq!(told, all);
     let why =
         "placement weu starts no pods: no room; it is to be deleted, and its owner makes another";
     assert_eq!(rescues[0].why, why);
-    assert!(rescues[1].why.ends_with("its owner would count a failure"));
+    assert_eq!(rescues[1].why, "placement weu starts no pods: no room");
+    assert_eq!(rescues[1].owner.as_ref().map(|job| &*job.name), Some("job"));
+    assert!(
+        rescues[2]
+            .why
+            .ends_with("it has no owner that makes another")
+    );
 }
 
 #[test]

@@ -144,9 +144,13 @@ fn a_peak_lasts_until_nothing_has_been_on_aci_for_the_cooldown() {
 fn a_limit_that_is_reached_is_said_once_for_the_pool() {
     let scene = Scene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b", "c"]);
     let told =
-        "2 pods of web wait: the pool has as many pods on ACI as spec.spill.maxReplicas lets it: 1";
+        "pods of web wait: the pool has as many pods on ACI as spec.spill.maxReplicas lets it: 1";
     assert_eq!(scene.plan(15).limited.as_deref(), Some(told));
     assert_eq!(scene.plan(14).limited, None);
+    // The words, and with them the pool's status, stay the same while pods get their turns.
+    let mut scene = scene;
+    scene.waiting.pop();
+    assert_eq!(scene.plan(15).limited.as_deref(), Some(told));
 }
 
 #[test]
@@ -161,7 +165,7 @@ fn each_reason_why_pods_wait_is_said_with_its_workload_and_the_rate_by_the_workl
     let plan = scene.plan(15);
     let rate = "spec.spill.rate lets no more pods spill now";
     let own = "its workload has as many pods on ACI as its maxReplicas lets it: 1";
-    assert_eq!(plan.limited, Some(format!("1 pod of web waits: {own}")));
+    assert_eq!(plan.limited, Some(format!("pods of web wait: {own}")));
     assert_eq!(plan.workloads[1].message, format!("{rate}"));
 }
 

@@ -25,17 +25,16 @@ use crate::api::{BurstPool, Reservation};
 use crate::burst::memory::Write;
 use crate::burst::plan::{Decision, First, Slot, Stamp};
 use crate::burst::pod::provider_taint;
-use crate::burst::rescue::{Action, Rescue};
 use crate::burst::{Answer, Plan, PodFacts, PodRef};
 use crate::controller::LEASE;
 use crate::k8s::refused::is_refused;
-use crate::node::call::{self, Deletion, Target};
+use crate::node::call;
 use crate::node::observed::Observed;
 
 /// How many pods are read or patched at once.
 pub(super) const AT_ONCE: usize = 16;
 /// How long a call may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The longest pause after a write of the pool's status that was refused: the first is [`PAUSE`], and each twice as
 /// long.
@@ -249,8 +248,8 @@ impl Act {
         let found = futures::stream::iter(unseen).map(async |entry| {
             let client = self.context.impatient.clone();
             let pods: Api<Pod> = Api::namespaced(client, &entry.namespace);
-            let found = tokio::time::timeout(PATIENCE, pods.get_opt(&entry.name)).await;
-            Some((entry, found.ok()?.ok()?))
+            let found = call::find(PATIENCE, &pods, &entry.name).await;
+            Some((entry, found.ok()?))
         });
         let found: Vec<_> = found.buffer_unordered(AT_ONCE).collect().await;
         for (entry, found) in found.into_iter().flatten() {
@@ -305,32 +304,6 @@ impl Act {
                 tracing::warn!(pool = self.name, %pod, %why, "writing since when a pod waits");
             }
             state.memory.wrote_to(pod, Write::Stamp, answer, now);
-        }
-    }
-
-    async fn rescue(&self, rescues: &[Rescue], state: &mut Pool) {
-        for rescue in rescues.iter().filter(|one| one.action == Action::Delete) {
-            let pods: Api<Pod> =
-                Api::namespaced(self.context.impatient.clone(), &rescue.pod.namespace);
-            // As it was seen: by now it may have started.
-            let unchanged = Target {
-                name: rescue.pod.name.clone(),
-                uid: rescue.pod.uid.clone(),
-                version: Some(rescue.pod.resource_version.clone()),
-            };
-            let name = &unchanged.name;
-            tracing::info!(pool = self.name, pod = %name, why = %rescue.why, "deleting a pod that never started");
-            let answer = match call::delete(PATIENCE, &pods, &unchanged, None).await {
-                Ok(Deletion::Begun) => Answer::Granted,
-                Ok(Deletion::NotThere) => Answer::Conflict,
-                Err(kube::Error::Api(status)) => refusal(*status),
-                Err(_) => Answer::Lost,
-            };
-            if answer != Answer::Granted {
-                tracing::warn!(pod = %name, ?answer, "deleting a pod that never started");
-            }
-            let (id, now) = (&rescue.pod, Timestamp::now());
-            state.memory.wrote_to(id, Write::Rescue, &answer, now);
         }
     }
 }
@@ -425,7 +398,7 @@ fn as_leader() -> PatchParams {
 }
 
 /// What an error says of a patch. A 404 of a proxy says nothing of the pod.
-fn refusal(status: Status) -> Answer {
+pub(super) fn refusal(status: Status) -> Answer {
     match status.code {
         404 if call::is_absent(&status) => Answer::Gone,
         404 => Answer::Lost,

@@ -52,6 +52,7 @@ impl Asked {
     /// Answers with an error.
     pub fn refused(self, code: u16) {
         let reason = match code {
+            403 => "Forbidden",
             404 => "NotFound",
             409 => "Conflict",
             422 => "Invalid",
@@ -138,7 +139,7 @@ impl Server {
 
 fn what(parts: &http::request::Parts) -> String {
     let path: Vec<&str> = parts.uri.path().split('/').collect();
-    let kinds = ["pods", "burstpools", "leases"];
+    let kinds = ["pods", "burstpools", "leases", "jobs"];
     let kind = path.iter().position(|part| kinds.contains(part));
     format!("{} {}", parts.method, path[kind.unwrap_or(0)..].join("/"))
 }

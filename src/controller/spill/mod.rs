@@ -22,6 +22,7 @@ mod explain;
 mod fixtures;
 mod grant;
 mod granting;
+mod rescue;
 pub(super) mod scales;
 mod stores;
 mod tell;

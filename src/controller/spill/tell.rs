@@ -1,10 +1,11 @@
 //! What is decided about pods, and that they were granted, told as Events: each reason once, one after the
-//! other.
+//! other. An Event whose write fails is tried a few times, and is told with a later plan then.
 //!
 //! In: plans, and grants that were done. Out: Events on the pods and, when a peak begins or ends or a limit is reached, on the pool,
 //! by a task of their own, so that a thousand of them delay no grant.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -16,8 +17,11 @@ use crate::api::BurstPool;
 use crate::api::condition::{self, CAPACITY_LIMITED, SPILLING};
 use crate::burst::outcome::Ignored;
 use crate::burst::plan::{First, Peak};
+use crate::burst::rescue::{Action, Rescue};
 use crate::burst::{Decision, Lack, Outcome, Plan, PodRef};
 use crate::k8s::events;
+use crate::k8s::refused::is_refused;
+use crate::node::call;
 
 /// Who Events are from.
 const REPORTER: &str = "burstpool";
@@ -27,8 +31,26 @@ const BACKLOG: usize = 10_000;
 /// How long one may take to be written.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The pauses before an Event is written again, where the API server did not take it.
+const PAUSES: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+
+/// The reason of the Event about a pod that never started.
+const NEVER_STARTED: &str = "NeverStarted";
+
 /// An Event that waits to be written.
-type Told = (ObjectReference, Event);
+struct Told {
+    about: ObjectReference,
+    event: Event,
+    /// What it says of which pod, if it is told again with a later plan when it is lost.
+    said: Option<(String, &'static str)>,
+}
+
+/// By pod, the Events that were written or wait to be, by reason: what makes another one of the same reason new.
+type Said = HashMap<String, Vec<(&'static str, String)>>;
 
 /// How a pool is, as far as Events tell of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,8 +71,7 @@ impl State {
 
 /// Tells what is decided.
 pub(super) struct Teller {
-    /// By pod, what was told last of each reason.
-    said: HashMap<String, Vec<(&'static str, String)>>,
+    said: Arc<Mutex<Said>>,
     /// By name, how the pools were.
     pools: HashMap<String, State>,
     queue: mpsc::Sender<Told>,
@@ -64,18 +85,19 @@ impl Teller {
             controller: REPORTER.to_owned(),
             instance: Some(instance.to_owned()),
         };
+        let said = Arc::<Mutex<Said>>::default();
+        let written = said.clone();
         let write = async move {
-            while let Some((about, event)) = told.recv().await {
-                let told = events::publish(&client, &reporter, &event, &about);
-                match tokio::time::timeout(PATIENCE, told).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "writing an Event"),
-                    Err(_) => tracing::debug!("writing an Event: no answer"),
+            while let Some(told) = told.recv().await {
+                if !publish(&client, &reporter, &told).await
+                    && let Some((uid, reason)) = &told.said
+                {
+                    forget(&written, uid, reason);
                 }
             }
         };
         let teller = Self {
-            said: HashMap::new(),
+            said,
             pools: HashMap::new(),
             queue,
         };
@@ -90,8 +112,10 @@ impl Teller {
             }
         }
         for rescue in &plan.rescues {
-            let (kind, reason) = (EventType::Warning, "NeverStarted");
-            self.say(&rescue.pod, kind, reason, &rescue.why, plan.is_dry_run);
+            // What becomes of a Job's pod is told when its Job has been asked.
+            if rescue.action != Action::AskJob || plan.is_dry_run {
+                self.say_never_started(rescue, plan.is_dry_run);
+            }
         }
     }
 
@@ -140,7 +164,11 @@ impl Teller {
                 secondary: None,
             };
             // Dropped only where thousands wait already.
-            let _ = self.queue.try_send((pool.object_ref(&()), event));
+            let _ = self.queue.try_send(Told {
+                about: pool.object_ref(&()),
+                event,
+                said: None,
+            });
         }
     }
 
@@ -151,7 +179,7 @@ impl Teller {
 
     /// Forgets all pods for which `stays` is false.
     pub fn retain(&mut self, stays: impl Fn(&str) -> bool) {
-        self.said.retain(|uid, _| stays(uid));
+        lock(&self.said).retain(|uid, _| stays(uid));
     }
 
     fn say(
@@ -163,18 +191,68 @@ impl Teller {
         is_dry_run: bool,
     ) {
         let note = marked(is_dry_run, message);
-        let said = self.said.get(&pod.uid);
-        let mut said = said.into_iter().flatten();
-        if said.any(|(of, note_then)| *of == reason && *note_then == note) {
+        self.say_if_new(about(pod, type_, reason, &note), pod, reason, note);
+    }
+
+    /// Tells of a pod that never started: once, however often its deletion is tried, and whatever Azure says of it
+    /// meanwhile.
+    fn say_never_started(&mut self, rescue: &Rescue, is_dry_run: bool) {
+        let note = marked(is_dry_run, &rescue.why);
+        let told = about(&rescue.pod, EventType::Warning, NEVER_STARTED, &note);
+        let what = format!("{:?}", rescue.action);
+        self.say_if_new(told, &rescue.pod, NEVER_STARTED, marked(is_dry_run, &what));
+    }
+
+    /// Queues an Event, unless the last one of the pod and the reason was about the same.
+    fn say_if_new(&mut self, mut told: Told, pod: &PodRef, reason: &'static str, what: String) {
+        // Held until it is known whether it is queued: the writer may be faster.
+        let mut all = lock(&self.said);
+        let before = all.get(&pod.uid).into_iter().flatten();
+        let mut before = before.filter(|(of, _)| *of == reason);
+        if before.any(|(_, before)| *before == what) {
             return;
         }
-        let told = about(pod, type_, reason, &note);
+        told.said = Some((pod.uid.clone(), reason));
         if self.queue.try_send(told).is_ok() {
-            let said = self.said.entry(pod.uid.clone()).or_default();
+            let said = all.entry(pod.uid.clone()).or_default();
             said.retain(|(of, _)| *of != reason);
-            said.push((reason, note));
+            said.push((reason, what));
         }
     }
+}
+
+/// Writes an Event, and again if the API server does not take it at present. `false` if it is lost: what is refused
+/// is refused for good, as in a namespace that is being deleted.
+async fn publish(client: &Client, reporter: &Reporter, told: &Told) -> bool {
+    let mut pauses = PAUSES.iter();
+    loop {
+        let written = events::publish(client, reporter, &told.event, &told.about);
+        let error = match call::in_time(PATIENCE, written).await {
+            Ok(()) => return true,
+            Err(error) => error,
+        };
+        tracing::debug!(%error, "writing an Event");
+        if let kube::Error::Api(status) = &error
+            && (is_refused(status) || call::is_absent(status))
+        {
+            return true;
+        }
+        let Some(pause) = pauses.next() else {
+            return false;
+        };
+        tokio::time::sleep(*pause).await;
+    }
+}
+
+fn forget(said: &Mutex<Said>, uid: &str, reason: &str) {
+    let mut all = lock(said);
+    if let Some(said) = all.get_mut(uid) {
+        said.retain(|(of, _)| *of != reason);
+    }
+}
+
+fn lock(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
+    said.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells that a grant was done: what is only planned may yet be denied.
@@ -193,6 +271,14 @@ impl Granted {
 }
 
 impl Granted {
+    /// Tells what becomes of a pod that never started.
+    pub(super) fn tell_never_started(&self, pod: &PodRef, note: &str) {
+        // Dropped only where thousands wait already.
+        let _ = self
+            .0
+            .try_send(about(pod, EventType::Warning, NEVER_STARTED, note));
+    }
+
     /// Tells that a grant was carried out only in part, and why.
     pub(super) fn tell_incomplete(&self, decision: &Decision, why: &str) {
         let event = about(&decision.pod, EventType::Warning, "GrantIncomplete", why);
@@ -226,7 +312,11 @@ fn about(pod: &PodRef, type_: EventType, reason: &str, note: &str) -> Told {
         action: "Bursting".to_owned(),
         secondary: None,
     };
-    (about, event)
+    Told {
+        about,
+        event,
+        said: None,
+    }
 }
 
 /// What of a plan is worth an Event. That a pod is held, or that the rate lets it wait for its turn, is seen
@@ -253,6 +343,11 @@ fn words(decision: &Decision, is_dry_run: bool) -> Option<(EventType, &'static s
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU16, Ordering};
+
+    use kube::client::Body;
+    use serde_json::json;
+
     use super::*;
     use crate::burst::outcome::Held;
     use crate::burst::plan::Slot;
@@ -288,7 +383,7 @@ mod tests {
     fn told(plans: &[Plan]) -> Vec<String> {
         let (queue, mut waiting) = mpsc::channel(BACKLOG);
         let mut teller = Teller {
-            said: HashMap::new(),
+            said: Arc::default(),
             pools: HashMap::new(),
             queue,
         };
@@ -296,7 +391,8 @@ mod tests {
             teller.tell(plan);
         }
         std::iter::from_fn(|| waiting.try_recv().ok())
-            .map(|(_, event)| format!("{}: {}", event.reason, event.note.unwrap_or_default()))
+            .map(|told| told.event)
+            .map(|event| format!("{}: {}", event.reason, event.note.unwrap_or_default()))
             .collect()
     }
 
@@ -332,6 +428,59 @@ mod tests {
         let told = told(&[plan(grant(), true), plan(lack(), true), plan(lack(), false)]);
         let is_marked: Vec<bool> = told.iter().map(|one| one.contains("dry run")).collect();
         assert_eq!(is_marked, [true, true, false], "{told:?}");
+    }
+
+    fn never_started(why: &str) -> Plan {
+        let plan = plan(grant(), false);
+        Plan {
+            rescues: vec![Rescue {
+                pod: plan.decisions[0].pod.clone(),
+                action: Action::Delete,
+                owner: None,
+                why: why.to_owned(),
+                fault: None,
+            }],
+            ..plan
+        }
+    }
+
+    #[test]
+    fn that_a_pod_never_started_is_told_once_however_often_its_deletion_is_tried() {
+        let told = told(&["no quota: 3 of 4", "no quota: 4 of 4", "429"].map(never_started));
+        assert_eq!(told, ["NeverStarted: no quota: 3 of 4"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_was_not_written_is_tried_again_and_then_told_with_a_later_plan() {
+        let code = Arc::new(AtomicU16::new(503));
+        let sent = Arc::new(AtomicU16::new(0));
+        let (answer, counted) = (code.clone(), sent.clone());
+        let service = tower::service_fn(move |_: http::Request<Body>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let code = answer.load(Ordering::Relaxed);
+            let status = json!({"kind": "Status", "status": "Failure", "reason": "", "message": "", "code": code});
+            let event = json!({"metadata": {}, "eventTime": null});
+            let body = if code < 400 { event } else { status };
+            let answer = http::Response::builder().status(code);
+            std::future::ready(answer.body(Body::from(body.to_string().into_bytes())))
+        });
+        let (mut teller, telling) = Teller::new(Client::new(service, "default"), "us");
+        let telling = tokio::spawn(telling);
+        let lack = plan(Outcome::Wait(Lack::PoolLimit(1)), false);
+        let mut sent_after = async |code_now: u16| {
+            code.store(code_now, Ordering::Relaxed);
+            teller.tell(&lack);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            sent.swap(0, Ordering::Relaxed)
+        };
+        assert_eq!(
+            sent_after(503).await,
+            4,
+            "the API server is short of strength"
+        );
+        assert_eq!(sent_after(201).await, 1, "it was not told yet");
+        assert_eq!(sent_after(201).await, 0, "it is told");
+        telling.abort();
     }
 
     #[tokio::test]

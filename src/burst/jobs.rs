@@ -1,0 +1,158 @@
+//! Whether a Job makes another pod for one that is evicted.
+//!
+//! In: the Job as it is. Out: whether the eviction costs it a failure, or why it would make no other pod. Pure. It
+//! follows the Job controller (Kubernetes 1.37): an evicted pod has the condition `DisruptionTarget`, and its
+//! containers never ran, so that of a `podFailurePolicy` only the rules about conditions can match.
+//! <https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy>
+
+use k8s_openapi::api::batch::v1::{Job, PodFailurePolicyRule};
+
+/// The condition of an evicted pod.
+const DISRUPTED: &str = "DisruptionTarget";
+/// How many failures a Job may have that does not say so.
+const BACKOFF_LIMIT: i32 = 6;
+/// The conditions with which a Job makes no more pods.
+const OVER: [&str; 4] = ["Complete", "Failed", "FailureTarget", "SuccessCriteriaMet"];
+
+/// What the eviction of a pod costs its Job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// Nothing: its failure policy ignores disruptions.
+    Nothing,
+    /// A failure, which it may still have.
+    Failure,
+}
+
+/// What the eviction of a pod of `job` costs it, if it makes another then; else why not.
+///
+/// # Errors
+///
+/// The reason why the Job makes no other pod, in words that follow "it stays: ".
+pub fn replaces(job: &Job) -> Result<Cost, String> {
+    let (spec, status) = (job.spec.as_ref(), job.status.as_ref());
+    let mut conditions = status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let is_over = conditions
+        .any(|condition| condition.status == "True" && OVER.contains(&condition.type_.as_str()));
+    if is_over || job.metadata.deletion_timestamp.is_some() {
+        return Err("its Job is over".to_owned());
+    }
+    let Some(spec) = spec else {
+        return Err("its Job says nothing of its pods".to_owned());
+    };
+    if spec.suspend == Some(true) {
+        return Err("its Job is suspended".to_owned());
+    }
+    let rules = spec
+        .pod_failure_policy
+        .iter()
+        .flat_map(|policy| &policy.rules);
+    match rules.into_iter().find(|rule| is_about_disruptions(rule)) {
+        Some(rule) if rule.action == "Ignore" => return Ok(Cost::Nothing),
+        Some(rule) if rule.action != "Count" => {
+            let action = &rule.action;
+            return Err(format!(
+                "the podFailurePolicy of its Job answers a disruption with {action}"
+            ));
+        }
+        _ => {}
+    }
+    if spec.backoff_limit_per_index.is_some() {
+        return Err("its Job would count a failure of its index (backoffLimitPerIndex)".to_owned());
+    }
+    let limit = spec.backoff_limit.unwrap_or(BACKOFF_LIMIT);
+    // Those that are on their way to be counted, too.
+    let uncounted = status.and_then(|status| status.uncounted_terminated_pods.as_ref());
+    let uncounted = uncounted
+        .and_then(|pods| pods.failed.as_ref())
+        .map_or(0, Vec::len);
+    let leaving = status.and_then(|status| status.terminating).unwrap_or(0);
+    let failed = status.and_then(|status| status.failed).unwrap_or(0);
+    let failed =
+        i64::from(failed) + i64::from(leaving) + i64::try_from(uncounted).unwrap_or(i64::MAX);
+    if failed < i64::from(limit) {
+        Ok(Cost::Failure)
+    } else {
+        Err(format!(
+            "its Job has had {failed} failures and may have {limit} (backoffLimit): with another one it would fail"
+        ))
+    }
+}
+
+fn is_about_disruptions(rule: &PodFailurePolicyRule) -> bool {
+    let mut patterns = rule.on_pod_conditions.iter().flatten();
+    patterns.any(|pattern| {
+        // The API server sets the status to "True" where a rule does not say it.
+        pattern.type_ == DISRUPTED && pattern.status.as_deref().unwrap_or("True") == "True"
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of(spec: &Value, status: &Value) -> Result<Cost, String> {
+        let mut job = json!({"metadata": {}, "spec": {"template": {}}, "status": status});
+        json_patch::merge(&mut job["spec"], spec);
+        replaces(&serde_json::from_value(job).expect("a Job"))
+    }
+
+    #[test]
+    fn a_job_makes_another_pod_as_long_as_it_may_have_another_failure() {
+        for (limit, status, is_made) in [
+            (json!(null), json!({}), true),
+            (json!(null), json!({"failed": 5}), true),
+            (json!(null), json!({"failed": 6}), false),
+            (json!(0), json!({}), false),
+            (json!(1), json!({}), true),
+            (json!(1), json!({"failed": 1}), false),
+            (json!(1), json!({"terminating": 1}), false),
+            (
+                json!(1),
+                json!({"uncountedTerminatedPods": {"failed": ["u"]}}),
+                false,
+            ),
+        ] {
+            let cost = of(&json!({"backoffLimit": limit}), &status);
+            let expected = is_made.then_some(Cost::Failure);
+            assert_eq!(cost.ok(), expected, "{limit} {status}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_is_over_suspended_or_counts_by_index_makes_none() {
+        for kind in OVER {
+            let condition =
+                |status: &str| json!({"conditions": [{"type": kind, "status": status}]});
+            assert!(of(&json!({}), &condition("True")).is_err(), "{kind}");
+            assert!(of(&json!({}), &condition("False")).is_ok(), "{kind}");
+        }
+        assert!(of(&json!({"suspend": true}), &json!({})).is_err());
+        assert!(of(&json!({"backoffLimitPerIndex": 1}), &json!({})).is_err());
+    }
+
+    #[test]
+    fn a_failure_policy_decides_by_its_first_rule_about_disruptions() {
+        let disrupted = |action: &str| json!({"action": action, "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]});
+        let code = json!({"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}});
+        let other = json!({"action": "FailJob", "onPodConditions": [{"type": "ConfigIssue", "status": "True"}]});
+        let not = json!({"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "False"}]});
+        for (rules, cost) in [
+            (vec![disrupted("Ignore")], Some(Cost::Nothing)),
+            (
+                vec![code.clone(), other.clone(), not, disrupted("Ignore")],
+                Some(Cost::Nothing),
+            ),
+            (vec![disrupted("FailJob"), disrupted("Ignore")], None),
+            (vec![disrupted("FailIndex")], None),
+            (vec![disrupted("Count")], None),
+            (vec![code, other], None),
+        ] {
+            let spec = json!({"backoffLimit": 0, "podFailurePolicy": {"rules": rules}});
+            assert_eq!(of(&spec, &json!({})).ok(), cost, "{spec}");
+        }
+    }
+}

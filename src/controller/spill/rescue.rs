@@ -1,0 +1,211 @@
+//! Giving back pods that never started: deleted, or evicted, so that their controllers make others.
+//!
+//! In: a plan's rescues. Out: writes to pods, and their answers, told to [`Memory`](crate::burst::Memory); and for a
+//! Job's pod an Event that says what became of it, once it has been asked.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+
+use super::act::{Act, PATIENCE, refusal};
+use super::term::Pool;
+use crate::burst::Answer;
+use crate::burst::jobs::{self, Cost};
+use crate::burst::memory::Write;
+use crate::burst::pod::Owner;
+use crate::burst::rescue::{Action, Rescue};
+use crate::node::call::{self, Deletion, Target};
+
+/// What a Job answers about one of its pods.
+enum Asked {
+    /// It makes another, at that cost.
+    Replaces(Cost),
+    /// It does not, for this reason.
+    Keeps(String),
+    /// It could not be asked.
+    Unknown,
+}
+
+impl Act {
+    /// Carries out rescues; those that are only told of are told elsewhere.
+    pub(super) async fn rescue(&self, rescues: &[Rescue], state: &mut Pool) {
+        // A Job's status counts an eviction a moment later: until then it would make room for too many.
+        let mut counting: HashSet<&str> = HashSet::new();
+        for rescue in rescues {
+            let answer = match (rescue.action, &rescue.owner) {
+                (Action::Delete, _) => self.delete(rescue).await,
+                (Action::AskJob, Some(job)) if !counting.contains(job.uid.as_str()) => {
+                    let is_first = state.memory.pause(Write::Rescue, &rescue.pod.uid).is_none();
+                    let (answer, cost) = self.ask(rescue, job, is_first).await;
+                    if cost == Some(Cost::Failure) {
+                        counting.insert(&job.uid);
+                    }
+                    answer
+                }
+                // It is its turn a while later.
+                (Action::AskJob, Some(_)) => Answer::Unsent,
+                (Action::Tell | Action::AskJob, _) => continue,
+            };
+            let (id, now) = (&rescue.pod, Timestamp::now());
+            let pod = format!("{}/{}", id.namespace, id.name);
+            tracing::info!(pool = self.name, %pod, why = %rescue.why, ?answer, "giving back a pod that never started");
+            state.memory.wrote_to(id, Write::Rescue, &answer, now);
+        }
+    }
+
+    async fn delete(&self, rescue: &Rescue) -> Answer {
+        match call::delete(PATIENCE, &self.pods(rescue), &unchanged(rescue), None).await {
+            Ok(Deletion::Begun) => Answer::Granted,
+            Ok(Deletion::NotThere) => Answer::Conflict,
+            Err(kube::Error::Api(status)) => refusal(*status),
+            Err(_) => Answer::Lost,
+        }
+    }
+
+    /// Evicts the pod if its Job makes another; tells what becomes of it, if that is new. What it came to, and what an
+    /// eviction costs the Job.
+    async fn ask(&self, rescue: &Rescue, job: &Owner, is_first: bool) -> (Answer, Option<Cost>) {
+        let cost = match self.asked(rescue, job).await {
+            Asked::Replaces(cost) => cost,
+            Asked::Keeps(why) => {
+                if is_first {
+                    let note = format!("{}; it stays: {why}", rescue.why);
+                    self.sending.granted.tell_never_started(&rescue.pod, &note);
+                }
+                return (Answer::Denied(why), None);
+            }
+            Asked::Unknown => return (Answer::Lost, None),
+        };
+        let answer = match call::evict(PATIENCE, &self.pods(rescue), &unchanged(rescue)).await {
+            Ok(()) => Answer::Granted,
+            Err(kube::Error::Api(status)) if call::is_absent(&status) => Answer::Conflict,
+            Err(kube::Error::Api(status)) => refusal(*status),
+            Err(_) => Answer::Lost,
+        };
+        if answer == Answer::Granted {
+            let note = format!("{}; it is evicted, and its Job makes another", rescue.why);
+            self.sending.granted.tell_never_started(&rescue.pod, &note);
+        }
+        (answer, Some(cost))
+    }
+
+    async fn asked(&self, rescue: &Rescue, owner: &Owner) -> Asked {
+        let client = self.context.impatient.clone();
+        let jobs: Api<Job> = Api::namespaced(client, &rescue.pod.namespace);
+        match call::find(PATIENCE, &jobs, &owner.name).await {
+            Ok(Some(job)) if job.metadata.uid.as_ref() == Some(&owner.uid) => {
+                jobs::replaces(&job).map_or_else(Asked::Keeps, Asked::Replaces)
+            }
+            Ok(_) => Asked::Keeps("its Job is gone".to_owned()),
+            Err(kube::Error::Api(status)) if status.is_forbidden() => Asked::Keeps(
+                "burstpool may not read its Job: its ClusterRole lacks the right to get jobs of batch"
+                    .to_owned(),
+            ),
+            Err(error) => {
+                tracing::warn!(pool = self.name, job = owner.name, %error, "reading a Job");
+                Asked::Unknown
+            }
+        }
+    }
+
+    fn pods(&self, rescue: &Rescue) -> Api<Pod> {
+        Api::namespaced(self.context.impatient.clone(), &rescue.pod.namespace)
+    }
+}
+
+/// The pod as it was seen: by now it may have started.
+fn unchanged(rescue: &Rescue) -> Target {
+    Target {
+        name: rescue.pod.name.clone(),
+        uid: rescue.pod.uid.clone(),
+        version: Some(rescue.pod.resource_version.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::fixtures::{Server, act, pool, terms};
+    use super::*;
+    use crate::burst::PodRef;
+    use crate::burst::pod::OwnerKind;
+
+    fn of_a_job(name: &str) -> Rescue {
+        Rescue {
+            pod: PodRef {
+                namespace: "default".to_owned(),
+                name: name.to_owned(),
+                uid: format!("uid-{name}"),
+                resource_version: "7".to_owned(),
+            },
+            action: Action::AskJob,
+            owner: Some(Owner {
+                kind: OwnerKind::Job,
+                name: "batch".to_owned(),
+                uid: "j".to_owned(),
+                template: "j/".to_owned(),
+            }),
+            why: "no room".to_owned(),
+            fault: None,
+        }
+    }
+
+    fn job(uid: &str, limit: i32) -> Value {
+        json!({"metadata": {"name": "batch", "uid": uid}, "spec": {"template": {}, "backoffLimit": limit}})
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pod_of_a_job_that_makes_another_is_evicted_as_it_was_seen_and_one_at_a_time() {
+        let ours = pool("1", "us-1");
+        let (mut server, client) = Server::new();
+        let act = act(&ours, &[], &client);
+        let mut state = Pool::of(&ours, &mut terms());
+        let rescues = ["a", "b"].map(of_a_job);
+        let answers = async {
+            server.expect("GET jobs/batch").await.done(&job("j", 1));
+            let asked = server.expect("POST pods/a/eviction").await;
+            let only = &asked.body["deleteOptions"]["preconditions"];
+            assert_eq!(only, &json!({"uid": "uid-a", "resourceVersion": "7"}));
+            asked.done(&json!({"kind": "Status", "status": "Success"}));
+            server.expect_nothing().await;
+        };
+        tokio::join!(act.rescue(&rescues, &mut state), answers);
+        assert!(state.memory.pause(Write::Rescue, "uid-a").is_none());
+        assert!(state.memory.pause(Write::Rescue, "uid-b").is_some());
+        assert_eq!(server.told().await, ["NeverStarted a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pod_of_a_job_that_would_make_no_other_stays_and_is_told_of_once() {
+        let ours = pool("1", "us-1");
+        for (answer, code) in [
+            (job("j", 0), 200),
+            (job("another", 6), 200),
+            (Value::Null, 403),
+            (Value::Null, 404),
+        ] {
+            let (mut server, client) = Server::new();
+            let act = act(&ours, &[], &client);
+            let mut state = Pool::of(&ours, &mut terms());
+            let rescues = [of_a_job("a")];
+            for _ in 0..2 {
+                let answers = async {
+                    let asked = server.expect("GET jobs/batch").await;
+                    if code == 200 {
+                        asked.done(&answer);
+                    } else {
+                        asked.refused(code);
+                    }
+                    server.expect_nothing().await;
+                };
+                tokio::join!(act.rescue(&rescues, &mut state), answers);
+            }
+            assert!(state.memory.pause(Write::Rescue, "uid-a").is_some());
+            assert_eq!(server.told().await, ["NeverStarted a"], "{code} {answer}");
+        }
+    }
+}
