@@ -230,8 +230,12 @@ fn is_by_a_leader(pod: &Pod) -> bool {
     let mut entries = pod.metadata.managed_fields.iter().flatten();
     entries.any(|entry| {
         let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
-        let labels = fields.and_then(|all| all.get("f:metadata")?.get("f:labels"));
+        let of = |part: &str, key: &str| fields.and_then(|all| all.get(part)?.get(key));
+        let labels = of("f:metadata", "f:labels");
+        // The one that creates a pod may call itself anything, and owns its containers.
+        let has_created = of("f:spec", "f:containers").is_some();
         entry.manager.as_deref() == Some(LEADER_FIELD_MANAGER)
+            && !has_created
             && labels.is_some_and(|labels| labels.get(&label).is_some())
     })
 }
@@ -417,6 +421,8 @@ mod tests {
                 "fieldsV1": {"f:metadata": {"f:labels": {what: {}}}}}])
         };
         let by_us = written("burstpool-leader", "f:burstpool.io/pool");
+        let mut created = by_us.clone();
+        created[0]["fieldsV1"]["f:spec"] = json!({"f:containers": {}});
         for (case, notes, managers, is_own) in [
             ("ours", uid("u"), json!([]), true),
             ("a copied template", uid("of-another-pod"), json!([]), false),
@@ -439,6 +445,7 @@ mod tests {
                 false,
             ),
             ("forged without managers", json!({}), json!([]), false),
+            ("forged by one with our name", json!({}), created, false),
             ("an earlier version's", json!({}), by_us, true),
         ] {
             let facts = facts(&[

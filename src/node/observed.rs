@@ -2,7 +2,7 @@
 //!
 //! In: what the API server sends. Out: [`Observed`], the typed pod and the names of the fields that our
 //! types do not know (design D18). What nobody here reads, and is most of a pod's size in memory, is
-//! dropped: the managed fields.
+//! dropped: the managed fields, but for a leader's.
 
 use std::borrow::Cow;
 
@@ -11,9 +11,10 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::aci::translate;
+use crate::api::names::LEADER_FIELD_MANAGER;
 
 /// A pod as it was watched.
 #[derive(Clone, Debug, Default)]
@@ -31,7 +32,7 @@ impl<'de> Deserialize<'de> for Observed {
     fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
         let mut raw = Value::deserialize(raw)?;
         if let Some(metadata) = raw["metadata"].as_object_mut() {
-            metadata.remove("managedFields");
+            drop_managed(metadata);
         }
         let metadata = raw["metadata"].clone();
         let observed = match translate::decode(raw) {
@@ -50,6 +51,18 @@ impl<'de> Deserialize<'de> for Observed {
             },
         };
         Ok(observed)
+    }
+}
+
+/// Drops the managed fields, which are larger than the rest of most pods, but for a leader's: of a grant by an early
+/// version nothing else proves that it is one.
+fn drop_managed(metadata: &mut Map<String, Value>) {
+    let Some(Value::Array(mut entries)) = metadata.remove("managedFields") else {
+        return;
+    };
+    entries.retain(|entry| entry["manager"] == LEADER_FIELD_MANAGER);
+    if !entries.is_empty() {
+        metadata.insert("managedFields".to_owned(), Value::Array(entries));
     }
 }
 
@@ -97,6 +110,21 @@ mod tests {
         let observed: Observed = serde_json::from_value(raw).expect("it is never an error");
         assert_eq!(observed.pod.metadata.uid.as_deref(), Some("u"));
         assert!(observed.unreadable.is_some());
+    }
+
+    #[test]
+    fn of_managed_fields_only_a_leaders_are_kept() {
+        let raw = json!({
+            "metadata": {"name": "a", "managedFields": [{"manager": "kubelet"}, {"manager": LEADER_FIELD_MANAGER}]},
+            "spec": {"containers": []},
+        });
+        let observed: Observed = serde_json::from_value(raw).expect("it is never an error");
+        let kept = observed.pod.metadata.managed_fields.unwrap_or_default();
+        let kept: Vec<_> = kept
+            .iter()
+            .filter_map(|one| one.manager.as_deref())
+            .collect();
+        assert_eq!(kept, [LEADER_FIELD_MANAGER]);
     }
 
     #[test]
