@@ -16,6 +16,8 @@ pub const GRANTED_AT_ANNOTATION: &str = "burstpool.io/granted-at";
 /// Annotation of a granted pod: its own UID. A pod whose template was copied from a granted pod carries the UID of
 /// the other, so that the copy is no grant; and before a pod is created, nothing can know its UID.
 pub const GRANTED_UID_ANNOTATION: &str = "burstpool.io/granted-uid";
+/// Annotation of a granted pod: when its grant expired, since the scheduler placed it on no virtual node.
+pub const GRANT_EXPIRED_ANNOTATION: &str = "burstpool.io/grant-expired-at";
 /// The field manager of what a leader writes to pods and to the status of pools.
 pub const LEADER_FIELD_MANAGER: &str = "burstpool-leader";
 /// Annotation of a pod that waits: when it was first seen refused by the scheduler, where the pod

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::amounts::Amounts;
@@ -88,6 +88,8 @@ impl PodFacts {
             pool: pool.to_owned(),
             workload: workload.to_owned(),
             at: Some(at(second)),
+            is_expired: false,
+            refused: None,
         });
         self
     }
@@ -227,6 +229,8 @@ pub struct Scene {
     pub is_triggered: bool,
     /// Who we are.
     pub identity: String,
+    /// How far the time of plans is ahead of the monotonic clock.
+    pub ahead: SignedDuration,
 }
 
 impl Scene {
@@ -251,6 +255,7 @@ impl Scene {
             standing: Standing::Leading,
             is_triggered: false,
             identity: "me".to_owned(),
+            ahead: SignedDuration::ZERO,
         }
     }
 
@@ -285,6 +290,7 @@ impl Scene {
             is_triggered: self.is_triggered,
             standing: self.standing,
             identity: &self.identity,
+            ahead: self.ahead,
         };
         plan(&self.pool, &observe(&self.pool, &world, &own), now)
     }

@@ -5,12 +5,12 @@
 //! one that was gated keeps the gate's time (design D9), so for any other the first time that it was
 //! seen refused is stamped on it, and remembered until the stamp is there.
 //!
-//! Conditions tell whole seconds: [`finer`] holds a pod from when it was seen refused within that second.
-//! Otherwise all pods that were refused in one second were granted in one moment, up to a second early.
+//! A hold is measured by this process's monotonic clock: its start is a time of that clock, from when the pod was seen
+//! to be refused ([`refused_at`]). The times that the scheduler and other processes write are of other clocks.
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::pod::PodFacts;
 
@@ -19,21 +19,39 @@ use super::pod::PodFacts;
 /// back.
 pub const NOMINATION: Duration = Duration::from_secs(60);
 
-/// How exact the times of conditions are.
-const TOLD: Duration = Duration::from_secs(1);
+/// How a pod that is refused now was seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Not at all. By its own clock, the API server wrote the refusal at least so long ago.
+    Unseen(Duration),
+    /// It waited, and was not refused.
+    NotRefused,
+    /// It was refused.
+    Refused {
+        /// Since when, by the condition.
+        told: Timestamp,
+        /// Since when, by our monotonic clock.
+        at: Timestamp,
+    },
+}
 
-/// When a pod was refused whose condition says `told`, and that is seen `now`; `known` is what was said of
-/// it before.
-pub fn finer(told: Timestamp, known: Option<Timestamp>, now: Timestamp) -> Timestamp {
-    let of_this_second = |at: &Timestamp| *at >= told && *at < later(told, TOLD);
-    let seen = known.filter(of_this_second);
-    seen.or(Some(now).filter(of_this_second)).unwrap_or(told)
+/// Since when a pod is refused that is seen `now`, by our monotonic clock; `told` is what its condition says.
+///
+/// A refusal counts from when it was seen, so no clock that is off or is set changes the hold. Only of a pod that was
+/// refused before this process saw it, the API server's own time of that write counts. The condition's time is the
+/// scheduler's, and proves nothing.
+pub fn refused_at(told: Timestamp, before: Before, now: Timestamp) -> Timestamp {
+    match before {
+        Before::Refused { told: same, at } if same == told => at,
+        Before::Refused { .. } | Before::NotRefused => now,
+        Before::Unseen(ago) => now.saturating_sub(ago).unwrap_or(now),
+    }
 }
 
 /// Since when a pod has been refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// Since when.
+    /// Since when, by our monotonic clock.
     pub at: Timestamp,
     /// Whether nothing but us knows it: it must be stamped on the pod.
     pub must_be_stamped: bool,
@@ -41,12 +59,14 @@ pub struct Start {
     pub nominated: Option<Timestamp>,
 }
 
-/// Since when `pod`, whose condition says `transition`, has been refused. `remembered` is what an
-/// earlier plan said: a pod whose spec is changed while it is held is not held anew.
+/// Since when `pod` has been refused: since `seen` if nothing has changed it since it was created. `remembered` is what an
+/// earlier plan said: a change of the pod's spec while it is held does not start the hold again. `now`, `seen` and the
+/// result are times of our monotonic clock; the API server's is `ahead` of it.
 pub fn start(
     pod: &PodFacts,
-    transition: Option<Timestamp>,
+    seen: Option<Timestamp>,
     remembered: Option<Start>,
+    ahead: SignedDuration,
     now: Timestamp,
 ) -> Start {
     let nominated = remembered.and_then(|start| start.nominated);
@@ -56,10 +76,12 @@ pub fn start(
         nominated: pod.is_nominated.then(|| nominated.unwrap_or(now)),
     };
     if let Some(stamped) = pod.stamped {
-        return known(stamped, false);
+        // What we remember is of our own clock, and does not change when another clock is set.
+        let at = remembered.map_or_else(|| by(stamped, -ahead), |start| start.at);
+        return known(at, false);
     }
-    if let (true, Some(transition)) = (pod.is_first_generation, transition) {
-        return known(transition, false);
+    if let (true, Some(seen)) = (pod.is_first_generation, seen) {
+        return known(seen, false);
     }
     known(remembered.map_or(now, |start| start.at), true)
 }
@@ -76,6 +98,11 @@ pub fn later(at: Timestamp, by: Duration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
+/// `at`, moved by so much.
+pub(super) fn by(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.saturating_add(by).unwrap_or(at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,7 +114,8 @@ mod tests {
             must_be_stamped: false,
             nominated: None,
         });
-        let start = start(pod, Some(at(transition)), remembered, at(100));
+        let zero = SignedDuration::ZERO;
+        let start = start(pod, Some(at(transition)), remembered, zero, at(100));
         (start.at.as_second(), start.must_be_stamped)
     }
 
@@ -112,19 +140,37 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_is_held_from_when_it_was_seen_refused_within_the_second_that_its_condition_tells() {
-        let ms = |ms| Timestamp::from_millisecond(ms).expect("a time");
-        let finer = |known: Option<i64>, now| finer(ms(40_000), known.map(ms), ms(now));
-        assert_eq!(finer(None, 40_700), ms(40_700));
-        assert_eq!(finer(Some(40_700), 40_900), ms(40_700), "it stays so");
-        assert_eq!(finer(None, 41_000), ms(40_000), "seen too late");
-        assert_eq!(finer(None, 39_900), ms(40_000), "our clock is behind");
-        assert_eq!(
-            finer(Some(30_700), 40_900),
-            ms(40_900),
-            "an earlier refusal"
-        );
-        assert_eq!(finer(Some(30_700), 45_000), ms(40_000));
+    fn a_refusal_counts_from_when_it_was_seen_or_from_when_the_api_server_wrote_it() {
+        let refused = |before, now| refused_at(at(40), before, at(now));
+        let seen = |told, since| Before::Refused {
+            told: at(told),
+            at: at(since),
+        };
+        let unseen = |ago| Before::Unseen(Duration::from_secs(ago));
+        for skew in [-90, -3, 0, 3, 90] {
+            let now = 100 + skew;
+            let case = format!("{skew} s ahead of the scheduler");
+            assert_eq!(refused(Before::NotRefused, now), at(now), "{case}");
+            assert_eq!(refused(seen(40, now), now + 5), at(now), "{case}");
+            assert_eq!(refused(unseen(0), now), at(now), "{case}");
+            assert_eq!(refused(unseen(30), now), at(now - 30), "{case}");
+        }
+        assert_eq!(refused(seen(30, 31), 45), at(45), "refused again");
+    }
+
+    #[test]
+    fn a_stamp_is_of_the_api_servers_clock_and_what_is_remembered_of_ours() {
+        let mut stamped = pod("a");
+        stamped.stamped = Some(at(150));
+        let ahead = SignedDuration::from_secs(90);
+        let start = |remembered| start(&stamped, None, remembered, ahead, at(100));
+        let first = start(None);
+        assert_eq!(first.at, at(60));
+        let before = Start {
+            at: at(70),
+            ..first
+        };
+        assert_eq!(start(Some(before)).at, at(70));
     }
 
     #[test]
@@ -138,7 +184,8 @@ mod tests {
     fn a_nominated_pod_is_held_longer_but_not_for_ever() {
         let mut nominated = pod("a");
         nominated.is_nominated = true;
-        let start = |remembered, now| start(&nominated, Some(at(40)), remembered, at(now));
+        let zero = SignedDuration::ZERO;
+        let start = |remembered, now| start(&nominated, Some(at(40)), remembered, zero, at(now));
         let after = Duration::from_secs(15);
         let first = start(None, 50);
         assert_eq!(end(first, after), at(110));

@@ -57,6 +57,8 @@ pub enum Write {
     Release,
     /// The deletion of a pod that never started.
     Rescue,
+    /// That its grant has expired.
+    Expire,
 }
 
 /// A template of which Azure has refused a pod.
@@ -133,6 +135,10 @@ pub struct Memory {
     settled: HashMap<String, String>,
     /// Writes that failed, and when each may be repeated; by what was written and the pod's UID.
     failed: HashMap<(Write, String), Denial>,
+    /// Since when the scheduler passes by granted pods for which there is room.
+    stuck: HashMap<String, Timestamp>,
+    /// UIDs of pods whose grants have expired, and that waited when they were seen last.
+    expired: HashSet<String>,
     /// Pods that a grant lets run on ACI and did not mark, and when each was seen last.
     unmarked: HashMap<String, Timestamp>,
     /// Workloads whose grants leave no marks: they are granted nothing until then.
@@ -256,6 +262,16 @@ impl Memory {
         Some(failed.until)
     }
 
+    /// Since when the scheduler passes by a granted pod for which there is room.
+    pub(super) fn stuck_since(&self, uid: &str) -> Option<Timestamp> {
+        self.stuck.get(uid).copied()
+    }
+
+    /// Whether the pod waited when it was seen last, and its grant had expired.
+    pub(super) fn had_expired(&self, uid: &str) -> bool {
+        self.expired.contains(uid)
+    }
+
     /// Whether a grant lets the pod run on ACI, and did not mark it.
     pub fn is_unmarked(&self, uid: &str) -> bool {
         self.unmarked.contains_key(uid)
@@ -314,6 +330,12 @@ impl Memory {
             .retain(|_, failed| later(failed.until, refused::LONGEST) > now);
         self.unmarkable
             .retain(|_, denial| later(denial.until, refused::LONGEST) > now);
+        let stuck = plan.stuck.iter().map(|uid| {
+            let since = self.stuck.get(uid).copied().unwrap_or(now);
+            (uid.clone(), since)
+        });
+        self.stuck = stuck.collect();
+        self.expired = plan.expired.iter().cloned().collect();
         for uid in &plan.unmarked {
             self.unmarked.insert(uid.clone(), now);
         }

@@ -22,6 +22,7 @@
 //! | [`reserve`] | which pods count although nobody sees them granted |
 //! | [`backend`], [`room`] | whether a placement takes pods, and how many more fit |
 //! | [`sort`], [`share`], [`ahead`], [`plan`] | what becomes of each pod, and all of it together |
+//! | [`expiry`] | when the scheduler has passed a granted pod by for too long |
 //! | [`rescue`], [`jobs`] | what becomes of pods that never started |
 //! | [`outcome`], [`reasons`], [`tally`] | the words and numbers |
 //! | [`memory`] | what outlives a plan |
@@ -31,6 +32,7 @@ pub mod amounts;
 pub mod assign;
 pub mod backend;
 pub mod eligibility;
+pub mod expiry;
 pub mod fairness;
 pub mod fit;
 pub mod hold;

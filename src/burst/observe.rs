@@ -9,10 +9,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
 use super::assign::{Assignment, Namespaces, Scale, Scales};
 use super::eligibility::{Claims, Verdicts};
+use super::hold::by;
 use super::memory::Memory;
 use super::place::Place;
 use super::pod::{PodFacts, Stage, provider_taint};
@@ -73,6 +75,8 @@ pub struct Own<'a> {
     /// Who we are, in this term of leading: another each time that we come to lead. A reservation of
     /// an earlier term of ours may have been taken up by who led in between, and be in its hands.
     pub identity: &'a str,
+    /// How far the API server's clock is ahead of the clock of plans, our monotonic one.
+    pub ahead: SignedDuration,
 }
 
 /// Whether we may decide for a pool (design D1a).
@@ -101,6 +105,8 @@ pub struct Observed<'a> {
     pub candidates: Vec<Candidate<'a>>,
     /// Pods that it has granted, wherever they are, unless they are finished.
     pub granted: Vec<Granted<'a>>,
+    /// Pods whose grants have expired, and that wait, and their workloads.
+    pub expired: Vec<(&'a PodFacts, Option<usize>)>,
     /// Pods on its nodes that it has not granted, and their workloads.
     pub guests: Vec<(&'a PodFacts, Option<usize>)>,
     /// Its placements.
@@ -113,6 +119,21 @@ pub struct Observed<'a> {
     pub is_triggered: bool,
     /// What the leader remembers.
     pub memory: &'a Memory,
+    /// How far the API server's clock is ahead of the plan's.
+    pub ahead: SignedDuration,
+}
+
+impl Observed<'_> {
+    /// By the plan's clock, a time that was written by the API server's: those of grants, stamps and bindings.
+    pub(super) fn by_our_clock(&self, written: Timestamp) -> Timestamp {
+        by(written, -self.ahead)
+    }
+
+    /// When the pod was granted, by the plan's clock.
+    pub(super) fn granted_at(&self, pod: &PodFacts) -> Option<Timestamp> {
+        let at = pod.grant.as_ref()?.at?;
+        Some(self.by_our_clock(at))
+    }
 }
 
 /// What is seen of a workload.
@@ -199,6 +220,7 @@ pub fn observe<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Obs
         identity: own.identity,
         is_triggered: own.is_triggered,
         granted: granted(name, world, own, &mut assignment),
+        expired: expired(name, world, &mut assignment),
         reservations: reservations(pool, world, own, &mut assignment),
         workloads,
         candidates,
@@ -206,6 +228,7 @@ pub fn observe<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Obs
         places: own.places,
         claims: world.claims,
         memory: own.memory,
+        ahead: own.ahead,
     }
 }
 
@@ -361,7 +384,7 @@ fn granted<'a>(
     // Of two watches the one that is behind may show an unmarked pod twice.
     let mut seen = HashSet::new();
     let ours = marked.chain(unmarked).filter_map(|(pod, workload)| {
-        if pod.stage == Stage::Finished || !seen.insert(pod.id.uid.as_str()) {
+        if pod.stage == Stage::Finished || pod.has_expired() || !seen.insert(pod.id.uid.as_str()) {
             return None;
         }
         let node = pod.bound().map(|bound| world.is_of(&bound.node, name));
@@ -374,6 +397,23 @@ fn granted<'a>(
         })
     });
     ours.collect()
+}
+
+fn expired<'a>(
+    name: &str,
+    world: &World<'a>,
+    assignment: &mut Assignment<'a>,
+) -> Vec<(&'a PodFacts, Option<usize>)> {
+    let all = world.labelled.iter();
+    let all = all.filter(|pod| pod.has_expired() && pod.is_granted_by(name));
+    all.map(|pod| {
+        let workload = pod
+            .grant
+            .as_ref()
+            .and_then(|grant| assignment.limits(name, pod, &grant.workload));
+        (*pod, workload.map(|member| member.index))
+    })
+    .collect()
 }
 
 fn guests<'a>(

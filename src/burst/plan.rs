@@ -1,6 +1,6 @@
 //! What is to be done for a pool now, why, and when to look again.
 //!
-//! In: the pool, what bears on it, the time. Out: a [`Plan`]. It is the same for the same input, and
+//! In: the pool, what bears on it, the time by our monotonic clock. Out: a [`Plan`]. It is the same for the same input, and
 //! planning again after it was carried out plans nothing new.
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,7 +10,8 @@ use jiff::Timestamp;
 
 use super::ahead;
 use super::backend::Door;
-use super::hold::{Start, later};
+use super::expiry::{self, Expiry};
+use super::hold::{self, Start, later};
 use super::limits::Limits;
 use super::memory::{Attempt, Write};
 use super::observe::{Observed, Standing};
@@ -50,6 +51,14 @@ pub struct Plan {
     pub stamps: Vec<Stamp>,
     /// What is done about pods that never started.
     pub rescues: Vec<Rescue>,
+    /// Grants that expire.
+    pub expiries: Vec<Expiry>,
+    /// UIDs of granted pods that the scheduler passes by: to be remembered.
+    pub stuck: Vec<String>,
+    /// UIDs of pods whose grants have expired, and that wait: to be remembered.
+    pub expired: Vec<String>,
+    /// Pods that the scheduler has placed on ACI since, although their grants had expired.
+    pub late: Vec<PodRef>,
     /// UIDs of pods that hold slots though they carry no marks of a grant: to be remembered.
     pub unmarked: Vec<String>,
     /// Whether each placement may be given pods.
@@ -101,7 +110,7 @@ pub struct Decision {
     pub outcome: Outcome,
     /// Whether a reservation is, or will be, in its name.
     pub slot: Slot,
-    /// Since when it is refused, if it could burst.
+    /// Since when it is refused, by our monotonic clock, if it could burst.
     pub start: Option<Start>,
 }
 
@@ -166,6 +175,10 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
     let (releases, next_release) = reserve::releases(seen, &decisions, now);
     let (mut rescues, next_rescue) = rescue::due(seen, now);
     rescues.retain(|rescue| !is_paused(seen, Write::Rescue, &rescue.pod, now));
+    let mut stuck = expiry::stuck(seen, now);
+    if seen.standing != Standing::Leading || is_dry_run {
+        stuck.expiries.clear();
+    }
     let tally = tally::of(seen, &decisions, &limits, is_dry_run);
     // One that is only about to be granted may be denied, again and again.
     let is_busy = seen.granted.iter().any(|granted| !granted.is_home);
@@ -180,6 +193,7 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         .chain(room.next_probe(now))
         .chain(seen.memory.next_rejected())
         .chain(next_release)
+        .chain(stuck.next)
         .chain(reserving.next)
         .chain(cooldown.filter(|_| !is_busy))
         .chain((!standing.unseen.is_empty()).then(|| later(now, SOON)));
@@ -194,6 +208,10 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         decisions,
         stamps,
         rescues,
+        expiries: stuck.expiries,
+        stuck: stuck.uids,
+        expired: expiry::uids(seen),
+        late: expiry::late(seen),
         unmarked: unmarked(seen),
         doors,
         counts: tally.counts,
@@ -234,7 +252,7 @@ fn peak(is_busy: bool, cooldown: Option<Timestamp>, now: Timestamp) -> Peak {
 fn grants(seen: &Observed<'_>, kept: &[&Reservation], now: Timestamp) -> Vec<Timestamp> {
     let mut times: BTreeMap<&str, Timestamp> = BTreeMap::new();
     for pod in seen.granted.iter().map(|granted| granted.pod) {
-        if let Some(at) = pod.grant.as_ref().and_then(|grant| grant.at) {
+        if let Some(at) = seen.granted_at(pod) {
             times.insert(&pod.id.uid, at);
         }
     }
@@ -257,7 +275,7 @@ fn stamps(cases: &[Case<'_>], seen: &Observed<'_>, now: Timestamp) -> Vec<Stamp>
             || is_paused(seen, Write::Stamp, &case.pod.id, now);
         (!is_known && !matches!(case.outcome, Some(Outcome::Grant { .. }))).then(|| Stamp {
             pod: case.pod.id.clone(),
-            since: start.at,
+            since: hold::by(start.at, seen.ahead),
         })
     });
     unknown.collect()

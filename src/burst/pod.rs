@@ -11,9 +11,12 @@ use super::amounts::{self, Amounts};
 use super::fit::Demands;
 use crate::aci::failure::Class;
 use crate::api::names::{
-    GRANTED_AT_ANNOTATION, GRANTED_UID_ANNOTATION, LEADER_FIELD_MANAGER, POOL_LABEL,
-    PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION, WORKLOAD_ANNOTATION,
+    GRANT_EXPIRED_ANNOTATION, GRANTED_AT_ANNOTATION, GRANTED_UID_ANNOTATION, LEADER_FIELD_MANAGER,
+    POOL_LABEL, PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION, WORKLOAD_ANNOTATION,
 };
+
+/// The condition `PodScheduled`, as managed fields name it.
+pub const SCHEDULED_FIELD: &str = r#"k:{"type":"PodScheduled"}"#;
 
 /// Which pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,8 +132,13 @@ pub struct Grant {
     pub pool: String,
     /// For which of its workloads.
     pub workload: String,
-    /// When; nothing if it does not say so.
+    /// When, by the API server's clock; nothing if it does not say so.
     pub at: Option<Timestamp>,
+    /// Whether it has expired: while the pod waits, it holds no slot.
+    pub is_expired: bool,
+    /// In which words the scheduler has refused the pod since it was granted; nothing if it has not, as far as that is
+    /// proven.
+    pub refused: Option<String>,
 }
 
 impl PodFacts {
@@ -167,10 +175,15 @@ impl PodFacts {
                 .as_ref()
                 .is_some_and(|status| status.nominated_node_name.is_some()),
             stage: stage(pod, spec),
-            grant: marks.filter(|_| is_own).map(|pool| Grant {
-                pool: pool.clone(),
-                workload: note(WORKLOAD_ANNOTATION).cloned().unwrap_or_default(),
-                at: note(GRANTED_AT_ANNOTATION).and_then(|at| at.parse().ok()),
+            grant: marks.filter(|_| is_own).map(|pool| {
+                let at = note(GRANTED_AT_ANNOTATION).and_then(|at| at.parse().ok());
+                Grant {
+                    pool: pool.clone(),
+                    workload: note(WORKLOAD_ANNOTATION).cloned().unwrap_or_default(),
+                    at,
+                    is_expired: note(GRANT_EXPIRED_ANNOTATION).is_some(),
+                    refused: at.and_then(|at| refusal(pod, at)),
+                }
             }),
             foreign_grant: marks.filter(|_| !is_own).cloned(),
             stamped: note(REFUSED_SINCE_ANNOTATION).and_then(|at| at.parse().ok()),
@@ -205,6 +218,12 @@ impl PodFacts {
         } else {
             self.asks
         }
+    }
+
+    /// Whether it waits, and its grant has expired.
+    pub fn has_expired(&self) -> bool {
+        let is_expired = self.grant.as_ref().is_some_and(|grant| grant.is_expired);
+        is_expired && matches!(self.stage, Stage::New | Stage::Refused(_))
     }
 
     /// Whether that pool has granted it.
@@ -313,6 +332,30 @@ fn stage(pod: &Pod, spec: &PodSpec) -> Stage {
     })
 }
 
+/// In which words the scheduler has refused the pod since `granted`. A grant changes what the scheduler says of the pool's
+/// nodes, and the API server tells when that was written, to the second: before, the scheduler has not looked again.
+fn refusal(pod: &Pod, granted: Timestamp) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let mut conditions = conditions.iter();
+    let refused = conditions.find(|one| one.type_ == "PodScheduled" && is_refusal(one))?;
+    let written = refusal_written(pod)?;
+    (written.as_second() >= granted.as_second())
+        .then(|| refused.message.clone().unwrap_or_default())
+}
+
+/// When the pod's condition `PodScheduled` was written last, by the API server's clock, cut to whole seconds; nothing if
+/// the managed fields do not say so. It is not earlier than when the condition came to say what it says.
+pub fn refusal_written(pod: &Pod) -> Option<Timestamp> {
+    let entries = pod.metadata.managed_fields.iter().flatten();
+    let written = entries.filter_map(|entry| {
+        let fields = &entry.fields_v1.as_ref()?.0;
+        let conditions = fields.get("f:status")?.get("f:conditions")?;
+        conditions.get(SCHEDULED_FIELD)?;
+        Some(entry.time.as_ref()?.0)
+    });
+    written.max()
+}
+
 fn is_refusal(condition: &PodCondition) -> bool {
     condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable")
 }
@@ -406,6 +449,40 @@ mod tests {
             ("shop", "web")
         );
         assert!(grant.at.is_some() && !granted.is_past_granting());
+    }
+
+    #[test]
+    fn only_what_the_scheduler_says_after_a_grant_is_a_refusal_of_the_granted_pod() {
+        let refused = |written: Value| {
+            let mut conditions = scheduled("False", "Unschedulable");
+            conditions[0]["message"] = json!("no zone");
+            let managed = json!([{"manager": "kube-scheduler", "operation": "Update", "time": written,
+                "fieldsV1": {"f:status": {"f:conditions": {SCHEDULED_FIELD: {}}}}}]);
+            let granted = facts(&[
+                ("/metadata/labels", json!({"burstpool.io/pool": "shop"})),
+                (
+                    "/metadata/annotations",
+                    json!({"burstpool.io/granted-uid": "u",
+                    "burstpool.io/granted-at": "2026-01-01T00:01:00.5Z"}),
+                ),
+                ("/metadata/managedFields", managed),
+                (
+                    "/spec/tolerations",
+                    json!([{"key": PROVIDER_TAINT, "value": "shop"}]),
+                ),
+                ("/status/conditions", conditions),
+            ]);
+            granted.grant.expect("a grant").refused
+        };
+        let words = Some("no zone".to_owned());
+        assert_eq!(refused(json!("2026-01-01T00:01:01Z")), words);
+        assert_eq!(
+            refused(json!("2026-01-01T00:01:00Z")),
+            words,
+            "in the same second"
+        );
+        assert_eq!(refused(json!("2026-01-01T00:00:59Z")), None);
+        assert_eq!(refused(Value::Null), None);
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub fn due(seen: &Observed<'_>, now: Timestamp) -> (Vec<Rescue>, Option<Timestam
         else {
             continue;
         };
-        let until = later(since, cause.patience());
+        let until = later(seen.by_our_clock(since), cause.patience());
         if now < until {
             next = Some(next.map_or(until, |next| next.min(until)));
             continue;

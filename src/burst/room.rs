@@ -211,10 +211,10 @@ fn tried_until(seen: &Observed<'_>, node: &str, since: Timestamp) -> Option<Time
         None => true,
     });
     let deadline = |at: Option<Timestamp>| later(at.unwrap_or(since).max(since), PROBE);
-    let granted = trying.map(|granted| deadline(granted.pod.grant.as_ref().and_then(|g| g.at)));
+    let granted = trying.map(|granted| deadline(seen.granted_at(granted.pod)));
     let reserved = seen.reservations.iter().filter(|one| !one.is_settled);
     let reserved = reserved.filter_map(|one| one.on_its_way);
-    let reserved = reserved.map(|pod| deadline(pod.grant.as_ref().and_then(|g| g.at)));
+    let reserved = reserved.map(|pod| deadline(seen.granted_at(pod)));
     granted.chain(reserved).max()
 }
 

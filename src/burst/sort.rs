@@ -39,8 +39,8 @@ pub(super) struct Case<'a> {
 /// How long a pod that Azure refuses, and that stays, keeps the others of its template off.
 const BELIEVED: Duration = Duration::from_secs(600);
 
-/// Templates whose pods Azure refuses, and its words.
-type Refused<'a> = HashMap<&'a str, &'a str>;
+/// Templates of which another pod cannot run on ACI, and why.
+type Refused<'a> = HashMap<&'a str, String>;
 
 /// Looks at each candidate. `reserved` are those that hold a slot, by UID.
 pub(super) fn cases<'a>(
@@ -74,20 +74,36 @@ pub(super) fn cases<'a>(
 }
 
 /// Templates of which Azure refuses pods, but those of which others run: then it is not the template's fault.
-/// That it was so a while ago says nothing of now.
+/// That it was so a while ago says nothing of now. And those of pods that the scheduler places on no virtual node, although
+/// others of the template run on one: under zone spread, some can and the next cannot.
 fn refused<'a>(seen: &Observed<'a>, now: Timestamp) -> Refused<'a> {
     let placed = seen.granted.iter().map(|granted| granted.pod);
     let placed = placed.chain(seen.guests.iter().map(|(pod, _)| *pod));
     let placed = placed.filter_map(|pod| Some((pod.owner.as_ref()?, pod.bound()?)));
     let refusals = placed.clone().filter_map(|(owner, bound)| {
-        let is_new = bound.since.is_none_or(|since| now < later(since, BELIEVED));
+        let since = bound.since.map(|since| seen.by_our_clock(since));
+        let is_new = since.is_none_or(|since| now < later(since, BELIEVED));
         let why = bound.refused.as_deref().filter(|_| is_new)?;
         Some((owner.template.as_str(), why))
     });
-    let mut refused: Refused<'a> = seen.memory.rejected(now).chain(refusals).collect();
+    let refusals = seen.memory.rejected(now).chain(refusals);
+    let mut refused: Refused<'a> = refusals
+        .map(|(template, why)| {
+            let why = format!("Azure refused another pod of its template: {why}");
+            (template, why)
+        })
+        .collect();
     for (owner, _) in placed.filter(|(_, bound)| bound.has_started) {
         refused.remove(owner.template.as_str());
     }
+    let expired = seen.expired.iter().filter_map(|(pod, _)| {
+        let owner = pod.owner.as_ref()?;
+        let why = pod.grant.as_ref()?.refused.as_deref().unwrap_or_default();
+        let why =
+            format!("the scheduler places another pod of its template on no virtual node: {why}");
+        Some((owner.template.as_str(), why))
+    });
+    refused.extend(expired);
     refused
 }
 
@@ -117,7 +133,7 @@ fn outcome(
         return eligible;
     }
     let remembered = seen.memory.refused_since(&pod.id.uid);
-    let start = hold::start(pod, transition, remembered, now);
+    let start = hold::start(pod, transition, remembered, seen.ahead, now);
     case.start = Some(start);
     if seen.memory.attempt(&pod.id) == Attempt::Awaited {
         return Some(Outcome::InFlight);
@@ -199,10 +215,7 @@ fn own(pod: &PodFacts, refused: &Refused<'_>) -> Vec<Unsupported> {
     }
     let template = pod.owner.as_ref().map(|owner| owner.template.as_str());
     if let Some(why) = template.and_then(|template| refused.get(template)) {
-        refuse(
-            "spec",
-            format!("Azure refused another pod of its template: {why}"),
-        );
+        refuse("spec", why.clone());
     }
     all
 }

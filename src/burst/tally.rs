@@ -8,6 +8,7 @@ use super::limits::Limits;
 use super::observe::{Observed, WorkloadSeen};
 use super::outcome::{Ignored, Lack, Outcome};
 use super::plan::Decision;
+use super::pod::PodFacts;
 use super::reasons::{Reasons, TOLD};
 use crate::api::{PodCounts, WorkloadStatus};
 
@@ -60,6 +61,12 @@ pub(super) fn of(
             count.away += i64::from(!granted.pod.is_deleting);
             count.status.spilled += i64::from(granted.is_spilled);
             count.status.granted += i64::from(!granted.is_spilled);
+        }
+    }
+    for (pod, workload) in &seen.expired {
+        counts.refused += 1;
+        if let Some(count) = workload.and_then(|at| by_workload.get_mut(at)) {
+            count.expired(pod);
         }
     }
     for (pod, workload) in &seen.guests {
@@ -126,6 +133,17 @@ impl Count {
             Outcome::Ignore(Ignored::ForeignGrant) => self.foreign += 1,
             Outcome::Ignore(_) => {}
         }
+    }
+
+    /// A pod whose grant has expired: the pod waits, and no decision is made about it.
+    fn expired(&mut self, pod: &PodFacts) {
+        self.away += i64::from(!pod.is_deleting);
+        self.waiting += 1;
+        self.status.refused += 1;
+        let why = pod.grant.as_ref().and_then(|one| one.refused.as_deref());
+        let why = why.unwrap_or_default();
+        self.refusals
+            .add([format!("the scheduler places it on no virtual node: {why}")]);
     }
 
     fn told(self, seen: &WorkloadSeen<'_>, limits: &Limits, at: usize) -> WorkloadStatus {

@@ -15,6 +15,15 @@ pub struct Arguments {
     /// Kubeconfig file; the cluster that this runs in if not given
     #[arg(long, value_name = "FILE", env = "BURSTPOOL_KUBECONFIG")]
     pub(super) kubeconfig: Option<PathBuf>,
+    /// By how many seconds the machine's clock is taken to be ahead of what it says, in tests
+    #[arg(
+        long,
+        hide = true,
+        value_name = "SECONDS",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    pub(super) clock_shift: i64,
     /// The namespace of the leader's lease; the operator's own, or the kubeconfig's, if not given
     #[arg(long, value_name = "NAME", env = "BURSTPOOL_NAMESPACE")]
     pub(super) namespace: Option<String>,

@@ -2,6 +2,7 @@
 
 mod admission;
 mod arguments;
+mod dated;
 mod explain;
 mod lead;
 mod run;

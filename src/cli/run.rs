@@ -8,9 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
 use super::arguments::Arguments;
+use super::dated::connected;
 use super::lead::{lead, leases};
 use crate::aci::client::{self, Credential, Scope, Settings};
 use crate::aci::translate::kube_proxy::ApiServer;
@@ -28,7 +30,7 @@ use crate::kubelet_api::{self, Nodes};
 use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
 use crate::node::pods::SWEEP_EVERY;
 use crate::node::quota::Quotas;
-use crate::telemetry::{self, Metrics};
+use crate::telemetry::{self, Clock, Metrics};
 
 /// The newest minor version of Kubernetes that our types speak.
 const NEWEST_MINOR: u32 = 37;
@@ -178,7 +180,10 @@ async fn context(
 ) -> anyhow::Result<controller::Context> {
     let mut impatient = config.clone();
     impatient.default_retry = false;
-    let client = Client::try_from(config).context("connecting to Kubernetes")?;
+    let shift = SignedDuration::from_secs(arguments.clock_shift);
+    let clock = Arc::new(Clock::shifted(shift));
+    let metrics = Arc::new(Metrics::new());
+    let client = connected(config, &clock, &metrics)?;
     let version = client
         .apiserver_version()
         .await
@@ -193,9 +198,8 @@ async fn context(
         .await;
     let system =
         system.context("reading the namespace kube-system, whose UID names this cluster")?;
-    let metrics = Arc::new(Metrics::new());
     let azure = azure(arguments)?.counted(metrics.clone());
-    let stores = Arc::<Stores>::default();
+    let stores = Arc::new(Stores::by(clock.clone()));
     let identity = uuid::Uuid::new_v4().to_string();
     let triggers = Triggers::new(triggers::Parts {
         client: client.clone(),
@@ -210,7 +214,7 @@ async fn context(
         .zip(arguments.alerts_token_file.clone());
     Ok(controller::Context {
         client,
-        impatient: Client::try_from(impatient).context("connecting to Kubernetes")?,
+        impatient: connected(impatient, &clock, &metrics)?,
         azure,
         scope: Scope {
             subscription: arguments.subscription_id.clone(),

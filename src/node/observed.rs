@@ -2,7 +2,7 @@
 //!
 //! In: what the API server sends. Out: [`Observed`], the typed pod and the names of the fields that our
 //! types do not know (design D18). What nobody here reads, and is most of a pod's size in memory, is
-//! dropped: the managed fields, but for a leader's.
+//! dropped: the managed fields, but for a leader's and for when the scheduler's refusal was written.
 
 use std::borrow::Cow;
 
@@ -11,10 +11,11 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::aci::translate;
 use crate::api::names::LEADER_FIELD_MANAGER;
+use crate::burst::pod::SCHEDULED_FIELD;
 
 /// A pod as it was watched.
 #[derive(Clone, Debug, Default)]
@@ -31,8 +32,9 @@ impl<'de> Deserialize<'de> for Observed {
     /// Never fails for a pod's sake: one that cannot be read must not end the watch of all.
     fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
         let mut raw = Value::deserialize(raw)?;
+        let waits = raw["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
         if let Some(metadata) = raw["metadata"].as_object_mut() {
-            drop_managed(metadata);
+            drop_managed(metadata, waits);
         }
         let metadata = raw["metadata"].clone();
         let observed = match translate::decode(raw) {
@@ -54,15 +56,24 @@ impl<'de> Deserialize<'de> for Observed {
     }
 }
 
-/// Drops the managed fields, which are larger than the rest of most pods, but for a leader's: of a grant by an early
-/// version nothing else proves that it is one.
-fn drop_managed(metadata: &mut Map<String, Value>) {
-    let Some(Value::Array(mut entries)) = metadata.remove("managedFields") else {
+/// Drops the managed fields, which are larger than the rest of most pods, but for two: a leader's, since of a grant by an
+/// early version nothing else proves that it is one; and while the pod waits, when the scheduler's condition was written.
+fn drop_managed(metadata: &mut Map<String, Value>, waits: bool) {
+    let Some(Value::Array(entries)) = metadata.remove("managedFields") else {
         return;
     };
-    entries.retain(|entry| entry["manager"] == LEADER_FIELD_MANAGER);
-    if !entries.is_empty() {
-        metadata.insert("managedFields".to_owned(), Value::Array(entries));
+    let kept = entries.into_iter().filter_map(|mut entry| {
+        if entry["manager"] == LEADER_FIELD_MANAGER {
+            return Some(entry);
+        }
+        let conditions = &entry["fieldsV1"]["f:status"]["f:conditions"];
+        conditions.get(SCHEDULED_FIELD).filter(|_| waits)?;
+        entry["fieldsV1"] = json!({"f:status": {"f:conditions": {SCHEDULED_FIELD: {}}}});
+        Some(entry)
+    });
+    let kept: Vec<Value> = kept.collect();
+    if !kept.is_empty() {
+        metadata.insert("managedFields".to_owned(), Value::Array(kept));
     }
 }
 
@@ -97,9 +108,8 @@ impl Resource for Observed {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::burst::pod::refusal_written;
 
     #[test]
     fn a_pod_that_cannot_be_read_is_named_and_does_not_fail_the_watch() {
@@ -113,18 +123,30 @@ mod tests {
     }
 
     #[test]
-    fn of_managed_fields_only_a_leaders_are_kept() {
+    fn of_managed_fields_only_a_leaders_and_the_time_of_the_schedulers_condition_are_kept() {
+        let written = |manager: &str, condition: &str| {
+            json!({"manager": manager, "operation": "Update", "apiVersion": "v1", "subresource": "status",
+                "time": "2026-01-01T00:00:07Z", "fieldsType": "FieldsV1",
+                "fieldsV1": {"f:status": {"f:conditions": {condition: {".": {}, "f:status": {}}}}}})
+        };
         let raw = json!({
-            "metadata": {"name": "a", "managedFields": [{"manager": "kubelet"}, {"manager": LEADER_FIELD_MANAGER}]},
+            "metadata": {"name": "a", "managedFields": [
+                written("kube-scheduler", SCHEDULED_FIELD),
+                written("kubelet", r#"k:{"type":"Ready"}"#),
+                written(LEADER_FIELD_MANAGER, "k:"),
+            ]},
             "spec": {"containers": []},
         });
         let observed: Observed = serde_json::from_value(raw).expect("it is never an error");
-        let kept = observed.pod.metadata.managed_fields.unwrap_or_default();
+        let kept = observed.pod.metadata.managed_fields.as_deref();
         let kept: Vec<_> = kept
+            .expect("entries")
             .iter()
-            .filter_map(|one| one.manager.as_deref())
+            .map(|one| one.manager.as_deref())
             .collect();
-        assert_eq!(kept, [LEADER_FIELD_MANAGER]);
+        assert_eq!(kept, [Some("kube-scheduler"), Some(LEADER_FIELD_MANAGER)]);
+        let time = "2026-01-01T00:00:07Z".parse().expect("a time");
+        assert_eq!(refusal_written(&observed.pod), Some(time));
     }
 
     #[test]

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use super::triggers::Triggers;
@@ -46,6 +47,7 @@ pub enum Call {
 pub struct Metrics {
     registry: Registry,
     leader: IntGauge,
+    skew: Gauge,
     pods: IntGaugeVec,
     pods_max: IntGaugeVec,
     unreadable: IntGaugeVec,
@@ -82,6 +84,11 @@ impl Metrics {
             registry,
             leader: IntGauge::new("burstpool_leader", "Whether this process leads.")
                 .expect("a well-formed metric"),
+            skew: Gauge::new(
+                "burstpool_clock_skew_seconds",
+                "How far the machine's clock is ahead of the API server's.",
+            )
+            .expect("a well-formed metric"),
             pods: gauges(
                 "burstpool_pods",
                 "Pods of a pool's workloads by state.",
@@ -130,10 +137,11 @@ impl Metrics {
         let build = IntGauge::with_opts(build).expect("a well-formed metric");
         build.set(1);
         let process = prometheus::process_collector::ProcessCollector::for_self();
-        let all: [Box<dyn prometheus::core::Collector>; 11] = [
+        let all: [Box<dyn prometheus::core::Collector>; 12] = [
             Box::new(build),
             Box::new(process),
             Box::new(self.leader.clone()),
+            Box::new(self.skew.clone()),
             Box::new(self.pods.clone()),
             Box::new(self.pods_max.clone()),
             Box::new(self.unreadable.clone()),
@@ -160,6 +168,11 @@ impl Metrics {
     /// Whether this process leads.
     pub fn leads(&self, leads: bool) {
         self.leader.set(leads.into());
+    }
+
+    /// How far the machine's clock is ahead of the API server's, in seconds.
+    pub fn clock_skew(&self, seconds: f64) {
+        self.skew.set(seconds);
     }
 
     /// How many pods of a pool are in which of [`STATES`], and how many it may have on ACI.

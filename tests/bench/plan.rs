@@ -167,6 +167,7 @@ pub fn run() {
         is_triggered: false,
         standing: Standing::Leading,
         identity: "bench",
+        ahead: jiff::SignedDuration::ZERO,
     };
     let now: Timestamp = "2026-01-01T00:01:00Z".parse().expect("a time");
     let (mut observing, mut planning, mut grants) = (Vec::new(), Vec::new(), 0);

@@ -1,5 +1,6 @@
 //! Holds: which refusals of the real scheduler count, from when, and across a restart.
 
+use burstpool::api::BurstPool;
 use burstpool::api::names::PROVIDER_TAINT;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -88,20 +89,44 @@ fn refused_at(pod: &Pod) -> Option<jiff::Timestamp> {
 /// This is not about speed: a plan is made every 30 s whatever happens, so a grant that comes half of that
 /// after its hold or later says that nobody was woken for it.
 #[tokio::test]
-async fn a_pod_is_granted_when_its_hold_is_over_though_nothing_else_changes() {
-    let world = World::with_full_home(&two_holds()).await;
-    let refused = wait::get(world.pods(), "alone", "its refusal", |pod: Option<&Pod>| {
-        pod.and_then(refused_at)
-    });
-    let created = world.create(pod("short", "alone", &json!({})));
-    let (refused, _) = tokio::join!(refused, created);
-    let refused = refused.expect("it is refused");
-    let granted = world.until_away("alone").await;
-    let held = time(&granted, "burstpool.io/granted-at").duration_since(refused);
-    // The condition tells whole seconds, so a grant never seems to come before its hold is over.
-    let late = held.as_secs() - 3;
-    assert!((0..15).contains(&late), "held for {held}");
+async fn a_pod_is_granted_when_its_hold_is_over_though_nothing_else_changes_and_a_clock_is_off() {
+    let mut eight = selected("eight");
+    eight["spill"] = json!({"after": "8s"});
+    let mut world = World::with_full_home(&json!({"workloads": [eight]})).await;
+    for (name, shift) in [("exact", 0), ("behind", -90), ("ahead", 90)] {
+        if shift != 0 {
+            let before = leader(&world).await;
+            world.kill_and_forget().await;
+            world.arguments = vec![format!("--clock-shift={shift}")];
+            world.run();
+            let leads = |pool: Option<&BurstPool>| {
+                let leader = pool.and_then(|pool| pool.status.as_ref()?.leader.clone());
+                leader.is_some() && leader != before
+            };
+            world.until_pool("shop", "another leader", leads).await;
+        }
+        let refused = wait::get(world.pods(), name, "its refusal", |pod: Option<&Pod>| {
+            pod.and_then(refused_at)
+        });
+        let created = world.create(pod("eight", name, &json!({})));
+        let (refused, _) = tokio::join!(refused, created);
+        let refused = refused.expect("it is refused");
+        let granted = world.until_away(name).await;
+        let held = time(&granted, "burstpool.io/granted-at").duration_since(refused);
+        // What both times are of is known to the second.
+        let late = held.as_millis() - 8000;
+        assert!((-1100..15_000).contains(&late), "{name}: held for {held}");
+        let log = std::fs::read_to_string(world.log()).expect("its log");
+        let is_told = log.contains("this machine's clock is ahead of the API server's");
+        assert_eq!(is_told, shift != 0, "{name}");
+    }
     world.end().await;
+}
+
+/// Who leads the pool.
+async fn leader(world: &World) -> Option<String> {
+    let pool = world.pools().get("shop").await.expect("the pool");
+    pool.status.and_then(|status| status.leader)
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! When a pod is granted, and when it is left alone.
 
+use jiff::SignedDuration;
 use serde_json::json;
 
 use crate::burst::Answer;
@@ -31,6 +32,36 @@ fn a_refused_pod_is_granted_after_its_hold_and_not_before() {
     assert_eq!(scene.outcome(14, "a"), held(15));
     assert_eq!(early.look_again_in, Some(std::time::Duration::from_secs(1)));
     assert_eq!(granted(&scene.plan(15)), ["a", "b"]);
+}
+
+#[test]
+fn neither_a_hold_nor_the_rate_changes_when_the_api_servers_clock_is_set() {
+    let spec = json!({"spill": {"rate": {"pods": 1, "per": "1m"}}});
+    let mut scene = Scene::new(&spec, &["a", "gated"]);
+    scene.waiting[1].is_first_generation = false;
+    scene.ahead = SignedDuration::from_secs(90);
+    let first = scene.plan(0);
+    scene.carry_out(&first, 0);
+    assert_eq!(
+        scene.waiting[1].stamped,
+        Some(at(90)),
+        "the API server's time"
+    );
+    for ahead in [-3600, 0, 3600] {
+        scene.ahead = SignedDuration::from_secs(ahead);
+        for name in ["a", "gated"] {
+            assert_eq!(scene.outcome(14, name), held(15), "{ahead}");
+        }
+        assert!(is_granted(&scene, 15, "a"), "{ahead}");
+    }
+    // What another leader granted 10 s ago is one of this minute.
+    for ahead in [-3600, 0, 3600] {
+        scene.ahead = SignedDuration::from_secs(ahead);
+        scene.labelled = vec![pod("granted").granted("shop", "web", 20 + ahead)];
+        assert_eq!(granted(&scene.plan(30)), [""; 0], "{ahead}");
+        assert_eq!(granted(&scene.plan(79)), [""; 0], "{ahead}");
+        assert_eq!(granted(&scene.plan(80)).len(), 1, "{ahead}");
+    }
 }
 
 #[test]

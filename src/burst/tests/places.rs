@@ -180,6 +180,13 @@ fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_othe
             .why
             .ends_with("it has no owner that makes another")
     );
+    // The API server wrote since when they are bound, by its own clock.
+    for ahead in [-3600, -90, 90, 3600] {
+        scene.ahead = jiff::SignedDuration::from_secs(ahead);
+        scene.labelled = vec![starting("web", 10 + ahead)];
+        let rescued = [309, 310].map(|second| scene.plan(second).rescues.len());
+        assert_eq!(rescued, [0, 1], "{ahead}");
+    }
 }
 
 #[test]

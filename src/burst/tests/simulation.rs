@@ -52,9 +52,10 @@ impl Simulation {
         let mut rng = StdRng::seed_from_u64(seed);
         let cluster = Cluster::new(&mut rng);
         let now = cluster.now;
+        let operators = [0, 1].map(|number| Operator::new(number, now, &mut rng));
         Self {
             rng,
-            operators: [Operator::new(0, now), Operator::new(1, now)],
+            operators,
             cluster,
             leader: 0,
             passed_by: [(now, 0); 3],
@@ -68,6 +69,7 @@ impl Simulation {
         let (calm, still) = (before(CALM), before(STILL));
         while self.cluster.now < end {
             self.cluster.is_calm = self.cluster.now >= calm;
+            self.cluster.calm_from = calm;
             self.cluster.is_still = self.cluster.now >= still;
             self.step();
             let leader = &self.operators[self.leader];

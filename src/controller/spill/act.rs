@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -22,6 +21,7 @@ use super::term::{Pool, leader};
 use super::{Context, grant};
 use crate::api::names::{GRANTED_UID_ANNOTATION, LEADER_FIELD_MANAGER, POOL_LABEL};
 use crate::api::{BurstPool, Reservation};
+use crate::burst::expiry::Expiry;
 use crate::burst::memory::Write;
 use crate::burst::plan::{Decision, First, Slot, Stamp};
 use crate::burst::pod::provider_taint;
@@ -104,6 +104,7 @@ impl Act {
         let released = self.release(&plan.releases, state).await;
         self.stamp(&plan.stamps, state).await;
         self.rescue(&plan.rescues, state).await;
+        self.expire(&plan.expiries, state).await;
         released
     }
 
@@ -144,7 +145,7 @@ impl Act {
         match written {
             Written::Yes => {
                 state.refused = 0;
-                state.memory.wrote(Timestamp::now());
+                state.memory.wrote(self.context.stores.clock.steady());
             }
             Written::No => {}
             Written::Refused => {
@@ -263,12 +264,12 @@ impl Act {
 
     /// Gives reservations back. `true` if there was anything.
     async fn release(&self, releases: &[PodRef], state: &mut Pool) -> bool {
-        let now = Timestamp::now();
+        let clock = &self.context.stores.clock;
         let sent = futures::stream::iter(releases).map(async |id| {
             let Some(pod) = self.view.waiting_pod(&id.uid) else {
                 return (id, Answer::Conflict);
             };
-            let patch = grant::release(&pod, &id.resource_version, now);
+            let patch = grant::release(&pod, &id.resource_version, clock.now());
             (id, patch_pod(&self.context, id, &patch).await)
         });
         let answers: Vec<(&PodRef, Answer)> = sent.buffer_unordered(AT_ONCE).collect().await;
@@ -279,13 +280,15 @@ impl Act {
                 ?answer,
                 "giving a reservation back"
             );
-            state.memory.wrote_to(pod, Write::Release, answer, now);
+            state
+                .memory
+                .wrote_to(pod, Write::Release, answer, clock.steady());
         }
         !answers.is_empty()
     }
 
     async fn stamp(&self, stamps: &[Stamp], state: &mut Pool) {
-        let now = Timestamp::now();
+        let clock = &self.context.stores.clock;
         let sent = futures::stream::iter(stamps).map(async |stamp| {
             let Some(pod) = self.view.waiting_pod(&stamp.pod.uid) else {
                 return (&stamp.pod, Answer::Conflict);
@@ -303,7 +306,33 @@ impl Act {
                 let pod = format!("{}/{}", pod.namespace, pod.name);
                 tracing::warn!(pool = self.name, %pod, %why, "writing since when a pod waits");
             }
-            state.memory.wrote_to(pod, Write::Stamp, answer, now);
+            state
+                .memory
+                .wrote_to(pod, Write::Stamp, answer, clock.steady());
+        }
+    }
+
+    async fn expire(&self, expiries: &[Expiry], state: &mut Pool) {
+        let clock = &self.context.stores.clock;
+        let sent = futures::stream::iter(expiries).map(async |expiry| {
+            let id = &expiry.pod;
+            let Some(pod) = self.view.waiting_pod(&id.uid) else {
+                return (expiry, Answer::Conflict);
+            };
+            let patch = grant::expire(&pod, &id.resource_version, clock.now());
+            (expiry, patch_pod(&self.context, id, &patch).await)
+        });
+        let answers: Vec<(&Expiry, Answer)> = sent.buffer_unordered(AT_ONCE).collect().await;
+        for (expiry, answer) in &answers {
+            let Expiry { pod, why } = expiry;
+            let name = format!("{}/{}", pod.namespace, pod.name);
+            tracing::warn!(pool = self.name, pod = %name, ?answer, %why, "its grant expires");
+            if *answer == Answer::Granted {
+                self.sending.granted.tell_expired(expiry);
+            }
+            state
+                .memory
+                .wrote_to(pod, Write::Expire, answer, clock.steady());
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
 use super::View;
@@ -36,6 +36,8 @@ pub(super) struct Own<'a> {
     pub memory: &'a Memory,
     pub is_triggered: bool,
     pub identity: &'a str,
+    /// How far the API server's clock is ahead of the plan's.
+    pub ahead: SignedDuration,
 }
 
 /// Plans; asks translation about pods that it has not been asked about.
@@ -143,6 +145,7 @@ fn observe<'a>(
         is_triggered: own.is_triggered,
         standing: own.standing,
         identity: own.identity,
+        ahead: own.ahead,
     };
     burst::observe(pool, world, &own)
 }

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
@@ -247,6 +247,7 @@ impl Explained<'_> {
             standing: Standing::Leading,
             memory: &memory,
             identity: &leader,
+            ahead: SignedDuration::ZERO,
         };
         let mut verdicts = Verdicts::default();
         let (seen, now) = (&self.seen, Timestamp::now());
@@ -256,6 +257,12 @@ impl Explained<'_> {
         let decision = decisions.find(|one| one.pod.uid == facts.id.uid);
         match decision {
             Some(decision) => format!("{}: {}", decision.outcome.reason(), decision.outcome),
+            None if facts.has_expired() => {
+                let grant = facts.grant.as_ref();
+                let why = grant.and_then(|grant| grant.refused.as_deref());
+                let why = why.unwrap_or("it does not say why");
+                format!("GrantExpired: the scheduler places it on no virtual node: {why}")
+            }
             None if facts.grant.is_some() => {
                 "Granted: the scheduler has not placed it yet".to_owned()
             }

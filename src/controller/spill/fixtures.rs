@@ -204,6 +204,7 @@ pub fn terms() -> Terms {
     Terms {
         instance: "us".to_owned(),
         begun: 0,
+        clock: Arc::default(),
     }
 }
 

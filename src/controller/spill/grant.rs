@@ -11,8 +11,8 @@ use kube::api::Patch;
 use serde_json::{Map, Value, json};
 
 use crate::api::names::{
-    GRANTED_AT_ANNOTATION, GRANTED_UID_ANNOTATION, POOL_LABEL, PROVIDER_TAINT,
-    REFUSED_SINCE_ANNOTATION, RELEASED_AT_ANNOTATION, WORKLOAD_ANNOTATION,
+    GRANT_EXPIRED_ANNOTATION, GRANTED_AT_ANNOTATION, GRANTED_UID_ANNOTATION, POOL_LABEL,
+    PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION, RELEASED_AT_ANNOTATION, WORKLOAD_ANNOTATION,
 };
 
 /// Lets the pod run on the pool's nodes, for that workload.
@@ -55,6 +55,11 @@ pub fn stamp(pod: &Pod, version: &str, since: Timestamp) -> Patch<()> {
 /// Makes the pod another version, for which no grant was meant that is still on its way.
 pub fn release(pod: &Pod, version: &str, now: Timestamp) -> Patch<()> {
     note(pod, version, RELEASED_AT_ANNOTATION, now)
+}
+
+/// Writes onto the pod that its grant has expired.
+pub fn expire(pod: &Pod, version: &str, now: Timestamp) -> Patch<()> {
+    note(pod, version, GRANT_EXPIRED_ANNOTATION, now)
 }
 
 fn note(pod: &Pod, version: &str, annotation: &str, time: Timestamp) -> Patch<()> {

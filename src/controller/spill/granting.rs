@@ -20,6 +20,7 @@ use super::term::leader;
 use super::{Context, grant};
 use crate::api::{BurstPool, Mode};
 use crate::burst::{Answer, Decision, Memory};
+use crate::telemetry::Clock;
 
 /// How many grants of a pool may be on their way: the others are planned again once some are answered.
 const MOST: usize = 1000;
@@ -34,6 +35,7 @@ struct Came {
     /// What the pod says of when it was granted, if this was done: no other grant says the same.
     sent: Option<Timestamp>,
     answer: Answer,
+    /// When it was answered, by our monotonic clock.
     at: Timestamp,
 }
 
@@ -88,6 +90,7 @@ impl Granting {
         let answering = Answering {
             answer: Some(place),
             changed: act.context.stores.changed.clone(),
+            clock: act.context.stores.clock.clone(),
             decision: decision.clone(),
             sent: None,
             came: Answer::Lost,
@@ -97,7 +100,7 @@ impl Granting {
         tasks.spawn(cancel.run_until_cancelled_owned(async move {
             // It is never closed.
             let turn = turns.acquire().await;
-            let sent = Timestamp::now();
+            let sent = grant.context.stores.clock.now();
             let came = grant.carry_out(sent).await;
             if came == Answer::Lost {
                 tokio::time::sleep(PAUSE).await;
@@ -127,7 +130,7 @@ impl Granting {
 
     /// Tells of those whose answers were lost, and whose pods are seen to have been granted by them.
     pub(super) fn find(&mut self, act: &Act) {
-        let now = Timestamp::now();
+        let now = act.context.stores.clock.now();
         self.lost.retain(|(decision, sent)| {
             let seen = act.view.labelled.get(&decision.pod.uid);
             let at = seen.and_then(|pod| pod.grant.as_ref()?.at);
@@ -151,6 +154,7 @@ struct Answering {
     /// Its place among the answers, until it is told.
     answer: Option<mpsc::OwnedPermit<Came>>,
     changed: Arc<Notify>,
+    clock: Arc<Clock>,
     decision: Decision,
     sent: Option<Timestamp>,
     came: Answer,
@@ -169,7 +173,7 @@ impl Drop for Answering {
             decision: self.decision.clone(),
             sent: self.sent,
             answer: self.came.clone(),
-            at: Timestamp::now(),
+            at: self.clock.steady(),
         };
         if let Some(answer) = self.answer.take() {
             // A pool that is no more hears nothing.

@@ -35,7 +35,6 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
-use jiff::Timestamp;
 use kube::ResourceExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -113,6 +112,7 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
     let terms = Terms {
         instance: context.identity.clone(),
         begun: 0,
+        clock: stores.clock.clone(),
     };
     let mut spill = Spill {
         context,
@@ -239,11 +239,13 @@ impl Spill {
         let mut state = known.unwrap_or_else(|| Pool::of(pool, &mut self.terms));
         let leader = term::leader(pool);
         let standing = state.led_by(leader, &name, &mut self.terms);
+        let clock = self.context.stores.clock.clone();
         for (placement, ended) in pool::ended_creates(&name, &self.context).await {
             let backend = state.memory.backend(&placement);
+            let at = clock.of_machine(ended.at);
             match ended.class {
-                None => backend.succeeded(ended.at),
-                Some(class) => backend.failed(class, &ended.message, ended.at),
+                None => backend.succeeded(at),
+                Some(class) => backend.failed(class, &ended.message, at),
             }
         }
         let placements = &pool.spec.placements;
@@ -252,6 +254,7 @@ impl Spill {
         let regions = pool::closed_regions(pool, &self.context).await;
         let places = decide::places(&seen.view, pool, &regions);
         let bound = seen.placed.get(&name).into_iter().flatten();
+        let time = clock.steady();
         let own = Own {
             places: &places,
             bound: bound.map(Arc::as_ref).collect(),
@@ -259,6 +262,7 @@ impl Spill {
             memory: &state.memory,
             is_triggered: self.context.triggers.is_any_active(&name),
             identity: &state.identity,
+            ahead: clock.ahead(),
         };
         let node = decide::Host {
             address: Some(self.context.address.as_str()),
@@ -266,7 +270,7 @@ impl Spill {
         };
         let verdicts = &mut self.verdicts;
         let now = Instant::now();
-        let plan = decide::plan(verdicts, seen, pool, &own, &node, Timestamp::now());
+        let plan = decide::plan(verdicts, seen, pool, &own, &node, time);
         let again = now + plan.look_again_in.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
         self.claims
             .look(unlooked(&plan, &seen.view), &self.sending.tasks);
@@ -312,7 +316,8 @@ impl Spill {
             self.teller.tell_of(pool, &plan);
         }
         let waiting: HashSet<&str> = view.waiting.keys().map(String::as_str).collect();
-        state.memory.keep(&plan, &waiting, Timestamp::now());
+        let now = self.context.stores.clock.steady();
+        state.memory.keep(&plan, &waiting, now);
         let changed = self.busy.remove(&name);
         self.pools.insert(name, state);
         if again || changed == Some(true) {

@@ -49,7 +49,7 @@ impl Act {
                 (Action::AskJob, Some(_)) => Answer::Unsent,
                 (Action::Tell | Action::AskJob, _) => continue,
             };
-            let (id, now) = (&rescue.pod, Timestamp::now());
+            let (id, now) = (&rescue.pod, self.context.stores.clock.steady());
             let pod = format!("{}/{}", id.namespace, id.name);
             tracing::info!(pool = self.name, %pod, why = %rescue.why, ?answer, "giving back a pod that never started");
             state.memory.wrote_to(id, Write::Rescue, &answer, now);

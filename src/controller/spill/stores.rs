@@ -21,10 +21,11 @@ use tokio::time::Instant;
 
 use crate::api::names::POOL_LABEL;
 use crate::api::{self, BurstPool};
-use crate::burst::pod::Stage;
+use crate::burst::pod::{self, Stage};
 use crate::burst::{Namespaces, PodFacts, hold};
 use crate::node::observed::Observed;
 use crate::node::watched::{readable, reported};
+use crate::telemetry::Clock;
 use listing::Part;
 pub use listing::{Failure, Listing, Trouble};
 
@@ -35,14 +36,18 @@ pub struct Waiting {
     /// What matters of it.
     pub facts: Arc<PodFacts>,
     json: Arc<[u8]>,
+    /// Since when its condition says that it is refused. Its facts say since when by our monotonic clock.
+    told: Option<Timestamp>,
     /// Fields that our types do not know.
     pub unknown: Arc<[String]>,
 }
 
 impl Waiting {
     fn of(observed: Observed) -> Option<Self> {
+        let facts = PodFacts::of(&observed.pod)?;
         Some(Self {
-            facts: Arc::new(PodFacts::of(&observed.pod)?),
+            told: refused_at(&facts),
+            facts: Arc::new(facts),
             json: serde_json::to_vec(&observed.pod).ok()?.into(),
             unknown: observed.unknown.into(),
         })
@@ -125,9 +130,19 @@ pub struct Stores {
     pub listing: Listing,
     /// Something changed.
     pub changed: Arc<Notify>,
+    /// The API server's time, and ours.
+    pub clock: Arc<Clock>,
 }
 
 impl Stores {
+    /// Stores that go by this clock.
+    pub fn by(clock: Arc<Clock>) -> Self {
+        Self {
+            clock,
+            ..Self::default()
+        }
+    }
+
     /// Everything, as it is known now.
     pub fn view(&self) -> View {
         self.lock().view.clone()
@@ -180,7 +195,7 @@ impl Stores {
                 unknown,
                 unreadable: None,
             };
-            insert_waiting(view, observed);
+            insert_waiting(view, observed, &self.clock);
         }
     }
 
@@ -288,7 +303,7 @@ impl Stores {
         self.follow(
             Part::Waiting,
             watcher(pods, watcher::Config::default().fields(waiting)),
-            |known, pod| insert_waiting(&mut known.view, pod),
+            |known, pod| insert_waiting(&mut known.view, pod, &self.clock),
             |known, uid| drop(known.view.waiting.remove(uid)),
             |view| view.waiting.keys().cloned().collect(),
             |pod| observed_uid(&pod.pod),
@@ -355,19 +370,30 @@ fn observed_uid(pod: &Pod) -> String {
     pod.metadata.uid.clone().unwrap_or_default()
 }
 
-fn insert_waiting(view: &mut View, observed: Observed) {
+fn insert_waiting(view: &mut View, observed: Observed, clock: &Clock) {
+    let written = pod::refusal_written(&observed.pod);
     let Some(mut waiting) = Waiting::of(observed) else {
         return;
     };
     let uid = waiting.facts.id.uid.clone();
     let known = view.waiting.get(&uid);
     if known.is_none_or(|known| version(&known.facts) <= version(&waiting.facts)) {
-        let before = known.and_then(|known| refused_at(&known.facts));
-        if let Some(told) = refused_at(&waiting.facts) {
-            let at = hold::finer(told, before, Timestamp::now());
+        if let Some(told) = waiting.told {
+            let unseen =
+                || hold::Before::Unseen(written.map_or(Duration::ZERO, |at| clock.age(at)));
+            let before = known.map_or_else(unseen, before);
+            let at = hold::refused_at(told, before, clock.steady());
             Arc::make_mut(&mut waiting.facts).stage = Stage::Refused(Some(at));
         }
         view.waiting.insert(uid, waiting);
+    }
+}
+
+/// How a pod was seen that is known.
+fn before(known: &Waiting) -> hold::Before {
+    match (known.told, refused_at(&known.facts)) {
+        (Some(told), Some(at)) => hold::Before::Refused { told, at },
+        _ => hold::Before::NotRefused,
     }
 }
 

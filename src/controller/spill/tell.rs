@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::api::BurstPool;
 use crate::api::condition::{self, CAPACITY_LIMITED, SPILLING};
+use crate::burst::expiry::Expiry;
 use crate::burst::outcome::Ignored;
 use crate::burst::plan::{First, Peak};
 use crate::burst::rescue::{Action, Rescue};
@@ -27,6 +28,10 @@ use crate::node::call;
 const REPORTER: &str = "burstpool";
 /// How many may wait to be written; more are dropped, and told when they are decided again.
 const BACKLOG: usize = 10_000;
+
+/// What is told of a pod that came to ACI although its grant had expired.
+const LATE: &str = "the scheduler has placed the pod on a virtual node after its grant had expired: the pod \
+                    holds a slot again, and the pool may have more pods on ACI than its maximum until some end";
 
 /// How long one may take to be written.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -116,6 +121,10 @@ impl Teller {
             if rescue.action != Action::AskJob || plan.is_dry_run {
                 self.say_never_started(rescue, plan.is_dry_run);
             }
+        }
+        for late in &plan.late {
+            let (kind, reason) = (EventType::Warning, "PlacedAfterExpiry");
+            self.say(late, kind, reason, LATE, plan.is_dry_run);
         }
     }
 
@@ -277,6 +286,18 @@ impl Granted {
         let _ = self
             .0
             .try_send(about(pod, EventType::Warning, NEVER_STARTED, note));
+    }
+
+    /// Tells that a grant has expired, and that the pod says so now.
+    pub(super) fn tell_expired(&self, expiry: &Expiry) {
+        let note = format!(
+            "a virtual node has room for the pod, and the scheduler does not place it there: {}; while it \
+             waits, it holds no slot of the pool, and no other pod of its template is granted",
+            expiry.why
+        );
+        let event = about(&expiry.pod, EventType::Warning, "GrantExpired", &note);
+        // Dropped only where thousands wait already.
+        let _ = self.0.try_send(event);
     }
 
     /// Tells that a grant was carried out only in part, and why.

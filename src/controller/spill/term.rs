@@ -3,9 +3,9 @@
 //! In: what the pool's status says of who leads, and how writes ended. Out: whether we may decide for the
 //! pool. Nobody's term outlives another's claim.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use kube::ResourceExt as _;
 use tokio::time::Instant;
 
@@ -13,6 +13,7 @@ use super::granting::Granting;
 use crate::api::BurstPool;
 use crate::api::condition::{self, SPILLING};
 use crate::burst::{Memory, Standing};
+use crate::telemetry::Clock;
 
 /// How long a write may be on its way of which nobody knows what became: API servers give up on a
 /// request after a minute.
@@ -70,7 +71,7 @@ impl Pool {
     pub(super) fn of(pool: &BurstPool, terms: &mut Terms) -> Self {
         let mut memory = Memory::default();
         if condition::is_true(pool, SPILLING) {
-            memory.found_a_peak(Timestamp::now());
+            memory.found_a_peak(terms.clock.steady());
         }
         Self {
             uid: pool.uid(),
@@ -117,6 +118,7 @@ impl Pool {
 pub(super) struct Terms {
     pub(super) instance: String,
     pub(super) begun: u64,
+    pub(super) clock: Arc<Clock>,
 }
 
 impl Terms {
@@ -128,6 +130,7 @@ impl Terms {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use serde_json::json;
 
     use super::*;
@@ -146,6 +149,7 @@ mod tests {
         let mut terms = Terms {
             instance: "us".to_owned(),
             begun: 0,
+            clock: Arc::default(),
         };
         let mut state = Pool::of(&pool("1"), &mut terms);
         let mut says =
@@ -164,6 +168,7 @@ mod tests {
         let mut terms = Terms {
             instance: "us".to_owned(),
             begun: 0,
+            clock: Arc::default(),
         };
         let mut shop = pool("1");
         assert_eq!(Pool::of(&shop, &mut terms).memory.busy(), None);

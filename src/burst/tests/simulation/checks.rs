@@ -14,12 +14,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::cluster::{APPS, Cluster, NODE, SimPod};
-use super::operator::Operator;
+use super::operator::{Clocks, Operator};
 use crate::burst::Decision;
 use crate::burst::amounts::Amounts;
 use crate::burst::hold::{NOMINATION, later};
+use crate::burst::outcome::{Held, Outcome};
+use crate::burst::plan::Plan;
 use crate::burst::pod::Stage;
 use crate::burst::rescue::DEADLINE;
+
+/// For how long a write may be on its way whose plan did not know what has happened since: longer than an instance is
+/// frozen.
+const UNSEEN: Duration = Duration::from_secs(300);
 
 /// The pods that hold a slot: granted and not at home, or reserved and not at home or gone.
 pub fn slots(cluster: &Cluster) -> BTreeSet<&str> {
@@ -52,9 +58,25 @@ pub fn limits(cluster: &Cluster) -> Slots {
 
 /// How many slots the pool holds, and each workload.
 pub fn held(cluster: &Cluster) -> Slots {
-    let slots = slots(cluster);
+    count(cluster, &slots(cluster))
+}
+
+/// The same without the pods that the scheduler has placed just now although their grants had expired: instances may
+/// not have seen it.
+pub fn held_knowingly(cluster: &Cluster) -> Slots {
+    let mut slots = slots(cluster);
+    slots.retain(|uid| {
+        let facts = &cluster.pods[*uid].facts;
+        let since = facts.bound().and_then(|bound| bound.since);
+        let is_new = since.is_some_and(|since| cluster.now < later(since, UNSEEN));
+        !is_new || !facts.grant.as_ref().is_some_and(|grant| grant.is_expired)
+    });
+    count(cluster, &slots)
+}
+
+fn count(cluster: &Cluster, slots: &BTreeSet<&str>) -> Slots {
     let mut each = [0; 3];
-    for uid in &slots {
+    for uid in slots {
         each[cluster.pods[*uid].app] += 1;
     }
     (slots.len() as u64, each)
@@ -63,7 +85,7 @@ pub fn held(cluster: &Cluster) -> Slots {
 /// No slot is taken above the limit that is in force when it is written for: whoever has more than before
 /// has no more than that.
 pub fn within_limits(cluster: &Cluster, before: Slots, most: Slots) {
-    let after = held(cluster);
+    let after = held_knowingly(cluster);
     let is_within = |before: u64, after: u64, most: u64| after <= before || after <= most;
     assert!(
         is_within(before.0, after.0, most.0),
@@ -134,9 +156,11 @@ pub fn starts_all(cluster: &Cluster) {
     let bound = bound.filter(|facts| facts.bound().is_some_and(|bound| bound.node == NODE));
     let taken: i64 = bound.clone().map(|facts| facts.uses().cpu_milli).sum();
     let is_old = |at: Option<Timestamp>| at.is_some_and(|at| at <= cluster.shrunk);
-    let is_excused = bound
-        .clone()
-        .any(|facts| is_old(facts.grant.as_ref().and_then(|one| one.at)));
+    let is_excused = bound.clone().any(|facts| {
+        let grant = facts.grant.as_ref();
+        // What has expired was counted no more.
+        is_old(grant.and_then(|one| one.at)) || grant.is_some_and(|one| one.is_expired)
+    });
     assert!(
         is_excused || taken <= cluster.capacity * 1000,
         "{taken} thousandths of a core are bound of {} cores",
@@ -195,11 +219,40 @@ pub fn hold(cluster: &Cluster, pod: &SimPod, is_triggered: bool) -> bool {
     cluster.now < later(first, after)
 }
 
+/// While nothing fails, no pod is held for longer after it was refused than its hold says, whatever the clocks of the
+/// instances and of the scheduler say.
+pub fn held_no_longer(plan: &Plan, cluster: &Cluster) {
+    let spec = &cluster.pool.spec;
+    for decision in &plan.decisions {
+        let Outcome::Hold {
+            why: Held::Young, ..
+        } = decision.outcome
+        else {
+            continue;
+        };
+        let Some(pod) = cluster.pods.get(&decision.pod.uid) else {
+            continue;
+        };
+        let mut workloads = spec.workloads.iter();
+        let own = workloads.find(|w| w.name == APPS[pod.app]);
+        let own = own.and_then(|workload| workload.spill.as_ref()?.after);
+        let after: Duration = own.unwrap_or(spec.spill.after).into();
+        // Of one whose spec was changed, the hold begins with the first plan; instances rest for seconds between plans.
+        let most = after + Duration::from_secs(20);
+        let first = pod.first_refused.expect("it was refused");
+        assert!(
+            first <= cluster.calm_from.max(cluster.disturbed) || cluster.now < later(first, most),
+            "{} is held since {first}, for longer than {after:?}",
+            pod.facts.id.name
+        );
+    }
+}
+
 /// No minute with this grant has more than the rate allows, if nobody forgot any. They count from when they
 /// were decided: a patch may come late.
 pub fn rate(cluster: &Cluster, new: Timestamp) {
     let rate = &cluster.pool.spec.spill.rate;
-    let per = Duration::from(rate.per);
+    let per = Duration::from(rate.per).saturating_sub(Clocks::EXACT);
     let grants = cluster.granted_at.iter().rev().take(100);
     for end in grants
         .clone()
@@ -312,6 +365,7 @@ impl Free {
     fn has_place_for(&self, pod: &SimPod, since: Timestamp) -> bool {
         self.held.0 < self.limits.0
             && pod.facts.grant.is_none()
+            && pod.kept_off_until.is_none()
             && matches!(pod.facts.stage, Stage::Refused(_))
             && pod.first_refused.is_some_and(|first| first < since)
             && !pod.is_ineligible

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use serde_json::json;
@@ -40,12 +40,16 @@ pub struct SimPod {
     /// Its workload's place in [`APPS`].
     pub app: usize,
     pub first_refused: Option<Timestamp>,
+    /// When the API server wrote its refusal last.
+    pub refused_again: Option<Timestamp>,
     pub gated_until: Option<Timestamp>,
     /// Since when the scheduler makes room for it, and when that ends.
     pub nominated_at: Option<Timestamp>,
     pub nominated_until: Option<Timestamp>,
     /// Translation refuses it.
     pub is_ineligible: bool,
+    /// The scheduler places it on no virtual node until then, whatever it tolerates.
+    pub kept_off_until: Option<Timestamp>,
     /// Azure refuses it in words that nobody knows, whenever it is asked.
     pub is_rejected: bool,
     /// It neither starts nor fails, as one whose image's name is wrong.
@@ -70,7 +74,8 @@ impl SimPod {
             .is_some_and(|bound| !bound.has_started)
             .then_some(self.try_at);
         let times = [self.gated_until, self.gone_at, self.finishes_at, starts];
-        times.into_iter().chain([self.nominated_until]).flatten()
+        let others = [self.nominated_until, self.kept_off_until];
+        times.into_iter().chain(others).flatten()
     }
 }
 
@@ -79,6 +84,8 @@ pub struct Cluster {
     pub now: Timestamp,
     /// Nothing goes wrong.
     pub is_calm: bool,
+    /// Since when, or from when on.
+    pub calm_from: Timestamp,
     /// Nobody changes anything.
     pub is_still: bool,
     /// Until when the lease is held.
@@ -114,6 +121,8 @@ pub struct Cluster {
     pub peaks: Peaks,
     /// Counts what changed.
     pub count: u64,
+    /// How far the scheduler's clock is ahead.
+    pub scheduler_skew: SignedDuration,
     scales: Scales,
     late: Vec<Late>,
     next_change: Timestamp,
@@ -148,6 +157,7 @@ impl Cluster {
         let mut cluster = Self {
             now: start,
             is_calm: false,
+            calm_from: Timestamp::MAX,
             is_still: false,
             lease: start,
             pool: Rc::new(pool),
@@ -155,6 +165,7 @@ impl Cluster {
             told: Told::default(),
             pods: BTreeMap::new(),
             desired: [3, 3, 0],
+            scheduler_skew: SignedDuration::from_secs([-90, 0, 0, 90][rng.random_range(0..4)]),
             home: rng.random_range(4..12),
             capacity: rng.random_range(5..25),
             job,
@@ -191,10 +202,12 @@ impl Cluster {
             facts: Rc::new(facts),
             app: APPS.len(),
             first_refused: None,
+            refused_again: None,
             gated_until: None,
             nominated_at: None,
             nominated_until: None,
             is_ineligible: false,
+            kept_off_until: None,
             is_rejected: false,
             is_stuck: true,
             denied_until: self.now,
@@ -304,7 +317,8 @@ impl Cluster {
     pub fn away(&self) -> BTreeSet<&str> {
         let away = self.pods.values().filter(|pod| {
             let home = pod.facts.bound().is_some_and(|bound| bound.node != NODE);
-            pod.facts.grant.is_some() && !home && pod.facts.stage != Stage::Finished
+            let is_granted = pod.facts.grant.is_some() && !pod.facts.has_expired();
+            is_granted && !home && pod.facts.stage != Stage::Finished
         });
         away.map(|pod| pod.facts.id.uid.as_str()).collect()
     }

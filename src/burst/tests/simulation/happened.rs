@@ -4,6 +4,8 @@
 #[derive(Debug, Default)]
 pub struct Happened {
     pub plans: u64,
+    /// Plans of an instance whose clock is off.
+    pub skewed: u64,
     pub grants: u64,
     /// Grants sent for the first time, that an earlier plan had reserved while their hold was not over.
     pub ahead: u64,
@@ -41,15 +43,19 @@ pub struct Happened {
     pub found_peaks: u64,
     pub rescues: u64,
     pub releases: u64,
+    /// Grants that expired, and those whose pods came to ACI all the same.
+    pub expiries: u64,
+    pub late: u64,
     /// Creates that Azure asked to wait with, and that it refused in words that nobody knows.
     pub throttled: u64,
     pub rejected: u64,
 }
 
 impl Happened {
-    fn each(&mut self) -> [&mut u64; 27] {
+    fn each(&mut self) -> [&mut u64; 30] {
         [
             &mut self.plans,
+            &mut self.skewed,
             &mut self.grants,
             &mut self.ahead,
             &mut self.inherited,
@@ -74,6 +80,8 @@ impl Happened {
             &mut self.found_peaks,
             &mut self.rescues,
             &mut self.releases,
+            &mut self.expiries,
+            &mut self.late,
             &mut self.throttled,
             &mut self.rejected,
         ]

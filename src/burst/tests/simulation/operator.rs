@@ -1,5 +1,6 @@
 //! An instance of the operator: its watches, its memory, and the shell around the plan.
 
+mod clocks;
 mod hands;
 mod term;
 mod views;
@@ -14,7 +15,7 @@ use rand::rngs::StdRng;
 
 use super::Happened;
 use super::azure::Ended;
-use super::checks::{Doors, peaks};
+use super::checks::{self, Doors, peaks};
 use super::cluster::{Cluster, NODE, Told};
 use crate::aci::translate::{self, Unsupported};
 use crate::api::BurstPool;
@@ -24,6 +25,7 @@ use crate::burst::observe::Standing;
 use crate::burst::plan::{First, Peak, Plan};
 use crate::burst::pod::{Grant, PodFacts, PodRef, Stage};
 use crate::burst::{Answer, Claims, Door, Memory, Own, Verdicts, World, observe, plan};
+pub use clocks::Clocks;
 use term::Term;
 use views::{Shared, Views};
 
@@ -38,6 +40,7 @@ pub struct Operator {
     run: u32,
     terms: u32,
     views: Views,
+    clocks: Clocks,
     memory: Memory,
     doors: Doors,
     term: Term,
@@ -66,12 +69,13 @@ pub struct Operator {
 }
 
 impl Operator {
-    pub fn new(number: u32, now: Timestamp) -> Self {
+    pub fn new(number: u32, now: Timestamp, rng: &mut StdRng) -> Self {
         Self {
             number,
             run: 0,
             terms: 0,
             views: Views::default(),
+            clocks: Clocks::new(rng),
             memory: Memory::default(),
             doors: Doors::default(),
             term: Term::default(),
@@ -111,7 +115,8 @@ impl Operator {
 
     /// Sees what watches show.
     pub fn sync(&mut self, cluster: &Cluster, rng: &mut StdRng) {
-        self.is_due |= self.views.sync(cluster, rng);
+        self.clocks.learn(rng);
+        self.is_due |= self.views.sync(cluster, &self.clocks, rng);
         self.is_due |= self.due <= cluster.now;
         // The node says so.
         let is_throttled = cluster.now < cluster.throttled_until;
@@ -123,6 +128,7 @@ impl Operator {
     pub fn learn(&mut self, ended: &[Ended], now: Timestamp) {
         self.is_due |= !ended.is_empty();
         for one in ended {
+            let now = self.clocks.own(now);
             self.doors.ended(*one, &mut self.memory, now);
         }
     }
@@ -184,6 +190,9 @@ impl Operator {
         self.judge(&pool.pool, cluster);
         let plan = self.plan(&pool.pool, standing, cluster);
         happened.plans += 1;
+        happened.late += plan.late.len() as u64;
+        happened.skewed += u64::from(self.clocks.are_skewed());
+        checks::held_no_longer(&plan, cluster);
         happened.outdated += u64::from(pool.version != cluster.version);
         let expected = match standing {
             Standing::Leading => First::Nothing,
@@ -207,7 +216,8 @@ impl Operator {
         self.carry_out(&plan, &pool, is_leader, (cluster, rng), happened);
         let waiting = self.views.waiting.pods.iter();
         let waiting: HashSet<&str> = waiting.map(|pod| pod.id.uid.as_str()).collect();
-        self.memory.keep(&plan, &waiting, cluster.now);
+        self.memory
+            .keep(&plan, &waiting, self.clocks.own(cluster.now));
         let is_done = self.is_clean && self.hands.is_empty() && self.answers.is_empty();
         if is_done && rng.random_bool(0.05) {
             self.plans_nothing_new(cluster);
@@ -220,7 +230,7 @@ impl Operator {
 
     /// The node's taint is as the plan says.
     fn shut(&mut self, plan: &Plan, cluster: &mut Cluster, happened: &mut Happened) {
-        self.doors.planned(plan, cluster);
+        self.doors.planned(plan, cluster, &self.clocks);
         let door = &plan.doors["weu"];
         let is_closed = matches!(door, Door::Closed { .. });
         happened.closures += u64::from(is_closed && !cluster.is_closed);
@@ -239,7 +249,8 @@ impl Operator {
             let labelled = &self.views.labelled;
             let is_away = |pod: &Rc<PodFacts>| {
                 let is_home = pod.bound().is_some_and(|bound| bound.node != NODE);
-                pod.grant.is_some() && !is_home && pod.stage != Stage::Finished
+                let is_granted = pod.grant.is_some() && !pod.has_expired();
+                is_granted && !is_home && pod.stage != Stage::Finished
             };
             cluster.peaks.planned(&peaks::Planned {
                 peak: plan.peak,
@@ -301,8 +312,10 @@ impl Operator {
             is_triggered: self.views.is_triggered,
             standing,
             identity: &identity,
+            ahead: self.clocks.ahead(),
         };
-        plan(pool, &observe(pool, &world, &own), cluster.now)
+        let now = self.clocks.own(cluster.now);
+        plan(pool, &observe(pool, &world, &own), now)
     }
 
     /// Asks about versions of pods that are new to it.

@@ -5,8 +5,9 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::checks;
-use super::cluster::{Cluster, NODE};
+use super::cluster::{Cluster, NODE, SimPod};
 use crate::burst::amounts::Amounts;
+use crate::burst::hold::by;
 use crate::burst::pod::{Bound, Stage};
 
 impl Cluster {
@@ -76,14 +77,21 @@ impl Cluster {
 
     fn place(&mut self, uid: &str, (home, node): &mut (usize, Amounts)) {
         let pod = self.pods[uid].facts.clone();
+        let kept_off_until = self.pods[uid].kept_off_until;
+        let is_let_in = pod.grant.is_some() && kept_off_until.is_none_or(|until| until <= self.now);
         if *home > 0 {
             *home -= 1;
             self.bind(uid, "home-1");
-        } else if pod.grant.is_some() && pod.asks.lacks(*node).is_none() && !self.is_closed {
+        } else if is_let_in && pod.asks.lacks(*node).is_none() && !self.is_closed {
             *node = node.minus(pod.asks);
             self.bind(uid, NODE);
         } else if pod.stage == Stage::New {
             self.refuse(uid);
+        } else if pod.grant.as_ref().is_some_and(|one| one.refused.is_none()) {
+            self.change(uid, |facts| {
+                let grant = facts.grant.as_mut();
+                grant.expect("it is granted").refused = Some("no node".to_owned());
+            });
         }
     }
 
@@ -99,6 +107,12 @@ impl Cluster {
         self.change(uid, |facts| facts.stage = Stage::Bound(bound));
         if node == NODE {
             checks::starts_all(self);
+            // Nobody has granted it since a peak may have ended.
+            let is_expired =
+                |pod: &SimPod| pod.facts.grant.as_ref().is_some_and(|one| one.is_expired);
+            if is_expired(&self.pods[uid]) {
+                self.peaks.granted(self.count);
+            }
         }
         if node != NODE {
             self.runs(uid);
@@ -106,11 +120,11 @@ impl Cluster {
     }
 
     fn refuse(&mut self, uid: &str) {
-        let now = self.now;
+        let (now, skew) = (self.now, self.scheduler_skew);
         // A pod that was gated keeps the time of its gate.
         self.change(uid, |facts| {
             let since: Timestamp = if facts.is_first_generation {
-                now
+                by(now, skew)
             } else {
                 facts.created
             };
@@ -118,6 +132,7 @@ impl Cluster {
         });
         if let Some(pod) = self.pods.get_mut(uid) {
             pod.first_refused.get_or_insert(now);
+            pod.refused_again = Some(now);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What is sent before and after the answer to what is reserved, and what becomes of each answer.
 
+use jiff::Timestamp;
+
 use super::super::fixtures::{Asked, Server, act, decision, pool, reservation, terms};
 use super::super::term::DOUBT;
 use super::*;
@@ -320,5 +322,40 @@ async fn a_grant_that_a_webhook_strips_is_not_taken_for_one() {
         assert_eq!(state.memory.denial("a").is_some(), !may_run, "{removed}");
         let told = server.told().await;
         assert_eq!(told == ["GrantIncomplete a"], may_run, "{told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_expires_is_reported_once_its_pod_says_so_and_never_in_a_dry_run() {
+    for (code, told) in [(200, vec!["GrantExpired a"]), (409, vec![]), (403, vec![])] {
+        let ours = pool("1", "us-1");
+        let (mut server, client) = Server::new();
+        let act = act(&ours, &["a"], &client);
+        let mut state = Pool::of(&ours, &mut terms());
+        let expiry = Expiry {
+            pod: decision("a", Slot::None).pod,
+            why: "no zone".to_owned(),
+        };
+        let mut plan = Plan {
+            expiries: vec![expiry.clone()],
+            ..Plan::default()
+        };
+        let answers = async {
+            let asked = server.expect("PATCH pods/a").await;
+            assert!(asked.body.to_string().contains("grant-expired-at"));
+            if code == 200 {
+                asked.granted("a");
+            } else {
+                asked.refused(code);
+            }
+        };
+        tokio::join!(act.carry_out(&plan, &mut state), answers);
+        assert_eq!(server.told().await, told, "{code}");
+        let paused = state.memory.pause(Write::Expire, &expiry.pod.uid);
+        assert_eq!(paused.is_some(), code != 200, "{code}");
+
+        plan.is_dry_run = true;
+        act.carry_out(&plan, &mut state).await;
+        server.expect_nothing().await;
     }
 }

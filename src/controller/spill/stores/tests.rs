@@ -17,7 +17,7 @@ impl Stores {
                 pod,
                 ..Observed::default()
             };
-            insert_waiting(&mut stores.lock().view, observed);
+            insert_waiting(&mut stores.lock().view, observed, &stores.clock);
         }
         stores
     }
@@ -110,28 +110,47 @@ fn an_answer_about_a_pool_that_is_gone_or_came_again_changes_nothing() {
 }
 
 #[test]
-fn a_pod_stays_refused_since_it_was_first_seen_so() {
+fn a_pod_is_refused_since_it_was_seen_so_or_since_the_api_server_wrote_it() {
     let stores = Stores::default();
-    let told = Timestamp::now()
-        .round(jiff::Unit::Second)
-        .expect("a second");
-    let show = |version: u32, told: Timestamp| {
-        let mut refused = seen("a", version);
-        let status = json!({"conditions": [{"type": "PodScheduled", "status": "False",
-            "reason": "Unschedulable", "lastTransitionTime": told.to_string()}]});
-        refused.pod.status = serde_json::from_value(status).expect("a status");
-        insert_waiting(&mut stores.lock().view, refused);
-        refused_at(&stores.view().waiting["a"].facts).expect("a time")
+    let show = |uid: &str, version: u32, told: Option<Timestamp>, written: Option<Timestamp>| {
+        let mut pod = seen(uid, version);
+        let conditions: Vec<_> = told
+            .iter()
+            .map(|told| {
+                json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                    "lastTransitionTime": told.to_string()})
+            })
+            .collect();
+        let status = json!({"conditions": conditions});
+        pod.pod.status = serde_json::from_value(status).expect("a status");
+        let written = written.map(|at| {
+            let fields = json!({"f:status": {"f:conditions": {pod::SCHEDULED_FIELD: {}}}});
+            json!([{"manager": "kube-scheduler", "operation": "Update", "fieldsV1": fields, "time": at.to_string()}])
+        });
+        pod.pod.metadata.managed_fields =
+            written.map(|all| serde_json::from_value(all).expect("entries"));
+        let before = stores.clock.steady();
+        insert_waiting(&mut stores.lock().view, pod, &stores.clock);
+        let at = refused_at(&stores.view().waiting[uid].facts);
+        at.map(|at| before.duration_since(at).as_secs())
     };
-    let long_ago = told - Duration::from_secs(60);
-    assert_eq!(show(1, long_ago), long_ago);
-    // Ahead of our clock by less than a second, or behind it.
-    let first = show(2, told);
-    assert!(
-        told <= first && first < told + Duration::from_secs(1),
-        "{first}"
-    );
-    assert_eq!(show(3, told), first);
+    let ago = |seconds| Some(Timestamp::now() - Duration::from_secs(seconds));
+    let (early, late) = (ago(90), Some(Timestamp::now() + Duration::from_secs(90)));
+    // Its refusal is seen: whatever the scheduler's clock says.
+    for (uid, told) in [("early", early), ("late", late)] {
+        assert_eq!(show(uid, 1, None, None), None, "{uid}");
+        assert_eq!(show(uid, 2, told, ago(60)), Some(0), "{uid}");
+        assert_eq!(show(uid, 3, told, None), Some(0), "{uid}");
+        assert_eq!(show(uid, 4, ago(30), ago(60)), Some(0), "{uid}");
+    }
+    // Its refusal is not seen: the API server wrote it within the second that it names.
+    assert_eq!(show("listed", 1, early, None), Some(0));
+    for told in [early, late] {
+        let uid = format!("written {told:?}");
+        let since = show(&uid, 1, told, ago(60)).expect("a time");
+        assert!((58..=60).contains(&since), "{since}");
+    }
+    assert_eq!(show("future", 1, early, late), Some(0));
 }
 
 /// What the watch shows of a pool that a newer version wrote.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::burst::backend::PROBE;
-use crate::burst::hold::later;
+use crate::burst::hold::{self, later};
 use crate::burst::plan::Plan;
 use crate::burst::tests::simulation::azure::Ended;
 use crate::burst::tests::simulation::cluster::{Cluster, NODE};
+use crate::burst::tests::simulation::operator::Clocks;
 use crate::burst::{Door, Memory};
 
 /// How long a door stays closed first, and at most: each time in a row twice as long.
@@ -69,14 +70,15 @@ impl Doors {
     }
 
     /// A plan is carried out: with the door as creates left it, and with no grant that it does not let in.
-    pub fn planned(&mut self, plan: &Plan, cluster: &Cluster) {
+    pub fn planned(&mut self, plan: &Plan, cluster: &Cluster, clocks: &Clocks) {
+        let now = clocks.own(cluster.now);
         let door = &plan.doors["weu"];
         if matches!(door, Door::Closed { until: None, .. }) {
             // Azure asks to wait, whatever creates came to before.
             assert_eq!(plan.grants().count(), 0, "granted into a closed region");
             return;
         }
-        self.passes(door, cluster.now);
+        self.passes(door, now);
         self.last = door.clone();
         let grants = plan.grants().count();
         match door {
@@ -90,12 +92,15 @@ impl Doors {
             let granted: Vec<&str> = granted.collect();
             let mut tries = cluster.away().into_iter().filter(|uid| {
                 let facts = &cluster.pods[*uid].facts;
+                // When the scheduler places one whose grant has expired, nobody knows before.
+                let has_expired = facts.grant.as_ref().is_some_and(|grant| grant.is_expired);
                 let at = facts.grant.as_ref().and_then(|grant| grant.at);
+                let at = at.map(|at| hold::by(at, -clocks.ahead()));
                 // One that shows nothing for so long is not waited for.
-                let is_new = later(at.unwrap_or(self.half_open), PROBE) > cluster.now;
+                let is_new = later(at.unwrap_or(self.half_open), PROBE) > now;
                 let bound = facts.bound();
                 let tries = bound.is_none_or(|bound| bound.node == NODE && !bound.has_started);
-                tries && (is_new || later(self.half_open, PROBE) > cluster.now)
+                !has_expired && tries && (is_new || later(self.half_open, PROBE) > now)
             });
             let other = tries.find(|uid| !granted.contains(uid));
             assert!(other.is_none(), "tried with {granted:?} beside {other:?}");

@@ -135,7 +135,7 @@ impl Cluster {
         if self.version != version {
             return false;
         }
-        let before = checks::held(self);
+        let before = checks::held_knowingly(self);
         self.churns(|churn, cluster| churn.write(cluster, leading));
         let status = Rc::make_mut(&mut self.pool).status.get_or_insert_default();
         if status.leader.as_ref() != Some(&leading.leader) {

@@ -157,6 +157,11 @@ impl Cluster {
         if let Some(owner) = facts.owner.as_mut().filter(|_| is_rejected) {
             owner.template = format!("rejected-{}", self.count);
         }
+        let is_kept_off = !is_rejected && rng.random_bool(0.03);
+        let kept_off_until = is_kept_off.then(|| self.after(rng, 60..3600));
+        if let Some(owner) = facts.owner.as_mut().filter(|_| is_kept_off) {
+            owner.template = "kept-off/".to_owned();
+        }
         let denied_until = match rng.random_range(0..100) {
             0 => Timestamp::MAX,
             1..5 => self.after(rng, 10..400),
@@ -165,10 +170,12 @@ impl Cluster {
         let pod = SimPod {
             app: index,
             first_refused: None,
+            refused_again: None,
             nominated_at: None,
             nominated_until: None,
             gated_until: is_gated.then(|| self.after(rng, 1..200)),
             is_ineligible: rng.random_bool(0.05),
+            kept_off_until,
             is_rejected,
             is_stuck: rng.random_bool(0.01),
             denied_until,

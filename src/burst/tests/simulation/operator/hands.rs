@@ -104,7 +104,9 @@ impl Operator {
             let grant = Grant {
                 pool: "shop".to_owned(),
                 workload: decision.workload.clone(),
-                at: Some(cluster.now),
+                at: Some(self.clocks.api_server(cluster.now)),
+                is_expired: false,
+                refused: None,
             };
             self.memory.sending(id);
             self.hands.push_back((id.clone(), grant));
@@ -122,8 +124,8 @@ impl Operator {
         for pod in &plan.releases {
             let answer = cluster.release(pod, rng);
             happened.releases += u64::from(answer == Answer::Granted);
-            self.memory
-                .wrote_to(pod, Write::Release, &answer, cluster.now);
+            let now = self.clocks.own(cluster.now);
+            self.memory.wrote_to(pod, Write::Release, &answer, now);
         }
         for stamp in &plan.stamps {
             let current = cluster
@@ -134,6 +136,26 @@ impl Operator {
                 let since = stamp.since;
                 cluster.change(&stamp.pod.uid, |facts| facts.stamped = Some(since));
             }
+        }
+        for expiry in &plan.expiries {
+            let id = &expiry.pod;
+            let is_same = cluster
+                .pods
+                .get(&id.uid)
+                .is_some_and(|pod| pod.facts.id == *id);
+            let answer = if is_same {
+                Answer::Granted
+            } else {
+                Answer::Conflict
+            };
+            if is_same {
+                happened.expiries += 1;
+                cluster.change(&id.uid, |facts| {
+                    facts.grant.as_mut().expect("it is granted").is_expired = true;
+                });
+            }
+            let now = self.clocks.own(cluster.now);
+            self.memory.wrote_to(id, Write::Expire, &answer, now);
         }
         for rescue in &plan.rescues {
             let pod = cluster.pods.get(&rescue.pod.uid);
@@ -206,7 +228,8 @@ impl Operator {
             };
             self.is_clean &= answer == Answer::Granted;
             self.is_due = true;
-            self.memory.answered(&pod, answer, cluster.now);
+            let now = self.clocks.own(cluster.now);
+            self.memory.answered(&pod, answer, now);
         }
     }
 
@@ -221,7 +244,7 @@ impl Operator {
         *self = Self {
             run: self.run + 1,
             away_until: Some(cluster.after(rng, 1..120)),
-            ..Self::new(self.number, cluster.now)
+            ..Self::new(self.number, cluster.now, rng)
         };
         cluster.disturbed = later(cluster.now, Duration::from_secs(1));
     }

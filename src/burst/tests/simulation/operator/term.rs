@@ -57,7 +57,7 @@ impl Operator {
             let is_told = condition::is_true(&pool.pool, SPILLING);
             if is_told {
                 happened.found_peaks += 1;
-                self.memory.found_a_peak(cluster.now);
+                self.memory.found_a_peak(self.clocks.own(cluster.now));
             }
             cluster.peaks.taken_over(is_told, cluster.now);
         }
@@ -115,7 +115,7 @@ impl Operator {
         }
         match written {
             Written::Yes => {
-                self.memory.wrote(cluster.now);
+                self.memory.wrote(self.clocks.own(cluster.now));
                 self.read(cluster);
             }
             Written::No => happened.fenced += 1,

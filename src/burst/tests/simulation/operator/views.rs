@@ -1,13 +1,80 @@
 //! What an instance has seen: each watch by itself, late, and never going back.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
+use jiff::Timestamp;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
+use super::clocks::Clocks;
 use crate::api::BurstPool;
-use crate::burst::pod::PodFacts;
+use crate::burst::hold::{self, Before};
+use crate::burst::pod::{PodFacts, Stage};
 use crate::burst::tests::simulation::cluster::{Cluster, NODE};
+
+/// Pods that wait, as their watch showed them last.
+#[derive(Default)]
+struct Refused(HashMap<String, Waiting>);
+
+/// A pod that waits, and what its condition says of when it was refused.
+struct Waiting {
+    facts: Rc<PodFacts>,
+    told: Option<Timestamp>,
+}
+
+impl Refused {
+    /// Gives each refused pod the time since when it is, by the instance's own clock, as `controller::spill` does.
+    fn see(&mut self, waiting: &mut Store, cluster: &Cluster, clocks: &Clocks) {
+        let before = std::mem::take(&mut self.0);
+        for pod in &mut waiting.pods {
+            let known = before.get(&pod.id.uid);
+            if let Some(known) =
+                known.filter(|known| known.facts.id.resource_version == pod.id.resource_version)
+            {
+                *pod = known.facts.clone();
+                self.0.insert(
+                    pod.id.uid.clone(),
+                    Waiting {
+                        facts: known.facts.clone(),
+                        told: known.told,
+                    },
+                );
+                continue;
+            }
+            let told = refused_at(pod);
+            if let Some(told) = told {
+                let at = match known {
+                    None => {
+                        let written = cluster.pods.get(&pod.id.uid);
+                        let written = written.and_then(|pod| pod.refused_again);
+                        clocks.unseen(told, written.unwrap_or(cluster.now), cluster.now)
+                    }
+                    Some(known) => hold::refused_at(told, known.before(), clocks.own(cluster.now)),
+                };
+                Rc::make_mut(pod).stage = Stage::Refused(Some(at));
+            }
+            let facts = pod.clone();
+            self.0.insert(pod.id.uid.clone(), Waiting { facts, told });
+        }
+    }
+}
+
+impl Waiting {
+    fn before(&self) -> Before {
+        match (self.told, refused_at(&self.facts)) {
+            (Some(told), Some(at)) => Before::Refused { told, at },
+            _ => Before::NotRefused,
+        }
+    }
+}
+
+fn refused_at(facts: &PodFacts) -> Option<Timestamp> {
+    match facts.stage {
+        Stage::Refused(at) => at,
+        _ => None,
+    }
+}
 
 /// What a watch has shown so far.
 #[derive(Default)]
@@ -59,13 +126,15 @@ pub struct Views {
     pub waiting: Store,
     pub labelled: Store,
     pub bound: Store,
+    refused: Refused,
+    waiting_count: u64,
     pub pool: Option<Shared>,
     pub is_triggered: bool,
 }
 
 impl Views {
     /// Each watch may or may not have shown what is new; whether any has.
-    pub fn sync(&mut self, cluster: &Cluster, rng: &mut StdRng) -> bool {
+    pub fn sync(&mut self, cluster: &Cluster, clocks: &Clocks, rng: &mut StdRng) -> bool {
         let mut comes = || cluster.is_calm || rng.random_bool(0.6);
         let mut is_new = false;
         let stores: [(&mut Store, Belongs); 3] = [
@@ -75,11 +144,16 @@ impl Views {
                 pod.bound().is_some_and(|bound| bound.node == NODE)
             }),
         ];
+        let waited = self.waiting_count;
         for (store, belongs) in stores {
             if store.count != cluster.count && comes() {
                 store.see(cluster, belongs);
                 is_new = true;
             }
+        }
+        if self.waiting.count != waited {
+            self.waiting_count = self.waiting.count;
+            self.refused.see(&mut self.waiting, cluster, clocks);
         }
         let known = self.pool.as_ref().map(|shared| shared.version);
         if known != Some(cluster.version) && comes() {

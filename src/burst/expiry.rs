@@ -1,0 +1,222 @@
+//! When a grant expires: the scheduler places its pod on no virtual node though one is open and has room.
+//!
+//! In: granted pods without a node. Out: those whose grant expires, and those that may be on the way to that. Zone
+//! spread and anti-affinity depend on all pods of the cluster, which only the scheduler knows; a pod that they keep off
+//! every placement would hold its slot for ever. Nothing takes a toleration back: a pod whose grant has expired holds
+//! no slot while it waits, and one again should the scheduler place it on ACI after all. While it waits, no other pod
+//! of its template is granted.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::amounts::Amounts;
+use super::backend::Door;
+use super::hold::later;
+use super::memory::Write;
+use super::observe::Observed;
+use super::pod::{PodFacts, PodRef, Stage};
+
+/// How long the scheduler may pass by a granted pod for which there is room: it looks again at each at least every
+/// 5 minutes.
+pub const EXPIRES: Duration = Duration::from_secs(330);
+
+/// A grant that expires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// Which pod.
+    pub pod: PodRef,
+    /// Why it is on no virtual node, in the scheduler's words.
+    pub why: String,
+}
+
+/// What becomes of granted pods that are on no node.
+pub(super) struct Stuck {
+    /// Those whose grant expires now.
+    pub(super) expiries: Vec<Expiry>,
+    /// UIDs of those that the scheduler passes by.
+    pub(super) uids: Vec<String>,
+    /// When the next one expires.
+    pub(super) next: Option<Timestamp>,
+}
+
+/// Looks at the granted pods that are on no node.
+pub(super) fn stuck(seen: &Observed<'_>, now: Timestamp) -> Stuck {
+    let mut all = Stuck {
+        expiries: Vec::new(),
+        uids: Vec::new(),
+        next: None,
+    };
+    let granted = seen.granted.iter().map(|granted| granted.pod);
+    let waiting: Vec<&PodFacts> = granted.filter(|pod| is_passed_by(pod)).collect();
+    if waiting.is_empty() {
+        return all;
+    }
+    let open = open(seen, now);
+    for pod in waiting {
+        let has_room = open.iter().any(|(at, left)| {
+            let place = &seen.places[*at];
+            let ruled = pod
+                .demands
+                .refusal(&place.node, &place.labels, &place.taints);
+            ruled.is_none() && pod.asks.lacks(*left).is_none()
+        });
+        if !has_room {
+            continue;
+        }
+        all.uids.push(pod.id.uid.clone());
+        let since = seen.memory.stuck_since(&pod.id.uid).unwrap_or(now);
+        let paused = seen.memory.pause(Write::Expire, &pod.id.uid);
+        let due = later(since, EXPIRES).max(paused.unwrap_or(since));
+        if due <= now {
+            let grant = pod.grant.as_ref();
+            all.expiries.push(Expiry {
+                pod: pod.id.clone(),
+                why: grant
+                    .and_then(|grant| grant.refused.clone())
+                    .unwrap_or_default(),
+            });
+        } else {
+            all.next = Some(all.next.map_or(due, |next| next.min(due)));
+        }
+    }
+    all
+}
+
+/// UIDs of the pods that wait although their grants have expired.
+pub(super) fn uids(seen: &Observed<'_>) -> Vec<String> {
+    let expired = seen.expired.iter();
+    expired.map(|(pod, _)| pod.id.uid.clone()).collect()
+}
+
+/// Pods whose grants had expired, and that the scheduler has placed on ACI since the last plan. They count as any
+/// granted pod does, so that the maximum may be exceeded.
+pub(super) fn late(seen: &Observed<'_>) -> Vec<PodRef> {
+    let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
+    let late = spilled.filter(|granted| seen.memory.had_expired(&granted.pod.id.uid));
+    late.map(|granted| granted.pod.id.clone()).collect()
+}
+
+/// Whether the scheduler has looked at the pod since it was granted, and placed it nowhere. While no scheduler runs, no
+/// grant expires: each would give its slot to another pod, and be placed after all.
+fn is_passed_by(pod: &PodFacts) -> bool {
+    let grant = pod.grant.as_ref();
+    let is_refused = grant.is_some_and(|grant| grant.refused.is_some());
+    matches!(pod.stage, Stage::Refused(_)) && is_refused && !pod.is_deleting
+}
+
+/// The places that are not closed, and what their nodes have left beside the pods that are on them.
+fn open(seen: &Observed<'_>, now: Timestamp) -> Vec<(usize, Amounts)> {
+    let mut used: HashMap<&str, Amounts> = HashMap::new();
+    let granted = seen.granted.iter().map(|granted| granted.pod);
+    for pod in granted.chain(seen.guests.iter().map(|(pod, _)| *pod)) {
+        if let Some(bound) = pod.bound() {
+            let used = used.entry(bound.node.as_str()).or_default();
+            *used = used.plus(pod.asks);
+        }
+    }
+    let places = seen.places.iter().enumerate();
+    let open = places.filter(|(_, place)| {
+        let backend = seen.memory.backends().get(&place.placement);
+        let is_closed = backend.is_some_and(|one| matches!(one.door(now), Door::Closed { .. }));
+        place.shut.is_none() && !is_closed
+    });
+    open.map(|(at, place)| {
+        let used = used.get(place.node.as_str()).copied().unwrap_or_default();
+        (at, place.offers.minus(used))
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::burst::fixtures::{Scene, at, granted, pod};
+    use crate::burst::memory::Write;
+    use crate::burst::outcome::Outcome;
+    use crate::burst::{Answer, Decision};
+
+    /// One pod of maximum 1 is granted and on no node; another of another template waits, and one of the same.
+    fn scene() -> Scene {
+        let mut scene = Scene::new(&json!({"spill": {"maxReplicas": 1}}), &["other", "same"]);
+        let owner = scene.waiting[0].owner.as_mut().expect("an owner");
+        owner.template = "web-2/".to_owned();
+        let mut stuck = pod("stuck").granted("shop", "web", 0);
+        stuck.grant.as_mut().expect("a grant").refused = Some("no zone".to_owned());
+        scene.labelled.push(stuck);
+        scene
+    }
+
+    fn expires_at(scene: &mut Scene, seconds: &[i64]) -> Vec<bool> {
+        let mut expire = |second: &i64| {
+            let plan = scene.plan(*second);
+            scene.remember(&plan, *second);
+            plan.expiries.len() == 1 && plan.expiries[0].why == "no zone"
+        };
+        seconds.iter().map(&mut expire).collect()
+    }
+
+    #[test]
+    fn a_grant_expires_once_the_scheduler_has_passed_its_pod_by_for_long_though_there_is_room() {
+        let mut all = scene();
+        assert_eq!(expires_at(&mut all, &[10, 339, 340]), [false, false, true]);
+        let mut full = scene();
+        full.places[0].offers.pods = 0;
+        assert_eq!(expires_at(&mut full, &[10, 340, 1000]), [false; 3]);
+        full.places[0].offers.pods = 5;
+        assert_eq!(
+            expires_at(&mut full, &[1001, 1330, 1331]),
+            [false, false, true]
+        );
+        let mut shut = scene();
+        shut.places[0].shut = Some("it is full".to_owned());
+        assert_eq!(expires_at(&mut shut, &[10, 340, 1000]), [false; 3]);
+        let mut unseen = scene();
+        unseen.labelled[0].grant.as_mut().expect("a grant").refused = None;
+        assert_eq!(expires_at(&mut unseen, &[10, 340, 1000]), [false; 3]);
+        let id = all.labelled[0].id.clone();
+        let denied = Answer::Denied("no".to_owned());
+        all.memory.wrote_to(&id, Write::Expire, &denied, at(340));
+        assert_eq!(expires_at(&mut all, &[341, 349, 350]), [false, false, true]);
+    }
+
+    #[test]
+    fn in_a_dry_run_no_grant_expires() {
+        let mut scene = scene();
+        scene.pool.spec.mode = crate::api::Mode::DryRun;
+        assert_eq!(expires_at(&mut scene, &[10, 340, 1000]), [false; 3]);
+    }
+
+    #[test]
+    fn a_grant_that_has_expired_holds_no_slot_and_keeps_off_other_pods_of_its_template() {
+        let mut scene = scene();
+        assert_eq!(granted(&scene.plan(100)), [""; 0]);
+        let grant = scene.labelled[0].grant.as_mut().expect("a grant");
+        grant.is_expired = true;
+        let plan = scene.plan(100);
+        assert_eq!(granted(&plan), ["other"]);
+        let same = plan.decisions.iter().find(|one| one.pod.name == "same");
+        let Some(Decision {
+            outcome: Outcome::Refuse(why),
+            ..
+        }) = same
+        else {
+            unreachable!("it is granted: {same:?}");
+        };
+        assert!(why[0].why.contains("no zone"), "{}", why[0].why);
+        assert_eq!((plan.counts.refused, plan.counts.granted), (2, 1));
+        scene.remember(&plan, 100);
+        assert_eq!(scene.plan(101).late, []);
+        // The scheduler places it after all: it counts, and this is reported once.
+        scene.labelled[0] = scene.labelled[0].clone().on("burst-shop-weu");
+        let plan = scene.plan(102);
+        assert_eq!(granted(&plan), [""; 0]);
+        assert_eq!((plan.counts.spilled, plan.counts.refused), (1, 0));
+        let late: Vec<&str> = plan.late.iter().map(|pod| pod.name.as_str()).collect();
+        assert_eq!(late, ["stuck"]);
+        scene.remember(&plan, 102);
+        assert_eq!(scene.plan(103).late, []);
+    }
+}

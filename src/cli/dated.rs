@@ -1,0 +1,88 @@
+//! A client of Kubernetes whose answers tell a clock the API server's time.
+//!
+//! In: the `Date` of each answer, and when it was asked for. Out: the time, to [`Clock`], and by how much this machine's
+//! is off, to [`Metrics`].
+
+use std::sync::Arc;
+use std::task::{self, Poll};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::future::BoxFuture;
+use http::{HeaderMap, Request, Response};
+use kube::client::{Body, ClientBuilder};
+use kube::{Client, Config};
+use tower::{Layer, Service};
+
+use crate::telemetry::{Clock, Metrics};
+
+/// Kubernetes; the clock learns the API server's time from each of its answers.
+pub(super) fn connected(
+    config: Config,
+    clock: &Arc<Clock>,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Client> {
+    let builder = ClientBuilder::try_from(config).context("connecting to Kubernetes")?;
+    let dated = Dated {
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+    };
+    Ok(builder.with_layer(&dated).build())
+}
+
+/// Tells a clock what time the answers say.
+#[derive(Clone)]
+struct Dated {
+    clock: Arc<Clock>,
+    metrics: Arc<Metrics>,
+}
+
+impl Dated {
+    fn heard(&self, sent: Duration, headers: &HeaderMap) {
+        let date = headers.get(http::header::DATE);
+        if let Some(date) = date.and_then(|date| date.to_str().ok()) {
+            self.clock.heard(sent, date);
+            self.metrics.clock_skew(self.clock.skew().as_secs_f64());
+        }
+    }
+}
+
+impl<S> Layer<S> for Dated {
+    type Service = DatedService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let dated = self.clone();
+        DatedService { inner, dated }
+    }
+}
+
+struct DatedService<S> {
+    inner: S,
+    dated: Dated,
+}
+
+impl<S, B> Service<Request<Body>> for DatedService<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<B>, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (dated, sent) = (self.dated.clone(), self.dated.clock.elapsed());
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            dated.heard(sent, answer.headers());
+            Ok(answer)
+        })
+    }
+}
