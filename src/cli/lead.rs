@@ -14,6 +14,7 @@ use kube::{Api, Client, Config};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use tokio_util::sync::CancellationToken;
 
+use super::renewals::Renewals;
 use crate::controller::{self, LEASE};
 use crate::node::watched::{readable, reported};
 
@@ -79,7 +80,9 @@ pub(super) async fn lead(
 
 /// Waits until we hold the lease.
 async fn elected(context: &controller::Context, leases: Client) -> anyhow::Result<LeaseManager> {
-    let mut free = std::pin::pin!(freed(context));
+    let renewals = Renewals::default();
+    let leases = renewals.client(leases);
+    let mut free = std::pin::pin!(freed(context, renewals));
     loop {
         let manager = LeaseManagerBuilder::new(leases.clone(), LEASE)
             .with_namespace(&context.lease_namespace)
@@ -105,16 +108,23 @@ async fn elected(context: &controller::Context, leases: Client) -> anyhow::Resul
     }
 }
 
-/// A word whenever nobody holds the lease.
-fn freed(context: &controller::Context) -> impl futures::Stream<Item = ()> + use<> {
+/// A word whenever nobody holds the lease. `renewals` learns of each renewal as it is watched.
+fn freed(
+    context: &controller::Context,
+    renewals: Renewals,
+) -> impl futures::Stream<Item = ()> + use<> {
     let leases: Api<DeserializeGuard<Lease>> =
         Api::namespaced(context.client.clone(), &context.lease_namespace);
     let ours = watcher::Config::default().fields(&format!("metadata.name={LEASE}"));
     let seen = readable(watcher(leases, ours).default_backoff());
     let seen = reported("the leader's lease", seen).applied_objects();
-    seen.filter_map(async |lease| {
-        let holder = lease.ok()?.spec.and_then(|spec| spec.holder_identity);
-        holder.is_none_or(|holder| holder.is_empty()).then_some(())
+    seen.filter_map(move |lease| {
+        let spec = lease.ok().map(|lease| lease.spec.unwrap_or_default());
+        std::future::ready(spec.and_then(|spec| {
+            renewals.see(&spec);
+            let holder = spec.holder_identity;
+            holder.is_none_or(|holder| holder.is_empty()).then_some(())
+        }))
     })
 }
 

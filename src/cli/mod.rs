@@ -5,6 +5,7 @@ mod arguments;
 mod dated;
 mod explain;
 mod lead;
+mod renewals;
 mod run;
 
 use std::io::Write as _;

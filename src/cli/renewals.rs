@@ -1,0 +1,168 @@
+//! When the leader's lease was renewed, by this machine's own clock.
+//!
+//! In: what the API server answers about the lease, and what its watch shows. Out: the same answers, in which the time
+//! of the last renewal is the time at which this process first saw that renewal. The holder wrote it by its own clock;
+//! `kube_lease_manager` compares it with the clock of this machine, so that a standby whose clock is ahead would take a
+//! lease that is held, and one whose clock is behind would leave one that is not. Kubernetes' own leader election goes
+//! by the time of observation, too (client-go, tools/leaderelection, `observedTime`).
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::Response;
+use http::header::CONTENT_LENGTH;
+use http_body_util::BodyExt as _;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::Client;
+use kube::client::Body;
+use tokio::time::Instant;
+
+/// The last renewal of the lease that was seen, and when it was seen first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Renewals(Arc<Mutex<Option<(LeaseSpec, Instant)>>>);
+
+impl Renewals {
+    /// The lease is seen to be like this now; how long ago that was seen first.
+    pub(super) fn see(&self, lease: &LeaseSpec) -> Duration {
+        self.see_at(lease, Instant::now())
+    }
+
+    fn see_at(&self, lease: &LeaseSpec, now: Instant) -> Duration {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((known, since)) if known == lease => now.saturating_duration_since(*since),
+            _ => {
+                *last = Some((lease.clone(), now));
+                Duration::ZERO
+            }
+        }
+    }
+
+    /// A client whose answers about the lease tell when its last renewal was seen here. It is to ask for nothing else.
+    pub(super) fn client(&self, client: Client) -> Client {
+        let namespace = client.default_namespace().to_owned();
+        let renewals = self.clone();
+        let service = tower::service_fn(move |request| {
+            let (client, renewals) = (client.clone(), renewals.clone());
+            async move { renewals.local(client.send(request).await?).await }
+        });
+        Client::new(service, namespace)
+    }
+
+    async fn local(self, answer: Response<Body>) -> Result<Response<Body>, kube::Error> {
+        if !answer.status().is_success() {
+            return Ok(answer);
+        }
+        let (mut head, body) = answer.into_parts();
+        let body = body.collect().await?;
+        let mut body = body.to_bytes();
+        if let Some(lease) = self.localized(&body) {
+            head.headers.remove(CONTENT_LENGTH);
+            body = lease.into();
+        }
+        Ok(Response::from_parts(head, Body::from(body)))
+    }
+
+    /// The lease with the time of its renewal by our clock; nothing if it is none, or nobody has renewed it.
+    fn localized(&self, body: &[u8]) -> Option<Vec<u8>> {
+        let mut lease: Lease = serde_json::from_slice(body).ok()?;
+        let spec = lease.spec.as_mut()?;
+        let age = self.see(spec);
+        spec.renew_time.as_ref()?;
+        let age = SignedDuration::try_from(age).ok()?;
+        spec.renew_time = Some(MicroTime(Timestamp::now().saturating_sub(age).ok()?));
+        serde_json::to_vec(&lease).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
+    use serde_json::{Value, json};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// The lease, held by another instance that renewed it when this machine's clock was to say so in so many seconds.
+    fn held(seconds: i64) -> LeaseSpec {
+        let renewed = Timestamp::now() + SignedDuration::from_secs(seconds);
+        // Leases tell microseconds.
+        let renewed = renewed.round(jiff::Unit::Microsecond).expect("in range");
+        LeaseSpec {
+            holder_identity: Some("another".to_owned()),
+            lease_duration_seconds: Some(15),
+            renew_time: Some(MicroTime(renewed)),
+            ..LeaseSpec::default()
+        }
+    }
+
+    #[test]
+    fn a_renewal_counts_from_when_it_was_seen_first() {
+        let renewals = Renewals::default();
+        let start = Instant::now();
+        let age = |lease: &LeaseSpec, seconds: u64| {
+            let now = start + Duration::from_secs(seconds);
+            renewals.see_at(lease, now).as_secs()
+        };
+        for skew in [-3600, -90, 0, 90, 3600] {
+            let (first, second) = (held(skew), held(skew + 10));
+            assert_eq!(age(&first, 0), 0, "{skew}");
+            assert_eq!(age(&first, 14), 14, "{skew}");
+            assert_eq!(age(&second, 15), 0, "{skew}");
+            assert_eq!(age(&second, 40), 25, "{skew}");
+        }
+    }
+
+    /// A manager of a lease that is so, and the methods of the requests that it sends.
+    async fn manager(
+        lease: LeaseSpec,
+        renewals: &Renewals,
+    ) -> (LeaseManager, mpsc::UnboundedReceiver<String>) {
+        let (asks, asked) = mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let _ = asks.send(request.method().to_string());
+            let answer = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": "burstpool"}, "spec": lease});
+            async move { answered(&answer) }
+        });
+        let client = renewals.client(Client::new(service, "default"));
+        let manager = LeaseManagerBuilder::new(client, "burstpool")
+            .with_identity("us")
+            .with_duration(15)
+            .with_grace(5)
+            .build();
+        (manager.await.expect("a manager"), asked)
+    }
+
+    #[allow(clippy::unnecessary_wraps, reason = "a service may fail")]
+    fn answered(answer: &Value) -> Result<Response<Body>, std::convert::Infallible> {
+        Ok(Response::new(Body::from(answer.to_string().into_bytes())))
+    }
+
+    /// Whether a manager writes to the lease in the next minute.
+    async fn takes(lease: LeaseSpec, renewals: &Renewals) -> bool {
+        let (manager, mut asked) = manager(lease, renewals).await;
+        let minute = Duration::from_secs(60);
+        drop(tokio::time::timeout(minute, manager.changed()).await);
+        let mut all = std::iter::from_fn(|| asked.try_recv().ok());
+        all.any(|method| method == "PATCH")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_taken_when_it_was_not_renewed_for_its_duration_whatever_the_clocks_say() {
+        for skew in [-3600, -90, 0, 90, 3600] {
+            let lease = held(skew);
+            let renewals = Renewals::default();
+            assert!(
+                !takes(lease.clone(), &renewals).await,
+                "{skew}: just renewed"
+            );
+            let long_ago = Instant::now() - Duration::from_secs(20);
+            let renewals = Renewals::default();
+            renewals.see_at(&lease, long_ago);
+            assert!(takes(lease, &renewals).await, "{skew}: its holder is gone");
+        }
+    }
+}
