@@ -22,6 +22,8 @@ const NAMESPACE: &str = "kube-node-lease";
 const LASTS: i32 = 40;
 /// How often it is renewed: a quarter of that, as kubelets do.
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
+/// How much later than the one before a renewal is at least, in what it says: leases tell microseconds.
+const LATER: Duration = Duration::from_millis(1);
 /// The field manager of leases.
 const FIELD_MANAGER: &str = "burstpool-lease";
 /// How long the first renewal waits for the node to be seen.
@@ -45,12 +47,33 @@ pub async fn keep(
     }
     let mut beat = tokio::time::interval(RENEWED_EVERY);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = None;
     while cancel.run_until_cancelled(beat.tick()).await.is_some() {
-        let lease = lease(name, uid.borrow().clone(), Timestamp::now());
-        if let Err(error) = renew(client, &lease).await {
-            tracing::warn!(node = %name, %error, "renewing the lease");
+        if last.is_none() {
+            last = renewed(client, name).await;
+        }
+        let time = renewal(last, Timestamp::now());
+        let lease = lease(name, uid.borrow().clone(), time);
+        match renew(client, &lease).await {
+            Ok(()) => last = Some(time),
+            Err(error) => tracing::warn!(node = %name, %error, "renewing the lease"),
         }
     }
+}
+
+/// What a renewal at `now` by our clock says of its time. It is always later than the one before: the node controller
+/// counts no other, and marks the node unreachable when none counts for 50 s (Kubernetes, `node_lifecycle_controller.go`,
+/// `updateNodeHealth`). Our clock may be set back, or behind that of the operator that renewed the lease before.
+fn renewal(last: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    let next = last.and_then(|last| last.checked_add(LATER).ok());
+    next.map_or(now, |next| now.max(next))
+}
+
+/// When the lease of a node was renewed last, as it says; nothing if that cannot be read, or it was not.
+async fn renewed(client: &Client, name: &str) -> Option<Timestamp> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+    let lease = call::in_time(PATIENCE, leases.get_opt(name)).await.ok()??;
+    Some(lease.spec?.renew_time?.0)
 }
 
 /// The lease of a node as of `now`; it goes when the node of this UID goes.
@@ -105,4 +128,24 @@ pub async fn remove(client: &Client, name: &str, node: Option<&Target>) -> Resul
 fn is_of(lease: &Lease, node: Option<&Target>) -> bool {
     let mut owners = lease.metadata.owner_references.iter().flatten();
     owners.all(|owner| node.is_none_or(|node| node.uid == owner.uid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_renewal_is_later_than_the_one_before_however_the_clock_is_set() {
+        let at = |second| Timestamp::from_second(second).expect("in range");
+        assert_eq!(renewal(None, at(100)), at(100));
+        assert_eq!(renewal(Some(at(90)), at(100)), at(100));
+        let mut last = at(100);
+        for now in [100, 10, 20, 3600, 3600, 0] {
+            let next = renewal(Some(last), at(now));
+            let micros = |at: Timestamp| at.as_microsecond();
+            assert!(micros(next) > micros(last), "{now}: {next} after {last}");
+            last = next;
+        }
+        assert!(last < at(3601));
+    }
 }
