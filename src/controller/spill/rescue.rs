@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 
-use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
