@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::backend::Backend;
 use super::hold::{Start, later};
-use super::plan::{Peak, Plan};
+use super::plan::{First, Peak, Plan};
 use super::pod::{PodFacts, PodRef};
 use super::reserve::Seen;
 use crate::api::Reservation;
@@ -62,13 +62,13 @@ pub enum Write {
 }
 
 /// A template of which Azure has refused a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rejection {
     until: Timestamp,
     why: String,
     tries: u32,
-    /// The pod that it was learned from last.
-    uid: String,
+    /// The pods that it was learned from, by UID.
+    uids: HashSet<String>,
 }
 
 /// Why a pod is left alone for a while.
@@ -143,6 +143,8 @@ pub struct Memory {
     unmarked: HashMap<String, Timestamp>,
     /// Workloads whose grants leave no marks: they are granted nothing until then.
     unmarkable: HashMap<String, Denial>,
+    /// Granted pods that have not started, by UID, and since when Azure lets each of them wait.
+    waiting: HashMap<String, Timestamp>,
     backends: BTreeMap<String, Backend>,
     /// Templates of which Azure has refused a pod.
     rejected: HashMap<String, Rejection>,
@@ -308,6 +310,9 @@ impl Memory {
             }
         }
         self.reject(plan, now);
+        if plan.first == First::Nothing {
+            self.waiting.clone_from(&plan.waiting);
+        }
         if plan.peak == Peak::On {
             self.busy = Some(now);
         }
@@ -343,31 +348,31 @@ impl Memory {
         self.granted.retain(|_, at| later(*at, LONGEST_SPAN) > now);
     }
 
-    /// Learns which templates Azure refuses from the pods that are given back for it.
+    /// Learns which templates Azure refuses from the pods that are given back for it. All pods that Azure
+    /// refuses while a template is kept off are one try: they were created before it was known.
     fn reject(&mut self, plan: &Plan, now: Timestamp) {
+        let mut seen = HashSet::new();
         for rescue in &plan.rescues {
             let Some((template, why)) = &rescue.fault else {
                 continue;
             };
-            let before = self.rejected.get(template);
-            if before.is_some_and(|before| before.uid == rescue.pod.uid) {
+            seen.insert(template.as_str());
+            let rejection = self.rejected.entry(template.clone()).or_default();
+            if !rejection.uids.insert(rescue.pod.uid.clone()) || now < rejection.until {
                 continue;
             }
-            let tries = before.map_or(0, |before| before.tries);
-            let wait = REJECTED
-                .0
-                .saturating_mul(2_u32.saturating_pow(tries.min(16)));
-            let rejection = Rejection {
-                until: later(now, wait.min(REJECTED.1)),
-                why: why.clone(),
-                tries: tries.saturating_add(1),
-                uid: rescue.pod.uid.clone(),
-            };
-            self.rejected.insert(template.clone(), rejection);
+            let doubled = 2_u32.saturating_pow(rejection.tries.min(16));
+            let wait = REJECTED.0.saturating_mul(doubled).min(REJECTED.1);
+            rejection.until = later(now, wait);
+            rejection.why.clone_from(why);
+            rejection.tries = rejection.tries.saturating_add(1);
         }
-        // One that is over for long is forgotten: the next one waits as briefly as the first.
-        self.rejected
-            .retain(|_, one| now < later(one.until, REJECTED.1));
+        // One that is over for long is forgotten: the next one waits as briefly as the first. While a pod that
+        // taught it is still there, it would only teach the same again.
+        self.rejected.retain(|template, rejection| {
+            let is_recent = now < later(rejection.until, REJECTED.1);
+            is_recent || seen.contains(template.as_str())
+        });
     }
 
     /// Templates of which Azure has refused a pod not long ago, and in which words.
@@ -384,6 +389,11 @@ impl Memory {
     /// There was a peak when we took over: its cooldown counts from now.
     pub fn found_a_peak(&mut self, now: Timestamp) {
         self.busy = Some(now);
+    }
+
+    /// Since when Azure lets a granted pod wait that has not started, if it does.
+    pub(super) fn waits_since(&self, uid: &str) -> Option<Timestamp> {
+        self.waiting.get(uid).copied()
     }
 
     pub(super) fn refused_since(&self, uid: &str) -> Option<Start> {

@@ -59,6 +59,9 @@ pub struct Plan {
     pub expired: Vec<String>,
     /// Pods that the scheduler has placed on ACI since, although their grants had expired.
     pub late: Vec<PodRef>,
+    /// Granted pods that have not started, by UID, and since when Azure lets each of them wait: to be
+    /// remembered.
+    pub waiting: HashMap<String, Timestamp>,
     /// UIDs of pods that hold slots though they carry no marks of a grant: to be remembered.
     pub unmarked: Vec<String>,
     /// Whether each placement may be given pods.
@@ -173,8 +176,9 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
     let decisions = decisions(cases, seen, is_dry_run);
     let reserving = Reserving::of(&standing.kept, &decisions, seen, now);
     let (releases, next_release) = reserve::releases(seen, &decisions, now);
-    let (mut rescues, next_rescue) = rescue::due(seen, now);
-    rescues.retain(|rescue| !is_paused(seen, Write::Rescue, &rescue.pod, now));
+    let mut due = rescue::due(seen, now);
+    due.rescues
+        .retain(|rescue| !is_paused(seen, Write::Rescue, &rescue.pod, now));
     let mut stuck = expiry::stuck(seen, now);
     if seen.standing != Standing::Leading || is_dry_run {
         stuck.expiries.clear();
@@ -189,7 +193,7 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         .iter()
         .filter_map(|decision| again(&decision.outcome, now))
         .chain(doors.values().filter_map(reopens))
-        .chain(next_rescue)
+        .chain(due.next)
         .chain(room.next_probe(now))
         .chain(seen.memory.next_rejected())
         .chain(next_release)
@@ -207,7 +211,8 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         unseen: standing.unseen.into_iter().cloned().collect(),
         decisions,
         stamps,
-        rescues,
+        rescues: due.rescues,
+        waiting: due.waiting,
         expiries: stuck.expiries,
         stuck: stuck.uids,
         expired: expiry::uids(seen),

@@ -5,6 +5,7 @@
 //! be told of. Only where their controller makes another; whether a Job does is asked when it is to be done
 //! ([`jobs`](super::jobs)). Each once: the one that follows is another.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -48,27 +49,50 @@ pub enum Action {
     Tell,
 }
 
-/// Those whose time is over, and when the next one's is.
-pub fn due(seen: &Observed<'_>, now: Timestamp) -> (Vec<Rescue>, Option<Timestamp>) {
-    let (mut due, mut next) = (Vec::new(), None::<Timestamp>);
+/// What is due.
+#[derive(Clone, Debug, Default)]
+pub struct Due {
+    /// The pods whose time is over.
+    pub rescues: Vec<Rescue>,
+    /// When the time of the next one is over.
+    pub next: Option<Timestamp>,
+    /// The pods that have not started, by UID, and since when Azure lets each of them wait.
+    pub waiting: HashMap<String, Timestamp>,
+}
+
+/// The pods whose time is over at `now`, and what the next call needs to know.
+///
+/// A pod may have waited long for something else, for example a `ConfigMap`, before Azure was asked for
+/// its group. So the time that it waits for Azure counts from when that was seen first, and goes on while
+/// attempts come in between.
+pub fn due(seen: &Observed<'_>, now: Timestamp) -> Due {
+    let mut due = Due::default();
     let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
     for pod in spilled.map(|granted| granted.pod) {
         let Some(bound) = pod.bound().filter(|bound| !bound.has_started) else {
             continue;
         };
-        let (Some(cause), Some(since), false) =
-            (Cause::of(bound, seen), bound.since, pod.is_deleting)
-        else {
+        let cause = Cause::of(bound, seen);
+        let waits = matches!(cause, Some(Cause::Waits(..))).then_some(now);
+        let waits = seen.memory.waits_since(&pod.id.uid).or(waits);
+        if let Some(since) = waits {
+            due.waiting.insert(pod.id.uid.clone(), since);
+        }
+        let (Some(cause), Some(bound_at), false) = (cause, bound.since, pod.is_deleting) else {
             continue;
         };
-        let until = later(seen.by_our_clock(since), cause.patience());
+        let since = match cause {
+            Cause::Waits(..) => waits.unwrap_or(now),
+            Cause::Refused(_) | Cause::Placement(..) => seen.by_our_clock(bound_at),
+        };
+        let until = later(since, cause.patience());
         if now < until {
-            next = Some(next.map_or(until, |next| next.min(until)));
+            due.next = Some(due.next.map_or(until, |next| next.min(until)));
             continue;
         }
-        due.push(rescue(pod, &cause));
+        due.rescues.push(rescue(pod, &cause));
     }
-    (due, next)
+    due
 }
 
 /// Why a pod has not started.

@@ -119,6 +119,12 @@ async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<Stri
     if !left.is_empty() {
         return Ok(left);
     }
+    // A LIST may not show yet what was created just now: the group of a pod is gone when its keeper has ended.
+    if pool::is_any_kept(pool, name, context).await {
+        return Ok(vec![format!(
+            "the container groups of {node}, which are not known to be gone"
+        )]);
+    }
     Ok(match pool::count(pool, name, context).await {
         Some(0) => Vec::new(),
         Some(groups) => vec![format!("{groups} container groups of {node}")],

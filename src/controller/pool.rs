@@ -467,6 +467,12 @@ pub async fn drain(pool: &str, placements: &[String], context: &Context) {
     }
 }
 
+/// Whether a pod of a placement, or the group of one that is gone, is still looked after.
+pub async fn is_any_kept(pool: &str, placement: &str, context: &Context) -> bool {
+    let pools = context.pools.lock().await;
+    find(&pools, pool, placement).is_some_and(|kept| kept.pods.is_any_kept())
+}
+
 /// How many groups a placement has; nothing if nobody knows.
 pub async fn count(pool: &str, placement: &str, context: &Context) -> Option<usize> {
     // Azure may take a minute to answer, and what is kept is looked at for every pool meanwhile.

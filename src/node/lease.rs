@@ -72,7 +72,7 @@ fn renewal(last: Option<Timestamp>, now: Timestamp) -> Timestamp {
 /// When the lease of a node was renewed last, as it says; nothing if that cannot be read, or it was not.
 async fn renewed(client: &Client, name: &str) -> Option<Timestamp> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    let lease = call::in_time(PATIENCE, leases.get_opt(name)).await.ok()??;
+    let lease = call::find(PATIENCE, &leases, name).await.ok()??;
     Some(lease.spec?.renew_time?.0)
 }
 

@@ -175,6 +175,23 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
         // Its owner makes another pod, once it is told that this one has failed.
         Group::Absent { .. } if pod.is_some_and(has_run) => act(Action::Rest),
         Group::Absent { .. } => act(Action::Create),
+        // An answer denies the group that is to be deleted: a DELETE asks as well as a GET does, has a budget
+        // of its own, and deletes the group if it is there after all.
+        Group::There { .. }
+            if (leaves || known.is_failed)
+                && let Some(at) = known.absence.ask_again() =>
+        {
+            let drained = if leaves {
+                drained(pod, known, now)
+            } else {
+                now
+            };
+            let action = Action::Delete;
+            Decision {
+                action,
+                at: at.max(drained),
+            }
+        }
         // Whatever else is due: an answer denies the group, and the next one decides.
         Group::Going { .. } | Group::There { .. } if let Some(at) = known.absence.ask_again() => {
             let action = Action::Read;

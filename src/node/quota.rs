@@ -44,6 +44,9 @@ struct Inner {
     /// What Azure said last, and the UIDs of the pods whose groups were there before it was asked.
     usages: Option<Vec<Usage>>,
     counted: HashSet<String>,
+    /// Whether all members' pods were listed then. The groups of pods that were not known yet are counted
+    /// twice: by Azure, and as groups that have come since.
+    knew_all: bool,
     asked: Option<Instant>,
     /// Whether placements could use more than is left.
     is_short: bool,
@@ -61,6 +64,7 @@ struct Member {
 pub struct Asked {
     at: Instant,
     there: HashSet<String>,
+    knew_all: bool,
 }
 
 impl Quota {
@@ -86,10 +90,11 @@ impl Quota {
     /// Azure is about to be asked: which pods have groups already.
     pub fn asking(&self) -> Asked {
         let inner = lock(&self.0);
-        let kept = inner.members.iter().filter_map(|one| one.context.upgrade());
+        let kept = || inner.members.iter().filter_map(|one| one.context.upgrade());
         Asked {
             at: Instant::now(),
-            there: kept.flat_map(|context| context.created()).collect(),
+            knew_all: kept().all(|context| context.has_listed_pods()),
+            there: kept().flat_map(|context| context.created()).collect(),
         }
     }
 
@@ -99,17 +104,22 @@ impl Quota {
         if inner.asked.is_none_or(|before| before <= asked.at) {
             inner.asked = Some(asked.at);
             (inner.usages, inner.counted) = (usages, asked.there);
+            inner.knew_all = asked.knew_all;
         }
     }
 
-    /// Whether more may be left than is known, and would be used: a group has gone since Azure was asked.
+    /// Whether more may be left than is known, and would be used: a group has gone since Azure was asked, or
+    /// pods have become known whose groups Azure counted.
     pub fn is_outdated(&self) -> bool {
         let inner = lock(&self.0);
-        if !inner.is_short || inner.counted.is_empty() {
+        if !inner.is_short {
             return false;
         }
-        let kept = inner.members.iter().filter_map(|one| one.context.upgrade());
-        let created: HashSet<String> = kept.flat_map(|context| context.created()).collect();
+        let kept = || inner.members.iter().filter_map(|one| one.context.upgrade());
+        if !inner.knew_all && kept().all(|context| context.has_listed_pods()) {
+            return true;
+        }
+        let created: HashSet<String> = kept().flat_map(|context| context.created()).collect();
         inner.counted.iter().any(|uid| !created.contains(uid))
     }
 

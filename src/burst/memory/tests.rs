@@ -110,6 +110,16 @@ fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
         memory.answered(&pod.id, Answer::Unmarked("no".to_owned()), at(100));
         memory.looked(&reservation(&pod, "me"), None);
     }
+    memory.keep(
+        &Plan {
+            stuck: vec!["uid-a".to_owned()],
+            expired: vec!["uid-b".to_owned()],
+            waiting: [("uid-c".to_owned(), at(100))].into(),
+            ..Plan::default()
+        },
+        &HashSet::new(),
+        at(100),
+    );
     memory.retain_backends(|_| false);
     memory.keep(&Plan::default(), &HashSet::new(), at(100_000));
     let Memory {
@@ -123,12 +133,16 @@ fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
         unmarkable,
         backends,
         rejected,
+        stuck,
+        expired,
+        waiting,
         busy: _,
         reserved: _,
     } = memory;
     assert!(refused.is_empty() && granted.is_empty() && sent.is_empty() && denied.is_empty());
     assert!(settled.is_empty() && failed.is_empty() && backends.is_empty());
     assert!(unmarked.is_empty() && unmarkable.is_empty() && rejected.is_empty());
+    assert!(stuck.is_empty() && expired.is_empty() && waiting.is_empty());
 }
 
 #[test]
@@ -157,4 +171,45 @@ fn a_pod_that_was_looked_for_is_settled_if_it_is_gone_replaced_changed_or_home()
     assert!(!is_settled(Some(
         pod("a").granted("shop", "web", 1).on("burst-shop-weu")
     )));
+}
+
+fn refused(names: &[&str], action: crate::burst::rescue::Action) -> Plan {
+    let rescues = names.iter().map(|name| crate::burst::rescue::Rescue {
+        pod: pod(name).id,
+        action,
+        owner: None,
+        why: String::new(),
+        fault: Some(("web-1/".to_owned(), "no".to_owned())),
+    });
+    Plan {
+        rescues: rescues.collect(),
+        ..Plan::default()
+    }
+}
+
+#[test]
+fn ten_pods_that_azure_refuses_at_once_are_one_try() {
+    let mut memory = Memory::default();
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    let plan = refused(&names, crate::burst::rescue::Action::Delete);
+    memory.keep(&plan, &HashSet::new(), at(0));
+    assert_eq!(
+        memory.rejected(at(601)).count(),
+        0,
+        "the first time, for ten minutes"
+    );
+}
+
+#[test]
+fn pods_that_azure_refuses_and_that_stay_do_not_keep_their_template_off_for_ever() {
+    let mut memory = Memory::default();
+    let one = refused(&["a"], crate::burst::rescue::Action::Tell);
+    let two = refused(&["a", "b"], crate::burst::rescue::Action::Tell);
+    let mut single = Memory::default();
+    for second in 0..20_000 {
+        single.keep(&one, &HashSet::new(), at(second));
+        memory.keep(&two, &HashSet::new(), at(second));
+    }
+    assert_eq!(single.rejected(at(20_000)).count(), 0, "one");
+    assert_eq!(memory.rejected(at(20_000)).count(), 0, "two");
 }

@@ -1,5 +1,7 @@
 //! How many pods are granted, and whose.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::burst::Answer;
@@ -379,4 +381,22 @@ fn what_was_granted_still_counts_when_its_workload_is_gone_from_the_spec() {
     assert_eq!((plan.grants().count(), plan.counts.spilled), (1, 1));
     scene.labelled.clear();
     assert_eq!(scene.plan(15).grants().count(), 2);
+}
+
+#[test]
+fn a_pod_is_not_deleted_when_azure_lets_it_wait_for_the_first_time() {
+    use crate::aci::failure::Class;
+    let mut scene = Scene::new(&max(&json!(2)), &[]);
+    let mut waits = pod("a").granted("shop", "web", 1).on("burst-shop-weu");
+    // Bound at 0; its ConfigMap came at 1000, and the first PUT met a 503.
+    if let Stage::Bound(bound) = &mut waits.stage {
+        (bound.has_started, bound.is_running) = (false, false);
+        bound.waits = Some((Class::Transient, "503".to_owned()));
+    }
+    (scene.labelled, scene.bound) = (vec![waits.clone()], vec![waits]);
+    for (second, rescued) in [(1001, 0), (1300, 0), (1301, 1)] {
+        let plan = scene.plan(second);
+        assert_eq!(plan.rescues.len(), rescued, "{second}: {:?}", plan.rescues);
+        scene.memory.keep(&plan, &HashSet::new(), at(second));
+    }
 }

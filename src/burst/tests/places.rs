@@ -253,6 +253,8 @@ fn a_pod_that_azure_lets_wait_or_refuses_is_given_back_and_one_that_waits_for_it
         waits("refused", None, Some("no such sku")),
         waits("typo", None, None),
     ];
+    let plan = scene.plan(10);
+    scene.remember(&plan, 10);
     let rescued = |second| {
         let rescues = scene.plan(second).rescues;
         let names = rescues.iter().map(|one| one.pod.name.clone());
@@ -273,6 +275,8 @@ fn what_azure_refuses_of_a_template_is_believed_for_a_while_and_not_while_anothe
         bound.waits = Some((Class::Unknown, "nobody knows this".to_owned()));
     }
     scene.labelled = vec![unknown.clone()];
+    let plan = scene.plan(0);
+    scene.remember(&plan, 0);
     assert_eq!(granted(&scene.plan(299)), ["a"], "it may pass");
     let plan = scene.plan(300);
     scene.remember(&plan, 300);
@@ -285,6 +289,8 @@ fn what_azure_refuses_of_a_template_is_believed_for_a_while_and_not_while_anothe
     // It is no better: the next wait is longer.
     unknown.id.uid = "uid-next".to_owned();
     scene.labelled = vec![unknown];
+    let plan = scene.plan(1000);
+    scene.remember(&plan, 1000);
     let plan = scene.plan(1300);
     scene.remember(&plan, 1300);
     scene.labelled.clear();

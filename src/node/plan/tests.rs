@@ -234,3 +234,49 @@ fn a_finished_pod_of_whose_containers_ends_nobody_knows_when_loses_its_group_too
     conditions.expect("conditions")[0].last_transition_time = Some(Time(at(50)));
     assert_eq!(decided(&ended, &group, 400), (Action::Delete, 350));
 }
+
+/// Where the resource group was deleted, a DELETE finds nothing, and there is no LIST.
+#[test]
+fn a_pod_ends_although_its_resource_group_is_gone() {
+    let mut known = Known::default();
+    known.put_accepted(at(0));
+    let sight = Sight {
+        asked: at(30),
+        is_going: false,
+        has_started: true,
+    };
+    known.read(sight, at(30));
+    let pod = leaving(pod("Running", true), 100, 30);
+    known.leaving = Some(at(100));
+    let mut deletes = 0;
+    for now in 100..7200 {
+        let (action, due) = decided(&pod, &known, now);
+        if due > now {
+            continue;
+        }
+        match action {
+            Action::Delete => {
+                deletes += 1;
+                known.denied(Some(&pod), None, at(now));
+            }
+            // `not_done`: it is tried again later.
+            Action::Read | Action::Look => known.pauses.set(Action::Read, Some(at(now + 15))),
+            Action::Remove => return,
+            other => unreachable!("{other:?}"),
+        }
+    }
+    unreachable!("Terminating for ever, after {deletes} DELETE: {known:?}");
+}
+
+#[test]
+fn throttled_reads_do_not_hold_up_a_delete() {
+    let mut known = Known::default();
+    known.put_accepted(at(0));
+    // The first GET came too early; the next ones are throttled.
+    known.denied(None, None, at(2));
+    known.pauses.set(Action::Read, Some(at(3600)));
+    let pod = leaving(pod("Pending", false), 10, 30);
+    known.leaving = Some(at(10));
+    let (action, due) = decided(&pod, &known, 60);
+    assert!(action == Action::Delete && due <= 60, "{action:?} at {due}");
+}

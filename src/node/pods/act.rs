@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::keeper::{Attempt, Keeper, Trouble};
 use crate::aci::client::Deletion;
 use crate::aci::error::Error;
-use crate::aci::failure::{Class, Verdict};
+use crate::aci::failure::{ArmError, Class, Verdict};
 use crate::aci::translate::{self, Group as Body};
 use crate::aci::view::Group as View;
 use crate::node::absence::Source;
@@ -146,7 +146,7 @@ impl Keeper {
         let asked = context.azure.get(&context.scope, self.name.as_str());
         match Box::pin(asked).await {
             Ok(answer) => self.found(&answer, sent),
-            Err(error) if is_gone(&error) => {
+            Err(error) if is_gone(&error) || self.leaves() && nothing_to_delete(&error) => {
                 self.tries.succeeded(Attempt::Read);
                 self.denied(sent);
             }
@@ -296,6 +296,11 @@ impl Keeper {
         }
     }
 
+    /// Whether the pod is deleted, or its object is gone.
+    fn leaves(&self) -> bool {
+        !self.exists || is_deleting(&self.pod)
+    }
+
     /// The pod's name, for people.
     pub fn pod_name(&self) -> String {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -305,6 +310,13 @@ impl Keeper {
             text(&self.pod.metadata.name)
         )
     }
+}
+
+/// Whether Azure says that there is no such group, or no such resource group. The second counts only for a
+/// pod that leaves: what was in the resource group is gone, and the pod must be able to end.
+fn nothing_to_delete(error: &Error) -> bool {
+    let failure = error.failure();
+    failure.is_some_and(ArmError::means_nothing_to_delete)
 }
 
 /// Whether Azure says that there is no such group. That it cannot find the resource group or the

@@ -27,6 +27,11 @@ impl Keeper {
         }
         let before = self.pod.metadata.generation;
         (self.pod, self.unknown) = (observed.pod, observed.unknown);
+        self.note_changes(before);
+    }
+
+    /// Says what the group does not get of the pod's spec, if its generation is not what it was `before`.
+    pub fn note_changes(&mut self, before: Option<i64>) {
         if self.pod.metadata.generation != before {
             self.note_images();
             self.note_fields();

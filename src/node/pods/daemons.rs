@@ -26,6 +26,11 @@ impl DaemonSets {
         self.all().insert(uid, daemon_set);
     }
 
+    /// Whether the pod with this UID is a `DaemonSet`'s.
+    pub fn contains(&self, uid: &str) -> bool {
+        self.all().contains_key(uid)
+    }
+
     /// That pod is gone.
     pub fn forget(&self, uid: &str) {
         self.all().remove(uid);

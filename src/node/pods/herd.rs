@@ -70,6 +70,7 @@ impl Herd {
                     }
                     lock(&self.context.facts).retain(|uid, _| listed.contains(uid));
                     self.settled.retain(|uid, _| listed.contains(uid));
+                    self.context.pods_listed.send_replace(true);
                 }
                 Ok(watcher::Event::Apply(pod)) => self.seen(pod),
                 Ok(watcher::Event::Delete(pod)) => {

@@ -51,6 +51,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -78,6 +79,9 @@ pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
 pub const ORPHAN_GRACE: Duration = Duration::from_secs(120);
 /// How many keepers may be creating or deleting groups at once.
 const AT_ONCE: usize = 64;
+
+/// For how long Azure must deny a resource group until its groups count as gone: one answer may be wrong.
+const DENIED_FOR: Duration = Duration::from_secs(20);
 /// How many ends of creates are kept for who asks: they are asked for several times a second.
 const MOST_ENDED: usize = 1000;
 /// How many statuses may be written at once. One LIST may tell of a thousand pods that run: as many as keep an
@@ -102,8 +106,12 @@ pub struct Context {
     starts: Mutex<Starts>,
     /// What the last LIST showed; nothing before the first.
     listed: watch::Sender<Option<Arc<Listing>>>,
+    /// Whether the node's pods have been listed.
+    pods_listed: watch::Sender<bool>,
     /// Whether Azure refused the last LIST.
     may_not_list: AtomicBool,
+    /// Since when each LIST is answered that there is no such resource group.
+    denied_since: Mutex<Option<Instant>>,
     /// What was learned of groups since.
     since: Mutex<Since>,
     /// By UID, the pods that have a keeper: their groups, and what their keepers hear of LISTs.
@@ -244,7 +252,9 @@ impl Context {
             parts,
             starts: Mutex::default(),
             listed: watch::Sender::new(None),
+            pods_listed: watch::Sender::new(false),
             may_not_list: AtomicBool::new(false),
+            denied_since: Mutex::default(),
             since: Mutex::default(),
             kept: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
@@ -258,9 +268,16 @@ impl Context {
         }
     }
 
-    /// Whether the node is known to have pods or groups.
+    /// Whether the node is known to have pods or groups. Pods of `DaemonSet`s do not count: they have no
+    /// groups, and stay as long as the node does.
     pub fn has_any(&self) -> bool {
-        !self.kept().is_empty() || self.groups().is_some_and(|groups| groups > 0)
+        self.is_any_kept() || self.groups().is_some_and(|groups| groups > 0)
+    }
+
+    /// Whether a pod, or the group of one that is gone, is still looked after. Not those of `DaemonSet`s.
+    pub fn is_any_kept(&self) -> bool {
+        let kept = self.kept();
+        kept.keys().any(|uid| !self.daemon_sets.contains(uid))
     }
 
     /// Whether Azure answered the last LIST of groups that there is no such subscription or resource group, or
@@ -269,16 +286,30 @@ impl Context {
         self.may_not_list.load(Ordering::Relaxed)
     }
 
-    /// How many groups the node has now: asks Azure. Nothing if it does not answer.
+    /// How many groups the node has now: asks Azure. Nothing if it does not answer, or if an answer could not
+    /// be read as a whole. Once Azure has denied the resource group for [`DENIED_FOR`], there are none.
     pub async fn count(&self) -> Option<usize> {
-        sweep::list(self).await.map(|groups| groups.all.len())
+        match sweep::list(self).await {
+            Some(groups) => groups.is_whole.then_some(groups.all.len()),
+            None => self.is_resource_group_gone().then_some(0),
+        }
     }
 
-    /// Returns when groups have been listed once.
+    fn is_resource_group_gone(&self) -> bool {
+        lock(&self.denied_since).is_some_and(|since| since.elapsed() >= DENIED_FOR)
+    }
+
+    /// Returns when the node's groups and its pods have been listed once.
     pub async fn until_listed(&self) {
-        let mut listed = self.listed.subscribe();
-        // The sender is ours: it is not dropped.
-        let _ = listed.wait_for(Option::is_some).await;
+        let (mut groups, mut pods) = (self.listed.subscribe(), self.pods_listed.subscribe());
+        // The senders are ours: they are not dropped.
+        let _ = groups.wait_for(Option::is_some).await;
+        let _ = pods.wait_for(|listed| *listed).await;
+    }
+
+    /// Whether the node's pods have been listed.
+    pub fn has_listed_pods(&self) -> bool {
+        *self.pods_listed.borrow()
     }
 
     /// The UIDs of pods whose groups are known to be there.

@@ -174,7 +174,10 @@ impl Keeper {
                 pod.metadata.managed_fields = None;
                 let kept = says(&pod, wanted);
                 self.refusals = 0;
+                // The answer can bring a change of the spec before the watch does.
+                let before = self.pod.metadata.generation;
                 self.pod = pod;
+                self.note_changes(before);
                 (!kept).then_some(NOT_KEPT)
             }
             // Gone, or another pod of this name: the watch says so, too.

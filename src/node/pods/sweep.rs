@@ -16,8 +16,9 @@ use kube::Api;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Context;
 use super::shown::{Brief, Listing};
+use super::{Context, lock};
+use crate::aci::failure::ArmError;
 use crate::aci::names::pod_of;
 use crate::aci::view::Group as View;
 use crate::node::call;
@@ -70,6 +71,8 @@ pub(super) struct Listed {
     pub all: Vec<View>,
     /// How many pages it took to list everybody's.
     pub pages: u32,
+    /// Whether every group in the answer could be read.
+    pub is_whole: bool,
 }
 
 /// Our groups, told to the keepers; nothing if the LIST failed.
@@ -83,12 +86,19 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
                 .failure()
                 .is_some_and(|failure| matches!(failure.status, 403 | 404));
             context.may_not_list.store(refused, Ordering::Relaxed);
+            let is_denied = error
+                .failure()
+                .is_some_and(ArmError::means_nothing_to_delete);
+            let mut denied = lock(&context.denied_since);
+            *denied = is_denied.then(|| denied.unwrap_or_else(Instant::now));
+            drop(denied);
             tracing::warn!(error = %error.story(), "listing container groups");
             context.trouble.notify_one();
             return None;
         }
     };
     context.may_not_list.store(false, Ordering::Relaxed);
+    *lock(&context.denied_since) = None;
     let (pages, is_whole) = (listed.pages, listed.unreadable == 0);
     // Half of our tags are nobody's of ours: such a group was made by hand.
     let is_ours = |view: &View| context.owner.owns(&view.tags) && pod_of(&view.tags).is_some();
@@ -106,7 +116,11 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
             foreign,
         });
     }
-    Some(Listed { all, pages })
+    Some(Listed {
+        all,
+        pages,
+        is_whole,
+    })
 }
 
 /// Deletes groups that have had no pod for long enough.

@@ -35,7 +35,11 @@ fn kubernetes(status: &Arc<AtomicU16>) -> kube::Client {
 }
 
 fn keeper(status: &Arc<AtomicU16>) -> Keeper {
-    let context = context(kubernetes(status));
+    keeper_of(kubernetes(status))
+}
+
+fn keeper_of(client: kube::Client) -> Keeper {
+    let context = context(client);
     let pod = json!({
         "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
         "spec": {"containers": []},
@@ -212,4 +216,113 @@ async fn each_thing_that_fails_has_a_back_off_of_its_own() {
     assert_eq!(keeper.known.pauses.of(Action::Read), None);
     assert!(keeper.known.pauses.of(Action::Create).is_some());
     assert_eq!(keeper.tries.of(Attempt::Create), 1);
+}
+
+#[tokio::test]
+async fn an_image_that_changes_with_the_answer_to_a_status_write_is_told_too() {
+    use crate::aci::view::Group as View;
+    let pod = |generation: u32, version: u32, image: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": "shop", "name": "web", "uid": "1", "generation": generation,
+                "resourceVersion": version.to_string()},
+            "spec": {"containers": [{"name": "a", "image": image}]},
+            "status": {"phase": "Running"},
+        })
+    };
+    let answered = pod(2, 12, "nginx:2").to_string();
+    let service = tower::service_fn(move |_: http::Request<Body>| {
+        let answer = http::Response::builder().status(200);
+        std::future::ready(answer.body(Body::from(answered.clone().into_bytes())))
+    });
+    for is_written_between in [false, true] {
+        let mut keeper = keeper_of(kube::Client::new(service.clone(), "default"));
+        keeper.changed(seen(pod(1, 10, "nginx:1")));
+        keeper.known.group = plan::Group::There {
+            since: Timestamp::UNIX_EPOCH,
+            read: None,
+            ran: true,
+        };
+        let view = json!({"name": "g", "properties": {"containers": [
+            {"name": "a", "properties": {"image": "nginx:1"}}]}});
+        keeper.view = View::read(&view);
+        assert!(keeper.view.is_some());
+        // The user sets the image (version 11); the keeper writes a status (12), and is answered with both.
+        if is_written_between {
+            keeper.write(&PodStatus::default()).await;
+        }
+        keeper.changed(seen(pod(2, 11, "nginx:2")));
+        keeper.changed(seen(pod(2, 12, "nginx:2")));
+        let told = keeper.events.next();
+        assert!(
+            told.is_some_and(|event| event.reason == "ImageNotChanged"),
+            "written between: {is_written_between}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
+    use super::super::lock;
+    use super::super::shown::{Brief, Listing};
+    use crate::aci::client::Usage;
+    use crate::burst::fixtures;
+    use crate::node::quota::Quota;
+    use std::collections::{HashMap, HashSet};
+    let keeper = keeper(&Arc::new(AtomicU16::new(201)));
+    let context = keeper.context.clone();
+    let quota = Arc::new(Quota::default());
+    quota.join(&context);
+    let pods: Vec<_> = (0..50)
+        .map(|n| fixtures::pod(&format!("p{n}")).on("n"))
+        .collect();
+    let name = |uid: &str| {
+        let pod: Pod = serde_json::from_value(
+            json!({"metadata": {"namespace": "shop", "name": "x", "uid": uid}}),
+        )
+        .expect("a pod");
+        GroupName::of("c", &pod)
+    };
+    // A new leader: the LIST of groups is there, the pods are not, and they took too long to be waited for.
+    let groups: HashMap<String, Brief> = pods
+        .iter()
+        .map(|pod| (name(&pod.id.uid).as_str().to_owned(), Brief::default()))
+        .collect();
+    context.show(Listing {
+        asked: Timestamp::now(),
+        groups,
+        foreign: HashSet::new(),
+    });
+    let asked = quota.asking();
+    // While Azure is asked, the pods come.
+    for pod in &pods {
+        drop(context.follow(&pod.id.uid, &name(&pod.id.uid)));
+        lock(&context.facts).insert(pod.id.uid.clone(), Arc::new(pod.clone()));
+    }
+    let usage = |name: &str, used, limit| Usage {
+        name: name.to_owned(),
+        used,
+        limit,
+    };
+    let usages = || {
+        Some(vec![
+            usage("StandardCores", 50, 90),
+            usage("ContainerGroups", 50, 100),
+        ])
+    };
+    quota.answered(asked, usages());
+    let offer = quota.offer(&context);
+    assert_eq!(
+        offer.allocatable.cpu_milli, 50_000,
+        "they are counted twice"
+    );
+    context.pods_listed.send_replace(true);
+    assert!(quota.is_outdated(), "Azure is asked again soon");
+    quota.answered(quota.asking(), usages());
+    assert!(!quota.is_outdated());
+    let offer = quota.offer(&context);
+    assert_eq!(
+        (offer.allocatable.cpu_milli, offer.allocatable.pods),
+        (90_000, 90)
+    );
 }
