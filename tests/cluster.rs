@@ -93,6 +93,8 @@ mod takeover;
 mod telemetry;
 #[path = "cluster/told.rs"]
 mod told;
+#[path = "cluster/topology.rs"]
+mod topology;
 #[path = "cluster/triggers.rs"]
 mod triggers;
 #[path = "cluster/triggers_alert.rs"]

@@ -23,7 +23,11 @@ pub const LEAD: Duration = Duration::from_secs(1);
 pub const PACE: Duration = Duration::from_millis(500);
 
 /// Finds those that are reserved although they are held still.
-pub(super) fn reserve(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Shares<'_>) {
+pub(super) fn reserve<'a>(
+    cases: &mut [Case<'a>],
+    seen: &Observed<'_>,
+    shares: &mut Shares<'_, 'a>,
+) {
     if seen.standing != Standing::Leading {
         return;
     }

@@ -69,6 +69,23 @@ impl Demands {
             .any(|toleration| tolerates(toleration, taint))
     }
 
+    /// Whether the node selector and the required node affinity let the pod onto a node of this name with these
+    /// labels.
+    pub fn selects(&self, node: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.unmatched(labels).is_none() && self.is_affine(node, labels)
+    }
+
+    /// The first label of the node selector that is none of these.
+    fn unmatched(&self, labels: &BTreeMap<String, String>) -> Option<(&String, &String)> {
+        let mut asked = self.node_selector.iter();
+        asked.find(|(key, value)| labels.get(*key) != Some(*value))
+    }
+
+    fn is_affine(&self, node: &str, labels: &BTreeMap<String, String>) -> bool {
+        let terms = self.terms.as_ref();
+        terms.is_none_or(|terms| terms.iter().any(|term| matches(term, node, labels)))
+    }
+
     /// What keeps the pod off a node of this name with these labels, and these taints beside the
     /// pool's own; nothing if it may go there.
     pub fn refusal(
@@ -83,16 +100,13 @@ impl Demands {
                 why,
             })
         };
-        let asked = &self.node_selector;
-        if let Some((key, value)) = asked.iter().find(|(k, v)| labels.get(*k) != Some(*v)) {
+        if let Some((key, value)) = self.unmatched(labels) {
             return refuse(
                 "spec.nodeSelector",
                 format!("the virtual node {node} has no label {key}={value}"),
             );
         }
-        if let Some(terms) = &self.terms
-            && !terms.iter().any(|term| matches(term, node, labels))
-        {
+        if !self.is_affine(node, labels) {
             return refuse(
                 "spec.affinity.nodeAffinity",
                 format!("no required term matches the virtual node {node}"),

@@ -16,6 +16,7 @@ use super::outcome::Outcome;
 use super::place::Place;
 use super::plan::{Plan, plan};
 use super::pod::{Bound, Grant, Owner, OwnerKind, PodFacts, PodRef, Stage};
+use super::topology::Neighbors;
 use crate::aci::translate::{self, Unsupported};
 use crate::api::{BurstPool, Reservation};
 
@@ -62,6 +63,7 @@ pub fn pod(name: &str) -> PodFacts {
             pods: 1,
         },
         demands: Demands::default(),
+        rules: None,
         claims: Vec::new(),
     }
 }
@@ -169,9 +171,13 @@ pub fn scales(all: &[(&str, u64, u64)]) -> Scales {
     scales.collect()
 }
 
-/// The namespace `shop`.
+/// The namespaces `shop` and `other`, with the label that the API server gives each.
 pub fn namespaces() -> Namespaces {
-    HashMap::from([("shop".to_owned(), BTreeMap::new())])
+    let all = ["shop", "other"].map(|name| {
+        let label = ("kubernetes.io/metadata.name".to_owned(), name.to_owned());
+        (name.to_owned(), BTreeMap::from([label]))
+    });
+    HashMap::from(all)
 }
 
 /// An open placement of the pool `shop` with room for `pods`.
@@ -220,6 +226,8 @@ pub struct Scene {
     pub claims: Claims,
     /// The placements.
     pub places: Vec<Place>,
+    /// Nodes and pods that bear on where others may run.
+    pub neighbors: Neighbors,
     /// What translation refuses, by the pods' names.
     pub refused: HashMap<String, Unsupported>,
     /// What the leader remembers.
@@ -250,6 +258,7 @@ impl Scene {
             scales: scales(&[("web", 10, 10)]),
             claims: Claims::new(),
             places: vec![place("weu", 100)],
+            neighbors: Neighbors::default(),
             refused: HashMap::new(),
             memory: Memory::default(),
             standing: Standing::Leading,
@@ -281,6 +290,7 @@ impl Scene {
             scales: &self.scales,
             namespaces: &namespaces,
             claims: &self.claims,
+            neighbors: &self.neighbors,
         };
         let own = Own {
             places: &self.places,

@@ -21,6 +21,7 @@
 //! | [`hold`], [`rate`], [`limits`], [`fairness`] | when, how fast, how many, who first |
 //! | [`reserve`] | which pods count although nobody sees them granted |
 //! | [`backend`], [`room`] | whether a placement takes pods, and how many more fit |
+//! | [`topology`] | whether the pods that run already let a pod in |
 //! | [`sort`], [`share`], [`ahead`], [`plan`] | what becomes of each pod, and all of it together |
 //! | [`expiry`] | when the scheduler has passed a granted pod by for too long |
 //! | [`rescue`], [`jobs`] | what becomes of pods that never started |
@@ -53,6 +54,7 @@ pub mod room;
 mod share;
 mod sort;
 mod tally;
+pub mod topology;
 
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -69,3 +71,4 @@ pub use place::Place;
 pub use plan::{Decision, Plan, plan};
 pub use pod::{PodFacts, PodRef};
 pub use reasons::Reasons;
+pub use topology::Neighbors;

@@ -19,6 +19,7 @@ use super::memory::Memory;
 use super::place::Place;
 use super::pod::{PodFacts, Stage, provider_taint};
 use super::reserve::Seen;
+use super::topology::Neighbors;
 use crate::aci::translate::Unsupported;
 use crate::api::names::node_name;
 use crate::api::{BurstPool, Reservation, Workload};
@@ -41,6 +42,8 @@ pub struct World<'a> {
     pub namespaces: &'a Namespaces,
     /// What is behind claims of pods that wait.
     pub claims: &'a Claims,
+    /// Nodes and pods that bear on where pods that wait may run.
+    pub neighbors: &'a Neighbors,
 }
 
 impl World<'_> {
@@ -113,6 +116,10 @@ pub struct Observed<'a> {
     pub places: &'a [Place],
     /// What is behind claims of pods that wait.
     pub claims: &'a Claims,
+    /// Nodes and pods that bear on where pods that wait may run.
+    pub neighbors: &'a Neighbors,
+    /// Labels of namespaces.
+    pub namespaces: &'a Namespaces,
     /// Its reservations, and what is seen of their pods.
     pub reservations: Vec<Reserved<'a>>,
     /// Whether one of its triggers is active.
@@ -227,6 +234,8 @@ pub fn observe<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Obs
         guests,
         places: own.places,
         claims: world.claims,
+        neighbors: world.neighbors,
+        namespaces: world.namespaces,
         memory: own.memory,
         ahead: own.ahead,
     }

@@ -59,6 +59,8 @@ pub enum Lack {
     Scale(String),
     /// A claim that it names does not exist or is not bound yet, in these words.
     Claim(String),
+    /// The scheduler would place it in no placement because of the pods that run already, in these words.
+    Topology(String),
     /// We do not decide for this pool yet.
     Leader,
 }
@@ -108,6 +110,7 @@ impl Lack {
             Self::Closed(_) => "PlacementClosed",
             Self::Scale(_) => "ScaleUnknown",
             Self::Claim(_) => "ClaimNotBound",
+            Self::Topology(_) => "ConstraintNotMet",
             Self::Leader => "NotLeading",
         }
     }
@@ -165,6 +168,9 @@ impl fmt::Display for Lack {
             Self::Closed(why) => write!(f, "no placement that can run it takes pods: {why}"),
             Self::Scale(why) => write!(f, "how many replicas are desired is not known: {why}"),
             Self::Claim(why) => f.write_str(why),
+            Self::Topology(why) => {
+                write!(f, "the scheduler would place it in no placement now: {why}")
+            }
             Self::Leader => write!(f, "the operator has only just taken over"),
         }
     }

@@ -352,10 +352,12 @@ impl Decision {
     }
 
     /// What it waits for that the pool or Azure does not give. Not for its turn: by the rate, a pod waits for
-    /// seconds, and the next one again. Not for its claim either, which the cluster binds.
+    /// seconds, and the next one again. Not for its claim either, which the cluster binds, nor for other pods.
     pub(super) fn limit(&self) -> Option<&Lack> {
         match &self.outcome {
-            Outcome::Wait(Lack::Leader | Lack::Rate(_) | Lack::Claim(_)) => None,
+            Outcome::Wait(Lack::Leader | Lack::Rate(_) | Lack::Claim(_) | Lack::Topology(_)) => {
+                None
+            }
             Outcome::Wait(lack) => Some(lack),
             _ => None,
         }

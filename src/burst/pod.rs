@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodSpec, Ta
 
 use super::amounts::{self, Amounts};
 use super::fit::Demands;
+use super::topology::Rules;
 use crate::aci::failure::Class;
 use crate::api::names::{
     GRANT_EXPIRED_ANNOTATION, GRANTED_AT_ANNOTATION, GRANTED_UID_ANNOTATION, LEADER_FIELD_MANAGER,
@@ -65,6 +66,8 @@ pub struct PodFacts {
     pub takes: Amounts,
     /// What it demands of a node.
     pub demands: Demands,
+    /// What it requires of the pods that run already, if anything.
+    pub rules: Option<Box<Rules>>,
     /// The persistent volume claims that it names, and which of its volumes each is.
     pub claims: Vec<(usize, String)>,
 }
@@ -190,6 +193,7 @@ impl PodFacts {
             asks: amounts::requested(spec),
             takes: amounts::taken(spec, amounts::requested(spec)),
             claims: claims(spec),
+            rules: Rules::of(spec, &labels).map(Box::new),
             demands,
             labels,
         })

@@ -15,6 +15,7 @@ use super::hold::later;
 use super::observe::Observed;
 use super::outcome::Lack;
 use super::pod::PodFacts;
+use super::topology::Topology;
 
 /// Which placements could run a pod: a bit for each, in the pool's order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,8 +40,9 @@ impl Places {
 }
 
 /// What the placements have left.
-pub struct Room {
+pub struct Room<'a> {
     spots: Vec<Spot>,
+    topology: Topology<'a>,
 }
 
 struct Spot {
@@ -58,9 +60,9 @@ struct Spot {
     tried_until: Option<Timestamp>,
 }
 
-impl Room {
+impl<'a> Room<'a> {
     /// What is left now.
-    pub fn of(seen: &Observed<'_>, now: Timestamp) -> Self {
+    pub fn of(seen: &Observed<'a>, now: Timestamp) -> Self {
         let mut by_node: BTreeMap<&str, (Amounts, Amounts)> = BTreeMap::new();
         let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
         let on_nodes = spilled
@@ -99,6 +101,7 @@ impl Room {
         });
         let mut room = Self {
             spots: spots.collect(),
+            topology: Topology::of(seen),
         };
         room.take_what_is_on_its_way(seen);
         room
@@ -106,7 +109,7 @@ impl Room {
 
     /// Granted pods without a node, also those that only the watch of waiting pods shows granted.
     /// Where a granted pod lands is the scheduler's choice: it is counted where it would fit first.
-    fn take_what_is_on_its_way(&mut self, seen: &Observed<'_>) {
+    fn take_what_is_on_its_way(&mut self, seen: &Observed<'a>) {
         let granted = seen.granted.iter();
         let granted = granted.filter(|granted| !granted.is_spilled && !granted.is_home);
         let reserved = seen.reservations.iter().filter(|one| !one.is_settled);
@@ -114,17 +117,25 @@ impl Room {
         for pod in granted.map(|granted| granted.pod).chain(reserved) {
             let first = self
                 .among(fitting(pod, seen))
-                .find(|spot| spot.lack(pod).is_none());
-            if let Some(spot) = first {
+                .find(|(_, spot)| spot.lack(pod).is_none());
+            if let Some((index, spot)) = first {
                 spot.fill(pod);
+                self.topology.assume(pod, index);
             }
         }
     }
 
     /// Takes room for `pod` in the first of `places` that has it; its name.
-    pub fn take(&mut self, pod: &PodFacts, places: Places, now: Timestamp) -> Result<String, Lack> {
-        let mut lack = None;
-        for spot in self.among(places) {
+    pub fn take(
+        &mut self,
+        pod: &'a PodFacts,
+        places: Places,
+        now: Timestamp,
+    ) -> Result<String, Lack> {
+        let (mut lack, mut unmet) = (None, Vec::new());
+        let those = (0..self.spots.len()).filter(|index| places.has(*index));
+        for index in those {
+            let spot = &self.spots[index];
             let tried = spot.half_open.is_some() && spot.tried_until.is_some_and(|at| now < at);
             let why = if tried && spot.door == Door::HalfOpen {
                 Some(Lack::Closed(format!(
@@ -136,28 +147,37 @@ impl Room {
             };
             match why {
                 None => {
+                    if let Some(refusal) = self.topology.refusal(pod, index) {
+                        unmet.push(refusal.to_string());
+                        continue;
+                    }
+                    let spot = &mut self.spots[index];
                     spot.fill(pod);
                     spot.tried_until = spot.half_open.map(|_| later(now, PROBE));
-                    return Ok(spot.placement.clone());
+                    let placement = spot.placement.clone();
+                    self.topology.assume(pod, index);
+                    return Ok(placement);
                 }
                 Some(Lack::Room(what)) => lack = Some(Lack::Room(what)),
                 Some(other) => lack = lack.or(Some(other)),
             }
         }
+        let unmet = (!unmet.is_empty()).then(|| Lack::Topology(unmet.join("; ")));
+        let lack = unmet.or(lack);
         Err(lack.unwrap_or_else(|| Lack::Closed("it has none".to_owned())))
     }
 
     /// Keeps what is left in the first open one of `places` for a pod that has waited long, so that
     /// smaller ones do not take it away bit by bit.
     pub fn save(&mut self, pod: &PodFacts, places: Places) {
-        let mut open = self.among(places).filter(|spot| {
+        let mut open = self.among(places).filter(|(_, spot)| {
             let fits = pod
                 .asks
                 .lacks(spot.offers)
                 .or(pod.uses().lacks(spot.capacity));
             spot.door == Door::Open && fits.is_none()
         });
-        if let Some(spot) = open.next() {
+        if let Some((_, spot)) = open.next() {
             spot.fill(pod);
         }
     }
@@ -171,10 +191,9 @@ impl Room {
             .min()
     }
 
-    fn among(&mut self, places: Places) -> impl Iterator<Item = &mut Spot> {
+    fn among(&mut self, places: Places) -> impl Iterator<Item = (usize, &mut Spot)> {
         let spots = self.spots.iter_mut().enumerate();
-        let those = spots.filter(move |(index, _)| places.has(*index));
-        those.map(|(_, spot)| spot)
+        spots.filter(move |(index, _)| places.has(*index))
     }
 
     /// The placements and their doors.

@@ -25,15 +25,15 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const TURN: i64 = 900;
 
 /// What is shared out.
-pub(super) struct Shares<'a> {
-    pub(super) limits: &'a mut Limits,
+pub(super) struct Shares<'s, 'a> {
+    pub(super) limits: &'s mut Limits,
     pub(super) rate: Left,
-    pub(super) room: &'a mut Room,
+    pub(super) room: &'s mut Room<'a>,
     pub(super) now: Timestamp,
 }
 
 /// Gives every case that is ready its outcome.
-pub(super) fn share(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Shares<'_>) {
+pub(super) fn share<'a>(cases: &mut [Case<'a>], seen: &Observed<'_>, shares: &mut Shares<'_, 'a>) {
     if seen.standing != Standing::Leading {
         for case in cases.iter_mut().filter(|case| case.outcome.is_none()) {
             case.outcome = Some(Outcome::Wait(Lack::Leader));
@@ -49,8 +49,8 @@ pub(super) fn share(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Sh
 
 /// Who was reserved already is granted, oldest first, as far as the limits that are in force let it: they may
 /// have fallen since. The others wait, and are changed, so that nobody else grants them either.
-fn finish(cases: &mut [Case<'_>], shares: &mut Shares<'_>) {
-    let mut reserved: Vec<&mut Case<'_>> =
+fn finish<'a>(cases: &mut [Case<'a>], shares: &mut Shares<'_, 'a>) {
+    let mut reserved: Vec<&mut Case<'a>> =
         cases.iter_mut().filter(|case| case.is_reserved).collect();
     reserved.sort_by_key(|case| (case.pod.created, &case.pod.id));
     let mut over = Over::of(shares.limits);
@@ -109,7 +109,7 @@ impl Over {
 /// What is entitled to a slot gets it, as far as the rate lets it: first who has been passed by for long,
 /// by age, then in the order of the shares. By shares alone, a workload whose pods come and go would
 /// always hold least, and take the whole rate for ever while slots of others stay free.
-fn share_out(cases: &mut [Case<'_>], seen: &Observed<'_>, shares: &mut Shares<'_>) {
+fn share_out<'a>(cases: &mut [Case<'a>], seen: &Observed<'_>, shares: &mut Shares<'_, 'a>) {
     if shares.rate.now == 0 {
         return;
     }
@@ -146,29 +146,30 @@ pub(super) struct Turn {
 
 /// Which of these cases get the slots that are free: one after the other, until there is none or nobody wants
 /// one; and which of them find no room, and why.
-pub(super) fn entitled(
-    cases: &[Case<'_>],
+pub(super) fn entitled<'a>(
+    cases: &[Case<'a>],
     wanting: Vec<usize>,
     seen: &Observed<'_>,
-    shares: &mut Shares<'_>,
+    shares: &mut Shares<'_, 'a>,
 ) -> Turn {
     let mut queues = queues(cases, wanting, seen.workloads.len());
     let mut limits = shares.limits.clone();
     let weights = seen.workloads.iter().map(|one| u64::from(one.spec.weight));
     let weights = weights.sum::<u64>().max(1);
-    let claim = |workload: usize, next: Option<&usize>, limits: &Limits, shares: &Shares<'_>| {
-        let limit = limits.workloads.get(workload)?;
-        let oldest = &cases[*next?];
-        let weight = seen.workloads[workload].spec.weight;
-        let own = limits.pool.saturating_mul(weight.into()) / weights;
-        (!limit.is_full()).then(|| Claim {
-            workload,
-            held: limit.held,
-            weight,
-            oldest: oldest.pod.created,
-            is_passed_by: limit.held < own && shares.is_old(oldest),
-        })
-    };
+    let claim =
+        |workload: usize, next: Option<&usize>, limits: &Limits, shares: &Shares<'_, '_>| {
+            let limit = limits.workloads.get(workload)?;
+            let oldest = &cases[*next?];
+            let weight = seen.workloads[workload].spec.weight;
+            let own = limits.pool.saturating_mul(weight.into()) / weights;
+            (!limit.is_full()).then(|| Claim {
+                workload,
+                held: limit.held,
+                weight,
+                oldest: oldest.pod.created,
+                is_passed_by: limit.held < own && shares.is_old(oldest),
+            })
+        };
     let all = queues.iter().enumerate();
     let mut claims: BinaryHeap<Claim> = all
         .filter_map(|(workload, queue)| claim(workload, queue.front(), &limits, shares))
@@ -205,8 +206,8 @@ fn queues(cases: &[Case<'_>], mut wanting: Vec<usize>, workloads: usize) -> Vec<
     queues
 }
 
-impl Shares<'_> {
-    fn place(&mut self, case: &Case<'_>) -> Outcome {
+impl<'a> Shares<'_, 'a> {
+    fn place(&mut self, case: &Case<'a>) -> Outcome {
         match self.room.take(case.pod, case.places, self.now) {
             Ok(placement) => Outcome::Grant { placement },
             Err(lack) => {

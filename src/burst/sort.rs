@@ -191,6 +191,9 @@ fn eligible(
         }
         all.extend(placed);
     }
+    if seen.neighbors.is_awaited(pod, seen.namespaces) {
+        return Some(Outcome::Ignore(Ignored::Unjudged));
+    }
     match mounts(pod, seen.claims) {
         Mounts::Unread => return Some(Outcome::Ignore(Ignored::Unjudged)),
         Mounts::Waiting(why) if all.is_empty() => return Some(Outcome::Wait(Lack::Claim(why))),

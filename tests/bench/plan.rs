@@ -8,8 +8,8 @@ use burstpool::aci::translate;
 use burstpool::api::BurstPool;
 use burstpool::burst::labels::selector;
 use burstpool::burst::{
-    Claims, Memory, Namespaces, Own, Place, PodFacts, Scale, Scales, Standing, Verdicts, World,
-    observe, plan,
+    Claims, Memory, Namespaces, Neighbors, Own, Place, PodFacts, Scale, Scales, Standing, Verdicts,
+    World, observe, plan,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -158,6 +158,7 @@ pub fn run() {
         scales: &scales,
         namespaces: &namespaces,
         claims: &Claims::new(),
+        neighbors: &Neighbors::default(),
     };
     let own = Own {
         places: &places,

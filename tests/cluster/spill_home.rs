@@ -87,7 +87,9 @@ async fn grants_on_their_way_count_and_one_that_lands_home_frees_its_slot() {
 
 #[tokio::test]
 async fn what_aci_or_its_node_cannot_take_is_refused_by_name() {
-    let changes = json!({"workloads": [selected("odd"), selected("even")]});
+    let zone = json!({"topology.kubernetes.io/zone": "aci"});
+    let changes = json!({"workloads": [selected("odd"), selected("even")],
+        "placements": [{"name": "weu", "region": "westeurope", "labels": zone}]});
     let world = World::with_full_home(&changes).await;
     let container = |more: Value| {
         let mut container = json!({"name": "main", "image": "nginx",
@@ -143,11 +145,19 @@ async fn what_aci_or_its_node_cannot_take_is_refused_by_name() {
         world.create(pod("odd", name, changes)).await;
     }
     world.create(pod("even", "plain", &json!({}))).await;
+    // No pod that it must run with is there; that may change.
+    let term = json!({"topologyKey": "topology.kubernetes.io/zone",
+        "labelSelector": {"matchLabels": {"app": "none"}}});
+    let together = json!({"requiredDuringSchedulingIgnoredDuringExecution": [term]});
+    let lonely = json!({"spec": {"affinity": {"podAffinity": together}}});
+    world.create(pod("odd", "lonely", &lonely)).await;
     for (name, _, field) in &cases {
         world.until_told(name, "CannotSpill", field).await;
     }
+    let told = "spec.affinity.podAffinity";
+    world.until_told("lonely", "ConstraintNotMet", told).await;
     world.until_away("plain").await;
-    world.until_counted("odd", (0, 0, 0, 8)).await;
+    world.until_counted("odd", (1, 0, 0, 8)).await;
     for (name, ..) in &cases {
         let pod = world.pods().get(name).await.expect("the pod");
         assert!(
@@ -155,6 +165,9 @@ async fn what_aci_or_its_node_cannot_take_is_refused_by_name() {
             "{name} was granted"
         );
     }
+    let company = json!({"metadata": {"labels": {"app": "none"}}, "spec": {"nodeName": AWAY}});
+    world.create(pod("none", "company", &company)).await;
+    world.until_away("lonely").await;
     world.end().await;
 }
 

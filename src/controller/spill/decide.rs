@@ -14,7 +14,8 @@ use crate::aci::translate::{self, Identities};
 use crate::api::BurstPool;
 use crate::burst::pod::Stage;
 use crate::burst::{
-    self, Claims, Memory, Observed, Place, Plan, PodFacts, Scales, Standing, Verdicts, World,
+    self, Claims, Memory, Neighbors, Observed, Place, Plan, PodFacts, Scales, Standing, Verdicts,
+    World,
 };
 use crate::node::{object, record};
 
@@ -23,6 +24,8 @@ pub(super) struct Seen {
     pub view: Arc<View>,
     pub scales: Scales,
     pub claims: Claims,
+    /// Nodes and pods that bear on where pods that wait may run.
+    pub neighbors: Neighbors,
     /// Pods on pools' nodes, by pool.
     pub placed: BTreeMap<String, Vec<Arc<PodFacts>>>,
 }
@@ -68,6 +71,7 @@ pub(super) fn plan(
         scales: &seen.scales,
         namespaces: &view.namespaces,
         claims: &seen.claims,
+        neighbors: &seen.neighbors,
     };
     let unjudged = {
         let seen = observe(pool, &world, own, verdicts);

@@ -22,7 +22,7 @@ use crate::aci::translate::{self, Identities, Unsupported};
 use crate::api::{BurstPool, Workload};
 use crate::burst::assign::Assignment;
 use crate::burst::pod::Stage;
-use crate::burst::{self, Claims, Memory, Place, PodFacts, Reasons, Standing, Verdicts};
+use crate::burst::{self, Claims, Memory, Neighbors, Place, PodFacts, Reasons, Standing, Verdicts};
 use crate::node::observed::Observed;
 use does::does;
 
@@ -62,6 +62,7 @@ pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<Str
     let seen = Seen {
         scales: read::scales(client, &view, &pool).await,
         claims: Claims::new(),
+        neighbors: Neighbors::default(),
         // Only what a status counts needs it.
         placed: BTreeMap::new(),
         view,
@@ -77,6 +78,7 @@ pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<Str
         seen,
         unread: Vec::new(),
     };
+    explained.seen.neighbors = read::neighbors(client, &explained.pods).await;
     let claims = explained.claims_of(question);
     (explained.seen.claims, explained.unread) = read::claims(client, claims).await;
     match &question.pod {

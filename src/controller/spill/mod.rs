@@ -1,7 +1,7 @@
 //! Bursting: for every pool, again and again, what is watched becomes a plan, and the plan is carried
 //! out.
 //!
-//! In: [`stores`], the targets' [`scales`], what is behind [`claims`], what creates in Azure came to. Out: grants, and for each
+//! In: [`stores`], the targets' [`scales`], what is behind [`claims`], [`neighbors`], what creates in Azure came to. Out: grants, and for each
 //! pool a [`Summary`] for its status. `burst` decides everything; a leader that has just begun claims
 //! each pool and counts its pods before it grants (design D1a). Each pool is acted for by itself: one
 //! whose calls are slow is not planned for meanwhile, and delays no other. Only its grants are on their
@@ -22,6 +22,7 @@ mod explain;
 mod fixtures;
 mod grant;
 mod granting;
+mod neighbors;
 mod rescue;
 pub(super) mod scales;
 mod stores;
@@ -52,6 +53,7 @@ use claims::Looked;
 use decide::{Own, Seen};
 pub use explain::{Question, explain};
 use granting::Sending;
+use neighbors::Watched;
 use scales::Followed;
 pub use stores::Stores;
 use stores::View;
@@ -109,6 +111,11 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
         stores.changed.clone(),
         cancel.child_token(),
     );
+    let neighbors = Watched::new(
+        context.client.clone(),
+        stores.changed.clone(),
+        cancel.child_token(),
+    );
     let terms = Terms {
         instance: context.identity.clone(),
         begun: 0,
@@ -123,6 +130,7 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
         },
         scales,
         claims,
+        neighbors,
         teller,
         verdicts: Verdicts::default(),
         pools: HashMap::new(),
@@ -150,6 +158,7 @@ struct Spill {
     sending: Sending,
     scales: Followed,
     claims: Looked,
+    neighbors: Watched,
     teller: Teller,
     verdicts: Verdicts,
     pools: HashMap<String, Pool>,
@@ -188,9 +197,11 @@ impl Spill {
         let view = Arc::new(self.context.stores.view());
         self.scales.follow(&view, &self.sending.tasks);
         self.claims.follow(&view, &self.sending.tasks);
+        self.neighbors.follow(&view, &self.sending.tasks);
         let seen = Seen {
             scales: self.scales.scales(),
             claims: self.claims.claims(),
+            neighbors: self.neighbors.neighbors(),
             placed: pool::pods(&self.context).await,
             view: view.clone(),
         };

@@ -24,7 +24,7 @@ use crate::burst::hold::later;
 use crate::burst::observe::Standing;
 use crate::burst::plan::{First, Peak, Plan};
 use crate::burst::pod::{Grant, PodFacts, PodRef, Stage};
-use crate::burst::{Answer, Claims, Door, Memory, Own, Verdicts, World, observe, plan};
+use crate::burst::{Answer, Claims, Door, Memory, Neighbors, Own, Verdicts, World, observe, plan};
 pub use clocks::Clocks;
 use term::Term;
 use views::{Shared, Views};
@@ -302,6 +302,7 @@ impl Operator {
             scales: cluster.scales(),
             namespaces: &namespaces,
             claims: &Claims::new(),
+            neighbors: &Neighbors::default(),
         };
         let identity = self.identity();
         let own = Own {

@@ -3,22 +3,28 @@
 //! In: a client. Out: what the operator sees, or at once which rights are missing and what for. Nothing is
 //! written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use futures::StreamExt as _;
-use kube::{Client, ResourceExt as _};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
+use kube::{Api, Client, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::super::stores::{Failure, Trouble};
 use super::super::{Followed, Stores, View, claims as looked};
+use super::Known;
 use crate::api::BurstPool;
-use crate::burst::{Claims, Scales};
+use crate::burst::topology::{Listing, NodeFacts};
+use crate::burst::{Claims, Neighbors, PodFacts, Scales};
 use crate::node::environment::{Reason, mountable};
+use crate::node::watched;
 
 /// How long the cluster may take to be read.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -94,6 +100,36 @@ pub(super) async fn scales(client: &Client, view: &View, pool: &BurstPool) -> Sc
     tasks.close();
     tasks.wait().await;
     scales
+}
+
+/// The nodes, and the pods that are on them: `pods` are all there are. What this user may not read is not known:
+/// the operator may well read it.
+pub(super) async fn neighbors(client: &Client, pods: &[Known<'_>]) -> Neighbors {
+    let nodes: Api<DeserializeGuard<Node>> = Api::all(client.clone());
+    let nodes = tokio::time::timeout(PATIENCE, nodes.list(&ListParams::default())).await;
+    let nodes = match nodes {
+        Ok(Ok(all)) => {
+            let readable = all.items.into_iter().filter_map(watched::read);
+            Listing::Listed(
+                readable
+                    .map(|node| Arc::new(NodeFacts::of(&node)))
+                    .collect(),
+            )
+        }
+        Ok(Err(_)) | Err(_) => Listing::Unknown,
+    };
+    let mut by_namespace: HashMap<String, Vec<Arc<PodFacts>>> = HashMap::new();
+    for pod in pods {
+        let all = by_namespace.entry(pod.facts.id.namespace.clone());
+        all.or_default().push(Arc::new(pod.facts.clone()));
+    }
+    let pods = by_namespace.into_iter();
+    Neighbors {
+        nodes,
+        pods: pods
+            .map(|(name, pods)| (name, Listing::Listed(pods)))
+            .collect(),
+    }
 }
 
 /// What is behind claims, and which could not be read, and why. A claim that this user may not read is not

@@ -1,0 +1,444 @@
+//! Whether the pods that run already let a pod onto a virtual node: required topology spread, required pod
+//! affinity and anti-affinity.
+//!
+//! In: the nodes and pods that are known ([`Neighbors`]), the placements, and what this plan has put there. Out:
+//! for a pod and a placement, the constraint that the scheduler would find unmet, and the remedy. It follows
+//! kube-scheduler 1.37 (`podtopologyspread/filtering.go`, `interpodaffinity/filtering.go`) where all that
+//! matters is known. Where it is not, nothing is said against the pod: pods that are not known may only add
+//! conflicts to an anti-affinity, but may satisfy an affinity or even out a spread.
+
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Taint};
+
+use super::assign::Namespaces;
+use super::observe::Observed;
+use super::place::Place;
+use super::pod::{PodFacts, provider_taint};
+use crate::aci::translate::Unsupported;
+use rules::{Spread, Term};
+
+pub use rules::Rules;
+
+type Labels = BTreeMap<String, String>;
+
+/// What was read of the cluster.
+#[derive(Clone, Debug, Default)]
+pub enum Listing<T> {
+    /// It is being read.
+    #[default]
+    Awaited,
+    /// It cannot be read: nothing is concluded from it.
+    Unknown,
+    /// This is all of it.
+    Listed(T),
+}
+
+impl<T> Listing<T> {
+    fn listed(&self) -> Option<&T> {
+        match self {
+            Self::Listed(all) => Some(all),
+            Self::Awaited | Self::Unknown => None,
+        }
+    }
+}
+
+/// A node, as far as it matters to where other pods may run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeFacts {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its taints.
+    pub taints: Vec<Taint>,
+}
+
+impl NodeFacts {
+    /// What of `node` matters.
+    pub fn of(node: &Node) -> Self {
+        let spec = node.spec.as_ref();
+        Self {
+            name: node.metadata.name.clone().unwrap_or_default(),
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+            taints: spec
+                .and_then(|spec| spec.taints.clone())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// The nodes and pods of the cluster, read only for pods that have such constraints.
+#[derive(Clone, Debug, Default)]
+pub struct Neighbors {
+    /// All nodes.
+    pub nodes: Listing<Vec<Arc<NodeFacts>>>,
+    /// The pods that are on nodes, by namespace; of a namespace that is missing here nothing is known.
+    pub pods: HashMap<String, Listing<Vec<Arc<PodFacts>>>>,
+}
+
+impl Neighbors {
+    /// Whether a pod with these constraints must wait until the others have been read.
+    pub fn is_awaited(&self, pod: &PodFacts, namespaces: &Namespaces) -> bool {
+        let Some(rules) = pod.rules.as_deref() else {
+            return false;
+        };
+        let awaits = |one: String| matches!(self.pods.get(&one), Some(Listing::Awaited));
+        let mut all = rules.namespaces(&pod.id.namespace, namespaces).into_iter();
+        matches!(self.nodes, Listing::Awaited) || all.any(awaits)
+    }
+
+    fn of_namespace(&self, namespace: &str) -> Option<&Vec<Arc<PodFacts>>> {
+        self.pods.get(namespace)?.listed()
+    }
+}
+
+/// What is known of the cluster, and what this plan has put into the placements.
+pub(super) struct Topology<'a> {
+    pool: &'a str,
+    namespaces: &'a Namespaces,
+    neighbors: &'a Neighbors,
+    places: &'a [Place],
+    /// Labels and taints by node; those of placements as the placements have them.
+    nodes: HashMap<&'a str, (&'a Labels, &'a [Taint])>,
+    /// Pods on nodes.
+    pods: Vec<(&'a PodFacts, &'a str)>,
+    /// Pods that keep others out of their domains, and the labels of their nodes.
+    apart: Vec<(&'a PodFacts, &'a Labels)>,
+    /// Pods that are counted in a placement although the scheduler has not bound them.
+    assumed: Vec<(&'a PodFacts, usize)>,
+    counted: Vec<Counted<'a>>,
+}
+
+/// How the known pods are spread, as pods with the same constraints count them.
+struct Counted<'a> {
+    like: &'a PodFacts,
+    /// For each spread constraint, by domain.
+    spread: Vec<HashMap<&'a str, i64>>,
+    /// Pods that satisfy all terms of the affinity, by the terms' keys and the domains.
+    together: HashMap<(&'a str, &'a str), i64>,
+    /// A pod that each term of the anti-affinity keeps away, by the term's place and the domain.
+    apart: HashMap<(usize, &'a str), &'a PodFacts>,
+    /// How many of the assumed pods are in it.
+    assumed: usize,
+}
+
+impl<'a> Topology<'a> {
+    pub(super) fn of(seen: &Observed<'a>) -> Self {
+        let neighbors = seen.neighbors;
+        let listed = neighbors.nodes.listed().into_iter().flatten();
+        let mut nodes: HashMap<&str, (&Labels, &[Taint])> = listed
+            .map(|node| (node.name.as_str(), (&node.labels, node.taints.as_slice())))
+            .collect();
+        for place in seen.places {
+            let taints = nodes.get(place.node.as_str()).map(|(_, taints)| *taints);
+            let taints = taints.unwrap_or(&place.taints);
+            nodes.insert(&place.node, (&place.labels, taints));
+        }
+        let own = seen.granted.iter().map(|granted| granted.pod);
+        let own = own.chain(seen.guests.iter().map(|(pod, _)| *pod));
+        let read = neighbors
+            .pods
+            .values()
+            .filter_map(Listing::listed)
+            .flatten();
+        let mut known = HashSet::new();
+        let pods = own.chain(read.map(Arc::as_ref)).filter_map(|pod| {
+            let node = pod.bound()?.node.as_str();
+            known.insert(pod.id.uid.as_str()).then_some((pod, node))
+        });
+        let pods: Vec<(&PodFacts, &str)> = pods.collect();
+        let mut topology = Self {
+            pool: seen.pool,
+            namespaces: seen.namespaces,
+            neighbors,
+            places: seen.places,
+            nodes,
+            apart: Vec::new(),
+            pods: Vec::new(),
+            assumed: Vec::new(),
+            counted: Vec::new(),
+        };
+        let keep_apart = pods.iter().filter(|(pod, _)| has_apart(pod));
+        for (pod, node) in keep_apart {
+            topology.keeps_apart(pod, node);
+        }
+        topology.pods = pods;
+        topology
+    }
+
+    /// Remembers a pod that keeps others out of a domain in which a placement is.
+    fn keeps_apart(&mut self, pod: &'a PodFacts, node: &str) {
+        let Some((labels, _)) = self.nodes.get(node).copied() else {
+            return;
+        };
+        let terms = pod.rules.iter().flat_map(|rules| &rules.apart);
+        let mut domains = terms.filter_map(|term| Some((&term.key, labels.get(&term.key)?)));
+        let is_near = |key: &String, value: &String| {
+            let mut places = self.places.iter();
+            places.any(|place| place.labels.get(key) == Some(value))
+        };
+        if domains.any(|(key, value)| is_near(key, value)) {
+            self.apart.push((pod, labels));
+        }
+    }
+
+    /// From now on the pod counts as one of that placement.
+    pub(super) fn assume(&mut self, pod: &'a PodFacts, place: usize) {
+        if has_apart(pod)
+            && let Some(node) = self.places.get(place).map(|place| &place.node)
+        {
+            self.keeps_apart(pod, node);
+        }
+        self.assumed.push((pod, place));
+    }
+
+    /// The constraint that keeps the scheduler from placing the pod there, if it is certain that one does.
+    pub(super) fn refusal(&mut self, pod: &'a PodFacts, place: usize) -> Option<Unsupported> {
+        let at = self.places.get(place)?;
+        self.kept_out(pod, at).or_else(|| {
+            let rules = pod.rules.as_deref()?;
+            let counted = self.counted(pod, rules);
+            let counted = self.counted.get(counted)?;
+            let knows = |namespaces: &[&str]| {
+                let mut all = namespaces.iter();
+                all.all(|one| self.neighbors.of_namespace(one).is_some())
+                    && self.neighbors.nodes.listed().is_some()
+            };
+            counted
+                .apart(rules, at)
+                .or_else(|| {
+                    let all = rules.together_in(&pod.id.namespace, self.namespaces);
+                    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+                    let is_known = !rules.together.is_empty() && knows(&all);
+                    is_known.then(|| counted.together(rules, pod, at, self.namespaces))?
+                })
+                .or_else(|| {
+                    let is_known = !rules.spread.is_empty() && knows(&[&pod.id.namespace]);
+                    is_known.then(|| counted.spread(rules, pod, at))?
+                })
+        })
+    }
+
+    /// A pod in a domain of the placement whose anti-affinity keeps this one out.
+    fn kept_out(&self, pod: &PodFacts, place: &Place) -> Option<Unsupported> {
+        let matching = self.apart.iter().filter_map(|(other, labels)| {
+            let mut terms = other.rules.iter().flat_map(|rules| &rules.apart);
+            let term = terms.find(|term| {
+                let value = labels.get(&term.key);
+                value.is_some()
+                    && value == place.labels.get(&term.key)
+                    && term.selects(pod, &other.id.namespace, self.namespaces)
+            })?;
+            Some((&other.id, term))
+        });
+        let (other, term) = matching.min_by_key(|(id, _)| *id)?;
+        Some(Unsupported {
+            field: "metadata.labels".to_owned(),
+            why: format!(
+                "{} has the pod {}/{}, which keeps this one away by its {}; change that term's labelSelector, or \
+                 delete that pod",
+                domain(place, &term.key),
+                other.namespace,
+                other.name,
+                term.field
+            ),
+        })
+    }
+
+    /// Where the counts of the pod's constraints are, brought up to date.
+    fn counted(&mut self, pod: &'a PodFacts, rules: &'a Rules) -> usize {
+        let is_alike = |one: &Counted<'_>| {
+            one.like.id.namespace == pod.id.namespace
+                && one.like.rules.as_deref() == Some(rules)
+                && one.like.demands == pod.demands
+        };
+        let at = self.counted.iter().position(is_alike).unwrap_or_else(|| {
+            self.counted.push(self.count(pod, rules));
+            self.counted.len() - 1
+        });
+        let mut counted = self.counted.swap_remove(at);
+        for (other, place) in &self.assumed[counted.assumed..] {
+            let node = self.places.get(*place).map(|place| place.node.as_str());
+            if let Some(node) = node {
+                self.add(&mut counted, other, node);
+            }
+        }
+        counted.assumed = self.assumed.len();
+        self.counted.push(counted);
+        self.counted.len() - 1
+    }
+
+    fn count(&self, pod: &'a PodFacts, rules: &'a Rules) -> Counted<'a> {
+        let mut counted = Counted {
+            like: pod,
+            spread: vec![HashMap::new(); rules.spread.len()],
+            together: HashMap::new(),
+            apart: HashMap::new(),
+            assumed: 0,
+        };
+        for (name, (labels, taints)) in &self.nodes {
+            for (spread, counts) in rules.spread.iter().zip(&mut counted.spread) {
+                if let Some(value) = self.domain_of(pod, rules, spread, (name, labels, taints)) {
+                    counts.entry(value).or_default();
+                }
+            }
+        }
+        for (other, node) in &self.pods {
+            self.add(&mut counted, other, node);
+        }
+        counted
+    }
+
+    fn add(&self, counted: &mut Counted<'a>, other: &'a PodFacts, node: &str) {
+        let pod = counted.like;
+        let (Some(rules), Some((labels, taints))) = (pod.rules.as_deref(), self.nodes.get(node))
+        else {
+            return;
+        };
+        let own = &pod.id.namespace;
+        for (spread, counts) in rules.spread.iter().zip(&mut counted.spread) {
+            let counts_it =
+                !other.is_deleting && other.id.namespace == *own && spread.counts(other);
+            let value = counts_it
+                .then(|| self.domain_of(pod, rules, spread, (node, labels, taints)))
+                .flatten();
+            if let Some(value) = value {
+                *counts.entry(value).or_default() += 1;
+            }
+        }
+        if rules.is_together_with(other, own, self.namespaces) {
+            for term in &rules.together {
+                if let Some(value) = labels.get(&term.key) {
+                    let domain = (term.key.as_str(), value.as_str());
+                    *counted.together.entry(domain).or_default() += 1;
+                }
+            }
+        }
+        for (index, term) in rules.apart.iter().enumerate() {
+            if let Some(value) = labels.get(&term.key)
+                && term.selects(other, own, self.namespaces)
+            {
+                let first = counted.apart.entry((index, value)).or_insert(other);
+                // Always the same one: another would be another Event.
+                if other.id < first.id {
+                    *first = other;
+                }
+            }
+        }
+    }
+
+    /// In which domain of a spread constraint a node is; nothing if the constraint leaves the node out.
+    fn domain_of(
+        &self,
+        pod: &PodFacts,
+        rules: &Rules,
+        spread: &Spread,
+        (name, labels, taints): (&str, &&'a Labels, &&'a [Taint]),
+    ) -> Option<&'a str> {
+        let has_all = rules.spread.iter().all(|one| labels.contains_key(&one.key));
+        let is_selected = !spread.honors_affinity || pod.demands.selects(name, labels);
+        let is_tolerated = || {
+            let own = provider_taint(self.pool);
+            let mut hard = taints.iter().filter(|one| one.effect != "PreferNoSchedule");
+            hard.all(|taint| {
+                let is_granted =
+                    taint.key == own.key && taint.value == own.value && taint.effect == own.effect;
+                is_granted || pod.demands.tolerates(taint)
+            })
+        };
+        let counts = has_all && is_selected && (!spread.honors_taints || is_tolerated());
+        counts.then(|| labels.get(&spread.key).map(String::as_str))?
+    }
+}
+
+impl Counted<'_> {
+    fn apart(&self, rules: &Rules, place: &Place) -> Option<Unsupported> {
+        rules.apart.iter().enumerate().find_map(|(index, term)| {
+            let value = place.labels.get(&term.key)?;
+            let other = self.apart.get(&(index, value.as_str()))?;
+            Some(Unsupported {
+                field: term.field.clone(),
+                why: format!(
+                    "{} has the pod {}/{}, which it keeps away from; make it preferred, or give the node of \
+                     the placement another value of this label (spec.placements[].labels)",
+                    domain(place, &term.key),
+                    other.id.namespace,
+                    other.id.name
+                ),
+            })
+        })
+    }
+
+    fn together(
+        &self,
+        rules: &Rules,
+        pod: &PodFacts,
+        place: &Place,
+        namespaces: &Namespaces,
+    ) -> Option<Unsupported> {
+        let lacks = |term: &&Term| {
+            let value = place.labels.get(&term.key).map(String::as_str);
+            value.is_none_or(|value| !self.together.contains_key(&(term.key.as_str(), value)))
+        };
+        let lacking = rules.together.iter().find(lacks)?;
+        // The first pod of a group that belongs together may run anywhere.
+        let is_first = self.together.is_empty()
+            && rules.is_together_with(pod, &pod.id.namespace, namespaces)
+            && rules
+                .together
+                .iter()
+                .all(|term| place.labels.contains_key(&term.key));
+        (!is_first).then(|| Unsupported {
+            field: lacking.field.clone(),
+            why: format!(
+                "{} has no pod that it must run with; make it preferred, or let those pods spill first",
+                domain(place, &lacking.key)
+            ),
+        })
+    }
+
+    fn spread(&self, rules: &Rules, pod: &PodFacts, place: &Place) -> Option<Unsupported> {
+        let all = rules.spread.iter().zip(&self.spread);
+        all.into_iter().find_map(|(spread, counts)| {
+            let value = place.labels.get(&spread.key)?;
+            let there = counts.get(value.as_str()).copied().unwrap_or_default();
+            let is_few = counts.len() < spread.min_domains;
+            let fewest = counts.values().min().filter(|_| !is_few);
+            let skew = there + i64::from(spread.selects(pod)) - fewest.copied().unwrap_or_default();
+            let min_domains = if is_few {
+                format!(", as there are fewer domains than minDomains {}", spread.min_domains)
+            } else {
+                String::new()
+            };
+            // No numbers of pods: each of them would be another Event.
+            (skew > spread.max_skew).then(|| Unsupported {
+                field: spread.field.clone(),
+                why: format!(
+                    "{} cannot have one more of the pods that it spreads: that would be above maxSkew {}{min_domains}; \
+                     raise maxSkew, set whenUnsatisfiable: ScheduleAnyway, or leave this label out of the \
+                     placement's labels",
+                    domain(place, &spread.key),
+                    spread.max_skew
+                ),
+            })
+        })
+    }
+}
+
+fn has_apart(pod: &PodFacts) -> bool {
+    pod.rules
+        .as_ref()
+        .is_some_and(|rules| !rules.apart.is_empty())
+}
+
+/// The domain in which a placement is, in words.
+fn domain(place: &Place, key: &str) -> String {
+    let value = place.labels.get(key).map_or("", String::as_str);
+    format!("placement {} is in {key}={value}, which", place.placement)
+}

@@ -1,0 +1,204 @@
+//! A pod's required constraints over other pods, read once for each version of the pod.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{PodAffinityTerm, PodSpec, TopologySpreadConstraint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::{Expression, Selector, SelectorExt as _};
+
+use crate::burst::assign::Namespaces;
+use crate::burst::pod::PodFacts;
+
+/// What a pod requires of the pods that run already; preferences are left out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rules {
+    pub(super) spread: Vec<Spread>,
+    /// The terms of the pod affinity.
+    pub(super) together: Vec<Term>,
+    /// The terms of the pod anti-affinity.
+    pub(super) apart: Vec<Term>,
+}
+
+/// A topology spread constraint that is `DoNotSchedule`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Spread {
+    pub(super) field: String,
+    pub(super) key: String,
+    pub(super) max_skew: i64,
+    pub(super) min_domains: usize,
+    /// Whether nodes that the pod's node selector or node affinity excludes do not count.
+    pub(super) honors_affinity: bool,
+    /// Whether nodes with taints that the pod does not tolerate do not count.
+    pub(super) honors_taints: bool,
+    /// Which pods it spreads; without a selector it spreads none.
+    pods: Option<Selector>,
+}
+
+/// A required term of a pod affinity or anti-affinity.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Term {
+    pub(super) field: String,
+    pub(super) key: String,
+    namespaces: Vec<String>,
+    namespace_selector: Option<Selector>,
+    /// Which pods it is about; without a selector about none.
+    pods: Option<Selector>,
+}
+
+impl Rules {
+    /// What a pod of this spec with these labels requires; nothing if it requires nothing, or in words that
+    /// the API server would not take.
+    pub fn of(spec: &PodSpec, labels: &BTreeMap<String, String>) -> Option<Self> {
+        let hard = spec
+            .topology_spread_constraints
+            .iter()
+            .flatten()
+            .enumerate();
+        let hard = hard.filter(|(_, one)| one.when_unsatisfiable == "DoNotSchedule");
+        let spread: Option<Vec<Spread>> = hard
+            .map(|(index, one)| Spread::of(index, one, labels))
+            .collect();
+        let affinity = spec.affinity.as_ref();
+        let together = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
+        let together = together.and_then(|one| {
+            one.required_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+        let apart = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+        let apart = apart.and_then(|one| {
+            one.required_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+        let terms = |field: &str, terms: Option<&Vec<PodAffinityTerm>>| -> Option<Vec<Term>> {
+            let all = terms.into_iter().flatten().enumerate();
+            all.map(|(index, one)| Term::of(field, index, one))
+                .collect()
+        };
+        let rules = Self {
+            spread: spread?,
+            together: terms("podAffinity", together)?,
+            apart: terms("podAntiAffinity", apart)?,
+        };
+        (rules != Self::default()).then_some(rules)
+    }
+
+    /// The namespaces of the pods that matter to a pod of the namespace `own`.
+    pub fn namespaces(&self, own: &str, known: &Namespaces) -> BTreeSet<String> {
+        let mut all = self.together_in(own, known);
+        all.extend(
+            self.apart
+                .iter()
+                .flat_map(|term| term.namespaces(own, known)),
+        );
+        if !self.spread.is_empty() {
+            all.insert(own.to_owned());
+        }
+        all
+    }
+
+    /// The namespaces of the pods that may satisfy the affinity.
+    pub(super) fn together_in(&self, own: &str, known: &Namespaces) -> BTreeSet<String> {
+        let terms = self.together.iter();
+        terms.flat_map(|term| term.namespaces(own, known)).collect()
+    }
+
+    /// Whether `other` satisfies every term of the affinity of a pod of the namespace `own`.
+    pub(super) fn is_together_with(&self, other: &PodFacts, own: &str, known: &Namespaces) -> bool {
+        let mut terms = self.together.iter();
+        !self.together.is_empty() && terms.all(|term| term.selects(other, own, known))
+    }
+}
+
+impl Spread {
+    fn of(
+        index: usize,
+        constraint: &TopologySpreadConstraint,
+        labels: &BTreeMap<String, String>,
+    ) -> Option<Self> {
+        let keys = constraint.match_label_keys.iter().flatten();
+        let same = keys.filter_map(|key| Some((key, labels.get(key)?)));
+        let mut pods = selector(constraint.label_selector.as_ref())?;
+        if let Some(pods) = &mut pods {
+            let more = same.map(|(key, value)| Expression::Equal(key.clone(), value.clone()));
+            pods.extend(more);
+        }
+        let honors = |policy: &Option<String>, default| {
+            policy.as_ref().map_or(default, |policy| policy == "Honor")
+        };
+        Some(Self {
+            field: format!("spec.topologySpreadConstraints[{index}]"),
+            key: constraint.topology_key.clone(),
+            max_skew: constraint.max_skew.into(),
+            min_domains: usize::try_from(constraint.min_domains.unwrap_or(1)).unwrap_or(1),
+            honors_affinity: honors(&constraint.node_affinity_policy, true),
+            honors_taints: honors(&constraint.node_taints_policy, false),
+            pods,
+        })
+    }
+
+    /// Whether it selects the pod by its labels.
+    pub(super) fn selects(&self, pod: &PodFacts) -> bool {
+        let mut pods = self.pods.iter();
+        pods.any(|selector| selector.matches(&pod.labels))
+    }
+
+    /// Whether a pod that runs counts: by a selector that is empty, the scheduler counts none.
+    pub(super) fn counts(&self, pod: &PodFacts) -> bool {
+        let mut pods = self.pods.iter();
+        pods.any(|selector| !selector.selects_all() && selector.matches(&pod.labels))
+    }
+}
+
+impl Term {
+    fn of(field: &str, index: usize, term: &PodAffinityTerm) -> Option<Self> {
+        let field = format!(
+            "spec.affinity.{field}.requiredDuringSchedulingIgnoredDuringExecution[{index}]"
+        );
+        Some(Self {
+            field,
+            key: term.topology_key.clone(),
+            namespaces: term.namespaces.clone().unwrap_or_default(),
+            namespace_selector: selector(term.namespace_selector.as_ref())?,
+            pods: selector(term.label_selector.as_ref())?,
+        })
+    }
+
+    fn namespaces(&self, own: &str, known: &Namespaces) -> Vec<String> {
+        if self.namespaces.is_empty() && self.namespace_selector.is_none() {
+            return vec![own.to_owned()];
+        }
+        let selected = known.iter().filter(|(_, labels)| {
+            let mut selectors = self.namespace_selector.iter();
+            selectors.any(|selector| selector.matches(*labels))
+        });
+        let selected = selected.map(|(name, _)| name.clone());
+        self.namespaces.iter().cloned().chain(selected).collect()
+    }
+
+    /// Whether it is about `pod`, where it is a term of a pod of the namespace `own`.
+    pub(super) fn selects(&self, pod: &PodFacts, own: &str, known: &Namespaces) -> bool {
+        let namespace = &pod.id.namespace;
+        let is_in = if self.namespaces.is_empty() && self.namespace_selector.is_none() {
+            namespace == own
+        } else {
+            let labels = known.get(namespace);
+            let mut selectors = self.namespace_selector.iter();
+            self.namespaces.contains(namespace)
+                || selectors.any(|one| labels.is_some_and(|labels| one.matches(labels)))
+        };
+        let mut pods = self.pods.iter();
+        is_in && pods.any(|selector| selector.matches(&pod.labels))
+    }
+}
+
+/// The selector, if there is one; nothing if it cannot be read.
+#[expect(
+    clippy::option_option,
+    reason = "a selector that is not there selects nothing"
+)]
+fn selector(selector: Option<&LabelSelector>) -> Option<Option<Selector>> {
+    let Some(selector) = selector else {
+        return Some(None);
+    };
+    Some(Some(selector.clone().try_into().ok()?))
+}

@@ -1,0 +1,252 @@
+//! The table of `cases.json`: the same rows are shown to a real scheduler by
+//! `tests/cluster/topology.rs`, which shows that it decides as is written there.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::burst::fixtures::{Scene, at, granted};
+use crate::burst::outcome::Outcome;
+use crate::burst::pod::Stage;
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+const AWAY: &str = "burst-shop-weu";
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    labels: Value,
+    spec: Value,
+    others: Vec<Other>,
+    refused: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Other {
+    node: String,
+    labels: Value,
+    spec: Value,
+    namespace: String,
+}
+
+fn cases() -> Vec<Case> {
+    serde_json::from_str(include_str!("cases.json")).expect("cases")
+}
+
+/// A pod of these; `namespace` is `own` or `other`.
+fn facts(name: &str, namespace: &str, labels: &Value, spec: &Value) -> PodFacts {
+    let namespace = if namespace == "own" { "shop" } else { "other" };
+    let mut spec = spec.clone();
+    spec["containers"] = json!([{"name": "main", "resources": {"requests": {"cpu": "1"}}}]);
+    let spec = spec.to_string().replace("OTHER", "other");
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": namespace, "uid": name, "labels": labels,
+            "resourceVersion": "1", "generation": 1, "creationTimestamp": "1970-01-01T00:00:00Z"},
+        "spec": serde_json::from_str::<Value>(&spec).expect("JSON"),
+    }))
+    .expect("a pod");
+    PodFacts::of(&pod).expect("it is created")
+}
+
+fn node(name: &str, zone: &str, rack: &str, taint: Option<(&str, &str)>) -> NodeFacts {
+    let mut labels = json!({ZONE: zone, "example.com/rack": rack});
+    if name != AWAY {
+        labels["kubernetes.io/hostname"] = name.into();
+    }
+    let taint =
+        taint.map(|(key, value)| json!({"key": key, "value": value, "effect": "NoSchedule"}));
+    NodeFacts {
+        name: name.to_owned(),
+        labels: serde_json::from_value(labels).expect("labels"),
+        taints: taint
+            .into_iter()
+            .map(|taint| serde_json::from_value(taint).expect("a taint"))
+            .collect(),
+    }
+}
+
+/// A pool with one placement, of which all neighbors are known: these pods.
+fn scene(others: &[PodFacts]) -> Scene {
+    let mut scene = Scene::new(
+        &json!({"workloads": [
+        {"name": "all", "selector": {"namespaceSelector": {}, "podSelector": {}}}]}),
+        &[],
+    );
+    let nodes = [
+        node("home-a", "a", "1", None),
+        node("home-b", "b", "2", None),
+        node("home-c", "c", "3", Some(("team", "x"))),
+        node(
+            AWAY,
+            "aci",
+            "1",
+            Some(("virtual-kubelet.io/provider", "shop")),
+        ),
+    ];
+    scene.places[0].labels.clone_from(&nodes[3].labels);
+    let mut pods: HashMap<String, Listing<Vec<Arc<PodFacts>>>> = HashMap::new();
+    for namespace in ["shop", "other"] {
+        let of = others.iter().filter(|pod| pod.id.namespace == namespace);
+        let of = of.cloned().map(Arc::new).collect();
+        pods.insert(namespace.to_owned(), Listing::Listed(of));
+    }
+    scene.neighbors = Neighbors {
+        nodes: Listing::Listed(nodes.into_iter().map(Arc::new).collect()),
+        pods,
+    };
+    scene
+}
+
+fn waits(mut pod: PodFacts) -> PodFacts {
+    pod.stage = Stage::Refused(Some(at(0)));
+    pod
+}
+
+fn scene_of(case: &Case) -> Scene {
+    let others = case.others.iter().enumerate().map(|(index, one)| {
+        let name = format!("other-{index}");
+        facts(&name, &one.namespace, &one.labels, &one.spec).on(&one.node)
+    });
+    let mut scene = scene(&others.collect::<Vec<_>>());
+    scene.waiting = vec![waits(facts("a", "own", &case.labels, &case.spec))];
+    scene
+}
+
+#[test]
+fn a_pod_is_granted_where_the_scheduler_would_place_it_beside_those_that_run() {
+    for case in cases() {
+        let outcome = scene_of(&case).outcome(60, "a");
+        match &case.refused {
+            None => assert!(
+                matches!(outcome, Outcome::Grant { .. }),
+                "{}: {outcome}",
+                case.name
+            ),
+            Some(field) => {
+                let told = outcome.to_string();
+                assert!(
+                    matches!(outcome, Outcome::Wait(_) | Outcome::Refuse(_)),
+                    "{}: {told}",
+                    case.name
+                );
+                assert!(
+                    told.contains(&format!("{field}: ")),
+                    "{}: {told}",
+                    case.name
+                );
+                let names_place = told.contains("placement weu is in") || told.contains(AWAY);
+                assert!(names_place, "{}: {told}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_cannot_be_placed_holds_no_slot_and_is_no_limit_of_the_pool() {
+    let cases = cases();
+    let unmet = cases
+        .iter()
+        .find(|case| case.name.starts_with("a second pod in"));
+    let mut scene = scene_of(unmet.expect("it is one of them"));
+    let plan = scene.plan(60);
+    assert_eq!((plan.reservations.len(), plan.counts.holding), (0, 1));
+    assert_eq!((plan.limited.as_deref(), plan.stamps.len()), (None, 0));
+    assert_eq!(plan.decisions[0].outcome.reason(), "ConstraintNotMet");
+    assert_eq!(
+        plan.workloads[0].message,
+        "the scheduler would place it in no placement now: spec.topologySpreadConstraints[0]: placement weu is in \
+         topology.kubernetes.io/zone=aci, which cannot have one more of the pods that it spreads: that would be \
+         above maxSkew 1; raise maxSkew, set whenUnsatisfiable: ScheduleAnyway, or leave this label out of the \
+         placement's labels"
+    );
+    // The pod that was there is gone.
+    scene
+        .neighbors
+        .pods
+        .insert("shop".to_owned(), Listing::Listed(Vec::new()));
+    assert_eq!(granted(&scene.plan(60)), ["a"]);
+}
+
+#[test]
+fn what_is_not_known_keeps_no_pod_from_being_granted() {
+    for case in cases() {
+        let mut scene = scene_of(&case);
+        for listing in scene.neighbors.pods.values_mut() {
+            *listing = Listing::Unknown;
+        }
+        scene.neighbors.nodes = Listing::Unknown;
+        let outcome = scene.outcome(60, "a");
+        let lacks_label = case.refused.as_deref() == Some("spec.topologySpreadConstraints");
+        assert_eq!(
+            matches!(outcome, Outcome::Grant { .. }),
+            !lacks_label,
+            "{}: {outcome}",
+            case.name
+        );
+        scene.neighbors.nodes = Listing::Awaited;
+        let is_granted = matches!(scene.outcome(60, "a"), Outcome::Grant { .. });
+        let has_rules = scene.waiting[0].rules.is_some();
+        assert_eq!(is_granted, !has_rules, "{} is granted unread", case.name);
+    }
+}
+
+#[test]
+fn pods_that_are_granted_together_count_for_each_other() {
+    let (web, apart) = (json!({"app": "web"}), |kind: &str| {
+        let term = json!([{"topologyKey": ZONE, "labelSelector": {"matchLabels": {"app": "web"}}}]);
+        json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": term}}})
+    });
+    let spread = json!({"topologySpreadConstraints": [{"maxSkew": 2, "topologyKey": ZONE,
+        "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}}]});
+    for (spec, most) in [
+        (apart("podAntiAffinity"), 1),
+        (spread, 2),
+        (apart("podAffinity"), 4),
+    ] {
+        let mut scene = scene(&[]);
+        let pods = ["a", "b", "c", "d"];
+        scene.waiting = pods
+            .map(|name| waits(facts(name, "own", &web, &spec)))
+            .to_vec();
+        let plan = scene.plan(60);
+        assert_eq!(granted(&plan).len(), most, "{spec}");
+        assert_eq!(plan.reservations.len(), most, "{spec}");
+        // Once they are granted, and on their way, it is the same.
+        scene.carry_out(&plan, 60);
+        assert_eq!(granted(&scene.plan(61)).len(), 0, "{spec}");
+        assert_eq!(
+            scene.plan(61).counts.holding,
+            4 - i64::try_from(most).expect("few")
+        );
+    }
+}
+
+#[test]
+fn pods_that_end_or_are_deleted_count_as_the_scheduler_counts_them() {
+    let cases = cases();
+    let of = |name: &str| {
+        let case = cases.iter().find(|case| case.name == name);
+        scene_of(case.expect("it is one of them"))
+    };
+    let change = |scene: &mut Scene, change: fn(&mut PodFacts)| {
+        let Some(Listing::Listed(pods)) = scene.neighbors.pods.get_mut("shop") else {
+            unreachable!("they are listed");
+        };
+        for pod in pods {
+            change(Arc::make_mut(pod));
+        }
+    };
+    let spread = "a second pod in the placement's zone while zones at home have none";
+    let apart = "anti-affinity over zones to a pod in the placement";
+    for (name, grants) in [(spread, true), (apart, false)] {
+        let mut scene = of(name);
+        change(&mut scene, |pod| pod.is_deleting = true);
+        assert_eq!(granted(&scene.plan(60)).is_empty(), !grants, "{name}");
+        let mut scene = of(name);
+        change(&mut scene, |pod| pod.stage = Stage::Finished);
+        assert_eq!(granted(&scene.plan(60)), ["a"], "{name}");
+    }
+}
