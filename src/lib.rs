@@ -17,6 +17,9 @@
 //! | [`cli`] | the command line of `burstpool` | all above |
 //! | [`emulator`] | Azure Resource Manager and Container Instances on localhost, for tests, the demo and trying out | nobody |
 //!
+//! The documents are in `docs`, as pages of this site: [`readme`](docs::readme), [`install`](docs::install),
+//! [`design`](docs::design) and the others.
+//!
 //! The seam to Azure is HTTP: nothing outside [`emulator`] and the tests knows that the emulator
 //! exists, and it knows nothing of Kubernetes.
 
@@ -25,6 +28,8 @@ pub mod api;
 pub mod burst;
 pub mod cli;
 pub mod controller;
+#[cfg(doc)]
+pub mod docs;
 pub mod emulator;
 pub mod k8s;
 #[cfg(test)]

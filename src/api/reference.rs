@@ -1,6 +1,11 @@
 //! Every field of the resource, for people who do not have it in a cluster to ask `kubectl explain`.
 //!
-#![doc = include_str!("fields.md")]
+#![doc = include_str!("../docs/burstpool-fields.md")]
+#![allow(
+    rustdoc::bare_urls,
+    rustdoc::broken_intra_doc_links,
+    reason = "the table quotes the fields' descriptions as `kubectl explain` shows them"
+)]
 
 use std::fmt::Write as _;
 
@@ -82,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_tables_file_is_as_the_types_say() {
-        crate::kept::assert_kept("src/api/fields.md", &table());
+        crate::kept::assert_kept("src/docs/burstpool-fields.md", &table());
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Whatever README.md and the manifests' comments tell people to type, typed.
+//! Whatever the documents and the manifests' comments tell people to type, typed.
 //!
-//! What is not: commands of Azure's own command line, which need an Azure, and `make`, which runs these
-//! tests.
+//! What is not: commands of Azure's own command line, which need an Azure, and `make` and `cargo test`, which run
+//! these tests. What else of the documents can be checked, such as the files that they name, is in [`facts`].
 
 #[path = "readme/documents.rs"]
 mod documents;
+#[path = "readme/facts.rs"]
+mod facts;
 #[path = "readme/terminal.rs"]
 mod terminal;
 
@@ -16,14 +18,15 @@ use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
+use self::documents::Document;
 use self::terminal::Terminal;
 use crate::support::{Cluster, OPERATOR, Options, objects, wait};
 
-/// The pod that the README explains, and the virtual node of its pool.
+/// The pod that the documents ask about, and the virtual node of its pool.
 const EXPLAINED: &str = "web-7d4b";
 const NODE: &str = "burst-peak-weu";
 /// Options of other programs.
-const OTHERS: [&str; 31] = [
+const OTHERS: [&str; 36] = [
     // az
     "--vnet-name",
     "--address-prefixes",
@@ -48,9 +51,14 @@ const OTHERS: [&str; 31] = [
     "--previous",
     "--type",
     "--patch-file",
+    "--follow",
     "--for",
     "--timeout",
+    "--ignore-not-found",
     // cargo and docker
+    "--lib",
+    "--test",
+    "--open",
     "--bin",
     "--locked",
     "--release",
@@ -61,7 +69,7 @@ const OTHERS: [&str; 31] = [
 ];
 
 #[tokio::test]
-async fn a_stranger_who_types_the_readme_from_top_to_bottom_sees_a_burst() {
+async fn a_newcomer_who_types_every_document_from_top_to_bottom_sees_a_burst() {
     let cluster = Box::pin(Cluster::start(Options::default()))
         .await
         .expect("a cluster");
@@ -74,7 +82,8 @@ async fn a_stranger_who_types_the_readme_from_top_to_bottom_sees_a_burst() {
         .expect("a node");
     cluster.namespace("shop").await.expect("a namespace");
     let mut terminal = Terminal::open(&cluster);
-    let commands = documents::commands();
+    let documents = documents::all();
+    let commands: Vec<String> = documents.iter().flat_map(Document::commands).collect();
     let emulator = commands.iter().find(|one| one.contains("aci-emulator"));
     terminal
         .start_emulator(emulator.expect("the emulator's"))
@@ -86,6 +95,7 @@ async fn a_stranger_who_types_the_readme_from_top_to_bottom_sees_a_burst() {
             other @ ("az" | "make") => {
                 others.insert(other);
             }
+            "cargo" if command.starts_with("cargo test ") => facts::assert_tests_exist(command),
             "cargo" if command.contains("aci-emulator") => {}
             "cargo" if command.contains("-- run ") => terminal.start_operator(command),
             "curl" => terminal.send(command).await,
@@ -93,12 +103,18 @@ async fn a_stranger_who_types_the_readme_from_top_to_bottom_sees_a_burst() {
                 let pod = on_aci(&cluster, &terminal).await;
                 terminal.run(&command.replace(EXPLAINED, &pod)).await;
             }
+            _ if command.contains(EXPLAINED) => {
+                let pod = on_aci(&cluster, &terminal).await;
+                let ready = format!("kubectl wait --for=condition=Ready --timeout=5m pod/{pod}");
+                terminal.run(&ready).await;
+                terminal.run(&command.replace(EXPLAINED, &pod)).await;
+            }
             _ => terminal.run(command).await,
         }
         typed += 1;
     }
-    assert_eq!(others.len(), 2, "they are in the README still: {others:?}");
-    assert!(typed > 20, "the README's commands are found: {typed}");
+    assert_eq!(others.len(), 2, "the documents have them still: {others:?}");
+    assert!(typed > 20, "the documents' commands are found: {typed}");
 }
 
 /// A pod of the sample on ACI, once all of them run.
@@ -119,7 +135,7 @@ async fn on_aci(cluster: &Cluster, terminal: &Terminal) -> String {
 }
 
 #[tokio::test]
-async fn every_other_command_of_the_readme_and_in_comments_of_the_manifests_is_accepted() {
+async fn every_other_command_of_the_documents_and_in_comments_of_the_manifests_is_accepted() {
     let cluster = Box::pin(Cluster::start(Options::default()))
         .await
         .expect("a cluster");
@@ -131,12 +147,13 @@ async fn every_other_command_of_the_readme_and_in_comments_of_the_manifests_is_a
     cluster.ask(&argo).expect("Argo CD's configuration");
     let terminal = Terminal::open(&cluster);
 
-    let spans = documents::spans().into_iter();
+    let documents = documents::all();
+    let spans = documents.iter().flat_map(Document::spans);
     let is_whole = |span: &String| {
         span.starts_with("kubectl explain") || span.starts_with("kubectl") && span.contains(" -k ")
     };
     let (spans, comments) = (
-        spans.filter(is_whole).collect::<Vec<_>>(),
+        spans.filter(is_whole).collect::<BTreeSet<_>>(),
         documents::commented(),
     );
     assert!(
@@ -152,12 +169,15 @@ async fn every_other_command_of_the_readme_and_in_comments_of_the_manifests_is_a
 }
 
 #[tokio::test]
-async fn the_readmes_resources_are_accepted_as_they_stand() {
+async fn the_documents_resources_are_accepted_as_they_stand() {
     let sample = documents::root().join("config/samples/burst.yaml");
     let sample = documents::read(&sample);
     let sample = sample.split("---").next().expect("a pool");
     let parsed = |text: &str| -> Value { serde_yaml::from_str(text).expect("YAML") };
-    let mut blocks = documents::blocks("yaml").into_iter();
+    let documents = documents::all();
+    let blocks = |language| documents.iter().flat_map(move |one| one.blocks(language));
+    let roles: Vec<String> = blocks("json").collect();
+    let mut blocks = blocks("yaml");
 
     let first = parsed(&blocks.next().expect("a pool"));
     assert_eq!(first, parsed(sample), "it is the sample that it names");
@@ -178,7 +198,6 @@ async fn the_readmes_resources_are_accepted_as_they_stand() {
         let created = cluster.ask(&["create", "--dry-run=server", "-f", &path]);
         created.expect("it is accepted");
     }
-    let roles = documents::blocks("json");
     assert!(!roles.is_empty());
     for role in roles {
         let role: Value = serde_json::from_str(&role).expect("JSON");
@@ -187,7 +206,7 @@ async fn the_readmes_resources_are_accepted_as_they_stand() {
 }
 
 #[tokio::test]
-async fn every_option_that_the_readme_and_the_manifests_name_exists() {
+async fn every_option_that_the_documents_and_the_manifests_name_exists() {
     let mut known = BTreeSet::new();
     for (program, arguments) in [
         (
@@ -207,7 +226,8 @@ async fn every_option_that_the_readme_and_the_manifests_name_exists() {
         "{known:?}"
     );
 
-    let mut texts = vec![documents::readme()];
+    let documents = documents::all().into_iter();
+    let mut texts: Vec<String> = documents.map(|document| document.text).collect();
     texts.extend(
         documents::manifests()
             .iter()

@@ -1,17 +1,53 @@
-//! What people copy: the code of README.md, and the commands in the comments of `config`.
+//! What people copy: the code of the documents, and the commands in the comments of `config`.
 //!
-//! In: those files as they stand. Out: blocks of code, commands as one types them, and inline code.
+//! In: those files as they stand. Out: blocks of code, commands as one types them, inline code, and the files that
+//! they name.
 
 use std::path::{Path, PathBuf};
+
+/// The documents in the order in which a newcomer types their commands: what the README installs and applies is
+/// there for the pages that follow, until the installation guide removes it.
+const DOCUMENTS: [&str; 12] = [
+    README,
+    "src/docs/operations.md",
+    "src/docs/triggers.md",
+    "src/docs/networking.md",
+    "src/docs/kubectl.md",
+    "src/docs/coexistence.md",
+    "src/docs/reference.md",
+    "src/docs/glossary.md",
+    "src/docs/design.md",
+    "config/README.md",
+    "src/emulator/README.md",
+    "tests/README.md",
+];
+/// Tables that are made from the code, which have no commands.
+pub const GENERATED: [&str; 2] = ["src/docs/burstpool-fields.md", "src/docs/pod-fields.md"];
+/// The first document.
+pub const README: &str = "README.md";
+/// Where documents, and files that they name, are.
+const ROOMS: [&str; 5] = ["src", "tests", "config", "crds", ".ci"];
+
+/// A document.
+pub struct Document {
+    /// Its path from the project's directory.
+    pub path: &'static str,
+    /// What it says.
+    pub text: String,
+}
 
 /// The project's directory, in which all of them are to be typed.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The README.
-pub fn readme() -> String {
-    read(&root().join("README.md"))
+/// All documents that people write.
+pub fn all() -> Vec<Document> {
+    let read = |path: &'static str| Document {
+        path,
+        text: read(&root().join(path)),
+    };
+    DOCUMENTS.into_iter().map(read).collect()
 }
 
 /// A file.
@@ -19,49 +55,89 @@ pub fn read(path: &Path) -> String {
     std::fs::read_to_string(path).expect("a text")
 }
 
-/// The README's blocks of code in this language, without their indentation.
-pub fn blocks(language: &str) -> Vec<String> {
-    let (readme, mut all) = (readme(), Vec::new());
-    let mut lines = readme.lines();
-    while let Some(line) = lines.next() {
-        let Some(named) = line.trim_start().strip_prefix("```") else {
-            continue;
-        };
-        let indent = line.len() - line.trim_start().len();
-        let inside = lines
-            .by_ref()
-            .take_while(|line| line.trim() != "```")
-            .map(|line| format!("{}\n", line.get(indent..).unwrap_or_default()));
-        let block: String = inside.collect();
-        if named == language {
-            all.push(block);
+impl Document {
+    /// The blocks of code in this language, without their indentation.
+    pub fn blocks(&self, language: &str) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut lines = self.text.lines();
+        while let Some(line) = lines.next() {
+            let Some(named) = line.trim_start().strip_prefix("```") else {
+                continue;
+            };
+            let indent = line.len() - line.trim_start().len();
+            let inside = lines
+                .by_ref()
+                .take_while(|line| line.trim() != "```")
+                .map(|line| format!("{}\n", line.get(indent..).unwrap_or_default()));
+            let block: String = inside.collect();
+            if named == language {
+                all.push(block);
+            }
         }
+        all
     }
-    all
+
+    /// The commands, from top to bottom.
+    pub fn commands(&self) -> Vec<String> {
+        let blocks = self.blocks("console");
+        let typed = blocks.iter().flat_map(|block| joined(block.lines()));
+        let commands = typed.filter_map(|line| Some(line.strip_prefix("$ ")?.to_owned()));
+        commands.map(|command| uncommented(&command)).collect()
+    }
+
+    /// The code within sentences.
+    pub fn spans(&self) -> Vec<String> {
+        let outside = self.text.split("```").step_by(2);
+        outside
+            .flat_map(|text| text.split('`').skip(1).step_by(2))
+            .map(|span| span.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect()
+    }
+
+    /// The files and folders of the project that its sentences name.
+    pub fn files(&self) -> Vec<String> {
+        let is_file = |span: &String| {
+            let room = span.split('/').next().unwrap_or_default();
+            ROOMS.contains(&room) && span.contains('/') && !span.contains([' ', ':', '*'])
+        };
+        self.spans().into_iter().filter(is_file).collect()
+    }
+
+    /// Where its links lead within the project, without the place in the page.
+    pub fn links(&self) -> Vec<String> {
+        let inline = self.text.split("](").skip(1);
+        let inline = inline.filter_map(|rest| rest.split(')').next());
+        let defined = self.text.lines().filter(|line| line.starts_with('['));
+        let defined = defined.filter_map(|line| Some(line.split_once("]: ")?.1));
+        inline
+            .chain(defined)
+            .filter(|target| !target.contains("://") && !target.starts_with('#'))
+            .map(|target| target.split('#').next().unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    /// The names of its links: what the second pair of brackets says.
+    pub fn link_names(&self) -> Vec<String> {
+        let outside = self.text.split("```").step_by(2);
+        outside
+            .flat_map(|text| text.split("][").skip(1))
+            .filter_map(|rest| Some(rest.split(']').next()?.to_owned()))
+            .collect()
+    }
 }
 
-/// The README's commands, from top to bottom.
-pub fn commands() -> Vec<String> {
-    let blocks = blocks("console");
-    let typed = blocks.iter().flat_map(|block| joined(block.lines()));
-    let commands = typed.filter_map(|line| Some(line.strip_prefix("$ ")?.to_owned()));
-    commands.map(|command| uncommented(&command)).collect()
-}
-
-/// The README's code within sentences.
-pub fn spans() -> Vec<String> {
-    let text = readme();
-    let outside = text.split("```").step_by(2);
-    outside
-        .flat_map(|text| text.split('`').skip(1).step_by(2))
-        .map(|span| span.split_whitespace().collect::<Vec<_>>().join(" "))
+/// The files of `config` that are applied or built from.
+pub fn manifests() -> Vec<PathBuf> {
+    let files = files_in("config").into_iter();
+    files
+        .filter(|path| path.extension().is_none_or(|kind| kind != "md"))
         .collect()
 }
 
-/// The files of `config`.
-pub fn manifests() -> Vec<PathBuf> {
+/// All files in a folder of the project and in those below.
+pub fn files_in(folder: &str) -> Vec<PathBuf> {
     let mut all = Vec::new();
-    let mut directories = vec![root().join("config")];
+    let mut directories = vec![root().join(folder)];
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(directory).expect("a directory") {
             let path = entry.expect("an entry").path();
@@ -72,6 +148,22 @@ pub fn manifests() -> Vec<PathBuf> {
             }
         }
     }
+    all
+}
+
+/// All files that are documents by their name, wherever they are, but those of others.
+pub fn found() -> Vec<String> {
+    let rooms = ROOMS.iter().flat_map(|room| files_in(room));
+    let documents = rooms.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
+    let names = documents.map(|path| {
+        let path = path.strip_prefix(root()).expect("it is in the project");
+        path.to_string_lossy().into_owned()
+    });
+    let mut all: Vec<String> = names
+        .filter(|path| !path.starts_with("tests/fixtures/"))
+        .chain([README.to_owned()])
+        .collect();
+    all.sort();
     all
 }
 

@@ -4,7 +4,7 @@
 //! a row is refused, so a field that a newer k8s-openapi brings cannot slip through unseen; a test
 //! compares the rows with the schema of its `PodSpec`.
 //!
-#![doc = include_str!("fields.md")]
+#![doc = include_str!("../../../docs/pod-fields.md")]
 
 mod container;
 mod pod;

@@ -32,7 +32,7 @@ pub fn table() -> String {
 mod tests {
     #[test]
     fn the_tables_file_is_as_the_rows_say() {
-        crate::kept::assert_kept("src/aci/translate/decisions/fields.md", &super::table());
+        crate::kept::assert_kept("src/docs/pod-fields.md", &super::table());
     }
 
     #[test]

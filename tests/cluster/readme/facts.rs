@@ -1,0 +1,117 @@
+//! What the documents claim and a look at the files can check: no cluster is needed.
+
+use std::path::Path;
+
+use super::documents::{self, Document, GENERATED, README};
+
+/// The README's longest length in bytes: what is more belongs into another document.
+const LONGEST: usize = 9_000;
+/// The languages of blocks: a command in a block of another language would not be typed.
+const LANGUAGES: [&str; 5] = ["console", "yaml", "json", "text", "mermaid"];
+
+#[test]
+fn every_file_that_a_document_names_and_every_page_that_it_links_to_exists() {
+    let mut named = 0;
+    for document in documents::all() {
+        for file in document.files() {
+            let exists = documents::root().join(&file).exists();
+            assert!(exists, "{}: there is no {file}", document.path);
+            named += 1;
+        }
+        let folder = Path::new(document.path).parent().expect("a folder");
+        for target in document.links() {
+            let path = documents::root().join(folder).join(&target);
+            assert!(path.exists(), "{}: a link to {target}", document.path);
+        }
+    }
+    assert!(named > 100, "the files of the journeys are found: {named}");
+}
+
+#[test]
+fn every_document_is_tested_and_is_a_page_of_the_crates_documentation() {
+    let pages = documents::read(&documents::root().join("src/docs/mod.rs"));
+    let all = documents::all();
+    let mut known: Vec<&str> = all.iter().map(|one| one.path).collect();
+    known.extend(GENERATED);
+    known.sort_unstable();
+    assert_eq!(documents::found(), known);
+    for document in &all {
+        let path = document.path;
+        let from_docs = match path.strip_prefix("src/docs/") {
+            Some(file) => file.to_owned(),
+            None => match path.strip_prefix("src/") {
+                Some(rest) => format!("../{rest}"),
+                None => format!("../../{path}"),
+            },
+        };
+        let page = format!(" = \"{from_docs}\",");
+        assert!(pages.contains(&page), "no page: {path}");
+        for name in document.link_names() {
+            let definition = format!("[{name}]: ");
+            let is_defined = document.text.contains(&format!("\n{definition}"));
+            assert!(is_defined, "{path}: nothing says where [{name}] leads");
+            assert!(pages.contains(&definition), "{path}: [{name}] has no page");
+        }
+    }
+}
+
+#[test]
+fn the_readme_is_short_and_every_block_of_a_document_is_of_a_known_language() {
+    for Document { path, text } in documents::all() {
+        if path == README {
+            assert!(text.len() <= LONGEST, "{} bytes", text.len());
+        }
+        let fences = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("```"));
+        for language in fences.step_by(2) {
+            assert!(LANGUAGES.contains(&language), "{path}: {language}");
+        }
+    }
+}
+
+#[test]
+fn the_reference_names_every_metric_label_and_annotation() {
+    let reference = documents::read(&documents::root().join("src/docs/reference.md"));
+    let telemetry = documents::files_in("src/telemetry");
+    let names = ["src/api/names.rs", "src/aci/translate/annotations.rs"];
+    let names = names.map(|path| documents::root().join(path));
+    let mut checked = 0;
+    for path in telemetry.into_iter().chain(names) {
+        let text = documents::read(&path);
+        // What its tests say is not told to anybody.
+        let text = text.split("#[cfg(test)]").next().expect("the code");
+        for word in text.split('"').skip(1).step_by(2) {
+            let is_word = word.chars().all(|c| c.is_ascii_graphic());
+            let name = match word {
+                word if !is_word || word.contains('{') => continue,
+                word if word.starts_with("burstpool_") => word.to_owned(),
+                word if word.starts_with("burstpool.io/") => word.to_owned(),
+                word if word.starts_with("trigger_") || word.starts_with("alerts_") => {
+                    format!("burstpool_{word}")
+                }
+                _ => continue,
+            };
+            let is_named = reference.contains(&format!("`{name}"));
+            assert!(is_named, "{}: {name}", path.display());
+            checked += 1;
+        }
+    }
+    assert!(checked > 25, "names are found: {checked}");
+}
+
+/// The tests that a command of `cargo test` names exist: the last word is a part of a module's path.
+pub fn assert_tests_exist(command: &str) {
+    let words: Vec<&str> = command.split(' ').skip(2).collect();
+    let (folder, filter) = match words[..] {
+        ["--lib", filter] => ("src".to_owned(), filter),
+        ["--test", program, filter] => (format!("tests/{program}"), filter),
+        _ => unreachable!("another form of cargo test: {command}"),
+    };
+    let part = filter.replace("::", "/");
+    let files = documents::files_in(&folder);
+    let is_there = files
+        .iter()
+        .any(|path| path.to_string_lossy().contains(&part));
+    assert!(is_there, "no tests: {command}");
+}
