@@ -13,7 +13,7 @@ const MARGIN: Duration = Duration::from_millis(150);
 const SHORTEST: Duration = Duration::from_millis(500);
 /// The longest time between two reads of a group that is starting or going.
 const LONGEST: Duration = Duration::from_secs(10);
-/// How often a running group of a service is read, on average: half a read a minute (design 7), with
+/// How often a running group of a service is read, on average: half a read a minute, with
 /// what spreading them costs.
 const STEADY: Duration = Duration::from_secs(135);
 /// How often a running group is read whose containers are meant to end.

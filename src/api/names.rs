@@ -1,6 +1,6 @@
 //! Keys that users and tools see on pods and nodes.
 
-/// Taint and toleration key: which pool a node is of (design D3; the key that existing manifests
+/// Taint and toleration key: which pool a node is of (decision D3; the key that existing manifests
 /// tolerate).
 pub const PROVIDER_TAINT: &str = "virtual-kubelet.io/provider";
 /// Taint that nothing tolerates and that only makes home win when it has room.

@@ -5,7 +5,7 @@
 //! as long for it as for two or three grants: ahead, it is written for many pods at once, and a grant waits
 //! for it only if it falls due meanwhile. It takes nothing from anybody: as long as no patch of its pod was
 //! sent it holds no slot in the next plan, which gives the slot to whoever is ready. A new leader counts it
-//! (design D1a), and finishes it when it is due.
+//! (decision D1a), and finishes it when it is due.
 
 use std::time::Duration;
 

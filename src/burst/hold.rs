@@ -2,7 +2,7 @@
 //!
 //! In: the pod, what is remembered of it, the time. Out: since when it is refused, and whether that
 //! must be stamped on it. The condition's transition time tells only of a pod that was never changed:
-//! one that was gated keeps the gate's time (design D9), so for any other the first time that it was
+//! one that was gated keeps the gate's time (decision D9), so for any other the first time that it was
 //! seen refused is stamped on it, and remembered until the stamp is there.
 //!
 //! A hold is measured by this process's monotonic clock: its start is a time of that clock, from when the pod was seen

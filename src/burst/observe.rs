@@ -4,7 +4,7 @@
 //! which borrows from both. Decides nothing but what belongs to whom.
 //!
 //! Slots are counted from one watch, that of the label: a pod that moves from the watch of waiting pods
-//! to that of a node's is for a moment in neither (design D1a). A grant that only another watch shows
+//! to that of a node's is for a moment in neither (decision D1a). A grant that only another watch shows
 //! still counts through its reservation.
 
 use std::collections::{HashMap, HashSet};
@@ -82,7 +82,7 @@ pub struct Own<'a> {
     pub ahead: SignedDuration,
 }
 
-/// Whether we may decide for a pool (design D1a).
+/// Whether we may decide for a pool (decision D1a).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
     /// The pool's status does not name us yet.

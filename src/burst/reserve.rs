@@ -1,4 +1,4 @@
-//! Which pods count although nobody sees them granted (design D1a).
+//! Which pods count although nobody sees them granted (decision D1a).
 //!
 //! In: the reservations in the pool's status and what is seen of their pods. Out: those that must stay,
 //! those whose pods must be looked for, and those that are to be given back. A reservation is of one

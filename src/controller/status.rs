@@ -158,7 +158,7 @@ fn spilling(summary: &Summary) -> (bool, &'static str, String) {
     (is_peak, reason, message)
 }
 
-/// What a user of an open placement has to know that no error will ever say (design.md D17): once a
+/// What a user of an open placement has to know that no error will ever say (decision D17): once a
 /// placement, where `kubectl describe` shows it.
 pub(super) fn notice(placement: &Placement) -> &'static str {
     match (&placement.network.dns, &placement.subnet_id) {

@@ -2,9 +2,9 @@
 //!
 //! In: the pod. Out: one patch, or nothing when the pod is right already. Pure; `pods::settle` sends it.
 //!
-//! - The deletion cost (design D4): a `ReplicaSet` that shrinks takes its pods on ACI first. A cost that
+//! - The deletion cost (decision D4): a `ReplicaSet` that shrinks takes its pods on ACI first. A cost that
 //!   the user gave stays.
-//! - Tolerations of a node that is not ready or not reachable (D15): such a node only means that the
+//! - Tolerations of a node that is not ready or not reachable (decision D15): such a node only means that the
 //!   operator is down, while its pods run on. Kubernetes would delete them after 300 s; so they last a
 //!   day. A toleration for longer, or for ever, stays; so does every other one.
 //!

@@ -1,4 +1,4 @@
-//! Pods of `DaemonSet`s on a virtual node (design D16): they are never run.
+//! Pods of `DaemonSet`s on a virtual node (decision D16): they are never run.
 //!
 //! A `DaemonSet` that tolerates everything puts a pod on every node, also on a virtual one, where there
 //! is no machine to look after. In: the pod and what is known of its container group. Out: what to do

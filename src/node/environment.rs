@@ -3,7 +3,7 @@
 //!
 //! In: a pod and the Services that the node watches. Out: [`Resolved`] for `aci::translate`, or what
 //! is missing, why, and what to do about it. Reads each object by its name and nothing else, for that
-//! is all that `config/namespace` allows (design.md D10); keeps nothing; logs nothing of a value.
+//! is all that `config/namespace` allows (decision D10); keeps nothing; logs nothing of a value.
 //!
 //! What is required and missing makes the pod wait, as on a kubelet: the caller says so in an Event
 //! and asks again. What is optional and missing is left out. A pull secret that is missing is passed

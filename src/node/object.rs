@@ -73,7 +73,7 @@ impl Facts {
 }
 
 /// Labels that the node must have. No `kubernetes.io/hostname`: the scheduler would count the node as
-/// an empty machine of every topology spread (design D14).
+/// an empty machine of every topology spread (decision D14).
 pub fn labels(facts: &Facts) -> BTreeMap<String, String> {
     let fixed = [
         ("beta.kubernetes.io/os", "linux"),

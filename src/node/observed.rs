@@ -1,7 +1,7 @@
 //! A pod as it is watched.
 //!
 //! In: what the API server sends. Out: [`Observed`], the typed pod and the names of the fields that our
-//! types do not know (design D18). What nobody here reads, and is most of a pod's size in memory, is
+//! types do not know (decision D18). What nobody here reads, and is most of a pod's size in memory, is
 //! dropped: the managed fields, but for a leader's and for when the scheduler's refusal was written.
 
 use std::borrow::Cow;

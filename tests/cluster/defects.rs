@@ -1,6 +1,6 @@
 //! What the Go provider azure-aci does wrong in Azure, done right: groups made, kept and left alone.
 //!
-//! Each test names the defect of its table; what it tells Kubernetes wrongly is in `told.rs`.
+//! What it tells Kubernetes wrongly is in `told.rs`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;

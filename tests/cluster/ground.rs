@@ -1,7 +1,7 @@
 //! The test cluster itself: that it is a real one, that tests can share it, and that it leaves nothing.
 //!
 //! What burstpool's own tests stand on is proved here: the authorizers and admissions of a production
-//! cluster, a refused pod that one patch sends elsewhere (the design's D1), and clean ends.
+//! cluster, a refused pod that one patch sends elsewhere (decision D1), and clean ends.
 
 use k8s_openapi::api::{
     authentication::v1::TokenRequest,
@@ -295,7 +295,7 @@ async fn status_of_a_list(cluster: &Cluster, namespace: &str, user: &Value) -> u
     }
 }
 
-/// The design's D1, by hand: one JSON Patch, which fails if the pod is not as it was seen.
+/// Decision D1, by hand: one JSON Patch, which fails if the pod is not as it was seen.
 async fn grant(pods: &Api<Pod>, seen: &Pod, pool: &str) -> kube::Result<Pod> {
     let operations = json!([
         {"op": "replace", "path": "/metadata/resourceVersion", "value": seen.resource_version()},

@@ -1,4 +1,4 @@
-//! A maximum that holds across changes of leader (design D1a); and, in [`unnoticed`], changes of leader that
+//! A maximum that holds across changes of leader (decision D1a); and, in [`unnoticed`], changes of leader that
 //! pods on ACI do not notice.
 
 #[path = "leader/unnoticed.rs"]

@@ -1,6 +1,6 @@
 //! Bursting on the real scheduler: what home refuses spills, and goes first when the peak is over.
 //!
-//! Where each scenario of the study of bursting is shown; `burst::tests` and the like are pure and in
+//! Where each scenario of bursting is shown; `burst::tests` and the like are pure and in
 //! `src`, the others are here, beside this file.
 //!
 //! | scenario | shown by |

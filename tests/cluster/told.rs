@@ -1,6 +1,6 @@
 //! What the Go provider azure-aci tells Kubernetes wrongly, told rightly; and how the operator ends.
 //!
-//! Each test names the defect of its table; what it does wrong in Azure is in `defects.rs`.
+//! What it does wrong in Azure is in `defects.rs`.
 
 use std::collections::BTreeMap;
 

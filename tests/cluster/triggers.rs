@@ -1,6 +1,6 @@
 //! Triggers and scaling on a real cluster.
 //!
-//! Where each scenario of the study of bursting is shown; what is pure is in `src/trigger`, `src/scale`
+//! Where each scenario of bursting is shown; what is pure is in `src/trigger`, `src/scale`
 //! and `burst::tests`, the rest in the files beside this one.
 //!
 //! | scenario | shown by |

@@ -1,4 +1,4 @@
-//! Raw JSON as a pod, with the names of the fields that the types do not know (design.md D18).
+//! Raw JSON as a pod, with the names of the fields that the types do not know (decision D18).
 
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserializer;

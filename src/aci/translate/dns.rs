@@ -1,4 +1,4 @@
-//! Name servers of the group (design.md D17).
+//! Name servers of the group (decision D17).
 //!
 //! In a subnet, `ClusterFirst` means the placement's `network.dns` with the cluster's search domains,
 //! and Azure's resolver where the placement names none. Without a subnet ACI takes no DNS settings:

@@ -1,7 +1,7 @@
 //! Variables that name Services, as a kubelet makes them (pkg/kubelet/envvars in its source).
 //!
 //! They are the cluster's names for addresses that a pod on ACI reaches only through kube-proxy
-//! (design.md D17). One whose name ACI refuses (longer than 63 characters) is left out: it names a
+//! (decision D17). One whose name ACI refuses (longer than 63 characters) is left out: it names a
 //! Service that the pod has not asked for.
 
 use super::resolved::Service;

@@ -1,4 +1,4 @@
-//! The maximum is exact across changes of leader and lost answers (design D1a).
+//! The maximum is exact across changes of leader and lost answers (decision D1a).
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};

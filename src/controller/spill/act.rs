@@ -1,4 +1,4 @@
-//! Carrying out a plan: claim, count, reserve, then grant (design D1 and D1a).
+//! Carrying out a plan: claim, count, reserve, then grant (decisions D1 and D1a).
 //!
 //! In: a [`Plan`]. Out: writes to the pool's status and to pods, and their answers, told to [`Memory`]
 //! and to the stores; grants are only begun here ([`Granting`](super::granting::Granting)). Nothing is

@@ -1,4 +1,4 @@
-//! The patches of bursting, as JSON Patches (design D1). Pure.
+//! The patches of bursting, as JSON Patches (decision D1). Pure.
 //!
 //! In: a pod as it was decided on. Out: the patch that grants it, stamps it with when it was first
 //! refused, or gives its reservation back. All replace the version that was seen: if the pod has

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::view::time;
 use crate::emulator::clock::Face;
 
-/// What the service keeps of a running container (anchors: quotas page, 2025-11).
+/// What the service keeps of a running container (its quotas page, 2025-11).
 pub const RUNNING_LIMIT: usize = 4 << 20;
 /// What the service keeps of a stopped one, in bytes.
 pub const STOPPED_LIMIT: usize = 16 << 10;

@@ -8,7 +8,7 @@ use crate::aci::view::{ContainerState, Group};
 use crate::kubelet_api::answer::Refusal;
 use crate::kubelet_api::nodes::Found;
 
-/// Codes with which Azure says that it is too early (anchors: several, by age of the service).
+/// Codes with which Azure says that it is too early (several, by age of the service).
 const TOO_EARLY: [&str; 3] = [
     "ContainerGroupDeploymentNotReady",
     "ContainerLogNotAvailable",

@@ -1,5 +1,6 @@
 //! What the documents claim and a look at the files can check: no cluster is needed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::documents::{self, Document, GENERATED, README};
@@ -68,6 +69,32 @@ fn the_readme_is_short_and_every_block_of_a_document_is_of_a_known_language() {
             assert!(LANGUAGES.contains(&language), "{path}: {language}");
         }
     }
+}
+
+#[test]
+fn every_decision_that_the_code_cites_is_written_down() {
+    let design = documents::read(&documents::root().join("src/docs/design.md"));
+    let headings = design.lines().filter_map(|line| line.strip_prefix("### D"));
+    let decisions: BTreeSet<&str> = headings
+        .filter_map(|heading| heading.split(' ').next())
+        .collect();
+    let mut cited = 0;
+    for path in ["src", "tests", "config"].map(documents::files_in).concat() {
+        let kind = path.extension().and_then(|kind| kind.to_str());
+        if !matches!(kind, Some("rs" | "yaml" | "md")) {
+            continue;
+        }
+        let text = documents::read(&path);
+        for rest in text.split("decision D").skip(1) {
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric());
+            let name = &rest[..end.unwrap_or(rest.len())];
+            let is_number = name.starts_with(|c: char| c.is_ascii_digit());
+            let is_known = !is_number || decisions.contains(name);
+            assert!(is_known, "{}: decision D{name}", path.display());
+            cited += usize::from(is_number);
+        }
+    }
+    assert!(cited > 15, "the code cites decisions: {cited}");
 }
 
 #[test]
