@@ -59,6 +59,10 @@ pub struct Trigger {
 )]
 pub struct Prometheus {
     /// Scheme, host, port and path before /api/v1, such as http://prometheus.monitoring:9090.
+    #[allow(
+        rustdoc::bare_urls,
+        reason = "`kubectl explain` shows this as it stands"
+    )]
     #[schemars(length(max = 500))]
     #[x_kube(validation = Rule::new("self.matches('^https?://[^/?#@ ]+(/[^?#@ ]*)?$')")
         .message("must be a URL such as http://prometheus.monitoring:9090, without credentials (authSecretRef has them), query or fragment"))]

@@ -17,15 +17,15 @@
 //! | [`pod`], [`amounts`], [`fit`], [`place`] | what of a pod and a node matters |
 //! | [`eligibility`] | whether ACI can run a pod (asks `aci::translate`, once for each version) |
 //! | [`labels`], [`assign`] | which pool and workload a pod belongs to |
-//! | [`observe`] | what bears on one pool |
+//! | [`mod@observe`] | what bears on one pool |
 //! | [`hold`], [`rate`], [`limits`], [`fairness`] | when, how fast, how many, who first |
 //! | [`reserve`] | which pods count although nobody sees them granted |
 //! | [`backend`], [`room`] | whether a placement takes pods, and how many more fit |
-//! | [`topology`] | whether the pods that run already let a pod in |
-//! | [`sort`], [`share`], [`ahead`], [`plan`] | what becomes of each pod, and all of it together |
+//! | `topology` | whether the pods that run already let a pod in |
+//! | `sort`, `share`, `ahead`, [`mod@plan`] | what becomes of each pod, and all of it together |
 //! | [`expiry`] | when the scheduler has passed a granted pod by for too long |
 //! | [`rescue`], [`jobs`] | what becomes of pods that never started |
-//! | [`outcome`], [`reasons`], [`tally`] | the words and numbers |
+//! | [`outcome`], [`reasons`], `tally` | the words and numbers |
 //! | [`memory`] | what outlives a plan |
 
 mod ahead;

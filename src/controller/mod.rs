@@ -1,6 +1,6 @@
 //! The reconciler: every `BurstPool` becomes its virtual nodes, and is drained before it goes.
 //!
-//! In: `BurstPool`s as they are watched. Out: a running [`pool::Running`] for each, the pool's status,
+//! In: `BurstPool`s as they are watched. Out: a running `pool::Running` for each, the pool's status,
 //! and, when a pool is deleted, its pods evicted, its groups and nodes removed and the finalizer last. What
 //! of it no spec names any more is drained all the same: `strays`.
 //!

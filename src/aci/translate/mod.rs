@@ -2,7 +2,7 @@
 //!
 //! In: a pod, what its references resolved to, whose it is and where it goes. Out: the body of the
 //! group's PUT, or every field that ACI cannot keep and why. Pure: no clock, no client; `burst` asks
-//! [`eligible`] before a grant, `node` asks [`needs`] and [`translate`] after the binding.
+//! [`eligible`] before a grant, `node` asks [`needs()`] and [`translate`] after the binding.
 //!
 //! ```text
 //! raw pod ─▶ decode ─▶ Pod + unknown fields ─▶ eligible ─▶ granted, bound
@@ -29,7 +29,7 @@
 //! | `registry`, `image` | credentials for pulling |
 //! | `network`, `dns`, [`kube_proxy`] | ports, address, name servers, Services |
 //! | [`annotations`] | what a user may ask for beyond the pod's fields |
-//! | [`needs`], [`resolved`] | what a pod refers to, and what that was |
+//! | [`mod@needs`], [`resolved`] | what a pod refers to, and what that was |
 //! | [`body`], [`concealed`] | the PUT's body; text that no log shows |
 
 pub mod annotations;

@@ -1,7 +1,7 @@
 //! What a pod's references turned out to be.
 //!
 //! `node::environment` fills it in; what is optional and missing is not in it. Before a grant nothing
-//! has been read, and [`Values::Unread`] gives placeholders of the same shape.
+//! has been read, and `Values::Unread` gives placeholders of the same shape.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,11 +1,11 @@
 //! Bursting: for every pool, again and again, what is watched becomes a plan, and the plan is carried
 //! out.
 //!
-//! In: [`stores`], the targets' [`scales`], what is behind [`claims`], [`neighbors`], what creates in Azure came to. Out: grants, and for each
+//! In: `stores`, the targets' `scales`, what is behind `claims`, `neighbors`, what creates in Azure came to. Out: grants, and for each
 //! pool a [`Summary`] for its status. `burst` decides everything; a leader that has just begun claims
 //! each pool and counts its pods before it grants (decision D1a). Each pool is acted for by itself: one
 //! whose calls are slow is not planned for meanwhile, and delays no other. Only its grants are on their
-//! way ([`granting`]) while the next are planned.
+//! way (`granting`) while the next are planned.
 //!
 //! ```text
 //! stores ─▶ View ┐

@@ -287,7 +287,7 @@ impl Context {
     }
 
     /// How many groups the node has now: asks Azure. Nothing if it does not answer, or if an answer could not
-    /// be read as a whole. Once Azure has denied the resource group for [`DENIED_FOR`], there are none.
+    /// be read as a whole. Once Azure has denied the resource group for `DENIED_FOR`, there are none.
     pub async fn count(&self) -> Option<usize> {
         match sweep::list(self).await {
             Some(groups) => groups.is_whole.then_some(groups.all.len()),

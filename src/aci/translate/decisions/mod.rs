@@ -1,6 +1,6 @@
 //! What becomes of every field of a pod: the one table that decides, is tested and is printed.
 //!
-//! A type of the Kubernetes API has one list of rows; [`check`] walks a pod by them. A field without
+//! A type of the Kubernetes API has one list of rows; `check` walks a pod by them. A field without
 //! a row is refused, so a field that a newer k8s-openapi brings cannot slip through unseen; a test
 //! compares the rows with the schema of its `PodSpec`.
 //!
