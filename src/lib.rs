@@ -1,27 +1,28 @@
 //! burstpool bursts Kubernetes workloads onto Azure Container Instances (ACI).
 //!
-//! Where everything lives, from the bottom up; a room knows only the rooms above it in this list:
+//! The modules, from the bottom up. The last column lists the modules that a module uses; a module uses only
+//! modules above it in the table:
 //!
-//! | room | what it holds | knows |
+//! | module | what it holds | uses |
 //! | --- | --- | --- |
-//! | [`k8s`] | what the API server asks of the objects that every room writes, and refused writes | nobody |
-//! | [`telemetry`] | logs, metrics, and whether the operator is well | nobody |
-//! | [`api`] | the custom resource that users write and read | nobody |
-//! | [`aci`] | a pod as a container group, and a container group as a pod's status | `k8s`, `api`, `telemetry` |
-//! | [`burst`] | who bursts, when and how many: pure decisions | `k8s`, `api`, `aci` |
-//! | [`trigger`] | whether there is a peak: what Prometheus, a schedule or an alert says | `api` |
+//! | [`k8s`] | the limits that the API server sets for Events, and back-off for refused writes | none |
+//! | [`telemetry`] | logs, metrics, and the health endpoints of the operator | none |
+//! | [`api`] | the custom resource `BurstPool`: users write its spec, the operator its status | none |
+//! | [`aci`] | pods to container groups and back to pod statuses; the Azure client | `k8s`, `api`, `telemetry` |
+//! | [`burst`] | which pods burst, when, and how many: pure decisions | `k8s`, `api`, `aci` |
+//! | [`trigger`] | whether Prometheus, a schedule or an alert reports a load peak | `api` |
 //! | [`scale`] | how many replicas a workload gets: the autoscaler's algorithm | `api`, `trigger` |
-//! | [`node`] | the virtual node and its pods: registered, created, told of, removed | `k8s`, `api`, `aci` |
-//! | [`kubelet_api`] | what the API server asks a kubelet for: logs, commands, ports, numbers | `aci`, `node` |
-//! | [`controller`] | the reconciler: pools become nodes, and are drained before they go | `k8s`, `api`, `aci`, `burst`, `trigger`, `scale`, `telemetry`, `node`, `kubelet_api` |
+//! | [`node`] | the virtual node and the life of its pods | `k8s`, `api`, `aci`, `burst`, `telemetry` |
+//! | [`kubelet_api`] | the kubelet's HTTP API: logs, exec, port-forward, metrics | `aci`, `node` |
+//! | [`controller`] | the reconciler: creates and drains the virtual nodes of pools | `k8s`, `api`, `aci`, `burst`, `trigger`, `scale`, `telemetry`, `node`, `kubelet_api` |
 //! | [`cli`] | the command line of `burstpool` | all above |
-//! | [`emulator`] | Azure Resource Manager and Container Instances on localhost, for tests, the demo and trying out | nobody |
+//! | [`emulator`] | Azure Resource Manager and Container Instances on localhost, for tests and the demo | none |
 //!
 //! The documents are in `docs`, as pages of this site: [`readme`](docs::readme), [`install`](docs::install),
 //! [`design`](docs::design) and the others.
 //!
-//! The seam to Azure is HTTP: nothing outside [`emulator`] and the tests knows that the emulator
-//! exists, and it knows nothing of Kubernetes.
+//! The operator reaches Azure over HTTP only. Apart from the tests and the binary `aci-emulator`, no code outside
+//! [`emulator`] refers to the emulator, and the emulator contains nothing about Kubernetes.
 
 pub mod aci;
 pub mod api;

@@ -1,22 +1,23 @@
-//! Addresses that never are those of a workload. Pure.
+//! Reserved addresses: addresses that never belong to a workload. Pure.
 //!
-//! In: an address that a user or Azure names. Out: whether it belongs to the cloud itself, such as its metadata
-//! service, which hands credentials to every caller on the machine, or to no single host. The same address has
-//! several forms in IPv6: each of them is looked at.
+//! In: an address that a user or Azure provides. Out: whether the address is reserved, because it belongs to the
+//! cloud (for example the metadata service, which hands out credentials to every caller on the machine) or because
+//! it is not the address of a single host. IPv6 can embed the same IPv4 address in several forms; all of them are
+//! checked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Azure's virtual machines reach the platform's own services at this address:
+/// The address at which Azure's virtual machines reach platform services:
 /// <https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16>.
 const AZURE_PLATFORM: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
-/// Alibaba Cloud's metadata service, which is not link-local.
+/// The address of Alibaba Cloud's metadata service. It is not a link-local address.
 const ALIBABA_METADATA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
-/// AWS's metadata service over IPv6, which is not link-local either.
+/// The IPv6 address of AWS's metadata service. It is not a link-local address.
 const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// Whether an address is reserved: link-local addresses, where clouds serve metadata and credentials, the clouds'
-/// other addresses of that kind, and addresses that belong to no single host. A NAT64 prefix that a network chose
-/// for itself cannot be told from other addresses.
+/// Whether an address is reserved: a link-local address (where clouds serve metadata and credentials), another
+/// metadata or platform address of a cloud, or an address that belongs to no single host. A NAT64 prefix that a
+/// network has chosen for itself is not recognized, because it looks like any other address.
 pub fn is_reserved(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -45,11 +46,11 @@ fn embedded(v6: Ipv6Addr) -> Vec<Ipv4Addr> {
     let at = |places: [usize; 4]| Ipv4Addr::from(places.map(|place| o[place]));
     let last = at([12, 13, 14, 15]);
     match v6.segments() {
-        // IPv4-compatible (RFC 4291), translated by SIIT (RFC 2765), and NAT64's well-known prefix (RFC 6052).
+        // IPv4-compatible (RFC 4291), SIIT (RFC 2765), and the well-known prefix of NAT64 (RFC 6052).
         [0, 0, 0, 0, 0 | 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
             vec![last]
         }
-        // NAT64's prefix for local use (RFC 8215), in every length that RFC 6052 gives a form for.
+        // The local-use prefix of NAT64 (RFC 8215), in every prefix length for which RFC 6052 defines a format.
         [0x64, 0xff9b, 1, ..] => vec![
             at([6, 7, 9, 10]),
             at([7, 9, 10, 11]),
@@ -58,7 +59,7 @@ fn embedded(v6: Ipv6Addr) -> Vec<Ipv4Addr> {
         ],
         // 6to4 (RFC 3056).
         [0x2002, ..] => vec![at([2, 3, 4, 5])],
-        // Teredo (RFC 4380): the server's address, and the client's with all bits inverted.
+        // Teredo (RFC 4380): the server's address, and the client's address with all bits inverted.
         [0x2001, 0, ..] => vec![at([4, 5, 6, 7]), Ipv4Addr::from_bits(!last.to_bits())],
         _ => Vec::new(),
     }

@@ -1,4 +1,7 @@
-//! What goes wrong between us and Azure.
+//! Errors of calls to Azure.
+//!
+//! In: what went wrong in `client`. Out: an [`Error`] with the attempted operation, and a [`Verdict`] on what to do
+//! about it.
 
 use std::time::Duration;
 
@@ -6,57 +9,57 @@ use thiserror::Error;
 
 use super::failure::{ArmError, Class, Verdict};
 
-/// Why a call to Azure did not do what it was to do.
+/// Why a call to Azure failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Azure answered that it will not.
+    /// Azure answered with an error.
     #[error("{what}: {} {}", .failure.body.code, .failure.body.message)]
     Refused {
-        /// What was attempted.
+        /// The attempted operation.
         what: String,
         /// Azure's answer.
         failure: Box<ArmError>,
     },
-    /// There is no answer, so nobody knows whether it was done.
+    /// Azure did not answer, so it is unknown whether the operation took effect.
     #[error("{what}: no answer from Azure")]
     NoAnswer {
-        /// What was attempted.
+        /// The attempted operation.
         what: String,
-        /// Why there is none.
+        /// Why there is no answer.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// We wait, because Azure asked us to: nothing was sent.
+    /// Azure asked the client to wait. The request was not sent.
     #[error("{what}: not sent, Azure asked to wait another {} s", .wait.as_secs())]
     Waiting {
-        /// What was not attempted.
+        /// The operation that was not attempted.
         what: String,
-        /// For how long still.
+        /// The remaining wait.
         wait: Duration,
     },
-    /// There is no token: nothing was sent.
+    /// No token could be obtained. The request was not sent.
     #[error("{what}: getting a token")]
     Credential {
-        /// What was not attempted.
+        /// The operation that was not attempted.
         what: String,
-        /// Why there is none.
+        /// Why there is no token.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The answer cannot be read.
+    /// Azure's answer cannot be parsed.
     #[error("{what}: reading Azure's answer")]
     Unreadable {
-        /// What was attempted.
+        /// The attempted operation.
         what: String,
-        /// What is wrong with the answer.
+        /// The parse error.
         #[source]
         source: serde_json::Error,
     },
 }
 
 impl Error {
-    /// A label for metrics: one word.
+    /// The value of a metric label: one word.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Refused { .. } => "refused",
@@ -67,7 +70,7 @@ impl Error {
         }
     }
 
-    /// Azure's answer, if it gave one.
+    /// Azure's answer, if there was one.
     pub fn failure(&self) -> Option<&ArmError> {
         match self {
             Self::Refused { failure, .. } => Some(failure),
@@ -75,7 +78,7 @@ impl Error {
         }
     }
 
-    /// What to do about it. Where Azure answered nothing, its own words are ours.
+    /// What to do about the error. If Azure sent no error message, the verdict's message is this error's own text.
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Refused { failure, .. } => failure.verdict(),
@@ -87,7 +90,7 @@ impl Error {
         }
     }
 
-    /// The whole story in one line: the error and its sources.
+    /// The error and all of its sources in one line, separated by colons.
     pub fn story(&self) -> String {
         let mut story = self.to_string();
         let mut source = std::error::Error::source(self);

@@ -1,16 +1,16 @@
-//! Azure's events as a pod's Events, each once.
+//! Translates Azure's events to Events of a pod, each exactly once.
 //!
-//! In: a pod and its container group. Out: [`PodEvent`]s for whoever writes Events. Pure; two calls
-//! with the same group give the same events under the same names, also in another process: a name is
-//! made of the pod's UID, the container, what happened, in which words, and when first. Writing one
-//! again, by a server-side apply under its name, changes nothing; one that only happened more often
-//! keeps its name and has another [`key`](PodEvent::key).
+//! In: a pod and its container group. Out: [`PodEvent`]s for the status writer. Pure and deterministic: the same
+//! group gives the same events under the same names, also in another process. A name is made from the pod's UID,
+//! the container, the event's name, its message and the time at which it first happened. Applying the same event
+//! again under its name changes nothing. An event that only happened more often keeps its name and gets another
+//! [`key`](PodEvent::key).
 //!
-//! Kubernetes forgets Events after an hour, Azure keeps its own longer: an event that is not
-//! [fresh](PodEvent::is_fresh) must not be written by a process that does not know whether it was
-//! already, or a restart of the operator would tell old news.
+//! By default, Kubernetes deletes Events after an hour; Azure keeps its own longer. A process that does not know
+//! whether an event was already written must write only [fresh](PodEvent::is_fresh) ones. Otherwise, each restart
+//! of the operator would repeat old Events.
 //!
-//! A message is what Azure wrote, data and nothing else.
+//! The message is Azure's text, unchanged except for its length. It is treated as data.
 
 use std::time::Duration;
 
@@ -21,41 +21,41 @@ use sha2::{Digest as _, Sha256};
 use super::view::{self, Event, Group};
 use crate::k8s::events;
 
-/// How long an Event is news: less than the hour for which an API server keeps it by default.
+/// The age up to which an Event is fresh: less than the hour for which an API server keeps Events by default.
 const NEWS: Duration = Duration::from_secs(45 * 60);
-/// Events that are warnings, whatever the service calls them: its own example calls a failed mount
-/// normal.
+/// Reasons that are always warnings, whatever type Azure gives them: an example in ACI's documentation calls a
+/// failed mount `Normal`.
 const WARNINGS: [&str; 4] = ["Failed", "FailedMount", "BackOff", "InsufficientCapacity"];
 
-/// An Event to be written about a pod.
+/// An Event to write about a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodEvent {
-    /// The Event object's name.
+    /// The name of the Event object.
     pub name: String,
-    /// What happened, in one word.
+    /// The reason, in one word.
     pub reason: String,
-    /// What happened, in Azure's words.
+    /// Azure's message.
     pub message: String,
     /// `Normal` or `Warning`.
     pub kind: &'static str,
-    /// When first.
+    /// When it first happened.
     pub first: Option<Timestamp>,
-    /// When last.
+    /// When it last happened.
     pub last: Option<Timestamp>,
-    /// How often.
+    /// How often it has happened, at least 1.
     pub count: i32,
-    /// The container, as `involvedObject.fieldPath` names it; nothing if it is about the whole group.
+    /// The container in the form of `involvedObject.fieldPath`; `None` if the event is about the whole group.
     pub field_path: Option<String>,
 }
 
 impl PodEvent {
-    /// What identifies this saying: the same as long as there is nothing new to write.
+    /// The name and the count. They change only if there is something new to write.
     pub fn key(&self) -> (&str, i32) {
         (&self.name, self.count)
     }
 
-    /// Whether it is still worth telling at `now` by who cannot know whether it was told. One without
-    /// a time is not: it would be news for ever.
+    /// Whether the event may be written at `now` by a process that does not know whether it was already written. An
+    /// event without a time is never fresh, because it would stay fresh forever.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         let age = self.last.map(|last| now.duration_since(last));
         age.is_some_and(|age| age.is_negative() || age.unsigned_abs() < NEWS)
@@ -91,7 +91,7 @@ pub fn events(pod: &Pod, group: &Group) -> Vec<PodEvent> {
     for container in spec.map_or(&[][..], |spec| &spec.containers) {
         add("containers", container, group.container(&container.name));
     }
-    // Told twice, the telling that counted further is the newer.
+    // If Azure lists an event twice, the one with the higher count is newer and is kept.
     all.sort_by(|one, other| (&one.name, other.count).cmp(&(&other.name, one.count)));
     all.dedup_by(|one, other| one.name == other.name);
     all.sort_by(|one, other| (one.last, &one.name).cmp(&(other.last, &other.name)));
@@ -115,7 +115,7 @@ fn of(pod: &Pod, field_path: Option<&str>, event: &Event) -> PodEvent {
     }
 }
 
-/// A word that an Event may have for a reason.
+/// Reduces the event's reason to letters and digits, as an Event requires; `AzureEvent` if nothing is left.
 fn reason(event: &Event) -> String {
     let letters = event.word().chars().filter(char::is_ascii_alphanumeric);
     let letters: String = letters.collect();
@@ -126,7 +126,7 @@ fn reason(event: &Event) -> String {
     }
 }
 
-/// The name of the Event: the pod's, as usual, and 16 hex digits of what identifies it.
+/// The name of the Event: the pod's name, as is usual, and 16 hex digits of a hash of the identifying fields.
 fn name(pod: &Pod, field_path: Option<&str>, event: &Event) -> String {
     let metadata = &pod.metadata;
     let first = event.first_timestamp.or(event.last_timestamp);

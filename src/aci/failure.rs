@@ -1,21 +1,20 @@
-//! What Azure's refusals mean, and what to do about them.
+//! Classifies Azure's errors: what they mean, and what to do about them.
 //!
-//! In: an answer of ARM or the service that is no success ([`ArmError`]), or a group that could not be
-//! started. Out: a [`Verdict`]: what kind of trouble it is, whether and when to try again, and the one
-//! word under which a pod's status, a node's condition and a metric show it. Called by the client's
-//! callers; decides for all of them in this one place.
+//! In: an answer of ARM or ACI with an error status ([`ArmError`]), or a container group that failed to start. Out:
+//! a [`Verdict`]: the class of the failure, whether and when to retry, and one reason word, which pod statuses,
+//! node conditions and metrics share. All callers of the client decide by this module.
 //!
-//! The codes are those of the service's documentation, of real answers, of issues in public clients,
-//! and of the `OpenAPI` files (2018 to 2026). Four decisions are not obvious:
+//! The codes come from ACI's documentation, real answers, issues of public clients, and the `OpenAPI` files (2018
+//! to 2026). Four decisions are not obvious:
 //!
-//! - Only `ResourceNotFound` says that a group is gone. A resource group or subscription that is not
-//!   found, or a 404 without a code (a proxy's), is trouble of the set-up: a slip in the operator's
-//!   flags must not fail every running pod.
-//! - A network that is not found is trouble of the set-up too: it is the placement's, not the pod's.
-//! - `ServiceUnavailable` has three meanings: 503 is an outage, 409 is missing capacity, and 409 with
-//!   a quota in its words is a quota (also the service's guard against one name in many regions).
-//! - A refusal whose code is not known is tried again: no document lists the codes, and one that is new must
-//!   not end a pod for which there is room elsewhere. `burst::rescue` gives such a pod back in the end.
+//! - Only `ResourceNotFound` means that a container group is gone. A missing resource group or subscription, or a
+//!   404 without a code (from a proxy), is a configuration error: a typo in the operator's flags must not fail
+//!   every running pod.
+//! - A missing network is a configuration error too: it belongs to the placement, not to the pod.
+//! - `ServiceUnavailable` has three meanings: 503 is an outage, 409 is missing capacity, and 409 with "quota" in
+//!   its message is a quota (this also covers ACI's protection against the same name in many regions).
+//! - An error with an unknown code is retried. No document lists all codes, and a new code must not fail a pod that
+//!   could run elsewhere. If retries do not help, `burst::rescue` releases the pod in the end.
 
 use std::time::Duration;
 
@@ -27,85 +26,85 @@ use super::view::{ErrorBody, Event, Group};
 #[cfg(test)]
 mod tests;
 
-/// The longest that a `Retry-After` is believed: the longest budget's window is an hour.
+/// The longest `Retry-After` that is accepted: the longest window of Azure's budgets is one hour.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-/// A group in transition wants to be left alone this long.
+/// How long to leave a container group alone while Azure is changing it.
 const TRANSITION: Duration = Duration::from_secs(10);
-/// How much of a body that is no error of ARM's is quoted.
+/// How many characters to quote of a body that is not an ARM error.
 const QUOTED: usize = 300;
 
-/// An answer that is no success, or none at all.
+/// An answer with an error status, or no answer at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArmError {
-    /// The HTTP status; 0 where there was no answer.
+    /// The HTTP status; 0 if there was no answer.
     pub status: u16,
-    /// What the body says.
+    /// The parsed body.
     pub body: ErrorBody,
-    /// What `Retry-After` asks for.
+    /// The value of `Retry-After`.
     pub retry_after: Option<Duration>,
 }
 
-/// What kind of trouble it is.
+/// The class of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Too many calls: a budget of ARM or of the service is spent.
+    /// Too many requests: a budget of ARM or ACI is used up.
     Throttled,
-    /// The region has no room now.
+    /// The region has no free capacity at present.
     Capacity,
-    /// The subscription may not have more.
+    /// The subscription has reached a quota.
     Quota,
-    /// The group is being changed: later.
+    /// Azure is changing the container group; retry later.
     Transitioning,
     /// An image or its registry cannot be reached.
     Image,
     /// A volume cannot be mounted.
     Mount,
-    /// The group could not be started in its provisioning timeout, for a reason that is not said.
+    /// The container group did not start within its provisioning timeout, and Azure gives no reason.
     Stuck,
-    /// An outage, a lost answer: it passes.
+    /// An outage or a lost answer; it is temporary.
     Transient,
-    /// What was asked for is wrong, and will be the next time.
+    /// The request is invalid and will fail again.
     Permanent,
-    /// A refusal that nothing is known about: it may pass, or not.
+    /// An error with an unknown code; it may be temporary or permanent.
     Unknown,
-    /// The group is not there.
+    /// The container group does not exist.
     Gone,
-    /// Credential, roles, registration or network of the placement: an administrator's to mend. It
-    /// concerns every pod of the placement.
+    /// The placement's credential, roles, resource provider registration or network is wrong. An administrator must
+    /// fix it. It affects every pod of the placement.
     Config,
 }
 
-/// When to try again.
+/// When to retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
     /// After this time.
     After(Duration),
-    /// After a time that doubles from `first` to `limit`.
+    /// After a pause that doubles each time, from `first` to `limit`.
     Backoff {
         /// The first pause.
         first: Duration,
         /// The longest pause.
         limit: Duration,
     },
-    /// Not at all: the same would happen.
+    /// Never: the same error would occur.
     Never,
 }
 
 /// What to do about a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// What kind of trouble it is.
+    /// The class of the failure.
     pub class: Class,
-    /// When to try again.
+    /// When to retry.
     pub retry: Retry,
-    /// The word for waiting states, conditions and metrics.
+    /// The reason word for waiting states, conditions and metrics.
     pub reason: &'static str,
-    /// The service's own words.
+    /// Azure's own message.
     pub message: String,
 }
 
 impl ArmError {
-    /// Reads the body of an answer with a status that is no success.
+    /// Parses the body of an answer with an error status.
     pub fn read(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
         let json: Option<Value> = serde_json::from_slice(body).ok();
         let read = json.as_ref().and_then(error_in);
@@ -120,7 +119,7 @@ impl ArmError {
         }
     }
 
-    /// What to do about it.
+    /// What to do about the error.
     pub fn verdict(&self) -> Verdict {
         let errors = unwrapped(&self.body);
         let known = errors
@@ -139,8 +138,8 @@ impl ArmError {
         Verdict::new(class, self.retry_after, message)
     }
 
-    /// Whether it says to a DELETE that there is nothing to delete. Here a resource group that is not
-    /// found counts: what was in it is gone, and a pod must be able to end.
+    /// Whether this answer to a DELETE means that there is nothing to delete. A missing resource group counts here,
+    /// because everything in it is gone and the pod must be able to terminate.
     pub fn means_nothing_to_delete(&self) -> bool {
         let is = |code: &str| unwrapped(&self.body).iter().any(|error| error.code == code);
         self.status == 404 && (is("ResourceNotFound") || is("ResourceGroupNotFound"))
@@ -148,7 +147,7 @@ impl ArmError {
 }
 
 impl Verdict {
-    /// The verdict on trouble of this class, of which the service says `message`.
+    /// The verdict on a failure of this class, with Azure's `message`.
     pub fn new(class: Class, retry_after: Option<Duration>, message: String) -> Self {
         let (reason, retry) = (class.reason(), class.retry(retry_after));
         Self {
@@ -159,8 +158,8 @@ impl Verdict {
         }
     }
 
-    /// Why a group could not be started; nothing unless its provisioning failed. Such a group must be
-    /// deleted before another is made: the service goes on trying, and billing.
+    /// Why the container group failed to start; `None` unless its provisioning failed. Such a group must be deleted
+    /// before another is created: ACI keeps trying to start it, and keeps billing it.
     pub fn of_group(group: &Group) -> Option<Self> {
         if !group.has_failed_provisioning() {
             return None;
@@ -178,7 +177,7 @@ impl Verdict {
         Some(Self::of_events(events))
     }
 
-    /// Why an operation failed of which these events are told.
+    /// Why an operation with these events failed: the newest event with a known reason decides.
     pub fn of_events<'a>(events: impl IntoIterator<Item = &'a Event>) -> Self {
         let known = events
             .into_iter()
@@ -196,9 +195,9 @@ impl Verdict {
 }
 
 impl Class {
-    /// The word for waiting states, conditions and metrics. Words of a kubelet where it has one, since
-    /// tools know them: Argo CD calls a pod degraded whose reason ends in `Error` or `BackOff` or begins with
-    /// `Err`, and progressing otherwise.
+    /// The reason word for waiting states, conditions and metrics. It is the kubelet's word where one exists,
+    /// because tools know these words: Argo CD shows a pod as degraded if the reason ends in `Error` or `BackOff`
+    /// or begins with `Err`, and as progressing otherwise.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Throttled => "Throttled",
@@ -216,7 +215,7 @@ impl Class {
         }
     }
 
-    /// The class that shows under this word, if any does.
+    /// The class with this reason word, if there is one.
     pub fn of_reason(reason: &str) -> Option<Self> {
         let all = [
             Self::Throttled,
@@ -235,8 +234,8 @@ impl Class {
         all.into_iter().find(|class| class.reason() == reason)
     }
 
-    /// Whether Azure lets a create wait, so that the pod may be better off elsewhere; a change of the pod,
-    /// its image or its volumes is not what it waits for.
+    /// Whether the cause lies with Azure or the placement, so that the pod may start sooner elsewhere. False for
+    /// failures that only a change of the pod, its image or its volumes resolves, and for a group in transition.
     pub fn is_azures(self) -> bool {
         match self {
             Self::Throttled
@@ -250,9 +249,9 @@ impl Class {
         }
     }
 
-    /// When to try again, given what `Retry-After` asks for. Numbers: ACI gives 100 creates in 5
-    /// minutes and 300 in an hour, so nothing that may last is tried faster than every half minute; a
-    /// kubelet's pull back-off also ends at 5 minutes.
+    /// When to retry, given the value of `Retry-After`. Source of the numbers: ACI allows 100 creates in 5 minutes
+    /// and 300 in an hour, so failures that may last begin at a pause of 15 to 30 seconds; the kubelet's back-off
+    /// for image pulls also ends at 5 minutes.
     fn retry(self, retry_after: Option<Duration>) -> Retry {
         let seconds = Duration::from_secs;
         let (first, limit) = match self {
@@ -266,7 +265,7 @@ impl Class {
             Self::Image | Self::Mount => (seconds(30), seconds(300)),
             Self::Capacity | Self::Quota | Self::Stuck => (seconds(30), seconds(600)),
         };
-        // What may last is not over in the moment that a proxy, or the service, asks to wait.
+        // A `Retry-After` of a proxy or of ACI can be shorter than a lasting failure needs.
         let least = match self {
             Self::Throttled | Self::Transient => seconds(1),
             _ => first,
@@ -292,8 +291,8 @@ fn error_in(body: &Value) -> Option<ErrorBody> {
     (!error.code.is_empty() || !error.message.is_empty()).then_some(error)
 }
 
-/// An error and all that it wraps, outermost first. A deployment wraps the service's errors in
-/// `details`, and sometimes as JSON in a message.
+/// The error and all errors that it wraps, outermost first. A deployment wraps ACI's errors in `details`, and
+/// sometimes as JSON in a message.
 fn unwrapped(error: &ErrorBody) -> Vec<ErrorBody> {
     let mut all = vec![error.clone()];
     let mut next = 0;
@@ -365,12 +364,11 @@ fn by_status(status: u16) -> Class {
     match status {
         429 => Class::Throttled,
         401 | 403 => Class::Config,
-        // A request that came too late, was refused for the state of things, or met something that is
-        // not ARM: nothing says that the same would happen again.
+        // A timeout, a conflict with the current state, or an answer that is not ARM's: a retry can succeed.
         404 | 408 | 409 | 410 | 412 | 423 => Class::Transient,
-        // What was asked for can be asked for in no way.
+        // The request has a form that Azure never accepts.
         405 | 413 | 414 | 415 => Class::Permanent,
-        // ACI's documents list no codes, and new ones appear: that a pod is wrong takes a code that says so.
+        // ACI documents no list of codes, and new ones appear: only a known code may fail a pod.
         400..=499 => Class::Unknown,
         _ => Class::Transient,
     }
@@ -385,7 +383,7 @@ fn by_event(event: &Event) -> Option<Class> {
     }
 }
 
-/// Whether an event tells of an image that cannot be pulled.
+/// Whether the event reports that an image cannot be pulled.
 pub(super) fn is_about_an_image(event: &Event) -> bool {
     let words = event.message.to_ascii_lowercase();
     matches!(

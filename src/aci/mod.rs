@@ -1,10 +1,15 @@
-//! Azure: what a pod is there, and what Azure says about it.
+//! Azure Container Instances: how a pod becomes a container group, and how a container group becomes a pod status.
 //!
-//! Pure: `translate` (a pod and what it refers to → a container group's body, or what cannot be
-//! translated), `view`, `status` and `events` (a container group as read → what Kubernetes is told),
-//! `failure` (Azure's refusals → what to do), `address`, `names`, `schedule` (when to read next). I/O: `client`,
-//! `realtime` (a group's address → what its containers use), and `pace`, which every reader keeps. Knows
-//! [`api`](crate::api) and nobody else of this package; nothing here knows that the emulator exists.
+//! In: pods with the objects that they refer to, and Azure's answers. Out: bodies of container groups, pod statuses
+//! and Events, and what to do about a failure.
+//!
+//! - Pure: `translate` (pod → body of a container group, or the fields that ACI does not support), `view` (parses
+//!   Azure's answers), `status` and `events` (container group → pod status and Events), `failure` (Azure's error →
+//!   retry or not), `address`, `names`, `schedule` (when to read a group again).
+//! - I/O: `client` (Azure's HTTP API), `realtime` (a group's address → what its containers use) and `pace` (the
+//!   rate limiter that all reads share).
+//!
+//! This module uses [`api`](crate::api), `k8s` and `telemetry`. Nothing in it refers to the emulator.
 
 pub mod address;
 pub mod client;

@@ -1,8 +1,9 @@
-//! What a container group is called, and whose it is.
+//! Names and tags of container groups.
 //!
-//! Identity is the pod's UID: a name that two pods share one after the other (a `StatefulSet`'s) never
-//! names the same group, and two clusters in one resource group never meet. A group is ours only if
-//! its tags name this cluster, this pool and this node; no other is ever touched.
+//! In: a cluster and a pod. Out: the name of the pod's container group, and its tags. The name depends on the pod's
+//! UID: two pods that use the same name one after the other (in a `StatefulSet`) get different groups, and two
+//! clusters in one resource group never collide. burstpool owns a group only if its tags name this cluster, this
+//! pool and this node; it never changes any other.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,9 +11,9 @@ use std::fmt;
 use k8s_openapi::api::core::v1::Pod;
 use sha2::{Digest as _, Sha256};
 
-/// The most characters of a container group's name.
+/// The longest name of a container group, in characters.
 const LONGEST: usize = 63;
-/// Characters of the part that makes a name unique: 64 bits.
+/// Hex digits of the part that makes a name unique: 64 bits.
 const UNIQUE: usize = 16;
 
 /// Tag: the UID of the cluster's `kube-system` namespace.
@@ -28,12 +29,12 @@ pub const POD: &str = "burstpool-pod";
 /// Tag: the pod's UID.
 pub const POD_UID: &str = "burstpool-pod-uid";
 
-/// A container group's name: readable in front, unique behind.
+/// The name of a container group: a readable prefix and a unique suffix.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupName(String);
 
 impl GroupName {
-    /// The name of the group of a pod, of which namespace, name and UID are needed.
+    /// The name of the pod's container group, made from the cluster and the pod's namespace, name and UID.
     pub fn of(cluster: &str, pod: &Pod) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let (namespace, name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
@@ -43,7 +44,7 @@ impl GroupName {
         Self(format!("{readable}-{unique:0UNIQUE$x}"))
     }
 
-    /// The name as text.
+    /// The name as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -55,7 +56,7 @@ impl fmt::Display for GroupName {
     }
 }
 
-/// Whose groups a node's are: what their tags must say.
+/// The owner of a virtual node's container groups: the values that their tags must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The UID of the cluster's `kube-system` namespace.
@@ -67,13 +68,13 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Whether a group with these tags is this owner's.
+    /// Whether this owner owns a group with these tags.
     pub fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
         let says = |tag: &str, value: &str| tags.get(tag).is_some_and(|is| is == value);
         says(CLUSTER, &self.cluster) && says(NODE, &self.node) && says(POOL, &self.pool)
     }
 
-    /// The tags of the group of a pod.
+    /// The tags for the pod's container group.
     pub fn tags(&self, pod: &Pod) -> BTreeMap<String, String> {
         let metadata = &pod.metadata;
         let own = [
@@ -91,13 +92,13 @@ impl Owner {
     }
 }
 
-/// The pod that a group's tags name: namespace, name and UID.
+/// The namespace, name and UID of the pod that the tags name; `None` if a tag is missing.
 pub fn pod_of(tags: &BTreeMap<String, String>) -> Option<(&str, &str, &str)> {
     let tag = |name: &str| tags.get(name).map(String::as_str);
     Some((tag(NAMESPACE)?, tag(POD)?, tag(POD_UID)?))
 }
 
-/// `text` as the front of a DNS label: lower-case letters, digits and single inner hyphens, at most
+/// Converts `text` to the start of a DNS label: lower-case letters, digits and single inner hyphens, at most
 /// `longest` characters, never empty.
 fn readable(text: &str, longest: usize) -> String {
     let mut label = String::new();
@@ -189,7 +190,7 @@ mod tests {
             pool: "shop".into(),
             node: node.into(),
         };
-        // The same node's name, meant by another pool.
+        // The same node name in another pool.
         let other = Owner {
             pool: "shop-eu".into(),
             ..owner("c", "n")

@@ -1,29 +1,30 @@
-//! How fast container groups may be read: at most half of what ARM allows, so that everybody else of
-//! the subscription keeps the other half.
+//! Rate limiter for reads of container groups. It uses at most half of what ARM allows, so that other clients of
+//! the subscription keep the other half.
 //!
-//! In: callers that want to read. Out: their turns, in the order in which they asked.
+//! In: callers that want to read. Out: permission to send one read, in the order in which they asked.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// ARM's read bucket refills by 25 a second (documented since 2024); we take half.
+/// Half of the refill rate of ARM's read bucket: 25 per second (documented since 2024).
 const PER_SECOND: f64 = 12.5;
-/// ARM's read bucket holds 250; we take half.
+/// Half of the size of ARM's read bucket: 250.
 const BURST: f64 = 125.0;
 
-/// A pace that is kept by everybody who waits for it.
+/// A rate limiter that all readers share.
 ///
-/// The generic cell rate algorithm: one instant says everything. A turn may be taken as long as it is
-/// less than `burst` turns ahead of the steady pace.
+/// It implements the generic cell rate algorithm, whose state is a single instant. A caller may proceed if that
+/// instant is less than `burst` intervals ahead of now.
 #[derive(Debug)]
 pub struct Pace {
     interval: Duration,
     tolerance: Duration,
-    /// When the next turn would be at the steady pace.
+    /// When the next request would be due at the steady rate.
     steady: Mutex<Option<Instant>>,
-    /// Held by whoever is next. It is fair, so turns go in the order in which they were asked for.
+    /// The queue. The caller at its head holds this lock. The lock is fair, so callers proceed in the order in
+    /// which they asked.
     line: tokio::sync::Mutex<()>,
 }
 
@@ -34,7 +35,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// A pace of so many turns a second, of which so many may be taken at once after a pause.
+    /// Allows `per_second` requests per second, and `burst` requests at once after a pause.
     pub fn new(per_second: f64, burst: f64) -> Self {
         let interval = Duration::from_secs_f64(1.0 / per_second);
         let tolerance = interval.mul_f64((burst - 1.0).max(0.0));
@@ -46,7 +47,7 @@ impl Pace {
         }
     }
 
-    /// Waits for a turn, in line.
+    /// Waits in the queue until one request may be sent.
     pub async fn turn(&self) {
         let _next = self.line.lock().await;
         while let Err(earliest) = self.take() {
@@ -54,7 +55,8 @@ impl Pace {
         }
     }
 
-    /// Waits for a turn before everybody in line: for a request that answers for many of them.
+    /// Waits until one request may be sent, ahead of the queue: for a list request, which answers for many single
+    /// reads.
     pub async fn turn_ahead(&self) {
         let earliest = {
             let mut steady = self.steady();
@@ -67,12 +69,12 @@ impl Pace {
         }
     }
 
-    /// How long so many turns take at the steady pace.
+    /// How long `turns` requests take at the steady rate.
     pub fn time_of(&self, turns: u32) -> Duration {
         self.interval.saturating_mul(turns)
     }
 
-    /// Takes a turn now, or says when one may be had at the earliest.
+    /// Takes permission for one request now, or returns the earliest time at which it can be taken.
     fn take(&self) -> Result<(), Instant> {
         let mut steady = self.steady();
         let now = Instant::now();

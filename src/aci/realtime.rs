@@ -1,10 +1,10 @@
-//! What the containers of a group use, now: ACI's realtime-metrics extension.
+//! Current CPU and memory usage of a group's containers, from ACI's realtime-metrics extension.
 //!
-//! In: the address of a group in a subnet. Out: a [`Reading`] of each of its containers, seconds old where
-//! Azure Monitor's numbers are minutes old. Microsoft documents of the extension how a group asks for it
-//! (`ContainerGroupExtensions.json` of the specification); where it answers and with what is known from
-//! Microsoft's own virtual kubelet for ACI, which reads it, and was not tried against the service. So an
-//! answer that is not understood, or none, is an error that costs nothing but these numbers.
+//! In: the address of a group in a subnet. Out: a [`Reading`] for each of its containers. It is seconds old; Azure
+//! Monitor's numbers are minutes old. Microsoft documents only how a group enables the extension
+//! (`ContainerGroupExtensions.json` of the specification). The port, the path and the format of the answer are
+//! taken from Microsoft's virtual kubelet for ACI, and were not tested against the service. If the extension does
+//! not answer, or its answer cannot be parsed, only these numbers are missing.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,56 +22,56 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-/// Where the extension answers, in the group's network.
+/// The port of the extension at the group's address.
 pub const PORT: u16 = 18899;
-/// What it is asked for.
+/// The path of the request.
 const PATH: &str = "/v1/stats";
-/// How long an answer may take: it comes from the same network.
+/// Timeout of a request. It is short because the answer comes from the same network.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long it may be. 60 containers are in a group at most, each with a handful of numbers.
+/// The longest answer that is read, in bytes. A group has at most 60 containers with a few numbers each.
 const MOST: usize = 256 << 10;
 
-/// What a run of a container has used.
+/// The usage of one run of a container.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reading {
-    /// When this was so.
+    /// The time of the measurement.
     pub at: Timestamp,
-    /// CPU time since the run began, in seconds.
+    /// CPU time since the start of the run, in seconds.
     pub cpu_seconds: f64,
     /// Memory, in bytes.
     pub bytes: f64,
 }
 
-/// By container, what it has used. Azure's own containers are among them.
+/// The usage by container name. It includes containers that Azure adds to the group.
 pub type Readings = BTreeMap<String, Reading>;
 
 /// Why there are no readings.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// Nobody is reached: there is no way to the subnet, or no extension in the group.
+    /// The connection failed: there is no route to the subnet, or the group has no extension.
     #[error("connecting to the group's address")]
     Connect(#[source] std::io::Error),
-    /// The answer does not come.
+    /// The answer did not arrive in time.
     #[error("no answer within {} s", PATIENCE.as_secs())]
     Slow,
-    /// It is no HTTP.
+    /// The answer is not HTTP.
     #[error("asking")]
     Http(#[from] hyper::Error),
-    /// It does not end, or ends early.
+    /// The body is longer than the limit, or ends early.
     #[error("reading the answer")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It is a refusal.
+    /// The status is not 200.
     #[error("answered {0}")]
     Refused(StatusCode),
-    /// It says something else.
+    /// The answer has another format.
     #[error("understanding the answer")]
     Unreadable(#[from] serde_json::Error),
-    /// It says nothing of a container that runs, or not when it was so.
+    /// The answer lacks a running container, or the time of the measurement.
     #[error("nothing is told of what runs")]
     Silent,
 }
 
-/// Asks the extension of the group at `address`.
+/// Reads the usage from the extension of the group at `address`.
 pub async fn read(address: IpAddr) -> Result<Readings, Error> {
     let asked = tokio::time::timeout(PATIENCE, asked(address)).await;
     readings(&asked.map_err(|_| Error::Slow)??)
@@ -96,20 +96,20 @@ async fn asked(address: IpAddr) -> Result<Bytes, Error> {
     let mut answered = std::pin::pin!(answered);
     tokio::select! {
         answer = &mut answered => return answer,
-        // It may end with the answer: what came of it is told there.
+        // The connection may close together with the answer. An error shows up in the answer.
         _ = connection => {}
     }
     answered.await
 }
 
-/// The answer, as far as it matters here.
+/// The parts of the answer that are used here.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Stats {
-    /// In nanoseconds.
+    /// Nanoseconds since the Unix epoch.
     #[serde(default)]
     timestamp: i128,
-    /// Each by itself: of one that waits there may be no numbers, or none yet.
+    /// Each container is parsed separately: a waiting container may have no numbers, or incomplete ones.
     #[serde(default)]
     containers: Vec<Value>,
 }
@@ -175,7 +175,7 @@ mod tests {
         web["name"] = json!("web");
         let mut infra = usage(1, 2);
         infra["name"] = json!("infra");
-        // One that waits to be started again.
+        // A container that waits to be restarted.
         let waits = json!({"name": "log", "cpu": null, "memory": {}});
         stats["containers"] = json!([web, waits, infra]);
         let known = readings(stats.to_string().as_bytes()).expect("readings");
@@ -194,7 +194,7 @@ mod tests {
             assert!(readings(answer.as_bytes()).is_err(), "{answer}");
         }
         let absurd = json!({"timestamp": u64::MAX, "containers": []}).to_string();
-        // A time is a time, however far away: it is compared with others only.
+        // Any time is accepted, however far in the future: it is only compared with others.
         assert!(readings(absurd.as_bytes()).is_ok_and(|known| known.is_empty()));
     }
 }

@@ -1,38 +1,39 @@
-//! When a container group is read next: soon where it is likely to change, rarely where it is not.
+//! Poll intervals: when to read a container group again. Groups that are likely to change soon are read often,
+//! others rarely.
 //!
-//! In: what the group is doing, for how long, and how long starts have taken lately. Out: how long to
-//! wait. Pure.
+//! In: what the group is doing, for how long, and how long recent starts took. Out: the time until the next read.
+//! Pure.
 
 use std::time::Duration;
 
-/// How many starts the estimate forgets half of its past in.
+/// Smoothing factor of the estimate: each new start contributes 1/8.
 const MEMORY: f64 = 8.0;
-/// How long after the expected start a group is read: a request takes its time, too.
+/// How long after the expected start to read the group: the request itself takes time, too.
 const MARGIN: Duration = Duration::from_millis(150);
 /// The shortest time between two reads of one group.
 const SHORTEST: Duration = Duration::from_millis(500);
-/// The longest time between two reads of a group that is starting or going.
+/// The longest time between two reads of a group that is starting or being deleted.
 const LONGEST: Duration = Duration::from_secs(10);
-/// How often a running group of a service is read, on average: half a read a minute, with
-/// what spreading them costs.
+/// The mean time between two reads of a running group whose containers are restarted: about one read every two
+/// minutes. Spreading makes the interval of each group 0.5 to 1.5 times as long.
 const STEADY: Duration = Duration::from_secs(135);
-/// How often a running group is read whose containers are meant to end.
+/// The shortest time between two reads of a running group whose containers are expected to end.
 const ENDING: Duration = Duration::from_secs(15);
 
-/// What a group is doing, as far as reading it goes.
+/// The state of a group that determines how often to read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It was asked for, and its containers do not all run.
+    /// Created, but not all of its containers are running.
     Starting,
-    /// Its containers run, and are started again when they end.
+    /// Its containers are running, and are restarted when they end.
     Serving,
-    /// Its containers run, and are meant to end.
+    /// Its containers are running, and are expected to end.
     Working,
-    /// It is being deleted.
+    /// Azure is deleting it.
     Going,
 }
 
-/// How long starts of container groups take in a region, learned from those that were seen.
+/// How long container groups take to start in a region, estimated from the starts that were observed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Starts {
     mean: Option<f64>,
@@ -40,7 +41,7 @@ pub struct Starts {
 }
 
 impl Starts {
-    /// A group's containers ran `took` after its PUT.
+    /// Records that a group's containers were running `took` after its PUT.
     pub fn learn(&mut self, took: Duration) {
         let took = took.as_secs_f64();
         match self.mean {
@@ -53,15 +54,16 @@ impl Starts {
         }
     }
 
-    /// By when most starts are done; nothing before any was seen.
+    /// The mean duration of a start plus its mean deviation: most starts are done by then. `None` before the first
+    /// start was observed.
     pub fn expected(&self) -> Option<Duration> {
         self.mean
             .map(|mean| Duration::from_secs_f64((mean + self.deviation).max(0.0)))
     }
 }
 
-/// How long to wait until the next read of a group that has been doing this for `since`. `share`, from
-/// 0 to 1, is the group's own: what started together is read one after the other once it is steady.
+/// How long to wait before the next read of a group that has been in `phase` for `since`. `share`, from 0 to 1, is
+/// a constant of the group: it spreads the reads of running groups that started together.
 pub fn wait(phase: Phase, since: Duration, starts: &Starts, share: f64) -> Duration {
     match phase {
         Phase::Serving => STEADY.mul_f64(0.5 + share.clamp(0.0, 1.0)),
@@ -69,7 +71,7 @@ pub fn wait(phase: Phase, since: Duration, starts: &Starts, share: f64) -> Durat
         Phase::Going => (since / 2).clamp(SHORTEST, LONGEST),
         Phase::Starting => match starts.expected() {
             Some(expected) if since < expected => expected.saturating_sub(since) + MARGIN,
-            // Later than most: a little more patience with each read.
+            // The start takes longer than most: the interval grows with the time that has passed.
             _ => (since / 5).clamp(SHORTEST, LONGEST),
         },
     }

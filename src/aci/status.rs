@@ -1,30 +1,30 @@
-//! A pod's status: what Kubernetes is told of a pod that runs, or is to run, on ACI.
+//! Computes the status of a pod that runs, or will run, on ACI.
 //!
-//! In: the pod as it is live, what is known of its container group ([`Seen`]), facts of the node, the
-//! time. Out: the whole `PodStatus` ([`pod_status`]); whether it says anything else than the live one
-//! ([`same`]) and the patch ([`status_patch`]). Pure. Called by the node's shell for one pod at a time,
-//! with the live object: never with what was sent last, since others write too (the node
-//! controller sets `Ready` to False when the operator is down).
+//! In: the live pod, what is known of its container group ([`Seen`]), the node's address, and the time. Out: the
+//! complete `PodStatus` ([`pod_status`]), whether it differs from the live status ([`same`]), and the patch
+//! ([`status_patch`]). Pure. The pod worker calls it for one pod at a time, always with the live object and not
+//! with the status that was sent last: others write the status too (the node controller sets `Ready` to False when
+//! the operator is down).
 //!
-//! Rules, in the order in which they win:
+//! Rules, in order of precedence:
 //!
-//! 1. A finished phase never goes back, nor does the end of a container that its restart policy does
-//!    not undo (`Never`; `OnFailure` after exit code 0: the API server refuses the whole status).
-//! 2. A container that ran and whose end nobody saw has exit code 137, as a kubelet writes it, with a
-//!    reason that says how it is known: [`NOT_FOUND`], [`STOPPED`], `Error` (the pod was deleted).
-//! 3. With restart policy `Never` the first end counts, although ACI may start such a container again
-//!    after a failure (documentation of 2026-07): later runs are not shown.
-//! 4. A pod that runs is Running until it ends or its group is gone, whatever Azure is doing to it.
-//! 5. Nothing that Azure refuses fails a pod: it is Pending with the reason in its containers. Only
-//!    an end, a stop by someone in Azure, or the loss of a group that ran does.
-//! 6. An answer without instance views (of a LIST) says nothing of containers: they stay as they are.
-//!    Except where provisioning succeeded, which it does once all containers were started, and they
-//!    are started again whenever they end: one that was not seen to run before runs since an unknown
-//!    time. A GET, which tells more, may be a minute away when a thousand pods start.
+//! 1. A finished phase is final. So is the end of a container that the restart policy does not restart (`Never`;
+//!    `OnFailure` after exit code 0): the API server would reject the whole status.
+//! 2. A container that ran, and whose end was not observed, gets exit code 137, as the kubelet writes it. The
+//!    reason says how the end is known: [`NOT_FOUND`], [`STOPPED`], or `Error` (the pod was deleted).
+//! 3. With restart policy `Never`, the first end counts. ACI may restart such a container after a failure
+//!    (documentation of 2026-07); the later runs are not shown.
+//! 4. A running pod stays Running until it ends or its container group is gone, whatever Azure does to the group.
+//! 5. An error of Azure never fails a pod: the pod is Pending, and its containers show the reason. A pod fails only
+//!    if its containers end, if the group is stopped in Azure, or if a group that ran is lost.
+//! 6. An answer without instance views (from a LIST) says nothing about containers, so their statuses stay as they
+//!    are. There is one exception: if provisioning succeeded and the restart policy is `Always`, all containers
+//!    were started and ACI restarts them whenever they end. A container that was not seen running before is then
+//!    Running since an unknown time. A GET would tell more, but may come a minute later when a thousand pods start.
 //!
-//! Conditions of others (`PodScheduled`, those of readiness gates, `DisruptionTarget`) are kept and
-//! never sent. ACI does not show readiness probes; a container that runs is ready unless the service
-//! calls the group `Unhealthy`, `Repairing` or `Deleting`.
+//! Conditions that belong to other writers (`PodScheduled`, readiness gates, `DisruptionTarget`) are kept and never
+//! sent. ACI does not report the results of readiness probes: a running container is ready unless Azure reports its
+//! group as `Unhealthy`, `Repairing` or `Deleting`.
 
 use std::net::IpAddr;
 
@@ -53,49 +53,49 @@ mod write;
 pub use outdated::{Outdated, images as outdated_images};
 pub use write::{is_urgent, same, status_patch};
 
-/// Reason of a pod that lost its group while it ran, and of its containers' ends.
+/// Reason of a pod whose container group disappeared while it ran, and of its containers' ends.
 pub const NOT_FOUND: &str = "NotFound";
-/// Reason of a pod whose group someone stopped in Azure.
+/// Reason of a pod whose container group was stopped in Azure.
 pub const STOPPED: &str = "Stopped";
 /// Reason of a pod that ACI cannot run, and of an ephemeral container.
 pub const UNSUPPORTED: &str = "Unsupported";
-/// Reason of a pod that is not ready because Azure is repairing its group.
+/// Reason of a pod that is not ready because Azure is repairing its container group.
 pub const REPAIRING: &str = "Repairing";
-/// Reason of a container's end by the platform's maintenance (exit codes 7147 and 7148), and of the
-/// `DisruptionTarget` condition that lets a Job's failure policy ignore it.
+/// Reason of a container that the platform's maintenance ended (exit codes 7147 and 7148), and of the
+/// `DisruptionTarget` condition, by which a Job's pod failure policy can ignore that failure.
 pub const MAINTENANCE: &str = "PlatformMaintenance";
 
 /// What is known of a pod's container group.
 #[derive(Clone, Copy, Debug)]
 pub enum Seen<'a> {
-    /// Nothing was sent to Azure yet.
+    /// The operator has not sent anything to Azure yet.
     NotSubmitted,
-    /// ACI cannot run the pod: fields, each with why. Nothing is sent.
+    /// ACI cannot run the pod: the unsupported fields, each with the reason. The operator sends nothing to Azure.
     Refused(&'a [(String, String)]),
-    /// Azure did not create it, or something it needs is not there yet; whether it is tried again is
-    /// not the status's concern. A reason of [`failure`](super::failure) and Azure's own words.
+    /// Azure did not create the group, or an object that the pod refers to does not exist yet. The status does not
+    /// depend on whether the operator retries.
     Waiting {
-        /// One word.
+        /// A reason word of [`failure`](super::failure).
         reason: &'a str,
-        /// In words.
+        /// Azure's own message, or an explanation.
         message: &'a str,
     },
-    /// The group, as a GET, a PUT or a LIST answered it.
+    /// The group, as Azure returned it to a GET, PUT or LIST.
     Group(&'a Group),
-    /// There was a group, and there is none, and nobody asked for that.
+    /// The group existed and is gone, and the operator did not delete it.
     Vanished,
-    /// The pod was deleted, and its group with it. What was seen of it last.
+    /// The pod was deleted and so was its group; with the last known state of the group, if there is one.
     Deleted(Option<&'a Group>),
 }
 
-/// What a status says of the node.
+/// The properties of the node that appear in a pod's status.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NodeFacts {
-    /// The node's address.
+    /// The node's IP address.
     pub host_ip: Option<IpAddr>,
 }
 
-/// Everything that a status is made from.
+/// The inputs of a status.
 struct Case<'a> {
     pod: &'a Pod,
     spec: &'a PodSpec,
@@ -105,7 +105,7 @@ struct Case<'a> {
     now: Timestamp,
 }
 
-/// When containers are started again.
+/// The pod's restart policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Policy {
     Always,
@@ -113,7 +113,7 @@ enum Policy {
     Never,
 }
 
-/// The status of `pod`, given what is seen of its container group.
+/// Computes the status of `pod` from the state of its container group.
 pub fn pod_status(pod: &Pod, seen: &Seen, facts: &NodeFacts, now: Timestamp) -> PodStatus {
     let (no_spec, no_status) = (PodSpec::default(), PodStatus::default());
     let case = Case::new(pod, *seen, now, &no_spec, &no_status);
@@ -171,7 +171,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// The group, where one was seen.
+    /// The group, if Azure returned one.
     fn group(&self) -> Option<&'a Group> {
         match self.seen {
             Seen::Group(group) | Seen::Deleted(Some(group)) => Some(group),
@@ -191,21 +191,21 @@ impl<'a> Case<'a> {
         )
     }
 
-    /// Whether a container of the pod proper ever ran, as far as the live status says.
+    /// Whether the live status says that a container of the pod (other than an init container) has ever run.
     fn ran(&self) -> bool {
         let statuses = self.live.container_statuses.as_deref().unwrap_or_default();
         self.live.phase.as_deref() == Some(phase::RUNNING) || statuses.iter().any(run::has_run)
     }
 
-    /// What Azure is doing to the group that makes its containers not ready.
+    /// The group's provisioning state, if it makes the containers not ready.
     fn disturbance(&self) -> Option<&'a Provisioning> {
         use Provisioning::{Deleting, Repairing, Unhealthy};
         let state = self.group()?.provisioning()?;
         matches!(state, Unhealthy | Repairing | Deleting).then_some(state)
     }
 
-    /// The pod's address: the group's; while that is not told, the one that is known, unless the pod
-    /// is yet to get another group. A pod that has ended keeps the one it had.
+    /// The pod's IP address: the group's address, else the one in the live status. A pod that will get another
+    /// group has none until then. A pod that has ended keeps its address.
     fn pod_ip(&self) -> Option<String> {
         let told = self.group().and_then(Group::ip).map(|ip| ip.to_string());
         let known = self.live.pod_ip.clone().filter(|ip| !ip.is_empty());
@@ -216,7 +216,8 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// The generation of the pod that its containers are of: an image that was changed since is not used.
+    /// The generation of the pod's spec that the containers run. It does not advance if an image was changed after
+    /// the group was created, because the group still runs the old image.
     fn observed_generation(&self) -> Option<i64> {
         let is_outdated = |group| !outdated::images(self.pod, group).is_empty();
         if self.group().is_some_and(is_outdated) {
@@ -231,7 +232,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Ephemeral containers: ACI has no such thing, and `kubectl debug` prints the message.
+/// Ephemeral containers: ACI does not support them. `kubectl debug` prints the message.
 fn ephemeral(case: &Case) -> Vec<ContainerStatus> {
     let status = |container: &EphemeralContainer| ContainerStatus {
         name: container.name.clone(),
@@ -250,14 +251,14 @@ fn ephemeral(case: &Case) -> Vec<ContainerStatus> {
         .collect()
 }
 
-/// The part of the spec and of the group that a container's status is made from.
+/// The parts of the spec, of the group and of the live status that determine one container's status.
 struct Part<'a> {
     container: &'a Container,
     seen: Option<&'a SeenContainer>,
     live: Option<&'a ContainerStatus>,
 }
 
-/// A time as Kubernetes keeps it: whole seconds.
+/// Truncates a time to whole seconds, as Kubernetes stores it.
 fn seconds(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }

@@ -1,13 +1,14 @@
-//! Container groups as Azure answers them, read leniently.
+//! Parses Azure's answers about container groups, leniently.
 //!
-//! In: the bodies of GET, LIST and PUT, and of the operations that a PUT starts. Out: [`Group`],
-//! [`Page`] and [`Operation`], of which every field may be absent: what the service leaves out, writes
-//! in a way of its own, or adds in a later version costs that field and nothing else. One group that
-//! cannot be read does not hide the others of its page. Called by the client and the poller; read by
-//! [`status`](super::status), [`events`](super::events) and [`failure`](super::failure).
+//! In: the bodies of answers to GET, LIST and PUT, and of the asynchronous operations that a PUT starts. Out:
+//! [`Group`], [`Page`] and [`Operation`]. Every field is optional: if Azure omits a field, writes it in an
+//! unexpected form or adds one, only that field is lost. A group that cannot be parsed does not hide the others on
+//! its page. The client and the pod workers parse; [`status`](super::status), [`events`](super::events) and
+//! [`failure`](super::failure) use the result.
 //!
-//! LIST answers have no instance views at all; the answer to a PUT has the group's and none of a
-//! container; an answer to GET may lack a container's as long as nothing is known of it.
+//! An answer to LIST has no instance views. An answer to PUT has the group's instance view but none of its
+//! containers. An answer to GET may lack a container's instance view as long as Azure knows nothing about the
+//! container.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -32,46 +33,46 @@ pub use word::{ContainerState, GroupState, OperationState, Provisioning};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Group {
-    /// The resource's id in ARM.
+    /// The resource ID in ARM.
     #[serde(deserialize_with = "lenient")]
     pub id: Option<String>,
-    /// Its name in its resource group.
+    /// The group's name in its resource group.
     #[serde(deserialize_with = "lenient")]
     pub name: Option<String>,
-    /// Its region, as whoever created it wrote it.
+    /// The region, as it was spelled when the group was created.
     #[serde(deserialize_with = "lenient")]
     pub location: Option<String>,
-    /// Its availability zones.
+    /// The availability zones.
     #[serde(deserialize_with = "each")]
     pub zones: Vec<String>,
-    /// Its tags.
+    /// The tags.
     #[serde(deserialize_with = "each_of_map")]
     pub tags: BTreeMap<String, String>,
-    /// Everything else.
+    /// All other properties.
     #[serde(deserialize_with = "lenient")]
     pub properties: Properties,
 }
 
-/// What a container group is.
+/// The properties of a container group.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Properties {
-    /// How far the service has got with making it what was asked for.
+    /// The provisioning state.
     #[serde(deserialize_with = "lenient")]
     pub provisioning_state: Option<Provisioning>,
-    /// Its init containers, in order.
+    /// The init containers, in order.
     #[serde(deserialize_with = "each")]
     pub init_containers: Vec<Container>,
-    /// Its containers, in order.
+    /// The containers, in order.
     #[serde(deserialize_with = "each")]
     pub containers: Vec<Container>,
-    /// When its containers are started again.
+    /// The restart policy.
     #[serde(deserialize_with = "lenient")]
     pub restart_policy: Option<String>,
-    /// Its address. In a subnet it is absent until it is known.
+    /// The group's address. In a subnet it is absent until Azure has assigned it.
     #[serde(deserialize_with = "lenient")]
     pub ip_address: Option<Address>,
-    /// What happens in it. Never in a LIST.
+    /// The live state of the group. A LIST never has it.
     #[serde(deserialize_with = "lenient")]
     pub instance_view: Option<GroupView>,
 }
@@ -80,34 +81,34 @@ pub struct Properties {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
-    /// Its name.
+    /// The container's name.
     #[serde(deserialize_with = "lenient")]
     pub name: Option<String>,
-    /// Everything else.
+    /// All other properties.
     #[serde(deserialize_with = "lenient")]
     pub properties: ContainerProperties,
 }
 
-/// What a container is.
+/// The properties of a container.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerProperties {
-    /// Its image, as it was asked for.
+    /// The image, as the create request named it.
     #[serde(deserialize_with = "lenient")]
     pub image: Option<String>,
-    /// What it was promised.
+    /// The requested resources.
     #[serde(deserialize_with = "lenient")]
     pub resources: Resources,
-    /// What happens in it.
+    /// The live state of the container.
     #[serde(deserialize_with = "lenient")]
     pub instance_view: Option<ContainerView>,
 }
 
-/// What a container was promised.
+/// The requested resources of a container.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Resources {
-    /// The part that counts against quotas and is paid for.
+    /// The requests, which count against quotas and are billed.
     #[serde(deserialize_with = "lenient")]
     pub requests: Request,
 }
@@ -116,10 +117,10 @@ pub struct Resources {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Request {
-    /// CPUs.
+    /// CPU, in cores.
     #[serde(deserialize_with = "lenient")]
     pub cpu: Option<f64>,
-    /// Memory in GB.
+    /// Memory, in GB.
     #[serde(rename = "memoryInGB", deserialize_with = "lenient")]
     pub memory_in_gb: Option<f64>,
 }
@@ -128,85 +129,85 @@ pub struct Request {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Address {
-    /// The address itself, once it is known.
+    /// The IP address; absent until it is assigned.
     #[serde(deserialize_with = "lenient")]
     pub ip: Option<String>,
     /// `Public` or `Private`.
     #[serde(rename = "type", deserialize_with = "lenient")]
     pub kind: Option<String>,
-    /// Its name in DNS, for a public one with a label.
+    /// The DNS name of a public address that has a label.
     #[serde(deserialize_with = "lenient")]
     pub fqdn: Option<String>,
 }
 
-/// What happens in a group as a whole.
+/// The live state of a group as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GroupView {
-    /// Whether it runs.
+    /// The state of the group.
     #[serde(deserialize_with = "lenient")]
     pub state: Option<GroupState>,
-    /// What happened to it.
+    /// The events of the group.
     #[serde(deserialize_with = "each")]
     pub events: Vec<Event>,
 }
 
-/// What happens in a container.
+/// The live state of a container.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerView {
-    /// How often it was started again.
+    /// How often the container was restarted.
     #[serde(deserialize_with = "lenient")]
     pub restart_count: Option<i64>,
-    /// What it does now.
+    /// The current run.
     #[serde(deserialize_with = "lenient")]
     pub current_state: Option<Run>,
-    /// What it did before it was started again.
+    /// The run before the last restart.
     #[serde(deserialize_with = "lenient")]
     pub previous_state: Option<Run>,
-    /// What happened to it.
+    /// The events of the container.
     #[serde(deserialize_with = "each")]
     pub events: Vec<Event>,
 }
 
-/// One run of a container, or the wait for it.
+/// One run of a container, or a wait for it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Run {
-    /// Whether it runs.
+    /// The state.
     #[serde(deserialize_with = "lenient")]
     pub state: Option<ContainerState>,
-    /// When it began. Some answers also say it of a container that waits.
+    /// The start time. Some answers also set it for a waiting container.
     #[serde(deserialize_with = "time")]
     pub start_time: Option<Timestamp>,
-    /// How it ended. A Windows code is above `i32`.
+    /// The exit code. A Windows exit code can exceed `i32`.
     #[serde(deserialize_with = "lenient")]
     pub exit_code: Option<i64>,
-    /// When it ended.
+    /// The time at which it ended.
     #[serde(deserialize_with = "time")]
     pub finish_time: Option<Timestamp>,
-    /// One word on the state: empty, `Error`, `Completed`, `CrashLoopBackOff`.
+    /// A detail of the state in one word: empty, `Error`, `Completed`, `CrashLoopBackOff`.
     #[serde(deserialize_with = "lenient")]
     pub detail_status: Option<String>,
 }
 
-/// Something that happened.
+/// An event of a group or a container.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Event {
-    /// How often.
+    /// How often it happened.
     #[serde(deserialize_with = "lenient")]
     pub count: Option<i64>,
-    /// When first.
+    /// When it first happened.
     #[serde(deserialize_with = "time")]
     pub first_timestamp: Option<Timestamp>,
-    /// When last.
+    /// When it last happened.
     #[serde(deserialize_with = "time")]
     pub last_timestamp: Option<Timestamp>,
-    /// What, in one word. `InsufficientCapacity.` comes with its dot.
+    /// The event's name, in one word. `InsufficientCapacity.` has a dot at its end.
     #[serde(deserialize_with = "lenient")]
     pub name: String,
-    /// What, in words.
+    /// Azure's message.
     #[serde(deserialize_with = "lenient")]
     pub message: String,
     /// `Normal` or `Warning`.
@@ -215,19 +216,19 @@ pub struct Event {
 }
 
 impl Group {
-    /// Reads a group, which is an object with a name.
+    /// Parses a group; `None` unless it is an object with a name.
     pub fn read(value: &Value) -> Option<Self> {
         Self::deserialize(value)
             .ok()
             .filter(|group| group.name.is_some())
     }
 
-    /// Reads the body of an answer that is a group.
+    /// Parses the body of an answer that contains a group.
     pub fn parse(body: &[u8]) -> Option<Self> {
         Self::read(&serde_json::from_slice(body).ok()?)
     }
 
-    /// The group without what only says whose it is.
+    /// The group without its tags, which only identify its owner.
     #[must_use]
     pub fn without_tags(self) -> Self {
         Self {
@@ -236,7 +237,8 @@ impl Group {
         }
     }
 
-    /// Takes over what a LIST says that is newer: from then on this answer is no more than a LIST's.
+    /// Applies newer values from a LIST. The instance views are removed because they are now outdated: the group
+    /// then holds no more than a LIST does.
     pub fn take_listed(&mut self, provisioning: Option<Provisioning>, ip: Option<IpAddr>) {
         self.properties.provisioning_state = provisioning;
         if let Some(ip) = ip {
@@ -251,32 +253,32 @@ impl Group {
         }
     }
 
-    /// The container of this name.
+    /// The container called `name`.
     pub fn container(&self, name: &str) -> Option<&Container> {
         named(&self.properties.containers, name)
     }
 
-    /// The init container of this name.
+    /// The init container called `name`.
     pub fn init_container(&self, name: &str) -> Option<&Container> {
         named(&self.properties.init_containers, name)
     }
 
-    /// Whether this answer says what happens in the group: one of a GET does, one of a LIST does not.
+    /// Whether the answer has the group's instance view. An answer to GET has it, an answer to LIST does not.
     pub fn is_full(&self) -> bool {
         self.properties.instance_view.is_some()
     }
 
-    /// Whether its containers run, as far as the answer says.
+    /// The state of the group; `None` if the answer does not have it.
     pub fn state(&self) -> Option<&GroupState> {
         self.properties.instance_view.as_ref()?.state.as_ref()
     }
 
-    /// How far the service has got, as far as the answer says.
+    /// The provisioning state; `None` if the answer does not have it.
     pub fn provisioning(&self) -> Option<&Provisioning> {
         self.properties.provisioning_state.as_ref()
     }
 
-    /// What happened to the group as a whole.
+    /// The events of the group as a whole.
     pub fn events(&self) -> &[Event] {
         self.properties
             .instance_view
@@ -284,7 +286,8 @@ impl Group {
             .map_or(&[], |view| &view.events)
     }
 
-    /// Its address, once it has one. One of the cloud's own is none: ports of it would be forwarded.
+    /// The group's IP address, once Azure has assigned it. Reserved addresses of the cloud are rejected, because
+    /// the kubelet API forwards ports to this address.
     pub fn ip(&self) -> Option<IpAddr> {
         self.properties
             .ip_address
@@ -297,23 +300,23 @@ impl Group {
             .filter(|address| !is_reserved(*address))
     }
 
-    /// Whether nothing will run in it again unless someone starts it: succeeded, failed or stopped. A
-    /// group whose provisioning failed is not: the service goes on trying, and billing (documentation
-    /// of 2025-11).
+    /// Whether nothing will run in the group again unless it is started in Azure: it has succeeded, failed, or was
+    /// stopped. False if provisioning failed, because ACI then keeps trying to start the group, and keeps billing
+    /// it (documentation of 2025-11).
     pub fn is_terminal(&self) -> bool {
         use GroupState::{Failed, Stopped, Succeeded};
         !self.has_failed_provisioning()
             && matches!(self.state(), Some(Succeeded | Failed | Stopped))
     }
 
-    /// Whether a container was started more than once.
+    /// Whether any container was restarted.
     pub fn was_restarted(&self) -> bool {
         let containers = self.properties.containers.iter();
         let mut views = containers.filter_map(Container::view);
         views.any(|view| view.restart_count.is_some_and(|count| count > 0))
     }
 
-    /// Whether the service could not start what was asked for.
+    /// Whether ACI failed to start the group.
     pub fn has_failed_provisioning(&self) -> bool {
         matches!(
             self.provisioning(),
@@ -321,21 +324,22 @@ impl Group {
         )
     }
 
-    /// Whether the service is deleting it.
+    /// Whether Azure is deleting the group.
     pub fn is_being_deleted(&self) -> bool {
         self.provisioning() == Some(&Provisioning::Deleting)
     }
 }
 
 impl Container {
-    /// What happens in it, as far as the answer says.
+    /// The live state of the container; `None` if the answer does not have it.
     pub fn view(&self) -> Option<&ContainerView> {
         self.properties.instance_view.as_ref()
     }
 }
 
 impl Run {
-    /// What the run is, also where the service uses a word that nobody knows yet.
+    /// The state of the run. An unknown or missing state counts as Terminated if there is an end time, else as
+    /// Waiting.
     pub fn kind(&self) -> ContainerState {
         match &self.state {
             Some(ContainerState::Other(_)) | None if self.finish_time.is_some() => {
@@ -346,7 +350,7 @@ impl Run {
         }
     }
 
-    /// The service's word on the state, if it is one.
+    /// The detail of the state, if it is a single word.
     pub fn detail(&self) -> Option<&str> {
         self.detail_status
             .as_deref()
@@ -363,13 +367,13 @@ impl Event {
         self.last_timestamp.or(self.first_timestamp)
     }
 
-    /// Its name as one word.
+    /// The event's name without the final dot.
     pub fn word(&self) -> &str {
         self.name.trim().trim_end_matches('.')
     }
 }
 
-/// Names compare without regard to case, as everywhere in ARM.
+/// The container called `name`. ARM compares names without regard to case.
 fn named<'a>(containers: &'a [Container], name: &str) -> Option<&'a Container> {
     let is = |container: &&Container| {
         container

@@ -1,4 +1,4 @@
-//! `aci-emulator`: Azure Resource Manager and Container Instances on localhost.
+//! `aci-emulator`: emulates Azure Resource Manager and Container Instances on localhost.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
-//! Whether the admission policies of `config/admission` bind the operator's own account.
+//! Checks whether the admission policies of `config/admission` apply to the operator's own account.
 //!
-//! In: Kubernetes. Out: a warning in the log, and one for `/readyz`, while they do not. The operator has no
-//! right to read policies: it tries, in a dry run, what they refuse, and nothing of it stays.
+//! In: the API server. Out: a warning in the log and in `/readyz` while they do not apply. The operator has no
+//! permission to read policies. Instead, it attempts what they forbid, as a dry run that changes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,45 +12,44 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// A node that no policy lets the operator register: its name does not begin with `burst-`.
+/// A node that the policies never let the operator register: its name does not begin with `burst-`.
 const NODE: &str = "burstpool-admission-check";
-/// How the policy `burstpool-own-nodes` refuses it.
+/// The message with which the policy `burstpool-own-nodes` rejects the node.
 const REFUSAL: &str = "burstpool may register, change and delete only its own nodes";
-/// How long after a try that was not refused the next one is: policies take effect some seconds after they
-/// are applied.
+/// The pause after an attempt that was admitted: policies take effect some seconds after they are applied.
 const SOON: Duration = Duration::from_secs(15);
-/// How long after any other try.
+/// The pause after any other attempt.
 const LATER: Duration = Duration::from_secs(300);
-/// How long a try may take.
+/// Timeout of an attempt.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const WARNING: &str = "no admission policy narrows the operator's account: it may change any pod and any node. \
     Apply config/admission, and give the account the ClusterRole burstpool of config/default, whose rule for \
     the resource admission the policies look for";
 
-/// What a try came to.
+/// The result of an attempt.
 #[derive(Debug, PartialEq, Eq)]
 enum Tried {
-    /// The policies bind this account.
+    /// The policies apply to this account.
     Refused,
-    /// They do not.
+    /// The policies do not apply.
     Admitted,
-    /// Something else answered, or nothing did.
+    /// Another error, or no answer.
     Unknown(String),
 }
 
-/// Warnings for `/readyz`; cheap to clone.
+/// The warnings for `/readyz`; cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Admission(Arc<watch::Sender<bool>>);
 
 impl Admission {
-    /// What there is to warn of.
+    /// The current warnings.
     pub fn warnings(&self) -> Vec<String> {
         let is_unbound = *self.0.borrow();
         is_unbound.then(|| WARNING.to_owned()).into_iter().collect()
     }
 
-    /// Tries again and again, until `cancel`.
+    /// Repeats the attempt until `cancel`.
     pub async fn keep(&self, client: &Client, cancel: &CancellationToken) {
         let (nodes, mut admitted) = (Api::all(client.clone()), 0_u32);
         loop {
@@ -76,7 +75,8 @@ impl Admission {
         }
     }
 
-    /// So many tries in a row were admitted. One may come before the policies have taken effect.
+    /// Updates the warning, given the number of consecutive attempts that were admitted. A single one may precede
+    /// the moment when the policies take effect.
     fn learn(&self, admitted: u32) {
         let is_unbound = admitted > 1;
         let has_changed = self.0.send_if_modified(|now| {
@@ -92,7 +92,7 @@ impl Admission {
     }
 }
 
-/// Tries to register a node that is no virtual node.
+/// Attempts to register a node that is not a virtual node.
 async fn attempt(nodes: &Api<Node>) -> Tried {
     let params = PostParams {
         dry_run: true,
@@ -112,7 +112,7 @@ async fn attempt(nodes: &Api<Node>) -> Tried {
     }
 }
 
-/// What a refusal says.
+/// Classifies the API server's error.
 fn tried(error: &kube::Error) -> Tried {
     match error {
         kube::Error::Api(status) if status.message.contains(REFUSAL) => Tried::Refused,

@@ -1,4 +1,5 @@
-//! The arguments of `burstpool run`; each may come from an environment variable instead.
+//! The arguments of `burstpool run`. Most can also be set by an environment variable. The doc comments of the
+//! fields are the texts of `--help`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
-//! A client of Kubernetes whose answers tell a clock the API server's time.
+//! A Kubernetes client that reads the API server's time from its answers.
 //!
-//! In: the `Date` of each answer, and when it was asked for. Out: the time, to [`Clock`], and by how much this machine's
-//! is off, to [`Metrics`].
+//! In: the `Date` header of each answer, and the time at which the request was sent. Out: the time to [`Clock`],
+//! and the skew of this machine's clock to [`Metrics`].
 
 use std::sync::Arc;
 use std::task::{self, Poll};
@@ -16,7 +16,7 @@ use tower::{Layer, Service};
 
 use crate::telemetry::{Clock, Metrics};
 
-/// Kubernetes; the clock learns the API server's time from each of its answers.
+/// Connects to Kubernetes. Each answer updates `clock` with the API server's time.
 pub(super) fn connected(
     config: Config,
     clock: &Arc<Clock>,
@@ -30,7 +30,7 @@ pub(super) fn connected(
     Ok(builder.with_layer(&dated).build())
 }
 
-/// Tells a clock what time the answers say.
+/// A layer that passes the `Date` of each answer to a clock.
 #[derive(Clone)]
 struct Dated {
     clock: Arc<Clock>,

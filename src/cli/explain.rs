@@ -1,4 +1,7 @@
-//! `burstpool explain`: asks a running cluster as whoever the kubeconfig says.
+//! `burstpool explain`: reads a running cluster with the permissions of the kubeconfig.
+//!
+//! In: a pool, and optionally a pod. Out: a text that explains the operator's decision. The doc comments of the
+//! argument fields are the texts of `--help`.
 
 use std::path::PathBuf;
 
@@ -34,7 +37,7 @@ pub struct Arguments {
     kubeconfig: Option<PathBuf>,
 }
 
-/// The answer.
+/// The explanation as text.
 pub async fn explain(arguments: Arguments) -> anyhow::Result<String> {
     let config = kubernetes(arguments.kubeconfig.as_deref()).await?;
     let namespace = arguments

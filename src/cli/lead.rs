@@ -1,6 +1,6 @@
-//! Leading: one process reconciles, the others wait and know everything already.
+//! Leader election: one process reconciles, and the others wait with warm caches.
 //!
-//! In: the lease. Out: the controller at work while it is held, and the reason when it is lost.
+//! In: the lease. Out: the controller runs while this process holds the lease; the reason if the lease is lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,25 +18,27 @@ use super::renewals::Renewals;
 use crate::controller::{self, LEASE};
 use crate::node::watched::{readable, reported};
 
-/// For how long the leader is believed to live without a word, in seconds.
+/// The duration of the lease, in seconds: without a renewal, another process may take it after this time.
 const LEASE_SECONDS: u64 = 15;
-/// How long before that it must have said something.
+/// How many seconds before the lease expires the leader renews it.
 const LEASE_GRACE_SECONDS: u64 = 5;
-/// How long a call about the lease may go without a word: one that hangs for longer would cost the lease.
+/// Timeout for connecting and for each read of a request about the lease. It is shorter than the grace period,
+/// because a longer one would cost the lease.
 const LEASE_PATIENCE: Duration = Duration::from_secs(4);
-/// How long to wait after the lease could not be asked for.
+/// The pause after a failed request for the lease.
 const LEASE_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long what was begun as leader may take to end once the lease is lost: until another one may lead.
+/// How long the leader's work may take to end after the lease is lost: until another process may lead.
 const LOST: Duration = Duration::from_secs(LEASE_GRACE_SECONDS);
 
-/// Waits to lead, and reconciles while it does. Losing the lead ends the process: another one leads.
+/// Waits for the lease, and runs the controller while this process holds it. When the lease is lost, the process
+/// ends, because another one leads.
 pub(super) async fn lead(
     context: Arc<controller::Context>,
     leases: Client,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    // Followers watch, too: who takes over knows everything already.
+    // Followers watch the cluster too, so that their caches are complete when they take over.
     let (stores, client) = (context.stores.clone(), context.client.clone());
     let watching = async move { Box::pin(stores.watch(&client)).await };
     tokio::pin!(watching);
@@ -48,11 +50,11 @@ pub(super) async fn lead(
     tracing::info!("leading");
     context.metrics.leads(true);
     let (mut leading, task) = manager.watch().await;
-    // A lead that is lost ends the work alone: everything else of the process goes on until the work has
-    // ended, so that what ends the process, and what it says, is that loss.
+    // When the lease is lost, only the controller is stopped at first. Everything else runs until it has ended, so
+    // that the lost lease is the error with which the process ends.
     let working = cancel.child_token();
     let outcome = {
-        // However it ends: what it has begun is not to outlive the lease.
+        // In every case, the controller must stop: its work must not outlive the lease.
         let _ends = working.clone().drop_guard();
         let work = controller::run(context, working.clone());
         tokio::pin!(work);
@@ -63,7 +65,7 @@ pub(super) async fn lead(
             () = cancel.cancelled() => Ok(()),
             lost = lost => {
                 working.cancel();
-                // What does not end by itself ends with the process: another one leads already.
+                // Work that has not ended by then ends with the process, because another process already leads.
                 if tokio::time::timeout(LOST, &mut work).await.is_err() {
                     tracing::warn!("what was begun as leader did not end in time");
                 }
@@ -72,13 +74,13 @@ pub(super) async fn lead(
             }
         }
     };
-    // Nobody watches any more: the lease is released, and the task ends.
+    // With its last receiver dropped, the manager releases the lease and its task ends.
     drop(leading);
     let _ = task.await;
     outcome
 }
 
-/// Waits until we hold the lease.
+/// Waits until this process holds the lease.
 async fn elected(context: &controller::Context, leases: Client) -> anyhow::Result<LeaseManager> {
     let renewals = Renewals::default();
     let leases = renewals.client(leases);
@@ -101,14 +103,15 @@ async fn elected(context: &controller::Context, leases: Client) -> anyhow::Resul
                     tokio::time::sleep(LEASE_AGAIN).await;
                 }
             },
-            // The manager sleeps until the lease is over, also if its holder has given it back since:
-            // another one looks at once.
+            // The manager sleeps until the lease expires, even if its holder has released it in the meantime. A new
+            // manager tries at once.
             Some(()) = free.next() => tracing::debug!("the lease is free"),
         }
     }
 }
 
-/// A word whenever nobody holds the lease. `renewals` learns of each renewal as it is watched.
+/// Yields `()` whenever the watch shows that no process holds the lease. `renewals` records each renewal that the
+/// watch shows.
 fn freed(
     context: &controller::Context,
     renewals: Renewals,
@@ -128,7 +131,7 @@ fn freed(
     })
 }
 
-/// Kubernetes for the lease: a call that fails or hangs is given up before the lease is over.
+/// A Kubernetes client for the lease. It gives up a failing or hanging request before the lease expires.
 pub(super) fn leases(config: &Config) -> anyhow::Result<Client> {
     let mut config = config.clone();
     config.default_retry = false;

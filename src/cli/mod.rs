@@ -1,4 +1,7 @@
 //! The command line of `burstpool`.
+//!
+//! In: the process arguments. Out: a running operator (`run`), or text on standard output (`explain`, `crds`,
+//! `version`).
 
 mod admission;
 mod arguments;
@@ -35,7 +38,7 @@ enum Command {
     Version,
 }
 
-/// Runs what the arguments ask for.
+/// Parses the process arguments and runs the subcommand that they name.
 pub fn run() -> anyhow::Result<()> {
     let text = match Arguments::parse().command {
         Command::Run(arguments) => return operator(*arguments),
@@ -48,11 +51,11 @@ pub fn run() -> anyhow::Result<()> {
         .context("writing to standard output")
 }
 
-/// Runs the operator with these arguments of `burstpool run`, until it ends or is dropped.
+/// Runs the operator with these arguments of `burstpool run`, until it ends or the future is dropped.
 ///
 /// # Errors
 ///
-/// When the arguments are wrong, or the operator cannot begin or go on.
+/// If the arguments are wrong, or the operator cannot start or cannot continue.
 pub async fn operate(arguments: &[&str]) -> anyhow::Result<()> {
     let all = ["burstpool", "run"]
         .into_iter()

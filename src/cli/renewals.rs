@@ -1,10 +1,11 @@
-//! When the leader's lease was renewed, by this machine's own clock.
+//! Leader lease renewals, measured with this machine's own clock.
 //!
-//! In: what the API server answers about the lease, and what its watch shows. Out: the same answers, in which the time
-//! of the last renewal is the time at which this process first saw that renewal. The holder wrote it by its own clock;
-//! `kube_lease_manager` compares it with the clock of this machine, so that a standby whose clock is ahead would take a
-//! lease that is held, and one whose clock is behind would leave one that is not. Kubernetes' own leader election goes
-//! by the time of observation, too (client-go, tools/leaderelection, `observedTime`).
+//! In: the API server's answers about the lease, and the events of its watch. Out: the same answers, with the
+//! renewal time replaced by the time at which this process first observed that renewal. The holder writes the
+//! renewal time by its own clock, and `kube_lease_manager` compares it with this machine's clock. Without the
+//! replacement, a standby whose clock is ahead would take a lease that is held, and one whose clock is behind would
+//! not take a lease that has expired. Kubernetes' own leader election also uses the time of observation (client-go,
+//! tools/leaderelection, `observedTime`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,12 +20,12 @@ use kube::Client;
 use kube::client::Body;
 use tokio::time::Instant;
 
-/// The last renewal of the lease that was seen, and when it was seen first.
+/// The last observed renewal of the lease, and when it was first observed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Renewals(Arc<Mutex<Option<(LeaseSpec, Instant)>>>);
 
 impl Renewals {
-    /// The lease is seen to be like this now; how long ago that was seen first.
+    /// Records that the lease has this content now. Returns how long ago this content was first observed.
     pub(super) fn see(&self, lease: &LeaseSpec) -> Duration {
         self.see_at(lease, Instant::now())
     }
@@ -40,7 +41,7 @@ impl Renewals {
         }
     }
 
-    /// A client whose answers about the lease tell when its last renewal was seen here. It is to ask for nothing else.
+    /// Wraps a client so that its answers contain the local renewal time. It must be used for the lease only.
     pub(super) fn client(&self, client: Client) -> Client {
         let namespace = client.default_namespace().to_owned();
         let renewals = self.clone();
@@ -65,7 +66,8 @@ impl Renewals {
         Ok(Response::from_parts(head, Body::from(body)))
     }
 
-    /// The lease with the time of its renewal by our clock; nothing if it is none, or nobody has renewed it.
+    /// The lease with its renewal time by this machine's clock; `None` if the body is not a lease, or the lease was
+    /// never renewed.
     fn localized(&self, body: &[u8]) -> Option<Vec<u8>> {
         let mut lease: Lease = serde_json::from_slice(body).ok()?;
         let spec = lease.spec.as_mut()?;
@@ -85,10 +87,11 @@ mod tests {
 
     use super::*;
 
-    /// The lease, held by another instance that renewed it when this machine's clock was to say so in so many seconds.
+    /// A lease that another instance holds; it renewed the lease at a time that is `seconds` from now by this
+    /// machine's clock.
     fn held(seconds: i64) -> LeaseSpec {
         let renewed = Timestamp::now() + SignedDuration::from_secs(seconds);
-        // Leases tell microseconds.
+        // Leases store times in microseconds.
         let renewed = renewed.round(jiff::Unit::Microsecond).expect("in range");
         LeaseSpec {
             holder_identity: Some("another".to_owned()),
@@ -115,7 +118,7 @@ mod tests {
         }
     }
 
-    /// A manager of a lease that is so, and the methods of the requests that it sends.
+    /// A lease manager for a lease with this content, and the methods of the requests that it sends.
     async fn manager(
         lease: LeaseSpec,
         renewals: &Renewals,
@@ -141,7 +144,7 @@ mod tests {
         Ok(Response::new(Body::from(answer.to_string().into_bytes())))
     }
 
-    /// Whether a manager writes to the lease in the next minute.
+    /// Whether a manager writes to the lease within the next minute.
     async fn takes(lease: LeaseSpec, renewals: &Renewals) -> bool {
         let (manager, mut asked) = manager(lease, renewals).await;
         let minute = Duration::from_secs(60);

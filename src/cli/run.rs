@@ -1,7 +1,7 @@
-//! `burstpool run`: everything put together.
+//! `burstpool run`: assembles and runs the operator.
 //!
-//! In: arguments and the environment. Out: a process that leads or waits to, reconciles while it
-//! leads, and ends with a reason when it cannot go on. Nothing it kept changes when it ends.
+//! In: arguments and environment variables. Out: a process that waits for leadership, reconciles while it leads,
+//! and ends with an error when it cannot continue. Nodes, pods and container groups stay as they are when it ends.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -32,10 +32,10 @@ use crate::node::pods::SWEEP_EVERY;
 use crate::node::quota::Quotas;
 use crate::telemetry::{self, Clock, Metrics};
 
-/// The newest minor version of Kubernetes that our types speak.
+/// The newest minor version of Kubernetes whose types this program uses.
 const NEWEST_MINOR: u32 = 37;
 
-/// Runs until it is told to end, or cannot go on.
+/// Runs until SIGTERM or SIGINT, or until it cannot continue.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
@@ -81,7 +81,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
 }
 
-/// Starts to serve the kubelet API.
+/// Starts the server of the kubelet API.
 async fn serve(
     arguments: &Arguments,
     listener: TcpListener,
@@ -105,7 +105,7 @@ async fn serve(
     served.context("serving the kubelet API")
 }
 
-/// What this process waits for before it can lead, and what it warns of, in words.
+/// The readiness of this process: the caches that it still waits for, and its warnings.
 fn ready(context: &Arc<controller::Context>, admission: &Admission) -> telemetry::Ready {
     let (stores, admission) = (context.stores.clone(), admission.clone());
     Arc::new(move || telemetry::Readiness {
@@ -114,7 +114,7 @@ fn ready(context: &Arc<controller::Context>, admission: &Admission) -> telemetry
     })
 }
 
-/// The cluster of a kubeconfig, or of the environment.
+/// The connection settings from a kubeconfig, or from the environment.
 pub(super) async fn kubernetes(kubeconfig: Option<&Path>) -> anyhow::Result<Config> {
     match kubeconfig {
         None => Config::infer()
@@ -131,8 +131,9 @@ pub(super) async fn kubernetes(kubeconfig: Option<&Path>) -> anyhow::Result<Conf
     }
 }
 
-/// What kube-proxies on ACI are given; nothing if nobody has said where they reach the API server. Inside
-/// of the cluster that cannot be told: a pod reaches it by a cluster IP, which is what they lack.
+/// The settings of ACI's kube-proxy; `None` if the URL of the API server for container groups is not known. It
+/// cannot be found from inside the cluster, where pods use a cluster IP, which container groups cannot reach
+/// without kube-proxy.
 fn kube_proxy(
     arguments: &Arguments,
     config: &Config,
@@ -160,7 +161,7 @@ fn kube_proxy(
     }))
 }
 
-/// The certificates that sign the API server's, in PEM.
+/// The CA certificates of the API server, in PEM.
 fn certificates(config: &Config) -> anyhow::Result<Vec<u8>> {
     if let Some(path) = &config.root_cert_file {
         return std::fs::read(path).with_context(|| format!("reading {}", path.display()));
@@ -294,7 +295,7 @@ mod tests {
         run: Arguments,
     }
 
-    /// What kube-proxies are given, by these arguments in a cluster of that address.
+    /// The kube-proxy settings for these arguments, in a cluster whose API server is `https://127.0.0.1:6443`.
     fn given(arguments: &[&str]) -> anyhow::Result<Option<KubeProxy>> {
         let usual = ["burstpool", "--node-address", "10.1.2.3"];
         let line = Line::try_parse_from(usual.iter().chain(arguments))?;

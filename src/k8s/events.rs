@@ -1,9 +1,9 @@
-//! Events that the API server accepts, whatever their words are.
+//! Builds Events that pass the API server's validation, whatever text they contain.
 //!
 //! In: what happened, and the object that it happened to. Out: an Event within the limits of
-//! `pkg/apis/core/validation/events.go` of Kubernetes 1.37, and its write. All limits are in bytes. An Event
-//! beyond one of them is refused as invalid, and then the news is lost: every Event of burstpool takes its
-//! name and its words from here.
+//! `pkg/apis/core/validation/events.go` of Kubernetes 1.37, written to the API server. All limits are in bytes. The
+//! API server rejects an Event that exceeds one of them, and the report would be lost; therefore burstpool builds
+//! the name and the texts of every Event here.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -19,11 +19,11 @@ const NOTE: usize = 1024;
 const WORD: usize = 128;
 /// The longest name of an object, in bytes.
 const NAME: usize = 253;
-/// Ends a text that was cut.
+/// The end of a truncated text.
 const CUT: &str = "...";
 
-/// The text as an Event's note or message: at most 1,024 bytes, cut between characters. A text that was
-/// cut ends with three dots.
+/// Truncates a text to the length of an Event's note or message: 1,024 bytes, on a character boundary. A truncated
+/// text ends with three dots.
 pub fn note(text: &str) -> String {
     if text.len() <= NOTE {
         return text.to_owned();
@@ -31,25 +31,25 @@ pub fn note(text: &str) -> String {
     format!("{}{CUT}", within(text, NOTE - CUT.len()))
 }
 
-/// The text as an Event's reason or action: at most 128 bytes, cut between characters.
+/// Truncates a text to the length of an Event's reason or action: 128 bytes, on a character boundary.
 pub fn word(text: &str) -> String {
     within(text, WORD).to_owned()
 }
 
-/// The name of an Event: the name of its object and, after a dot, what makes it unique (at most 64 letters
-/// and digits). The object's name is cut to what an object's name may be, and not within `unique`.
+/// The name of an Event: the name of its object, a dot, and `unique` (at most 64 letters and digits). If the result
+/// would be too long, the object's name is truncated.
 pub fn name(object: &str, unique: &str) -> String {
     let front = within(object, NAME - unique.len() - 1);
     // Each part between dots must end with a letter or a digit.
     format!("{}.{unique}", front.trim_end_matches(['.', '-']))
 }
 
-/// Writes one Event about `object`. Unlike kube's `Recorder`, which counts Events of the same reason as one
-/// and keeps the first one's note, it writes a new Event each time.
+/// Writes one Event about `object`. Unlike kube's `Recorder`, which merges Events of the same reason into one and
+/// keeps the first note, it writes a new Event each time.
 ///
 /// # Errors
 ///
-/// When the API server refuses the Event or does not answer. The caller limits the time.
+/// If the API server rejects the Event or does not answer. The caller sets the timeout.
 pub async fn publish(
     client: &Client,
     reporter: &Reporter,
@@ -57,14 +57,14 @@ pub async fn publish(
     object: &ObjectReference,
 ) -> kube::Result<()> {
     let event = of(reporter, event, object, Timestamp::now());
-    // Events about objects without a namespace are in this one, as Kubernetes' own are.
+    // Events about cluster-scoped objects go to this namespace, as Kubernetes' own do.
     let namespace = object.namespace.as_deref().unwrap_or("default");
     let events: Api<Object> = Api::namespaced(client.clone(), namespace);
     events.create(&PostParams::default(), &event).await?;
     Ok(())
 }
 
-/// The object that is written.
+/// Builds the Event object.
 fn of(reporter: &Reporter, event: &Event, object: &ObjectReference, now: Timestamp) -> Object {
     let controller = &reporter.controller;
     let kind = match event.type_ {
@@ -91,7 +91,7 @@ fn of(reporter: &Reporter, event: &Event, object: &ObjectReference, now: Timesta
     }
 }
 
-/// The beginning of `text`: at most so many bytes, whole characters.
+/// The start of `text`: at most `bytes` bytes, ending on a character boundary.
 fn within(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }
@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    /// Any text, often longer than every limit and often of characters of more than one byte.
+    /// Arbitrary text, often longer than every limit, and often with multi-byte characters.
     fn text() -> impl Strategy<Value = String> {
         ("[aé€🦀.-]{1,5}", 0..500_usize).prop_map(|(part, times)| part.repeat(times))
     }
@@ -135,7 +135,7 @@ mod tests {
             prop_assert!(reason.starts_with(&said) && (said == reason || said.len() > 128 - 4));
             let name = written.metadata.name.expect("a name");
             prop_assert!(name.len() <= 253);
-            // RFC 1123, as far as cutting can break it.
+            // The rules of RFC 1123 that truncation can violate.
             let is_label = |part: &str| !part.ends_with('-') && !part.is_empty();
             prop_assert!(is_label(name.split('.').next_back().expect("a part")));
             let before = name.rsplit_once('.').expect("two parts").0;

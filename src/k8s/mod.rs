@@ -1,4 +1,7 @@
-//! What the API server asks of the objects that every room writes, and what follows when it refuses one.
+//! Helpers for writes to the API server.
+//!
+//! In: Events, and answers to writes. Out: Events within the API server's limits (`events`), and how long not to
+//! repeat a refused write (`refused`).
 
 pub mod events;
 pub mod refused;

@@ -1,7 +1,8 @@
-//! Writes that the API server refuses: an admission policy, a webhook or a missing right, until someone changes it.
+//! Back-off for writes that the API server refuses because of an admission policy, a webhook or a missing
+//! permission.
 //!
-//! In: the answer to a write. Out: how long the same write is not sent again. Every write that is otherwise repeated
-//! with each look or plan keeps one [`Refusals`], or counts its tries and asks [`pause`].
+//! In: the answer to a write. Out: how long not to repeat the write. Every write that would otherwise be repeated
+//! in each reconciliation has its own [`Refusals`], or counts its attempts and calls [`pause`].
 
 use std::time::Duration;
 
@@ -10,23 +11,24 @@ use tokio::time::Instant;
 
 /// The first pause.
 const FIRST: Duration = Duration::from_secs(10);
-/// The longest pause: what a policy refuses may be allowed a while later.
+/// The longest pause. It is limited because a policy or permission may change at any time.
 pub const LONGEST: Duration = Duration::from_secs(600);
 
-/// The pause after a refusal that so many came before in a row: 10 s, twice as long each time, 10 minutes at most.
+/// The pause after a refusal, given the number of consecutive refusals before it: 10 s, doubled each time, at most
+/// 10 minutes.
 pub fn pause(before: u32) -> Duration {
     let pause = FIRST.saturating_mul(2_u32.saturating_pow(before.min(16)));
     pause.min(LONGEST)
 }
 
-/// Whether the API server refuses what was written, and will for as long as nothing else changes. Not that it does
-/// not know the client (401), that the object is gone (404) or has changed (409), or that the API server is slow or
-/// busy (408, 429).
+/// Whether the API server refuses the write, and will refuse it again unless something changes. It excludes missing
+/// authentication (401), an object that is gone (404) or has changed (409), and a slow or busy API server (408,
+/// 429).
 pub fn is_refused(status: &Status) -> bool {
     (400..=499).contains(&status.code) && !matches!(status.code, 401 | 404 | 408 | 409 | 429)
 }
 
-/// How often one write was refused in a row, and until when it is not sent again.
+/// The number of consecutive refusals of one write, and the time until which it is not repeated.
 #[derive(Clone, Copy, Debug)]
 pub struct Refusals {
     longest: Duration,
@@ -41,7 +43,7 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// None yet; no pause is longer than this.
+    /// No refusals yet. No pause is longer than `longest`.
     pub fn up_to(longest: Duration) -> Self {
         Self {
             longest,
@@ -50,12 +52,12 @@ impl Refusals {
         }
     }
 
-    /// Whether the write may be sent.
+    /// Whether the write may be sent now.
     pub fn may_write(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| until <= now)
     }
 
-    /// Takes in the answer: only a refusal pauses the write, and anything else than a refusal ends the row.
+    /// Records the answer to a write. A refusal pauses the write; any other answer resets the count.
     pub fn answered<T>(&mut self, answer: &kube::Result<T>, now: Instant) {
         match answer {
             Err(kube::Error::Api(status)) if is_refused(status) => {

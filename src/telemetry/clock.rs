@@ -1,32 +1,34 @@
-//! The time as the API server tells it.
+//! A clock that follows the API server's time.
 //!
-//! In: when a request was sent and answered by this process's monotonic clock, and the `Date` of the answer. Out: the
-//! API server's time ([`Clock::now`]), which is written to the cluster's objects and compared with what they say; and a
-//! time that no other clock changes ([`Clock::steady`]), by which plans are made and holds are measured. The machine's
-//! clock, and the API server's, may be minutes off, or be set while the process runs.
+//! In: when a request was sent and answered, by this process's monotonic clock, and the `Date` header of the
+//! answer. Out: the API server's time ([`Clock::now`]), which the operator writes to objects of the cluster and
+//! compares with times in them; and a monotonic time ([`Clock::steady`]), which no other clock changes and which
+//! plans and holds use. The machine's clock and the API server's clock may be wrong by minutes, or may be set while
+//! the process runs.
 //!
-//! How far the API server's clock is ahead of ours is known only within bounds: `Date` tells whole seconds, and was
-//! written at some time during the round trip. The bounds of all answers hold together, so they narrow. Within the bounds,
-//! the machine's clock is believed as far as it can be right.
+//! The offset of the API server's clock is known only within bounds: `Date` has whole seconds, and the API server
+//! wrote it at some time during the round trip. The bounds of all answers hold at the same time, so they become
+//! narrower. Within the bounds, the clock uses the offset that is closest to the machine's clock.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Beyond this difference of the clocks there is a warning: certificates, tokens and leases suffer from it, too.
+/// A larger difference between the clocks causes a warning, because it also affects certificates, tokens and
+/// leases.
 const SKEWED: SignedDuration = SignedDuration::from_secs(5);
 
-/// What `Date`, and the times of Kubernetes' objects, are cut to.
+/// The resolution of `Date` and of times in Kubernetes objects: fractions are cut off.
 const WHOLE: SignedDuration = SignedDuration::from_secs(1);
 
 /// A clock that follows the API server's.
 #[derive(Debug)]
 pub struct Clock {
     began: Instant,
-    /// The machine's time then.
+    /// The machine's time at `began`.
     origin: Timestamp,
-    /// How far the machine's clock is taken to be off, in tests.
+    /// An artificial error of the machine's clock, for tests.
     shift: SignedDuration,
     state: Mutex<State>,
 }
@@ -34,12 +36,12 @@ pub struct Clock {
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     bounds: Option<Bounds>,
-    /// How far the API server's clock is taken to be ahead.
+    /// The estimated offset: how far the API server's clock is ahead.
     ahead: SignedDuration,
     is_told: bool,
 }
 
-/// How far the API server's clock is ahead of this one, at least and at most.
+/// The smallest and the largest possible offset: how far the API server's clock is ahead of this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bounds {
     least: SignedDuration,
@@ -53,7 +55,7 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// A clock on a machine whose own is so far ahead of what it says: for tests.
+    /// A clock that behaves as if the machine's clock were `shift` ahead of what it shows. For tests.
     pub fn shifted(shift: SignedDuration) -> Self {
         Self {
             began: Instant::now(),
@@ -63,31 +65,31 @@ impl Clock {
         }
     }
 
-    /// How long this clock has run: to be asked when a request is sent.
+    /// How long this clock has been running. Read it when a request is sent.
     pub fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// A time that goes as the monotonic clock does, whatever other clocks say: only spans between such times mean
-    /// anything.
+    /// A time that advances with the monotonic clock, whatever other clocks do. Only differences between such times
+    /// are meaningful.
     pub fn steady(&self) -> Timestamp {
         self.local(self.elapsed())
     }
 
-    /// The API server's time.
+    /// The API server's current time.
     pub fn now(&self) -> Timestamp {
         later(self.steady(), self.ahead())
     }
 
-    /// How far the API server's clock is ahead of [`Clock::steady`] at this moment.
+    /// How far the API server's clock is ahead of [`Clock::steady`] now.
     pub fn ahead(&self) -> SignedDuration {
         self.lock().ahead
     }
 
-    /// How long ago, at least, the API server wrote a time that it cut to whole seconds.
+    /// The minimum age of a time that the API server wrote and truncated to whole seconds.
     pub fn age(&self, written: Timestamp) -> Duration {
         let state = *self.lock();
-        // Nothing is assumed for the machine's sake: it may be ahead.
+        // The smallest offset is used, and not the machine's clock, which may be ahead.
         let least = state.bounds.map_or(state.ahead, |bounds| bounds.least);
         let now = later(self.steady(), least.min(state.ahead));
         let age = now.duration_since(later(written, WHOLE));
@@ -98,18 +100,20 @@ impl Clock {
         later(self.origin, signed(elapsed))
     }
 
-    /// How far the machine's clock is ahead of the cluster's.
+    /// How far the machine's clock is ahead of the API server's.
     pub fn skew(&self) -> SignedDuration {
         later(Timestamp::now(), self.shift).duration_since(self.now())
     }
 
-    /// What [`Clock::steady`] said when the machine's clock said `at`, unless that was set since.
+    /// The value of [`Clock::steady`] at the moment when the machine's clock showed `at`. It is wrong if the
+    /// machine's clock was set since.
     pub fn of_machine(&self, at: Timestamp) -> Timestamp {
         let ago = Timestamp::now().duration_since(at);
         later(self.steady(), -ago)
     }
 
-    /// A request that was sent at `sent` by this clock's [`Clock::elapsed`] was answered now; its header `Date`.
+    /// Processes the `Date` header of an answer that has just arrived. `sent` is the value of [`Clock::elapsed`]
+    /// when the request was sent.
     pub fn heard(&self, sent: Duration, date: &str) {
         let Ok(date) = jiff::fmt::rfc2822::parse(date) else {
             return;
@@ -147,8 +151,9 @@ impl Clock {
 }
 
 impl Bounds {
-    /// Both. Where they contradict each other by little, the clocks drift apart, and the end of `new` that is nearest
-    /// holds. Where they do by much, a clock was set, and `new` holds alone.
+    /// Combines both bounds. If they contradict each other by at most a second, the clocks have drifted apart, and
+    /// the end of `new` that is nearest to the old bounds is used. If they differ by more, a clock was set, and
+    /// only `new` is used.
     fn with(self, new: Self) -> Self {
         let both = Self {
             least: self.least.max(new.least),
@@ -171,7 +176,8 @@ impl Bounds {
         }
     }
 
-    /// What is within these bounds and nearest to `ahead`; the least where that is far off.
+    /// The offset within the bounds that is nearest to `ahead`; the smallest offset if `ahead` is below the bounds,
+    /// or more than a second above them.
     fn nearest(self, ahead: SignedDuration) -> SignedDuration {
         if ahead > self.most && ahead - self.most <= WHOLE {
             self.most
@@ -199,8 +205,8 @@ mod tests {
         SignedDuration::from_millis(ms)
     }
 
-    /// What a clock says of each answer `(sent, answered, its Date)`, all in milliseconds since the clock began; `Date`
-    /// tells whole seconds of a server that is ahead by `ahead`.
+    /// The offset after a list of answers, each `(sent, answered)` in milliseconds since the clock started. The
+    /// server is ahead by `ahead` milliseconds, and writes `Date` in whole seconds halfway through the round trip.
     fn corrected(ahead: i64, answers: &[(u64, u64)]) -> SignedDuration {
         let clock = Clock::default();
         for (sent, answered) in answers {
@@ -257,7 +263,7 @@ mod tests {
     #[test]
     fn clocks_that_drift_apart_are_followed_without_jumps() {
         let clock = Clock::default();
-        // It is wrong by a hundred parts in a million for five days, and asked every minute.
+        // The clock drifts by a hundred parts per million for five days, with one answer each minute.
         let mut before = None;
         for minute in 0..7200_i64 {
             let elapsed = Duration::from_secs(60 * minute.unsigned_abs());

@@ -1,4 +1,6 @@
-//! Logs: for people on a terminal, as JSON otherwise.
+//! Logs: readable lines on a terminal, JSON otherwise.
+//!
+//! In: `tracing` events. Out: lines on standard error.
 
 use std::io::IsTerminal as _;
 
@@ -8,7 +10,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt};
 
-/// Writes logs to standard error from now on: what `RUST_LOG` says, else everything from INFO on.
+/// Starts to write logs to standard error. The filter is `RUST_LOG`, or INFO and above if that is not set or
+/// invalid.
 pub fn init() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let (people, programs) = if std::io::stderr().is_terminal() {
@@ -22,8 +25,8 @@ pub fn init() {
     all.with(people).with(programs).init();
 }
 
-/// The client warns of an answer that it cannot read with all of it, which may be a Secret's. Whoever asked
-/// says what failed.
+/// Whether a log line may quote a Secret: if the Kubernetes client cannot parse an answer, it logs a warning with
+/// the whole body. The line is dropped; the caller reports the error.
 fn may_quote(metadata: &Metadata<'_>) -> bool {
     metadata.target() == "kube_client::client" && *metadata.level() == Level::WARN
 }
@@ -51,7 +54,7 @@ mod tests {
         }
     }
 
-    /// What is logged when an API server's answer to a question for a Secret is none.
+    /// The log after an API server has answered a GET of a Secret with something that is not a Secret.
     async fn logged(keeps: bool) -> String {
         let answers = tower::service_fn(|_: http::Request<kube::client::Body>| async {
             let body = kube::client::Body::from(

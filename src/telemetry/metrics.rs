@@ -1,7 +1,8 @@
-//! Every metric, in one struct.
+//! All metrics of the operator, in one struct.
 //!
-//! Names and units are by Prometheus' conventions. Labels are bounded: pools and placements that there
-//! are, and words of ours. What is told of a pool is forgotten when the pool goes.
+//! In: counts and measurements of the other modules. Out: the text for `/metrics`. Names and units follow the
+//! conventions of Prometheus. Labels are bounded: existing pools and placements, and fixed words. The series of a
+//! pool are removed when the pool is deleted.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use prometheus::{
 
 use super::triggers::Triggers;
 
-/// The states of pods that are counted for a pool.
+/// The pod states that are counted for each pool.
 pub const STATES: [&str; 6] = [
     "holding",
     "granted",
@@ -21,29 +22,30 @@ pub const STATES: [&str; 6] = [
     "refused",
     "user_placed",
 ];
-/// What can become of a grant.
+/// The possible outcomes of a grant.
 const GRANTS: [&str; 7] = [
     "granted", "conflict", "gone", "denied", "lost", "unsent", "unmarked",
 ];
-/// A request to Azure takes a round trip at least, and is given up after a minute; in seconds.
+/// The buckets for durations of requests to Azure, in seconds: at least one round trip, at most the timeout of a
+/// minute.
 const SECONDS: [f64; 10] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
 
-/// What became of a request to Azure.
+/// The outcome of a request to Azure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// It was done.
+    /// It succeeded.
     Done,
-    /// Azure refused it with that status.
+    /// Azure refused it with this HTTP status.
     Refused(u16),
-    /// There was no answer, or none that can be read.
+    /// There was no answer, or it could not be parsed.
     NoAnswer,
-    /// There was no token to send with it.
+    /// No token could be obtained.
     NoToken,
-    /// It was not sent: Azure has asked to wait.
+    /// It was not sent, because Azure has asked to wait.
     Held,
 }
 
-/// What is counted and measured.
+/// All metrics, with the registry that they are registered in.
 pub struct Metrics {
     registry: Registry,
     leader: IntGauge,
@@ -66,7 +68,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All of them, at zero.
+    /// Creates and registers all metrics, at zero.
     pub fn new() -> Self {
         let gauges = |name: &str, help: &str, labels: &[&str]| {
             IntGaugeVec::new(Opts::new(name, help), labels).expect("a well-formed metric")
@@ -158,24 +160,24 @@ impl Metrics {
         super::watches::register(&self.registry);
     }
 
-    /// All of it, as Prometheus reads it.
+    /// All metrics in the text format of Prometheus.
     pub fn text(&self) -> String {
         let families = self.registry.gather();
         let text = TextEncoder::new().encode_to_string(&families);
         text.expect("names and labels were checked when they were made")
     }
 
-    /// Whether this process leads.
+    /// Sets whether this process is the leader.
     pub fn leads(&self, leads: bool) {
         self.leader.set(leads.into());
     }
 
-    /// How far the machine's clock is ahead of the API server's, in seconds.
+    /// Sets how far the machine's clock is ahead of the API server's, in seconds.
     pub fn clock_skew(&self, seconds: f64) {
         self.skew.set(seconds);
     }
 
-    /// How many pods of a pool are in which of [`STATES`], and how many it may have on ACI.
+    /// Sets the number of a pool's pods in each of [`STATES`], and the most pods that the pool may have on ACI.
     pub fn pods(&self, pool: &str, counts: [i64; STATES.len()], max: i64) {
         for (state, count) in STATES.iter().zip(counts) {
             self.pods.with_label_values(&[pool, state]).set(count);
@@ -183,7 +185,7 @@ impl Metrics {
         self.pods_max.with_label_values(&[pool]).set(max);
     }
 
-    /// A stored pool cannot be read. Whether that is new.
+    /// Records that a stored pool cannot be read. Returns whether that is new.
     pub fn unreadable(&self, pool: &str) -> bool {
         let gauge = self.unreadable.with_label_values(&[pool]);
         let is_new = gauge.get() == 0;
@@ -191,27 +193,27 @@ impl Metrics {
         is_new
     }
 
-    /// A stored pool can be read.
+    /// Records that a stored pool can be read.
     pub fn readable(&self, pool: &str) {
-        // It may never have been otherwise.
+        // The series may not exist.
         let _ = self.unreadable.remove_label_values(&[pool]);
     }
 
-    /// Whether a placement takes pods, and how many groups it has.
+    /// Sets whether a placement is open for pods, and how many container groups it has.
     pub fn placement(&self, pool: &str, placement: &str, open: bool, groups: i64) {
         let labels = [pool, placement];
         self.open.with_label_values(&labels).set(open.into());
         self.groups.with_label_values(&labels).set(groups);
     }
 
-    /// Forgets a placement.
+    /// Removes the series of a placement.
     pub fn forget_placement(&self, pool: &str, placement: &str) {
-        // It may never have been told of.
+        // The series may not exist.
         let _ = self.open.remove_label_values(&[pool, placement]);
         let _ = self.groups.remove_label_values(&[pool, placement]);
     }
 
-    /// Forgets what was told of a pool itself.
+    /// Removes the series of a pool, except those of its placements and triggers.
     pub fn forget_pool(&self, pool: &str) {
         for state in STATES {
             let _ = self.pods.remove_label_values(&[pool, state]);
@@ -223,14 +225,14 @@ impl Metrics {
         self.readable(pool);
     }
 
-    /// Counts a pod that was to be granted: `granted`, `conflict`, `gone`, `denied`, `lost`,
-    /// `unsent` or `unmarked`.
+    /// Counts a pod that was to be granted, by outcome: `granted`, `conflict`, `gone`, `denied`, `lost`, `unsent`
+    /// or `unmarked`.
     pub fn grant(&self, pool: &str, outcome: &str) {
         debug_assert!(GRANTS.contains(&outcome), "{outcome}");
         self.grants.with_label_values(&[pool, outcome]).inc();
     }
 
-    /// Counts a request to Azure; `took` of those that were answered.
+    /// Counts a request to Azure. `took` is recorded only if Azure answered.
     pub fn azure(&self, class: &str, call: Call, took: Duration) {
         let status;
         let outcome = match call {

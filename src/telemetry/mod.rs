@@ -1,7 +1,7 @@
-//! What the operator tells those who run it: logs, metrics, and whether it is well.
+//! Logs, metrics and health endpoints of the operator.
 //!
-//! In: whatever the other rooms count and measure ([`Metrics`]). Out: lines on standard error ([`logs`]),
-//! and one HTTP server with `/metrics`, `/healthz` and `/readyz` ([`serve`]). It knows nobody.
+//! In: what the other modules count and measure ([`Metrics`]). Out: log lines on standard error ([`logs`]), and one
+//! HTTP server with `/metrics`, `/healthz` and `/readyz` ([`serve`]). It uses no other module of this crate.
 
 mod clock;
 pub mod logs;

@@ -1,7 +1,7 @@
-//! `/metrics`, `/healthz` and `/readyz`.
+//! The HTTP server for `/metrics`, `/healthz` and `/readyz`.
 //!
-//! In: the metrics, and what is missing. Out: answers on a port of its own, without
-//! authentication: nothing here is anybody's secret.
+//! In: the metrics, and a function that reports readiness. Out: answers on a separate port, without authentication,
+//! because they contain no secrets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,19 +18,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 
-/// How long requests that are under way may take once the process ends.
+/// How long requests in progress may take after the process was asked to end.
 const FAREWELL: Duration = Duration::from_secs(10);
 
-/// Whether this process can do its work, in words.
+/// Whether this process can work, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
-    /// What is missing; nothing when the process is ready.
+    /// What is missing; empty when the process is ready.
     pub missing: Vec<String>,
-    /// What should be mended, though the process can work.
+    /// Problems that an administrator should fix, although the process can work.
     pub warnings: Vec<String>,
 }
 
-/// Says whether the process is ready.
+/// A function that reports the readiness of the process.
 pub type Ready = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
 #[derive(Clone)]
@@ -39,11 +39,11 @@ struct Shared {
     ready: Ready,
 }
 
-/// Takes the address, and says which it is: port 0 is any that is free.
+/// Listens on the address and logs it. With port 0, the system chooses a free port.
 ///
 /// # Errors
 ///
-/// When the address cannot be had.
+/// If the address cannot be bound.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address)
         .await
@@ -52,11 +52,11 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Answers until `cancel`, and then what is under way.
+/// Serves requests until `cancel`, then finishes those in progress.
 ///
 /// # Errors
 ///
-/// When the listener fails.
+/// If the listener fails.
 pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
@@ -77,7 +77,7 @@ pub async fn serve(
     };
     tokio::select! {
         served = served => served.context("serving metrics"),
-        // A client that sends half a request must not keep the process.
+        // A client that sends only half a request must not keep the process alive.
         () = too_long => Ok(()),
     }
 }

@@ -1,4 +1,6 @@
-//! What is measured of triggers and of the alert receiver.
+//! The metrics of triggers and of the alert receiver.
+//!
+//! In: trigger states, and results of queries. Out: time series, labeled with pool and trigger.
 
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use prometheus::{
 
 use super::Metrics;
 
-/// Upper bounds of how long an answer takes, in seconds: a trigger's timeout is a minute at most.
+/// The buckets for the latency of a trigger's source, in seconds: the timeout of a trigger is at most a minute.
 const ANSWERS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
 /// The metrics of triggers.
@@ -21,7 +23,7 @@ pub(super) struct Triggers {
 }
 
 impl Triggers {
-    /// All of them, in that registry.
+    /// Creates the metrics and registers them in `registry`.
     pub(super) fn new(registry: &Registry) -> Self {
         let trigger = &["pool", "trigger"];
         let of = |name: &str, help: &str| Opts::new(format!("burstpool_{name}"), help);
@@ -74,7 +76,7 @@ impl Triggers {
 }
 
 impl Metrics {
-    /// What a trigger is now.
+    /// Sets the state and the value of a trigger.
     pub fn trigger(&self, pool: &str, trigger: &str, active: bool, value: Option<f64>) {
         let labels = &[pool, trigger];
         self.triggers
@@ -83,12 +85,12 @@ impl Metrics {
             .set(i64::from(active));
         match value {
             Some(value) => self.triggers.value.with_label_values(labels).set(value),
-            // There may be none, or one of what it was before.
+            // The series may not exist, or may hold an earlier value.
             None => drop(self.triggers.value.remove_label_values(labels)),
         }
     }
 
-    /// How long a trigger's source took, and whether it said a value.
+    /// Records how long a trigger's source took to answer. An answer without a value counts as an error.
     pub fn asked(&self, pool: &str, trigger: &str, took: Duration, has_value: bool) {
         let labels = &[pool, trigger];
         let latency = self.triggers.latency.with_label_values(labels);
@@ -97,17 +99,17 @@ impl Metrics {
         errors.inc_by(u64::from(!has_value));
     }
 
-    /// A trigger is no more.
+    /// Removes the series of a trigger that no longer exists.
     pub fn forget_trigger(&self, pool: &str, trigger: &str) {
         let labels = &[pool, trigger];
-        // Each may never have been there.
+        // Each of these series may not exist.
         let _ = self.triggers.value.remove_label_values(labels);
         let _ = self.triggers.active.remove_label_values(labels);
         let _ = self.triggers.errors.remove_label_values(labels);
         let _ = self.triggers.latency.remove_label_values(labels);
     }
 
-    /// The alert receiver refused a request.
+    /// Counts a request that the alert receiver refused.
     pub fn refused_alert(&self, reason: &'static str) {
         self.triggers
             .refused_alerts

@@ -1,7 +1,7 @@
-//! What is measured of watches: how often they fail, and objects that cannot be read.
+//! Metrics of watches: failures, and objects that cannot be read.
 //!
-//! Both are the process's, as its logs are: every room watches something, and a metric that each had to be
-//! given would be forgotten in one of them.
+//! In: errors of watches. Out: counters and log lines. Both counters are global to the process, as its logs are.
+//! Every module watches something, and a counter that has to be passed to each of them would be forgotten in one.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::time::Instant;
 
-/// How often a watch that goes on failing is warned of.
+/// How often to repeat the warning while a watch keeps failing.
 const REMIND: Duration = Duration::from_mins(5);
 
 static FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
@@ -31,7 +31,7 @@ fn counter(name: &str, help: &str, label: &str) -> IntCounterVec {
     IntCounterVec::new(Opts::new(name, help), &[label]).expect("a well-formed metric")
 }
 
-/// Shows both in that registry.
+/// Registers both counters in `registry`.
 pub(super) fn register(registry: &Registry) {
     for one in [&FAILURES, &UNREADABLE] {
         let registered = registry.register(Box::new((*one).clone()));
@@ -45,7 +45,7 @@ pub fn unreadable(kind: &str, name: &str, why: &str) {
     tracing::warn!(kind, name, error = why, "an object that cannot be read");
 }
 
-/// The failures of one watch in a row.
+/// The consecutive failures of one watch.
 #[derive(Debug)]
 pub struct Streak {
     watch: &'static str,
@@ -53,7 +53,7 @@ pub struct Streak {
 }
 
 impl Streak {
-    /// None yet. `watch` says what is watched, for the log and the metric.
+    /// No failures yet. `watch` is the name of the watch in the log and the metric.
     pub fn new(watch: &'static str) -> Self {
         Self {
             watch,
@@ -61,8 +61,8 @@ impl Streak {
         }
     }
 
-    /// The watch failed: warns of the first failure in a row, and now and then while it goes on. Whether it
-    /// warned.
+    /// Records a failure. It logs a warning for the first of consecutive failures, and again every five minutes
+    /// while they continue. Returns whether it logged a warning.
     pub fn failed(&mut self, error: &dyn std::error::Error) -> bool {
         FAILURES.with_label_values(&[self.watch]).inc();
         let warns = self.warned.is_none_or(|at| at.elapsed() >= REMIND);
@@ -75,7 +75,7 @@ impl Streak {
         warns
     }
 
-    /// The watch has shown something.
+    /// Records that the watch has delivered something, which ends the consecutive failures.
     pub fn worked(&mut self) {
         if self.warned.take().is_some() {
             tracing::info!(watch = self.watch, "the watch works again");
@@ -83,7 +83,7 @@ impl Streak {
     }
 }
 
-/// An error with what caused it, as far as it does not say that itself.
+/// The error with its sources, separated by colons. A source whose text the error already contains is left out.
 pub fn whole(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

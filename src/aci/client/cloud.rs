@@ -1,4 +1,7 @@
-//! Which cloud: where ARM is, where tokens come from, and what they are for.
+//! The endpoints of the Azure clouds.
+//!
+//! In: a cloud's name as the Azure CLI spells it. Out: the URL of ARM, the URL that issues tokens, and the token
+//! scopes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,19 +12,19 @@ use url::Url;
 /// The endpoints of a cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cloud {
-    /// Azure Resource Manager; no path, because the client's routes replace it.
+    /// The URL of Azure Resource Manager. It has no path, because the client's routes replace the path.
     pub arm: Url,
-    /// Where tokens come from: scheme and host.
+    /// The URL that issues tokens: scheme and host.
     pub authority: String,
-    /// What a token is for.
+    /// The token scope for Azure Resource Manager.
     pub scope: String,
-    /// What a token for Azure Monitor's managed Prometheus is for. Public is Microsoft's documented one;
-    /// those of US Government and China are as KEDA's and Grafana's clients of it have them (Grafana's
-    /// had chinacloudapp.cn first): Microsoft's pages name none.
+    /// The token scope for Azure Monitor's managed Prometheus. Microsoft documents the scope of the public cloud
+    /// only. The scopes for US Government and China are taken from the clients of KEDA and Grafana (Grafana used
+    /// chinacloudapp.cn at first).
     pub monitor_scope: String,
 }
 
-/// A text that names no cloud.
+/// The error for a text that is not the name of a cloud.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("{0} is no cloud: use AzureCloud, AzureUSGovernment or AzureChinaCloud")]
 pub struct UnknownCloud(String);
@@ -47,13 +50,13 @@ impl Cloud {
         }
     }
 
-    /// Azure Monitor's host: query endpoints of managed Prometheus are below it.
+    /// The host of Azure Monitor. The query endpoints of managed Prometheus are subdomains of it.
     pub fn monitor_host(&self) -> &str {
         let scope = self.monitor_scope.trim_end_matches("/.default");
         scope.trim_start_matches("https://")
     }
 
-    /// The same cloud with another ARM endpoint, and tokens for that.
+    /// The same cloud with another ARM endpoint, and with the token scope for that endpoint.
     #[must_use]
     pub fn with_arm(mut self, arm: Url) -> Self {
         self.scope = format!("{}/.default", arm.as_str().trim_end_matches('/'));
@@ -61,7 +64,7 @@ impl Cloud {
         self
     }
 
-    /// The same cloud with tokens from elsewhere.
+    /// The same cloud with another token issuer.
     #[must_use]
     pub fn with_authority(mut self, authority: &str) -> Self {
         authority
@@ -74,7 +77,8 @@ impl Cloud {
 impl FromStr for Cloud {
     type Err = UnknownCloud;
 
-    /// Reads a cloud's name as the Azure CLI has it. The endpoints are Microsoft's documented ones.
+    /// Parses a cloud's name as the Azure CLI spells it, without regard to case. The endpoints are those that
+    /// Microsoft documents.
     fn from_str(name: &str) -> Result<Self, UnknownCloud> {
         match name.to_ascii_lowercase().as_str() {
             "azurecloud" | "azurepubliccloud" => Ok(Self::default()),

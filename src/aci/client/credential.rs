@@ -1,8 +1,7 @@
-//! Where tokens come from.
+//! Azure credentials.
 //!
-//! In: files and environment variables. Out: a token when one is asked for. Tokens are never part of
-//! anything that can be logged: this type's `Debug` says only which kind it is, and `transport` adds
-//! the token below every layer that logs requests.
+//! In: files and environment variables. Out: a token for each request. Logs never contain a token: `Debug` prints
+//! only the kind of a credential, and `transport` adds the token below every layer that logs requests.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,17 +22,17 @@ use url::Url;
 
 use super::cloud::Cloud;
 
-/// Where a virtual machine finds its metadata service.
+/// The address of the metadata service on an Azure virtual machine.
 const METADATA_SERVICE: &str = "169.254.169.254";
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A way to get tokens.
+/// A source of tokens.
 #[derive(Clone)]
 pub enum Credential {
-    /// A file with a token, read for each request, so that it can be replaced.
+    /// A file that contains a token. It is read for each request, so that it can be replaced.
     File(PathBuf),
-    /// An identity of the directory; it caches its tokens and refreshes them in time.
+    /// An identity of Microsoft Entra ID. It caches its tokens and refreshes them in time.
     Identity(Arc<dyn TokenCredential>, &'static str),
 }
 
@@ -47,11 +46,14 @@ impl fmt::Debug for Credential {
 }
 
 impl Credential {
-    /// The credential that `environment` describes, by the names that Azure's clients use: workload
-    /// identity (`AZURE_FEDERATED_TOKEN_FILE`), else a client secret (`AZURE_CLIENT_SECRET`), else the
-    /// managed identity of the machine (`AZURE_CLIENT_ID` chooses one of several), which is App Service's
-    /// where `IDENTITY_ENDPOINT` and `IDENTITY_HEADER` say so; the metadata service is elsewhere than at
-    /// its usual address where `AZURE_POD_IDENTITY_AUTHORITY_HOST` says so.
+    /// The credential that the environment variables describe. The names are those of Azure's own clients. The
+    /// first that is set wins:
+    ///
+    /// 1. workload identity (`AZURE_FEDERATED_TOKEN_FILE`),
+    /// 2. a client secret (`AZURE_CLIENT_SECRET`),
+    /// 3. the machine's managed identity. `AZURE_CLIENT_ID` selects one of several; `IDENTITY_ENDPOINT` and
+    ///    `IDENTITY_HEADER` select the one of App Service; `AZURE_POD_IDENTITY_AUTHORITY_HOST` replaces the address
+    ///    of the metadata service.
     pub fn of_environment(
         environment: impl Fn(&str) -> Option<String>,
         cloud: &Cloud,
@@ -93,7 +95,7 @@ impl Credential {
         ))
     }
 
-    /// A token for `scope`.
+    /// Returns a token for `scope`.
     pub(super) async fn token(&self, scope: &str) -> Result<Secret, BoxError> {
         match self {
             Self::File(path) => {
@@ -124,7 +126,7 @@ fn client_options(cloud: &Cloud, http: &reqwest::Client, metadata: Option<Url>) 
     let mut custom = CustomConfiguration::default();
     custom.authority_host.clone_from(&cloud.authority);
     ClientOptions {
-        // Without a transport of its own azure_core 1 panics at the first request.
+        // Without an explicit transport, azure_core 1 panics at the first request.
         transport: Some(Transport::new(Arc::new(Adapter {
             http: http.clone(),
             metadata,
@@ -134,22 +136,23 @@ fn client_options(cloud: &Cloud, http: &reqwest::Client, metadata: Option<Url>) 
     }
 }
 
-/// Our HTTP client as `azure_core` 1 wants one, so that there is one of each in the process.
+/// Adapts our HTTP client to the interface of `azure_core` 1, so that the process has only one HTTP client.
 #[derive(Debug)]
 struct Adapter {
     http: reqwest::Client,
-    /// The metadata service, where it is not at its usual address: `azure_identity` knows no other.
+    /// The metadata service, if it is not at its usual address; `azure_identity` cannot be configured with another
+    /// one.
     metadata: Option<Url>,
 }
 
 impl Adapter {
-    /// Where a request really goes.
+    /// The URL to which a request is actually sent.
     fn target(&self, url: &Url) -> Url {
         let mut target = url.clone();
         if let Some(metadata) = &self.metadata
             && url.host_str() == Some(METADATA_SERVICE)
         {
-            // Each fails only for URLs without a host, and both have one.
+            // These calls fail only for URLs without a host, and both URLs have one.
             let _ = target.set_scheme(metadata.scheme());
             let _ = target.set_host(metadata.host_str());
             let _ = target.set_port(metadata.port());
@@ -169,7 +172,7 @@ impl HttpClient for Adapter {
             Method::Put => reqwest::Method::PUT,
             Method::Patch => reqwest::Method::PATCH,
             Method::Delete => reqwest::Method::DELETE,
-            // The identities' requests are GET and POST; azure_core may grow other methods.
+            // The identities send only GET and POST. The branch covers methods that azure_core may add.
             _ => reqwest::Method::POST,
         };
         let mut sent = self.http.request(method, self.target(request.url()));

@@ -1,9 +1,10 @@
-//! Waiting because Azure asked us to, or would if it were asked for more.
+//! Local rate limiting: rejects requests while Azure has asked the client to wait, and tracks the remaining
+//! budgets.
 //!
-//! In: each 429's `Retry-After`, and what each answer says is left of the service's budgets. Out: how long
-//! requests that are counted together must still wait, and how many may be sent: a subscription's by class
-//! and, where the service counts creates and deletes of container groups itself, by region, so that one that
-//! is busy does not hold up the others.
+//! In: the `Retry-After` of each 429, and the headers of each answer with the remaining budgets of ACI. Out: how
+//! long a request must still wait, and how many requests may be sent. Requests are counted for each subscription
+//! and class. Creates and deletes of container groups are also counted for each region, because ACI does so: a busy
+//! region does not delay the others.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,12 +13,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-/// How long to wait after a 429 without `Retry-After`.
+/// The wait after a 429 without `Retry-After`.
 const USUAL: Duration = Duration::from_secs(5);
-/// The longest wait that is believed: ARM's windows are an hour at most.
+/// The longest wait that is accepted from Azure: the longest window of ARM is one hour.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// What Azure counts together.
+/// The classes of requests that Azure counts separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// GET.
@@ -28,12 +29,12 @@ pub enum Class {
     Deletes,
     /// POST: exec, stop.
     Actions,
-    /// GET of Azure Monitor's metrics: nothing else is to wait because of them.
+    /// GET of Azure Monitor's metrics. A separate class, so that a limit on metrics delays nothing else.
     Metrics,
 }
 
 impl Class {
-    /// Its name in metrics.
+    /// The value of the label in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Reads => "reads",
@@ -45,19 +46,20 @@ impl Class {
     }
 }
 
-/// Requests that Azure counts together.
+/// The key of a counter: all requests with the same key share one limit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Counted {
-    /// The subscription's id.
+    /// The ID of the subscription.
     pub subscription: String,
-    /// The region, where each has a count of its own.
+    /// The region, for classes that Azure counts by region.
     pub region: Option<String>,
-    /// The class.
+    /// The class of the request.
     pub class: Class,
 }
 
 impl Counted {
-    /// A request of `class` in `region`.
+    /// The key of a request of `class` in `region`. The region is ignored for classes that are not counted by
+    /// region.
     pub fn new(subscription: &str, region: Option<&str>, class: Class) -> Self {
         let is_by_region = matches!(class, Class::Creates | Class::Deletes);
         Self {
@@ -68,17 +70,17 @@ impl Counted {
     }
 }
 
-/// A window in which the service counts creates, or deletes, of container groups: 5 minutes, and an hour.
+/// A window in which ACI counts creates, or deletes, of container groups: 5 minutes or one hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Window {
     /// 5 minutes.
     Minutes,
-    /// An hour.
+    /// One hour.
     Hour,
 }
 
 impl Window {
-    /// Both, with the header that tells what is left in each.
+    /// Both windows, each with the header that reports its remaining budget.
     pub const HEADERS: [(Self, &str); 2] = [
         (
             Self::Minutes,
@@ -98,11 +100,11 @@ impl Window {
     }
 }
 
-/// Answers to requests that were sent together come in any order: what is left rises by no more than that
-/// within a window.
+/// Answers to concurrent requests arrive in any order, so the remaining budget can appear to rise within a window,
+/// but by no more than this. A larger rise means that a new window has begun.
 const OUT_OF_ORDER: u64 = 64;
 
-/// A time, by the clock that waits and by the one that is shown.
+/// A point in time, by the monotonic clock (for waiting) and by the wall clock (for display).
 #[derive(Clone, Copy, Debug)]
 struct Until {
     at: Instant,
@@ -123,16 +125,16 @@ impl Until {
     }
 }
 
-/// What is left in a window, until it is over at the latest.
+/// The remaining budget of a window, valid until the window ends at the latest.
 #[derive(Clone, Copy, Debug)]
 struct Budget {
     left: u64,
     until: Until,
-    /// Whether its beginning was seen: else it may be over long before.
+    /// Whether the start of the window was observed. If not, the window may end long before `until`.
     is_sure: bool,
 }
 
-/// Requests that must wait, and what is left of budgets.
+/// The waits that Azure has asked for, and the remaining budgets.
 #[derive(Debug, Default)]
 pub struct Gate {
     closed: Mutex<HashMap<Counted, Until>>,
@@ -140,14 +142,14 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// How long such requests must still wait.
+    /// How long requests with this key must still wait; `None` if they may be sent now.
     pub fn wait(&self, counted: &Counted) -> Option<Duration> {
         let until = *lock(&self.closed).get(counted)?;
         let left = until.at.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
-    /// Until when, by the host's clock, such requests must wait.
+    /// The time, by the host's clock, until which requests with this key must wait; `None` if they may be sent now.
     pub fn closed_until(&self, counted: &Counted) -> Option<Timestamp> {
         let until = lock(&self.closed).get(counted).copied();
         until
@@ -155,10 +157,10 @@ impl Gate {
             .map(|until| until.shown)
     }
 
-    /// Closes the gate to such requests after a 429.
+    /// Blocks requests with this key after a 429.
     pub fn close(&self, counted: Counted, retry_after: Option<Duration>) {
         let until = Until::after(retry_after.unwrap_or(USUAL).min(LONGEST));
-        // What is left then, the next answer tells.
+        // The budgets are forgotten: the next answer reports new ones.
         lock(&self.budgets).retain(|(one, _), _| *one != counted);
         let mut closed = lock(&self.closed);
         let entry = closed.entry(counted).or_insert(until);
@@ -167,11 +169,11 @@ impl Gate {
         }
     }
 
-    /// An answer to such a request says what is left in a window.
+    /// Records the remaining budget of a window, as an answer to a request with this key reported it.
     pub fn learn(&self, counted: &Counted, window: Window, left: u64) {
         let new = Budget {
             left,
-            // It began with this request at the latest.
+            // The window began no later than this request.
             until: Until::after(window.length()),
             is_sure: false,
         };
@@ -187,8 +189,9 @@ impl Gate {
         }
     }
 
-    /// How many such requests may still be sent, and until when that is so at the latest; nothing if that is
-    /// not known. Of a window whose beginning was not seen one may always be sent: its answer tells.
+    /// How many requests with this key may still be sent, and the latest time at which that budget is renewed;
+    /// `None` if it is not known. If the start of a window was not observed, at least one request may be sent: its
+    /// answer reports the actual budget.
     pub fn left(&self, counted: &Counted) -> Option<(u64, Timestamp)> {
         let budgets = lock(&self.budgets);
         let known = Window::HEADERS.into_iter().filter_map(|(window, _)| {
@@ -242,7 +245,7 @@ mod tests {
         assert_eq!(left(&gate), None);
         gate.learn(&creates, Window::Hour, 150);
         gate.learn(&creates, Window::Minutes, 9);
-        // Answers come in any order.
+        // Answers arrive in any order.
         gate.learn(&creates, Window::Minutes, 7);
         gate.learn(&creates, Window::Minutes, 8);
         assert_eq!(left(&gate), Some(7));

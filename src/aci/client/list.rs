@@ -1,7 +1,7 @@
-//! Listing container groups.
+//! Lists container groups.
 //!
-//! In: a resource group. Out: what is in it, page after page; or an error where the pages do not prove
-//! that this is all.
+//! In: a resource group. Out: all of its container groups, read page by page; an error if a page is missing,
+//! because the list would then not prove that an absent group is gone.
 
 use url::Url;
 
@@ -14,22 +14,24 @@ use crate::aci::view::{Group, Page};
 /// The container groups of a resource group.
 #[derive(Clone, Debug, Default)]
 pub struct Groups {
-    /// Those that can be read.
+    /// The groups that could be parsed.
     pub all: Vec<Group>,
-    /// How many cannot: with one of them, nothing proves that a group is gone.
+    /// The number of groups that could not be parsed. If it is not zero, the list does not prove that any group is
+    /// gone.
     pub unreadable: usize,
-    /// How many pages they came in.
+    /// The number of pages.
     pub pages: u32,
 }
 
 impl Client {
-    /// All container groups of the resource group, without instance views. Each page takes a turn of the
-    /// pace.
+    /// Returns all container groups of the resource group, without instance views. Each page takes one turn of the
+    /// rate limiter `pace`, ahead of the queue.
     ///
     /// # Errors
     ///
-    /// Also when a page says of the next one what cannot be followed: what was read until then proves of
-    /// no group that it is gone. The token goes to nobody but Azure.
+    /// If a request fails, and also if a page has an invalid link to the next page, or one that points to another
+    /// host than Azure's: an incomplete list does not prove that a group is gone, and the token must be sent only
+    /// to Azure.
     pub async fn list(&self, scope: &Scope, pace: &Pace) -> Result<Groups, Error> {
         let what = format!("listing container groups of {}", scope.resource_group);
         let unreadable = |source| Error::Unreadable {
@@ -58,7 +60,7 @@ impl Client {
         }
     }
 
-    /// Where a page's next one is.
+    /// Parses the link to the next page and checks that it points to the same ARM endpoint.
     fn next(&self, link: &str) -> serde_json::Result<Url> {
         let next = Url::parse(link).ok();
         let ours = next.filter(|next| next.origin() == self.arm.origin());

@@ -1,7 +1,7 @@
-//! What containers use, minute by minute, from Azure Monitor.
+//! CPU and memory usage of containers, minute by minute, from Azure Monitor.
 //!
-//! In: a container group. Out: of each container, CPU and memory of the minutes that are known. The numbers
-//! come some minutes late; a minute of which one of the two is missing is left out.
+//! In: a container group and a time span. Out: for each container, the minutes for which Azure Monitor has both CPU
+//! and memory. The numbers arrive some minutes late; a minute with only one of the two is left out.
 
 use std::collections::BTreeMap;
 
@@ -11,30 +11,30 @@ use serde_json::Value;
 use super::{Class, Client, Scope, read};
 use crate::aci::error::Error;
 
-/// The version of Azure Monitor that is spoken.
+/// The API version of Azure Monitor.
 const API_VERSION: &str = "2023-10-01";
-/// The metrics of container groups that are told of each container.
+/// The metrics of container groups that Azure Monitor splits by container.
 const METRICS: [&str; 2] = ["CpuUsage", "MemoryUsage"];
-/// How many series are wanted, which are ten where nobody says: more than two for each of the 60 containers
-/// that a group may have, as it is not told whether they are counted by metric.
+/// The number of time series to request; the default is 10. It is more than two for each of the 60 containers that
+/// a group may have, because the documentation does not say whether the limit applies to each metric or to all.
 const TOP: &str = "200";
 
-/// What a container used in one minute.
+/// The usage of a container in one minute.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Minute {
-    /// When the minute began.
+    /// The start of the minute.
     pub begins: Timestamp,
-    /// CPU, in thousandths, on average.
+    /// Average CPU, in millicores.
     pub millicores: f64,
-    /// Memory, in bytes, on average.
+    /// Average memory, in bytes.
     pub bytes: f64,
 }
 
-/// By container, the minutes that are known, in order.
+/// The known minutes of each container, in order of time.
 pub type Minutes = BTreeMap<String, Vec<Minute>>;
 
 impl Client {
-    /// What the containers of a group used between two times.
+    /// The usage of the containers of a group between `since` and `until`.
     pub async fn usage(
         &self,
         scope: &Scope,
@@ -62,7 +62,7 @@ impl Client {
     }
 }
 
-/// Reads Azure Monitor's answer; what is not understood is as if not there.
+/// Parses Azure Monitor's answer. Unknown or malformed parts are skipped.
 fn minutes(answer: &Value) -> Minutes {
     let cpu = points(answer, METRICS[0]);
     let memory = points(answer, METRICS[1]);
@@ -90,7 +90,7 @@ fn points(answer: &Value, metric: &str) -> BTreeMap<(String, Timestamp), f64> {
     for one in series.flatten() {
         let labels = one["metadatavalues"].as_array().into_iter().flatten();
         let label = labels.into_iter().find(|label| {
-            // Its case changed over the years.
+            // Azure has changed the case of this name over the years.
             is(&label["name"]["value"], "containerName")
         });
         let Some(container) = label.and_then(|label| label["value"].as_str()) else {

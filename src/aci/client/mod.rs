@@ -1,10 +1,12 @@
-//! Calls to Azure Resource Manager and Container Instances.
+//! Client for Azure Resource Manager (ARM) and Azure Container Instances.
 //!
-//! In: what to do with which container group. Out: Azure's answer, or an [`Error`] with Azure's own
-//! words. Routes and the pipeline are `azure_mgmt_containerinstance`'s; bodies are ours, because the
-//! crate's model loses secret volumes and cannot read some real answers. One call is one request:
-//! nothing is retried here, and a class of requests that Azure asked to wait (429) is not sent before
-//! it may be (`gate`).
+//! In: an operation and the name of a container group. Out: Azure's answer, or an [`Error`] with Azure's own
+//! message. The crate `azure_mgmt_containerinstance` provides routes and the HTTP pipeline. The request and
+//! response bodies are burstpool's own types, because the crate's model drops secret volumes and cannot read some
+//! real answers.
+//!
+//! One call is one request: this module does not retry. After a 429, `gate` rejects further requests of the same
+//! class until the time that Azure asked for has passed.
 
 mod cloud;
 mod credential;
@@ -37,52 +39,53 @@ use super::error::Error;
 use super::failure::ArmError;
 use crate::telemetry::Metrics;
 
-/// The version that is spoken: stable, and a superset of the crate's 2024-05-01-preview.
+/// The API version of Container Instances: stable, and a superset of 2024-05-01-preview, which the crate is
+/// generated from.
 const API_VERSION: &str = "2025-09-01";
 
-/// Where container groups are: subscription and resource group.
+/// The subscription and resource group that contain the container groups.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope {
-    /// The subscription's id.
+    /// The ID of the subscription.
     pub subscription: String,
-    /// The resource group's name.
+    /// The name of the resource group.
     pub resource_group: String,
 }
 
-/// What became of a DELETE.
+/// The result of a DELETE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
-    /// There is no such group: 204 or 404.
+    /// The group does not exist: status 204 or 404.
     NotFound,
-    /// The group was there and is deleted: 200, with the group.
+    /// The group existed and is deleted now: status 200, whose body is the group.
     Done,
-    /// Azure is deleting the group: 202.
+    /// Azure has started to delete the group: status 202.
     Begun,
 }
 
-/// A session of a container's terminal.
+/// A terminal session in a container, as Azure's `exec` call returns it.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Session {
-    /// The websocket to connect to.
+    /// The URL of the session's websocket.
     pub web_socket_uri: String,
-    /// What to send first.
+    /// The first message to send on the websocket.
     pub password: String,
 }
 
-/// What a subscription uses of a limit in a region.
+/// The usage and the limit of one quota of a subscription in a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// `ContainerGroups`, `StandardCores`, ...
+    /// The quota's name in Azure: `ContainerGroups`, `StandardCores`, ...
     pub name: String,
-    /// How much is used.
+    /// The amount in use, in the quota's unit (groups or cores), rounded up.
     pub used: i64,
-    /// How much may be.
+    /// The limit, in the same unit.
     pub limit: i64,
 }
 
 impl Usage {
-    /// Reads one; nothing if it says too little.
+    /// Reads one usage from JSON; `None` if the name or a number is missing.
     fn read(usage: &Value) -> Option<Self> {
         Some(Self {
             name: usage["name"]["value"].as_str()?.to_owned(),
@@ -91,14 +94,14 @@ impl Usage {
         })
     }
 
-    /// Whether it is of this name. Names compare without regard to case, as everywhere in ARM.
+    /// Whether this is the quota called `name`. ARM compares names without regard to case.
     pub fn is_of(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
     }
 }
 
-/// A number of things. Other services of Azure write theirs with a fraction: a limit that is not read
-/// would be none.
+/// Reads a number as an integer and rounds fractions up. Some Azure services write whole numbers with a fraction; a
+/// limit that is not read would look like no limit.
 fn whole(number: &Value) -> Option<i64> {
     #[allow(
         clippy::cast_possible_truncation,
@@ -108,16 +111,16 @@ fn whole(number: &Value) -> Option<i64> {
     number.as_i64().or_else(rounded)
 }
 
-/// How to reach Azure.
+/// What is needed to build an HTTP client for Azure.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Which cloud.
+    /// The Azure cloud, such as public or US Government.
     pub cloud: Cloud,
-    /// Certificates to trust besides the system's, in PEM.
+    /// Certificates to trust in addition to the system's, in PEM.
     pub extra_ca: Vec<u8>,
 }
 
-/// A client for one cloud and one credential; cheap to clone.
+/// A client for one cloud with one credential; cheap to clone. All clones share the rate limits.
 #[derive(Clone)]
 pub struct Client {
     api: crate_api::Client,
@@ -125,19 +128,19 @@ pub struct Client {
     arm: Url,
     gate: Arc<Gate>,
     monitor_scope: String,
-    /// Where the groups are that it creates and deletes.
+    /// The region of the groups that this client creates and deletes; `None` if it is not set.
     region: Option<String>,
     metrics: Arc<Metrics>,
 }
 
-/// An HTTP client that trusts what the settings say.
+/// Builds an HTTP client that trusts the system's certificates and those of the settings.
 pub fn http(settings: &Settings) -> reqwest::Result<reqwest::Client> {
     let extra = reqwest::Certificate::from_pem_bundle(&settings.extra_ca)?;
     Transport::http(&extra)
 }
 
 impl Client {
-    /// A client with that credential.
+    /// Creates a client that authenticates with `credential`.
     pub fn new(cloud: &Cloud, credential: Credential, http: reqwest::Client) -> Self {
         let mut arm = cloud.arm.clone();
         arm.query_pairs_mut()
@@ -161,13 +164,13 @@ impl Client {
         }
     }
 
-    /// The same client, whose requests are counted there.
+    /// The same client, but it counts its requests in `metrics`.
     #[must_use]
     pub fn counted(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..self }
     }
 
-    /// The same client for groups in `region`, which Azure counts by themselves.
+    /// The same client for groups in `region`. Azure counts creates and deletes for each region separately.
     #[must_use]
     pub fn in_region(&self, region: &str) -> Self {
         Self {
@@ -176,12 +179,13 @@ impl Client {
         }
     }
 
-    /// The HTTP client that Azure is asked with: it trusts what Azure's clients are told to trust.
+    /// The HTTP client for Azure, with the extra certificates that `--arm-ca-file` adds.
     pub fn http(&self) -> reqwest::Client {
         self.transport.http.clone()
     }
 
-    /// A header with a token for Azure Monitor's managed Prometheus. It is not shown.
+    /// An `Authorization` header with a token for Azure Monitor's managed Prometheus. The value is marked as
+    /// sensitive, so that `Debug` does not print it.
     pub async fn monitor_token(&self) -> Result<http::HeaderValue, String> {
         let token = self.transport.credential.token(&self.monitor_scope).await;
         let token = token.map_err(|error| error.to_string())?;
@@ -191,7 +195,7 @@ impl Client {
         Ok(value)
     }
 
-    /// Creates or updates a container group; the answer is the group as it is then.
+    /// Creates or updates a container group. Returns the group as Azure describes it in its answer.
     pub async fn put(
         &self,
         scope: &Scope,
@@ -213,7 +217,7 @@ impl Client {
         read(sent.into_raw_response(), &what).await
     }
 
-    /// Reads a container group with its instance views.
+    /// Reads a container group with its instance views (the live states of its containers).
     pub async fn get(&self, scope: &Scope, name: &str) -> Result<Value, Error> {
         let what = format!("reading container group {name}");
         let groups = self.api.container_groups_client();
@@ -224,7 +228,7 @@ impl Client {
         read(sent.into_raw_response(), &what).await
     }
 
-    /// Deletes a container group.
+    /// Deletes a container group. A group that does not exist is not an error: see [`Deletion::NotFound`].
     pub async fn delete(&self, scope: &Scope, name: &str) -> Result<Deletion, Error> {
         let what = format!("deleting container group {name}");
         let groups = self.api.container_groups_client();
@@ -249,7 +253,7 @@ impl Client {
         }
     }
 
-    /// Stops a container group: its containers end and it is no longer billed.
+    /// Stops a container group: its containers end and Azure stops billing it.
     pub async fn stop(&self, scope: &Scope, name: &str) -> Result<(), Error> {
         let what = format!("stopping container group {name}");
         let groups = self.api.container_groups_client();
@@ -259,13 +263,13 @@ impl Client {
             .map(drop)
     }
 
-    /// Until when Azure asks to wait with creates of container groups, if it does.
+    /// The time until which Azure asked to send no creates of container groups; `None` if creates may be sent.
     pub fn creates_wait_until(&self, scope: &Scope) -> Option<Timestamp> {
         self.gate.closed_until(&self.creates(scope))
     }
 
-    /// How many container groups may still be created, and until when that is so at the latest; nothing if
-    /// that is not known.
+    /// How many container groups Azure still lets this client create, and the latest time at which that budget is
+    /// renewed; `None` if it is not known.
     pub fn creates_left(&self, scope: &Scope) -> Option<(u64, Timestamp)> {
         self.gate.left(&self.creates(scope))
     }
@@ -274,7 +278,7 @@ impl Client {
         Counted::new(&scope.subscription, self.region.as_deref(), Class::Creates)
     }
 
-    /// What the subscription uses of its limits in `region`.
+    /// The subscription's quota usages in `region`.
     pub async fn usages(&self, scope: &Scope, region: &str) -> Result<Vec<Usage>, Error> {
         let what = format!("reading usages of {region}");
         let call = self
@@ -289,7 +293,7 @@ impl Client {
         Ok(usages.filter_map(Usage::read).collect())
     }
 
-    /// The last lines of a container's log: all that the service keeps without `tail`.
+    /// The last `tail` lines of a container's log; without `tail`, all that ACI keeps.
     pub async fn logs(
         &self,
         scope: &Scope,
@@ -313,7 +317,7 @@ impl Client {
         Ok(answer["content"].as_str().unwrap_or_default().to_owned())
     }
 
-    /// Starts a command in a container, in a terminal of that size.
+    /// Starts a command in a container, in a terminal of the given size (rows, columns).
     pub async fn exec(
         &self,
         scope: &Scope,

@@ -1,7 +1,7 @@
-//! Sending one request: gate, answer, count.
+//! Sends one request: checks the rate limit, sends, classifies the answer, counts it.
 //!
-//! In: a call of the crate's or ours, and the class that Azure counts it in. Out: its answer, or an
-//! [`Error`] with Azure's own words.
+//! In: a call of the Azure crate or of this module, and its class. Out: the answer, or an [`Error`] with Azure's
+//! own message.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::aci::error::Error;
 use crate::telemetry::Call;
 
 impl Client {
-    /// Sends `call` as [`Self::sent`] does, and counts what became of it.
+    /// Sends `call` as [`Self::sent`] does, and counts the result and the duration in the metrics.
     pub(super) async fn guarded<T>(
         &self,
         scope: &Scope,
@@ -35,7 +35,7 @@ impl Client {
         sent
     }
 
-    /// Sends `call`, unless its class must wait; a 429 makes the class wait.
+    /// Sends `call`, unless requests of its class must wait. A 429 makes the class wait.
     async fn sent<T>(
         &self,
         scope: &Scope,
@@ -82,7 +82,7 @@ impl Client {
     }
 }
 
-/// The body of an answer.
+/// Reads the body of an answer.
 pub(super) async fn body(response: azure_core::Response, what: &str) -> Result<Bytes, Error> {
     let body = response.into_body().collect().await;
     body.map_err(|source| Error::NoAnswer {
@@ -91,7 +91,7 @@ pub(super) async fn body(response: azure_core::Response, what: &str) -> Result<B
     })
 }
 
-/// The body of an answer as JSON; null if it is empty.
+/// Reads the body of an answer as JSON; `null` if it is empty.
 pub(super) async fn read(response: azure_core::Response, what: &str) -> Result<Value, Error> {
     let body = body(response, what).await?;
     if body.is_empty() {

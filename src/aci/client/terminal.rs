@@ -1,8 +1,8 @@
-//! A container's terminal: the websocket of a session.
+//! The websocket of a terminal session in a container.
 //!
-//! In: a [`Session`]. Out: what is typed and what is shown, as bytes. As the service wants it: no header,
-//! no subprotocol, the password is the first message, in text; what is typed is binary; the end is a close
-//! without a word.
+//! In: a [`Session`] and the bytes to type. Out: the bytes that the terminal prints. The protocol of ACI: no extra
+//! header and no subprotocol; the first message is the password, as text; input is sent as binary messages; the
+//! client ends the session with a close frame without a reason.
 
 use std::time::Duration;
 
@@ -22,17 +22,17 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use super::{Client, Session};
 use crate::aci::error::Error;
 
-/// How long connecting may take.
+/// Timeout for connecting.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What is typed into a terminal.
+/// The input side of a terminal.
 pub struct Keyboard(SplitSink<WebSocketStream<Upgraded>, Message>);
 
-/// What a terminal shows.
+/// The output side of a terminal.
 pub struct Screen(SplitStream<WebSocketStream<Upgraded>>);
 
 impl Client {
-    /// Connects to a session's terminal.
+    /// Connects to the terminal of a session and sends the password.
     pub async fn connect(&self, session: &Session) -> Result<(Keyboard, Screen), Error> {
         let connected = tokio::time::timeout(PATIENCE, self.upgraded(session)).await;
         let connected = connected.unwrap_or_else(|_| Err("it takes too long".into()));
@@ -48,7 +48,7 @@ impl Client {
         Ok((Keyboard(sink), Screen(stream)))
     }
 
-    /// Over our HTTP client, which knows whom to trust.
+    /// Opens the websocket with the shared HTTP client, which trusts the configured certificates.
     async fn upgraded(
         &self,
         session: &Session,
@@ -63,7 +63,7 @@ impl Client {
             .header(SEC_WEBSOCKET_KEY, &key)
             .send()
             .await
-            // The address is as good as a password.
+            // The URL is as secret as a password, so it must not be in the error.
             .map_err(reqwest::Error::without_url)?;
         let status = answer.status();
         let accepted = answer.headers().get(SEC_WEBSOCKET_ACCEPT);
@@ -80,20 +80,20 @@ impl Client {
 }
 
 impl Keyboard {
-    /// Types; whether the terminal is still there.
+    /// Sends input. Returns false if the terminal has ended.
     pub async fn send(&mut self, bytes: Bytes) -> bool {
         self.0.send(Message::Binary(bytes)).await.is_ok()
     }
 
-    /// Leaves: what runs in the terminal is ended.
+    /// Closes the terminal. ACI then ends the command that runs in it.
     pub async fn leave(&mut self) {
-        // It may have ended already.
+        // The terminal may have ended already.
         let _ = self.0.close().await;
     }
 }
 
 impl Screen {
-    /// What is shown next; nothing once the terminal has ended.
+    /// The next output; `None` after the terminal has ended.
     pub async fn next(&mut self) -> Option<Bytes> {
         loop {
             match self.0.next().await? {

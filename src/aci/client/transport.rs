@@ -1,9 +1,9 @@
-//! Sending a request of the Azure crate over our own HTTP client.
+//! Sends the requests of the Azure crate over our own HTTP client.
 //!
-//! In: requests as `azure_mgmt_containerinstance` routes them, with an empty body and no credential.
-//! Out: answers that are successes; everything else is an error with status, code, message and
-//! `Retry-After`, which the crate's own error would lose. The token and the body that matters are put
-//! in here, below every layer of the crate that logs requests: none of them ever sees a secret.
+//! In: requests as `azure_mgmt_containerinstance` builds them, with an empty body and without a credential. Out:
+//! successful answers; every other answer is an error with status, code, message and `Retry-After`, which the
+//! crate's own error would lose. This module adds the token and the real body below every layer of the crate that
+//! logs requests, so that none of these layers sees a secret.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,21 +20,21 @@ use super::gate::Window;
 use crate::aci::failure::ArmError;
 
 tokio::task_local! {
-    /// The body of the request that this task is sending.
+    /// The body of the request that the current task sends.
     static BODY: Bytes;
-    /// What the answer to the request that this task is sending says is left of budgets.
+    /// The remaining budgets that the answer to the current task's request reported.
     static LEFT: RefCell<Vec<(Window, u64)>>;
 }
 
-/// How long a request may take, connection and answer together.
+/// Timeout of a request, from connecting to the end of the answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs `call`, whose request carries `body`.
+/// Runs `call`; its request carries `body`.
 pub(super) async fn with_body<T>(body: Bytes, call: impl Future<Output = T>) -> T {
     BODY.scope(body, call).await
 }
 
-/// Runs `call`; what its answer says is left of the service's budgets.
+/// Runs `call`. Also returns the remaining budgets that the answer reported.
 pub(super) async fn with_budgets<T>(call: impl Future<Output = T>) -> (T, Vec<(Window, u64)>) {
     let scoped = async {
         let answer = call.await;
@@ -43,27 +43,27 @@ pub(super) async fn with_budgets<T>(call: impl Future<Output = T>) -> (T, Vec<(W
     LEFT.scope(RefCell::default(), scoped).await
 }
 
-/// Keeps what an answer says is left of budgets, for [`with_budgets`].
+/// Stores the remaining budgets of an answer for [`with_budgets`].
 fn note_budgets(headers: &reqwest::header::HeaderMap) {
     let told = Window::HEADERS.into_iter().filter_map(|(window, name)| {
         let left = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
         Some((window, left))
     });
-    // Nobody wants to know of other requests.
+    // Outside of `with_budgets` there is no place to store them, and they are dropped.
     let _ = LEFT.try_with(|left| left.borrow_mut().extend(told));
 }
 
-/// An answer that is no success, inside the crate's error.
+/// An answer with an error status, as a source inside the crate's error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?}")]
 pub(super) struct Refusal(pub ArmError);
 
-/// There is no token, inside the crate's error.
+/// No token could be obtained; a source inside the crate's error.
 #[derive(Debug, thiserror::Error)]
 #[error("no token")]
 pub(super) struct NoToken(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
-/// Our HTTP client, as the Azure crate wants one.
+/// Our HTTP client behind the interface that the Azure crate expects.
 #[derive(Debug)]
 pub(super) struct Transport {
     pub http: reqwest::Client,
@@ -72,7 +72,7 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// Our HTTP client: connections are kept, certificates are the system's and `extra`.
+    /// Builds the HTTP client: it pools connections and trusts the system's certificates and `extra`.
     pub fn http(extra: &[reqwest::Certificate]) -> reqwest::Result<reqwest::Client> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("burstpool/", env!("CARGO_PKG_VERSION")))
@@ -104,7 +104,7 @@ impl HttpClient for Transport {
             .bearer_auth(token.secret());
         sent = match BODY.try_with(Bytes::clone) {
             Ok(body) => sent.header("content-type", "application/json").body(body),
-            // A POST without a body must say that it has none.
+            // ARM requires a length header on a POST without a body.
             Err(_) => sent.header("content-length", "0"),
         };
         let response = sent.send().await.map_err(io)?;
@@ -128,7 +128,7 @@ impl HttpClient for Transport {
     }
 }
 
-/// What the crate is given as a credential: the real one is `transport`'s.
+/// A placeholder credential for the crate's client. `transport` adds the real token.
 #[derive(Debug)]
 pub(super) struct Nothing;
 
@@ -148,8 +148,7 @@ impl azure_core::auth::TokenCredential for Nothing {
     }
 }
 
-/// The options of the crate's client: our transport, no retries (the caller decides what is tried
-/// again, and when).
+/// The options of the crate's client: our transport and no retries. The caller decides whether and when to retry.
 pub(super) fn options(transport: Arc<Transport>) -> azure_core::ClientOptions {
     azure_core::ClientOptions::new(azure_core::TransportOptions::new(transport))
         .retry(azure_core::RetryOptions::none())

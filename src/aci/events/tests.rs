@@ -1,4 +1,4 @@
-//! Which events a pod gets, and under which names.
+//! Tests: which events a pod gets, and their names.
 
 use k8s_openapi::api::core::v1::PodSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -1,4 +1,4 @@
-//! Every code that is known, and what does not look like one.
+//! Tests: every known error code, and answers that resemble one.
 
 use serde_json::json;
 
@@ -20,7 +20,7 @@ fn every_code_has_its_class() {
     let quota = "Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota \
                  'ContainerGroups' exceeded in region 'westus'. Limit: '0', Usage: '0' Requested: '1'.";
     let cases = [
-        // what passes
+        // temporary
         (409, "ContainerGroupTransitioning", "", Transitioning),
         (409, "AnotherOperationInProgress", "", Transitioning),
         (409, "Conflict", "", Transient),
@@ -33,7 +33,7 @@ fn every_code_has_its_class() {
         (502, "", "", Transient),
         (408, "", "", Transient),
         (0, "", "connection refused", Transient),
-        // what is scarce
+        // capacity and quota
         (409, "ServiceUnavailable", location, Capacity),
         (409, "InsufficientCapacity.", location, Capacity),
         (409, "ServiceUnavailable", quota, Quota),
@@ -45,7 +45,7 @@ fn every_code_has_its_class() {
         // images
         (400, "InaccessibleImage", "", Image),
         (409, "RegistryErrorResponse", "", Image),
-        // the set-up
+        // configuration
         (401, "InvalidAuthenticationToken", "", Config),
         (401, "AuthenticationFailed", "", Config),
         (403, "AuthorizationFailed", "", Config),
@@ -61,11 +61,11 @@ fn every_code_has_its_class() {
         (400, "SubnetNotFound", "", Config),
         (409, "ScopeLocked", "", Config),
         (400, "LocationNotAvailableForResourceType", "", Config),
-        // gone, and what only looks like it
+        // gone, or only similar to it
         (404, "ResourceNotFound", "", Gone),
         (404, "", "", Transient),
         (404, "SomethingElse", "", Transient),
-        // what is wrong
+        // invalid requests
         (400, "OsVersionNotSupported", "", Permanent),
         (400, "InvalidOsType", "", Permanent),
         (400, "InvalidContainerGroupName", "", Permanent),

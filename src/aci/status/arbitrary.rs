@@ -1,18 +1,17 @@
-//! Strategies for property tests: JSON of any shape with the service's words in it, container groups,
-//! and pods.
+//! Strategies for property tests: JSON of any form with Azure's names in it, container groups, and pods.
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-/// What containers are called.
+/// The names of containers.
 const NAMES: &[&str] = &["web", "log", "side"];
-/// What init containers are called: no two containers of a pod have one name.
+/// The names of init containers. They differ from those of containers, because the names in a pod are unique.
 const INIT_NAMES: &[&str] = &["setup", "fetch"];
 
 type Names = &'static [&'static str];
 
-/// JSON of any shape, the service's own names and words in it more often than others.
+/// JSON of any form, in which Azure's own field names and values are frequent.
 pub fn json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -186,7 +185,7 @@ fn container(names: Names) -> impl Strategy<Value = Value> {
     })
 }
 
-/// A container group, as the service might answer it, or nearly.
+/// A container group, as Azure might answer it, or nearly so.
 pub fn group() -> impl Strategy<Value = Value> {
     let containers = |names| prop::collection::vec(container(names), 0..4).prop_map(Value::from);
     let states = pick(&[
@@ -226,7 +225,7 @@ pub fn group() -> impl Strategy<Value = Value> {
     prop_oneof![5 => right, 1 => odd]
 }
 
-/// A pod's status that somebody else may have written.
+/// A pod status that another writer may have written.
 fn status() -> BoxedStrategy<Value> {
     let state = prop_oneof![
         Just(json!({})),
@@ -318,7 +317,7 @@ pub fn pod() -> impl Strategy<Value = Pod> {
         })
 }
 
-/// A status as the API server gives it back.
+/// The status as the API server returns it.
 pub fn stored(status: &PodStatus) -> PodStatus {
     let text = serde_json::to_string(status).expect("a status is JSON");
     serde_json::from_str(&text).expect("a status")

@@ -1,7 +1,7 @@
-//! A pod's conditions, in a kubelet's words.
+//! Pod conditions, with the kubelet's reasons and messages.
 //!
-//! In: the case, the phase and the containers' statuses. Out: our conditions, then everybody else's
-//! as they are. A transition time moves only with its status.
+//! In: the inputs of the status, the phase and the container statuses. Out: the node's conditions, followed by
+//! those of other writers, unchanged. A transition time changes only together with the condition's status.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,8 @@ const OURS: [&str; 5] = [
 ];
 const DISRUPTION: &str = "DisruptionTarget";
 
-/// Whether a condition is written by this node. `DisruptionTarget` has many writers; ours has a reason
-/// of its own.
+/// Whether this node writes the condition. `DisruptionTarget` has many writers; the node's own is recognized by its
+/// reason.
 pub fn is_ours(condition: &PodCondition) -> bool {
     OURS.contains(&condition.type_.as_str())
         || (condition.type_ == DISRUPTION
@@ -31,7 +31,7 @@ pub fn is_ours(condition: &PodCondition) -> bool {
                 .contains(&condition.reason.as_deref()))
 }
 
-/// What a condition says: its status, reason and message.
+/// The value of a condition: status, reason and message.
 struct Says(bool, Option<&'static str>, Option<String>);
 
 impl Says {
@@ -101,8 +101,8 @@ fn make(case: &Case, kind: &str, Says(is_true, reason, message): Says) -> PodCon
     }
 }
 
-/// A kubelet says by it that sandbox and network are there. Here: that there is a machine, since an
-/// image is pulled on it or an address is known.
+/// `PodReadyToStartContainers`. For a kubelet, it means that the sandbox and its network exist. Here, it means that
+/// Azure has assigned a machine: an image was pulled, a container has run, or the address is known.
 fn has_sandbox(
     case: &Case,
     phase: &str,
@@ -157,7 +157,7 @@ fn containers_ready(case: &Case, phase: &str, containers: &[ContainerStatus]) ->
     }
 }
 
-/// Ready: its containers are, and so says the condition of every readiness gate.
+/// `Ready`: the containers are ready, and the condition of every readiness gate is True.
 fn gated(case: &Case, ready: &Says, others: &[PodCondition]) -> Says {
     let Says(true, ..) = ready else {
         return Says(ready.0, ready.1, ready.2.clone());
@@ -188,8 +188,8 @@ fn gated(case: &Case, ready: &Says, others: &[PodCondition]) -> Says {
     }
 }
 
-/// An in-place resize (KEP-1287), which ACI does not know: changing a group restarts it or needs
-/// another one.
+/// `PodResizePending`: an in-place resize (KEP-1287) is infeasible, because to change a container group ACI
+/// restarts it or needs another one.
 fn resize(case: &Case) -> Option<Says> {
     let statuses = case.live.container_statuses.as_deref().unwrap_or_default();
     let differs = |container: &&Container| {
@@ -225,7 +225,7 @@ fn is_same<T: PartialEq>(
     }
 }
 
-/// A failure that is the platform's doing, not the program's: a Job's `podFailurePolicy` can ignore it.
+/// `DisruptionTarget`: the platform caused the failure, not the program. A Job's `podFailurePolicy` can ignore it.
 fn disrupted(outcome: &Outcome, containers: &[ContainerStatus]) -> Option<Says> {
     if outcome.phase != FAILED {
         return None;
@@ -245,7 +245,7 @@ fn disrupted(outcome: &Outcome, containers: &[ContainerStatus]) -> Option<Says> 
     })
 }
 
-/// The names of those containers, as a kubelet lists them.
+/// The names of the matching containers, in the kubelet's format.
 fn names(statuses: &[ContainerStatus], which: impl Fn(&ContainerStatus) -> bool) -> String {
     let names: Vec<_> = statuses
         .iter()

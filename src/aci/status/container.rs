@@ -1,7 +1,7 @@
-//! The statuses of a pod's containers: every one of the spec, in the spec's order.
+//! Container statuses: one for every container of the spec, in the order of the spec.
 //!
-//! In: the case. Out: `ContainerStatus`es, before the pod's phase is known; an end that the phase
-//! brings with it is added afterwards ([`phase`](super::phase)).
+//! In: the inputs of the status. Out: `ContainerStatus`es, before the pod's phase is known. [`phase`](super::phase)
+//! adds the ends that follow from the phase.
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStatus, ResourceRequirements,
@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use super::{Case, Part, Policy, run, waiting};
 use crate::aci::view::{self, ContainerView, Group, Provisioning};
 
-/// The statuses of the init containers, given those of the containers that wait for them.
+/// The statuses of the init containers, given those of the main containers, which start after them.
 pub fn init(case: &Case, containers: &[ContainerStatus]) -> Vec<ContainerStatus> {
     let live = case
         .live
@@ -30,7 +30,8 @@ pub fn init(case: &Case, containers: &[ContainerStatus]) -> Vec<ContainerStatus>
         fill(case, &part, waiting::INITIALIZING, &mut status);
         let is_told = part.seen.and_then(view::Container::view).is_some();
         if infers && !is_told && run::end_of(&status).is_none() && !run::is_running(&status) {
-            // Containers start only after all init containers ended well, told or not.
+            // Main containers start only after all init containers have succeeded, whether Azure reports that or
+            // not.
             let known = part
                 .live
                 .and_then(run::end_of)
@@ -54,14 +55,14 @@ pub fn init(case: &Case, containers: &[ContainerStatus]) -> Vec<ContainerStatus>
         .collect()
 }
 
-/// An init container is ready once it has ended well.
+/// Sets `ready`: an init container is ready once it has ended with exit code 0.
 pub fn set_ready(init: &mut [ContainerStatus]) {
     for status in init {
         status.ready = run::end_of(status).is_some_and(|end| end.exit_code == 0);
     }
 }
 
-/// The statuses of the containers.
+/// The statuses of the main containers.
 pub fn main(case: &Case) -> Vec<ContainerStatus> {
     let live = case.live.container_statuses.as_deref().unwrap_or_default();
     let has_init = case
@@ -91,8 +92,8 @@ pub fn main(case: &Case) -> Vec<ContainerStatus> {
     case.spec.containers.iter().map(status).collect()
 }
 
-/// Whether a container that runs is ready, as far as the service shows it: it tells of the group only.
-/// Where some containers have readiness probes, an unhealthy group is those containers' doing.
+/// Whether a running container is ready, as far as Azure reports: it reports health for the whole group only. If
+/// some containers have readiness probes, an unhealthy group makes only those containers not ready.
 fn is_ready(case: &Case, container: &Container) -> bool {
     let probed = |container: &Container| container.readiness_probe.is_some();
     match case.disturbance() {
@@ -104,7 +105,7 @@ fn is_ready(case: &Case, container: &Container) -> bool {
     }
 }
 
-/// What can be said of a container before its state is known.
+/// The fields of a container's status that do not depend on its state.
 fn base(case: &Case, part: &Part) -> ContainerStatus {
     let view = part.seen.and_then(view::Container::view);
     let live = part.live.filter(|_| !is_new(case));
@@ -116,8 +117,8 @@ fn base(case: &Case, part: &Part) -> ContainerStatus {
     }
 }
 
-/// The image that runs or ran, else the one that is to. A spec's image may change later; a group's
-/// does not.
+/// The image that the container runs or ran, else the one of the spec. The spec's image may change later; the
+/// group's does not.
 fn image(part: &Part, status: &ContainerStatus) -> String {
     let ran = part
         .live
@@ -130,8 +131,8 @@ fn image(part: &Part, status: &ContainerStatus) -> String {
         .unwrap_or_default()
 }
 
-/// States, restarts and id: from the live status where it is final, else from the group, else, where
-/// the group tells nothing, from the live status again.
+/// Sets the state, restart count and ID. A final live state wins, then the group's instance view, then, if the
+/// group has none, the live state again.
 fn fill(case: &Case, part: &Part, usual: &str, status: &mut ContainerStatus) {
     let view = part.seen.and_then(view::Container::view);
     let live = part.live;
@@ -155,8 +156,8 @@ fn fill(case: &Case, part: &Part, usual: &str, status: &mut ContainerStatus) {
     status.image = image(part, status);
 }
 
-/// Whether what the live status says of a container stands for ever: the pod has ended, or the
-/// container has and is not started again.
+/// Whether the live state of a container is final: the pod has ended, or the container has ended and its restart
+/// policy does not restart it.
 fn is_final(case: &Case, live: &ContainerStatus) -> bool {
     let ended = run::end_of(live).is_some_and(|end| match case.policy {
         Policy::Never => true,
@@ -166,8 +167,7 @@ fn is_final(case: &Case, live: &ContainerStatus) -> bool {
     ended || (case.is_finished() && live.state.is_some())
 }
 
-/// Whether the live status of a container stands since nothing newer is told: there is no answer with
-/// instance views.
+/// Whether to keep the live state of a container because no newer answer has instance views.
 fn is_untold(case: &Case, live: &ContainerStatus) -> bool {
     let stands = |group: &Group| {
         !group.is_full() && live.state.is_some() && waiting::trouble(case).is_none()
@@ -179,14 +179,15 @@ fn is_untold(case: &Case, live: &ContainerStatus) -> bool {
     }
 }
 
-/// Whether a LIST says that the containers were started, and nothing but their group's end stops them.
+/// Whether a LIST implies that the containers were started: provisioning succeeded, and with restart policy
+/// `Always` they run until their group ends.
 fn was_started(case: &Case) -> bool {
     let started =
         |group: &Group| !group.is_full() && group.provisioning() == Some(&Provisioning::Succeeded);
     case.policy == Policy::Always && !case.ran() && case.group().is_some_and(started)
 }
 
-/// Whether the live status says no more than that the container is being created.
+/// Whether the live status says only that the container is being created.
 fn is_usual(live: &ContainerStatus) -> bool {
     let waiting = live.state.as_ref().map(|state| &state.waiting);
     let reason = waiting.map(|waiting| waiting.as_ref().and_then(|w| w.reason.as_deref()));
@@ -196,7 +197,7 @@ fn is_usual(live: &ContainerStatus) -> bool {
     )
 }
 
-/// Whether nothing of the live statuses holds, since the pod gets a new group.
+/// Whether the live container statuses are obsolete because the pod gets a new group.
 fn is_new(case: &Case) -> bool {
     matches!(case.seen, super::Seen::Vanished) && !case.ran() && !case.is_finished()
 }
@@ -211,7 +212,7 @@ fn keep(live: &ContainerStatus, status: &mut ContainerStatus) {
     status.container_id.clone_from(&live.container_id);
 }
 
-/// What the group tells of a container.
+/// Copies what the group's instance view says about a container.
 fn told(case: &Case, view: &ContainerView, usual: &str, status: &mut ContainerStatus) {
     let name = status.name.clone();
     if let Some(first) = run::first_end(case, &name, view) {
@@ -235,7 +236,7 @@ fn told(case: &Case, view: &ContainerView, usual: &str, status: &mut ContainerSt
     status.container_id = run.and_then(|run| run::id(case, &name, run));
 }
 
-/// The image by digest, as the service's events name it: `Successfully pulled image "nginx@sha256:..."`.
+/// The image by digest, from ACI's events: `Successfully pulled image "nginx@sha256:..."`.
 fn image_id(view: &ContainerView) -> Option<String> {
     let quoted = |message: &str| Some(message.split_once('"')?.1.split_once('"')?.0.to_owned());
     let pulls = view
@@ -246,8 +247,9 @@ fn image_id(view: &ContainerView) -> Option<String> {
     images.find(|image| image.contains("@sha256:"))
 }
 
-/// What was allocated: the spec's resources when the group was first seen, for ever after. A resize
-/// shows as a difference between the two (KEP-1287). One between PUT and first sight is not noticed.
+/// Sets the allocated resources: the spec's resources at the time when the group was first seen. They never change
+/// after that, so a resize shows as a difference to the spec (KEP-1287). A resize between the PUT and the first
+/// answer goes unnoticed.
 fn allocate(case: &Case, part: &Part, status: &mut ContainerStatus) {
     let live = part.live.filter(|_| !is_new(case));
     if let Some(live) = live.filter(|live| live.resources.is_some()) {
@@ -282,7 +284,7 @@ fn mains_have_started(case: &Case) -> bool {
     case.ran() || was_started(case) || containers.iter().any(has_run)
 }
 
-/// Whether the group says that its init containers have all ended well.
+/// Whether the group reports that all of its init containers ended with exit code 0.
 fn are_initialised(case: &Case) -> bool {
     let containers = case
         .group()

@@ -1,23 +1,23 @@
 //! Images that were changed on a pod after its container group was created.
 //!
-//! In: the pod and its group. Out: the containers that run another image than the pod names. Pure.
+//! In: the pod and its group. Out: the containers that run another image than the pod's spec names. Pure.
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::aci::view::{Container as SeenContainer, Group};
 
-/// A container that runs another image than its pod names.
+/// A container that runs another image than its pod's spec names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outdated {
     /// The container's name.
     pub container: String,
-    /// The image that the group has.
+    /// The image in the group.
     pub has: String,
-    /// The image that the pod names.
+    /// The image in the pod's spec.
     pub wanted: String,
 }
 
-/// The containers whose image was changed on the pod, and not in the group.
+/// The containers whose image was changed on the pod but not in the group.
 pub fn images(pod: &Pod, group: &Group) -> Vec<Outdated> {
     let Some(spec) = &pod.spec else {
         return Vec::new();

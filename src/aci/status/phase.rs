@@ -1,6 +1,6 @@
-//! A pod's phase, and the end that it brings to its containers.
+//! A pod's phase, and the container ends that follow from it.
 //!
-//! In: the case and the statuses of its containers. Out: an [`Outcome`].
+//! In: the inputs of the status and the container statuses. Out: an [`Outcome`] with phase, reason and message.
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus};
 
@@ -12,25 +12,25 @@ pub const RUNNING: &str = "Running";
 pub const SUCCEEDED: &str = "Succeeded";
 pub const FAILED: &str = "Failed";
 
-/// A pod's phase with its reason.
+/// A pod's phase, with reason and message.
 pub struct Outcome {
     pub phase: &'static str,
     pub reason: Option<String>,
     pub message: Option<String>,
-    /// What happens to containers whose own end is not known.
+    /// How containers ended whose own end is not known; `None` if no end follows from the phase.
     pub end: Option<End>,
 }
 
-/// How containers ended of which nobody saw the end.
+/// The end of containers whose end was not observed.
 pub struct End {
     code: i32,
     reason: &'static str,
     message: &'static str,
-    /// Whether those ended too that were never seen to run.
+    /// Whether it also applies to containers that were never seen running.
     all: bool,
 }
 
-/// Someone deleted the pod. A kubelet writes `Error` for a container that it had to kill.
+/// The pod was deleted. The kubelet writes `Error` for a container that it had to kill.
 const DELETED: End = End {
     code: run::UNKNOWN_CODE,
     reason: "Error",
@@ -62,7 +62,7 @@ const UNTOLD_FAILURE: End = End {
     all: true,
 };
 
-/// The phase.
+/// Computes the pod's phase.
 pub fn of(case: &Case, init: &[ContainerStatus], containers: &[ContainerStatus]) -> Outcome {
     if case.is_finished() {
         return kept(case);
@@ -81,7 +81,7 @@ pub fn of(case: &Case, init: &[ContainerStatus], containers: &[ContainerStatus])
     }
 }
 
-/// A finished phase, as it is; but what ran in a group that is gone has ended.
+/// Keeps a finished phase. If the group is gone, containers that were still running have ended with it.
 fn kept(case: &Case) -> Outcome {
     let succeeded = case.live.phase.as_deref() == Some(SUCCEEDED);
     Outcome {
@@ -98,8 +98,8 @@ fn kept(case: &Case) -> Outcome {
     }
 }
 
-/// As a kubelet ends a deleted pod: Succeeded if every container had ended well, else Failed. Jobs
-/// with a `podFailurePolicy` or `podReplacementPolicy: Failed` wait for it.
+/// The phase of a deleted pod, by the kubelet's rule: Succeeded if every container ended with exit code 0, else
+/// Failed. Jobs with a `podFailurePolicy` or `podReplacementPolicy: Failed` wait for this phase.
 fn deleted(containers: &[ContainerStatus]) -> Outcome {
     let ended_well = |status: &ContainerStatus| {
         let end = run::end_of(status).or_else(|| {
@@ -112,7 +112,7 @@ fn deleted(containers: &[ContainerStatus]) -> Outcome {
     plain(if succeeded { SUCCEEDED } else { FAILED }, Some(DELETED))
 }
 
-/// The phase of a pod whose group has come to its end.
+/// The phase of a pod whose group has ended; `None` if it has not.
 fn ended(
     case: &Case,
     group: &Group,
@@ -153,7 +153,7 @@ fn ended(
     }
 }
 
-/// Pending, or Running once a container ran: that does not go back.
+/// Pending, or Running once a container has run. It never goes back to Pending.
 fn unfinished(case: &Case, containers: &[ContainerStatus]) -> Outcome {
     let ran = case.ran() || containers.iter().any(run::has_run);
     let trouble = waiting::trouble(case);
@@ -185,8 +185,8 @@ fn failed(reason: &str, message: &str, end: End) -> Outcome {
 }
 
 impl End {
-    /// Ends a container that has not ended: where it waited to be started again, the end before that
-    /// wait is its last; where it never ran, it stays as it is, as a kubelet leaves it.
+    /// Ends a container that has not ended. If it was waiting for a restart, its last end becomes its end. If it
+    /// never ran, it stays as it is, as with the kubelet, unless the end applies to all containers.
     pub fn reach(&self, status: &mut ContainerStatus, case: &Case) {
         if run::end_of(status).is_some() {
             return;

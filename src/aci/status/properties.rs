@@ -1,4 +1,4 @@
-//! What holds for every pod and every answer.
+//! Property tests: rules that hold for every pod and every answer of Azure.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use proptest::prelude::*;
@@ -7,10 +7,10 @@ use super::arbitrary::{group, pod, stored};
 use super::*;
 use crate::aci::events::events;
 
-/// How many cases each property is tried on.
+/// The number of cases for each property.
 const CASES: u32 = 500;
 
-/// One thing that is seen, as a value of its own.
+/// An owned version of [`Seen`].
 #[derive(Clone, Debug)]
 enum Look {
     NotSubmitted,
@@ -60,8 +60,8 @@ fn is_finished(status: &PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
-/// What the API server refuses (`ValidateContainerStateTransition`): a container that ended and, by
-/// its restart policy, stays so, and now does not.
+/// Whether the API server would reject the new status (`ValidateContainerStateTransition`): a container that had
+/// ended, and that its restart policy does not restart, has not ended in the new status.
 fn revives(pod: &Pod, old: &PodStatus, new: &PodStatus) -> bool {
     let policy = pod
         .spec
@@ -83,7 +83,7 @@ fn revives(pod: &Pod, old: &PodStatus, new: &PodStatus) -> bool {
     };
     let pairs = lists(old).into_iter().zip(lists(new));
     pairs.into_iter().any(|(old, new)| {
-        // Of several with one name only the first is looked at, which a real pod has not anyway.
+        // Of several containers with the same name, only the first is checked. Names in a real pod are unique.
         let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
         let mut names = std::collections::BTreeSet::new();
         old.iter()

@@ -1,4 +1,4 @@
-//! One container's states: how a run that Azure tells of is written in Kubernetes.
+//! The states of one container: converts a run from Azure's instance view to Kubernetes.
 //!
 //! In: a run of an instance view. Out: `ContainerState`s. Called by [`container`](super::container).
 
@@ -11,14 +11,14 @@ use sha2::{Digest as _, Sha256};
 use super::{Case, MAINTENANCE, Policy, seconds};
 use crate::aci::view::{self, ContainerView, Run};
 
-/// Exit codes of a container that was ended by the platform's maintenance (documentation of 2025-04).
+/// Exit codes of a container that the platform's maintenance ended (documentation of 2025-04).
 pub const MAINTENANCE_CODES: [i32; 2] = [7147, 7148];
-/// The exit code of a container whose own is not known: a kubelet's, that of SIGKILL.
+/// The exit code if the real one is not known. It is the kubelet's: the code for SIGKILL.
 pub const UNKNOWN_CODE: i32 = 137;
-/// A kubelet's reason of an end that it did not see.
+/// The kubelet's reason for an end that it did not observe.
 pub const UNKNOWN: &str = "ContainerStatusUnknown";
 
-/// A container that waits.
+/// The state of a waiting container.
 pub fn waiting(reason: &str, message: Option<String>) -> ContainerState {
     let reason = Some(reason.to_owned());
     ContainerState {
@@ -27,7 +27,7 @@ pub fn waiting(reason: &str, message: Option<String>) -> ContainerState {
     }
 }
 
-/// A container that has ended.
+/// The state of a container that has ended.
 pub fn ended(terminated: ContainerStateTerminated) -> ContainerState {
     ContainerState {
         terminated: Some(terminated),
@@ -35,7 +35,7 @@ pub fn ended(terminated: ContainerStateTerminated) -> ContainerState {
     }
 }
 
-/// A container that runs.
+/// The state of a running container.
 pub fn running(run: &Run) -> ContainerState {
     let started_at = run.start_time.map(seconds);
     ContainerState {
@@ -44,17 +44,17 @@ pub fn running(run: &Run) -> ContainerState {
     }
 }
 
-/// How a status says that its container ended.
+/// How the container ended, if its status says so.
 pub fn end_of(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     status.state.as_ref()?.terminated.as_ref()
 }
 
-/// How a status says that its container's run before the present one ended.
+/// How the container's previous run ended, if its status says so.
 pub fn last_end_of(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
     status.last_state.as_ref()?.terminated.as_ref()
 }
 
-/// Whether a status says that its container runs.
+/// Whether the container is running.
 pub fn is_running(status: &ContainerStatus) -> bool {
     status
         .state
@@ -62,12 +62,13 @@ pub fn is_running(status: &ContainerStatus) -> bool {
         .is_some_and(|state| state.running.is_some())
 }
 
-/// Whether a status says that its container runs or once did.
+/// Whether the container is running or has ever run.
 pub fn has_run(status: &ContainerStatus) -> bool {
     is_running(status) || end_of(status).is_some() || last_end_of(status).is_some()
 }
 
-/// The id of one run of a container: ACI has none to show, so it is made of what identifies a run.
+/// The ID of one run of a container. ACI has no such ID, so it is a hash of the pod's UID, the container's name and
+/// the start time.
 pub fn id(case: &Case, name: &str, run: &Run) -> Option<String> {
     let start = run.start_time?.as_millisecond();
     let digest = Sha256::digest(format!("{}/{name}/{start}", case.uid()));
@@ -101,18 +102,18 @@ pub fn end(case: &Case, name: &str, run: &Run) -> ContainerStateTerminated {
     }
 }
 
-/// The end of the run before the present one.
+/// The previous run, if it has ended.
 pub fn previous(view: &ContainerView) -> Option<&Run> {
     let is_end = |run: &&Run| run.kind() == view::ContainerState::Terminated;
     view.previous_state.as_ref().filter(is_end)
 }
 
-/// The first end of a container that may run only once, where Azure has started it again.
+/// The first end of a container with restart policy `Never` that Azure restarted nevertheless.
 ///
-/// How the first is known: by what the live status already says (the caller looks there before), else
-/// by the previous state, which is the first run's as long as there was one restart. After more, the
-/// first end is lost and the oldest one known stands for it; with none known, the end was a failure,
-/// since the platform restarts after nothing else.
+/// The caller has already checked whether the live status contains the first end. Otherwise, the previous state is
+/// the first run's, as long as there was only one restart. After more restarts the first end is lost, and the
+/// oldest known end is used instead. If no end is known, it was a failure, because the platform restarts such
+/// containers only after failures.
 pub fn first_end(
     case: &Case,
     name: &str,
@@ -145,7 +146,8 @@ pub fn first_end(
     Some(first)
 }
 
-/// The exit code. One of Windows is unsigned, and written as a container runtime writes it.
+/// The exit code. Windows exit codes are unsigned; they are converted to signed numbers as a container runtime
+/// does.
 fn exit_code(run: &Run) -> Option<i32> {
     let Some(code) = run.exit_code else {
         return (run.detail() == Some("Completed")).then_some(0);

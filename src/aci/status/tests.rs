@@ -1,4 +1,4 @@
-//! What Kubernetes is told in each situation; by topic in the files below.
+//! Tests: the pod status in each situation. The submodules are ordered by topic.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 use serde_json::{Value, json};
@@ -17,17 +17,17 @@ const FACTS: NodeFacts = NodeFacts {
     host_ip: Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 1))),
 };
 
-/// A moment of the test's day.
+/// The time `second` seconds after a fixed start.
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_795_507_200 + second).expect("in range")
 }
 
-/// The same as Azure writes it.
+/// The same time in Azure's format.
 fn time(second: i64) -> String {
     at(second).to_string()
 }
 
-/// A pod with those containers and init containers.
+/// A pod with these containers and init containers.
 fn pod(policy: &str, containers: &[&str], init: &[&str]) -> Pod {
     let list = |names: &[&str]| -> Value {
         names
@@ -44,7 +44,7 @@ fn pod(policy: &str, containers: &[&str], init: &[&str]) -> Pod {
     serde_json::from_value(pod).expect("a pod")
 }
 
-/// A group in that state with those containers, each with its instance view (null: none).
+/// A group in this state with these containers, each with its instance view (null: none).
 fn group(provisioning: &str, state: &str, containers: &[(&str, Value)]) -> Group {
     group_with_init(provisioning, state, containers, &[])
 }
@@ -84,12 +84,12 @@ fn waiting(detail: &str) -> Value {
     json!({"restartCount": 0, "currentState": {"state": "Waiting", "detailStatus": detail}})
 }
 
-/// The status of a pod at a moment.
+/// The status of a pod at a given time.
 fn status(pod: &Pod, seen: &Seen, second: i64) -> PodStatus {
     pod_status(pod, seen, &FACTS, at(second))
 }
 
-/// Writes the status of a pod at a moment into it, as the API server would, and shows it.
+/// Stores the status at a given time in the pod, as the API server would, and returns it.
 fn write(pod: &mut Pod, seen: &Seen, second: i64) -> PodStatus {
     let status = stored(&status(pod, seen, second));
     pod.status = Some(status.clone());
@@ -111,7 +111,7 @@ fn container<'a>(status: &'a PodStatus, name: &str) -> &'a ContainerStatus {
         .expect(name)
 }
 
-/// A container's state in short: `running`, `waiting REASON` or `ended CODE REASON`.
+/// The state of a container in short form: `running`, `waiting REASON` or `ended CODE REASON`.
 fn state(status: &PodStatus, name: &str) -> String {
     let state = container(status, name).state.clone().unwrap_or_default();
     let word = |word: Option<String>| word.unwrap_or_default();
@@ -136,7 +136,7 @@ fn condition<'a>(status: &'a PodStatus, kind: &str) -> &'a PodCondition {
     all.find(|condition| condition.type_ == kind).expect(kind)
 }
 
-/// A condition in short: `STATUS REASON`.
+/// A condition in short form: `STATUS REASON`.
 fn says(status: &PodStatus, kind: &str) -> String {
     let condition = condition(status, kind);
     let reason = condition.reason.as_deref().unwrap_or_default();

@@ -1,6 +1,6 @@
-//! Why a container waits, in a kubelet's words where it has one.
+//! Why a container waits, with the kubelet's reasons where they exist.
 //!
-//! In: what is seen of the group and of the container. Out: a waiting state. Called by
+//! In: what is known of the group and of the container. Out: a waiting state. Called by
 //! [`container`](super::container).
 
 use k8s_openapi::api::core::v1::ContainerState;
@@ -9,14 +9,14 @@ use super::{Case, Policy, Seen, UNSUPPORTED, run};
 use crate::aci::failure::{Verdict, is_about_an_image};
 use crate::aci::view::{ContainerView, Event};
 
-/// What a container waits for that was never heard of.
+/// The usual reason of a waiting container of which nothing is known yet.
 pub const CREATING: &str = "ContainerCreating";
-/// The same while init containers are at work.
+/// The usual reason while init containers are running.
 pub const INITIALIZING: &str = "PodInitializing";
-/// A container's restart is being put off.
+/// The reason of a container whose restart is delayed.
 pub const CRASH_LOOP: &str = "CrashLoopBackOff";
 
-/// Why a container waits. `usual` is what it waits for if nothing is wrong.
+/// Why a container waits. `usual` is the reason if there is no problem.
 pub fn state(case: &Case, view: Option<&ContainerView>, usual: &str) -> ContainerState {
     match trouble(case) {
         Some((reason, message)) => run::waiting(&reason, Some(message)),
@@ -24,7 +24,7 @@ pub fn state(case: &Case, view: Option<&ContainerView>, usual: &str) -> Containe
     }
 }
 
-/// What keeps the whole group from starting: one word, and in words.
+/// The problem that keeps the whole group from starting: reason word and message.
 pub fn trouble(case: &Case) -> Option<(String, String)> {
     match case.seen {
         Seen::NotSubmitted | Seen::Deleted(None) => None,
@@ -74,8 +74,8 @@ fn of_container(case: &Case, view: Option<&ContainerView>, usual: &str) -> Conta
     }
 }
 
-/// The event by which the image of a container cannot be pulled, if that is the last that was heard of
-/// its image.
+/// The event that says that the container's image cannot be pulled, unless a newer event says that the pull
+/// succeeded.
 fn pulling(events: &[Event]) -> Option<&Event> {
     let is_good = |event: &Event| matches!(event.word(), "Pulled" | "Created" | "Started");
     let told = events
@@ -84,12 +84,13 @@ fn pulling(events: &[Event]) -> Option<&Event> {
     newest(told).filter(|event| !is_good(event))
 }
 
-/// The newest event; of those at the same time, the last in the list.
+/// The newest event; of several with the same time, the last in the list.
 fn newest<'a>(events: impl Iterator<Item = &'a Event>) -> Option<&'a Event> {
     events.max_by_key(|event| event.at())
 }
 
-/// Whether an event is trouble. The service's own example calls a failed mount normal.
+/// Whether an event reports a problem. An example in ACI's documentation gives a failed mount the type `Normal`, so
+/// the name is checked as well.
 fn is_warning(event: &Event) -> bool {
     event.kind.as_deref() == Some("Warning") || event.word().starts_with("Failed")
 }

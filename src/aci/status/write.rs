@@ -1,8 +1,8 @@
-//! What of a status is written, and when.
+//! Decides whether to write a pod's status, and builds the patch.
 //!
-//! In: a live and a wanted status. Out: whether writing would say anything new, and the patch.
-//! Only what this node owns is compared and sent: `qosClass`, `nominatedNodeName`, the claims'
-//! statuses and other writers' conditions are theirs.
+//! In: a live and a wanted status. Out: whether a write would change anything, and the patch. It compares and sends
+//! only the fields that the node owns. `qosClass`, `nominatedNodeName`, the statuses of resource claims, and other
+//! writers' conditions are left alone.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::condition;
 
-/// The fields of a status that belong to the node; of `conditions`, some do.
+/// The status fields that the node owns. Of `conditions`, it owns some elements.
 const OURS: [&str; 13] = [
     "phase",
     "reason",
@@ -26,23 +26,24 @@ const OURS: [&str; 13] = [
     "observedGeneration",
     "conditions",
 ];
-/// The lists of [`OURS`] that a patch merges, each by this field of its elements; all others it replaces.
+/// The lists of [`OURS`] that a strategic merge patch merges, each with its merge key. The patch replaces all other
+/// lists.
 const MERGED: [(&str, &str); 3] = [("conditions", "type"), ("hostIPs", "ip"), ("podIPs", "ip")];
-/// Fields that an API server drops whose feature gates are off (in-place resize before 1.33,
-/// observedGeneration before 1.34). They are sent along, but their absence is no reason to write:
-/// that would never end.
+/// Fields that an API server drops if their feature gates are off (in-place resize before 1.33,
+/// `observedGeneration` before 1.34). The patch contains them, but their absence from the live status does not
+/// cause a write, which would repeat forever.
 const DROPPABLE: [&str; 3] = ["observedGeneration", "allocatedResources", "resources"];
 
-/// Whether two statuses say the same, as far as it is the node's to say: the order of conditions and
-/// containers, transition times, fractions of seconds and the ways to write nothing do not matter.
+/// Whether two statuses are equal in the fields that the node owns. The order of conditions and containers,
+/// transition times, fractions of seconds, and different ways to write an empty value do not count.
 pub fn same(live: &PodStatus, wanted: &PodStatus) -> bool {
     let (live, mut wanted) = (canonical(owned(live)), canonical(owned(wanted)));
     drop_what_the_server_dropped(&live, &mut wanted);
     live == wanted
 }
 
-/// Whether somebody waits for `wanted`: the phase, readiness or an address is another one. What else
-/// differs is for people to read.
+/// Whether `wanted` should be written without delay: phase, readiness or pod IP differ, and controllers act on
+/// them. Other differences matter to human readers only.
 pub fn is_urgent(live: &PodStatus, wanted: &PodStatus) -> bool {
     let ready = |status: &PodStatus| {
         let mut conditions = status.conditions.iter().flatten();
@@ -54,10 +55,10 @@ pub fn is_urgent(live: &PodStatus, wanted: &PodStatus) -> bool {
             != wanted.pod_ip.as_deref().unwrap_or_default()
 }
 
-/// The strategic merge patch of the pod's `status`, as a kubelet's. The UID is a precondition: another pod
-/// of the same name is never written to. Not a server-side apply: that takes the API server half as long
-/// again (5.3 to 6.6 ms instead of 3.6 to 4.8 on Kubernetes 1.37.2), and does not remove what somebody
-/// else has set once.
+/// The strategic merge patch of the pod's `status`, like the kubelet's. The UID in it is a precondition, so that a
+/// new pod of the same name is never written to. It is not a server-side apply, because that takes the API server
+/// half as long again (5.3 to 6.6 ms instead of 3.6 to 4.8 ms on Kubernetes 1.37.2) and does not remove fields that
+/// another writer has set.
 pub fn status_patch(pod: &Pod, status: &PodStatus) -> Value {
     let metadata = &pod.metadata;
     let live = pod.status.as_ref().map(owned).unwrap_or_default();
@@ -77,7 +78,7 @@ pub fn status_patch(pod: &Pod, status: &PodStatus) -> Value {
     })
 }
 
-/// Names in the list that is sent what is to go from one that is merged: elements, and fields of them.
+/// Adds to a merged list what the patch must delete: whole elements, and fields of elements.
 fn take_out(live: &[Value], ours: &mut Vec<Value>, key: &str) {
     for was in live {
         match ours.iter_mut().find(|element| element[key] == was[key]) {
@@ -91,14 +92,14 @@ fn take_out(live: &[Value], ours: &mut Vec<Value>, key: &str) {
     }
 }
 
-/// Names what is to go as null.
+/// Adds `null` for every field that the patch must delete.
 fn take_away(live: &Map<String, Value>, ours: &mut Map<String, Value>) {
     for field in live.keys().filter(|field| !live[*field].is_null()) {
         ours.entry(field).or_insert(Value::Null);
     }
 }
 
-/// The part of a status that is the node's.
+/// The fields of a status that the node owns.
 fn owned(status: &PodStatus) -> Map<String, Value> {
     let is_ours = |condition: &&PodCondition| condition::is_ours(condition);
     let conditions: Vec<_> = status.conditions.iter().flatten().filter(is_ours).collect();
@@ -110,7 +111,7 @@ fn owned(status: &PodStatus) -> Map<String, Value> {
         .collect()
 }
 
-/// A status without what does not matter.
+/// Normalizes a status: removes transition times, and sorts lists whose order does not matter.
 fn canonical(owned: Map<String, Value>) -> Value {
     let mut value = Value::Object(owned);
     for condition in value["conditions"].as_array_mut().into_iter().flatten() {
@@ -134,7 +135,7 @@ fn canonical(owned: Map<String, Value>) -> Value {
     value
 }
 
-/// Takes away nulls and everything empty, and writes times one way.
+/// Removes nulls and empty values, and truncates times to seconds in one format.
 fn prune(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -161,7 +162,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Forgets in `wanted` the fields of [`DROPPABLE`] that `live` has not.
+/// Removes from `wanted` the fields of [`DROPPABLE`] that `live` does not have.
 fn drop_what_the_server_dropped(live: &Value, wanted: &mut Value) {
     match (live, wanted) {
         (Value::Object(live), Value::Object(wanted)) => {

@@ -1,17 +1,21 @@
-//! What a user may ask for on ACI beyond the pod's fields, by annotations of the pod.
+//! Annotations by which a pod configures its container group beyond the pod's fields.
+//!
+//! In: a pod's annotations, and the placement. Out: identities, DNS label, confidential policy and tags of the
+//! group, or refusals.
 //!
 //! | annotation | value |
 //! | --- | --- |
-//! | `burstpool.io/identity` | managed identities for the pod's code: resource ids, or `system`, separated by commas |
-//! | `burstpool.io/image-pull-identity` | the resource id of the identity that pulls images from Azure Container Registry |
+//! | `burstpool.io/identity` | managed identities for the pod's code: resource IDs or `system`, comma-separated |
+//! | `burstpool.io/image-pull-identity` | resource ID of the identity for pulls from Azure Container Registry |
 //! | `burstpool.io/dns-name-label` | the DNS label of the public address |
 //! | `burstpool.io/cce-policy` | the policy of a confidential group, base64 |
 //! | `burstpool.io/tags` | tags of the container group: `key=value`, separated by commas |
 //!
-//! Of azure-aci `virtualkubelet.io/dnsnamelabel`, `virtual-kubelet.io/confidential-compute-cce-policy`
-//! and `virtual-kubelet.io/container-sku` are understood; the last one asks for a SKU that only the
-//! placement can give. A pod may name an identity only in the namespaces that `--pod-identity-namespaces` lists:
-//! every user who can create pods there can take any identity that the operator's own one may assign.
+//! Three annotations of Microsoft's azure-aci provider are supported as well: `virtualkubelet.io/dnsnamelabel`,
+//! `virtual-kubelet.io/confidential-compute-cce-policy`, and `virtual-kubelet.io/container-sku`. The last one
+//! requests a SKU, which only the placement can provide. A pod may name an identity only in the namespaces that
+//! `--pod-identity-namespaces` lists: every user who can create pods there can use any identity that the operator's
+//! own identity may assign.
 
 use std::collections::BTreeMap;
 
@@ -30,26 +34,26 @@ pub const PULL_IDENTITY: &str = "burstpool.io/image-pull-identity";
 pub const DNS_NAME_LABEL: &str = "burstpool.io/dns-name-label";
 /// The policy of a confidential group.
 pub const CCE_POLICY: &str = "burstpool.io/cce-policy";
-/// Tags of the container group.
+/// Additional tags of the container group.
 pub const TAGS: &str = "burstpool.io/tags";
-/// azure-aci's name for [`DNS_NAME_LABEL`].
+/// The name of [`DNS_NAME_LABEL`] in azure-aci.
 const PEER_DNS_NAME_LABEL: &str = "virtualkubelet.io/dnsnamelabel";
-/// azure-aci's name for [`CCE_POLICY`].
+/// The name of [`CCE_POLICY`] in azure-aci.
 const PEER_CCE_POLICY: &str = "virtual-kubelet.io/confidential-compute-cce-policy";
-/// azure-aci's way to ask for a confidential group.
+/// The annotation by which azure-aci requests a confidential group.
 const PEER_SKU: &str = "virtual-kubelet.io/container-sku";
 
-/// Tags a resource may have (ARM's limit).
+/// The most tags that a resource may have (a limit of ARM).
 const MOST_TAGS: usize = 50;
-/// Characters of a tag's name and of its value (ARM's limits).
+/// The longest name and the longest value of a tag (limits of ARM, in characters; the code counts bytes).
 const LONGEST_TAG: (usize, usize) = (512, 256);
 
-/// The path of an annotation.
+/// The field path of an annotation.
 pub(super) fn path(name: &str) -> String {
     format!("metadata.annotations[{name}]")
 }
 
-/// The first of `names` that the pod has with something in it.
+/// The first of the annotations `names` that has a non-empty value, with that value.
 pub(super) fn find<'a>(pod: &'a Pod, names: &[&'static str]) -> Option<(&'static str, &'a str)> {
     let annotations = pod.metadata.annotations.as_ref()?;
     names.iter().find_map(|name| {
@@ -58,12 +62,12 @@ pub(super) fn find<'a>(pod: &'a Pod, names: &[&'static str]) -> Option<(&'static
     })
 }
 
-/// The DNS label that the pod asks for.
+/// The DNS label that the pod requests.
 pub(super) fn dns_name_label(pod: &Pod) -> Option<(&'static str, &str)> {
     find(pod, &[DNS_NAME_LABEL, PEER_DNS_NAME_LABEL])
 }
 
-/// The identity that pulls images.
+/// The identity that pulls images, if the pod requests one.
 pub(super) fn pull_identity<'a>(
     pod: &'a Pod,
     placement: &Placement<'_>,
@@ -76,7 +80,8 @@ pub(super) fn pull_identity<'a>(
     valid.then_some(id)
 }
 
-/// Refuses an annotation that names an identity where the pod's namespace is not listed.
+/// Refuses an annotation that names an identity if the pod's namespace is not listed in
+/// `--pod-identity-namespaces`.
 fn require_listed(name: &str, pod: &Pod, placement: &Placement<'_>, refusals: &mut Refusals) {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     refusals.require(
@@ -91,7 +96,7 @@ fn require_listed(name: &str, pod: &Pod, placement: &Placement<'_>, refusals: &m
 
 const NO_IDENTITY: &str = "is no resource id of a managed identity: /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.ManagedIdentity/userAssignedIdentities/NAME";
 
-/// The group's identities: those of the pod's code, and the one that pulls.
+/// The identities of the group: those for the pod's code, and the one that pulls images.
 pub(super) fn identity(
     pod: &Pod,
     pull: Option<&str>,
@@ -156,7 +161,7 @@ fn is_identity(id: &str) -> bool {
         .all(|part| !part.is_empty() && !part.contains(char::is_whitespace))
 }
 
-/// The policy of a confidential group, which only a confidential placement can enforce.
+/// The policy of a confidential group. Only a placement with the SKU Confidential can enforce it.
 pub(super) fn confidential(
     pod: &Pod,
     placement: &Placement<'_>,
@@ -175,7 +180,8 @@ pub(super) fn confidential(
     })
 }
 
-/// The group's tags: the owner's, the pool's, and those the pod asks for, in this order of rank.
+/// The tags of the group: first the owner's, then the pool's, then those of the pod. A later tag with a name that
+/// is already used is refused.
 pub(super) fn tags(
     pod: &Pod,
     owner: &Owner,
@@ -201,7 +207,7 @@ pub(super) fn tags(
     tags
 }
 
-/// Adds `more` to `tags`; names differ by more than their case.
+/// Adds `more` to `tags`. Names are compared without regard to case.
 fn merge(
     tags: &mut BTreeMap<String, String>,
     more: &[(&str, &str)],

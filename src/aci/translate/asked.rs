@@ -1,4 +1,6 @@
-//! What a container or a pod asks for: its requests and limits, in ACI's steps.
+//! Requests and limits of a container or pod, in the steps of ACI.
+//!
+//! In: `ResourceRequirements`. Out: amounts in multiples of 0.01 CPU and 0.1 GB, or refusals.
 
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 
@@ -6,11 +8,11 @@ use super::quantity::Amount;
 use super::refusals::Refusals;
 use super::resources::Size;
 
-/// ACI's steps (its documents, and azure-aci's use of it): 0.01 CPU and 0.1 GB of 10^9 bytes.
+/// The steps of ACI: 0.01 CPU and 0.1 GB of 10^9 bytes (from its documentation and from azure-aci).
 const CPU_STEP: Amount = Amount::thousandths(10);
 const MEMORY_STEP: Amount = Amount::whole(100_000_000);
 
-/// What somebody asks for.
+/// The requests and limits of a container or a pod.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Asked {
     cpu: Option<Amount>,
@@ -21,7 +23,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// The limits, in steps.
+    /// The limits, in steps; `otherwise` where there is none.
     pub(super) fn limit(&self, otherwise: Size) -> Size {
         Size {
             cpu: self.cpu_limit.map_or(otherwise.cpu, cpu_steps),
@@ -29,13 +31,14 @@ impl Asked {
         }
     }
 
-    /// The requests, in steps, where there are any.
+    /// CPU and memory requests, in steps. A limit without a request counts as the request; `None` if there is
+    /// neither.
     pub(super) fn given(&self) -> (Option<u64>, Option<u64>) {
         let cpu = self.cpu.or(self.cpu_limit).map(cpu_steps);
         (cpu, self.memory.or(self.memory_limit).map(memory_steps))
     }
 
-    /// The requests, in steps; a limit alone is a request as well.
+    /// The requests, in steps; `otherwise` where there is none. A limit without a request counts as the request.
     pub(super) fn request(&self, otherwise: Size) -> Size {
         let (cpu, memory) = self.given();
         Size {
@@ -53,7 +56,7 @@ fn memory_steps(amount: Amount) -> u64 {
     amount.in_steps_of(MEMORY_STEP)
 }
 
-/// What each of these containers asks for.
+/// The requests and limits of each of the containers; `at` is the field path of the list.
 pub(super) fn asked_by(containers: &[Container], at: &str, refusals: &mut Refusals) -> Vec<Asked> {
     let all = containers.iter().enumerate();
     all.map(|(index, container)| {
@@ -63,7 +66,7 @@ pub(super) fn asked_by(containers: &[Container], at: &str, refusals: &mut Refusa
     .collect()
 }
 
-/// What `resources`, which are at `at`, ask for.
+/// The requests and limits in `resources`; `at` is its field path.
 pub(super) fn asked(
     resources: Option<&ResourceRequirements>,
     at: &str,
@@ -84,7 +87,7 @@ pub(super) fn asked(
                 refusals.refuse(at, format!("'{}' is no amount", quantity.0));
                 continue;
             };
-            // To a kubelet, 0 is no limit: a usual way out of a LimitRange's default.
+            // To the kubelet, a limit of 0 means no limit. Users set it to override the default of a LimitRange.
             let limit = Some(amount).filter(|amount| !amount.is_zero());
             match (name.as_str(), list) {
                 ("cpu", "requests") => asked.cpu = Some(amount),

@@ -1,7 +1,8 @@
-//! The body of `ContainerGroups_CreateOrUpdate`, by the service's own names
-//! (containerInstance.json 2024-05-01-preview; 2025-09-01 is a superset of what is used here).
+//! The body of `ContainerGroups_CreateOrUpdate`, with the field names of the API (containerInstance.json
+//! 2024-05-01-preview; 2025-09-01 is a superset of the parts used here).
 //!
-//! Serialised it is exactly what is sent; its `Debug` shows no secret.
+//! In: the values that the translation sets. Out: serialized, exactly the JSON that is sent. `Debug` prints no
+//! secret.
 
 use std::collections::BTreeMap;
 
@@ -65,7 +66,7 @@ body! {
         #[serde(skip_serializing_if = "Vec::is_empty")]
         extensions: Vec<Extension>,
     }
-    /// What code in a confidential group may be.
+    /// The policy of a confidential group: which code may run in it.
     Confidential {
         cce_policy: String,
     }
@@ -74,7 +75,7 @@ body! {
         name: String,
         properties: ContainerProperties,
     }
-    /// `ContainerProperties`; an init container has no ports, resources and probes.
+    /// `ContainerProperties`. An init container has no ports, resources or probes.
     ContainerProperties {
         image: String,
         #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -100,7 +101,7 @@ body! {
         protocol: Protocol,
         port: u16,
     }
-    /// A variable: exactly one of the two values.
+    /// An environment variable: exactly one of the two values is set.
     EnvironmentVariable {
         name: String,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,7 +114,7 @@ body! {
         requests: Amounts,
         limits: Amounts,
     }
-    /// Cores, and GB of 10^9 bytes.
+    /// CPU in cores, and memory in GB of 10^9 bytes.
     #[derive(Copy)]
     Amounts {
         cpu: f64,
@@ -126,7 +127,7 @@ body! {
         mount_path: String,
         read_only: bool,
     }
-    /// A liveness or readiness probe: exactly one of the two kinds.
+    /// A liveness or readiness probe: exactly one of the two kinds is set.
     Probe {
         #[serde(skip_serializing_if = "Option::is_none")]
         exec: Option<ProbeExec>,
@@ -155,7 +156,7 @@ body! {
         name: String,
         value: String,
     }
-    /// Users and privileges of a container's process.
+    /// User and privileges of a container's process.
     SecurityContext {
         #[serde(skip_serializing_if = "Option::is_none")]
         privileged: Option<bool>,
@@ -203,7 +204,7 @@ body! {
         #[serde(skip_serializing_if = "Option::is_none")]
         directory: Option<String>,
     }
-    /// How to pull from a registry: a password or an identity.
+    /// The credential for a registry: a password or an identity.
     RegistryCredential {
         server: String,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -221,16 +222,16 @@ body! {
         #[serde(skip_serializing_if = "Option::is_none")]
         dns_name_label: Option<String>,
     }
-    /// The subnet a group is in.
+    /// The subnet that contains a group.
     SubnetId {
         id: String,
     }
-    /// Something that ACI runs beside the containers.
+    /// An extension: a component that ACI runs in the group beside the containers.
     Extension {
         name: String,
         properties: ExtensionProperties,
     }
-    /// An extension's settings; the protected ones are never echoed.
+    /// The settings of an extension. Azure never returns the protected ones.
     ExtensionProperties {
         extension_type: &'static str,
         version: &'static str,
@@ -239,7 +240,7 @@ body! {
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         protected_settings: BTreeMap<String, Concealed>,
     }
-    /// Name servers of the group.
+    /// The DNS configuration of the group: name servers, search domains and options.
     DnsConfig {
         name_servers: Vec<String>,
         #[serde(skip_serializing_if = "String::is_empty")]
@@ -249,10 +250,10 @@ body! {
     }
 }
 
-/// `{}`.
+/// The empty object, `{}`.
 pub type Empty = serde_json::Map<String, serde_json::Value>;
 
-/// What a port speaks.
+/// The protocol of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Protocol {
     /// TCP.

@@ -1,14 +1,14 @@
-//! Azure Files shares behind persistent volume claims.
+//! Finds the Azure Files share behind a persistent volume claim.
 //!
-//! In: a claim and the volume that it is bound to. Out: the share, and which Secret has the account's
-//! key; or why ACI cannot mount it. `node::environment` reads the objects and the Secret, and the pod
-//! is translated with the [`Claim`] that comes of it.
+//! In: a claim and the volume that it is bound to. Out: the share and the Secret that holds the account's key, or
+//! why ACI cannot mount the volume. `node::environment` reads these objects and the Secret; the translation of the
+//! pod uses the resulting [`Claim`].
 //!
-//! The rules are those of the CSI driver `file.csi.azure.com` (its `GetAccountInfo`): attributes go
-//! before the volume's handle, the Secret is the one for staging, else `secretName`, else the one that
-//! the driver made for the account; its namespace is named by the attributes or the handle, else it is
-//! the claim's. Only the driver can ask Azure for the key when there is no such Secret. A volume's
-//! mount options are the driver's, but for `ro`: ACI mounts by options of its own.
+//! The rules are those of the CSI driver `file.csi.azure.com` (its function `GetAccountInfo`). Volume attributes
+//! take precedence over the volume handle. The Secret is the node stage Secret, else `secretName`, else the one
+//! that the driver created for the account. Its namespace comes from the attributes or the handle, else it is the
+//! claim's. If there is no such Secret, ACI cannot mount the share: only the driver can ask Azure for the key.
+//! Mount options are ignored except `ro`, because ACI mounts shares with its own options.
 
 use k8s_openapi::api::core::v1::{
     AzureFilePersistentVolumeSource, CSIPersistentVolumeSource, PersistentVolume,
@@ -22,7 +22,8 @@ use super::refusals::Refusals;
 use super::resolved::{Content, Values};
 use super::shares::DRIVER;
 
-/// Attributes that make something else of a share, and what ACI cannot do of it.
+/// Volume attributes that ACI cannot honor: the name, the values that are harmless, and why ACI does not support
+/// others.
 const OTHERWISE: [(&str, &[&str], &str); 6] = [
     ("protocol", &["smb"], "ACI mounts shares by SMB"),
     ("fsType", &["cifs", "smb"], "ACI mounts shares by SMB"),
@@ -39,35 +40,35 @@ const OTHERWISE: [(&str, &[&str], &str); 6] = [
         "ACI mounts with the account's key",
     ),
 ];
-/// The provisioner of shares before there was a driver.
+/// The provisioner of the in-tree volume plugin, which preceded the CSI driver.
 const IN_TREE: &str = "kubernetes.io/azure-file";
-/// What to do about a volume that is no share.
+/// The advice in messages about a volume that is not an Azure Files share.
 const REMEDY: &str = "use a claim of a StorageClass of file.csi.azure.com, or let the pod run on the cluster's nodes";
 
-/// A share as a volume names it, and where the key to it is.
+/// A share as a volume names it, and the Secret that holds its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimedShare {
-    /// The share's name.
+    /// The name of the share.
     pub share: String,
-    /// The storage account, where the volume names it; the Secret's name for it goes first.
+    /// The storage account, if the volume names it. An account name in the Secret takes precedence.
     pub account: Option<String>,
-    /// The Secret's namespace and name.
+    /// The namespace and the name of the Secret.
     pub secret: (String, String),
-    /// Whether nobody may write.
+    /// Whether the share is mounted read-only.
     pub read_only: bool,
 }
 
-/// What is behind a claim.
+/// The volume behind a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// A share that ACI can mount.
+    /// An Azure Files share, which ACI can mount.
     Share(AzureFile),
-    /// Something else: why ACI cannot mount it, and what to do.
+    /// Any other volume: why ACI cannot mount it, and what to do.
     Other(String),
 }
 
 impl ClaimedShare {
-    /// The share that `claim` is bound to; else why ACI cannot mount what it is bound to.
+    /// The share that `claim` is bound to, or an explanation why ACI cannot mount the volume.
     pub fn of(claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Result<Self, String> {
         let none = PersistentVolumeSpec::default();
         let spec = volume.spec.as_ref().unwrap_or(&none);
@@ -99,7 +100,7 @@ impl ClaimedShare {
         }
     }
 
-    /// The share with the key that its Secret holds; else the key of the Secret that is missing.
+    /// The share with the key from its Secret, or the name of the Secret's key that is missing.
     pub fn with_key(self, secret: &Content) -> Result<AzureFile, &'static str> {
         let account = entry(secret, ["azurestorageaccountname", "accountname"]);
         let key = entry(secret, ["azurestorageaccountkey", "accountkey"]);
@@ -112,7 +113,7 @@ impl ClaimedShare {
     }
 }
 
-/// Whether the volumes that `class` makes are shares; else why ACI cannot mount them.
+/// Checks that volumes of `class` are Azure Files shares; the error explains why ACI cannot mount them.
 pub fn provisions_shares(class: &StorageClass) -> Result<(), String> {
     let name = class.metadata.name.as_deref().unwrap_or_default();
     match class.provisioner.as_str() {
@@ -123,7 +124,7 @@ pub fn provisions_shares(class: &StorageClass) -> Result<(), String> {
     }
 }
 
-/// An entry of a Secret under either of its names, which the driver reads in any case of letters.
+/// The value of a Secret under either of two key names. The driver accepts keys in any case.
 fn entry(secret: &Content, names: [&str; 2]) -> Option<String> {
     let entries = secret.files().filter(|(key, _)| is_any(key, &names));
     let mut values = entries.map(|(_, value)| String::from_utf8_lossy(value).trim().to_owned());
@@ -182,7 +183,8 @@ fn by_driver(csi: &CSIPersistentVolumeSource, claims: &str) -> Result<ClaimedSha
     })
 }
 
-/// The Secret that a volume without one for staging names, or that the driver made for its account.
+/// The Secret for a volume without a node stage Secret: the one that the volume's attributes name, or the one that
+/// the driver created for the account.
 fn by_name<'a>(
     attribute: &dyn Fn(&str) -> Option<&'a str>,
     handle: &Handle<'_>,
@@ -205,8 +207,8 @@ fn some(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
-/// What the driver writes into the handles of volumes that it makes:
-/// `group#account#share#disk#uuid#namespace#subscription`. Others may be called anything.
+/// The parts of a volume handle that the driver writes for volumes that it provisions:
+/// `group#account#share#disk#uuid#namespace#subscription`. The handles of other volumes have no defined format.
 #[derive(Default)]
 struct Handle<'a> {
     account: Option<&'a str>,
@@ -226,13 +228,13 @@ impl<'a> Handle<'a> {
             account: part(1),
             share: part(2),
             disk: part(3),
-            // Handles of volumes that were in-tree once have no group, and one part less.
+            // Handles of volumes that were migrated from the in-tree plugin have an empty group and one part less.
             namespace: part(if parts[0].is_empty() { 4 } else { 5 }),
         }
     }
 }
 
-/// The name of the field that says what a volume is.
+/// The name of the spec field that holds the volume's type.
 fn kind(spec: &PersistentVolumeSpec) -> String {
     let ordinary = [
         "accessModes",
@@ -256,7 +258,7 @@ fn kind(spec: &PersistentVolumeSpec) -> String {
     }
 }
 
-/// The volume of the claim called `name`.
+/// The share for the claim called `name`.
 pub(super) fn volume(
     name: &str,
     read_only: bool,

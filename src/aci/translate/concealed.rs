@@ -1,21 +1,23 @@
-//! Text that is sent and never shown.
+//! Secret strings: sent to Azure, never printed.
+//!
+//! In: a secret text. Out: the text in the serialized body, and a placeholder in `Debug` output.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// A secret value: serialised for ACI, hidden from logs.
+/// A secret value. It serializes to its text; `Debug` hides it.
 #[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Concealed(String);
 
 impl Concealed {
-    /// Conceals `text`.
+    /// Wraps `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself.
+    /// Returns the secret text.
     pub fn reveal(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,7 @@
-//! Containers and init containers.
+//! Translates containers and init containers.
+//!
+//! In: the pod's containers, and the names of its volumes in the group. Out: the containers of the group with their
+//! ports, or refusals.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +16,7 @@ use super::refusals::Refusals;
 use super::security::security_context;
 use super::volumes::{Names, mounts};
 
-/// Containers a group may have, init containers among them (hard limit, quotas page 2025-11).
+/// The most containers in a group, including init containers (a hard limit; quotas page of 2025-11).
 const MOST: usize = 60;
 
 /// All containers of a group.
@@ -21,11 +24,11 @@ const MOST: usize = 60;
 pub(super) struct Containers {
     pub(super) init: Vec<body::Container>,
     pub(super) proper: Vec<body::Container>,
-    /// The ports of all together.
+    /// The ports of all containers.
     pub(super) ports: BTreeSet<Port>,
 }
 
-/// Each container with its path, init containers first.
+/// All containers, init containers first, each with its field path. The index is `None` for init containers.
 pub(super) fn all<'a>(
     context: &Context<'a>,
 ) -> impl Iterator<Item = (String, &'a Container, Option<usize>)> {
@@ -36,7 +39,7 @@ pub(super) fn all<'a>(
     init.chain(proper)
 }
 
-/// The containers of a pod, whose volumes are called `names`.
+/// Translates the containers of a pod. `names` maps the pod's volumes to volume names in the group.
 pub(super) fn containers(
     context: &Context<'_>,
     names: &Names,
@@ -79,7 +82,7 @@ pub(super) fn containers(
     containers
 }
 
-/// What containers and init containers have in common.
+/// The properties that containers and init containers have in common.
 fn common(
     container: &Container,
     at: &str,
@@ -120,7 +123,7 @@ fn common(
     }
 }
 
-/// `command` and `args` as one command line, with variables expanded.
+/// Joins `command` and `args` to one command line and expands variables in it.
 fn command(
     container: &Container,
     at: &str,

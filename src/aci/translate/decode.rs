@@ -1,18 +1,20 @@
-//! Raw JSON as a pod, with the names of the fields that the types do not know (decision D18).
+//! Deserializes a pod, and collects the fields that k8s-openapi does not know (decision D18).
+//!
+//! In: raw JSON. Out: the pod, and the paths of unknown fields.
 
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserializer;
 use serde_ignored::Path;
 
-/// Reads a pod. The paths that come with it, such as `spec.containers[0].newField`, are fields that
-/// a newer API server has and k8s-openapi has not.
+/// Deserializes a pod. The returned paths, such as `spec.containers[0].newField`, are fields that a newer API
+/// server has and k8s-openapi does not.
 pub fn decode<'a, D: Deserializer<'a>>(raw: D) -> Result<(Pod, Vec<String>), D::Error> {
     let mut unknown = Vec::new();
     let pod = serde_ignored::deserialize(raw, |path| unknown.push(spelled(&path)))?;
     Ok((pod, unknown))
 }
 
-/// A path as Kubernetes spells it.
+/// The path in the notation of Kubernetes.
 fn spelled(path: &Path<'_>) -> String {
     match path {
         Path::Root => String::new(),

@@ -1,9 +1,12 @@
-//! Name servers of the group (decision D17).
+//! The DNS configuration of the group (decision D17).
 //!
-//! In a subnet, `ClusterFirst` means the placement's `network.dns` with the cluster's search domains,
-//! and Azure's resolver where the placement names none. Without a subnet ACI takes no DNS settings:
-//! `ClusterFirst` and `Default` then mean Azure's resolver, and a pod with settings of its own is
-//! refused. Lists are merged and cut as a kubelet does it.
+//! In: the pod's DNS policy and settings, and the placement's `network.dns`. Out: the DNS configuration in the
+//! group's body, or refusals.
+//!
+//! In a subnet, `ClusterFirst` means the placement's `network.dns` with the cluster's search domains, or Azure's
+//! resolver if the placement has no `network.dns`. Without a subnet, ACI accepts no DNS settings: `ClusterFirst`
+//! and `Default` then mean Azure's resolver, and a pod with its own DNS settings is refused. Lists are merged and
+//! truncated as in the kubelet.
 
 use std::net::IpAddr;
 
@@ -13,14 +16,14 @@ use super::body::DnsConfig;
 use super::pod::Context;
 use super::refusals::Refusals;
 
-/// Azure's resolver, the same address in every virtual network.
+/// Azure's resolver. It has this address in every virtual network.
 const AZURES: &str = "168.63.129.16";
-/// Name servers that a resolver reads (the C library's limit, and so a kubelet's).
+/// The most name servers (the limit of the C library, and therefore of the kubelet).
 const MOST_SERVERS: usize = 3;
-/// Search domains and their characters (a kubelet's limits since Kubernetes 1.28).
+/// The most search domains, and the most characters in all of them (the kubelet's limits since Kubernetes 1.28).
 const MOST_SEARCHES: (usize, usize) = (32, 2048);
 
-/// The group's name servers; none for Azure's own resolver.
+/// The group's DNS configuration; `None` to use Azure's resolver.
 pub(super) fn dns_config(context: &Context<'_>, refusals: &mut Refusals) -> Option<DnsConfig> {
     let none = PodDNSConfig::default();
     let own = context.spec.dns_config.as_ref().unwrap_or(&none);
@@ -88,7 +91,7 @@ struct Lists {
 }
 
 impl Lists {
-    /// Adds a pod's own settings; an option of a name that is there replaces it.
+    /// Adds the pod's own settings. An option replaces an earlier option of the same name.
     fn add(&mut self, own: &PodDNSConfig) {
         let lists = [
             (&mut self.servers, &own.nameservers),

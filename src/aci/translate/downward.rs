@@ -1,4 +1,6 @@
-//! The downward API: what a pod may know of itself, in variables and in files.
+//! The downward API: a pod's own fields and resources in variables and files.
+//!
+//! In: a field path or resource selector. Out: its value, or why ACI cannot provide it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,14 +14,14 @@ use super::printable::is_print;
 use super::quantity::Amount;
 use super::resources::DISK;
 
-/// Who asks: not every field can be asked for in both.
+/// Where the value is used: some fields are available only in variables, others only in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
     Variable,
     File,
 }
 
-/// The value of a field of the pod, or why there is none.
+/// The value of a field of the pod; the error says why it is not available.
 pub(super) fn field(path: &str, asker: Asker, context: &Context<'_>) -> Result<String, String> {
     let metadata = &context.pod.metadata;
     let text = |text: &Option<String>| Ok(text.clone().unwrap_or_default());
@@ -49,7 +51,7 @@ pub(super) fn field(path: &str, asker: Asker, context: &Context<'_>) -> Result<S
     }
 }
 
-/// `path['key']` as path and key.
+/// Splits `path['key']` into path and key.
 fn subscripted(path: &str) -> (&str, Option<&str>) {
     let inner = path
         .strip_suffix("']")
@@ -60,14 +62,14 @@ fn subscripted(path: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// A map as lines of `key="value"` in the order of keys (pkg/fieldpath in Kubernetes' source).
+/// A map as lines of `key="value"`, sorted by key (as in pkg/fieldpath of Kubernetes).
 fn listed(map: Option<&BTreeMap<String, String>>) -> String {
     let lines = map.into_iter().flatten();
     let lines: Vec<String> = lines.map(|(k, v)| format!("{k}={}", quoted(v))).collect();
     lines.join("\n")
 }
 
-/// Text in quotes as Go's `%q` writes it.
+/// Quotes text as Go's `%q` does.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from('"');
     for letter in text.chars() {
@@ -96,8 +98,8 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-/// The value of a container's resource, or why there is none. A limit that is not set is the pod's,
-/// and without that what the whole group has (a kubelet says what its node has).
+/// The value of a container's resource; the error says why it is not available. A limit that the container does not
+/// set is the pod's limit, else the size of the whole group (the kubelet uses the allocatable amount of its node).
 pub(super) fn resource(
     selector: &ResourceFieldSelector,
     own: Option<&Container>,

@@ -1,9 +1,10 @@
-//! A container's environment, in the order in which a kubelet decides it: `envFrom`, then `env`
-//! (a later definition of a name wins, and may refer to an earlier one), then Services, then HOSTNAME.
+//! A container's environment variables, with the kubelet's precedence: `envFrom`, then `env` (a later definition of
+//! a name wins, and may refer to earlier ones), then variables for Services, then HOSTNAME.
 //!
-//! Whatever a Secret went into is secret. ACI takes names of 1 to 63 letters, digits and underscores
-//! (naming page 2026-07): a pod with another is refused, also for a key of an `envFrom`, since a
-//! kubelet of this version of Kubernetes would set it.
+//! In: a container and the values that it refers to. Out: the variables of the group's body, or refusals. A
+//! variable is secret if any part of its value comes from a Secret. ACI accepts names of 1 to 63 letters, digits
+//! and underscores (naming page of 2026-07). A pod with another name is refused, even if the name is a key from
+//! `envFrom`, because the kubelet of this Kubernetes version would set such a variable.
 
 use std::collections::BTreeMap;
 
@@ -20,19 +21,20 @@ use super::services;
 
 const NO_NAME: &str = "ACI takes variable names of 1 to 63 letters, digits and underscores only";
 
-/// The variables of a container.
+/// The environment variables of a container.
 #[derive(Debug, Default)]
 pub(super) struct Environment {
     variables: BTreeMap<String, (usize, Value)>,
     set: usize,
-    /// What the machine is called: a variable that is set last, as no command can refer to it.
+    /// The host name. It becomes the variable HOSTNAME, which is set last because no command may refer to it.
     hostname: String,
-    /// Names whose optional Secret is missing, and how a reference to each is written. What refers to
-    /// them is treated as if they were there: what ACI can run must not depend on it.
+    /// Variables whose optional Secret is missing, each with the text of a reference to it. A value that refers to
+    /// one of them is treated as secret nevertheless, so that whether ACI can run the pod does not depend on the
+    /// Secret's existence.
     withheld: BTreeMap<String, String>,
 }
 
-/// A variable's value.
+/// The value of a variable.
 struct Value {
     text: String,
     secret: bool,
@@ -67,7 +69,7 @@ impl Environment {
         }
     }
 
-    /// `text` with the variables that it refers to; `services` are looked up last.
+    /// Expands the references in `text`. The variables of `services` are looked up last.
     fn expand(&self, text: &str, services: &BTreeMap<String, String>) -> Expanded {
         expand(text, |name| {
             let withheld = self.withheld.get(name);
@@ -80,7 +82,8 @@ impl Environment {
         })
     }
 
-    /// A part of a command: an error if a secret would become readable in it.
+    /// Expands a part of a command. It is an error if the result would contain a secret, because ACI shows commands
+    /// to all readers of the group.
     pub(super) fn command(&self, part: &str) -> Result<String, String> {
         let expanded = self.expand(part, &BTreeMap::new());
         if expanded.secret {
@@ -93,7 +96,7 @@ impl Environment {
         Ok(expanded.text)
     }
 
-    /// The variables as ACI takes them.
+    /// The variables in the format of ACI's API.
     pub(super) fn into_body(mut self) -> Vec<EnvironmentVariable> {
         let hostname = std::mem::take(&mut self.hostname);
         if !hostname.is_empty() {
@@ -119,7 +122,7 @@ impl Environment {
     }
 }
 
-/// The environment of `container`, which is at `at`.
+/// The environment of `container`, whose field path is `at`.
 pub(super) fn environment(
     container: &Container,
     at: &str,
@@ -132,7 +135,7 @@ pub(super) fn environment(
         from_object(source, &at, context, &mut environment, refusals);
     }
     let services = services::variables(context.values.services());
-    // Of two Services that make the same variable the first counts, for references as for itself.
+    // If two Services yield the same variable, the first one wins, both in the environment and in references.
     let by_name: BTreeMap<String, String> = services.iter().rev().cloned().collect();
     for (index, variable) in container.env.iter().flatten().enumerate() {
         let at = format!("{at}.env[{index}]");
@@ -172,7 +175,7 @@ fn is_secret(source: Option<&EnvVarSource>) -> bool {
     source.is_some_and(|source| source.secret_key_ref.is_some())
 }
 
-/// What a pod's machine is called at home: at most 63 characters of its name unless it says another.
+/// The host name that a kubelet would set: `spec.hostname`, else the pod's name, cut to 63 characters.
 fn hostname<'a>(context: &Context<'a>) -> &'a str {
     let given = context
         .spec
@@ -192,7 +195,7 @@ fn is_name(name: &str) -> bool {
     plain && (1..=63).contains(&name.len())
 }
 
-/// Sets a variable for each key of a `ConfigMap` or Secret.
+/// Sets one variable for each key of a `ConfigMap` or Secret.
 fn from_object(
     source: &EnvFromSource,
     at: &str,
@@ -225,7 +228,7 @@ fn from_object(
     }
 }
 
-/// The value that a variable takes from elsewhere; none if that is optional and missing.
+/// The value of a variable with `valueFrom`; `None` if it is optional and missing, or refused.
 fn from_source(
     source: &EnvVarSource,
     container: &Container,
@@ -267,7 +270,7 @@ fn from_source(
     }
 }
 
-/// Bytes as a variable's value.
+/// Converts bytes to the value of a variable.
 fn text(value: Vec<u8>, kind: Kind, at: &str, refusals: &mut Refusals) -> Option<Value> {
     let Ok(text) = String::from_utf8(value) else {
         refusals.refuse(at, "the value is no text, and a variable can only be text");

@@ -1,15 +1,16 @@
-//! `$(VAR)` as Kubernetes defines it (`third_party/forked/golang/expansion` in its source):
-//! `$$` is a dollar sign, a reference to what is not defined stays as it is written, and so does
-//! whatever is no reference.
+//! Expands `$(VAR)` references as Kubernetes does (`third_party/forked/golang/expansion` in its source).
+//!
+//! In: a text, and a lookup function. Out: the expanded text. `$$` becomes a dollar sign. A reference to an
+//! undefined variable stays as it is, and so does any other text.
 
-/// A value, and whether something secret went into it.
+/// An expanded text, and whether a secret went into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Expanded {
     pub(super) text: String,
     pub(super) secret: bool,
 }
 
-/// `text` with every reference replaced by what `lookup` finds: a value, and whether it is secret.
+/// Replaces every reference in `text` with the result of `lookup`: the value, and whether it is secret.
 pub(super) fn expand<'a>(text: &str, lookup: impl Fn(&str) -> Option<(&'a str, bool)>) -> Expanded {
     let mut expanded = Expanded {
         text: String::with_capacity(text.len()),
@@ -42,7 +43,7 @@ pub(super) fn expand<'a>(text: &str, lookup: impl Fn(&str) -> Option<(&'a str, b
 mod tests {
     use super::*;
 
-    /// The cases of Kubernetes' own test of its expansion, and what is odd beyond them.
+    /// The cases of Kubernetes' own test, and some more.
     #[test]
     fn references_are_expanded_as_kubernetes_does() {
         let lookup = |name: &str| match name {

@@ -1,7 +1,8 @@
-//! Volumes with content: Secrets, `ConfigMap`s, the downward API, tokens and mixtures of them.
+//! Volumes with content: Secrets, `ConfigMap`s, the downward API, service account tokens, and projections of them.
 //!
-//! ACI has one volume with content, `secret`: files by name, base64, in no directories. The content
-//! is what it is at the start; nothing of it follows later changes.
+//! In: a volume. Out: its files, or refusals. ACI has one kind of volume with content, `secret`: base64-encoded
+//! files by name, without directories. The files have the content of the time when the group is created; later
+//! changes do not reach them.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +17,12 @@ use super::pod::Context;
 use super::refusals::Refusals;
 use super::resolved::Kind;
 
-/// Files by name.
+/// File contents by name.
 #[derive(Default)]
 pub(super) struct Files(BTreeMap<String, Vec<u8>>);
 
 impl Files {
-    /// The files as ACI takes them; none if there are none.
+    /// The files in the format of ACI's API; `None` if there are none.
     pub(super) fn into_body(self) -> Option<BTreeMap<String, Concealed>> {
         let encoded = self.0.into_iter();
         let encoded =
@@ -37,7 +38,7 @@ impl Files {
     }
 }
 
-/// Whether a file can be called `path`, which `at` asks for; if not, that is refused.
+/// Whether `path` is a valid file name in a volume. If not, it is refused at the field path `at`.
 fn is_path(path: &str, at: &str, refusals: &mut Refusals) -> bool {
     if path.contains('/') {
         let why = format!("'{path}' is in a directory, and ACI's volumes with content are flat");
@@ -81,7 +82,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The files of a volume, which is at `at`; none if it is another kind of volume.
+/// The files of the volume, whose field path is `at`; `None` if the volume has no files of this kind.
 pub(super) fn files(
     volume: &Volume,
     at: &str,
@@ -182,7 +183,7 @@ fn from_object(
         optional,
         items,
     } = *object;
-    // An empty list is no list: all keys (as a kubelet has it).
+    // An empty list means all keys, as for the kubelet.
     let items = items.unwrap_or_default();
     if items.is_empty() {
         match context.values.object(kind, name, optional) {
@@ -198,7 +199,7 @@ fn from_object(
         let at = format!("{at}.items[{index}]");
         match context.values.key(kind, name, &item.key, optional) {
             Ok(Some(bytes)) => files.add(&item.path, bytes, &format!("{at}.path"), refusals),
-            // A pod is refused for a path whether or not the file comes to be.
+            // The path is checked even if the optional file is missing, so that the refusal does not depend on it.
             Ok(None) => _ = is_path(&item.path, &format!("{at}.path"), refusals),
             Err(why) => refusals.refuse(at, why),
         }

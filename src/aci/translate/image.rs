@@ -1,9 +1,13 @@
-//! Which registry an image comes from, and which entries of a pull secret are for it.
+//! Matches images and registry credentials: the registry of an image, and the entries of a pull secret that apply
+//! to it.
+//!
+//! In: an image reference and the key of a pull secret's entry. Out: the image's registry, and how well the entry
+//! matches.
 
-/// Docker Hub, as ACI calls it (its error messages say `index.docker.io`).
+/// The name of Docker Hub in ACI (its error messages contain `index.docker.io`).
 pub(super) const DOCKER_HUB: &str = "index.docker.io";
 
-/// Names that all mean Docker Hub.
+/// All names of Docker Hub.
 const HUB_NAMES: [&str; 4] = [
     "docker.io",
     DOCKER_HUB,
@@ -11,14 +15,14 @@ const HUB_NAMES: [&str; 4] = [
     "registry.hub.docker.com",
 ];
 
-/// Where an image is: its registry, and its path there without tag and digest.
+/// The location of an image: its registry, and its path in the registry without tag and digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Location {
     pub(super) registry: String,
     path: String,
 }
 
-/// Where `image` is, as Docker reads a reference: the first part is a registry if it looks like a host.
+/// Parses an image reference as Docker does: the first part is a registry if it looks like a host name.
 pub(super) fn location(image: &str) -> Location {
     let image = image.split('@').next().unwrap_or_default();
     let (first, rest) = image.split_once('/').unwrap_or(("", image));
@@ -41,7 +45,7 @@ pub(super) fn location(image: &str) -> Location {
     Location { registry, path }
 }
 
-/// A registry's name in one spelling.
+/// Normalizes the name of a registry.
 fn normalised(registry: &str) -> String {
     let registry = registry.to_lowercase();
     if HUB_NAMES.contains(&registry.as_str()) {
@@ -51,14 +55,14 @@ fn normalised(registry: &str) -> String {
     }
 }
 
-/// How well the entry `key` of a pull secret fits `location`: none if not at all, else the length of
-/// the path it names. A key is a registry, perhaps with a scheme, with a path that the image's path
-/// begins with, and with `*` in parts of the host's name (as a kubelet matches them).
+/// How well the entry `key` of a pull secret matches `location`: `None` if it does not match, else the length of
+/// the path in the key. A key is a registry with an optional scheme, an optional prefix of the image's path, and
+/// `*` as a wildcard within parts of the host name (the kubelet's rules).
 pub(super) fn fit(key: &str, location: &Location) -> Option<usize> {
     let key = key.trim();
     let key = key.split_once("://").map_or(key, |(_, rest)| rest);
     let (host, path) = key.split_once('/').unwrap_or((key, ""));
-    // The paths of registries' APIs are no paths of images.
+    // These are paths of registry APIs, not of images.
     let path = match path.trim_matches('/') {
         "v1" | "v2" => "",
         path => path,
@@ -70,7 +74,8 @@ pub(super) fn fit(key: &str, location: &Location) -> Option<usize> {
     (host_fits && path_fits).then_some(path.len())
 }
 
-/// Whether `pattern`, part for part and with the same port, is `host`; `*` is any letters of a part.
+/// Whether `pattern` matches `host`: the same port, and every part matches. `*` stands for any characters within
+/// one part.
 fn matches(pattern: &str, host: &str) -> bool {
     fn split(name: &str) -> (&str, Option<&str>) {
         name.split_once(':')
@@ -103,7 +108,7 @@ fn part_matches(pattern: &str, part: &str) -> bool {
     part.ends_with(end)
 }
 
-/// Whether an image at `registry` can be pulled by a managed identity: Azure's own registries.
+/// Whether the registry belongs to Azure, so that a managed identity can pull from it.
 pub(super) fn is_azures(registry: &str) -> bool {
     let host = registry.split(':').next().unwrap_or_default();
     [".azurecr.io", ".azurecr.us", ".azurecr.cn"]

@@ -1,8 +1,8 @@
-//! ACI's `kube-proxy` extension: it lets a group in a subnet reach Services by their cluster IPs.
+//! ACI's `kube-proxy` extension. It lets a group in a subnet reach Services by their cluster IPs.
 //!
-//! In: whether the placement wants it, where groups reach the API server, and a token of the one
-//! service account that the extension may use. Out: the extension of the group's body, whose
-//! kubeconfig is a protected setting and never shown.
+//! In: whether the placement requests it, the URL of the API server as groups reach it, and a token of the only
+//! service account that the extension may use. Out: the extension in the group's body. Its kubeconfig is a
+//! protected setting, which Azure never returns.
 
 use std::collections::BTreeMap;
 
@@ -15,27 +15,27 @@ use super::concealed::Concealed;
 use super::pod::Context;
 use super::refusals::Refusals;
 
-/// The extension's type, and its name in the group.
+/// The type of the extension, and its name in the group.
 const KUBE_PROXY: &str = "kube-proxy";
-/// The extension's version.
+/// The version of the extension.
 const VERSION: &str = "1.0";
-/// The only value that is documented (`ContainerGroupExtensions.json` of the specification).
+/// The only documented value (`ContainerGroupExtensions.json` of the specification).
 const KUBE_VERSION: &str = "v1.9.10";
-/// The documented value as well. kube-proxy rewrites the source of what comes from outside of this
-/// range; in a group everything comes from the group itself, so nothing depends on it.
+/// The documented value. kube-proxy masquerades traffic from outside of this range. In a group, all traffic comes
+/// from the group itself, so the value has no effect.
 const CLUSTER_CIDR: &str = "10.240.0.0/16";
 
-/// The cluster's API server, as groups reach it.
+/// The cluster's API server, as container groups reach it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiServer {
-    /// Its URL.
+    /// The URL of the API server.
     pub url: String,
-    /// The certificates that sign its own, in PEM; empty if it is signed by a public authority.
+    /// The CA certificates of the API server, in PEM; empty if a public CA has signed its certificate.
     pub certificate_authority: Vec<u8>,
 }
 
 impl ApiServer {
-    /// A kubeconfig for this server and `token`, in the form of the protected setting: JSON in base64.
+    /// A kubeconfig for this server with `token`, in the format of the protected setting: base64-encoded JSON.
     pub fn kube_config(&self, token: &Concealed) -> Concealed {
         let mut cluster = json!({"server": self.url});
         if !self.certificate_authority.is_empty() {
@@ -54,13 +54,13 @@ impl ApiServer {
     }
 }
 
-/// The extension, where the placement wants it.
+/// The extension, if the placement requests it.
 pub(super) fn extension(context: &Context<'_>, refusals: &mut Refusals) -> Option<Extension> {
     if !context.placement.spec.network.kube_proxy {
         return None;
     }
     let field = "placements[].network.kubeProxy";
-    // The CRD refuses it first; a pool may be older than that rule.
+    // The CRD has a rule against this, but a pool may be older than that rule.
     refusals.require(
         context.placement.is_in_subnet(),
         field,

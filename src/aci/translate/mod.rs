@@ -1,36 +1,37 @@
-//! A pod as a container group: all of it, or the names of what cannot be kept.
+//! Translates a pod to a container group, or names every field that ACI does not support.
 //!
-//! In: a pod, what its references resolved to, whose it is and where it goes. Out: the body of the
-//! group's PUT, or every field that ACI cannot keep and why. Pure: no clock, no client; `burst` asks
-//! [`eligible`] before a grant, `node` asks [`needs()`] and [`translate`] after the binding.
+//! In: a pod, the resolved objects that it refers to, the group's owner, and the placement. Out: the body of the
+//! group's PUT, or all unsupported fields with the reason for each. Pure: no clock and no client. `burst` calls
+//! [`eligible`] before a grant; `node` calls [`needs()`] and [`translate`] after the scheduler has bound the pod.
 //!
 //! ```text
 //! raw pod ─▶ decode ─▶ Pod + unknown fields ─▶ eligible ─▶ granted, bound
 //!                       Pod ─▶ needs ─▶ (node::environment reads) ─▶ Resolved ─▶ translate ─▶ Group
 //! ```
 //!
-//! No field is lost: [`decisions`] has one row for every field of the pod's schema, and the walk over
-//! it refuses what has no row. A row says *translated*, *meaningless here* or *refused*; what depends
-//! on a value (a named port that is missing, 60 containers) is refused by the topic that builds that
-//! part. [`eligible`] is the same walk and the same building with placeholders for what only the
-//! cluster knows, so that the two cannot disagree but for what a value shows: a key of `envFrom` that
-//! is no name on ACI, a value that is no text, a command that refers to a variable that `envFrom`
-//! takes from a Secret, a pull secret that cannot be read, a claim of something else than a share (whoever
-//! grants looks behind claims as well).
+//! No field is lost: [`decisions`] has one row for every field of the pod's schema, and the walk over the table
+//! refuses a field that has no row. A row says *translated*, *meaningless here* or *refused*. Limits that depend on
+//! a value (a named port that does not exist, 61 containers) are checked by the submodule that builds that part.
 //!
-//! | topic | holds |
+//! [`eligible`] runs the same walk and the same build, with placeholders for values that only the cluster knows.
+//! The two can disagree only where an actual value matters: a key from `envFrom` that is not a valid variable name
+//! on ACI, a value that is not text, a command that refers to a variable that `envFrom` takes from a Secret, a pull
+//! secret that cannot be read, or a claim whose volume is not an Azure Files share (before a grant, the caller
+//! checks the volumes of claims as well).
+//!
+//! | submodule | holds |
 //! | --- | --- |
-//! | [`decisions`] | the table, the walk over it, the table as text |
+//! | [`decisions`] | the field table, the walk over it, the table as text |
 //! | `pod` | [`eligible`] and [`translate`] |
 //! | `containers`, `probes`, `security` | one container each |
-//! | `env`, `expansion`, `services`, `downward` | the environment |
+//! | `env`, `expansion`, `services`, `downward` | environment variables |
 //! | `resources`, `asked`, [`quantity`] | CPU and memory in ACI's steps |
 //! | `volumes`, `files`, `shares`, [`claims`] | volumes and their content |
-//! | `registry`, `image` | credentials for pulling |
-//! | `network`, `dns`, [`kube_proxy`] | ports, address, name servers, Services |
-//! | [`annotations`] | what a user may ask for beyond the pod's fields |
-//! | [`mod@needs`], [`resolved`] | what a pod refers to, and what that was |
-//! | [`body`], [`concealed`] | the PUT's body; text that no log shows |
+//! | `registry`, `image` | credentials for pulling images |
+//! | `network`, `dns`, [`kube_proxy`] | ports, IP address, name servers, Services |
+//! | [`annotations`] | annotations that configure what a pod's fields cannot |
+//! | [`mod@needs`], [`resolved`] | the objects that a pod refers to, and their content |
+//! | [`body`], [`concealed`] | the PUT's body; strings that logs never print |
 
 pub mod annotations;
 mod asked;

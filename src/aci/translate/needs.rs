@@ -1,8 +1,8 @@
-//! What a pod refers to: what has to be read before it can be translated.
+//! The references of a pod: the objects that must be read before the pod can be translated.
 //!
-//! In: a pod. Out: names of Secrets, `ConfigMap`s and their keys, of persistent volume claims, tokens
-//! to ask for, and whether the pod wants to know the namespace's Services. Only names:
-//! `node::environment` reads.
+//! In: a pod. Out: the names of its Secrets and `ConfigMap`s with the keys it uses, its persistent volume claims,
+//! the tokens to request, and whether it wants variables for the Services of its namespace. This module only
+//! collects names; `node::environment` reads the objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,28 +12,28 @@ use k8s_openapi::api::core::v1::{
 
 use super::shares;
 
-/// Seconds that a token lives if its volume does not say (the API's default).
+/// The lifetime of a token, in seconds, if its volume does not set one (the API's default).
 const TOKEN_SECONDS: i64 = 3600;
 
-/// What of a Secret or a `ConfigMap` is needed.
+/// What a pod needs of one Secret or `ConfigMap`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Need {
-    /// Whether the pod cannot do without the object.
+    /// Whether the pod cannot start without the object.
     pub required: bool,
-    /// Keys, and whether the pod cannot do without each.
+    /// The keys that the pod uses; true if the pod cannot start without the key.
     pub keys: BTreeMap<String, bool>,
 }
 
-/// A service account token to ask for.
+/// A service account token to request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TokenNeed {
-    /// Whom it is for; empty for the API server.
+    /// The audience; empty for the API server.
     pub audience: String,
-    /// How long it lives.
+    /// The lifetime, in seconds.
     pub seconds: i64,
 }
 
-/// What a pod refers to.
+/// The objects that a pod refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Secrets by name.
@@ -42,18 +42,18 @@ pub struct Needs {
     pub config_maps: BTreeMap<String, Need>,
     /// Persistent volume claims by name.
     pub claims: BTreeSet<String>,
-    /// Secrets for pulling images: a pod does without those that are missing.
+    /// Secrets for pulling images. The pod starts even if they are missing.
     pub pull_secrets: BTreeSet<String>,
-    /// The service account whose tokens are needed.
+    /// The service account whose tokens to request.
     pub service_account: String,
-    /// Its tokens.
+    /// The tokens to request.
     pub tokens: BTreeSet<TokenNeed>,
-    /// Whether variables for the namespace's Services are wanted, beside the API server's.
+    /// Whether the pod wants variables for all Services of its namespace, in addition to the API server's.
     pub services: bool,
 }
 
 impl Needs {
-    /// Whether all that is needed is in the pod itself.
+    /// Whether the pod refers to no other object (Services are not counted).
     pub fn is_empty(&self) -> bool {
         self.secrets.is_empty()
             && self.config_maps.is_empty()
@@ -63,7 +63,7 @@ impl Needs {
     }
 }
 
-/// What `pod` refers to.
+/// The objects that `pod` refers to.
 pub fn needs(pod: &Pod) -> Needs {
     let Some(spec) = &pod.spec else {
         return Needs::default();
@@ -84,14 +84,14 @@ pub fn needs(pod: &Pod) -> Needs {
     needs
 }
 
-/// The service account's name, as the API server fills it in.
+/// The name of the service account, with the API server's default.
 pub(super) fn service_account(spec: &PodSpec) -> String {
     let names = [&spec.service_account_name, &spec.service_account];
     let mut given = names.into_iter().flatten().filter(|name| !name.is_empty());
     given.next().map_or("default", String::as_str).to_owned()
 }
 
-/// The token that a projection asks for.
+/// The token that a projected volume requests.
 pub(super) fn token(audience: Option<&str>, seconds: Option<i64>) -> TokenNeed {
     TokenNeed {
         audience: audience.unwrap_or_default().to_owned(),
@@ -107,7 +107,7 @@ fn pull_secrets(spec: &PodSpec) -> BTreeSet<String> {
 
 type Objects = BTreeMap<String, Need>;
 
-/// Notes that `name` is needed, and of it `keys`.
+/// Records a reference to the object `name`, and to `keys` in it.
 fn need<'a>(
     objects: &mut Objects,
     name: &str,
@@ -132,7 +132,7 @@ fn of_container(container: &Container, needs: &mut Needs) {
         }
     }
     for variable in container.env.iter().flatten() {
-        // A value that is there wins over where one would come from.
+        // A non-empty `value` takes precedence over `valueFrom`.
         if variable.value.as_ref().is_none_or(String::is_empty)
             && let Some(source) = &variable.value_from
         {

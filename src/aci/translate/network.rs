@@ -1,12 +1,15 @@
-//! Ports of containers and the group's address.
+//! Ports of containers, and the IP address of the group.
 //!
-//! In a subnet every port of a group can be reached by its private address, and no address is asked
-//! for. Without one, a pod that has ports gets a public address with these ports; one without ports
-//! gets none. A spot group has no address at all, so a pod with ports is refused there.
+//! In: the pod's container ports, and the placement. Out: the ports in the group's body, and a public address or
+//! none.
 //!
-//! A container's ports are documentation in Kubernetes. So one that ACI keeps for itself is left out: in a
-//! subnet it can be reached all the same, and a public address does not have it. A probe that asks such a
-//! port could not be sent, and refuses the pod.
+//! In a subnet, every port of a group is reachable at its private address, and the body requests no address.
+//! Without a subnet, a pod with ports gets a public address with these ports; a pod without ports gets none. A spot
+//! group has no address at all, so a pod with ports is refused there.
+//!
+//! In Kubernetes, a container's `ports` are informational. A port that ACI reserves is therefore left out: in a
+//! subnet it is reachable nevertheless, and a public address does not have it. If a probe uses such a port, ACI
+//! could not run the probe, so the pod is refused.
 
 use std::collections::BTreeSet;
 
@@ -18,10 +21,10 @@ use super::pod::Context;
 use super::probes;
 use super::refusals::Refusals;
 
-/// Ports an address may have (hard limit, quotas page 2025-11).
+/// The most ports of a public address (a hard limit; quotas page of 2025-11).
 const MOST_PORTS: usize = 5;
 
-/// Whether ACI keeps `port` for itself (naming page 2026-07).
+/// Whether ACI reserves `port` (naming page of 2026-07).
 const fn is_reserved(port: u16) -> bool {
     matches!(
         port,
@@ -37,8 +40,8 @@ const fn is_reserved(port: u16) -> bool {
     )
 }
 
-/// The ports that `container`, which is at `at`, adds to those that are `taken`: containers share one
-/// address, and a port that is named twice is one.
+/// The ports of `container`, whose field path is `at`. Ports that are already in `taken` are left out, because all
+/// containers share one address; the new ones are added to it.
 pub(super) fn ports(
     container: &Container,
     at: &str,
@@ -77,13 +80,13 @@ pub(super) fn ports(
     ports
 }
 
-/// The subnet the group is in.
+/// The subnet that contains the group, if the placement has one.
 pub(super) fn subnets(context: &Context<'_>) -> Vec<SubnetId> {
     let id = context.placement.spec.subnet_id.iter();
     id.map(|id| SubnetId { id: id.clone() }).collect()
 }
 
-/// The address that a group with these ports gets.
+/// The public address of a group with these ports; `None` if it gets no public address.
 pub(super) fn address(
     ports: &BTreeSet<Port>,
     context: &Context<'_>,

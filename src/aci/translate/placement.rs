@@ -1,40 +1,44 @@
-//! Where a group goes.
+//! The target of a translation: a placement, with the settings of its pool and virtual node.
+//!
+//! In: the placement's spec, tags, node and permitted identities. Out: checks such as whether the group is in a
+//! subnet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::{self, Priority, Sku};
 
-/// What of a pool and of its node a translation needs.
+/// The properties of the pool and of the virtual node that the translation needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Placement<'a> {
-    /// The placement as the pool has it.
+    /// The placement in the pool's spec.
     pub spec: &'a api::Placement,
-    /// The pool's tags for groups.
+    /// The pool's tags for container groups.
     pub tags: &'a BTreeMap<String, String>,
-    /// The virtual node's name.
+    /// The name of the virtual node.
     pub node: &'a str,
-    /// The virtual node's address; without it a pod that asks for `status.hostIP` is refused.
+    /// The address of the virtual node. Without it, a pod that refers to `status.hostIP` is refused.
     pub node_address: Option<&'a str>,
     /// The namespaces whose pods may choose managed identities.
     pub identities: &'a Identities,
 }
 
-/// The namespaces whose pods may choose managed identities, of all that the operator may assign.
+/// The namespaces whose pods may choose any managed identity that the operator may assign
+/// (`--pod-identity-namespaces`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identities(BTreeSet<String>);
 
-/// No namespace's pods may choose an identity.
+/// No namespace: pods may not choose identities.
 pub static NO_IDENTITIES: Identities = Identities(BTreeSet::new());
 
 impl Identities {
-    /// Whether pods of this namespace may choose one.
+    /// Whether pods of this namespace may choose identities.
     pub(super) fn allow(&self, namespace: &str) -> bool {
         self.0.contains(namespace) || self.0.contains("*")
     }
 }
 
 impl FromIterator<String> for Identities {
-    /// Namespaces by their names, `*` for all.
+    /// Collects namespace names; `*` stands for all namespaces.
     fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Self {
         let names = names.into_iter().map(|name| name.trim().to_owned());
         Self(names.filter(|name| !name.is_empty()).collect())

@@ -1,4 +1,6 @@
-//! The whole pod: the one way in which it is decided and built.
+//! Translates the whole pod. Eligibility check and translation share this one code path.
+//!
+//! In: a pod, and its resolved references or placeholders for them. Out: the group's body, or all refusals.
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
@@ -18,7 +20,7 @@ use super::resources::{Sizes, sizes};
 use super::volumes::volumes;
 use crate::aci::names::Owner;
 
-/// What every topic may look at.
+/// The inputs that every part of the translation shares.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) pod: &'a Pod,
@@ -28,8 +30,8 @@ pub(super) struct Context<'a> {
     pub(super) sizes: &'a Sizes,
 }
 
-/// Whether ACI can run `pod` in `placement`, as far as the pod itself tells: asked before a grant,
-/// without any Secret or `ConfigMap` read. `unknown_fields` are what [`decode`](super::decode) found.
+/// Whether ACI can run `pod` in `placement`, as far as the pod itself shows. It is called before a grant and reads
+/// no Secret or `ConfigMap`. `unknown_fields` is the result of [`decode`](super::decode).
 pub fn eligible(
     pod: &Pod,
     unknown_fields: &[String],
@@ -43,7 +45,7 @@ pub fn eligible(
     build(pod, unknown_fields, Values::Unread, &nobody, placement).map(drop)
 }
 
-/// The container group of `pod`, or everything about it that ACI cannot keep.
+/// The container group of `pod`, or everything in it that ACI does not support.
 pub fn translate(
     pod: &Pod,
     unknown_fields: &[String],

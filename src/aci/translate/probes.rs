@@ -1,5 +1,7 @@
-//! Liveness and readiness probes. Kubernetes' defaults are written out, so that they hold whatever
-//! ACI's are.
+//! Liveness and readiness probes.
+//!
+//! In: a container's probe. Out: the probe in the group's body, or refusals. The defaults of Kubernetes are written
+//! explicitly, because ACI's may differ.
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -8,9 +10,9 @@ use super::body::{self, HttpHeader, ProbeExec, ProbeHttpGet};
 use super::expansion::expand;
 use super::refusals::Refusals;
 
-/// A part of a probe's command as a kubelet expands it (`ExpandContainerCommandOnlyStatic` in its source):
-/// with the values that stand in `env`, as they stand there. One that is taken from elsewhere is empty, so
-/// nothing secret comes in.
+/// Expands a part of a probe's command as the kubelet does (`ExpandContainerCommandOnlyStatic` in its source):
+/// references are replaced with the literal values in `env`. A variable with `valueFrom` counts as empty, so no
+/// secret gets into the command.
 fn expanded(part: &str, container: &Container) -> String {
     let lookup = |name: &str| {
         let mut variables = container.env.iter().flatten().rev();
@@ -20,7 +22,7 @@ fn expanded(part: &str, container: &Container) -> String {
     expand(part, lookup).text
 }
 
-/// A container's probe, which is at `at`.
+/// Translates a probe of `container`; `at` is its field path.
 pub(super) fn probe(
     probe: Option<&Probe>,
     container: &Container,
@@ -54,7 +56,7 @@ pub(super) fn probe(
         refusals.require(value >= 0, format!("{at}.{name}"), "it is negative");
         if value == 0 { default } else { value }
     };
-    // The API's defaults: 0, 10, 3, 1 and 1.
+    // The defaults of the Kubernetes API: 0, 10, 3, 1 and 1.
     Some(body::Probe {
         exec,
         http_get,
@@ -104,7 +106,7 @@ fn http_get(
     })
 }
 
-/// Whether a probe of `container` asks this port by HTTP.
+/// Whether an HTTP probe of `container` uses this port.
 pub(super) fn ask(container: &Container, number: u16) -> bool {
     let ports = container.ports.as_deref().unwrap_or_default();
     let probes = [&container.liveness_probe, &container.readiness_probe];
@@ -113,14 +115,14 @@ pub(super) fn ask(container: &Container, number: u16) -> bool {
     asked.any(|get| port(&get.port, ports) == Ok(number))
 }
 
-/// A port by its number or by its name among the container's.
+/// The number of a port that is given by number, or by a name among the container's ports.
 fn port(port: &IntOrString, ports: &[ContainerPort]) -> Result<u16, String> {
     let number = match port {
         IntOrString::Int(number) => *number,
         IntOrString::String(name) => {
             let mut named = ports.iter().filter(|p| p.name.as_ref() == Some(name));
             let number = named.next().map(|port| port.container_port);
-            // A number in quotes is one, as a kubelet reads it.
+            // A string that contains a number is a port number, as for the kubelet.
             number
                 .or_else(|| name.parse().ok())
                 .ok_or_else(|| format!("the container has no port '{name}'"))?

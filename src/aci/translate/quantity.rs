@@ -1,31 +1,31 @@
 //! Kubernetes quantities (`250m`, `1.5Gi`, `2e3`) as exact numbers.
 //!
-//! <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>: signed decimal
-//! with a binary or decimal suffix or an exponent; finer than a thousand-millionth is rounded up.
+//! In: a quantity as text. Out: an amount in billionths. The format is
+//! <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>: a signed decimal with a
+//! binary or decimal suffix, or an exponent. Amounts finer than a billionth are rounded up.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-/// Thousand-millionths in one.
+/// Billionths in one unit.
 const ONE: i128 = 1_000_000_000;
 
-/// An amount in thousand-millionths of its unit (cores, bytes).
+/// An amount in billionths of its unit (cores or bytes).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Amount(i128);
 
 impl Amount {
-    /// `count` whole units.
+    /// An amount of `count` whole units.
     pub const fn whole(count: u64) -> Self {
-        // No overflow: 2^64 times 10^9 is below 2^127.
+        // This cannot overflow: 2^64 times 10^9 is below 2^127.
         Self(count as i128 * ONE)
     }
 
-    /// `count` thousandths of a unit.
+    /// An amount of `count` thousandths of a unit.
     pub const fn thousandths(count: u64) -> Self {
         Self(count as i128 * (ONE / 1000))
     }
 
-    /// The amount that `quantity` spells; none if it spells none, a negative one, or one beyond
-    /// what Kubernetes keeps (2^63 - 1).
+    /// Parses `quantity`; `None` if it is invalid, negative, or more than Kubernetes can store (2^63 - 1).
     pub fn of(quantity: &Quantity) -> Option<Self> {
         let amount = parse(quantity.0.trim())?;
         (0..=i128::from(i64::MAX) * ONE)
@@ -33,19 +33,19 @@ impl Amount {
             .then_some(Self(amount))
     }
 
-    /// Whether it is nothing.
+    /// Whether the amount is zero.
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 
-    /// How many times `step` this is, rounded up.
+    /// The amount as a multiple of `step`, rounded up.
     pub fn in_steps_of(self, step: Self) -> u64 {
         let step = step.0.max(1);
         let steps = self.0 / step + i128::from(self.0 % step > 0);
         u64::try_from(steps).unwrap_or(u64::MAX)
     }
 
-    /// Both together.
+    /// The sum of both amounts.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
@@ -71,7 +71,7 @@ fn parse(text: &str) -> Option<i128> {
     Some(if negative { -amount } else { amount })
 }
 
-/// What a suffix multiplies by: a power of 1024, and a power of ten.
+/// The factor of a suffix, as an exponent of 1024 and an exponent of ten; `None` if the suffix is invalid.
 fn scale(suffix: &str) -> Option<(u32, i32)> {
     Some(match suffix {
         "" => (0, 0),
@@ -94,9 +94,9 @@ fn scale(suffix: &str) -> Option<(u32, i32)> {
     })
 }
 
-/// `whole.fraction` times 1024^`base` times 10^`exponent`, in thousand-millionths, rounded up.
+/// `whole.fraction` times 1024^`base` times 10^`exponent`, in billionths, rounded up.
 fn scaled(whole: &str, fraction: &str, base: u32, exponent: i32) -> Option<i128> {
-    // Digits beyond these cannot change the result but by rounding it up.
+    // Further digits can only round the result up.
     let kept = &fraction[..fraction.len().min(24)];
     let more = fraction[kept.len()..].bytes().any(|digit| digit != b'0');
     let digits = format!("{whole}{kept}");

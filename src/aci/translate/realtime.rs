@@ -1,7 +1,8 @@
-//! ACI's realtime-metrics extension: it tells what the containers of a group in a subnet use, now.
+//! ACI's realtime-metrics extension, which reports the current CPU and memory usage of the containers of a group in
+//! a subnet.
 //!
-//! In: the placement and the ports of the containers. Out: the extension of the group's body, where it can
-//! answer: it does so on a port of the group's address, which must be free and in a subnet.
+//! In: the placement, and the ports of the containers. Out: the extension in the group's body, where it can work:
+//! it listens on a port of the group's address, so the group must be in a subnet and the port must be free.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,14 +10,15 @@ use super::body::{Extension, ExtensionProperties, Port, Protocol};
 use super::pod::Context;
 use crate::aci::realtime::PORT;
 
-/// The extension's type.
+/// The type of the extension.
 const REALTIME_METRICS: &str = "realtime-metrics";
-/// Its name in the group, as the specification's example has it.
+/// The name of the extension in the group, as in the specification's example.
 const NAME: &str = "vk-realtime-metrics";
-/// The extension's version.
+/// The version of the extension.
 const VERSION: &str = "1.0";
 
-/// The extension. A confidential group runs what its policy names, and nothing beside.
+/// The extension; `None` if the placement does not request it or it cannot work. A confidential group runs only
+/// what its policy names, so it cannot have the extension.
 pub(super) fn extension(ports: &BTreeSet<Port>, context: &Context<'_>) -> Option<Extension> {
     let placement = context.placement;
     let own = Port {

@@ -1,13 +1,16 @@
-//! What cannot be translated, collected over the whole pod so that a user sees all of it at once.
+//! Refusals: everything in a pod that ACI does not support.
+//!
+//! In: a field path and a reason from each part of the translation. Out: all of them at once, so that a user does
+//! not have to fix the pod field by field.
 
 use std::fmt;
 
-/// A field that ACI cannot keep.
+/// A field that ACI does not support.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Unsupported {
     /// The field's path, such as `spec.containers[0].lifecycle`.
     pub field: String,
-    /// Why, as a half sentence.
+    /// The reason, as a clause without a full stop.
     pub why: String,
 }
 
@@ -17,12 +20,12 @@ impl fmt::Display for Unsupported {
     }
 }
 
-/// What has been refused so far.
+/// The refusals so far.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Vec<Unsupported>);
 
 impl Refusals {
-    /// Refuses `field`.
+    /// Refuses `field`. The same refusal is recorded only once.
     pub(super) fn refuse(&mut self, field: impl Into<String>, why: impl Into<String>) {
         let (field, why) = (field.into(), why.into());
         let refusal = Unsupported { field, why };
@@ -31,7 +34,7 @@ impl Refusals {
         }
     }
 
-    /// Refuses `field` unless `condition`.
+    /// Refuses `field` unless `condition` is true.
     pub(super) fn require(
         &mut self,
         condition: bool,
@@ -43,14 +46,14 @@ impl Refusals {
         }
     }
 
-    /// Whether anything in `field` has been refused.
+    /// Whether any path that starts with `field` has been refused.
     pub(super) fn any_in(&self, field: &str) -> bool {
         self.0
             .iter()
             .any(|refusal| refusal.field.starts_with(field))
     }
 
-    /// `value`, if nothing was refused.
+    /// Returns `value` if nothing was refused, else the refusals.
     pub(super) fn or<T>(self, value: T) -> Result<T, Vec<Unsupported>> {
         if self.0.is_empty() {
             Ok(value)

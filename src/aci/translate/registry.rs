@@ -1,9 +1,11 @@
-//! Credentials for pulling images: from pull secrets, or by a managed identity.
+//! Credentials for pulling images: from pull secrets, or with a managed identity.
 //!
-//! ACI takes one credential for each registry. The entry that names most of an image's path is taken,
-//! as a kubelet tries it first; two images of one registry that need different ones are refused. An entry
-//! that says nothing (`"quay.io": {}`) is no credential: the image is pulled without one. A Secret that is missing, or of another type, is passed over as a kubelet does: the image may need
-//! none. Entries of other registries are not sent.
+//! In: the pod's images, its pull secrets, and the identity that it requests. Out: the registry credentials in the
+//! group's body, or refusals. ACI accepts one credential for each registry. The entry whose key matches most of an
+//! image's path is used, because the kubelet tries that one first. Two images of one registry that need different
+//! credentials are refused. An empty entry (`"quay.io": {}`) is not a credential: the image is pulled without one.
+//! A Secret that is missing or has another type is skipped, as the kubelet does, because the image may not need it.
+//! Entries for other registries are not sent.
 
 use std::collections::BTreeMap;
 
@@ -19,17 +21,17 @@ use super::pod::Context;
 use super::refusals::Refusals;
 use super::resolved::{Content, Values};
 
-/// What `config.json` of Docker has.
+/// The content of Docker's `config.json`.
 #[derive(Default, Deserialize)]
 struct DockerConfig {
     #[serde(default)]
     auths: Option<Entries>,
 }
 
-/// Entries by registry. Go reads a null as an entry that says nothing.
+/// Entries by registry. Go parses `null` as an empty entry.
 type Entries = BTreeMap<String, Option<Entry>>;
 
-/// A registry's entry; `auth` is `username:password` in base64 and wins over both.
+/// The entry of a registry. `auth` is `username:password` in base64 and takes precedence over the two other fields.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 struct Entry {
@@ -39,23 +41,23 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether it says nothing: some tools write one for each registry that they know.
+    /// Whether the entry is empty. Some tools write an empty entry for each registry that they know.
     fn is_empty(&self) -> bool {
         let all = [&self.username, &self.password, &self.auth];
         let mut given = all.into_iter().flatten();
-        // A colon in base64: neither a username nor a password.
+        // `Og==` is a colon in base64: an empty username and an empty password.
         given.all(|text| text.trim().is_empty() || text.trim() == "Og==")
     }
 }
 
-/// An entry, of which Secret and for which registry.
+/// An entry, with its registry key and the index of its Secret.
 struct Candidate {
     secret: usize,
     key: String,
     entry: Entry,
 }
 
-/// The credentials for the registries of `images`, each with the path of its field.
+/// The credentials for the registries of `images`. Each image comes with its field path.
 pub(super) fn credentials(
     images: &[(String, &str)],
     identity: Option<&str>,
@@ -101,7 +103,7 @@ fn of_identity(id: &str, registry: &str) -> RegistryCredential {
     }
 }
 
-/// The candidate that names most of the image's path; of equals, the first.
+/// The candidate that matches most of the image's path; of several, the first.
 fn best<'a>(candidates: &'a [Candidate], location: &Location) -> Option<&'a Candidate> {
     let fits = candidates.iter().rev();
     let fits =
@@ -133,7 +135,7 @@ fn of_entry(
     })
 }
 
-/// Username and password of an entry; the password may have colons.
+/// The username and password of an entry. The password may contain colons.
 fn login(entry: &Entry) -> Option<(String, Concealed)> {
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     if let Some(auth) = given(&entry.auth) {
@@ -143,7 +145,7 @@ fn login(entry: &Entry) -> Option<(String, Concealed)> {
             decoded.or_else(|| STANDARD_NO_PAD.decode(auth.trim_end_matches('=')).ok())?;
         let decoded = String::from_utf8(decoded).ok()?;
         let (username, password) = decoded.split_once(':')?;
-        // Docker ends the password by a NUL at times.
+        // Docker sometimes ends the password with NUL characters.
         let password = password.trim_end_matches('\0');
         return Some((username.to_owned(), Concealed::new(password)));
     }
@@ -153,7 +155,8 @@ fn login(entry: &Entry) -> Option<(String, Concealed)> {
     ))
 }
 
-/// All entries of the pod's pull secrets, in order.
+/// The non-empty entries of the pod's pull secrets, in order. Before a grant there are none, because no Secret has
+/// been read.
 fn candidates(context: &Context<'_>, refusals: &mut Refusals) -> Vec<Candidate> {
     let Values::Read(resolved) = context.values else {
         return Vec::new();
@@ -173,7 +176,7 @@ fn candidates(context: &Context<'_>, refusals: &mut Refusals) -> Vec<Candidate> 
                 });
                 candidates.extend(given);
             }
-            // What is wrong with it is not said: the message may quote it.
+            // The parser's message is left out, because it may quote the Secret.
             Err(_) => refusals.refuse(
                 format!("spec.imagePullSecrets[{secret}]"),
                 format!("the Secret '{}' is no Docker configuration", name.name),

@@ -1,7 +1,8 @@
-//! What a pod's references turned out to be.
+//! The resolved references of a pod: the content of the objects that it refers to.
 //!
-//! `node::environment` fills it in; what is optional and missing is not in it. Before a grant nothing
-//! has been read, and `Values::Unread` gives placeholders of the same shape.
+//! In: `node::environment` fills [`Resolved`] with the objects that it has read. Out: values for the translation.
+//! Optional objects that do not exist are absent. Before a grant nothing has been read, and `Values::Unread`
+//! returns placeholders of the same form.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,12 +15,12 @@ use super::claims::Claim;
 use super::concealed::Concealed;
 use super::needs::TokenNeed;
 
-/// Content of a Secret or a `ConfigMap`; its `Debug` shows keys only.
+/// The content of a Secret or a `ConfigMap`. `Debug` prints only the keys.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Content {
     /// `data`.
     pub data: BTreeMap<String, Vec<u8>>,
-    /// `binaryData` of a `ConfigMap`: for files, not for variables.
+    /// `binaryData` of a `ConfigMap`. It is used for files and not for variables.
     pub binary: BTreeMap<String, Vec<u8>>,
 }
 
@@ -31,13 +32,13 @@ impl fmt::Debug for Content {
 }
 
 impl Content {
-    /// The file of a key.
+    /// The content of the file for `key`.
     pub fn file(&self, key: &str) -> Option<&[u8]> {
         let file = self.data.get(key).or_else(|| self.binary.get(key));
         file.map(Vec::as_slice)
     }
 
-    /// All files.
+    /// All keys with their contents.
     pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let all = self.binary.iter().chain(&self.data);
         all.map(|(key, value)| (key.as_str(), value.as_slice()))
@@ -65,19 +66,19 @@ impl From<ConfigMap> for Content {
     }
 }
 
-/// A Service with an address, for the variables that name it.
+/// A Service with a cluster IP, for the variables that describe it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
-    /// Its name.
+    /// The Service's name.
     pub name: String,
-    /// Its cluster IP.
+    /// The Service's cluster IP.
     pub address: String,
-    /// Its ports: name, protocol and number.
+    /// The Service's ports: name, protocol and number.
     pub ports: Vec<(Option<String>, String, i32)>,
 }
 
 impl Service {
-    /// What variables say of a Service; none if it has no cluster IP.
+    /// Extracts the fields that variables need; `None` if the Service has no cluster IP.
     pub fn of(service: &core::Service) -> Option<Self> {
         let spec = service.spec.as_ref()?;
         let address = spec.cluster_ip.as_deref();
@@ -95,48 +96,48 @@ impl Service {
     }
 }
 
-/// Everything that a pod's references turned out to be.
+/// The content of all objects that a pod refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resolved {
     /// Secrets by name.
     pub secrets: BTreeMap<String, Content>,
     /// `ConfigMap`s by name.
     pub config_maps: BTreeMap<String, Content>,
-    /// What is behind persistent volume claims, by their names.
+    /// The volumes behind persistent volume claims, by the claims' names.
     pub claims: BTreeMap<String, Claim>,
     /// Tokens of the pod's service account.
     pub tokens: BTreeMap<TokenNeed, Concealed>,
-    /// The kubeconfig of ACI's kube-proxy, in base64, where the placement wants one.
+    /// The kubeconfig for ACI's kube-proxy, in base64, if the placement requests kube-proxy.
     pub kube_config: Option<Concealed>,
-    /// The Services that variables name: the namespace's own if the pod wants them, and
-    /// `kubernetes` of the namespace `default`.
+    /// The Services for which the pod gets variables: those of its namespace if it wants them, and `kubernetes` of
+    /// the namespace `default`.
     pub services: Vec<Service>,
 }
 
-/// Which kind of object holds a value.
+/// The kind of object that holds a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Secret,
     ConfigMap,
 }
 
-/// Where values come from.
+/// The source of values.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Values<'a> {
-    /// They have been read.
+    /// The objects have been read.
     Read(&'a Resolved),
-    /// They have not: placeholders do.
+    /// The objects have not been read; placeholders are used.
     Unread,
 }
 
-/// What a placeholder for a value is.
+/// The placeholder for a value.
 const PLACEHOLDER: &[u8] = b"placeholder";
 
-/// What was looked up: none if it is optional and missing; an error says what is missing.
+/// The result of a lookup: `None` if the value is optional and missing. The error says what is missing.
 pub(super) type Found<T> = Result<Option<T>, String>;
 
 impl<'a> Values<'a> {
-    /// A whole object.
+    /// The content of a whole object.
     pub(super) fn object(
         self,
         kind: Kind,
@@ -157,7 +158,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// One key of an object, for a variable: never a `ConfigMap`'s binary data.
+    /// The value of one key for a variable. A `ConfigMap`'s binary data is not used.
     pub(super) fn variable(
         self,
         kind: Kind,
@@ -173,7 +174,7 @@ impl<'a> Values<'a> {
         self.of(content.as_ref(), name, key, optional)
     }
 
-    /// One key of an object, for a file.
+    /// The value of one key for a file.
     pub(super) fn key(
         self,
         kind: Kind,
@@ -203,7 +204,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// A token.
+    /// The token of the pod's service account that `need` describes.
     pub(super) fn token(self, need: &TokenNeed) -> Result<Vec<u8>, String> {
         let Self::Read(resolved) = self else {
             return Ok(PLACEHOLDER.to_vec());
@@ -213,7 +214,7 @@ impl<'a> Values<'a> {
         token.ok_or_else(|| "the token has not been requested".to_owned())
     }
 
-    /// What is behind a claim.
+    /// The volume behind a claim.
     pub(super) fn claim(self, name: &str) -> Result<Claim, String> {
         let Self::Read(resolved) = self else {
             return Ok(Claim::Share(AzureFile::default()));
@@ -222,7 +223,7 @@ impl<'a> Values<'a> {
         claim.ok_or_else(|| format!("the PersistentVolumeClaim '{name}' has not been read"))
     }
 
-    /// The kubeconfig of ACI's kube-proxy.
+    /// The kubeconfig for ACI's kube-proxy.
     pub(super) fn kube_config(self) -> Result<Concealed, String> {
         let Self::Read(resolved) = self else {
             return Ok(Concealed::default());
@@ -231,7 +232,7 @@ impl<'a> Values<'a> {
         kube_config.ok_or_else(|| "no token for kube-proxy has been requested".to_owned())
     }
 
-    /// The Services that variables name.
+    /// The Services for which the pod gets variables.
     pub(super) fn services(self) -> &'a [Service] {
         match self {
             Self::Read(resolved) => &resolved.services,

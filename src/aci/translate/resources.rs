@@ -1,21 +1,22 @@
-//! CPU and memory in ACI's steps: of each container and of the group.
+//! CPU and memory of each container and of the group, in ACI's steps.
 //!
-//! What Kubernetes promises is kept, and ACI's shape is filled up around it:
+//! In: the requests and limits of the pod and its containers. Out: the resources in the group's body, or refusals.
+//! What Kubernetes guarantees is kept, and adapted to the rules of ACI:
 //!
-//! - A request is rounded up to 0.01 CPU and 0.1 GB, never down. A container that asks for nothing
-//!   gets 0.1 CPU and 0.3 GB, what the scheduler counts for it (100m, 200Mi).
-//! - What the pod asks for as a whole (`spec.resources`) goes before what its containers ask for
-//!   together, for CPU and for memory each: Kubernetes lets it be no less than that sum, and containers
-//!   that ask for nothing share what the others leave of it instead of adding to it.
-//! - Memory is requested up to its limit: at home a container may grow beyond its request while the
-//!   node has room, here it would be killed at once. CPU is not: it would only be slower, and CPU is
-//!   what ACI's quota and price are about.
-//! - The group has at least 1 CPU and 1 GB, what the pod asks for as a whole, and what its largest
-//!   init container asks for (it has no resources of its own on ACI). What is missing for that is
-//!   added to the container that asks for most.
-//! - A container may use up to its limit, but not more than the group has; without a limit all that
-//!   the group has (ACI would hold it to its request).
-//! - A pod that asks for more than the largest group is refused.
+//! - A request is rounded up to 0.01 CPU and 0.1 GB, never down. A container without requests gets 0.1 CPU and 0.3
+//!   GB: the amounts that the scheduler assumes for it (100m, 200Mi), rounded up.
+//! - A pod-level request (`spec.resources`) takes precedence over the sum of the containers' requests, separately
+//!   for CPU and memory. Kubernetes ensures that it is not lower than the sum. Containers without requests then get
+//!   a part of what the others leave of it, and do not add to it.
+//! - Memory requests are raised to the memory limit. On a cluster node, a container may exceed its memory request
+//!   while the node has free memory; on ACI it would be killed at once. CPU requests are not raised: a container
+//!   above its request only becomes slower, and ACI's quota and price depend mainly on CPU.
+//! - The group has at least 1 CPU and 1 GB, at least the pod-level request, and at least what its largest init
+//!   container requests (an init container has no resources of its own on ACI). The missing amount is added to the
+//!   container with the largest request.
+//! - A container's limit applies up to the size of the group. A container without a limit may use the whole group
+//!   (ACI would otherwise limit it to its request).
+//! - A pod that needs more than the largest group is refused.
 
 use k8s_openapi::api::core::v1::PodSpec;
 
@@ -25,19 +26,19 @@ use super::placement::Placement;
 use super::quantity::Amount;
 use super::refusals::Refusals;
 
-/// The smallest group (quotas page 2025-11): 1 CPU and 1 GB.
+/// The smallest group: 1 CPU and 1 GB (quotas page of 2025-11).
 const LEAST: Size = Size {
     cpu: 100,
     memory: 10,
 };
-/// What a container without requests gets: the scheduler's non-zero defaults, 100m and 200Mi.
+/// The size of a container without requests: the scheduler's non-zero defaults of 100m and 200Mi, rounded up.
 const DEFAULT: Size = Size { cpu: 10, memory: 3 };
-/// The least that a container has.
+/// The smallest size of a container.
 const STEP: Size = Size { cpu: 1, memory: 1 };
-/// A group's disk (quotas page 2025-11): 50 GB.
+/// The disk of a group: 50 GB (quotas page of 2025-11).
 pub(super) const DISK: Amount = Amount::whole(50_000_000_000);
 
-/// CPU in hundredths, memory in tenths of a GB.
+/// CPU in hundredths of a core, and memory in tenths of a GB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Size {
     pub(super) cpu: u64,
@@ -75,12 +76,12 @@ impl Size {
     }
 }
 
-/// The sizes of a group.
+/// The sizes of a group and its containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sizes {
-    /// Request and limit of each container.
+    /// The request and the limit of each container.
     containers: Vec<(Size, Size)>,
-    /// What all containers request together.
+    /// The sum of all containers' requests.
     pub(super) total: Size,
 }
 
@@ -94,7 +95,7 @@ impl Sizes {
         })
     }
 
-    /// CPU and bytes of the whole group.
+    /// CPU (in cores) and memory (in bytes) of the whole group.
     pub(super) fn total(&self) -> (Amount, Amount) {
         let cpu = Amount::thousandths(self.total.cpu.saturating_mul(10));
         let memory = Amount::whole(self.total.memory.saturating_mul(100_000_000));
@@ -102,13 +103,13 @@ impl Sizes {
     }
 }
 
-/// CPU of a pod's group in thousandths of a core, whatever of the pod ACI refuses.
+/// CPU of a pod's group in millicores. It is computed even if ACI cannot run the pod.
 pub fn group_cpu(spec: &PodSpec) -> i64 {
     let total = measured(spec, &mut Refusals::default()).total;
     i64::try_from(total.cpu.saturating_mul(10)).unwrap_or(i64::MAX)
 }
 
-/// The sizes of a pod's group.
+/// The sizes of a pod's group. A group that is too large is refused.
 pub(super) fn sizes(spec: &PodSpec, placement: &Placement<'_>, refusals: &mut Refusals) -> Sizes {
     let sizes = measured(spec, refusals);
     largest(sizes.total, placement, refusals);
@@ -152,8 +153,8 @@ fn measured(spec: &PodSpec, refusals: &mut Refusals) -> Sizes {
     }
 }
 
-/// What a container gets that asks for nothing: of what the pod asks for as a whole, no more than its
-/// part of what the others leave.
+/// The size of a container without requests. With a pod-level request, it is at most an equal part of what the
+/// other containers leave.
 fn default(pod: &Asked, proper: &[Asked]) -> Size {
     let (cpu, memory) = pod.given();
     let part = |whole: Option<u64>, of: fn(&Asked) -> Option<u64>, usual: u64| {
@@ -169,7 +170,8 @@ fn default(pod: &Asked, proper: &[Asked]) -> Size {
     }
 }
 
-/// Adds what is missing to `wanted` to those who request most, the first of equals.
+/// Raises the total to `wanted` by adding the missing amount to the container with the largest request; of several,
+/// the first.
 fn fill_up(requests: &mut [Size], wanted: Size) {
     let total = requests.iter().copied().fold(Size::default(), Size::plus);
     let by_cpu = requests
@@ -188,8 +190,8 @@ fn fill_up(requests: &mut [Size], wanted: Size) {
     }
 }
 
-/// Refuses what is more than the largest group (quotas page 2025-11; its FAQ says 32 CPU and 256 GB,
-/// and the smaller is what can be relied on).
+/// Refuses a pod that exceeds the largest group. The limits are those of the quotas page of 2025-11; the FAQ says
+/// 32 CPU and 256 GB, and only the smaller numbers are safe.
 fn largest(total: Size, placement: &Placement<'_>, refusals: &mut Refusals) {
     let (kind, cpu, memory) = if placement.is_spot() {
         ("Spot", 4, 16)
@@ -209,7 +211,7 @@ fn largest(total: Size, placement: &Placement<'_>, refusals: &mut Refusals) {
     }
 }
 
-/// Refuses a pod that needs a larger disk than a group's.
+/// Refuses a pod that needs more ephemeral storage than the disk of a group has.
 fn disk(init: &[Asked], proper: &[Asked], refusals: &mut Refusals) {
     let together = proper
         .iter()

@@ -1,4 +1,6 @@
-//! Users and privileges of a container: its own, and the pod's where it has none.
+//! User, group and privileges of a container. The pod's settings apply where the container has none.
+//!
+//! In: the security contexts of container and pod. Out: the security context in the group's body, or refusals.
 
 use k8s_openapi::api::core::v1::{Capabilities, Container, PodSecurityContext, SecurityContext};
 
@@ -8,7 +10,7 @@ use super::refusals::Refusals;
 
 const TOO_LARGE: &str = "ACI takes numbers from 0 to 2147483647";
 
-/// The security context of `container`, which is at `at`.
+/// The security context of `container`, whose field path is `at`.
 pub(super) fn security_context(
     container: &Container,
     pod: Option<&PodSecurityContext>,
@@ -59,7 +61,7 @@ pub(super) fn security_context(
     (context != body::SecurityContext::default()).then_some(context)
 }
 
-/// Capabilities by their kernel names, as the service's example has them (`CAP_NET_ADMIN`).
+/// Capabilities by their kernel names, as in ACI's example (`CAP_NET_ADMIN`).
 fn capabilities(own: &Capabilities) -> Option<body::Capabilities> {
     let names = |list: &Option<Vec<String>>| -> Vec<String> {
         let names = list.iter().flatten().map(|name| name.to_uppercase());

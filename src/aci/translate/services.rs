@@ -1,12 +1,12 @@
-//! Variables that name Services, as a kubelet makes them (pkg/kubelet/envvars in its source).
+//! Environment variables for Services, as the kubelet creates them (pkg/kubelet/envvars in its source).
 //!
-//! They are the cluster's names for addresses that a pod on ACI reaches only through kube-proxy
-//! (decision D17). One whose name ACI refuses (longer than 63 characters) is left out: it names a
-//! Service that the pod has not asked for.
+//! In: Services. Out: variables. They contain cluster IPs, which a pod on ACI reaches only through the kube-proxy
+//! extension (decision D17). A variable whose name ACI does not accept (longer than 63 characters) is left out: the
+//! pod did not request that Service explicitly.
 
 use super::resolved::Service;
 
-/// The variables of all `services`, in their order.
+/// The variables for all `services`, in their order.
 pub(super) fn variables(services: &[Service]) -> Vec<(String, String)> {
     services.iter().flat_map(of_service).collect()
 }

@@ -1,4 +1,6 @@
-//! Azure Files shares, named inline or by the CSI driver `file.csi.azure.com`.
+//! Azure Files shares that a pod names inline, as `azureFile` or through the CSI driver `file.csi.azure.com`.
+//!
+//! In: a volume. Out: the share and its Secret, or refusals.
 
 use k8s_openapi::api::core::v1::Volume;
 
@@ -7,7 +9,8 @@ use super::concealed::Concealed;
 use super::refusals::Refusals;
 use super::resolved::{Kind, Values};
 
-/// The keys of a Secret that names a storage account (the in-tree and the CSI driver's names).
+/// The keys of a Secret that holds the credentials of a storage account (both the in-tree plugin and the CSI driver
+/// use these names).
 pub(super) const KEYS: [&str; 2] = [ACCOUNT, KEY];
 const ACCOUNT: &str = "azurestorageaccountname";
 const KEY: &str = "azurestorageaccountkey";
@@ -15,7 +18,7 @@ const KEY: &str = "azurestorageaccountkey";
 /// The CSI driver of Azure Files.
 pub(super) const DRIVER: &str = "file.csi.azure.com";
 
-/// A share as a pod names it.
+/// A share as a pod's spec names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Share<'a> {
     pub(super) secret: Option<&'a str>,
@@ -23,7 +26,7 @@ pub(super) struct Share<'a> {
     read_only: bool,
 }
 
-/// The share that a volume names; none if it is another kind of volume.
+/// The share that a volume names; `None` if it is another kind of volume.
 pub(super) fn share(volume: &Volume) -> Option<Share<'_>> {
     fn some(text: &str) -> Option<&str> {
         (!text.is_empty()).then_some(text)
@@ -48,7 +51,7 @@ pub(super) fn share(volume: &Volume) -> Option<Share<'_>> {
     })
 }
 
-/// The volume of a share.
+/// The volume for a share, with the key from its Secret.
 pub(super) fn azure_file(
     volume: &Volume,
     at: &str,
@@ -82,7 +85,7 @@ pub(super) fn azure_file(
     })
 }
 
-/// Refuses attributes of the CSI driver that would change what is mounted, and how.
+/// Refuses attributes of the CSI driver that would change what is mounted, or how.
 fn attributes(volume: &Volume, at: &str, refusals: &mut Refusals) {
     let csi = volume.csi.iter();
     for name in csi.flat_map(|csi| csi.volume_attributes.iter().flatten().map(|(name, _)| name)) {

@@ -1,4 +1,4 @@
-//! Whole pods: fixtures and what is said about single fields.
+//! Tests: whole pods from fixtures, and single fields.
 
 #![allow(
     clippy::unwrap_used,

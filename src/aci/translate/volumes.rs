@@ -1,8 +1,9 @@
-//! Volumes and where they are mounted.
+//! Volumes and volume mounts.
 //!
-//! A volume's name is the group's own: one that ACI refuses (5 to 63 lower-case letters, digits and
-//! single hyphens, naming page 2026-07) is made anew, and the mounts follow. A volume without any
-//! file, which ACI may not take as a secret volume, is an empty directory.
+//! In: the pod's volumes and each container's mounts. Out: the group's volumes and mounts, or refusals. If ACI does
+//! not accept a volume's name (it requires 5 to 63 lower-case letters, digits and single hyphens; naming page of
+//! 2026-07), the volume gets a generated name, and the mounts use it. A volume without any files becomes an empty
+//! directory, because ACI may not accept an empty secret volume.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,15 +16,15 @@ use super::pod::Context;
 use super::refusals::Refusals;
 use super::shares;
 
-/// Volumes a group may have (hard limit, quotas page 2025-11).
+/// The most volumes of a group (a hard limit; quotas page of 2025-11).
 const MOST: usize = 20;
 
-/// The group's name of each of a pod's volumes.
+/// The name in the group for each of the pod's volumes.
 #[derive(Debug, Default)]
 pub(super) struct Names(BTreeMap<String, String>);
 
 impl Names {
-    /// Names for `volumes`: their own where ACI takes them.
+    /// Chooses names for `volumes`. A volume keeps its name if ACI accepts it.
     fn of(volumes: &[Volume]) -> Self {
         let mut taken: BTreeSet<String> = volumes.iter().map(|v| v.name.clone()).collect();
         let mut names = BTreeMap::new();
@@ -50,7 +51,7 @@ fn is_name(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-/// The group's volumes, and what they are called.
+/// The group's volumes, and their names.
 pub(super) fn volumes(
     context: &Context<'_>,
     refusals: &mut Refusals,
@@ -80,7 +81,7 @@ pub(super) fn volumes(
     (translated, names)
 }
 
-/// The one kind that a volume is, without its name.
+/// The type-specific part of a volume, without its name.
 fn kind(volume: &Volume, at: &str, context: &Context<'_>, refusals: &mut Refusals) -> body::Volume {
     let given = [
         volume.empty_dir.is_some(),
@@ -94,7 +95,7 @@ fn kind(volume: &Volume, at: &str, context: &Context<'_>, refusals: &mut Refusal
         volume.persistent_volume_claim.is_some(),
     ];
     let kinds = given.iter().filter(|given| **given).count();
-    // One of another kind has been refused by its name.
+    // The field table has already refused a volume of an unsupported kind.
     refusals.require(
         kinds == 1 || (kinds == 0 && refusals.any_in(&format!("{at}."))),
         at,
@@ -126,7 +127,7 @@ fn kind(volume: &Volume, at: &str, context: &Context<'_>, refusals: &mut Refusal
     translated
 }
 
-/// Where `container`, which is at `at`, has volumes mounted.
+/// The volume mounts of `container`, whose field path is `at`.
 pub(super) fn mounts(
     container: &Container,
     at: &str,

@@ -1,4 +1,6 @@
-//! Answers that are no container group: pages of them, operations, errors.
+//! Answers that are not a container group: pages of a LIST, asynchronous operations, errors.
+//!
+//! In: the body of an answer. Out: [`Page`], [`Operation`] or [`ErrorBody`].
 
 use std::fmt;
 
@@ -13,34 +15,34 @@ use super::{Event, Group, OperationState};
 /// One page of a LIST.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
-    /// The groups that could be read.
+    /// The groups that could be parsed.
     pub groups: Vec<Group>,
-    /// What could not be read: those elements' places in the page. A page with one of them does not
-    /// prove that a group is gone.
+    /// The indexes of the elements that could not be parsed. A page with such elements does not prove that a group
+    /// is gone.
     pub unreadable: Vec<usize>,
-    /// Where the next page is.
+    /// The URL of the next page; `None` on the last page.
     pub next_link: Option<String>,
 }
 
-/// An operation that a PUT, a DELETE or a start began.
+/// An asynchronous operation that a PUT, a DELETE or a start began.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Operation {
-    /// How far it has got.
+    /// The status of the operation.
     #[serde(deserialize_with = "lenient")]
     pub status: Option<OperationState>,
     /// When it began.
     #[serde(deserialize_with = "time")]
     pub start_time: Option<Timestamp>,
-    /// What happened meanwhile.
+    /// Further results of the operation.
     #[serde(deserialize_with = "lenient")]
     pub properties: OperationProperties,
-    /// Why it failed, where ARM says it the usual way.
+    /// The error, if the operation failed and ARM reports it in its usual form.
     #[serde(deserialize_with = "lenient")]
     pub error: Option<ErrorBody>,
 }
 
-/// What an operation says beside its status.
+/// The results of an operation besides its status.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OperationProperties {
@@ -49,25 +51,25 @@ pub struct OperationProperties {
     pub events: Vec<Event>,
 }
 
-/// An error as ARM writes it.
+/// An error in ARM's format.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ErrorBody {
-    /// What is wrong, in one word.
+    /// The error code: one word.
     #[serde(deserialize_with = "lenient")]
     pub code: String,
-    /// What is wrong, in words.
+    /// The error message.
     #[serde(deserialize_with = "lenient")]
     pub message: String,
-    /// What it is about.
+    /// The target of the error.
     #[serde(deserialize_with = "lenient")]
     pub target: Option<String>,
-    /// The errors that it wraps.
+    /// The errors that this one wraps.
     #[serde(deserialize_with = "each")]
     pub details: Vec<ErrorBody>,
 }
 
-/// A LIST's answer as it is sent.
+/// The body of an answer to LIST.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
@@ -76,7 +78,7 @@ struct Answer {
     next_link: Option<String>,
 }
 
-/// The elements of a page: those that could be read, and the places of the others.
+/// The elements of a page: the groups that could be parsed, and the indexes of the others.
 #[derive(Default)]
 struct Elements(Vec<Group>, Vec<usize>);
 
@@ -107,12 +109,13 @@ impl<'de> Visitor<'de> for Elements {
 }
 
 impl Page {
-    /// Reads the body of a LIST, one element after the other: as JSON's own values, a page of a thousand
-    /// groups would take ten times its length.
+    /// Parses the body of an answer to LIST, element by element: as one JSON value, a page of a thousand groups
+    /// would need ten times its length in memory.
     ///
     /// # Errors
     ///
-    /// When it is no such body. What cannot be told from an empty page proves that nothing is there.
+    /// If the body is not an answer to LIST. It must not be taken for an empty page, which would prove that no
+    /// group exists.
     pub fn parse(body: &[u8]) -> serde_json::Result<Self> {
         let answer: Answer = serde_json::from_slice(body)?;
         let Elements(groups, unreadable) = answer.value;
@@ -125,7 +128,7 @@ impl Page {
 }
 
 impl Operation {
-    /// Reads the body of an answer that is an operation.
+    /// Parses the body of an answer that contains an operation.
     pub fn parse(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok()
     }

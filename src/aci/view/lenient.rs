@@ -1,4 +1,6 @@
-//! Reading without being stopped: what is not as expected counts as absent.
+//! Lenient deserialization: a value of an unexpected form counts as absent.
+//!
+//! In: JSON. Out: the value, or its default.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// A value, or its default where there is something else.
+/// The value, or its default if it cannot be parsed.
 pub fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -19,7 +21,7 @@ where
     Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
-/// The elements of a list that can be read.
+/// The elements of a list that can be parsed.
 pub fn each<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -34,7 +36,7 @@ where
     Ok(read.collect())
 }
 
-/// The entries of a map whose values can be read.
+/// The entries of a map whose values can be parsed.
 pub fn each_of_map<'de, D, T>(deserializer: D) -> Result<BTreeMap<String, T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -49,10 +51,10 @@ where
     Ok(read.collect())
 }
 
-/// A time with 0 to 9 digits after the second, with or without an offset (then it is UTC).
+/// A time with 0 to 9 fractional digits, with or without an offset (without one, it is UTC).
 ///
-/// A time before 1970 is none: `0001-01-01T00:00:00Z` is how .NET and Go write a time that is not set,
-/// and the API server refuses a whole status for a time with a sign.
+/// A time before 1970 counts as absent: .NET and Go write `0001-01-01T00:00:00Z` for a time that is not set, and
+/// the API server rejects a whole status if it contains a time with a sign.
 pub fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let Value::String(text) = Value::deserialize(deserializer)? else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Everything the service has ever been seen to answer, and what it might.
+//! Tests: every recorded answer of Azure, and further answers that are possible.
 
 use std::path::Path;
 use std::{fs, io};
@@ -14,7 +14,7 @@ fn json_of(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).expect("readable")).expect("JSON")
 }
 
-/// The bodies of all answers in the official examples, with where they stand.
+/// The bodies of all answers in the official examples, each with its location.
 fn official() -> Vec<(String, Value)> {
     let mut bodies = Vec::new();
     let directories = fs::read_dir(format!("{FIXTURES}/examples")).expect("the examples are there");
@@ -48,7 +48,7 @@ fn recorded() -> Vec<(String, Value)> {
     exchanges.iter().filter_map(body).collect()
 }
 
-/// Everything that a lenient reading could have lost of a group without saying so.
+/// Asserts that the lenient parser has lost nothing of a group.
 fn nothing_is_lost(place: &str, body: &Value, group: &Group) {
     let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str);
     let count = |pointer: &str| {
@@ -163,7 +163,7 @@ fn every_official_example_and_every_recording_is_read_whole() {
             assert!(operation.start_time.is_some(), "{place}");
             operations += 1;
         } else {
-            others += 1; // passwords, logs, usages: other modules' concern
+            others += 1; // passwords, logs, usages: tested in other modules
         }
     }
     assert!(

@@ -1,4 +1,6 @@
-//! The words by which the service names states. One that nobody knows yet is kept as it came.
+//! Azure's names of states.
+//!
+//! In: a name as text, in any case. Out: the enum variant; an unknown name is kept as it is.
 
 use serde::Deserialize;
 
@@ -9,12 +11,12 @@ macro_rules! words {
         #[serde(from = "String")]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)*
-            /// A word that this version does not know.
+            /// A name that this version does not know.
             Other(String),
         }
 
         impl $name {
-            /// The word itself.
+            /// The name as Azure writes it.
             pub fn as_str(&self) -> &str {
                 match self {
                     $(Self::$variant => stringify!($variant),)*
@@ -35,53 +37,52 @@ macro_rules! words {
 }
 
 words! {
-    /// How far the service has got with making a group what was asked for. The documentation of
-    /// 2025-11 names the first six and asks not to depend on those in between; the others were seen
-    /// in issues and in other clients.
+    /// The provisioning state of a group. The documentation of 2025-11 lists the first six states and asks clients
+    /// not to rely on the intermediate ones. The others appear in issues and in other clients.
     Provisioning {
-        /// A machine and the network are being found.
+        /// Azure is allocating a machine and the network.
         Pending,
-        /// Volumes and address are being made.
+        /// Azure is creating volumes and the IP address.
         Creating,
-        /// Everything is there; what runs in it is another question.
+        /// Everything is allocated. This says nothing about whether the containers run.
         Succeeded,
-        /// A probe fails, or the machine does.
+        /// A probe or the machine fails.
         Unhealthy,
-        /// It is being moved to another machine; its address may change.
+        /// Azure is moving the group to another machine; its IP address may change.
         Repairing,
-        /// It could not be made. The service goes on trying, and billing.
+        /// Azure could not start the group. It keeps trying, and keeps billing the group.
         Failed,
-        /// A change is being made.
+        /// Azure is changing the group.
         Updating,
-        /// It is being deleted.
+        /// Azure is deleting the group.
         Deleting,
-        /// Someone called the operation off.
+        /// The operation was canceled.
         Canceled,
     }
 }
 
 words! {
-    /// Whether a group's containers run.
+    /// The state of a group's containers as a whole.
     GroupState {
-        /// Not yet.
+        /// They are not running yet.
         Pending,
-        /// They do.
+        /// They are running.
         Running,
-        /// Someone stopped the group.
+        /// The group was stopped in Azure.
         Stopped,
-        /// They have all ended well (restart policy `Never` or `OnFailure`).
+        /// They have all ended with exit code 0 (restart policy `Never` or `OnFailure`).
         Succeeded,
-        /// They have all ended, not all of them well (restart policy `Never`).
+        /// They have all ended, at least one of them with an error (restart policy `Never`).
         Failed,
     }
 }
 
 words! {
-    /// Whether a container runs.
+    /// The state of a container.
     ContainerState {
-        /// It does.
+        /// It is running.
         Running,
-        /// Not yet, or not again.
+        /// It waits for its start or restart.
         Waiting,
         /// It has ended.
         Terminated,
@@ -89,15 +90,15 @@ words! {
 }
 
 words! {
-    /// How far an operation has got.
+    /// The state of an asynchronous operation.
     OperationState {
-        /// It goes on.
+        /// It is still running.
         Pending,
-        /// It ended well.
+        /// It succeeded.
         Succeeded,
-        /// It did not.
+        /// It failed.
         Failed,
-        /// Someone called it off.
+        /// It was canceled.
         Canceled,
     }
 }

@@ -1,4 +1,4 @@
-//! Conditions: readiness above all.
+//! Tests: conditions, mainly readiness.
 
 use super::*;
 
@@ -126,7 +126,7 @@ fn ready_comes_back_after_someone_else_took_it() {
         .and_then(|status| status.conditions.as_mut());
     for condition in conditions.expect("conditions") {
         if condition.type_ == "Ready" {
-            condition.status = "False".into(); // the node controller, when the operator was down
+            condition.status = "False".into(); // the node controller wrote this while the operator was down
             condition.last_transition_time = Some(Time(at(100)));
         }
     }

@@ -1,4 +1,4 @@
-//! How pods end.
+//! Tests: how pods end.
 
 use super::*;
 
@@ -238,7 +238,7 @@ fn a_deleted_pod_ends_as_its_containers_did() {
         for last in [Some(&group), None] {
             let status = status(&pod, &Seen::Deleted(last), 60);
             if last.is_some() {
-                write(&mut pod, &Seen::Group(&group), 50); // and now from what is live
+                write(&mut pod, &Seen::Group(&group), 50); // again, now based on the live status
             }
             assert_eq!(phase(&status), wanted, "{views:?}");
             assert_eq!(

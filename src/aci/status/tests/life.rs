@@ -1,4 +1,4 @@
-//! From bound to running, and what keeps a pod from it.
+//! Tests: from binding to running, and what prevents a start.
 
 use super::*;
 

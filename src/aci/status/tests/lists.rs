@@ -1,4 +1,4 @@
-//! What an answer of a LIST, which has no instance views, adds to what is known.
+//! Tests: the effect of an answer to LIST, which has no instance views.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn a_list_that_says_succeeded_is_enough_to_run_for_what_is_started_again_wheneve
         let created =
             json!({"restartCount": 0, "currentState": {"state": "Waiting", "detailStatus": ""}});
         let mut pod = pod(policy, &["a"], &[]);
-        // A PUT's answer tells nothing of the container; a GET's, that it waits.
+        // An answer to PUT says nothing about the container; an answer to GET says that it waits.
         for told in [Value::Null, created] {
             let mut after = pod.clone();
             let mut listed = group("Creating", "Pending", &[("a", told)]);

@@ -1,4 +1,4 @@
-//! Restart policy `Never`: the first end counts, although ACI may start a container again.
+//! Tests: with restart policy `Never`, the first end counts, although ACI may restart a container.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn now_running() -> Value {
 #[test]
 fn the_first_end_is_told_and_the_second_run_is_not() {
     let cases = [
-        // what is seen, and how the container ended
+        // the observed view, and how the container ended
         (again(1, &ended(3, 10, 20), &now_running()), "ended 3 Error"),
         (
             again(0, &ended(3, 10, 20), &json!({"state": "Waiting"})),

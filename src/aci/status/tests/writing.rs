@@ -1,4 +1,4 @@
-//! What is written, and when.
+//! Tests: what is written to the API server, and when.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What becomes of volumes as people and the driver write them.
+//! Tests: persistent volumes as users and the CSI driver write them.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! Fields of containers, their environment, resources, ports and probes.
+//! Rows of the field table for containers and their environment variables, resources, ports and probes. Data only:
+//! `walk` checks pods by these rows, and `text` prints them.
 
 use super::row::{INIT_CONTAINER, Row, meaningless, refused, refused_unless, translated};
 

@@ -1,8 +1,9 @@
-//! What becomes of every field of a pod: the one table that decides, is tested and is printed.
+//! The field table: for every field of a pod, whether burstpool translates, ignores or refuses it.
 //!
-//! A type of the Kubernetes API has one list of rows; `check` walks a pod by them. A field without
-//! a row is refused, so a field that a newer k8s-openapi brings cannot slip through unseen; a test
-//! compares the rows with the schema of its `PodSpec`.
+//! In: a pod's spec. Out: a refusal for each field that ACI does not support (`check`), and the table as Markdown
+//! ([`table`]). Each type of the Kubernetes API has one list of rows, and `check` walks a pod along these rows. A
+//! field without a row is refused, so a field that a newer k8s-openapi adds is never dropped silently. A test
+//! compares the rows with the schema of `PodSpec` in k8s-openapi.
 //!
 #![doc = include_str!("../../../docs/pod-fields.md")]
 

@@ -1,4 +1,4 @@
-//! Fields of the pod itself.
+//! Rows of the field table for the pod itself. Data only: `walk` checks pods by these rows, and `text` prints them.
 
 use super::row::{INIT_CONTAINER, Row, meaningless, refused, refused_unless, translated};
 

@@ -1,37 +1,40 @@
-//! A row of the table, and how to find it.
+//! The format of a row of the field table, and the lookup of rows.
+//!
+//! In: the name of a type. Out: its rows; and for a row and a value, whether the value is refused.
 
 use serde_json::Value;
 
 use super::{container, pod, security, volume};
 
-/// What becomes of a field.
+/// What burstpool does with a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Decision {
-    /// It is kept: as this.
+    /// It is translated; the text says to what.
     Translated(&'static str),
-    /// It has no effect on ACI, and nothing is lost by that: because.
+    /// It has no effect on ACI, and nothing is lost; the text says why.
     Meaningless(&'static str),
-    /// A pod that has it is refused: because. Values that ask for nothing are let through.
+    /// A pod that sets it is refused; the text says why. Values that request nothing (null, false, 0, empty) are
+    /// accepted.
     Refused(&'static str),
-    /// As [`Decision::Refused`], but these values are let through as well.
+    /// As [`Decision::Refused`], but these values are accepted as well.
     RefusedUnless(&'static [&'static str], &'static str),
 }
 
-/// A field and what becomes of it.
+/// A field, and what burstpool does with it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row {
-    /// The field's name in JSON.
+    /// The field's JSON name.
     pub name: &'static str,
-    /// The decision.
+    /// What burstpool does with the field.
     pub decision: Decision,
-    /// The type of what is in it, where that has fields of its own to decide.
+    /// The type of the field's value, if that type has rows of its own.
     pub holds: Option<&'static str>,
-    /// Whether 0 asks for something, too: it is a user's or a group's number.
+    /// Whether 0 is a request as well: the field is a user ID or group ID.
     pub counts_zero: bool,
 }
 
 impl Row {
-    /// The same row, whose field holds a `kind` (or a list of them).
+    /// The same row for a field with a value of type `kind`, or a list of such values.
     pub(super) const fn of(self, kind: &'static str) -> Self {
         Self {
             holds: Some(kind),
@@ -39,7 +42,7 @@ impl Row {
         }
     }
 
-    /// The same row, whose field asks for something also with a 0.
+    /// The same row for a field in which 0 is a request as well.
     pub(super) const fn also_zero(self) -> Self {
         Self {
             counts_zero: true,
@@ -47,7 +50,7 @@ impl Row {
         }
     }
 
-    /// Why the field refuses a pod that has `value` in it.
+    /// Why a pod with `value` in this field is refused; `None` if it is accepted.
     pub(super) fn refuses(&self, value: &Value) -> Option<&'static str> {
         let (harmless, why): (&[&str], _) = match self.decision {
             Decision::Refused(why) => (&[], why),
@@ -66,22 +69,22 @@ impl Row {
     }
 }
 
-/// A field that is kept.
+/// A row for a field that is translated.
 pub(super) const fn translated(name: &'static str, how: &'static str) -> Row {
     row(name, Decision::Translated(how))
 }
 
-/// A field without effect.
+/// A row for a field without effect on ACI.
 pub(super) const fn meaningless(name: &'static str, why: &'static str) -> Row {
     row(name, Decision::Meaningless(why))
 }
 
-/// A field that refuses the pod.
+/// A row for a field that ACI does not support.
 pub(super) const fn refused(name: &'static str, why: &'static str) -> Row {
     row(name, Decision::Refused(why))
 }
 
-/// A field that refuses the pod unless it has one of these values.
+/// A row for a field that ACI supports only with one of these values.
 pub(super) const fn refused_unless(
     name: &'static str,
     harmless: &'static [&'static str],
@@ -99,10 +102,10 @@ const fn row(name: &'static str, decision: Decision) -> Row {
     }
 }
 
-/// The type of an element of `spec.initContainers`: a `Container` but for some rows.
+/// The type of an element of `spec.initContainers`: a `Container` with some rows replaced.
 pub(super) const INIT_CONTAINER: &str = "InitContainer";
 
-/// Every type and its rows, in the order in which the table shows them.
+/// Every type with its rows, in the order of the printed table.
 pub fn types() -> impl Iterator<Item = (&'static str, &'static [Row])> {
     [pod::TYPES, container::TYPES, security::TYPES, volume::TYPES]
         .into_iter()
@@ -110,7 +113,7 @@ pub fn types() -> impl Iterator<Item = (&'static str, &'static [Row])> {
         .copied()
 }
 
-/// The rows of a type; an init container's are a container's where it has none of its own.
+/// The rows of a type. An init container inherits the rows of `Container` that it does not replace.
 pub fn rows(kind: &str) -> impl Iterator<Item = &'static Row> {
     let own = rows_of(kind);
     let inherited = if kind == INIT_CONTAINER {

@@ -1,5 +1,8 @@
-//! Fields about users and privileges. What protects somebody and cannot be kept refuses the pod:
-//! losing it unseen would be worse than waiting for home.
+//! Rows of the field table for users and privileges. Data only: `walk` checks pods by these rows, and `text` prints
+//! them.
+//!
+//! A setting that protects the pod or its neighbors, and that ACI cannot honor, refuses the pod: to drop the
+//! protection silently would be worse than to wait for one of the cluster's own nodes.
 
 use super::row::{Row, meaningless, refused, refused_unless, translated};
 

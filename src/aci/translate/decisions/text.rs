@@ -1,10 +1,12 @@
-//! The table as text.
+//! The field table as Markdown.
+//!
+//! In: the rows of all types. Out: the text of `src/docs/pod-fields.md`, which a test compares with that file.
 
 use std::fmt::Write as _;
 
 use super::row::{Decision, INIT_CONTAINER, types};
 
-/// The whole table as Markdown: one row a field, by the type that has it.
+/// The whole table as Markdown: one line for each field, grouped by type.
 pub fn table() -> String {
     let mut text = String::from("| field | on ACI | how, or why not |\n| --- | --- | --- |\n");
     for (kind, rows) in types() {

@@ -1,4 +1,5 @@
-//! Fields of volumes and of where they are mounted.
+//! Rows of the field table for volumes and volume mounts. Data only: `walk` checks pods by these rows, and `text`
+//! prints them.
 
 use super::row::{Row, meaningless, refused, refused_unless, translated};
 

@@ -1,4 +1,6 @@
-//! The walk over a pod by the table.
+//! Walks a pod along the field table.
+//!
+//! In: a pod's spec. Out: a refusal for every field that the table refuses or does not contain.
 
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::Value;
@@ -6,7 +8,7 @@ use serde_json::Value;
 use super::row::rows;
 use crate::aci::translate::refusals::Refusals;
 
-/// Refuses every field of `spec` that the table refuses or does not have.
+/// Refuses every field of `spec` that the table refuses or does not contain.
 pub(in crate::aci::translate) fn check(spec: &PodSpec, refusals: &mut Refusals) {
     match serde_json::to_value(spec) {
         Ok(spec) => walk(&spec, "PodSpec", "spec", refusals),

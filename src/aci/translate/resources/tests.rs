@@ -1,4 +1,4 @@
-//! Sizes of containers and of whole pods.
+//! Tests: sizes of containers and of whole pods.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ fn of(spec: &Value, spot: bool) -> Result<Sizes, Vec<Unsupported>> {
     refusals.or(sizes)
 }
 
-/// `(requests, limits)` of each container, as `cpu/GB`.
+/// `(requests, limits)` of each container, in the format `cpu/GB`.
 fn shown(containers: &Value) -> Vec<String> {
     let spec = json!({"containers": containers});
     let sizes = of(&spec, false).expect("sizes");
@@ -45,7 +45,7 @@ fn container(requests: &Value, limits: &Value) -> Value {
 fn sizes_are_rounded_up_and_filled_up() {
     let none = json!({});
     let cases = [
-        // Nothing asked: the smallest group, all of it to use.
+        // No requests: the smallest group, which the container may use completely.
         (json!([container(&none, &none)]), vec!["1/1 1/1"]),
         (
             json!([container(
@@ -58,7 +58,7 @@ fn sizes_are_rounded_up_and_filled_up() {
             json!([container(&json!({"cpu": "2", "memory": "1Gi"}), &none)]),
             vec!["2/1.1 2/1.1"],
         ),
-        // Memory up to its limit; CPU not: its limit is what the group has.
+        // Memory is requested up to its limit. CPU is not, and its limit is cut to the size of the group.
         (
             json!([container(
                 &json!({"cpu": "1", "memory": "1G"}),
@@ -66,12 +66,12 @@ fn sizes_are_rounded_up_and_filled_up() {
             )]),
             vec!["1/2.2 1/2.2"],
         ),
-        // A limit alone is a request.
+        // A limit without a request counts as the request.
         (
             json!([container(&none, &json!({"cpu": "1500m", "memory": "2G"}))]),
             vec!["1.5/2 1.5/2"],
         ),
-        // A side car asks for little, and may use what the group has.
+        // A sidecar requests little, and may use the whole group.
         (
             json!([
                 container(&none, &none),
@@ -86,7 +86,7 @@ fn sizes_are_rounded_up_and_filled_up() {
             ]),
             vec!["0.75/0.7 0.75/1", "0.25/0.3 1/1"],
         ),
-        // A limit below what was filled up follows it.
+        // A limit below the raised request is raised to it.
         (
             json!([container(
                 &json!({"cpu": "0", "memory": "1"}),
@@ -139,13 +139,13 @@ fn a_group_is_as_large_as_its_init_containers_and_its_pod_ask() {
 fn what_the_pod_asks_for_goes_before_what_its_containers_ask_for_together() {
     let silent = || container(&json!({}), &json!({}));
     let cases = [
-        // Rounded up, and five silent containers share it instead of asking for 0.5 CPU and 1.5 GB.
+        // Rounded up. Five containers without requests share it, and do not request 0.5 CPU and 1.5 GB.
         (
             json!({"requests": {"cpu": "1001m", "memory": "1001M"}}),
             json!([silent(), silent(), silent(), silent(), silent()]),
             (101, 11),
         ),
-        // One asks for most of it; the other two share the rest.
+        // One container requests most of it; the other two share the rest.
         (
             json!({"requests": {"cpu": "1200m", "memory": "2G"}}),
             json!([
@@ -161,13 +161,14 @@ fn what_the_pod_asks_for_goes_before_what_its_containers_ask_for_together() {
             json!([silent(), silent()]),
             (100, 10),
         ),
-        // Only memory: CPU is what the containers ask for.
+        // Memory only: for CPU, the requests of the containers count.
         (
             json!({"requests": {"memory": "3G"}}),
             json!([container(&json!({"cpu": "1500m"}), &json!({})), silent()]),
             (160, 30),
         ),
-        // A limit alone; memory is there up to it, and CPU is not.
+        // A limit without a request counts as the request. With a request, memory is raised to its limit, and CPU
+        // is not.
         (
             json!({"limits": {"cpu": "2", "memory": "1537Mi"}}),
             json!([silent()]),

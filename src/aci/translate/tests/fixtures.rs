@@ -1,6 +1,7 @@
-//! `tests/fixtures/pods/*.yaml`, each a pod and what it refers to, against the body beside it.
+//! Tests: each `tests/fixtures/pods/*.yaml`, a pod with the objects that it refers to, is translated and compared
+//! with the body in the file beside it.
 //!
-//! `UPDATE_FIXTURES=1 cargo test` writes the bodies anew; then read the difference.
+//! `UPDATE_FIXTURES=1 cargo test` rewrites the bodies; review the difference afterwards.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ fn given(path: &Path) -> Given {
     documents.fold(Given::pod(pod), |given, object| given.with(&object))
 }
 
-/// What comes of a fixture: the body, or the refusals.
+/// The result for a fixture: the body, or the refusals.
 fn outcome(path: &Path) -> Value {
     match given(path).translate() {
         Ok(group) => serde_json::to_value(group).unwrap(),

@@ -1,4 +1,4 @@
-//! What tests give: pods as JSON, and the objects that they refer to.
+//! Test inputs: pods as JSON, and the objects that they refer to.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::super::{
 use crate::aci::names::Owner;
 use crate::api;
 
-/// A pod, what it refers to, and where it goes.
+/// A pod, the objects that it refers to, and its placement.
 #[derive(Clone)]
 pub(super) struct Given {
     pub(super) pod: Value,
@@ -26,14 +26,14 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// A pod of this spec.
+    /// A pod with this spec.
     pub(super) fn spec(spec: Value) -> Self {
         Self::pod(
             json!({"metadata": {"name": "web", "namespace": "shop", "uid": "u-1"}, "spec": spec}),
         )
     }
 
-    /// A pod of one container, of which all but name and image is given.
+    /// A pod with one container. The argument has all its fields except name and image.
     pub(super) fn container(mut container: Value) -> Self {
         container["name"] = "web".into();
         if container.get("image").is_none() {
@@ -53,7 +53,7 @@ impl Given {
         }
     }
 
-    /// Pods of these namespaces may choose identities.
+    /// Lets pods of these namespaces choose identities.
     pub(super) fn identified(mut self, namespaces: &[&str]) -> Self {
         self.identities = namespaces.iter().map(|one| (*one).to_owned()).collect();
         self
@@ -90,7 +90,7 @@ impl Given {
         self
     }
 
-    /// Adds an object of a fixture; tokens are made up.
+    /// Adds an object of a fixture. Tokens are invented.
     pub(super) fn with(mut self, object: &Value) -> Self {
         let name = object["metadata"]["name"]
             .as_str()
@@ -120,7 +120,7 @@ impl Given {
         self
     }
 
-    /// What is behind the claim that `volume` is bound to; its Secret has been given before.
+    /// Adds the share behind the claim that `volume` is bound to. Its Secret must have been added before.
     fn volume(&mut self, volume: &Value) {
         let name = volume["spec"]["claimRef"]["name"].as_str().unwrap();
         let claim = json!({"metadata": {"name": name, "namespace": "shop"}});
@@ -136,7 +136,8 @@ impl Given {
         self.resolved.claims.insert(name.to_owned(), claim);
     }
 
-    /// The group, or what is refused. Both ways of asking must agree on what the pod itself says.
+    /// Translates the pod: the group, or the refusals. It also asserts that the translation refuses everything that
+    /// the eligibility check refuses.
     pub(super) fn translate(mut self) -> Result<Group, Vec<Unsupported>> {
         let (pod, unknown) = decode(self.pod).unwrap();
         for need in needs(&pod).tokens {
@@ -171,7 +172,7 @@ impl Given {
         group
     }
 
-    /// The body that is sent.
+    /// The body that is sent to Azure.
     pub(super) fn body(self) -> Value {
         let group = self
             .translate()
@@ -192,7 +193,7 @@ impl Given {
         self.body()["properties"]["containers"][0]["properties"].clone()
     }
 
-    /// The variables of the first container but HOSTNAME, as `name=value` or `name:secret`.
+    /// The variables of the first container without HOSTNAME, as `name=value` or `name:secret`.
     pub(super) fn variables(self) -> Vec<String> {
         let first = self.first();
         let all = first["environmentVariables"].as_array().unwrap().iter();

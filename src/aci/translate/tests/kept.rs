@@ -1,4 +1,4 @@
-//! Single fields: what becomes of them.
+//! Tests: the translation of single fields.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ fn a_limit_of_0_is_none_as_it_is_to_a_kubelet() {
 
 #[test]
 fn pull_secrets_of_every_documented_form_are_understood() {
-    // base64 of `user:pa:ss`, with padding and without, and of `user:x`.
+    // Base64 of `user:pa:ss`, with and without padding, and of `user:x`.
     let forms = [
         (
             ".dockerconfigjson",
@@ -240,7 +240,7 @@ fn a_pod_chooses_an_identity_only_in_a_listed_namespace() {
         let why = refused.expect_err("it is refused")[0].to_string();
         assert!(why.ends_with("--pod-identity-namespaces=shop"), "{why}");
     }
-    // The group's own identity has no rights until an administrator grants some.
+    // The group's own identity has no permissions until an administrator grants some.
     let own = web("burstpool.io/identity", "system").identified(&[]);
     assert_eq!(own.refused(), Vec::<String>::new());
 }

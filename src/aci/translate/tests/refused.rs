@@ -1,10 +1,10 @@
-//! Single fields that are refused for what is in them.
+//! Tests: single fields that are refused because of their values.
 
 use serde_json::{Value, json};
 
 use super::given::Given;
 
-/// Pods of one container, and the fields that each is refused for.
+/// Pods with one container, each with the fields that are refused.
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn what_depends_on_a_value_is_refused_by_name() {

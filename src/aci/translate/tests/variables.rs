@@ -1,4 +1,4 @@
-//! Variables, and what refers to them.
+//! Tests: variables, and references to them.
 
 use serde_json::{Value, json};
 
