@@ -1,24 +1,24 @@
-//! Answers: text for people, JSON for programs.
+//! Responses of the kubelet API: text for users, JSON for programs.
 
 use axum::body::Body;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
-/// An answer, or a refusal that is one.
+/// A response, or an error that becomes one.
 pub type Answer = Result<Response<Body>, Refusal>;
 
-/// Why a request is not served.
+/// An HTTP error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// In a number.
+    /// The status code.
     pub status: StatusCode,
-    /// In words. The API server shows them to its client with all statuses but 404.
+    /// The message. The API server passes it to its client, except for status 404.
     pub message: String,
 }
 
 impl Refusal {
-    /// A refusal.
+    /// An error with this status and message.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
             status,
@@ -26,18 +26,18 @@ impl Refusal {
         }
     }
 
-    /// The request makes no sense, or not now: 400, whose words reach the user as they are.
+    /// A bad request (400): the API server passes the message to the user unchanged.
     pub fn bad(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// As a response.
+    /// The error as a plain text response.
     pub fn response(self) -> Response<Body> {
         text(self.status, self.message)
     }
 }
 
-/// A text.
+/// A plain text response.
 pub fn text(status: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
@@ -46,7 +46,7 @@ pub fn text(status: StatusCode, text: String) -> Response<Body> {
     response
 }
 
-/// An object.
+/// A JSON response.
 pub fn json(value: &impl Serialize) -> Answer {
     let bytes = serde_json::to_vec(value).map_err(|error| {
         Refusal::new(

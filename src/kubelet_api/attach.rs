@@ -1,14 +1,14 @@
-//! Attaching to a container: what it writes from now on.
+//! `kubectl attach`: the output of a container from now on.
 //!
-//! In: a container and a client's streams. Out: the container's log as it grows. ACI's own attach is
-//! undocumented, and nobody uses it; it takes no input either way.
+//! In: a container and a client's streams. Out: the container's log as it grows. ACI's own attach is undocumented
+//! and unused, and it takes no input either.
 
 use tokio::sync::mpsc;
 
 use super::logs::{self, Source};
 use super::remote_command::{Out, Outcome, Streams};
 
-/// Shows what the container writes until it ends or the client is gone.
+/// Sends the container's output until it ends or the client disconnects.
 pub async fn run(source: Source, streams: Streams) -> Outcome {
     let Streams { out, gone, .. } = streams;
     let (told, mut heard) = mpsc::channel(4);

@@ -1,9 +1,9 @@
-//! Who calls, and whether they may.
+//! Authentication and authorization of clients of the kubelet API.
 //!
-//! In: a client certificate or a bearer token, and a right on a node. Out: yes, or a refusal: 401 for
-//! somebody without a name, 403 for somebody without the right. A certificate is good if the authority in
-//! `kube-system/extension-apiserver-authentication` signed it; a token if the API server says so; whether
-//! they may, the API server says. Its answers are good for seconds.
+//! In: a client certificate or a bearer token, and a permission on a node. Out: the user, and whether the
+//! permission is granted; or an error: 401 if the client cannot be authenticated, 403 if it lacks the permission. A
+//! certificate is valid if the CA in `kube-system/extension-apiserver-authentication` signed it. The API server
+//! reviews tokens (TokenReview) and permissions (SubjectAccessReview); its answers are cached for [`REMEMBERED`].
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,51 +31,51 @@ use super::answer::Refusal;
 use super::recently::Recently;
 use super::route::Right;
 
-/// For how long the API server's word on tokens and rights is taken.
+/// How long to cache the API server's answers about tokens and permissions.
 const REMEMBERED: Duration = Duration::from_secs(10);
-/// How old what we know of the authority may be.
+/// How long to cache the client CA.
 const AUTHORITY_AGE: Duration = Duration::from_secs(60);
-/// For how long the API server is not asked for it again that did not say.
+/// How long to wait before reading the client CA again after a failure.
 const AUTHORITY_AGAIN: Duration = Duration::from_secs(5);
-/// How long the API server may take.
+/// Timeout of one call of the API server.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The group of everybody with a name.
+/// The group of all authenticated users.
 const AUTHENTICATED: &str = "system:authenticated";
 
-/// Somebody with a name.
+/// An authenticated user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Caller {
-    /// Their name.
+    /// The user name.
     pub user: String,
-    /// Their UID, if they have one.
+    /// The UID, if the user has one.
     pub uid: Option<String>,
-    /// Their groups.
+    /// The groups.
     pub groups: Vec<String>,
-    /// Whatever else the API server knows of them.
+    /// Extra attributes from the API server.
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
 type Authority = Arc<dyn ClientCertVerifier>;
 
-/// What is known of the authority, and when it is asked for again.
+/// The cached client CA, and when to read it again.
 #[derive(Clone)]
 struct Known {
     authority: Option<Authority>,
     until: Instant,
 }
 
-/// Knows callers.
+/// Authenticates and authorizes clients.
 pub struct Callers {
     client: Client,
     authority: Mutex<Option<Known>>,
-    /// Held by the one that asks for the authority.
+    /// Held by the request that reads the client CA.
     asking: tokio::sync::Mutex<()>,
     tokens: Recently<[u8; 32], Option<Caller>>,
     rights: Recently<(Caller, String, Right), bool>,
 }
 
 impl Callers {
-    /// Asks the API server with this client.
+    /// Reviews requests with this client of the API server.
     pub fn new(client: Client) -> Self {
         Self {
             client,
@@ -86,7 +86,7 @@ impl Callers {
         }
     }
 
-    /// Who calls.
+    /// Authenticates the client by its certificate or bearer token; 401 if neither is valid.
     pub async fn who(
         &self,
         certificates: &[CertificateDer<'static>],
@@ -116,7 +116,7 @@ impl Callers {
         }
     }
 
-    /// Whether the caller has the right on the node.
+    /// Whether the user has the permission on the node.
     pub async fn may(&self, caller: &Caller, node: &str, right: Right) -> Result<bool, Refusal> {
         let question = (caller.clone(), node.to_owned(), right);
         if let Some(known) = self.rights.get(&question) {
@@ -184,14 +184,14 @@ impl Callers {
         };
         match asked {
             Ok(Ok(answer)) => Ok(answer),
-            // What was asked for holds the token: the error alone is told.
+            // Do not log the review, which contains the token.
             Ok(Err(error)) => Err(unknown(error.to_string())),
             Err(_) => Err(unknown("no answer in time".to_owned())),
         }
     }
 
-    /// The authority that signs the certificates of callers; the last that was known while the API server
-    /// does not answer. One caller asks for all, and nobody waits for that who has the last.
+    /// The CA that signs client certificates; if the API server does not answer, the last known one. One request
+    /// reads it for all, and no other request waits if there is a last known CA.
     async fn authority(&self) -> Option<Authority> {
         if let Some(known) = self.known().filter(Known::is_good) {
             return known.authority;
@@ -202,7 +202,7 @@ impl Callers {
             (Err(_), None) => self.asking.lock().await,
         };
         let last = self.known();
-        // Somebody else asked meanwhile.
+        // Another request may have read it meanwhile.
         if let Some(known) = last.clone().filter(Known::is_good) {
             return known.authority;
         }
@@ -226,7 +226,8 @@ impl Callers {
         known.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks the API server for the authority, if there is one; nothing if it does not say.
+    /// Reads the client CA from the API server. The outer `None` means that the read failed; the inner one, that
+    /// there is no CA.
     #[allow(
         clippy::option_option,
         reason = "no answer is not the answer that there is none"
@@ -257,7 +258,7 @@ impl Known {
     }
 }
 
-/// Verifies certificates by those in `pem`.
+/// A verifier that trusts the certificates in `pem`.
 fn verifier(pem: &str) -> Option<Authority> {
     let mut roots = RootCertStore::empty();
     let all = CertificateDer::pem_slice_iter(pem.as_bytes());
@@ -270,7 +271,7 @@ fn verifier(pem: &str) -> Option<Authority> {
         .ok()
 }
 
-/// Whom a certificate names: its common name, and its organisations as groups.
+/// The user that a certificate names: the common name, with the organizations as groups.
 fn named(certificate: &CertificateDer<'_>) -> Option<Caller> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();

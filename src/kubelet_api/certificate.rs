@@ -1,7 +1,7 @@
-//! The certificate that the listener shows.
+//! The serving certificate of the kubelet API.
 //!
-//! In: files, or the address that nodes have. Out: an [`Identity`] for TLS, kept up to date: files are
-//! read again when they change, one that we made is made anew long before it ends.
+//! In: certificate files, or the address of the nodes. Out: an [`Identity`] for TLS, kept up to date: files are
+//! read again every 10 s, and a self-signed certificate is renewed long before it expires.
 
 use std::fmt;
 use std::io;
@@ -19,24 +19,24 @@ use rustls::sign::CertifiedKey;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-/// How long a certificate that we make is good for.
+/// The lifetime of a self-signed certificate.
 const LIFETIME: time::Duration = time::Duration::days(365);
-/// After which it is made anew.
+/// The age at which it is renewed: 240 days.
 const RENEWAL: Duration = Duration::from_secs(240 * 24 * 3600);
-/// How often files are read.
+/// The interval between two reads of the files.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Where the certificate comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// From files in PEM.
+    /// PEM files.
     Files {
-        /// The certificate and those between it and its authority.
+        /// The certificate chain.
         certificate: PathBuf,
-        /// Its key.
+        /// The private key.
         key: PathBuf,
     },
-    /// We make it, for this address. API servers take it unless they were told an authority.
+    /// Self-signed, for this address. API servers accept it unless `--kubelet-certificate-authority` is set.
     SelfMade(IpAddr),
 }
 
@@ -49,22 +49,22 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// What the files hold is no certificate with its key.
+    /// The files contain no certificate or no key in PEM.
     #[error("the files of --kubelet-cert-file and --kubelet-key-file")]
     Pem(#[source] rustls::pki_types::pem::Error),
-    /// The certificate does not fit its key, or the key is of a kind that nobody knows.
+    /// The certificate does not match its key, or the key type is not supported.
     #[error("the certificate and key of the kubelet API")]
     Key(#[source] rustls::Error),
-    /// It cannot be made.
+    /// The self-signed certificate cannot be created.
     #[error("making the certificate of the kubelet API")]
     Make(#[source] rcgen::Error),
 }
 
-/// What is shown to whoever connects.
+/// The current serving certificate.
 pub struct Identity(RwLock<Arc<CertifiedKey>>);
 
 impl fmt::Debug for Identity {
@@ -84,11 +84,11 @@ impl ResolvesServerCert for Identity {
     }
 }
 
-/// The bytes of a certificate and of its key.
+/// The contents of the certificate file and the key file.
 type Bytes = (Vec<u8>, Vec<u8>);
 
 impl Identity {
-    /// The identity as it is now.
+    /// Loads or creates the certificate.
     pub async fn of(source: &Source) -> Result<Self, Error> {
         let key = match source {
             Source::SelfMade(address) => made(*address)?,
@@ -97,7 +97,7 @@ impl Identity {
         Ok(Self(RwLock::new(Arc::new(key))))
     }
 
-    /// Keeps it up to date until `cancel`.
+    /// Keeps the certificate up to date until `cancel`.
     pub async fn keep(&self, source: Source, cancel: CancellationToken) {
         let kept = async {
             match source {
@@ -121,7 +121,8 @@ impl Identity {
         }
     }
 
-    /// Half-written files are no certificate: the old one is shown until they are whole.
+    /// Reads the files at intervals. While they do not form a valid pair (they may be half written), the old
+    /// certificate stays.
     async fn follow(&self, certificate: PathBuf, key: PathBuf) {
         let mut shown = read(&certificate, &key).await.ok();
         loop {
@@ -178,7 +179,7 @@ fn made(address: IpAddr) -> Result<CertifiedKey, Error> {
         .distinguished_name
         .push(DnType::CommonName, "burstpool kubelet API");
     wanted.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    // Clocks differ.
+    // Allow for clients whose clock is behind.
     wanted.not_before = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
     wanted.not_after = wanted.not_before + LIFETIME;
     let pair = KeyPair::generate().map_err(Error::Make)?;

@@ -1,4 +1,4 @@
-//! A pod of two containers, and what they use, for tests.
+//! Test fixtures: a pod with two containers, and their CPU and memory use.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
-//! Listening: connections in, requests to [`serve`](super::serve), answers out.
+//! The TLS listener of the kubelet API.
 //!
-//! In: a bound socket. Out: requests with the certificates that their callers showed. Everything a
-//! stranger can make grow is bounded: connections, the time for a handshake and for a request's head, the
-//! size of a head. At the end of the process new connections are refused at once, idle ones are closed, and
-//! answers that are under way are completed.
+//! In: a bound socket. Out: requests for [`serve`](super::serve), each with the certificates that its client
+//! presented, and their answers. Everything that an unauthenticated client can make grow is limited: connections,
+//! the time for a handshake and for a request's head, the size of a head. On shutdown the listener closes at once,
+//! idle connections are closed, and answers under way have 10 s to complete.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,34 +30,34 @@ use super::nodes::Nodes;
 use super::serve::Server;
 use super::tasks::Tasks;
 
-/// How many connections there may be. A pod's shell is one; so is a person who follows a log.
+/// The most connections at once. A shell in a pod takes one, and so does a log that is followed.
 const CONNECTIONS: usize = 512;
-/// How long a TLS handshake may take.
+/// Timeout of a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a request's head may take, however steadily it comes, and how long a connection may be idle
-/// between two.
+/// How long a request's head may take in total, and how long a connection may be idle between two requests.
 const HEAD: Duration = Duration::from_secs(30);
-/// How long answers may take that are under way when the process ends: less than the 30 s that Kubernetes gives a
-/// pod to end.
+/// How long answers under way may take on shutdown: less than the 30 s that Kubernetes gives a pod to terminate.
 const FAREWELL: Duration = Duration::from_secs(10);
-/// How big a request's head may be: a command is in it. As many as there may be connections are 64 MiB.
+/// The largest request head in bytes, which contains the command of an exec. Together, all connections use at most
+/// 64 MiB.
 const HEAD_SIZE: usize = 128 << 10;
-/// How many headers a request may have.
+/// The most headers of a request.
 const HEADERS: usize = 64;
 
-/// What the kubelet API is made of.
+/// What the kubelet API is built from.
 pub struct Settings {
-    /// Where it listens.
+    /// The socket to listen on.
     pub listener: TcpListener,
-    /// Its certificate.
+    /// The source of its certificate.
     pub source: Source,
-    /// Kubernetes.
+    /// The Kubernetes client.
     pub client: Client,
     /// The nodes that it serves.
     pub nodes: Nodes,
 }
 
-/// Serves until `cancel`, and then until answers have ended that are under way; an error is one of the certificate, before anything is served.
+/// Serves until `cancel`, and then until the answers under way have ended. Fails, before it serves anything, only
+/// if there is no usable certificate.
 pub async fn listen(
     settings: Settings,
     cancel: CancellationToken,
@@ -110,13 +110,13 @@ impl Listening {
                     }
                 }
                 Err(error) => {
-                    // Out of file descriptors: those in use come back when their clients are done.
+                    // The process is out of file descriptors: some become free when other clients disconnect.
                     tracing::warn!(%error, "accepting a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }
-        // Clients connect to the next leader rather than wait here.
+        // Clients connect to the next leader instead of waiting for this process.
         drop(listener);
         self.tasks.close();
         self.tasks.wait().await;
@@ -148,8 +148,8 @@ impl Listening {
     }
 }
 
-/// A peer that went without a word is found out within a minute, also where nothing is said: a log that
-/// does not grow is followed for days.
+/// TCP keepalive finds a peer that has silently gone within a minute, also on a connection without traffic: clients
+/// follow a quiet log for days.
 fn alive() -> TcpKeepalive {
     let every = Duration::from_secs(15);
     let keepalive = TcpKeepalive::new();
@@ -167,7 +167,7 @@ async fn serve(
 ) {
     let shown = stream.get_ref().1.peer_certificates();
     let shown: Arc<[CertificateDer<'static>]> = shown.unwrap_or_default().into();
-    // A connection that becomes a stream goes on having its place.
+    // A connection that is upgraded to a stream keeps its permit.
     let place = Arc::new(place);
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         let (server, shown) = (server.clone(), shown.clone());
@@ -206,13 +206,13 @@ fn tls(identity: Arc<Identity>) -> ServerConfig {
         .expect("ring speaks the default versions")
         .with_client_cert_verifier(Arc::new(Shown(provider)))
         .with_cert_resolver(identity);
-    // Streams need HTTP/1.1; a client that can do both would choose HTTP/2.
+    // Upgrades need HTTP/1.1; a client that supports both would choose HTTP/2.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config
 }
 
-/// Takes whatever certificate a client shows, as long as the client has its key. Who signed it is looked
-/// at with each request ([`Callers`]): so a stranger is answered 401, and the authority can change.
+/// Accepts any client certificate, as long as the client has its key. [`Callers`] verifies the issuer on each
+/// request, so that a client with an unknown issuer gets 401, and the CA can change at runtime.
 #[derive(Debug)]
 struct Shown(Arc<CryptoProvider>);
 

@@ -1,6 +1,6 @@
-//! The pods of nodes.
+//! The endpoints that list pods.
 //!
-//! In: nodes. Out: lists of their pods.
+//! In: nodes. Out: lists of their pods, as JSON.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use super::answer::{self, Answer, Refusal};
 use crate::node::observed::Observed;
 use crate::node::pods::{Context, Hosted, HostedContainer};
 
-/// How long the API server may take.
+/// Timeout of one call of the API server.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The pods, as the API server has them. Asked for by people who look for a mistake, so they are read
-/// when somebody asks, and not kept twice.
+/// The pods as the API server has them. Only administrators who debug request this, so the list is read on request
+/// instead of kept in memory a second time.
 pub async fn pods(client: &Client, nodes: &[Arc<Context>]) -> Answer {
-    // Of a kind that can always be read: one odd pod must not hide the others. It is listed with its metadata.
+    // [`Observed`] always decodes: one unusual pod must not hide the others. It is listed with its metadata only.
     let api: Api<Observed> = Api::all(client.clone());
     let mut items: Vec<Pod> = Vec::new();
     for node in nodes {
@@ -38,7 +38,7 @@ pub async fn pods(client: &Client, nodes: &[Arc<Context>]) -> Answer {
     }))
 }
 
-/// The pods of which something runs.
+/// The pods with at least one running container.
 pub fn running(nodes: &[Arc<Context>]) -> Answer {
     let all = nodes.iter().flat_map(|node| node.all_hosted());
     let running = all.filter(|pod| pod.containers.iter().any(is_running));

@@ -1,17 +1,17 @@
-//! The kubelet API of all virtual nodes of the process: what the API server asks a kubelet for.
+//! The kubelet API of all virtual nodes of the operator: the requests that the API server sends to a kubelet.
 //!
-//! In: requests over TLS, and the pods that the nodes' keepers know ([`Nodes`]). Out: logs, commands in
-//! containers, ports and numbers, from Azure. Nobody comes in without a name, nor without the right.
+//! In: requests over TLS, and the pods of the virtual nodes ([`Nodes`]). Out: logs, commands in containers,
+//! port-forwards and metrics, from Azure. Every request must be authenticated and authorized.
 //!
 //! ```text
-//! TLS ─▶ listener ─▶ route (which pod, which right) ─▶ callers (who, may they) ─▶ serve
+//! TLS ─▶ listener ─▶ route (pod, permission) ─▶ authentication, authorization ─▶ serve
 //!           ▲                                                                      ├─▶ logs ─▶ Azure
-//!      certificate                                                                 ├─▶ listing
-//!                                     Azure Monitor, the group ◀── usage ◀────────┼─▶ numbers, scraped
-//!                              upgrade (SPDY, websocket) ◀── streams ◀───────────┘
+//!      certificate                                                                 ├─▶ list of pods
+//!                          Azure Monitor, the group ◀── usage ◀────────────────────┼─▶ stats summary, Prometheus
+//!                              upgrade (SPDY, WebSocket) ◀── streams ◀─────────────┘
 //!                                 ├─▶ remote_command ─▶ exec, attach ─▶ Azure
 //!                                 └─▶ port_forward ─▶ the pod's address
-//!                              session ends each with what it was opened to, such as the pod
+//!                              session ends a stream when its pod or container ends
 //! ```
 
 mod answer;

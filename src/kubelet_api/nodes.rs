@@ -1,7 +1,7 @@
-//! Which nodes this process serves, and how a request finds its pod.
+//! The nodes that this process serves, and the lookup of a pod for a request.
 //!
-//! In: the nodes that the controller keeps. Out: the node that runs a pod, and what is known of it; the
-//! API server is not asked.
+//! In: the nodes that the controller runs. Out: the node that runs a pod, and the pod's data, without a call to the
+//! API server.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,7 +14,7 @@ type Kept = Arc<RwLock<BTreeMap<String, Arc<Context>>>>;
 #[derive(Clone, Default)]
 pub struct Nodes(Kept);
 
-/// A node is served for as long as this is kept.
+/// Guard: the node is served until this value is dropped.
 pub struct Served {
     nodes: Nodes,
     context: Arc<Context>,
@@ -25,23 +25,23 @@ pub struct Served {
 pub struct Found {
     /// The node.
     pub node: Arc<Context>,
-    /// The pod, as it was then.
+    /// The pod, as it was when the request found it.
     pub pod: Arc<Hosted>,
     nodes: Nodes,
 }
 
-/// What has become of a pod since a request found it.
+/// The state of a pod after a request has found it.
 pub enum Now {
-    /// The pod is like this.
+    /// The pod exists.
     There(Arc<Hosted>),
     /// The pod is gone.
     Gone,
-    /// Its node is not served here at the moment.
+    /// This process does not serve the pod's node at the moment.
     Unknown,
 }
 
 impl Nodes {
-    /// Serves a node from now on.
+    /// Serves a node until the returned guard is dropped.
     #[must_use = "the node is served for as long as this is kept"]
     pub fn serve(&self, context: Arc<Context>) -> Served {
         let name = context.owner.node.clone();
@@ -75,7 +75,8 @@ impl Nodes {
 }
 
 impl Found {
-    /// What has become of the pod, by the node that is served now: a node that was replaced learns of no more changes.
+    /// The pod's present state. The lookup uses the node that is served now, because a node that was replaced gets
+    /// no more updates.
     pub fn now(&self) -> Now {
         match self.nodes.find(&self.pod.namespace, &self.pod.name) {
             Some(found) if found.pod.uid == self.pod.uid => Now::There(found.pod),
@@ -85,7 +86,7 @@ impl Found {
         }
     }
 
-    /// Whether the pod may still be there.
+    /// Whether the pod may still exist.
     pub fn is_there(&self) -> bool {
         !matches!(self.now(), Now::Gone)
     }
@@ -100,7 +101,7 @@ impl Found {
 impl Drop for Served {
     fn drop(&mut self) {
         let mut kept = self.nodes.0.write().unwrap_or_else(PoisonError::into_inner);
-        // A node that was restarted is served by its successor already.
+        // If the node was restarted, its successor is already registered under the same name.
         let name = &self.context.owner.node;
         if kept
             .get(name)

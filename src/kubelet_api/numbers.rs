@@ -1,8 +1,8 @@
-//! What pods use, as a kubelet's summary.
+//! The stats summary of a kubelet (`/stats/summary`).
 //!
-//! In: nodes, and what is known of their pods' [`Usage`]. Out: a summary in JSON. A pod of which not all is
-//! known is told without numbers, which an autoscaler takes for what it is: not measured (never for zero, on
-//! which it would scale in). A node's numbers are the sum of what is known.
+//! In: nodes, and the [`Usage`] of their pods. Out: the summary as JSON. A pod whose use is not completely known
+//! has no values, so that an autoscaler treats it as not measured; zero would make it scale in. The node's values
+//! are the sum of the known ones.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use super::answer::{self, Answer};
 use super::usage::{Counter, Usage, Used};
 use crate::node::pods::{Context, Hosted};
 
-/// What the pods use, as far as it is known, and since when they run.
+/// The CPU and memory use of the nodes' pods, and when they started.
 pub fn summary(nodes: &[Arc<Context>], usage: &Usage) -> Answer {
     let (all, total) = usage.all(nodes);
     let pods = all.into_iter().map(|(used, pod)| summed(&pod, used));
     let pods: Vec<Value> = pods.collect();
-    // The listener is all nodes', and a summary has one: the first stands for them.
+    // A summary has one node, and this listener serves several: use the name of the first.
     let name = nodes.first().map(|node| node.owner.node.as_str());
     let mut node = total.map_or_else(|| json!({}), |counter| numbers(&counter));
     node["nodeName"] = json!(name.unwrap_or_default());

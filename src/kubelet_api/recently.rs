@@ -1,6 +1,7 @@
-//! What was answered a moment ago, so that it is not asked again.
+//! A cache whose entries expire after a fixed time.
 //!
-//! In: questions and answers. Out: answers that are not too old. Bounded: strangers choose the questions.
+//! In: keys and values. Out: values that are not too old. The size is limited, because unauthenticated clients
+//! choose the keys.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,17 +10,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How many answers are kept at most.
+/// The most entries. A full cache drops expired entries, and all if that is not enough.
 const MOST: usize = 1024;
 
-/// Answers by question.
+/// Values by key.
 pub struct Recently<K, V> {
     lifetime: Duration,
     answers: Mutex<HashMap<K, (Instant, V)>>,
 }
 
 impl<K: Eq + Hash, V: Clone> Recently<K, V> {
-    /// Answers are good for so long.
+    /// A cache whose values are valid for this time.
     pub fn new(lifetime: Duration) -> Self {
         Self {
             lifetime,
@@ -27,14 +28,14 @@ impl<K: Eq + Hash, V: Clone> Recently<K, V> {
         }
     }
 
-    /// The answer, if there is one that is still good.
+    /// The value, if there is one that is still valid.
     pub fn get(&self, question: &K) -> Option<V> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, answer) = answers.get(question)?;
         (at.elapsed() < self.lifetime).then(|| answer.clone())
     }
 
-    /// Keeps an answer.
+    /// Adds a value.
     pub fn put(&self, question: K, answer: V) {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if answers.len() >= MOST {

@@ -1,72 +1,73 @@
-//! What a request asks for, and which right that needs.
+//! What a request asks for, and which permission it needs.
 //!
-//! In: method and path. Out: a [`Route`] and its [`Right`]. Pure. Rights are those of a kubelet
-//! (`nodes/stats`, `nodes/metrics`, `nodes/log`, else `nodes/proxy`) but for one: whoever runs a command
-//! or opens a port needs `create`, also where a WebSocket makes the request a GET.
+//! In: method and path. Out: a [`Route`] and its [`Right`]. Pure. The permissions are those of a kubelet
+//! (`nodes/stats`, `nodes/metrics`, else `nodes/proxy`), with one difference: exec, attach and port-forward always
+//! need the verb `create`, even if a WebSocket makes the request a GET.
 
 use http::Method;
 
-/// A pod, and a container of it where one is asked for.
+/// A pod, and one of its containers if the path names one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The pod's namespace.
     pub namespace: String,
     /// The pod's name.
     pub pod: String,
-    /// The pod's UID, if the path says it.
+    /// The pod's UID, if the path contains it.
     pub uid: Option<String>,
-    /// The container, or nothing.
+    /// The container; empty if the path names none.
     pub container: String,
 }
 
-/// What is asked for.
+/// The endpoints of the kubelet API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// Whether the process is well.
+    /// Health of the process.
     Health,
     /// The pods, as objects.
     Pods,
-    /// The pods that run, by name.
+    /// The running pods, by name.
     RunningPods,
-    /// What pods use, as JSON.
+    /// The stats summary, as JSON.
     Summary,
-    /// What pods use, for Prometheus and metrics-server: of all nodes, or of one.
+    /// Resource metrics for Prometheus and metrics-server, of all nodes or of one.
     Resource(Option<String>),
-    /// What a monitoring looks at on every kubelet.
+    /// Another metrics endpoint of a kubelet.
     Scrape(Scrape),
-    /// What a container has written.
+    /// A container's log.
     Logs(Target),
     /// A command in a container.
     Exec(Target),
-    /// What a container writes from now on.
+    /// A container's output from now on.
     Attach(Target),
     /// Ports of a pod.
     PortForward(Target),
 }
 
-/// What Prometheus is set up to look at on every kubelet, besides what pods use.
+/// The metrics endpoints that Prometheus is usually configured to scrape on every kubelet, besides resource
+/// metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scrape {
-    /// The kubelet itself.
+    /// Metrics of the kubelet itself.
     Kubelet,
-    /// What containers use, in cAdvisor's words.
+    /// Metrics of containers in cAdvisor's format.
     Cadvisor,
-    /// Probes.
+    /// Probe metrics.
     Probes,
-    /// Whether it is well.
+    /// Health check metrics.
     Slis,
 }
 
-/// A right on a node.
+/// A permission on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Right {
-    /// What is done.
+    /// The verb.
     pub verb: &'static str,
-    /// With which part of the node.
+    /// The subresource of the node.
     pub subresource: &'static str,
 }
 
-/// What a path asks for; nothing if nobody serves it.
+/// The endpoint of a path; `None` if there is none.
 pub fn route(path: &str) -> Option<Route> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let target = |container: &str, uid: Option<&str>| Target {
@@ -98,7 +99,7 @@ pub fn route(path: &str) -> Option<Route> {
 }
 
 impl Route {
-    /// The pod that it is about, if it is about one.
+    /// The pod that the request is about, if any.
     pub fn target(&self) -> Option<&Target> {
         match self {
             Self::Logs(target)
@@ -109,7 +110,7 @@ impl Route {
         }
     }
 
-    /// The right that it needs.
+    /// The permission that a request with this method needs.
     pub fn right(&self, method: &Method) -> Right {
         let verb = match *method {
             Method::POST => "create",

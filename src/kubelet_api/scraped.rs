@@ -1,8 +1,8 @@
-//! What Prometheus and metrics-server read from a kubelet.
+//! The metrics that Prometheus and metrics-server scrape from a kubelet.
 //!
-//! In: nodes, and what is known of their pods' [`Usage`]. Out: text. A pod of which not all is known is
-//! told without numbers, and spoils no other's. A monitoring that is set up for kubelets looks at five
-//! paths of every node: each is answered, also where there is nothing to tell.
+//! In: nodes, and the [`Usage`] of their pods. Out: metrics in Prometheus' text format. A pod whose use is not
+//! completely known has no values, and does not affect other pods. Monitoring that is configured for kubelets
+//! scrapes five paths of every node: each path is answered, even if there are no metrics for it.
 
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use super::route::Scrape;
 use super::usage::{Counter, Usage, Used};
 use crate::node::pods::{Context, Hosted, HostedContainer};
 
-/// What pods and nodes use.
+/// The resource metrics of pods and nodes (`/metrics/resource`).
 pub fn resource(nodes: &[Arc<Context>], usage: &Usage) -> Response<Body> {
     let (pods, total) = usage.all(nodes);
     told(exposed(&pods, total))
 }
 
-/// What else is looked at.
+/// The metrics of the other endpoints.
 pub fn scrape(what: Scrape, nodes: &[Arc<Context>], usage: &Usage) -> Response<Body> {
     told(match what {
         Scrape::Kubelet => {
@@ -47,11 +47,11 @@ fn told(text: String) -> Response<Body> {
     response
 }
 
-/// A metric of containers, of pods and of nodes.
+/// A metric that containers, pods and nodes have.
 struct Family {
     name: &'static str,
     kind: &'static str,
-    /// In the words of a kubelet, around what it is of.
+    /// The kubelet's help text, before and after the kind of object.
     help: [&'static str; 2],
     number: fn(&Counter) -> f64,
 }
@@ -127,7 +127,7 @@ fn starts(text: &mut String, pods: &[(Used, Arc<Hosted>)]) {
     }
 }
 
-/// The kubelet itself, as far as rules that are written for kubelets ask for it.
+/// The kubelet's own metrics that common alert rules use.
 fn kubelet(names: &[&str], pods: &[Arc<Hosted>]) -> String {
     let running = |container: &&HostedContainer| container.running_since.is_some();
     let of_pods = pods.iter().map(|pod| {
@@ -136,7 +136,7 @@ fn kubelet(names: &[&str], pods: &[Arc<Hosted>]) -> String {
     });
     let running: Vec<usize> = of_pods.filter(|containers| *containers > 0).collect();
     let mut text = String::new();
-    // Rules join on it, and expect one: nodes that share an address have no such name.
+    // Rules join on this metric and expect one node; if several nodes share the listener, there is no such node.
     if let [name] = names {
         let family = "kubelet_node_name";
         head(
@@ -173,7 +173,7 @@ fn kubelet(names: &[&str], pods: &[Arc<Hosted>]) -> String {
     text
 }
 
-/// What containers use, with the labels by which dashboards select cAdvisor's lines.
+/// Container metrics with the labels by which dashboards select cAdvisor's series.
 fn cadvisor(pods: &[(Used, Arc<Hosted>)]) -> String {
     let mut lines = Vec::new();
     for (used, pod) in pods {
@@ -245,7 +245,7 @@ fn of_pod(pod: &Hosted) -> String {
     format!("namespace=\"{}\",pod=\"{}\"", pod.namespace, pod.name)
 }
 
-/// A label's value. Names need none of this; Kubernetes takes anything for an image.
+/// Escapes a label's value. Only images need it: Kubernetes accepts any text as an image.
 fn escaped(value: &str) -> String {
     let value = value.replace('\\', "\\\\").replace('"', "\\\"");
     value.replace('\n', "\\n")

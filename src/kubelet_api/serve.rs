@@ -1,4 +1,7 @@
-//! One request, from its head to its answer: what is asked for, who asks, may they, and the answer.
+//! Serves one request of the kubelet API.
+//!
+//! In: a request's head and the client's certificates. Out: the answer, after routing, authentication and
+//! authorization.
 
 use std::sync::Arc;
 
@@ -18,20 +21,20 @@ use super::usage::Usage;
 use super::{listing, logs, numbers, scraped, streams};
 use crate::node::pods::Context;
 
-/// How big a body may be: none of what is served reads one.
+/// The largest request body in bytes; no endpoint reads one.
 const BODY_SIZE: u64 = 64 << 10;
 
 /// What answers need.
 pub struct Server {
-    /// Who may call.
+    /// Authenticates and authorizes clients.
     pub callers: Callers,
-    /// Kubernetes.
+    /// The Kubernetes client.
     pub client: Client,
     /// The nodes that are served.
     pub nodes: Nodes,
-    /// What is known of what pods use.
+    /// The cached CPU and memory use of pods.
     pub usage: Arc<Usage>,
-    /// What goes on after an answer's head.
+    /// Tasks that continue after an answer's head.
     pub tasks: Tasks,
 }
 
@@ -78,8 +81,8 @@ impl Server {
         }
     }
 
-    /// The pod that is asked for, if the caller has the right on its node. Whether there is a pod is told
-    /// only to those who may ask about some node.
+    /// The pod that is requested, if the user has the permission on its node. Only a user with the permission on
+    /// some node learns that a pod does not exist.
     async fn find(&self, caller: &Caller, target: &Target, right: Right) -> Result<Found, Refusal> {
         let Some(found) = self.nodes.find(&target.namespace, &target.pod) else {
             self.may_some(caller, right).await?;
@@ -154,9 +157,9 @@ impl Server {
         }
     }
 
-    /// The nodes on which the caller has the right. All nodes have one address, so that a request does
-    /// not say which it is about: it is about those. A process without nodes asks about the one that
-    /// nobody has.
+    /// The nodes on which the user has the permission; 403 if there are none. All nodes share one address, so a
+    /// request that names no node means all of these. If the process serves no node, the user needs the permission
+    /// on the empty node name.
     async fn may_some(&self, caller: &Caller, right: Right) -> Result<Vec<Arc<Context>>, Refusal> {
         let mut allowed = Vec::new();
         let all = self.nodes.all();

@@ -1,20 +1,20 @@
-//! How long a session may last: no longer than what it was authorised for exists.
+//! Ends a session of the kubelet API when what it was authorized for is gone.
 //!
-//! In: the pod that a session was opened to, and the pod as it is known now. Out: why the session must end. Azure gives
-//! a pod's address to another pod once its container group is gone, and a container that starts again is
-//! another run: the API server authorised the caller for neither.
+//! In: the pod for which a session was opened, and the pod's present state. Out: why the session must end. After a
+//! container group is gone, Azure gives its address to another pod, and a restarted container is another run; the
+//! API server authorized neither.
 
 use std::time::Duration;
 
 use super::nodes::{Found, Now};
 use crate::node::pods::Hosted;
 
-/// How often a session is checked; a check reads only memory.
+/// The interval between two checks; a check reads only memory.
 const CHECK: Duration = Duration::from_millis(500);
-/// For how many checks the pod's node may be missing: it is while its placement changes.
+/// For how many checks (10 s) the pod's node may be unserved, which happens while its placement changes.
 const MISSING: u32 = 20;
-/// For how many checks a session may go on after its container's end: what the container wrote last, and the
-/// command's exit code, are still on their way.
+/// For how many checks (30 s) a session may continue after its container has ended: the last output and the
+/// command's exit code are still to come.
 const CLOSING: u32 = 60;
 
 /// What a session was opened to.
@@ -22,16 +22,16 @@ const CLOSING: u32 = 60;
 pub enum Opened {
     /// The pod's address.
     Address,
-    /// A run of the container of this name.
+    /// The current run of this container.
     Container(String),
 }
 
-/// Whether a session may go on.
+/// Whether a session may continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     /// It may.
     GoesOn,
-    /// It ends by itself soon, or for this reason after [`CLOSING`].
+    /// It should end by itself soon; after [`CLOSING`] checks it is ended for this reason.
     Closes(&'static str),
     /// It must end at once, for this reason.
     Ends(&'static str),
@@ -60,7 +60,7 @@ pub async fn until_over(found: &Found, opened: &Opened) -> &'static str {
     }
 }
 
-/// Whether what was opened to `then` may go on, as the pod is now.
+/// Whether a session that was opened to `then` may continue, given the pod's present state.
 fn verdict(then: &Hosted, now: &Hosted, opened: &Opened) -> Verdict {
     if now.uid != then.uid {
         return Verdict::Ends("another pod has its name");
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_session_ends_with_the_pod_the_address_and_the_run_that_it_was_opened_to() {
         type Change = fn(&mut Hosted);
-        /// What may happen to a session of an address, and to one of a container.
+        /// The expected verdicts for a session of an address, and for one of a container.
         #[derive(Debug, PartialEq)]
         enum Said {
             GoesOn,
@@ -152,7 +152,7 @@ mod tests {
             assert_eq!(said(&Opened::Address), address, "{what}");
             assert_eq!(said(&of_container), container, "{what}");
         }
-        // A container that was not running yet when the session was opened has only now begun.
+        // A container that was not running when the session was opened has started for the first time.
         let mut waits = then.clone();
         waits.containers[0].running_since = None;
         assert_eq!(verdict(&waits, &then, &of_container), Verdict::GoesOn);

@@ -1,7 +1,7 @@
-//! Requests that become streams: commands, attaching, ports.
+//! Requests that become streams: exec, attach and port-forward.
 //!
-//! In: a request whose caller may. Out: the answer 101, and a task that lives as long as the stream does,
-//! or a refusal before anything is upgraded.
+//! In: an authorized request. Out: the answer 101 and a task that runs as long as the stream, or an error before
+//! the upgrade.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use super::tasks::Tasks;
 use super::upgrade::{self, agree};
 use super::{attach, exec, logs, port_forward};
 
-/// How long a stream may live: a shell that somebody forgot is not open for ever.
+/// The longest life of a stream, so that a forgotten shell does not stay open for ever.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Runs a command.
+/// Runs a command in a container.
 pub fn exec(found: Found, container: &str, request: Request<Incoming>, tasks: &Tasks) -> Answer {
     let wanted = wanted(&found, container, &request)?;
     if wanted.command.is_empty() {
@@ -40,11 +40,11 @@ pub fn exec(found: Found, container: &str, request: Request<Incoming>, tasks: &T
     )
 }
 
-/// Shows what a container writes.
+/// Sends the client what a container writes.
 pub fn attach(found: Found, container: &str, request: Request<Incoming>, tasks: &Tasks) -> Answer {
     let wanted = wanted(&found, container, &request)?;
     if wanted.stdin {
-        // Without a colon: old kubectls take a text that has one for YAML, and show nothing of it.
+        // No colon in this text: old versions of kubectl parse a text with a colon as YAML and show none of it.
         return Err(Refusal::bad(format!(
             "standard input of container {container} cannot be attached to, as Azure Container Instances does \
              not connect it; attach without -i, or use kubectl exec"
@@ -60,7 +60,7 @@ pub fn attach(found: Found, container: &str, request: Request<Incoming>, tasks: 
     })
 }
 
-/// Forwards ports.
+/// Forwards ports of a pod.
 pub fn port_forward(found: &Found, mut request: Request<Incoming>, tasks: &Tasks) -> Answer {
     let ports = port_forward::ports(request.uri().query().unwrap_or_default());
     let ports = ports.map_err(Refusal::bad)?;
@@ -129,7 +129,7 @@ where
     Ok(response)
 }
 
-/// Ends a stream with what it was opened to, and after [`LONGEST`].
+/// Runs a stream until it ends, its pod or container ends, or [`LONGEST`] is over.
 async fn lasting(stream: impl Future<Output = ()>, (found, opened): &(Found, Opened)) {
     let ended = tokio::select! {
         stream = tokio::time::timeout(LONGEST, stream) => match stream {

@@ -1,19 +1,21 @@
-//! What goes on after an answer's head: tracked, and ended with the listener.
+//! Tasks that continue after an answer's head: tracked, and cancelled with the listener.
+//!
+//! In: futures. Out: nothing; the listener waits for their end.
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Tasks of the listener; cheap to clone.
+/// The tasks of the listener; cheap to clone.
 #[derive(Clone)]
 pub struct Tasks {
-    /// Knows them all.
+    /// Tracks all tasks.
     pub tracker: TaskTracker,
-    /// Ends them.
+    /// Cancels all tasks.
     pub cancel: CancellationToken,
 }
 
 impl Tasks {
-    /// Starts one.
+    /// Starts a task.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let cancel = self.cancel.clone();
         self.tracker.spawn(async move {

@@ -1,6 +1,6 @@
-//! From a request to a connection: which protocol the client wants, and which it gets.
+//! Protocol upgrade: from a request to a connection of SPDY or WebSocket.
 //!
-//! In: a request's head. Out: the answer 101 and the connection to come, or a refusal in plain HTTP.
+//! In: a request's head. Out: the answer 101 and the future connection, or an error as plain HTTP.
 
 use std::sync::Arc;
 
@@ -20,52 +20,53 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::answer::{Refusal, text};
 
-/// The header in which SPDY's clients offer protocols.
+/// The header with the protocols that a SPDY client offers.
 const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
-/// The header in which those are named that would have done.
+/// The header of the error that lists the supported protocols.
 const ACCEPTED: &str = "x-accepted-stream-protocol-versions";
 
-/// The longest message of a websocket: the longest that Kubernetes' own servers take.
+/// The largest WebSocket message in bytes: the limit of Kubernetes' own servers.
 const MESSAGE: usize = 32 << 20;
 
-/// A websocket.
+/// A WebSocket on the server's side.
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// What carries streams.
+/// What carries the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carrier {
     /// SPDY/3.1.
     Spdy,
-    /// A websocket.
+    /// A WebSocket.
     Websocket,
 }
 
-/// Protocols that are spoken, by what carries them.
+/// The supported protocols for each carrier.
 pub struct Spoken {
     /// Over SPDY.
     pub spdy: &'static [&'static str],
-    /// Over a websocket.
+    /// Over a WebSocket.
     pub websocket: &'static [&'static str],
 }
 
-/// What was agreed on.
+/// The negotiated carrier and protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agreed {
-    /// What carries streams.
+    /// What carries the streams.
     pub carrier: Carrier,
-    /// The protocol; empty where the client of a websocket named none.
+    /// The protocol; empty if a WebSocket client offered none.
     pub protocol: String,
 }
 
-/// A connection to come.
+/// A connection that is available once the answer is sent.
 pub struct Upcoming {
     upgrade: OnUpgrade,
-    /// The connection's place among all that there may be.
+    /// The connection's permit of the listener.
     place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Upcoming {
-    /// The connection, once the answer has gone out; nothing if the client has left.
+    /// The connection, once the answer is sent; `None` if the upgrade failed. Keep the permit as long as the
+    /// connection.
     pub async fn connection(
         self,
     ) -> Option<(TokioIo<Upgraded>, Option<Arc<OwnedSemaphorePermit>>)> {
@@ -75,7 +76,7 @@ impl Upcoming {
     }
 }
 
-/// The websocket of a connection.
+/// Turns an upgraded connection into a WebSocket.
 pub async fn websocket(io: TokioIo<Upgraded>) -> Socket {
     let limits = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE))
@@ -83,7 +84,8 @@ pub async fn websocket(io: TokioIo<Upgraded>) -> Socket {
     WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await
 }
 
-/// Agrees with a client on how to go on.
+/// Negotiates carrier and protocol: the first offer of the client that is supported. The error is the response to
+/// send.
 pub fn agree(headers: &HeaderMap, spoken: &Spoken) -> Result<Agreed, Box<Response<Body>>> {
     let bad = |message: String| Box::new(Refusal::bad(message).response());
     let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
@@ -127,7 +129,7 @@ pub fn agree(headers: &HeaderMap, spoken: &Spoken) -> Result<Agreed, Box<Respons
     }
 }
 
-/// The answer 101, and the connection to come.
+/// The answer 101, and the future connection.
 pub fn upgrade(
     request: &mut Request<Incoming>,
     agreed: &Agreed,

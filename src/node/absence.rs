@@ -1,52 +1,50 @@
 //! When a container group counts as gone.
 //!
-//! In: answers of Azure that deny a group, each with the time at which it was asked for. Out: whether they
-//! prove that the group is gone, and when to ask again if they do not. Pure.
+//! In: answers of Azure that deny a group, each with the time when its request was sent. Out: whether they prove
+//! that the group is gone, and when to ask again if they do not. Pure.
 //!
-//! Azure Resource Manager is eventually consistent: its replicas may not know a group that was just
-//! created, and one of them may deny a group that runs. So no single answer ends a pod:
+//! Azure Resource Manager is eventually consistent: its replicas may not know a group that was just created, and
+//! one of them may deny a group that runs. So no single answer ends a pod:
 //!
-//! - An answer to a request that was sent less than [`LAG`] after a PUT proves nothing, unless one of the
+//! - An answer to a request that was sent less than [`LAG`] after a PUT proves nothing, unless an answer of the
 //!   same kind, a GET or a LIST, has shown the group. It is lag.
-//! - A group that runs is gone after two GETs, [`CONFIRM`] apart, and a LIST that began after the first
-//!   of them.
-//! - A group whose DELETE was accepted is gone after one GET and one LIST, both sent after the DELETE. A
-//!   DELETE that is answered with 200 counts as that GET. One that finds no group (204) was not accepted: it
-//!   denies the group as a GET does.
-//! - Where no LIST can be had (one group in it may be unreadable for good), more GETs over a longer time
-//!   take its place.
-//! - Every answer that shows the group starts the count again.
+//! - A group that runs is gone after two GETs, [`CONFIRM`] apart, and a LIST that began after the first of them.
+//! - A group whose DELETE was accepted is gone after one GET and one LIST, both sent after the DELETE. A DELETE
+//!   that Azure answers with 200 counts as that GET. A DELETE that finds no group (204) was not accepted: it denies
+//!   the group as a GET does.
+//! - If no LIST is available (one group in it may be unreadable for good), more GETs over a longer time replace it.
+//! - Every answer that shows the group restarts the count.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// How long after a PUT was sent Azure may deny the group. Azure documents no bound; its own clients wait for
+/// How long after a PUT was sent Azure may deny the group. Azure documents no limit; its own clients wait for
 /// seconds.
 pub const LAG: Duration = Duration::from_secs(20);
 /// The pause between the two GETs that confirm each other.
 pub const CONFIRM: Duration = Duration::from_secs(5);
 /// The pause between GETs while Azure may lag.
 const CATCH_UP: Duration = Duration::from_secs(2);
-/// How often a GET must deny a group, and for how long, where no LIST can be had: one that runs, and one
-/// whose DELETE was accepted.
+/// If no LIST is available: how many GETs must deny a group, and over how long. First for a group that runs, then
+/// for a group whose DELETE was accepted.
 const WITHOUT_LIST: [(u32, Duration); 2] =
     [(5, Duration::from_secs(120)), (3, Duration::from_secs(20))];
-/// After so many denials without a LIST, GETs become rarer.
+/// After this many GETs that deny the group, the pause between GETs triples.
 const PATIENT: u32 = 8;
 
-/// What the group was when it was denied.
+/// What was known of the group before it was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
     /// It is not known to have been created: any answer that is not lag proves that it was not.
     NotCreated,
-    /// It was there, and its deletion was not asked for.
+    /// It existed, and the operator did not ask for its deletion.
     There,
-    /// Azure accepted its DELETE, or its pod is deleted, or an operator may have sent its PUT.
+    /// Azure accepted its DELETE, or its pod is being deleted, or an operator may have sent its PUT.
     Deleted,
 }
 
-/// What answers.
+/// The kind of request that Azure answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A GET or a DELETE of the group.
@@ -55,14 +53,14 @@ pub enum Source {
     List,
 }
 
-/// Answers that deny a group.
+/// The answers that deny a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Absence {
-    /// Answers to GETs, and to LISTs, that were sent before this prove nothing.
+    /// Answers to requests that were sent before this time prove nothing: for GETs, and for LISTs.
     from: [Option<Timestamp>; 2],
-    /// The GETs that count: when the first and the last were sent.
+    /// When the first and the last GET that count were sent.
     counted: Option<(Timestamp, Timestamp)>,
-    /// How many they are.
+    /// How many GETs count.
     gets: u32,
     /// When the last LIST without the group was sent, if it counts.
     listed: Option<Timestamp>,
@@ -71,7 +69,7 @@ pub struct Absence {
 }
 
 impl Absence {
-    /// Nothing is known of a group whose PUT was sent then.
+    /// The state after a PUT that was sent at `sent`.
     pub fn after_put(sent: Timestamp) -> Self {
         Self {
             from: [Some(later(sent, LAG)); 2],
@@ -79,7 +77,7 @@ impl Absence {
         }
     }
 
-    /// An answer to a request that was sent then shows the group.
+    /// An answer to a request that was sent at `asked` shows the group.
     pub fn shown(&mut self, source: Source, asked: Timestamp) {
         self.from[source as usize] = Some(asked);
         if self.denied.is_none_or(|denied| denied <= asked) {
@@ -90,7 +88,7 @@ impl Absence {
         }
     }
 
-    /// Azure accepted a DELETE that was sent then: answers from before prove nothing.
+    /// Azure accepted a DELETE that was sent at `sent`: answers to earlier requests prove nothing.
     pub fn deleted(&mut self, sent: Timestamp) {
         *self = Self {
             from: self.from.map(|from| from.max(Some(sent))),
@@ -98,7 +96,7 @@ impl Absence {
         };
     }
 
-    /// A GET, or a DELETE, that was sent then is answered that there is no such group.
+    /// Azure answered a GET or a DELETE that was sent at `asked` that there is no such group.
     pub fn denied(&mut self, asked: Timestamp) {
         self.denied = Some(asked);
         if !self.is_lag(Source::Get, asked) {
@@ -108,14 +106,14 @@ impl Absence {
         }
     }
 
-    /// A LIST that was sent then lacks the group.
+    /// A LIST that was sent at `asked` does not contain the group.
     pub fn not_listed(&mut self, asked: Timestamp) {
         if !self.is_lag(Source::List, asked) {
             self.listed = self.listed.max(Some(asked));
         }
     }
 
-    /// Whether such an answer proves nothing when it is asked for at that time.
+    /// Whether a denial of this kind, to a request sent at `asked`, proves nothing.
     pub fn is_lag(&self, source: Source, asked: Timestamp) -> bool {
         self.from[source as usize].is_some_and(|from| asked < from)
     }
@@ -144,7 +142,7 @@ impl Absence {
         }
     }
 
-    /// When to ask again for a group that the last answer denies.
+    /// When to ask again for a group that the last answer denies; `None` if no answer does.
     pub fn ask_again(&self) -> Option<Timestamp> {
         let pause = match self.gets {
             0 => CATCH_UP,

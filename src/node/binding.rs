@@ -1,19 +1,20 @@
-//! What is written on a pod once it is bound to a virtual node.
+//! The patch of a pod after the scheduler has bound it to a virtual node.
 //!
-//! In: the pod. Out: one patch, or nothing when the pod is right already. Pure; `pods::settle` sends it.
+//! In: the pod. Out: one patch, or `None` if the pod needs none. Pure; `pods::settle` sends it.
 //!
-//! - The deletion cost (decision D4): a `ReplicaSet` that shrinks takes its pods on ACI first. A cost that
-//!   the user gave stays.
-//! - Tolerations of a node that is not ready or not reachable (decision D15): such a node only means that the
-//!   operator is down, while its pods run on. Kubernetes would delete them after 300 s; so they last a
-//!   day. A toleration for longer, or for ever, stays; so does every other one.
+//! - The deletion cost (decision D4): a `ReplicaSet` that is scaled down removes its pods on ACI first. A cost that
+//!   the user set stays.
+//! - Tolerations of a node that is not ready or unreachable (decision D15): for a virtual node this only means that
+//!   the operator is down, while the pods run on. Kubernetes would delete the pods after 300 s; the patch raises
+//!   this to a day. A toleration that lasts longer or has no limit stays, and so does every other one.
 //!
-//! Not at grant time: until it is bound, a pod may still land at home, where both would be wrong.
+//! The grant does not write them: until it is bound, a pod may still land on the cluster's own nodes, where both
+//! would be wrong.
 //!
-//! A JSON Patch with tests of what it was made from, and no `resourceVersion`: right after binding the
-//! status is being written too, and would make it a conflict most of the time. Tried on Kubernetes
-//! 1.37.2: tolerations of a bound pod may be added anywhere in the list, and of the existing ones only
-//! `tolerationSeconds` may be changed; a test of a missing key against null passes.
+//! A JSON Patch that tests the values it was computed from, and no `resourceVersion`: right after binding the
+//! status is being written too, and most patches would fail with a conflict. Tested on Kubernetes 1.37.2:
+//! tolerations may be added anywhere in the list of a bound pod, and of the existing ones only `tolerationSeconds`
+//! may be changed; a test of a missing key against null passes.
 
 use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
 use serde_json::{Value, json};
@@ -24,14 +25,14 @@ use crate::burst::fit::tolerates;
 
 /// The annotation that holds the deletion cost.
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-/// How long pods outlive an operator that is down, in seconds: a day.
+/// How long pods survive an outage of the operator, in seconds: a day.
 const OUTLIVE: i64 = 24 * 60 * 60;
-/// The taints of a node whose agent is not heard of.
+/// The taints that Kubernetes puts on a node whose agent stops reporting.
 const OUTAGE: [&str; 2] = [
     "node.kubernetes.io/not-ready",
     "node.kubernetes.io/unreachable",
 ];
-/// The annotation of a pod that stands for one that a kubelet read from a file.
+/// The annotation of a mirror pod, which stands for a static pod of a kubelet.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// The patch that a bound pod needs.
@@ -41,8 +42,8 @@ pub fn patch(pod: &Pod, deletion_cost: i32) -> Option<json_patch::Patch> {
     of(pod, operations)
 }
 
-/// The patch of a pod that has had its own, and has lost the tolerations since: the deletion cost is the
-/// user's to take away.
+/// The patch of a pod that was patched before and lost its tolerations. The deletion cost is not restored: a user
+/// may remove it.
 pub fn restore(pod: &Pod) -> Option<json_patch::Patch> {
     of(pod, tolerations(pod))
 }
@@ -55,7 +56,7 @@ fn of(pod: &Pod, mut operations: Vec<Value>) -> Option<json_patch::Patch> {
     if operations.is_empty() {
         return None;
     }
-    // Another pod of this name is never written to.
+    // The patch must not change another pod of this name.
     let same = json!({"op": "test", "path": "/metadata/uid", "value": pod.metadata.uid});
     operations.insert(0, same);
     let patch = serde_json::from_value(Value::Array(operations));
@@ -79,7 +80,7 @@ fn cost(pod: &Pod, cost: i32) -> Vec<Value> {
     absent(&format!("/metadata/annotations/{key}"), &json!(cost))
 }
 
-/// Adds what is not there, and nothing if it has come meanwhile.
+/// Adds a value; the test fails the patch if another client has added it meanwhile.
 fn absent(path: &str, value: &Value) -> Vec<Value> {
     vec![
         json!({"op": "test", "path": path, "value": null}),
@@ -92,7 +93,7 @@ fn tolerations(pod: &Pod) -> Vec<Value> {
     let has = has.map(Vec::as_slice).unwrap_or_default();
     let (mut changed, mut added) = (Vec::new(), Vec::new());
     for taint in OUTAGE {
-        // Kubernetes goes by the first that matches.
+        // Kubernetes uses the first toleration that matches.
         let outage = Taint {
             key: taint.to_owned(),
             effect: "NoExecute".to_owned(),
@@ -106,14 +107,14 @@ fn tolerations(pod: &Pod) -> Vec<Value> {
             (Some(index), _) if has[index].key.as_deref() == Some(taint) => {
                 changed.extend(raise(index, &has[index]));
             }
-            // None matches, or one of all keys, which is about other taints too.
+            // None matches, or one without a key, which covers other taints too.
             _ => added.push(toleration(taint)),
         }
     }
     if has.is_empty() && !added.is_empty() {
         return absent("/spec/tolerations", &json!(added));
     }
-    // In front, so that they are the first that match; and last, since indices move.
+    // At the front, so that they match first; and last in the patch, because they move the indices.
     let front = |one| json!({"op": "add", "path": "/spec/tolerations/0", "value": one});
     changed.extend(added.into_iter().map(front));
     changed

@@ -1,10 +1,10 @@
-//! Calls of Kubernetes that end: no read of its client does so by itself.
+//! Calls of the Kubernetes API with a deadline: the client has no read timeout of its own.
 //!
-//! In: a call, and how long it may take. Out: its answer, or an error like any other.
+//! In: a call and a timeout. Out: the answer, or an error.
 //!
-//! All deletions and evictions of the operator go through here, with the UID of the object that is meant: a
-//! `StatefulSet`'s pod has the name of the one before it, and may be at home when that one is still to be
-//! evicted. `clippy.toml` forbids the client's own methods everywhere else.
+//! All deletions and evictions of the operator go through this module, with the UID of the object: a `StatefulSet`
+//! reuses pod names, so a pod on the cluster's own nodes may have the name of the pod that is to be evicted.
+//! `clippy.toml` forbids the client's own methods everywhere else.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::core::Status;
 use serde::de::DeserializeOwned;
 
-/// The call's answer, or an error if it does not come in time.
+/// The call's answer, or [`kube::Error::Service`] after the timeout.
 pub async fn in_time<T>(
     patience: Duration,
     call: impl Future<Output = kube::Result<T>>,
@@ -26,20 +26,19 @@ pub async fn in_time<T>(
     answer.unwrap_or_else(|late| Err(kube::Error::Service(Box::new(late))))
 }
 
-/// The one object that a deletion or an eviction is meant for.
+/// The object that a deletion or an eviction is meant for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Its name.
     pub name: String,
     /// Its UID: another object may have its name later.
     pub uid: String,
-    /// Its version, where it must not have changed since it was read.
+    /// Its `resourceVersion`, if it must not have changed since it was read.
     pub version: Option<String>,
 }
 
 impl Target {
-    /// The object that has this metadata; nothing if it does not come from the API server, which gives names
-    /// and UIDs.
+    /// The object with this metadata; `None` without a name or a UID, which every object from the API server has.
     pub fn of(metadata: &ObjectMeta) -> Option<Self> {
         Some(Self {
             name: metadata.name.clone()?,
@@ -49,16 +48,16 @@ impl Target {
     }
 }
 
-/// What became of a deletion.
+/// The result of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
-    /// The object is deleted, or will be when its grace period and its finalizers allow it.
+    /// The API server deletes the object, or will when its grace period and its finalizers allow it.
     Begun,
-    /// There is no such object: it is gone, another one has its name, or it is not of the wanted version.
+    /// The object does not exist any longer, another object has its name, or its version differs from the target's.
     NotThere,
 }
 
-/// Deletes an object, within `grace` seconds if given.
+/// Deletes an object, with a grace period of `grace` seconds if given.
 pub async fn delete<K>(
     patience: Duration,
     api: &Api<K>,
@@ -86,8 +85,8 @@ where
     }
 }
 
-/// Asks for a pod's eviction. The client's own method writes the options under a name that the API server does
-/// not know (`delete_options`), and would evict whichever pod has the name (kube 5.0).
+/// Evicts a pod. The client's own method writes the options under a name that the API server does not know
+/// (`delete_options`), and would evict any pod of that name (kube 5.0).
 pub async fn evict(patience: Duration, pods: &Api<Pod>, target: &Target) -> kube::Result<()> {
     let eviction = Eviction {
         metadata: ObjectMeta {
@@ -107,7 +106,7 @@ pub async fn evict(patience: Duration, pods: &Api<Pod>, target: &Target) -> kube
     in_time(patience, sent).await.map(drop)
 }
 
-/// The object of this name; nothing if the API server says that there is none.
+/// The object of this name; `None` if the API server says that there is none.
 pub async fn find<K>(patience: Duration, api: &Api<K>, name: &str) -> kube::Result<Option<K>>
 where
     K: Clone + Debug + DeserializeOwned,
@@ -118,8 +117,8 @@ where
     }
 }
 
-/// Whether the API server itself says that there is no such object. The 404 of a proxy in between, a page
-/// in HTML or plain text, says nothing about it; `Status::is_not_found` takes it for the same.
+/// Whether the API server itself says that the object does not exist. The 404 of a proxy in between, a page in HTML
+/// or plain text, does not count; `Status::is_not_found` accepts it.
 pub fn is_absent(status: &Status) -> bool {
     status.code == 404 && status.reason == "NotFound"
 }
@@ -142,7 +141,7 @@ mod tests {
 
     type Sent = Arc<Mutex<Vec<(Method, String, Value)>>>;
 
-    /// A client whose requests are recorded, and answered with this code.
+    /// A client that records its requests and answers them with `code`.
     fn recorded(code: u16) -> (Client, Sent) {
         let sent = Sent::default();
         let record = sent.clone();
@@ -191,7 +190,7 @@ mod tests {
         let sent = sent.lock().expect("whole");
         assert_eq!(sent.len(), 4);
         for (number, (method, path, body)) in sent.iter().enumerate() {
-            // As the API server spells it: what it does not know it ignores.
+            // Exactly as the API server spells it, because it ignores unknown fields.
             let only = if *method == Method::DELETE {
                 assert!(path.ends_with("/pods/db-0"), "{path}");
                 &body["preconditions"]
@@ -245,7 +244,7 @@ mod tests {
     fn only_the_api_servers_own_404_says_that_an_object_is_gone() {
         let own = Status::failure("pods \"a\" not found", "NotFound").with_code(404);
         assert!(is_absent(&own));
-        // As the client reads what is no Status.
+        // How the client represents an answer that is not a Status.
         let page = Status::failure("<html>404</html>", "Failed to parse error data");
         assert!(!is_absent(&page.with_code(404)));
     }

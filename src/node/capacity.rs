@@ -1,15 +1,16 @@
 //! How much of ACI a placement may offer to the scheduler: never more than Azure would start.
 //!
-//! In: the placement's capacity, the region's usages, and the pods of its node. Out: what is [`Load`], and
-//! what the node [`Offer`]s. Pure.
+//! In: the placement's capacity, the region's usages, and the pods of its node. Out: their [`Load`], and the node's
+//! [`Offer`]. Pure.
 //!
-//! The scheduler counts what pods request; ACI counts container groups, in whole cores and at least one. A node
-//! offers the first, and is bounded by the second: a pod takes a core at least, so there may be as many pods
-//! as there are cores left, and what a pod takes beyond its request is taken off as soon as it is bound.
+//! The scheduler counts what pods request; ACI counts container groups in whole cores, at least one each. The
+//! node's allocatable is in requests but bounded by ACI's count: as a pod takes at least one core, the node offers
+//! at most as many pods as there are cores left, and once a pod is bound, the offer shrinks by what its group takes
+//! beyond the pod's request.
 //!
-//! What Azure says is used is a number of some moment. A pod whose group was known before it was asked for is
-//! in that number; every other one comes on top of it, until it is asked for again. A group that has gone since
-//! is believed to be there: the offer is never more than the limit, and catches up with the next answer.
+//! Azure's usage is a number of one moment. It includes the groups that were known before the request was sent; all
+//! other groups are added to it until the next request. A group that has gone since still counts, so the offer
+//! never exceeds the limit, and catches up with the next answer.
 
 use std::collections::BTreeMap;
 
@@ -28,19 +29,19 @@ pub const CORE: i64 = 1000;
 /// Local storage of a container group in bytes (ACI's documents: 50 GB).
 const STORAGE: i64 = 50_000_000_000;
 
-/// An amount of compute.
+/// An amount of compute; negative if more is used than there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
     /// CPU in thousandths of a core.
     pub cpu_milli: i64,
     /// Memory in bytes.
     pub memory_bytes: i64,
-    /// Pods.
+    /// Number of pods.
     pub pods: i64,
 }
 
 impl Room {
-    /// As a node's status has it; nothing if it has not all of it.
+    /// Reads the amounts of a node's status; `None` if CPU, memory or pods is missing.
     pub fn of(amounts: &BTreeMap<String, Quantity>) -> Option<Self> {
         let milli = |name: &str| milli(amounts.get(name)?);
         Some(Self {
@@ -50,7 +51,7 @@ impl Room {
         })
     }
 
-    /// As the scheduler counts it for a pod.
+    /// The amounts of one pod: what it requests, or what its container group takes.
     fn used(amounts: Amounts) -> Self {
         Self {
             cpu_milli: amounts.cpu_milli,
@@ -59,7 +60,7 @@ impl Room {
         }
     }
 
-    /// Without `other`; less than nothing where there is too little.
+    /// The difference, which may be negative.
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
         Self {
@@ -74,7 +75,7 @@ impl Room {
         self.pods.saturating_mul(STORAGE)
     }
 
-    /// Both together.
+    /// The sum.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -84,7 +85,7 @@ impl Room {
         }
     }
 
-    /// The lesser of both, by each measure.
+    /// The smaller value of each amount.
     #[must_use]
     pub fn at_most(self, other: Self) -> Self {
         Self {
@@ -95,7 +96,7 @@ impl Room {
     }
 }
 
-/// What the placement asks to offer.
+/// The capacity of the placement's spec.
 pub fn asked(placement: &Placement) -> Room {
     let capacity = &placement.capacity;
     Room {
@@ -113,28 +114,28 @@ pub fn cores(placement: &Placement) -> &'static str {
     }
 }
 
-/// What a limit of the region's leaves; nothing if Azure does not tell of it.
+/// What is left of a limit of the region; `None` if Azure does not report it.
 pub fn left_of(name: &str, usages: &[Usage]) -> Option<i64> {
     let usage = usages.iter().find(|usage| usage.is_of(name))?;
     Some(usage.limit.saturating_sub(usage.used.max(0)).max(0))
 }
 
-/// What the pods of a placement's node take, counted in three ways.
+/// What the unfinished pods of a placement's node take, counted in three ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     /// What they request, as the scheduler counts it.
     pub requests: Room,
     /// What ACI counts for their container groups.
     pub groups: Room,
-    /// Of that, what the region's usages did not yet count when they were read.
+    /// The part of `groups` that the region's usages did not include yet.
     pub uncounted: Room,
     /// How many of them have no container group yet.
     pub uncreated: i64,
 }
 
 impl Load {
-    /// The load of `pods`. `is_counted` says whether a pod's group was there before usages were read;
-    /// `is_created` whether it is there now.
+    /// The load of `pods`. `is_counted` says whether the group of the pod with this UID existed before the usages
+    /// were read; `is_created`, whether it exists now.
     pub fn of<'a>(
         pods: impl IntoIterator<Item = &'a PodFacts>,
         is_counted: impl Fn(&str) -> bool,
@@ -157,15 +158,15 @@ impl Load {
 /// What a placement's node offers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
-    /// To the scheduler, which counts requests: the node's allocatable.
+    /// In requests, as the scheduler counts: the node's allocatable.
     pub allocatable: Room,
-    /// As ACI counts container groups: the node's capacity.
+    /// In container groups, as ACI counts: the node's capacity.
     pub capacity: Room,
 }
 
 impl Offer {
-    /// The offer of a node with this load, for which `left` is left as ACI counts. A pod takes a core at
-    /// least, whatever it requests: so many pods there may be.
+    /// The offer of a node with this load, with `left` still available as ACI counts. The pods are bounded by the
+    /// cores, since a pod takes at least one.
     pub fn of(load: &Load, left: Room) -> Self {
         let pods = left.pods.min(left.cpu_milli / CORE).max(0);
         let left = Room {
@@ -180,7 +181,7 @@ impl Offer {
     }
 }
 
-/// A quantity in thousandths, rounded up; nothing if it is none, or negative.
+/// A quantity in thousandths, rounded up; `None` if it is invalid or negative.
 pub fn milli(quantity: &Quantity) -> Option<i64> {
     let milli = Amount::of(quantity)?.in_steps_of(Amount::thousandths(1));
     Some(i64::try_from(milli).unwrap_or(i64::MAX))
@@ -213,7 +214,7 @@ mod tests {
         }
     }
 
-    /// A pod that requests `cpu` thousandths and takes whole cores.
+    /// A pod that requests `cpu` thousandths of a core; its group takes whole cores.
     fn pod(name: &str, cpu: i64) -> PodFacts {
         let mut pod = fixtures::pod(name).on("burst-shop-weu");
         pod.asks.cpu_milli = cpu;
@@ -257,7 +258,7 @@ mod tests {
             (empty.allocatable.cpu_milli, empty.allocatable.pods),
             (5000, 5)
         );
-        // Two of them are bound: ACI has three cores left, and the scheduler may place three more.
+        // Two pods are bound: ACI has three cores left, and the scheduler may place three more pods.
         let two = load(&[pod("a", 250), pod("b", 250)], &[]);
         assert_eq!((two.uncounted.cpu_milli, two.uncreated), (2000, 2));
         let after = Offer::of(&two, left.minus(two.uncounted));

@@ -1,8 +1,8 @@
-//! Pods of `DaemonSet`s on a virtual node (decision D16): they are never run.
+//! Pods of `DaemonSet`s on a virtual node (decision D16): burstpool does not run them.
 //!
-//! A `DaemonSet` that tolerates everything puts a pod on every node, also on a virtual one, where there
-//! is no machine to look after. In: the pod and what is known of its container group. Out: what to do
-//! and what to say. Pure; `pods` asks here before it asks [`plan`](super::plan).
+//! A `DaemonSet` that tolerates every taint has a pod on every node, also on a virtual node, which has no machine.
+//! In: the pod and what is known of its container group. Out: the action and the pod's status. Pure; `pods` asks
+//! this module before [`plan`](super::plan).
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -11,14 +11,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use super::plan::{Action, Decision, Group, Known, is_deleting};
 use crate::aci::status::Seen;
 
-/// Why such a pod waits, in one word.
+/// The reason in such a pod's status and Event.
 pub const REASON: &str = "DaemonSetNotRun";
-/// The same in words, with the remedy.
+/// The message, with the remedy.
 pub const MESSAGE: &str = "pods of DaemonSets are not run on Azure Container Instances; to keep them off \
     virtual nodes, give the DaemonSet a required node affinity with the expression \
     {key: type, operator: NotIn, values: [virtual-kubelet]}";
 
-/// What is seen of such a pod, whatever is seen of its group.
+/// What such a pod's status shows, whatever the state of its group.
 pub const SEEN: Seen<'static> = Seen::Waiting {
     reason: REASON,
     message: MESSAGE,
@@ -45,14 +45,14 @@ pub fn daemon_set(pod: &Pod) -> Option<String> {
     Some(format!("{namespace}/{}", owner.name))
 }
 
-/// What to do for such a pod; nothing if it is none, or what is to be done is what is for any pod.
+/// The action for such a pod; `None` if no `DaemonSet` controls it, or if `plan` is to decide as for any pod.
 pub fn decide(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Option<Decision> {
     let pod = pod.filter(|pod| is_daemon(pod))?;
     let action = match known.group {
         Group::There { .. } if known.absence.ask_again().is_none() => Action::Delete,
         Group::There { .. } | Group::Going { .. } => return None,
-        // It goes at once, whatever Azure says or does not say: if there is a group after all, the
-        // next LISTs show that it has no pod, and it is deleted.
+        // Remove the pod at once, whatever Azure answers: if there is a group after all, garbage collection finds
+        // it without a pod and deletes it.
         Group::Unknown | Group::Absent { .. } if is_deleting(pod) => Action::Remove,
         Group::Unknown | Group::Absent { .. } => Action::Rest,
     };
@@ -61,7 +61,7 @@ pub fn decide(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Option<Decisi
     Some(Decision { action, at })
 }
 
-/// What a pool says of the `DaemonSet`s that have pods on one of its nodes; empty if none has.
+/// The pool's message about the `DaemonSet`s that have pods on one of its nodes; empty if there are none.
 pub fn note(daemon_sets: &[String]) -> String {
     if daemon_sets.is_empty() {
         return String::new();

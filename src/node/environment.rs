@@ -1,13 +1,13 @@
-//! What a pod refers to, read from the cluster: Secrets, `ConfigMap`s, what is behind its claims, tokens
-//! of its service account, and one for ACI's kube-proxy where the placement wants that.
+//! Reads what a pod refers to from the cluster: Secrets, `ConfigMap`s, the volumes behind its claims, tokens of its
+//! service account, and the kubeconfig of ACI's kube-proxy if the placement enables it.
 //!
-//! In: a pod and the Services that the node watches. Out: [`Resolved`] for `aci::translate`, or what
-//! is missing, why, and what to do about it. Reads each object by its name and nothing else, for that
-//! is all that `config/namespace` allows (decision D10); keeps nothing; logs nothing of a value.
+//! In: a pod, and the Services from the node's watch. Out: [`Resolved`] for `aci::translate`, or what is missing,
+//! why, and what to do about it. It reads each object by name, because `config/namespace` permits nothing else
+//! (decision D10); it keeps nothing and logs no value.
 //!
-//! What is required and missing makes the pod wait, as on a kubelet: the caller says so in an Event
-//! and asks again. What is optional and missing is left out. A pull secret that is missing is passed
-//! over with a warning, as a kubelet does, for the image may need none.
+//! If a required object is missing, the pod waits, as on a kubelet: the caller writes an Event and tries again. A
+//! missing optional object is left out. A missing pull secret only causes a warning, as with a kubelet, since the
+//! image may need none.
 
 mod claims;
 mod kube_proxy;
@@ -30,12 +30,12 @@ pub use lack::{Missing, Reason};
 pub struct Environment {
     /// The values.
     pub resolved: Resolved,
-    /// Pull secrets that were passed over.
+    /// Pull secrets that do not exist: the pod starts without them.
     pub warnings: Vec<Missing>,
 }
 
-/// Reads what `pod` refers to. `services` are all that the node watches; `kube_proxy` is given where the
-/// placement wants one.
+/// Reads what `pod` refers to. `services` are all Services of the cluster; `kube_proxy` is `Some` if the placement
+/// enables ACI's kube-proxy.
 pub async fn resolve(
     client: &Client,
     pod: &Pod,
@@ -61,8 +61,8 @@ pub async fn resolve(
     })
 }
 
-/// The Services that variables of `pod` name: those of its namespace if it wants them, and the API
-/// server's, which a namespace's own Service of that name replaces.
+/// The Services for which `pod` gets environment variables: those of its namespace if `links` is set, and the API
+/// server's, unless the namespace has a Service of that name.
 fn visible(pod: &Pod, links: bool, services: &[Arc<Service>]) -> Vec<resolved::Service> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let in_namespace = |service: &Service, namespace: &str| {

@@ -1,4 +1,4 @@
-//! A node's facts, for the tests of this room.
+//! The facts of a node and fake API servers, for the tests of this crate.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::record::Record;
 use crate::aci::client::Scope;
 use crate::api::Placement;
 
-/// A client whose requests do not reach the API server: a proxy answers each with a page and 404.
+/// A client whose requests do not reach the API server: a proxy answers each with 404 and a page.
 pub(crate) fn behind_a_proxy() -> Client {
     let service = tower::service_fn(|_: http::Request<Body>| {
         let answer = http::Response::builder().status(404);
@@ -24,7 +24,7 @@ pub(crate) fn behind_a_proxy() -> Client {
     Client::new(service, "default")
 }
 
-/// A client whose requests an admission policy denies, and how many there were.
+/// A client whose requests an admission policy denies, and the number of requests.
 pub(crate) fn denied() -> (Client, Arc<AtomicU16>) {
     let sent = Arc::new(AtomicU16::new(0));
     let counted = sent.clone();
@@ -38,7 +38,7 @@ pub(crate) fn denied() -> (Client, Arc<AtomicU16>) {
     (Client::new(service, "default"), sent)
 }
 
-/// A node of the pool `shop` with room for one pod.
+/// A node of the pool `shop` that offers one pod.
 pub(super) fn facts() -> Facts {
     let scope = Scope {
         subscription: "s".to_owned(),

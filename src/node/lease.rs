@@ -1,7 +1,7 @@
 //! The node's lease: its heartbeat, which the node controller trusts more than the status.
 //!
-//! In: the node's UID as it comes to be known. Out: a lease that is renewed every 10 s, and that the node's
-//! end takes along.
+//! In: the node's UID, once it is known. Out: a Lease that is renewed every 10 s, and that Kubernetes deletes with
+//! the node, which owns it.
 
 use std::time::Duration;
 
@@ -18,20 +18,20 @@ use super::call::{self, Target};
 
 /// The namespace of all node leases.
 const NAMESPACE: &str = "kube-node-lease";
-/// How long a lease is good for, in seconds: what kubelets use.
+/// The lease's duration in seconds: the kubelet's default.
 const LASTS: i32 = 40;
-/// How often it is renewed: a quarter of that, as kubelets do.
+/// The interval between renewals: a quarter of the duration, as in the kubelet.
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
-/// How much later than the one before a renewal is at least, in what it says: leases tell microseconds.
+/// How much later than the previous renew time the next one is at least.
 const LATER: Duration = Duration::from_millis(1);
 /// The field manager of leases.
 const FIELD_MANAGER: &str = "burstpool-lease";
-/// How long the first renewal waits for the node to be seen.
+/// How long the first renewal waits for the node's UID.
 const KNOWN: Duration = Duration::from_secs(3);
-/// How long one call may take.
+/// Timeout of one call.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// Renews the lease of a node until `cancel`. Nothing else is waited for: an API server that is slow to take the
+/// Renews the lease of a node until `cancel`. It waits for nothing else: an API server that is slow to accept the
 /// node's status must not make the node unreachable.
 pub async fn keep(
     client: &Client,
@@ -39,7 +39,7 @@ pub async fn keep(
     uid: watch::Receiver<Option<String>>,
     cancel: &CancellationToken,
 ) {
-    // Without it the first beat would take away the owner that the lease has.
+    // Without the UID the first renewal would remove the lease's owner reference.
     let mut known = uid.clone();
     let known = tokio::time::timeout(KNOWN, known.wait_for(Option::is_some));
     if cancel.run_until_cancelled(known).await.is_none() {
@@ -61,22 +61,23 @@ pub async fn keep(
     }
 }
 
-/// What a renewal at `now` by our clock says of its time. It is always later than the one before: the node controller
-/// counts no other, and marks the node unreachable when none counts for 50 s (Kubernetes, `node_lifecycle_controller.go`,
-/// `updateNodeHealth`). Our clock may be set back, or behind that of the operator that renewed the lease before.
+/// The renew time to write at `now`. It is always later than the previous one: the node controller ignores an equal
+/// or earlier time, and marks the node unreachable after 50 s without a later one (Kubernetes,
+/// `node_lifecycle_controller.go`, `updateNodeHealth`). The operator's clock may be set back, or behind that of the
+/// previous leader.
 fn renewal(last: Option<Timestamp>, now: Timestamp) -> Timestamp {
     let next = last.and_then(|last| last.checked_add(LATER).ok());
     next.map_or(now, |next| now.max(next))
 }
 
-/// When the lease of a node was renewed last, as it says; nothing if that cannot be read, or it was not.
+/// The last renew time in the node's lease; `None` if there is no lease, or it cannot be read.
 async fn renewed(client: &Client, name: &str) -> Option<Timestamp> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
     let lease = call::find(PATIENCE, &leases, name).await.ok()??;
     Some(lease.spec?.renew_time?.0)
 }
 
-/// The lease of a node as of `now`; it goes when the node of this UID goes.
+/// The lease of a node, renewed at `now`; the node with this UID owns it.
 fn lease(name: &str, uid: Option<String>, now: Timestamp) -> Lease {
     let owner = uid.map(|uid| OwnerReference {
         api_version: "v1".to_owned(),
@@ -101,7 +102,7 @@ fn lease(name: &str, uid: Option<String>, now: Timestamp) -> Lease {
     }
 }
 
-/// Renews the lease.
+/// Applies the lease.
 async fn renew(client: &Client, lease: &Lease) -> Result<(), kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
     let name = lease.metadata.name.clone().unwrap_or_default();
@@ -111,8 +112,8 @@ async fn renew(client: &Client, lease: &Lease) -> Result<(), kube::Error> {
     call::in_time(PATIENCE, sent).await.map(drop)
 }
 
-/// Removes the lease of a node, or the one that a node has left that is gone. The lease of another node that has
-/// the name since stays.
+/// Removes the lease of `node`, or, if the node is already gone, the lease that it left behind. The lease of a
+/// later node of the same name stays.
 pub async fn remove(client: &Client, name: &str, node: Option<&Target>) -> Result<(), kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
     let lease = call::find(PATIENCE, &leases, name).await?;
@@ -124,7 +125,7 @@ pub async fn remove(client: &Client, name: &str, node: Option<&Target>) -> Resul
     removed.map(drop)
 }
 
-/// Whether the lease has no owner, or this node is its owner.
+/// Whether the lease has no owner, or `node` owns it; if `node` is `None`, always.
 fn is_of(lease: &Lease, node: Option<&Target>) -> bool {
     let mut owners = lease.metadata.owner_references.iter().flatten();
     owners.all(|owner| node.is_none_or(|node| node.uid == owner.uid))

@@ -1,11 +1,19 @@
-//! The virtual node: registered in Kubernetes, its pods run as container groups.
+//! The virtual node: a Node object that burstpool registers, and its pods, which run as ACI container groups.
 //!
-//! Pure: `object` (what the node looks like), `record` (what it says for whoever drains it), `registration`
-//! (what is missing of it), `capacity` (how much of ACI it may offer), `plan` (what is to be done for a
-//! pod), `absence` (when its group counts as gone), `daemon` (for a `DaemonSet`'s), `binding` (what is
-//! written on a pod that was bound here). I/O: `register` and `lease` keep the node, `call` ends what they
-//! ask in time, `watched` shows watches that fail, `region` asks what Azure has to
-//! offer, `pods` keeps the pods, `environment` reads what they refer to. Knows [`api`](crate::api) and [`aci`](crate::aci).
+//! In: the settings of a placement, the pods that the scheduler binds to the node, and Azure's answers. Out: the
+//! Node object and its lease, container groups in Azure, and pod statuses and Events in Kubernetes.
+//!
+//! Pure: `object` (the Node object), `record` (the last placement, annotated on the node so that it can be drained
+//! later), `registration` (the next steps of a registration), `capacity` (how much of ACI the node may offer),
+//! `plan` (the next action for a pod), `absence` (when a container group counts as gone), `daemon` (pods of a
+//! `DaemonSet`), `binding` (the patch of a pod after it is bound), `observed` (how a pod of a watch is decoded).
+//!
+//! I/O: `register` and `lease` keep the Node object and its lease up to date, `call` gives API calls a deadline,
+//! `watched` reports watches that fail, `region` asks Azure for the region's usage, `quota` divides what is left
+//! among the region's placements, `pods` runs the pods, `environment` reads the objects that pods refer to.
+//!
+//! Depends on [`k8s`](crate::k8s), [`telemetry`](crate::telemetry), [`api`](crate::api), [`aci`](crate::aci) and,
+//! for the facts about pods, [`burst`](crate::burst).
 
 pub mod absence;
 pub mod binding;

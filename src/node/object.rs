@@ -1,6 +1,6 @@
-//! What a virtual node looks like: labels, taints and status.
+//! The Node object of a placement: labels, annotations, taints and status.
 //!
-//! In: [`Facts`]. Out: whole objects. Pure; nothing here asks anybody.
+//! In: [`Facts`]. Out: whole objects. Pure.
 
 use std::collections::BTreeMap;
 
@@ -19,44 +19,44 @@ use crate::api::names::POOL_UID_ANNOTATION;
 pub use crate::api::names::node_name as name;
 pub use crate::api::names::{CLOSED_TAINT, LAST_RESORT_TAINT, POOL_LABEL, PROVIDER_TAINT};
 
-/// Condition: whether Azure takes pods.
+/// Condition: whether Azure accepts pods.
 pub const AZURE_CONDITION: &str = "AzureAvailable";
-/// Label: which placement of its pool a node is of.
+/// Label: the node's placement.
 pub const PLACEMENT_LABEL: &str = "burstpool.io/placement";
-/// The label `type` of virtual nodes, by which existing manifests choose them.
+/// The value of the label `type` of virtual nodes, which existing manifests select.
 pub const TYPE: &str = "virtual-kubelet";
 
 /// Why a placement takes no pods at present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// One word, for programs.
+    /// One word, in CamelCase.
     pub reason: String,
-    /// Azure's words, for people.
+    /// A sentence, usually from Azure.
     pub message: String,
 }
 
-/// Everything that a node is made from.
+/// Everything that a Node object is made from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
-    /// The pool.
+    /// The pool's name.
     pub pool: String,
-    /// The pool's UID; empty of a pool that is gone and whose node, of an earlier version, does not say it.
+    /// The pool's UID; empty if the pool is gone and its node, made by an earlier version, does not carry it.
     pub pool_uid: String,
-    /// The placement in it, and where its groups are.
+    /// The placement, and where its container groups are.
     pub record: Record,
-    /// The address under which the API server reaches the kubelet API.
+    /// The address at which the API server reaches the kubelet API.
     pub address: String,
     /// The kubelet API's port.
     pub port: i32,
-    /// How much it offers.
+    /// What the node offers to the scheduler.
     pub offer: Offer,
-    /// What is not known of its region though it takes pods, and why.
+    /// What could not be checked in the region, and why, although the node takes pods.
     pub notice: Option<String>,
-    /// Why its region takes no pods, if it does not.
+    /// Why the region takes no pods, if it does not.
     pub closed: Option<Closed>,
-    /// Why it is given no pods although the region takes them, if it is not: creates fail.
+    /// Why the placement takes no pods although the region does, if so: creates fail.
     pub shut: Option<Closed>,
-    /// The minor version of Kubernetes that it speaks: the API server's, at most ours.
+    /// The Kubernetes minor version to report: that of the API server, at most the newest that the operator knows.
     pub kubernetes_minor: u32,
 }
 
@@ -66,14 +66,14 @@ impl Facts {
         name(&self.pool, &self.record.placement.name)
     }
 
-    /// Why it takes no pods, for one reason or the other.
+    /// Why the node takes no pods; a closed region comes first.
     pub fn why_closed(&self) -> Option<&Closed> {
         self.closed.as_ref().or(self.shut.as_ref())
     }
 }
 
-/// Labels that the node must have. No `kubernetes.io/hostname`: the scheduler would count the node as
-/// an empty machine of every topology spread (decision D14).
+/// Labels that the node must have. Not `kubernetes.io/hostname`: the scheduler would count the node as an empty
+/// domain of every topology spread (decision D14).
 pub fn labels(facts: &Facts) -> BTreeMap<String, String> {
     let fixed = [
         ("beta.kubernetes.io/os", "linux"),
@@ -81,8 +81,8 @@ pub fn labels(facts: &Facts) -> BTreeMap<String, String> {
         ("kubernetes.io/arch", "amd64"),
         ("kubernetes.io/os", "linux"),
         ("kubernetes.io/role", "agent"),
-        // Whether a zone of the cluster is failing is for home's nodes to say: when the operator is
-        // down, its nodes must not count among the dead ones, which slows evictions down or ends them.
+        // Kubernetes slows down or stops evictions in a zone with many failing nodes. When the operator is down,
+        // its nodes must not count as failing.
         ("node.kubernetes.io/exclude-disruption", "true"),
         (
             "node.kubernetes.io/exclude-from-external-load-balancers",
@@ -104,8 +104,8 @@ pub fn labels(facts: &Facts) -> BTreeMap<String, String> {
     all
 }
 
-/// Annotations that the node must have. All nodes of a process have one address, so that each says where
-/// metrics-server reads the numbers of its own pods; and each says which pool it is of, and what draining it takes.
+/// Annotations that the node must have: where metrics-server reads the node's metrics (all nodes of an operator
+/// share one address), the last placement, which a later drain needs, and the pool's UID.
 pub fn annotations(facts: &Facts) -> BTreeMap<String, String> {
     let path = format!("/metrics/resource/{}", facts.name());
     let mut annotations = BTreeMap::from([
@@ -136,7 +136,7 @@ pub fn taints(facts: &Facts) -> Vec<Taint> {
     taints
 }
 
-/// The whole node, as it is created.
+/// The whole node, as the operator creates it.
 pub fn node(facts: &Facts, now: Timestamp) -> Node {
     Node {
         metadata: ObjectMeta {
@@ -153,7 +153,7 @@ pub fn node(facts: &Facts, now: Timestamp) -> Node {
     }
 }
 
-/// The node's status; conditions keep their transition times from `old` while they say the same.
+/// The node's status. A condition whose status does not change keeps its transition time from `old`.
 pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
     let address = |kind: &str| NodeAddress {
         address: facts.address.clone(),
@@ -173,8 +173,8 @@ pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> NodeSt
     }
 }
 
-/// What the API server may do with the kubelet API: hand websockets on as they come, from 1.36 on. Older
-/// servers do not know the field, and translate to SPDY.
+/// The declared feature that lets the API server pass WebSockets through to the kubelet API, from 1.36 on. Older
+/// servers do not know the field and translate to SPDY.
 fn declared_features(facts: &Facts) -> Option<Vec<String>> {
     let knows = facts.kubernetes_minor >= 36;
     knows.then(|| vec!["ExtendWebSocketsToKubelet".to_owned()])
@@ -212,8 +212,8 @@ fn info(facts: &Facts) -> NodeSystemInfo {
     }
 }
 
-/// Ready is true for as long as somebody says so: an unreachable Azure closes the node, but must not
-/// make it `NotReady`, which would evict the pods that run.
+/// Ready is always True: if Azure cannot be reached, the node is closed, but `NotReady` would make Kubernetes evict
+/// the pods that run.
 fn conditions(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
     let old = old
         .and_then(|status| status.conditions.as_deref())

@@ -1,8 +1,8 @@
-//! A pod as it is watched.
+//! A pod from a watch.
 //!
-//! In: what the API server sends. Out: [`Observed`], the typed pod and the names of the fields that our
-//! types do not know (decision D18). What nobody here reads, and is most of a pod's size in memory, is
-//! dropped: the managed fields, but for a leader's and for when the scheduler's refusal was written.
+//! In: the JSON that the API server sends. Out: [`Observed`], the typed pod and the names of the fields that the
+//! operator's types do not know (decision D18). The managed fields are dropped, because they are most of a pod's
+//! size in memory, except for a leader's entry and the time of the scheduler's condition.
 
 use std::borrow::Cow;
 
@@ -17,19 +17,19 @@ use crate::aci::translate;
 use crate::api::names::LEADER_FIELD_MANAGER;
 use crate::burst::pod::SCHEDULED_FIELD;
 
-/// A pod as it was watched.
+/// A pod from a watch.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The pod.
     pub pod: Pod,
-    /// Fields that our types do not know.
+    /// Fields that the operator's types do not know.
     pub unknown: Vec<String>,
-    /// Why it could not be read, if it could not; of the pod there is only the metadata then.
+    /// Why the pod could not be decoded, if so; `pod` then has only the metadata.
     pub unreadable: Option<String>,
 }
 
 impl<'de> Deserialize<'de> for Observed {
-    /// Never fails for a pod's sake: one that cannot be read must not end the watch of all.
+    /// Never fails because of a pod's content: a pod that cannot be decoded must not end the watch of all pods.
     fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
         let mut raw = Value::deserialize(raw)?;
         let waits = raw["spec"]["nodeName"].as_str().is_none_or(str::is_empty);
@@ -56,8 +56,8 @@ impl<'de> Deserialize<'de> for Observed {
     }
 }
 
-/// Drops the managed fields, which are larger than the rest of most pods, but for two: a leader's, since of a grant by an
-/// early version nothing else proves that it is one; and while the pod waits, when the scheduler's condition was written.
+/// Drops the managed fields except for two: a leader's entry, because nothing else marks a grant by an early
+/// version; and, while the pod has no node, the entry that holds the time of the scheduler's condition.
 fn drop_managed(metadata: &mut Map<String, Value>, waits: bool) {
     let Some(Value::Array(entries)) = metadata.remove("managedFields") else {
         return;

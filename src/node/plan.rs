@@ -1,14 +1,14 @@
-//! What is to be done for one pod now, and if nothing, when to look again.
+//! The next action for one pod, and when it is due.
 //!
-//! In: the pod as the API server has it, what is known of its container group, and the time. Out: one
-//! [`Action`], or the time of the next. Pure: `pods` carries it out and learns from it.
+//! In: the pod as the API server has it, what is known of its container group, and the time. Out: one [`Action`]
+//! and its time. Pure: `pods` executes the action and records the answer.
 //!
 //! ```text
 //! Unknown ─Look─▶ Absent ─Create─▶ There ─Read─▶ There ... ─Delete─▶ Going ─Read─▶ Absent ─Remove─▶
 //!                   ▲       └─no answer─▶ Unknown            └─(vanished)─▶ Absent
 //! ```
 //!
-//! Every way into Absent takes proof ([`is_gone`]): Azure may deny a group that is there.
+//! A group becomes Absent only on proof ([`is_gone`]): Azure may deny a group that exists.
 
 mod learn;
 
@@ -22,42 +22,43 @@ use super::absence::{Absence, Before, Source};
 use crate::aci::schedule::{self, Phase, Starts};
 pub use learn::Sight;
 
-/// How long a Ready pod's group outlives the request to delete it, so that Services drop it first.
+/// How long a Ready pod's group outlives the request to delete the pod, so that Services stop sending traffic to it
+/// first.
 const DRAIN: Duration = Duration::from_secs(3);
-/// How long the group of a finished pod is kept, so that its logs can be read; after that it no longer
-/// counts against the quota.
+/// How long the group of a finished pod is kept, so that its logs can be read. After that the group is deleted and
+/// no longer counts against the quota.
 pub const KEEP_FINISHED: Duration = Duration::from_secs(300);
 
 /// What is known of a pod's container group.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Group {
-    /// Nothing: the operator has just started, or a request got no answer.
+    /// Not known: the operator has just started, or Azure did not answer a request.
     #[default]
     Unknown,
-    /// There is none.
+    /// There is no group.
     Absent {
-        /// Whether there was one before, which vanished or was deleted.
+        /// Whether a group existed before: it vanished or was deleted.
         was_there: bool,
     },
-    /// There is one.
+    /// There is a group.
     There {
-        /// Since when, or since when it is known to be.
+        /// When the group was created, or since when it is known to exist.
         since: Timestamp,
-        /// When it was read last.
+        /// When the last GET showed it.
         read: Option<Timestamp>,
-        /// Whether its containers have run.
+        /// Whether all its containers have started at least once.
         ran: bool,
     },
-    /// It is being deleted.
+    /// Azure is deleting the group.
     Going {
-        /// Since when.
+        /// When the deletion began, or was first seen.
         since: Timestamp,
-        /// When it was read last.
+        /// When the last GET showed it.
         read: Option<Timestamp>,
     },
 }
 
-/// What is known that bears on the decision.
+/// What is known of a pod and its group that the decision depends on.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[allow(
     clippy::struct_excessive_bools,
@@ -68,26 +69,26 @@ pub struct Known {
     pub group: Group,
     /// The answers that deny the group.
     pub absence: Absence,
-    /// A PUT got no answer, and may have created the group. Until Azure must know of it, only the same PUT
-    /// is sent again.
+    /// Azure did not answer a PUT, which may have created the group. Until the lag of Azure's reads is over, only
+    /// the same PUT is sent again.
     pub is_unanswered: bool,
-    /// What failed is not tried again before its time.
+    /// The back-off of each action that failed.
     pub pauses: Pauses,
-    /// Since when the pod is seen to leave, by our clock.
+    /// When the pod was first seen to be deleted, by the operator's clock.
     pub leaving: Option<Timestamp>,
-    /// Azure cannot run this pod as it is: nothing is tried at all.
+    /// Azure cannot run this pod as it is: the operator does not try to create a group.
     pub is_refused: bool,
-    /// Somebody says that the group has changed or is gone: it is read at once.
+    /// A LIST or a worker found that the group has changed or is gone: it is read at once.
     pub is_stale: bool,
-    /// The group could not be started. Azure goes on trying, and billing: it is deleted before
-    /// another is made.
+    /// Azure could not start the group. Azure keeps trying, and billing, so the operator deletes this group before
+    /// it creates another.
     pub is_failed: bool,
-    /// Its containers still run, or are started again.
+    /// Its containers still run, or Azure is restarting them.
     pub is_alive: bool,
 }
 
-/// Until when what failed waits. Each thing by itself: a create that must wait an hour for a quota holds up
-/// no delete, and neither do reads that are throttled.
+/// The end of the back-off of each action. They are independent: a create that must wait an hour for quota does not
+/// delay a delete, and neither do throttled reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pauses {
     creating: Option<Timestamp>,
@@ -97,7 +98,7 @@ pub struct Pauses {
 }
 
 impl Pauses {
-    /// Until when this is not tried.
+    /// The time before which the action is not tried again.
     pub fn of(&self, action: Action) -> Option<Timestamp> {
         match action {
             Action::Create => self.creating,
@@ -108,7 +109,7 @@ impl Pauses {
         }
     }
 
-    /// This is not tried before then.
+    /// Sets the time before which the action is not tried again.
     pub fn set(&mut self, action: Action, until: Option<Timestamp>) {
         match action {
             Action::Create => self.creating = until,
@@ -120,7 +121,7 @@ impl Pauses {
     }
 }
 
-/// What to do.
+/// The next action for a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Find out whether there is a group.
@@ -131,29 +132,30 @@ pub enum Action {
     Read,
     /// Delete the group.
     Delete,
-    /// Remove the pod's object: nothing is left behind it.
+    /// Remove the pod's object: its group is gone.
     Remove,
     /// Nothing, until something changes.
     Rest,
 }
 
 impl Action {
-    /// Whether it only asks Azure, and so waits for its turn.
+    /// Whether the action only reads from Azure, and so waits for the rate limiter.
     pub fn reads(self) -> bool {
         matches!(self, Self::Look | Self::Read)
     }
 }
 
-/// An action, and from when on.
+/// An action and its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What to do.
+    /// The action.
     pub action: Action,
-    /// From when on; now if it is past.
+    /// When the action is due; if this is past, now.
     pub at: Timestamp,
 }
 
-/// Decides. `pod` is nothing when its object is gone already, by force: its group must go all the same.
+/// The next action for the pod. `pod` is `None` if its object was removed by force: its group must be deleted all
+/// the same.
 pub fn plan(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> Decision {
     let decision = decide(pod, known, starts, now);
     let pause = known.pauses.of(decision.action);
@@ -172,11 +174,11 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
         Group::Absent { .. } if known.is_refused || pod.is_some_and(is_finished) => {
             act(Action::Rest)
         }
-        // Its owner makes another pod, once it is told that this one has failed.
+        // The pod has failed with its group. Its controller creates another pod when it sees this one failed.
         Group::Absent { .. } if pod.is_some_and(has_run) => act(Action::Rest),
         Group::Absent { .. } => act(Action::Create),
-        // An answer denies the group that is to be deleted: a DELETE asks as well as a GET does, has a budget
-        // of its own, and deletes the group if it is there after all.
+        // An answer denied the group that is to be deleted. A DELETE answers the same question as a GET, has
+        // its own budget in ARM, and deletes the group if it exists after all.
         Group::There { .. }
             if (leaves || known.is_failed)
                 && let Some(at) = known.absence.ask_again() =>
@@ -192,7 +194,7 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
                 at: at.max(drained),
             }
         }
-        // Whatever else is due: an answer denies the group, and the next one decides.
+        // An answer denied the group: before any other action, the next answer decides.
         Group::Going { .. } | Group::There { .. } if let Some(at) = known.absence.ask_again() => {
             let action = Action::Read;
             Decision { action, at }
@@ -209,7 +211,7 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
             let wait = |since| schedule::wait(Phase::Working, since, starts, 0.0);
             let look = read_next(wait, (*since, *read), known, now);
             let delete = delete_finished(pod, known, now);
-            // Only what failed is ever started again; whether it was, only a read tells.
+            // Azure restarts only a group that failed, and only a GET shows whether it did.
             let may_live = pod.is_some_and(has_failed) && look.at < delete.at;
             if may_live { look } else { delete }
         }
@@ -227,7 +229,7 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
     }
 }
 
-/// Looks for the group, until Azure shows it or must know of it. A PUT without an answer is sent again.
+/// Reads the group until Azure shows it or its absence is proven. A PUT without an answer is sent again.
 fn look(leaves: bool, known: &Known, now: Timestamp) -> Decision {
     let Some(again) = known.absence.ask_again() else {
         return Decision {
@@ -261,15 +263,16 @@ pub fn is_gone(pod: Option<&Pod>, known: &Known) -> bool {
         Group::There { .. } => Before::There,
         Group::Unknown if leaves => Before::Deleted,
         Group::Unknown if pod.is_some_and(has_run) => Before::There,
-        // An operator has seen the pod, and may have sent a PUT: this one, or the one before.
+        // An operator wrote the pod's start time and may have sent a PUT: this process, or the one before it.
         Group::Unknown if pod.is_some_and(was_seen) => Before::Deleted,
         Group::Unknown => Before::NotCreated,
     };
     known.absence.is_proven(before)
 }
 
-/// When the group of a finished pod goes: when its logs could be read, but what Azure started again
-/// although the pod is finished must not run on, whatever Azure's clock says of its end.
+/// When to delete the group of a finished pod: [`KEEP_FINISHED`] after its end, so that its logs can be read. If
+/// Azure has restarted containers although the pod is finished, the group is deleted at once, whatever end Azure's
+/// clock reports.
 fn delete_finished(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Decision {
     let finished = pod.and_then(|pod| finished_at(pod).or_else(|| unready_since(pod)));
     let finished = finished.unwrap_or(now);
@@ -283,7 +286,8 @@ fn delete_finished(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Decision
     }
 }
 
-/// The pod's share of the time in which those that run are read, from 0 to 1: the same each time.
+/// The pod's offset, from 0 to 1, within the interval at which running groups are read. It is derived from the UID,
+/// so it is stable and spreads the reads.
 fn share(pod: &Pod) -> f64 {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let digest = Sha256::digest(uid);
@@ -308,9 +312,9 @@ fn read_next(
     }
 }
 
-/// When the group of a pod that leaves may be deleted: a Ready one's only after Services have dropped
-/// it, but never later than its grace period. Counted from when it was seen to leave: the API server's
-/// clock is not ours, and a minute between them would be a minute of Terminating, or no draining at all.
+/// When the group of a pod that is being deleted may be deleted. A Ready pod waits for [`DRAIN`], so that Services
+/// drop it, but not longer than its grace period. The wait is counted from when the operator saw the deletion: with
+/// the API server's clock, a difference of a minute would mean a minute of Terminating, or no draining at all.
 fn drained(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Timestamp {
     let Some(pod) = pod.filter(|pod| is_ready(pod)) else {
         return now;
@@ -323,12 +327,12 @@ fn drained(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Timestamp {
     later(known.leaving.unwrap_or(now), DRAIN.min(grace))
 }
 
-/// Whether the pod is to be deleted.
+/// Whether the pod has a deletion timestamp.
 pub fn is_deleting(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
-/// Whether the pod has succeeded or failed for good.
+/// Whether the pod's phase is Succeeded or Failed.
 pub fn is_finished(pod: &Pod) -> bool {
     let phase = pod
         .status
@@ -345,7 +349,7 @@ fn has_failed(pod: &Pod) -> bool {
     phase == Some("Failed")
 }
 
-/// Whether Kubernetes has been told that the pod runs: it is never started a second time.
+/// Whether the pod's status in Kubernetes says that it runs: such a pod is never started a second time.
 pub fn has_run(pod: &Pod) -> bool {
     let phase = pod
         .status
@@ -354,7 +358,7 @@ pub fn has_run(pod: &Pod) -> bool {
     phase == Some("Running")
 }
 
-/// Whether an operator has written a status of the pod.
+/// Whether an operator has written a status of the pod: it has a start time.
 fn was_seen(pod: &Pod) -> bool {
     pod.status
         .as_ref()
@@ -370,7 +374,7 @@ fn is_ready(pod: &Pod) -> bool {
     ready(pod).is_some_and(|condition| condition.status == "True")
 }
 
-/// Since when the pod is not ready: of one that has ended, that is at the latest when it did.
+/// Since when the pod is not ready. A pod that has ended became unready at its end or before.
 fn unready_since(pod: &Pod) -> Option<Timestamp> {
     let condition = ready(pod).filter(|condition| condition.status != "True")?;
     Some(condition.last_transition_time.as_ref()?.0)
@@ -380,7 +384,7 @@ fn is_service(pod: &Pod) -> bool {
     matches!(restart_policy(pod), None | Some("Always"))
 }
 
-/// Whether the pod's containers run once at most.
+/// Whether the pod's containers run at most once.
 pub fn never_restarts(pod: &Pod) -> bool {
     restart_policy(pod) == Some("Never")
 }

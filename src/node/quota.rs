@@ -1,10 +1,11 @@
-//! What the placements of one region offer together: never more than its quota leaves.
+//! The quota of a subscription in a region, shared by all its placements: together they offer no more than is left.
 //!
-//! In: what Azure says is used of a subscription's limits in a region, and the pods of every placement there,
-//! of whichever pool. Out: for each placement what its node [`Offer`]s.
+//! In: the usages that Azure reports for the region, and the pods of all placements there, of any pool. Out: the
+//! [`Offer`] of each placement's node.
 //!
-//! What is left is divided: everybody gets the same, and what one cannot use goes to the others. What a
-//! placement gives up goes to another only after a moment: the scheduler may just have bound a pod there.
+//! What is left is divided equally, and a placement that cannot use its part leaves the rest to the others. What a
+//! placement gives up goes to another placement only after `HANDOVER`: the scheduler may just have bound a pod
+//! there.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,10 +17,10 @@ use super::capacity::{self, CORE, Load, Offer, Room};
 use super::pods::Context;
 use crate::aci::client::{Scope, Usage};
 
-/// How long what one placement has given up is kept from the others.
+/// How long the other placements must wait for what a placement gave up.
 const HANDOVER: Duration = Duration::from_secs(10);
 
-/// The quotas of all subscriptions and regions that placements are in.
+/// The quotas of all subscriptions and regions that have placements.
 #[derive(Default)]
 pub struct Quotas(Mutex<HashMap<(String, String), Arc<Quota>>>);
 
@@ -28,7 +29,7 @@ impl Quotas {
     pub fn of(&self, scope: &Scope, region: &str) -> Arc<Quota> {
         let key = (scope.subscription.to_lowercase(), region.to_lowercase());
         let mut all = lock(&self.0);
-        // Those that no placement takes part in any more are forgotten.
+        // Forget quotas that no placement uses.
         all.retain(|_, quota| Arc::strong_count(quota) > 1);
         all.entry(key).or_default().clone()
     }
@@ -41,11 +42,11 @@ pub struct Quota(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     members: Vec<Member>,
-    /// What Azure said last, and the UIDs of the pods whose groups were there before it was asked.
+    /// Azure's last answer, and the UIDs of the pods whose groups existed before the request was sent.
     usages: Option<Vec<Usage>>,
     counted: HashSet<String>,
-    /// Whether all members' pods were listed then. The groups of pods that were not known yet are counted
-    /// twice: by Azure, and as groups that have come since.
+    /// Whether all members' pods were listed at that time. The group of a pod that was not known then is counted
+    /// twice: in Azure's usage, and as a group created since.
     knew_all: bool,
     asked: Option<Instant>,
     /// Whether placements could use more than is left.
@@ -54,13 +55,13 @@ struct Inner {
 
 struct Member {
     context: Weak<Context>,
-    /// It is given no more pods.
+    /// It takes no new pods.
     is_closed: bool,
     cpu: Share,
     pods: Share,
 }
 
-/// What was asked of Azure, and before which time.
+/// A request to Azure: when it was sent, and which pods had groups then.
 pub struct Asked {
     at: Instant,
     there: HashSet<String>,
@@ -68,7 +69,7 @@ pub struct Asked {
 }
 
 impl Quota {
-    /// The placement takes part from now on.
+    /// Adds a placement.
     pub fn join(&self, context: &Arc<Context>) {
         let mut inner = lock(&self.0);
         inner.members.retain(|one| one.context.strong_count() > 0);
@@ -80,14 +81,14 @@ impl Quota {
         });
     }
 
-    /// The placement is given no more pods. Those that it has are counted for as long as they are kept.
+    /// Gives the placement no more pods. Its existing pods count for as long as they have workers.
     pub fn close(&self, context: &Arc<Context>) {
         for member in &mut lock(&self.0).members {
             member.is_closed |= member.is(context);
         }
     }
 
-    /// Azure is about to be asked: which pods have groups already.
+    /// Call this before asking Azure: records which pods have groups.
     pub fn asking(&self) -> Asked {
         let inner = lock(&self.0);
         let kept = || inner.members.iter().filter_map(|one| one.context.upgrade());
@@ -98,7 +99,8 @@ impl Quota {
         }
     }
 
-    /// Azure has answered; nothing if its limits cannot be read.
+    /// Records Azure's answer; `usages` is `None` if the operator may not read them. An answer to an earlier
+    /// request than the last one is ignored.
     pub fn answered(&self, asked: Asked, usages: Option<Vec<Usage>>) {
         let mut inner = lock(&self.0);
         if inner.asked.is_none_or(|before| before <= asked.at) {
@@ -108,8 +110,8 @@ impl Quota {
         }
     }
 
-    /// Whether more may be left than is known, and would be used: a group has gone since Azure was asked, or
-    /// pods have become known whose groups Azure counted.
+    /// Whether more may be left than is known, and placements could use it: a group has gone since Azure was asked,
+    /// or all pods are listed now and were not then.
     pub fn is_outdated(&self) -> bool {
         let inner = lock(&self.0);
         if !inner.is_short {
@@ -143,13 +145,13 @@ impl Quota {
     }
 }
 
-/// What is seen of a member.
+/// The current load and limits of a member.
 struct Seen {
     load: Load,
-    /// What its own capacity leaves.
+    /// What the placement's own capacity leaves.
     own: Room,
     cores: &'static str,
-    /// How many groups may still be created; nothing if that is not known.
+    /// How many groups Azure still lets the subscription create; `None` if not known.
     creates: Option<i64>,
 }
 
@@ -186,7 +188,7 @@ impl Inner {
             .collect()
     }
 
-    /// Divides what is left of cores, by their kind, and of groups.
+    /// Divides the cores that are left, by kind, and the groups that are left.
     fn share(&mut self, seen: &[Seen], now: Instant) {
         let usages = self.usages.as_deref().unwrap_or_default();
         let of_kind = |kind: &str, one: &Seen| kind.is_empty() || one.cores == kind;
@@ -239,36 +241,36 @@ impl Member {
     }
 }
 
-/// Cores in thousandths as whole ones.
+/// Thousandths of a core, rounded up to whole cores.
 fn whole(cpu_milli: i64) -> i64 {
     cpu_milli.saturating_add(CORE - 1) / CORE
 }
 
-/// How much of something a placement may have in all.
+/// How much of a resource a placement may use in total.
 #[derive(Debug, Default)]
 struct Share {
     given: i64,
-    /// What it had before, and until when that is kept from the others.
+    /// Earlier, larger amounts, and until when the other placements must leave them free.
     before: Vec<(i64, Instant)>,
 }
 
 impl Share {
-    /// The most that it may have taken.
+    /// The most that the placement may have used.
     fn held(&self) -> i64 {
         let before = self.before.iter().map(|(had, _)| *had);
         before.fold(self.given, i64::max)
     }
 }
 
-/// A placement's share, how much of it is taken, and how much more it could use.
+/// A placement's share, how much of it is used, and how much more the placement could use.
 struct Wish<'a> {
     share: &'a mut Share,
     has: i64,
     more: i64,
 }
 
-/// Divides what is `left` of something, as whole numbers; without a limit everybody gets what it can use.
-/// Whether that is less than they could use.
+/// Divides `left` units among placements; without a limit each gets all that it can use. Returns whether the
+/// placements could use more than is left.
 fn divide(left: Option<i64>, mut wishes: Vec<Wish<'_>>, now: Instant) -> bool {
     for wish in &mut wishes {
         wish.share.before.retain(|(_, until)| now < *until);
@@ -290,7 +292,7 @@ fn divide(left: Option<i64>, mut wishes: Vec<Wish<'_>>, now: Instant) -> bool {
         .zip(fair)
         .map(|(wish, more)| wish.has + more)
         .collect();
-    // First those who give up, so that what they had is known to be held still.
+    // First reduce shares, so that the second pass sees what is still reserved.
     for (wish, wanted) in wishes.iter_mut().zip(&wanted) {
         if *wanted <= wish.share.given {
             give(wish.share, *wanted, now);
@@ -318,7 +320,7 @@ fn give(share: &mut Share, given: i64, now: Instant) {
     share.given = given;
 }
 
-/// Equal parts of `left`, none more than it can use; what does not divide goes to the first.
+/// Equal parts of `left`, none larger than what its placement can use; the remainder goes to the first.
 fn fair(left: i64, uses: &[i64]) -> Vec<i64> {
     let mut parts = vec![0; uses.len()];
     let mut left = left;
@@ -326,7 +328,7 @@ fn fair(left: i64, uses: &[i64]) -> Vec<i64> {
     order.sort_by_key(|at| uses[*at]);
     for (done, at) in order.iter().enumerate() {
         let others = i64::try_from(uses.len() - done).unwrap_or(1);
-        // Rounded up: of equal ones the first has the rest.
+        // Rounded up: among equals the first gets the remainder.
         let part = left.saturating_add(others - 1) / others;
         parts[*at] = part.min(uses[*at]).max(0);
         left -= parts[*at];
@@ -369,7 +371,7 @@ mod tests {
         assert_eq!(fair(9, &[2, 3]), [2, 3]);
     }
 
-    /// Shares of placements that have these, and could use so much more.
+    /// Divides `left` among placements, each given as (used, could use more).
     fn divided(
         left: Option<i64>,
         shares: &mut [Share],
@@ -391,7 +393,7 @@ mod tests {
         let (now, mut shares) = (Instant::now(), [Share::default(), Share::default()]);
         let start = divided(Some(12), &mut shares, &[(0, 50), (0, 50)], now);
         assert_eq!(start, [6, 6]);
-        // The first has used all of its share. The other gives up a half of its own.
+        // The first uses its whole share. The second gives up half of its own.
         let later = divided(Some(6), &mut shares, &[(6, 44), (0, 50)], now);
         assert_eq!(later, [6, 3], "a pod may just have been bound there");
         let after = now + HANDOVER;
@@ -402,8 +404,8 @@ mod tests {
     }
 
     proptest! {
-        /// However pods come and go, and whatever each does with what it was offered until a moment ago: all
-        /// placements together never take more than there is.
+        /// Whatever pods come and go, and whatever the scheduler binds based on an offer of a moment ago, the
+        /// placements together never use more than there is.
         #[test]
         fn together_they_never_take_more_than_there_is(
             total in 0i64..40,
@@ -411,7 +413,7 @@ mod tests {
         ) {
             let (mut now, mut shares) = (Instant::now(), [Share::default(), Share::default(), Share::default()]);
             let mut has = [0i64; 3];
-            // What each was offered before, which the scheduler may still act upon until then.
+            // Earlier offers, each with the time until which the scheduler may still use it.
             let mut offered: Vec<(Instant, usize, i64)> = Vec::new();
             for (who, count, comes, pause) in steps {
                 now += Duration::from_secs(pause);

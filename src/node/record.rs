@@ -1,12 +1,12 @@
-//! What a node says of its placement for whoever leads when no spec names it any more.
+//! The last placement of a node: an annotation from which a later leader can drain a placement that no spec names.
 //!
-//! In: where a placement's groups are, and the placement. Out: an annotation of its node; and, of nodes
-//! as they are found, which are ours, of which pool, and what their annotation says. Pure.
+//! In: where a placement's container groups are, and the placement. Out: the node's annotation; and, from nodes of
+//! the cluster, which belong to burstpool, to which pool, and what their annotation says. Pure.
 //!
-//! Draining takes the region, the subscription and the resource group, and they are on the node because
-//! it is there for exactly as long as there is something to drain: a pool's status goes with a pool whose
-//! finalizer somebody removes, and a spec forgets a placement at once. Azure is not asked for all groups
-//! of this cluster instead: it lists by subscription, and which there were is what has been forgotten.
+//! A drain needs the region, the subscription and the resource group. They are on the node because it exists for
+//! exactly as long as there is something to drain: a pool's status is lost if a user removes the pool's finalizer,
+//! and a spec forgets a placement at once. The operator cannot list all groups of the cluster in Azure instead:
+//! Azure lists by subscription, and the subscriptions are what has been forgotten.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,10 @@ use crate::aci::client::Scope;
 use crate::api::Placement;
 use crate::api::names::POOL_UID_ANNOTATION;
 
-/// Annotation: a placement as its node was kept last, and where its groups are.
+/// Annotation: the placement that the node was last registered with, and where its groups are.
 pub const ANNOTATION: &str = "burstpool.io/last-placement";
 
-/// A placement as its node is kept, and where its groups are.
+/// A placement, and where its container groups are.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
@@ -42,7 +42,7 @@ impl Record {
         }
     }
 
-    /// Where its groups are.
+    /// The subscription and resource group of its groups.
     pub fn scope(&self) -> Scope {
         Scope {
             subscription: self.subscription_id.clone(),
@@ -50,41 +50,41 @@ impl Record {
         }
     }
 
-    /// The annotation's value.
+    /// The annotation's value, as JSON.
     pub(super) fn text(&self) -> String {
         serde_json::to_string(self).expect("a placement is plain data")
     }
 }
 
-/// A node of ours as it is found.
+/// A virtual node of burstpool that was found in the cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     /// Its name.
     pub node: String,
-    /// The pool.
+    /// The name of its pool.
     pub pool: String,
-    /// The pool's UID, if it says so: nodes of earlier versions do not.
+    /// The pool's UID; `None` on nodes of earlier versions.
     pub pool_uid: Option<String>,
-    /// The placement in it.
+    /// The name of its placement.
     pub placement: String,
-    /// What it says of the placement; nothing if it says nothing, or of another one.
+    /// Its last placement; `None` if the annotation is missing or names another placement.
     pub record: Option<Record>,
-    /// What it offers, as it says; nothing if it does not say so yet.
+    /// What its status offers; `None` if it has no full status yet.
     pub offers: Option<Offers>,
 }
 
-/// What a node offers, and why it takes no pods, if it does not.
+/// What a node offers, and why it takes no pods, if so.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offers {
-    /// How much it offers.
+    /// The amounts.
     pub offer: Offer,
-    /// Why it takes no pods.
+    /// Why it takes no pods; `None` if it takes pods.
     pub closed: Option<Closed>,
 }
 
 impl Found {
-    /// What the node offers, if it is of a placement whose groups are, and will be, in the same place: until
-    /// somebody has asked the region anew, that is as good an answer as it was.
+    /// What the node's status offers, if its groups are in the same scope, region and priority as `wanted`: until
+    /// the region is checked again, this is the best answer. It is limited to the capacity of `wanted`.
     pub fn offers(&self, wanted: &Record) -> Option<Offers> {
         let before = self.record.as_ref()?;
         let is_same = before.scope() == wanted.scope()
@@ -102,7 +102,7 @@ impl Found {
     }
 }
 
-/// A node of ours, whatever has become of its labels: of a placement whose node it is ([`owned_by_another`]).
+/// A node that is known to belong to this pool ([`owned_by_another`]), even if its labels were changed.
 pub fn known(node: &Node, pool: &str, placement: &str) -> Found {
     let annotations = node.metadata.annotations.as_ref();
     let text = |key: &str| annotations.and_then(|annotations| annotations.get(key));
@@ -117,9 +117,9 @@ pub fn known(node: &Node, pool: &str, placement: &str) -> Found {
     }
 }
 
-/// The node, if it is ours. A label alone proves nothing: whoever runs on a node of home may have its kubelet
-/// set it there, and what is found here is drained and removed. Ours are called as only ours are, and keep off
-/// whom the pool has not granted.
+/// The node, if it belongs to burstpool. The pool label alone proves nothing: a user with root access to a node can
+/// have its kubelet set the label, and nodes that are found here are drained and removed. So the node's name, type
+/// label and provider taint must also match.
 pub fn found(node: &Node) -> Option<Found> {
     let text =
         |from: &Option<BTreeMap<String, String>>, key: &str| from.as_ref()?.get(key).cloned();
@@ -135,8 +135,8 @@ pub fn found(node: &Node) -> Option<Found> {
     is_ours.then(|| known(node, &pool, &placement))
 }
 
-/// The pool of a node, by its labels; nothing of a node that is not called as they say: a kubelet may have set
-/// them on a node of its own.
+/// The pool of a node, by its labels; `None` if the node's name does not match them: a kubelet may set the labels
+/// on its own node.
 pub fn pool_of(node: &Node) -> Option<&str> {
     let labels = node.metadata.labels.as_ref()?;
     let (pool, placement) = (labels.get(POOL_LABEL)?, labels.get(PLACEMENT_LABEL)?);
@@ -144,9 +144,9 @@ pub fn pool_of(node: &Node) -> Option<&str> {
     (name == object::name(pool, placement)).then_some(pool)
 }
 
-/// Whose a node is, if it is not this pool's, in words. It is the pool's whose UID it carries; a node of an earlier
-/// version carries none, and is the pool's that its label names, or that it says the placement of. Of two pools
-/// of one name the earlier one is gone.
+/// The owner of a node, as text, if it is not this pool. A node belongs to the pool whose UID it carries. A node of
+/// an earlier version carries none, and belongs to the pool that its label or its last placement names. Of two
+/// pools of the same name, the earlier one is gone.
 pub fn owned_by_another(node: &Node, pool: &str, uid: &str) -> Option<String> {
     let labels = node.metadata.labels.as_ref();
     let annotations = node.metadata.annotations.as_ref();

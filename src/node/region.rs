@@ -1,9 +1,9 @@
-//! What a placement's region has to offer, looked at again and again.
+//! Checks the region of a placement at regular intervals: quota, usage, and whether Azure accepts creates.
 //!
-//! In: the region's usages, the pods of its placements, and what Azure says of creates. Out: what the node
-//! offers, and whether it is closed and why, into its [`Facts`]. A region that cannot be asked closes the
-//! placement; it never makes the node not ready. Recovery opens it by itself. Where only the right to read
-//! usages is missing, the node offers what its placement's capacity says.
+//! In: the region's usages, the pods of its placements, and Azure's answers to creates. Out: what the node offers,
+//! and whether the placement is closed and why, into the node's [`Facts`]. If a check fails, the placement is
+//! closed; the node stays Ready, and the placement reopens when a check succeeds. If the operator lacks only the
+//! permission to read usages, the node offers the placement's `capacity`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,31 +21,30 @@ use crate::aci::error::Error;
 use crate::api::Placement;
 use crate::burst::hold::later;
 
-/// How often a region is asked.
+/// The interval between two checks.
 const EVERY: Duration = Duration::from_secs(30);
-/// How soon again when it answers badly.
+/// The interval after a check that failed, and the shortest one when groups have gone.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How long the first look waits for the first LIST of groups.
+/// How long the first check waits for the first LIST of groups.
 const LISTED: Duration = Duration::from_secs(5);
-/// How long after somebody told of trouble it is asked: many are told of at once.
+/// How long after a failure is reported the check runs: many failures are reported at once.
 const SETTLE: Duration = Duration::from_millis(200);
-/// How long after it was asked it is asked again at the earliest.
+/// The shortest time between two checks that failures cause.
 const APART: Duration = Duration::from_secs(2);
 
-/// How often the offer is counted anew though nobody says that anything changed: others of the region change
-/// it, too.
+/// How often the offer is computed again without a notification: other placements of the region change it, too.
 const RECOUNT: Duration = Duration::from_secs(1);
-/// From how long a wait on that Azure asks for with creates closes the region: shorter ones pass before a node
-/// is written.
+/// A wait for creates that Azure asks for closes the placement if it is longer than this. Shorter waits are over
+/// before the API server has the new node status.
 const LONG_WAIT: Duration = Duration::from_secs(10);
 
-/// Keeps the facts' offer and closedness until `cancel`.
+/// Keeps the offer in `facts`, and whether the region is closed, up to date until `cancel`.
 pub async fn keep(context: Arc<Context>, facts: watch::Sender<Facts>, cancel: CancellationToken) {
-    // What is left of a quota is told with our own groups in what is used: until they are known, a node that
-    // has many would seem to be full.
+    // Azure's usage includes the operator's own groups. Until these are known, a node with many groups would seem
+    // to be full.
     let listed = tokio::time::timeout(LISTED, context.until_listed());
     if cancel.run_until_cancelled(listed).await.is_some() {
-        // Azure may take a minute to answer, and whoever ends this waits until it has ended.
+        // Azure may take a minute to answer, and the code that cancels this task waits for its end.
         cancel
             .run_until_cancelled(ask_on(&context, &facts, &cancel))
             .await;
@@ -75,13 +74,13 @@ async fn ask_on(context: &Arc<Context>, facts: &watch::Sender<Facts>, cancel: &C
     }
 }
 
-/// When the region is asked after there was trouble. Trouble that goes on, as a thousand pods have it whose image
-/// nobody can pull, does not take from their reads.
+/// When to check after a failure. Failures that repeat, as with a thousand pods whose image cannot be pulled, must
+/// not use up the pods' rate of reads.
 fn soon(asked: Instant) -> Instant {
     (Instant::now() + SETTLE).max(asked + APART)
 }
 
-/// What the region has answered last.
+/// The region's last answer.
 #[derive(Default)]
 struct Known {
     closed: Option<Closed>,
@@ -89,7 +88,7 @@ struct Known {
 }
 
 impl Known {
-    /// Asks the region; how soon it is asked again.
+    /// Checks the region; returns the time until the next check.
     async fn ask(&mut self, context: &Arc<Context>, before: Option<&Closed>) -> Duration {
         let (settings, asked) = (context.settings(), context.quota.asking());
         let placement = &settings.placement;
@@ -97,7 +96,7 @@ impl Known {
             .azure
             .usages(&context.scope, &placement.region)
             .await;
-        // An identity that may not even list groups has no role there at all.
+        // If the operator may not list groups either, its identity has no role in the resource group at all.
         let is_forbidden = answer.as_ref().is_err_and(is_forbidden);
         let is_only_unread = is_forbidden && context.count().await.is_some();
         match answer {
@@ -120,7 +119,7 @@ impl Known {
     }
 }
 
-/// Whether the operator's identity lacks the right.
+/// Whether Azure answered that the operator's identity lacks the permission.
 fn is_forbidden(error: &Error) -> bool {
     error.failure().is_some_and(|failure| failure.status == 403)
 }
@@ -132,7 +131,7 @@ fn unread(region: &str) -> String {
     )
 }
 
-/// Why Azure would take no creates now, if it would not.
+/// Why Azure would accept no creates now; `None` if it would.
 fn throttled(context: &Context) -> Option<Closed> {
     let (settings, now) = (context.settings(), Timestamp::now());
     let region = &settings.placement.region;
@@ -155,8 +154,8 @@ fn throttled(context: &Context) -> Option<Closed> {
     })
 }
 
-/// Says so, unless the region is not to be looked at any more: whoever ends that says so first, and then what
-/// the node is to be.
+/// Writes the result into `facts`, unless the check was cancelled: the code that cancels it decides what the node
+/// shows from then on.
 fn set(
     facts: &watch::Sender<Facts>,
     cancel: &CancellationToken,
@@ -170,7 +169,7 @@ fn set(
             return false;
         }
         let before = facts.closed.clone();
-        // Of a region that has not answered yet, or cannot be asked, what was offered stands.
+        // While Azure does not answer, the last offer stands.
         let offer = if known
             .closed
             .as_ref()
@@ -204,13 +203,13 @@ fn log(facts: &Facts, before: Option<&Closed>) {
     }
 }
 
-/// What closes a region that cannot be asked, and how soon it is asked again. Where that is what closes it
-/// already, its words stay: the node and the pool's status are written whenever they change.
+/// Why a failed check closes the placement, and the time until the next check. If the placement is already closed
+/// for the same reason, the old message stays: every change of it writes the node and the pool's status.
 fn unasked(error: &Error, before: Option<&Closed>) -> (Closed, Duration) {
     let reason = error.verdict().reason;
     let before = before.filter(|before| before.reason == reason);
     let (message, pause, is_told) = if let Error::Waiting { what, wait } = error {
-        // Asked sooner, nothing would be sent. What Azure said when it asked for that says more than this.
+        // Before the wait is over, the client sends nothing. An earlier message with Azure's own text says more.
         let message = format!("{what}: not sent, Azure asked to wait");
         (message, EVERY.min(*wait), before.is_some())
     } else {
@@ -226,8 +225,8 @@ fn unasked(error: &Error, before: Option<&Closed>) -> (Closed, Duration) {
     (told.unwrap_or_else(new), pause)
 }
 
-/// The words of a message without numbers, times and traces, which the directory's errors have new ones of
-/// each time. A code with digits begins with a capital and is one word.
+/// The words of a message without numbers, times and trace IDs, which differ in each error of Microsoft Entra ID. A
+/// word with digits that begins with a capital and has no hyphen is an error code, and is kept.
 fn gist(message: &str) -> impl Iterator<Item = &str> {
     let words = message.split(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'));
     words.filter(|word| {
@@ -236,10 +235,10 @@ fn gist(message: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The word for a quota that is used up.
+/// The reason for a quota that is used up.
 const EXHAUSTED: &str = "QuotaExhausted";
 
-/// Why the region's limits leave nothing, if they do.
+/// The limit of the region that is reached, if any.
 fn exhausted(placement: &Placement, usages: &[Usage]) -> Option<Closed> {
     let cores = capacity::cores(placement);
     let full = usages.iter().find(|usage| {
@@ -289,7 +288,7 @@ mod tests {
         assert!(unread("westus").contains("locations/usages/read"));
     }
 
-    /// We wait for so long still, because Azure asked us to.
+    /// The client's error while Azure has asked it to wait for `seconds` more.
     fn waiting(seconds: u64) -> Error {
         Error::Waiting {
             what: "reading usages of westus".to_owned(),
@@ -307,7 +306,7 @@ mod tests {
         assert_eq!((&closed, pause), (&throttled, EVERY));
         let (closed, pause) = unasked(&waiting(7), Some(&closed));
         assert_eq!((closed, pause), (throttled, Duration::from_secs(7)));
-        // Another call was told to wait.
+        // Another call got the request to wait.
         let (first, _) = unasked(&waiting(590), None);
         let (second, _) = unasked(&waiting(585), Some(&first));
         assert_eq!(first, second);

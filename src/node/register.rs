@@ -1,8 +1,8 @@
-//! Keeping a virtual node registered.
+//! Keeps a virtual node registered.
 //!
-//! In: the node's facts as they change, and the node in the API server as it is watched. Out: the
-//! node, made right within moments of any change of either, its status at least every minute, and beside
-//! that, whatever becomes of it, its lease. `registration` decides; this carries it out.
+//! In: the node's [`Facts`] as they change, and the watch of the Node object. Out: the Node object, corrected
+//! within moments of a change of either, its status at least once a minute, and its lease, whose renewal does not
+//! wait for the node. `registration` computes the steps; this module executes them.
 
 use std::collections::HashMap;
 use std::mem::{Discriminant, discriminant};
@@ -28,27 +28,29 @@ use super::{call, lease, record};
 use crate::api;
 use crate::k8s::refused::Refusals;
 
-/// The field manager of labels and status.
+/// The field manager of the node's labels, taints and status.
 const FIELD_MANAGER: &str = "burstpool-node";
-/// The longest pause after steps that the API server refused: a node that is not registered takes no pods.
+/// The longest back-off after steps that the API server refuses: it is short, because a node that is not registered
+/// takes no pods.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
-/// How long one call may take.
+/// Timeout of one call.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Why a node is kept registered no longer.
+/// Why a registration ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It was asked to end.
+    /// It was cancelled.
     Cancelled,
-    /// The node is another pool's, or not burstpool's: it is left alone.
+    /// The node belongs to another pool, or not to burstpool: it is left alone.
     AnotherOwner,
 }
 
-/// Keeps the node registered until `cancel`, and leaves it as it is then; not if it is another owner's.
+/// Keeps the node registered until `cancel`, and then leaves it as it is. Ends at once if the node has another
+/// owner.
 pub async fn keep(client: Client, facts: watch::Receiver<Facts>, cancel: CancellationToken) -> End {
     let name = facts.borrow().name();
     let (known, uid) = watch::channel(None);
-    // The one ends with the other: facts may end, too.
+    // The lease ends with the node's task, which may also end because the sender of `facts` is dropped.
     let ends = cancel.child_token();
     let node = async {
         let end = keep_node(&client, facts, known, &cancel).await;
@@ -78,18 +80,18 @@ async fn keep_node(
         tokio::select! {
             () = cancel.cancelled() => return End::Cancelled,
             seen = watched.next() => match seen.map(known) {
-                // What a write was answered with is newer than what the watch still shows of before: made
-                // from that, the next write would only be refused.
+                // The answer to a write can be newer than the watch. A write that is made from the older version
+                // would only be refused.
                 Some(Some(node)) if is_older(node.as_ref(), live.as_ref()) => continue,
                 Some(Some(node)) => live = Some(node),
-                // The watch tries again.
+                // The watch failed, or the node cannot be decoded; the watcher tries again.
                 Some(None) => continue,
                 None => return End::Cancelled,
             },
             changed = facts.changed() => if changed.is_err() { return End::Cancelled },
             _ = again.tick() => {}
         }
-        // Nothing is decided before the node has been seen, or seen not to be there.
+        // No step before the watch has shown the node, or that it does not exist.
         let Some(known) = &mut live else { continue };
         let wanted = facts.borrow_and_update().clone();
         let another = known
@@ -104,8 +106,7 @@ async fn keep_node(
     }
 }
 
-/// What the watch shows: the node, or that there is none. Nothing if it fails, or if the node is there and
-/// cannot be read.
+/// What the watch shows: the node, or that there is none. `None` if the watch fails or the node cannot be decoded.
 #[allow(clippy::option_option, reason = "no answer is not that there is none")]
 fn known(seen: watcher::Result<Option<DeserializeGuard<Node>>>) -> Option<Option<Node>> {
     match seen {
@@ -115,11 +116,11 @@ fn known(seen: watcher::Result<Option<DeserializeGuard<Node>>>) -> Option<Option
     }
 }
 
-/// How the API server refused each kind of step.
+/// The refusals of the API server, by kind of step.
 type Refused = HashMap<Discriminant<Step>, Refusals>;
 
-/// Takes the steps that make the node right, and takes in what it is then. A step that the API server refuses is
-/// repeated after a pause: the facts may change several times a second.
+/// Executes the steps that correct the node, and updates `live` with the answers. A step that the API server
+/// refuses is repeated only after a back-off: the facts may change several times a second.
 async fn make_right(
     nodes: &Api<Node>,
     name: &str,
@@ -137,7 +138,7 @@ async fn make_right(
         refusals.answered(&taken, Instant::now());
         match taken {
             Ok(node) => *live = Some(node),
-            // Somebody was faster: the watch shows what they did, and this is looked at again.
+            // Another client wrote the node first: the watch shows its change, and the steps are computed again.
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
             }
             Err(error) => {
@@ -147,8 +148,8 @@ async fn make_right(
     }
 }
 
-/// Removes the node and its lease, if it `is_ours`: the node that there is now, and no other that may have its name
-/// later.
+/// Removes the node and its lease if `is_ours` accepts the node. Only the node with the present UID is deleted, not
+/// a later one of the same name.
 pub async fn remove(
     client: &Client,
     name: &str,
@@ -160,13 +161,14 @@ pub async fn remove(
         return Ok(());
     }
     let node = node.and_then(|node| Target::of(&node.metadata));
-    // The lease first: what fails is done again, and must not leave the node to be registered anew.
+    // The lease first: if a call fails, the caller registers the placement again until the next try, which would
+    // create a node that was already removed.
     lease::remove(client, name, node.as_ref()).await?;
     let Some(node) = node else { return Ok(()) };
     call::delete(PATIENCE, &nodes, &node, None).await.map(drop)
 }
 
-/// Whether the watch shows a node as it was before it came to be as it is known.
+/// Whether the watch shows an older version of the node than `known`.
 fn is_older(seen: Option<&Node>, known: Option<&Option<Node>>) -> bool {
     let (Some(seen), Some(Some(known))) = (seen, known) else {
         return false;
@@ -175,7 +177,7 @@ fn is_older(seen: Option<&Node>, known: Option<&Option<Node>>) -> bool {
     seen.metadata.uid == known.metadata.uid && version(seen) < version(known)
 }
 
-/// Takes a step; the node as it is then.
+/// Executes a step; returns the node afterwards.
 async fn take(nodes: &Api<Node>, name: &str, step: &Step) -> Result<Node, kube::Error> {
     let apply = PatchParams::apply(FIELD_MANAGER).force();
     let ours = PatchParams {

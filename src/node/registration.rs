@@ -1,8 +1,7 @@
-//! What is missing of a registered node, compared with what it should be.
+//! The steps that turn the live node into the wanted node.
 //!
-//! In: the node as it is in the API server, or nothing, and the [`Facts`]. Out: the steps that make
-//! it right. Pure. What others wrote (their labels, taints, conditions, an administrator's cordon)
-//! stays.
+//! In: the Node object from the API server, or `None`, and the [`Facts`]. Out: the steps. Pure. What other clients
+//! wrote (labels, taints, conditions, an administrator's cordon) stays.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,35 +15,35 @@ use super::capacity;
 use super::object::{self, CLOSED_TAINT, Facts, LAST_RESORT_TAINT, PROVIDER_TAINT};
 use super::record;
 
-/// Our taints; all others belong to somebody else.
+/// The taints that burstpool manages; all others stay.
 const OURS: [&str; 3] = [PROVIDER_TAINT, LAST_RESORT_TAINT, CLOSED_TAINT];
-/// How often a node is looked at although nothing changed: its status grows old.
+/// How often the node is compared although nothing changed: its status must be renewed.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// How old a status may be before it is said again although nothing changed: a minute, less the time
-/// between two looks.
+/// The age in seconds from which a status is written again although nothing changed: a minute, less the interval
+/// between two comparisons.
 const STATUS_AGE: i64 = 60 - LOOK_AGAIN.as_secs().cast_signed();
 
 type Amounts = BTreeMap<String, Quantity>;
 
-/// A step towards the right node.
+/// A step towards the wanted node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// There is none: create it.
+    /// Create the node, which does not exist.
     Create(Box<Node>),
-    /// Merge these labels and annotations: null removes one.
+    /// Merge these labels and annotations; null removes one.
     Labels(Value),
-    /// Replace all taints by these, if the node is still of this version.
+    /// Replace all taints by these, if the node still has this version.
     Taints {
-        /// The version of the node that they were made from.
+        /// The `resourceVersion` from which the taints were computed.
         version: String,
-        /// Ours and the others'.
+        /// All taints: burstpool's and those of others.
         taints: Vec<Taint>,
     },
     /// Apply this status.
     Status(Box<NodeStatus>),
 }
 
-/// What to do so that the node is as the facts say.
+/// The steps after which the node matches the facts.
 pub fn steps(live: Option<&Node>, facts: &Facts, now: Timestamp) -> Vec<Step> {
     let Some(live) = live else {
         return vec![Step::Create(Box::new(object::node(facts, now)))];
@@ -67,7 +66,7 @@ fn labels(live: &Node, facts: &Facts) -> Option<Step> {
         || lacks(live.metadata.annotations.as_ref(), &annotations)
         || !removed.is_empty();
     is_wrong.then(|| {
-        // In one patch: the annotation is what tells which labels were the placement's.
+        // In one patch: the annotation in it is the only record of which labels came from the placement.
         let labels = wanted.into_iter().map(|(key, value)| (key, json!(value)));
         let removed = removed.into_iter().map(|key| (key, Value::Null));
         let labels: serde_json::Map<String, Value> = labels.chain(removed).collect();
@@ -75,9 +74,9 @@ fn labels(live: &Node, facts: &Facts) -> Option<Step> {
     })
 }
 
-/// Labels of the placement as the node was last kept that the placement no longer has. One whose value
-/// another writer has changed since is theirs. The API server cannot tell: a label that was set when the
-/// node was created has a field owner that no later apply removes.
+/// Labels that the placement had when the node was last registered, and no longer has. A label whose value another
+/// client has changed stays. Server-side apply cannot remove them: a label that was set at creation has a field
+/// owner that no later apply removes.
 fn removed_labels(live: &Node, wanted: &BTreeMap<String, String>) -> Vec<String> {
     let before = record::found(live).and_then(|found| found.record);
     let before = before.map(|record| record.placement.labels);
@@ -119,7 +118,7 @@ fn status(live: &Node, facts: &Facts, now: Timestamp) -> Option<Step> {
     (!is_right).then(|| Step::Status(Box::new(wanted)))
 }
 
-/// Whether the live status says what is wanted, whatever else it says.
+/// Whether the live status already contains everything that is wanted.
 fn says_the_same(live: &NodeStatus, wanted: &NodeStatus) -> bool {
     let alike = |a: &NodeCondition, b: &NodeCondition| {
         a.type_ == b.type_ && a.status == b.status && a.reason == b.reason && a.message == b.message
@@ -158,7 +157,8 @@ fn is_fresh(live: &NodeStatus, now: Timestamp) -> bool {
         .filter_map(|c| c.last_heartbeat_time.as_ref())
         .map(|time| time.0)
         .max();
-    // One of the future is of a leader whose clock was ahead: until ours is there, nothing would be said.
+    // A heartbeat in the future is from a leader whose clock was ahead. If it counted as fresh, this leader would
+    // write no status until then.
     newest.is_some_and(|at| (0..STATUS_AGE).contains(&(now.as_second() - at.as_second())))
 }
 
@@ -254,12 +254,12 @@ mod tests {
         assert_eq!(labels.get("tier"), Some(&Value::Null));
         assert!(!labels.contains_key("team") && !labels.contains_key("added"));
 
-        // That was all: the node says now what it is kept as.
+        // After this patch the node's annotation has the current placement, so no step is left.
         let mut patched = serde_json::to_value(&node).expect("JSON");
         json_patch::merge(&mut patched, patch);
         let patched: Node = serde_json::from_value(patched).expect("a node");
         assert_eq!(steps(&patched), []);
-        // A node that does not say what it was kept as keeps all that it has.
+        // Without the annotation, a node keeps all its labels.
         node.metadata.annotations = None;
         let [Step::Labels(patch)] = &steps(&node)[..] else {
             unreachable!("{:?}", steps(&node))

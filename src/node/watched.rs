@@ -1,8 +1,8 @@
-//! Watches that one object cannot end, and whose failures are seen.
+//! Watches that a single object cannot end, and whose failures are visible.
 //!
-//! In: a watch of objects behind a guard ([`DeserializeGuard`]): an object that our types cannot read is an
-//! error of its own then, and not of the whole list. Out: the same watch, its failures counted and logged;
-//! and, for those who need nothing else, only the objects that can be read.
+//! In: a watch of objects behind a guard ([`DeserializeGuard`]), which turns an object that the operator's types
+//! cannot decode into an error of its own instead of an error of the whole list. Out: the same watch with its
+//! failures counted and logged; or only the objects that can be decoded.
 
 use futures::{Stream, StreamExt as _};
 use kube::Resource;
@@ -11,21 +11,21 @@ use kube::runtime::watcher::{self, Event};
 
 use crate::telemetry::{self, Streak};
 
-/// The watch, its failures counted and logged. `watch` says what is watched.
+/// The watch, with its failures counted and logged. `watch` says in the log what is watched.
 pub fn reported<K>(
     watch: &'static str,
     events: impl Stream<Item = watcher::Result<Event<K>>>,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> {
     let mut streak = Streak::new(watch);
     events.inspect(move |event| match event {
-        // It comes before the list that it begins.
+        // This event comes before the list request is answered: it does not prove that the watch works.
         Ok(Event::Init) => {}
         Ok(_) => streak.worked(),
         Err(error) => failed(&mut streak, error),
     })
 }
 
-/// The same for a watch of whatever is watched otherwise: each item but an error shows that it works.
+/// The same for any other stream of a watcher: each item except an error proves that the watch works.
 pub fn reported_items<T>(
     watch: &'static str,
     items: impl Stream<Item = watcher::Result<T>>,
@@ -38,7 +38,7 @@ pub fn reported_items<T>(
 }
 
 fn failed(streak: &mut Streak, error: &watcher::Error) {
-    // The API server forgets old versions of what changes often: then the watcher lists again.
+    // The API server forgets old versions of objects that change often; the watcher then lists again.
     let is_expired = matches!(error, watcher::Error::WatchError(status) if status.code == 410);
     if is_expired {
         tracing::debug!(%error, "a watch begins again");
@@ -47,7 +47,7 @@ fn failed(streak: &mut Streak, error: &watcher::Error) {
     }
 }
 
-/// The objects that can be read. One that cannot is named in the log, and left out.
+/// Only the objects that can be decoded. An object that cannot be decoded is logged by name and skipped.
 pub fn readable<K>(
     events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>>,
 ) -> impl Stream<Item = watcher::Result<Event<K>>>
@@ -69,7 +69,7 @@ where
     })
 }
 
-/// The object, if it can be read; else it is named in the log.
+/// The object; if it cannot be decoded, `None`, and a log entry with its name.
 pub fn read<K: Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> Option<K> {
     match object.0 {
         Ok(object) => Some(object),

@@ -1,31 +1,31 @@
-//! The environment of a command: the container's own, whatever the shells in between make of it.
+//! The environment of a command: the container's own, unchanged by the shells in between.
 //!
-//! In: what the service gave the first shell, what the container's first process has, and what a command of
-//! the second shell would get. Out: the words for `env` that make the last into the first. Pure. Shells set
-//! `PWD`, `OLDPWD`, `SHLVL`, `_`, `IFS`, `OPTIND` and `PPID`, drop names that are no identifiers (`my.name`), and an
-//! interactive one runs the file that `ENV` names.
+//! In: the environment that the service gave the first shell, that of the container's first process, and the one
+//! that a command of the second shell would get. Out: the arguments of `env` that turn the last into the first.
+//! Pure. Shells set `PWD`, `OLDPWD`, `SHLVL`, `_`, `IFS`, `OPTIND` and `PPID`, drop names that are no identifiers
+//! (`my.name`), and an interactive shell runs the file that `ENV` names.
 
 use std::collections::BTreeMap;
 
-/// The terminal that a container runtime names where a command has one.
+/// The value of `TERM` that a container runtime sets for a command with a terminal.
 const TERMINAL: &str = "xterm";
 
-/// Variables by name. Values that are not UTF-8 are left out, as they stay what they are.
+/// Variables by name. Variables with values that are not UTF-8 are left out, and so keep the values that they have.
 type Variables = BTreeMap<String, String>;
 
-/// What is known of the environment.
+/// The environments of the shells and the container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
     /// What the service gave the first shell.
     given: Variables,
-    /// What the container's first process was given; empty if it may not be read.
+    /// What the container's first process was given; empty if the operator may not read it.
     container: Variables,
-    /// What a command of the second shell gets; empty if that is not known, or the image has no `env`.
+    /// What a command of the second shell gets; empty if not known, or if the image has no `env`.
     shell: Variables,
 }
 
 impl Environment {
-    /// Reads three environments as `/proc` shows them: variables that each end with a NUL.
+    /// Reads three environments in the format of `/proc`: variables that each end with a NUL.
     pub fn read(given: &[u8], container: &[u8], shell: &[u8]) -> Self {
         Self {
             given: variables(given),
@@ -34,8 +34,8 @@ impl Environment {
         }
     }
 
-    /// The words that go in front of a command's, the first of which is `env`; none if the command gets
-    /// what it should. Nothing if that is not known.
+    /// The words to put in front of a command, the first of which is `env`; empty if the command gets the right
+    /// environment without them. `None` if that is not known.
     pub fn words(&self, has_terminal: bool) -> Option<Vec<String>> {
         if self.given.is_empty() || self.shell.is_empty() {
             return None;
@@ -51,7 +51,7 @@ impl Environment {
             && !self.container.is_empty()
             && !self.container.contains_key("TERM")
         {
-            // The service's terminal, which the client did not ask for.
+            // The service set it for its own terminal; the client did not request one.
             wanted.remove("TERM");
         }
         let mut words = vec!["env".to_owned()];
@@ -71,7 +71,7 @@ impl Environment {
 fn variables(environment: &[u8]) -> Variables {
     let all = environment.split(|byte| *byte == 0);
     let all = all.filter_map(|variable| std::str::from_utf8(variable).ok()?.split_once('='));
-    // A name with a hyphen in front would be an option of `env`.
+    // `env` would read a name that begins with a hyphen as an option.
     let all = all.filter(|(name, _)| !name.is_empty() && !name.starts_with('-'));
     all.map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()

@@ -1,8 +1,8 @@
-//! Commands in containers.
+//! `kubectl exec`: commands in containers.
 //!
-//! In: a command and a client's streams. Out: the command's output, and how it ended. ACI has one stream
-//! for everything, and tells no exit code: `script` says what is done about that. Where the image has no
-//! shell, the terminal is handed on as it is, and the client is told so.
+//! In: a command and the client's streams. Out: the command's output and exit code. ACI has a single stream for
+//! input and output and reports no exit code: `script` explains how a shell script provides both. If the image has
+//! no shell, the client gets ACI's terminal as it is, with a notice.
 
 mod environment;
 mod plain;
@@ -24,12 +24,12 @@ use crate::aci::error::Error;
 pub use shell::Place;
 use shell::{Asked, Shell};
 
-/// How much input is typed at once.
+/// The most input that is sent to the script in one part, in bytes.
 const PART: usize = 256 << 10;
-/// How long the rest of the errors may take once the command has ended.
+/// How long to wait for the rest of stderr after the command has ended.
 const LAST: Duration = Duration::from_secs(5);
 
-/// Runs a command until it ends or its client is gone; then it is ended, too.
+/// Runs a command until it ends or its client disconnects, which also ends the command.
 pub async fn run(place: &Place, wanted: &Wanted, streams: Streams) -> Outcome {
     let gone = streams.gone.clone();
     let ran = async {
@@ -41,13 +41,13 @@ pub async fn run(place: &Place, wanted: &Wanted, streams: Streams) -> Outcome {
     };
     let ran = tokio::select! {
         ran = ran => ran,
-        // Dropping a terminal ends what runs in it.
+        // Dropping a terminal ends the program in it.
         () = gone.cancelled() => return Outcome::Failed("the client is gone".to_owned()),
     };
     ran.unwrap_or_else(|error| Outcome::Failed(error.story()))
 }
 
-/// Runs a command whose streams are apart.
+/// Runs a command without a terminal for the client: stdout and stderr are separate.
 async fn apart(place: &Place, wanted: &Wanted, streams: Streams) -> Result<Outcome, Error> {
     let asked = if wanted.stderr {
         tokio::try_join!(place.shell(None), async {
@@ -65,7 +65,7 @@ async fn apart(place: &Place, wanted: &Wanted, streams: Streams) -> Result<Outco
     let errors = match errors {
         Some(mut shell) => {
             shell.keyboard.send(script::errors(&mark).into()).await;
-            // Without a named pipe there is nothing to read: errors come with the output.
+            // Without a named pipe there is nothing to read: stderr comes with stdout.
             let said = shell.until(&mark).await;
             said.is_some_and(|said| said == "1").then_some(shell)
         }
@@ -109,8 +109,8 @@ async fn apart(place: &Place, wanted: &Wanted, streams: Streams) -> Result<Outco
     };
     while !has_failed {
         has_failed = tokio::time::timeout(LAST, &mut failed).await.is_ok();
-        // What the command has left behind may hold the pipe open for ever; a client that is slow is
-        // waited for.
+        // A background process of the command may hold the pipe open for ever, so do not wait for it. But do wait
+        // for a slow client: its channel is full.
         if out.capacity() > 0 {
             break;
         }
@@ -118,7 +118,7 @@ async fn apart(place: &Place, wanted: &Wanted, streams: Streams) -> Result<Outco
     Ok(outcome(said))
 }
 
-/// How a command ended, by what its script said.
+/// The outcome of a command, from the exit code that its script printed.
 fn outcome(said: Option<String>) -> Outcome {
     match said.map(|said| said.parse()) {
         Some(Ok(code)) => Outcome::Exited(code),
@@ -128,7 +128,7 @@ fn outcome(said: Option<String>) -> Outcome {
     }
 }
 
-/// Takes out of the output what says that a part of the input was taken, and tells it.
+/// Removes from the output the markers that acknowledge a part of the input, and passes them on.
 struct Taken {
     strainer: Strainer,
     told: mpsc::Sender<()>,
@@ -138,14 +138,14 @@ impl Taken {
     fn strain(&mut self, bytes: &[u8]) -> Bytes {
         let (through, times) = self.strainer.take(bytes);
         if times > 0 {
-            // Nobody waits for it once all is typed.
+            // After the last part, the receiver is gone.
             let _ = self.told.try_send(());
         }
         through
     }
 }
 
-/// Carries what a terminal shows up to the mark, and returns what is said after it.
+/// Sends the terminal's output to the client up to the marker; returns the text after the marker.
 async fn carry(
     (mut screen, shown): (Screen, Bytes),
     to: Out,
@@ -171,15 +171,15 @@ async fn carry(
     let held = taken.map(|taken| taken.strainer.rest()).unwrap_or_default();
     for rest in [sieve.rest(), held] {
         if !rest.is_empty() {
-            // The client may be gone.
+            // The client may have disconnected.
             let _ = out.send((to, rest)).await;
         }
     }
     None
 }
 
-/// Types what the client sends, in parts with their lengths in front, each when the one before was taken;
-/// the end is a part of no length.
+/// Sends the client's input in parts, each with its length in front, and each after the previous part was
+/// acknowledged. A part of length 0 marks the end.
 async fn type_in(
     keyboard: &mut Keyboard,
     mut stdin: mpsc::Receiver<Bytes>,
@@ -192,7 +192,7 @@ async fn type_in(
         {
             part.put(more);
         }
-        // One message may be longer.
+        // One message may be larger than a part.
         while !part.is_empty() {
             let now = part.split_to(part.len().min(PART));
             let mut typed = BytesMut::from(format!("{}\n", now.len()).as_bytes());

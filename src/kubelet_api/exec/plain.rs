@@ -1,6 +1,7 @@
-//! A command in an image without a shell: the service's terminal as it is.
+//! A command in an image without a shell: ACI's terminal as it is.
 //!
-//! No exit code, no errors apart, and arguments only where none needs quoting: the client is told.
+//! In: a command without blanks in its arguments, and the client's streams. Out: the terminal's output; no exit
+//! code, and stderr mixed with stdout. The client gets a notice that says so.
 
 use bytes::Bytes;
 
@@ -29,20 +30,20 @@ pub async fn run(
          the command ends is not known{end}"
     );
     let Streams { mut stdin, out, .. } = streams;
-    // The client may be gone.
+    // The client may have disconnected.
     let _ = out.send((Out::Stderr, notice.into())).await;
     let Shell {
         mut keyboard,
         mut screen,
         ..
     } = place.open(&wanted.command.join(" "), None).await?;
-    // Beside the reading: a program that answers as it reads takes no more until its answers are read.
+    // Concurrently with the output: a program that answers as it reads stops reading until its output is taken.
     let typed = async {
         let mut goes_on = wanted.stdin;
         while goes_on {
             let typed = stdin.recv().await;
             goes_on = typed.is_some();
-            // At its end, what somebody at a terminal types.
+            // At the end of input, send Ctrl-D, as a user at a terminal does.
             let typed = typed.unwrap_or(Bytes::from_static(b"\x04"));
             goes_on &= keyboard.send(typed).await;
         }
@@ -67,7 +68,7 @@ pub async fn run(
     }
 }
 
-/// A terminal begins a line with a carriage return, which a program without one does not write.
+/// Removes the carriage returns that a terminal adds at line ends; a program without a terminal writes none.
 fn without_returns(bytes: &[u8]) -> Bytes {
     let kept = bytes.iter().filter(|byte| **byte != b'\r');
     kept.copied().collect()

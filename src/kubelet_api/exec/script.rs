@@ -1,60 +1,60 @@
-//! What is typed into a container's terminal so that it becomes what kubectl expects.
+//! The shell scripts that make ACI's terminal behave as kubectl expects of exec.
 //!
-//! In: a command. Out: lines for `/bin/sh`. Pure. ACI starts one program without arguments in a terminal,
-//! and tells no exit code. So the program is `/bin/sh`; it is told to make the terminal carry bytes as they
-//! are, and to read a script, of one line, which runs the command with its arguments quoted, and says at
-//! the end a mark that nobody can guess and the exit code.
+//! In: a command. Out: lines for `/bin/sh`. Pure. ACI starts one program without arguments in a terminal, and
+//! reports no exit code. So the program is `/bin/sh`. The first line makes the terminal pass bytes unchanged and
+//! starts a second shell, which reads a script of one line. The script runs the command with its arguments quoted,
+//! and then prints a random marker and the exit code.
 //!
-//! Without a terminal for the client, the command's output goes through `cat`, so that the command sees
-//! none; its input comes in parts, each with its length in front; and its errors go through a named pipe
-//! that a second session reads.
+//! If the client has no terminal, the command's output goes through `cat`, so that the command sees no terminal
+//! either; its input comes in parts, each with its length in front; and its stderr goes through a named pipe that a
+//! second session reads.
 //!
-//! The command must not see any of this: what is typed sets no variable that the container may have, and
-//! [`Environment`] undoes what the shells do.
+//! The command must not notice any of this: the script sets no variable that the container may have, and
+//! [`Environment`] undoes the changes of the shells.
 
 use std::fmt::Write as _;
 
 use super::environment::Environment;
 use crate::kubelet_api::remote_command::{Size, Wanted};
 
-/// Where the named pipe may be made.
+/// The directories to try for the named pipe.
 const DIRECTORIES: [&str; 3] = ["/tmp", "/dev/shm", "/var/tmp"];
 
-/// A mark that is said where nothing else may be taken for it.
+/// A random marker in the output, which nothing else can print by accident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark(String);
 
 impl Mark {
-    /// A mark that was never used.
+    /// A new marker.
     pub fn new() -> Self {
         Self(uuid::Uuid::new_v4().simple().to_string())
     }
 
-    /// What is looked for.
+    /// The bytes to look for.
     pub fn bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 
-    /// Its halves: as they are typed they are apart, so that an echo of what is typed is no mark.
+    /// Its two halves, separated by a blank: the echo of a script is no marker.
     fn halves(&self) -> String {
         let (a, b) = self.0.split_at(16);
         format!("{a} {b}")
     }
 
-    /// A variable of the shell that the container does not have: to set one that it has would change what
-    /// the command sees.
+    /// The name of a shell variable that the container does not have: setting one that it has would change the
+    /// command's environment.
     fn variable(&self, letter: char) -> String {
         format!("_{}{letter}", &self.0[..16])
     }
 }
 
-/// What is typed first: carries bytes as they are, and starts a second shell that waits for a script.
-/// Says, each with the mark after it, what was shown before, what environment the service gave, what the
-/// container's first process has, and what a command gets. Whatever is no shell, or has no `stty`, meets
-/// `exit` next, and ends.
+/// The first line: makes the terminal pass bytes unchanged, and starts a second shell that waits for a script.
+/// Prints four parts, each followed by the marker: what the terminal showed before, the environment that the
+/// service gave, that of the container's first process, and that of a command. If the program is not a shell or has
+/// no `stty`, the next line is `exit`, which ends it.
 ///
-/// The first shell is an interactive one: it runs the file that `ENV` names, whose aliases the backslashes
-/// keep out, and may write what is typed into a file of its history.
+/// The first shell is interactive: it runs the file that `ENV` names (the backslashes bypass its aliases), and may
+/// write the line into its history file.
 pub fn boot(mark: &Mark) -> String {
     let halves = mark.halves();
     let said = format!("printf \"%s%s;\" {halves}");
@@ -64,8 +64,8 @@ pub fn boot(mark: &Mark) -> String {
     )
 }
 
-/// What the second shell does. Its arguments are the terminal's settings as they were, and the file of the
-/// first one's history, out of which the line with all this is taken. It must hold no single quote.
+/// The program of the second shell. Its arguments are the terminal's original settings, and the first shell's
+/// history file, from which it removes the first line. It must not contain a single quote.
 fn inner(mark: &Mark) -> String {
     let (halves, line) = (mark.halves(), mark.variable('s'));
     format!(
@@ -73,9 +73,9 @@ fn inner(mark: &Mark) -> String {
     )
 }
 
-/// The script for a command whose streams are apart. It says `taken` after each part of the input, and is
-/// to be given the next one then: whoever carries a terminal may carry one way at a time, and a part that
-/// nobody reads would keep the output from coming.
+/// The script for a command without a terminal. It prints `taken` after each part of the input, and the next part
+/// must not be sent earlier: whatever carries the terminal may carry one direction at a time, and an unread part
+/// would block the output.
 pub fn apart(wanted: &Wanted, environment: &Environment, mark: &Mark, taken: &Mark) -> String {
     let (halves, taken) = (mark.halves(), taken.halves());
     let words = environment.words(false).unwrap_or_default();
@@ -83,7 +83,7 @@ pub fn apart(wanted: &Wanted, environment: &Environment, mark: &Mark, taken: &Ma
     let pipe = mark.variable('f');
     if wanted.stderr {
         let pipes = pipes(mark);
-        // Without a named pipe errors go where output goes.
+        // Without a named pipe, stderr goes to stdout.
         let _ = write!(
             script,
             "for {pipe} in {pipes};do [ -p ${pipe} ]&&break;{pipe}=;done;if [ \"${pipe}\" ];then exec 2>${pipe};rm -f ${pipe};else exec 2>&1;fi;"
@@ -91,7 +91,7 @@ pub fn apart(wanted: &Wanted, environment: &Environment, mark: &Mark, taken: &Ma
     } else {
         script.push_str("exec 2>/dev/null;");
     }
-    // Without a named pipe, nobody waits for the end of errors.
+    // Only a session with a named pipe waits for the end of stderr.
     let told = if wanted.stderr {
         format!("[ \"${pipe}\" ]&&printf '%s%s;' {halves} >&2")
     } else {
@@ -111,7 +111,8 @@ pub fn apart(wanted: &Wanted, environment: &Environment, mark: &Mark, taken: &Ma
     script
 }
 
-/// The script of the session that reads errors: says the mark and 1 once there is a pipe, or 0.
+/// The script of the session that reads stderr: prints the marker and 1 once the pipe exists, or 0 if none can be
+/// created.
 pub fn errors(mark: &Mark) -> String {
     let (halves, pipes) = (mark.halves(), pipes(mark));
     format!(
@@ -119,8 +120,8 @@ pub fn errors(mark: &Mark) -> String {
     )
 }
 
-/// The script for a command in the client's terminal: says the mark and which terminal it is, first, and
-/// gives the terminal the settings that it had.
+/// The script for a command in the client's terminal: prints the marker and the terminal's device first, and
+/// restores the terminal's original settings.
 pub fn terminal(
     wanted: &Wanted,
     environment: &Environment,
@@ -139,7 +140,7 @@ pub fn terminal(
         script.push_str("export TERM=${TERM:-xterm};");
     }
     script.push_str(&arguments(&wanted.command, words.unwrap_or_default(), mark));
-    // Ctrl-C is for the command; this shell has yet to say how it ended.
+    // Ctrl-C is for the command: this shell must survive to print the exit code.
     let _ = writeln!(
         script,
         "trap : INT QUIT;(exec \"$@\");printf '%s%s%s;' {halves} $?"
@@ -147,7 +148,7 @@ pub fn terminal(
     script
 }
 
-/// The script that sizes another session's terminal.
+/// The script that resizes another session's terminal; `None` if `terminal` is not a device path.
 pub fn resize(terminal: &str, Size { width, height }: Size) -> Option<String> {
     let is_device = terminal.starts_with("/dev/")
         && terminal
@@ -161,10 +162,10 @@ fn pipes(mark: &Mark) -> String {
     names.join(" ")
 }
 
-/// Sets the command as the shell's arguments, with these words in front. The script is one line: a variable
-/// stands for the ends of lines.
+/// Sets the command as the shell's arguments, with `words` in front. The script must be one line, so a variable
+/// stands for each line break.
 fn arguments(command: &[String], mut words: Vec<String>, mark: &Mark) -> String {
-    // `env` would take it for a variable.
+    // `env` would read a program name with `=` as a variable.
     if command.first().is_some_and(|program| program.contains('=')) {
         words.clear();
     }
@@ -175,7 +176,7 @@ fn arguments(command: &[String], mut words: Vec<String>, mark: &Mark) -> String 
     format!("{end}=$(printf '\\nx');{end}=${{{end}%x}};set -- {words};")
 }
 
-/// A word as the shell takes it for one, whatever is in it; `end` is the variable with the end of a line.
+/// Quotes a word for the shell; `end` is the variable that holds a line break.
 fn quoted(word: &str, end: &str) -> String {
     let word = word
         .replace('\'', "'\\''")
@@ -198,7 +199,7 @@ mod tests {
         }
     }
 
-    /// What `sh` says when it runs a script.
+    /// The output of `sh` for a script.
     fn run(script: &str, input: &[u8]) -> String {
         let mut shell = Command::new("sh")
             .args(["-c", script])
@@ -206,7 +207,7 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn()
             .expect("a shell");
-        // A command that does not read leaves a pipe that nobody reads.
+        // A command that does not read its input closes the pipe early.
         let _ = shell.stdin.take().expect("piped").write_all(input);
         let done = shell.wait_with_output().expect("it ends");
         String::from_utf8_lossy(&done.stdout).into_owned()
@@ -245,7 +246,7 @@ mod tests {
             &Mark::new(),
         );
         assert_eq!(run(&script, b""), format!("{}127;", mark.0));
-        // A program, and not what the shell would do by that name.
+        // The program called `exit`, not the shell's builtin.
         let script = apart(
             &wanted(&["exit", "3"]),
             &Environment::default(),
@@ -257,12 +258,12 @@ mod tests {
 
     /// The shells that images have as `/bin/sh`.
     const SHELLS: [&[&str]; 3] = [&["dash"], &["bash", "--posix"], &["busybox", "sh"]];
-    /// Variables that one or another shell sets, changes or drops, and such as scripts are fond of.
+    /// Variables that some shell sets, changes or drops, and names that scripts often use.
     const GIVEN: &[u8] = b"PATH=/usr/bin:/bin\0HOME=/nowhere\0N=5\0s=small\0n=1\0c=2\0f=3\0IFS=:\0OPTIND=4\0PPID=7\0UID=77\0\
         PWD=/nowhere\0OLDPWD=/before\0SHLVL=9\0_=mine\0my.name=x\0a-b=y\0MULTI=a\nb'c\"$(d)\0E=\xc4\x81\xc2\x88\0LINES=3\0COLUMNS=9\0\
         RANDOM=1\0SECONDS=2\0PS1=>\0PS4=!\0ENV=/nowhere\0SHELLOPTS=errexit:nounset\0EMPTY=\0";
 
-    /// What a shell says that waits for scripts, and is given this one, in the parts that marks end.
+    /// The output of `shell` for [`inner`] and then for `script`, split at the marker.
     fn waits(shell: &[&str], mark: &Mark, script: &str) -> Option<Vec<String>> {
         let variables = GIVEN.split(|byte| *byte == 0);
         let variables = variables.filter_map(|one| std::str::from_utf8(one).ok()?.split_once('='));

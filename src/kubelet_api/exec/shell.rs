@@ -1,4 +1,7 @@
-//! One session of a container's terminal, made ready for a script.
+//! A session of a container's terminal, prepared for a script.
+//!
+//! In: a container of a pod. Out: a shell that waits for a script, or what the terminal showed if the image has
+//! none.
 
 use std::time::Duration;
 
@@ -12,9 +15,9 @@ use crate::aci::error::Error;
 use crate::kubelet_api::nodes::Found;
 use crate::kubelet_api::remote_command::Size;
 
-/// How long a shell may take to say that it is there.
+/// How long a shell may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How wide a terminal is that nobody sees: what is typed is not broken.
+/// The size of a terminal that no user sees: wide, so that it does not break long lines.
 const UNSEEN: Size = Size {
     width: 1000,
     height: 24,
@@ -29,25 +32,25 @@ pub struct Place {
     pub container: String,
 }
 
-/// A terminal, and what it has shown that nobody has taken yet.
+/// A terminal, and the output of it that was not taken yet.
 pub struct Shell {
     pub keyboard: Keyboard,
     pub screen: Screen,
     pub shown: Bytes,
-    /// What the container's environment is.
+    /// The container's environment.
     pub environment: Environment,
 }
 
-/// What came of asking for a shell.
+/// The result of preparing a shell.
 pub enum Asked {
-    /// It waits for a script.
+    /// The shell waits for a script.
     Ready(Shell),
-    /// There is none in the image, or it has no `stty`. What was shown instead.
+    /// The image has no `/bin/sh`, or none with `stty`; what the terminal showed.
     None(String),
 }
 
 impl Place {
-    /// A terminal in which `program` runs.
+    /// Opens a terminal in which `program` runs.
     pub async fn open(&self, program: &str, size: Option<Size>) -> Result<Shell, Error> {
         let (node, pod) = (&self.found.node, &self.found.pod);
         let Size { width, height } = size.unwrap_or(UNSEEN);
@@ -65,7 +68,7 @@ impl Place {
         })
     }
 
-    /// A shell that waits for a script.
+    /// Opens a shell that waits for a script.
     pub async fn shell(&self, size: Option<Size>) -> Result<Asked, Error> {
         let mut shell = self.open("/bin/sh", size).await?;
         let mark = Mark::new();
@@ -92,7 +95,7 @@ impl Place {
     }
 }
 
-/// What a shell says before it waits for a script: parts, each with the mark after it.
+/// The parts that a shell prints before it waits for a script, each followed by the marker.
 struct Parts<'a> {
     mark: &'a Mark,
     sieve: Sieve,
@@ -110,7 +113,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Takes in what is shown. Once the last part is whole, what comes after it.
+    /// Takes in output. Once the last part is complete, returns the output after it.
     fn take(&mut self, mut shown: Bytes) -> Option<Bytes> {
         loop {
             let (through, said) = self.sieve.take(&shown);
@@ -127,7 +130,7 @@ impl<'a> Parts<'a> {
 }
 
 impl Shell {
-    /// What is shown next.
+    /// The next output; `None` at the end.
     pub async fn next(&mut self) -> Option<Bytes> {
         if self.shown.is_empty() {
             return self.screen.next().await;
@@ -135,7 +138,7 @@ impl Shell {
         Some(std::mem::take(&mut self.shown))
     }
 
-    /// Reads up to a mark: what is said after it. What was shown before is none of anybody's business.
+    /// Reads up to a marker, drops everything before it, and returns the text after it.
     pub async fn until(&mut self, mark: &Mark) -> Option<String> {
         let mut sieve = Sieve::new(mark.bytes());
         loop {

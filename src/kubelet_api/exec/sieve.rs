@@ -1,14 +1,15 @@
-//! Finds a mark in what a terminal shows, and lets everything else through.
+//! Finds a marker in a terminal's output.
 //!
-//! In: bytes as they come. Out: those before the mark, and what is said right after it, up to `;`. Pure. A
-//! mark may come in any number of parts, so as much is held back as may become one.
+//! In: bytes as they arrive. Out: the bytes before the marker, and the text right after it, up to `;`. Pure. The
+//! marker may arrive in any number of parts, so the end of the output is held back while it may be the beginning of
+//! a marker.
 
 use bytes::{Bytes, BytesMut};
 
-/// The most that is said after a mark.
+/// The longest text after a marker, in bytes.
 const LONGEST: usize = 256;
 
-/// Looks for one mark.
+/// Looks for one marker.
 pub struct Sieve {
     mark: Vec<u8>,
     held: BytesMut,
@@ -16,7 +17,7 @@ pub struct Sieve {
 }
 
 impl Sieve {
-    /// Looks for this mark.
+    /// Looks for this marker.
     pub fn new(mark: &[u8]) -> Self {
         Self {
             mark: mark.to_vec(),
@@ -25,8 +26,7 @@ impl Sieve {
         }
     }
 
-    /// What comes before the mark in `bytes`, and what is said after it once that is whole. What follows
-    /// stays in the sieve.
+    /// The bytes before the marker, and the text after it once that is complete. What follows stays in the sieve.
     pub fn take(&mut self, bytes: &[u8]) -> (Bytes, Option<String>) {
         self.held.extend_from_slice(bytes);
         let mut before = Bytes::new();
@@ -42,7 +42,7 @@ impl Sieve {
         (before, self.said())
     }
 
-    /// What is held back: no mark comes any more, or the next one is looked for.
+    /// The bytes that are held back: call this at the end of the output, or after a marker.
     pub fn rest(self) -> Bytes {
         self.held.freeze()
     }
@@ -52,12 +52,12 @@ impl Sieve {
         let end = end.or((self.held.len() > LONGEST).then_some(LONGEST));
         let end = end.filter(|_| self.is_found)?;
         let said = self.held.split_to(end);
-        // Its end.
+        // The `;`.
         drop(self.held.split_to(1));
         Some(String::from_utf8_lossy(&said).into_owned())
     }
 
-    /// How much of the end may be the beginning of the mark.
+    /// How many bytes at the end may be the beginning of the marker.
     fn begun(&self) -> usize {
         let longest = self.held.len().min(self.mark.len() - 1);
         let begins = |n: &usize| self.held.ends_with(&self.mark[..*n]);
@@ -65,14 +65,14 @@ impl Sieve {
     }
 }
 
-/// Takes a mark out wherever it comes, however often.
+/// Removes a marker wherever and however often it occurs.
 pub struct Strainer {
     mark: Vec<u8>,
     sieve: Sieve,
 }
 
 impl Strainer {
-    /// Takes out this mark, with the `;` after it.
+    /// Removes this marker, with the text up to `;` after it.
     pub fn new(mark: &[u8]) -> Self {
         Self {
             mark: mark.to_vec(),
@@ -80,7 +80,7 @@ impl Strainer {
         }
     }
 
-    /// What else is in `bytes`, and how often the mark was.
+    /// The other bytes, and how many markers were removed.
     pub fn take(&mut self, bytes: &[u8]) -> (Bytes, usize) {
         let (mut through, mut said) = self.sieve.take(bytes);
         let mut times = 0;
@@ -95,7 +95,7 @@ impl Strainer {
         (through, times)
     }
 
-    /// What is held back: nothing comes any more.
+    /// The bytes that are held back: call this at the end of the output.
     pub fn rest(self) -> Bytes {
         self.sieve.rest()
     }
@@ -121,7 +121,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// However the bytes come, and however much of them looks like the mark.
+        /// Whatever the sizes of the parts, and however much of the output looks like the marker.
         #[test]
         fn all_before_a_mark_comes_through_and_the_mark_does_not(
             before in prop::collection::vec(prop::sample::select(vec![b'a', b'b', b'c']), 0..200),
@@ -146,7 +146,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Also where it is inside of another.
+        /// Also inside another marker.
         #[test]
         fn a_mark_is_taken_out_wherever_it_comes(
             parts in prop::collection::vec(prop::collection::vec(prop::sample::select(b"abc;".to_vec()), 0..20), 1..10),

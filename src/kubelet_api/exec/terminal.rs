@@ -1,4 +1,7 @@
-//! A command in the client's terminal: bytes both ways, and a size that changes.
+//! A command in the client's terminal.
+//!
+//! In: a command and the client's streams. Out: bytes in both directions, and a terminal whose size follows the
+//! client's.
 
 use std::time::Duration;
 
@@ -10,11 +13,11 @@ use super::{carry, outcome, plain};
 use crate::aci::error::Error;
 use crate::kubelet_api::remote_command::{Out, Outcome, Size, Streams, Wanted};
 
-/// How long to wait for the size of the client's terminal, which usually comes first.
+/// How long to wait for the size of the client's terminal, which usually arrives first.
 const FIRST_SIZE: Duration = Duration::from_millis(500);
-/// How long a size must stay before the terminal follows: each costs a call.
+/// How long a size must stay the same before the terminal is resized: each resize costs a call.
 const SETTLED: Duration = Duration::from_millis(200);
-/// How long sizing may take.
+/// Timeout of one resize.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub async fn run(place: &Place, wanted: &Wanted, mut streams: Streams) -> Result<Outcome, Error> {
@@ -61,7 +64,7 @@ pub async fn run(place: &Place, wanted: &Wanted, mut streams: Streams) -> Result
     }
 }
 
-/// Sizes a terminal as the client's is sized, from a session beside it: ACI has no other way.
+/// Resizes a terminal with the client's, from a second session: ACI has no other way.
 async fn follow(place: &Place, terminal: &str, mut sizes: mpsc::Receiver<Size>) {
     while let Some(mut size) = sizes.recv().await {
         while let Ok(Some(newer)) = tokio::time::timeout(SETTLED, sizes.recv()).await {

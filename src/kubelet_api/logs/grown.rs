@@ -1,35 +1,33 @@
-//! What is new in a log that is read again and again.
+//! Finds the new part of a log that is read repeatedly.
 //!
-//! In: the log, as far as the service keeps it. Out: what was not there the
-//! time before. Pure. The service has no offsets; it cuts a log off at its beginning when it becomes too
-//! long, so that what is read may begin anywhere in what was read.
+//! In: the log, as far as the service keeps it. Out: what was not in the previous read. Pure. The service has no
+//! offsets, and drops the beginning of a long log, so a read may begin anywhere within the previous one.
 
-/// How much of the end of what was read is kept to find the place again.
+/// How many bytes of the end of a read are kept to find the position in the next one.
 const KEPT: usize = 64 << 10;
-/// How much of a log's beginning is looked for: the time in front of a line, if there is one, is in it.
+/// How many bytes of a log's beginning are searched for: enough to include the timestamp of a line.
 const HEAD: usize = 24;
 
-/// Remembers where a log was read to.
+/// The position up to which a log was read.
 #[derive(Debug, Default)]
 pub struct Grown {
-    /// How long the log was.
+    /// The length of the last read, in bytes.
     length: usize,
-    /// Its end.
+    /// The end of the last read.
     end: String,
 }
 
-/// What is new.
+/// The new part of a log.
 #[derive(Debug, PartialEq, Eq)]
 pub enum New<'a> {
-    /// This comes after what was read before; it may be empty.
+    /// This follows what was read before; it may be empty.
     More(&'a str),
-    /// Nothing of what was read is there any more: another run's log, or one that grew by more than the
-    /// service keeps.
+    /// Nothing of the previous read is left: the log is another run's, or grew by more than the service keeps.
     Other(&'a str),
 }
 
 impl Grown {
-    /// What is new in `log`, of which only whole lines are taken unless it has ended.
+    /// The new part of `log`. An incomplete last line is left for the next read, unless the log has ended.
     pub fn take<'a>(&mut self, log: &'a str, has_ended: bool) -> New<'a> {
         let whole = match log.rfind('\n') {
             _ if has_ended => log,
@@ -49,7 +47,7 @@ impl Grown {
         new
     }
 
-    /// Up to where `log` was read before.
+    /// The position in `log` up to which it was read before; `None` if not found.
     fn place(&self, log: &str) -> Option<usize> {
         let from = self.length - self.end.len();
         if log.get(from..self.length) == Some(&self.end) {
@@ -63,7 +61,7 @@ impl Grown {
         if head.is_empty() {
             return None;
         }
-        // It was cut off: it begins within the end that is kept, or long before it.
+        // The service dropped the beginning of the log: it now begins within the kept end, or contains it.
         let begins = self.end.match_indices(head).map(|(at, _)| &self.end[at..]);
         if let Some(known) = begins.into_iter().find(|known| log.starts_with(*known)) {
             return Some(known.len());
@@ -103,8 +101,8 @@ mod tests {
         assert_eq!(grown.take("", false), New::Other(""));
     }
 
-    /// Whatever a log grows by between two looks, and however much of its beginning is cut off: nothing is
-    /// lost and nothing is told twice, as long as something known is left.
+    /// However a log grows between two reads, and however much of its beginning is dropped: no line is lost or sent
+    /// twice, as long as part of the previous read is left.
     fn follow(looks: &[(usize, usize)]) {
         let (mut grown, mut log, mut told) = (Grown::default(), String::new(), String::new());
         let mut next = 0;
@@ -114,7 +112,7 @@ mod tests {
                 log.push_str(&line(next));
                 next += 1;
             }
-            // Something of what was read stays.
+            // Part of the previous read stays.
             let cut = before.saturating_sub(40).min(*cut);
             match grown.take(&log[cut..], false) {
                 New::More(new) => told.push_str(new),

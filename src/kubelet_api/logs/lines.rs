@@ -1,12 +1,12 @@
-//! Lines as they are wanted.
+//! Filters and formats the lines of a log.
 //!
-//! In: text in which each line has its time in front, where times are needed. Out: the lines that are young
-//! enough, with or without their times, cut off after so many bytes. Pure. A line without a time is one with
+//! In: text with a timestamp in front of each line, if timestamps are needed. Out: the lines since the requested
+//! time, with or without their timestamps, cut at the byte limit. Pure. A line without a timestamp is treated like
 //! the line before it.
 //!
-//! A container runtime stamps what it reads, and reads a line of more than its buffer in parts (8,192 bytes
-//! in conmon, 16 KiB in containerd and Docker), and one that is written in pieces as it comes. Such parts
-//! are joined again. A time that a program writes itself stays.
+//! A container runtime puts a timestamp on what it reads: it reads a line that is longer than its buffer in parts
+//! (8,192 bytes in conmon, 16 KiB in containerd and Docker), and a line that is written in pieces as it comes. Such
+//! parts are joined again. A timestamp that the program writes itself stays.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use jiff::Timestamp;
 
 use super::options::Options;
 
-/// Shapes the lines of one log.
+/// Formats the lines of one log.
 #[derive(Debug)]
 pub struct Lines {
     options: Options,
-    /// How many bytes may still be told.
+    /// How many more bytes may be sent.
     left: usize,
     is_young: bool,
 }
 
 impl Lines {
-    /// As these options say.
+    /// Formats according to these options.
     pub fn new(options: Options) -> Self {
         Self {
             left: options.limit.unwrap_or(usize::MAX),
@@ -34,12 +34,12 @@ impl Lines {
         }
     }
 
-    /// Whether no more may be told.
+    /// Whether the byte limit is reached.
     pub fn is_full(&self) -> bool {
         self.left == 0
     }
 
-    /// The lines of `text` as they are wanted.
+    /// The lines of `text` that are wanted, formatted.
     pub fn shape(&mut self, text: &str) -> Vec<u8> {
         let mut shaped = Vec::with_capacity(text.len());
         for line in text.split_inclusive('\n') {
@@ -72,7 +72,7 @@ impl Lines {
     }
 }
 
-/// The last lines of `text`.
+/// The last `lines` lines of `text`.
 pub fn tail(text: &str, lines: usize) -> &str {
     let body = text.strip_suffix('\n').unwrap_or(text);
     if lines == 0 {
@@ -82,16 +82,16 @@ pub fn tail(text: &str, lines: usize) -> &str {
     starts.nth(lines - 1).map_or(text, |at| &text[at..])
 }
 
-/// A time as the service writes it.
+/// A timestamp as the service writes it.
 #[derive(Clone, Copy)]
 struct Stamp<'a> {
     at: Timestamp,
     text: &'a str,
 }
 
-/// Runtimes read by buffers of a multiple of this.
+/// The buffer sizes of runtimes are multiples of this, in bytes.
 const BUFFER: usize = 4 << 10;
-/// How much later than the part before it a part is that was read next, where only the time tells.
+/// The most time between two parts of one line, if nothing else shows that they belong together.
 const NEXT: Duration = Duration::from_secs(2);
 
 impl<'a> Stamp<'a> {
@@ -100,20 +100,20 @@ impl<'a> Stamp<'a> {
         Some(Self { at, text })
     }
 
-    /// What is after the seconds: whether there are parts of them, and the offset.
+    /// Whether the timestamp has fractions of a second, and its offset.
     fn shape(&self) -> (bool, &str) {
         let offset = self.text.rfind(['Z', '+', '-']).unwrap_or_default();
         (self.text.contains('.'), &self.text[offset..])
     }
 
-    /// Whether `next`, which comes in a line after a part with this time, begins its next part. `before` is
-    /// that part.
+    /// Whether `next`, found in a line after a part with this timestamp, begins the line's next part. `before` is
+    /// the part between.
     fn is_before(&self, next: &Self, before: &str) -> bool {
         if before.is_empty() || self.shape() != next.shape() || next.at < self.at {
             return false;
         }
         let is_full = before.len().is_multiple_of(BUFFER);
-        // No text has a time right behind a letter.
+        // A program's own text has no timestamp directly after a letter or digit.
         let is_glued = before.ends_with(char::is_alphanumeric);
         let is_next = next.shape().0
             && next.at > self.at
@@ -122,7 +122,7 @@ impl<'a> Stamp<'a> {
     }
 }
 
-/// A line's time, and the line without it.
+/// A line's timestamp, and the rest of the line.
 fn timed(line: &str) -> (Option<Stamp<'_>>, &str) {
     let (first, rest) = line.split_once(' ').unwrap_or((line.trim_end(), "\n"));
     match Stamp::of(first) {
@@ -131,7 +131,7 @@ fn timed(line: &str) -> (Option<Stamp<'_>>, &str) {
     }
 }
 
-/// A line without the times in front of its parts.
+/// A line without the timestamps in front of its later parts.
 fn joined<'a>(first: &Stamp<'_>, line: &'a str) -> Cow<'a, str> {
     const DATE: usize = "2026-11-24".len();
     let (mut whole, mut part, mut from) = (String::new(), 0, 0);
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn times_are_shown_or_not() {
-        // They are not asked for then, and what looks like one is the program's.
+        // Timestamps were not requested, so what looks like one is the program's.
         assert_eq!(shaped(Options::default()), LOG);
         let timestamps = true;
         let options = Options {

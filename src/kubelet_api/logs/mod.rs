@@ -1,11 +1,11 @@
-//! What containers have written.
+//! Container logs.
 //!
-//! In: a container of a pod, and what is wanted of its log. Out: the log, from Azure. ACI does not tell
-//! what comes next, so a log that is followed is read again and again, and what is new of it is told; it
-//! ends with the container. ACI keeps the log of a container's last run only.
+//! In: a container of a pod, and the options of the request. Out: the log, from Azure. ACI cannot stream a log, so
+//! a log that is followed is read again at intervals, and only its new part is sent, until the container ends. ACI
+//! keeps only the log of a container's last run.
 //!
-//! Times are asked for only where they are needed: the service puts one in front of each part in which a
-//! line was read, so that a long line has times inside.
+//! Timestamps are requested only if needed: the service puts one in front of each part in which it read a line, so
+//! a long line has timestamps inside.
 
 mod grown;
 mod lines;
@@ -29,9 +29,11 @@ use lines::Lines;
 use options::Options;
 pub use source::Source;
 
-/// How long to wait between two looks at a log: after something new, and at most when all is quiet.
+/// The shortest and the longest pause between two reads of a log that is followed: after new output, and after a
+/// longer time without.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
-/// How many bytes a second of a long log are read again, so that many who follow do not fill the line.
+/// A log that is followed is read at most at this rate, in bytes per second, so that many clients that follow long
+/// logs do not fill the connection to Azure.
 const BYTES_PER_SECOND: usize = 1 << 20;
 
 /// Answers a request for a container's log.
@@ -58,7 +60,7 @@ pub async fn answer(source: Source, query: &str, tasks: &Tasks) -> Answer {
     Ok(response)
 }
 
-/// The first look is the answer's own: what is wrong with it is told as such.
+/// Follows a log. The first read happens before the answer starts, so that its error becomes the answer's status.
 async fn follow(source: Source, options: Options, tasks: &Tasks) -> Answer {
     let log = source.read(None, options.needs_times()).await?;
     let (told, mut wanted) = mpsc::channel::<Bytes>(4);
@@ -79,7 +81,7 @@ async fn follow(source: Source, options: Options, tasks: &Tasks) -> Answer {
         is_over = next.is_none();
         Poll::Ready(match next {
             Some(bytes) => Some(Ok(bytes)),
-            // The container writes on: an orderly end would say that this was all.
+            // The container still runs: a regular end of the stream would tell the client that the log is complete.
             None if cancel.is_cancelled() => Some(Err(io::Error::other("the process ends"))),
             None => None,
         })
@@ -89,7 +91,7 @@ async fn follow(source: Source, options: Options, tasks: &Tasks) -> Answer {
     Ok(response)
 }
 
-/// What a container writes from now on, for as long as `told` is listened to.
+/// Sends what a container writes from now on to `told`, until the container ends or the receiver is dropped.
 pub async fn output(source: Source, told: mpsc::Sender<Bytes>) -> Result<(), Refusal> {
     let options = Options::default();
     let log = source.read(None, options.needs_times()).await?;
@@ -107,14 +109,14 @@ pub async fn output(source: Source, told: mpsc::Sender<Bytes>) -> Result<(), Ref
 struct Follower {
     source: Source,
     grown: Grown,
-    /// Whether the log is read with times.
+    /// Whether to request timestamps.
     times: bool,
     lines: Lines,
     told: mpsc::Sender<Bytes>,
 }
 
 impl Follower {
-    /// Tells the log until its container ends or nobody listens.
+    /// Sends the log until the container ends or the receiver is dropped.
     async fn follow(mut self, first: String, tail: Option<usize>) {
         let told = self.told.clone();
         tokio::select! {
@@ -138,7 +140,7 @@ impl Follower {
             let seconds = size / BYTES_PER_SECOND;
             let long = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
             tokio::time::sleep(pause.max(long)).await;
-            // Asked before the log is read: all that an ended container wrote is in what is read then.
+            // Check this before reading the log: if the container has ended, the log is complete.
             let has_ended = self.source.has_ended(run.as_ref()).await;
             let Ok(log) = self.source.read(None, self.times).await else {
                 if has_ended {
@@ -149,7 +151,7 @@ impl Follower {
             };
             size = log.len();
             let shaped = match self.grown.take(&log, has_ended) {
-                // After its end, what is there is the next run's.
+                // The run has ended, and this log is the next run's.
                 New::Other(_) if has_ended => return,
                 New::More(new) | New::Other(new) => self.lines.shape(new),
             };
@@ -164,7 +166,7 @@ impl Follower {
         }
     }
 
-    /// Whether to go on.
+    /// Sends new output; returns whether to continue.
     async fn say(&self, shaped: Vec<u8>) -> bool {
         let heard = shaped.is_empty() || self.told.send(shaped.into()).await.is_ok();
         heard && !self.lines.is_full()

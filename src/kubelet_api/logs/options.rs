@@ -1,34 +1,34 @@
-//! What of a log is wanted.
+//! The options of a log request.
 //!
-//! In: a query. Out: [`Options`], or what is wrong with it. Pure.
+//! In: a query. Out: [`Options`], or an error message. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// What of a log is wanted.
+/// The options of a log request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// What comes later, too.
+    /// Whether to follow the log.
     pub follow: bool,
-    /// The log of the run before.
+    /// Whether to return the previous run's log.
     pub previous: bool,
-    /// The time in front of each line.
+    /// Whether each line has its timestamp in front.
     pub timestamps: bool,
-    /// The last lines only.
+    /// Only the last lines.
     pub tail: Option<usize>,
-    /// Lines that are not older.
+    /// Only lines since this time.
     pub since: Option<Timestamp>,
-    /// So many bytes at most.
+    /// The most bytes.
     pub limit: Option<usize>,
 }
 
 impl Options {
-    /// Whether the log must be read with times.
+    /// Whether the log must be read with timestamps.
     pub fn needs_times(&self) -> bool {
         self.timestamps || self.since.is_some()
     }
 }
 
-/// Reads a query, as a kubelet does.
+/// Reads a query, as a kubelet does; ignores unknown parameters.
 pub fn parse(query: &str, now: Timestamp) -> Result<Options, String> {
     let mut options = Options::default();
     let mut sinces = 0;
@@ -56,7 +56,7 @@ pub fn parse(query: &str, now: Timestamp) -> Result<Options, String> {
                     "stream: {value} cannot be had alone: ACI keeps both streams as one; use All"
                 ));
             }
-            // insecureSkipTLSVerifyBackend is the API server's; others are none of ours.
+            // insecureSkipTLSVerifyBackend is for the API server; ignore other parameters, too.
             _ => {}
         }
     }

@@ -1,4 +1,6 @@
-//! Where a container's log comes from, and whether there is more to come.
+//! Reads a container's log from Azure, and finds out whether its run has ended.
+//!
+//! In: a container of a pod. Out: the log, the run of the container, or an error in the words of a kubelet.
 
 use http::StatusCode;
 use jiff::Timestamp;
@@ -8,7 +10,7 @@ use crate::aci::view::{ContainerState, Group};
 use crate::kubelet_api::answer::Refusal;
 use crate::kubelet_api::nodes::Found;
 
-/// Codes with which Azure says that it is too early (several, by age of the service).
+/// The error codes with which Azure says that it is too early; they depend on the version of the service.
 const TOO_EARLY: [&str; 3] = [
     "ContainerGroupDeploymentNotReady",
     "ContainerLogNotAvailable",
@@ -24,7 +26,7 @@ pub struct Source {
     pub found: Found,
 }
 
-/// One run of a container.
+/// Identifies one run of a container.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Run {
     started: Option<Timestamp>,
@@ -32,10 +34,11 @@ pub struct Run {
 }
 
 impl Source {
-    /// The last lines of the log, with `times` each with its time in front; all that is kept without `tail`.
+    /// The last `tail` lines of the log, or all that the service keeps; with `times`, each has its timestamp in
+    /// front.
     pub async fn read(&self, tail: Option<usize>, times: bool) -> Result<String, Refusal> {
         let (node, pod) = (&self.found.node, &self.found.pod);
-        // Whether it takes none is nowhere said.
+        // At least one line: Azure does not document whether 0 is accepted.
         let tail = tail.map(|lines| i32::try_from(lines.max(1)).unwrap_or(i32::MAX));
         node.pace.turn_ahead().await;
         let read = node.azure.logs(
@@ -48,7 +51,7 @@ impl Source {
         read.await.map_err(|error| self.refusal(&error))
     }
 
-    /// Which run of the container this is; nothing if nobody says.
+    /// The current run of the container; `None` if Azure does not report it.
     pub async fn run(&self) -> Option<Run> {
         Some(self.look().await.ok()??.0)
     }
@@ -97,7 +100,7 @@ impl Source {
             Some(failure) if failure.status == 429 => {
                 Refusal::new(StatusCode::TOO_MANY_REQUESTS, error.story())
             }
-            // Of a 503, kubectl keeps the words to itself.
+            // Not 503: kubectl does not show its message.
             _ => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.story()),
         }
     }

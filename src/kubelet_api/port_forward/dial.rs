@@ -1,4 +1,6 @@
-//! One connection to a pod.
+//! One connection to a pod's port.
+//!
+//! In: an address, a port and the client's bytes. Out: the pod's bytes.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,10 +10,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-/// How long connecting may take.
+/// Timeout of connecting.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connects to a port of a pod; what is wrong, in words for whoever wants to forward it.
+/// Connects to a port of a pod; the error is a message for the client.
 pub async fn dial(address: IpAddr, port: u16) -> Result<TcpStream, String> {
     let connected = tokio::time::timeout(PATIENCE, TcpStream::connect((address, port))).await;
     let why = match connected {
@@ -24,8 +26,8 @@ pub async fn dial(address: IpAddr, port: u16) -> Result<TcpStream, String> {
     ))
 }
 
-/// Carries bytes both ways until the pod has said all, or the client is gone. `to_client` says whether
-/// somebody hears it.
+/// Copies bytes in both directions until the pod closes the connection or the client disconnects. `to_client`
+/// returns false once the client no longer reads.
 pub async fn carry<F: Future<Output = bool>>(
     stream: TcpStream,
     mut from_client: mpsc::Receiver<Bytes>,
@@ -38,7 +40,7 @@ pub async fn carry<F: Future<Output = bool>>(
                 break;
             }
         }
-        // The pod may be gone.
+        // The pod may have closed the connection.
         let _ = write.shutdown().await;
         std::future::pending::<()>().await;
     };

@@ -1,8 +1,8 @@
-//! Ports of pods, carried to whoever asks.
+//! `kubectl port-forward`: connections to ports of pods.
 //!
-//! In: an upgraded connection. Out: connections to the pod's address, as many as the client opens, over
-//! SPDY, over SPDY inside of a websocket, or over a websocket alone. ACI has no such thing of its own: the
-//! operator itself must reach the address.
+//! In: an upgraded connection. Out: connections to the pod's address, as many as the client opens, over SPDY, over
+//! SPDY inside a WebSocket, or over a WebSocket alone. ACI has no port-forwarding: the operator itself must be able
+//! to reach the address.
 
 mod dial;
 mod spdy;
@@ -17,16 +17,16 @@ use hyper_util::rt::TokioIo;
 use super::spdy::session::Session;
 use super::upgrade::{Agreed, Carrier, Spoken};
 
-/// SPDY inside of a websocket.
+/// SPDY inside a WebSocket.
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
-/// The protocols of port-forwards.
+/// The supported subprotocols of port-forwards.
 pub const SPOKEN: Spoken = Spoken {
     spdy: &["portforward.k8s.io"],
     websocket: &[TUNNEL, "v4.channel.k8s.io"],
 };
 
-/// The ports that a query names, for clients that say them there.
+/// The ports in the query, which clients of the plain WebSocket protocol send; an error if one is not a valid port.
 pub fn ports(query: &str) -> Result<Vec<u16>, String> {
     let mut ports = Vec::new();
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -40,7 +40,7 @@ pub fn ports(query: &str) -> Result<Vec<u16>, String> {
     Ok(ports)
 }
 
-/// Forwards ports until the client is gone.
+/// Forwards ports until the client disconnects.
 pub async fn forward(io: TokioIo<Upgraded>, agreed: &Agreed, address: IpAddr, ports: &[u16]) {
     match agreed.carrier {
         Carrier::Spdy => spdy::forward(Session::new(io), address).await,

@@ -1,4 +1,7 @@
-//! Port-forwards over SPDY: a pair of streams for each connection, one for data and one for what is wrong.
+//! Port-forwards over SPDY.
+//!
+//! In: a SPDY session. Out: a connection to the pod for each pair of streams that the client opens, one for data
+//! and one for errors.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,10 +13,10 @@ use tokio::time::Instant;
 use super::dial;
 use crate::kubelet_api::spdy::session::{Session, Stream, reset};
 
-/// How long half a pair waits for its other half.
+/// How long a stream waits for the other one of its pair.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Forwards until the client is gone.
+/// Forwards until the client disconnects.
 pub async fn forward(mut session: Session, address: IpAddr) {
     let mut halves: HashMap<String, (Stream, Instant)> = HashMap::new();
     let mut pairs = JoinSet::new();
@@ -52,7 +55,7 @@ pub async fn forward(mut session: Session, address: IpAddr) {
     session.close().await;
 }
 
-/// What a stream is half of: which pair, which port, and whether it carries data.
+/// The pair and port of a stream, and whether it carries data; `None` if its headers are invalid.
 fn half(stream: &Stream) -> Option<(String, u16, bool)> {
     let is_data = match stream.header("streamtype")? {
         "data" => true,
@@ -66,7 +69,7 @@ fn half(stream: &Stream) -> Option<(String, u16, bool)> {
         .filter(|port| *port > 0)?;
     let key = match stream.header("requestid") {
         Some(id) => id.to_owned(),
-        // Very old clients open the data stream right after the one for errors.
+        // Very old clients send no request ID, and open the data stream right after the error stream.
         None if is_data => format!("#{}", stream.id().wrapping_sub(2)),
         None => format!("#{}", stream.id()),
     };
@@ -86,7 +89,7 @@ async fn pair(address: IpAddr, port: u16, data: Stream, error: Stream) {
             let carried = dial::carry(stream, from_client, |bytes| sender.send(bytes));
             tokio::select! {
                 () = carried => {}
-                // Nobody hears what the pod goes on to say.
+                // The client reset the data stream, and no longer reads it.
                 _ = reset => {}
             }
         }

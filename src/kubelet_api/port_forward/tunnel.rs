@@ -1,4 +1,6 @@
-//! A byte stream inside of a websocket's binary messages.
+//! A byte stream inside the binary messages of a WebSocket.
+//!
+//! In: an upgraded connection. Out: a stream that carries SPDY for the port-forward.
 
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt as _, StreamExt as _};
@@ -9,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::kubelet_api::upgrade;
 
-/// Gives `inner` the stream, until it ends or the client is gone.
+/// Runs `inner` with the stream until it ends or the client disconnects.
 pub async fn through<F: Future<Output = ()>>(
     io: TokioIo<Upgraded>,
     inner: impl FnOnce(DuplexStream) -> F,
@@ -28,7 +30,7 @@ pub async fn through<F: Future<Output = ()>>(
                 break;
             }
         }
-        // Whoever reads may be gone.
+        // The reader may be gone.
         let _ = write.shutdown().await;
     };
     let outward = async {
@@ -42,7 +44,7 @@ pub async fn through<F: Future<Output = ()>>(
                 break;
             }
         }
-        // The client may be gone.
+        // The client may have disconnected.
         let _ = sink.close().await;
     };
     let carried = async {

@@ -1,5 +1,7 @@
-//! Port-forwards over a websocket alone: ports are named in the query, and each has two channels: 2n for
-//! data, 2n + 1 for what is wrong. The first message of each says its port.
+//! Port-forwards over a plain WebSocket.
+//!
+//! In: an upgraded connection, and the ports that the query names. Out: one connection to each port. Port number n
+//! (from 0) has two channels: 2n for data, 2n + 1 for errors. The first message of each channel contains its port.
 
 use std::net::IpAddr;
 
@@ -14,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::dial;
 use crate::kubelet_api::upgrade;
 
-/// Forwards until the client is gone or all connections have ended.
+/// Forwards until the client disconnects or all connections have ended.
 pub async fn forward(io: TokioIo<Upgraded>, address: IpAddr, ports: &[u16]) {
     let (mut sink, mut source) = upgrade::websocket(io).await.split();
     let (out, mut messages) = mpsc::channel::<Bytes>(16);
@@ -55,7 +57,7 @@ pub async fn forward(io: TokioIo<Upgraded>, address: IpAddr, ports: &[u16]) {
                 return;
             }
         }
-        // The client may be gone.
+        // The client may have disconnected.
         let _ = sink.close().await;
     };
     tokio::select! {
@@ -82,7 +84,7 @@ async fn connection(
             let send = async |bytes: Bytes| out.send(message(channel, &bytes)).await.is_ok();
             dial::carry(stream, from_client, send).await;
         }
-        // The client may be gone.
+        // The client may have disconnected.
         Err(why) => drop(out.send(message(channel + 1, why.as_bytes())).await),
     }
 }

@@ -1,7 +1,7 @@
-//! A command's streams between a client and whoever runs the command, whatever carries them.
+//! The streams of a remote command (exec or attach), over SPDY or a WebSocket.
 //!
-//! In: an upgraded connection. Out: [`Streams`], which know no protocol; and at the end, after all output,
-//! the [`Outcome`] goes back in the protocol's words.
+//! In: an upgraded connection. Out: [`Streams`], which do not depend on the protocol. At the end, after all output,
+//! the [`Outcome`] is sent in the format of the protocol version.
 
 mod outcome;
 mod size;
@@ -18,7 +18,7 @@ use super::upgrade::{Agreed, Carrier, Spoken};
 pub use outcome::Outcome;
 pub use size::Size;
 
-/// The protocols of remote commands.
+/// The supported subprotocols of remote commands.
 pub const SPOKEN: Spoken = Spoken {
     spdy: &[
         "v5.channel.k8s.io",
@@ -30,24 +30,24 @@ pub const SPOKEN: Spoken = Spoken {
     websocket: &["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"],
 };
 
-/// What is to be run, and which streams it has.
+/// The command to run, and its streams.
 #[allow(clippy::struct_excessive_bools, reason = "they are a query's")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The command and its arguments.
     pub command: Vec<String>,
-    /// Whether it reads.
+    /// Whether to connect stdin.
     pub stdin: bool,
-    /// Whether its output is wanted.
+    /// Whether to connect stdout.
     pub stdout: bool,
-    /// Whether its errors are wanted apart; a terminal has one stream.
+    /// Whether to connect stderr separately; never with a terminal, which has one stream.
     pub stderr: bool,
-    /// Whether it runs in a terminal.
+    /// Whether the command runs in a terminal.
     pub tty: bool,
 }
 
 impl Wanted {
-    /// Reads a query, in a kubelet's words.
+    /// Reads the query of a kubelet request.
     pub fn parse(query: &str) -> Self {
         let mut wanted = Self::default();
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -65,34 +65,34 @@ impl Wanted {
         wanted
     }
 
-    /// Whether there is any stream.
+    /// Whether any stream is connected.
     pub fn has_streams(&self) -> bool {
         self.stdin || self.stdout || self.stderr
     }
 }
 
-/// Where output goes.
+/// The destination of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Out {
-    /// To standard output.
+    /// Standard output.
     Stdout,
-    /// To standard error; to standard output where that is not apart.
+    /// Standard error; sent as standard output if the client has no separate stream.
     Stderr,
 }
 
 /// What a command is connected to.
 pub struct Streams {
-    /// What it reads; at once at its end if nothing is.
+    /// Its input; closed at once if stdin is not connected.
     pub stdin: mpsc::Receiver<Bytes>,
-    /// The client's terminal as it is sized.
+    /// Sizes of the client's terminal.
     pub resize: mpsc::Receiver<Size>,
-    /// What it writes.
+    /// Its output.
     pub out: mpsc::Sender<(Out, Bytes)>,
-    /// Cancelled when the client is gone.
+    /// Cancelled when the client disconnects.
     pub gone: CancellationToken,
 }
 
-/// Connects a command with its client: `run` is given the streams, and its outcome is told.
+/// Connects a command with its client: `run` gets the streams, and its outcome is sent to the client.
 pub async fn connect<F: Future<Output = Outcome>>(
     io: TokioIo<Upgraded>,
     agreed: &Agreed,

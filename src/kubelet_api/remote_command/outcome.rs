@@ -1,18 +1,20 @@
-//! How a command ended, in the protocols' words.
+//! The result of a command, in the formats of the protocol versions.
+//!
+//! In: an exit code or a failure. Out: the text for the protocol's error stream. Pure.
 
 use serde_json::{Value, json};
 
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// By itself, with this code.
+    /// It exited with this code.
     Exited(i32),
-    /// It did not run, or nobody knows how it ended.
+    /// It did not run, or its end is not known; a message.
     Failed(String),
 }
 
 impl Outcome {
-    /// What is said on the error stream of this protocol.
+    /// The text for the error stream of this protocol version.
     pub fn told(&self, protocol: &str) -> String {
         match protocol {
             "v4.channel.k8s.io" | "v5.channel.k8s.io" => self.status().to_string(),
@@ -30,7 +32,7 @@ impl Outcome {
         }
     }
 
-    /// As an object of Kubernetes.
+    /// The result as a `Status` object of Kubernetes.
     fn status(&self) -> Value {
         match self {
             Self::Exited(0) => json!({"metadata": {}, "status": "Success"}),

@@ -1,10 +1,12 @@
-//! The size of the client's terminal, as it comes: objects one after the other, split anywhere.
+//! The size of the client's terminal.
+//!
+//! In: a sequence of JSON objects that may be split anywhere. Out: sizes.
 
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-/// How much of an object that does not end is kept.
+/// An incomplete object longer than this is dropped, in bytes.
 const LONGEST: usize = 1024;
 
 /// The size of a terminal.
@@ -22,7 +24,7 @@ pub struct Size {
 pub struct Sizes(Vec<u8>);
 
 impl Sizes {
-    /// The last size that is whole now.
+    /// Adds a part; returns the last size that is complete now.
     pub fn take(&mut self, part: &[u8]) -> Option<Size> {
         self.0.extend_from_slice(part);
         let mut objects = serde_json::Deserializer::from_slice(&self.0).into_iter::<Size>();
@@ -39,7 +41,7 @@ impl Sizes {
     }
 }
 
-/// Sizes out of parts, until the parts end.
+/// Decodes sizes until the parts end.
 pub async fn carry(mut parts: mpsc::Receiver<Bytes>, sizes: mpsc::Sender<Size>) {
     let mut collected = Sizes::default();
     while let Some(part) = parts.recv().await {

@@ -1,4 +1,7 @@
-//! Remote commands over SPDY: a stream for each of stdin, stdout, stderr, errors and sizes.
+//! Remote commands over SPDY.
+//!
+//! In: an upgraded connection. Out: [`Streams`] for the command, from one SPDY stream each for stdin, stdout,
+//! stderr, errors and terminal sizes.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -33,7 +36,7 @@ pub async fn connect<F: Future<Output = Outcome>>(
     let stdin = opened.remove("stdin").map_or_else(ended, |s| s.split().0);
     let parts = opened.remove("resize").map_or_else(ended, |s| s.split().0);
     let gone = session.gone();
-    // Nobody takes the streams off the session any more: what else is opened waits for ever.
+    // From here on no stream is accepted: a stream that the client opens now waits for ever.
     let streams = Streams {
         stdin,
         resize,
@@ -80,7 +83,7 @@ fn names(protocol: &str, wanted: &Wanted) -> Vec<&'static str> {
     asked.map(|(name, _)| name).collect()
 }
 
-/// Waits for all streams; nothing if the client leaves before.
+/// Waits for all streams; `None` if the client disconnects before.
 async fn open(session: &mut Session, names: &[&'static str]) -> Option<HashMap<String, Stream>> {
     let mut opened = HashMap::new();
     while opened.len() < names.len() {
@@ -96,7 +99,7 @@ async fn open(session: &mut Session, names: &[&'static str]) -> Option<HashMap<S
     Some(opened)
 }
 
-/// Carries output until nobody writes any more.
+/// Sends output until the command drops its end of the channel.
 async fn pump(
     mut written: mpsc::Receiver<(Out, Bytes)>,
     stdout: Option<&Sender>,

@@ -1,4 +1,7 @@
-//! Remote commands over a websocket: the first byte of a message says which stream it is of.
+//! Remote commands over a WebSocket.
+//!
+//! In: an upgraded connection. Out: [`Streams`] for the command; the first byte of a message is the number of its
+//! stream.
 
 use std::time::Duration;
 
@@ -24,9 +27,9 @@ const RESIZE: u8 = 4;
 /// Version 5: the stream whose number follows has ended.
 const CLOSE: u8 = 255;
 
-/// How often the client is pinged: one that is gone is found by writing, also while nobody reads.
+/// The interval between pings: a client that is gone shows in a failed write, even while its messages are not read.
 const PING: Duration = Duration::from_secs(10);
-/// How long a client may take to close.
+/// How long to wait for the client's close message.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub async fn connect<F: Future<Output = Outcome>>(
@@ -52,14 +55,14 @@ pub async fn connect<F: Future<Output = Outcome>>(
         sizes,
         protocol == "v5.channel.k8s.io",
     );
-    // Says that the connection is there.
+    // An empty message on stdout shows the client that it is connected.
     if sink.send(Message::binary(vec![STDOUT])).await.is_err() {
         return;
     }
     let written = async {
         let connected = write(&mut sink, written).await;
         if !connected {
-            // The command may say nothing, and nobody may read what the client says.
+            // The command may write nothing more, and the client's messages may not be read.
             gone.cancel();
         }
         connected
@@ -77,7 +80,7 @@ pub async fn connect<F: Future<Output = Outcome>>(
     let Some(outcome) = outcome else { return };
     let mut message = vec![ERROR];
     message.extend_from_slice(outcome.told(protocol_of_errors(protocol)).as_bytes());
-    // client-go takes any close but this one for a failure, an empty one included.
+    // client-go treats any close code but this as an error, a missing one included.
     let close = CloseFrame {
         code: CloseCode::Normal,
         reason: "".into(),
@@ -87,12 +90,12 @@ pub async fn connect<F: Future<Output = Outcome>>(
         sink.send(Message::Close(Some(close))).await
     };
     if told.await.is_ok() {
-        // It closes, or it is closed on.
+        // Wait a moment for the client's close message.
         let _ = tokio::time::timeout(PATIENCE, reading).await;
     }
 }
 
-/// Without a protocol, errors are text.
+/// Without a protocol, errors are sent as text.
 fn protocol_of_errors(protocol: &str) -> &str {
     if protocol.is_empty() {
         "channel.k8s.io"
@@ -101,7 +104,7 @@ fn protocol_of_errors(protocol: &str) -> &str {
     }
 }
 
-/// Takes messages until the client is gone.
+/// Handles messages until the client disconnects.
 async fn read(
     mut source: SplitStream<Socket>,
     mut stdin: Option<mpsc::Sender<Bytes>>,
@@ -119,7 +122,7 @@ async fn read(
         match data.as_ref() {
             [CLOSE, STDIN] if can_close => stdin = None,
             [STDIN, rest @ ..] if !rest.is_empty() => {
-                // A command that reads no more lets the rest fall.
+                // If the command no longer reads, drop its input.
                 if let Some(to) = &stdin
                     && to.send(data.slice(1..)).await.is_err()
                 {
@@ -128,7 +131,7 @@ async fn read(
             }
             [RESIZE, rest @ ..] => {
                 if let Some(size) = collected.take(rest) {
-                    // A size that nobody takes is none that matters.
+                    // Drop a size that the command does not take, or not fast enough.
                     let _ = sizes.try_send(size);
                 }
             }
@@ -137,7 +140,7 @@ async fn read(
     }
 }
 
-/// Carries output until nobody writes any more. Whether the client is still there.
+/// Sends output until the command drops its end of the channel. Returns whether the client is still connected.
 async fn write(
     sink: &mut SplitSink<Socket, Message>,
     mut written: mpsc::Receiver<(Out, Bytes)>,

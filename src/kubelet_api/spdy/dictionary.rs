@@ -1,4 +1,4 @@
-//! The header dictionary of the SPDY/3 specification: names with their lengths, then bare text.
+//! The header dictionary of the SPDY/3 specification: names with their lengths, then plain text.
 
 use std::sync::LazyLock;
 
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn the_dictionary_is_the_specifications() {
-        // Length and Adler-32.
+        // The length and the Adler-32 checksum.
         let (a, b) = DICTIONARY.iter().fold((1, 0), |(a, b), &byte| {
             let a = (a + u32::from(byte)) % 65521;
             (a, (b + a) % 65521)

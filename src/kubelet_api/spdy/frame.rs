@@ -1,6 +1,7 @@
-//! Frames: bytes in, frames out, and back. Pure.
+//! Encodes and decodes SPDY frames.
 //!
-//! No count and no length is believed before what it counts is there (CVE-2026-35469 was that).
+//! In: bytes of a connection, or frames. Out: the other. Pure. No count or length in a frame is trusted before the
+//! data that it counts has arrived: otherwise a peer can make the process allocate memory (CVE-2026-35469).
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
@@ -10,11 +11,11 @@ use super::dictionary::DICTIONARY;
 
 const VERSION: u16 = 3;
 const FIN: u8 = 1;
-/// A control frame longer than this is an attack, and no header block.
+/// The longest control frame in bytes: no valid header block is longer.
 const MAX_CONTROL: usize = 16 << 10;
-/// The size of a header block when it is unpacked.
+/// The size of an uncompressed header block, in bytes.
 const MAX_HEADERS: usize = 64 << 10;
-/// Data is handed out as it arrives, in parts of at most this size.
+/// Data is passed on as it arrives, in parts of at most this size in bytes.
 const MAX_PART: usize = 32 << 10;
 /// Stream ids have 31 bits.
 const ID: u32 = 0x7fff_ffff;
@@ -22,61 +23,61 @@ const ID: u32 = 0x7fff_ffff;
 /// Names, in lower case, and values.
 pub type Headers = Vec<(String, String)>;
 
-/// Codes of [`Frame::Reset`].
+/// Status codes of [`Frame::Reset`].
 pub mod reset {
-    /// The stream makes no sense.
+    /// The stream violates the protocol.
     pub const PROTOCOL_ERROR: u32 = 1;
-    /// There are too many, or nobody knows what it is for.
+    /// There are too many streams, or the stream's purpose is unknown.
     pub const REFUSED: u32 = 3;
 }
 
-/// What is said on a connection.
+/// A frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// A stream is opened.
+    /// SYN_STREAM: opens a stream.
     Open {
         id: u32,
         fin: bool,
         headers: Headers,
     },
-    /// It is accepted.
+    /// SYN_REPLY: accepts a stream.
     Accepted { id: u32 },
-    /// It is torn down.
+    /// RST_STREAM: aborts a stream.
     Reset { id: u32, code: u32 },
-    /// Is anybody there? The same is answered.
+    /// PING, which is answered with the same frame.
     Ping { id: u32 },
-    /// No more is said.
+    /// GOAWAY: the sender ends the connection.
     GoAway { last: u32, code: u32 },
     /// Data of a stream.
     Data { id: u32, fin: bool, part: Bytes },
-    /// Something that is read and forgotten: the peers run no flow control.
+    /// A frame that is decoded and ignored: the peers use no flow control.
     Ignored,
 }
 
-/// Why bytes are no frames.
+/// Why bytes cannot be decoded.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// Not our version.
+    /// A different version of SPDY.
     #[error("version {0} of SPDY")]
     Version(u16),
-    /// No known kind.
+    /// An unknown type of frame.
     #[error("a frame of kind {0}")]
     Kind(u16),
-    /// Longer than anything that is needed.
+    /// Longer than the limit.
     #[error("{0} bytes where fewer must do")]
     TooLong(usize),
-    /// Not what the specification says.
+    /// Not as specified.
     #[error("{0}")]
     Malformed(&'static str),
-    /// Headers that cannot be unpacked.
+    /// A header block that cannot be decompressed.
     #[error("unpacking headers: {0}")]
     Zlib(String),
 }
 
-/// Makes frames of bytes. Headers share a compression state, so there is one for each connection.
+/// Decodes frames. Headers share a compression state, so there is one decoder for each connection.
 pub struct Decoder {
     zlib: Decompress,
-    /// The data frame of which more is to come: stream, bytes left, whether it is the last.
+    /// The data frame that has not arrived completely: stream, bytes left, whether it is the stream's last.
     data: Option<(u32, usize, bool)>,
 }
 
@@ -90,7 +91,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Takes the next frame off the front of `bytes`; nothing if it has not all arrived.
+    /// Removes the next frame from the front of `bytes`; `None` if it has not arrived completely.
     pub fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Frame>, Error> {
         if self.data.is_some() {
             return Ok(self.part(bytes));
@@ -172,7 +173,7 @@ impl Decoder {
             },
             8 => {
                 body.advance(4);
-                self.headers(&body)?; // they are in the shared state
+                self.headers(&body)?; // decompress them: the state is shared
                 Frame::Ignored
             }
             _ => Frame::Ignored,
@@ -230,7 +231,7 @@ fn unpacked(mut block: Bytes) -> Result<Headers, Error> {
     Ok(headers)
 }
 
-/// Makes bytes of frames.
+/// Encodes frames; one for each connection, as with the decoder.
 pub struct Encoder {
     zlib: Compress,
 }
@@ -245,7 +246,7 @@ impl Default for Encoder {
 }
 
 impl Encoder {
-    /// Adds a frame to `out`.
+    /// Appends a frame to `out`.
     pub fn encode(&mut self, frame: &Frame, out: &mut BytesMut) {
         match frame {
             Frame::Open { id, fin, headers } => {

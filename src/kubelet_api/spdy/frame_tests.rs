@@ -1,10 +1,10 @@
-//! Frames there and back, and bytes that are none.
+//! Frames survive encoding and decoding; invalid bytes cause errors.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// How many hostile inputs are tried.
+/// How many invalid inputs to try.
 const CASES: u32 = 200_000;
 
 fn header(name: &str, value: &str) -> (String, String) {
@@ -46,7 +46,7 @@ fn wire(frames: &[Frame]) -> BytesMut {
     wire
 }
 
-/// All frames of `bytes`, which arrive in parts of that size; parts of data are put together.
+/// All frames of `bytes`, decoded in parts of `size` bytes; the parts of data frames are joined.
 fn decoded(bytes: &[u8], size: usize) -> Result<Vec<Frame>, Error> {
     let (mut decoder, mut arrived) = (Decoder::default(), BytesMut::new());
     let mut frames: Vec<Frame> = Vec::new();
@@ -100,7 +100,7 @@ fn a_count_that_is_not_there_allocates_nothing() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Rubbish, rubbish behind a head that makes sense, and good frames with a byte that is wrong.
+    /// Random bytes, random bytes after a valid head, and valid frames with one wrong byte.
     #[test]
     fn hostile_bytes_are_an_error_and_never_a_panic(
         shape in 0_u8..3,

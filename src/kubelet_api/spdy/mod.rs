@@ -1,7 +1,7 @@
-//! SPDY/3.1, the part of it that kube-apiserver and kubectl speak to a kubelet.
+//! The part of SPDY/3.1 that kube-apiserver and kubectl speak to a kubelet.
 //!
-//! In: bytes of a connection that was upgraded. Out: [`session::Stream`]s that the peer opens. `frame` is
-//! pure: bytes in, frames out.
+//! In: the bytes of an upgraded connection. Out: the [`session::Stream`]s that the peer opens. `frame` is pure: it
+//! converts between bytes and frames.
 
 mod dictionary;
 mod frame;

@@ -1,8 +1,8 @@
-//! One connection, on the server's side: a task that reads and one that writes, around the codec.
+//! One SPDY connection, on the server's side: a task that reads and a task that writes.
 //!
-//! In: a byte stream. Out: the streams that the peer opens. The peers know no flow control: a stream whose
-//! reader is slow stops the whole connection, as it does in Kubernetes itself. So the peer is pinged, and
-//! a peer that is gone is found by writing, also while nobody reads.
+//! In: a byte stream. Out: the streams that the peer opens. The peers use no flow control: a stream with a slow
+//! reader stops the whole connection, as in Kubernetes itself. The server pings the peer, because a failed write is
+//! the only sign of a lost peer while the connection is not read.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use tokio_util::sync::CancellationToken;
 pub use super::frame::reset;
 use super::frame::{Decoder, Encoder, Frame, Headers};
 
-/// How many parts wait for a stream's reader before the connection is not read any more.
+/// How many parts wait for a stream's reader before the connection is no longer read.
 const WAITING: usize = 4;
-/// How many streams may be open: a port-forward has two for each connection.
+/// The most open streams: a port-forward has two for each connection.
 const STREAMS: usize = 256;
-/// How often the peer is pinged.
+/// The interval between pings.
 const PING: Duration = Duration::from_secs(10);
-/// How long a peer has to go when it was told to.
+/// How long to wait for a peer to close the connection.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a peer that is there may take to read what was said last, such as a command's exit code: it may
-/// be somebody who reads the output page by page.
+/// How long a connected peer may take to read the last frames, such as a command's exit code: a user may read the
+/// output page by page.
 const FAREWELL: Duration = Duration::from_secs(3600);
 
 /// A connection.
@@ -46,7 +46,7 @@ pub struct Stream {
     reset: Reset,
 }
 
-/// Comes true, in whatever way, when the peer has torn a stream down or is gone.
+/// Completes, with a value or an error, when the peer aborts the stream or disconnects.
 pub type Reset = oneshot::Receiver<()>;
 
 /// The writing half of a stream. Dropping it does not end the stream; [`Sender::finish`] does.
@@ -89,22 +89,22 @@ impl Session {
         }
     }
 
-    /// The next stream that the peer opens; nothing once the connection is gone.
+    /// The next stream that the peer opens; `None` once the connection is closed.
     pub async fn accept(&mut self) -> Option<Stream> {
         self.opened.recv().await
     }
 
-    /// Cancelled when the peer is gone.
+    /// Cancelled when the peer disconnects.
     pub fn gone(&self) -> CancellationToken {
         self.gone.clone()
     }
 
-    /// Says that no more comes, after all that was said, and closes the connection.
+    /// Sends GOAWAY after all frames that are queued, and closes the connection.
     pub async fn close(mut self) {
         let said = async {
-            // A peer that is gone need not be told.
+            // The peer may have disconnected.
             let _ = self.out.send(Frame::GoAway { last: 0, code: 0 }).await;
-            // It ends by itself, unless the peer does not take what is written.
+            // The writer ends by itself after GOAWAY, unless the peer does not read.
             let _ = (&mut self.writer).await;
         };
         tokio::pin!(said);
@@ -131,18 +131,18 @@ impl Stream {
         headers.find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
-    /// Its number.
+    /// The stream's id.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// Accepts it. The peer waits for this before it sends data.
+    /// Accepts the stream. The peer sends data only after this.
     pub async fn reply(&self) {
-        // A peer that is gone need not be told.
+        // The peer may have disconnected.
         let _ = self.out.send(Frame::Accepted { id: self.id }).await;
     }
 
-    /// Its writing half.
+    /// The stream's writing half.
     pub fn sender(&self) -> Sender {
         Sender {
             id: self.id,
@@ -150,7 +150,7 @@ impl Stream {
         }
     }
 
-    /// Both halves, and what ends them.
+    /// Both halves, and the signal that the peer aborts the stream.
     pub fn split(self) -> (mpsc::Receiver<Bytes>, Sender, Reset) {
         let sender = self.sender();
         (self.parts, sender, self.reset)
@@ -158,22 +158,22 @@ impl Stream {
 }
 
 impl Sender {
-    /// False once the connection is gone.
+    /// Sends data; returns false once the connection is closed.
     pub async fn send(&self, part: Bytes) -> bool {
         let (id, fin) = (self.id, false);
         self.out.send(Frame::Data { id, fin, part }).await.is_ok()
     }
 
-    /// No more is sent.
+    /// Ends this half of the stream.
     pub async fn finish(&self) {
         let (id, fin, part) = (self.id, true, Bytes::new());
-        // A peer that is gone need not be told.
+        // The peer may have disconnected.
         let _ = self.out.send(Frame::Data { id, fin, part }).await;
     }
 
-    /// Tears the stream down.
+    /// Aborts the stream.
     pub async fn reset(&self, code: u32) {
-        // A peer that is gone need not be told.
+        // The peer may have disconnected.
         let _ = self.out.send(Frame::Reset { id: self.id, code }).await;
     }
 }
@@ -182,7 +182,7 @@ async fn write_frames(mut io: impl AsyncWrite + Unpin, mut frames: mpsc::Receive
     let (mut encoder, mut bytes) = (Encoder::default(), BytesMut::new());
     let mut pings = tokio::time::interval(PING);
     pings.reset();
-    // Even numbers are the server's.
+    // The server's pings have even ids.
     let mut ping = 0;
     loop {
         let frame = tokio::select! {
@@ -212,7 +212,7 @@ async fn write_frames(mut io: impl AsyncWrite + Unpin, mut frames: mpsc::Receive
             break;
         }
     }
-    // The peer may be gone.
+    // The peer may have disconnected.
     let _ = io.shutdown().await;
 }
 
@@ -223,16 +223,16 @@ struct Reading {
     last: u32,
 }
 
-/// Our side of a stream that the peer has opened.
+/// The reading task's side of a stream that the peer has opened.
 struct Opened {
-    /// Nothing once the peer sends no more.
+    /// `None` once the peer has ended its half.
     parts: Option<mpsc::Sender<Bytes>>,
-    /// Dropped when the peer tears it down.
+    /// Dropped when the peer aborts the stream.
     reset: oneshot::Sender<()>,
 }
 
 impl Opened {
-    /// Whether anybody has to do with it still.
+    /// Whether any half of the stream is still in use.
     fn is_used(&self) -> bool {
         let is_read = self.parts.as_ref().is_some_and(|parts| !parts.is_closed());
         is_read || !self.reset.is_closed()
@@ -253,7 +253,7 @@ impl Reading {
                 Err(error) => {
                     tracing::debug!(%error, "a peer does not speak SPDY");
                     let last = self.last;
-                    // It may be gone.
+                    // The peer may have disconnected.
                     let _ = self.out.send(Frame::GoAway { last, code: 1 }).await;
                     return;
                 }
@@ -264,7 +264,7 @@ impl Reading {
         }
     }
 
-    /// Whether to go on.
+    /// Handles a frame; returns whether to continue.
     async fn take(&mut self, frame: Frame) -> bool {
         match frame {
             Frame::Open { id, fin, headers } => return self.open(id, fin, headers).await,
@@ -276,7 +276,7 @@ impl Reading {
                     && let Some(parts) = &stream.parts
                     && parts.send(part).await.is_err()
                 {
-                    // Nobody reads it any more: the rest is dropped.
+                    // The reader is gone: drop the rest.
                     stream.parts = None;
                 }
                 if fin {
@@ -284,7 +284,7 @@ impl Reading {
                 }
             }
             Frame::Reset { id, .. } => drop(self.streams.remove(&id)),
-            // Odd pings are the client's; an even one answers ours.
+            // Odd ids are the client's pings; an even id is the answer to one of the server's.
             Frame::Ping { id } if id % 2 == 1 => {
                 return self.out.send(Frame::Ping { id }).await.is_ok();
             }

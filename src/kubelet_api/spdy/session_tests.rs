@@ -1,13 +1,13 @@
-//! Sessions with a peer that is simple, and with peers that are not.
+//! Sessions with a correct peer, and with peers that misbehave.
 
 use tokio::io::{DuplexStream, ReadHalf, WriteHalf};
 
 use super::*;
 
-/// How long anything may take.
+/// The deadline of every step.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A peer: what it says, and what it is told.
+/// A fake peer: what it sends, and what it receives.
 struct Peer {
     encoder: Encoder,
     decoder: Decoder,
@@ -18,7 +18,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// What is not said when this is dropped is said the next time.
+    /// Sends a frame. If this is cancelled, the next call sends what is left.
     async fn say(&mut self, frame: Frame) {
         self.encoder.encode(&frame, &mut self.unsaid);
         let said = self.write.write_all_buf(&mut self.unsaid).await;
@@ -31,7 +31,7 @@ impl Peer {
         self.say(Frame::Open { id, fin, headers }).await;
     }
 
-    /// What is told next, but for pings; nothing at the end.
+    /// The next frame that the peer receives, except for pings; `None` at the end.
     async fn hear(&mut self) -> Option<Frame> {
         loop {
             match self.decoder.decode(&mut self.bytes).expect("a frame") {
@@ -130,7 +130,7 @@ async fn a_stream_of_another_number_than_the_next_is_refused() {
     }
 }
 
-/// Nobody reads the stream: what the peer can make us keep is bounded.
+/// If the stream is not read, the data that a peer can make the process keep is limited.
 #[tokio::test]
 async fn a_peer_is_not_read_while_nobody_takes_what_it_says() {
     let (mut session, mut peer) = connected();
@@ -147,7 +147,7 @@ async fn a_peer_is_not_read_while_nobody_takes_what_it_says() {
     };
     let waited = tokio::time::timeout(Duration::from_secs(1), saying).await;
     assert!(waited.is_err() && said >= WAITING && said <= most, "{said}");
-    // Whoever does not want it any more drops it, and the rest falls.
+    // Dropping the stream drops the data that follows.
     drop(stream);
     let (id, fin) = (1, true);
     soon(peer.say(Frame::Data {
@@ -181,7 +181,7 @@ async fn a_peer_that_hangs_up_is_gone() {
     soon(session.gone().cancelled_owned()).await;
 }
 
-/// Somebody reads page by page, and the command has ended.
+/// A user reads the output page by page, after the command has ended.
 #[tokio::test(start_paused = true)]
 async fn what_was_said_last_reaches_a_peer_that_takes_its_time_and_then_the_connection_ends() {
     let (mut session, mut peer) = connected();

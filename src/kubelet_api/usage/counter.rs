@@ -1,7 +1,7 @@
-//! Averages of minutes, and looks at what was used, into a counter that only grows, as a kubelet tells CPU
-//! time.
+//! CPU time as a counter that only grows, as a kubelet reports it.
 //!
-//! In: minutes and readings as they become known. Out: how much was used since counting began, and at what time. Pure.
+//! In: averages of minutes and cumulative readings, as they become known. Out: the CPU time since counting began,
+//! and until when it is counted. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -9,7 +9,7 @@ use crate::aci::client::Minute;
 use crate::aci::realtime::Reading;
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
-/// What a counter begins with: metrics-server drops a pod that has used nothing at all.
+/// The initial value in seconds: metrics-server ignores a pod that has used nothing.
 const BEGINNING: f64 = 0.001;
 
 /// What a run of a container has used.
@@ -17,17 +17,17 @@ const BEGINNING: f64 = 0.001;
 pub struct Counter {
     /// CPU time since counting began, in seconds.
     pub cpu_seconds: f64,
-    /// CPU, in thousandths, in the last minute that is known.
+    /// CPU in thousandths of a core, in the last known interval.
     pub millicores: f64,
-    /// Memory then, in bytes.
+    /// Memory at that time, in bytes.
     pub bytes: f64,
-    /// When that minute ended.
+    /// The end of that interval.
     pub at: Timestamp,
 }
 
 impl Counter {
-    /// The counter with more minutes, of the run that began at `started`; that of a run before begins anew.
-    /// A minute that is not known is taken to have been like the one after it.
+    /// The counter after more minutes of the run that began at `started`; the counter of an earlier run starts
+    /// again. A missing minute counts like the minute after it.
     pub fn grown(before: Option<Self>, started: Timestamp, minutes: &[Minute]) -> Option<Self> {
         let mut counter = before.filter(|counter| counter.at > started);
         for minute in minutes {
@@ -51,9 +51,9 @@ impl Counter {
         counter
     }
 
-    /// The counter after a look at what the run that began at `started` has used by now; `last` is the look
-    /// before. Which of two sources a counter began with makes no difference: only what is between two looks
-    /// is added to it.
+    /// The counter after a reading of what the run that began at `started` has used by now; `last` is the previous
+    /// reading. The counter may have begun with the other source: only the difference between two readings is added
+    /// to it.
     pub fn seen(
         before: Option<Self>,
         last: Option<Reading>,
@@ -76,7 +76,7 @@ impl Counter {
                     at: now.at,
                 })
             }
-            // How much it is by now is known with the next look.
+            // Without a previous reading the difference is known only after the next one.
             (Some(before), _) => Some(before),
             (None, _) => (now.at > started).then(|| Self {
                 cpu_seconds: now.cpu_seconds.max(BEGINNING),
@@ -87,7 +87,7 @@ impl Counter {
         }
     }
 
-    /// What two containers use together, at the time until which both are known.
+    /// The sum of two containers, at the earlier of their times.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -98,8 +98,9 @@ impl Counter {
         }
     }
 
-    /// The counter of a whole node: since it was told last, CPU time has passed as all that is `known` uses
-    /// it now. A sum of counters would fall whenever a pod ends, and leap when one comes to be known.
+    /// The counter of a whole node: the previous value plus what the `known` containers use now, multiplied by the
+    /// time since. A sum of the containers' counters would fall when a pod ends, and jump when a pod's use becomes
+    /// known.
     #[must_use]
     pub fn passed(before: Option<Self>, known: &[Self], now: Timestamp) -> Self {
         let millicores: f64 = known.iter().map(|counter| counter.millicores).sum();
@@ -173,7 +174,7 @@ mod tests {
         let second = Counter::seen(Some(first), Some(reading(10, 5.0)), at(0), reading(20, 8.0));
         let second = second.expect("a counter");
         assert_eq!((second.cpu_seconds, second.millicores), (8.0, 300.0));
-        // The same look again, and one that tells less.
+        // The same reading again, and a lower one.
         for now in [reading(20, 8.0), reading(30, 1.0)] {
             let again = Counter::seen(Some(second), Some(reading(20, 8.0)), at(0), now);
             assert_eq!(again, Some(second));
@@ -193,12 +194,12 @@ mod tests {
     fn a_counter_goes_on_when_its_source_changes() {
         let monitor = Counter::grown(None, at(0), &[minute(60, 500.0)]);
         let before = monitor.expect("a counter").cpu_seconds;
-        // The run has used an hour more than Azure Monitor was asked for.
+        // The reading includes CPU time from before the minutes that Azure Monitor was asked for.
         let (one, other) = (reading(300, 4000.0), reading(310, 4010.0));
         assert_eq!(Counter::seen(monitor, None, at(0), one), monitor);
         let realtime = Counter::seen(monitor, Some(one), at(0), other).expect("a counter");
         assert!((realtime.cpu_seconds - before - 190.0).abs() < 1e-9);
-        // And back: minutes that it knows already tell nothing.
+        // And back: of the minutes, only the time after the counter counts.
         let minutes = [minute(120, 9000.0), minute(300, 1000.0)];
         let back = Counter::grown(Some(realtime), at(0), &minutes).expect("a counter");
         assert!((back.cpu_seconds - realtime.cpu_seconds - 50.0).abs() < 1e-9);
@@ -219,7 +220,7 @@ mod tests {
         assert!((second.bytes - 2048.0).abs() < 1e-9);
         let last = Counter::passed(Some(second), &[], at(180));
         assert_eq!((last.cpu_seconds, last.bytes), (second.cpu_seconds, 0.0));
-        // A clock that is set back.
+        // The clock is set back.
         assert_eq!(Counter::passed(Some(last), &both, at(0)).at, at(180));
     }
 

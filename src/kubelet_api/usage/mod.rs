@@ -1,9 +1,9 @@
-//! What containers use, as far as Azure has told.
+//! The CPU and memory that containers use.
 //!
-//! In: the pods of nodes, whenever somebody asks for numbers. Out: a [`Counter`] for each container that is
-//! measured: in a subnet by the group's realtime-metrics extension, where that answers, else by Azure
-//! Monitor. Nothing is read while nobody asks. Who asks waits a moment for what is read because of it; what
-//! takes longer is there for the next. A pod of which Azure says nothing costs the others nothing.
+//! In: the pods of nodes, each time a client requests metrics. Out: a [`Counter`] for each container that Azure
+//! measures: from the group's realtime-metrics extension if the group is in a subnet and the extension answers,
+//! else from Azure Monitor. Nothing is read without a request. A request waits up to 2 s for the reads that it
+//! starts; later results are for the next request. A pod without metrics does not affect other pods.
 
 mod counter;
 
@@ -23,38 +23,38 @@ use crate::aci::realtime::{self, Readings};
 use crate::node::pods::{Context, Hosted, HostedContainer};
 pub use counter::Counter;
 
-/// How often a pod's numbers are read at most: there are new ones each minute.
+/// The shortest interval between two reads of a pod in Azure Monitor, which has new values each minute.
 const AGAIN: Duration = Duration::from_secs(20);
-/// The same of numbers that are new whenever they are read.
+/// The same for the realtime-metrics extension, which has new values on each read.
 const REALTIME_AGAIN: Duration = Duration::from_secs(5);
-/// For how long a group is not asked that did not answer: at first it may be starting; in the end there is
-/// no way to its network.
+/// For how long a group that did not answer is not asked again. It may be starting, so the first pause is short; it
+/// doubles up to the maximum, as the operator may have no route to the group's network.
 const DEAF_FOR: Duration = Duration::from_secs(15);
 const DEAF_AT_MOST: Duration = Duration::from_hours(1);
-/// How long what is counted takes: before, there is nothing new.
+/// The interval of Azure Monitor's averages: less than a minute after the last value there is no new one.
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
-/// How far back the first look goes. Numbers come late.
+/// How far back the first read goes, as Azure Monitor's values come late.
 const FIRST_LOOK: SignedDuration = SignedDuration::from_hours(1);
-/// For how long numbers are told that do not change any more.
+/// For how long values are reported after they last changed.
 const GOOD_FOR: Duration = Duration::from_secs(600);
-/// How long whoever asks waits for news.
+/// How long a request waits for new values.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How many pods are read at once, and a second: a sixth of what ARM allows, in a thousand pods' time four
-/// minutes.
+/// How many pods are read at once, and how many per second from Azure Monitor: 4 per second is a sixth of what ARM
+/// allows, and takes four minutes for a thousand pods.
 const AT_ONCE: usize = 8;
 const PER_SECOND: f64 = 4.0;
 const BURST: f64 = 64.0;
 
-/// For how long the counter of a node is kept that nobody asks for.
+/// For how long the counter of a node is kept without a request.
 const KEPT_FOR: SignedDuration = SignedDuration::from_hours(1);
 
-/// Of each container of a pod that runs, by its name, what it uses; nothing where not all is known.
+/// The use of each running container of a pod, by name; `None` if it is not known for all of them.
 pub type Used = Option<Vec<(String, Counter)>>;
 
-/// What is known of pods.
+/// The use of all pods, cached.
 pub struct Usage {
     pods: Mutex<HashMap<String, Known>>,
-    /// What was told of nodes, by their names.
+    /// The last reported counter of each node, by name.
     nodes: Mutex<HashMap<String, Counter>>,
     pace: Pace,
 }
@@ -63,17 +63,17 @@ pub struct Usage {
 struct Known {
     asked: Instant,
     is_being_read: bool,
-    /// When there was something new.
+    /// When a value last changed.
     heard: Instant,
     containers: BTreeMap<String, Counter>,
-    /// The last look at what its runs have used, while its group answers.
+    /// The last readings of the realtime-metrics extension, while it answers.
     readings: Readings,
-    /// Until when its group is not asked, and how long that was.
+    /// Until when its group is not asked, and how long that pause is.
     deaf: Option<(Instant, Duration)>,
 }
 
 impl Known {
-    /// How soon there may be something new.
+    /// How soon there may be new values.
     fn again(&self) -> Duration {
         if self.readings.is_empty() {
             AGAIN
@@ -86,7 +86,7 @@ impl Known {
         self.deaf.is_some_and(|(until, _)| Instant::now() < until)
     }
 
-    /// Its group was asked in vain.
+    /// Records that the pod's group did not answer.
     fn unheard(&mut self) {
         let pause = self.deaf.map_or(DEAF_FOR, |(_, pause)| pause * 2);
         let pause = pause.min(DEAF_AT_MOST);
@@ -112,8 +112,8 @@ impl Default for Usage {
 }
 
 impl Usage {
-    /// Of each container of a pod that runs, what it uses; nothing unless that is known of all of them: an
-    /// autoscaler would take the sum of some for the sum of all.
+    /// The use of each running container of the pod; `None` unless it is known for all of them, since an autoscaler
+    /// would take a partial sum for the whole.
     pub fn of(&self, pod: &Hosted) -> Used {
         let pods = self.lock();
         let known = pods.get(&pod.uid)?;
@@ -132,14 +132,13 @@ impl Usage {
         (!counters.is_empty()).then_some(counters)
     }
 
-    /// What each of a node's pods uses.
+    /// The use of each pod of a node.
     pub fn of_node(&self, node: &Context) -> Vec<(Used, Arc<Hosted>)> {
         let hosted = node.all_hosted().into_iter();
         hosted.map(|pod| (self.of(&pod), pod)).collect()
     }
 
-    /// What all pods of these nodes use, and what the nodes do together: the sums of what is told of the
-    /// pods.
+    /// The use of each pod of these nodes, and the sum of the nodes' counters.
     pub fn all(&self, nodes: &[Arc<Context>]) -> (Vec<(Used, Arc<Hosted>)>, Option<Counter>) {
         let (mut all, mut total) = (Vec::new(), None::<Counter>);
         for node in nodes {
@@ -152,7 +151,7 @@ impl Usage {
         (all, total)
     }
 
-    /// What all pods of a node use that are known; nothing if none of those that run is.
+    /// The node's counter, advanced by what its known pods use; `None` if pods run and none of them is known.
     fn total(&self, name: &str, pods: &[(Used, Arc<Hosted>)]) -> Option<Counter> {
         let is_known = pods.iter().any(|(used, _)| used.is_some());
         if !is_known && pods.iter().any(|(_, pod)| runs(pod)) {
@@ -168,7 +167,7 @@ impl Usage {
         Some(counter)
     }
 
-    /// Reads what may be new of the nodes' pods, and waits a moment for it.
+    /// Reads the pods that may have new values, and waits up to 2 s for the results.
     pub async fn refresh(self: &Arc<Self>, nodes: &[Arc<Context>], tasks: &Tasks) {
         let due = self.due(nodes);
         if due.is_empty() {
@@ -182,11 +181,11 @@ impl Usage {
                 .await;
             drop(done);
         });
-        // What is not there by then is there for the next.
+        // Later results are for the next request.
         let _ = tokio::time::timeout(PATIENCE, news).await;
     }
 
-    /// The pods to read now; those that are gone are forgotten.
+    /// The pods to read now. Forgets pods that were not read for 10 minutes.
     fn due(&self, nodes: &[Arc<Context>]) -> Vec<(Arc<Context>, Arc<Hosted>)> {
         let all = nodes.iter().flat_map(|node| {
             let pods = node.all_hosted().into_iter();
@@ -227,7 +226,7 @@ impl Usage {
         self.learn(&pod, &news);
     }
 
-    /// What the group's extension says; nothing where there is none, or where it does not answer.
+    /// Reads the group's realtime-metrics extension; `None` if there is none or it does not answer.
     async fn realtime(&self, node: &Context, pod: &Hosted) -> Option<Readings> {
         let is_in_subnet = node.settings().placement.subnet_id.is_some();
         let address = pod.address.filter(|_| is_in_subnet)?;
@@ -248,7 +247,7 @@ impl Usage {
         read.ok()
     }
 
-    /// What Azure Monitor says.
+    /// Reads Azure Monitor; empty if there is nothing new or the read fails.
     async fn minutes(&self, node: &Context, pod: &Hosted) -> Minutes {
         self.pace.turn().await;
         node.pace.turn().await;
@@ -296,7 +295,8 @@ impl Usage {
         }
     }
 
-    /// From when on there may be something new.
+    /// From when to read Azure Monitor: the oldest last value of the pod's containers, or [`FIRST_LOOK`] ago if a
+    /// container has none or it is older.
     fn since(&self, pod: &Hosted, now: Timestamp) -> Timestamp {
         let first = now.saturating_sub(FIRST_LOOK).unwrap_or(now);
         let pods = self.lock();
@@ -311,7 +311,7 @@ impl Usage {
     }
 }
 
-/// What was read.
+/// The result of one read.
 enum News {
     Readings(Readings),
     Minutes(Minutes),

@@ -1,4 +1,4 @@
-//! What answers prove, and what they do not.
+//! What answers of Azure prove, and what they do not.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).expect("in range")
 }
 
-/// A group that was shown at 100 s, and then denied by GETs and left out by LISTs at those times.
+/// A group that an answer showed at 100 s, and that GETs and LISTs sent at these times deny.
 fn denied(gets: &[i64], lists: &[i64]) -> Absence {
     let mut absence = Absence::default();
     absence.shown(Source::Get, at(100));

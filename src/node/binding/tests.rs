@@ -1,4 +1,4 @@
-//! The patch, applied to pods as JSON.
+//! The patches, applied to pods as JSON.
 
 use super::*;
 use crate::api::ScaleIn;
@@ -30,10 +30,10 @@ fn read(pod: &Value) -> Pod {
     serde_json::from_value(pod.clone()).expect("a pod")
 }
 
-/// The pod as it is after its patch; as it was if it needs none. A second patch is never needed.
+/// The pod after its patch, or unchanged if it needs none. Checks that no second patch is needed.
 fn settled(mut pod: Value) -> Value {
     if let Some(patch) = patch(&read(&pod), ScaleIn::default().deletion_cost) {
-        // The library, unlike the API server, wants what is tested to be there.
+        // Unlike the API server, the library's test operation fails on a missing key.
         let operations = patch.0.into_iter().filter(
             |one| !matches!(one, json_patch::PatchOperation::Test(test) if test.value.is_null()),
         );
@@ -105,7 +105,7 @@ fn a_toleration_of_every_taint_stays_as_it_is_and_ours_come_before_it() {
 fn only_what_matches_an_outage_counts_as_tolerating_it() {
     for (field, value) in [
         ("effect", json!("NoSchedule")),
-        ("operator", json!("Equal")), // of a value, which these taints have not
+        ("operator", json!("Equal")), // it compares values; these taints have none
         ("operator", json!("Lt")),
     ] {
         let mut other = pod(&DEFAULT);

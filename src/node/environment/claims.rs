@@ -1,8 +1,8 @@
-//! What is behind persistent volume claims: claim, volume and Secret, one after the other, each by its
-//! name.
+//! Reads what is behind persistent volume claims: the claim, its volume and the volume's Secret, each by its name.
 //!
-//! A claim is believed only when the volume's `claimRef` says the same: whoever may write a claim can
-//! name any volume in it, and the volume names a Secret.
+//! In: the names of claims. Out: the Azure file share of each, or why ACI cannot mount it. A claim counts only if
+//! the volume's `claimRef` names it: a user who may write a claim can name any volume in it, and the volume names a
+//! Secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,10 +16,10 @@ use super::read::{Failure, by_name};
 use crate::aci::translate::claims::{Claim, ClaimedShare, provisions_shares};
 use crate::aci::translate::resolved::Content;
 
-/// What lets the operator read volumes, which belong to no namespace.
+/// The permission to read volumes, which are cluster-scoped.
 const VOLUMES: &str = "to let burstpool read what is behind claims, give its ClusterRole the verb get on persistentvolumes";
 
-/// Each of the claims that `names` names, with what is behind it.
+/// Reads the claims in `names`, and what is behind each.
 pub(super) async fn read(
     client: &Client,
     namespace: &str,
@@ -32,8 +32,8 @@ pub(super) async fn read(
     join_all(reads).await.into_iter().collect()
 }
 
-/// Whether ACI could mount what is behind a claim, as far as can be told without its Secret, or what will
-/// be behind it once a pod that needs it has a node; else why not.
+/// Whether ACI can mount the claim's volume, as far as this shows without its Secret; for an unbound claim of a
+/// class with `WaitForFirstConsumer`, whether the class provisions shares. The inner error says why not.
 pub async fn mountable(
     client: &Client,
     namespace: &str,
@@ -49,7 +49,7 @@ pub async fn mountable(
     Ok(share(client, &claim).await?.map(drop))
 }
 
-/// The class that a claim names, if it can be read.
+/// The storage class that a claim names; `None` if it cannot be read.
 async fn class(client: &Client, claim: &PersistentVolumeClaim) -> Option<StorageClass> {
     let name = claim.spec.as_ref()?.storage_class_name.as_deref()?;
     by_name(&Api::all(client.clone()), name).await.ok()
@@ -66,7 +66,7 @@ async fn claim(
     claim.map_err(|failure| Missing::of(what(), &failure, in_namespace(namespace)))
 }
 
-/// The volume that `claim` is bound to and the share that it is; else why ACI cannot mount it.
+/// The name of the volume that `claim` is bound to, and its share; the inner error says why ACI cannot mount it.
 async fn share(
     client: &Client,
     claim: &PersistentVolumeClaim,
@@ -109,7 +109,7 @@ async fn one(client: &Client, namespace: &str, name: &str) -> Result<Claim, Miss
         .map_err(|key| Missing::because(what, format!("has no key '{key}'")))
 }
 
-/// The volume that a claim is bound to; else what it waits for.
+/// The name of the volume that a claim is bound to; the error says what the claim waits for.
 fn bound(claim: &PersistentVolumeClaim) -> Result<&str, String> {
     if claim.metadata.deletion_timestamp.is_some() {
         return Err("is being deleted".to_owned());
@@ -132,7 +132,7 @@ fn bound(claim: &PersistentVolumeClaim) -> Result<&str, String> {
     }
 }
 
-/// Whether the volume says that it is the claim's.
+/// Checks that the volume's `claimRef` names the claim.
 fn belongs(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(), String> {
     let reference = volume
         .spec
@@ -153,7 +153,7 @@ fn belongs(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(
 }
 
 impl Missing {
-    /// Something that is there, but not as it is needed: the pod waits for it.
+    /// An object that exists, but not in the state that the pod needs: the pod waits for it.
     fn because(what: String, why: String) -> Self {
         Self {
             what,

@@ -1,5 +1,8 @@
-//! What ACI's kube-proxy is given: the API server's address, and a token of the one service account
-//! that is its own.
+//! The kubeconfig of ACI's kube-proxy: the API server's address, and a token of the service account that is
+//! reserved for it.
+//!
+//! In: the account's name and the API server's address. Out: one kubeconfig per container group, or what is
+//! missing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,12 +17,12 @@ use super::read::{Failure, is_name, request};
 use crate::aci::translate::concealed::Concealed;
 use crate::aci::translate::kube_proxy::ApiServer;
 
-/// The service account's name, in the operator's namespace, if no flag names another.
+/// The name of the service account in the operator's namespace, unless a flag names another.
 pub const SERVICE_ACCOUNT: &str = "burstpool-kube-proxy";
-/// For how long a token is asked: a group cannot be given another, so it is as long as groups live. The
-/// API server gives less where its own limit is shorter.
+/// The lifetime to request for a token, in seconds: a year. A running group cannot get a new token, so it must last
+/// as long as the group. The API server may shorten it to its own limit.
 const SECONDS: i64 = 365 * 24 * 3600;
-/// What makes the account and the operator's right to its tokens.
+/// How to create the account and the operator's permission to request its tokens.
 const REMEDY: &str = "to make the service account, what it may read, and burstpool's right to request its tokens: kubectl apply -k config/kube-proxy";
 
 /// A service account by namespace and name.
@@ -31,7 +34,7 @@ pub struct AccountName {
     pub name: String,
 }
 
-/// A text that names no service account.
+/// A text that is not of the form NAMESPACE/NAME.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("{0} is no service account: write NAMESPACE/NAME")]
 pub struct NoAccount(String);
@@ -56,18 +59,18 @@ impl fmt::Display for AccountName {
     }
 }
 
-/// Where kube-proxies on ACI reach the cluster, and as whom.
+/// How kube-proxies on ACI reach the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubeProxy {
-    /// Whose tokens they get.
+    /// The service account whose tokens they get.
     pub account: AccountName,
-    /// Where they reach the API server.
+    /// The API server's address, as seen from ACI.
     pub api_server: ApiServer,
 }
 
 impl KubeProxy {
-    /// The kubeconfig for one more group. Its token is bound to no pod: Kubernetes binds tokens only to
-    /// pods of their own service account.
+    /// The kubeconfig for one container group. Its token is not bound to the pod: Kubernetes binds tokens only to
+    /// pods of the same service account.
     pub(super) async fn kube_config(&self, client: &Client) -> Result<Concealed, Missing> {
         let AccountName { namespace, name } = &self.account;
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);

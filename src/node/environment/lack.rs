@@ -1,4 +1,6 @@
-//! What a pod needs and does not get: pure.
+//! What a pod needs and could not be read.
+//!
+//! In: the needs of a pod, and what was read. Out: each missing object with the reason and the remedy. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,19 +10,19 @@ use crate::aci::translate::Needs;
 use crate::aci::translate::needs::Need;
 use crate::aci::translate::resolved::Content;
 
-/// Why something is missing.
+/// Why an object is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// It does not exist, or it has no such key.
+    /// It does not exist, or it lacks a key.
     Missing,
-    /// The operator may not read it.
+    /// The operator has no permission to read it.
     Forbidden,
-    /// The API server could not be asked.
+    /// The API server did not answer, or its answer could not be decoded.
     Unreadable,
 }
 
 impl Reason {
-    /// The reason of the Event that says so.
+    /// The reason in CamelCase.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "ReferenceMissing",
@@ -30,16 +32,16 @@ impl Reason {
     }
 }
 
-/// Something that a pod needs and does not get. Its text shows no value.
+/// An object that a pod needs and does not get. Its text contains no value of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// What it is, such as `Secret shop/db`.
+    /// The object, such as `Secret shop/db`.
     pub what: String,
-    /// What kind of trouble it is.
+    /// Why it is missing.
     pub reason: Reason,
-    /// The same in words, as a half sentence.
+    /// Why, as the second half of a sentence, such as `does not exist`.
     pub why: String,
-    /// What to do about it; said once where it is the same for several.
+    /// What to do about it; only on the last of several with the same remedy.
     pub remedy: Option<String>,
 }
 
@@ -53,7 +55,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// What lets the operator read in `namespace`.
+/// How to let the operator read in `namespace`.
 pub(super) fn in_namespace(namespace: &str) -> String {
     format!(
         "to let burstpool read what pods of this namespace refer to: kubectl apply -k config/namespace -n {namespace}"
@@ -61,12 +63,12 @@ pub(super) fn in_namespace(namespace: &str) -> String {
 }
 
 impl Missing {
-    /// What was to be read; `right` is said where a right is missing.
+    /// An object that could not be read; `right` is the remedy if a permission is missing.
     pub(super) fn of(what: String, failure: &Failure, right: impl Into<String>) -> Self {
         Self::asked(what, failure, "read", right.into())
     }
 
-    /// A token that was to be requested.
+    /// A token that could not be requested; `right` is the remedy if a permission is missing.
     pub(super) fn requested(what: String, failure: &Failure, right: impl Into<String>) -> Self {
         Self::asked(what, failure, "requested", right.into())
     }
@@ -87,8 +89,8 @@ impl Missing {
     }
 }
 
-/// Everything that the pod cannot do without and that was not read. What is optional may be missing,
-/// but whether it is must be known.
+/// Everything that the pod requires and that was not read. An optional object may be missing, but only if the API
+/// server says that it does not exist.
 pub(super) fn required(needs: &Needs, read: &Read) -> Vec<Missing> {
     let namespace = &read.namespace;
     let mut missing = lacks("Secret", &needs.secrets, &read.secrets, namespace);
@@ -138,7 +140,7 @@ fn tokens<'a>(needs: &'a Needs, read: &'a Read) -> impl Iterator<Item = Missing>
     })
 }
 
-/// Leaves each remedy with the last that it is for: an Event has room for 1,024 characters.
+/// Keeps each remedy only on the last object that needs it: an Event's message has at most 1,024 characters.
 fn say_once(missing: &mut [Missing]) {
     let mut said = Vec::new();
     for one in missing.iter_mut().rev() {

@@ -1,4 +1,6 @@
-//! The calls: every object once, all at the same time, each under a timeout.
+//! The calls of the API server: each object is read once, all concurrently, each call with a timeout.
+//!
+//! In: the names that a pod needs. Out: for each, the object or why it was not read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,27 +23,26 @@ use crate::aci::translate::needs::TokenNeed;
 use crate::aci::translate::resolved::Content;
 use crate::node::call::is_absent;
 
-/// How long one call may take: kubectl's own patience with a slow API server is longer, but a pod
-/// that waits is asked for again anyway.
+/// Timeout of one call. A slow API server may need longer, but a pod that waits is tried again anyway.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why something was not read.
+/// Why an object was not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// It does not exist.
     Absent,
-    /// The operator may not read it.
+    /// The operator has no permission to read it (401 or 403).
     Forbidden,
-    /// The API server did not answer, or not so that it could be understood.
+    /// The API server did not answer, or its answer could not be decoded.
     Unreadable(String),
 }
 
-/// Objects of a kind by name, each with what came of reading it.
+/// Objects of a kind by name, each with the result of reading it.
 #[derive(Debug)]
 pub(super) struct Objects<T>(pub(super) BTreeMap<String, Result<T, Failure>>);
 
 impl<T> Objects<T> {
-    /// Takes out what was found.
+    /// Takes out the objects that were found.
     pub(super) fn found(&mut self) -> BTreeMap<String, T> {
         let all = std::mem::take(&mut self.0).into_iter();
         all.filter_map(|(name, object)| Some((name, object.ok()?)))
@@ -57,12 +58,12 @@ pub(super) struct Read {
     pub(super) config_maps: Objects<Content>,
     pub(super) claims: BTreeMap<String, Result<Claim, Missing>>,
     pub(super) token_requests: Vec<(TokenNeed, Result<Concealed, Failure>)>,
-    /// For ACI's kube-proxy, where one is wanted.
+    /// The kubeconfig of ACI's kube-proxy; `None` if the placement does not enable it.
     pub(super) kube_config: Option<Result<Concealed, Missing>>,
 }
 
 impl Read {
-    /// Reads what `needs` names for `pod`, and what its kube-proxy needs.
+    /// Reads what `needs` names for `pod`, and requests the token of its kube-proxy.
     pub(super) async fn of(
         client: &Client,
         pod: &Pod,
@@ -96,14 +97,14 @@ impl Read {
         }
     }
 
-    /// What is behind the claims that were read.
+    /// The claims that were read.
     pub(super) fn claims(&self) -> BTreeMap<String, Claim> {
         let read = self.claims.iter();
         let read = read.filter_map(|(name, claim)| Some((name.clone(), claim.clone().ok()?)));
         read.collect()
     }
 
-    /// The tokens that were given.
+    /// The tokens that the API server issued.
     pub(super) fn tokens(&self) -> BTreeMap<TokenNeed, Concealed> {
         let given = self.token_requests.iter();
         let given = given.filter_map(|(need, token)| Some((need.clone(), token.clone().ok()?)));
@@ -134,7 +135,7 @@ where
     call(api.get(name)).await
 }
 
-/// Asks for a token that ends with the pod.
+/// Requests a token that is bound to the pod: it expires when the pod is deleted.
 async fn token(
     accounts: &Api<ServiceAccount>,
     account: &str,
@@ -160,7 +161,7 @@ async fn token(
     (need.clone(), request(accounts, account, &wanted).await)
 }
 
-/// Asks for a token of `account`.
+/// Requests a token of `account`.
 pub(super) async fn request(
     accounts: &Api<ServiceAccount>,
     account: &str,
@@ -176,8 +177,8 @@ pub(super) async fn request(
     token.ok_or_else(|| Failure::Unreadable("no token was given".to_owned()))
 }
 
-/// A call under the timeout. An answer that cannot be understood may have a secret in it, and so has
-/// the error that quotes it: it is not passed on.
+/// Makes a call with the timeout. An answer that cannot be decoded may contain a secret, and the decoder's error
+/// quotes it: that error is not passed on.
 async fn call<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
     match tokio::time::timeout(TIMEOUT, call).await {
         Ok(Ok(answer)) => Ok(answer),
@@ -199,8 +200,8 @@ async fn call<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Failu
     }
 }
 
-/// Whether an object can be called so. Pods may refer to any text, and a name with a slash in it would
-/// ask for another path.
+/// Whether `name` is a valid object name. Pods may contain any text as a name, and a slash in it would change the
+/// path of the request.
 pub(super) fn is_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     (1..=253).contains(&name.len())
@@ -242,7 +243,7 @@ mod tests {
             call(async { Err::<(), _>(kube::Error::Api(Box::new(status))) }).await
         };
         assert_eq!(answered("NotFound").await, Err(Failure::Absent));
-        // A pod must not start without an optional ConfigMap because of a proxy's page.
+        // A proxy's 404 page must not make a pod start without its optional ConfigMap.
         let page = answered("Failed to parse error data").await;
         assert!(matches!(page, Err(Failure::Unreadable(_))), "{page:?}");
     }

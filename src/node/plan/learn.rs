@@ -1,5 +1,7 @@
-//! What an answer of Azure changes in what is known of a group. Pure: a keeper calls it, and a property
-//! runs it against an Azure that lags.
+//! What an answer of Azure changes in what is known of a container group.
+//!
+//! In: one answer and the time its request was sent. Out: the new [`Known`]. Pure: a pod worker calls it, and a
+//! property test runs it against a simulated Azure that lags.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -19,7 +21,7 @@ pub struct Sight {
 }
 
 impl Known {
-    /// Azure accepted a PUT that was sent then.
+    /// Azure accepted a PUT that was sent at `sent`.
     pub fn put_accepted(&mut self, sent: Timestamp) {
         (self.is_failed, self.is_stale, self.is_unanswered) = (false, false, false);
         self.absence = Absence::after_put(sent);
@@ -30,27 +32,27 @@ impl Known {
         };
     }
 
-    /// A PUT that was sent then may have created the group, or not.
+    /// A PUT that was sent at `sent` got no answer: the group may exist.
     pub fn put_unanswered(&mut self, sent: Timestamp) {
         self.group = Group::Unknown;
         self.absence = Absence::after_put(sent);
         self.is_unanswered = true;
     }
 
-    /// Azure is at work on a group of this name, and so refused a PUT that was sent then.
+    /// Azure refused a PUT that was sent at `sent`, because it is changing a group of this name.
     pub fn put_too_early(&mut self, sent: Timestamp) {
         self.group = Group::Unknown;
         self.absence = Absence::after_put(sent);
     }
 
-    /// Azure refused a PUT. An earlier one without an answer may have created the group all the same.
+    /// Azure refused a PUT. An earlier PUT without an answer may have created the group all the same.
     pub fn put_refused(&mut self) {
         if !self.is_unanswered {
             self.group = Group::Absent { was_there: false };
         }
     }
 
-    /// Azure accepted a DELETE that was sent then.
+    /// Azure accepted a DELETE that was sent at `sent`.
     pub fn delete_accepted(&mut self, sent: Timestamp, now: Timestamp) {
         self.absence.deleted(sent);
         self.group = Group::Going {
@@ -82,10 +84,10 @@ impl Known {
         };
     }
 
-    /// A LIST that was sent then shows the group.
+    /// A LIST that was sent at `asked` shows the group.
     pub fn listed(&mut self, asked: Timestamp, now: Timestamp) {
         match self.group {
-            // Azure created what it had refused, or deletes it late: nothing of it may be forgotten.
+            // Azure created a group after it had refused to, or deletes one late: forget every denial.
             Group::Absent { .. } => {
                 self.group = Group::Unknown;
                 self.absence = Absence::default();
@@ -106,7 +108,8 @@ impl Known {
         }
     }
 
-    /// A LIST that was sent then lacks the group. `true` if that proves that it is gone.
+    /// A LIST that was sent at `asked` does not contain the group. Returns `true` if that proves that the group is
+    /// gone.
     pub fn not_listed(&mut self, pod: Option<&Pod>, asked: Timestamp) -> bool {
         self.absence.not_listed(asked);
         let is_gone = self.conclude(pod);
@@ -120,8 +123,8 @@ impl Known {
         is_gone
     }
 
-    /// A GET or a DELETE that was sent then denies the group, which the LIST that was sent at `listed`
-    /// shows. `true` if that proves that it is gone.
+    /// A GET or a DELETE that was sent at `asked` denies the group, which the LIST that was sent at `listed` shows.
+    /// Returns `true` if that proves that the group is gone.
     pub fn denied(
         &mut self,
         pod: Option<&Pod>,

@@ -1,5 +1,5 @@
-//! Against an Azure that lags, loses answers and denies what is there, no pod is ended while its group
-//! exists, and no second group of another content is asked for.
+//! Property tests: against a simulated Azure that lags, loses answers and denies groups that exist, no pod is ended
+//! while its group exists, and no second PUT with other content is sent.
 
 use k8s_openapi::api::core::v1::{PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::node::absence::{LAG, Source};
 
-/// Which source denies a group that it must know, now and then. Never both: nothing could tell the truth.
+/// The source that now and then denies a group that it must know. Never both: the truth could not be found out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Liar {
     Get,
@@ -23,23 +23,23 @@ enum Put {
     Lost,
 }
 
-/// What Azure and people do in one run. Times in half seconds.
+/// What Azure and users do in one run. Times are in half seconds.
 #[derive(Clone, Debug)]
 struct Script {
     /// How long after a PUT a GET and a LIST may not know the group.
     lag: (i64, i64),
     liar: Liar,
-    /// Which of its answers are lies, over and over.
+    /// Which of its answers are lies; the pattern repeats.
     lies: Vec<bool>,
     puts: Vec<Put>,
     start: i64,
     deletion: i64,
     list_every: i64,
-    /// When somebody in Azure takes the group away.
+    /// When the group disappears from Azure without a request of the operator.
     vanishes: Option<i64>,
     /// When the pod is deleted.
     deleted: Option<i64>,
-    /// When the operator is restarted, and knows nothing.
+    /// When the operator restarts and loses all it knows.
     restarts: Option<i64>,
 }
 
@@ -87,13 +87,13 @@ struct Run {
     pod: Pod,
     now: i64,
     listed: i64,
-    /// When the last LIST that shows the group was sent, as a keeper sees it.
+    /// When the last LIST that shows the group was sent, as a pod worker sees it.
     shown: Option<i64>,
     list_wanted: bool,
     lies: usize,
     puts: usize,
     gone_since: Option<i64>,
-    /// Whether a PUT of another content was sent while the group existed.
+    /// Whether a PUT with other content was sent while the group existed.
     is_doubled: bool,
 }
 
@@ -158,7 +158,8 @@ impl Run {
             self.pod.metadata.deletion_timestamp = Some(Time(at(now)));
             self.pod.metadata.deletion_grace_period_seconds = Some(0);
         }
-        // An operator that starts does not know when its predecessor sent a PUT: its lag is over by then.
+        // A new operator does not know when its predecessor sent a PUT. The test restarts only after that PUT's
+        // lag.
         let lag = i64::try_from(LAG.as_secs()).expect("it is short") * 2;
         let lags = self.real.is_some_and(|real| real.put + lag > now);
         if script.restarts == Some(now) && !lags {
@@ -222,7 +223,7 @@ impl Run {
     }
 
     fn delete(&mut self) {
-        // Azure denies it while it lags, whichever replica is asked.
+        // During the lag, Azure denies the group to a DELETE as well, whichever replica answers.
         let lag = self.script.lag.0.max(self.script.lag.1);
         match &mut self.real {
             Some(real) if self.now >= real.put + lag => {
@@ -242,7 +243,7 @@ impl Run {
         }
     }
 
-    /// Runs until the pod is removed or has lost its group; says which, and when.
+    /// Runs until the pod is removed or has lost its group; returns which of the two, and when.
     fn until_the_end(&mut self) -> Option<(Action, i64)> {
         while self.now < 1200 {
             self.world();
@@ -305,9 +306,10 @@ proptest! {
         let Some((Action::Remove, removed)) = run.until_the_end() else {
             return Err(TestCaseError::fail("it stays"));
         };
-        // Seen by the next GET, which comes within half of the time that it takes, and the LIST after.
+        // The next GET, which comes after at most half the duration of the deletion, finds the group gone, and the
+        // LIST after it confirms that.
         let gone = run.gone_since.expect("it is gone");
-        // No LIST may have shown a group that lived for seconds: then its lag must be over.
+        // If no LIST showed a group that lived for seconds, its lag must be over first.
         let lag = i64::try_from(LAG.as_secs()).expect("it is short") * 2;
         let latest = (gone + deletion / 2 + 4).max(lag + 12);
         prop_assert!(removed <= latest, "{removed} after {gone}");

@@ -1,4 +1,4 @@
-//! What is decided for a pod, by what is known of its group.
+//! Which action `plan` chooses for a pod, given what is known of its group.
 
 use k8s_openapi::api::core::v1::{PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -235,7 +235,7 @@ fn a_finished_pod_of_whose_containers_ends_nobody_knows_when_loses_its_group_too
     assert_eq!(decided(&ended, &group, 400), (Action::Delete, 350));
 }
 
-/// Where the resource group was deleted, a DELETE finds nothing, and there is no LIST.
+/// If the resource group was deleted, a DELETE answers that there is no group, and there is no LIST.
 #[test]
 fn a_pod_ends_although_its_resource_group_is_gone() {
     let mut known = Known::default();
@@ -259,7 +259,7 @@ fn a_pod_ends_although_its_resource_group_is_gone() {
                 deletes += 1;
                 known.denied(Some(&pod), None, at(now));
             }
-            // `not_done`: it is tried again later.
+            // `not_done` in `act` sets this back-off.
             Action::Read | Action::Look => known.pauses.set(Action::Read, Some(at(now + 15))),
             Action::Remove => return,
             other => unreachable!("{other:?}"),
@@ -272,7 +272,7 @@ fn a_pod_ends_although_its_resource_group_is_gone() {
 fn throttled_reads_do_not_hold_up_a_delete() {
     let mut known = Known::default();
     known.put_accepted(at(0));
-    // The first GET came too early; the next ones are throttled.
+    // The first GET came too early; the following GETs are throttled.
     known.denied(None, None, at(2));
     known.pauses.set(Action::Read, Some(at(3600)));
     let pod = leaving(pod("Pending", false), 10, 30);

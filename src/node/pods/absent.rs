@@ -1,7 +1,7 @@
-//! What a keeper does with answers that deny its pod's group.
+//! What a pod worker does with answers that deny its container group.
 //!
-//! In: a GET or a DELETE that is answered with 404, a LIST without the group. Out: what is known of the
-//! group; [`absence`](crate::node::absence) decides what the answers prove.
+//! In: a GET or a DELETE that Azure answers with 404, or a LIST without the group. Out: what is known of the group;
+//! [`absence`](crate::node::absence) decides what the answers prove.
 
 use jiff::Timestamp;
 
@@ -10,9 +10,9 @@ use super::shown::Shown;
 use crate::node::plan::{Group, is_deleting};
 
 impl Keeper {
-    /// A GET or a DELETE that was sent then denies the group.
+    /// Records that a GET or a DELETE sent at `asked` denies the group.
     pub fn denied(&mut self, asked: Timestamp) {
-        // Keepers do not wake for a LIST that shows what the one before showed.
+        // A LIST that shows the same as the one before does not wake the worker: read it here.
         let listed = match *self.shown_now() {
             Shown::There { asked, .. } => Some(asked),
             Shown::Nothing | Shown::Absent { .. } | Shown::Foreign => None,
@@ -27,7 +27,7 @@ impl Keeper {
         }
     }
 
-    /// A LIST that was sent then lacks the group.
+    /// Records that a LIST sent at `asked` does not contain the group.
     pub fn not_listed(&mut self, asked: Timestamp) {
         let before = self.known.group.clone();
         let pod = self.exists.then_some(&self.pod);
@@ -36,7 +36,7 @@ impl Keeper {
         }
     }
 
-    /// The group is gone.
+    /// Records that the group is gone.
     fn lost(&mut self, before: &Group) {
         self.context.learn(&self.name, false);
         self.unanswered = None;

@@ -1,4 +1,7 @@
-//! Carrying out what was decided for one pod, and what is learned from it.
+//! Executes the decision for one pod, and records the answer.
+//!
+//! In: an action of `plan`. Out: a call to Azure, and what its answer changes in
+//! [`Known`](crate::node::plan::Known) and in the pod's status.
 
 use std::time::Duration;
 
@@ -15,14 +18,14 @@ use crate::node::absence::Source;
 use crate::node::environment;
 use crate::node::plan::{Action, Group, Sight, is_deleting, never_restarts};
 
-/// How long a pod waits for a `ConfigMap`, a Secret or a right that is missing: a kubelet looks about
-/// as often.
+/// How long a pod waits for a `ConfigMap`, a Secret or a permission that is missing. A kubelet tries again about as
+/// often.
 const MISSING: Duration = Duration::from_secs(10);
 
 impl Keeper {
-    /// Carries out `action`; `true` when nothing is left to keep.
+    /// Executes `action`; returns `true` when the pod and its group are gone.
     pub async fn act(&mut self, action: Action) -> bool {
-        // In boxes: a keeper that waits, as nearly all do, shall not be as large as one that acts.
+        // In boxes: nearly all workers wait, and a waiting worker must not be as large as one that acts.
         match action {
             Action::Create => Box::pin(self.create()).await,
             Action::Delete => Box::pin(self.delete()).await,
@@ -32,7 +35,8 @@ impl Keeper {
         false
     }
 
-    /// The group that the pod needs; nothing if it cannot be created now, which the pod says.
+    /// The container group to create; `None` if it cannot be created now. The pod's status and an Event then say
+    /// why.
     async fn body(&mut self) -> Option<Box<Body>> {
         let context = self.context.clone();
         let services = context.services.state();
@@ -63,7 +67,8 @@ impl Keeper {
                 let told: Vec<String> = refusals.iter().map(ToString::to_string).collect();
                 let told = told.join("; ");
                 if translate::eligible(pod, unknown, &placement).is_ok() {
-                    // It is what a Secret or a ConfigMap says, and that may be put right.
+                    // The spec is eligible, so the content of a Secret or a ConfigMap is at fault; a user may
+                    // correct it.
                     self.pause(Action::Create, MISSING);
                     self.wait_for("CreateContainerConfigError", &told);
                 } else {
@@ -76,8 +81,8 @@ impl Keeper {
     }
 
     async fn create(&mut self) {
-        // A PUT without an answer may have created the group: another one with another token would start it
-        // a second time.
+        // A PUT without an answer may have created the group. Another body has another token in it, and would start
+        // the group a second time.
         let group = match self.unanswered.take() {
             Some(group) => group,
             None => match Box::pin(self.body()).await {
@@ -87,7 +92,7 @@ impl Keeper {
         };
         let context = self.context.clone();
         let _turn = context.turns.acquire().await;
-        // Whoever leaves in line needs no group any more.
+        // The pod may have been deleted while it waited for the semaphore.
         self.hear();
         if !self.exists || is_deleting(&self.pod) {
             return;
@@ -117,7 +122,7 @@ impl Keeper {
         self.not_started(Attempt::Create, &verdict);
         let may_be_there = match error {
             Error::NoAnswer { .. } | Error::Unreadable { .. } => true,
-            // A gateway that gives up says nothing of what is behind it.
+            // A 5xx or 408 from a gateway says nothing about the service behind it.
             Error::Refused { failure, .. } => failure.status >= 500 || failure.status == 408,
             Error::Waiting { .. } | Error::Credential { .. } => false,
         };
@@ -132,14 +137,15 @@ impl Keeper {
         self.warn(verdict.reason, &verdict.message);
     }
 
-    /// Azure did not create the group, or could not start it: the placement's owner hears of it.
+    /// Azure did not create the group, or could not start it: the region is checked, and the placement's controller
+    /// gets the result.
     fn not_started(&mut self, attempt: Attempt, verdict: &Verdict) {
         self.fail(attempt, verdict);
         self.context.trouble.notify_one();
         self.context.ended(Some(verdict.class), &verdict.message);
     }
 
-    /// Reads the group, or looks whether there is one.
+    /// Reads the group, or finds out whether there is one.
     pub async fn read(&mut self, action: Action) {
         let context = self.context.clone();
         let sent = Timestamp::now();
@@ -160,7 +166,7 @@ impl Keeper {
         }
     }
 
-    /// The group is there: what it says is kept, and a start that was seen is learned from.
+    /// A GET shows the group: keeps what it says, and learns from a start how long starts take.
     fn found(&mut self, answer: &Value, asked: Timestamp) {
         let now = Timestamp::now();
         let Some(view) = View::read(answer) else {
@@ -192,7 +198,8 @@ impl Keeper {
         };
         self.known.read(sight, now);
         self.succeed(Attempt::Read);
-        // Why, and when, another group takes the place of one that goes stays.
+        // While the group is being deleted so that another can replace it, the reason and the back-off for the next
+        // create stay.
         if !was_going {
             self.succeed(Attempt::Create);
             self.trouble = Trouble::None;
@@ -200,18 +207,18 @@ impl Keeper {
         if started.is_some() {
             self.tries.succeeded(Attempt::Start);
         }
-        // Between two starts the group looks as if it had ended.
+        // Between two runs of a container the group looks as if it had ended.
         let runs_again = never_restarts(&self.pod) && view.was_restarted();
         self.known.is_alive = runs_again || !view.is_terminal();
         let failed = Verdict::of_group(&view).filter(|_| started.is_none() && !was_going);
         self.note_events(&view);
-        // A pod that waits for another group says why until it has it.
+        // A pod that waits for a replacement group shows the reason until it has one.
         let is_replaced = was_going && self.exists && !is_deleting(&self.pod);
         if !is_replaced || self.trouble == Trouble::None {
             self.view = Some(view.without_tags());
         }
         if before == Group::Unknown {
-            // They may have been changed while no operator was there.
+            // The pod's images may have changed while no operator ran.
             self.note_images();
         }
         if let Some(verdict) = failed {
@@ -222,15 +229,15 @@ impl Keeper {
     }
 
     fn learn(&self, since: Timestamp, started: Timestamp) {
-        // Azure's clock is not ours: a start is never learned to take longer than it took to be seen.
+        // Azure's clock may be ahead: a start never counts as longer than until it was seen.
         let started = started.min(Timestamp::now());
-        // A group that was adopted after a restart began before we knew of it.
+        // The error case: a group that was adopted after a restart may have started before `since`.
         if let Ok(took) = Duration::try_from(started.duration_since(since)) {
             self.context.starts().learn(took);
         }
     }
 
-    /// A read or a delete failed, which changes nothing about the pod.
+    /// A read or a delete failed: the back-off changes, the pod's status does not.
     fn not_done(&mut self, attempt: Attempt, error: &Error) {
         let doing = match attempt {
             Attempt::Delete => "deleting a container group",
@@ -239,7 +246,7 @@ impl Keeper {
         tracing::warn!(pod = %self.pod_name(), error = %error.story(), "{doing}");
         self.context.trouble.notify_one();
         let (trouble, refused) = (self.trouble.clone(), self.known.is_refused);
-        // Also where the same would happen again: a group must not be forgotten.
+        // Also on an error that would repeat: the operator must not forget a group.
         self.pause(attempt.action(), MISSING);
         self.fail(attempt, &error.verdict());
         (self.trouble, self.known.is_refused) = (trouble, refused);
@@ -251,7 +258,7 @@ impl Keeper {
         self.fail(Attempt::Read, &verdict);
     }
 
-    /// Records whether the group is being deleted: the kubelet API's sessions end with it.
+    /// Records whether the group is being deleted: the kubelet API ends its sessions then.
     fn mark_group_deleted(&self, is_deleted: bool) {
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
         self.context.hosted.set_group_deleted(uid, is_deleted);
@@ -272,7 +279,8 @@ impl Keeper {
                 self.succeed(Attempt::Delete);
                 self.known.is_stale = false;
                 if self.known.is_failed {
-                    // Another is made when it may be; until then the pod says why.
+                    // The worker creates a replacement when its back-off is over; until then the pod shows the
+                    // reason.
                     (self.known.is_failed, self.view) = (false, None);
                 } else {
                     self.trouble = Trouble::None;
@@ -286,7 +294,7 @@ impl Keeper {
                     Deletion::Begun => {
                         self.known.delete_accepted(sent, Timestamp::now());
                         if self.known.absence.is_lag(Source::List, Timestamp::now()) {
-                            // While it is being deleted, a LIST can still show that it knows the group.
+                            // During the deletion, a LIST can still show that Azure's lag is over.
                             context.line.want_list();
                         }
                     }
@@ -296,12 +304,12 @@ impl Keeper {
         }
     }
 
-    /// Whether the pod is deleted, or its object is gone.
+    /// Whether the pod is being deleted, or its object is gone.
     fn leaves(&self) -> bool {
         !self.exists || is_deleting(&self.pod)
     }
 
-    /// The pod's name, for people.
+    /// The pod as namespace/name, for logs.
     pub fn pod_name(&self) -> String {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         format!(
@@ -312,20 +320,20 @@ impl Keeper {
     }
 }
 
-/// Whether Azure says that there is no such group, or no such resource group. The second counts only for a
-/// pod that leaves: what was in the resource group is gone, and the pod must be able to end.
+/// Whether Azure says that the group, its resource group or the subscription does not exist. A missing resource
+/// group counts only for a pod that is being deleted: its groups are gone with it, and the pod must be able to end.
 fn nothing_to_delete(error: &Error) -> bool {
     let failure = error.failure();
     failure.is_some_and(ArmError::means_nothing_to_delete)
 }
 
-/// Whether Azure says that there is no such group. That it cannot find the resource group or the
-/// subscription says nothing about what runs in them.
+/// Whether Azure says that the group does not exist. A missing resource group or subscription says nothing about
+/// what runs in it.
 fn is_gone(error: &Error) -> bool {
     error.verdict().class == Class::Gone
 }
 
-/// When the last of the group's containers started, once all of them have.
+/// When the last of the group's containers started, once all of them have started.
 fn started(view: &View) -> Option<Timestamp> {
     let containers = &view.properties.containers;
     let times = containers.iter().map(|container| {

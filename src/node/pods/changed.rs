@@ -1,7 +1,7 @@
-//! What a keeper does with a pod that was changed.
+//! What a pod worker does when its pod or its settings change.
 //!
-//! In: the pod as it is watched. Out: an Event for each change that its container group does not get: the
-//! API server lets the image of a running pod be changed, and a few other fields.
+//! In: the pod from the watch. Out: an Event for each change that its container group cannot take over: the API
+//! server allows changes of a running pod's image and of a few other fields.
 
 use super::keeper::{Keeper, Trouble};
 use crate::aci::status::{self, Outdated};
@@ -9,13 +9,13 @@ use crate::aci::translate;
 use crate::node::observed::Observed;
 use crate::node::plan::{self, Group};
 
-/// Reason of the Event about an image that was changed.
+/// Reason of the Event about a changed image.
 const IMAGE: &str = "ImageNotChanged";
-/// Reason of the Event about a pod that cannot be read.
+/// Reason of the Event about a pod that cannot be decoded.
 const UNREADABLE: &str = "PodNotReadable";
 
 impl Keeper {
-    /// The pod is like this now.
+    /// Takes in the new state of the pod.
     pub fn changed(&mut self, observed: Observed) {
         if let Some(why) = observed.unreadable {
             self.pod.metadata = observed.pod.metadata;
@@ -30,7 +30,7 @@ impl Keeper {
         self.note_changes(before);
     }
 
-    /// Says what the group does not get of the pod's spec, if its generation is not what it was `before`.
+    /// If the pod's generation differs from `before`, writes Events about the changes that the group does not get.
     pub fn note_changes(&mut self, before: Option<i64>) {
         if self.pod.metadata.generation != before {
             self.note_images();
@@ -38,15 +38,15 @@ impl Keeper {
         }
     }
 
-    /// The placement was edited, or the tags of its pool: a pod that could not run with what they were may run
-    /// now.
+    /// A user edited the placement or the pool's tags: a pod that ACI could not run with the old settings is tried
+    /// again.
     pub fn settings_changed(&mut self) {
         if self.is_readable && self.known.is_refused {
             (self.known.is_refused, self.trouble) = (false, Trouble::None);
         }
     }
 
-    /// The pod cannot be read: no group is created for it, and one that is there runs on until the pod is
+    /// The pod cannot be decoded: no group is created for it, and an existing group runs on until the pod is
     /// deleted.
     pub fn cannot_read(&mut self, why: &str) {
         self.is_readable = false;
@@ -56,7 +56,8 @@ impl Keeper {
         self.warn(UNREADABLE, &message);
     }
 
-    /// Says which images the group does not get. A group that has not run is created again with them.
+    /// Writes an Event for each image that the group does not get. A group that has not run yet is created again
+    /// with the new images.
     pub fn note_images(&mut self) {
         let (Some(view), Group::There { ran, .. }) = (&self.view, &self.known.group) else {
             return;
@@ -83,7 +84,7 @@ impl Keeper {
         }
     }
 
-    /// Says which fields were added that the group does not keep.
+    /// Writes an Event about fields of the changed spec that ACI does not support.
     fn note_fields(&mut self) {
         if !matches!(self.known.group, Group::There { .. }) {
             return;

@@ -1,7 +1,7 @@
-//! Which `DaemonSet`s have pods on the node, and telling such a pod's reader why it does not run.
+//! Which `DaemonSet`s have pods on the node, and the Event that says why such a pod does not run.
 //!
-//! In: pods as their keepers see them. Out: names for the pool's status, an Event for each pod.
-//! [`daemon`] decides everything.
+//! In: pods as their workers see them. Out: names for the pool's status, and an Event for each pod. [`daemon`]
+//! decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
@@ -26,17 +26,17 @@ impl DaemonSets {
         self.all().insert(uid, daemon_set);
     }
 
-    /// Whether the pod with this UID is a `DaemonSet`'s.
+    /// Whether a `DaemonSet` controls the pod with this UID.
     pub fn contains(&self, uid: &str) -> bool {
         self.all().contains_key(uid)
     }
 
-    /// That pod is gone.
+    /// Forgets the pod with this UID: it is gone.
     pub fn forget(&self, uid: &str) {
         self.all().remove(uid);
     }
 
-    /// Their names, each once, in order.
+    /// The names as namespace/name, sorted and without duplicates.
     pub fn names(&self) -> Vec<String> {
         let names: BTreeSet<String> = self.all().values().cloned().collect();
         names.into_iter().collect()
@@ -44,7 +44,7 @@ impl DaemonSets {
 }
 
 impl Keeper {
-    /// Takes in whether the pod is a `DaemonSet`'s, and says so.
+    /// If a `DaemonSet` controls the pod, records its name and queues the Event.
     pub fn heed_daemon_set(&mut self) {
         if let Some(daemon_set) = daemon::daemon_set(&self.pod).filter(|_| self.exists) {
             self.context.daemon_sets.note(&self.pod, daemon_set);

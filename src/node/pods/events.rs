@@ -1,6 +1,6 @@
-//! The Events of one pod: each is written once, and what is remembered has a bound.
+//! The Events of one pod: each is written once, and the number that is remembered is limited.
 //!
-//! In: Azure's events as a GET shows them, and the keeper's own. Out: those to write, oldest first.
+//! In: Azure's events as a GET shows them, and the worker's own. Out: the Events to write, oldest first.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,26 +8,26 @@ use jiff::Timestamp;
 
 use crate::aci::events::PodEvent;
 
-/// How many Events of Azure's are remembered: as many of the newest as one GET shows, at most.
+/// How many of Azure's events are remembered: the newest of one GET.
 const MOST_OF_AZURE: usize = 128;
-/// How many of the keeper's own are remembered. One that is forgotten and happens again is written again,
-/// under the same name.
+/// How many of the worker's own Events are remembered. An Event that is forgotten and happens again is written
+/// again under the same name.
 const MOST_OF_OURS: usize = 32;
-/// How many wait to be written. The API server may be away for a long time; the newest matter most.
+/// How many Events wait to be written while the API server does not answer. The oldest are dropped first.
 const MOST_WAITING: usize = 64;
 
-/// Events that are to be written, and those that were.
+/// Events to write, and the names of those already taken in.
 #[derive(Debug, Default)]
 pub(super) struct PodEvents {
     /// Names of the events that the last GET showed, with their counts.
     azure: HashMap<String, i32>,
-    /// Names of our own, oldest first.
+    /// Names of the worker's own Events, oldest first.
     ours: VecDeque<String>,
     waiting: VecDeque<PodEvent>,
 }
 
 impl PodEvents {
-    /// Takes in the events that a GET shows, oldest first. What Azure no longer shows is forgotten.
+    /// Takes in the events that a GET shows, oldest first. Events that Azure no longer shows are forgotten.
     pub fn azure(&mut self, mut shown: Vec<PodEvent>, now: Timestamp) {
         let older = shown.len().saturating_sub(MOST_OF_AZURE);
         shown.drain(..older);
@@ -47,7 +47,7 @@ impl PodEvents {
         }
     }
 
-    /// Takes in an Event of ours, unless it was written lately.
+    /// Queues an Event of the worker's own, unless it is one of the last [`MOST_OF_OURS`].
     pub fn add(&mut self, event: PodEvent) {
         if self.ours.contains(&event.name) {
             return;
@@ -60,7 +60,7 @@ impl PodEvents {
     }
 
     fn wait(&mut self, event: PodEvent) {
-        // The same with a higher count takes the place of the one before.
+        // An event with a higher count replaces the earlier one of the same name.
         self.waiting.retain(|waits| waits.name != event.name);
         if self.waiting.len() == MOST_WAITING {
             self.waiting.pop_front();
@@ -68,17 +68,17 @@ impl PodEvents {
         self.waiting.push_back(event);
     }
 
-    /// The next one to write.
+    /// Takes the next Event to write.
     pub fn next(&mut self) -> Option<PodEvent> {
         self.waiting.pop_front()
     }
 
-    /// This one could not be written: it is the next again.
+    /// Puts back an Event that could not be written: it is the next again.
     pub fn put_back(&mut self, event: PodEvent) {
         self.waiting.push_front(event);
     }
 
-    /// Whether none is to be written.
+    /// Whether there is no Event to write.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -1,4 +1,4 @@
-//! A node's pods without a cluster, for the tests of this room.
+//! A [`Context`] without a cluster and without Azure, for the tests of this crate.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::aci::names::Owner;
 use crate::aci::translate::Identities;
 use crate::api::Placement;
 
-/// What the pods of a node share, with this Kubernetes and an Azure that cannot be reached.
+/// A context with this Kubernetes client and an Azure that cannot be reached.
 pub(crate) fn context(client: Client) -> Context {
     let nowhere = Credential::File(PathBuf::from("/nowhere"));
     Context::new(Parts {

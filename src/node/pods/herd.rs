@@ -1,7 +1,7 @@
-//! The keepers of a node's pods: each pod that is watched gets one.
+//! The pod controller of a node: it starts a worker for each pod.
 //!
-//! In: the pods of the node as they are watched. Out: a running keeper for each, which is told what is
-//! new of its pod and that the pod's object is gone.
+//! In: the watch of the node's pods. Out: a running worker per pod, which receives each change of its pod and the
+//! removal of its object.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,32 +23,32 @@ use crate::node::observed::Observed;
 use crate::node::watched::reported;
 use crate::telemetry;
 
-/// What is new of a pod. The keeper takes it, so that a pod is in memory once.
+/// An update of a pod. The worker takes it out of the channel, so that each pod is in memory once.
 #[derive(Debug, Default)]
 pub(super) enum News {
-    /// Nothing.
+    /// No update.
     #[default]
     None,
-    /// The pod is like this now.
+    /// The pod changed; this is its new state.
     Seen(Box<Observed>),
-    /// Its object is gone.
+    /// The pod's object is gone.
     Gone,
 }
 
-/// The keepers of the node's pods, by the pods' UIDs.
+/// Starts and informs the workers of the node's pods. The workers are kept by pod UID.
 pub(super) struct Herd {
     pub context: Arc<Context>,
     pub cancel: CancellationToken,
     pub tasks: TaskTracker,
     pub keepers: HashMap<String, Arc<watch::Sender<News>>>,
-    /// What was written on pods, by UID.
+    /// The state of the patch after binding, by pod UID.
     pub settled: HashMap<String, Arc<Settled>>,
 }
 
 impl Herd {
-    /// Starts and tells keepers, as long as it is polled.
+    /// Watches the node's pods, and starts and informs their workers. Runs until the watch ends, which is never.
     pub async fn watch(&mut self) {
-        // A pod that is created before the Services are known would lack their variables.
+        // A group that is created before the Services are known lacks their environment variables.
         let _ = self.context.services.wait_until_ready().await;
         let pods: Api<Observed> = Api::all(self.context.client.clone());
         let ours = format!("spec.nodeName={}", self.context.owner.node);
@@ -128,7 +128,7 @@ impl Herd {
         self.keepers.insert(uid, sender);
     }
 
-    /// Writes on the pod what belongs on it, in a task of its own.
+    /// Writes the deletion cost and the tolerations on the pod, in a task of its own.
     fn settle(&mut self, uid: &str, pod: &Pod) {
         let settled = self.settled.entry(uid.to_owned()).or_default();
         if let Some(settled) = settle::settle(&self.context, settled, pod) {
@@ -138,7 +138,7 @@ impl Herd {
         }
     }
 
-    /// The pod's object is gone: its keeper ends when its group is gone, too.
+    /// Records that the pod's object is gone. Its worker ends when its group is gone, too.
     fn gone(&mut self, uid: &str) {
         self.context.hosted.remove(uid);
         self.settled.remove(uid);

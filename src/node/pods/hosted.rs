@@ -1,6 +1,7 @@
-//! What is known of a node's pods without asking anybody: for whoever serves the kubelet API.
+//! An in-memory index of a node's pods, for the kubelet API.
 //!
-//! In: pods as they are watched. Out: by namespace and name, what a request for one of them needs.
+//! In: pods from the watch. Out: by namespace and name, what a request for a pod needs, without a call to the API
+//! server.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,13 +27,14 @@ pub struct Hosted {
     pub containers: Vec<HostedContainer>,
     /// Its init containers.
     pub init_containers: Vec<HostedContainer>,
-    /// Its address, once it has one.
+    /// Its IP address, once it has one.
     pub address: Option<IpAddr>,
-    /// When it was started.
+    /// Its start time (`status.startTime`).
     pub started: Option<Timestamp>,
-    /// Whether it has ended.
+    /// Whether its phase is Succeeded or Failed.
     pub has_ended: bool,
-    /// Whether Azure is asked to delete its container group: then its address can become another pod's.
+    /// Whether the operator asked Azure to delete its container group: Azure may then give its address to another
+    /// pod.
     pub is_group_deleted: bool,
 }
 
@@ -41,16 +43,16 @@ pub struct Hosted {
 pub struct HostedContainer {
     /// Its name.
     pub name: String,
-    /// Its image, as the pod names it.
+    /// Its image, as the pod's spec names it.
     pub image: String,
     /// When it was started, if it runs.
     pub running_since: Option<Timestamp>,
-    /// Whether it has ended, and does not run again now.
+    /// Whether its current state is terminated.
     pub has_ended: bool,
 }
 
 impl Hosted {
-    /// What is known of a pod; nothing of one without a name.
+    /// What the index holds for a pod; `None` if the pod has no spec, namespace, name or UID.
     pub fn of(cluster: &str, pod: &Pod) -> Option<Self> {
         let status = pod.status.as_ref();
         let spec = pod.spec.as_ref()?;
@@ -104,17 +106,17 @@ impl HostedContainer {
 pub(super) struct AllHosted(Mutex<HashMap<(String, String), Arc<Hosted>>>);
 
 impl AllHosted {
-    /// A pod is like this now. One that has the name of another takes its place.
+    /// Adds or replaces a pod. A new pod replaces an earlier one of the same name.
     pub fn put(&self, mut pod: Hosted) {
         let key = (pod.namespace.clone(), pod.name.clone());
         let mut all = self.lock();
         let before = all.get(&key).filter(|before| before.uid == pod.uid);
-        // The API server knows nothing of the group.
+        // The pod from the watch does not contain this: keep it if it is the same pod.
         pod.is_group_deleted = before.is_some_and(|before| before.is_group_deleted);
         all.insert(key, Arc::new(pod));
     }
 
-    /// Records that Azure is asked to delete a pod's group, or has created one.
+    /// Records that the operator asked Azure to delete a pod's group, or that Azure created one.
     pub fn set_group_deleted(&self, uid: &str, is_deleted: bool) {
         let mut all = self.lock();
         for pod in all.values_mut().filter(|pod| pod.uid == uid) {
@@ -122,7 +124,7 @@ impl AllHosted {
         }
     }
 
-    /// A pod is gone; one that has its name since stays.
+    /// Removes the pod with this UID; a later pod of the same name stays.
     pub fn remove(&self, uid: &str) {
         self.lock().retain(|_, pod| pod.uid != uid);
     }

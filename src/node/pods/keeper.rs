@@ -1,4 +1,8 @@
-//! One pod's keeper: it looks, decides, acts, and waits for the next reason to.
+//! The worker of one pod.
+//!
+//! In: changes of the pod, what LISTs show of its container group, and new settings. Out: calls to Azure (`act`)
+//! and writes to the API server (`report`). The worker decides, acts, and waits for the next reason to decide
+//! again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,63 +27,64 @@ use crate::node::daemon;
 use crate::node::observed::Observed;
 use crate::node::plan::{self, Action, Decision, Group, Known};
 
-/// The longest wait for which the host's clock is trusted; then it is looked at again.
+/// The longest sleep of a worker that waits for a time: the wall clock may be set meanwhile, so it compares again
+/// at least once an hour.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
-/// How long a group is left alone whose tags have become somebody else's.
+/// How long to leave a group alone whose tags name another owner.
 const FOREIGN: Duration = Duration::from_secs(60);
 
-/// Why a pod's group is not there (yet), for people.
+/// Why a pod has no group, or none that runs. The pod's status shows it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) enum Trouble {
-    /// None that is known of.
+    /// No problem is known.
     #[default]
     None,
-    /// ACI cannot run the pod.
+    /// ACI cannot run the pod: the fields that prevent it, each with the reason.
     Refused(Vec<(String, String)>),
-    /// Something failed or is missing, and is tried again.
+    /// A call failed or an object is missing, and the worker will try again.
     Waiting {
-        /// One word.
+        /// One word, in CamelCase.
         reason: String,
-        /// In words.
+        /// A sentence.
         message: String,
     },
 }
 
-/// What keeps one pod.
+/// The worker of one pod.
 pub(super) struct Keeper {
     pub context: Arc<Context>,
-    /// The pod as it was seen last.
+    /// The pod as last seen in the watch or in the answer to a write.
     pub pod: Pod,
-    /// Whether its object is there.
+    /// Whether the pod's object exists.
     pub exists: bool,
-    /// Whether the pod could be read when it was seen last. If not, `pod` has its metadata, and what was read
-    /// before.
+    /// Whether the last pod from the watch could be decoded. If not, `pod` has its metadata and the rest of the pod
+    /// before it.
     pub is_readable: bool,
-    /// Fields of it that our types do not know.
+    /// Fields of the pod that the operator's types do not know.
     pub unknown: Vec<String>,
     pub name: GroupName,
     pub known: Known,
     pub view: Option<View>,
     pub trouble: Trouble,
-    /// How often each thing failed in a row.
+    /// How often each attempt failed in a row.
     pub tries: Tries,
-    /// What the PUT without an answer sent.
+    /// The body of the PUT that got no answer.
     pub unanswered: Option<Box<Body>>,
-    /// Events that are to be written, and those that were.
+    /// Events to write, and the names of those already written.
     pub events: PodEvents,
-    /// How often the API server refused the last writes of the pod in a row.
+    /// How often in a row the API server refused to write the pod.
     pub refusals: u32,
-    /// The status is not written before this: the last try failed.
+    /// The status is not written before this time, because the last write failed.
     pub not_written_before: Option<Timestamp>,
     news: (Arc<watch::Sender<News>>, watch::Receiver<News>),
     shown: watch::Receiver<Shown>,
     settings: watch::Receiver<Arc<Settings>>,
-    /// A place in the line of those who wait to read.
+    /// The ticket in the read queue, while the worker waits for a GET.
     turn: Option<BoxFuture<'static, ()>>,
 }
 
-/// What can fail, each with a back-off of its own.
+/// The attempts that can fail. Each has its own count of failures; `Create` and `Start` delay the same action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
     /// Azure accepts a PUT.
@@ -97,7 +102,7 @@ pub(super) enum Attempt {
 pub(super) struct Tries([u32; 4]);
 
 impl Attempt {
-    /// What waits after a failure.
+    /// The action that waits after this attempt has failed.
     pub fn action(self) -> Action {
         match self {
             Self::Create | Self::Start => Action::Create,
@@ -108,35 +113,35 @@ impl Attempt {
 }
 
 impl Tries {
-    /// How often it failed in a row.
+    /// How often the attempt failed in a row.
     pub fn of(self, attempt: Attempt) -> u32 {
         self.0[attempt as usize]
     }
 
-    /// It failed once more; returns how often it failed before.
+    /// Counts one more failure; returns how many there were before.
     fn failed(&mut self, attempt: Attempt) -> u32 {
         let tries = &mut self.0[attempt as usize];
         *tries = tries.saturating_add(1);
         *tries - 1
     }
 
-    /// It succeeded.
+    /// Resets the count of failures.
     pub fn succeeded(&mut self, attempt: Attempt) {
         self.0[attempt as usize] = 0;
     }
 }
 
-/// Why a keeper does not wait any longer.
+/// Why a worker stops waiting.
 enum Woken {
-    /// There is something new of the pod, or something is due.
+    /// The pod changed, or an action or a write is due.
     Up,
-    /// A LIST shows something new.
+    /// A LIST shows a change of the group.
     Shown,
-    /// The placement or its pool's tags were edited.
+    /// A user edited the placement or the pool's tags.
     Edited,
-    /// It may read.
+    /// The rate limiter allows a GET.
     Turn,
-    /// It may say something that is not urgent, as long as it keeps this.
+    /// The worker may make one write that is not urgent while it holds this permit.
     Quiet(OwnedSemaphorePermit),
 }
 
@@ -176,8 +181,8 @@ impl Keeper {
         keeper
     }
 
-    /// Keeps the pod until neither it nor its group is left. What a keeper does now and then is on the
-    /// heap only meanwhile, so that a thousand that wait are small: 20 KB each else (measured).
+    /// Runs until both the pod and its group are gone. Rare steps are boxed, so that a worker that waits is small:
+    /// without boxes it takes 20 KB (measured), and there may be a thousand.
     pub async fn keep(mut self: Box<Self>) {
         let shown = self.shown.borrow_and_update().clone();
         self.heed(&shown);
@@ -221,7 +226,7 @@ impl Keeper {
             .unwrap_or_else(|| plan::plan(pod, &self.known, &starts, now))
     }
 
-    /// Takes in what is new of the pod.
+    /// Takes the latest update of the pod from the pod controller.
     pub fn hear(&mut self) {
         let mut news = News::None;
         self.news.1.mark_unchanged();
@@ -233,7 +238,7 @@ impl Keeper {
             News::None => {}
             News::Gone => self.exists = false,
             News::Seen(observed) => {
-                // A write's answer may be newer than what the watch has come to.
+                // The answer to a write can be newer than the watch.
                 let version = |pod: &Pod| api::version(pod.metadata.resource_version.as_ref()?);
                 let is_old = version(&observed.pod) < version(&self.pod);
                 if !is_old {
@@ -243,8 +248,8 @@ impl Keeper {
         }
     }
 
-    /// Takes in what a LIST showed. Before the first one nothing is known, and nothing is asked for
-    /// each pod by itself: a thousand pods cost one request, not a thousand.
+    /// Applies what a LIST showed of the group. Before the first LIST the worker sends no GET for its own group: a
+    /// thousand pods cost one request, not a thousand.
     fn heed(&mut self, shown: &Shown) {
         let now = Timestamp::now();
         match (&self.known.group, shown) {
@@ -264,8 +269,9 @@ impl Keeper {
         }
     }
 
-    /// A LIST says how far the group is: what it says is shown until a GET says more, and that it is
-    /// different from what is known is a reason for one.
+    /// Applies the provisioning state and address from a LIST. Until the containers have run, the pod's status
+    /// shows them, and a GET follows once provisioning has succeeded; after that, any difference from the last GET
+    /// makes the group stale, so that a GET follows.
     fn heed_brief(&mut self, brief: &Brief, ran: bool) {
         let known = self.view.as_ref().map(Brief::of);
         if known.as_ref() == Some(brief) {
@@ -280,7 +286,7 @@ impl Keeper {
         view.take_listed(brief.provisioning.clone(), brief.ip);
     }
 
-    /// Waits until the decision is due, or there is a reason to decide anew.
+    /// Waits until the decision is due, or there is a reason to decide again.
     async fn wait(&mut self, decision: Decision, now: Timestamp, has_to_say: bool) -> Woken {
         let left = Duration::try_from(decision.at.duration_since(now)).unwrap_or_default();
         if left.is_zero() && self.may_read(decision.action) {
@@ -319,8 +325,8 @@ impl Keeper {
         Woken::Up
     }
 
-    /// Whether a GET of this group may be made. Before the first LIST nobody looks for one group: the
-    /// LIST answers for all.
+    /// Whether the worker may queue for a GET. Before the first LIST no worker looks for its group: the LIST
+    /// answers for all of them.
     fn may_read(&self, action: Action) -> bool {
         match action {
             Action::Read => true,
@@ -332,7 +338,7 @@ impl Keeper {
         }
     }
 
-    /// What of the group is known, as the status wants it.
+    /// What is known of the group, in the form that the status needs.
     pub fn seen(&self) -> Seen<'_> {
         let is_absent = matches!(self.known.group, Group::Absent { .. });
         match (&self.trouble, &self.view) {
@@ -345,7 +351,7 @@ impl Keeper {
         }
     }
 
-    /// ACI cannot run the pod: it is not tried.
+    /// Records that ACI cannot run the pod: no group is created.
     pub fn refuse(&mut self, refusals: Vec<Unsupported>) {
         self.known.is_refused = true;
         let fields = refusals
@@ -354,8 +360,8 @@ impl Keeper {
         self.trouble = Trouble::Refused(fields.collect());
     }
 
-    /// A group of this name is somebody else's: it is neither written to nor deleted. The name is a
-    /// hash of the UID, so that is no accident.
+    /// Records that a group of this name has another owner: the worker neither writes nor deletes it. The name
+    /// contains a hash of the pod's UID, so this is not an accident.
     pub fn belongs_to_another(&mut self) {
         if self.known.group == Group::Unknown {
             self.known.group = Group::Absent { was_there: false };
@@ -368,7 +374,7 @@ impl Keeper {
         );
     }
 
-    /// Something failed: it is tried again when the verdict says so.
+    /// Records a failure, and when the verdict allows the next try.
     pub fn fail(&mut self, attempt: Attempt, verdict: &Verdict) {
         let tries = self.tries.failed(attempt);
         let pause = match verdict.retry {
@@ -385,13 +391,13 @@ impl Keeper {
         self.wait_for(verdict.reason, &verdict.message);
     }
 
-    /// This is not tried for so long.
+    /// Does not try this action for the given time.
     pub fn pause(&mut self, action: Action, pause: Duration) {
         let until = Timestamp::now().checked_add(pause).ok();
         self.known.pauses.set(action, until);
     }
 
-    /// The pod waits for something, for a reason.
+    /// Records why the pod waits, for its status.
     pub fn wait_for(&mut self, reason: &str, message: &str) {
         self.trouble = Trouble::Waiting {
             reason: reason.to_owned(),
@@ -399,19 +405,19 @@ impl Keeper {
         };
     }
 
-    /// This succeeded: its next failure is the first again.
+    /// Records success: the back-off starts again at its first value.
     pub fn succeed(&mut self, attempt: Attempt) {
         self.tries.succeeded(attempt);
         self.known.pauses.set(attempt.action(), None);
     }
 
-    /// What the last LIST showed.
+    /// What the last LIST showed of the group.
     pub fn shown_now(&self) -> watch::Ref<'_, Shown> {
         self.shown.borrow()
     }
 }
 
-/// What is waited for, if anything is.
+/// Completes when the future does; never, if there is none.
 async fn of(waited: &mut Option<BoxFuture<'static, ()>>) {
     match waited {
         Some(waited) => waited.await,

@@ -1,7 +1,7 @@
-//! The line of keepers that wait to read.
+//! The read queue: pod workers that wait to read from Azure.
 //!
-//! In: keepers that wait for their turn of the pace, or need a LIST to confirm a GET. Out: whether there are
-//! any, to the sweep, which can answer for all of them at once with a LIST.
+//! In: workers that wait for the rate limiter, or that need a LIST to confirm what a GET says. Out: whether any
+//! worker waits. The garbage collection then lists the groups, which answers all workers with one request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,17 +11,17 @@ use tokio::sync::Notify;
 
 use super::Context;
 
-/// Who waits.
+/// Counts the pod workers that wait.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     length: AtomicUsize,
-    /// Told when somebody has to wait.
+    /// Notified when a worker has to wait.
     grown: Notify,
-    /// Told when a keeper needs a LIST that begins now or later.
+    /// Notified when a worker needs a LIST that begins from now on.
     wanted: Notify,
 }
 
-/// A place in the line; it is left by dropping it.
+/// A ticket in the queue; dropping it leaves the queue.
 struct Place(Arc<Context>);
 
 impl Drop for Place {
@@ -31,22 +31,22 @@ impl Drop for Place {
 }
 
 impl Line {
-    /// Whether nobody waits.
+    /// Whether no worker waits.
     pub fn is_empty(&self) -> bool {
         self.length.load(Ordering::Relaxed) == 0
     }
 
-    /// Asks for a LIST that begins from now on: a GET denies a group.
+    /// Requests a LIST that begins from now on: a GET denied a group.
     pub fn want_list(&self) {
         self.wanted.notify_one();
     }
 
-    /// Waits until a keeper needs a LIST.
+    /// Waits until a worker needs a LIST.
     pub async fn list_wanted(&self) {
         self.wanted.notified().await;
     }
 
-    /// Waits until somebody waits.
+    /// Waits until a worker is in the queue.
     pub async fn grown(&self) {
         while self.is_empty() {
             self.grown.notified().await;
@@ -54,7 +54,7 @@ impl Line {
     }
 }
 
-/// A turn to read, after all who asked before. Whoever drops it loses the place.
+/// Waits for the rate limiter, in the order of arrival. Dropping the future leaves the queue.
 pub(super) fn turn(context: Arc<Context>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         context.line.length.fetch_add(1, Ordering::Relaxed);

@@ -1,24 +1,25 @@
-//! The pods that are bound to a virtual node, each kept by a task of its own.
+//! The pods that are bound to a virtual node. Each pod has a pod worker: a task of its own.
 //!
-//! In: the pods of the node as they are watched, and the container groups that there are. Out: for
-//! each pod its container group, its status, and in the end neither. `plan` decides; a `keeper` a pod
-//! carries it out and learns from it, so a slow or throttled call for one pod delays no other. What is
-//! shared between keepers is in [`Context`]: clients, the pace of reading, how long starts take.
+//! In: the watch of the node's pods, and the LIST of container groups. Out: for each pod a container group in Azure
+//! and a status in Kubernetes; when the pod is deleted, the worker deletes its group and then removes its object.
+//! `plan` decides, and the pod worker executes the decision and learns from the answer, so a slow or throttled call
+//! for one pod does not delay another pod. The workers of a node share [`Context`]: clients, the rate limiter for
+//! reads, how long starts take.
 //!
 //! ```text
-//! watch of the node's pods ─▶ herd ─▶ keeper (one a pod) ─plan─▶ act ─▶ Azure
-//!                                       ▲          └──▶ report ─▶ status, Events ─▶ API server
-//! sweep (LIST each minute) ─▶ shown ────┘  vanished groups; groups without a pod
+//! watch of the node's pods ─▶ pod controller ─▶ pod worker (one per pod) ─plan─▶ act ─▶ Azure
+//!                                                 ▲       └──▶ status writer ─▶ status, Events ─▶ API server
+//! garbage collection (LIST each minute) ─▶ group list ─┘  groups that vanished; groups without a pod
 //! ```
 //!
-//! What is urgent comes first. A PUT or a DELETE waits for nothing but its own time. A status that
-//! changes a phase, readiness or an address is written at once; everything else that is said (that
-//! containers are being created, details, Events) goes through a quiet lane, one after the other, so
-//! that a thousand pods at once do not keep the API server from binding the next.
+//! Urgent calls come first. A PUT or a DELETE waits only for its own back-off and for one of `AT_ONCE` slots. A
+//! status that changes the phase, the readiness or an address is written at once, at most `WRITES_AT_ONCE` at a
+//! time. Everything else (that containers are being created, details, Events) is written one at a time, so that a
+//! thousand pods that start together do not keep the API server from binding the next pod.
 //!
-//! A GET waits for its turn of the pace. While keepers wait in line, the groups are listed every
-//! second or so: a LIST has no instance views, but says of all groups at once how far they are, which
-//! is enough to call a service's pod running. Details follow with its GET.
+//! A GET waits for the rate limiter. While pod workers wait in the read queue, the operator lists the groups about
+//! once a second: a LIST has no instance views, but it gives the provisioning state of all groups at once, which is
+//! enough to report a pod with `restartPolicy: Always` as running. The pod's GET adds the details.
 
 mod absent;
 mod act;
@@ -72,101 +73,103 @@ pub use hosted::{Hosted, HostedContainer};
 use line::Line;
 use shown::{Listing, Shown, Since};
 
-/// How often the groups are listed, usually.
+/// Default interval between two LISTs of the container groups.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// How long a group must have been without a pod before it is deleted, usually: a pod that was just
-/// bound may not have been seen yet, and nothing here is in a hurry.
+/// How long a group must have been without a pod before it is deleted, by default: the watch may not have delivered
+/// a pod that was just bound, and a group without a pod is not urgent.
 pub const ORPHAN_GRACE: Duration = Duration::from_secs(120);
-/// How many keepers may be creating or deleting groups at once.
+/// How many container groups the workers of a node may be creating or deleting at once.
 const AT_ONCE: usize = 64;
 
-/// For how long Azure must deny a resource group until its groups count as gone: one answer may be wrong.
+/// How long Azure must deny a resource group before its groups count as gone: a single answer may be wrong.
 const DENIED_FOR: Duration = Duration::from_secs(20);
-/// How many ends of creates are kept for who asks: they are asked for several times a second.
+/// The most create results that wait to be taken ([`Context::take_ended`]). The caller takes them several times a
+/// second.
 const MOST_ENDED: usize = 1000;
-/// How many statuses may be written at once. One LIST may tell of a thousand pods that run: as many as keep an
-/// API server busy, and no more, so that grants, bindings and everybody else's writes find their turn.
+/// How many statuses may be written at once. One LIST may show that a thousand pods run: eight writes keep an API
+/// server busy and still leave room for grants, bindings and other clients' writes.
 const WRITES_AT_ONCE: usize = 8;
 
-/// Whether the API server does not want what was written; else it is short of time or strength, and may take
-/// the same later.
+/// Whether the API server rejects the write itself. With any other status it is overloaded or failing, and may
+/// accept the same write later.
 fn is_refused(status: &Status) -> bool {
     (400..429).contains(&status.code)
 }
 
-/// What the keepers of one node share.
+/// What the pod workers of one node share.
 pub struct Context {
     parts: Parts,
-    /// The settings as they are now. Workers are notified of those that translation uses.
+    /// The current settings. Pod workers are notified only when a setting that translation uses changes.
     settings: watch::Sender<Arc<Settings>>,
-    /// The cluster's Services, for the variables that name them.
+    /// The cluster's Services, for the `{SERVICE}_SERVICE_HOST` environment variables.
     services: Store<Service>,
     watched: Mutex<Option<Writer<Service>>>,
-    /// How long starts take here.
+    /// How long starts take on this node.
     starts: Mutex<Starts>,
-    /// What the last LIST showed; nothing before the first.
+    /// The result of the last LIST; `None` before the first.
     listed: watch::Sender<Option<Arc<Listing>>>,
-    /// Whether the node's pods have been listed.
+    /// Whether the watch has delivered the initial list of the node's pods.
     pods_listed: watch::Sender<bool>,
-    /// Whether Azure refused the last LIST.
+    /// Whether Azure refused the last LIST with 403 or 404.
     may_not_list: AtomicBool,
-    /// Since when each LIST is answered that there is no such resource group.
+    /// Since when Azure answers each LIST that the resource group or the subscription does not exist.
     denied_since: Mutex<Option<Instant>>,
-    /// What was learned of groups since.
+    /// What workers learned about groups since the last LIST.
     since: Mutex<Since>,
-    /// By UID, the pods that have a keeper: their groups, and what their keepers hear of LISTs.
+    /// The pods that have a worker, by UID: the name of the group, and the channel that carries what each LIST
+    /// shows of it.
     kept: Mutex<HashMap<String, (GroupName, watch::Sender<Shown>)>>,
-    /// Creating and deleting groups.
+    /// Limits concurrent creates and deletes of groups.
     turns: Semaphore,
-    /// Writing to Kubernetes what is urgent.
+    /// Limits concurrent status writes.
     urgent: Semaphore,
-    /// Writing what is not: one at a time.
+    /// Limits writes that are not urgent: one at a time.
     quiet: Arc<Semaphore>,
-    /// Keepers that wait to read.
+    /// The read queue: workers that wait for a GET.
     line: Line,
-    /// What matters of the node's pods for bursting, by UID.
+    /// The facts about the node's pods that burst decisions use, by UID.
     facts: Mutex<HashMap<String, Arc<PodFacts>>>,
-    /// How creates ended, until somebody asks.
+    /// Create results that were not taken yet.
     ended: Mutex<Vec<Ended>>,
     daemon_sets: daemons::DaemonSets,
     /// The node's pods, for the kubelet API.
     hosted: AllHosted,
 }
 
-/// How a create ended.
+/// How the creation of a container group ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// When.
+    /// When it ended.
     pub at: Timestamp,
-    /// What was wrong; nothing if its containers started.
+    /// What was wrong; `None` if the containers started.
     pub class: Option<Class>,
-    /// Azure's words.
+    /// Azure's message; empty if the containers started.
     pub message: String,
 }
 
-/// What a node's keepers are given.
+/// What a node's [`Context`] is built from.
 pub struct Parts {
-    /// Kubernetes, with retries.
+    /// The Kubernetes client, which retries.
     pub client: Client,
-    /// Azure.
+    /// The Azure client.
     pub azure: Azure,
-    /// Where the node's groups are.
+    /// The subscription and resource group of the node's container groups.
     pub scope: Scope,
-    /// Whose they are.
+    /// The cluster, pool and node that own the groups: the groups' tags name them.
     pub owner: Owner,
-    /// What may change while the node's pods run, as it is at first.
+    /// The settings that may change while the node's pods run, with their initial values.
     pub settings: Settings,
-    /// The node's address.
+    /// The node's IP address.
     pub address: String,
-    /// The pace of reading, kept with everybody else who reads in this subscription.
+    /// The rate limiter for reads, shared by all readers of this subscription.
     pub pace: Arc<Pace>,
-    /// Told when Azure answers badly: whoever looks at the region looks at once.
+    /// Notified when the region must be checked immediately: Azure returned an error, or the settings changed.
     pub trouble: Arc<Notify>,
-    /// Told when something of the node's pods changed.
+    /// Notified when anything about the node's pods changed.
     pub changed: Arc<Notify>,
-    /// The quota that the node's groups count for.
+    /// The regional quota that the node's groups count against.
     pub quota: Arc<Quota>,
-    /// How often the groups are listed.
+    /// The interval between two LISTs of the groups.
     pub sweep_every: Duration,
     /// How long a group must have been without a pod before it is deleted.
     pub orphan_grace: Duration,
@@ -174,22 +177,22 @@ pub struct Parts {
     pub identities: Identities,
 }
 
-/// What of a placement and of its pool may change while pods run there. Groups that exist keep what they were
-/// created with.
+/// The settings of a placement and its pool that may change while pods run there. Groups that exist keep what they
+/// were created with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// The placement, as the pool has it. Its name, region and subnet stay the same.
+    /// The placement from the pool's spec. Its name, region and subnet do not change.
     pub placement: Placement,
-    /// The pool's tags for groups.
+    /// The pool's tags for container groups.
     pub tags: BTreeMap<String, String>,
-    /// What ACI's kube-proxy is given, where the placement wants one.
+    /// The input of ACI's kube-proxy, if the placement enables it.
     pub kube_proxy: Option<KubeProxy>,
     /// The deletion cost of pods that are bound to the node from now on.
     pub deletion_cost: i32,
 }
 
 impl Settings {
-    /// Whether a pod may be translated to another group with these settings than with `other`.
+    /// Whether every pod translates to the same group with these settings as with `other`.
     fn translates_as(&self, other: &Self) -> bool {
         let node_only = Placement {
             labels: other.placement.labels.clone(),
@@ -214,13 +217,13 @@ impl Deref for Context {
 }
 
 impl Context {
-    /// The settings as they are now.
+    /// The current settings.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.borrow().clone()
     }
 
-    /// Applies new settings to what runs: nothing is restarted. The region is asked again, since capacity or
-    /// priority may be others.
+    /// Applies new settings while pods run; no container group is restarted. The region is checked again, because
+    /// the capacity or the priority may have changed.
     pub fn change(&self, settings: Settings) {
         self.settings.send_if_modified(|now| {
             let is_other = !settings.translates_as(now);
@@ -231,7 +234,7 @@ impl Context {
         self.changed.notify_one();
     }
 
-    /// Where the node's pods go, as their translation wants it.
+    /// The placement in the form that translation takes.
     fn place<'a>(&'a self, settings: &'a Settings) -> translate::Placement<'a> {
         translate::Placement {
             spec: &settings.placement,
@@ -242,7 +245,7 @@ impl Context {
         }
     }
 
-    /// A context in which nothing has been seen yet.
+    /// A context that has not yet seen any pod or group.
     pub fn new(parts: Parts) -> Self {
         let (services, watched) = reflector::store();
         Self {
@@ -268,26 +271,27 @@ impl Context {
         }
     }
 
-    /// Whether the node is known to have pods or groups. Pods of `DaemonSet`s do not count: they have no
-    /// groups, and stay as long as the node does.
+    /// Whether the node is known to have pods or groups. Pods of `DaemonSet`s do not count: they have no groups,
+    /// and stay as long as the node does.
     pub fn has_any(&self) -> bool {
         self.is_any_kept() || self.groups().is_some_and(|groups| groups > 0)
     }
 
-    /// Whether a pod, or the group of one that is gone, is still looked after. Not those of `DaemonSet`s.
+    /// Whether any pod has a worker. A worker also outlives its pod until the pod's group is gone. Pods of
+    /// `DaemonSet`s do not count.
     pub fn is_any_kept(&self) -> bool {
         let kept = self.kept();
         kept.keys().any(|uid| !self.daemon_sets.contains(uid))
     }
 
-    /// Whether Azure answered the last LIST of groups that there is no such subscription or resource group, or
-    /// that the operator has no rights there.
+    /// Whether Azure answered the last LIST of groups with 403 or 404: the subscription or the resource group does
+    /// not exist, or the operator has no rights there.
     pub fn may_not_list(&self) -> bool {
         self.may_not_list.load(Ordering::Relaxed)
     }
 
-    /// How many groups the node has now: asks Azure. Nothing if it does not answer, or if an answer could not
-    /// be read as a whole. Once Azure has denied the resource group for `DENIED_FOR`, there are none.
+    /// Asks Azure how many groups the node has now. `None` if the LIST fails or an element of the answer cannot be
+    /// read. Once Azure has denied the resource group for `DENIED_FOR`, the count is 0.
     pub async fn count(&self) -> Option<usize> {
         match sweep::list(self).await {
             Some(groups) => groups.is_whole.then_some(groups.all.len()),
@@ -302,17 +306,17 @@ impl Context {
     /// Returns when the node's groups and its pods have been listed once.
     pub async fn until_listed(&self) {
         let (mut groups, mut pods) = (self.listed.subscribe(), self.pods_listed.subscribe());
-        // The senders are ours: they are not dropped.
+        // `wait_for` fails only if the sender is dropped, and `self` owns both senders.
         let _ = groups.wait_for(Option::is_some).await;
         let _ = pods.wait_for(|listed| *listed).await;
     }
 
-    /// Whether the node's pods have been listed.
+    /// Whether the watch has delivered the initial list of the node's pods.
     pub fn has_listed_pods(&self) -> bool {
         *self.pods_listed.borrow()
     }
 
-    /// The UIDs of pods whose groups are known to be there.
+    /// The UIDs of the pods whose groups are known to exist.
     pub fn created(&self) -> HashSet<String> {
         let kept = self.kept();
         let listed = self.listed.borrow();
@@ -322,12 +326,12 @@ impl Context {
         there.map(|(uid, _)| uid.clone()).collect()
     }
 
-    /// What matters of the node's pods for bursting.
+    /// The facts about the node's pods that burst decisions use.
     pub fn pods(&self) -> Vec<Arc<PodFacts>> {
         lock(&self.facts).values().cloned().collect()
     }
 
-    /// How creates ended since this was asked last.
+    /// Takes the create results since the last call.
     pub fn take_ended(&self) -> Vec<Ended> {
         std::mem::take(&mut lock(&self.ended))
     }
@@ -373,7 +377,7 @@ fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps the pods of the node until `cancel`; groups and pods stay as they are then.
+/// Runs the pods of the node until `cancel`. After that the groups and pods stay as they are.
 pub async fn keep(context: Arc<Context>, cancel: CancellationToken) {
     let tasks = TaskTracker::new();
     tasks.spawn(sweep::keep(context.clone(), cancel.clone()));
@@ -399,7 +403,7 @@ async fn services(context: Arc<Context>, cancel: CancellationToken) {
     let Some(writer) = writer else { return };
     let services: Api<DeserializeGuard<Service>> = Api::all(context.client.clone());
     let watched = readable(watcher(services, watcher::Config::default()).default_backoff());
-    // No pod is looked after before they are known.
+    // The pod controller starts no worker before this watch has delivered the Services.
     let watched = reported("Services", watched).reflect(writer);
     tokio::select! {
         () = watched.for_each(async |_| {}) => {}

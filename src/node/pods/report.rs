@@ -1,4 +1,7 @@
-//! What Kubernetes is told of one pod: its status, its Events, and its end.
+//! The status writer: a pod's status, its Events and the removal of its object.
+//!
+//! In: what the worker knows of its pod. Out: patches of the pod's status, Events, and a DELETE of the pod. A
+//! failed write is tried again later; the worker does not wait for it.
 
 use std::time::Duration;
 
@@ -18,49 +21,49 @@ use crate::k8s::{self, refused};
 use crate::node::call::{self, Deletion, Target};
 use crate::node::plan::Action;
 
-/// The field manager of pods' statuses.
+/// The field manager of pod statuses.
 const FIELD_MANAGER: &str = "burstpool-pod";
-/// Who Events are from.
+/// The reporting component of Events.
 const REPORTER: &str = "burstpool";
-/// How long one call may take.
+/// Timeout of one call.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// How soon a status is written again that could not be.
+/// The back-off after a status write that got no answer.
 const AGAIN: Duration = Duration::from_secs(2);
-/// How soon a pod is removed again that could not be.
+/// The back-off after a failed removal of a pod.
 const REMOVE_AGAIN: Duration = Duration::from_secs(1);
-/// How soon one is that was accepted and yet is not what the object says: something takes it back, and
-/// a loop would only be a load.
+/// The back-off after a status write that the API server accepted but whose answer does not contain the status:
+/// another client or a webhook reverts it, and writing again at once only adds load.
 const NOT_KEPT: Duration = Duration::from_secs(10);
 
-/// What there is to say.
+/// The next write to the API server.
 #[derive(Debug)]
 pub(super) enum Say {
-    /// Nothing.
+    /// There is nothing to write.
     Nothing,
-    /// A status that somebody waits for.
+    /// A status that is urgent: it changes the phase, the readiness or an address.
     Now(Box<PodStatus>),
-    /// A status that nobody waits for.
+    /// A status that is not urgent.
     Quietly(Box<PodStatus>),
     /// An Event.
     Event,
 }
 
 impl Say {
-    /// Whether there is anything.
+    /// Whether there is anything to write.
     pub fn is_something(&self) -> bool {
         !matches!(self, Self::Nothing)
     }
 }
 
 impl Keeper {
-    /// What the live object does not say yet.
+    /// The next write: what the pod's live status does not show yet, then Events.
     pub fn to_say(&self, now: Timestamp) -> Say {
         if !self.exists {
             return Say::Nothing;
         }
         if !self.is_readable {
-            // What is written would replace what cannot be read.
+            // Writing a status would replace a status that could not be decoded.
             let is_due = self.not_written_before.is_none_or(|at| at <= now);
             return if is_due && !self.events.is_empty() {
                 Say::Event
@@ -86,7 +89,7 @@ impl Keeper {
         }
     }
 
-    /// Says what is not urgent.
+    /// Makes a write that is not urgent.
     pub async fn say(&mut self, what: Say) {
         match what {
             Say::Nothing => {}
@@ -95,7 +98,7 @@ impl Keeper {
                 if let Some(event) = self.events.next()
                     && !self.publish(&event).await
                 {
-                    // It happened all the same: it is told once somebody listens again.
+                    // The Event is written when the API server answers again.
                     self.events.put_back(event);
                     self.not_written_before = Timestamp::now().checked_add(AGAIN).ok();
                 }
@@ -103,13 +106,14 @@ impl Keeper {
         }
     }
 
-    /// Remembers what happened in Azure, to be told once.
+    /// Queues the Events that Azure reports for the group; each is written once.
     pub fn note_events(&mut self, view: &View) {
         let now = Timestamp::now();
         self.events.azure(events::events(&self.pod, view), now);
     }
 
-    /// The pod's end: its containers' ends are told, then its object is removed. `true` when it is.
+    /// Removes the pod: writes the end of its containers to its status, then deletes its object. Returns `true`
+    /// when it is gone.
     pub async fn remove(&mut self) -> bool {
         if !self.exists {
             return true;
@@ -123,7 +127,7 @@ impl Keeper {
             return true;
         };
         match call::delete(PATIENCE, &self.pods_api(), &this, Some(0)).await {
-            // Gone, or another pod of this name: nothing is left of this one.
+            // The pod is gone, or another pod has its name.
             Ok(Deletion::Begun | Deletion::NotThere) => true,
             Err(kube::Error::Service(error)) if error.is::<Elapsed>() => false,
             Err(error) => {
@@ -136,7 +140,7 @@ impl Keeper {
         }
     }
 
-    /// A warning of ours about the pod.
+    /// Queues a Warning Event of the operator about the pod.
     pub fn warn(&mut self, reason: &str, message: &str) {
         let unique = uuid::Uuid::new_v5(
             &uuid::Uuid::NAMESPACE_OID,
@@ -157,7 +161,7 @@ impl Keeper {
         self.events.add(event);
     }
 
-    /// Writes a status. The answer is the pod as it is then.
+    /// Writes a status. The answer is the new live pod.
     pub async fn write(&mut self, wanted: &PodStatus) {
         let patch = status::status_patch(&self.pod, wanted);
         let ours = PatchParams {
@@ -174,13 +178,13 @@ impl Keeper {
                 pod.metadata.managed_fields = None;
                 let kept = says(&pod, wanted);
                 self.refusals = 0;
-                // The answer can bring a change of the spec before the watch does.
+                // The answer can contain a change of the spec that the watch has not delivered yet.
                 let before = self.pod.metadata.generation;
                 self.pod = pod;
                 self.note_changes(before);
                 (!kept).then_some(NOT_KEPT)
             }
-            // Gone, or another pod of this name: the watch says so, too.
+            // The pod is gone, or another pod has its name: the watch will report it.
             Ok(Err(kube::Error::Api(status)))
                 if call::is_absent(&status) || status.is_conflict() =>
             {
@@ -198,7 +202,7 @@ impl Keeper {
         self.not_written_before = again.and_then(|pause| Timestamp::now().checked_add(pause).ok());
     }
 
-    /// How long a write of the pod is not repeated, if the API server refused it: longer each time in a row.
+    /// The back-off if the API server refused a write of the pod; it grows with each refusal in a row.
     fn refused(&mut self, error: &kube::Error) -> Option<Duration> {
         let kube::Error::Api(status) = error else {
             return None;
@@ -209,8 +213,8 @@ impl Keeper {
         })
     }
 
-    /// Writes an Event. `false` if nobody answered, or answered for want of strength; what is refused is
-    /// refused for good.
+    /// Writes an Event. Returns `false` if the API server did not answer or is overloaded: the Event is written
+    /// again later. An Event that it refuses is dropped.
     async fn publish(&mut self, event: &PodEvent) -> bool {
         let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
         let events: Api<Event> = Api::namespaced(self.context.client.clone(), &namespace);
@@ -273,7 +277,7 @@ impl Keeper {
     }
 }
 
-/// Whether the pod's status says what is wanted, whatever else it says.
+/// Whether the pod's status already contains what is wanted.
 fn says(pod: &Pod, wanted: &PodStatus) -> bool {
     let none = PodStatus::default();
     status::same(pod.status.as_ref().unwrap_or(&none), wanted)

@@ -1,13 +1,14 @@
-//! Writing on a pod what belongs on one that is bound here ([`binding`]).
+//! Writes the deletion cost and tolerations on a pod after it is bound ([`binding`]).
 //!
-//! In: a pod as it is seen. Out: one accepted patch, and one more each time that the pod's tolerations are
-//! lost again: `kubectl apply` of a pod replaces the whole list. It runs beside the pod's keeper and delays
-//! nothing: it gives way to groups and waits in the quiet lane. After [`MOST_RESTORED`] times it gives up:
-//! something else writes the list, and is not fought. What the API server refuses is tried ever more rarely.
+//! In: a pod from the watch. Out: one accepted patch, and another each time the pod's tolerations are lost
+//! (`kubectl apply` of a pod replaces the whole list). The patch runs beside the pod's worker and delays nothing:
+//! it waits while container groups are created or deleted, and takes the semaphore for writes that are not urgent.
+//! After it has restored the tolerations [`MOST_RESTORED`] times it gives up, because another controller writes the
+//! list. The back-off for patches that the API server refuses grows up to `refused::LONGEST`.
 //!
-//! The patch has a field manager of its own. The list of tolerations is atomic, so its last writer owns all
-//! of it, and a user who applies the pod again would have a conflict. A pod without a controller is one
-//! that a user may apply: there the ownership is given back after the patch.
+//! The patch has its own field manager. The list of tolerations is atomic, so its last writer owns all of it, and a
+//! user who applies the pod again gets a conflict. Users apply only pods without a controller: for those the
+//! operator removes its entry from the managed fields after the patch.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -23,33 +24,34 @@ use super::{AT_ONCE, Context, is_refused};
 use crate::k8s::refused;
 use crate::node::{binding, call};
 
-/// After how many refusals, which take half a minute, it is logged: the pod may have changed meanwhile, but not
-/// every time.
+/// After this many refusals, which take half a minute, a warning is logged: a conflict with a change of the pod
+/// explains a few refusals, but not so many.
 const REFUSALS: u32 = 8;
-/// Groups come first: how often it is looked whether any are being created or deleted, and how often at
-/// most. A hundred pods at once had their PUTs twice as late without (measured).
+/// How often, and at most how many times, to check whether groups are being created or deleted. Without this wait,
+/// the PUTs of a hundred pods that came together took twice as long (measured).
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const LOOKS: u32 = 120;
-/// How long one call may take.
+/// Timeout of one call.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The pauses between tries: short at first, since the pod's status is being written, too.
+/// The first back-off is short, because the pod's status is being written at the same time, which can make the
+/// patch fail; the longest applies to calls without a usable answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What is logged when the API server goes on refusing.
+/// Logged when the API server keeps refusing.
 const REFUSED: &str = "a pod's deletion cost and tolerations cannot be written, so it will not outlive \
     an outage of the operator: the operator must be allowed to patch pods";
 
-/// The field manager of what is written.
+/// The field manager of the patch.
 const FIELD_MANAGER: &str = "burstpool-binding";
-/// How often tolerations that were lost are put back, for each pod.
+/// How often lost tolerations are restored, for each pod.
 const MOST_RESTORED: u32 = 5;
-/// How long it takes until they are, the first time; four times as long each time after.
+/// The delay before the first restore; each later restore waits four times as long as the one before.
 const RESTORE_AFTER: Duration = Duration::from_secs(1);
-/// How often it is tried to give back the ownership of what was written.
+/// How many times to try to remove the operator's entry from the managed fields.
 const RELEASES: u32 = 4;
 
-/// What is known of writing on one pod.
+/// The state of the patch of one pod.
 #[derive(Debug, Default)]
 pub(super) struct Settled {
     is_under_way: AtomicBool,
@@ -57,19 +59,19 @@ pub(super) struct Settled {
     times: AtomicU32,
 }
 
-/// What became of a patch.
+/// The result of a patch.
 enum Outcome {
-    /// It was taken. The pod as it is then.
+    /// The API server accepted it; the pod afterwards.
     Done(Box<Pod>),
-    /// There is no such pod now.
+    /// The pod does not exist.
     Gone,
-    /// The API server does not want it.
+    /// The API server refused it; its message.
     Refused(String),
-    /// There was no answer, or none that says anything about the patch.
+    /// There was no answer, or an error that says nothing about the patch.
     Failed(String),
 }
 
-/// One pod that is written to.
+/// One pod to patch.
 struct Written {
     context: Arc<Context>,
     settled: Arc<Settled>,
@@ -78,9 +80,9 @@ struct Written {
     uid: Option<String>,
 }
 
-/// Settling the pod; nothing if it needs nothing, or that is under way. Of the pod only what is to be written
-/// is kept, and a call is on the heap only while it is made: a thousand that wait at once are small, 6 KB each
-/// else (measured).
+/// Patches the pod if it needs a patch; `None` if it needs none, or a patch is under way. The future holds only
+/// what the patch needs of the pod, and boxes the calls: without that, each of a thousand waiting pods takes 6 KB
+/// (measured).
 pub(super) fn settle(
     context: &Arc<Context>,
     settled: &Arc<Settled>,
@@ -109,7 +111,7 @@ pub(super) fn settle(
     })
 }
 
-/// The patch that the pod needs, after as many.
+/// The patch that the pod needs after `times` accepted patches.
 fn needed(context: &Context, times: u32, pod: &Pod) -> Option<json_patch::Patch> {
     if times == 0 {
         binding::patch(pod, context.settings().deletion_cost)
@@ -119,7 +121,7 @@ fn needed(context: &Context, times: u32, pod: &Pod) -> Option<json_patch::Patch>
 }
 
 impl Written {
-    /// Writes the patch, or what the pod needs a while from now.
+    /// Sends the patch; without one, waits, and sends the patch that the pod needs then.
     async fn write(&self, mut patch: Option<json_patch::Patch>) {
         let times = self.settled.times.load(Ordering::Relaxed);
         if times > 0 {
@@ -128,7 +130,7 @@ impl Written {
         let (mut pause, mut refusals) = (FIRST_PAUSE, 0);
         loop {
             let Some(sent) = &patch else {
-                // A watch may be behind.
+                // The watch may be behind the API server.
                 match Box::pin(self.still_needed(times)).await {
                     Ok(Some(needed)) => patch = Some(needed),
                     Ok(None) => return,
@@ -159,7 +161,7 @@ impl Written {
                 return;
             }
             pause = longest.min(pause * 2);
-            // If the API server does not say how the pod is, what was to be written is tried again.
+            // If the pod cannot be read, the same patch is sent again.
             match Box::pin(self.still_needed(times)).await {
                 Ok(Some(needed)) => patch = Some(needed),
                 Ok(None) => return,
@@ -168,12 +170,12 @@ impl Written {
         }
     }
 
-    /// Whether the watch has shown since that the pod is gone.
+    /// Whether the watch has meanwhile reported that the pod is gone: the pod controller drops its copy then.
     fn is_forgotten(&self) -> bool {
         Arc::strong_count(&self.settled) == 1
     }
 
-    /// The patch was taken.
+    /// The API server accepted the patch.
     async fn done(&self, times: u32, pod: Box<Pod>) {
         self.settled.times.store(times + 1, Ordering::Relaxed);
         if times == MOST_RESTORED {
@@ -189,7 +191,7 @@ impl Written {
         }
     }
 
-    /// Gives back the ownership of what was written, so that a user may apply the pod again.
+    /// Removes the operator's entry from the managed fields, so that a user can apply the pod again.
     async fn release(&self, pod: Pod) {
         let mut pod = Some(pod);
         for _ in 0..RELEASES {
@@ -200,7 +202,7 @@ impl Written {
             if let Outcome::Done(_) | Outcome::Gone = self.send(&patch).await {
                 return;
             }
-            // Another write came between.
+            // The API server refused it, probably because another client wrote the pod meanwhile.
             pod = self.fresh().await.ok().flatten();
         }
     }
@@ -211,7 +213,7 @@ impl Written {
         Ok(pod.and_then(|pod| needed(&self.context, times, &pod)))
     }
 
-    /// The pod as it is now; nothing if it is gone.
+    /// Reads the pod; `None` if it is gone.
     async fn fresh(&self) -> Result<Option<Pod>, ()> {
         let found = call::find(PATIENCE, &self.pods, &self.name).await;
         let same = |pod: &Pod| pod.metadata.uid == self.uid;
@@ -235,7 +237,7 @@ impl Written {
     }
 }
 
-/// The patch that takes our entry out of the managed fields; nothing if there is none.
+/// The patch that removes the operator's entry from the managed fields; `None` if there is no entry.
 fn ownership(pod: &Pod) -> Option<json_patch::Patch> {
     let entries = pod.metadata.managed_fields.as_ref()?;
     let ours = |entry: &ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
@@ -248,7 +250,7 @@ fn ownership(pod: &Pod) -> Option<json_patch::Patch> {
     Some(serde_json::from_value(patch).expect("the operations above are a JSON Patch"))
 }
 
-/// Returns when no group is being created or deleted, or when that does not come to an end.
+/// Returns when no group of the node is being created or deleted, or after [`LOOKS`] checks (30 s).
 async fn give_way(context: &Context) {
     for _ in 0..LOOKS {
         tokio::time::sleep(LOOK_AGAIN).await;
@@ -267,8 +269,8 @@ mod tests {
     use super::super::fixtures::context;
     use super::*;
 
-    /// A pod that lacks what is written, the API server that answers a patch of it with such a code, and how many
-    /// patches there were.
+    /// A pod that lacks a deletion cost and tolerations, a context whose API server answers a patch of it with
+    /// `code`, and the number of patches that were sent.
     fn refusing(code: &Arc<AtomicU16>) -> (Pod, Arc<Context>, Arc<AtomicU16>) {
         let pod = json!({
             "metadata": {"namespace": "shop", "name": "web", "uid": "1"},

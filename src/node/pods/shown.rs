@@ -1,6 +1,6 @@
-//! What LISTs show of the groups, and whom it concerns.
+//! The container group list: what LISTs show, and which pod workers it concerns.
 //!
-//! In: one LIST. Out: to every keeper, what it shows of its own group, if that is news.
+//! In: one LIST. Out: to each pod worker, what the LIST shows of its group, if that is news.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -14,18 +14,18 @@ use crate::aci::names::GroupName;
 use crate::aci::view::{Group as View, Provisioning};
 use crate::node::plan::Group;
 
-/// What a LIST showed.
+/// The result of one LIST.
 #[derive(Debug)]
 pub(super) struct Listing {
-    /// When it was asked for: it knows of nothing that came later.
+    /// When the LIST was sent: it shows no later change.
     pub asked: Timestamp,
     /// The node's groups by name.
     pub groups: HashMap<String, Brief>,
-    /// The names of everybody else's.
+    /// The names of all other groups in the answer.
     pub foreign: HashSet<String>,
 }
 
-/// What a LIST says of a group.
+/// What a LIST says of one group.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Brief {
     pub provisioning: Option<Provisioning>,
@@ -38,16 +38,16 @@ pub(super) enum Shown {
     /// There was no LIST yet.
     #[default]
     Nothing,
-    /// That there is none.
+    /// The group does not exist.
     Absent {
-        /// When the LIST was asked for.
+        /// When the LIST was sent.
         asked: Timestamp,
     },
-    /// That somebody else has a group of this name.
+    /// A group of this name has another owner.
     Foreign,
-    /// The group.
+    /// The group exists.
     There {
-        /// When the LIST was asked for.
+        /// When the LIST was sent.
         asked: Timestamp,
         brief: Brief,
     },
@@ -61,16 +61,17 @@ impl Brief {
         }
     }
 
-    /// Whether the containers of a group of a service run, as far as a LIST can say: provisioning has
-    /// succeeded once they were started.
+    /// Whether all containers of a group of a pod with `restartPolicy: Always` run, as far as a LIST can show:
+    /// Azure reports that provisioning has succeeded once they were started.
     pub fn has_started(&self) -> bool {
         self.provisioning == Some(Provisioning::Succeeded)
     }
 
-    /// Whether this tells more than what is known of a group that is there, `asked` for at that time.
+    /// Whether this LIST, sent at `asked`, says more than what is known of a group that exists.
     ///
-    /// That a start has succeeded does, also if the group was read meanwhile: no start is ever behind
-    /// that again, and a GET that was answered first may be remembered later. A LIST's news come once.
+    /// A start that succeeded is always news, even if a GET read the group after the LIST was sent: a group never
+    /// goes back behind its start, and an earlier GET may be processed after this. Each state of a LIST is
+    /// delivered only once.
     pub fn is_newer(&self, asked: Timestamp, group: &Group) -> bool {
         let Group::There { since, read, ran } = group else {
             return false;
@@ -95,8 +96,8 @@ impl Listing {
 }
 
 impl Shown {
-    /// Whether a keeper has to hear of this after `before`. Another LIST without the group is news:
-    /// only one that was asked for after the PUT means that it vanished.
+    /// Whether a worker must receive this after `before`. Every LIST without the group is news: only one that was
+    /// sent after the PUT shows that the group vanished.
     fn is_news(&self, before: &Self) -> bool {
         match (before, self) {
             (Self::There { brief: before, .. }, Self::There { brief: now, .. }) => before != now,
@@ -105,8 +106,7 @@ impl Shown {
     }
 }
 
-/// Which groups have come and gone, as keepers learned, and when: since the last LIST was asked for, which
-/// knows of all before.
+/// Groups that workers saw come and go, and when, since the last LIST was sent. The LIST shows all earlier changes.
 #[derive(Debug, Default)]
 pub(super) struct Since(HashMap<String, (Timestamp, bool)>);
 
@@ -119,14 +119,14 @@ impl Since {
         self.0.retain(|_, (learned, _)| *learned >= asked);
     }
 
-    /// Whether there is a group of this name, by a LIST and by what was learned since.
+    /// Whether a group of this name exists, by the last LIST and later changes.
     pub fn is_there(&self, name: &str, listing: Option<&Listing>) -> bool {
         let listed = || listing.is_some_and(|listing| listing.groups.contains_key(name));
         let learned = self.0.get(name).map(|(_, is_there)| *is_there);
         learned.unwrap_or_else(listed)
     }
 
-    /// How many there are, by a LIST and by what was learned since.
+    /// How many groups exist, by the last LIST and later changes.
     fn count(&self, listing: &Listing) -> usize {
         let listed = listing.groups.keys();
         let unchanged = listed.filter(|name| !self.0.contains_key(*name)).count();
@@ -135,19 +135,19 @@ impl Since {
 }
 
 impl Context {
-    /// How many groups the node has, as far as anybody knows; nothing before the first LIST.
+    /// How many groups the node has, as far as is known; `None` before the first LIST.
     pub fn groups(&self) -> Option<usize> {
         let listed = self.listed.borrow();
         let listing = listed.as_ref()?;
         Some(lock(&self.since).count(listing))
     }
 
-    /// A keeper has learned that its group is there, or is not.
+    /// Records that a worker found its group to exist, or not to exist.
     pub(super) fn learn(&self, name: &GroupName, is_there: bool) {
         lock(&self.since).learn(name.as_str(), is_there, Timestamp::now());
     }
 
-    /// Tells the keepers what a LIST showed.
+    /// Sends each worker what a LIST showed of its group.
     pub(super) fn show(&self, listing: Listing) {
         let listing = Arc::new(listing);
         lock(&self.since).forget(listing.asked);
@@ -163,7 +163,7 @@ impl Context {
         }
     }
 
-    /// Follows what LISTs show of a group from now on, for the keeper of the pod with this UID.
+    /// Subscribes the worker of the pod with this UID to what LISTs show of its group.
     pub(super) fn follow(&self, uid: &str, name: &GroupName) -> watch::Receiver<Shown> {
         let mut kept = self.kept();
         let listing = self.listed.borrow().clone();
@@ -199,7 +199,7 @@ mod tests {
         since.learn("d", true, at(12));
         since.learn("a", true, at(13));
         assert_eq!(since.count(&first), 3);
-        // Asked for before the last two, and before they were there.
+        // Sent at 12: the changes from 12 on stay, because the LIST may not show them.
         let second = listing(12, &["a", "c"]);
         since.forget(second.asked);
         assert_eq!(since.count(&second), 3);

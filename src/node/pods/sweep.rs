@@ -1,9 +1,9 @@
-//! The groups that there are: one LIST a minute for all pods of a node, and one a second or so while
-//! keepers wait in line to read their own.
+//! Garbage collection of container groups: one LIST a minute for all pods of a node, and about one a second while
+//! pod workers wait in the read queue.
 //!
-//! In: LISTs. Out: to every keeper, the names that there are; and an end to groups that are this
-//! node's and have no pod any more. Foreign groups are never touched: neither other clusters', nor
-//! other nodes', nor what people made.
+//! In: LISTs of container groups. Out: to each pod worker, what the LIST shows of its group; and DELETEs of groups
+//! that belong to this node and have no pod. Groups of other clusters or other nodes, and groups that users
+//! created, are never touched.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,15 +23,15 @@ use crate::aci::names::pod_of;
 use crate::aci::view::Group as View;
 use crate::node::call;
 
-/// How soon again after a LIST that failed.
+/// The interval after a LIST that failed.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// How soon after a LIST another one is worth it for those who wait in line.
+/// The shortest interval between two LISTs while workers wait in the read queue.
 const SOON: Duration = Duration::from_secs(1);
-/// What part of the pace LISTs may take while keepers wait in line.
+/// LISTs may take at most one part in this many of the read rate while workers wait in the queue.
 const SHARE: u32 = 4;
 
-/// Lists until `cancel`.
+/// Lists and collects until `cancel`.
 pub(super) async fn keep(context: Arc<Context>, cancel: CancellationToken) {
     let until_then = async {
         let mut orphans: HashMap<String, Instant> = HashMap::new();
@@ -65,17 +65,17 @@ pub(super) async fn keep(context: Arc<Context>, cancel: CancellationToken) {
     }
 }
 
-/// Groups that were listed.
+/// The result of a LIST, as far as garbage collection needs it.
 pub(super) struct Listed {
-    /// The node's.
+    /// The node's groups.
     pub all: Vec<View>,
-    /// How many pages it took to list everybody's.
+    /// How many pages the LIST of the whole resource group took.
     pub pages: u32,
-    /// Whether every group in the answer could be read.
+    /// Whether every group in the answer could be decoded.
     pub is_whole: bool,
 }
 
-/// Our groups, told to the keepers; nothing if the LIST failed.
+/// Lists the node's groups and sends the workers what the LIST shows; `None` if the LIST failed.
 pub(super) async fn list(context: &Context) -> Option<Listed> {
     let asked = Timestamp::now();
     let answer = context.azure.list(&context.scope, &context.pace).await;
@@ -100,10 +100,10 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
     context.may_not_list.store(false, Ordering::Relaxed);
     *lock(&context.denied_since) = None;
     let (pages, is_whole) = (listed.pages, listed.unreadable == 0);
-    // Half of our tags are nobody's of ours: such a group was made by hand.
+    // A group with our owner tags but without the tags of a pod was made by hand.
     let is_ours = |view: &View| context.owner.owns(&view.tags) && pod_of(&view.tags).is_some();
     let (all, foreign): (Vec<View>, Vec<View>) = listed.all.into_iter().partition(is_ours);
-    // A page with an element that cannot be read does not prove that a group is gone.
+    // In an answer with an element that cannot be decoded, a missing group is not proven to be gone.
     if is_whole {
         let briefs = all
             .iter()
@@ -123,7 +123,7 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
     })
 }
 
-/// Deletes groups that have had no pod for long enough.
+/// Deletes groups that have had no pod for the orphan grace period.
 async fn sweep(context: &Context, groups: &[View], orphans: &mut HashMap<String, Instant>) {
     let mut seen = HashSet::new();
     for group in groups {
@@ -147,8 +147,8 @@ async fn sweep(context: &Context, groups: &[View], orphans: &mut HashMap<String,
     orphans.retain(|name, _| seen.contains(name));
 }
 
-/// Whether the pod that a group was made for is there and on this node; nothing if nobody knows. A
-/// fresh read: a cache may be behind.
+/// Whether the pod that a group was created for exists, with the same UID; `None` if the API server does not
+/// answer. Reads from the API server, because a cache may be behind.
 async fn has_pod(context: &Context, (namespace, name, uid): (&str, &str, &str)) -> Option<bool> {
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
     let found = call::find(Duration::from_secs(10), &pods, name)

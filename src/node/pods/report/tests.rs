@@ -1,4 +1,4 @@
-//! What is told once is told, also when the API server is not there for a while.
+//! Each Event and status is written once, even if the API server is away for a while.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -18,7 +18,7 @@ use crate::aci::names::GroupName;
 use crate::node::observed::Observed;
 use crate::node::plan;
 
-/// An API server that answers everything with that status.
+/// An API server that answers every request with `status`.
 fn kubernetes(status: &Arc<AtomicU16>) -> kube::Client {
     let status = status.clone();
     let service = tower::service_fn(move |_: http::Request<Body>| {
@@ -247,7 +247,7 @@ async fn an_image_that_changes_with_the_answer_to_a_status_write_is_told_too() {
             {"name": "a", "properties": {"image": "nginx:1"}}]}});
         keeper.view = View::read(&view);
         assert!(keeper.view.is_some());
-        // The user sets the image (version 11); the keeper writes a status (12), and is answered with both.
+        // The user sets the image (version 11); the worker writes a status (12), and the answer contains both.
         if is_written_between {
             keeper.write(&PodStatus::default()).await;
         }
@@ -283,7 +283,8 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
         .expect("a pod");
         GroupName::of("c", &pod)
     };
-    // A new leader: the LIST of groups is there, the pods are not, and they took too long to be waited for.
+    // A new leader: the LIST of groups has arrived; the LIST of pods has not, and the region check did not wait for
+    // it.
     let groups: HashMap<String, Brief> = pods
         .iter()
         .map(|pod| (name(&pod.id.uid).as_str().to_owned(), Brief::default()))
@@ -294,7 +295,7 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
         foreign: HashSet::new(),
     });
     let asked = quota.asking();
-    // While Azure is asked, the pods come.
+    // The pods arrive while Azure answers.
     for pod in &pods {
         drop(context.follow(&pod.id.uid, &name(&pod.id.uid)));
         lock(&context.facts).insert(pod.id.uid.clone(), Arc::new(pod.clone()));
