@@ -1,11 +1,13 @@
-//! Which pods are reserved shortly before their hold is over, so that they are granted as soon as it is.
+//! Reserves pods shortly before their hold ends, so that they can be granted as soon as it ends.
 //!
-//! In: cases, once all that are ready have their outcome, and what those leave of slots, rate and room. Out:
-//! which of the held ones are reserved ahead. A reservation is a write of the pool, and an API server takes
-//! as long for it as for two or three grants: ahead, it is written for many pods at once, and a grant waits
-//! for it only if it falls due meanwhile. It takes nothing from anybody: as long as no patch of its pod was
-//! sent it holds no slot in the next plan, which gives the slot to whoever is ready. A new leader counts it
-//! (decision D1a), and finishes it when it is due.
+//! In: the triaged pods, once all ready ones have their outcome, and the slots, grant rate and capacity that
+//! those leave. Out: which held pods to reserve ahead.
+//!
+//! A reservation is a write to the pool, which takes the API server as long as two or three grants. Ahead of
+//! time, one write covers many pods, and a grant waits for a write only if its hold ends in the meantime. A
+//! reservation ahead takes no slot from other pods: while no patch for its pod was sent, it holds no slot in
+//! the next plan, and any ready pod can get the slot. A new leader counts it (decision D1a), and grants the pod
+//! when its hold ends.
 
 use std::time::Duration;
 
@@ -17,12 +19,12 @@ use super::outcome::{Held, Outcome};
 use super::share::{Shares, entitled};
 use super::sort::Case;
 
-/// How long before the end of its hold a pod is reserved.
+/// How long before the end of its hold a pod is reserved: 1 second.
 pub const LEAD: Duration = Duration::from_secs(1);
-/// How often reservations are written that no grant waits for: twice before a hold ends.
+/// How often reservations that no grant waits for are written: every 500 ms, twice before a hold ends.
 pub const PACE: Duration = Duration::from_millis(500);
 
-/// Finds those that are reserved although they are held still.
+/// Marks the held pods that get a reservation before their hold ends.
 pub(super) fn reserve<'a>(
     cases: &mut [Case<'a>],
     seen: &Observed<'_>,
@@ -37,7 +39,7 @@ pub(super) fn reserve<'a>(
             continue;
         }
         if case.is_reserved {
-            // It may be in somebody's hands, and is finished when it is due.
+            // Another leader may have a grant for the pod in flight. The reservation stays until the hold ends.
             case.is_ahead = true;
         } else {
             soon.push(index);
@@ -56,7 +58,7 @@ fn is_over_soon(case: &Case<'_>, now: Timestamp) -> bool {
     *why == Held::Young && *until <= later(now, LEAD)
 }
 
-/// When a pod that is held until then is looked at next.
+/// When to plan again for a pod whose hold ends at `until`.
 pub(super) fn next_look(until: Timestamp, why: &Held, now: Timestamp) -> Timestamp {
     let ahead = until.saturating_sub(LEAD).unwrap_or(until);
     if *why == Held::Young && now < ahead {

@@ -1,7 +1,7 @@
-//! What a pod asks for and what a node has, counted as the scheduler counts.
+//! Resource amounts that a pod requests and a node has, counted as the scheduler counts them.
 //!
 //! In: a pod's spec, a node. Out: [`Amounts`]. The sums follow upstream's `PodRequests`
-//! (component-helpers/resource): side cars, init containers, pod-level requests and overhead.
+//! (component-helpers/resource): sidecars, init containers, pod-level requests and overhead.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::aci::translate::quantity::Amount;
 
 type Quantities = BTreeMap<String, Quantity>;
 
-/// An amount of everything that a virtual node has to give.
+/// Amounts of the resources that a virtual node has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
     /// CPU in thousandths of a core.
@@ -22,24 +22,24 @@ pub struct Amounts {
     pub memory: i64,
     /// Ephemeral storage in bytes.
     pub storage: i64,
-    /// Pods.
+    /// Number of pods.
     pub pods: i64,
 }
 
 impl Amounts {
-    /// Both together.
+    /// Adds two amounts, resource by resource. Saturates.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         self.with(other, i64::saturating_add)
     }
 
-    /// What is left without `other`; less than nothing where a node is overcommitted.
+    /// Subtracts `other`. The result is negative if a node is overcommitted. Saturates.
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
         self.with(other, i64::saturating_sub)
     }
 
-    /// The greater of both, by each measure.
+    /// The greater value of each resource.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         self.with(other, i64::max)
@@ -54,8 +54,8 @@ impl Amounts {
         }
     }
 
-    /// What `room` has too little of for this; nothing if it fits. What is not asked for does not
-    /// matter, as to the scheduler.
+    /// The first resource of which `room` has too little, or `None` if everything fits. As in the scheduler, a
+    /// resource with a request of zero always fits, even if `room` is negative.
     pub fn lacks(self, room: Self) -> Option<&'static str> {
         [
             ("pods", self.pods, room.pods),
@@ -82,7 +82,7 @@ impl Amounts {
     }
 }
 
-/// What the scheduler counts for a pod of this spec.
+/// The requests of a pod with this spec, as the scheduler counts them.
 pub fn requested(spec: &PodSpec) -> Amounts {
     let of = |container: &Container| {
         let resources = container.resources.as_ref();
@@ -120,8 +120,8 @@ pub fn requested(spec: &PodSpec) -> Amounts {
     Amounts { pods: 1, ..total }
 }
 
-/// What ACI counts for the container group of a pod that requests `asks`: whole cores, and at least one, as
-/// they are billed and as a quota can count them at most. There is no quota for memory.
+/// What ACI counts for the container group of a pod that requests `asks`. CPU is rounded up to whole cores, at
+/// least one, as ACI bills it, and as a quota counts it at most. ACI has no quota for memory.
 pub fn taken(spec: &PodSpec, asks: Amounts) -> Amounts {
     let cpu = translate::group_cpu(spec).max(asks.cpu_milli);
     Amounts {
@@ -130,13 +130,13 @@ pub fn taken(spec: &PodSpec, asks: Amounts) -> Amounts {
     }
 }
 
-/// What a node has for pods, as the scheduler counts them.
+/// The node's `status.allocatable`, from which the scheduler subtracts pod requests.
 pub fn allocatable(node: &Node) -> Amounts {
     let status = node.status.as_ref();
     Amounts::of(status.and_then(|status| status.allocatable.as_ref()))
 }
 
-/// What a node has for pods, as ACI counts their container groups.
+/// The node's `status.capacity`, from which container groups are subtracted.
 pub fn capacity(node: &Node) -> Amounts {
     let status = node.status.as_ref();
     Amounts::of(status.and_then(|status| status.capacity.as_ref()))
@@ -175,7 +175,7 @@ mod tests {
             of(json!({"containers": two, "initContainers": init})),
             (2000, 30)
         );
-        // Side cars run beside the containers, and beside the init containers after them.
+        // Sidecars run next to the containers, and next to the init containers that start after them.
         let init = json!([side_car("1"), asks("2", "0"), side_car("500m")]);
         assert_eq!(
             of(json!({"containers": two, "initContainers": init})),

@@ -1,8 +1,8 @@
-//! Which pool and which of its workloads a pod belongs to.
+//! Assigns pods to pools and workloads.
 //!
-//! In: all pools, what `/scale` says of their targets, namespaces' labels. Out: for a pod every
-//! workload that could have it, first the one that has it: of the older pool (then by name), first in
-//! its list. Pods of one template share their labels, so each set of labels is matched once.
+//! In: all pools, the `/scale` of their targets, and the namespaces' labels. Out: for a pod, every workload
+//! that selects it. The first one owns it: in the older pool (then by name), the first in `spec.workloads`.
+//! Pods of one template share their labels, so each set of labels is matched once per namespace.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -13,28 +13,28 @@ use kube::core::{Selector, SelectorExt as _};
 use super::pod::PodFacts;
 use crate::api::{BurstPool, Workload};
 
-/// What an object's scale subresource says.
+/// The scale subresource of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scale {
     /// `spec.replicas`.
     pub desired: u64,
     /// `status.replicas`: more than desired while a rollout surges.
     pub replicas: u64,
-    /// `status.selector`, as [`labels::selector`](super::labels::selector) reads it.
+    /// `status.selector`, parsed by [`labels::selector`](super::labels::selector).
     pub selector: Selector,
 }
 
-/// What the scales of targets say, or why they cannot be read; by pool and workload.
+/// The scales of targets, or why each cannot be read, by pool and workload name.
 pub type Scales = HashMap<(String, String), Result<Scale, String>>;
-/// Labels of namespaces.
+/// Labels of namespaces, by the namespace's name.
 pub type Namespaces = HashMap<String, BTreeMap<String, String>>;
 
-/// A workload of a pool.
+/// Identifies a workload of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Membership<'a> {
     /// The pool's name.
     pub pool: &'a str,
-    /// The workload's place in its list.
+    /// The workload's index in `spec.workloads`.
     pub index: usize,
     /// The workload's name.
     pub workload: &'a str,
@@ -47,19 +47,19 @@ struct Matcher<'a> {
     pods: Selector,
 }
 
-/// Tells pods apart.
+/// Assigns pods to workloads, with a cache by namespace and labels.
 pub struct Assignment<'a> {
     matchers: Vec<Matcher<'a>>,
-    /// Workloads whose pods cannot be told, and why.
+    /// Workloads whose pods cannot be determined, with the reason.
     errors: HashMap<Membership<'a>, String>,
     namespaces: &'a Namespaces,
     known: HashMap<(&'a str, &'a BTreeMap<String, String>), Vec<usize>>,
-    /// The pools that can have pods.
+    /// The names of the pools that are not being deleted.
     pools: HashSet<&'a str>,
 }
 
 impl<'a> Assignment<'a> {
-    /// For these pools; one that is being deleted has no pods any more.
+    /// Prepares the assignment for `pools`. A pool that is being deleted gets no pods.
     pub fn new(pools: &[&'a BurstPool], scales: &'a Scales, namespaces: &'a Namespaces) -> Self {
         let (mut matchers, mut errors) = (Vec::new(), HashMap::new());
         let mut names = HashSet::new();
@@ -87,14 +87,14 @@ impl<'a> Assignment<'a> {
         }
     }
 
-    /// Whether a pool that can have pods has granted the pod. Of a pool that is gone, or being deleted, a
-    /// grant leads to no node any more: who has the pod now may grant it anew.
+    /// Whether the pod has a grant of a pool that exists and is not being deleted. A grant of any other pool
+    /// leads to no node, so the pool that owns the pod now may grant it again.
     pub fn is_granted(&self, pod: &PodFacts) -> bool {
         let grant = pod.grant.as_ref();
         grant.is_some_and(|grant| self.pools.contains(grant.pool.as_str()))
     }
 
-    /// All workloads that could have `pod`; the first has it.
+    /// All workloads that select `pod`. The first one owns it.
     pub fn of(&mut self, pod: &'a PodFacts) -> impl Iterator<Item = Membership<'a>> + '_ {
         let (matchers, namespaces) = (&self.matchers, self.namespaces);
         let key = (pod.id.namespace.as_str(), &pod.labels);
@@ -106,9 +106,9 @@ impl<'a> Assignment<'a> {
         all.iter().map(|at| matchers[*at].member)
     }
 
-    /// Which of the pool's workloads limits a pod that the pool has granted for the workload `named`: the first one
-    /// that selects the pod now, whatever it was called then. Only where the pods of `named` cannot be told at
-    /// present, the name decides.
+    /// The workload of `pool` whose limit applies to a pod that the pool granted for the workload `named`: the
+    /// first workload that selects the pod now, whatever its name. The name decides only while the operator
+    /// cannot determine the pods of `named`.
     pub fn limits(&mut self, pool: &str, pod: &'a PodFacts, named: &str) -> Option<Membership<'a>> {
         let mut untold = self.errors.keys();
         let untold = untold.find(|member| member.pool == pool && member.workload == named);
@@ -118,7 +118,7 @@ impl<'a> Assignment<'a> {
         self.of(pod).find(|member| member.pool == pool)
     }
 
-    /// Which workload has all pods of this one, since it goes before it and selects the same.
+    /// The earlier workload with the same selection, which therefore owns all pods of this workload.
     pub fn owner_of_all(&self, pool: &str, index: usize) -> Option<Membership<'a>> {
         let is_it = |one: &Matcher<'_>| one.member.pool == pool && one.member.index == index;
         let at = self.matchers.iter().position(is_it)?;
@@ -127,7 +127,7 @@ impl<'a> Assignment<'a> {
         Some(owner.member)
     }
 
-    /// Why the pods of a workload cannot be told.
+    /// Why the pods of a workload cannot be determined.
     pub fn error(&self, pool: &str, index: usize) -> Option<&str> {
         let mut errors = self.errors.iter();
         errors
@@ -159,8 +159,7 @@ impl Matcher<'_> {
     }
 }
 
-/// The pools that are not being deleted in the order in which they have what several could have: the older
-/// one first, then by name.
+/// The pools that are not being deleted, in order of precedence: oldest first, then by name.
 pub fn by_age<'a>(pools: impl IntoIterator<Item = &'a BurstPool>) -> Vec<&'a BurstPool> {
     let stays = |pool: &&BurstPool| pool.metadata.deletion_timestamp.is_none();
     let mut pools: Vec<&BurstPool> = pools.into_iter().filter(stays).collect();

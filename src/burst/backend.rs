@@ -1,8 +1,8 @@
-//! Whether a placement starts what it is given: closed after failures, opened again by one probe.
+//! The health of a placement, as a circuit breaker: failed creates close it, and one probe pod opens it again.
 //!
-//! In: how creates ended, as they end. Out: a [`Door`]: open, closed until a time that doubles, or
-//! half-open. What is wrong with one pod (its spec, its image, its volumes) says nothing of the
-//! placement. Kept in memory: after a restart the next failures say it again.
+//! In: the results of creating and starting container groups. Out: a [`Door`]: open, closed for a time that
+//! doubles, or half-open. Failures of a single pod (its spec, image or volumes) do not count against the
+//! placement. The state is only in memory: after a restart, the next failures close the placement again.
 
 use std::time::Duration;
 
@@ -11,44 +11,44 @@ use jiff::Timestamp;
 use super::hold::later;
 use crate::aci::failure::Class;
 
-/// So many failures in a row, of the kind that may pass by itself, close a placement.
+/// The number of temporary failures in a row that closes a placement.
 const SOFT: u32 = 3;
-/// How long it is closed first; ACI's capacity and quota do not come back faster than that.
+/// The first closed time. ACI's capacity and quota do not recover faster.
 const FIRST: Duration = Duration::from_secs(30);
-/// How long one pod shows whether it works again: one that neither starts nor fails until then, as for want
-/// of a `ConfigMap`, shows nothing, and another is sent.
+/// How long a probe pod has to start or fail. A pod that does neither, for example because a `ConfigMap` is
+/// missing, proves nothing, and the next pod is sent.
 pub const PROBE: Duration = Duration::from_secs(120);
-/// How long it is closed at most.
+/// The longest closed time.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// What is known of a placement's creates.
+/// The results of a placement's creates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
-    /// Failures in a row while it is open.
+    /// Temporary failures in a row while it is open.
     soft: u32,
-    /// How often it has been closed in a row.
+    /// How many times in a row it has been closed.
     closed: u32,
     until: Option<Timestamp>,
     why: String,
 }
 
-/// Whether a placement may be given pods.
+/// Whether a placement takes pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Door {
-    /// As many as fit.
+    /// It takes as many pods as fit.
     Open,
-    /// One, to see whether it works again.
+    /// It takes one pod, as a probe.
     HalfOpen,
-    /// None.
+    /// It takes no pods.
     Closed {
-        /// Until when, if that is known.
+        /// Until when. `None` if that is not known.
         until: Option<Timestamp>,
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
 
-/// How bad a failure is for the placement.
+/// How much a failure counts against the placement.
 enum Weight {
     None,
     Soft,
@@ -56,15 +56,15 @@ enum Weight {
 }
 
 impl Backend {
-    /// A group of a pod was created, or did not fail to start.
+    /// Records that the containers of a container group started.
     pub fn succeeded(&mut self, now: Timestamp) {
-        // While closed, it was begun before: it says nothing of now.
+        // While the placement is closed, the create began before that: it does not prove that creates work now.
         if self.until.is_none_or(|until| until <= now) {
             *self = Self::default();
         }
     }
 
-    /// A group could not be created or started.
+    /// Records that a container group could not be created or started, with Azure's message.
     pub fn failed(&mut self, class: Class, message: &str, now: Timestamp) {
         let is_closed = self.until.is_some_and(|until| now < until);
         let closes = match weight(class) {
@@ -85,7 +85,7 @@ impl Backend {
         }
     }
 
-    /// Whether it may be given pods now.
+    /// Whether the placement takes pods at `now`.
     pub fn door(&self, now: Timestamp) -> Door {
         match self.until {
             None => Door::Open,
@@ -97,12 +97,12 @@ impl Backend {
         }
     }
 
-    /// Since when it may be tried again with one pod, if it is.
+    /// Since when the placement is half-open. `None` if it is open or closed.
     pub fn half_open_since(&self, now: Timestamp) -> Option<Timestamp> {
         self.until.filter(|until| *until <= now)
     }
 
-    /// Azure's words, while it has not worked again since.
+    /// Azure's message for the failure that closed the placement, until a create succeeds.
     pub fn trouble(&self) -> Option<&str> {
         (self.closed > 0).then_some(self.why.as_str())
     }
@@ -112,7 +112,7 @@ fn weight(class: Class) -> Weight {
     match class {
         Class::Capacity | Class::Quota | Class::Config => Weight::Hard,
         Class::Stuck | Class::Transient => Weight::Soft,
-        // Waiting, or the pod's own fault.
+        // These pass without a failure of the placement, or the pod itself is the cause.
         Class::Throttled
         | Class::Transitioning
         | Class::Image

@@ -1,8 +1,8 @@
-//! Whether ACI can run a pod, asked once for each version of a pod and each placement.
+//! Whether ACI can run a pod: a cache of what `aci::translate` refuses, for each pod version and placement.
 //!
-//! In: a pod as it was watched, and a pool's placements. Out: what translation refuses. Translating
-//! thousands of pods at every reconcile would cost seconds; here a verdict is kept until the pod or
-//! the placement changes.
+//! In: a pod from a watch, and a pool's placements. Out: the fields that translation refuses. To translate
+//! thousands of pods on every reconcile would take seconds, so a verdict is kept until the pod or the placement
+//! changes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,34 +13,34 @@ use super::pod::{PodFacts, PodRef};
 use crate::aci::translate::{self, Unsupported};
 use crate::api;
 
-/// What is behind claims, by namespace and name. A claim that is missing here has not been read yet.
+/// The state of volume claims, by namespace and name. A claim without an entry has not been read yet.
 pub type Claims = HashMap<String, HashMap<String, Behind>>;
 
-/// What is behind a claim.
+/// What a volume claim is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Behind {
-    /// A share that ACI can mount, or one that the driver makes once the pod has a node.
+    /// An Azure Files share that ACI can mount, or one that the CSI driver creates after the pod is bound.
     Share,
-    /// Nothing yet: the claim does not exist, or is not bound. These words say so.
+    /// Nothing yet: the claim does not exist or is not bound. The text says which.
     Nothing(String),
-    /// Something that ACI cannot mount, for this reason.
+    /// A volume that ACI cannot mount, for this reason.
     Other(String),
 }
 
-/// What a pod's claims mean for it.
+/// What a pod's volume claims mean for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mounts {
     /// ACI can mount all of them.
     Ready,
-    /// Not every claim has been read yet.
+    /// The operator has not read every claim yet.
     Unread,
-    /// It waits for a claim, in these words.
+    /// The pod waits for claims, for this reason.
     Waiting(String),
-    /// ACI cannot mount these, whatever becomes of the others.
+    /// ACI cannot mount these volumes, so the pod cannot run there, whatever happens to its other claims.
     Refused(Vec<Unsupported>),
 }
 
-/// What the claims of `pod` mean for it.
+/// What the volume claims of `pod` mean for it.
 pub fn mounts(pod: &PodFacts, claims: &Claims) -> Mounts {
     let known = claims.get(&pod.id.namespace);
     let (mut refusals, mut waiting) = (Vec::new(), Vec::new());
@@ -63,37 +63,36 @@ pub fn mounts(pod: &PodFacts, claims: &Claims) -> Mounts {
     }
 }
 
-/// How many placements verdicts are kept of at most: more than pools have together that are of any size. Each
-/// edit of a placement makes another, and the ones that were not asked for longest go.
+/// The most placements for which verdicts are kept: more than all pools usually have. Each edit of a placement
+/// adds one. The one used longest ago is dropped.
 const MOST_ASKED: usize = 256;
 
-/// What translation says of pods, by UID.
+/// The cached verdicts of translation, by pod UID.
 #[derive(Debug, Default)]
 pub struct Verdicts {
-    /// Where translation was asked about; a verdict names one by its number, to be small.
+    /// The placements that pods were translated for. A verdict refers to one by number, to save memory.
     asked: Vec<Asked>,
     next: u64,
-    /// How often anything was asked for, to tell which of them was not for longest.
+    /// Counts lookups, to find the placement that was used longest ago.
     times: AtomicU64,
     pods: HashMap<String, Verdict>,
 }
 
-/// A placement that translation was asked about.
+/// Identifies a placement that pods were translated for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AskedId(u64);
 
 #[derive(Debug)]
 struct Asked {
     id: AskedId,
-    /// As far as it bears on translation.
+    /// The fields that affect translation.
     spec: api::Placement,
     tags: BTreeMap<String, String>,
     node: String,
     last: AtomicU64,
 }
 
-/// A placement as far as it bears on translation: how much it may use, and what else its node is called, does
-/// not.
+/// The placement with only those fields that affect translation: capacity and node labels do not.
 fn bearing(spec: &api::Placement) -> api::Placement {
     api::Placement {
         capacity: api::Capacity::default(),
@@ -109,7 +108,7 @@ struct Verdict {
 }
 
 impl Verdicts {
-    /// Asks translation about `pod`, unless this version of it has been asked about.
+    /// Translates `pod` for `placement`, unless this version of it was translated already.
     pub fn judge(
         &mut self,
         pod: &Pod,
@@ -131,7 +130,7 @@ impl Verdicts {
         self.learn(&id, placement, refusals.unwrap_or_default());
     }
 
-    /// Keeps what translation says of `pod`.
+    /// Stores what translation refuses of `pod`.
     pub fn learn(
         &mut self,
         pod: &PodRef,
@@ -170,7 +169,7 @@ impl Verdicts {
         AskedId(self.next)
     }
 
-    /// The placement of these, if anything was asked about it.
+    /// Finds the entry of a placement, and marks it as used. `None` if no pod was translated for it.
     pub fn id(
         &self,
         spec: &api::Placement,
@@ -185,7 +184,7 @@ impl Verdicts {
         Some(asked.id)
     }
 
-    /// What is refused of this version of the pod there; nothing if it was not asked about.
+    /// What is refused of this version of the pod there; empty if nothing. `None` if it was not translated yet.
     pub fn of(&self, pod: &PodRef, asked: AskedId) -> Option<&[Unsupported]> {
         let verdict = self.pods.get(&pod.uid)?;
         let mut known = verdict.refusals.iter();
@@ -194,7 +193,7 @@ impl Verdicts {
             .map(|(_, refusals)| refusals.as_slice())
     }
 
-    /// Forgets all pods but these.
+    /// Drops all pods except these.
     pub fn retain(&mut self, uids: &HashSet<&str>) {
         self.pods.retain(|uid, _| uids.contains(uid.as_str()));
     }

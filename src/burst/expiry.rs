@@ -1,10 +1,10 @@
-//! When a grant expires: the scheduler places its pod on no virtual node though one is open and has room.
+//! When a grant expires: the scheduler places the pod on no virtual node, although one is open and has room.
 //!
-//! In: granted pods without a node. Out: those whose grant expires, and those that may be on the way to that. Zone
-//! spread and anti-affinity depend on all pods of the cluster, which only the scheduler knows; a pod that they keep off
-//! every placement would hold its slot for ever. Nothing takes a toleration back: a pod whose grant has expired holds
-//! no slot while it waits, and one again should the scheduler place it on ACI after all. While it waits, no other pod
-//! of its template is granted.
+//! In: granted pods without a node. Out: the grants that expire now, and the pods whose time runs. The
+//! scheduler may keep a pod off every placement by topology spread or anti-affinity, which depend on all pods
+//! of the cluster. Without expiry such a pod would hold its slot forever. The API server does not let a
+//! toleration be removed. So a pending pod whose grant has expired holds no slot. It holds one again if the
+//! scheduler places it on ACI after all. While it is pending, the operator grants no other pod of its template.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,30 +18,30 @@ use super::memory::Write;
 use super::observe::Observed;
 use super::pod::{PodFacts, PodRef, Stage};
 
-/// How long the scheduler may pass by a granted pod for which there is room: it looks again at each at least every
-/// 5 minutes.
+/// For how long the scheduler may leave a granted pod without a node while there is room: 330 seconds. The
+/// scheduler retries each unschedulable pod at least every 5 minutes.
 pub const EXPIRES: Duration = Duration::from_secs(330);
 
 /// A grant that expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expiry {
-    /// Which pod.
+    /// The granted pod.
     pub pod: PodRef,
-    /// Why it is on no virtual node, in the scheduler's words.
+    /// The scheduler's message that says why it placed the pod on no virtual node.
     pub why: String,
 }
 
-/// What becomes of granted pods that are on no node.
+/// Granted pods without a node that the scheduler has refused although there is room.
 pub(super) struct Stuck {
-    /// Those whose grant expires now.
+    /// The grants that expire now.
     pub(super) expiries: Vec<Expiry>,
-    /// UIDs of those that the scheduler passes by.
+    /// UIDs of all these pods.
     pub(super) uids: Vec<String>,
-    /// When the next one expires.
+    /// When the next grant expires.
     pub(super) next: Option<Timestamp>,
 }
 
-/// Looks at the granted pods that are on no node.
+/// Finds these pods.
 pub(super) fn stuck(seen: &Observed<'_>, now: Timestamp) -> Stuck {
     let mut all = Stuck {
         expiries: Vec::new(),
@@ -84,29 +84,30 @@ pub(super) fn stuck(seen: &Observed<'_>, now: Timestamp) -> Stuck {
     all
 }
 
-/// UIDs of the pods that wait although their grants have expired.
+/// UIDs of pending pods whose grants have expired.
 pub(super) fn uids(seen: &Observed<'_>) -> Vec<String> {
     let expired = seen.expired.iter();
     expired.map(|(pod, _)| pod.id.uid.clone()).collect()
 }
 
-/// Pods whose grants had expired, and that the scheduler has placed on ACI since the last plan. They count as any
-/// granted pod does, so that the maximum may be exceeded.
+/// Pods that the scheduler placed on ACI since the last plan, after their grants had expired. They count as
+/// granted pods, so the pool may exceed its maximum.
 pub(super) fn late(seen: &Observed<'_>) -> Vec<PodRef> {
     let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
     let late = spilled.filter(|granted| seen.memory.had_expired(&granted.pod.id.uid));
     late.map(|granted| granted.pod.id.clone()).collect()
 }
 
-/// Whether the scheduler has looked at the pod since it was granted, and placed it nowhere. While no scheduler runs, no
-/// grant expires: each would give its slot to another pod, and be placed after all.
+/// Whether the scheduler has tried the pod since it was granted, and placed it nowhere. While no scheduler
+/// runs, no grant expires: otherwise the slots would go to other pods, and the scheduler could later place
+/// both.
 fn is_passed_by(pod: &PodFacts) -> bool {
     let grant = pod.grant.as_ref();
     let is_refused = grant.is_some_and(|grant| grant.refused.is_some());
     matches!(pod.stage, Stage::Refused(_)) && is_refused && !pod.is_deleting
 }
 
-/// The places that are not closed, and what their nodes have left beside the pods that are on them.
+/// The indexes of the placements that are not closed, with what the pods bound to their nodes leave free.
 fn open(seen: &Observed<'_>, now: Timestamp) -> Vec<(usize, Amounts)> {
     let mut used: HashMap<&str, Amounts> = HashMap::new();
     let granted = seen.granted.iter().map(|granted| granted.pod);
@@ -138,7 +139,8 @@ mod tests {
     use crate::burst::outcome::Outcome;
     use crate::burst::{Answer, Decision};
 
-    /// One pod of maximum 1 is granted and on no node; another of another template waits, and one of the same.
+    /// The pool's maximum is 1. A granted pod has no node. Two pods wait: one of another template, one of the
+    /// same.
     fn scene() -> Scene {
         let mut scene = Scene::new(&json!({"spill": {"maxReplicas": 1}}), &["other", "same"]);
         let owner = scene.waiting[0].owner.as_mut().expect("an owner");
@@ -209,7 +211,7 @@ mod tests {
         assert_eq!((plan.counts.refused, plan.counts.granted), (2, 1));
         scene.remember(&plan, 100);
         assert_eq!(scene.plan(101).late, []);
-        // The scheduler places it after all: it counts, and this is reported once.
+        // The scheduler places it after all: it counts, and the plan reports it once.
         scene.labelled[0] = scene.labelled[0].clone().on("burst-shop-weu");
         let plan = scene.plan(102);
         assert_eq!(granted(&plan), [""; 0]);

@@ -1,38 +1,39 @@
-//! Who gets the next slot.
+//! Decides which workload gets the next free slot: weighted max-min fairness.
 //!
-//! In: what each waiting workload holds, and its weight. Out: which is next. Weighted max-min: the one
-//! that would hold least for its weight. Whoever wants nothing is not asked, so that its share is
-//! lent; it comes back as pods leave, since then its owner is next. Nothing is ever taken away.
+//! In: for each workload with ready pods, the slots it holds and its weight. Out: the workload that would hold
+//! the fewest slots for its weight. A workload without ready pods takes no part, so others use its share. It
+//! gets the share back as their pods leave, because it is then next. No running pod is ever removed for this.
 //!
-//! One whose pods come and go always holds least. Where slots become free as slowly as it asks, it would take
-//! each of them: so who has been passed by for long, and holds less than is its own whatever the others want,
-//! is asked first, by age.
+//! A workload with short-lived pods always holds the fewest slots. If slots become free only as fast as it
+//! asks, it would take all of them. So a workload comes first, ordered by age, if its oldest pod has waited
+//! long and it holds less than its own share.
 
 use std::cmp::Ordering;
 
 use jiff::Timestamp;
 
-/// A workload that wants a slot.
+/// A workload's claim to the next slot.
 ///
-/// The greatest claim is the one that is next; of equals that of who waits longest, then the first in the
-/// list.
+/// The greatest claim gets it. Of equal claims, the workload with the oldest pod is greater, then the first in
+/// the list.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
-    /// Which workload.
+    /// The workload's index.
     pub workload: usize,
     /// How many slots it holds.
     pub held: u64,
     /// Its weight.
     pub weight: u32,
-    /// Since when its oldest pod waits.
+    /// When its oldest pod was created.
     pub oldest: Timestamp,
-    /// Whether that has been passed by for long, and less is held than is the workload's own.
+    /// Whether that pod has been overtaken for long while the workload holds less than its share of the
+    /// maximum.
     pub is_passed_by: bool,
 }
 
 impl Ord for Claim {
     fn cmp(&self, other: &Self) -> Ordering {
-        // (held + 1) / weight, without division.
+        // Compares (held + 1) / weight without dividing.
         let share = |one: &Self, other: &Self| {
             u128::from(one.held.saturating_add(1)) * u128::from(other.weight.max(1))
         };
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
     use crate::burst::fixtures::at;
 
-    /// Shares `slots` between workloads of `(weight, held, wanted)`; what each holds then.
+    /// Distributes `slots` among workloads of `(weight, held, wanted)`, and returns what each holds then.
     fn shared(slots: usize, workloads: &[(u32, u64, u64)]) -> Vec<u64> {
         let mut held: Vec<u64> = workloads.iter().map(|(_, held, _)| *held).collect();
         let mut wanted: Vec<u64> = workloads.iter().map(|(_, _, wanted)| *wanted).collect();

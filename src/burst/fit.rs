@@ -1,10 +1,11 @@
-//! Whether a pod's own rules let it onto a virtual node at all.
+//! Whether the pod's own rules (node selector, node affinity, tolerations) let it onto a virtual node.
 //!
-//! In: what a pod demands of a node ([`Demands`], kept small), a node's name, labels and taints. Out:
-//! the field that keeps it off, and why. Upstream's semantics (component-helpers/scheduling/corev1,
-//! v0.37): terms are `ORed` and an empty one matches nothing; `Gt` and `Lt` compare whole numbers;
-//! `matchFields` knows `metadata.name` and exactly one value. No crate of Kubernetes in Rust matches
-//! node selectors.
+//! In: the pod's rules ([`Demands`], kept small), and a node's name, labels and taints. Out: the field that
+//! keeps the pod off, and why.
+//!
+//! The semantics are upstream's (component-helpers/scheduling/corev1, v0.37): terms are `ORed` and an empty
+//! term matches nothing; `Gt` and `Lt` compare integers; `matchFields` supports only `metadata.name` with
+//! exactly one value. No Rust crate for Kubernetes matches node selectors.
 
 use std::collections::BTreeMap;
 
@@ -14,19 +15,19 @@ use k8s_openapi::api::core::v1::{
 
 use crate::aci::translate::Unsupported;
 
-/// What a pod demands of the node that it runs on.
+/// A pod's rules for the node that it runs on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Demands {
     node_selector: BTreeMap<String, String>,
-    /// The terms of the required node affinity; nothing if there is none.
+    /// The terms of the required node affinity. `None` if there is none.
     terms: Option<Vec<NodeSelectorTerm>>,
-    /// Keys of labels that the node must have, and the fields that say so.
+    /// Topology keys that the node must have as labels, each with the field that requires it.
     keys: Vec<(&'static str, String)>,
     tolerations: Vec<Toleration>,
 }
 
 impl Demands {
-    /// What a pod of this spec demands.
+    /// Extracts the rules from a pod's spec.
     pub fn of(spec: &PodSpec) -> Self {
         let affinity = spec.affinity.as_ref();
         let required = affinity
@@ -62,20 +63,19 @@ impl Demands {
         }
     }
 
-    /// Whether the pod tolerates `taint` already.
+    /// Whether the pod tolerates `taint`.
     pub fn tolerates(&self, taint: &Taint) -> bool {
         self.tolerations
             .iter()
             .any(|toleration| tolerates(toleration, taint))
     }
 
-    /// Whether the node selector and the required node affinity let the pod onto a node of this name with these
-    /// labels.
+    /// Whether the node selector and the required node affinity permit a node with this name and these labels.
     pub fn selects(&self, node: &str, labels: &BTreeMap<String, String>) -> bool {
         self.unmatched(labels).is_none() && self.is_affine(node, labels)
     }
 
-    /// The first label of the node selector that is none of these.
+    /// The first entry of the node selector that `labels` does not contain.
     fn unmatched(&self, labels: &BTreeMap<String, String>) -> Option<(&String, &String)> {
         let mut asked = self.node_selector.iter();
         asked.find(|(key, value)| labels.get(*key) != Some(*value))
@@ -86,8 +86,8 @@ impl Demands {
         terms.is_none_or(|terms| terms.iter().any(|term| matches(term, node, labels)))
     }
 
-    /// What keeps the pod off a node of this name with these labels, and these taints beside the
-    /// pool's own; nothing if it may go there.
+    /// What keeps the pod off a node with this name, these labels, and these taints besides the pool's own.
+    /// `None` if the pod may run there.
     pub fn refusal(
         &self,
         node: &str,
@@ -181,8 +181,8 @@ fn is_of(requirement: &NodeSelectorRequirement, node: &str) -> bool {
 
 /// Whether `toleration` tolerates `taint`.
 ///
-/// `Gt` and `Lt` tolerate nothing: they are off unless a cluster turns them on (1.37: alpha), and
-/// to tolerate less than the scheduler grants less than might help, never more.
+/// `Gt` and `Lt` tolerate nothing here. They are alpha in Kubernetes 1.37 and off by default. If a cluster
+/// turns them on, the operator grants fewer pods than it could, never more.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let is = |asked: &Option<String>, has: &str| {
         let asked = asked.as_deref().unwrap_or_default();

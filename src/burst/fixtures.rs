@@ -1,4 +1,4 @@
-//! Small pods, pools and worlds for the tests of this room.
+//! Small pods, pools and clusters for the tests of `burst`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,7 +20,7 @@ use super::topology::Neighbors;
 use crate::aci::translate::{self, Unsupported};
 use crate::api::{BurstPool, Reservation};
 
-/// A second of the tests' time.
+/// A time in the tests, in seconds since the epoch.
 pub fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("in range")
 }
@@ -69,7 +69,7 @@ pub fn pod(name: &str) -> PodFacts {
 }
 
 impl PodFacts {
-    /// The same, on a node and started.
+    /// The pod, bound to `node` and started.
     #[must_use]
     pub fn on(mut self, node: &str) -> Self {
         self.stage = Stage::Bound(Bound {
@@ -83,7 +83,7 @@ impl PodFacts {
         self
     }
 
-    /// The same, granted.
+    /// The pod with a grant of `pool`.
     #[must_use]
     pub fn granted(mut self, pool: &str, workload: &str, second: i64) -> Self {
         self.grant = Some(Grant {
@@ -96,14 +96,14 @@ impl PodFacts {
         self
     }
 
-    /// The same, of another version.
+    /// The pod at another version.
     #[must_use]
     pub fn at_version(mut self, version: &str) -> Self {
         version.clone_into(&mut self.id.resource_version);
         self
     }
 
-    /// The same, of another workload.
+    /// The pod with another `app` label, which makes it part of another workload.
     #[must_use]
     pub fn of_app(mut self, app: &str) -> Self {
         self.labels.insert("app".to_owned(), app.to_owned());
@@ -111,7 +111,7 @@ impl PodFacts {
     }
 }
 
-/// A pool with one placement and, unless `spec` says otherwise, the workload `web`.
+/// A pool with one placement and, unless `spec` contains others, the workload `web`.
 pub fn pool(name: &str, spec: &Value) -> BurstPool {
     let mut all = json!({
         "azure": {},
@@ -130,13 +130,13 @@ pub fn pool(name: &str, spec: &Value) -> BurstPool {
     serde_json::from_value(pool).expect("a pool")
 }
 
-/// A workload with a target of its name.
+/// A workload whose target is the Deployment of the same name.
 pub fn target(name: &str) -> Value {
     json!({"name": name, "target":
         {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": name}})
 }
 
-/// A reservation of a pod of the workload `web`, as it is now.
+/// A reservation of a pod of the workload `web`, at the pod's present version.
 pub fn reservation(pod: &PodFacts, holder: &str) -> Reservation {
     Reservation {
         uid: pod.id.uid.clone(),
@@ -153,7 +153,7 @@ pub fn scale(desired: u64, replicas: u64) -> Scale {
     scale_of("web", desired, replicas)
 }
 
-/// A scale of a workload whose pods have its name as their app.
+/// A scale that selects the pods with this `app` label.
 pub fn scale_of(app: &str, desired: u64, replicas: u64) -> Scale {
     Scale {
         desired,
@@ -162,7 +162,7 @@ pub fn scale_of(app: &str, desired: u64, replicas: u64) -> Scale {
     }
 }
 
-/// Scales of the pool `shop`.
+/// Scales in the pool `shop`: workload, desired replicas, replicas.
 pub fn scales(all: &[(&str, u64, u64)]) -> Scales {
     let scales = all.iter().map(|(app, desired, replicas)| {
         let key = ("shop".to_owned(), (*app).to_owned());
@@ -171,7 +171,7 @@ pub fn scales(all: &[(&str, u64, u64)]) -> Scales {
     scales.collect()
 }
 
-/// The namespaces `shop` and `other`, with the label that the API server gives each.
+/// The namespaces `shop` and `other`, with the label that the API server sets.
 pub fn namespaces() -> Namespaces {
     let all = ["shop", "other"].map(|name| {
         let label = ("kubernetes.io/metadata.name".to_owned(), name.to_owned());
@@ -180,7 +180,7 @@ pub fn namespaces() -> Namespaces {
     HashMap::from(all)
 }
 
-/// An open placement of the pool `shop` with room for `pods`.
+/// An open placement of the pool `shop` with room for `pods` pods of 1 core and 1 GiB.
 pub fn place(name: &str, pods: i64) -> Place {
     Place {
         placement: name.to_owned(),
@@ -203,10 +203,10 @@ pub fn place(name: &str, pods: i64) -> Place {
     }
 }
 
-/// Everything that is known in a test, with ways to change it and to carry plans out.
+/// The input of a plan in a test, with ways to change it and to carry out plans.
 #[derive(Debug)]
 pub struct Scene {
-    /// The pool that plans.
+    /// The pool to plan for.
     pub pool: BurstPool,
     /// Other pools.
     pub others: Vec<BurstPool>,
@@ -218,32 +218,32 @@ pub struct Scene {
     pub bound: Vec<PodFacts>,
     /// Pods on other pools' nodes.
     pub placed: Vec<PodFacts>,
-    /// The pools of virtual nodes, by the nodes' names.
+    /// The pool of each virtual node, by the node's name.
     pub nodes: HashMap<String, String>,
     /// The scales.
     pub scales: Scales,
-    /// What is behind claims.
+    /// The state of volume claims.
     pub claims: Claims,
     /// The placements.
     pub places: Vec<Place>,
-    /// Nodes and pods that bear on where others may run.
+    /// Nodes and pods that affect where pending pods may run.
     pub neighbors: Neighbors,
-    /// What translation refuses, by the pods' names.
+    /// What translation refuses, by the pod's name.
     pub refused: HashMap<String, Unsupported>,
-    /// What the leader remembers.
+    /// The leader's memory.
     pub memory: Memory,
-    /// Whether we may decide.
+    /// The leadership state of this instance.
     pub standing: Standing,
     pub is_triggered: bool,
-    /// Who we are.
+    /// This instance's identity.
     pub identity: String,
-    /// How far the time of plans is ahead of the monotonic clock.
+    /// How far the API server's clock is ahead of the operator's monotonic clock.
     pub ahead: SignedDuration,
 }
 
 impl Scene {
-    /// The pool `shop` with these fields of its spec, one placement for 100 pods, the workload `web`
-    /// with ten replicas, and these pods that wait since second 0.
+    /// The pool `shop` with these fields of its spec, one placement for 100 pods, the workload `web` with ten
+    /// replicas, and these pods, pending since second 0.
     pub fn new(spec: &Value, waiting: &[&str]) -> Self {
         let mut pool = pool("shop", spec);
         pool.status.get_or_insert_default().leader = Some("me".to_owned());
@@ -327,7 +327,7 @@ impl Scene {
         verdicts
     }
 
-    /// What became of the pod of this name at this second.
+    /// The outcome at this second for the pod with this name.
     pub fn outcome(&self, second: i64, name: &str) -> Outcome {
         let plan = self.plan(second);
         let mut decisions = plan.decisions.into_iter();
@@ -335,14 +335,14 @@ impl Scene {
         decision.expect("a decision about it").outcome
     }
 
-    /// This one leads now, remembers nothing, and has claimed the pool and counted its pods.
+    /// Makes `identity` the leader: with empty memory, after it has claimed the pool and counted its pods.
     pub fn led_by(&mut self, identity: &str) {
         identity.clone_into(&mut self.identity);
         self.memory = Memory::default();
         self.pool.status.get_or_insert_default().leader = Some(identity.to_owned());
     }
 
-    /// Carries `plan` out: reserves, grants, stamps and remembers. What was granted waits for its node.
+    /// Carries out `plan`: reserves, grants, stamps and remembers. Granted pods stay without a node.
     pub fn carry_out(&mut self, plan: &Plan, second: i64) {
         self.reserve(plan);
         if plan.must_reserve {
@@ -370,19 +370,19 @@ impl Scene {
         self.remember(plan, second);
     }
 
-    /// Writes the plan's reservations.
+    /// Writes the plan's reservations to the pool's status.
     pub fn reserve(&mut self, plan: &Plan) {
         let status = self.pool.status.get_or_insert_default();
         status.reservations.clone_from(&plan.reservations);
     }
 
-    /// Remembers what the plan says.
+    /// Lets memory keep what the plan contains.
     pub fn remember(&mut self, plan: &Plan, second: i64) {
         let waiting = self.waiting.iter().map(|pod| pod.id.uid.as_str()).collect();
         self.memory.keep(plan, &waiting, at(second));
     }
 
-    /// Pods of these names are on ACI, granted at second 0.
+    /// Adds pods with these names on ACI, granted at second 0.
     #[must_use]
     pub fn spilled(mut self, workload: &str, names: &[&str]) -> Self {
         for name in names {
@@ -393,7 +393,7 @@ impl Scene {
     }
 }
 
-/// The names of the pods that are granted.
+/// The names of the pods that the plan grants.
 pub fn granted(plan: &Plan) -> Vec<&str> {
     plan.grants()
         .map(|decision| decision.pod.name.as_str())

@@ -1,12 +1,14 @@
-//! How long a pod must have been refused before it may be granted.
+//! The hold: for how long the scheduler must have refused a pod before it may be granted.
 //!
-//! In: the pod, what is remembered of it, the time. Out: since when it is refused, and whether that
-//! must be stamped on it. The condition's transition time tells only of a pod that was never changed:
-//! one that was gated keeps the gate's time (decision D9), so for any other the first time that it was
-//! seen refused is stamped on it, and remembered until the stamp is there.
+//! In: the pod, the start that an earlier plan found, and the time. Out: a [`Start`], and whether it must be
+//! written to the pod as an annotation.
 //!
-//! A hold is measured by this process's monotonic clock: its start is a time of that clock, from when the pod was seen
-//! to be refused ([`refused_at`]). The times that the scheduler and other processes write are of other clocks.
+//! The condition's transition time is reliable only if the pod was never changed: a pod that had scheduling
+//! gates keeps the time of the gate (decision D9). For any other pod, the operator writes an annotation with
+//! the time at which it first saw the pod refused, and remembers the time until the watch shows the annotation.
+//!
+//! The operator measures a hold by its own monotonic clock, from when it saw the pod refused ([`refused_at`]).
+//! The times that the scheduler and other processes write come from other clocks.
 
 use std::time::Duration;
 
@@ -14,32 +16,33 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::pod::PodFacts;
 
-/// How long a pod is held at least for which the scheduler makes room on a node: the victims' usual
-/// grace period of 30 s and their replacement. A nomination may be stale, and then nothing takes it
-/// back.
+/// The minimum hold, 60 seconds, of a pod for which the scheduler preempts others on a node: the victims'
+/// default grace period of 30 s, plus the time to start the pod there. It ends because a nomination may be
+/// stale, and nothing then removes it.
 pub const NOMINATION: Duration = Duration::from_secs(60);
 
-/// How a pod that is refused now was seen before.
+/// How the watch showed a pod before it showed it refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
-    /// Not at all. By its own clock, the API server wrote the refusal at least so long ago.
+    /// Not at all. By the API server's own clock, the refusal is at least this old.
     Unseen(Duration),
-    /// It waited, and was not refused.
+    /// Pending, and not refused.
     NotRefused,
-    /// It was refused.
+    /// Refused.
     Refused {
-        /// Since when, by the condition.
+        /// The transition time of the condition, by the scheduler's clock.
         told: Timestamp,
-        /// Since when, by our monotonic clock.
+        /// Since when, by the operator's monotonic clock.
         at: Timestamp,
     },
 }
 
-/// Since when a pod is refused that is seen `now`, by our monotonic clock; `told` is what its condition says.
+/// Since when a pod that is refused at `now` has been refused, by the operator's monotonic clock. `told` is the
+/// transition time of its condition.
 ///
-/// A refusal counts from when it was seen, so no clock that is off or is set changes the hold. Only of a pod that was
-/// refused before this process saw it, the API server's own time of that write counts. The condition's time is the
-/// scheduler's, and proves nothing.
+/// The refusal counts from when the operator saw it, so a clock that is wrong or is changed has no effect on
+/// the hold. If the pod was refused before this process saw it, the age comes from the time at which the API
+/// server stored that write. The condition's own time is only compared: it comes from the scheduler's clock.
 pub fn refused_at(told: Timestamp, before: Before, now: Timestamp) -> Timestamp {
     match before {
         Before::Refused { told: same, at } if same == told => at,
@@ -48,20 +51,24 @@ pub fn refused_at(told: Timestamp, before: Before, now: Timestamp) -> Timestamp 
     }
 }
 
-/// Since when a pod has been refused.
+/// The start of a pod's hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// Since when, by our monotonic clock.
+    /// Since when the pod has been refused, by the operator's monotonic clock.
     pub at: Timestamp,
-    /// Whether nothing but us knows it: it must be stamped on the pod.
+    /// Whether only this process knows the time, so that it must be written to the pod.
     pub must_be_stamped: bool,
-    /// Since when the scheduler makes room for it, as far as was seen.
+    /// When the operator first saw the pod nominated (preemption on a node). `None` if it is not nominated now.
     pub nominated: Option<Timestamp>,
 }
 
-/// Since when `pod` has been refused: since `seen` if nothing has changed it since it was created. `remembered` is what an
-/// earlier plan said: a change of the pod's spec while it is held does not start the hold again. `now`, `seen` and the
-/// result are times of our monotonic clock; the API server's is `ahead` of it.
+/// The start of the hold of `pod`. If the pod has a stamp, it is `remembered`, or else the stamp. Without a
+/// stamp, it is `seen` if nothing has changed the pod's spec since it was created. Otherwise it is
+/// `remembered`, or else `now`.
+///
+/// `remembered` is the start that an earlier plan found, so a change of the spec during the hold does not start
+/// the hold again. `now`, `seen` and the result are times by the operator's monotonic clock. The API server's
+/// clock is `ahead` of it.
 pub fn start(
     pod: &PodFacts,
     seen: Option<Timestamp>,
@@ -76,7 +83,8 @@ pub fn start(
         nominated: pod.is_nominated.then(|| nominated.unwrap_or(now)),
     };
     if let Some(stamped) = pod.stamped {
-        // What we remember is of our own clock, and does not change when another clock is set.
+        // The remembered time is by the operator's own clock, so it does not move when another clock is
+        // changed.
         let at = remembered.map_or_else(|| by(stamped, -ahead), |start| start.at);
         return known(at, false);
     }
@@ -86,19 +94,19 @@ pub fn start(
     known(remembered.map_or(now, |start| start.at), true)
 }
 
-/// When a pod that has been refused since `start` may be granted.
+/// When a pod that has been refused since `start` may be granted: `after` later, or at the end of a nomination.
 pub fn end(start: Start, after: Duration) -> Timestamp {
     let refused = later(start.at, after);
     let nominated = start.nominated.map(|at| later(at, NOMINATION));
     nominated.map_or(refused, |nominated| refused.max(nominated))
 }
 
-/// `at` and `by` more.
+/// `at` plus `by`; [`Timestamp::MAX`] if that overflows.
 pub fn later(at: Timestamp, by: Duration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// `at`, moved by so much.
+/// `at` moved by `by`, which may be negative; `at` itself if that overflows.
 pub(super) fn by(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.saturating_add(by).unwrap_or(at)
 }
@@ -190,7 +198,8 @@ mod tests {
         let first = start(None, 50);
         assert_eq!(end(first, after), at(110));
         assert_eq!(end(start(Some(first), 90), after), at(110));
-        // It had waited for long when room was made for it: that takes as long as for any other.
+        // The nomination came long after the refusal: the hold then lasts as long as for any other nominated
+        // pod.
         assert_eq!(end(start(None, 4000), after), at(4060));
     }
 }

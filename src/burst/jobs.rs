@@ -1,33 +1,33 @@
-//! Whether a Job makes another pod for one that is evicted.
+//! Whether a Job replaces a pod that is evicted.
 //!
-//! In: the Job as it is. Out: whether the eviction costs it a failure, or why it would make no other pod. Pure. It
-//! follows the Job controller (Kubernetes 1.37): an evicted pod has the condition `DisruptionTarget`, and its
-//! containers never ran, so that of a `podFailurePolicy` only the rules about conditions can match.
+//! In: the Job. Out: whether the eviction costs a failure, or why the Job would not replace the pod. Pure.
+//! Follows the Job controller of Kubernetes 1.37: an evicted pod has the condition `DisruptionTarget`. Its
+//! containers never ran, so only the condition rules of a `podFailurePolicy` can match.
 //! <https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy>
 
 use k8s_openapi::api::batch::v1::{Job, PodFailurePolicyRule};
 
 /// The condition of an evicted pod.
 const DISRUPTED: &str = "DisruptionTarget";
-/// How many failures a Job may have that does not say so.
+/// The default of a Job's `backoffLimit`.
 const BACKOFF_LIMIT: i32 = 6;
-/// The conditions with which a Job makes no more pods.
+/// Conditions of a Job that creates no more pods.
 const OVER: [&str; 4] = ["Complete", "Failed", "FailureTarget", "SuccessCriteriaMet"];
 
 /// What the eviction of a pod costs its Job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cost {
-    /// Nothing: its failure policy ignores disruptions.
+    /// Nothing: the pod failure policy ignores disruptions.
     Nothing,
-    /// A failure, which it may still have.
+    /// One failure, and `backoffLimit` still allows it.
     Failure,
 }
 
-/// What the eviction of a pod of `job` costs it, if it makes another then; else why not.
+/// What the eviction of a pod costs `job`, if the Job replaces the pod.
 ///
 /// # Errors
 ///
-/// The reason why the Job makes no other pod, in words that follow "it stays: ".
+/// The reason why the Job does not replace the pod, worded to follow "it stays: ".
 pub fn replaces(job: &Job) -> Result<Cost, String> {
     let (spec, status) = (job.spec.as_ref(), job.status.as_ref());
     let mut conditions = status
@@ -62,7 +62,7 @@ pub fn replaces(job: &Job) -> Result<Cost, String> {
         return Err("its Job would count a failure of its index (backoffLimitPerIndex)".to_owned());
     }
     let limit = spec.backoff_limit.unwrap_or(BACKOFF_LIMIT);
-    // Those that are on their way to be counted, too.
+    // Includes failed and terminating pods that the Job controller has not counted yet.
     let uncounted = status.and_then(|status| status.uncounted_terminated_pods.as_ref());
     let uncounted = uncounted
         .and_then(|pods| pods.failed.as_ref())
@@ -83,7 +83,7 @@ pub fn replaces(job: &Job) -> Result<Cost, String> {
 fn is_about_disruptions(rule: &PodFailurePolicyRule) -> bool {
     let mut patterns = rule.on_pod_conditions.iter().flatten();
     patterns.any(|pattern| {
-        // The API server sets the status to "True" where a rule does not say it.
+        // The API server defaults the status to "True".
         pattern.type_ == DISRUPTED && pattern.status.as_deref().unwrap_or("True") == "True"
     })
 }

@@ -1,12 +1,12 @@
-//! A label selector written as text, as `/scale` has it.
+//! Parses a label selector in the text form of `/scale`.
 //!
-//! kube has selectors but does not read them. The grammar is that of `labels.Parse` (apimachinery):
-//! requirements separated by commas, `key`, `!key`, `key=value`, `key==value`, `key!=value`,
+//! In: text. Out: a [`Selector`], which kube has but cannot parse. The grammar is that of `labels.Parse`
+//! (apimachinery): requirements separated by commas, `key`, `!key`, `key=value`, `key==value`, `key!=value`,
 //! `key in (a,b)`, `key notin (a,b)`.
 
 use kube::core::{Expression, Selector};
 
-/// Reads a selector; what cannot be read is an error that names it.
+/// Parses a selector. An error contains the text and the part that is invalid.
 pub fn selector(text: &str) -> Result<Selector, String> {
     let mut all = Selector::default();
     for part in requirements(text) {
@@ -17,7 +17,7 @@ pub fn selector(text: &str) -> Result<Selector, String> {
     Ok(all)
 }
 
-/// Splits at commas that are not in brackets.
+/// Splits at commas outside of parentheses.
 fn requirements(text: &str) -> Vec<&str> {
     let (mut parts, mut depth, mut start) = (Vec::new(), 0_u32, 0);
     for (at, letter) in text.char_indices() {

@@ -1,8 +1,9 @@
-//! How many pods may be on ACI at once, and how many slots are held.
+//! How many pods may be on ACI at once, and how many slots are in use.
 //!
-//! In: the pool's spec, what its scales desire, what is granted and reserved. Out: limits and slots.
-//! A slot is held by a granted pod that has no node yet or is on ACI, and by a reservation of which a grant
-//! may come; a granted pod that found room at home, or is finished, holds none.
+//! In: the pool's spec, the desired replicas of its scales, the granted pods and the reservations. Out: limits
+//! and used slots. A granted pod uses a slot while it has no node or is on ACI. A reservation uses a slot while
+//! a grant for it may still be applied. A granted pod that is finished or bound to one of the cluster's own
+//! nodes uses none.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,33 +11,33 @@ use std::time::Duration;
 use super::observe::{Limited, Observed, WorkloadSeen};
 use crate::api::{BurstPoolSpec, MaxReplicas, Reservation};
 
-/// Limits of a pool and its workloads, and the slots they hold.
+/// The limits of a pool and its workloads, and the slots that are in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// The most that the pool may have.
+    /// The pool's maximum.
     pub pool: u64,
-    /// How many it has.
+    /// The slots in use.
     pub held: u64,
-    /// The most is a percentage, and not all that it is of is known yet.
+    /// Whether the maximum is a percentage and the scale of at least one target is unknown.
     pub is_unsure: bool,
-    /// Its workloads, in its order.
+    /// The workloads, in the order of the pool's spec.
     pub workloads: Vec<Limit>,
 }
 
-/// The limit of a workload, and the slots it holds.
+/// The limit of a workload, and the slots that are in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limit {
-    /// The most that it may have by itself; nothing if only the pool's limit holds, or why it is not
-    /// known.
+    /// The workload's own maximum. `None` if only the pool's applies; `Err` with the reason if it is a
+    /// percentage and the scale is unknown.
     pub own: Option<Result<u64, String>>,
-    /// How many it has.
+    /// The slots in use.
     pub held: u64,
-    /// How long its pods are held.
+    /// How long its pods are held after the scheduler refused them. Shorter while a trigger is active.
     pub after: Duration,
 }
 
 impl Limits {
-    /// What holds now, with these reservations.
+    /// Computes the limits. `reserved` are the reservations that count.
     pub fn of(spec: &BurstPoolSpec, seen: &Observed<'_>, reserved: &[&Reservation]) -> Self {
         let scales = seen.workloads.iter().filter_map(|workload| workload.scale);
         let desired = scales.fold(0, |sum: u64, scale| sum.saturating_add(scale.desired));
@@ -78,7 +79,8 @@ impl Limits {
         for granted in granted {
             limits.take(granted.workload);
         }
-        // Another pool has granted it, and it tolerates this one's taint since a pool of that name was here.
+        // These pods have another pool's grant, and tolerate this pool's taint, for example since an earlier
+        // pool of this name granted them.
         let strays = seen.guests.iter().filter(|(pod, _)| pod.grant.is_some());
         for (_, workload) in strays {
             limits.take(*workload);
@@ -95,7 +97,7 @@ impl Limits {
         limits
     }
 
-    /// One slot more is held, by a pod of which workload is not known.
+    /// Counts a slot for a pod whose workload is unknown: against the pool and every workload.
     fn take_for_all(&mut self) {
         self.held += 1;
         for workload in &mut self.workloads {
@@ -103,7 +105,7 @@ impl Limits {
         }
     }
 
-    /// One slot more is held.
+    /// Counts a slot against the pool, and against the workload if it is known.
     pub fn take(&mut self, workload: Option<usize>) {
         self.held += 1;
         if let Some(workload) = workload.and_then(|at| self.workloads.get_mut(at)) {
@@ -111,19 +113,19 @@ impl Limits {
         }
     }
 
-    /// Whether the pool has no slot left.
+    /// Whether the pool has no free slot.
     pub fn is_full(&self) -> bool {
         self.held >= self.pool
     }
 }
 
-/// Whether it has a target whose replicas are not known.
+/// Whether the workload has a target whose scale is unknown.
 fn is_unread(workload: &WorkloadSeen<'_>) -> bool {
     workload.spec.target.is_some() && workload.scale.is_none()
 }
 
 impl Limit {
-    /// Whether it has no slot left of its own.
+    /// Whether the workload's own maximum leaves no free slot. An unknown maximum leaves none.
     pub fn is_full(&self) -> bool {
         match &self.own {
             None => false,

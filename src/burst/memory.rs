@@ -1,8 +1,8 @@
-//! What a leader remembers of a pool from one plan to the next.
+//! The leader's memory of one pool between two plans.
 //!
-//! In: how its own actions ended, and what it was told to remember. Out: read by `observe` and `plan`.
-//! All of it can be lost: a new leader starts with an empty one, and only waits a little longer where
-//! it would have known better.
+//! In: the results of the operator's own writes and creates, and the parts of a [`Plan`] that must be kept.
+//! Out: values that `observe` and `plan` read. All of it can be lost: a new leader starts with an empty memory,
+//! and only waits a little longer in cases where the memory would have helped.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -17,72 +17,74 @@ use super::reserve::Seen;
 use crate::api::Reservation;
 use crate::k8s::refused;
 
-/// How long the pods of a template are not granted of which Azure has just refused one, first and at most: what
-/// it refuses may be mended on its side, and some of what it refuses passes.
+/// After Azure refuses a pod, the operator grants no pods of the same template for this long: the first and the
+/// longest pause (10 minutes, 1 hour), doubled in between. Azure may fix the cause, and some refusals are
+/// temporary.
 const REJECTED: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(3600));
-/// How long a write to a pod, other than a grant, is not repeated after it failed.
+/// For how long a failed write to a pod, other than a grant, is not repeated, unless the API server denied it.
 const FAILED: Duration = Duration::from_secs(10);
-/// How long a pod that a grant did not mark still counts although no watch shows it: a pod on its way from one
-/// watch to another is in neither.
+/// For how long an unmarked pod (see [`Answer::Unmarked`]) still counts while no watch shows it: a pod on its
+/// way from one watch to another is in neither.
 const UNMARKED: Duration = Duration::from_secs(60);
-/// The longest span of a rate: older grants bear on nothing.
+/// The longest span of a grant rate, 1 hour. Older grants do not count.
 const LONGEST_SPAN: Duration = Duration::from_secs(3600);
 
-/// How a patch that grants ended.
+/// The result of a patch that grants a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It was done.
+    /// The API server applied it.
     Granted,
     /// 409: the pod has changed.
     Conflict,
-    /// 403 or 422: somebody does not want it, in these words.
+    /// 403 or 422: the API server or an admission webhook denied it, with this message.
     Denied(String),
     /// 404: the pod is gone.
     Gone,
-    /// Nobody knows: no answer, or the server's error.
+    /// Unknown: there was no answer, or a server error. The patch may have been applied.
     Lost,
-    /// It was not sent: what it was planned for is not so any more.
+    /// The operator did not send it, because the reason for the plan no longer holds.
     Unsent,
-    /// It was done, but a mutating admission policy removed the marks of the grant, for this reason, and left the
-    /// toleration: the pod may run on ACI, and no watch of granted pods shows it.
+    /// The API server applied it, but a mutating admission policy removed the label and annotations of the
+    /// grant and left the toleration. The text is the reason. The pod may run on ACI, but no watch of granted
+    /// pods shows it.
     Unmarked(String),
 }
 
-/// What is written to a pod beside its grant.
+/// Writes to a pod other than a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Write {
-    /// The time since when it is refused.
+    /// The refused-since time.
     Stamp,
-    /// The change that gives its reservation back.
+    /// The change of the pod that frees its reservation.
     Release,
-    /// The deletion of a pod that never started.
+    /// The deletion or eviction of a pod that never started.
     Rescue,
-    /// That its grant has expired.
+    /// The mark that the pod's grant has expired.
     Expire,
 }
 
-/// A template of which Azure has refused a pod.
+/// A pod template of which Azure has refused a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rejection {
     until: Timestamp,
     why: String,
     tries: u32,
-    /// The pods that it was learned from, by UID.
+    /// UIDs of the refused pods.
     uids: HashSet<String>,
 }
 
-/// Why a pod is left alone for a while.
+/// Why and for how long the operator does not retry a grant or another write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// Until when.
+    /// The end of the pause.
     pub until: Timestamp,
-    /// In the words of who denied it.
+    /// The API server's message, or another text for the reason.
     pub why: String,
     tries: u32,
 }
 
 impl Denial {
-    /// The next denial after `before`: each waits twice as long.
+    /// The pause after `before`, twice as long each time.
     fn after(before: Option<&Self>, why: String, now: Timestamp) -> Self {
         let tries = before.map_or(0, |denial| denial.tries);
         Self {
@@ -93,12 +95,13 @@ impl Denial {
     }
 }
 
-/// What the last patch of a pod came to.
+/// The state of the last grant patch of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Sent {
     resource_version: String,
     outcome: Sending,
-    /// One of this version was lost: it may come yet, however the next one ends.
+    /// The result of an earlier patch for the same version is unknown. That patch may still be applied,
+    /// whatever the result of the next one.
     is_lost: bool,
 }
 
@@ -111,60 +114,61 @@ enum Sending {
     Undone,
 }
 
-/// What is known of a pod's last patch, at the version that is seen now.
+/// What is known about a pod's last grant patch, at the pod's version in the watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// None can have been, or can ever be, carried out: none was sent, it was denied, or the pod has
-    /// changed since without being granted.
+    /// No patch was applied, and none can be: none was sent for this version, or it was denied.
     None,
-    /// It is on its way, or was done, or the pod has changed: its answer or the next version will tell.
+    /// A patch is in flight, was applied, or met a conflict: its result or the pod's next version will show.
     Awaited,
-    /// It may have been done, or not.
+    /// A patch may have been applied, or may still be.
     Unknown,
 }
 
-/// What a leader remembers of a pool.
+/// The leader's memory of one pool.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    /// Since when pods that wait are refused.
+    /// The hold starts of pending pods, by UID.
     refused: HashMap<String, Start>,
     granted: HashMap<String, Timestamp>,
     sent: HashMap<String, Sent>,
     denied: HashMap<String, Denial>,
-    /// Reserved pods of which no grant can come any more, and the versions that were reserved.
+    /// Reserved pods that no grant can reach any more, by UID, with the version that was reserved.
     settled: HashMap<String, String>,
-    /// Writes that failed, and when each may be repeated; by what was written and the pod's UID.
+    /// Failed writes, by kind and pod UID, with the time when each may be repeated.
     failed: HashMap<(Write, String), Denial>,
-    /// Since when the scheduler passes by granted pods for which there is room.
+    /// Granted pods that the scheduler does not place although there is room, by UID, with the time since when.
     stuck: HashMap<String, Timestamp>,
-    /// UIDs of pods whose grants have expired, and that waited when they were seen last.
+    /// UIDs of pods that were pending with an expired grant at the last plan.
     expired: HashSet<String>,
-    /// Pods that a grant lets run on ACI and did not mark, and when each was seen last.
+    /// Pods with a toleration but no label or annotations of a grant, by UID, with the time when a watch last
+    /// showed each.
     unmarked: HashMap<String, Timestamp>,
-    /// Workloads whose grants leave no marks: they are granted nothing until then.
+    /// Workloads whose pods lose the label and annotations of a grant. The operator grants them no pods until
+    /// the pause ends.
     unmarkable: HashMap<String, Denial>,
-    /// Granted pods that have not started, by UID, and since when Azure lets each of them wait.
+    /// Granted pods that have not started, by UID, with the time since when each has been waiting for Azure.
     waiting: HashMap<String, Timestamp>,
     backends: BTreeMap<String, Backend>,
     /// Templates of which Azure has refused a pod.
     rejected: HashMap<String, Rejection>,
     busy: Option<Timestamp>,
-    /// When reservations were written last.
+    /// When reservations were last written.
     reserved: Option<Timestamp>,
 }
 
 impl Memory {
-    /// What is known of a placement's creates: told here how they end.
+    /// The health of a placement. The caller records the results of creates here.
     pub fn backend(&mut self, placement: &str) -> &mut Backend {
         self.backends.entry(placement.to_owned()).or_default()
     }
 
-    /// Forgets the creates of placements for which `stays` is false: the pool does not have them any more.
+    /// Drops the health of placements for which `stays` returns false: the pool no longer has them.
     pub fn retain_backends(&mut self, stays: impl Fn(&str) -> bool) {
         self.backends.retain(|placement, _| stays(placement));
     }
 
-    /// A patch of `pod` is about to be sent, at the version that was planned with.
+    /// Call before sending a grant patch for `pod`, at the version that was planned with.
     pub fn sending(&mut self, pod: &PodRef) {
         let before = self.sent.get(&pod.uid);
         let is_lost = before
@@ -175,16 +179,17 @@ impl Memory {
             is_lost,
         };
         self.sent.insert(pod.uid.clone(), sent);
-        // Who was said to be gone, and is sent again, may be granted after all: it counts.
+        // A pod that was reported gone and is patched again may be granted after all, so its reservation
+        // counts.
         self.settled.remove(&pod.uid);
     }
 
-    /// The plan's reservations were written.
+    /// Call after the plan's reservations were written.
     pub fn wrote(&mut self, now: Timestamp) {
         self.reserved = Some(now);
     }
 
-    /// The patch of `pod` was answered.
+    /// Records the result of the grant patch for `pod`.
     pub fn answered(&mut self, pod: &PodRef, answer: Answer, now: Timestamp) {
         let outcome = match answer {
             Answer::Granted => {
@@ -209,12 +214,13 @@ impl Memory {
                 Sending::Granted
             }
             Answer::Lost => {
-                // It may have been done: it counts against the rate, also when the pod goes at once.
+                // The patch may have been applied. It counts against the rate, even if the pod is deleted soon
+                // after.
                 self.granted.insert(pod.uid.clone(), now);
                 Sending::Unknown
             }
         };
-        // The pod may have changed, and be granted at a later version already.
+        // Only if this was the last patch: a patch for a later version of the pod may have been sent since.
         let sent = self.sent.get_mut(&pod.uid);
         if let Some(sent) = sent.filter(|sent| sent.resource_version == pod.resource_version) {
             sent.is_lost |= outcome == Sending::Unknown;
@@ -222,19 +228,20 @@ impl Memory {
         }
     }
 
-    /// A grant of this workload left no marks on its pod, for this reason: the next one waits, longer each time,
-    /// since each such pod escapes the count once another leader takes over.
+    /// Records that a grant in this workload lost its label and annotations, for the reason `why`. The next
+    /// grant of the workload waits, twice as long each time: a new leader cannot see such a pod, and would not
+    /// count it.
     pub fn leaves_no_marks(&mut self, workload: &str, why: String, now: Timestamp) {
         let before = self.unmarkable.get(workload);
-        // All that were sent together are one try.
+        // Grants that were sent together count as one attempt.
         if before.is_none_or(|denial| denial.until <= now) {
             let denial = Denial::after(before, why, now);
             self.unmarkable.insert(workload.to_owned(), denial);
         }
     }
 
-    /// A write of `pod` beside its grant was answered. One that failed is repeated after a pause, which doubles
-    /// each time that the API server denies it.
+    /// Records the result of a write to `pod` other than a grant. A failed write is repeated after a pause. The
+    /// pause doubles each time that the API server denies the write.
     pub fn wrote_to(&mut self, pod: &PodRef, write: Write, answer: &Answer, now: Timestamp) {
         let key = (write, pod.uid.clone());
         let failed = match answer {
@@ -258,28 +265,28 @@ impl Memory {
         self.failed.insert(key, failed);
     }
 
-    /// Until when a write of a pod is not repeated, if it failed.
+    /// Until when a failed write to a pod is not repeated.
     pub fn pause(&self, write: Write, uid: &str) -> Option<Timestamp> {
         let failed = self.failed.get(&(write, uid.to_owned()))?;
         Some(failed.until)
     }
 
-    /// Since when the scheduler passes by a granted pod for which there is room.
+    /// Since when the scheduler has not placed this granted pod although there is room.
     pub(super) fn stuck_since(&self, uid: &str) -> Option<Timestamp> {
         self.stuck.get(uid).copied()
     }
 
-    /// Whether the pod waited when it was seen last, and its grant had expired.
+    /// Whether the pod was pending with an expired grant at the last plan.
     pub(super) fn had_expired(&self, uid: &str) -> bool {
         self.expired.contains(uid)
     }
 
-    /// Whether a grant lets the pod run on ACI, and did not mark it.
+    /// Whether a grant lets the pod run on ACI without marking it ([`Answer::Unmarked`]).
     pub fn is_unmarked(&self, uid: &str) -> bool {
         self.unmarked.contains_key(uid)
     }
 
-    /// Why pods of this workload are not granted, if grants leave no marks on them.
+    /// Why the operator grants no pods of this workload, if grants in it lose their label and annotations.
     pub(super) fn unmarkable(&self, workload: &str) -> Option<&Denial> {
         self.unmarkable.get(workload)
     }
@@ -289,7 +296,8 @@ impl Memory {
             .insert(pod.uid.clone(), pod.resource_version.clone());
     }
 
-    /// The pod of `entry` is in no watch, and was read by name: what was found, if it is still there.
+    /// Records the result of reading the pod of `entry` by name, after no watch showed it. `None`: it does not
+    /// exist.
     pub fn looked(&mut self, entry: &Reservation, found: Option<&PodFacts>) {
         let is_settled = found.is_none_or(|pod| {
             let is_void = pod.grant.is_none() && Seen::of(entry, pod) == Seen::Changed;
@@ -301,8 +309,8 @@ impl Memory {
         }
     }
 
-    /// Keeps what `plan` says is to be remembered, and forgets what bears on nothing any more.
-    /// `waiting` are the UIDs of all pods that wait.
+    /// Keeps the parts of `plan` that later plans need, and drops what no longer matters. `waiting` are the
+    /// UIDs of all pending pods.
     pub fn keep(&mut self, plan: &Plan, waiting: &HashSet<&str>, now: Timestamp) {
         for (uid, start) in plan.starts() {
             if self.refused.get(uid) != Some(start) {
@@ -330,7 +338,7 @@ impl Memory {
         });
         self.settled
             .retain(|uid, version| reserved.get(uid.as_str()) == Some(&version.as_str()));
-        // What is not due any more for so long is not repeated.
+        // A write whose pause ended more than `refused::LONGEST` ago is not due: drop it.
         self.failed
             .retain(|_, failed| later(failed.until, refused::LONGEST) > now);
         self.unmarkable
@@ -348,8 +356,8 @@ impl Memory {
         self.granted.retain(|_, at| later(*at, LONGEST_SPAN) > now);
     }
 
-    /// Learns which templates Azure refuses from the pods that are given back for it. All pods that Azure
-    /// refuses while a template is kept off are one try: they were created before it was known.
+    /// Learns from the plan's rescues which templates Azure refuses. All pods of a template that Azure refuses
+    /// during its pause count as one refusal: they were created before the first refusal was known.
     fn reject(&mut self, plan: &Plan, now: Timestamp) {
         let mut seen = HashSet::new();
         for rescue in &plan.rescues {
@@ -367,31 +375,31 @@ impl Memory {
             rejection.why.clone_from(why);
             rejection.tries = rejection.tries.saturating_add(1);
         }
-        // One that is over for long is forgotten: the next one waits as briefly as the first. While a pod that
-        // taught it is still there, it would only teach the same again.
+        // An old refusal is dropped, so that the next pause is as short as the first. While a refused pod still
+        // exists, its template stays, because the pod would only report the same refusal again.
         self.rejected.retain(|template, rejection| {
             let is_recent = now < later(rejection.until, REJECTED.1);
             is_recent || seen.contains(template.as_str())
         });
     }
 
-    /// Templates of which Azure has refused a pod not long ago, and in which words.
+    /// Templates with a refusal whose pause still runs, with Azure's message.
     pub(super) fn rejected(&self, now: Timestamp) -> impl Iterator<Item = (&str, &str)> {
         let all = self.rejected.iter().filter(move |(_, one)| now < one.until);
         all.map(|(template, one)| (template.as_str(), one.why.as_str()))
     }
 
-    /// When the next of these may be granted again.
+    /// When the pauses of refused templates end.
     pub(super) fn next_rejected(&self) -> impl Iterator<Item = Timestamp> {
         self.rejected.values().map(|one| one.until)
     }
 
-    /// There was a peak when we took over: its cooldown counts from now.
+    /// A new leader found the pool in a peak: the cooldown counts from `now`.
     pub fn found_a_peak(&mut self, now: Timestamp) {
         self.busy = Some(now);
     }
 
-    /// Since when Azure lets a granted pod wait that has not started, if it does.
+    /// Since when a granted pod that has not started has been waiting for Azure. `None` if it does not wait.
     pub(super) fn waits_since(&self, uid: &str) -> Option<Timestamp> {
         self.waiting.get(uid).copied()
     }
@@ -400,12 +408,12 @@ impl Memory {
         self.refused.get(uid).copied()
     }
 
-    /// Why the pod is left alone, if its grant was denied.
+    /// The pause after a denied grant of this pod.
     pub fn denial(&self, uid: &str) -> Option<&Denial> {
         self.denied.get(uid)
     }
 
-    /// When pods were granted; those on their way, now.
+    /// The times of grants, by pod UID. Patches in flight count as granted at `now`.
     pub(super) fn grants(&self, now: Timestamp) -> impl Iterator<Item = (&str, Timestamp)> {
         let granted = self.granted.iter().map(|(uid, at)| (uid.as_str(), *at));
         let sent = self.sent.iter();
@@ -421,7 +429,7 @@ impl Memory {
         &self.backends
     }
 
-    /// When there was a peak last.
+    /// When the pool last had pods on ACI or on their way there.
     pub fn busy(&self) -> Option<Timestamp> {
         self.busy
     }
@@ -430,12 +438,12 @@ impl Memory {
         self.reserved
     }
 
-    /// What is known of the last patch of `pod`.
+    /// What is known about the last grant patch for this version of `pod`.
     pub fn attempt(&self, pod: &PodRef) -> Attempt {
         self.attempt_at(&pod.uid, &pod.resource_version)
     }
 
-    /// What is known of the last patch of the pod that was reserved.
+    /// What is known about the last grant patch for the pod version in `entry`.
     pub(super) fn attempt_of(&self, entry: &Reservation) -> Attempt {
         self.attempt_at(&entry.uid, &entry.resource_version)
     }

@@ -1,32 +1,33 @@
-//! Who bursts, when and how many: every decision, and the reason of each.
+//! Decides which pods burst to ACI, when, and how many.
 //!
-//! In: plain references to what is watched, and what a leader remembers. Out: a [`Plan`]: grants,
-//! refusals and waits with their reasons, the reservations that must be written first, the pool's
-//! numbers, and when to look again. Pure: no clock, no client, nothing asynchronous. Called by
-//! `controller`, which carries a plan out and tells [`Memory`] how that ended.
+//! In: the watched objects (pods, nodes, pools, scales, namespaces, claims) and the leader's memory of earlier
+//! plans. Out: a [`Plan`] with the grants, the refusals and the waits with their reasons, the reservations to
+//! write first, the pool's numbers, and the time of the next plan. `controller` calls this module, carries out
+//! the plan and records the results in [`Memory`]. The code here is pure: it has no clock, no client and no
+//! async functions.
 //!
 //! ```text
 //! Pod ─▶ PodFacts ┐                             ┌─▶ reservations ─▶ grants, releases, stamps, rescues
 //! Pod ─▶ Verdicts ┼─▶ observe ─▶ plan ─▶ Plan ──┼─▶ counts, workloads, messages
-//! Node ─▶ Place ──┘        ▲                    └─▶ doors, look again
-//!                       Memory ◀── answers, creates that ended ◀── whoever carried it out
+//! Node ─▶ Place ──┘        ▲                    └─▶ doors, time of the next plan
+//!                       Memory ◀── results of grants and creates ◀── controller
 //! ```
 //!
 //! | file | decides |
 //! | --- | --- |
-//! | [`pod`], [`amounts`], [`fit`], [`place`] | what of a pod and a node matters |
-//! | [`eligibility`] | whether ACI can run a pod (asks `aci::translate`, once for each version) |
+//! | [`pod`], [`amounts`], [`fit`], [`place`] | which fields of a pod and of a node matter |
+//! | [`eligibility`] | whether ACI can run a pod (calls `aci::translate` once for each version) |
 //! | [`labels`], [`assign`] | which pool and workload a pod belongs to |
-//! | [`mod@observe`] | what bears on one pool |
-//! | [`hold`], [`rate`], [`limits`], [`fairness`] | when, how fast, how many, who first |
-//! | [`reserve`] | which pods count although nobody sees them granted |
+//! | [`mod@observe`] | which of the watched objects concern one pool |
+//! | [`hold`], [`rate`], [`limits`], [`fairness`] | how long pods wait, how many are granted, which ones first |
+//! | [`reserve`] | which pods hold a slot before any watch shows their grant |
 //! | [`backend`], [`room`] | whether a placement takes pods, and how many more fit |
-//! | `topology` | whether the pods that run already let a pod in |
-//! | `sort`, `share`, `ahead`, [`mod@plan`] | what becomes of each pod, and all of it together |
-//! | [`expiry`] | when the scheduler has passed a granted pod by for too long |
-//! | [`rescue`], [`jobs`] | what becomes of pods that never started |
-//! | [`outcome`], [`reasons`], `tally` | the words and numbers |
-//! | [`memory`] | what outlives a plan |
+//! | `topology` | whether running pods let a pod in (affinity, anti-affinity, topology spread) |
+//! | `sort`, `share`, `ahead`, [`mod@plan`] | the outcome of each pod, and the plan for all of them |
+//! | [`expiry`] | when a grant expires because the scheduler does not place the pod |
+//! | [`rescue`], [`jobs`] | what to do about pods that never started |
+//! | [`outcome`], [`reasons`], `tally` | messages and counts |
+//! | [`memory`] | what the leader keeps between plans |
 
 mod ahead;
 pub mod amounts;

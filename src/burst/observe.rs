@@ -1,10 +1,11 @@
-//! What bears on one pool, out of all that is watched.
+//! Selects what concerns one pool from all watched objects.
 //!
-//! In: [`World`], the same for every pool, and [`Own`], what is known of this one. Out: [`Observed`],
-//! which borrows from both. Decides nothing but what belongs to whom.
+//! In: [`World`], which is the same for every pool, and [`Own`], which is known about this pool only. Out:
+//! [`Observed`], which borrows from both. The module assigns pods to pools and workloads, and decides nothing
+//! else.
 //!
-//! Slots are counted from one watch, that of the label: a pod that moves from the watch of waiting pods
-//! to that of a node's is for a moment in neither (decision D1a). A grant that only another watch shows
+//! Slots are counted from one watch only: that of the pool label. A pod that moves from the watch of pending
+//! pods to the watch of a node is in neither for a moment (decision D1a). A grant that only another watch shows
 //! still counts through its reservation.
 
 use std::collections::{HashMap, HashSet};
@@ -24,30 +25,31 @@ use crate::aci::translate::Unsupported;
 use crate::api::names::node_name;
 use crate::api::{BurstPool, Reservation, Workload};
 
-/// What is known of the cluster.
+/// The state of the cluster, the same for every pool.
 pub struct World<'a> {
     /// All pools.
     pub pools: &'a [&'a BurstPool],
-    /// The pools of virtual nodes, by the nodes' names.
+    /// The pool of each virtual node, by the node's name.
     pub nodes: &'a HashMap<String, String>,
-    /// Pods without a node: of the watch by field selector (`spec.nodeName=`).
+    /// Pods without a node, from the watch with the field selector `spec.nodeName=`.
     pub waiting: &'a [&'a PodFacts],
-    /// Pods with the label of any pool: of one watch.
+    /// Pods that have the label of any pool, from one watch.
     pub labelled: &'a [&'a PodFacts],
-    /// Pods on the nodes of any pool, whoever placed them: of the watches by node.
+    /// Pods on the virtual nodes of any pool, both granted and user-placed, from the watches by node.
     pub placed: &'a [&'a PodFacts],
-    /// What the targets' scales say.
+    /// The scale subresources of the workloads' targets.
     pub scales: &'a Scales,
     /// Labels of namespaces.
     pub namespaces: &'a Namespaces,
-    /// What is behind claims of pods that wait.
+    /// The persistent volume claims of pending pods, with what they are bound to.
     pub claims: &'a Claims,
-    /// Nodes and pods that bear on where pods that wait may run.
+    /// Nodes and pods that affect where pending pods may run (affinity, topology spread).
     pub neighbors: &'a Neighbors,
 }
 
 impl World<'_> {
-    /// Whether a node is a pool's: the node says so, or, where there is no such node now, the pool asks for it.
+    /// Whether a node belongs to a pool: by the Node object, or, if there is none now, by the pool's
+    /// placements.
     fn is_of(&self, node: &str, pool: &str) -> bool {
         if let Some(owner) = self.nodes.get(node) {
             return owner == pool;
@@ -61,116 +63,119 @@ impl World<'_> {
     }
 }
 
-/// What is known of one pool.
+/// What is known about this pool only.
 pub struct Own<'a> {
-    /// The pool's placements, in its order.
+    /// The pool's placements, in the order of its spec.
     pub places: &'a [Place],
-    /// Pods on the pool's nodes, whoever placed them: of the watches by node.
+    /// Pods on the pool's nodes, both granted and user-placed, from the watches by node.
     pub bound: &'a [&'a PodFacts],
-    /// What translation says.
+    /// The cached results of `aci::translate` for pods.
     pub verdicts: &'a Verdicts,
-    /// What the leader remembers.
+    /// The leader's memory of this pool.
     pub memory: &'a Memory,
-    /// Whether one of the pool's triggers is active.
+    /// Whether at least one of the pool's triggers is active.
     pub is_triggered: bool,
-    /// Whether we may decide for this pool; whatever it says, not unless the pool's status names us.
+    /// The leadership state. [`observe()`] lowers it to `Unclaimed` unless `status.leader` equals `identity`.
     pub standing: Standing,
-    /// Who we are, in this term of leading: another each time that we come to lead. A reservation of
-    /// an earlier term of ours may have been taken up by who led in between, and be in its hands.
+    /// This instance's identity in the present term of leadership. Each term has a new identity: a leader in
+    /// between may have adopted a reservation of an earlier term and still have its grant in flight.
     pub identity: &'a str,
-    /// How far the API server's clock is ahead of the clock of plans, our monotonic one.
+    /// How far the API server's clock is ahead of the operator's monotonic clock.
     pub ahead: SignedDuration,
 }
 
-/// Whether we may decide for a pool (decision D1a).
+/// Whether this instance may decide for a pool (decision D1a).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
-    /// The pool's status does not name us yet.
+    /// `status.leader` does not contain this instance's identity yet.
     #[default]
     Unclaimed,
-    /// It does, but the pods with its label have not been listed since.
+    /// `status.leader` names this instance, but it has not listed the pods with the pool's label since then.
     Uncounted,
-    /// It does, and they have.
+    /// `status.leader` names this instance, and it has listed the pods since then.
     Leading,
 }
 
-/// What bears on one pool.
+/// Everything that concerns one pool.
 pub struct Observed<'a> {
     /// The pool's name.
     pub pool: &'a str,
-    /// Whether we may decide for it.
+    /// Whether this instance may decide for the pool.
     pub standing: Standing,
-    /// Who we are.
+    /// This instance's identity in the present term.
     pub identity: &'a str,
-    /// Its workloads, in its order.
+    /// The pool's workloads, in the order of its spec.
     pub workloads: Vec<WorkloadSeen<'a>>,
-    /// Pods that wait, of its workloads.
+    /// Pending pods of its workloads, without those that hold a grant.
     pub candidates: Vec<Candidate<'a>>,
-    /// Pods that it has granted, wherever they are, unless they are finished.
+    /// Pods that the pool has granted, on any node or without one, except finished pods and expired grants.
     pub granted: Vec<Granted<'a>>,
-    /// Pods whose grants have expired, and that wait, and their workloads.
+    /// Pending pods whose grants by this pool have expired, with the index of their workload.
     pub expired: Vec<(&'a PodFacts, Option<usize>)>,
-    /// Pods on its nodes that it has not granted, and their workloads.
+    /// User-placed pods: on the pool's nodes without a grant by the pool, with the index of their workload.
     pub guests: Vec<(&'a PodFacts, Option<usize>)>,
-    /// Its placements.
+    /// The pool's placements.
     pub places: &'a [Place],
-    /// What is behind claims of pods that wait.
+    /// The persistent volume claims of pending pods, with what they are bound to.
     pub claims: &'a Claims,
-    /// Nodes and pods that bear on where pods that wait may run.
+    /// Nodes and pods that affect where pending pods may run (affinity, topology spread).
     pub neighbors: &'a Neighbors,
     /// Labels of namespaces.
     pub namespaces: &'a Namespaces,
-    /// Its reservations, and what is seen of their pods.
+    /// The pool's reservations, with what the watches show of their pods.
     pub reservations: Vec<Reserved<'a>>,
-    /// Whether one of its triggers is active.
+    /// Whether at least one of its triggers is active.
     pub is_triggered: bool,
-    /// What the leader remembers.
+    /// The leader's memory of this pool.
     pub memory: &'a Memory,
-    /// How far the API server's clock is ahead of the plan's.
+    /// How far the API server's clock is ahead of the operator's monotonic clock.
     pub ahead: SignedDuration,
 }
 
 impl Observed<'_> {
-    /// By the plan's clock, a time that was written by the API server's: those of grants, stamps and bindings.
+    /// Converts a time that was written by the API server's clock (of grants, stamps and bindings) to the
+    /// operator's monotonic clock.
     pub(super) fn by_our_clock(&self, written: Timestamp) -> Timestamp {
         by(written, -self.ahead)
     }
 
-    /// When the pod was granted, by the plan's clock.
+    /// When the pod was granted, by the operator's monotonic clock.
     pub(super) fn granted_at(&self, pod: &PodFacts) -> Option<Timestamp> {
         let at = pod.grant.as_ref()?.at?;
         Some(self.by_our_clock(at))
     }
 }
 
-/// What is seen of a workload.
+/// A workload, with what the watches show of it.
 pub struct WorkloadSeen<'a> {
-    /// As the pool has it.
+    /// The entry in `spec.workloads`.
     pub spec: &'a Workload,
-    /// What its scale says, if it has one.
+    /// The scale subresource of its target. `None` if there is no target, or the scale could not be read.
     pub scale: Option<&'a Scale>,
-    /// Why its pods cannot be told.
+    /// Why the operator cannot determine the workload's pods.
     pub error: Option<String>,
-    /// Who has all of its pods, since it selects the same and goes before it.
+    /// The workload before it that selects the same pods and therefore owns all of them.
     pub owner_of_all: Option<String>,
-    /// Pods that it would have, if not this other had them first: the other's name, and how many are
-    /// seen, which those at home are not that were never granted.
+    /// Pods that this workload selects but that count for another workload: their number, by that workload's
+    /// name. Pods on the cluster's own nodes that were never granted are in no watch, so they are not counted.
     pub lost: HashMap<String, usize>,
-    /// Pods that it selects and others have, and that are not at home.
+    /// How many pods that it selects count elsewhere and are not on the cluster's own nodes: pods that count
+    /// for other workloads, and user-placed pods on other pools' nodes.
     pub elsewhere: u64,
 }
 
-/// A pod that waits.
+/// A pending pod.
 pub struct Candidate<'a> {
     /// The pod.
     pub pod: &'a PodFacts,
-    /// Its workload's place in the pool's list.
+    /// The index of its workload in `spec.workloads`.
     pub workload: usize,
-    /// What translation refuses of it in each place; nothing where it was not asked.
+    /// For each placement: the fields that translation refuses. `None` if the pod was not translated for it
+    /// yet.
     pub refusals: Vec<Option<&'a [Unsupported]>>,
-    /// Whether it tolerates the pool's taint though nobody granted it.
+    /// Whether the pod tolerates the pool's taint although no pool has granted it.
     pub is_user_placed: bool,
-    /// Whether it does because it carries the marks of another pod's grant.
+    /// Whether that toleration was copied from another pod's grant: the pod carries that grant's annotations.
     pub has_foreign_grant: bool,
 }
 
@@ -178,42 +183,44 @@ pub struct Candidate<'a> {
 pub struct Granted<'a> {
     /// The pod.
     pub pod: &'a PodFacts,
-    /// The place in the pool's list of the workload that limits it: the one that selects it now.
+    /// The index of the workload whose maximum it counts against: the workload that selects the pod now.
     pub workload: Option<usize>,
-    /// Whether it is on one of the pool's nodes.
+    /// Whether it is bound to one of the pool's nodes.
     pub is_spilled: bool,
-    /// Whether it found room at home.
+    /// Whether it is bound to a node outside the pool, such as one of the cluster's own nodes.
     pub is_home: bool,
 }
 
-/// A reservation, and what is seen of its pod.
+/// A reservation, with what the watches show of its pod.
 pub struct Reserved<'a> {
-    /// As the pool's status has it.
+    /// The entry in `status.reservations`.
     pub entry: &'a Reservation,
-    /// Which of the pool's workloads it counts for.
+    /// The workload of the pool whose maximum it counts against.
     pub workload: Limited,
-    /// The pod as it waits, not granted by this pool.
+    /// The pod in the watch of pending pods, if this pool has not granted it.
     pub waits: Option<&'a PodFacts>,
-    /// The pod as it waits though this pool has granted it.
+    /// The pod in the watch of pending pods, if this pool has granted it.
     pub on_its_way: Option<&'a PodFacts>,
-    /// Whether it need not count any more: it counts as granted now, or is home or gone.
+    /// Whether the reservation no longer counts: the pod counts as granted itself, cannot be granted any longer
+    /// (for example because it is bound), was granted by another pool, or is gone.
     pub is_settled: bool,
-    /// Whether nobody sees the pod.
+    /// Whether the pod is in no watch and the reservation still counts.
     pub is_out_of_sight: bool,
 }
 
-/// Which workload's maximum a reservation counts against.
+/// The workload whose maximum a reservation counts against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limited {
-    /// The one at this place in the pool's list: it selects the pod now.
+    /// The workload at this index in `spec.workloads`. It selects the pod now.
     By(usize),
-    /// None: no workload of the pool selects the pod.
+    /// No workload of the pool selects the pod.
     ByNone,
-    /// Not known: nobody sees the pod, and no workload has the name that it was reserved for. It counts for all.
+    /// Unknown: the pod is in no watch, and no workload has the name in the reservation. It counts against the
+    /// maximum of every workload.
     Unknown,
 }
 
-/// Looks at everything for `pool`.
+/// Collects everything that concerns `pool`.
 pub fn observe<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Observed<'a> {
     let name = pool.metadata.name.as_deref().unwrap_or_default();
     let mut assignment = Assignment::new(world.pools, world.scales, world.namespaces);
@@ -241,8 +248,8 @@ pub fn observe<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Obs
     }
 }
 
-/// Only who is named by the very status that is planned from leads: with it come the reservations that
-/// must be counted, and its version is what fences the next write.
+/// An instance leads only if the pool status that it plans from names it. That status also contains the
+/// reservations that must be counted, and its `resourceVersion` fences the next write.
 fn standing(pool: &BurstPool, own: &Own<'_>) -> Standing {
     let leader = pool.status.as_ref().and_then(|s| s.leader.as_deref());
     if leader == Some(own.identity) {
@@ -323,7 +330,7 @@ fn candidates<'a>(
     candidates
 }
 
-/// Counts the pods that others have: granted for them, or placed by users on other pools' nodes.
+/// Counts the pods that other workloads own: pods granted for them, and user-placed pods on other pools' nodes.
 fn lose<'a>(
     name: &str,
     world: &World<'a>,
@@ -360,7 +367,7 @@ fn lose<'a>(
     }
 }
 
-/// A workload, as the pool `to` is told of it.
+/// The name of a workload for messages in the pool `to`: with its pool's name if that is another pool.
 fn named(pool: &str, workload: &str, to: &str) -> String {
     if pool == to {
         format!("workload {workload}")
@@ -390,7 +397,7 @@ fn granted<'a>(
         let grant = pod.grant.as_ref().filter(|grant| grant.pool == name)?;
         Some((*pod, grant.workload.as_str()))
     });
-    // Of two watches the one that is behind may show an unmarked pod twice.
+    // While one of two watches is behind, both may show the same unmarked pod.
     let mut seen = HashSet::new();
     let ours = marked.chain(unmarked).filter_map(|(pod, workload)| {
         if pod.stage == Stage::Finished || pod.has_expired() || !seen.insert(pod.id.uid.as_str()) {
@@ -482,8 +489,8 @@ fn reservations<'a>(
     entries.collect()
 }
 
-/// Whether a reserved pod of the label's watch needs its reservation no more: it counts as granted by the
-/// pool, never will, or is another's.
+/// Whether the label's watch shows that a reserved pod no longer needs its reservation: this pool's grant is
+/// visible, no grant can make the pod need a slot, or it has another grant at a later version.
 fn counts_by_itself(entry: &Reservation, pod: &PodFacts, pool: &str) -> bool {
     let is_anothers = pod.grant.is_some() && Seen::of(entry, pod) == Seen::Changed;
     pod.is_granted_by(pool) || pod.is_past_granting() || is_anothers

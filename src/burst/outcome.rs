@@ -1,4 +1,7 @@
-//! What becomes of a pod that waits, in values and in words.
+//! The outcome of a plan for a pending pod, with its reason.
+//!
+//! In: the result of `sort`, `share` and `ahead` for each pod. Out: [`Outcome`], whose text goes into messages
+//! and Events, and whose [`reason`](Outcome::reason) is the Event's reason.
 
 use std::fmt;
 
@@ -6,82 +9,82 @@ use jiff::Timestamp;
 
 use crate::aci::translate::Unsupported;
 
-/// What becomes of a pod that waits.
+/// What the plan decides for a pending pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is granted.
+    /// The operator grants it.
     Grant {
-        /// Where there is room for it; the scheduler decides.
+        /// The placement that has room for it. The scheduler may choose another.
         placement: String,
     },
-    /// It is granted as far as we know, and not seen so yet.
+    /// A grant was sent, or another leader may have sent one. The watch does not show the result yet.
     InFlight,
-    /// It is held until a time.
+    /// The operator does not grant it before a time.
     Hold {
-        /// Until when.
+        /// The end of the hold.
         until: Timestamp,
-        /// Why.
+        /// The reason.
         why: Held,
     },
-    /// It may be granted, and something is lacking.
+    /// Its hold is over, but something blocks the grant.
     Wait(Lack),
-    /// It cannot burst as it is.
+    /// ACI cannot run it as it is, for these reasons.
     Refuse(Vec<Unsupported>),
-    /// There is nothing to decide.
+    /// The operator makes no decision about it.
     Ignore(Ignored),
 }
 
-/// Why a pod is held.
+/// Why the operator holds a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// Home, or a node autoscaler, may yet make room.
+    /// `spill.after` is not over: the cluster's own nodes or a node autoscaler may still make room.
     Young,
-    /// The scheduler makes room for it on a node.
+    /// The scheduler preempts other pods on a node for it.
     Nominated,
-    /// Its grant was denied, in these words.
+    /// The API server denied its grant, with this message.
     Denied(String),
 }
 
-/// What a pod lacks to be granted.
+/// What blocks the grant of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Lack {
-    /// The pool has as many as it may.
+    /// The pool's maximum, which is reached.
     PoolLimit(u64),
-    /// The workload has as many as it may.
+    /// The workload's maximum, which is reached.
     WorkloadLimit(u64),
-    /// The pool grants no faster.
+    /// The pool's grant rate is used up. The time is when the next grant is allowed.
     Rate(Option<Timestamp>),
-    /// No placement that could run it has so much left of this.
+    /// No placement that could run it has enough of this resource left.
     Room(&'static str),
     /// No placement that could run it takes pods, for this reason.
     Closed(String),
-    /// What it is a percentage of is not known, for this reason.
+    /// The workload's maximum is a percentage, and the desired replicas are unknown for this reason.
     Scale(String),
-    /// A claim that it names does not exist or is not bound yet, in these words.
+    /// A volume claim of the pod does not exist or is not bound yet. The text says which.
     Claim(String),
-    /// The scheduler would place it in no placement because of the pods that run already, in these words.
+    /// Because of the pods that run now, the scheduler would place it in no placement. The text says why.
     Topology(String),
-    /// We do not decide for this pool yet.
+    /// This instance does not lead the pool yet.
     Leader,
 }
 
-/// Why there is nothing to decide.
+/// Why the operator makes no decision about a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ignored {
-    /// The scheduler has not refused it: it has not looked yet, or something gates the pod.
+    /// The scheduler has not refused it: it has not tried yet, or the pod has scheduling gates.
     NotRefused,
-    /// It is being deleted.
+    /// The pod is being deleted.
     Deleting,
-    /// It tolerates the pool's taint by itself.
+    /// It tolerates the pool's taint without a grant, so it is user-placed.
     UserPlaced,
-    /// So it does, and it carries the marks of a grant that was another pod's.
+    /// It tolerates the taint because it carries the label and toleration of another pod's grant.
     ForeignGrant,
-    /// Nobody has asked yet whether ACI can run this version of it.
+    /// The operator has not yet evaluated whether ACI can run this version of the pod.
     Unjudged,
 }
 
 impl Outcome {
-    /// One word, for Events and metrics.
+    /// The reason in one word, for Events and `burstpool explain`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Grant { .. } => "Granted",
@@ -100,7 +103,7 @@ impl Outcome {
 }
 
 impl Lack {
-    /// One word, for Events and metrics.
+    /// The reason in one word, for Events and `burstpool explain`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::PoolLimit(_) => "PoolLimitReached",

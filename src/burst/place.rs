@@ -1,6 +1,7 @@
 //! A placement as the scheduler sees it.
 //!
-//! In: the placement's node as it is watched, and why the region is closed, if it is. Out: [`Place`].
+//! In: the placement's Node as the watch shows it, and why the region takes no pods, if it takes none. Out:
+//! [`Place`].
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 use super::amounts::{self, Amounts};
 use crate::api::names::{CLOSED_TAINT, LAST_RESORT_TAINT, PROVIDER_TAINT};
 
-/// Taints that only repeat what else is said of a node, and come and go.
+/// Taints that repeat other fields of the Node, and come and go.
 const PASSING: [&str; 3] = [
     "node.kubernetes.io/unschedulable",
     "node.kubernetes.io/not-ready",
@@ -21,23 +22,23 @@ const PASSING: [&str; 3] = [
 pub struct Place {
     /// The placement's name.
     pub placement: String,
-    /// Its node.
+    /// The name of its virtual node.
     pub node: String,
     /// The node's labels.
     pub labels: BTreeMap<String, String>,
-    /// The node's taints, beside the pool's own and those that come and go.
+    /// The node's taints, except burstpool's own and those that repeat other fields of the Node.
     pub taints: Vec<Taint>,
-    /// What the node offers, as the scheduler counts pods.
+    /// The node's `status.allocatable`, from which the scheduler subtracts pod requests.
     pub offers: Amounts,
-    /// What it offers, as ACI counts container groups.
+    /// The node's `status.capacity`, from which container groups are subtracted.
     pub capacity: Amounts,
-    /// Why it takes no pods at present, for another reason than failed creates.
+    /// Why it takes no pods at present, apart from failed creates.
     pub shut: Option<String>,
 }
 
 impl Place {
-    /// The placement `placement` whose node is called `name`. `closed` is why the region takes no
-    /// pods: the node's taint does not tell that apart from the plan's own decision.
+    /// Reads the placement `placement` with the node `name`. `closed` is why the region takes no pods. It is
+    /// passed in because the node's taint is the same when the plan itself closes the placement.
     pub fn of(placement: &str, name: &str, node: Option<&Node>, closed: Option<&str>) -> Self {
         let spec = node.and_then(|node| node.spec.as_ref());
         let taints = spec

@@ -1,7 +1,8 @@
-//! What is to be done for a pool now, why, and when to look again.
+//! Plans what the operator does for one pool now, with the reasons, and the time of the next plan.
 //!
-//! In: the pool, what bears on it, the time by our monotonic clock. Out: a [`Plan`]. It is the same for the same input, and
-//! planning again after it was carried out plans nothing new.
+//! In: the pool, the [`Observed`] objects that concern it, and the current time by the operator's monotonic
+//! clock. Out: a [`Plan`]. The same input always gives the same plan. A second plan after the first was carried
+//! out contains nothing new.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -26,133 +27,136 @@ use super::sort::{Case, cases};
 use super::tally;
 use crate::api::{BurstPool, Mode, PodCounts, Reservation, WorkloadStatus};
 
-/// How soon a pod is looked for again that nobody sees, and whether it was taken over.
+/// The interval, 1 second, after which the operator plans again while reserved pods are in no watch, grants are
+/// in flight, or it does not lead the pool yet.
 const SOON: Duration = Duration::from_secs(1);
 
-/// What is to be done for a pool.
+/// Everything that the operator does for a pool after one planning run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Everything is decided, and nothing may be written to pods.
+    /// The pool's `mode` is `DryRun`: the plan is complete, but the operator must not write to pods.
     pub is_dry_run: bool,
-    /// What must be done before anything may be granted.
+    /// The precondition that the operator must meet before it may grant.
     pub first: First,
-    /// What the pool's `status.reservations` must say before the grants are sent that are not reserved yet.
+    /// The new `status.reservations`. It must be written before the grants that are not yet reserved are sent.
     pub reservations: Vec<Reservation>,
-    /// Whether it says something else now, and is to be written.
+    /// Whether `reservations` differs from `status.reservations` and must be written now.
     pub must_reserve: bool,
-    /// Reserved pods that cannot be granted now: any change of them gives their reservations back.
+    /// Reserved pods that the plan cannot grant now. The operator changes each pod, which frees its
+    /// reservation: a grant for the old version of the pod can no longer succeed.
     pub releases: Vec<PodRef>,
-    /// Reserved pods that nobody sees: they are to be read by name, and [`Memory`](super::Memory)
-    /// told what was found.
+    /// Reservations whose pods are in no watch. The operator reads these pods by name and reports the results
+    /// to [`Memory`](super::Memory).
     pub unseen: Vec<Reservation>,
-    /// What becomes of each pod that waits.
+    /// The decision for each pending pod.
     pub decisions: Vec<Decision>,
-    /// Times that are to be stamped on pods.
+    /// Refused-since times to write to pods as an annotation.
     pub stamps: Vec<Stamp>,
-    /// What is done about pods that never started.
+    /// Actions for pods that never started.
     pub rescues: Vec<Rescue>,
-    /// Grants that expire.
+    /// Grants that expire now.
     pub expiries: Vec<Expiry>,
-    /// UIDs of granted pods that the scheduler passes by: to be remembered.
+    /// UIDs of granted pods that the scheduler does not place although there is room. Memory keeps them.
     pub stuck: Vec<String>,
-    /// UIDs of pods whose grants have expired, and that wait: to be remembered.
+    /// UIDs of pending pods whose grants have expired. Memory keeps them.
     pub expired: Vec<String>,
-    /// Pods that the scheduler has placed on ACI since, although their grants had expired.
+    /// Pods that the scheduler placed on ACI after their grants had expired.
     pub late: Vec<PodRef>,
-    /// Granted pods that have not started, by UID, and since when Azure lets each of them wait: to be
-    /// remembered.
+    /// Granted pods that have not started, by UID, with the time since when each one has been waiting for
+    /// Azure. Memory keeps them.
     pub waiting: HashMap<String, Timestamp>,
-    /// UIDs of pods that hold slots though they carry no marks of a grant: to be remembered.
+    /// UIDs of pods that hold slots without the label and annotations of a grant. Memory keeps them.
     pub unmarked: Vec<String>,
-    /// Whether each placement may be given pods.
+    /// For each placement, by name: whether it takes pods.
     pub doors: BTreeMap<String, Door>,
-    /// How many pods are in which state.
+    /// How many pods are in which state, for `status.pods`.
     pub counts: PodCounts,
-    /// Each workload's pods.
+    /// The status of each workload.
     pub workloads: Vec<WorkloadStatus>,
-    /// Whether there is a peak.
+    /// Whether the pool has a load peak.
     pub peak: Peak,
-    /// Why pods that would be granted are not, if it is for a limit.
+    /// If a limit holds back pods that would otherwise be granted: the message that names the limit.
     pub limited: Option<String>,
-    /// When to look again although nothing changes.
+    /// After how long to plan again even if nothing changes.
     pub look_again_in: Option<Duration>,
 }
 
-/// Whether there is a peak.
+/// Whether the pool has a load peak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Peak {
-    /// Nothing is on ACI.
+    /// No pods are on ACI or on their way there, and the cooldown is over.
     #[default]
     None,
-    /// Nothing is on ACI any more, and the cooldown is not over.
+    /// No pods are on ACI or on their way there, but the cooldown is still running.
     Fading,
-    /// Pods are on ACI, or on their way there.
+    /// Pods run on ACI, or have a grant and may be placed there.
     On,
 }
 
-/// What must be done before anything may be granted.
+/// The precondition that the operator must meet before it may grant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum First {
-    /// Write who we are into the pool's status.
+    /// Write this instance's identity into `status.leader`.
     Claim,
-    /// List the pods with the pool's label.
+    /// List the pods that have the pool's label, to count the slots that are in use.
     Count,
-    /// Nothing.
+    /// Nothing: the operator may grant.
     #[default]
     Nothing,
 }
 
-/// What becomes of a pod that waits.
+/// The decision for one pending pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// Which pod.
+    /// The pod, with the version that was planned with.
     pub pod: PodRef,
-    /// Its workload.
+    /// The name of its workload.
     pub workload: String,
-    /// What becomes of it, and why.
+    /// The outcome, with its reason.
     pub outcome: Outcome,
-    /// Whether a reservation is, or will be, in its name.
+    /// Whether the pod holds a reservation, or needs one.
     pub slot: Slot,
-    /// Since when it is refused, by our monotonic clock, if it could burst.
+    /// The start of the hold, by the operator's monotonic clock. `None` for pods that cannot burst.
     pub start: Option<Start>,
 }
 
-/// Whether a pod is reserved that is to be granted, now or as soon as its hold is over.
+/// Whether a pod holds a reservation that is to be granted now or when its hold ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Slot {
-    /// It is not to be.
+    /// The pod needs no reservation.
     #[default]
     None,
-    /// It is to be: it must not be granted before the pool's status says so.
+    /// The pod needs a reservation. It must not be granted before `status.reservations` contains it.
     Wanted,
-    /// The pool's status says so; if it is to be granted now, at the pod's version.
+    /// `status.reservations` contains the pod. If the outcome is a grant, it contains the pod's present
+    /// version.
     Reserved,
 }
 
-/// A time that is to be stamped on a pod.
+/// A refused-since time to write to a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// Which pod.
+    /// The pod.
     pub pod: PodRef,
-    /// Since when it is refused.
+    /// When the scheduler refused the pod first, by the API server's clock.
     pub since: Timestamp,
 }
 
 impl Plan {
-    /// The pods that are to be granted.
+    /// The decisions whose outcome is a grant.
     pub fn grants(&self) -> impl Iterator<Item = &Decision> {
         let all = self.decisions.iter();
         all.filter(|decision| matches!(decision.outcome, Outcome::Grant { .. }))
     }
 
-    /// Since when pods are refused, by UID: to be remembered.
+    /// The hold starts of the pods, by UID, for memory to keep.
     pub(super) fn starts(&self) -> impl Iterator<Item = (&str, &Start)> {
         let all = self.decisions.iter();
         all.filter_map(|decision| Some((decision.pod.uid.as_str(), decision.start.as_ref()?)))
     }
 }
 
-/// Decides.
+/// Plans for one pool. `now` is the time by the operator's monotonic clock.
 pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
     let spec = &pool.spec;
     let standing = reserve::standing(seen);
@@ -184,7 +188,7 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         stuck.expiries.clear();
     }
     let tally = tally::of(seen, &decisions, &limits, is_dry_run);
-    // One that is only about to be granted may be denied, again and again.
+    // Only granted pods count: a pod that is about to be granted can be denied repeatedly.
     let is_busy = seen.granted.iter().any(|granted| !granted.is_home);
     let cooldown = seen.memory.busy();
     let cooldown = cooldown.map(|busy| later(busy, spec.scale_in.cooldown.into()));
@@ -253,7 +257,7 @@ fn peak(is_busy: bool, cooldown: Option<Timestamp>, now: Timestamp) -> Peak {
     }
 }
 
-/// When pods were granted, as far as anybody knows.
+/// The times of all grants that count against the rate: seen on pods, remembered, or still possible.
 fn grants(seen: &Observed<'_>, kept: &[&Reservation], now: Timestamp) -> Vec<Timestamp> {
     let mut times: BTreeMap<&str, Timestamp> = BTreeMap::new();
     for pod in seen.granted.iter().map(|granted| granted.pod) {
@@ -262,14 +266,14 @@ fn grants(seen: &Observed<'_>, kept: &[&Reservation], now: Timestamp) -> Vec<Tim
         }
     }
     times.extend(seen.memory.grants(now));
-    // Whatever was tried before, one that is reserved still may be granted now.
+    // A reserved pod can be granted now, even if an earlier attempt is recorded for it.
     for entry in kept {
         times.insert(&entry.uid, now);
     }
     times.into_values().collect()
 }
 
-/// Only pods that could burst are stamped: the others' time never comes.
+/// The refused-since times to write. Only pods that can burst get one: the hold of other pods never ends.
 fn stamps(cases: &[Case<'_>], seen: &Observed<'_>, now: Timestamp) -> Vec<Stamp> {
     if seen.standing != Standing::Leading {
         return Vec::new();
@@ -286,7 +290,7 @@ fn stamps(cases: &[Case<'_>], seen: &Observed<'_>, now: Timestamp) -> Vec<Stamp>
     unknown.collect()
 }
 
-/// Whether such a write of the pod failed so recently that it is not repeated yet.
+/// Whether a write of this kind to the pod failed so recently that the operator does not repeat it yet.
 fn is_paused(seen: &Observed<'_>, write: Write, pod: &PodRef, now: Timestamp) -> bool {
     let until = seen.memory.pause(write, &pod.uid);
     until.is_some_and(|until| now < until)
@@ -301,7 +305,7 @@ fn decisions(cases: Vec<Case<'_>>, seen: &Observed<'_>, is_dry_run: bool) -> Vec
         let mut decision = Decision {
             pod: case.pod.id.clone(),
             workload: seen.workloads[case.workload].spec.name.clone(),
-            // Sharing leaves none without an outcome.
+            // `share` gives every pod an outcome, so this default is never used.
             outcome: case.outcome.unwrap_or(Outcome::Ignore(Ignored::Unjudged)),
             slot: Slot::None,
             start: case.start,
@@ -321,7 +325,7 @@ fn decisions(cases: Vec<Case<'_>>, seen: &Observed<'_>, is_dry_run: bool) -> Vec
     all.collect()
 }
 
-/// When a pod's outcome may be another although nothing changes.
+/// When the outcome of a pod can change even if no object changes.
 fn again(outcome: &Outcome, now: Timestamp) -> Option<Timestamp> {
     match outcome {
         Outcome::Hold { until, why } => Some(ahead::next_look(*until, why, now)),
@@ -351,8 +355,9 @@ impl Decision {
         }
     }
 
-    /// What it waits for that the pool or Azure does not give. Not for its turn: by the rate, a pod waits for
-    /// seconds, and the next one again. Not for its claim either, which the cluster binds, nor for other pods.
+    /// The limit of the pool or of Azure that blocks the pod, if there is one. Not counted as a limit:
+    /// leadership; the rate, which lets each pod pass within seconds; a volume claim, which the cluster binds;
+    /// and topology, which depends on other pods.
     pub(super) fn limit(&self) -> Option<&Lack> {
         match &self.outcome {
             Outcome::Wait(Lack::Leader | Lack::Rate(_) | Lack::Claim(_) | Lack::Topology(_)) => {
@@ -363,7 +368,7 @@ impl Decision {
         }
     }
 
-    /// Whether its grant was denied and it waits for the next try.
+    /// Whether the API server denied the grant, and the pod waits for the next attempt.
     pub fn is_denied(&self) -> bool {
         matches!(
             self.outcome,

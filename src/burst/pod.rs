@@ -1,6 +1,6 @@
-//! What of a pod bears on bursting, kept small: a cluster may have thousands that wait.
+//! The fields of a pod that matter for bursting. They are few, because thousands of pods may be pending.
 //!
-//! In: a pod as it is watched. Out: [`PodFacts`], once for each event; the pod itself need not be kept.
+//! In: a pod from a watch. Out: [`PodFacts`], computed once for each event. The caller need not keep the pod.
 
 use std::collections::BTreeMap;
 
@@ -16,136 +16,139 @@ use crate::api::names::{
     POOL_LABEL, PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION, WORKLOAD_ANNOTATION,
 };
 
-/// The condition `PodScheduled`, as managed fields name it.
+/// The key of the condition `PodScheduled` in managed fields.
 pub const SCHEDULED_FIELD: &str = r#"k:{"type":"PodScheduled"}"#;
 
-/// Which pod.
+/// Identifies a pod at one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodRef {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its UID: a pod of the same name may come after it.
+    /// Its UID, because a later pod may have the same name.
     pub uid: String,
-    /// The version that was looked at: a patch names it, so that it fails if the pod has changed.
+    /// The version that was evaluated. A patch contains it, so it fails with 409 if the pod has changed.
     pub resource_version: String,
 }
 
-/// What of a pod bears on bursting.
+/// The fields of a pod that matter for bursting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodFacts {
-    /// Which pod.
+    /// The pod, at the version that was evaluated.
     pub id: PodRef,
-    /// Its labels, by which workloads are told apart.
+    /// Its labels. Workloads select pods by them.
     pub labels: BTreeMap<String, String>,
-    /// Who made it.
+    /// Its controller.
     pub owner: Option<Owner>,
     /// When it was created.
     pub created: Timestamp,
-    /// Whether it has never been changed since, as far as the server counts that.
+    /// Whether `metadata.generation` is 1: its spec has not changed since it was created.
     pub is_first_generation: bool,
     /// Whether it is being deleted.
     pub is_deleting: bool,
     /// Its scheduler, if it is not the default one.
     pub scheduler: Option<String>,
-    /// Whether the scheduler makes room for it on some node.
+    /// Whether it is nominated: the scheduler preempts other pods on a node for it.
     pub is_nominated: bool,
-    /// How far it has come.
+    /// Its stage between creation and completion.
     pub stage: Stage,
-    /// The grant that it carries.
+    /// The grant in its label and annotations, if it tolerates that pool's nodes.
     pub grant: Option<Grant>,
-    /// The pool whose grant it carries the marks of though the grant was not given to it: its template was copied
-    /// from a granted pod, or somebody wrote them.
+    /// The pool in its label if the grant was not given to this pod: its template was copied from a granted
+    /// pod, or a user wrote the label and the toleration.
     pub foreign_grant: Option<String>,
-    /// When it was first seen refused, as was stamped on it.
+    /// When it was first seen refused, from the annotation that the operator wrote.
     pub stamped: Option<Timestamp>,
-    /// What it asks for, as the scheduler counts it.
+    /// Its requests, as the scheduler counts them.
     pub asks: Amounts,
-    /// What ACI counts for its container group.
+    /// The size of its container group, as ACI counts it.
     pub takes: Amounts,
-    /// What it demands of a node.
+    /// Its node selector, node affinity and tolerations.
     pub demands: Demands,
-    /// What it requires of the pods that run already, if anything.
+    /// Its required constraints on other pods (affinity, anti-affinity, topology spread), if it has any.
     pub rules: Option<Box<Rules>>,
-    /// The persistent volume claims that it names, and which of its volumes each is.
+    /// The names of its persistent volume claims, each with the index of its volume.
     pub claims: Vec<(usize, String)>,
 }
 
-/// Who made a pod.
+/// The controller of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
-    /// What kind of controller.
+    /// What the controller does when the pod is deleted.
     pub kind: OwnerKind,
     /// Its name.
     pub name: String,
     /// Its UID.
     pub uid: String,
-    /// Its UID and the revision of its template, where it keeps more than one.
+    /// Its UID, a slash, and the pod's `controller-revision-hash` label if it has one. Identifies the pod
+    /// template.
     pub template: String,
 }
 
-/// What a controller does when a pod of its is deleted.
+/// What a controller does when one of its pods is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OwnerKind {
-    /// A `ReplicaSet` or `StatefulSet`: makes another, and counts nothing.
+    /// A `ReplicaSet` or `StatefulSet`: replaces the pod, and counts no failure.
     Replaces,
-    /// A Job: counts a failure, unless its failure policy ignores disruptions, and makes another if it may.
+    /// A Job: counts a failure unless its pod failure policy ignores disruptions, and replaces the pod within
+    /// its limits.
     Job,
-    /// A `DaemonSet`, whose pods never run on a virtual node.
+    /// A `DaemonSet`: burstpool runs no container groups for its pods.
     DaemonSet,
-    /// Anything else.
+    /// Any other controller.
     Other,
 }
 
-/// How far a pod has come.
+/// The stage of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The scheduler has not decided, or something gates the pod.
+    /// The scheduler has not decided yet, or the pod has scheduling gates.
     New,
-    /// The scheduler has found no node, since this time as far as the condition tells, or as it was seen.
+    /// The scheduler found no node for it. The time is the condition's transition time, or when the operator
+    /// saw it.
     Refused(Option<Timestamp>),
-    /// It is on a node.
+    /// It is bound to a node.
     Bound(Bound),
-    /// It has succeeded or failed for good.
+    /// Its phase is `Succeeded` or `Failed`.
     Finished,
 }
 
-/// A pod on a node.
+/// A pod that is bound to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
-    /// The node.
+    /// The node's name.
     pub node: String,
-    /// Since when.
+    /// Since when, by the transition time of `PodScheduled`.
     pub since: Option<Timestamp>,
     /// Whether any of its containers has ever started.
     pub has_started: bool,
-    /// Whether it runs.
+    /// Whether its phase is `Running`.
     pub is_running: bool,
-    /// Why Azure will never run it.
+    /// Azure's message, if Azure refuses the pod permanently.
     pub refused: Option<String>,
-    /// What Azure lets it wait for, and in which words.
+    /// If it waits for Azure: the kind of failure and Azure's message.
     pub waits: Option<(Class, String)>,
 }
 
-/// What a granted pod says of its grant.
+/// The grant of a pod, as its label and annotations contain it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// By which pool.
+    /// The pool that granted it.
     pub pool: String,
-    /// For which of its workloads.
+    /// The workload that it was granted for.
     pub workload: String,
-    /// When, by the API server's clock; nothing if it does not say so.
+    /// When, by the API server's clock. `None` if the annotation is missing or invalid.
     pub at: Option<Timestamp>,
-    /// Whether it has expired: while the pod waits, it holds no slot.
+    /// Whether it has expired. A pending pod with an expired grant holds no slot.
     pub is_expired: bool,
-    /// In which words the scheduler has refused the pod since it was granted; nothing if it has not, as far as that is
-    /// proven.
+    /// The scheduler's message, if it has provably refused the pod since it was granted.
     pub refused: Option<String>,
 }
 
 impl PodFacts {
-    /// What of `pod` bears on bursting; nothing of a pod that the API server has not created.
+    /// Extracts the facts from `pod`. `None` if fields are missing that the API server sets when it creates a
+    /// pod.
     pub fn of(pod: &Pod) -> Option<Self> {
         let meta = &pod.metadata;
         let spec = pod.spec.as_ref()?;
@@ -199,7 +202,7 @@ impl PodFacts {
         })
     }
 
-    /// Where it is, if it is on a node and not finished.
+    /// Its node, if it is bound and not finished.
     pub fn bound(&self) -> Option<&Bound> {
         match &self.stage {
             Stage::Bound(bound) => Some(bound),
@@ -207,7 +210,8 @@ impl PodFacts {
         }
     }
 
-    /// Whether it has, or will have, a container group once it is on a virtual node.
+    /// Whether it has a container group, or will have one when it is bound to a virtual node. False for pods of
+    /// a `DaemonSet`, and for pods that Azure refuses.
     pub fn has_group(&self) -> bool {
         let is_daemon =
             (self.owner.as_ref()).is_some_and(|owner| owner.kind == OwnerKind::DaemonSet);
@@ -215,7 +219,7 @@ impl PodFacts {
         !is_daemon && !is_refused
     }
 
-    /// What it uses of a virtual node: as much as its container group, where that is more than it asks for.
+    /// What it uses of a virtual node's capacity: the larger of its container group and its requests.
     pub fn uses(&self) -> Amounts {
         if self.has_group() {
             self.takes.max(self.asks)
@@ -224,18 +228,18 @@ impl PodFacts {
         }
     }
 
-    /// Whether it waits, and its grant has expired.
+    /// Whether it is pending with an expired grant.
     pub fn has_expired(&self) -> bool {
         let is_expired = self.grant.as_ref().is_some_and(|grant| grant.is_expired);
         is_expired && matches!(self.stage, Stage::New | Stage::Refused(_))
     }
 
-    /// Whether that pool has granted it.
+    /// Whether this pool has granted it.
     pub fn is_granted_by(&self, pool: &str) -> bool {
         self.grant.as_ref().is_some_and(|grant| grant.pool == pool)
     }
 
-    /// Whether no grant can make it need a slot any more: it is finished, or found a node without one.
+    /// Whether a grant can no longer make it need a slot: it is finished, or bound to a node without a grant.
     pub fn is_past_granting(&self) -> bool {
         match self.stage {
             Stage::Finished => true,
@@ -245,9 +249,9 @@ impl PodFacts {
     }
 }
 
-/// Whether a leader wrote the pool's label: so it is with a grant of a version of burstpool that did not write the
-/// pod's UID. The API server keeps track of that; when a pod is created, all of its fields belong to the one that
-/// creates it, whatever the managed fields in a copied manifest say.
+/// Whether a leader of burstpool wrote the pool's label. Versions of burstpool that did not write the pod's UID
+/// are recognized by this. The API server tracks field managers: when a pod is created, all of its fields
+/// belong to the client that creates it, even if a copied manifest contains other managed fields.
 fn is_by_a_leader(pod: &Pod) -> bool {
     let label = format!("f:{POOL_LABEL}");
     let mut entries = pod.metadata.managed_fields.iter().flatten();
@@ -255,7 +259,7 @@ fn is_by_a_leader(pod: &Pod) -> bool {
         let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
         let of = |part: &str, key: &str| fields.and_then(|all| all.get(part)?.get(key));
         let labels = of("f:metadata", "f:labels");
-        // The one that creates a pod may call itself anything, and owns its containers.
+        // The client that creates a pod can use any manager name, but it also owns the containers.
         let has_created = of("f:spec", "f:containers").is_some();
         entry.manager.as_deref() == Some(LEADER_FIELD_MANAGER)
             && !has_created
@@ -336,8 +340,9 @@ fn stage(pod: &Pod, spec: &PodSpec) -> Stage {
     })
 }
 
-/// In which words the scheduler has refused the pod since `granted`. A grant changes what the scheduler says of the pool's
-/// nodes, and the API server tells when that was written, to the second: before, the scheduler has not looked again.
+/// The scheduler's message for a refusal that was written at or after `granted`. A grant changes what the
+/// scheduler says about the pool's nodes, so an earlier refusal does not count. Compared in whole seconds, the
+/// resolution of the API server's time.
 fn refusal(pod: &Pod, granted: Timestamp) -> Option<String> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let mut conditions = conditions.iter();
@@ -347,8 +352,9 @@ fn refusal(pod: &Pod, granted: Timestamp) -> Option<String> {
         .then(|| refused.message.clone().unwrap_or_default())
 }
 
-/// When the pod's condition `PodScheduled` was written last, by the API server's clock, cut to whole seconds; nothing if
-/// the managed fields do not say so. It is not earlier than when the condition came to say what it says.
+/// When the pod's condition `PodScheduled` was last written, by the API server's clock, in whole seconds.
+/// `None` if the managed fields do not contain it. The condition got its present content at this time or
+/// earlier.
 pub fn refusal_written(pod: &Pod) -> Option<Timestamp> {
     let entries = pod.metadata.managed_fields.iter().flatten();
     let written = entries.filter_map(|entry| {
@@ -375,7 +381,7 @@ fn has_started(status: &ContainerStatus) -> bool {
             .is_some_and(|last| last.terminated.is_some())
 }
 
-/// What Azure lets a pod wait for, unless it is the pod's own to mend, as an image's name is.
+/// The failure that makes a pod wait for Azure. `None` if the user must fix it, such as a wrong image name.
 fn waits(status: &ContainerStatus) -> Option<(Class, String)> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
     let class = Class::of_reason(waiting.reason.as_deref()?)?;
@@ -384,7 +390,7 @@ fn waits(status: &ContainerStatus) -> Option<(Class, String)> {
         .then(|| (class, waiting.message.clone().unwrap_or_default()))
 }
 
-/// The words under which a pod on ACI shows that Azure will never run it.
+/// The message of a pod on ACI that Azure refuses permanently.
 fn refused(status: &ContainerStatus) -> Option<String> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
     (waiting.reason.as_deref() == Some(Class::Permanent.reason()))

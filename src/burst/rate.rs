@@ -1,9 +1,9 @@
-//! How many grants the pool's rate leaves now.
+//! How many grants the pool's rate allows now.
 //!
-//! In: when pods were granted (from their annotations and from memory, so a restart forgets nothing
-//! that is still there), the rate, the time. Out: how many more, and when there is more. No span of
-//! the rate's length ever holds more grants than it says; a bucket that fills up steadily would let
-//! twice as many through in its first span.
+//! In: the times of earlier grants (from pod annotations and from memory, so a restart loses only grants of
+//! deleted pods), the rate, and the time. Out: how many more grants, and when the next one. A sliding window:
+//! no span of length `per` ever contains more than `pods` grants. A token bucket would allow twice as many in
+//! its first span.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use jiff::Timestamp;
 use super::hold::later;
 use crate::api::Rate;
 
-/// What the rate leaves.
+/// What the rate allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
     /// How many pods may be granted now.
     pub now: usize,
-    /// When the next may be, once those are.
+    /// When the next grant is allowed after those of now.
     pub next: Option<Timestamp>,
 }
 
-/// What is left of `rate` after these grants; those of the future, by another clock, are of now.
+/// What `rate` allows after these grants. Grants later than `now`, which another clock wrote, count as of now.
 pub fn left(mut grants: Vec<Timestamp>, rate: &Rate, now: Timestamp) -> Left {
     let per = Duration::from(rate.per);
     let pods = usize::try_from(rate.pods).unwrap_or(usize::MAX);
@@ -31,7 +31,7 @@ pub fn left(mut grants: Vec<Timestamp>, rate: &Rate, now: Timestamp) -> Left {
     grants.retain(|grant| later(*grant, per) > now);
     grants.sort_unstable();
     let left = pods.saturating_sub(grants.len());
-    // With those of now, as many as may be: the first of them ends first.
+    // After the grants of now the window is full. It has room again when the first of them leaves it.
     let over = grants.len().saturating_sub(pods);
     let first = grants.get(over).copied().unwrap_or(now);
     Left {

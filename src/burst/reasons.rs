@@ -1,15 +1,15 @@
-//! How many pods have which reason, in words that stay short however many reasons there are.
+//! Counts how many pods have which reason, and formats a message of bounded length.
 //!
-//! In: the reasons of each pod. Out: the most common ones, with the number of pods that each is true of
-//! unless it is true of all of them. A pod may have several.
+//! In: the reasons of each pod; a pod may have several. Out: the most common reasons. Each is preceded by its
+//! number of pods, unless every reason applies to all pods.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many reasons are written out; the others are only counted.
+/// How many reasons the message contains. Further reasons are only counted.
 pub const TOLD: usize = 4;
 
-/// Reasons of pods.
+/// The reasons of pods, with counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reasons {
     pods: usize,
@@ -17,7 +17,7 @@ pub struct Reasons {
 }
 
 impl Reasons {
-    /// Adds a pod with its reasons; each counts once.
+    /// Adds a pod with its reasons. Duplicates count once.
     pub fn add(&mut self, reasons: impl IntoIterator<Item = String>) {
         self.pods += 1;
         for reason in BTreeSet::from_iter(reasons) {
@@ -30,8 +30,8 @@ impl Reasons {
         self.pods
     }
 
-    /// The reasons, most common first: `spec.hostNetwork: ...` where each is true of every pod, else
-    /// `500 for spec.hostNetwork: ...; 64 for spec.volumes[0].hostPath: ...; 2 more reasons`.
+    /// The message, most common reason first: `spec.hostNetwork: ...` if every reason applies to all pods,
+    /// otherwise `500 for spec.hostNetwork: ...; 64 for spec.volumes[0].hostPath: ...; 2 more reasons`.
     pub fn words(&self) -> String {
         let mut all: Vec<(&String, usize)> = self.counts.iter().map(|(why, n)| (why, *n)).collect();
         all.sort_by_key(|(_, count)| Reverse(*count));

@@ -1,9 +1,9 @@
-//! What becomes of granted pods that are on ACI and never started.
+//! What to do about granted pods that are bound to a virtual node and never started.
 //!
-//! In: the pods on the placements whose creates fail, those that Azure refuses for good, and those that wait
-//! for Azure. Out: those that are to be deleted, so that another may run at home or elsewhere, or that are to
-//! be told of. Only where their controller makes another; whether a Job does is asked when it is to be done
-//! ([`jobs`](super::jobs)). Each once: the one that follows is another.
+//! In: pods in placements whose creates fail, pods that Azure refuses permanently, and pods that wait for
+//! Azure. Out: the pods to delete, so that a replacement can run elsewhere, and the pods only to report. A pod
+//! is deleted only if its controller replaces it. For a pod of a Job, [`jobs`](super::jobs) checks that when
+//! the rescue is carried out. Each pod is rescued once: its replacement is a new pod.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,56 +15,56 @@ use super::observe::Observed;
 use super::pod::{Bound, Owner, OwnerKind, PodFacts, PodRef};
 use crate::aci::failure::Class;
 
-/// How long a pod may try to start where nothing starts: longer than an image takes, and than the
-/// first pauses of a closed placement.
+/// How long a pod may take to start in a placement where no pod starts, or while it waits for Azure: longer
+/// than an image pull, and longer than the first closed times of a placement.
 pub const DEADLINE: Duration = Duration::from_secs(300);
 
-/// How long a pod is left that Azure refuses for good: nothing but an edit of its owner would help it.
+/// How long a pod stays that Azure refuses permanently. Only a change of its owner's template could help it.
 pub const REFUSED: Duration = Duration::from_secs(60);
 
 /// A pod that never started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rescue {
-    /// Which pod.
+    /// The pod.
     pub pod: PodRef,
-    /// What is done about it.
+    /// What to do about it.
     pub action: Action,
     /// Its controller.
     pub owner: Option<Owner>,
-    /// Why its placement does not start it, in Azure's words.
+    /// Why it has not started, with Azure's message, and what follows.
     pub why: String,
-    /// What of it is its template's fault, as far as Azure's words tell: the template, and the words.
+    /// If Azure's message shows that the template is the cause: the template and the message.
     pub fault: Option<(String, String)>,
 }
 
-/// What is done about a pod that never started.
+/// What to do about a pod that never started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It is deleted, if it is still this one: its controller makes another.
+    /// Delete it, if its UID is still the same. Its controller replaces it.
     Delete,
-    /// Its Job is read, and it is evicted if that makes another: an eviction marks it as disrupted, which the Job's
-    /// failure policy may ignore. Else it is told of.
+    /// Read its Job. If the Job replaces the pod, evict the pod: an eviction adds a disruption condition, which
+    /// the Job's pod failure policy may ignore. Otherwise only report it.
     AskJob,
-    /// It is told of: nothing that is known makes another.
+    /// Only report it: as far as is known, nothing replaces it.
     Tell,
 }
 
-/// What is due.
+/// The pods to act on, and what the next plan needs.
 #[derive(Clone, Debug, Default)]
 pub struct Due {
-    /// The pods whose time is over.
+    /// Pods whose time to start is over.
     pub rescues: Vec<Rescue>,
-    /// When the time of the next one is over.
+    /// When the time of the next pod is over.
     pub next: Option<Timestamp>,
-    /// The pods that have not started, by UID, and since when Azure lets each of them wait.
+    /// Pods that have not started, by UID, with the time since when each has been waiting for Azure.
     pub waiting: HashMap<String, Timestamp>,
 }
 
-/// The pods whose time is over at `now`, and what the next call needs to know.
+/// Finds the pods whose time to start is over at `now`.
 ///
-/// A pod may have waited long for something else, for example a `ConfigMap`, before Azure was asked for
-/// its group. So the time that it waits for Azure counts from when that was seen first, and goes on while
-/// attempts come in between.
+/// A pod may have waited for something else first, for example a `ConfigMap`, before the operator created its
+/// container group. So its wait for Azure counts from when the operator first saw that it waits for Azure. New
+/// create attempts in between do not restart the count.
 pub fn due(seen: &Observed<'_>, now: Timestamp) -> Due {
     let mut due = Due::default();
     let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
@@ -97,11 +97,11 @@ pub fn due(seen: &Observed<'_>, now: Timestamp) -> Due {
 
 /// Why a pod has not started.
 enum Cause<'a> {
-    /// Azure refuses it for good.
+    /// Azure refuses it permanently, with this message.
     Refused(&'a str),
-    /// Nothing starts in its placement.
+    /// No pod starts in its placement: the placement's name and Azure's message.
     Placement(&'a str, &'a str),
-    /// It waits for Azure.
+    /// It waits for Azure: the kind of failure and the message.
     Waits(Class, &'a str),
 }
 
@@ -126,7 +126,7 @@ impl<'a> Cause<'a> {
         }
     }
 
-    /// Azure's words, if the next pod of the template would meet the same.
+    /// Azure's message, if the next pod of the template would fail in the same way.
     fn fault(&self) -> Option<&str> {
         match self {
             Self::Refused(why) | Self::Waits(Class::Unknown, why) => Some(why),

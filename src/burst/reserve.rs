@@ -1,13 +1,14 @@
-//! Which pods count although nobody sees them granted (decision D1a).
+//! Reservations: pods that hold a slot before any watch shows their grant (decision D1a).
 //!
-//! In: the reservations in the pool's status and what is seen of their pods. Out: those that must stay,
-//! those whose pods must be looked for, and those that are to be given back. A reservation is of one
-//! version of its pod, and no leader ever grants another: so it stays until its pod is seen granted, is
-//! home or gone, or is seen at a later version without a grant. Until the pod is of a later version, one of
-//! our own may also go when no patch of it was, or can still be, carried out. Of another instance's, or
-//! of an earlier term of our own, nobody knows that: whoever led before may be frozen with a patch in
-//! its hands. We grant such a pod; where we cannot, we change it, and with its version goes whatever is
-//! still on its way.
+//! In: `status.reservations` and what the watches show of the pods. Out: the reservations that stay, those
+//! whose pods must be read by name, and those to give back.
+//!
+//! A reservation names one version of its pod, and no leader ever grants another version. It stays until the
+//! watches show the pod granted, bound to one of the cluster's own nodes, gone, or at a later version without a
+//! grant. While the pod has not changed, a reservation of this instance's present term may also go if no patch
+//! for it was, or can still be, carried out. For a reservation of another instance or an earlier term this is
+//! unknown: that leader may be frozen with a patch in flight. The operator grants such a pod. If it cannot, it
+//! changes the pod, so that a patch in flight fails with a version conflict.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,27 +23,27 @@ use super::plan::{Decision, Slot};
 use super::pod::{PodFacts, PodRef};
 use crate::api::{Reservation, version};
 
-/// What stands of the reservations.
+/// The reservations that still count.
 pub struct Standing<'a> {
-    /// Those that stay.
+    /// Reservations that stay.
     pub kept: Vec<&'a Reservation>,
-    /// Those whose pods nobody sees: they are to be read by name.
+    /// Those of them whose pods are in no watch. The operator reads these pods by name.
     pub unseen: Vec<&'a Reservation>,
 }
 
-/// How a pod is seen, beside its reservation.
+/// The version of a pod in a watch, compared with the version in its reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// As it was reserved.
+    /// The version that was reserved.
     Same,
-    /// As it was before, or nobody can tell: what is seen is old.
+    /// An earlier version, or one that cannot be compared: the watch is behind.
     Behind,
-    /// Later than that.
+    /// A later version.
     Changed,
 }
 
 impl Seen {
-    /// Compares the pod as it is seen with `entry`.
+    /// Compares the pod as the watch shows it with `entry`.
     pub fn of(entry: &Reservation, pod: &PodFacts) -> Self {
         let (reserved, seen) = (&entry.resource_version, &pod.id.resource_version);
         if reserved == seen {
@@ -55,7 +56,7 @@ impl Seen {
     }
 }
 
-/// Looks through the reservations.
+/// Finds the reservations that still count.
 pub fn standing<'a>(seen: &Observed<'a>) -> Standing<'a> {
     let kept = seen.reservations.iter().filter(|one| stays(one, seen));
     let unseen = seen.reservations.iter();
@@ -83,7 +84,7 @@ fn is_free(reserved: &Reserved<'_>, seen: &Observed<'_>) -> bool {
     }
 }
 
-/// Those that stay, and those that are to be granted, now or soon.
+/// The reservations that stay, and those of pods to be granted now or when their hold ends, sorted.
 fn reservations(
     kept: &[&Reservation],
     decisions: &[Decision],
@@ -99,18 +100,19 @@ fn reservations(
     all
 }
 
-/// What is to be written of the reservations, and when.
+/// Whether and when to write `status.reservations`.
 pub(super) struct Reserving {
-    /// What the pool's status is to say.
+    /// The content of `status.reservations` after this plan.
     pub(super) reservations: Vec<Reservation>,
-    /// Whether that is to be written.
+    /// Whether to write it now.
     pub(super) must_write: bool,
-    /// When it is to be written, if not now.
+    /// When to write it, if not now.
     pub(super) next: Option<Timestamp>,
 }
 
 impl Reserving {
-    /// What a grant waits for is written at once, everything else with it or in its time.
+    /// If a grant waits for its reservation, the status is written immediately. Other changes are written
+    /// together with it, or at most once per [`ahead::PACE`].
     pub(super) fn of(
         kept: &[&Reservation],
         decisions: &[Decision],
@@ -138,8 +140,8 @@ impl Reserving {
     }
 }
 
-/// The pods that hold slots, cannot be granted now, and may be by a patch that is still on its way: they
-/// are to be changed. And when that is to be tried again where it failed.
+/// Pods that hold a slot and cannot be granted now, while a patch in flight may still grant them: the operator
+/// changes these pods. The second value is when to retry the first change that failed.
 pub fn releases(
     seen: &Observed<'_>,
     decisions: &[Decision],

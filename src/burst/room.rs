@@ -1,9 +1,9 @@
 //! How many more pods each placement can take.
 //!
-//! In: the placements as the scheduler sees them, what is on them and on its way, how their creates
-//! went. Out: for a pod, where there is room. Counted twice: by requests, as the scheduler does, so that no
-//! grant is given that cannot help; and by container groups, as ACI does, so that none is given that ACI
-//! could not start.
+//! In: the placements as the scheduler sees them, the pods bound to them or on their way, and the results of
+//! their creates. Out: the placement with room for a pod. Capacity is counted twice: by pod requests, as the
+//! scheduler counts it, so that every grant can be placed; and by container group sizes, as ACI counts it, so
+//! that ACI can start every granted pod.
 
 use std::collections::BTreeMap;
 
@@ -17,29 +17,29 @@ use super::outcome::Lack;
 use super::pod::PodFacts;
 use super::topology::Topology;
 
-/// Which placements could run a pod: a bit for each, in the pool's order.
+/// The placements that could run a pod: one bit each, in the order of the pool's spec. At most 32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Places(u32);
 
 impl Places {
-    /// With the placement at `index`.
+    /// Adds the placement at `index`.
     #[must_use]
     pub fn with(self, index: usize) -> Self {
         Self(self.0 | 1 << index.min(31))
     }
 
-    /// Whether the placement at `index` is one of them.
+    /// Whether the set contains the placement at `index`.
     pub fn has(self, index: usize) -> bool {
         self.0 & (1 << index.min(31)) != 0
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 }
 
-/// What the placements have left.
+/// The free capacity of the pool's placements.
 pub struct Room<'a> {
     spots: Vec<Spot>,
     topology: Topology<'a>,
@@ -50,18 +50,19 @@ struct Spot {
     door: Door,
     offers: Amounts,
     capacity: Amounts,
-    /// What the scheduler still has there.
+    /// Free capacity by pod requests, as the scheduler counts it.
     left: Amounts,
-    /// What ACI still has there.
+    /// Free capacity by container group sizes, as ACI counts it.
     groups: Amounts,
-    /// Since when the door is half-open, if it is.
+    /// When the door became half-open: one pod at a time tests whether the placement works again.
     half_open: Option<Timestamp>,
-    /// Until when a pod shows whether it works again, where the door is half-open.
+    /// While the door is half-open: until when the present test pod may start. Until then no other pod is
+    /// granted.
     tried_until: Option<Timestamp>,
 }
 
 impl<'a> Room<'a> {
-    /// What is left now.
+    /// Computes the free capacity at `now`.
     pub fn of(seen: &Observed<'a>, now: Timestamp) -> Self {
         let mut by_node: BTreeMap<&str, (Amounts, Amounts)> = BTreeMap::new();
         let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
@@ -107,8 +108,8 @@ impl<'a> Room<'a> {
         room
     }
 
-    /// Granted pods without a node, also those that only the watch of waiting pods shows granted.
-    /// Where a granted pod lands is the scheduler's choice: it is counted where it would fit first.
+    /// Subtracts granted pods without a node, including those that only the watch of pending pods shows as
+    /// granted. The scheduler chooses where they go. They are counted in the first placement that has room.
     fn take_what_is_on_its_way(&mut self, seen: &Observed<'a>) {
         let granted = seen.granted.iter();
         let granted = granted.filter(|granted| !granted.is_spilled && !granted.is_home);
@@ -125,7 +126,12 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// Takes room for `pod` in the first of `places` that has it; its name.
+    /// Takes room for `pod` in the first of `places` that has room, and returns that placement's name.
+    ///
+    /// # Errors
+    ///
+    /// The reason why no placement takes the pod. Topology comes first, then missing room, then a closed
+    /// placement.
     pub fn take(
         &mut self,
         pod: &'a PodFacts,
@@ -167,8 +173,8 @@ impl<'a> Room<'a> {
         Err(lack.unwrap_or_else(|| Lack::Closed("it has none".to_owned())))
     }
 
-    /// Keeps what is left in the first open one of `places` for a pod that has waited long, so that
-    /// smaller ones do not take it away bit by bit.
+    /// Keeps the free capacity of the first open placement in `places` for a pod that has waited long, so that
+    /// smaller pods do not use it up. Only a placement that the pod would fit if it were empty counts.
     pub fn save(&mut self, pod: &PodFacts, places: Places) {
         let mut open = self.among(places).filter(|(_, spot)| {
             let fits = pod
@@ -182,7 +188,7 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// When the next half-open placement may be tried with another pod.
+    /// When the next half-open placement may be tested with another pod.
     pub fn next_probe(&self, now: Timestamp) -> Option<Timestamp> {
         let half_open = self.spots.iter().filter(|spot| spot.door == Door::HalfOpen);
         half_open
@@ -196,7 +202,7 @@ impl<'a> Room<'a> {
         spots.filter(move |(index, _)| places.has(*index))
     }
 
-    /// The placements and their doors.
+    /// Each placement's door, by the placement's name.
     pub fn doors(&self) -> BTreeMap<String, Door> {
         let doors = self.spots.iter();
         doors
@@ -221,8 +227,8 @@ impl Spot {
     }
 }
 
-/// Until when pods that we chose show whether the placement works again, which is half-open since then. Others
-/// may wait for what only their users can give them, and show nothing.
+/// Until when a granted pod tests the node's placement, which has been half-open since `since`. User-placed
+/// pods do not count: they may be waiting for something that only their users can provide.
 fn tried_until(seen: &Observed<'_>, node: &str, since: Timestamp) -> Option<Timestamp> {
     let granted = seen.granted.iter().filter(|granted| !granted.is_home);
     let trying = granted.filter(|granted| match granted.pod.bound() {
@@ -237,7 +243,7 @@ fn tried_until(seen: &Observed<'_>, node: &str, since: Timestamp) -> Option<Time
     granted.chain(reserved).max()
 }
 
-/// The placements whose nodes a pod's own rules let it onto.
+/// The placements whose nodes the pod's own rules (node selector, node affinity, tolerations) permit.
 pub fn fitting(pod: &PodFacts, seen: &Observed<'_>) -> Places {
     let all = seen.places.iter().enumerate();
     all.filter(|(_, place)| {

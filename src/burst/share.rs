@@ -1,7 +1,8 @@
-//! Which of the pods that are ready are granted: slots, rate and room are shared out.
+//! Distributes free slots, the grant rate and free capacity among the pods that are ready.
 //!
-//! In: cases that are ready, limits, rate, room. Out: an outcome for each. Reserved pods come first:
-//! they hold their slots already.
+//! In: the triaged pods ([`Case`]) without an outcome, the limits, the grant rate and the free capacity of the
+//! placements. Out: an outcome for each pod. Pods with a reservation come first, because they hold their slots
+//! already.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -17,14 +18,15 @@ use super::rate::Left;
 use super::room::Room;
 use super::sort::Case;
 
-/// How long a pod that could be granted is passed by: one that is too large for what is left lets smaller
-/// ones pass, and one that the rate holds back those of workloads that hold less.
+/// After its hold, a pod that could be granted may be overtaken for 5 minutes: if it is too large for the free
+/// capacity, smaller pods go first; if the rate is used up, pods of workloads that hold fewer slots go first.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Room is kept for such pods in turns: in each span of this length first everybody may pass for the
-/// time of their patience. Else a pod for which room never comes together would stop all others.
+/// Length in seconds of a cycle of room keeping (15 minutes). In the first [`PATIENCE`] of each cycle no room
+/// is kept, and all pods may take it. Otherwise a pod for which enough room never becomes free would block all
+/// other pods.
 const TURN: i64 = 900;
 
-/// What is shared out.
+/// What is distributed.
 pub(super) struct Shares<'s, 'a> {
     pub(super) limits: &'s mut Limits,
     pub(super) rate: Left,
@@ -32,7 +34,7 @@ pub(super) struct Shares<'s, 'a> {
     pub(super) now: Timestamp,
 }
 
-/// Gives every case that is ready its outcome.
+/// Gives every case without an outcome its outcome.
 pub(super) fn share<'a>(cases: &mut [Case<'a>], seen: &Observed<'_>, shares: &mut Shares<'_, 'a>) {
     if seen.standing != Standing::Leading {
         for case in cases.iter_mut().filter(|case| case.outcome.is_none()) {
@@ -47,14 +49,15 @@ pub(super) fn share<'a>(cases: &mut [Case<'a>], seen: &Observed<'_>, shares: &mu
     }
 }
 
-/// Who was reserved already is granted, oldest first, as far as the limits that are in force let it: they may
-/// have fallen since. The others wait, and are changed, so that nobody else grants them either.
+/// Grants reserved pods, oldest first, within the limits that apply now. The limits may have been lowered since
+/// the reservation. Pods above a limit wait, and the operator changes them, so that a grant still in flight
+/// from another leader fails.
 fn finish<'a>(cases: &mut [Case<'a>], shares: &mut Shares<'_, 'a>) {
     let mut reserved: Vec<&mut Case<'a>> =
         cases.iter_mut().filter(|case| case.is_reserved).collect();
     reserved.sort_by_key(|case| (case.pod.created, &case.pod.id));
     let mut over = Over::of(shares.limits);
-    // Who is youngest is the first to give its slot back.
+    // The youngest pods give their slots back first.
     for case in reserved.iter_mut().rev() {
         if case.outcome.is_none() && over.gives_back(case.workload) {
             case.outcome = Some(Outcome::Wait(shares.lack(case)));
@@ -64,13 +67,13 @@ fn finish<'a>(cases: &mut [Case<'a>], shares: &mut Shares<'_, 'a>) {
         if case.outcome.is_none() {
             case.outcome = Some(shares.place(case));
         } else {
-            // It may be granted already: its room is not for others.
+            // The pod may be granted already: keep its room from other pods.
             drop(shares.room.take(case.pod, case.places, shares.now));
         }
     }
 }
 
-/// How many slots more are held than there may be.
+/// By how many the held slots exceed the limits, for the pool and for each workload.
 struct Over {
     pool: u64,
     workloads: Vec<u64>,
@@ -106,9 +109,10 @@ impl Over {
     }
 }
 
-/// What is entitled to a slot gets it, as far as the rate lets it: first who has been passed by for long,
-/// by age, then in the order of the shares. By shares alone, a workload whose pods come and go would
-/// always hold least, and take the whole rate for ever while slots of others stay free.
+/// Grants pods that are entitled to a slot, up to the rate. Pods that waited longer than [`PATIENCE`] after
+/// their hold come first, by age; then the others in the order of fair shares. By fair shares alone, a workload
+/// with short-lived pods would always hold the fewest slots. It would then use the whole rate forever, while
+/// slots of other workloads stay free.
 fn share_out<'a>(cases: &mut [Case<'a>], seen: &Observed<'_>, shares: &mut Shares<'_, 'a>) {
     if shares.rate.now == 0 {
         return;
@@ -121,7 +125,7 @@ fn share_out<'a>(cases: &mut [Case<'a>], seen: &Observed<'_>, shares: &mut Share
     let mut entitled = turn.placed;
     if entitled.len() > shares.rate.now {
         let passed_by = |case: &Case<'_>| shares.is_old(case).then_some(case.pod.created);
-        // The sort is stable: nothing changes among those that were not.
+        // A stable sort: pods that have not waited long keep the order of fair shares.
         entitled.sort_by_key(|(index, _)| {
             let since = passed_by(&cases[*index]);
             (since.is_none(), since)
@@ -135,17 +139,17 @@ fn share_out<'a>(cases: &mut [Case<'a>], seen: &Observed<'_>, shares: &mut Share
     }
 }
 
-/// What comes of asking one after the other.
+/// The result of distributing the free slots one by one.
 #[derive(Default)]
 pub(super) struct Turn {
-    /// Who gets a slot, and in which placement.
+    /// Index of each case that gets a slot, with the placement's name.
     pub(super) placed: Vec<(usize, String)>,
-    /// Who finds no room, and why.
+    /// Index of each case that no placement takes, with the outcome that says why.
     pub(super) lacking: Vec<(usize, Outcome)>,
 }
 
-/// Which of these cases get the slots that are free: one after the other, until there is none or nobody wants
-/// one; and which of them find no room, and why.
+/// Distributes the free slots among the cases in `wanting`, one by one, until no slot is free or no case is
+/// left. Works on a copy of the limits, so the caller counts the slots. Takes the room in the placements.
 pub(super) fn entitled<'a>(
     cases: &[Case<'a>],
     wanting: Vec<usize>,
@@ -190,13 +194,13 @@ pub(super) fn entitled<'a>(
             }
             lack => turn.lacking.push((index, lack)),
         }
-        // Nobody else's claim has changed.
+        // Only this workload's claim has changed, so only this one is put back.
         claims.extend(claim(workload, queue.front(), &limits, shares));
     }
     turn
 }
 
-/// These cases, oldest first, by workload.
+/// The indexes in `wanting` by workload, oldest pod first.
 fn queues(cases: &[Case<'_>], mut wanting: Vec<usize>, workloads: usize) -> Vec<VecDeque<usize>> {
     wanting.sort_by_key(|at| (cases[*at].pod.created, &cases[*at].pod.id));
     let mut queues = vec![VecDeque::new(); workloads];
@@ -220,7 +224,7 @@ impl<'a> Shares<'_, 'a> {
         }
     }
 
-    /// Whether the pod has been passed by for so long that it is its turn.
+    /// Whether the pod has waited longer than its hold plus [`PATIENCE`].
     fn is_old(&self, case: &Case<'_>) -> bool {
         let limit = self.limits.workloads.get(case.workload);
         let after = limit.map(|limit| limit.after).unwrap_or_default();
@@ -228,7 +232,7 @@ impl<'a> Shares<'_, 'a> {
         start.is_some_and(|start| later(start.at, after.saturating_add(PATIENCE)) <= self.now)
     }
 
-    /// What a pod lacks whose turn did not come.
+    /// Which limit blocks a pod that got no slot: its workload's, the pool's, or else the rate.
     fn lack(&self, case: &Case<'_>) -> Lack {
         let limit = self.limits.workloads.get(case.workload);
         match limit.and_then(|limit| limit.own.as_ref().filter(|_| limit.is_full())) {
@@ -244,13 +248,13 @@ impl<'a> Shares<'_, 'a> {
     }
 }
 
-/// Whether it is the turn of those for whom room is kept.
+/// Whether room is kept for large pods at this time of the cycle.
 fn is_kept(now: Timestamp) -> bool {
     let patience = i64::try_from(PATIENCE.as_secs()).unwrap_or(TURN);
     now.as_second().rem_euclid(TURN) >= patience
 }
 
-/// When everybody may pass again.
+/// When the next cycle begins, in which all pods may take room again.
 pub(super) fn next_turn(now: Timestamp) -> Timestamp {
     let left = TURN - now.as_second().rem_euclid(TURN);
     later(now, Duration::from_secs(left.unsigned_abs()))

@@ -1,7 +1,7 @@
-//! What of each pod that waits is clear without looking at the others.
+//! Triage: decides everything about a pending pod that does not depend on the other pending pods.
 //!
-//! In: the candidates. Out: for each an outcome, or that it is ready: it has waited long enough and
-//! could run in these places.
+//! In: the [`Candidate`]s. Out: a [`Case`] for each, with an outcome, or without one if the pod is ready: its
+//! hold is over, and it could run in the placements that the case lists.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,29 +20,30 @@ use super::room::Places;
 use crate::aci::translate::Unsupported;
 use crate::api::Reservation;
 
-/// A pod that waits, and what is clear of it.
+/// A pending pod after triage.
 pub(super) struct Case<'a> {
     pub(super) pod: &'a PodFacts,
     pub(super) workload: usize,
-    /// Whether it holds a slot already, by a reservation.
+    /// Whether it holds a slot through a reservation.
     pub(super) is_reserved: bool,
-    /// Whether it is reserved although it is held still.
+    /// Whether it gets a reservation before its hold ends.
     pub(super) is_ahead: bool,
-    /// What becomes of it; nothing yet if it is ready.
+    /// The outcome. `None` if the pod is ready to be granted.
     pub(super) outcome: Option<Outcome>,
-    /// Since when it is refused.
+    /// The start of its hold. `None` if the pod cannot burst.
     pub(super) start: Option<Start>,
-    /// Where it could run.
+    /// The placements that could run it.
     pub(super) places: Places,
 }
 
-/// How long a pod that Azure refuses, and that stays, keeps the others of its template off.
+/// For how long after it was bound a pod that Azure refuses, and that stays on its virtual node, blocks the
+/// other pods of its template.
 const BELIEVED: Duration = Duration::from_secs(600);
 
-/// Templates of which another pod cannot run on ACI, and why.
+/// Pod templates that burst no further pods, each with the reason.
 type Refused<'a> = HashMap<&'a str, String>;
 
-/// Looks at each candidate. `reserved` are those that hold a slot, by UID.
+/// Triages each candidate. `reserved` are the reservations that count, by the pod's UID.
 pub(super) fn cases<'a>(
     seen: &Observed<'a>,
     limits: &Limits,
@@ -65,7 +66,8 @@ pub(super) fn cases<'a>(
         case.outcome = outcome(&mut case, candidate, seen, limits, &refused, now);
         let is_behind = entry.is_some_and(|entry| Seen::of(entry, case.pod) != Seen::Same);
         if is_behind && case.outcome.is_none() {
-            // It was reserved at a version that we do not see yet, and is granted at no other.
+            // The reservation is for a version of the pod that the watch does not show yet. Only that version
+            // may be granted.
             case.outcome = Some(Outcome::InFlight);
         }
         case
@@ -73,9 +75,13 @@ pub(super) fn cases<'a>(
     .collect()
 }
 
-/// Templates of which Azure refuses pods, but those of which others run: then it is not the template's fault.
-/// That it was so a while ago says nothing of now. And those of pods that the scheduler places on no virtual node, although
-/// others of the template run on one: under zone spread, some can and the next cannot.
+/// Finds the templates that burst no further pods.
+///
+/// 1. Azure refuses a pod of the template that was bound within the last [`BELIEVED`] and is still there, or
+///    the pause that memory keeps for the template still runs. Not if another pod of the template has started:
+///    then the template is not the cause.
+/// 2. The scheduler places a pod of the template on no virtual node, so its grant expired. This holds even if
+///    other pods of the template run there: with topology spread by zone, the next pod may fit nowhere.
 fn refused<'a>(seen: &Observed<'a>, now: Timestamp) -> Refused<'a> {
     let placed = seen.granted.iter().map(|granted| granted.pod);
     let placed = placed.chain(seen.guests.iter().map(|(pod, _)| *pod));
@@ -142,7 +148,7 @@ fn outcome(
     held(candidate, start, seen, after, now)
 }
 
-/// Why the pod must be held still.
+/// The hold that still applies to the pod: `spill.after`, a nomination, or the pause after a denied grant.
 fn held(
     candidate: &Candidate<'_>,
     start: Start,
@@ -173,8 +179,8 @@ fn held(
     })
 }
 
-/// What keeps the pod off every place: all of it at once, its claims included. Nothing if it could run
-/// somewhere, which the case then says.
+/// Why the pod cannot be granted, or `None` if at least one placement can run it. Sets `case.places`. A refusal
+/// contains every reason at once, including the pod's volume claims.
 fn eligible(
     case: &mut Case<'_>,
     candidate: &Candidate<'_>,
@@ -185,7 +191,7 @@ fn eligible(
     let placed = place(case, candidate, seen);
     let mut all = own(pod, refused);
     if case.places.is_empty() {
-        // Translation has not been asked yet; without places there is nothing to ask it about.
+        // The pod has not been translated yet. A pool without placements has nothing to translate for.
         if placed.is_empty() && (all.is_empty() || !seen.places.is_empty()) {
             return Some(Outcome::Ignore(Ignored::Unjudged));
         }
@@ -203,7 +209,7 @@ fn eligible(
     (!all.is_empty()).then_some(Outcome::Refuse(all))
 }
 
-/// What keeps the pod off every place, whatever the places are.
+/// Reasons against every placement, independent of the placements themselves.
 fn own(pod: &PodFacts, refused: &Refused<'_>) -> Vec<Unsupported> {
     let mut all = Vec::new();
     let mut refuse = |field: &str, why: String| {
@@ -223,7 +229,7 @@ fn own(pod: &PodFacts, refused: &Refused<'_>) -> Vec<Unsupported> {
     all
 }
 
-/// Notes where the pod could run, and returns what keeps it off the other places.
+/// Adds the placements that could run the pod to the case, and returns the reasons against the others.
 fn place(case: &mut Case<'_>, candidate: &Candidate<'_>, seen: &Observed<'_>) -> Vec<Unsupported> {
     let pod = candidate.pod;
     let mut all: Vec<Unsupported> = Vec::new();

@@ -1,6 +1,7 @@
-//! The pool's numbers, and what there is to say of its workloads.
+//! Computes the pool's counts and the status of each workload.
 //!
-//! In: what is seen and what becomes of each pod. Out: counters and messages. Each pod counts once.
+//! In: the observed pods and the decisions. Out: `status.pods`, the workloads' counts and messages, and the
+//! message about limits. Each pod counts once.
 
 use std::collections::BTreeSet;
 
@@ -12,34 +13,35 @@ use super::pod::PodFacts;
 use super::reasons::{Reasons, TOLD};
 use crate::api::{PodCounts, WorkloadStatus};
 
-/// Numbers and words.
+/// Counts and messages of a pool.
 pub(super) struct Tally {
     pub(super) counts: PodCounts,
     pub(super) workloads: Vec<WorkloadStatus>,
-    /// Why pods are not granted, if it is for a limit.
+    /// If a limit holds back pods: the message that names the workloads and limits.
     pub(super) limited: Option<String>,
 }
 
-/// What of a workload is counted before it is told.
+/// Counts for one workload, from which its status is made.
 #[derive(Default)]
 struct Count {
     status: WorkloadStatus,
-    /// Pods that are not at home, of those that the scale's `status.replicas` counts: waiting, on their way,
-    /// or on ACI. A `ReplicaSet` counts none that is being deleted.
+    /// How many of the pods in the scale's `status.replicas` are not on the cluster's own nodes: pending,
+    /// granted, or on ACI. Pods that are being deleted do not count, because a `ReplicaSet` does not count
+    /// them.
     away: i64,
     /// Pods that wait for a slot.
     slotless: i64,
-    /// Pods about which something is decided.
+    /// Pending pods that the operator has evaluated, including those with an expired grant.
     waiting: usize,
     /// Why pods cannot run on ACI.
     refusals: Reasons,
     /// What pods wait for.
     lacks: Reasons,
-    /// Pods with the marks of a grant that was not given to them.
+    /// Pods with the label and toleration of a grant that was not given to them.
     foreign: usize,
 }
 
-/// Counts.
+/// Counts all pods once.
 pub(super) fn of(
     seen: &Observed<'_>,
     decisions: &[Decision],
@@ -85,8 +87,8 @@ pub(super) fn of(
     }
 }
 
-/// Pods of which workloads wait for what. Without numbers, which the workloads' statuses have: the words would change
-/// with each pod that gets its turn.
+/// Which limit blocks the pods of which workloads. Contains no numbers of pods: they are in the workloads'
+/// status, and the message would change with each granted pod.
 fn limited(decisions: &[Decision]) -> Option<String> {
     let waiting = decisions
         .iter()
@@ -135,7 +137,7 @@ impl Count {
         }
     }
 
-    /// A pod whose grant has expired: the pod waits, and no decision is made about it.
+    /// Counts a pending pod with an expired grant. The plan has no decision about it.
     fn expired(&mut self, pod: &PodFacts) {
         self.away += i64::from(!pod.is_deleting);
         self.waiting += 1;

@@ -1,4 +1,4 @@
-//! The room as a whole: scenarios, properties of every plan, and a simulation.
+//! Tests of `burst` as a whole: scenarios, properties of every plan, and a simulation.
 
 mod ahead;
 mod eligible;

@@ -1,11 +1,12 @@
-//! Whether the pods that run already let a pod onto a virtual node: required topology spread, required pod
-//! affinity and anti-affinity.
+//! Whether running pods let a pod onto a virtual node: required topology spread, required pod affinity and
+//! required pod anti-affinity.
 //!
-//! In: the nodes and pods that are known ([`Neighbors`]), the placements, and what this plan has put there. Out:
-//! for a pod and a placement, the constraint that the scheduler would find unmet, and the remedy. It follows
-//! kube-scheduler 1.37 (`podtopologyspread/filtering.go`, `interpodaffinity/filtering.go`) where all that
-//! matters is known. Where it is not, nothing is said against the pod: pods that are not known may only add
-//! conflicts to an anti-affinity, but may satisfy an affinity or even out a spread.
+//! In: the nodes and pods that were read ([`Neighbors`]), the placements, and the pods that this plan has put
+//! there. Out: for a pod and a placement, the constraint that the scheduler would find violated, and what to
+//! change. The module follows kube-scheduler 1.37 (`podtopologyspread/filtering.go`,
+//! `interpodaffinity/filtering.go`) if all relevant objects are known. If some are not, affinity and spread do
+//! not count against the pod, because an unknown pod could satisfy an affinity or even out a spread.
+//! Anti-affinity does count: unknown pods can only add conflicts.
 
 mod rules;
 #[cfg(test)]
@@ -27,15 +28,15 @@ pub use rules::Rules;
 
 type Labels = BTreeMap<String, String>;
 
-/// What was read of the cluster.
+/// Objects that the operator reads from the cluster on demand.
 #[derive(Clone, Debug, Default)]
 pub enum Listing<T> {
-    /// It is being read.
+    /// The list call is still running.
     #[default]
     Awaited,
-    /// It cannot be read: nothing is concluded from it.
+    /// The list call failed. Nothing is concluded from it.
     Unknown,
-    /// This is all of it.
+    /// The complete list.
     Listed(T),
 }
 
@@ -48,10 +49,10 @@ impl<T> Listing<T> {
     }
 }
 
-/// A node, as far as it matters to where other pods may run.
+/// The parts of a Node that affect where other pods may run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFacts {
-    /// Its name.
+    /// The node's name.
     pub name: String,
     /// Its labels.
     pub labels: Labels,
@@ -60,7 +61,7 @@ pub struct NodeFacts {
 }
 
 impl NodeFacts {
-    /// What of `node` matters.
+    /// Extracts these parts from `node`.
     pub fn of(node: &Node) -> Self {
         let spec = node.spec.as_ref();
         Self {
@@ -73,17 +74,17 @@ impl NodeFacts {
     }
 }
 
-/// The nodes and pods of the cluster, read only for pods that have such constraints.
+/// The nodes and pods of the cluster. The operator reads them only if a pod has such constraints.
 #[derive(Clone, Debug, Default)]
 pub struct Neighbors {
     /// All nodes.
     pub nodes: Listing<Vec<Arc<NodeFacts>>>,
-    /// The pods that are on nodes, by namespace; of a namespace that is missing here nothing is known.
+    /// The pods bound to nodes, by namespace. Nothing is known about a namespace without an entry.
     pub pods: HashMap<String, Listing<Vec<Arc<PodFacts>>>>,
 }
 
 impl Neighbors {
-    /// Whether a pod with these constraints must wait until the others have been read.
+    /// Whether `pod` must wait because a list call that its constraints need is still running.
     pub fn is_awaited(&self, pod: &PodFacts, namespaces: &Namespaces) -> bool {
         let Some(rules) = pod.rules.as_deref() else {
             return false;
@@ -98,33 +99,33 @@ impl Neighbors {
     }
 }
 
-/// What is known of the cluster, and what this plan has put into the placements.
+/// What is known about the cluster, plus the pods that this plan has put into the placements.
 pub(super) struct Topology<'a> {
     pool: &'a str,
     namespaces: &'a Namespaces,
     neighbors: &'a Neighbors,
     places: &'a [Place],
-    /// Labels and taints by node; those of placements as the placements have them.
+    /// Labels and taints by node name. The labels of virtual nodes come from the placements.
     nodes: HashMap<&'a str, (&'a Labels, &'a [Taint])>,
-    /// Pods on nodes.
+    /// Pods with the node that each is bound to.
     pods: Vec<(&'a PodFacts, &'a str)>,
-    /// Pods that keep others out of their domains, and the labels of their nodes.
+    /// Pods with required anti-affinity near a placement, with the labels of their nodes.
     apart: Vec<(&'a PodFacts, &'a Labels)>,
-    /// Pods that are counted in a placement although the scheduler has not bound them.
+    /// Pods that count in the placement with this index although the scheduler has not bound them yet.
     assumed: Vec<(&'a PodFacts, usize)>,
     counted: Vec<Counted<'a>>,
 }
 
-/// How the known pods are spread, as pods with the same constraints count them.
+/// Counts of the known pods, for all pods that have the same constraints as `like`.
 struct Counted<'a> {
     like: &'a PodFacts,
-    /// For each spread constraint, by domain.
+    /// For each spread constraint, the number of pods by topology domain.
     spread: Vec<HashMap<&'a str, i64>>,
-    /// Pods that satisfy all terms of the affinity, by the terms' keys and the domains.
+    /// The number of pods that satisfy all affinity terms, by topology key and domain.
     together: HashMap<(&'a str, &'a str), i64>,
-    /// A pod that each term of the anti-affinity keeps away, by the term's place and the domain.
+    /// A pod that violates an anti-affinity term, by the term's index and the domain.
     apart: HashMap<(usize, &'a str), &'a PodFacts>,
-    /// How many of the assumed pods are in it.
+    /// How many of the topology's assumed pods these counts include.
     assumed: usize,
 }
 
@@ -172,7 +173,7 @@ impl<'a> Topology<'a> {
         topology
     }
 
-    /// Remembers a pod that keeps others out of a domain in which a placement is.
+    /// Keeps `pod` if its anti-affinity covers a domain that contains a placement.
     fn keeps_apart(&mut self, pod: &'a PodFacts, node: &str) {
         let Some((labels, _)) = self.nodes.get(node).copied() else {
             return;
@@ -188,7 +189,7 @@ impl<'a> Topology<'a> {
         }
     }
 
-    /// From now on the pod counts as one of that placement.
+    /// Counts the pod in that placement from now on.
     pub(super) fn assume(&mut self, pod: &'a PodFacts, place: usize) {
         if has_apart(pod)
             && let Some(node) = self.places.get(place).map(|place| &place.node)
@@ -198,7 +199,7 @@ impl<'a> Topology<'a> {
         self.assumed.push((pod, place));
     }
 
-    /// The constraint that keeps the scheduler from placing the pod there, if it is certain that one does.
+    /// The constraint that keeps the scheduler from placing the pod there. `None` if no violation is certain.
     pub(super) fn refusal(&mut self, pod: &'a PodFacts, place: usize) -> Option<Unsupported> {
         let at = self.places.get(place)?;
         self.kept_out(pod, at).or_else(|| {
@@ -225,7 +226,7 @@ impl<'a> Topology<'a> {
         })
     }
 
-    /// A pod in a domain of the placement whose anti-affinity keeps this one out.
+    /// The anti-affinity of another pod in one of the placement's domains that keeps this pod out.
     fn kept_out(&self, pod: &PodFacts, place: &Place) -> Option<Unsupported> {
         let matching = self.apart.iter().filter_map(|(other, labels)| {
             let mut terms = other.rules.iter().flat_map(|rules| &rules.apart);
@@ -251,7 +252,7 @@ impl<'a> Topology<'a> {
         })
     }
 
-    /// Where the counts of the pod's constraints are, brought up to date.
+    /// The index of the counts for the pod's constraints, after adding the newly assumed pods.
     fn counted(&mut self, pod: &'a PodFacts, rules: &'a Rules) -> usize {
         let is_alike = |one: &Counted<'_>| {
             one.like.id.namespace == pod.id.namespace
@@ -325,7 +326,7 @@ impl<'a> Topology<'a> {
                 && term.selects(other, own, self.namespaces)
             {
                 let first = counted.apart.entry((index, value)).or_insert(other);
-                // Always the same one: another would be another Event.
+                // Always keep the same pod: a changed message would create another Event.
                 if other.id < first.id {
                     *first = other;
                 }
@@ -333,7 +334,7 @@ impl<'a> Topology<'a> {
         }
     }
 
-    /// In which domain of a spread constraint a node is; nothing if the constraint leaves the node out.
+    /// The domain of a node for a spread constraint. `None` if the constraint does not count the node.
     fn domain_of(
         &self,
         pod: &PodFacts,
@@ -387,7 +388,7 @@ impl Counted<'_> {
             value.is_none_or(|value| !self.together.contains_key(&(term.key.as_str(), value)))
         };
         let lacking = rules.together.iter().find(lacks)?;
-        // The first pod of a group that belongs together may run anywhere.
+        // The first pod of a group with affinity to itself may run in any domain.
         let is_first = self.together.is_empty()
             && rules.is_together_with(pod, &pod.id.namespace, namespaces)
             && rules
@@ -416,7 +417,7 @@ impl Counted<'_> {
             } else {
                 String::new()
             };
-            // No numbers of pods: each of them would be another Event.
+            // No numbers of pods in the message: each new number would create another Event.
             (skew > spread.max_skew).then(|| Unsupported {
                 field: spread.field.clone(),
                 why: format!(
@@ -437,7 +438,7 @@ fn has_apart(pod: &PodFacts) -> bool {
         .is_some_and(|rules| !rules.apart.is_empty())
 }
 
-/// The domain in which a placement is, in words.
+/// Describes the placement's domain for `key`, for use in a message.
 fn domain(place: &Place, key: &str) -> String {
     let value = place.labels.get(key).map_or("", String::as_str);
     format!("placement {} is in {key}={value}, which", place.placement)

@@ -1,23 +1,22 @@
-//! How many replicas a workload gets: the algorithm of the horizontal pod autoscaler. Pure.
+//! Computes how many replicas a workload gets, with the algorithm of the horizontal pod autoscaler (HPA). Pure.
 //!
-//! In: what the triggers wish, the replicas that there are, what was recommended and done before, the
-//! time. Out: how many to set now, why, and why not more. Called by `controller::triggers`.
+//! In: the proposals of the triggers, the present replicas, the [`History`], and the time. Out: how many
+//! replicas to set now, why, and what limits them. Called by `controller::triggers`.
 //!
 //! ```text
-//! wishes ─▶ wanted (greatest, tolerance) ─▶ step (stabilisation, policies, bounds) ─▶ replicas
-//!                                              ▲
-//!                                           History
+//! proposals ─▶ wanted (greatest, tolerance) ─▶ step (stabilization, policies, bounds) ─▶ replicas
+//!                                               ▲
+//!                                            History
 //! ```
 //!
-//! A Prometheus trigger is what an autoscaler calls an external metric with an average value: the value is
-//! divided by the replicas that the target is to have, whether their pods exist, are ready or have metrics,
-//! so that pods that are starting count as bearing their share and nothing is added for them twice. Pods
-//! that are unready or missing bear on an autoscaler's resource metrics only, which are not among the
-//! triggers.
+//! A Prometheus trigger corresponds to an external metric with an average value in an HPA. The value is divided
+//! by the target's desired replicas, whether or not their pods exist, are ready or have metrics. So pods that
+//! are starting already count as taking their part of the load, and no replicas are added for it twice. Unready
+//! pods and missing metrics matter only for the HPA's resource metrics, which burstpool has no trigger for.
 //!
-//! In two things it is not the autoscaler of Kubernetes 1.37. The replicas are `spec.replicas`; the
-//! autoscaler takes `status.replicas`, which a rollout's surge makes more. And percentages are exact;
-//! floats make 111 of 100 replicas and 10 percent.
+//! There are two differences from the HPA of Kubernetes 1.37. burstpool uses `spec.replicas`; the HPA uses
+//! `status.replicas`, which is higher while a rollout surges. And percentages are exact here; with the HPA's
+//! floating point numbers, 100 replicas plus 10 percent are 111.
 
 mod step;
 mod wanted;
@@ -25,7 +24,8 @@ mod wanted;
 pub use step::{History, Step, step};
 pub use wanted::{Ask, Wanted, wanted};
 
-/// A number of replicas out of a calculation, as the autoscaler's source converts it.
+/// Converts a calculated number of replicas as the HPA's source does: truncated, and saturated at the range of
+/// `i32`.
 #[allow(
     clippy::cast_possible_truncation,
     reason = "a cast from a float saturates, which is what is wanted of too large ones"

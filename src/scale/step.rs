@@ -1,9 +1,8 @@
-//! How many replicas to set now: stabilisation, policies and bounds, as `horizontal.go` of Kubernetes
-//! 1.37 has them.
+//! How many replicas to set now: stabilization, policies and bounds, as in `horizontal.go` of Kubernetes 1.37.
 //!
-//! In: what is wanted, what there is, the [`History`], the time. Out: a [`Step`]. Like the autoscaler's,
-//! the history is not kept across restarts: a new one begins with the replicas that there are, so that
-//! nothing is taken away for the length of the window.
+//! In: the replicas that the triggers ask for, the present replicas, the [`History`], and the time. Out: a
+//! [`Step`]. As in the HPA, the history is lost on a restart. A new history begins with the present replicas,
+//! so nothing is scaled in for the length of the stabilization window.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -12,12 +11,12 @@ use jiff::Timestamp;
 
 use crate::api::{PolicyType, ScalingPolicy, ScalingRules, SelectPolicy, WorkloadScale};
 
-/// For how long the highest recommendation counts on the way down, if the spec does not say.
+/// The default of `scaleDown.stabilizationWindowSeconds`, in seconds. The highest recommendation in it counts.
 const DOWN_WINDOW: i32 = 300;
-/// In how many seconds the usual policies allow their change.
+/// The period of the default policies, in seconds.
 const PERIOD: i32 = 15;
 
-/// What was recommended and what was done.
+/// Earlier recommendations and changes of one workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     recommended: Vec<(Timestamp, i32)>,
@@ -26,14 +25,14 @@ pub struct History {
 }
 
 impl History {
-    /// Takes note of a change that was made.
+    /// Records that the replicas were changed.
     pub fn changed(&mut self, from: i32, to: i32, now: Timestamp) {
         if to > from {
             self.added.push((now, to - from));
         } else {
             self.removed.push((now, from - to));
         }
-        // No policy's period is longer than 30 minutes.
+        // The CRD limits a policy's period to 30 minutes.
         let old = before(now, 1800);
         self.added.retain(|(at, _)| *at > old);
         self.removed.retain(|(at, _)| *at > old);
@@ -50,16 +49,17 @@ impl History {
     }
 }
 
-/// How many replicas to set, and why not what is wanted.
+/// How many replicas to set, and what limits them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// So many.
+    /// The replicas to set.
     pub replicas: i32,
-    /// What keeps it from what is wanted, if anything does.
+    /// Why this is not the number that the triggers ask for. `None` if it is.
     pub held: Option<&'static str>,
 }
 
-/// How many replicas to set now, of `wanted` ones where the target is to have `current`.
+/// Computes the replicas to set now, if the target's `spec.replicas` is `current` and the triggers ask for
+/// `wanted`.
 pub fn step(
     spec: &WorkloadScale,
     history: &mut History,
@@ -95,7 +95,8 @@ pub fn step(
     step
 }
 
-/// Up the lowest and down the highest of what was asked for in the windows.
+/// Applies the stabilization windows: the lowest recent recommendation limits scaling up, the highest scaling
+/// down.
 fn stabilised(
     spec: &WorkloadScale,
     history: &mut History,
@@ -126,7 +127,7 @@ fn stabilised(
     current.max(lowest).min(highest)
 }
 
-/// What the policies and the bounds allow.
+/// Applies the policies and the bounds.
 fn limited(
     spec: &WorkloadScale,
     history: &History,
@@ -165,7 +166,7 @@ fn limited(
     }
 }
 
-/// The most replicas that the policies allow.
+/// The most replicas that the scale-up policies allow.
 fn up_limit(rules: &ScalingRules, history: &History, current: i32, now: Timestamp) -> i32 {
     let usual = [
         policy(PolicyType::Pods, 4),
@@ -175,7 +176,7 @@ fn up_limit(rules: &ScalingRules, history: &History, current: i32, now: Timestam
         let start = history.at_start_of(policy, current, now);
         match policy.kind {
             PolicyType::Pods => start.saturating_add(policy.value),
-            // Rounded up: else few replicas would never become more.
+            // Rounded up. Otherwise a small number of replicas would never grow.
             PolicyType::Percent => percent(start, 100 + i64::from(policy.value), 99),
         }
     });
@@ -187,7 +188,7 @@ fn up_limit(rules: &ScalingRules, history: &History, current: i32, now: Timestam
     chosen.unwrap_or(current)
 }
 
-/// The fewest replicas that the policies allow.
+/// The fewest replicas that the scale-down policies allow.
 fn down_limit(rules: &ScalingRules, history: &History, current: i32, now: Timestamp) -> i32 {
     let usual = [policy(PolicyType::Percent, 100)];
     let proposals = policies(rules, &usual).iter().map(|policy| {
@@ -205,7 +206,7 @@ fn down_limit(rules: &ScalingRules, history: &History, current: i32, now: Timest
     chosen.unwrap_or(current)
 }
 
-/// So many percent of `start`, exactly; `remainder` is 99 to round up and 0 to round down.
+/// `percent` percent of `start`, in exact integer arithmetic. `remainder` 99 rounds up, 0 rounds down.
 fn percent(start: i32, percent: i64, remainder: i64) -> i32 {
     let hundredths = i64::from(start) * percent + remainder;
     i32::try_from(hundredths.div_euclid(100)).unwrap_or(i32::MAX)
@@ -227,7 +228,7 @@ fn policies<'a>(rules: &'a ScalingRules, usual: &'a [ScalingPolicy]) -> &'a [Sca
     }
 }
 
-/// So many seconds ago.
+/// The time `seconds` before `now`.
 fn before(now: Timestamp, seconds: i32) -> Timestamp {
     let seconds = u64::try_from(seconds).unwrap_or_default();
     now.saturating_sub(Duration::from_secs(seconds))

@@ -1,13 +1,13 @@
 //! How many replicas the triggers ask for.
 //!
-//! In: their wishes, the replicas that the target is to have (`spec.replicas`), the tolerances. Out: the
-//! greatest wish, and the trigger that has it.
+//! In: the triggers' proposals, the target's desired replicas (`spec.replicas`), and the tolerances. Out: the
+//! greatest proposal, and the trigger that made it.
 
 use super::replicas;
 use crate::api::WorkloadScale;
 use crate::trigger::Wish;
 
-/// How far a value may be from what the replicas can bear, if the spec does not say.
+/// The default tolerance, as in the HPA: no change while the load per replica is within 10% of the threshold.
 const TOLERANCE: f64 = 0.1;
 
 /// What one trigger asks for.
@@ -15,25 +15,24 @@ const TOLERANCE: f64 = 0.1;
 pub struct Ask<'a> {
     /// The trigger's name.
     pub trigger: &'a str,
-    /// What it wishes.
+    /// Its proposal.
     pub wish: Wish,
 }
 
-/// What all of them ask for.
+/// What all triggers of a workload ask for together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// So many, which may be beyond the bounds.
+    /// The number of replicas. It may be outside of `minReplicas` and `maxReplicas`.
     pub replicas: i32,
-    /// The trigger that asks for them; none while all are quiet.
+    /// The trigger that asks for them. `None` if no trigger does, or if the present replicas are kept.
     pub trigger: Option<String>,
-    /// A trigger that says nothing of replicas.
+    /// An active trigger whose spec contains no replicas.
     pub unsaid: Option<String>,
-    /// A trigger whose value is not known, for which nothing is taken away.
+    /// A trigger whose value is unknown. Because of it, the workload is not scaled in.
     pub keeps: Option<String>,
 }
 
-/// The greatest of the wishes; the fewest replicas while all are quiet. `current` is the target's
-/// `spec.replicas`.
+/// The greatest proposal, or `minReplicas` if there is none. `current` is the target's `spec.replicas`.
 pub fn wanted(spec: &WorkloadScale, asks: &[Ask<'_>], current: i32) -> Wanted {
     let tolerances = Tolerances::of(spec);
     let mut all = Wanted {
@@ -60,8 +59,8 @@ pub fn wanted(spec: &WorkloadScale, asks: &[Ask<'_>], current: i32) -> Wanted {
             }
         }
     }
-    // One whose value is not known might ask for more: as with an autoscaler of which one metric fails,
-    // the others may only add.
+    // A trigger with an unknown value might ask for more. As in an HPA with a failing metric, the other
+    // triggers may only add replicas.
     if all.keeps.is_some() && all.replicas < current {
         all.replicas = current;
         all.trigger = None;
@@ -69,7 +68,7 @@ pub fn wanted(spec: &WorkloadScale, asks: &[Ask<'_>], current: i32) -> Wanted {
     all
 }
 
-/// How far a value may be from what the replicas can bear.
+/// How far the load per replica may be above or below the threshold without a change, as a fraction.
 struct Tolerances {
     up: f64,
     down: f64,
@@ -88,11 +87,12 @@ impl Tolerances {
         }
     }
 
-    /// As many replicas as bear the value, unless `current` ones nearly do: then nothing changes.
+    /// The replicas that the value needs at `threshold` per replica, or `current` if that is within the
+    /// tolerance.
     ///
-    /// This is `GetExternalPerPodMetricReplicas` of the autoscaler but for one fault: the autoscaler compares
-    /// with `status.replicas`, and within the tolerance answers with them. While a rollout surges these are
-    /// more than `spec.replicas`, and the surge becomes the new size of a workload whose load is the same.
+    /// This is the HPA's `GetExternalPerPodMetricReplicas` without one fault. The HPA compares with
+    /// `status.replicas`, and within the tolerance returns that number. While a rollout surges, it is higher
+    /// than `spec.replicas`, so the surge becomes the new size of a workload whose load has not changed.
     fn per_replica(&self, value: f64, threshold: f64, current: i32) -> i32 {
         let ratio = value / (threshold * f64::from(current));
         if 1.0 - self.down <= ratio && ratio <= 1.0 + self.up {
@@ -102,15 +102,15 @@ impl Tolerances {
     }
 }
 
-/// Rounds up, but not for what only the arithmetic of floats has added: a query's sum of 2,000 may be
-/// 2,000.0000000000005. The autoscaler counts in thousandths and does not see that either.
+/// Rounds up, except for rounding errors of floating point numbers: a query's sum of 2,000 may arrive as
+/// 2,000.0000000000005. The HPA counts in thousandths, so it does not see such errors either.
 fn rounded_up(number: f64) -> f64 {
     let nearest = number.round();
     let is_noise = (number - nearest).abs() <= number.abs() * 1e-9;
     if is_noise { nearest } else { number.ceil() }
 }
 
-/// A quantity from 0 to 1, as the resource's pattern has it: a decimal number, or thousandths.
+/// Parses a quantity from 0 to 1 in the CRD's pattern: a decimal number, or thousandths with the suffix `m`.
 fn fraction(text: &str) -> Option<f64> {
     match text.strip_suffix('m') {
         Some(thousandths) => thousandths
@@ -147,14 +147,15 @@ mod tests {
 
     #[test]
     fn a_value_is_divided_by_what_a_replica_bears_as_in_the_autoscalers_own_tests() {
-        // replica_calculator_test.go (1.37): TestReplicaCalcExternalPerPodMetric, up, down, within the
+        // From replica_calculator_test.go (1.37), TestReplicaCalcExternalPerPodMetric: up, down, within the
         // tolerance, and an overflow.
         for (value, threshold, current, expected) in [
             (8600.0, 2150.0, 3, 4),
             (8600.0, 2867.0, 5, 3),
             (8600.0, 2900.0, 3, 3),
             (f64::MAX, 1.0, 1, i32::MAX),
-            // The documentation's example: twice the value, twice the replicas, and half of it.
+            // The documentation's example: twice the value gives twice the replicas, and half the value half of
+            // them.
             (200.0, 100.0, 1, 2),
             (50.0, 50.0, 2, 1),
             (0.0, 100.0, 4, 0),
@@ -168,7 +169,7 @@ mod tests {
     #[test]
     fn replicas_that_nearly_bear_the_value_stay() {
         let usual = json!({});
-        // 10 replicas bear 1000: 900 and 1100 are within a tenth, one more is not.
+        // 10 replicas take 1000. 900 and 1100 are within the tolerance of 10%; one more or less is not.
         assert_eq!(replicas_for(&usual, 1100.0, 100.0, 10), 10);
         assert_eq!(replicas_for(&usual, 1101.0, 100.0, 10), 12);
         assert_eq!(replicas_for(&usual, 901.0, 100.0, 10), 10);

@@ -1,8 +1,8 @@
 //! Which alerts fire.
 //!
-//! In: the bodies of Alertmanager's webhook (version 4). Out: [`Notice`]s, and of each trigger the alerts
-//! that [`Firing`] has. An alert fires until it is resolved, or until nobody has sent it again for as
-//! long as the trigger believes it: the word of its end may have been lost.
+//! In: the bodies of Alertmanager's webhook (version 4). Out: [`Notice`]s, and for each trigger its [`Firing`]
+//! alerts. An alert fires until Alertmanager reports it resolved. If that report is lost, the alert ends when
+//! Alertmanager has not sent it again for `expireAfter`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,18 +13,17 @@ use serde::Deserialize;
 
 use crate::api::{Alert, FiringAlert};
 
-/// How many alerts of a trigger are remembered. One is enough for it to be active; a status has room for
-/// these.
+/// How many alerts of a trigger are kept, as many as fit into a status. One is enough to make it active.
 const REMEMBERED: usize = 64;
 
-/// What a payload says of one alert.
+/// What a webhook payload reports about one alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// The alert's labels.
     pub labels: BTreeMap<String, String>,
-    /// Alertmanager's fingerprint of them.
+    /// Alertmanager's fingerprint of the labels, or a hash of them if it sent none.
     pub fingerprint: String,
-    /// Whether it fires; else it is resolved.
+    /// Whether it fires. Otherwise it is resolved.
     pub fires: bool,
 }
 
@@ -49,7 +48,7 @@ enum State {
     Resolved,
 }
 
-/// Reads a body of the webhook.
+/// Parses a body of the webhook.
 pub fn read(body: &[u8]) -> Result<Vec<Notice>, String> {
     let payload: Payload = serde_json::from_slice(body)
         .map_err(|error| format!("it is no payload of Alertmanager's webhook: {error}"))?;
@@ -71,7 +70,7 @@ pub fn read(body: &[u8]) -> Result<Vec<Notice>, String> {
     Ok(notices.collect())
 }
 
-/// What stands for a fingerprint where there is none: senders older than Alertmanager 0.16.
+/// A hash of the labels in place of a fingerprint, which senders older than Alertmanager 0.16 do not send.
 fn fingerprint(labels: &BTreeMap<String, String>) -> String {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let mut hasher = DefaultHasher::new();
@@ -79,12 +78,12 @@ fn fingerprint(labels: &BTreeMap<String, String>) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// The alerts of one trigger that fire, and until when that is believed.
+/// The alerts of one trigger that fire, by fingerprint, with the time at which each expires.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Firing(BTreeMap<String, Timestamp>);
 
 impl Firing {
-    /// What a status has kept.
+    /// Restores the alerts from a status.
     pub fn restored(alerts: &[FiringAlert]) -> Self {
         let alerts = alerts.iter();
         Self(
@@ -94,13 +93,13 @@ impl Firing {
         )
     }
 
-    /// Takes in what concerns the trigger; whether anything did.
+    /// Applies the notices that match the trigger. Returns whether any did.
     pub fn take(&mut self, spec: &Alert, notices: &[Notice], now: Timestamp) -> bool {
         self.0.retain(|_, expires| *expires > now);
         let believed = Duration::from(spec.expire_after);
         let expires = now.saturating_add(believed).unwrap_or(Timestamp::MAX);
         let ours = || notices.iter().filter(|notice| matches(spec, notice));
-        // First what makes room.
+        // Resolved alerts first, because they make room.
         for over in ours().filter(|notice| !notice.fires) {
             self.0.remove(&over.fingerprint);
         }
@@ -112,12 +111,12 @@ impl Firing {
         ours().next().is_some()
     }
 
-    /// Whether any fires.
+    /// Whether any alert fires at `now`.
     pub fn is_any(&self, now: Timestamp) -> bool {
         self.0.values().any(|expires| *expires > now)
     }
 
-    /// When the next one is not believed any more.
+    /// When the next alert expires.
     pub fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
         self.0
             .values()
@@ -126,7 +125,7 @@ impl Firing {
             .min()
     }
 
-    /// Those that fire, as a status has them.
+    /// The alerts that fire, for a status.
     pub fn list(&self, now: Timestamp) -> Vec<FiringAlert> {
         let fire = self.0.iter().filter(|(_, expires)| **expires > now);
         fire.map(|(fingerprint, expires)| FiringAlert {
@@ -137,7 +136,8 @@ impl Firing {
     }
 }
 
-/// Whether a notice is about the trigger of that spec. One without labels would be about every alert there is.
+/// Whether a notice matches the trigger's labels. A trigger without labels matches none; otherwise it would
+/// match every alert.
 pub fn matches(spec: &Alert, notice: &Notice) -> bool {
     let has = |(name, value): (&String, &String)| notice.labels.get(name) == Some(value);
     !spec.match_labels.is_empty() && spec.match_labels.iter().all(has)
@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// The body of Alertmanager's documentation, with the fields that its source adds.
+    /// The example body in Alertmanager's documentation, with the fields that its source adds.
     fn payload(status: &str, fingerprints: &[&str]) -> Value {
         let alerts = fingerprints.iter().map(|fingerprint| {
             json!({

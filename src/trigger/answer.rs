@@ -1,18 +1,18 @@
-//! What Prometheus' answer to an instant query says.
+//! Reads Prometheus' response to an instant query.
 //!
-//! In: status, body, and the credentials that were sent. Out: a [`Reading`], or why there is none, in words
-//! for a status. Nothing counts as zero but a zero: a series that is missing, and a value that is no number,
-//! say nothing. `serverAddress` may lead to any server, so a status shows only numbers and the beginning of
-//! Prometheus' own errors and warnings, never another answer and never a credential.
+//! In: the HTTP status, the body, and the credentials that were sent. Out: a [`Reading`], or why there is none,
+//! worded for a status message. Only a zero counts as zero: a missing series, or a value that is not a number,
+//! is an error. `serverAddress` may lead to any server. So a status shows only numbers and the beginning of
+//! Prometheus' own errors and warnings, never another server's response and never a credential.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// How many characters of Prometheus' own words a status shows.
+/// How many characters of Prometheus' errors and warnings a status shows.
 const WORDS: usize = 300;
 /// How many characters of a value or of a type's name a status shows.
 const WORD: usize = 32;
-/// The kinds of errors that Prometheus' API has, those of Mimir and Thanos among them.
+/// The error types of Prometheus' API, including those of Mimir and Thanos.
 const KINDS: [&str; 9] = [
     "timeout",
     "canceled",
@@ -25,12 +25,12 @@ const KINDS: [&str; 9] = [
     "too_many_requests",
 ];
 
-/// A value.
+/// The value of a query.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
-    /// The query's value: a finite number.
+    /// A finite number.
     pub value: f64,
-    /// What Prometheus warns of although it answers, such as a part that it could not read.
+    /// A warning that Prometheus sent with the value, for example about a part that it could not read.
     pub warning: Option<String>,
 }
 
@@ -54,14 +54,18 @@ struct Data {
     result: Value,
 }
 
-/// Reads an answer. `hidden` are the credentials that were sent: no message contains them.
+/// Reads a response. `hidden` are the credentials that were sent; no message contains them.
+///
+/// # Errors
+///
+/// Why there is no value, worded for a status message.
 pub fn read(status: u16, body: &[u8], hidden: &[String]) -> Result<Reading, String> {
     let parsed: Result<Body, _> = serde_json::from_slice(body);
     let Ok(parsed) = parsed else {
         return Err(foreign(status));
     };
     if parsed.status != "success" || !(200..300).contains(&status) {
-        // A server that refuses credentials may repeat them in another encoding.
+        // A server that refuses credentials may echo them in another encoding.
         let is_refused = matches!(status, 401 | 403);
         if is_refused || !matches!(&*parsed.status, "success" | "error") {
             return Err(foreign(status));
@@ -144,7 +148,7 @@ fn value(data: &Data, hidden: &[String]) -> Result<f64, String> {
     }
 }
 
-/// An answer that is not Prometheus', or that must not be quoted.
+/// The message for a response that is not Prometheus', or that must not be quoted.
 fn foreign(status: u16) -> String {
     match status {
         401 | 403 => format!(
@@ -158,7 +162,7 @@ fn foreign(status: u16) -> String {
     }
 }
 
-/// The beginning of a foreign text, on one line and without credentials.
+/// The first `most` characters of a server's text, on one line and with credentials replaced.
 pub fn quote(text: &str, most: usize, hidden: &[String]) -> String {
     let mut text = text.to_owned();
     for secret in hidden.iter().filter(|secret| !secret.is_empty()) {

@@ -1,8 +1,8 @@
-//! The five fields of a crontab.
+//! Parses the five fields of a crontab.
 //!
-//! In: text. Out: which minutes of which days it names, or which field is wrong. Own, because the kept
-//! crates stand on another library of time, and what matters here, the nights on which clocks change,
-//! is decided in `window`.
+//! In: text. Out: the minutes and days that it names, or an error that names the field. burstpool has its own
+//! parser because the maintained crates use another time library, and because the important part, the nights on
+//! which clocks change, is decided in `window`.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -14,10 +14,10 @@ const MONTHS: [&str; 12] = [
     "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
 ];
 const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-/// The most days of each month.
+/// The number of days of each month in a leap year.
 const DAYS: [u32; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 
-/// What a crontab's five fields name. Each is a set of bits.
+/// The five fields of a crontab, as bit sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cron {
     minutes: u64,
@@ -25,13 +25,13 @@ pub struct Cron {
     days: u64,
     months: u64,
     weekdays: u64,
-    /// Whether the day must be one of both fields: then one of them begins with `*`.
+    /// Whether a day must match both day fields. So it is if one of them begins with `*`.
     both_days: bool,
-    /// Whether the hour begins with `*`: then it is of any hour that passes, and not of one on the clock.
+    /// Whether the hour field begins with `*`. The schedule then counts elapsed hours, not hours of the clock.
     pub is_of_every_hour: bool,
 }
 
-/// Why a text is no crontab's.
+/// Why a text is not a valid crontab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrongCron(pub String);
 
@@ -42,7 +42,7 @@ impl fmt::Display for WrongCron {
 }
 
 impl Cron {
-    /// Whether it names times of this day.
+    /// Whether it names times on this day.
     pub fn has_day(&self, date: Date) -> bool {
         let bit = |bits: u64, at: i8| u32::try_from(at).is_ok_and(|at| bits >> at & 1 == 1);
         let day = bit(self.days, date.day());
@@ -55,7 +55,7 @@ impl Cron {
         bit(self.months, date.month()) && days
     }
 
-    /// The hours and minutes of a day that it names, in their order.
+    /// The hours and minutes that it names on a day, in order.
     pub fn times(&self) -> impl Iterator<Item = (i8, i8)> + '_ {
         let hours = (0..24i8).filter(|hour| self.hours >> hour & 1 == 1);
         hours.flat_map(|hour| {
@@ -64,12 +64,12 @@ impl Cron {
         })
     }
 
-    /// Whether there is any day that it names.
+    /// Whether it names any day at all.
     fn ever_comes(&self) -> bool {
         let named = |month: &usize| self.months >> (month + 1) & 1 == 1;
         let has_day = |month: usize| self.days & ((1 << (DAYS[month] + 1)) - 1) != 0;
         let mut months = (0..12).filter(named);
-        // Without a star, a day of the week is enough.
+        // If neither day field begins with `*`, a day of the week is enough.
         !self.both_days || months.any(has_day)
     }
 }
@@ -94,7 +94,7 @@ impl FromStr for Cron {
             )));
         };
         let mut weekdays = field("day of week", weekday, 0..=7, &WEEKDAYS, 0)?;
-        // Sunday is 0 and 7.
+        // Sunday is both 0 and 7.
         weekdays |= weekdays >> 7 & 1;
         let cron = Self {
             minutes: field("minute", minute, 0..=59, &[], 0)?,
@@ -114,7 +114,7 @@ impl FromStr for Cron {
     }
 }
 
-/// The numbers that a field names. `names` stand for numbers from `first`.
+/// Parses one field to a bit set of numbers. `names` stand for the numbers from `first` on.
 fn field(
     what: &str,
     text: &str,
@@ -191,7 +191,7 @@ mod tests {
             ("0 0 * * 0", "2026-11-22", "2026-11-23"),
             ("0 0 * nov *", "2026-11-01", "2026-12-01"),
             ("0 0 29 2 *", "2028-02-29", "2028-03-01"),
-            // Both restricted: either is enough, as cron has it.
+            // Both day fields are restricted: a match of either is enough, as in cron.
             ("0 0 13 * 1", "2026-11-13", "2026-11-14"),
             ("0 0 13 * 1", "2026-11-23", "2026-11-24"),
             ("0 0 */2 * 1", "2026-11-23", "2026-11-25"),

@@ -1,6 +1,6 @@
-//! What a trigger is: while its value is known, and while it is not.
+//! The state of a trigger, while its value is known and while it is not.
 //!
-//! In: its spec, what it was before, what was read, the time. Out: its [`Standing`].
+//! In: its spec, its state before, the query result or the alerts, and the time. Out: its [`Standing`].
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::window::{Window, Windows};
 use super::{QueryError, Standing, Wish};
 use crate::api::{Alert, OnError, Prometheus, Schedule, Then};
 
-/// A Prometheus trigger, after its query was answered or was not.
+/// The state of a Prometheus trigger after a query succeeded or failed.
 pub fn prometheus(
     spec: &Prometheus,
     on_error: &OnError,
@@ -27,7 +27,7 @@ pub fn prometheus(
     let standing = match read {
         Ok(reading) => known(&numbers, reading),
         Err(QueryError::Unknown(why)) => unknown(on_error, before, &why, now),
-        // The last decision holds meanwhile, as in an outage.
+        // The last decision stays in force for `keepFor`, as in an outage of Prometheus.
         Err(QueryError::Mistake(why)) => {
             let standing = unknown(on_error, before, &why, now);
             Standing {
@@ -39,7 +39,7 @@ pub fn prometheus(
     standing.after(before, now)
 }
 
-/// The numbers of a spec that are texts.
+/// The numbers that a spec contains as text.
 struct Numbers {
     threshold: Option<f64>,
     activation: f64,
@@ -82,8 +82,8 @@ fn known(numbers: &Numbers, reading: Reading) -> Standing {
     }
 }
 
-/// The last decision for a time, then what the spec says. While it is kept nothing is taken away: a value
-/// that was falling may have risen since.
+/// Keeps the last decision for `onError.keepFor`, then applies `onError.then`. During `keepFor` the replicas
+/// are kept too: a value that was falling may have risen since.
 fn unknown(on_error: &OnError, before: &Standing, why: &str, now: Timestamp) -> Standing {
     let since = before.unknown_since.unwrap_or(now).min(now);
     let keep_for = Duration::from(on_error.keep_for);
@@ -121,7 +121,7 @@ fn unknown(on_error: &OnError, before: &Standing, why: &str, now: Timestamp) -> 
     }
 }
 
-/// A schedule, and when it is to be looked at again.
+/// The state of a schedule trigger, and when it changes next.
 pub fn schedule(
     spec: &Schedule,
     before: &Standing,
@@ -156,7 +156,7 @@ pub fn schedule(
     (standing.after(before, now), next)
 }
 
-/// An alert trigger, with the alerts that fire.
+/// The state of an alert trigger, with the alerts that fire.
 pub fn alert(spec: &Alert, firing: &Firing, before: &Standing, now: Timestamp) -> Standing {
     let active = firing.is_any(now);
     let wish = match (active, spec.replicas) {
@@ -180,7 +180,7 @@ pub fn alert(spec: &Alert, firing: &Firing, before: &Standing, now: Timestamp) -
     standing.after(before, now)
 }
 
-/// A time in a message: without parts of a second.
+/// A time for a message, without fractions of a second.
 fn second(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
@@ -237,7 +237,7 @@ mod tests {
     fn while_nobody_answers_the_last_decision_is_kept_and_nothing_is_taken_away() {
         let down = || Err("no answer".to_owned());
         let active = after(&Standing::default(), read(700.0), 0);
-        // 30 s and just below the 5 minutes.
+        // 30 s, and just under 5 minutes.
         for second in [15, 45, 314] {
             let kept = (15..=second)
                 .step_by(15)

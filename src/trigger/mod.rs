@@ -1,25 +1,25 @@
-//! Whether there is a peak: what Prometheus, a schedule or an alert says, and what follows. Pure.
+//! Whether there is a load peak, according to Prometheus, a schedule or an alert, and what follows. Pure.
 //!
-//! In: answers, payloads and the time, from `controller::triggers`, which does the calls. Out: a
-//! [`Standing`] for each trigger, which says whether it is active, and how many replicas it wishes. No
+//! In: query responses, webhook payloads and the time, from `controller::triggers`, which makes the calls. Out:
+//! a [`Standing`] for each trigger: whether it is active, and how many replicas it proposes. The code has no
 //! clock and no client: `now` is an argument.
 //!
 //! ```text
-//! body ─▶ answer ─▶ Reading or why not ─▶ decide ─┐
+//! body ─▶ answer ─▶ Reading or error ──▶ decide ──┐
 //! spec ─▶ cron, window ───────────────────────────┼─▶ Standing ─▶ hold, scale, status
 //! body ─▶ alert ─▶ Firing ────────────────────────┘
 //! ```
 //!
 //! | file | decides |
 //! | --- | --- |
-//! | [`answer`] | what Prometheus' answer says, and why it says nothing |
-//! | [`decide`] | what a trigger is, while its value is known and while it is not |
-//! | [`cron`], [`window`] | when a window is open |
+//! | [`answer`] | the value in Prometheus' response, or why it has none |
+//! | [`decide`] | the state of a trigger, while its value is known and while it is not |
+//! | [`cron`], [`window`] | when a schedule's window is open |
 //! | [`alert`] | which alerts fire |
 //!
-//! Several triggers together (three values in all): a pool's hold is short while any is active. One
-//! whose value is not known counts as what it was, for as long as `onError.keepFor` says, then as
-//! `onError.then`; before it was ever known it counts as inactive.
+//! A trigger has three kinds of state: active, inactive, and unknown. A pool's hold is short while any of its
+//! triggers is active. A trigger with an unknown value keeps its last state for `onError.keepFor`, and then
+//! takes the state in `onError.then`. A trigger whose value was never known is inactive during `keepFor`.
 
 pub mod alert;
 pub mod answer;
@@ -32,23 +32,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::{FiringAlert, TriggerStatus};
 
-/// What a trigger says of replicas.
+/// How many replicas a trigger proposes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Wish {
-    /// None: it is not active.
+    /// None: the trigger is not active.
     #[default]
     Quiet,
-    /// It is active, and its spec says nothing of replicas.
+    /// None: the trigger is active, but its spec contains no replicas.
     Unsaid,
-    /// Not fewer than there are: nobody knows its value.
+    /// No fewer than now, because the trigger's value is unknown.
     Keep,
-    /// So many.
+    /// This number of replicas.
     Replicas(i32),
-    /// So many that each bears at most `threshold` of `value`.
+    /// Enough replicas that each takes at most `threshold` of `value`.
     PerReplica {
         /// The query's value.
         value: f64,
-        /// What one replica bears.
+        /// What one replica can take.
         threshold: f64,
     },
 }
@@ -56,9 +56,9 @@ pub enum Wish {
 /// Why a query has no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueryError {
-    /// Prometheus gave no usable answer; the next query may get one.
+    /// Prometheus gave no usable response. The operator repeats the query after the interval.
     Unknown(String),
-    /// Prometheus is not asked until the object that the message names is edited.
+    /// The operator sends no query until a user edits the object that the message names.
     Mistake(String),
 }
 
@@ -68,29 +68,29 @@ impl From<String> for QueryError {
     }
 }
 
-/// What a trigger is at a time.
+/// The state of a trigger.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Standing {
     /// Whether it is active.
     pub active: bool,
-    /// What it wishes.
+    /// How many replicas it proposes.
     pub wish: Wish,
-    /// The last value of its query.
+    /// The last known value of its query.
     pub value: Option<f64>,
-    /// Since when it is active, or is not.
+    /// Since when it has been active, or inactive.
     pub since: Option<Timestamp>,
-    /// Since when nobody knows its value.
+    /// Since when its value has been unknown. `None` while it is known.
     pub unknown_since: Option<Timestamp>,
     /// The alerts that fire.
     pub alerts: Vec<FiringAlert>,
-    /// What there is to know.
+    /// A message for `status.triggers`.
     pub message: String,
-    /// What must be edited before its value can be known.
+    /// What a user must edit before the value can be known.
     pub mistake: Option<String>,
 }
 
 impl Standing {
-    /// What a status has kept of it: how a new leader begins.
+    /// Restores the state from `status.triggers`, for a new leader.
     pub fn restored(status: &TriggerStatus) -> Self {
         Self {
             active: status.active,
@@ -104,7 +104,7 @@ impl Standing {
         }
     }
 
-    /// The same as a status has it.
+    /// Converts the state to its entry in `status.triggers`.
     pub fn status(&self, name: &str) -> TriggerStatus {
         TriggerStatus {
             name: name.to_owned(),
@@ -117,8 +117,8 @@ impl Standing {
         }
     }
 
-    /// A trigger whose spec is wrong: never active. It takes no replicas away either, as an autoscaler does
-    /// not on a metric that it cannot read.
+    /// The state of a trigger with an invalid spec: never active. It keeps the present replicas, as an HPA does
+    /// for a metric that it cannot read.
     pub fn mistaken(why: String, before: &Self, now: Timestamp) -> Self {
         Self {
             mistake: Some(why),
@@ -128,7 +128,7 @@ impl Standing {
         .after(before, now)
     }
 
-    /// The same, while nothing can be heard of it, since then.
+    /// The same state, marked as unreachable since `since`, with the reason.
     #[must_use]
     pub fn unheard(self, why: String, since: Timestamp) -> Self {
         Self {
@@ -138,12 +138,12 @@ impl Standing {
         }
     }
 
-    /// Whether its value is known.
+    /// Whether its value is known and its spec is valid.
     pub fn is_known(&self) -> bool {
         self.unknown_since.is_none() && self.mistake.is_none()
     }
 
-    /// The same, with the time since when it is so.
+    /// Sets `since`: the earlier time if `active` has not changed, otherwise `now`.
     #[must_use]
     fn after(mut self, before: &Self, now: Timestamp) -> Self {
         let same = self.active == before.active;
@@ -152,8 +152,8 @@ impl Standing {
     }
 }
 
-/// A time as statuses have it: they know no parts of a second, and a status must be equal to itself
-/// when it is read again.
+/// A time without fractions of a second. A status stores whole seconds, and must equal itself when it is read
+/// back.
 fn whole(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }

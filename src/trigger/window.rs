@@ -1,9 +1,11 @@
-//! Windows of time: whether one is open, and when that changes.
+//! Windows of a schedule: whether one is open, and when that changes.
 //!
-//! In: a schedule and the time. Out: a [`Window`]. A window begins at a time on a clock and lasts for
-//! time that passes. On the nights on which clocks change, as cron has it: a time that is skipped is the
-//! moment of the change, a time that comes twice is its first; but where the hour is `*`, the schedule is
-//! of hours that pass, so that a skipped one is none and a repeated one is two.
+//! In: a schedule and the time. Out: a [`Window`]. A window begins at a time of the clock and lasts for an
+//! elapsed time.
+//!
+//! Daylight saving works as in cron. A start time that is skipped fires at the change; one that occurs twice
+//! fires once, the first time. If the hour field begins with `*`, skipped hours do not fire and repeated hours
+//! fire twice.
 
 use std::time::Duration;
 
@@ -14,10 +16,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::cron::Cron;
 use crate::api::Schedule;
 
-/// How many days ahead the next start is looked for: leap days are up to 8 years apart.
+/// How many days ahead to look for the next start: 9 years, because leap days can be 8 years apart.
 const AHEAD: usize = 366 * 9;
 
-/// A schedule that can be asked.
+/// A schedule that was parsed.
 #[derive(Clone, Debug)]
 pub struct Windows {
     cron: Cron,
@@ -28,14 +30,14 @@ pub struct Windows {
 /// Whether a window is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
-    /// The last one that began ends then; another may have begun by that time.
+    /// Open. The window that began last ends at this time; the next one may begin before that.
     Open(Timestamp),
-    /// The next one begins then, if ever.
+    /// Closed. The next window begins at this time. `None` if none begins in the next 9 years.
     Closed(Option<Timestamp>),
 }
 
 impl Windows {
-    /// Reads a schedule; an error names the field.
+    /// Parses a schedule. An error names the field.
     pub fn of(spec: &Schedule) -> Result<Self, String> {
         let cron = spec.start.parse();
         let cron = cron.map_err(|why| format!("schedule.start: {why}"))?;
@@ -50,7 +52,7 @@ impl Windows {
         })
     }
 
-    /// Whether a window is open.
+    /// Whether a window is open at `now`.
     pub fn at(&self, now: Timestamp) -> Window {
         let end = |start: Timestamp| {
             start
@@ -63,7 +65,7 @@ impl Windows {
         }
     }
 
-    /// The last start until `now` whose window could be open still.
+    /// The last start at or before `now`, if its window may still be open.
     fn last(&self, now: Timestamp) -> Option<Timestamp> {
         let back = self.duration.saturating_add(Duration::from_secs(48 * 3600));
         let oldest = now.saturating_sub(back).unwrap_or(Timestamp::MIN);
@@ -96,7 +98,7 @@ impl Windows {
         time.to_zoned(self.zone.clone()).date()
     }
 
-    /// The starts whose time on the clock is of this day.
+    /// The starts whose clock time is on this day.
     fn starts(&self, date: Date) -> impl Iterator<Item = Timestamp> + '_ {
         let is_named = self.cron.has_day(date);
         let times = self.cron.times().filter(move |_| is_named);
@@ -106,7 +108,7 @@ impl Windows {
         })
     }
 
-    /// The moments of a time on the clock.
+    /// The moments of a clock time: normally one, at a clock change none, one or two.
     fn moments(&self, time: DateTime) -> [Option<Timestamp>; 2] {
         let every_hour = self.cron.is_of_every_hour;
         match self.zone.to_ambiguous_timestamp(time).offset() {
@@ -123,7 +125,7 @@ impl Windows {
         }
     }
 
-    /// The last change of clocks until then.
+    /// The last clock change at or before `time`.
     fn change_until(&self, time: Timestamp) -> Option<Timestamp> {
         let after = time.checked_add(SignedDuration::from_secs(1)).ok()?;
         let change = self.zone.preceding(after).next()?;
@@ -131,8 +133,8 @@ impl Windows {
     }
 }
 
-/// A time zone by its IANA name: the machine's, or that which is compiled in, as an image without any
-/// has none.
+/// Finds a time zone by its IANA name: in the machine's database, or in the one compiled into the binary,
+/// because a container image may have none.
 fn zone(name: &str) -> Result<TimeZone, String> {
     if let Ok(zone) = TimeZone::get(name) {
         return Ok(zone);

@@ -1,4 +1,4 @@
-//! What is remembered, and for how long.
+//! What memory keeps, and for how long.
 
 use super::*;
 use crate::burst::fixtures::{at, pod, reservation};

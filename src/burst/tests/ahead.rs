@@ -1,4 +1,4 @@
-//! Pods are reserved shortly before their hold is over, and nobody is worse off for it.
+//! Pods are reserved shortly before their hold ends, and no other pod is worse off for it.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ fn millis(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).expect("in range")
 }
 
-/// A pod that was refused, and created, at this second.
+/// A pod that was created and refused at this second.
 fn refused(name: &str, second: i64) -> PodFacts {
     let mut pod = pod(name);
     pod.created = at(second);
@@ -20,7 +20,7 @@ fn refused(name: &str, second: i64) -> PodFacts {
     pod
 }
 
-/// The holds of these pods are over at these seconds.
+/// A scene with pods whose holds end at these seconds.
 fn scene(spec: &Value, pods: &[(&str, i64)]) -> Scene {
     let mut scene = Scene::new(spec, &[]);
     let pods = pods.iter();
@@ -106,7 +106,7 @@ fn what_no_grant_waits_for_is_written_twice_a_second_at_most() {
     let plan = scene.plan_at(millis(29_500));
     assert_eq!((reserved(&plan), plan.must_reserve), (vec!["a", "c"], true));
 
-    // A grant waits for no pace.
+    // A grant does not wait for the pace of other reservations.
     scene.waiting.push(refused("d", 14));
     let plan = scene.plan_at(millis(29_100));
     assert_eq!((granted(&plan), plan.must_reserve), (vec!["d"], true));
@@ -138,7 +138,8 @@ fn a_new_leader_leaves_what_was_reserved_ahead_and_grants_it_when_it_is_due() {
     let due = scene.plan(30);
     assert_eq!((granted(&due), due.must_reserve), (vec!["a"], false));
 
-    // It would be held for longer now: then nobody knows who may grant it still, and it is changed.
+    // Its hold would now be longer. It is unknown whether another leader may still grant it, so the pod is
+    // changed.
     scene.pool.spec.spill.after = std::time::Duration::from_secs(60).into();
     assert_eq!(scene.plan(30).releases, [scene.waiting[0].id.clone()]);
 }

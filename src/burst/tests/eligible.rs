@@ -1,4 +1,4 @@
-//! Which pods cannot burst, and what they are told.
+//! Which pods cannot burst, and the messages that say why.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! The maximum is exact across changes of leader and lost answers (decision D1a).
+//! The maximum is exact across leader changes and lost answers (decision D1a).
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ fn a_reserved_pod_counts_before_it_is_seen_granted_and_is_not_reserved_twice() {
     let next = scene.plan(15);
     assert_eq!((next.grants().count(), next.must_reserve), (0, false));
     assert_eq!(scene.outcome(15, "a"), Outcome::InFlight);
-    // Now the label's watch shows it: it counts as granted, and its reservation goes.
+    // Now the label's watch shows it: it counts as granted, and its reservation is removed.
     let a = scene.waiting.remove(0).granted("shop", "web", 15);
     scene.labelled.push(a);
     let seen = scene.plan(16);
@@ -69,7 +69,8 @@ fn a_grant_on_its_way_holds_its_slot_and_is_neither_sent_again_nor_taken_back() 
     scene.places[0].shut = None;
     assert_eq!(scene.outcome(16, "a"), Outcome::InFlight);
 
-    // It changes meanwhile, and is granted anew before the first is answered: that is about the first.
+    // The pod changes, and is granted again before the first grant is answered. The answer belongs to the
+    // first.
     scene.waiting[0] = pod("a").at_version("2");
     let plan = scene.plan(17);
     assert_eq!((granted(&plan), plan.must_reserve), (vec!["a"], true));
@@ -96,7 +97,7 @@ fn a_grant_that_only_the_watch_of_waiting_pods_shows_counts_still_by_its_reserva
         ),
         (0, 1)
     );
-    // It is bound: the watch of waiting pods has lost it, and the label's is late.
+    // The pod is bound: it has left the watch of pending pods, and the label's watch is late.
     scene.waiting.remove(0);
     let plan = scene.plan(17);
     assert_eq!((plan.grants().count(), plan.unseen.len()), (0, 1));
@@ -148,7 +149,7 @@ fn a_pod_that_has_changed_without_a_grant_holds_no_slot_whoever_reserved_it() {
     let plan = scene.plan(15);
     scene.reserve(&plan);
     scene.led_by("another");
-    // A patch in a frozen leader's hands is of version 1, and comes to nothing.
+    // A patch of a frozen leader is for version 1, and fails.
     scene.waiting[0] = pod("a").at_version("2");
     scene.waiting[0].is_deleting = true;
     let plan = scene.plan(16);
@@ -167,7 +168,7 @@ fn a_pod_is_granted_only_at_the_version_that_is_reserved() {
     assert_eq!(anew.reservations[0].resource_version, "2");
     scene.reserve(&anew);
     assert!(!scene.plan(16).must_reserve);
-    // Another leads, whose watch is behind: the pod may be granted already.
+    // Another instance leads, and its watch is behind: the pod may be granted already.
     scene.led_by("another");
     scene.waiting[0] = pod("a").at_version("1");
     let plan = scene.plan(17);
@@ -284,7 +285,8 @@ fn who_leads_again_frees_what_it_reserved_before_only_once_its_pod_is_changed() 
     let mut scene = Scene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
-    // Another leads, takes the reservation up, and freezes with its patch; then we lead again.
+    // Another instance leads, adopts the reservation, and freezes with its patch in flight. Then the first
+    // leads again.
     scene.led_by("another");
     assert_eq!(granted(&scene.plan(16)), ["a"]);
     scene.led_by("me, again");
@@ -346,7 +348,7 @@ fn a_pod_that_was_granted_by_a_pool_that_is_gone_is_granted_anew_and_counts() {
     let plan = scene.plan(15);
     assert!(!plan.workloads[0].message.contains("belongs"), "{plan:?}");
     scene.reserve(&plan);
-    // A new leader, which knows of no patch: the reservation stands, whatever the label's watch shows.
+    // A new leader knows of no patch: the reservation stays, whatever the label's watch shows.
     scene.led_by("other");
     let plan = scene.plan(15);
     assert_eq!((granted(&plan), plan.reservations.len()), (vec!["a"], 1));

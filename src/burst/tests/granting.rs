@@ -1,4 +1,4 @@
-//! When a pod is granted, and when it is left alone.
+//! When the plan grants a pod, and when it leaves a pod alone.
 
 use jiff::SignedDuration;
 use serde_json::json;
@@ -54,7 +54,7 @@ fn neither_a_hold_nor_the_rate_changes_when_the_api_servers_clock_is_set() {
         }
         assert!(is_granted(&scene, 15, "a"), "{ahead}");
     }
-    // What another leader granted 10 s ago is one of this minute.
+    // A grant of another leader 10 s ago counts in this minute.
     for ahead in [-3600, 0, 3600] {
         scene.ahead = SignedDuration::from_secs(ahead);
         scene.labelled = vec![pod("granted").granted("shop", "web", 20 + ahead)];
@@ -135,7 +135,7 @@ fn a_nominated_pod_is_granted_only_when_its_nomination_is_stale() {
     let mut scene = Scene::new(&json!({}), &["a"]);
     scene.waiting[0].is_nominated = true;
     let span = i64::try_from(NOMINATION.as_secs()).expect("a small number");
-    // It has waited for long: its nomination counts from when it is seen.
+    // The pod has waited long. Its nomination counts from when it was seen.
     let plan = scene.plan(2000);
     let why = Held::Nominated;
     let until = at(2000 + span);

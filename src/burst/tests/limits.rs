@@ -1,4 +1,4 @@
-//! How many pods are granted, and whose.
+//! How many pods the plan grants, and of which workloads.
 
 use std::collections::HashSet;
 
@@ -150,14 +150,15 @@ fn a_workload_that_is_renamed_or_takes_another_ones_name_keeps_its_maximum() {
         assert_eq!(granted(&plan), [""; 0], "{case}");
         let of_web = plan.workloads.iter().find(|one| one.limit == 2);
         assert_eq!(of_web.map(|one| one.spilled), Some(2), "{case}");
-        // The same of a reservation: one stands, so that one more has a slot.
+        // The same for a reservation: with one reservation, one more pod has a slot.
         scene.labelled.pop();
         let entry = reservation(&scene.waiting[0], "another");
         let status = scene.pool.status.get_or_insert_default();
         status.reservations = vec![entry];
         assert_eq!(granted(&scene.plan(15)), ["a"], "{case}");
         if case == "names swapped" {
-            // Nothing but its name tells of a pod that is in no watch.
+            // For a pod that is in no watch, only the name in the reservation says which workload it belongs
+            // to.
             continue;
         }
         scene.waiting.remove(0);
@@ -206,7 +207,7 @@ fn a_pod_that_a_grant_lets_run_and_does_not_mark_holds_its_slot_and_stops_the_gr
     assert_eq!(plan.unmarked, ["uid-a"]);
     let held = Held::Denied(why());
     assert!(matches!(scene.outcome(16, "b"), Outcome::Hold { why, .. } if why == held));
-    // It is on ACI, and counts on.
+    // It is on ACI, and still counts.
     scene.waiting.remove(0);
     scene
         .bound
@@ -288,7 +289,7 @@ fn a_workload_whose_pods_come_and_go_does_not_take_the_whole_rate_for_ever() {
         "workloads": [target("web"), target("job")],
         "spill": {"after": "0s", "maxReplicas": 10, "rate": {"pods": 1, "per": "1m"}},
     });
-    // Two of the five slots that are web's share are free, and a job's pod comes and goes each minute.
+    // Two of the five slots of web's share are free. A job's pod comes and goes each minute.
     let mut scene = Scene::new(&spec, &["late"]).spilled("web", &["a", "b", "c"]);
     scene.scales = scales(&[("web", 4, 4), ("job", 1, 1)]);
     scene.waiting[0].created = at(30);
@@ -324,7 +325,7 @@ fn a_workload_of_which_as_many_pods_wait_as_slots_are_free_does_not_take_each_of
         "workloads": [target("web"), target("job")],
         "spill": {"after": "0s", "maxReplicas": 4, "rate": {"pods": 1, "per": "1m"}},
     });
-    // One of the two slots that are web's share is free. Of the jobs, five wait, and none stays.
+    // One of the two slots of web's share is free. Five pods of the job wait, and none stays.
     let mut scene = Scene::new(&spec, &["late"]).spilled("web", &["a"]);
     scene.scales = scales(&[("web", 2, 2), ("job", 5, 5)]);
     let refused = |name: &str, second| {
@@ -388,7 +389,7 @@ fn a_pod_is_not_deleted_when_azure_lets_it_wait_for_the_first_time() {
     use crate::aci::failure::Class;
     let mut scene = Scene::new(&max(&json!(2)), &[]);
     let mut waits = pod("a").granted("shop", "web", 1).on("burst-shop-weu");
-    // Bound at 0; its ConfigMap came at 1000, and the first PUT met a 503.
+    // Bound at 0. Its ConfigMap was created at 1000, and the first PUT got a 503.
     if let Stage::Bound(bound) = &mut waits.stage {
         (bound.has_started, bound.is_running) = (false, false);
         bound.waits = Some((Class::Transient, "503".to_owned()));

@@ -180,7 +180,7 @@ fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_othe
             .why
             .ends_with("it has no owner that makes another")
     );
-    // The API server wrote since when they are bound, by its own clock.
+    // The API server wrote by its own clock since when they are bound.
     for ahead in [-3600, -90, 90, 3600] {
         scene.ahead = jiff::SignedDuration::from_secs(ahead);
         scene.labelled = vec![starting("web", 10 + ahead)];
@@ -210,14 +210,14 @@ fn a_half_open_placement_is_tried_with_a_pod_of_our_choice_whoever_else_waits_th
         let backend = scene.memory.backend("weu");
         backend.failed(Class::Capacity, "no room", at(second));
     };
-    // A user's pod, which waits for a ConfigMap that nobody makes.
+    // A user-placed pod that waits for a ConfigMap that is never created.
     let mut guest = starting("guest", 1);
     guest.grant = None;
     scene.bound = vec![guest];
     failed(&mut scene, 20);
     assert_eq!(scene.plan(49).grants().count(), 0);
     assert_eq!(granted(&scene.plan(50)), ["a"]);
-    // One that was granted before is tried first, but shows nothing for ever: its image does not exist.
+    // A pod that was granted before is the first probe, but its image does not exist, so it proves nothing.
     scene.labelled = vec![starting("mistyped", 10)];
     let plan = scene.plan(50);
     assert_eq!(plan.grants().count(), 0);
@@ -286,7 +286,7 @@ fn what_azure_refuses_of_a_template_is_believed_for_a_while_and_not_while_anothe
     let plan = scene.plan(899);
     assert_eq!(plan.look_again_in, Some(std::time::Duration::from_secs(1)));
     assert_eq!(granted(&scene.plan(900)), ["a"], "it is tried again");
-    // It is no better: the next wait is longer.
+    // The next pod is refused too: the pause is longer.
     unknown.id.uid = "uid-next".to_owned();
     scene.labelled = vec![unknown];
     let plan = scene.plan(1000);

@@ -1,4 +1,4 @@
-//! What every plan has, whatever is seen.
+//! Properties of every plan, whatever the input.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::burst::pod::{PodFacts, Stage};
 
 const APPS: [&str; 2] = ["web", "db"];
 
-/// A pod: its workload, its age, what it asks for, and what is the matter with it.
+/// A pod: its workload, its age in seconds, the cores it requests, and what is special about it.
 fn some_pod() -> impl Strategy<Value = (usize, i64, i64, u8)> {
     (0..2_usize, 0..100_i64, 1..4_i64, 0..10_u8)
 }
@@ -65,7 +65,7 @@ prop_compose! {
     }
 }
 
-/// How many slots are held: by the pool, by each workload.
+/// How many slots are in use: in the pool, and in each workload.
 fn held(scene: &Scene) -> (u64, [u64; 2]) {
     let mut held = (0, [0; 2]);
     for pod in &scene.labelled {
@@ -98,7 +98,8 @@ proptest! {
         let web = scene.scales[&web].as_ref().expect("a scale").desired;
         let own = own.unwrap_or(MaxReplicas::Count(0)).of(web);
         prop_assert!(after.1[0] <= own.max(before.1[0]));
-        // Those of second 5 are no minute old at second 60, and are at 100.
+        // Earlier grants are of second 5: at second 100 they are older than a minute, and do not count against
+        // the rate.
         prop_assert!(count <= rate, "{count} at once, {recent} before");
         prop_assert!(count == 0 || after.0 <= scene.places[0].offers.pods.unsigned_abs());
     }

@@ -1,12 +1,14 @@
-//! Thousands of hours of a cluster that bursts, with everything going wrong that can.
+//! Simulates thousands of hours of a bursting cluster, with every fault that can happen.
 //!
-//! A model of the API server, the scheduler, home, workloads and Azure, and two instances of the
-//! operator of which one decides. Watches lag, each by itself, that of the pool too; patches and updates are
-//! refused, conflict, are lost and come late; the scheduler nominates pods and thinks better of it; leaders
-//! crash, or freeze with patches in their hands and thaw when another has taken over. The clock is virtual.
-//! Invariants are checked at every write; what fails names the seed, with which
-//! `SEED=... cargo test --lib simulation` shows the same again. The seeds are the same each time, so that a
-//! change is judged by itself; `SEEDS_FROM=N` tries others.
+//! In: a random seed. The model contains the API server, the scheduler, the cluster's own nodes, workloads,
+//! Azure, and two instances of the operator, one of which leads. Each watch lags on its own, including that of
+//! the pool. Patches and updates are refused, conflict, are lost, or arrive late. The scheduler nominates pods
+//! and withdraws nominations. Leaders crash, or freeze with patches in flight and resume after another instance
+//! has taken over. The clock is virtual.
+//!
+//! Out: every write is checked against the invariants. A failure prints its seed, and
+//! `SEED=... cargo test --lib simulation` reproduces it. The seeds are always the same, so that a test run
+//! judges only the change. `SEEDS_FROM=N` tries others.
 
 mod azure;
 mod checks;
@@ -26,22 +28,22 @@ use cluster::Cluster;
 use happened::Happened;
 use operator::Operator;
 
-/// Episodes, each with a cluster of its own, and how long each lasts.
+/// The number of episodes, each with its own cluster, and the length of each.
 const EPISODES: u64 = 400;
 const EPISODE: Duration = Duration::from_secs(7 * 3600);
-/// How long everything goes well at the end of an episode.
+/// How long nothing fails at the end of an episode.
 const CALM: Duration = Duration::from_secs(120 * 60);
-/// How long nothing changes at the end of that, so that whoever waits must be served: longer than those
-/// wait for their turn that pass by pods for which room is kept.
+/// How long nothing changes at the end of that, so that every waiting pod must be served. Longer than pods wait
+/// while room is kept for larger ones.
 const STILL: Duration = Duration::from_secs(20 * 60);
-/// How long a lease lasts whose holder is silent.
+/// How long a lease lasts after its holder stops renewing it.
 const LEASE: Duration = Duration::from_secs(15);
 
 struct Simulation {
     rng: StdRng,
     cluster: Cluster,
     operators: [Operator; 2],
-    /// Which of them holds the lease, and until when.
+    /// The index of the instance that holds the lease.
     leader: usize,
     passed_by: checks::PassedBy,
     happened: Happened,
@@ -112,7 +114,7 @@ impl Simulation {
         self.cluster.pass(again, &mut self.rng);
     }
 
-    /// The lease goes to the other one when its holder is silent for too long.
+    /// The other instance takes the lease when it has expired.
     fn elect(&mut self) {
         let now = self.cluster.now;
         let other = 1 - self.leader;
@@ -126,7 +128,7 @@ impl Simulation {
     }
 }
 
-/// What happened, or what failed.
+/// Runs one episode. Returns what happened, or the failure.
 fn episode(seed: u64) -> std::thread::Result<Happened> {
     let mut simulation = Simulation::new(seed);
     let run = std::panic::AssertUnwindSafe(|| simulation.run());
@@ -164,7 +166,7 @@ fn every_invariant_holds_in_thousands_of_hours_of_faults() {
             match episode(first + number) {
                 Ok(some) => all.add(&some),
                 Err(cause) => {
-                    // The others need not go on.
+                    // Stops the other threads.
                     next.store(EPISODES, Ordering::Relaxed);
                     std::panic::resume_unwind(cause);
                 }

@@ -1,4 +1,4 @@
-//! What a pool and its workloads say.
+//! The messages of a pool and its workloads.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::api::{PodCounts, WorkloadStatus};
 use crate::burst::fixtures::{Scene, at, granted, pod, pool, scales, target};
 use crate::burst::plan::Peak;
 
-/// A workload of the pods with this label `app`.
+/// A workload that selects the pods with this `app` label.
 fn selecting(app: &str) -> Value {
     json!({"name": app, "selector":
         {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": app}}}})
@@ -56,7 +56,7 @@ fn pods_that_end_on_aci_are_not_taken_off_those_at_home() {
     for pod in scene.labelled.iter_mut().take(2) {
         pod.is_deleting = true;
     }
-    // The peak is over: of the four replicas that are left, one is on ACI.
+    // The peak is over. Of the four replicas left, one is on ACI. Two more pods on ACI are being deleted.
     scene.scales = scales(&[("web", 4, 4)]);
     let web = scene.plan(60).workloads.remove(0);
     assert_eq!((web.home, web.spilled), (Some(3), 3));
@@ -72,8 +72,8 @@ fn what_others_have_of_a_workloads_pods_is_not_home_and_is_said() {
     scene.pool = youth;
     scene.others = vec![older];
     scene.scales = scales(&[("web", 9, 9)]);
-    // One waits, one is on its way and one on ACI for the older pool, one is there by its user, and one
-    // was granted and found room at home.
+    // For the older pool: one pod is pending, one is on its way, one is on ACI, and one is user-placed. One
+    // more was granted and is bound to one of the cluster's own nodes.
     let of_older = |name: &str| pod(name).granted("older", "web", 1);
     scene.labelled = vec![
         of_older("flying"),
@@ -87,7 +87,7 @@ fn what_others_have_of_a_workloads_pods_is_not_home_and_is_said() {
     let web = scene.plan(15).workloads.remove(0);
     let told = "4 pods of its selection belong to workload web of pool older";
     assert_eq!((web.home, web.message.as_str()), (Some(5), told));
-    // Also when none of them waits, or is on ACI, if both select the same.
+    // The same if none of them is pending or on ACI, and both workloads select the same pods.
     scene.waiting.clear();
     scene.labelled.clear();
     scene.placed.clear();
@@ -147,7 +147,7 @@ fn a_limit_that_is_reached_is_said_once_for_the_pool() {
         "pods of web wait: the pool has as many pods on ACI as spec.spill.maxReplicas lets it: 1";
     assert_eq!(scene.plan(15).limited.as_deref(), Some(told));
     assert_eq!(scene.plan(14).limited, None);
-    // The words, and with them the pool's status, stay the same while pods get their turns.
+    // The message, and with it the pool's status, stays the same while pods are granted.
     let mut scene = scene;
     scene.waiting.pop();
     assert_eq!(scene.plan(15).limited.as_deref(), Some(told));

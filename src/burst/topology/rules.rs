@@ -1,4 +1,7 @@
-//! A pod's required constraints over other pods, read once for each version of the pod.
+//! A pod's required constraints on other pods: topology spread, affinity and anti-affinity.
+//!
+//! In: the spec and labels of a pod, read once for each version. Out: [`Rules`], which `topology` checks
+//! against the running pods.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,45 +12,45 @@ use kube::core::{Expression, Selector, SelectorExt as _};
 use crate::burst::assign::Namespaces;
 use crate::burst::pod::PodFacts;
 
-/// What a pod requires of the pods that run already; preferences are left out.
+/// A pod's required constraints on running pods. Preferred terms are not included.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rules {
     pub(super) spread: Vec<Spread>,
-    /// The terms of the pod affinity.
+    /// Required pod affinity terms.
     pub(super) together: Vec<Term>,
-    /// The terms of the pod anti-affinity.
+    /// Required pod anti-affinity terms.
     pub(super) apart: Vec<Term>,
 }
 
-/// A topology spread constraint that is `DoNotSchedule`.
+/// A topology spread constraint with `whenUnsatisfiable: DoNotSchedule`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Spread {
     pub(super) field: String,
     pub(super) key: String,
     pub(super) max_skew: i64,
     pub(super) min_domains: usize,
-    /// Whether nodes that the pod's node selector or node affinity excludes do not count.
+    /// Whether to skip nodes that the pod's node selector or node affinity excludes. By `nodeAffinityPolicy`.
     pub(super) honors_affinity: bool,
-    /// Whether nodes with taints that the pod does not tolerate do not count.
+    /// Whether to skip nodes with taints that the pod does not tolerate. By `nodeTaintsPolicy`.
     pub(super) honors_taints: bool,
-    /// Which pods it spreads; without a selector it spreads none.
+    /// The pods that it spreads. Without a selector it spreads none.
     pods: Option<Selector>,
 }
 
-/// A required term of a pod affinity or anti-affinity.
+/// A required term of pod affinity or anti-affinity.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Term {
     pub(super) field: String,
     pub(super) key: String,
     namespaces: Vec<String>,
     namespace_selector: Option<Selector>,
-    /// Which pods it is about; without a selector about none.
+    /// The pods that the term selects. Without a selector it selects none.
     pods: Option<Selector>,
 }
 
 impl Rules {
-    /// What a pod of this spec with these labels requires; nothing if it requires nothing, or in words that
-    /// the API server would not take.
+    /// The constraints of a pod with this spec and these labels. `None` if there are none, or if a selector is
+    /// invalid, which the API server would not accept.
     pub fn of(spec: &PodSpec, labels: &BTreeMap<String, String>) -> Option<Self> {
         let hard = spec
             .topology_spread_constraints
@@ -82,7 +85,8 @@ impl Rules {
         (rules != Self::default()).then_some(rules)
     }
 
-    /// The namespaces of the pods that matter to a pod of the namespace `own`.
+    /// The namespaces of all pods that can affect a pod in the namespace `own`. `known` holds the namespaces'
+    /// labels.
     pub fn namespaces(&self, own: &str, known: &Namespaces) -> BTreeSet<String> {
         let mut all = self.together_in(own, known);
         all.extend(
@@ -96,13 +100,13 @@ impl Rules {
         all
     }
 
-    /// The namespaces of the pods that may satisfy the affinity.
+    /// The namespaces of the pods that can satisfy the affinity.
     pub(super) fn together_in(&self, own: &str, known: &Namespaces) -> BTreeSet<String> {
         let terms = self.together.iter();
         terms.flat_map(|term| term.namespaces(own, known)).collect()
     }
 
-    /// Whether `other` satisfies every term of the affinity of a pod of the namespace `own`.
+    /// Whether `other` satisfies every affinity term of a pod in the namespace `own`.
     pub(super) fn is_together_with(&self, other: &PodFacts, own: &str, known: &Namespaces) -> bool {
         let mut terms = self.together.iter();
         !self.together.is_empty() && terms.all(|term| term.selects(other, own, known))
@@ -136,13 +140,13 @@ impl Spread {
         })
     }
 
-    /// Whether it selects the pod by its labels.
+    /// Whether the selector matches the pod's labels. An empty selector matches all pods.
     pub(super) fn selects(&self, pod: &PodFacts) -> bool {
         let mut pods = self.pods.iter();
         pods.any(|selector| selector.matches(&pod.labels))
     }
 
-    /// Whether a pod that runs counts: by a selector that is empty, the scheduler counts none.
+    /// Whether a running pod counts. As in the scheduler, an empty selector counts no pods here.
     pub(super) fn counts(&self, pod: &PodFacts) -> bool {
         let mut pods = self.pods.iter();
         pods.any(|selector| !selector.selects_all() && selector.matches(&pod.labels))
@@ -175,7 +179,7 @@ impl Term {
         self.namespaces.iter().cloned().chain(selected).collect()
     }
 
-    /// Whether it is about `pod`, where it is a term of a pod of the namespace `own`.
+    /// Whether the term selects `pod`, if the term belongs to a pod in the namespace `own`.
     pub(super) fn selects(&self, pod: &PodFacts, own: &str, known: &Namespaces) -> bool {
         let namespace = &pod.id.namespace;
         let is_in = if self.namespaces.is_empty() && self.namespace_selector.is_none() {
@@ -191,7 +195,7 @@ impl Term {
     }
 }
 
-/// The selector, if there is one; nothing if it cannot be read.
+/// Converts the selector. `Some(None)` if there is none, `None` if it is invalid.
 #[expect(
     clippy::option_option,
     reason = "a selector that is not there selects nothing"

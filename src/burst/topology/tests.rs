@@ -1,5 +1,5 @@
-//! The table of `cases.json`: the same rows are shown to a real scheduler by
-//! `tests/cluster/topology.rs`, which shows that it decides as is written there.
+//! Runs the table in `cases.json`. `tests/cluster/topology.rs` gives the same rows to a real scheduler, and
+//! checks that the scheduler decides as the table says.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ fn cases() -> Vec<Case> {
     serde_json::from_str(include_str!("cases.json")).expect("cases")
 }
 
-/// A pod of these; `namespace` is `own` or `other`.
+/// A pod with these labels and this spec. `namespace` is `own` or `other`.
 fn facts(name: &str, namespace: &str, labels: &Value, spec: &Value) -> PodFacts {
     let namespace = if namespace == "own" { "shop" } else { "other" };
     let mut spec = spec.clone();
@@ -68,7 +68,7 @@ fn node(name: &str, zone: &str, rack: &str, taint: Option<(&str, &str)>) -> Node
     }
 }
 
-/// A pool with one placement, of which all neighbors are known: these pods.
+/// A pool with one placement. All neighbors are known: these pods.
 fn scene(others: &[PodFacts]) -> Scene {
     let mut scene = Scene::new(
         &json!({"workloads": [
@@ -162,7 +162,7 @@ fn a_pod_that_cannot_be_placed_holds_no_slot_and_is_no_limit_of_the_pool() {
          above maxSkew 1; raise maxSkew, set whenUnsatisfiable: ScheduleAnyway, or leave this label out of the \
          placement's labels"
     );
-    // The pod that was there is gone.
+    // The other pod is gone.
     scene
         .neighbors
         .pods
@@ -214,7 +214,7 @@ fn pods_that_are_granted_together_count_for_each_other() {
         let plan = scene.plan(60);
         assert_eq!(granted(&plan).len(), most, "{spec}");
         assert_eq!(plan.reservations.len(), most, "{spec}");
-        // Once they are granted, and on their way, it is the same.
+        // The result is the same after they are granted and on their way.
         scene.carry_out(&plan, 60);
         assert_eq!(granted(&scene.plan(61)).len(), 0, "{spec}");
         assert_eq!(

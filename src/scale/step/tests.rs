@@ -1,11 +1,11 @@
-//! The autoscaler's own tables (`horizontal_test.go` of Kubernetes 1.37, by their names there), the
-//! documentation's examples, and what follows from both over time.
+//! Tables from the HPA's own tests (`horizontal_test.go` of Kubernetes 1.37, with their names there), and the
+//! documentation's examples. Both are also run over time.
 
 use serde_json::{Value, json};
 
 use super::*;
 
-/// When each case looks.
+/// The time of each case.
 const NOW: i64 = 100_000;
 
 fn at(second: i64) -> Timestamp {
@@ -18,7 +18,7 @@ fn spec(min: i32, max: i32, behavior: &Value) -> WorkloadScale {
     serde_json::from_value(spec).expect("a scale")
 }
 
-/// `generateScalingRules`: pods in a period, percent in a period; 0 for none.
+/// As `generateScalingRules`: pods per period, percent per period; 0 for no policy.
 fn rules(pods: i32, pods_in: i32, percent: i32, percent_in: i32) -> Value {
     let mut policies = Vec::new();
     if pods > 0 {
@@ -38,7 +38,7 @@ fn down(rules: &Value) -> Value {
     json!({"scaleDown": rules})
 }
 
-/// `generateEventsUniformDistribution`: changes spread over so many seconds.
+/// As `generateEventsUniformDistribution`: changes spread over a number of seconds.
 fn events(changes: &[i32], seconds: i64) -> Vec<(Timestamp, i32)> {
     let count = i64::try_from(changes.len()).expect("few");
     let each = (0i64..).zip(changes);
@@ -100,7 +100,7 @@ fn bounds_and_policies_are_those_of_the_autoscalers_own_tests() {
 #[test]
 #[rustfmt::skip]
 fn a_percentage_is_exact() {
-    // In floats, 100 * 1.1 is a little more than 110, and 10 * (1 - 0.9) a little less than 1.
+    // With floating point, 100 * 1.1 is slightly above 110, and 10 * (1 - 0.9) slightly below 1.
     for case in [
         Case("10 percent more", (1, 1000), up(&rules(0, 0, 10, 60)), 100, 500, 110, UP),
         Case("10 percent more, rounded up", (1, 1000), up(&rules(0, 0, 10, 60)), 101, 500, 112, UP),
@@ -180,7 +180,7 @@ fn recommendations_are_stabilised_as_in_the_autoscalers_own_tests() {
     }
 }
 
-/// Replicas at each of the seconds, of what is wanted then; what is decided is done.
+/// The replicas at each of the seconds, for what is wanted then. Each decision is carried out.
 fn played(spec: &WorkloadScale, first: i32, wanted: &[(i64, i32)]) -> Vec<i32> {
     let (mut history, mut current) = (History::default(), first);
     let play = wanted.iter().map(|(second, wanted)| {
@@ -206,13 +206,13 @@ fn replicas_double_every_fifteen_seconds_and_stay_for_five_minutes() {
 
 #[test]
 fn the_documentations_slow_scale_down_removes_ten_percent_a_minute() {
-    // "Example: limit scale down rate": 10 percent and 5 pods a minute, the lesser.
+    // "Example: limit scale down rate": 10 percent and 5 pods a minute, whichever is less.
     let slow = json!({"scaleDown": {"stabilizationWindowSeconds": 0, "selectPolicy": "Min", "policies": [
         {"type": "Percent", "value": 10, "periodSeconds": 60},
         {"type": "Pods", "value": 5, "periodSeconds": 60},
     ]}});
     let minutes: Vec<(i64, i32)> = (0..7).map(|n| (n * 61, 10)).collect();
-    // 10 percent of 80 and so on are more than 5 until there are fewer than 50; below, 45 less 4.5.
+    // 10 percent are more than 5 pods until fewer than 50 are left; from 45, 4.5 pods are removed.
     assert_eq!(
         played(&spec(10, 100, &slow), 80, &minutes),
         [75, 70, 65, 60, 55, 50, 45]

@@ -14,7 +14,7 @@ fn time(text: &str) -> Timestamp {
     text.parse().expect("a time")
 }
 
-/// When windows open and close from one time to another, found by looking at every minute.
+/// When windows open and close between two times, found by checking every minute.
 fn changes(windows: &Windows, from: &str, to: &str) -> Vec<(bool, String)> {
     let (mut now, end) = (time(from), time(to));
     let mut open = matches!(windows.at(now), Window::Open(_));
@@ -41,7 +41,7 @@ fn closed(at: &str) -> (bool, String) {
 #[test]
 fn a_window_opens_and_closes_by_the_clock_of_its_zone() {
     let hours = windows("0 8 * * 1-5", "10h", "Europe/Berlin");
-    // A Friday in winter and a Monday in summer.
+    // 2026-11-27 is a Friday in winter, 2026-07-06 a Monday in summer.
     assert_eq!(
         changes(&hours, "2026-11-27T00:00:00Z", "2026-11-30T00:00:00Z"),
         [
@@ -64,7 +64,7 @@ fn a_window_opens_and_closes_by_the_clock_of_its_zone() {
 
 #[test]
 fn a_start_that_is_skipped_is_the_moment_of_the_change_and_comes_once() {
-    // Berlin: 02:00 is 03:00 on 2026-03-29, at 01:00Z.
+    // Berlin, 2026-03-29: clocks go from 02:00 to 03:00, at 01:00Z.
     for start in ["30 2 * * *", "0,15,30 2 * * *", "*/10 2 * * *"] {
         let night = windows(start, "3h", "Europe/Berlin");
         let seen = changes(&night, "2026-03-28T12:00:00Z", "2026-03-29T12:00:00Z");
@@ -77,7 +77,7 @@ fn a_start_that_is_skipped_is_the_moment_of_the_change_and_comes_once() {
             "{start}"
         );
     }
-    // New York: 02:00 is 03:00 on 2026-03-08, at 07:00Z.
+    // New York, 2026-03-08: clocks go from 02:00 to 03:00, at 07:00Z.
     let night = windows("30 2 * * *", "3h", "America/New_York");
     assert_eq!(
         changes(&night, "2026-03-08T00:00:00Z", "2026-03-08T20:00:00Z"),
@@ -86,7 +86,7 @@ fn a_start_that_is_skipped_is_the_moment_of_the_change_and_comes_once() {
             closed("2026-03-08T10:00:00Z")
         ]
     );
-    // Lord Howe: 02:00 is 02:30 on 2026-10-04, at 15:30Z of the day before.
+    // Lord Howe, 2026-10-04: clocks go from 02:00 to 02:30, at 15:30Z of the day before.
     let night = windows("15 2 * * *", "3h", "Australia/Lord_Howe");
     assert_eq!(
         changes(&night, "2026-10-03T12:00:00Z", "2026-10-04T12:00:00Z"),
@@ -99,7 +99,7 @@ fn a_start_that_is_skipped_is_the_moment_of_the_change_and_comes_once() {
 
 #[test]
 fn a_start_that_comes_twice_opens_once_and_for_the_right_time() {
-    // Berlin: 03:00 is 02:00 on 2026-10-25, at 01:00Z.
+    // Berlin, 2026-10-25: clocks go from 03:00 to 02:00, at 01:00Z.
     let night = windows("30 2 * * *", "20m", "Europe/Berlin");
     assert_eq!(
         changes(&night, "2026-10-24T12:00:00Z", "2026-10-25T12:00:00Z"),
@@ -108,7 +108,7 @@ fn a_start_that_comes_twice_opens_once_and_for_the_right_time() {
             closed("2026-10-25T00:50:00Z")
         ]
     );
-    // New York: 02:00 is 01:00 on 2026-11-01, at 06:00Z.
+    // New York, 2026-11-01: clocks go from 02:00 to 01:00, at 06:00Z.
     let night = windows("30 1 * * *", "20m", "America/New_York");
     assert_eq!(
         changes(&night, "2026-11-01T00:00:00Z", "2026-11-01T20:00:00Z"),
@@ -117,7 +117,7 @@ fn a_start_that_comes_twice_opens_once_and_for_the_right_time() {
             closed("2026-11-01T05:50:00Z")
         ]
     );
-    // Lord Howe: 02:00 is 01:30 on 2026-04-05, at 15:00Z of the day before.
+    // Lord Howe, 2026-04-05: clocks go from 02:00 to 01:30, at 15:00Z of the day before.
     let night = windows("45 1 * * *", "10m", "Australia/Lord_Howe");
     assert_eq!(
         changes(&night, "2026-04-04T10:00:00Z", "2026-04-05T10:00:00Z"),
@@ -182,7 +182,7 @@ fn an_hour_that_comes_twice_has_two_windows_of_an_hourly_schedule() {
 
 #[test]
 fn a_day_that_a_country_skipped_is_the_moment_of_the_change() {
-    // Samoa had no 30 December 2011.
+    // Samoa skipped 30 December 2011.
     let samoa = windows("0 8 30 12 *", "1h", "Pacific/Apia");
     assert_eq!(
         changes(&samoa, "2011-12-30T00:00:00Z", "2011-12-31T12:00:00Z"),

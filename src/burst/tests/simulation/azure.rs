@@ -1,4 +1,4 @@
-//! Azure: starts what is on the node, unless it fails.
+//! Azure: starts the pods that are bound to the node, unless it fails.
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -7,11 +7,11 @@ use super::cluster::{Cluster, NODE};
 use crate::aci::failure::Class;
 use crate::burst::pod::Stage;
 
-/// How a create ended.
+/// The result of a create.
 pub type Ended = Result<(), Class>;
 
 impl Cluster {
-    /// Tries to start what has not started; how that ended.
+    /// Tries to start pods that have not started, and returns the results.
     pub fn start_groups(&mut self, rng: &mut StdRng) -> Vec<Ended> {
         let due: Vec<String> = self
             .pods
@@ -50,7 +50,7 @@ impl Cluster {
         ended
     }
 
-    /// Why Azure does not start a pod now, if it does not.
+    /// Why Azure does not start a pod now. `None` if it starts it.
     fn refusal(&self, uid: &str, rng: &mut StdRng) -> Option<Class> {
         if self.pods[uid].is_rejected {
             return Some(Class::Unknown);
@@ -58,7 +58,7 @@ impl Cluster {
         if self.now < self.throttled_until {
             return Some(Class::Throttled);
         }
-        // Now and then one starts for which Azure had room before.
+        // Occasionally a pod starts for which Azure already had capacity.
         let class = [Class::Capacity, Class::Quota, Class::Transient];
         let fails = self.now < self.failing_until && !rng.random_bool(0.1);
         fails.then(|| class[rng.random_range(0..3)])

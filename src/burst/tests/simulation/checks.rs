@@ -1,4 +1,4 @@
-//! What must hold, whatever happens.
+//! The invariants: what must hold whatever happens.
 
 mod churn;
 mod doors;
@@ -23,11 +23,12 @@ use crate::burst::plan::Plan;
 use crate::burst::pod::Stage;
 use crate::burst::rescue::DEADLINE;
 
-/// For how long a write may be on its way whose plan did not know what has happened since: longer than an instance is
+/// For how long a write may be in flight whose plan did not include recent changes: longer than an instance is
 /// frozen.
 const UNSEEN: Duration = Duration::from_secs(300);
 
-/// The pods that hold a slot: granted and not at home, or reserved and not at home or gone.
+/// The pods that use a slot: granted and not on one of the cluster's own nodes, or reserved and neither there
+/// nor gone.
 pub fn slots(cluster: &Cluster) -> BTreeSet<&str> {
     let reserved = cluster.reservations().iter().filter_map(|entry| {
         let pod = cluster.pods.get(&entry.uid)?;
@@ -40,10 +41,10 @@ pub fn slots(cluster: &Cluster) -> BTreeSet<&str> {
     reserved.filter(home).chain(cluster.away()).collect()
 }
 
-/// How many slots of the pool, and of each workload.
+/// The number of slots of the pool, and of each workload.
 pub type Slots = (u64, [u64; 3]);
 
-/// The most that the pool, and each workload, may have.
+/// The maximum of the pool, and of each workload.
 pub fn limits(cluster: &Cluster) -> Slots {
     let spec = &cluster.pool.spec;
     let pool = spec.spill.max_replicas.of(cluster.desired.iter().sum());
@@ -56,13 +57,13 @@ pub fn limits(cluster: &Cluster) -> Slots {
     (pool, each)
 }
 
-/// How many slots the pool holds, and each workload.
+/// How many slots the pool and each workload use.
 pub fn held(cluster: &Cluster) -> Slots {
     count(cluster, &slots(cluster))
 }
 
-/// The same without the pods that the scheduler has placed just now although their grants had expired: instances may
-/// not have seen it.
+/// The same without pods that the scheduler placed recently after their grants had expired. The instances may
+/// not have seen these yet.
 pub fn held_knowingly(cluster: &Cluster) -> Slots {
     let mut slots = slots(cluster);
     slots.retain(|uid| {
@@ -82,8 +83,8 @@ fn count(cluster: &Cluster, slots: &BTreeSet<&str>) -> Slots {
     (slots.len() as u64, each)
 }
 
-/// No slot is taken above the limit that is in force when it is written for: whoever has more than before
-/// has no more than that.
+/// No slot is taken above the limit that applied when the write was planned: whatever has grown is within its
+/// limit.
 pub fn within_limits(cluster: &Cluster, before: Slots, most: Slots) {
     let after = held_knowingly(cluster);
     let is_within = |before: u64, after: u64, most: u64| after <= before || after <= most;
@@ -106,7 +107,7 @@ pub fn within_limits(cluster: &Cluster, before: Slots, most: Slots) {
     }
 }
 
-/// A grant never takes a slot: its reservation has.
+/// A grant never takes a slot: its reservation already has.
 pub fn no_slot_more(cluster: &Cluster, before: Slots) {
     let after = held(cluster);
     assert!(
@@ -115,7 +116,7 @@ pub fn no_slot_more(cluster: &Cluster, before: Slots) {
     );
 }
 
-/// No pod is granted twice, early, or in vain.
+/// No pod is granted twice, too early, or in vain.
 pub fn grant(cluster: &Cluster, pod: &SimPod) {
     let facts = &pod.facts;
     let name = &facts.id.name;
@@ -137,7 +138,7 @@ pub fn grant(cluster: &Cluster, pod: &SimPod) {
     );
 }
 
-/// Nobody takes a grant back but from a pod that had its time to start, and whose owner makes another.
+/// Only a pod that had its time to start, and whose owner replaces it, is deleted.
 pub fn rescue(pod: &SimPod, now: Timestamp) {
     let facts = &pod.facts;
     let since = facts.bound().and_then(|bound| bound.since);
@@ -149,8 +150,8 @@ pub fn rescue(pod: &SimPod, now: Timestamp) {
     );
 }
 
-/// No more is bound than Azure can start, in the sizes of container groups; but for what was granted while there
-/// was more.
+/// No more is bound than Azure can start, by container group sizes. An exception are pods that were granted
+/// while Azure had more capacity.
 pub fn starts_all(cluster: &Cluster) {
     let bound = cluster.pods.values().map(|pod| &pod.facts);
     let bound = bound.filter(|facts| facts.bound().is_some_and(|bound| bound.node == NODE));
@@ -158,7 +159,7 @@ pub fn starts_all(cluster: &Cluster) {
     let is_old = |at: Option<Timestamp>| at.is_some_and(|at| at <= cluster.shrunk);
     let is_excused = bound.clone().any(|facts| {
         let grant = facts.grant.as_ref();
-        // What has expired was counted no more.
+        // A pod with an expired grant was not counted.
         is_old(grant.and_then(|one| one.at)) || grant.is_some_and(|one| one.is_expired)
     });
     assert!(
@@ -168,7 +169,7 @@ pub fn starts_all(cluster: &Cluster) {
     );
 }
 
-/// A pod that is bound starts, or is given back where its owner makes another.
+/// A bound pod starts, or is deleted if its owner replaces it.
 pub fn nobody_waits_in_vain(cluster: &Cluster, calm: Timestamp) {
     let waits = cluster.pods.values().filter(|pod| {
         let facts = &pod.facts;
@@ -190,14 +191,14 @@ pub fn nobody_waits_in_vain(cluster: &Cluster, calm: Timestamp) {
     }
 }
 
-/// Whether its nomination, if it has any, was so long before that nobody waits for it any more.
+/// Whether the pod has no nomination, or one so old that no plan waits for it.
 fn is_nominated_before(pod: &SimPod, time: Timestamp) -> bool {
     let nominated = pod.nominated_at;
     nominated.is_none_or(|at| later(at, NOMINATION) <= time)
 }
 
-/// No pod's grant is decided before its hold is over. Whether that was shorter, for a trigger that is active as
-/// far as who decides knows.
+/// No pod is granted before its hold ends. Returns whether the hold was shorter than without a trigger.
+/// `is_triggered` is what the deciding instance knows.
 pub fn hold(cluster: &Cluster, pod: &SimPod, is_triggered: bool) -> bool {
     let spec = &cluster.pool.spec;
     let mut workloads = spec.workloads.iter();
@@ -219,8 +220,8 @@ pub fn hold(cluster: &Cluster, pod: &SimPod, is_triggered: bool) -> bool {
     cluster.now < later(first, after)
 }
 
-/// While nothing fails, no pod is held for longer after it was refused than its hold says, whatever the clocks of the
-/// instances and of the scheduler say.
+/// While nothing fails, no pod is held for longer after its refusal than the spec says, whatever the clocks of
+/// the instances and of the scheduler show.
 pub fn held_no_longer(plan: &Plan, cluster: &Cluster) {
     let spec = &cluster.pool.spec;
     for decision in &plan.decisions {
@@ -237,7 +238,8 @@ pub fn held_no_longer(plan: &Plan, cluster: &Cluster) {
         let own = workloads.find(|w| w.name == APPS[pod.app]);
         let own = own.and_then(|workload| workload.spill.as_ref()?.after);
         let after: Duration = own.unwrap_or(spec.spill.after).into();
-        // Of one whose spec was changed, the hold begins with the first plan; instances rest for seconds between plans.
+        // If a pod's spec was changed, its hold begins with the first plan. Instances pause for seconds between
+        // plans.
         let most = after + Duration::from_secs(20);
         let first = pod.first_refused.expect("it was refused");
         assert!(
@@ -248,8 +250,8 @@ pub fn held_no_longer(plan: &Plan, cluster: &Cluster) {
     }
 }
 
-/// No minute with this grant has more than the rate allows, if nobody forgot any. They count from when they
-/// were decided: a patch may come late.
+/// No span that contains this grant has more grants than the rate allows, unless memory was lost. Grants count
+/// from the time of the decision, because a patch may arrive late.
 pub fn rate(cluster: &Cluster, new: Timestamp) {
     let rate = &cluster.pool.spec.spill.rate;
     let per = Duration::from(rate.per).saturating_sub(Clocks::EXACT);
@@ -269,8 +271,8 @@ pub fn rate(cluster: &Cluster, new: Timestamp) {
     }
 }
 
-/// After a time in which nothing changed, whoever could be granted has been, and no reservation is left but
-/// of a pod whose grant a policy has just denied again.
+/// After a time without changes, every pod that could be granted has been. The only reservations left are of
+/// pods whose grant a policy has just denied again.
 pub fn nobody_starves(cluster: &Cluster, leader: &Operator) {
     let is_denied = |uid: &str| {
         let pod = cluster.pods.get(uid);
@@ -293,11 +295,11 @@ pub fn nobody_starves(cluster: &Cluster, leader: &Operator) {
     }
 }
 
-/// By workload, since when it has been passed by, and how many of its pods had been granted then.
+/// For each workload: since when it has been passed by, and how many of its pods had been granted by then.
 pub type PassedBy = [(Timestamp, u64); 3];
 
-/// While pods come and go and nothing fails, nor Azure asks to wait, a workload that holds less than the share that is its own,
-/// whatever the others want, is not passed by for long, though they take slots all the time.
+/// While pods come and go, nothing fails and Azure does not throttle, a workload that holds less than its own
+/// share is not passed by for long, even if other workloads take slots all the time.
 pub fn nobody_is_passed_by(cluster: &Cluster, leader: &Operator, since: &mut PassedBy) {
     if !cluster.is_calm || cluster.now < cluster.throttled_until {
         *since = cluster.granted.map(|granted| (cluster.now, granted));
@@ -332,7 +334,7 @@ pub fn nobody_is_passed_by(cluster: &Cluster, leader: &Operator, since: &mut Pas
     }
 }
 
-/// What is free.
+/// The free slots and capacity.
 struct Free {
     held: Slots,
     limits: Slots,
@@ -361,7 +363,7 @@ impl Free {
         }
     }
 
-    /// Whether nothing but a decision keeps the pod from being granted, and nothing has since then.
+    /// Whether only a decision keeps the pod from being granted, and nothing else has since `since`.
     fn has_place_for(&self, pod: &SimPod, since: Timestamp) -> bool {
         self.held.0 < self.limits.0
             && pod.facts.grant.is_none()
@@ -378,7 +380,7 @@ impl Free {
     }
 }
 
-/// What was decided for the pod last.
+/// The last decision about the pod.
 fn last_words<'a>(leader: &'a Operator, pod: &SimPod) -> Option<&'a Decision> {
     let mut decisions = leader.last.decisions.iter();
     decisions.find(|decision| decision.pod.uid == pod.facts.id.uid)

@@ -26,47 +26,47 @@ use server::Late;
 
 pub use server::{Leading, Told, Written};
 
-/// What the names of workloads are.
+/// The names of the workloads.
 pub const APPS: [&str; 3] = ["web", "db", "job"];
 /// The placement's node.
 pub const NODE: &str = "burst-shop-weu";
 /// The longest step of the clock.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// A pod as the API server has it, and what only the model knows of it.
+/// A pod as the API server has it, plus what only the model knows.
 #[derive(Clone, Debug)]
 pub struct SimPod {
     pub facts: Rc<PodFacts>,
-    /// Its workload's place in [`APPS`].
+    /// The index of its workload in [`APPS`].
     pub app: usize,
     pub first_refused: Option<Timestamp>,
-    /// When the API server wrote its refusal last.
+    /// When the API server last wrote its refusal.
     pub refused_again: Option<Timestamp>,
     pub gated_until: Option<Timestamp>,
-    /// Since when the scheduler makes room for it, and when that ends.
+    /// When the scheduler nominated it, and when the nomination ends.
     pub nominated_at: Option<Timestamp>,
     pub nominated_until: Option<Timestamp>,
     /// Translation refuses it.
     pub is_ineligible: bool,
-    /// The scheduler places it on no virtual node until then, whatever it tolerates.
+    /// Until then the scheduler places it on no virtual node, whatever it tolerates.
     pub kept_off_until: Option<Timestamp>,
-    /// Azure refuses it in words that nobody knows, whenever it is asked.
+    /// Azure always refuses it with an unknown error.
     pub is_rejected: bool,
-    /// It neither starts nor fails, as one whose image's name is wrong.
+    /// It neither starts nor fails, as with a wrong image name.
     pub is_stuck: bool,
-    /// A policy denies its grant until then, or for ever.
+    /// Until then, or forever, a policy denies its grant.
     pub denied_until: Timestamp,
-    /// When its object goes, once it is being deleted.
+    /// When its object is removed, once it is being deleted.
     pub gone_at: Option<Timestamp>,
-    /// When Azure is asked next to start it.
+    /// When Azure next tries to start it.
     pub try_at: Timestamp,
-    /// How long it runs, if it is a job's, and when that is over once it runs.
+    /// How long it runs if it belongs to a job, and once it runs, when it finishes.
     pub runs_for: Option<Duration>,
     pub finishes_at: Option<Timestamp>,
 }
 
 impl SimPod {
-    /// When something happens to it by itself.
+    /// When the model next changes the pod without an outside event.
     fn due(&self) -> impl Iterator<Item = Timestamp> {
         let starts = self
             .facts
@@ -82,44 +82,44 @@ impl SimPod {
 /// The whole cluster.
 pub struct Cluster {
     pub now: Timestamp,
-    /// Nothing goes wrong.
+    /// Whether nothing fails.
     pub is_calm: bool,
-    /// Since when, or from when on.
+    /// The start of the time in which nothing fails.
     pub calm_from: Timestamp,
-    /// Nobody changes anything.
+    /// Whether users change nothing.
     pub is_still: bool,
     /// Until when the lease is held.
     pub lease: Timestamp,
     pub pool: Rc<BurstPool>,
     /// The version of the pool.
     pub version: u64,
-    /// What its status says beside who leads it and what is reserved.
+    /// The content of its status, except the leader and the reservations.
     pub told: Told,
     pub pods: BTreeMap<String, SimPod>,
     pub desired: [u64; 3],
-    /// How many pods home has room for.
+    /// How many pods the cluster's own nodes have room for.
     pub home: usize,
     pub capacity: i64,
-    /// Azure starts nothing until then.
+    /// Until then Azure starts almost nothing.
     pub failing_until: Timestamp,
-    /// Azure takes no creates until then.
+    /// Until then Azure throttles creates.
     pub throttled_until: Timestamp,
-    /// When the node last had less to offer than before.
+    /// When the node's capacity last shrank.
     pub shrunk: Timestamp,
     /// Whether the node has the taint of a closed placement.
     pub is_closed: bool,
-    /// In some clusters the pool has a trigger: whether it is active.
+    /// Whether the pool's trigger is active, in clusters where the pool has one.
     trigger: Option<bool>,
     pub granted_at: Vec<Timestamp>,
     /// How many seconds a job's pod runs.
     job: Range<u64>,
-    /// How many pods of each workload were granted so far.
+    /// How many pods of each workload have been granted.
     pub granted: [u64; 3],
-    /// When leaders changed, or anything was forgotten.
+    /// When the leader last changed, or memory was lost.
     pub disturbed: Timestamp,
     pub churn: Churn,
     pub peaks: Peaks,
-    /// Counts what changed.
+    /// The number of changes so far.
     pub count: u64,
     /// How far the scheduler's clock is ahead.
     pub scheduler_skew: SignedDuration,
@@ -137,7 +137,8 @@ impl Cluster {
             let percent = format!("{}%", rng.random_range(10..90));
             workloads[1]["spill"] = json!({"maxReplicas": percent, "after": "40s"});
         }
-        // In some clusters jobs come and go faster than pods may spill: their workload always holds least.
+        // In some clusters jobs come and go faster than pods may spill, so that their workload always holds the
+        // fewest slots.
         let (rate, job) = if rng.random_bool(0.3) {
             (1..4, 10..60)
         } else {
@@ -191,7 +192,7 @@ impl Cluster {
         cluster
     }
 
-    /// A pod that a user has placed on the node, and that waits for ever for what only the user can give it.
+    /// Adds a user-placed pod that waits forever for something that only the user can provide.
     fn add_stranger(&mut self) {
         let mut facts = pod("stranger").of_app("stranger").on(NODE);
         if let Stage::Bound(bound) = &mut facts.stage {
@@ -227,7 +228,7 @@ impl Cluster {
         self.later(Duration::from_secs(rng.random_range(seconds)))
     }
 
-    /// Time passes: little while anything is on its way, else until something is due.
+    /// Advances the clock: a little while something is in flight, otherwise until something is due.
     pub fn pass(&mut self, again: Option<Duration>, rng: &mut StdRng) {
         let moves = self
             .pods
@@ -250,13 +251,13 @@ impl Cluster {
         self.now = self.later(step);
     }
 
-    /// Something changed: for the next steps there is something to see.
+    /// Records a change. The next steps are short, because there is something to see.
     pub fn changed(&mut self) {
         self.count += 1;
         self.changes = 2;
     }
 
-    /// The pod runs now.
+    /// Records that the pod runs now.
     pub fn runs(&mut self, uid: &str) {
         let now = self.now;
         if let Some(pod) = self.pods.get_mut(uid) {
@@ -264,7 +265,7 @@ impl Cluster {
         }
     }
 
-    /// Changes a pod; it has a new version then.
+    /// Changes a pod, and gives it a new version.
     pub fn change(&mut self, uid: &str, change: impl FnOnce(&mut PodFacts)) {
         self.count += 1;
         let version = self.count.to_string();
@@ -281,7 +282,7 @@ impl Cluster {
         status.map_or(&[], |status| status.reservations.as_slice())
     }
 
-    /// What `/scale` says.
+    /// The content of `/scale`.
     pub fn scales(&self) -> &Scales {
         &self.scales
     }
@@ -291,12 +292,12 @@ impl Cluster {
         self.trigger == Some(true)
     }
 
-    /// What the node offers to the scheduler.
+    /// The node's `allocatable`, for the scheduler.
     pub fn offers(&self) -> Amounts {
         amounts(self.offer().allocatable)
     }
 
-    /// What the node offers, as Azure counts.
+    /// The node's `capacity`, as Azure counts it.
     pub fn groups(&self) -> Amounts {
         amounts(self.offer().capacity)
     }
@@ -313,7 +314,7 @@ impl Cluster {
         Offer::of(&load, all.minus(load.groups))
     }
 
-    /// The UIDs of pods that are on the node, or on their way there.
+    /// The UIDs of granted pods that are on the node, or may be placed there.
     pub fn away(&self) -> BTreeSet<&str> {
         let away = self.pods.values().filter(|pod| {
             let home = pod.facts.bound().is_some_and(|bound| bound.node != NODE);

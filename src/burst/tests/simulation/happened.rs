@@ -1,52 +1,52 @@
-//! What happened, to show that everything that can go wrong did.
+//! Counts what happened, to prove that every fault occurred.
 
-/// How often each happened.
+/// How many times each event happened.
 #[derive(Debug, Default)]
 pub struct Happened {
     pub plans: u64,
-    /// Plans of an instance whose clock is off.
+    /// Plans of an instance with a wrong clock.
     pub skewed: u64,
     pub grants: u64,
-    /// Grants sent for the first time, that an earlier plan had reserved while their hold was not over.
+    /// Grants sent for the first time whose reservation an earlier plan had made during the hold.
     pub ahead: u64,
-    /// Grants sent that another leader, or another term, had reserved.
+    /// Grants sent for a reservation of another leader or term.
     pub inherited: u64,
-    /// Grants sent again by who reserved them: of the first nobody knows what became.
+    /// Grants sent again by the instance that reserved them, because the result of the first is unknown.
     pub again: u64,
-    /// Grants decided sooner than without a trigger.
+    /// Grants decided earlier than without a trigger.
     pub triggered: u64,
-    /// Grants decided of pods whose nomination came to nothing.
+    /// Grants decided for pods whose nomination had no effect.
     pub nominated: u64,
     pub conflicts: u64,
     pub denials: u64,
     pub lost: u64,
-    /// Updates of the pool that failed, since it had changed.
+    /// Updates of the pool that failed because it had changed.
     pub fenced: u64,
-    /// Those that were made again, since it had changed in words only.
+    /// Such updates that were repeated, because only messages had changed.
     pub retold: u64,
-    /// Updates of the pool of which nobody knows what became.
+    /// Updates of the pool whose result is unknown.
     pub unanswered: u64,
-    /// Plans of which nothing could be carried out, for such an update.
+    /// Plans that could not be carried out because of such an update.
     pub doubts: u64,
-    /// Plans that were made with an old view of the pool.
+    /// Plans that were made from an old version of the pool.
     pub outdated: u64,
-    /// Pools that were taken from who led them.
+    /// Pools that another instance took over from their leader.
     pub taken: u64,
     pub freezes: u64,
     pub crashes: u64,
     pub homecomings: u64,
     pub closures: u64,
-    /// Grants into a placement that is half open.
+    /// Grants into a half-open placement.
     pub probes: u64,
     pub peaks: u64,
-    /// Leaders that began in a peak.
+    /// Leaders that took over during a peak.
     pub found_peaks: u64,
     pub rescues: u64,
     pub releases: u64,
-    /// Grants that expired, and those whose pods came to ACI all the same.
+    /// Grants that expired, and pods that came to ACI after that.
     pub expiries: u64,
     pub late: u64,
-    /// Creates that Azure asked to wait with, and that it refused in words that nobody knows.
+    /// Creates that Azure throttled, and creates that it refused with an unknown error.
     pub throttled: u64,
     pub rejected: u64,
 }

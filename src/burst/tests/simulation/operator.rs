@@ -1,4 +1,4 @@
-//! An instance of the operator: its watches, its memory, and the shell around the plan.
+//! An instance of the operator: its watches, its memory, and the code that runs the plan.
 
 mod clocks;
 mod hands;
@@ -36,7 +36,7 @@ use views::{Shared, Views};
 )]
 pub struct Operator {
     number: u32,
-    /// How often it was started, and came to lead: its identity is another each time.
+    /// How often it was started, and how often it became the leader. Both are part of its identity.
     run: u32,
     terms: u32,
     views: Views,
@@ -44,24 +44,24 @@ pub struct Operator {
     memory: Memory,
     doors: Doors,
     term: Term,
-    /// What it is about to tell in the pool's status.
+    /// What it is about to write to the pool's status.
     telling: Option<Told>,
-    /// It is dead or frozen until then.
+    /// Until then it is dead or frozen.
     away_until: Option<Timestamp>,
-    /// Patches that it has in its hands.
+    /// Grants that it has not sent yet.
     hands: VecDeque<(PodRef, Grant)>,
-    /// Answers that have not come yet: what they tell of is done, and may be seen already.
+    /// Answers that have not arrived. Their writes are done, and watches may show them.
     answers: VecDeque<(PodRef, Answer)>,
-    /// It was frozen, and believes still that it leads.
+    /// It was frozen, and still believes that it leads.
     is_stale: bool,
-    /// All that was done since it planned ended as planned.
+    /// Everything since its plan went as planned.
     is_clean: bool,
-    /// When it looks again although nothing changes, and whether it has reason to look.
+    /// When it plans again even if nothing changes, and whether it has a reason to plan now.
     due: Timestamp,
     is_due: bool,
-    /// Whether Azure asked to wait with creates when it looked last.
+    /// Whether Azure throttled creates when it last looked.
     is_throttled: bool,
-    /// It gathers what happens for a moment before it decides again.
+    /// Until then it collects events before it plans again.
     rests_until: Timestamp,
     pub look_again: Option<Duration>,
     pub last: Plan,
@@ -103,7 +103,7 @@ impl Operator {
         self.away_until.is_none_or(|until| until <= now)
     }
 
-    /// It holds the lease now.
+    /// It gets the lease.
     pub fn elected(&mut self) {
         self.terms += 1;
         self.memory = Memory::default();
@@ -113,18 +113,18 @@ impl Operator {
         self.is_due = true;
     }
 
-    /// Sees what watches show.
+    /// Receives what the watches show.
     pub fn sync(&mut self, cluster: &Cluster, rng: &mut StdRng) {
         self.clocks.learn(rng);
         self.is_due |= self.views.sync(cluster, &self.clocks, rng);
         self.is_due |= self.due <= cluster.now;
-        // The node says so.
+        // The node shows it.
         let is_throttled = cluster.now < cluster.throttled_until;
         self.is_due |= is_throttled != self.is_throttled;
         self.is_throttled = is_throttled;
     }
 
-    /// Creates have ended: the node's keepers say so to whoever runs them, here both.
+    /// Creates have ended: the pod workers report it to the instance that runs them, here to both.
     pub fn learn(&mut self, ended: &[Ended], now: Timestamp) {
         self.is_due |= !ended.is_empty();
         for one in ended {
@@ -133,7 +133,7 @@ impl Operator {
         }
     }
 
-    /// One turn.
+    /// One step of the instance.
     pub fn act(
         &mut self,
         cluster: &mut Cluster,
@@ -153,7 +153,7 @@ impl Operator {
         if is_leader {
             self.is_stale = false;
         } else if !self.is_stale || rng.random_bool(0.5) {
-            // It looks at the lease, and is none.
+            // It reads the lease, and finds that it is not the leader.
             self.is_stale = false;
             return;
         }
@@ -207,7 +207,7 @@ impl Operator {
             cluster.now,
             Duration::from_millis(rng.random_range(0..6000)),
         );
-        // What was done is seen at once in memory and in the pool's status.
+        // The instance sees its own writes at once, in memory and in the pool's status.
         self.is_due = plan.must_reserve || plan.grants().next().is_some();
         self.shut(&plan, cluster, happened);
         if standing == Standing::Leading {
@@ -228,7 +228,7 @@ impl Operator {
         }
     }
 
-    /// The node's taint is as the plan says.
+    /// Sets the node's taint as planned.
     fn shut(&mut self, plan: &Plan, cluster: &mut Cluster, happened: &mut Happened) {
         self.doors.planned(plan, cluster, &self.clocks);
         let door = &plan.doors["weu"];
@@ -243,7 +243,7 @@ impl Operator {
         }
     }
 
-    /// What a leader's plan says, users are told.
+    /// Publishes the leader's plan in the pool's status.
     fn told(&mut self, plan: &Plan, is_leader: bool, pool: &Shared, cluster: &mut Cluster) {
         if is_leader {
             let labelled = &self.views.labelled;
@@ -268,7 +268,7 @@ impl Operator {
         });
     }
 
-    /// The same state plans nothing new.
+    /// A second plan from the same state contains nothing new.
     fn plans_nothing_new(&self, cluster: &Cluster) {
         let Some(Shared { pool, .. }) = &self.views.pool else {
             return;
@@ -319,7 +319,7 @@ impl Operator {
         plan(pool, &observe(pool, &world, &own), now)
     }
 
-    /// Asks about versions of pods that are new to it.
+    /// Evaluates versions of pods that are new to it.
     fn judge(&mut self, pool: &BurstPool, cluster: &Cluster) {
         let placement = translate::Placement {
             spec: &pool.spec.placements[0],

@@ -1,4 +1,5 @@
-//! The default scheduler, with its delays: home first, then whoever tolerates the virtual node.
+//! The default scheduler, with its delays: the cluster's own nodes first, then the virtual node for pods that
+//! tolerate it.
 
 use jiff::Timestamp;
 use rand::RngExt as _;
@@ -11,7 +12,7 @@ use crate::burst::hold::by;
 use crate::burst::pod::{Bound, Stage};
 
 impl Cluster {
-    /// Looks at some of the pods that wait.
+    /// Tries some of the pending pods.
     pub fn schedule(&mut self, rng: &mut StdRng) {
         let waiting: Vec<String> = self
             .pods
@@ -42,8 +43,8 @@ impl Cluster {
         }
     }
 
-    /// Finds that others must go from a node for the pod: once for each, since a watch that is late does not
-    /// tell two nominations from one.
+    /// Nominates the pod: others must leave a node for it. Once per pod, because a late watch cannot
+    /// distinguish two nominations.
     fn nominate(&mut self, uid: &str, rng: &mut StdRng) {
         let (now, until) = (self.now, self.after(rng, 5..120));
         let pod = self.pods.get_mut(uid);
@@ -54,7 +55,7 @@ impl Cluster {
         self.change(uid, |facts| facts.is_nominated = true);
     }
 
-    /// The gate's removal is a change of the spec, and leaves the condition's time as it was.
+    /// Removing the gate changes the spec, and leaves the condition's time as it was.
     fn ungate(&mut self, uid: &str) {
         if let Some(pod) = self.pods.get_mut(uid) {
             pod.gated_until = None;
@@ -62,7 +63,7 @@ impl Cluster {
         self.change(uid, |facts| facts.is_first_generation = false);
     }
 
-    /// How many pods home has room for, and what the node has left.
+    /// How many pods the cluster's own nodes have room for, and what the virtual node has left.
     fn left(&self) -> (usize, Amounts) {
         let (mut home, mut node) = (self.home, self.offers());
         for pod in self.pods.values() {
@@ -107,7 +108,7 @@ impl Cluster {
         self.change(uid, |facts| facts.stage = Stage::Bound(bound));
         if node == NODE {
             checks::starts_all(self);
-            // Nobody has granted it since a peak may have ended.
+            // Nothing has granted it since a peak may have ended.
             let is_expired =
                 |pod: &SimPod| pod.facts.grant.as_ref().is_some_and(|one| one.is_expired);
             if is_expired(&self.pods[uid]) {
@@ -121,7 +122,7 @@ impl Cluster {
 
     fn refuse(&mut self, uid: &str) {
         let (now, skew) = (self.now, self.scheduler_skew);
-        // A pod that was gated keeps the time of its gate.
+        // A pod that had a gate keeps the time of its gate.
         self.change(uid, |facts| {
             let since: Timestamp = if facts.is_first_generation {
                 by(now, skew)

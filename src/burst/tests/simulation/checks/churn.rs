@@ -1,7 +1,7 @@
-//! What is written is not taken back and written again for nothing, and comes to rest.
+//! Checks that no write is undone and repeated without a reason, and that writes come to rest.
 //!
-//! In: each write of the pool's status, what gives a reservation back, and grants without an answer. A pod whose
-//! grant a policy denies is tried again and again, by a back-off.
+//! In: each write of the pool's status, each release of a reservation, and grants without an answer. A pod
+//! whose grant a policy denies is tried again with backoff.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,38 +13,38 @@ use crate::burst::hold::later;
 use crate::burst::pod::PodRef;
 use crate::burst::tests::simulation::cluster::{Cluster, Leading, SimPod, Told};
 
-/// How often one leader reserves one version of a pod, as long as nothing denies the grant: once more where
-/// another one needed the slot more.
+/// How many times one leader may reserve one version of a pod while nothing denies the grant. More than once,
+/// because another pod may need the slot more in between.
 const AGAIN: u32 = 3;
 /// The first and the longest pause after a denied grant.
 const DENIED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
-/// How long nothing has been written in the end: as much of the still time is left when everybody has had what
-/// can be had, also those whose grants were denied, and that are tried again only now and then.
+/// How long nothing has been written at the end. This is the part of the still time that is left when every pod
+/// has been served, including pods with denied grants, which are tried only occasionally.
 const REST: Duration = Duration::from_secs(300);
 
 /// What was written, and when.
 #[derive(Default)]
 pub struct Churn {
     made: BTreeMap<Reservation, Made>,
-    /// Versions of pods of which grants were not answered, by UID.
+    /// Versions of pods with a grant that was not answered, by UID.
     lost: BTreeSet<(String, String)>,
-    /// What was written last of reservations, but of pods that are denied, and when.
+    /// The last change of a reservation, except of pods with denied grants, and when.
     reserved: Option<(Timestamp, Reservation)>,
-    /// What was told last, and before, while there was none of those, and when.
+    /// The last two status contents, written while no pod's grant was denied, and when.
     told: Option<(Timestamp, [Told; 2])>,
 }
 
-/// How often an entry was made.
+/// How many times a reservation was made.
 #[derive(Default)]
 struct Made {
-    /// While a policy denies the pod's grant, and when last.
+    /// How many times while a policy denied the pod's grant, and when last.
     denied: u32,
     at: Timestamp,
     others: u32,
 }
 
 impl Churn {
-    /// A leader writes the pool: for a reason, and nothing that it has just taken back.
+    /// A leader writes the pool: with a change, and without undoing what it just wrote.
     pub fn write(&mut self, cluster: &Cluster, new: &Leading) {
         let old = cluster.reservations();
         let status = cluster.pool.status.as_ref();
@@ -92,13 +92,14 @@ impl Churn {
         }
     }
 
-    /// Nobody knows what became of a grant.
+    /// Records a grant whose result is unknown.
     pub fn lost(&mut self, id: &PodRef) {
         let version = (id.uid.clone(), id.resource_version.clone());
         self.lost.insert(version);
     }
 
-    /// A pod is changed to give its reservation back: one that stands, and of which a grant may come still.
+    /// A pod is changed to free its reservation. The reservation must exist, and a grant for it may still be in
+    /// flight.
     pub fn release(&self, cluster: &Cluster, pod: &SimPod) {
         let PodRef {
             uid,
@@ -122,7 +123,7 @@ impl Churn {
         );
     }
 
-    /// The status tells something else.
+    /// The content of the status changes.
     pub fn tell(&mut self, cluster: &Cluster, old: &Told, new: &Told) {
         let numbers = |told: &Told| (told.counts, told.is_peak, told.limited.is_some());
         let ends = old.is_peak && !new.is_peak;
@@ -132,7 +133,7 @@ impl Churn {
         }
     }
 
-    /// Whoever could be granted has been, and nothing is written any more.
+    /// Every pod that could be granted has been, and no more is written.
     pub fn rests(&self, now: Timestamp) {
         let is_old = |at: Timestamp| later(at, REST) <= now;
         let reserved = self.reserved.as_ref().filter(|(at, _)| !is_old(*at));

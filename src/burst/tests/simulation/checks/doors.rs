@@ -1,7 +1,7 @@
-//! A placement's door does not flap: it follows what Azure answered, and its back-off.
+//! Checks that a placement's door does not flap: it follows Azure's answers and its backoff.
 //!
-//! In: the door before and after each create that ended, and in each plan, as one term of one leader has
-//! them. Told here apart from how `Backend` counts.
+//! In: the door before and after each create that ended, and in each plan of one term of one leader. The
+//! expected door is computed here independently of `Backend`.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::burst::tests::simulation::cluster::{Cluster, NODE};
 use crate::burst::tests::simulation::operator::Clocks;
 use crate::burst::{Door, Memory};
 
-/// How long a door stays closed first, and at most: each time in a row twice as long.
+/// The first and the longest time that a door stays closed. It doubles each time in a row.
 const CLOSED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 
-/// A door, and how often it has been closed in a row.
+/// A door, and how many times in a row it has been closed.
 pub struct Doors {
     last: Door,
     closings: u32,
-    /// Since when it was half-open last.
+    /// When it last became half-open.
     half_open: Timestamp,
 }
 
@@ -37,7 +37,7 @@ impl Default for Doors {
 }
 
 impl Doors {
-    /// A create has ended, and `memory` is told so.
+    /// Records the result of a create in `memory`, and checks the door.
     pub fn ended(&mut self, ended: Ended, memory: &mut Memory, now: Timestamp) {
         let backend = memory.backend("weu");
         let before = backend.door(now);
@@ -69,12 +69,13 @@ impl Doors {
         self.last = after;
     }
 
-    /// A plan is carried out: with the door as creates left it, and with no grant that it does not let in.
+    /// Checks a plan: it has the door that the creates led to, and grants only as many pods as the door lets
+    /// in.
     pub fn planned(&mut self, plan: &Plan, cluster: &Cluster, clocks: &Clocks) {
         let now = clocks.own(cluster.now);
         let door = &plan.doors["weu"];
         if matches!(door, Door::Closed { until: None, .. }) {
-            // Azure asks to wait, whatever creates came to before.
+            // Azure throttles, whatever the results of earlier creates.
             assert_eq!(plan.grants().count(), 0, "granted into a closed region");
             return;
         }
@@ -86,17 +87,17 @@ impl Doors {
             Door::Closed { .. } => assert_eq!(grants, 0, "granted into a closed placement"),
             Door::HalfOpen => assert!(grants <= 1, "tried with {grants} pods"),
         }
-        // Of one that nobody sees, who decides cannot know that it is on its way.
+        // If a reserved pod is in no watch, the leader cannot know that it is on its way.
         if grants > 0 && plan.unseen.is_empty() {
             let granted = plan.grants().map(|one| one.pod.uid.as_str());
             let granted: Vec<&str> = granted.collect();
             let mut tries = cluster.away().into_iter().filter(|uid| {
                 let facts = &cluster.pods[*uid].facts;
-                // When the scheduler places one whose grant has expired, nobody knows before.
+                // When the scheduler places a pod with an expired grant, the leader cannot know it in advance.
                 let has_expired = facts.grant.as_ref().is_some_and(|grant| grant.is_expired);
                 let at = facts.grant.as_ref().and_then(|grant| grant.at);
                 let at = at.map(|at| hold::by(at, -clocks.ahead()));
-                // One that shows nothing for so long is not waited for.
+                // A probe that proves nothing for this long no longer counts.
                 let is_new = later(at.unwrap_or(self.half_open), PROBE) > now;
                 let bound = facts.bound();
                 let tries = bound.is_none_or(|bound| bound.node == NODE && !bound.has_started);
@@ -107,7 +108,7 @@ impl Doors {
         }
     }
 
-    /// By itself it only opens half, when its time is over.
+    /// Without a create, the door only changes to half-open, when its time is over.
     fn passes(&mut self, door: &Door, now: Timestamp) {
         let expected = match until(&self.last) {
             Some(until) if until <= now => {
@@ -130,7 +131,7 @@ fn until(door: &Door) -> Option<Timestamp> {
     }
 }
 
-/// Whatever the words.
+/// Compares doors without their messages.
 fn is_same(one: &Door, other: &Door) -> bool {
     until(one) == until(other) && (until(one).is_some() || one == other)
 }

@@ -1,8 +1,7 @@
-//! Peaks do not flap: each begins with a grant, and ends when the cooldown has passed and not before, whoever
-//! leads.
+//! Checks that peaks do not flap: each begins with a grant, and ends when the cooldown is over and not before,
+//! even if the leader changes.
 //!
-//! In: what the plans of those say who lead, and what they saw. A peak that a plan tells of is one that users
-//! are told of.
+//! In: the plans of the leaders, and what they saw. A peak in a plan is the peak in the pool's status.
 
 use std::time::Duration;
 
@@ -11,29 +10,29 @@ use jiff::Timestamp;
 use crate::burst::hold::later;
 use crate::burst::plan::Peak;
 
-/// How much later than its cooldown says a peak may end: nobody plans at every moment.
+/// How much later than its cooldown a peak may end, because the operator does not plan continuously.
 const LATE: Duration = Duration::from_secs(180);
 
-/// The peak, as leaders' plans tell it.
+/// The peak, according to the leaders' plans.
 pub struct Peaks {
     is_peak: bool,
-    /// How many began.
+    /// How many peaks began.
     pub begun: u64,
-    /// How much had happened when the last grant was done, and when the last end was seen.
+    /// The number of changes at the last grant, and at the last end of a peak.
     granted: u64,
     ended: u64,
     /// When a leader's plan last saw pods on ACI, or on their way there.
     seen: Timestamp,
-    /// Since when there is a new leader.
+    /// When the present leader took over.
     led: Timestamp,
 }
 
-/// What a leader's plan was made of and says.
+/// The input and the result of a leader's plan.
 pub struct Planned {
     pub peak: Peak,
-    /// Whether pods are seen on ACI, or on their way there.
+    /// Whether it saw pods on ACI, or on their way there.
     pub is_busy: bool,
-    /// How much had happened when that was seen.
+    /// The number of changes at that time.
     pub count: u64,
     pub cooldown: Duration,
     pub now: Timestamp,
@@ -51,19 +50,19 @@ impl Peaks {
         }
     }
 
-    /// A grant was done, and so much has happened.
+    /// Records a grant, with the number of changes so far.
     pub fn granted(&mut self, count: u64) {
         self.granted = count;
     }
 
-    /// Somebody else leads: it goes on with the peak that the pool's status tells of, if that is seen.
+    /// Another instance leads. It continues the peak in the pool's status, if it sees it.
     pub fn taken_over(&mut self, is_told: bool, now: Timestamp) {
-        // What is not seen yet cannot be gone on with.
+        // It cannot continue a peak that it does not see yet.
         self.is_peak &= is_told;
         self.led = now;
     }
 
-    /// Who leads has planned.
+    /// The leader has planned.
     pub fn planned(&mut self, plan: &Planned) {
         let is_peak = plan.peak != Peak::None;
         if plan.is_busy {
@@ -83,7 +82,7 @@ impl Peaks {
             self.ended = plan.count;
         }
         if is_peak && !plan.is_busy {
-            // Who takes over counts the cooldown anew.
+            // A new leader counts the cooldown from its start.
             let last = later(self.led.max(self.seen), plan.cooldown);
             assert!(plan.now <= later(last, LATE), "the peak does not end");
         }

@@ -1,7 +1,7 @@
-//! What the API server makes of what it is sent: at once, late, or not at all.
+//! How the API server handles requests: at once, late, or not at all.
 //!
-//! In: patches of pods and updates of the pool's status, each with the version that it is for. Out: answers,
-//! of which some are lost; what was sent without an answer may be done later.
+//! In: patches of pods and updates of the pool's status, each with a version. Out: answers, some of which are
+//! lost. A request without an answer may be handled later.
 
 use std::rc::Rc;
 
@@ -16,14 +16,14 @@ use crate::burst::Answer;
 use crate::burst::pod::{Grant, PodRef};
 use crate::burst::tests::simulation::checks::{self, Churn, Slots};
 
-/// What a leader writes of the pool's status to be sure of itself.
+/// The part of the pool's status that a leader needs for its own decisions.
 #[derive(Clone, Debug)]
 pub struct Leading {
     pub leader: String,
     pub reservations: Vec<Reservation>,
 }
 
-/// What a leader tells in the pool's status, whoever reads it.
+/// The part of the pool's status that is for users.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Told {
     pub counts: PodCounts,
@@ -32,7 +32,7 @@ pub struct Told {
     pub limited: Option<String>,
 }
 
-/// What became of an update.
+/// The result of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     Yes,
@@ -40,7 +40,7 @@ pub enum Written {
     Unknown,
 }
 
-/// What was sent, got no answer, and is done late.
+/// A request that got no answer and is handled late.
 pub struct Late {
     pub(super) at: Timestamp,
     sent: Sent,
@@ -48,12 +48,12 @@ pub struct Late {
 
 enum Sent {
     Grant(PodRef, Grant),
-    /// With the version it is for, and the limits that were in force when it was sent.
+    /// With its version, and the limits that applied when it was sent.
     Write(u64, Leading, Slots),
 }
 
 impl Cluster {
-    /// A patch that grants, as the API server answers it.
+    /// Handles a patch that grants a pod.
     pub fn grant(&mut self, id: &PodRef, grant: &Grant) -> Answer {
         let Some(pod) = self.pods.get(&id.uid) else {
             return Answer::Gone;
@@ -79,7 +79,7 @@ impl Cluster {
         Answer::Granted
     }
 
-    /// A patch that gives a reservation back; now and then it comes to nothing.
+    /// Handles a patch that frees a reservation. Occasionally it is lost.
     pub fn release(&mut self, id: &PodRef, rng: &mut StdRng) -> Answer {
         let Some(pod) = self.pods.get(&id.uid) else {
             return Answer::Gone;
@@ -95,7 +95,7 @@ impl Cluster {
         Answer::Granted
     }
 
-    /// A grant, but no answer comes: it was done, is done later, or never.
+    /// A grant without an answer: it is handled now, later, or never.
     pub fn lose(&mut self, id: &PodRef, grant: Grant, rng: &mut StdRng) {
         self.churn.lost(id);
         match rng.random_range(0..3) {
@@ -109,9 +109,9 @@ impl Cluster {
         }
     }
 
-    /// An update of the pool's status by who leads, for this version of it. While things go wrong some are
-    /// not answered: then it was done, is done later, or never, but not after the minute that a server
-    /// remembers a request.
+    /// An update of the pool's status by the leader, for this version of the pool. While faults are on, some
+    /// get no answer: they are handled now, later, or never, but not after the minute for which a server keeps
+    /// a request.
     pub fn write(&mut self, version: u64, leading: &Leading, rng: &mut StdRng) -> Written {
         let most = checks::limits(self);
         if self.is_calm || rng.random_bool(0.97) {
@@ -130,7 +130,7 @@ impl Cluster {
         Written::Unknown
     }
 
-    /// Whether it was done: not if the pool is not of this version any more.
+    /// Applies the update if the pool still has this version. Returns whether it did.
     fn update(&mut self, version: u64, leading: &Leading, most: Slots) -> bool {
         if self.version != version {
             return false;
@@ -149,7 +149,7 @@ impl Cluster {
         true
     }
 
-    /// An apply of what else the status says, whatever version the pool is of.
+    /// A server-side apply of the rest of the status, whatever the pool's version.
     pub fn tell(&mut self, told: &Told) {
         if self.told == *told {
             return;
@@ -168,7 +168,7 @@ impl Cluster {
         self.churn = churn;
     }
 
-    /// Does what is due of what was sent without an answer.
+    /// Handles the late requests that are due.
     pub(super) fn catch_up(&mut self) {
         let now = self.now;
         let due: Vec<Late> = self.late.extract_if(.., |late| late.at <= now).collect();

@@ -1,4 +1,4 @@
-//! Users and controllers, and what is born and dies of itself.
+//! Users and controllers, and pods that start and end without them.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::burst::fixtures::{pod, scale_of};
 use crate::burst::pod::Stage;
 
 impl Cluster {
-    /// Users and controllers: replicas change, pods are made, deleted and go; faults begin and end.
+    /// Users and controllers act: replicas change, pods are created, deleted and removed, faults begin and end.
     pub fn live(&mut self, rng: &mut StdRng) {
         if self.is_still {
-            // Jobs would come and go for ever.
+            // Otherwise jobs would come and go forever.
             self.desired[2] = 0;
             self.failing_until = self.failing_until.min(self.now);
             self.throttled_until = self.throttled_until.min(self.now);
@@ -54,8 +54,8 @@ impl Cluster {
         self.nominations_end(rng);
     }
 
-    /// The scheduler has made room for some: a pod at home has gone for each, or it has thought better of it,
-    /// or nothing takes the nomination back.
+    /// Some nominations end: a pod on the cluster's own nodes is deleted for it, or the scheduler withdraws it,
+    /// or it stays on the pod.
     fn nominations_end(&mut self, rng: &mut StdRng) {
         let is_over = |pod: &SimPod| pod.nominated_until.is_some_and(|at| at <= self.now);
         let over = self.pods.iter().filter(|(_, pod)| is_over(pod));
@@ -107,7 +107,8 @@ impl Cluster {
         }
     }
 
-    /// What a controller does: pods on ACI go first, by their deletion cost.
+    /// Acts as a workload's controller: it deletes pending pods first, then pods on ACI, by their deletion
+    /// cost.
     fn replicate(&mut self, app: usize, rng: &mut StdRng) {
         let lives = |pod: &SimPod| !pod.facts.is_deleting && pod.facts.stage != Stage::Finished;
         let mut alive: Vec<(u8, &String)> = self
@@ -149,7 +150,7 @@ impl Cluster {
         }
         match rng.random_range(0..10) {
             0 => facts.asks.cpu_milli = 3000,
-            // Smaller than any group.
+            // Smaller than any container group.
             1..5 => facts.asks.cpu_milli = 250,
             _ => {}
         }
@@ -198,7 +199,7 @@ impl Cluster {
         self.changed();
     }
 
-    /// Deletes a pod: its object goes a little later.
+    /// Deletes a pod. Its object is removed a little later.
     pub fn delete(&mut self, uid: &str, rng: &mut StdRng) {
         let gone = self.after(rng, 0..30);
         self.change(uid, |facts| facts.is_deleting = true);

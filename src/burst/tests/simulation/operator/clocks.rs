@@ -1,4 +1,4 @@
-//! The clocks of an instance: its own, which may be off by any amount, and what it knows of the API server's.
+//! The clocks of an instance: its own, which may be wrong by any amount, and its estimate of the API server's.
 //!
 //! The model's time is the API server's.
 
@@ -14,15 +14,15 @@ use crate::burst::hold::{self, Before};
 pub struct Clocks {
     /// How far its own clock is ahead of the API server's.
     skew: SignedDuration,
-    /// How far the API server's clock is ahead of what the instance takes it to be: answers tell whole seconds.
+    /// How far the API server's clock is ahead of the instance's estimate: HTTP dates are in whole seconds.
     error: SignedDuration,
 }
 
 impl Clocks {
-    /// How exactly an instance knows the API server's time.
+    /// The largest error of an instance's estimate.
     pub const EXACT: Duration = Duration::from_millis(1010);
 
-    /// Those of a process that starts.
+    /// The clocks of a new process.
     pub fn new(rng: &mut StdRng) -> Self {
         let skew = match rng.random_range(0..4) {
             0 => rng.random_range(-90_000..90_000),
@@ -35,35 +35,35 @@ impl Clocks {
         }
     }
 
-    /// Another answer tells the API server's time a little better or worse.
+    /// Another response makes the estimate a little better or worse.
     pub fn learn(&mut self, rng: &mut StdRng) {
         if rng.random_bool(0.01) {
             self.error = SignedDuration::from_millis(rng.random_range(0..1010));
         }
     }
 
-    /// Whether its clock is off by more than anybody would bear.
+    /// Whether its clock is wrong by more than 5 seconds.
     pub fn are_skewed(&self) -> bool {
         self.skew.abs() > SignedDuration::from_secs(5)
     }
 
-    /// What its own clock says at `time`.
+    /// Its own clock at `time`.
     pub fn own(&self, time: Timestamp) -> Timestamp {
         hold::by(time, self.skew)
     }
 
-    /// How far it takes the API server's clock to be ahead of its own.
+    /// How far it estimates the API server's clock to be ahead of its own.
     pub fn ahead(&self) -> SignedDuration {
         -self.skew - self.error
     }
 
-    /// What it takes the API server's clock to say at `time`.
+    /// Its estimate of the API server's clock at `time`.
     pub fn api_server(&self, time: Timestamp) -> Timestamp {
         hold::by(self.own(time), self.ahead())
     }
 
-    /// Since when, by its own clock, a pod is refused that it sees now and has not seen before; the API server wrote
-    /// the refusal then.
+    /// Since when, by its own clock, a pod is refused that the instance sees for the first time. The API server
+    /// wrote the refusal at `written`.
     pub fn unseen(&self, told: Timestamp, written: Timestamp, now: Timestamp) -> Timestamp {
         let age = self.api_server(now).duration_since(written);
         let age = Duration::try_from(age).unwrap_or_default();

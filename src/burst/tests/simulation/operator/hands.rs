@@ -1,4 +1,4 @@
-//! What an instance does once it has decided: patches sent and answered, slowly or never, and crashes.
+//! How an instance carries out its plan: patches that are sent and answered, late or never, and crashes.
 
 use std::time::Duration;
 
@@ -36,11 +36,11 @@ impl Operator {
             }
             First::Nothing => {}
         }
-        // What is reserved already may be taken back by a write that is still on its way.
+        // A write in flight may take back what is reserved already.
         let stands = !self.term.is_in_doubt(pool);
         self.is_clean = stands && plan.unseen.is_empty();
         if stands {
-            // Those that are reserved already do not wait for the write.
+            // Pods with a reservation need not wait for the write.
             self.take_in_hand(plan, Slot::Reserved, pool, cluster, happened);
             let sent = rng.random_range(0..=self.hands.len());
             self.empty_hands(self.hands.len() - sent, cluster, rng, happened);
@@ -68,14 +68,14 @@ impl Operator {
             self.away_until = Some(cluster.after(rng, 5..200));
             return;
         }
-        // Some are answered only after the next plan.
+        // Some grants are answered only after the next plan.
         let is_slow = !cluster.is_calm && rng.random_bool(0.3);
         let left = if is_slow { self.hands.len() / 2 } else { 0 };
         self.empty_hands(left, cluster, rng, happened);
         self.others(plan, cluster, rng, happened);
     }
 
-    /// Is about to send the grants whose reservations stand, or have been written.
+    /// Queues the grants whose reservations are in the status, or have just been written.
     pub(super) fn take_in_hand(
         &mut self,
         plan: &Plan,
@@ -113,7 +113,7 @@ impl Operator {
         }
     }
 
-    /// What is not a grant: reservations given back, stamps and rescues.
+    /// Carries out everything except grants: releases, stamps, expiries and rescues.
     fn others(
         &mut self,
         plan: &Plan,
@@ -168,7 +168,7 @@ impl Operator {
         }
     }
 
-    /// Reads reserved pods that nobody sees.
+    /// Reads reserved pods that are in no watch.
     fn look(&mut self, plan: &Plan, cluster: &Cluster, happened: &mut Happened) {
         for unseen in &plan.unseen {
             let found = cluster.pods.get(&unseen.uid).map(|pod| pod.facts.clone());
@@ -220,7 +220,7 @@ impl Operator {
         }
     }
 
-    /// Hears all answers but the last so many.
+    /// Receives all answers except the last `unheard`.
     pub(super) fn hear(&mut self, unheard: usize, cluster: &Cluster) {
         while self.answers.len() > unheard {
             let Some((pod, answer)) = self.answers.pop_front() else {
@@ -233,7 +233,7 @@ impl Operator {
         }
     }
 
-    /// It starts again, with nothing in its memory or its hands, and another identity.
+    /// Restarts the instance: with empty memory, no queued grants, and a new identity.
     pub(super) fn crash(
         &mut self,
         cluster: &mut Cluster,

@@ -1,5 +1,5 @@
-//! An instance's term of leading: it claims the pool, counts its pods, reserves, and doubts what was not
-//! answered. What `controller::spill` does around the plan, call by call.
+//! A term of leadership: the instance claims the pool, counts its pods, writes reservations, and tracks a write
+//! whose result is unknown. Follows `controller::spill` around the plan, call by call.
 
 use std::time::Duration;
 
@@ -15,22 +15,23 @@ use crate::burst::plan::Plan;
 use crate::burst::tests::simulation::Happened;
 use crate::burst::tests::simulation::cluster::{Cluster, Leading, Written};
 
-/// How long a write may be on its way of which nobody knows what became.
+/// How long a write whose result is unknown may be in flight.
 const DOUBT: Duration = Duration::from_secs(60);
 
-/// What is known of the pool's leading.
+/// The state of the instance's leadership of the pool.
 #[derive(Default)]
 pub struct Term {
-    /// It has looked at the pool since it came to lead.
+    /// It has read the pool since it got the lease.
     is_begun: bool,
     is_claimed: bool,
     pub is_counted: bool,
-    /// A write with this version of the pool was not answered, and when it was sent.
+    /// The version of the pool in a write that was not answered, and when it was sent.
     doubt: Option<(u64, Timestamp)>,
 }
 
 impl Term {
-    /// Not once the pool is of another version: then it was done, or is refused.
+    /// Whether a write may still be in flight. When the pool has another version, it was done, or will be
+    /// refused.
     pub fn is_in_doubt(&self, pool: &Shared) -> bool {
         self.doubt
             .is_some_and(|(version, _)| version == pool.version)
@@ -38,14 +39,14 @@ impl Term {
 }
 
 impl Operator {
-    /// Whether it may look at the pool: not while any of its grants is on its way that was reserved in a term
-    /// that is over.
+    /// Whether it may plan: not while a grant is in flight that was reserved in an earlier term.
     pub(super) fn may_look(&self, pool: &Shared) -> bool {
         let is_same = pool.leader() == Some(self.identity().as_str());
         is_same || (self.hands.is_empty() && self.answers.is_empty())
     }
 
-    /// What the pool's status says of who leads: one that was taken from us is claimed and counted anew.
+    /// The leadership state by the pool's status. If another instance took the pool, it must be claimed and
+    /// counted again.
     pub(super) fn led_by(
         &mut self,
         pool: &Shared,
@@ -75,7 +76,7 @@ impl Operator {
         }
     }
 
-    /// Writes who leads, if it holds the lease, with what is reserved already.
+    /// Claims the pool if the instance holds the lease, and keeps the present reservations.
     pub(super) fn claim(
         &mut self,
         plan: &Plan,
@@ -89,8 +90,7 @@ impl Operator {
         self.is_due |= self.term.is_claimed;
     }
 
-    /// Writes who leads and what is reserved, if the pool is still as it was planned with, or tells but other
-    /// words since.
+    /// Writes the leader and the reservations, if the pool has not changed since the plan, except for messages.
     pub(super) fn reserve(
         &mut self,
         plan: &Plan,
@@ -127,7 +127,7 @@ impl Operator {
         written == Written::Yes
     }
 
-    /// Nothing is to be written that would end a doubt: reading does.
+    /// Nothing needs to be written that would resolve the unknown write, so the instance reads the pool.
     pub(super) fn resolve(&mut self, cluster: &Cluster) {
         let pool = self.read(cluster);
         let is_open = self.term.is_in_doubt(&pool);
@@ -137,7 +137,7 @@ impl Operator {
             .take_if(|(_, since)| is_open && is_over(*since));
     }
 
-    /// The pool as it is now; it is seen so from now on.
+    /// Reads the present pool, and plans with it from now on.
     fn read(&mut self, cluster: &Cluster) -> Shared {
         let pool = Shared::of(cluster);
         self.views.pool = Some(pool.clone());

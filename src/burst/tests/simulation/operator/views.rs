@@ -1,4 +1,4 @@
-//! What an instance has seen: each watch by itself, late, and never going back.
+//! What an instance has seen: each watch on its own, late, and never going back.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -13,18 +13,18 @@ use crate::burst::hold::{self, Before};
 use crate::burst::pod::{PodFacts, Stage};
 use crate::burst::tests::simulation::cluster::{Cluster, NODE};
 
-/// Pods that wait, as their watch showed them last.
+/// Pending pods, as their watch last showed them.
 #[derive(Default)]
 struct Refused(HashMap<String, Waiting>);
 
-/// A pod that waits, and what its condition says of when it was refused.
+/// A pending pod, and the time of refusal in its condition.
 struct Waiting {
     facts: Rc<PodFacts>,
     told: Option<Timestamp>,
 }
 
 impl Refused {
-    /// Gives each refused pod the time since when it is, by the instance's own clock, as `controller::spill` does.
+    /// Gives each refused pod its time of refusal by the instance's own clock, as `controller::spill` does.
     fn see(&mut self, waiting: &mut Store, cluster: &Cluster, clocks: &Clocks) {
         let before = std::mem::take(&mut self.0);
         for pod in &mut waiting.pods {
@@ -76,18 +76,18 @@ fn refused_at(facts: &PodFacts) -> Option<Timestamp> {
     }
 }
 
-/// What a watch has shown so far.
+/// What a watch has shown.
 #[derive(Default)]
 pub struct Store {
     pub pods: Vec<Rc<PodFacts>>,
-    /// How much had happened then.
+    /// The number of changes at that time.
     pub count: u64,
 }
 
 /// Which pods a watch shows.
 type Belongs = fn(&PodFacts) -> bool;
 
-/// The pool as it was seen last.
+/// The pool as the instance last saw it.
 #[derive(Clone)]
 pub struct Shared {
     pub pool: Rc<BurstPool>,
@@ -95,7 +95,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// As it is now.
+    /// The present pool.
     pub fn of(cluster: &Cluster) -> Self {
         Self {
             pool: cluster.pool.clone(),
@@ -103,12 +103,12 @@ impl Shared {
         }
     }
 
-    /// Who leads the pool, as its status says.
+    /// The leader in the pool's status.
     pub fn leader(&self) -> Option<&str> {
         self.pool.status.as_ref()?.leader.as_deref()
     }
 
-    /// Whether it leads to the same plan.
+    /// Whether `other` leads to the same plan.
     pub fn is_alike(&self, other: &Self) -> bool {
         let reserved = |shared: &Self| {
             let status = shared.pool.status.as_ref();
@@ -120,7 +120,7 @@ impl Shared {
     }
 }
 
-/// All of it.
+/// All views of an instance.
 #[derive(Default)]
 pub struct Views {
     pub waiting: Store,
@@ -133,7 +133,7 @@ pub struct Views {
 }
 
 impl Views {
-    /// Each watch may or may not have shown what is new; whether any has.
+    /// Updates each watch, or leaves it behind, at random. Returns whether any was updated.
     pub fn sync(&mut self, cluster: &Cluster, clocks: &Clocks, rng: &mut StdRng) -> bool {
         let mut comes = || cluster.is_calm || rng.random_bool(0.6);
         let mut is_new = false;
@@ -167,7 +167,7 @@ impl Views {
         is_new
     }
 
-    /// Lists the pods with the pool's label, as they are.
+    /// Lists the pods with the pool's label, without lag.
     pub fn count(&mut self, cluster: &Cluster) {
         self.labelled.see(cluster, |pod| pod.grant.is_some());
     }
