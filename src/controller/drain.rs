@@ -1,7 +1,8 @@
-//! Taking the pods of a pool, or of a placement, away before their node goes.
+//! Drains a pool or a placement: removes its pods before its node is removed.
 //!
-//! In: a pool. Out: what is left of it, in words; nothing when all is gone, nodes and tasks, too. Pods leave
-//! through the Eviction API, so budgets hold them back; groups go with their pods.
+//! In: a pool. Out: what is left of it, as text; nothing once pods, container groups, nodes and tasks are all
+//! gone. Pods are removed through the Eviction API, so `PodDisruptionBudget`s apply. Pod workers delete the
+//! container groups of evicted pods.
 
 pub(super) mod pace;
 
@@ -24,27 +25,27 @@ use crate::node::observed::Observed;
 use crate::node::record::Found;
 use crate::node::{daemon, object};
 
-/// How long an eviction may take: the API server reads and writes the budget and the pod.
+/// The timeout of an eviction: the API server reads and writes the `PodDisruptionBudget` and the pod.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Drains a whole pool, and removes its nodes when nothing is left there: what is left.
+/// Drains a whole pool, and removes its nodes when nothing is left on them. Returns what is left.
 pub(super) async fn pool(pool: &BurstPool, context: &Context) -> Result<Vec<String>, Error> {
     let found = strays::adopt(pool, context).await?;
-    // After a restart of the operator nobody keeps the pool's pods: somebody must, until they are gone.
+    // After a restart of the operator no pod workers run for the pool, but they must until its pods are gone.
     let ensured = pool::ensure(pool, &found, context).await;
     let own = pool.name_any();
     let kept = pool::placements(&own, context).await;
     let mut left = match ensured {
         Ok(()) => Vec::new(),
-        // What is kept as it was before the mistake is drained; of the rest there may be nodes.
+        // Placements that ran before the spec became invalid are drained. Others may still have nodes.
         Err(Mistake(mistake)) => stranded(&own, &kept, &mistake, context).await?,
     };
     left.extend(remove(&own, &kept, context).await?);
     Ok(left)
 }
 
-/// What is left of a pool whose spec has a mistake, of the placements that nobody keeps since the operator was
-/// restarted: their nodes, with what runs there. Nothing of a pool that never worked.
+/// What is left of a pool with an invalid spec whose tasks have not run since the operator was restarted: its
+/// nodes and what runs on them. Nothing, if the pool never had nodes.
 async fn stranded(
     pool: &str,
     kept: &[String],
@@ -61,7 +62,7 @@ async fn stranded(
     Ok(left.collect())
 }
 
-/// Drains placements that the spec does not name any more, and removes those that are empty.
+/// Drains placements that the spec does not list now, and removes those that are empty.
 pub(super) async fn placements(
     pool: &str,
     removed: &[String],
@@ -74,10 +75,11 @@ pub(super) async fn placements(
     Ok(left?.concat())
 }
 
-/// Drains placements together, and removes their nodes when nothing is left on any: what is left.
+/// Drains placements together, and removes their nodes when nothing is left on any of them. Returns what is
+/// left.
 ///
-/// A pod can be bound until its node is gone, and is finished like the others: so it is looked again then,
-/// and who keeps the pods ends last.
+/// The scheduler may bind a pod until the node is gone, and such a pod is drained like the others. Therefore
+/// the placements are checked again after the removal, and the pod workers end last.
 pub(super) async fn remove(
     pool: &str,
     names: &[String],
@@ -100,9 +102,9 @@ pub(super) async fn remove(
     Ok(left)
 }
 
-/// What is left of placements, whose pods are asked to go.
+/// Evicts the pods of placements, and returns what is left.
 async fn remains(pool: &str, names: &[String], context: &Context) -> Result<Vec<String>, Error> {
-    // At once: Azure may take a minute for each, and a reconciliation may not take for ever.
+    // In parallel: Azure may take a minute for each placement, and a reconciliation has a deadline.
     let left = names.iter().map(|name| placement(pool, name, context));
     let left: Result<Vec<_>, Error> = join_all(left).await.into_iter().collect();
     Ok(left?.concat())
@@ -111,7 +113,7 @@ async fn remains(pool: &str, names: &[String], context: &Context) -> Result<Vec<
 async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<String>, Error> {
     let node = object::name(pool, name);
     let pods = pods_on(&node, context).await?;
-    // Pods on the node of another owner are not ours to evict.
+    // The operator must not evict pods from a node that belongs to another owner.
     if pool::is_back(pool, name, context).await || pool::is_lost(pool, name, context).await {
         return Ok(Vec::new());
     }
@@ -119,7 +121,8 @@ async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<Stri
     if !left.is_empty() {
         return Ok(left);
     }
-    // A LIST may not show yet what was created just now: the group of a pod is gone when its keeper has ended.
+    // A LIST may not show a container group that was just created. The group of a pod is gone only when its pod
+    // worker has ended.
     if pool::is_any_kept(pool, name, context).await {
         return Ok(vec![format!(
             "the container groups of {node}, which are not known to be gone"
@@ -134,10 +137,11 @@ async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<Stri
     })
 }
 
-/// The pods that are on a node now. Not those of `DaemonSet`s: they would come back at once, as often as they are
-/// evicted. As with kubectl drain they stay, and go with the node (the garbage collection of pods sees to that).
+/// The pods that are on a node now, without those of `DaemonSet`s, whose controller would recreate them at once
+/// after each eviction. As with `kubectl drain` they stay, and the pod garbage collector deletes them after the
+/// node is removed.
 pub(super) async fn pods_on(node: &str, context: &Context) -> Result<Vec<Pod>, Error> {
-    // Of a kind that can always be read: one odd pod must not stop a drain.
+    // `Observed` accepts every pod: one unusual pod must not stop a drain.
     let pods: Api<Observed> = Api::all(context.client.clone());
     let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
     let pods = call::in_time(PATIENCE, pods.list(&on_node)).await;
@@ -146,7 +150,7 @@ pub(super) async fn pods_on(node: &str, context: &Context) -> Result<Vec<Pod>, E
     Ok(pods.filter(|pod| !daemon::is_daemon(pod)).collect())
 }
 
-/// Removes a placement's node; what is left of it, in words.
+/// Removes a placement's node. Returns what is left of it, as text.
 async fn unregister(pool: &str, name: &str, context: &Context) -> Option<String> {
     let why = match pool::unregister(pool, name, context).await {
         Ok(()) => return None,
@@ -156,7 +160,7 @@ async fn unregister(pool: &str, name: &str, context: &Context) -> Option<String>
     Some(format!("node {} ({why})", object::name(pool, name)))
 }
 
-/// Asks for the eviction of those of a placement's pods whose turn it is; what is left of them, in words.
+/// Evicts those of a placement's pods that are due. Returns what is left of them, as text.
 async fn evict(pool: &str, name: &str, pods: Vec<&Pod>, context: &Context) -> Vec<String> {
     let Some(evictions) = pool::evictions(pool, name, context).await else {
         return pods.into_iter().map(named).collect();
@@ -205,7 +209,7 @@ async fn evict(pool: &str, name: &str, pods: Vec<&Pod>, context: &Context) -> Ve
             Err(error) => (Refusal::Failed, error.to_string()),
         };
         evictions.refused(uid, why, words, Instant::now());
-        // Each once: a slow answer must not make the first one due again.
+        // Try each pod once per call: after a slow answer the first one would be due again.
         stay.remove(uid);
     }
     let left = pods.iter().filter(|pod| {

@@ -1,4 +1,4 @@
-//! An operator without a cluster, for the tests of this room: nobody answers its calls.
+//! An operator without a cluster, for the tests of this module: no server answers its calls to Kubernetes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) fn triggers() -> triggers::Triggers {
     })
 }
 
-/// An operator whose Azure is there.
+/// An operator with this Azure endpoint.
 pub(super) fn context(arm: &str) -> Context {
     Context {
         client: nobody(),

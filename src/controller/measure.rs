@@ -1,11 +1,12 @@
-//! What metrics are told of pools: what their statuses say, in numbers.
+//! Updates the metrics of pools from their statuses.
 
 use kube::ResourceExt as _;
 
 use super::Context;
 use crate::api::{BurstPool, BurstPoolStatus};
 
-/// Tells of a pool, and forgets placements that it had `before` and has no more.
+/// Updates the metrics of a pool, and drops those of placements that its last status has and the new one does
+/// not.
 pub(super) fn pool(pool: &BurstPool, status: &BurstPoolStatus, context: &Context) {
     let (metrics, name) = (&context.metrics, pool.name_any());
     let before = pool.status.iter().flat_map(|status| &status.placements);
@@ -20,7 +21,7 @@ pub(super) fn pool(pool: &BurstPool, status: &BurstPoolStatus, context: &Context
     let desired: i64 = status.workloads.iter().filter_map(|one| one.desired).sum();
     let desired = u64::try_from(desired).unwrap_or_default();
     let max = pool.spec.spill.max_replicas.of(desired);
-    // In the order of their names.
+    // In the order of `STATES`, the values of the metric's label.
     let counts = [
         counts.holding,
         counts.granted,
@@ -32,7 +33,7 @@ pub(super) fn pool(pool: &BurstPool, status: &BurstPoolStatus, context: &Context
     metrics.pods(&name, counts, i64::try_from(max).unwrap_or(i64::MAX));
 }
 
-/// Forgets a pool that is gone.
+/// Drops the metrics of a deleted pool.
 pub(super) fn forget(pool: &BurstPool, context: &Context) {
     let told = pool.status.iter().flat_map(|status| &status.placements);
     let told = told.map(|placement| &placement.name);
@@ -40,7 +41,7 @@ pub(super) fn forget(pool: &BurstPool, context: &Context) {
     forget_all(&pool.name_any(), told.chain(asked), context);
 }
 
-/// Forgets a pool that had these placements.
+/// Drops the metrics of a removed pool that had these placements.
 pub(super) fn forget_all<'a>(
     pool: &str,
     placements: impl IntoIterator<Item = &'a String>,

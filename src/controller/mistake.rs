@@ -1,4 +1,7 @@
-//! What is wrong with a pool's spec that the CRD's rules cannot see. Pure.
+//! Errors in a pool's spec that the CRD's validation rules cannot detect. Pure.
+//!
+//! In: a pool, the operator's options, the nodes and the other pools. Out: a [`Mistake`], whose text names the
+//! field and the remedy.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +14,12 @@ use crate::aci::client::Scope;
 use crate::api::{BurstPool, Placement};
 use crate::node::{capacity, object, record};
 
-/// A pool's mistake that the CRD's rules cannot see.
+/// An error in a pool's spec that the CRD's validation rules cannot detect, as text for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake(pub String);
 
-/// Where the pool's groups are: what it says, else what the operator was told.
+/// The subscription and resource group of the pool's container groups: from its spec, or else from the
+/// operator's options.
 pub(super) fn scope(pool: &BurstPool, context: &Context) -> Result<Scope, Mistake> {
     let azure = &pool.spec.azure;
     let or = |own: &Option<String>, usual: &str, field: &str, flag: &str| {
@@ -44,7 +48,7 @@ pub(super) fn scope(pool: &BurstPool, context: &Context) -> Result<Scope, Mistak
     })
 }
 
-/// The spec names another place for groups than where they are.
+/// The error that the spec names another scope than that of the existing container groups.
 pub(super) fn moved(from: &Scope, to: &Scope) -> Mistake {
     let place = |scope: &Scope| {
         let Scope {
@@ -62,8 +66,8 @@ pub(super) fn moved(from: &Scope, to: &Scope) -> Mistake {
     ))
 }
 
-/// The node that a placement asks for is another's. Each node has one owner: the one that it carries; before it is
-/// there, the oldest of the `pools` that ask for it.
+/// Checks that the node of a placement does not belong to another owner. Each node has one owner: the pool that
+/// the node records; before the node exists, the oldest of the `pools` that list it.
 pub(super) fn taken(
     pool: &BurstPool,
     placement: &str,
@@ -82,7 +86,7 @@ pub(super) fn taken(
     }
 }
 
-/// What to say of a placement whose node is another's.
+/// The error that the node of a placement belongs to another owner.
 pub(super) fn owned(placement: &str, node: &str, another: &str) -> Mistake {
     Mistake(format!(
         "spec.placements: the node of placement {placement} would be called {node}, which belongs to {another}: \
@@ -90,7 +94,7 @@ pub(super) fn owned(placement: &str, node: &str, another: &str) -> Mistake {
     ))
 }
 
-/// The oldest pool that asks for this node, if that is not this one.
+/// The oldest other pool that lists this node, if it is older than this pool.
 fn older<'a>(pool: &BurstPool, node: &str, pools: &'a [Arc<BurstPool>]) -> Option<&'a BurstPool> {
     let age = |pool: &BurstPool| {
         let created = pool.metadata.creation_timestamp.as_ref();
@@ -107,7 +111,7 @@ fn older<'a>(pool: &BurstPool, node: &str, pools: &'a [Arc<BurstPool>]) -> Optio
     (age(oldest) < age(pool)).then_some(oldest)
 }
 
-/// Whether every kube-proxy that the pool wants can be told where the API server is.
+/// Checks that the operator knows the API server's address if a placement of the pool runs kube-proxy.
 pub(super) fn can_proxy(pool: &BurstPool, is_told: bool) -> Result<(), Mistake> {
     let mut wanted = pool.spec.placements.iter().enumerate();
     match wanted.find(|(_, placement)| placement.network.kube_proxy) {
@@ -119,8 +123,8 @@ pub(super) fn can_proxy(pool: &BurstPool, is_told: bool) -> Result<(), Mistake> 
     }
 }
 
-/// Whether nodes can be made of the pool's placements. The definition's rules refuse most of what is looked
-/// at here; but they cannot see all of it, and a pool may be older than they are.
+/// Checks that the pool's placements can become nodes. The CRD's rules reject most of these errors, but not
+/// all, and a pool may be older than the rules.
 pub(super) fn usable(pool: &BurstPool) -> Result<(), Mistake> {
     for (index, placement) in pool.spec.placements.iter().enumerate() {
         let field = format!("spec.placements[{index}]");
@@ -147,7 +151,7 @@ fn amounts(placement: &Placement, field: &str) -> Result<(), Mistake> {
     Ok(())
 }
 
-/// Whether a node may have these labels (apimachinery `pkg/util/validation`).
+/// Checks that these are valid labels of a node (apimachinery `pkg/util/validation`).
 fn labels(labels: &BTreeMap<String, String>, field: &str) -> Result<(), Mistake> {
     for (key, value) in labels {
         let (prefix, name) = match key.split_once('/') {
@@ -171,7 +175,8 @@ fn labels(labels: &BTreeMap<String, String>, field: &str) -> Result<(), Mistake>
     Ok(())
 }
 
-/// At most 63 letters, numbers, `-`, `_` and `.`, beginning and ending with a letter or number; or nothing.
+/// Whether the text is empty, or at most 63 letters, digits, `-`, `_` and `.`, beginning and ending with a
+/// letter or digit.
 fn is_word(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     text.len() <= 63
@@ -180,7 +185,7 @@ fn is_word(text: &str) -> bool {
         && !text.ends_with(['-', '_', '.'])
 }
 
-/// A DNS name in lower case.
+/// Whether the text is a DNS name in lower case.
 fn is_subdomain(text: &str) -> bool {
     let is_label = |label: &str| {
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -203,7 +208,7 @@ mod tests {
     const NAMES: [&str; 4] = ["shop", "shop-eu", "shop-eu-west", "peak"];
     const PLACEMENTS: [&str; 5] = ["a", "eu-a", "west-a", "eu-west-a", "eu-west"];
 
-    /// A pool that is created at that second, with those of [`PLACEMENTS`].
+    /// A pool that was created at that second, with those of [`PLACEMENTS`] whose bits are set.
     fn asking(name: &str, created: u8, placements: u8) -> Arc<BurstPool> {
         let asked = PLACEMENTS.iter().enumerate();
         let asked = asked.filter(|(index, _)| placements & (1 << index) != 0);
@@ -219,7 +224,7 @@ mod tests {
         Arc::new(serde_json::from_value(pool).expect("a pool"))
     }
 
-    /// A node as its pool registered it, or as an earlier version did, without the pool's UID.
+    /// A node as its pool registered it; without `has_uid`, as an earlier version did, without the pool's UID.
     fn registered(name: &str, pool: &str, placement: &str, has_uid: bool) -> Node {
         let mut node = json!({"metadata": {"name": name, "labels": {
             "burstpool.io/pool": pool, "burstpool.io/placement": placement}}});
@@ -284,7 +289,7 @@ mod tests {
             "spec.placements: the node of placement west would be called burst-shop-eu-west, which belongs to \
              pool shop: give the placement another name, or make a pool of another name"
         );
-        // A node of the cluster's own that is called so.
+        // A node of the cluster that happens to have this name.
         let home = json!({"metadata": {"name": "burst-shop-eu-west"}});
         let home: Node = serde_json::from_value(home).expect("a node");
         assert!(taken(&older, "eu-west", Some(&home), &pools).is_err());

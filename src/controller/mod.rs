@@ -1,8 +1,9 @@
-//! The reconciler: every `BurstPool` becomes its virtual nodes, and is drained before it goes.
+//! The controller of `BurstPool`s: registers a virtual node for each placement, and drains a pool before it is
+//! removed.
 //!
-//! In: `BurstPool`s as they are watched. Out: a running `pool::Running` for each, the pool's status,
-//! and, when a pool is deleted, its pods evicted, its groups and nodes removed and the finalizer last. What
-//! of it no spec names any more is drained all the same: `strays`.
+//! In: a watch of `BurstPool`s. Out: a `pool::Running` for each pool, and the pool's status. When a pool is
+//! deleted, the controller evicts its pods, deletes its container groups and nodes, and removes the finalizer
+//! last. `strays` drains placements that no spec lists now.
 //!
 //! ```text
 //! BurstPool ─▶ reconcile ─▶ pool (node tasks of each placement) ─▶ Azure, nodes, pods
@@ -53,52 +54,52 @@ use crate::telemetry::Metrics;
 
 pub use status::Refused as RefusedStatuses;
 
-/// The finalizer of pools.
+/// The finalizer that keeps a deleted pool until it is drained.
 pub const FINALIZER: &str = "burstpool.io/drain";
-/// The lease that the leader holds.
+/// The name of the Lease that the leading instance holds.
 pub const LEASE: &str = "burstpool";
-/// How often a pool is looked at although nothing changed: its status says what its nodes do.
+/// How often a pool is reconciled if nothing changes: its status reports the state of its nodes.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
-/// How soon a pool is looked at again whose nodes are being registered.
+/// How soon a pool is reconciled again while some of its nodes are not registered yet.
 const REGISTERED_SOON: Duration = Duration::from_millis(500);
-/// How long changes of plans are collected before they are written into statuses, and how long that is not
-/// done again.
+/// Debounce of status updates after new plans: how long changes are collected, and the shortest interval
+/// between two rounds.
 const STATUS_PACE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
-/// How long one reconciliation may take: Azure a minute for each LIST, and evictions of a thousand pods. What
-/// is cut off there is begun again from what there is then.
+/// The deadline of one reconciliation. It allows for LIST calls to Azure of one minute each, and for evictions
+/// of a thousand pods. After a timeout the next reconciliation starts again from the current state.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Why a pool was not reconciled.
+/// Why a reconciliation of a pool failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The API server refused or did not answer.
+    /// The API server refused a call or did not answer it.
     #[error("{what}")]
     Kubernetes {
-        /// What was attempted.
+        /// What the operator attempted.
         what: &'static str,
-        /// Why it failed.
+        /// Why the call failed.
         #[source]
         source: kube::Error,
     },
-    /// The finalizer could not be set or removed.
+    /// Setting or removing the finalizer failed.
     #[error("setting or removing the finalizer")]
     Finalizer(#[source] Box<finalizer::Error<Error>>),
-    /// Something is left of a pool that is deleted: an error only because it keeps the finalizer.
+    /// A deleted pool is not drained yet. This is an error only because an error keeps the finalizer.
     #[error("{} left: {}", left.len(), left.join(", "))]
     Draining {
-        /// What is left, in words.
+        /// What is left, as text for the status and the log.
         left: Vec<String>,
-        /// How soon it is looked at again.
+        /// How soon the drain continues.
         again: Duration,
     },
-    /// Somebody did not answer.
+    /// The reconciliation did not finish before its deadline.
     #[error("reconciling took longer than {} s", PATIENCE.as_secs())]
     Late(#[source] tokio::time::error::Elapsed),
 }
 
 impl Error {
-    /// How soon a drain goes on, if that is all that is wrong.
+    /// How soon the drain continues, if the only error is [`Error::Draining`].
     fn drains_again(&self) -> Option<Duration> {
         match self {
             Self::Draining { again, .. } => Some(*again),
@@ -110,7 +111,7 @@ impl Error {
         }
     }
 
-    /// What to say of a call that failed.
+    /// Converts the error of a failed call; `what` names the call.
     fn kubernetes(what: &'static str) -> impl FnOnce(kube::Error) -> Self {
         move |source| Self::Kubernetes { what, source }
     }
@@ -118,63 +119,63 @@ impl Error {
 
 /// What every reconciliation needs.
 pub struct Context {
-    /// Kubernetes, with retries.
+    /// The Kubernetes client, with retries.
     pub client: Client,
-    /// Kubernetes, without: an eviction that a budget holds back is answered 429, and is not to be
-    /// tried for minutes inside a call.
+    /// The Kubernetes client, without retries. The API server answers 429 to an eviction that a
+    /// `PodDisruptionBudget` blocks; a client with retries would repeat it for minutes inside one call.
     pub impatient: Client,
-    /// Azure.
+    /// The Azure client.
     pub azure: Azure,
-    /// Where groups are, for pools that do not say.
+    /// The subscription and resource group of pools that do not name their own.
     pub scope: Scope,
-    /// The UID of the cluster's `kube-system` namespace: whose groups are ours.
+    /// The UID of the cluster's `kube-system` namespace; it marks the container groups that this cluster owns.
     pub cluster: String,
-    /// The address of the nodes.
+    /// The IP address of the virtual nodes.
     pub address: String,
-    /// The kubelet API's port.
+    /// The port of the kubelet API.
     pub port: i32,
-    /// The minor version of Kubernetes that the nodes speak.
+    /// The minor version of Kubernetes that the virtual nodes report.
     pub kubernetes_minor: u32,
-    /// How often groups are listed.
+    /// The interval between two listings of container groups.
     pub sweep_every: Duration,
-    /// What ACI's kube-proxy is given; nothing while nobody has said where the API server is reached.
+    /// What kube-proxy on ACI needs; `None` if the address of the API server is not configured.
     pub kube_proxy: Option<KubeProxy>,
     /// The namespaces whose pods may choose managed identities.
     pub identities: Identities,
     /// The nodes that the kubelet API serves.
     pub nodes: Nodes,
-    /// The pace of reading in each subscription.
+    /// By subscription ID, the rate limiter of reads from Azure.
     pub paces: Mutex<HashMap<String, Arc<Pace>>>,
-    /// The quotas of regions, which all pools' placements share.
+    /// The quotas of regions, which the placements of all pools share.
     pub quotas: Quotas,
-    /// Running pools by name.
+    /// By pool name, the pools whose node tasks run.
     pub pools: Mutex<HashMap<String, pool::Running>>,
-    /// No node is to be kept any more.
+    /// Cancelled when this instance stops leading or shuts down: ends all node tasks.
     pub over: CancellationToken,
-    /// By pool, how writes of its status were refused.
+    /// By pool, the writes of its status that the API server refused.
     pub refused_statuses: RefusedStatuses,
-    /// Who we are among the instances of the operator.
+    /// The identity of this instance of the operator.
     pub identity: String,
-    /// The namespace of the leader's lease.
+    /// The namespace of the leader's Lease.
     pub lease_namespace: String,
-    /// What bursting looks at.
+    /// The watched objects from which grants are planned.
     pub stores: Arc<spill::Stores>,
-    /// What says that there is a peak, and the replicas that follow.
+    /// The triggers, and the scaling of replicas that follows from them.
     pub triggers: triggers::Triggers,
-    /// Where alerts come in, if they do.
+    /// The settings of the alert receiver; `None` if it is off.
     pub alerts: Option<triggers::alerts::Settings>,
-    /// What the last plans say, for statuses.
+    /// By pool, the summary of its last plan, for its status.
     pub summaries: watch::Sender<spill::Summaries>,
-    /// What is counted and measured.
+    /// The operator's metrics.
     pub metrics: Arc<Metrics>,
 }
 
-/// Reconciles until `cancel`; nodes, pods and groups stay as they are then.
+/// Reconciles until `cancel`. Nodes, pods and container groups then stay as they are.
 pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
     let pools: Api<DeserializeGuard<BurstPool>> = Api::all(context.client.clone());
     let config = controller::Config::default().concurrency(4);
     let (reader, writer) = reflector::store();
-    // Not their statuses: we write those ourselves, some for every few grants.
+    // The predicates drop updates of statuses: the operator writes those itself, some after every few grants.
     let wishes = watcher(pools, watcher::Config::default()).default_backoff();
     let wishes = reported("BurstPools to reconcile", wishes)
         .reflect(writer)
@@ -204,8 +205,8 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
             None => context.triggers.receive_nothing(),
         }
     };
-    // At once, and not when the last reconciliation has ended: who leads next keeps nodes and writes
-    // replicas, too.
+    // Stop at once, without waiting for the last reconciliation: the next leader also registers nodes and
+    // writes replicas.
     let ends = async {
         cancel.cancelled().await;
         context.over.cancel();
@@ -223,15 +224,15 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
     }
 }
 
-/// A pool is gone that was to be looked at again: somebody removed its finalizer, and it was not drained. Its
-/// nodes are `strays`.
+/// Drops the state of a pool that no longer exists although it was due for another reconciliation: its
+/// finalizer was removed by hand, so it was not drained. `strays` drains its nodes.
 async fn forget(pool: &str, context: &Context) {
     context.triggers.remove(pool).await;
     context.metrics.forget_pool(pool);
     context.refused_statuses.forget(pool);
 }
 
-/// A word whenever something else is said.
+/// Yields `()` every time the watched value changes.
 fn changes<T: Send + Sync + 'static>(
     said: watch::Receiver<T>,
 ) -> impl Stream<Item = ()> + Send + 'static {
@@ -241,7 +242,8 @@ fn changes<T: Send + Sync + 'static>(
     })
 }
 
-/// The same words, but at most one a second: what comes meanwhile is in the next.
+/// Debounced: collects changes for 200 ms and yields at most one item per second. Changes in between are merged
+/// into the next item.
 fn paced(words: impl Stream<Item = ()> + Send + 'static) -> impl Stream<Item = ()> + Send {
     let begin = (Box::pin(words), Instant::now());
     futures::stream::unfold(begin, |(mut words, next)| async move {
@@ -257,7 +259,8 @@ async fn reconcile(
     pool: Arc<DeserializeGuard<BurstPool>>,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
-    // No read of Kubernetes' client ends by itself, and while one waits the pool is not looked at.
+    // Reads of the Kubernetes client have no timeout of their own. Without this one, a call that hangs would
+    // block the pool.
     let reconciled = tokio::time::timeout(PATIENCE, async {
         match &pool.0 {
             Ok(pool) => finalized(pool, &context).await,
@@ -305,7 +308,8 @@ async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
     Ok(Action::requeue(again))
 }
 
-/// An error keeps the finalizer where it is, so one that only says "not yet" is no failure.
+/// Returns an error while the pool is not drained: an error keeps the finalizer. [`Error::Draining`] means "not
+/// yet" and is not a failure.
 async fn clean_up(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
     context.triggers.remove(&pool.name_any()).await;
     let left = drain::pool(pool, context).await?;

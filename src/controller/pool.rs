@@ -1,7 +1,9 @@
-//! The tasks of pools' nodes: started, changed and stopped as specs say, and found again where none does.
+//! The tasks of pools' nodes: this module starts, changes and stops them to match the specs, and restores them
+//! from the nodes of placements that no spec lists.
 //!
-//! In: pools, and nodes that no spec asks for. Out: a [`Kept`] for each placement; what it knows, for those who
-//! burst and for statuses; and, when nothing is left on it, its node removed and then its tasks ended.
+//! In: pools, and nodes that belong to no spec. Out: a [`Kept`] (placement task) for each placement, and its
+//! state for the grant loop and the statuses. After the last pod and container group of a drained placement are
+//! gone, its node is removed, and then its tasks end.
 
 mod kept;
 
@@ -26,7 +28,7 @@ use crate::node::pods;
 use crate::node::record::{self, Found};
 use crate::node::{daemon, register};
 
-/// A pool whose nodes are kept.
+/// A pool whose node tasks run.
 #[derive(Default)]
 pub struct Running {
     placements: BTreeMap<String, Kept>,
@@ -34,18 +36,18 @@ pub struct Running {
 }
 
 impl Running {
-    /// Ends all tasks; what they kept stays.
+    /// Ends all tasks. Nodes, pods and container groups stay.
     pub async fn stop(self) {
         stop(self.placements.into_values().collect()).await;
     }
 }
 
-/// Starts what the spec asks for and is not running, and applies its changes to what is: only another node, such as
-/// one in another resource group, is started again. `nodes` are the nodes
-/// of the placements that are not kept yet, where there are any.
+/// Starts the tasks of placements that the spec lists and that do not run, and applies changes of the spec to
+/// those that do. Only a change to another node, such as one in another resource group, restarts a placement's
+/// tasks. `nodes` are the existing nodes of placements whose tasks do not run.
 ///
-/// What a spec asks that cannot be is a mistake, whoever leads: what runs goes on as it was, and after a change of
-/// leader as its node says.
+/// A spec with an invalid value is a [`Mistake`] under every leader. Running placements then continue
+/// unchanged; after a change of leader they continue with the settings that their node records.
 pub async fn ensure(pool: &BurstPool, nodes: &[Node], context: &Context) -> Result<(), Mistake> {
     let mut asked = place(pool, context);
     if let Ok(scope) = &asked
@@ -53,7 +55,7 @@ pub async fn ensure(pool: &BurstPool, nodes: &[Node], context: &Context) -> Resu
     {
         asked = Err(moved);
     }
-    // Those who burst look at what is kept all the time, and must not wait until it has ended.
+    // Wait without the lock: the grant loop reads the registry all the time.
     stop(take_changed(pool, asked.as_ref().ok(), context).await).await;
     let known = context.stores.all_pools();
     let mut pools = context.pools.lock().await;
@@ -96,7 +98,8 @@ pub async fn ensure(pool: &BurstPool, nodes: &[Node], context: &Context) -> Resu
     mistakes.into_iter().next().map_or(Ok(()), Err)
 }
 
-/// Where the spec asks for the pool's groups, if nothing of it is wrong.
+/// The subscription and resource group that the spec names for the pool's container groups, if the spec is
+/// valid.
 fn place(pool: &BurstPool, context: &Context) -> Result<Scope, Mistake> {
     let scope = scope(pool, context)?;
     usable(pool)?;
@@ -104,19 +107,20 @@ fn place(pool: &BurstPool, context: &Context) -> Result<Scope, Mistake> {
     Ok(scope)
 }
 
-/// What becomes of a placement that the spec asks for and that is not kept yet.
+/// What to do with a placement that the spec lists and whose tasks do not run.
 #[derive(Debug, PartialEq)]
 enum Fate {
-    /// It is kept as the spec asks.
+    /// Run it with the spec's settings.
     AsAsked(Wanted),
-    /// It is kept as its node says, because of this.
+    /// Run it with the settings that its node records, because the spec is invalid.
     AsBefore(Wanted, Mistake),
-    /// It is not kept.
+    /// Do not run it.
     Refuse(Mistake),
 }
 
-/// What becomes of a placement, of which there is this node. Its node says where its groups are: a spec that names
-/// another place is refused under each leader, as it was under the one that saw the change. Pure.
+/// Decides about a placement whose node is `live`, if it has one. The node records where its container groups
+/// are: a spec that names another resource group is refused under every leader, as under the one that saw the
+/// change. Pure.
 fn fate(
     pool: &BurstPool,
     placement: &Placement,
@@ -145,7 +149,7 @@ fn fate(
     }
 }
 
-/// The pool that keeps this node, in words.
+/// The pool whose tasks keep this node registered, as text.
 fn keeper(pools: &HashMap<String, Running>, node: &str) -> Option<String> {
     let mut all = pools.iter();
     all.find_map(|(pool, running)| {
@@ -155,7 +159,7 @@ fn keeper(pools: &HashMap<String, Running>, node: &str) -> Option<String> {
     })
 }
 
-/// The placements that the spec asks for and that are not kept.
+/// The placements that the spec lists and whose tasks do not run.
 pub async fn unkept(pool: &BurstPool, context: &Context) -> Vec<String> {
     let pools = context.pools.lock().await;
     let name = pool.name_any();
@@ -165,27 +169,27 @@ pub async fn unkept(pool: &BurstPool, context: &Context) -> Vec<String> {
     unkept.map(|placement| placement.name.clone()).collect()
 }
 
-/// Whether a placement is kept no longer, because its node has another owner.
+/// Whether a placement's tasks ended because its node belongs to another owner.
 pub async fn is_lost(pool: &str, placement: &str, context: &Context) -> bool {
     let pools = context.pools.lock().await;
     find(&pools, pool, placement).is_some_and(Kept::is_lost)
 }
 
-/// The placements that are kept, and that the spec does not ask for any more: whatever else is wrong with it.
+/// The placements whose tasks run and that the spec does not list now, even if the rest of the spec is invalid.
 pub async fn removed(pool: &BurstPool, context: &Context) -> Vec<String> {
     let kept = placements(&pool.name_any(), context).await;
     let removed = kept.into_iter().filter(|name| !asks(pool, name));
     removed.collect()
 }
 
-/// Whether the pool's spec asks for a placement of this name.
+/// Whether the pool's spec lists a placement of this name.
 pub fn asks(pool: &BurstPool, placement: &str) -> bool {
     let mut asked = pool.spec.placements.iter();
     asked.any(|asked| asked.name == placement)
 }
 
-/// Keeps a placement that no spec asks for, until it is drained: as its node says. One that is kept already
-/// goes on as it is. Whether it is kept then.
+/// Runs a placement that no spec lists until it is drained, with the settings that its node records. If its
+/// tasks run already, they continue unchanged. Returns whether the tasks run now.
 pub async fn adopt(found: Found, context: &Context) -> bool {
     let mut pools = context.pools.lock().await;
     if find(&pools, &found.pool, &found.placement).is_some() {
@@ -202,9 +206,9 @@ pub async fn adopt(found: Found, context: &Context) -> bool {
     true
 }
 
-/// Keeps a placement as its node says that it was kept, since its pool's spec does not say it: nothing of it
-/// is drained. One that is kept already goes on as it is, and of one whose node says nothing nothing is known. A node
-/// that another pool keeps, or whose UID it carries, has that owner.
+/// Runs a placement with the settings that its node records, because its pool cannot be read; it is not
+/// drained. If its tasks run already, they continue unchanged. A node without a record is left alone. So is a
+/// node that belongs to another pool: one that runs its tasks, or one whose UID the node carries.
 pub async fn resume(found: Found, context: &Context) {
     let carries = |pool: &Arc<BurstPool>| {
         let is_another = pool.name_any() != found.pool;
@@ -238,17 +242,17 @@ pub async fn resume(found: Found, context: &Context) {
     running.placements.insert(name, kept);
 }
 
-/// A placement, if it is kept.
+/// The tasks of a placement, if they run.
 fn find<'a>(pools: &'a HashMap<String, Running>, pool: &str, placement: &str) -> Option<&'a Kept> {
     pools.get(pool)?.placements.get(placement)
 }
 
-/// The names of the pools that are kept.
+/// The names of the pools whose tasks run.
 pub async fn kept(context: &Context) -> Vec<String> {
     context.pools.lock().await.keys().cloned().collect()
 }
 
-/// The names of the placements of a pool that are kept.
+/// The names of a pool's placements whose tasks run.
 pub async fn placements(pool: &str, context: &Context) -> Vec<String> {
     let pools = context.pools.lock().await;
     let kept = pools.get(pool).into_iter();
@@ -256,9 +260,9 @@ pub async fn placements(pool: &str, context: &Context) -> Vec<String> {
         .collect()
 }
 
-/// Whether the pool's groups are where its spec has them now: they cannot move, and those elsewhere would
-/// run on with nobody to delete them. All goes on as it was meanwhile. What it does not ask for any more is
-/// drained where it is.
+/// Whether the pool's container groups are in the scope that its spec names now. Azure cannot move them, and
+/// the operator would lose track of those in another scope. Until they are gone, all tasks continue unchanged.
+/// A placement that the spec does not list now is drained where it is.
 async fn stays(pool: &BurstPool, scope: &Scope, context: &Context) -> Result<(), Mistake> {
     let name = pool.name_any();
     let elsewhere: Vec<(String, Scope)> = {
@@ -279,8 +283,9 @@ async fn stays(pool: &BurstPool, scope: &Scope, context: &Context) -> Result<(),
     Ok(())
 }
 
-/// Whether a placement has neither pods nor groups, asked anew. Where Azure says that there is no such place, or
-/// that we may not look there, there are no groups that we could have made or could delete.
+/// Whether a placement has neither pods nor container groups, read again now. If Azure answers that the scope
+/// does not exist or that the operator may not list it, then there are no container groups that the operator
+/// could have created or could delete.
 async fn is_empty(pool: &str, placement: &str, context: &Context) -> bool {
     let kept = {
         let pools = context.pools.lock().await;
@@ -298,7 +303,7 @@ async fn is_empty(pool: &str, placement: &str, context: &Context) -> bool {
     groups == Some(0) || (groups.is_none() && pods.may_not_list())
 }
 
-/// Ends these: what one of them still waits for, all wait for together.
+/// Ends these tasks; all are cancelled first, so that they end in parallel.
 async fn stop(all: Vec<Kept>) {
     for kept in &all {
         kept.cancel.cancel();
@@ -308,8 +313,8 @@ async fn stop(all: Vec<Kept>) {
     }
 }
 
-/// Applies what the spec asks now to what is kept. Takes out the placements whose node is to be another, and those
-/// that were drained or ended and are asked for again: these take no more pods until they are kept again.
+/// Applies the spec to the running tasks. Takes out the placements that need another node, and those that were
+/// drained or ended and that the spec lists again. These take no pods until their tasks are started again.
 async fn take_changed(pool: &BurstPool, scope: Option<&Scope>, context: &Context) -> Vec<Kept> {
     let mut pools = context.pools.lock().await;
     let Some(running) = pools.get_mut(&pool.name_any()) else {
@@ -317,9 +322,9 @@ async fn take_changed(pool: &BurstPool, scope: Option<&Scope>, context: &Context
     };
     let changed = pool.spec.placements.iter().filter_map(|placement| {
         let kept = running.placements.get_mut(&placement.name)?;
-        // While its pool is deleted, it stays closed.
+        // While the pool is being deleted, the placement stays closed.
         let is_back = pool.metadata.deletion_timestamp.is_none() && kept.is_draining();
-        // What a spec asks that has a mistake is not done.
+        // An invalid spec is not applied.
         let wanted = scope.map(|scope| Wanted::of(pool, placement, scope));
         let wanted = wanted.filter(|wanted| kept.wanted != *wanted);
         let is_another = |wanted: &Wanted| !kept.wanted.is_same_node(wanted);
@@ -334,18 +339,18 @@ async fn take_changed(pool: &BurstPool, scope: Option<&Scope>, context: &Context
     changed.collect()
 }
 
-/// What the pool's placements are doing.
+/// The state of the pool's placements.
 #[derive(Debug, Default)]
 pub struct Report {
     /// The placements, for the status.
     pub placements: Vec<PlacementStatus>,
-    /// The nodes of placements that the spec asks for and that are not registered.
+    /// The nodes of placements that the spec lists and that are not registered.
     pub missing: Vec<String>,
-    /// Whether all placements that take no pods are cordoned, and nothing else is wrong with them.
+    /// Whether a cordon is the only reason why any placement takes no pods.
     pub only_cordons: bool,
 }
 
-/// What the pool's placements are doing.
+/// Reads the state of the pool's placements.
 pub async fn report(pool: &BurstPool, context: &Context) -> Report {
     let pools = context.pools.lock().await;
     let mut report = Report {
@@ -389,7 +394,7 @@ pub async fn report(pool: &BurstPool, context: &Context) -> Report {
     report
 }
 
-/// How creates of a pool's placements ended since this was asked last.
+/// The results of creates on a pool's placements since the last call.
 pub async fn ended_creates(pool: &str, context: &Context) -> Vec<(String, pods::Ended)> {
     let pools = context.pools.lock().await;
     let placements = pools.get(pool).into_iter().flat_map(|r| &r.placements);
@@ -401,7 +406,7 @@ pub async fn ended_creates(pool: &str, context: &Context) -> Vec<(String, pods::
         .collect()
 }
 
-/// What matters for bursting of the pods on pools' nodes, by pool.
+/// By pool, the pods on its nodes, as the grant loop needs them.
 pub async fn pods(context: &Context) -> BTreeMap<String, Vec<Arc<PodFacts>>> {
     let pools = context.pools.lock().await;
     let of = |running: &Running| {
@@ -413,7 +418,7 @@ pub async fn pods(context: &Context) -> BTreeMap<String, Vec<Arc<PodFacts>>> {
         .collect()
 }
 
-/// Why regions of a pool's placements take no pods, by placement. One that is not kept takes none.
+/// By placement, why its node or its region takes no pods. A placement without tasks takes none.
 pub async fn closed_regions(pool: &BurstPool, context: &Context) -> BTreeMap<String, String> {
     let pools = context.pools.lock().await;
     let name = pool.name_any();
@@ -429,7 +434,7 @@ pub async fn closed_regions(pool: &BurstPool, context: &Context) -> BTreeMap<Str
         .collect()
 }
 
-/// Gives a placement no pods any more, or again.
+/// Closes a placement to new pods, or opens it again if `closed` is `None`. The cause is that creates fail.
 pub async fn shut(pool: &str, placement: &str, closed: Option<Closed>, context: &Context) {
     let pools = context.pools.lock().await;
     if let Some(kept) = find(&pools, pool, placement) {
@@ -441,7 +446,7 @@ pub async fn shut(pool: &str, placement: &str, closed: Option<Closed>, context: 
     }
 }
 
-/// Why a placement takes no pods, and what else there is to know of it.
+/// The status message of a placement: why it takes no pods, and other notices.
 fn message(
     closed: Option<String>,
     unknown: Option<&str>,
@@ -467,15 +472,16 @@ pub async fn drain(pool: &str, placements: &[String], context: &Context) {
     }
 }
 
-/// Whether a pod of a placement, or the group of one that is gone, is still looked after.
+/// Whether a pod worker still runs on a placement, for a pod or for the container group of a deleted pod. Pods
+/// of `DaemonSet`s do not count.
 pub async fn is_any_kept(pool: &str, placement: &str, context: &Context) -> bool {
     let pools = context.pools.lock().await;
     find(&pools, pool, placement).is_some_and(|kept| kept.pods.is_any_kept())
 }
 
-/// How many groups a placement has; nothing if nobody knows.
+/// The number of container groups of a placement; `None` if it is not known.
 pub async fn count(pool: &str, placement: &str, context: &Context) -> Option<usize> {
-    // Azure may take a minute to answer, and what is kept is looked at for every pool meanwhile.
+    // Do not hold the registry's lock: Azure may take a minute to answer, and all pools need the registry.
     let (pods, counts) = {
         let pools = context.pools.lock().await;
         let kept = find(&pools, pool, placement)?;
@@ -490,7 +496,7 @@ pub async fn count(pool: &str, placement: &str, context: &Context) -> Option<usi
     counted
 }
 
-/// What is known of evictions of a placement's pods, if it is kept.
+/// The record of evictions of a placement's pods, if its tasks run.
 pub async fn evictions(
     pool: &str,
     placement: &str,
@@ -500,21 +506,21 @@ pub async fn evictions(
     Some(find(&pools, pool, placement)?.evictions.clone())
 }
 
-/// How soon a pool's drain goes on, of which that is left.
+/// How soon the drain of a pool continues; `left` is what is left of it.
 pub async fn drain_again(pool: &str, left: &[String], context: &Context) -> Duration {
     let mut pools = context.pools.lock().await;
     let kept = pools.get_mut(pool);
     kept.map_or(pace::LONGEST, |kept| kept.again.after(left, Instant::now()))
 }
 
-/// Whether somebody asks again for a placement that was to be drained: a pool of that name was made anew.
+/// Whether a placement that was to be drained is wanted again: a pool of that name was created again.
 pub async fn is_back(pool: &str, placement: &str, context: &Context) -> bool {
     let pools = context.pools.lock().await;
     find(&pools, pool, placement).is_some_and(|kept| !kept.is_draining())
 }
 
-/// Removes the node of a placement that drains. Its pods are kept on: one may have been bound until then. A
-/// node that is still there is kept registered, until the next time.
+/// Removes the node of a placement that drains. Its pod workers continue, because the scheduler may have bound
+/// a pod until then. If the node cannot be removed, its registration continues until the next try.
 pub async fn unregister(pool: &str, placement: &str, context: &Context) -> Result<(), kube::Error> {
     let (registration, uid) = {
         let pools = context.pools.lock().await;
@@ -522,7 +528,7 @@ pub async fn unregister(pool: &str, placement: &str, context: &Context) -> Resul
             Some(kept) if kept.is_draining() && !kept.is_lost() => {
                 (kept.registration.clone(), kept.wanted.pool_uid.clone())
             }
-            // It is asked for again, or is not ours.
+            // A spec lists it again, or the node belongs to another owner.
             _ => return Ok(()),
         }
     };
@@ -541,7 +547,7 @@ pub async fn unregister(pool: &str, placement: &str, context: &Context) -> Resul
     removed
 }
 
-/// Ends what is kept of placements whose nodes are removed and of which nothing is left.
+/// Ends the tasks of drained placements whose nodes are removed and of which nothing is left.
 pub async fn end(pool: &str, placements: &[String], context: &Context) {
     let mut pools = context.pools.lock().await;
     let Some(running) = pools.get_mut(pool) else {

@@ -1,4 +1,8 @@
-//! What a pool says: its conditions and its placements.
+//! Builds and writes a pool's status: its conditions, placements, workloads and triggers.
+//!
+//! In: the result of the reconciliation, the nodes, what is left of a drain, the last plan's summary and the
+//! triggers. Out: a server-side apply of the status, if it has changed. Writes that the API server refuses are
+//! repeated at growing intervals.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,10 +28,10 @@ use crate::node::call;
 /// The field manager of pools' statuses.
 pub(super) const FIELD_MANAGER: &str = "burstpool-status";
 
-/// The reason of what the spec as a whole can never work for.
+/// The reason of conditions for an invalid spec.
 const MISCONFIGURED: &str = "Misconfigured";
 
-/// The status of a pool. Pure but for the time of what changed.
+/// The status of a pool. Pure, except that it reads the clock for the conditions' times.
 pub(super) fn of(
     pool: &BurstPool,
     outcome: &Result<(), Mistake>,
@@ -106,7 +110,7 @@ pub(super) fn of(
                 condition::condition(kind, is, reason, message, generation, now),
             ),
             Says::Nothing => conditions.retain(|condition| condition.type_ != kind),
-            // What was wrong of the whole spec is said below, if it is so still.
+            // An error of the whole spec is set again below, if it still exists.
             Says::AsBefore => {
                 let of_spec = [MISCONFIGURED, unreadable::REASON];
                 conditions
@@ -129,13 +133,14 @@ pub(super) fn of(
         pods: summary.map_or(before.pods, |summary| Some(summary.counts)),
         workloads,
         triggers: told.triggers(),
-        // Whoever leads writes these, with the version of the pool as a fence.
+        // The leader writes these two, and uses the pool's resource version as a fence.
         reservations: Vec::new(),
         leader: None,
     }
 }
 
-/// Whether pods are on ACI, in a condition's words: bursting is not un-readiness.
+/// The condition that reports whether pods are on ACI. It is separate from readiness: a pool that bursts is
+/// ready.
 fn spilling(summary: &Summary) -> (bool, &'static str, String) {
     let counts = summary.counts;
     let message = format!(
@@ -158,8 +163,8 @@ fn spilling(summary: &Summary) -> (bool, &'static str, String) {
     (is_peak, reason, message)
 }
 
-/// What a user of an open placement has to know that no error will ever say (decision D17): once a
-/// placement, where `kubectl describe` shows it.
+/// What a user of an open placement must know and no error will report (decision D17). It appears once for each
+/// placement, in the output of `kubectl describe`.
 pub(super) fn notice(placement: &Placement) -> &'static str {
     match (&placement.network.dns, &placement.subnet_id) {
         (Some(_), _) => "",
@@ -172,7 +177,7 @@ pub(super) fn notice(placement: &Placement) -> &'static str {
     }
 }
 
-/// What there is to know of registered nodes in one line, for a column of `kubectl get -o wide`.
+/// One line about registered nodes, for a column of `kubectl get -o wide`.
 fn registered(placements: &[PlacementStatus]) -> String {
     let closed: Vec<&str> = placements
         .iter()
@@ -186,23 +191,24 @@ fn registered(placements: &[PlacementStatus]) -> String {
     format!("every node is registered; of {all}, these take no pods: {closed} (see NodesReady)")
 }
 
-/// The longest pause after writes of a status that the API server refused: whoever mends that looks at it.
+/// The longest pause after refused writes of a status. It is short because the user who fixes the cause looks
+/// at the status.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
 
-/// How writes of statuses were refused, by pool. A pool is reconciled with each change of what there is to say, several
-/// times a second in a peak.
+/// By pool, the refused writes of its status. Without a pause they would be repeated several times a second in
+/// a peak, because every change reconciles the pool.
 #[derive(Default)]
 pub struct Refused(Mutex<HashMap<String, Refusals>>);
 
 impl Refused {
-    /// Whether the pool's status may be written.
+    /// Whether the pool's status may be written now.
     pub(super) fn may_write(&self, pool: &str) -> bool {
         let all = self.lock();
         let refusals = all.get(pool);
         refusals.is_none_or(|refusals| refusals.may_write(Instant::now()))
     }
 
-    /// Takes in the answer to a write of the pool's status.
+    /// Records the answer to a write of the pool's status.
     pub(super) fn answered<T>(&self, pool: &str, answer: &kube::Result<T>) {
         let mut all = self.lock();
         let new = || Refusals::up_to(LONGEST_REFUSAL);
@@ -210,7 +216,7 @@ impl Refused {
         refusals.answered(answer, Instant::now());
     }
 
-    /// The pool is gone.
+    /// Forgets a pool that does not exist now.
     pub(super) fn forget(&self, pool: &str) {
         self.lock().remove(pool);
     }
@@ -220,7 +226,7 @@ impl Refused {
     }
 }
 
-/// Writes the status, if it says something else than before, and such writes were not just refused.
+/// Writes the status, if it has changed and no recent write was refused.
 pub(super) async fn write(
     pool: &BurstPool,
     status: &BurstPoolStatus,
@@ -246,7 +252,8 @@ pub(super) async fn write(
     let written = pools.patch_status(&name, &apply, &patch).await;
     context.refused_statuses.answered(&name, &written);
     match written {
-        // Whoever grants writes at the pool's version: it need not wait for the watch to learn of ours.
+        // The grant loop needs the pool's current version for its own writes, and gets it here before the watch
+        // delivers it.
         Ok(pool) => {
             context.stores.learn_pool(pool);
             Ok(())

@@ -1,12 +1,14 @@
-//! Nodes of ours that no spec asks for, found again so that they are drained.
+//! Orphans: nodes of this operator that no spec lists. This module finds and drains them.
 //!
-//! In: the nodes of this cluster, and the pools. Out: nodes of placements that a spec has lost while somebody
-//! else led, kept again until they are drained; and pools drained that are gone although they were not, because
-//! somebody removed their finalizer. Without, their container groups would run, and cost, for ever.
+//! In: the nodes of this cluster, and the pools. Out: tasks for the nodes of placements that a spec has lost
+//! while another instance led, until they are drained; and the drain of pools that were removed before they
+//! were drained, because their finalizer was removed by hand. Otherwise their container groups would run, and
+//! cost money, forever.
 //!
-//! What it takes to drain a placement is on its node (see [`record`]). A node that does not say it is left as
-//! it is, and told of: guessing a subscription would end in "nothing is left" where all is left. A node that
-//! was removed by hand tells of nothing either; its groups have tags that do.
+//! The node records what the drain of its placement needs (see [`record`]). A node without that record is left
+//! as it is, and logged: with a guessed subscription, the drain would find nothing and report success while
+//! everything still runs. If the node itself was removed by hand, nothing here finds its container groups; only
+//! their tags do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,12 +27,13 @@ use crate::api::BurstPool;
 use crate::node::record::{self, Found};
 use crate::node::{call, object, watched};
 
-/// How long a call may take: nodes that nobody keeps yet are given up after 40 s.
+/// The timeout of a call. It is short because a node's Lease expires 40 s after its last renewal, and no task
+/// renews it yet.
 const CALL: Duration = Duration::from_secs(5);
-/// How often it is logged again what the drain of a pool that is gone waits for.
+/// How often it is logged again what the drain of a removed pool waits for.
 const REMIND: Duration = Duration::from_secs(600);
 
-/// The nodes of a pool that there are, asked for anew: a watch may still show one that was just removed.
+/// The nodes of a pool, read from the API server: a watch may still show one that was just removed.
 pub(super) async fn nodes_of(pool: &str, context: &Context) -> Result<Vec<Found>, Error> {
     let nodes: Api<DeserializeGuard<Node>> = Api::all(context.client.clone());
     let ours = ListParams::default().labels(&format!("{}={pool}", object::POOL_LABEL));
@@ -43,21 +46,22 @@ pub(super) async fn nodes_of(pool: &str, context: &Context) -> Result<Vec<Found>
     Ok(ours.collect())
 }
 
-/// Whether a node carries the UID of a pool that there is, of another name than its label's.
+/// Whether the node carries the UID of an existing pool with another name than that in the node's label.
 fn is_anothers(found: &Found, pools: &[Arc<BurstPool>]) -> bool {
     let mut others = pools.iter().filter(|pool| pool.name_any() != found.pool);
     found.pool_uid.is_some() && others.any(|pool| pool.uid() == found.pool_uid)
 }
 
-/// The node of this name, if there is one.
+/// The node of this name, if it exists.
 async fn node(name: &str, context: &Context) -> Result<Option<Node>, Error> {
     let nodes: Api<Node> = Api::all(context.client.clone());
     let node = call::find(CALL, &nodes, name).await;
     node.map_err(Error::kubernetes("reading a node"))
 }
 
-/// Keeps a pool's nodes that its spec does not ask for; the others, as they are if they are not kept yet. Once
-/// under each leader: whoever keeps the pool's nodes knows of each that it does not ask for any more.
+/// Starts draining the pool's nodes that its spec does not list, once under each leader: later the running
+/// tasks show which placements the spec has lost. Returns the existing nodes of placements that the spec lists
+/// and whose tasks do not run.
 pub(super) async fn adopt(pool: &BurstPool, context: &Context) -> Result<Vec<Node>, Error> {
     let name = pool.name_any();
     if !pool::kept(context).await.contains(&name) {
@@ -66,7 +70,8 @@ pub(super) async fn adopt(pool: &BurstPool, context: &Context) -> Result<Vec<Nod
             keep(found, context).await;
         }
     }
-    // By name, and not by label: whose it is must be known, and another's has another label, or none.
+    // Read by name, not by label: a node with another owner has another label, or none, and the owner must be
+    // known.
     let mut asked = Vec::new();
     for placement in pool::unkept(pool, context).await {
         asked.extend(node(&object::name(&name, &placement), context).await?);
@@ -83,7 +88,7 @@ async fn keep(found: Found, context: &Context) {
     }
 }
 
-/// Drains what is left of pools that are gone, for as long as it is polled.
+/// Drains what is left of removed pools, for as long as this future is polled.
 pub(super) async fn drain_pools(context: &Context) {
     context.stores.wait_until_ready().await;
     let mut gone: BTreeMap<String, Gone> = BTreeMap::new();
@@ -102,7 +107,7 @@ pub(super) async fn drain_pools(context: &Context) {
         let due = gone
             .iter_mut()
             .filter(|(_, gone)| gone.is_due(Instant::now()));
-        // One whose calls are slow delays no other.
+        // In parallel: slow calls for one pool delay no other.
         join_all(due.map(|(pool, gone)| drain_again(pool, gone, context))).await;
         let next = gone.values().filter_map(|gone| gone.next).min();
         let look_again = Instant::now() + LOOK_AGAIN;
@@ -110,7 +115,7 @@ pub(super) async fn drain_pools(context: &Context) {
     }
 }
 
-/// A pool that is gone, and how its drain goes.
+/// A removed pool, and the state of its drain.
 #[derive(Debug, Default)]
 struct Gone {
     again: Again,
@@ -124,7 +129,7 @@ impl Gone {
         self.next.is_none_or(|next| next <= now)
     }
 
-    /// Whether that it waits for this is to be logged now: once, and then now and then.
+    /// Whether to log now what the drain waits for: when it changes, and every [`REMIND`].
     fn must_log(&mut self, waits_for: &str, now: Instant) -> bool {
         let known = self.logged.as_ref();
         let is_told = known.is_some_and(|(told, at)| told == waits_for && now < *at + REMIND);
@@ -159,7 +164,7 @@ async fn drain_again(pool: &str, gone: &mut Gone, context: &Context) {
     }
 }
 
-/// Pools of which there is something, kept or a node, and which the pools that are known lack. Pure.
+/// Possibly deleted pools: those that have tasks or a node, and that are not among the known pools. Pure.
 fn suspects<'a>(
     kept: Vec<String>,
     nodes: impl Iterator<Item = &'a Node>,
@@ -172,7 +177,7 @@ fn suspects<'a>(
     all.filter(|pool| !is_known(pool)).collect()
 }
 
-/// Drains a pool if it is gone: what is left of it.
+/// Drains a pool if it does not exist. Returns what is left of it.
 async fn drain_pool(pool: &str, context: &Context) -> Result<Vec<String>, Error> {
     if is_there(pool, context).await? {
         return Ok(Vec::new());
@@ -191,8 +196,8 @@ async fn drain_pool(pool: &str, context: &Context) -> Result<Vec<String>, Error>
     Ok(left)
 }
 
-/// Whether the pool is there: a LIST, which fails where nobody serves pools, while a GET would say that there
-/// is none.
+/// Whether the pool exists. Uses LIST, which fails while the API server does not serve pools; a GET would then
+/// report that the pool does not exist.
 async fn is_there(pool: &str, context: &Context) -> Result<bool, Error> {
     let pools: Api<BurstPool> = Api::all(context.client.clone());
     let only = ListParams::default().fields(&format!("metadata.name={pool}"));
@@ -249,7 +254,7 @@ mod tests {
         let suspected = suspects(kept.clone(), nodes.iter(), &known, |pool| pool == "known");
         let suspected: Vec<String> = suspected.into_iter().collect();
         assert_eq!(suspected, ["gone", "kept"]);
-        // What is labelled as another's, and is of a pool that there is by its UID.
+        // The label names another pool, but the node carries the UID of an existing one.
         let carried = BTreeMap::from([(POOL_UID_ANNOTATION.to_owned(), "u".to_owned())]);
         nodes[1].metadata.annotations = Some(carried);
         let suspected = suspects(kept, nodes.iter(), &known, |pool| pool == "known");

@@ -1,4 +1,4 @@
-//! How often statuses follow plans, and how long a reconciliation takes at most.
+//! Tests: how often statuses are written after plans, and the deadline of a reconciliation.
 
 use std::sync::Arc;
 use std::time::Duration;

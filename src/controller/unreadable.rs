@@ -1,10 +1,11 @@
-//! A pool that is stored and that this version cannot read: a newer version wrote it, or an older definition
-//! let a value pass.
+//! A stored pool that this version cannot read: a newer version wrote it, or older CRD rules accepted a value.
 //!
-//! In: what is left of it, its metadata and why it cannot be read. Out: its nodes kept as they are, or as they
-//! say they were, so that its pods run on; and the reason in its status, as an Event, in the log and in the
-//! metrics. Nothing of it is drained, not even when it is deleted: what its groups are and where, only its
-//! spec says for certain.
+//! In: the pool's metadata, and why the rest cannot be read. Out: its node tasks, which continue as they are or
+//! with the settings that the nodes record, so that its pods keep running; and the reason in its status, as an
+//! Event, in the log and in the metrics.
+//!
+//! The operator drains nothing of such a pool, not even when it is deleted: only its spec says for certain
+//! which container groups it has, and where.
 
 use std::time::Duration;
 
@@ -25,12 +26,12 @@ use crate::node::call;
 
 /// The reason of both conditions, and of the Event.
 pub(super) const REASON: &str = "Unreadable";
-/// How long one call may take.
+/// The timeout of a call.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What others write into a pool's status.
+/// Fields of a pool's status that another field manager writes.
 const OF_OTHERS: [&str; 2] = ["reservations", "leader"];
 
-/// Keeps what there is of the pool, and says why it cannot be read.
+/// Keeps the pool's nodes running, and reports why the pool cannot be read.
 pub(super) async fn keep(pool: &InvalidObject, context: &Context) -> Result<(), Error> {
     let name = pool.metadata.name.clone().unwrap_or_default();
     if context.metrics.unreadable(&name) {
@@ -44,7 +45,7 @@ pub(super) async fn keep(pool: &InvalidObject, context: &Context) -> Result<(), 
     tell(&name, context).await
 }
 
-/// Says it in the pool's status and as an Event, unless the status says it already.
+/// Writes the reason into the pool's status and as an Event, unless the status has it already.
 async fn tell(name: &str, context: &Context) -> Result<(), Error> {
     let kind = ApiResource::erase::<BurstPool>(&());
     let pools: Api<DynamicObject> = Api::all_with(context.client.clone(), &kind);
@@ -52,7 +53,7 @@ async fn tell(name: &str, context: &Context) -> Result<(), Error> {
     let live = live.map_err(Error::kubernetes("reading a pool that cannot be decoded"))?;
     let Some(live) = live else { return Ok(()) };
     let Some(message) = why(&live) else {
-        // It can be read meanwhile, as the watch will show.
+        // The pool can be read now; the watch will deliver it.
         return Ok(());
     };
     let Some(status) = status(&live, &message, Timestamp::now()) else {
@@ -90,7 +91,7 @@ async fn tell(name: &str, context: &Context) -> Result<(), Error> {
     ))
 }
 
-/// Which field cannot be read, why, and the remedy; nothing if all of it can. Pure.
+/// The field that cannot be read, why, and the remedy; `None` if the pool can be read. Pure.
 fn why(live: &DynamicObject) -> Option<String> {
     let live = serde_json::to_value(live).expect("an object is JSON");
     let read: Result<BurstPool, _> = serde_path_to_error::deserialize(live);
@@ -104,13 +105,13 @@ fn why(live: &DynamicObject) -> Option<String> {
     ))
 }
 
-/// The status that says so, and else what it said before; nothing if it says so already. Pure.
+/// The status with the reason added and all else kept; `None` if it has the reason already. Pure.
 fn status(live: &DynamicObject, message: &str, now: Timestamp) -> Option<Value> {
     let before = &live.data["status"];
     let mut status = before.as_object().cloned().unwrap_or_default();
     let conditions = status.remove("conditions");
     let conditions = conditions.iter().filter_map(Value::as_array).flatten();
-    // One that cannot be read either is left out.
+    // Conditions that cannot be read are dropped.
     let conditions = conditions.filter_map(|one| serde_json::from_value(one.clone()).ok());
     let mut conditions: Vec<Condition> = conditions.collect();
     let generation = live.metadata.generation;

@@ -1,9 +1,11 @@
-//! How often a drain asks for what it does not get. Pure.
+//! The pace of a drain: when to repeat an eviction or a count that did not succeed. Pure.
 //!
-//! In: how evictions and counts of groups ended. Out: which pod's eviction is asked for now, and when groups are
-//! counted again. A budget that holds is asked about with one of its pods, as often as `kubectl drain` asks; when
-//! it lets that one go, all the others are asked for at once. Kept in memory: the next leader asks for each pod
-//! once, and then learns the same.
+//! In: the results of evictions and of counts of container groups. Out: the pod to evict next, and when to
+//! count groups again.
+//!
+//! While a `PodDisruptionBudget` blocks evictions, the drain retries one of its pods, as often as
+//! `kubectl drain` does. When that eviction succeeds, it retries all the others at once. This state is kept in
+//! memory: a new leader tries each pod once and then knows the same.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -13,11 +15,11 @@ use tokio::time::Instant;
 
 /// The first pause.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest pause between two evictions that one budget holds back: `kubectl drain` waits for so long.
+/// The longest pause between two evictions that the same budget blocks: the interval of `kubectl drain`.
 pub(in crate::controller) const LONGEST: Duration = Duration::from_secs(5);
 /// The longest pause after an eviction that fails for another reason.
 const LONGEST_AFTER_ERROR: Duration = Duration::from_secs(30);
-/// The longest pause between two counts of groups.
+/// The longest pause between two counts of container groups.
 const LONGEST_COUNT: Duration = Duration::from_secs(15);
 
 /// A pause that doubles from [`FIRST`].
@@ -28,7 +30,7 @@ pub(in crate::controller) struct Pause {
 }
 
 impl Pause {
-    /// It begins again, and is twice as long.
+    /// Starts the next pause, twice as long as the last, and returns its length.
     pub fn grow(&mut self, longest: Duration, now: Instant) -> Duration {
         let pause = FIRST.saturating_mul(1 << self.times.min(16)).min(longest);
         self.times += 1;
@@ -36,26 +38,26 @@ impl Pause {
         pause
     }
 
-    /// Whether it is over.
+    /// Whether the pause is over.
     pub fn is_over(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| until <= now)
     }
 }
 
-/// A budget: its namespace, and its name if the answer tells it.
+/// A `PodDisruptionBudget`: its namespace, and its name; the name is empty if the answer does not contain it.
 pub(in crate::controller) type Budget = (String, String);
 
-/// Why an eviction was not done.
+/// Why an eviction was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::controller) enum Refusal {
-    /// A budget holds the pod.
+    /// A budget blocks it.
     Held(Budget),
-    /// Something else.
+    /// Any other reason.
     Failed,
 }
 
 impl Refusal {
-    /// What the API server's answer means for a pod of that namespace.
+    /// Reads the API server's answer to the eviction of a pod in that namespace.
     pub fn of(status: &Status, namespace: &str) -> Self {
         if status.code != 429 {
             return Self::Failed;
@@ -79,16 +81,16 @@ struct Refused {
     pause: Pause,
 }
 
-/// Evictions of a placement's pods.
+/// The evictions of a placement's pods.
 #[derive(Debug, Default)]
 pub(in crate::controller) struct Evictions {
-    /// By UID.
+    /// The refused pods, by UID.
     pods: HashMap<String, Refused>,
     budgets: BTreeMap<Budget, Pause>,
 }
 
 impl Evictions {
-    /// Forgets what pods are not left, and what only they were held by.
+    /// Forgets pods that are gone, and budgets that blocked only those.
     pub fn retain(&mut self, is_left: impl Fn(&str) -> bool) {
         self.pods.retain(|uid, _| is_left(uid));
         let pods = &self.pods;
@@ -98,8 +100,8 @@ impl Evictions {
         });
     }
 
-    /// The next of these pods whose eviction is to be asked for now: first those that were not asked for yet,
-    /// then the one that was refused longest ago.
+    /// The next of these pods to evict now: first those that have not been tried yet, then the one whose
+    /// refusal is oldest. `None` if no pod is due.
     pub fn next<'a>(&self, pods: &[&'a str], now: Instant) -> Option<&'a str> {
         let due = pods.iter().filter(|uid| match self.pods.get(**uid) {
             None => true,
@@ -115,7 +117,7 @@ impl Evictions {
             .copied()
     }
 
-    /// The pod leaves: the budget that held it may let others go.
+    /// Records that the eviction succeeded: the budget that had blocked the pod may now allow others.
     pub fn accepted(&mut self, uid: &str) {
         if let Some(refused) = self.pods.remove(uid)
             && let Refusal::Held(budget) = refused.why
@@ -124,7 +126,7 @@ impl Evictions {
         }
     }
 
-    /// The pod stays for now.
+    /// Records that the eviction was refused.
     pub fn refused(&mut self, uid: &str, why: Refusal, words: String, now: Instant) {
         let before = self.pods.remove(uid);
         let mut pause = before.map(|before| before.pause).unwrap_or_default();
@@ -132,7 +134,7 @@ impl Evictions {
             Refusal::Failed => drop(pause.grow(LONGEST_AFTER_ERROR, now)),
             Refusal::Held(budget) => {
                 let pause = self.budgets.entry(budget.clone()).or_default();
-                // Several pods that were asked for together are one answer.
+                // Several pods that were tried in one round count as one refusal of the budget.
                 if pause.is_over(now) {
                     pause.grow(LONGEST, now);
                 }
@@ -147,33 +149,34 @@ impl Evictions {
         self.pods.insert(uid.to_owned(), refused);
     }
 
-    /// Why the pod stays, in the API server's words.
+    /// The last refusal of the pod's eviction, in the API server's words.
     pub fn why(&self, uid: &str) -> Option<&str> {
         self.pods.get(uid).map(|refused| refused.words.as_str())
     }
 }
 
-/// What to do to say how many groups there are.
+/// How to find out the number of container groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::controller) enum Look {
-    /// Ask Azure.
+    /// List them in Azure.
     Count,
-    /// Say this, or that nobody knows.
+    /// Use this number; `None` if it is not known.
     Say(Option<usize>),
 }
 
-/// Counts of a placement's groups, each a LIST that Azure allows only so many of.
+/// The counts of a placement's container groups. Each count is a LIST, and Azure limits their rate.
 #[derive(Debug, Default)]
 pub(in crate::controller) struct Counts {
-    /// What was known of the groups without asking, when they were counted last.
+    /// The number that was known without asking Azure at the last count.
     known: Option<usize>,
     counted: Option<usize>,
     pause: Pause,
 }
 
 impl Counts {
-    /// What to do to say how many groups there are, of which so many are `known`. When the last one that is known
-    /// of goes, they are counted at once; else now and then.
+    /// How to find out the number of container groups; `known` is the number known without asking Azure, from
+    /// the last listing and the pod workers. When that falls to 0, the groups are counted at once; otherwise at
+    /// growing intervals.
     pub fn look(&self, known: Option<usize>, now: Instant) -> Look {
         let is_new = known == Some(0) && self.known != Some(0);
         if is_new || self.pause.is_over(now) {
@@ -182,7 +185,7 @@ impl Counts {
         Look::Say(known.filter(|groups| *groups > 0).or(self.counted))
     }
 
-    /// So many there are; nothing if Azure does not say.
+    /// Records a count; `None` if Azure did not answer.
     pub fn counted(&mut self, counted: Option<usize>, known: Option<usize>, now: Instant) {
         if counted == Some(0) {
             self.pause = Pause::default();
@@ -193,7 +196,7 @@ impl Counts {
     }
 }
 
-/// How soon a drain goes on.
+/// When a drain continues.
 #[derive(Debug, Default)]
 pub(in crate::controller) struct Again {
     left: Vec<String>,
@@ -201,7 +204,7 @@ pub(in crate::controller) struct Again {
 }
 
 impl Again {
-    /// How soon what is left is looked at again: soon, while something happens.
+    /// How soon the drain continues. The pause starts again from 1 s whenever `left` changes.
     pub fn after(&mut self, left: &[String], now: Instant) -> Duration {
         if self.left != left {
             self.left = left.to_vec();
@@ -223,7 +226,7 @@ mod tests {
         Refusal::Held(("default".to_owned(), budget.to_owned()))
     }
 
-    /// Looks every second for so many seconds; how often each pod was asked for.
+    /// Tries every second for `seconds`. Returns how often each pod was tried.
     fn ask(
         evictions: &mut Evictions,
         pods: &[&'static str],
@@ -257,13 +260,13 @@ mod tests {
         let start = Instant::now();
         let asked = ask(&mut evictions, &PODS, 60, start, |_| Some(held("web")));
         let all: u32 = asked.values().sum();
-        // Once each to begin with, and then one of them every few seconds.
+        // Each pod once at first, and then one of them every few seconds.
         assert!((20..=26).contains(&all), "{asked:?}");
         let later = start + 60 * SECOND;
         let asked = ask(&mut evictions, &PODS, 3600, later, |_| Some(held("web")));
         let all: u32 = asked.values().sum();
         assert!(all <= 721, "{asked:?}");
-        // Each in its turn: which of them the budget lets go is not known.
+        // All pods in turn, because it is not known which of them the budget will allow.
         assert!(asked.values().all(|times| *times >= 50), "{asked:?}");
     }
 

@@ -1,7 +1,7 @@
-//! A placement whose node is kept: the tasks of its node, its region and its pods.
+//! A placement whose tasks run: its node, its region and its pods.
 //!
-//! In: what it is to be kept as. Out: running tasks, which end apart from each other: the look at the region
-//! when the placement drains, the registration when its node is removed, and the pods' last of all.
+//! In: the settings of the placement ([`Wanted`]). Out: running tasks, which end separately: the region check
+//! when the placement drains, the registration when its node is removed, and the pod workers last.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::node::pods::{self, Parts, Settings};
 use crate::node::record::{Found, Offers, Record};
 use crate::node::{capacity, region, register};
 
-/// What a placement is kept as.
+/// The settings with which a placement runs.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Wanted {
     pub pool: String,
@@ -36,7 +36,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// As its pool's spec asks.
+    /// The settings that the pool's spec asks for.
     pub fn of(pool: &BurstPool, placement: &Placement, scope: &Scope) -> Self {
         Self {
             pool: pool.name_any(),
@@ -48,7 +48,8 @@ impl Wanted {
         }
     }
 
-    /// Whether its node and its groups are the same as of `other`: all else is applied while pods run.
+    /// Whether `other` has the same node and the same container groups. All other settings can change while
+    /// pods run.
     pub fn is_same_node(&self, other: &Self) -> bool {
         let node = |wanted: &Self| {
             let Placement {
@@ -63,7 +64,7 @@ impl Wanted {
             && node(self) == node(other)
     }
 
-    /// What of it may change while pods run.
+    /// The settings that can change while pods run.
     fn settings(&self, context: &Context) -> Settings {
         let kube_proxy = context.kube_proxy.clone();
         Settings {
@@ -74,13 +75,14 @@ impl Wanted {
         }
     }
 
-    /// What its node is to say of it.
+    /// The settings to be recorded on the node.
     pub fn record(&self) -> Record {
         Record::new(&self.scope, &self.placement)
     }
 
-    /// As its node says, for as long as it drains; nothing if it does not. A pool's tags are on its groups
-    /// already, and nothing is scaled in there.
+    /// The settings that the node records, for a placement that drains or whose pool cannot be read; `None` if
+    /// it records none. The pool's tags and deletion cost are not recorded: existing container groups have
+    /// their tags already, and the deletion cost is the default, because such a placement is not scaled in.
     pub fn last(found: Found) -> Option<Self> {
         let record = found.record?;
         Some(Self {
@@ -94,26 +96,27 @@ impl Wanted {
     }
 }
 
-/// A placement whose node is kept.
+/// The running tasks of a placement.
 pub(super) struct Kept {
     pub wanted: Wanted,
     pub facts: watch::Sender<Facts>,
     pub pods: Arc<pods::Context>,
     pub registration: Registration,
-    /// The kubelet API serves the node for as long as this is kept.
+    /// Guard: the kubelet API serves the node until this value is dropped.
     _served: Served,
     pub cancel: CancellationToken,
-    /// Ends only the look at the region: a node that is being drained stays closed.
+    /// Ends only the region check, so that a draining node stays closed.
     region: CancellationToken,
     pub tasks: TaskTracker,
-    /// How evictions of its pods ended, while it drains.
+    /// The results of evictions of its pods, while it drains.
     pub evictions: Arc<Mutex<Evictions>>,
-    /// How counts of its groups ended, while it drains.
+    /// The results of counts of its container groups, while it drains.
     pub counts: Arc<Mutex<Counts>>,
 }
 
 impl Kept {
-    /// Starts its tasks; its node goes on as it is `left` until its region has been asked.
+    /// Starts the tasks. The node advertises what it did before (`left`) until Azure has answered about the
+    /// region.
     pub async fn start(wanted: Wanted, left: Option<Offers>, context: &Context) -> Self {
         let (facts, _) = watch::channel(facts(&wanted, left, context));
         let pods = Arc::new(pods::Context::new(parts(&wanted, context).await));
@@ -137,7 +140,7 @@ impl Kept {
         }
     }
 
-    /// Keeps the same node as the spec asks now; no task ends, and none begins.
+    /// Applies changed settings to the same node. No task ends or starts.
     pub fn change(&mut self, wanted: Wanted, context: &Context) {
         let record = wanted.record();
         self.facts.send_if_modified(|facts| {
@@ -163,22 +166,22 @@ impl Kept {
         });
     }
 
-    /// Whether it has ended by itself: its node is another owner's.
+    /// Whether the tasks ended by themselves, because the node belongs to another owner.
     pub fn is_lost(&self) -> bool {
         self.cancel.is_cancelled()
     }
 
-    /// Whether its node is closed for good, or it has ended.
+    /// Whether the node is closed for good, or the tasks have ended.
     pub fn is_draining(&self) -> bool {
         self.region.is_cancelled()
     }
 
-    /// Registers its node again.
+    /// Registers the node again.
     pub fn register(&mut self, client: &Client) {
         self.registration = Registration::start(client, &self.facts, &self.cancel);
     }
 
-    /// Ends all tasks; what they kept stays.
+    /// Ends all tasks. Nodes, pods and container groups stay.
     pub async fn stop(self) {
         self.cancel.cancel();
         self.registration.end().await;
@@ -200,7 +203,7 @@ impl Registration {
         let kept = register::keep(client.clone(), facts.subscribe(), cancel.clone());
         let over = over.clone();
         task.spawn(async move {
-            // The pods of another owner's node are not ours either.
+            // The pods on another owner's node are not this operator's either.
             if kept.await == register::End::AnotherOwner {
                 over.cancel();
             }
@@ -209,20 +212,20 @@ impl Registration {
         Self { cancel, task }
     }
 
-    /// Whether the node is registered, and will be.
+    /// Whether the registration task runs and is not cancelled.
     #[cfg(test)]
     pub fn goes_on(&self) -> bool {
         !self.cancel.is_cancelled() && !self.task.is_empty()
     }
 
-    /// Returns when the node is not written any more.
+    /// Cancels the registration, and returns after its last write to the node.
     pub async fn end(&self) {
         self.cancel.cancel();
         self.task.wait().await;
     }
 }
 
-/// The pace of reading in a subscription. Those that no placement is in any more are forgotten.
+/// The rate limiter of reads in a subscription. Drops the limiters of subscriptions that no placement uses now.
 async fn pace(subscription: &str, context: &Context) -> Arc<Pace> {
     let mut paces = context.paces.lock().await;
     paces.retain(|_, pace| Arc::strong_count(pace) > 1);
@@ -252,8 +255,9 @@ async fn parts(wanted: &Wanted, context: &Context) -> Parts {
     }
 }
 
-/// Until the region has been asked, a node that is new is closed: nobody knows what it has to offer. One that is
-/// there already offers what it did, so that a change of leader does not show.
+/// The initial configuration of a node. A new node is closed until Azure has answered about the region, because
+/// its capacity is not known. An existing node keeps what it advertised, so that a change of leader changes
+/// nothing.
 pub(super) fn facts(wanted: &Wanted, left: Option<Offers>, context: &Context) -> Facts {
     let asked = capacity::asked(&wanted.placement);
     let left = left.unwrap_or_else(|| Offers {

@@ -1,5 +1,5 @@
-//! That no pool waits for another's nodes, nor for an Azure that is silent, and that nothing of a node goes
-//! on when it is to end.
+//! Tests: no pool waits for another's nodes or for an Azure that does not answer, and no task of a node
+//! continues after its end.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -19,17 +19,17 @@ use crate::api::Priority;
 use crate::controller::fixtures::context;
 use crate::node::record;
 
-/// What is generous for something that happens at once.
+/// A generous timeout for something that happens immediately.
 const SOON: Duration = Duration::from_secs(1);
 
-/// An Azure that takes connections and never answers, and where it is.
+/// An Azure that accepts connections and never answers, and its URL.
 async fn silent() -> (TcpListener, String) {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let arm = format!("http://{}", silent.local_addr().expect("an address"));
     (silent, arm)
 }
 
-/// The connection on which a silent Azure is asked for a region's usages.
+/// The connection on which the operator asks the silent Azure for a region's usages.
 async fn asked_for_usages(silent: &TcpListener) -> TcpStream {
     let mut others = Vec::new();
     let asked = async {
@@ -46,7 +46,7 @@ async fn asked_for_usages(silent: &TcpListener) -> TcpStream {
     timeout(10 * SOON, asked).await.expect("it is asked")
 }
 
-/// A pool of one placement, with such tags.
+/// A pool of one placement, with this value of the tag `team`.
 fn pool(team: &str) -> BurstPool {
     let pool = json!({
         "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
@@ -59,7 +59,7 @@ fn pool(team: &str) -> BurstPool {
     serde_json::from_value(pool).expect("a pool")
 }
 
-/// The pool as if it had been deleted and made again: its nodes are other ones.
+/// The pool as if it had been deleted and created again: it has another UID, so its nodes are different ones.
 fn anew() -> BurstPool {
     let mut anew = pool("b");
     anew.metadata.uid = Some("another".to_owned());
@@ -214,7 +214,7 @@ async fn nodes_are_kept_no_longer_than_the_lead_lasts_whatever_is_still_being_re
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
 
     let losing = async {
-        // As if a reconciliation went on, which is what the end waits for.
+        // Simulates a reconciliation in progress, for which the shutdown waits.
         let pools = context.pools.lock().await;
         let tasks = pools["shop"].placements["weu"].tasks.clone();
         tokio::task::yield_now().await;
@@ -349,13 +349,13 @@ async fn where_the_spec_has_a_mistake_the_next_leader_keeps_nodes_as_they_say_th
     assert!(kept.registration.goes_on() && !kept.is_draining());
     assert_eq!(kept.wanted.placement, pool("a").spec.placements[0]);
     drop(pools);
-    // It is corrected: the same node goes on by the spec.
+    // The spec is corrected: the same node continues with the spec's settings.
     ensure(&pool("b"), &[], &next).await.expect("it is kept");
     let pools = next.pools.lock().await;
     assert_eq!(pools["shop"].placements["weu"].wanted.tags["team"], "b");
 }
 
-/// The node of the placement of [`pool`], as it is kept with its groups in this resource group.
+/// The node of the placement of [`pool`], registered with its container groups in this resource group.
 fn registered(pool: &BurstPool, resource_group: &str, context: &Context) -> Node {
     let scope = Scope {
         subscription: "s".to_owned(),
@@ -370,7 +370,7 @@ async fn a_new_leader_keeps_groups_where_their_node_says_and_refuses_a_spec_that
     let context = context("http://127.0.0.1:1");
     let moved = pool("a");
     let node = registered(&moved, "earlier", &context);
-    // Under the new leader, and as often as it looks: Azure does not say whether there are groups.
+    // Under the new leader, at every reconciliation: Azure does not answer whether there are container groups.
     for nodes in [&[node][..], &[], &[]] {
         let Err(Mistake(mistake)) = ensure(&moved, nodes, &context).await else {
             unreachable!("it is refused");
@@ -388,7 +388,7 @@ async fn a_new_leader_keeps_groups_where_their_node_says_and_refuses_a_spec_that
         assert_eq!(kept.wanted.scope.resource_group, "earlier");
         assert!(!kept.is_draining(), "it goes on as it was");
     }
-    // As the spec asked before.
+    // The spec's original resource group.
     let mut back = moved.clone();
     back.spec.azure.resource_group = Some("earlier".to_owned());
     assert_eq!(ensure(&back, &[], &context).await, Ok(()));
@@ -429,7 +429,7 @@ async fn a_node_is_kept_for_one_pool_and_the_other_one_is_told_of_it() {
     };
     assert!(mistake.contains("belongs to pool shop:"), "{mistake}");
     assert!(placements("shop-eu", &context).await.is_empty());
-    // Nothing of the pool that has no node is drained or removed.
+    // Draining and removing the pool without a node must change nothing.
     drain("shop-eu", &["west".to_owned()], &context).await;
     unregister("shop-eu", "west", &context)
         .await
@@ -448,7 +448,7 @@ async fn a_pool_that_cannot_be_read_does_not_take_a_node_that_another_pool_keeps
         let pools = context.pools.lock().await;
         pools["shop"].placements["eu-west"].facts.borrow().clone()
     };
-    // As somebody relabelled it: its name would be the same for the other pool.
+    // A node that a user relabelled: its name is the same for the other pool.
     let node = object::node(&facts, Timestamp::now());
     let mut found = record::known(&node, "shop-eu", "west");
     found.record = Some(facts.record.clone());

@@ -1,8 +1,8 @@
-//! Carrying out a plan: claim, count, reserve, then grant (decisions D1 and D1a).
+//! Executes a plan: claim, count, reserve, then grant (decisions D1 and D1a).
 //!
-//! In: a [`Plan`]. Out: writes to the pool's status and to pods, and their answers, told to [`Memory`]
-//! and to the stores; grants are only begun here ([`Granting`](super::granting::Granting)). Nothing is
-//! decided here; what was not done is planned again.
+//! In: a [`Plan`]. Out: writes to the pool's status and to pods; the answers go to [`Memory`] (leader state)
+//! and to the cache. Grants are only started here ([`Granting`](super::granting::Granting)). This module
+//! decides nothing; the next plan covers what was not done.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,19 +31,19 @@ use crate::k8s::refused::is_refused;
 use crate::node::call;
 use crate::node::observed::Observed;
 
-/// How many pods are read or patched at once.
+/// How many pods are read or patched at the same time.
 pub(super) const AT_ONCE: usize = 16;
-/// How long a call may take.
+/// The timeout of a call.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest pause after a write of the pool's status that was refused: the first is [`PAUSE`], and each twice as
-/// long.
+/// The longest pause after the API server refused a write of the pool's status. The first pause is [`PAUSE`],
+/// and each further one is twice as long.
 const REFUSED: Duration = Duration::from_secs(10);
 
-/// How long nothing is asked of a server that did not answer, or had too much to do.
+/// The pause after a call that the API server did not answer, or rejected because of load.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
-/// What is needed to act for one pool.
+/// What is needed to execute the plan of one pool.
 pub(super) struct Act {
     pub context: Arc<Context>,
     pub view: Arc<View>,
@@ -52,20 +52,20 @@ pub(super) struct Act {
     pub sending: Sending,
 }
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
     Yes,
-    /// The pool is of another version, or gone.
+    /// The pool has another version, or does not exist.
     No,
-    /// It was refused before anything was done, and never will be.
+    /// The API server refused it before it did anything, so it will never take effect.
     Refused,
-    /// Nobody knows: it may even be done later.
+    /// Unknown: it may have taken effect, or still may.
     Unknown,
 }
 
 impl Act {
-    /// Carries out `plan`. `true` if what was done calls for another plan at once.
+    /// Executes `plan`. Returns `true` if another plan is needed at once.
     pub async fn carry_out(&self, plan: &Plan, state: &mut Pool) -> bool {
         match plan.first {
             First::Claim => {
@@ -79,14 +79,14 @@ impl Act {
             First::Nothing => {}
         }
         state.granting.find(self);
-        // What is reserved already may be taken back by a write that is still on its way.
+        // An unconfirmed write may still take effect and remove a reservation.
         let stands = !plan.is_dry_run && !state.doubt.is_open(&self.pool);
         let (reserved, wanted): (Vec<_>, Vec<_>) = plan
             .grants()
             .partition(|decision| stands && decision.slot == Slot::Reserved);
         self.send(reserved, state);
         if plan.must_reserve && !self.reserve(plan, state).await {
-            // Somebody has written the pool: it is looked at again, and nothing more is granted meanwhile.
+            // Another writer has changed the pool: plan again, and grant nothing more until then.
             return true;
         }
         let may_write = !plan.is_dry_run && (plan.must_reserve || stands);
@@ -114,8 +114,8 @@ impl Act {
         }
     }
 
-    /// Whether we hold the leader's lease, as it is now: one that was frozen, and does not know yet that
-    /// it has lost it, must not take a pool that its successor leads.
+    /// Whether this instance holds the leader's Lease, read from the API server. An instance that was suspended
+    /// and does not know yet that it has lost the Lease must not claim a pool that its successor leads.
     async fn leads(&self) -> bool {
         let namespace = &self.context.lease_namespace;
         let leases: Api<Lease> = Api::namespaced(self.context.impatient.clone(), namespace);
@@ -132,7 +132,8 @@ impl Act {
         }
     }
 
-    /// Writes who leads and what is reserved, if the pool is still as it was planned with.
+    /// Writes the leader and the reservations into the pool's status, if the pool is still as it was planned
+    /// with.
     async fn reserve(&self, plan: &Plan, state: &mut Pool) -> bool {
         let mut pool = self.pool.clone();
         let mut written = self.write(&pool, plan, &state.identity).await;
@@ -149,7 +150,7 @@ impl Act {
             }
             Written::No => {}
             Written::Refused => {
-                // Nothing can be granted without it: the pool waits, longer each time.
+                // No grant is possible without this write: the pool waits, longer each time.
                 let longer = 2_u32.saturating_pow(state.refused.min(16));
                 state.refused = state.refused.saturating_add(1);
                 tokio::time::sleep(PAUSE.saturating_mul(longer).min(REFUSED)).await;
@@ -162,7 +163,7 @@ impl Act {
         written == Written::Yes
     }
 
-    /// Nothing is to be written that would end a doubt: reading does.
+    /// Ends an unconfirmed write by reading the pool, when there is nothing to write that would end it.
     async fn resolve(&self, state: &mut Pool) {
         tokio::time::sleep(PAUSE).await;
         if let Some(pool) = self.read().await {
@@ -170,14 +171,14 @@ impl Act {
         }
     }
 
-    /// The pool as it is, if only its status tells something else than when it was planned with: as it
-    /// does once a second while pods are granted. Then the plan is as good as it was.
+    /// The current pool, if it differs from the planned one only in parts of its status that do not affect the
+    /// plan. Such updates are written about once a second while pods are granted. The plan is then still valid.
     async fn told_meanwhile(&self) -> Option<BurstPool> {
         let pool = self.read().await?;
         is_planned_alike(&self.pool, &pool).then_some(pool)
     }
 
-    /// The pool as it is now; the stores learn of it.
+    /// Reads the pool from the API server, and updates the cache.
     async fn read(&self) -> Option<BurstPool> {
         let pools: Api<BurstPool> = Api::all(self.context.impatient.clone());
         let pool = match tokio::time::timeout(PATIENCE, pools.get(&self.name)).await {
@@ -224,9 +225,9 @@ impl Act {
         }
     }
 
-    /// Lists the pods with the pool's label, as they are and not as a cache has them.
+    /// Lists the pods with the pool's label in a consistent read from the API server, not from a cache.
     async fn count(&self) -> bool {
-        // Of a kind that can always be read: one odd pod must not stop the pool.
+        // `Observed` accepts every pod: one unusual pod must not stop the pool.
         let pods: Api<Observed> = Api::all(self.context.impatient.clone());
         let ours = ListParams::default().labels(&format!("{POOL_LABEL}={}", self.name));
         match tokio::time::timeout(PATIENCE.saturating_mul(4), pods.list(&ours)).await {
@@ -244,7 +245,7 @@ impl Act {
         }
     }
 
-    /// Reads reserved pods by name that are in no watch.
+    /// Reads, by name, reserved pods that no watch has delivered.
     async fn look(&self, unseen: &[Reservation], state: &mut Pool) {
         let found = futures::stream::iter(unseen).map(async |entry| {
             let client = self.context.impatient.clone();
@@ -262,7 +263,8 @@ impl Act {
         }
     }
 
-    /// Gives reservations back. `true` if there was anything.
+    /// Invalidates grants in flight, so that their reservations can be removed. Returns `true` if there were
+    /// any.
     async fn release(&self, releases: &[PodRef], state: &mut Pool) -> bool {
         let clock = &self.context.stores.clock;
         let sent = futures::stream::iter(releases).map(async |id| {
@@ -299,7 +301,7 @@ impl Act {
                 patch_pod(&self.context, &stamp.pod, &patch).await,
             )
         });
-        // What was not written is remembered, and lost only by a restart before the next try.
+        // The leader state keeps a time that was not written; only a restart before the next try loses it.
         let answers: Vec<(&PodRef, Answer)> = sent.buffer_unordered(AT_ONCE).collect().await;
         for (pod, answer) in &answers {
             if let Answer::Denied(why) = answer {
@@ -337,9 +339,9 @@ impl Act {
     }
 }
 
-/// Whether a write that failed may still be done. A client's error is definite, 429 among them: the API
-/// server refuses what it has no time for before it does any of it. Only 408 says that time ran out on the
-/// way.
+/// Whether a failed write may still take effect. Client errors are definite, 429 as well: the API server
+/// rejects a request for which it has no capacity before it processes it. Only 408 means that the request timed
+/// out during processing.
 fn unwritten(error: &kube::Error) -> Written {
     match error {
         kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 408 => {
@@ -349,7 +351,7 @@ fn unwritten(error: &kube::Error) -> Written {
     }
 }
 
-/// Patches a pod; the stores learn of it as it is then.
+/// Patches a pod, and updates the cache with the answer.
 async fn patch_pod(context: &Context, id: &PodRef, patch: &Patch<()>) -> Answer {
     match patched(context, id, patch).await {
         Ok(pod) => {
@@ -360,8 +362,8 @@ async fn patch_pod(context: &Context, id: &PodRef, patch: &Patch<()>) -> Answer 
     }
 }
 
-/// Patches a pod so that `pool` has granted it. The answer tells what mutating admission policies and webhooks left
-/// of the patch.
+/// Patches a pod with a grant of `pool`. The answer shows what mutating admission policies and webhooks left of
+/// the patch.
 pub(super) async fn grant_pod(
     context: &Context,
     id: &PodRef,
@@ -380,7 +382,7 @@ pub(super) async fn grant_pod(
     }
 }
 
-/// What a grant came to that the API server carried out only in part.
+/// The result of a grant that the API server applied only in part.
 fn incomplete(facts: &PodFacts, pool: &str) -> Answer {
     let removed = |what: &str| {
         format!(
@@ -407,8 +409,8 @@ async fn patched(context: &Context, id: &PodRef, patch: &Patch<()>) -> Result<Po
     }
 }
 
-/// Whether two versions of a pool lead to the same plan: what is wished is the same, and so is what is
-/// reserved, and by whom.
+/// Whether two versions of a pool lead to the same plan: the same spec, the same leader and the same
+/// reservations.
 fn is_planned_alike(one: &BurstPool, other: &BurstPool) -> bool {
     fn of(pool: &BurstPool) -> impl PartialEq + '_ {
         let (meta, status) = (&pool.metadata, pool.status.as_ref());
@@ -426,7 +428,7 @@ fn as_leader() -> PatchParams {
     }
 }
 
-/// What an error says of a patch. A 404 of a proxy says nothing of the pod.
+/// Converts the error of a patch. A 404 from a proxy says nothing about the pod.
 pub(super) fn refusal(status: Status) -> Answer {
     match status.code {
         404 if call::is_absent(&status) => Answer::Gone,

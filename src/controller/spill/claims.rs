@@ -1,9 +1,9 @@
-//! What is behind the claims of pods that wait: read once for each claim, and again when that may be
-//! another.
+//! A cache of the volumes behind the `PersistentVolumeClaim`s of waiting pods: each claim is read once, and
+//! again when the answer may have changed.
 //!
-//! In: claims that a plan does not know. Out: [`Claims`], and a word when there is something new. What is
-//! behind a bound claim stays; a claim that is not there, or not bound, is looked at again and again as
-//! long as a pod waits that names it.
+//! In: claims that a plan does not know. Out: [`Claims`], and a notification of every new answer. A bound claim
+//! keeps its volume, so it is read again only every 5 minutes. A claim that does not exist or is not bound is
+//! read with increasing pauses, for as long as a waiting pod names it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,20 +19,20 @@ use super::stores::View;
 use crate::burst::{Behind, Claims};
 use crate::node::environment::{self, Missing, Reason};
 
-/// How soon a claim is read again behind which there is nothing yet: one that was made with its pod is
-/// bound a moment later. Each time it waits twice as long, up to a limit: a thousand claims that nobody
-/// binds must not be a thousand reads every 3 s for ever.
+/// How soon a claim without a volume is read again: a claim that was created together with its pod is bound a
+/// moment later. The pause doubles each time up to a limit, so that a thousand claims that are never bound do
+/// not cause a thousand reads every 3 s.
 const AGAIN: Duration = Duration::from_secs(3);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(48);
-/// The same of one behind which there is something: another may come under its name.
+/// How soon a claim with a volume is read again: the claim may be replaced by another of the same name.
 const LATER: Duration = Duration::from_mins(5);
-/// How many are read at once.
+/// How many claims are read at the same time.
 pub(super) const AT_ONCE: usize = 8;
 
-/// Namespace and name.
+/// Namespace and name of a claim.
 type Key = (String, String);
 
-/// The claims that are known.
+/// The cached claims.
 pub struct Looked {
     client: Client,
     cancel: CancellationToken,
@@ -47,17 +47,17 @@ struct Known {
     looks: HashMap<Key, Look>,
 }
 
-/// Looks behind one claim.
+/// The reads of one claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Look {
-    /// When it is to be read again; nothing while it is being read.
+    /// When to read it again; `None` while a read is in flight.
     again: Option<Instant>,
-    /// How long it waited for this, if nothing was behind it.
+    /// The last pause, if the claim has no volume.
     pause: Option<Duration>,
 }
 
 impl Looked {
-    /// None yet; `changed` is told when there is something new.
+    /// An empty cache; `changed` is notified of every new answer.
     pub fn new(client: Client, changed: Arc<Notify>, cancel: CancellationToken) -> Self {
         Self {
             client,
@@ -68,12 +68,12 @@ impl Looked {
         }
     }
 
-    /// What is known.
+    /// The current content of the cache.
     pub fn claims(&self) -> Claims {
         lock(&self.known).claims.clone()
     }
 
-    /// Forgets claims that no pod names that waits, and reads those again whose time it is.
+    /// Forgets claims that no waiting pod names, and reads those again that are due.
     pub fn follow(&self, view: &View, tasks: &TaskTracker) {
         let named = view.waiting.values().flat_map(|one| {
             let names = one.facts.claims.iter();
@@ -94,7 +94,7 @@ impl Looked {
         self.look(all, tasks);
     }
 
-    /// Reads those of `wanted` whose time it is.
+    /// Reads those of `wanted` that are due.
     pub fn look(&self, wanted: impl IntoIterator<Item = Key>, tasks: &TaskTracker) {
         let now = Instant::now();
         for key in wanted {
@@ -108,7 +108,7 @@ impl Looked {
             let (client, turns) = (self.client.clone(), self.turns.clone());
             let (known, changed) = (self.known.clone(), self.changed.clone());
             let read = async move {
-                // Nobody closes it.
+                // The semaphore is never closed.
                 let turn = turns.acquire().await;
                 let read = environment::mountable(&client, &key.0, &key.1).await;
                 drop(turn);
@@ -126,7 +126,7 @@ impl Looked {
 }
 
 impl Known {
-    /// Takes in what a read said. How long to wait for the next one, if nothing is behind the claim.
+    /// Records the result of a read. Returns the pause until the next read, if the claim has no volume.
     fn put(&mut self, key: Key, read: Result<Result<(), String>, Missing>) -> Option<Duration> {
         let look = self.looks.entry(key.clone()).or_default();
         let longer = |pause: Duration| AGAIN_AT_MOST.min(pause * 2);
@@ -141,16 +141,16 @@ impl Known {
     }
 }
 
-/// What a look behind a claim says of it; nothing where it could not be read: what was known of it still is.
+/// Converts the result of reading a claim; `None` if the read failed: the cache then keeps its last answer.
 pub(super) fn behind(read: Result<Result<(), String>, Missing>) -> Option<Behind> {
     match read {
         Ok(Ok(())) => Some(Behind::Share),
         Ok(Err(why)) => Some(Behind::Other(why)),
         Err(missing) => match missing.reason {
             Reason::Unreadable => None,
-            // The cluster binds it sooner or later, without a change of the pod.
+            // The cluster may bind it at any time, without a change of the pod.
             Reason::Missing => Some(Behind::Nothing(missing.to_string())),
-            // It stays so until somebody gives the right, which the words name.
+            // This stays so until an administrator grants the permission that the message names.
             Reason::Forbidden => Some(Behind::Other(missing.to_string())),
         },
     }

@@ -1,7 +1,7 @@
-//! From what is watched to a pool's plan, for whoever carries it out and for whoever explains it.
+//! Makes a pool's plan from what is watched, for the loop that executes plans and for `burstpool explain`.
 //!
-//! In: everything that was [`Seen`], and what is known of the pool ([`Own`]). Out: a [`Plan`]; translation
-//! is asked about pods that it has not been asked about, and [`Verdicts`] remember what it said.
+//! In: the inputs of all pools ([`Seen`]) and of this pool ([`Own`]). Out: a [`Plan`]. For pods that have not
+//! been evaluated yet, the translation is called, and [`Verdicts`] cache its result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,31 +19,31 @@ use crate::burst::{
 };
 use crate::node::{object, record};
 
-/// What every pool is planned with in one turn.
+/// The inputs that all pools share in one round.
 pub(super) struct Seen {
     pub view: Arc<View>,
     pub scales: Scales,
     pub claims: Claims,
-    /// Nodes and pods that bear on where pods that wait may run.
+    /// The nodes and pods that affect where waiting pods may run (affinity and topology spread).
     pub neighbors: Neighbors,
-    /// Pods on pools' nodes, by pool.
+    /// By pool, the pods on its nodes.
     pub placed: BTreeMap<String, Vec<Arc<PodFacts>>>,
 }
 
-/// What is known of one pool.
+/// The inputs of one pool.
 pub(super) struct Own<'a> {
     pub places: &'a [Place],
-    /// Pods on the pool's nodes.
+    /// The pods on the pool's nodes.
     pub bound: Vec<&'a PodFacts>,
     pub standing: Standing,
     pub memory: &'a Memory,
     pub is_triggered: bool,
     pub identity: &'a str,
-    /// How far the API server's clock is ahead of the plan's.
+    /// How far the API server's clock is ahead of the plan's clock.
     pub ahead: SignedDuration,
 }
 
-/// Plans; asks translation about pods that it has not been asked about.
+/// Makes a plan; calls the translation for pods that have not been evaluated yet.
 pub(super) fn plan(
     verdicts: &mut Verdicts,
     seen: &Seen,
@@ -90,16 +90,16 @@ pub(super) fn plan(
     burst::plan(pool, &observe(pool, &world, own, verdicts), now)
 }
 
-/// What all nodes of the operator have in common for translation.
+/// The settings that all virtual nodes share in the translation.
 #[derive(Clone, Copy)]
 pub(super) struct Host<'a> {
-    /// Their address.
+    /// The IP address of the nodes.
     pub address: Option<&'a str>,
     /// The namespaces whose pods may choose managed identities.
     pub identities: &'a Identities,
 }
 
-/// The pool's placements, as translation is asked about them.
+/// The pool's placements, as inputs of the translation.
 pub(super) fn asked<'a>(
     pool: &'a BurstPool,
     places: &'a [Place],
@@ -119,7 +119,7 @@ pub(super) fn asked<'a>(
     })
 }
 
-/// The pool's placements as they are; `closed` says why some take no pods.
+/// The state of the pool's placements; `closed` holds why some take no pods.
 pub(super) fn places(
     view: &View,
     pool: &BurstPool,
@@ -154,7 +154,7 @@ fn observe<'a>(
     burst::observe(pool, world, &own)
 }
 
-/// Refused pods about which translation has not been asked in some place.
+/// The UIDs of refused pods for which the translation has not been called for some placement.
 fn unjudged(seen: &Observed<'_>) -> Vec<String> {
     let candidates = seen.candidates.iter();
     let missing = candidates.filter(|candidate| {

@@ -1,8 +1,8 @@
-//! `burstpool explain`: what the plan says of a pod, or of the workloads of a pool, in its own words.
+//! `burstpool explain`: reports what the plan decides about a pod, or about the workloads of a pool.
 //!
-//! In: a running cluster, read once; nothing is written. Out: text. It decides as the leader does, but
-//! knows nothing of what only the leader remembers: a grant that was denied, or how many were granted just
-//! now.
+//! In: a running cluster, which is read once; nothing is written. Out: text. It decides as the leader does, but
+//! without the state that only the leader has: grants that were denied, and how many grants the rate limit has
+//! counted.
 
 mod does;
 mod read;
@@ -26,25 +26,25 @@ use crate::burst::{self, Claims, Memory, Neighbors, Place, PodFacts, Reasons, St
 use crate::node::observed::Observed;
 use does::does;
 
-/// How many things that could not be read are named.
+/// How many failed reads the answer names.
 const UNREAD: usize = 5;
 
-/// What there is to explain.
+/// What to explain.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// The pool.
+    /// The name of the pool.
     pub pool: String,
-    /// Namespace and name of a pod; without one it is about the workloads.
+    /// Namespace and name of a pod; `None` to explain the workloads.
     pub pod: Option<(String, String)>,
-    /// The namespaces whose pods may choose managed identities, as the operator's option lists them.
+    /// The namespaces whose pods may choose managed identities, as in the operator's option.
     pub identities: Identities,
 }
 
-/// The answer, as lines.
+/// Returns the answer, as lines of text.
 ///
 /// # Errors
 ///
-/// When there is no such pool or pod, or the cluster cannot be read.
+/// If the pool or the pod does not exist, or the cluster cannot be read.
 pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<String> {
     let view = Arc::new(read::view(client).await?);
     if view.unreadable.contains(&question.pool) {
@@ -63,7 +63,7 @@ pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<Str
         scales: read::scales(client, &view, &pool).await,
         claims: Claims::new(),
         neighbors: Neighbors::default(),
-        // Only what a status counts needs it.
+        // Only the counts of a status need it.
         placed: BTreeMap::new(),
         view,
     };
@@ -87,7 +87,7 @@ pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<Str
     }
 }
 
-/// Why placements take no pods, as the leader has written it into the pool's status.
+/// By placement, why it takes no pods, as the leader has written it into the pool's status.
 fn closed(pool: &BurstPool) -> BTreeMap<String, String> {
     let status = pool.status.iter().flat_map(|status| &status.placements);
     let closed = status.filter(|placement| !placement.ready);
@@ -103,7 +103,7 @@ struct Known<'a> {
     workload: Result<String, String>,
 }
 
-/// All pods that can be read; each is looked at once.
+/// All pods that can be read, each with its workload.
 fn known<'a>(pods: &'a [Observed], seen: &Seen, pool: &BurstPool) -> Vec<Known<'a>> {
     let pools: Vec<&BurstPool> = seen.view.pools.values().map(AsRef::as_ref).collect();
     let facts: Vec<(&Observed, PodFacts)> = pods
@@ -130,19 +130,19 @@ fn known<'a>(pods: &'a [Observed], seen: &Seen, pool: &BurstPool) -> Vec<Known<'
     .collect()
 }
 
-/// Everything that an answer is made from.
+/// The inputs of an answer.
 struct Explained<'a> {
     seen: Seen,
     pool: &'a BurstPool,
     pods: Vec<Known<'a>>,
     places: Vec<Place>,
     identities: &'a Identities,
-    /// What could not be read: the answer leaves it out.
+    /// What could not be read, and is missing from the answer.
     unread: Vec<String>,
 }
 
 impl Explained<'_> {
-    /// No refusal depends on the address.
+    /// The address is not needed, because no refusal depends on it.
     fn node(&self) -> decide::Host<'_> {
         decide::Host {
             address: None,
@@ -150,7 +150,7 @@ impl Explained<'_> {
         }
     }
 
-    /// The claims of the pod that is asked about, or of all pods of the pool's workloads.
+    /// The claims of the pod in question, or of all pods of the pool's workloads.
     fn claims_of(&self, question: &Question) -> BTreeSet<(String, String)> {
         let asked = self.pods.iter().filter(|pod| match &question.pod {
             Some((namespace, name)) => pod.is_called(namespace, name),
@@ -164,7 +164,7 @@ impl Explained<'_> {
             .collect()
     }
 
-    /// What becomes of one pod.
+    /// Explains one pod.
     fn pod(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
         let mut all = self.pods.iter();
         let Some(found) = all.find(|pod| pod.is_called(namespace, name)) else {
@@ -191,7 +191,7 @@ impl Explained<'_> {
         Ok(said)
     }
 
-    /// Targets whose pods cannot be told from others.
+    /// The workloads whose scale could not be read: any of them may own the pod.
     fn unread_scales(&self) -> Vec<String> {
         let workloads = self.pool.spec.workloads.iter();
         let unread = workloads.filter_map(|workload| {
@@ -232,7 +232,7 @@ impl Explained<'_> {
         }
     }
 
-    /// In the plan's words.
+    /// The decision about a pod, in the plan's words.
     fn decision(&self, facts: &PodFacts) -> String {
         let is_here = |facts: &&PodFacts| {
             let node = facts.bound().map(|bound| &bound.node);
@@ -272,7 +272,7 @@ impl Explained<'_> {
         }
     }
 
-    /// Whether each workload's pods could run on ACI at all.
+    /// Explains for each workload whether its pods can run on ACI at all.
     fn workloads(&self) -> String {
         let pool = self.pool.name_any();
         if self.pool.spec.workloads.is_empty() {
@@ -295,14 +295,14 @@ impl Explained<'_> {
         }
         let is_its = |pod: &&Known<'_>| pod.workload.as_ref() == Ok(&workload.name);
         let of_it: Vec<&Known<'_>> = self.pods.iter().filter(is_its).collect();
-        // What has finished says little of what is to come, but more than nothing.
+        // Finished pods are weak evidence for future ones, but better than none.
         let is_over = |pod: &Known<'_>| matches!(pod.facts.stage, Stage::Finished);
         let are_over = of_it.iter().all(|pod| is_over(pod));
         let looked_at = of_it.iter().filter(|pod| are_over || !is_over(pod));
         verdict(looked_at.map(|pod| self.refused(pod)))
     }
 
-    /// What keeps a pod off every placement; nothing if one could take it.
+    /// What keeps a pod off every placement; empty if a placement could take it.
     fn refused(&self, pod: &Known<'_>) -> Vec<String> {
         let (mut all, mut is_possible) = (BTreeSet::new(), false);
         let (observed, demands) = (pod.observed, &pod.facts.demands);
@@ -328,7 +328,8 @@ impl Explained<'_> {
     }
 }
 
-/// Whether pods could run on ACI, of each pod's refusals: none where one of the placements could take it.
+/// Whether pods can run on ACI. `pods` holds the refusals of each pod, which are empty if a placement could
+/// take it.
 fn verdict(pods: impl Iterator<Item = Vec<String>>) -> String {
     let (mut count, mut refused) = (0, Reasons::default());
     for refusals in pods {
@@ -352,7 +353,7 @@ fn verdict(pods: impl Iterator<Item = Vec<String>>) -> String {
     }
 }
 
-/// A line for each thing that could not be read.
+/// A line for each failed read.
 fn unread<'a>(all: impl Iterator<Item = &'a String>) -> String {
     let (all, mut lines): (Vec<&String>, _) = (all.collect(), String::new());
     for one in all.iter().take(UNREAD) {

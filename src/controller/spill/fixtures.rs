@@ -1,7 +1,7 @@
-//! Acting for a pool without a cluster, for the tests of this room.
+//! Executes plans without a cluster, for the tests of this module.
 //!
-//! In: a pool, and pods that wait. Out: an [`Act`], and a [`Server`] whose answers, and when they come, are the
-//! test's. Only Events are taken in by it without a word.
+//! In: a pool, and pods without a node. Out: an [`Act`], and a [`Server`] whose calls the test answers, in the
+//! order that it chooses. Only Events are accepted automatically.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,12 +25,12 @@ use crate::burst::plan::{Decision, Slot};
 use crate::burst::{Outcome, PodRef};
 use crate::controller::fixtures;
 
-/// Sooner than any caller gives up, and later than it waits between two calls.
+/// Shorter than the timeout of any caller, and longer than any pause between two calls.
 const SOON: Duration = Duration::from_secs(4);
 
-/// A call that waits for its answer; it is lost if this is dropped.
+/// A call that waits for its answer. If this value is dropped, the answer is lost.
 pub struct Asked {
-    /// Such as `PATCH pods/web-1`.
+    /// Method and path, such as `PATCH pods/web-1`.
     pub what: String,
     pub body: Value,
     answer: oneshot::Sender<(u16, Value)>,
@@ -43,13 +43,13 @@ impl Asked {
         self.answer.send((200, object)).expect("somebody waits");
     }
 
-    /// Answers a patch of this pod with what it makes of it.
+    /// Answers a patch of this pod with the patched pod.
     pub fn granted(self, name: &str) {
         let pod = patched(name, &self.body);
         self.done(&pod);
     }
 
-    /// Answers with an error.
+    /// Answers with an error of this code.
     pub fn refused(self, code: u16) {
         let reason = match code {
             403 => "Forbidden",
@@ -63,7 +63,7 @@ impl Asked {
     }
 }
 
-/// An API server that answers when and as the test says.
+/// An API server whose answers and their order the test chooses.
 pub struct Server {
     asked: mpsc::UnboundedReceiver<Asked>,
     told: Arc<Mutex<Vec<String>>>,
@@ -99,27 +99,27 @@ impl Server {
         (Self { asked, told }, Client::new(service, "default"))
     }
 
-    /// What is asked next, soon.
+    /// The next call; it must come within [`SOON`].
     pub async fn asked(&mut self) -> Asked {
         let asked = tokio::time::timeout(SOON, self.asked.recv()).await;
         asked.expect("something is asked").expect("somebody asks")
     }
 
-    /// What is asked next, which is this.
+    /// The next call, which must be `what`.
     pub async fn expect(&mut self, what: &str) -> Asked {
         let asked = self.asked().await;
         assert_eq!(asked.what, what, "{}", asked.body);
         asked
     }
 
-    /// The two that are asked next, in whatever order, by what they are.
+    /// The next two calls, in any order; sorted by method and path.
     pub async fn both(&mut self) -> [Asked; 2] {
         let mut both = [self.asked().await, self.asked().await];
         both.sort_by(|one, other| one.what.cmp(&other.what));
         both
     }
 
-    /// Nothing is asked before time passes or something is answered.
+    /// Checks that no call comes until time advances or a call is answered.
     pub async fn expect_nothing(&mut self) {
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -128,7 +128,7 @@ impl Server {
         assert_eq!(asked.ok(), None);
     }
 
-    /// Events so far, such as `Granted web-1`.
+    /// The Events so far, such as `Granted web-1`.
     pub async fn told(&self) -> Vec<String> {
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -144,7 +144,7 @@ fn what(parts: &http::request::Parts) -> String {
     format!("{} {}", parts.method, path[kind.unwrap_or(0)..].join("/"))
 }
 
-/// The pool `shop` at this version, led so.
+/// The pool `shop` at this resource version, with this leader.
 pub fn pool(version: &str, leader: &str) -> BurstPool {
     let pool = json!({
         "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
@@ -155,7 +155,7 @@ pub fn pool(version: &str, leader: &str) -> BurstPool {
     serde_json::from_value(pool).expect("a pool")
 }
 
-/// A pod that waits.
+/// A pod without a node.
 pub fn pod(name: &str) -> Pod {
     let pod = json!({
         "metadata": {"namespace": "default", "name": name, "uid": name, "resourceVersion": "1",
@@ -165,7 +165,7 @@ pub fn pod(name: &str) -> Pod {
     serde_json::from_value(pod).expect("a pod")
 }
 
-/// The pod as the patch makes it.
+/// The pod after the patch.
 pub fn patched(name: &str, patch: &Value) -> Pod {
     let mut pod = serde_json::to_value(pod(name)).expect("JSON");
     let operations: json_patch::Patch =
@@ -175,7 +175,7 @@ pub fn patched(name: &str, patch: &Value) -> Pod {
     serde_json::from_value(pod).expect("a pod")
 }
 
-/// It is to be granted.
+/// The decision to grant the pod.
 pub fn decision(name: &str, slot: Slot) -> Decision {
     Decision {
         pod: PodRef {
@@ -193,7 +193,7 @@ pub fn decision(name: &str, slot: Slot) -> Decision {
     }
 }
 
-/// Its reservation, by us.
+/// The pod's reservation, held by this instance.
 pub fn reservation(name: &str) -> Reservation {
     let reservation = json!({"uid": name, "namespace": "default", "name": name, "workload": "web",
         "holder": "us-1", "resourceVersion": "1"});
@@ -208,7 +208,7 @@ pub fn terms() -> Terms {
     }
 }
 
-/// Acting for `pool`, of whose pods these wait.
+/// What executes plans of `pool`, whose pods `waiting` have no node.
 pub fn act(pool: &BurstPool, waiting: &[&str], client: &Client) -> Act {
     let mut context = fixtures::context("http://127.0.0.1:1");
     context.impatient = client.clone();

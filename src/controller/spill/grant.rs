@@ -1,8 +1,8 @@
-//! The patches of bursting, as JSON Patches (decision D1). Pure.
+//! The patches that the grant loop sends, as JSON Patches (decision D1). Pure.
 //!
-//! In: a pod as it was decided on. Out: the patch that grants it, stamps it with when it was first
-//! refused, or gives its reservation back. All replace the version that was seen: if the pod has
-//! changed, the server answers 409, and it is decided on anew.
+//! In: a pod as the plan saw it. Out: the patch that grants it, records since when it is refused, invalidates a
+//! grant in flight, or marks its grant as expired. All patches name the resource version that the plan saw: if
+//! the pod has changed, the API server answers 409, and the pod is planned again.
 
 use jiff::Timestamp;
 use json_patch::Patch as Operations;
@@ -15,7 +15,7 @@ use crate::api::names::{
     PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION, RELEASED_AT_ANNOTATION, WORKLOAD_ANNOTATION,
 };
 
-/// Lets the pod run on the pool's nodes, for that workload.
+/// Lets the pod run on the pool's virtual nodes, as part of that workload.
 pub fn grant(pod: &Pod, version: &str, pool: &str, workload: &str, now: Timestamp) -> Patch<()> {
     let toleration = json!({
         "key": PROVIDER_TAINT, "operator": "Equal", "value": pool, "effect": "NoSchedule",
@@ -47,17 +47,17 @@ pub fn grant(pod: &Pod, version: &str, pool: &str, workload: &str, now: Timestam
     patch(&operations)
 }
 
-/// Writes onto the pod since when it is refused.
+/// Records on the pod since when it is refused.
 pub fn stamp(pod: &Pod, version: &str, since: Timestamp) -> Patch<()> {
     note(pod, version, REFUSED_SINCE_ANNOTATION, since)
 }
 
-/// Makes the pod another version, for which no grant was meant that is still on its way.
+/// Changes the pod's resource version, so that a grant still in flight for the old version fails with 409.
 pub fn release(pod: &Pod, version: &str, now: Timestamp) -> Patch<()> {
     note(pod, version, RELEASED_AT_ANNOTATION, now)
 }
 
-/// Writes onto the pod that its grant has expired.
+/// Records on the pod that its grant has expired.
 pub fn expire(pod: &Pod, version: &str, now: Timestamp) -> Patch<()> {
     note(pod, version, GRANT_EXPIRED_ANNOTATION, now)
 }
@@ -74,7 +74,7 @@ fn is_still(version: &str) -> Value {
     json!({"op": "replace", "path": "/metadata/resourceVersion", "value": version})
 }
 
-/// Adds entries to a map of the metadata, which may not be there yet.
+/// Adds entries to a map of the metadata; creates the map if it does not exist.
 fn put(exists: bool, map: &str, entries: &[(&str, &str)]) -> Vec<Value> {
     if !exists {
         let all: Map<String, Value> = entries

@@ -1,9 +1,11 @@
-//! Grants on their way: each by itself, while the next are planned and reserved.
+//! Grants in flight. Each is sent on its own, while the next plans are made and reserved.
 //!
-//! In: decisions whose reservations stand. Out: their answers, which [`Memory`] is told of before the next
-//! plan. Until then a pod keeps its slot, and is neither granted again nor taken back. A pool whose grants
-//! are on their way stays the pool, and in the term, that they were reserved in: only when nothing is in
-//! our hands any more is it looked at anew. A grant whose answer was lost is told of when its pod is seen.
+//! In: decisions whose reservations are written. Out: the answers, which go to [`Memory`] (leader state) before
+//! the next plan. Until then a pod keeps its slot: it is neither granted again nor released.
+//!
+//! While grants of a pool are in flight, its UID and leadership term must not change. The pool is planned under
+//! a new UID or term only after all of them have been answered. If the answer of a grant was lost, its Event is
+//! written when a watch shows the pod with the grant.
 
 use std::sync::Arc;
 
@@ -22,34 +24,35 @@ use crate::api::{BurstPool, Mode};
 use crate::burst::{Answer, Decision, Memory};
 use crate::telemetry::Clock;
 
-/// How many grants of a pool may be on their way: the others are planned again once some are answered.
+/// How many grants of a pool may be in flight. Further ones are planned again once some are answered.
 const MOST: usize = 1000;
 
-/// How long a grant without an answer may still turn out to have been done: API servers give up on a request
-/// after a minute, and a watch may be late.
+/// How long a grant without an answer may still turn out to have taken effect. API servers give up on a request
+/// after one minute, and a watch may be late.
 const LOST: SignedDuration = SignedDuration::from_secs(120);
 
-/// What became of a grant.
+/// The result of a grant.
 struct Came {
     decision: Decision,
-    /// What the pod says of when it was granted, if this was done: no other grant says the same.
+    /// The grant time that the patch writes to the pod. No other grant has the same time, so it identifies this
+    /// one.
     sent: Option<Timestamp>,
     answer: Answer,
-    /// When it was answered, by our monotonic clock.
+    /// When the answer came, by the operator's monotonic clock.
     at: Timestamp,
 }
 
-/// The grants of a pool that are on their way.
+/// The grants of a pool that are in flight.
 pub(super) struct Granting {
     answer: mpsc::Sender<Came>,
     answers: mpsc::Receiver<Came>,
     turns: Arc<Semaphore>,
     on_their_way: usize,
-    /// Those without an answer, and what they would have written as the time.
+    /// The grants without an answer, and the grant time that each would have written.
     lost: Vec<(Decision, Timestamp)>,
 }
 
-/// Where grants are sent from, and until when.
+/// The tasks that send grants, and the token that stops them.
 #[derive(Clone)]
 pub(super) struct Sending {
     pub(super) tasks: TaskTracker,
@@ -71,10 +74,11 @@ impl Default for Granting {
 }
 
 impl Granting {
-    /// Sends a grant, at the version that is reserved; told to `memory` now, and again by
+    /// Sends a grant for the pod version that is reserved. Records it in `memory` now, and its answer in
     /// [`Granting::hear`].
     pub(super) fn send(&mut self, decision: &Decision, act: &Act, memory: &mut Memory) {
-        // Each has a place for its answer before it is sent: none is lost, and none waits for one.
+        // Each grant reserves a place in the channel for its answer before it is sent, so that no answer is
+        // lost or blocked.
         let Ok(place) = self.answer.clone().try_reserve_owned() else {
             return;
         };
@@ -98,7 +102,7 @@ impl Granting {
         let turns = self.turns.clone();
         let Sending { tasks, cancel, .. } = act.sending.clone();
         tasks.spawn(cancel.run_until_cancelled_owned(async move {
-            // It is never closed.
+            // The semaphore is never closed.
             let turn = turns.acquire().await;
             let sent = grant.context.stores.clock.now();
             let came = grant.carry_out(sent).await;
@@ -107,14 +111,14 @@ impl Granting {
             }
             drop(turn);
             if came == Answer::Gone {
-                // It is seen for a moment still, and would be sent again at once.
+                // The cache still has the pod for a moment, and the loop would send the grant again at once.
                 tokio::time::sleep(PAUSE).await;
             }
             answering.tell(came, sent);
         }));
     }
 
-    /// Tells `memory` what was answered since.
+    /// Records in `memory` the answers that came since the last call.
     pub(super) fn hear(&mut self, memory: &mut Memory) {
         while let Ok(came) = self.answers.try_recv() {
             self.on_their_way -= 1;
@@ -128,7 +132,7 @@ impl Granting {
         }
     }
 
-    /// Tells of those whose answers were lost, and whose pods are seen to have been granted by them.
+    /// Writes the Events of grants whose answers were lost, if the cache shows that they took effect.
     pub(super) fn find(&mut self, act: &Act) {
         let now = act.context.stores.clock.now();
         self.lost.retain(|(decision, sent)| {
@@ -138,20 +142,21 @@ impl Granting {
             if is_done {
                 act.sending.granted.tell(decision);
             }
-            // Another grant that is seen may be an older one.
+            // A grant with another time may be an older one.
             !is_done && now.duration_since(*sent) < LOST
         });
     }
 
-    /// Whether none is on its way, as far as was heard.
+    /// Whether no grant is in flight, by the answers received so far.
     pub(super) fn is_done(&self) -> bool {
         self.on_their_way == 0
     }
 }
 
-/// Answers in the end, however that comes: else a pod would be on its way for ever.
+/// Guard: sends an answer when it is dropped, however the grant ends. Otherwise the grant would stay in flight
+/// for good.
 struct Answering {
-    /// Its place among the answers, until it is told.
+    /// The reserved place in the channel, until the answer is sent.
     answer: Option<mpsc::OwnedPermit<Came>>,
     changed: Arc<Notify>,
     clock: Arc<Clock>,
@@ -176,14 +181,14 @@ impl Drop for Answering {
             at: self.clock.steady(),
         };
         if let Some(answer) = self.answer.take() {
-            // A pool that is no more hears nothing.
+            // If the pool's state has been dropped, there is no receiver.
             drop(answer.send(came));
         }
         self.changed.notify_one();
     }
 }
 
-/// One grant, and nothing more of what it was planned with.
+/// One grant, with only as much of its plan as it needs.
 struct Grant {
     context: Arc<Context>,
     pool: Arc<BurstPool>,
@@ -219,7 +224,8 @@ impl Grant {
         answer
     }
 
-    /// Whether the pool is there and led as it was: a grant may have waited long for its turn.
+    /// Whether the pool still exists with the same leader, is not being deleted and is not in dry-run mode. A
+    /// grant may have waited long for a permit of the semaphore.
     fn is_still_wanted(&self, name: &str) -> bool {
         self.context.stores.pool(name).is_some_and(|pool| {
             pool.uid() == self.pool.uid()
@@ -230,7 +236,7 @@ impl Grant {
     }
 }
 
-/// An answer in a metric's word.
+/// The value of the metric's label for an answer.
 fn outcome(answer: &Answer) -> &'static str {
     match answer {
         Answer::Granted => "granted",
@@ -257,7 +263,7 @@ mod tests {
     async fn a_pool_is_looked_at_anew_only_when_none_of_its_grants_is_on_its_way() {
         let (ours, theirs) = (pool("1", "us-1"), pool("1", "them-1"));
         let mut state = Pool::of(&ours, &mut terms());
-        // The pod has changed: it waits no more.
+        // The pod has changed and does not wait now.
         let act = act(&ours, &[], &Server::new().1);
         let decision = decision("web-1", Slot::Reserved);
         state.granting.send(&decision, &act, &mut state.memory);
@@ -306,7 +312,7 @@ mod tests {
             state.granting.send(&decision, &act, &mut state.memory);
             let mut asked = server.expect(&format!("PATCH pods/{name}")).await;
             if name == "again" {
-                // Somebody else's comes to it.
+                // The pod gets the grant of another writer.
                 let notes = &mut asked.body[3]["value"];
                 notes[GRANTED_AT_ANNOTATION] = "2026-01-01T00:00:00Z".into();
             }

@@ -1,11 +1,11 @@
-//! Bursting: for every pool, again and again, what is watched becomes a plan, and the plan is carried
-//! out.
+//! The loop that grants: for every pool it makes a plan from what is watched, and executes it.
 //!
-//! In: `stores`, the targets' `scales`, what is behind `claims`, `neighbors`, what creates in Azure came to. Out: grants, and for each
-//! pool a [`Summary`] for its status. `burst` decides everything; a leader that has just begun claims
-//! each pool and counts its pods before it grants (decision D1a). Each pool is acted for by itself: one
-//! whose calls are slow is not planned for meanwhile, and delays no other. Only its grants are on their
-//! way (`granting`) while the next are planned.
+//! In: `stores`, the targets' `scales`, the volumes behind `claims`, `neighbors`, and the results of creates in
+//! Azure. Out: grants, and for each pool a [`Summary`] for its status.
+//!
+//! `burst` makes all decisions. A new leader first claims each pool and counts its pods, and grants only then
+//! (decision D1a). Pools are executed independently: while calls for a pool are slow, the loop makes no new
+//! plan for it, and no other pool waits. Only grants (`granting`) stay in flight while the next plans are made.
 //!
 //! ```text
 //! stores ─▶ View ┐
@@ -60,43 +60,43 @@ use stores::View;
 use tell::Teller;
 use term::{Pool, Terms};
 
-/// How soon after a plan the next one is made: changes come in swarms, and a plan of thousands of pods takes
-/// some milliseconds.
+/// The shortest interval between two rounds of plans. Changes come in bursts, and a plan of thousands of pods
+/// takes some milliseconds.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long nothing is planned anew although nothing changed.
+/// The longest interval between two plans of a pool if nothing changes.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// What a pool's status has to say of its last plan.
+/// What a pool's status reports of its last plan.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
-    /// How many pods are in which state.
+    /// The number of pods in each state.
     pub counts: PodCounts,
-    /// Each workload's pods.
+    /// The pods of each workload.
     pub workloads: Vec<WorkloadStatus>,
     /// Whether there is a peak.
     pub peak: Peak,
-    /// Whether nothing is written to pods.
+    /// Whether the pool is in dry-run mode, in which the operator writes nothing to pods.
     pub is_dry_run: bool,
-    /// Why pods that would be granted are not, if it is for a limit.
+    /// The limit that keeps pods from being granted, as text; `None` if no limit does.
     pub limited: Option<String>,
-    /// How many pods would be granted now, if anything were written.
+    /// In dry-run mode, the number of pods that would be granted now; otherwise 0.
     pub would_be_granted: usize,
 }
 
-/// By pool, what the last plans say.
+/// By pool name, the summary of its last plan.
 pub type Summaries = BTreeMap<String, Summary>;
 
-/// What came of acting for a pool.
+/// The result of executing a pool's plan.
 struct Acted {
     name: String,
     state: Pool,
     plan: Plan,
     view: Arc<View>,
-    /// Whether it calls for another plan at once.
+    /// Whether the loop must plan again at once.
     again: bool,
 }
 
-/// Plans and acts until `cancel`.
+/// Plans and executes until `cancel`.
 pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
     let tasks = TaskTracker::new();
     let (teller, telling) = Teller::new(context.client.clone(), &context.identity);
@@ -163,7 +163,7 @@ struct Spill {
     verdicts: Verdicts,
     pools: HashMap<String, Pool>,
     acting: FuturesUnordered<LocalBoxFuture<'static, Acted>>,
-    /// Pools that are acted for, and whether anything changed meanwhile.
+    /// Pools whose plan is being executed, and whether anything changed since it was made.
     busy: HashMap<String, bool>,
     terms: Terms,
     summaries: Summaries,
@@ -192,7 +192,8 @@ impl Spill {
         }
     }
 
-    /// Plans for every pool that is not acted for, and begins to act; when to do so again.
+    /// Plans for every pool that has no plan in execution, and starts executing. Returns when to plan again if
+    /// nothing changes.
     async fn turn(&mut self) -> Instant {
         let view = Arc::new(self.context.stores.view());
         self.scales.follow(&view, &self.sending.tasks);
@@ -215,7 +216,8 @@ impl Spill {
             .retain_pools(|name| view.pools.contains_key(name));
         self.teller
             .retain(|uid| view.waiting.contains_key(uid) || view.labelled.contains_key(uid));
-        // Of one that cannot be read only what it was is known: nothing more is granted by that.
+        // Skip pools that cannot be read: only their last readable version is known, and nothing more is
+        // granted by that.
         let is_there = |pool: &BurstPool| {
             pool.metadata.deletion_timestamp.is_none()
                 && !view.unreadable.contains(&pool.name_any())
@@ -238,7 +240,7 @@ impl Spill {
         again
     }
 
-    /// Plans for one pool, and begins to act; when to do so again if nothing changes.
+    /// Plans for one pool, and starts executing. Returns when to plan again if nothing changes.
     async fn one(&mut self, seen: &Seen, pool: &Arc<BurstPool>) -> Instant {
         let name = pool.name_any();
         let mut known = self.pools.remove(&name);
@@ -313,7 +315,7 @@ impl Spill {
         again
     }
 
-    /// Takes in what came of acting for a pool.
+    /// Records the result of executing a pool's plan.
     fn finish(&mut self, acted: Acted) {
         let Acted {
             name,
@@ -337,7 +339,8 @@ impl Spill {
     }
 }
 
-/// Claims of pods about which nothing else is to be asked.
+/// The claims (namespace, name) of waiting pods that the plan has not evaluated yet; their volumes may have to
+/// be read.
 fn unlooked(plan: &Plan, view: &View) -> Vec<(String, String)> {
     let unjudged = Outcome::Ignore(Ignored::Unjudged);
     let decisions = plan.decisions.iter();
@@ -365,10 +368,10 @@ fn summary(plan: &Plan) -> Summary {
     }
 }
 
-/// Why a placement's creates close it, if they do.
+/// Why failing creates close a placement; `None` if they do not.
 fn closed(door: &Door) -> Option<Closed> {
     match door {
-        // What its node or its region says needs no word of ours: a cordon is the administrator's.
+        // The node or the region reports these causes; a cordon is the administrator's decision.
         Door::Open | Door::HalfOpen | Door::Closed { until: None, .. } => None,
         Door::Closed { why, .. } => Some(Closed {
             reason: "CreatesFail".to_owned(),
@@ -377,7 +380,7 @@ fn closed(door: &Door) -> Option<Closed> {
     }
 }
 
-/// Summaries, to be read by whoever writes statuses.
+/// A channel of summaries: this loop sends, and the writer of statuses receives.
 pub fn summaries() -> watch::Sender<Summaries> {
     watch::Sender::new(Summaries::new())
 }

@@ -1,8 +1,8 @@
-//! The nodes and pods that bear on where pods that wait may run, watched only while such pods wait.
+//! The nodes and pods that affect where waiting pods may run, watched only while such pods wait.
 //!
-//! In: pods that wait with a required topology spread, pod affinity or anti-affinity. Out: [`Neighbors`]: all
-//! nodes, and the bound pods of the namespaces that these constraints name, and a word when one of them is
-//! another. A cluster whose pods have no such constraints pays nothing.
+//! In: waiting pods with a required topology spread, pod affinity or pod anti-affinity. Out: [`Neighbors`]: all
+//! nodes, and the bound pods of the namespaces that these constraints select; and a notification of every
+//! change. A cluster without such constraints runs none of these watches.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
@@ -24,29 +24,29 @@ use crate::burst::topology::{Listing, NodeFacts};
 use crate::burst::{Neighbors, PodFacts};
 use crate::node::watched::{readable, reported};
 
-/// How long a pod may wait for the first list: after that it is decided about without it.
+/// How long a pod waits for the first list. After that it is evaluated without the list.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a watch goes on that no pod needs: pods of one workload come one after the other.
+/// How long a watch continues that no pod needs: pods of one workload often come one after the other.
 const IDLE: Duration = Duration::from_mins(5);
-/// The most namespaces that are watched at a time. What is in others is not known, so that their pods keep
-/// nothing from being granted.
+/// The most namespaces that are watched at a time. Pods in other namespaces are unknown, so they block no
+/// grant.
 const MOST: usize = 64;
 
-/// All nodes, or the pods of a namespace.
+/// What one watch covers: all nodes, or the pods of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Part {
     Nodes,
     Pods(String),
 }
 
-/// A node or a pod, by name or UID.
+/// A watched node (key: name) or pod (key: UID).
 #[derive(Clone, Debug)]
 enum Object {
     Node(Arc<NodeFacts>),
     Pod(Arc<PodFacts>),
 }
 
-/// What is watched.
+/// The watches and their content.
 pub struct Watched {
     client: Client,
     cancel: CancellationToken,
@@ -61,18 +61,18 @@ struct Running {
     known: Arc<Mutex<Known>>,
 }
 
-/// What one watch has shown.
+/// What one watch has delivered.
 #[derive(Debug, Default)]
 struct Known {
     is_listed: bool,
     has_failed: bool,
     objects: HashMap<String, Object>,
-    /// What the list that is on its way has shown.
+    /// What the list in progress has delivered so far.
     listing: HashMap<String, Object>,
 }
 
 impl Watched {
-    /// Nothing yet; `changed` is told when there is something new.
+    /// No watch yet; `changed` is notified of every change.
     pub fn new(client: Client, changed: Arc<Notify>, cancel: CancellationToken) -> Self {
         Self {
             client,
@@ -82,7 +82,7 @@ impl Watched {
         }
     }
 
-    /// Watches what the pods that wait need, and stops what none has needed for long.
+    /// Starts the watches that waiting pods need, and stops those that no pod has needed for [`IDLE`].
     pub fn follow(&mut self, view: &View, tasks: &TaskTracker) {
         let now = Instant::now();
         for part in needed(view) {
@@ -102,7 +102,7 @@ impl Watched {
         });
     }
 
-    /// What is known.
+    /// The current content of all watches.
     pub fn neighbors(&self) -> Neighbors {
         let mut all = Neighbors::default();
         for (part, running) in &self.parts {
@@ -133,7 +133,7 @@ impl Watched {
                 }
                 Part::Pods(namespace) => {
                     let pods: Api<DeserializeGuard<Pod>> = Api::namespaced(client, &namespace);
-                    // As the scheduler, which does not count what has ended.
+                    // As the scheduler does, ignore pods that have ended.
                     let bound = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
                     let config = watcher::Config::default().fields(bound);
                     let events = readable(watcher(pods, config));
@@ -151,7 +151,7 @@ impl Watched {
     }
 }
 
-/// What the pods that wait have constraints over.
+/// The watches that the constraints of waiting pods need.
 fn needed(view: &View) -> BTreeSet<Part> {
     let waiting = view.waiting.values().map(|one| &one.facts);
     let ruled = waiting.filter_map(|facts| Some((facts.rules.as_deref()?, &facts.id.namespace)));
@@ -176,7 +176,7 @@ impl Running {
     }
 }
 
-/// What a watch writes to.
+/// Where a watch writes what it delivers.
 struct Follows {
     known: Arc<Mutex<Known>>,
     changed: Arc<Notify>,
@@ -199,7 +199,7 @@ impl Follows {
 }
 
 impl Known {
-    /// Takes in what the watch shows; whether that matters.
+    /// Applies an event of the watch. Returns whether it changes anything for plans.
     fn take<K: Facts>(&mut self, event: watcher::Result<watcher::Event<K>>) -> bool {
         match event {
             Ok(watcher::Event::Init) => {
@@ -246,7 +246,7 @@ impl Object {
         }
     }
 
-    /// Whether it bears on other pods as the other one does.
+    /// Whether both objects affect other pods in the same way.
     fn is_alike(&self, other: &Self) -> bool {
         let node = |pod: &PodFacts| pod.bound().map(|bound| bound.node.clone());
         match (self, other) {
@@ -261,7 +261,7 @@ impl Object {
     }
 }
 
-/// What is kept of an object, and its key.
+/// An object's key, and the fields that are kept of it.
 trait Facts {
     fn facts(&self) -> Option<(String, Object)>;
 }

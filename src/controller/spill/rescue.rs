@@ -1,7 +1,7 @@
-//! Giving back pods that never started: deleted, or evicted, so that their controllers make others.
+//! Deletes or evicts pods that never started, so that their controllers create replacements.
 //!
-//! In: a plan's rescues. Out: writes to pods, and their answers, told to [`Memory`](crate::burst::Memory); and for a
-//! Job's pod an Event that says what became of it, once it has been asked.
+//! In: a plan's rescues. Out: writes to pods, whose answers go to [`Memory`](crate::burst::Memory) (leader
+//! state); and for a Job's pod, after its Job has been read, an Event with the result.
 
 use std::collections::HashSet;
 
@@ -18,20 +18,21 @@ use crate::burst::pod::Owner;
 use crate::burst::rescue::{Action, Rescue};
 use crate::node::call::{self, Deletion, Target};
 
-/// What a Job answers about one of its pods.
+/// What a Job does about one of its pods.
 enum Asked {
-    /// It makes another, at that cost.
+    /// It creates a replacement; an eviction costs this.
     Replaces(Cost),
-    /// It does not, for this reason.
+    /// It creates no replacement, for this reason.
     Keeps(String),
-    /// It could not be asked.
+    /// The Job could not be read.
     Unknown,
 }
 
 impl Act {
-    /// Carries out rescues; those that are only told of are told elsewhere.
+    /// Executes rescues. Those that are only reported get their Event from the publisher.
     pub(super) async fn rescue(&self, rescues: &[Rescue], state: &mut Pool) {
-        // A Job's status counts an eviction a moment later: until then it would make room for too many.
+        // The Job's status counts an eviction only a moment later. Until then, the Job would seem to tolerate
+        // further evictions.
         let mut counting: HashSet<&str> = HashSet::new();
         for rescue in rescues {
             let answer = match (rescue.action, &rescue.owner) {
@@ -44,7 +45,7 @@ impl Act {
                     }
                     answer
                 }
-                // It is its turn a while later.
+                // A later plan tries it again.
                 (Action::AskJob, Some(_)) => Answer::Unsent,
                 (Action::Tell | Action::AskJob, _) => continue,
             };
@@ -64,8 +65,8 @@ impl Act {
         }
     }
 
-    /// Evicts the pod if its Job makes another; tells what becomes of it, if that is new. What it came to, and what an
-    /// eviction costs the Job.
+    /// Evicts the pod if its Job creates a replacement, and publishes an Event if the result is new. Returns
+    /// the answer, and what an eviction costs the Job.
     async fn ask(&self, rescue: &Rescue, job: &Owner, is_first: bool) -> (Answer, Option<Cost>) {
         let cost = match self.asked(rescue, job).await {
             Asked::Replaces(cost) => cost,
@@ -115,7 +116,7 @@ impl Act {
     }
 }
 
-/// The pod as it was seen: by now it may have started.
+/// A precondition: the pod in the version that the plan saw. By now it may have started.
 fn unchanged(rescue: &Rescue) -> Target {
     Target {
         name: rescue.pod.name.clone(),

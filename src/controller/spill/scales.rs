@@ -1,6 +1,6 @@
-//! What targets desire: `/scale` of each, read again when the target changes.
+//! A cache of the targets' `/scale`, which is read again when the target changes.
 //!
-//! In: the targets of all pools' workloads. Out: their [`Scales`], and a word when one is another.
+//! In: the targets of all pools' workloads. Out: their [`Scales`], and a notification when one has changed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,19 +20,19 @@ use crate::burst::{Scale, Scales, labels};
 use crate::node::call;
 use crate::node::watched::reported;
 
-/// How soon a scale is read again that could not be, or whose watch may have missed something.
+/// How soon a scale is read again if a read failed or the watch may have missed a change.
 const AGAIN: Duration = Duration::from_secs(15);
-/// How long changes are collected: a rollout changes its Deployment several times a second.
+/// Debounce of changes: a rollout changes its Deployment several times a second.
 const SETTLE: Duration = Duration::from_millis(100);
-/// How long a call may take.
+/// The timeout of a call.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Any object's metadata: enough to see that it changed.
+/// The metadata of an object of any kind: enough to see that the object changed.
 pub(in crate::controller) type Meta = PartialObjectMeta<DynamicObject>;
-/// Pool and workload.
+/// Pool name and workload name.
 type Key = (String, String);
 
-/// The scales that are followed.
+/// The scales, and the task that watches each target.
 pub struct Followed {
     client: Client,
     cancel: CancellationToken,
@@ -42,7 +42,7 @@ pub struct Followed {
 }
 
 impl Followed {
-    /// None yet; `changed` is told when there is something new.
+    /// An empty cache; `changed` is notified of every change.
     pub fn new(client: Client, changed: Arc<Notify>, cancel: CancellationToken) -> Self {
         Self {
             client,
@@ -53,12 +53,12 @@ impl Followed {
         }
     }
 
-    /// What is known of them.
+    /// The current content of the cache.
     pub fn scales(&self) -> Scales {
         lock(&self.scales).clone()
     }
 
-    /// Follows the targets that the pools have now, and no others.
+    /// Watches the targets that the pools have now, and stops watching others.
     pub fn follow(&mut self, view: &View, tasks: &tokio_util::task::TaskTracker) {
         let wanted: HashMap<Key, &Target> = view
             .pools
@@ -108,7 +108,7 @@ fn lock(scales: &Mutex<Scales>) -> MutexGuard<'_, Scales> {
     scales.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One target.
+/// The watcher of one target.
 struct One {
     client: Client,
     target: Target,
@@ -130,7 +130,7 @@ impl One {
         }
     }
 
-    /// Reads the scale whenever the target changes. Ends when its kind may not be the right one.
+    /// Reads the scale whenever the target changes. Returns when the kind's API has to be discovered again.
     async fn follow_in(&self, api: &Api<Meta>) {
         let by_name = format!("metadata.name={}", self.target.name);
         let changes = watcher(api.clone(), watcher::Config::default().fields(&by_name));
@@ -143,7 +143,7 @@ impl One {
             tokio::select! {
                 change = changes.next() => match change {
                     Some(Ok(_)) => tokio::time::sleep(SETTLE).await,
-                    // A kind that cannot be watched is read now and then.
+                    // A kind that cannot be watched is read at this interval.
                     Some(Err(_)) => tokio::time::sleep(AGAIN).await,
                     None => return,
                 },
@@ -176,7 +176,7 @@ impl One {
     }
 }
 
-/// Where objects of a target's kind are.
+/// The API of a target's kind, found by discovery.
 pub(in crate::controller) async fn api(
     client: &Client,
     target: &Target,
@@ -201,7 +201,7 @@ pub(in crate::controller) async fn api(
     Ok(Api::namespaced_with(client, &target.namespace, &resource))
 }
 
-/// A target's scale.
+/// Reads a target's scale.
 pub(in crate::controller) async fn get(
     api: &Api<Meta>,
     target: &Target,

@@ -1,8 +1,9 @@
-//! What bursting looks at, kept as it is watched, and small.
+//! A cache of the objects from which grants are planned. To save memory, a pod is kept as the fields that plans
+//! need, and a pending pod also as JSON.
 //!
-//! In: watches of pods that wait (by field selector), of pods with the label of a pool, of namespaces,
-//! of virtual nodes and of pools. Out: a [`View`] of all of it, and a word whenever something changed.
-//! Followers keep it warm, so that a new leader need not begin with lists.
+//! In: watches of pods without a node (by field selector), of pods with a pool's label, of namespaces, of
+//! virtual nodes and of pools. Out: a [`View`] (snapshot) of all of them, and a notification of every change.
+//! Followers run the watches too, so that a new leader starts without LIST calls.
 
 mod listing;
 
@@ -29,16 +30,17 @@ use crate::telemetry::Clock;
 use listing::Part;
 pub use listing::{Failure, Listing, Trouble};
 
-/// A pod that waits: what matters of it, and itself as JSON, a fraction of a typed pod's size, for
-/// when ACI's opinion of it is asked or it is granted.
+/// A pod without a node: the fields that plans need, and the whole pod as JSON, which takes a fraction of a
+/// typed pod's memory. The JSON is for the translation to ACI and for the grant's patch.
 #[derive(Clone, Debug)]
 pub struct Waiting {
-    /// What matters of it.
+    /// The fields that plans need.
     pub facts: Arc<PodFacts>,
     json: Arc<[u8]>,
-    /// Since when its condition says that it is refused. Its facts say since when by our monotonic clock.
+    /// The time of the refusal in the pod's `PodScheduled` condition. The facts hold the same time by the
+    /// operator's monotonic clock.
     told: Option<Timestamp>,
-    /// Fields that our types do not know.
+    /// Fields of the pod that the operator's types do not have.
     pub unknown: Arc<[String]>,
 }
 
@@ -53,54 +55,54 @@ impl Waiting {
         })
     }
 
-    /// The pod itself.
+    /// The whole pod; `None` if its JSON cannot be parsed.
     pub fn pod(&self) -> Option<Pod> {
         serde_json::from_slice(&self.json).ok()
     }
 }
 
-/// Everything at one moment.
+/// A snapshot of the cache.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    /// Pools by name. One that can no longer be read is as it was when it could.
+    /// Pools by name. For a pool that cannot be read now, the last version that could.
     pub pools: BTreeMap<String, Arc<BurstPool>>,
-    /// The names of pools that are there and cannot be read.
+    /// The names of pools that exist and cannot be read.
     pub unreadable: BTreeSet<String>,
-    /// Pods without a node, by UID.
+    /// Pending pods without a node, by UID.
     pub waiting: HashMap<String, Waiting>,
     /// Pods with a pool's label, by UID.
     pub labelled: HashMap<String, Arc<PodFacts>>,
     /// Virtual nodes by name.
     pub nodes: HashMap<String, Arc<Node>>,
-    /// Labels of namespaces.
+    /// The labels of namespaces, by name.
     pub namespaces: Namespaces,
 }
 
 impl View {
-    /// A pod that waits, itself.
+    /// The whole pod of this UID, if it waits.
     pub fn waiting_pod(&self, uid: &str) -> Option<Pod> {
         self.waiting.get(uid)?.pod()
     }
 
-    /// Whether there is such a pool, whether or not it can be read.
+    /// Whether the pool exists, even if it cannot be read.
     pub fn has_pool(&self, name: &str) -> bool {
         self.pools.contains_key(name) || self.unreadable.contains(name)
     }
 }
 
-/// For how long at least it is remembered that a pod is gone: longer than any call takes whose answer
-/// could still tell of it.
+/// The shortest time for which the cache remembers the UID of a deleted pod: longer than any call whose late
+/// answer could still contain the pod.
 const GONE: Duration = Duration::from_secs(60);
 
-/// What is known.
+/// The content of the cache.
 #[derive(Debug, Default)]
 struct Known {
     view: View,
     gone: Gone,
 }
 
-/// UIDs of labelled pods that are gone: an answer that was on its way meanwhile must not bring one back,
-/// as no watch would ever take it away again.
+/// The UIDs of deleted labelled pods. The answer to a call in flight must not put such a pod back into the
+/// cache, because no watch would remove it again.
 #[derive(Debug, Default)]
 struct Gone {
     now: HashSet<String>,
@@ -122,20 +124,20 @@ impl Gone {
     }
 }
 
-/// What is watched.
+/// The watched objects: the cache itself.
 #[derive(Debug, Default)]
 pub struct Stores {
     known: Mutex<Known>,
     /// Which parts have been listed, and why others have not.
     pub listing: Listing,
-    /// Something changed.
+    /// Notified of every change.
     pub changed: Arc<Notify>,
-    /// The API server's time, and ours.
+    /// The API server's time and the operator's.
     pub clock: Arc<Clock>,
 }
 
 impl Stores {
-    /// Stores that go by this clock.
+    /// An empty cache that uses this clock.
     pub fn by(clock: Arc<Clock>) -> Self {
         Self {
             clock,
@@ -143,42 +145,43 @@ impl Stores {
         }
     }
 
-    /// Everything, as it is known now.
+    /// A snapshot of the current content.
     pub fn view(&self) -> View {
         self.lock().view.clone()
     }
 
-    /// What has not been listed yet, in words, and why if that is known.
+    /// The parts that have not been listed yet, as text, with the reason if it is known.
     pub fn missing(&self) -> Vec<String> {
         self.listing.missing()
     }
 
-    /// Waits until everything has been listed once.
+    /// Waits until every part has been listed once.
     pub async fn wait_until_ready(&self) {
         self.listing.wait_until_ready().await;
     }
 
-    /// The pools, as they are known now.
+    /// The pools that are in the cache now.
     pub fn all_pools(&self) -> Vec<Arc<BurstPool>> {
         self.lock().view.pools.values().cloned().collect()
     }
 
-    /// Whether virtual nodes have been listed: before, that one is not known says nothing.
+    /// Whether virtual nodes have been listed. Before that, a node that is not in the cache may exist.
     pub fn has_listed_nodes(&self) -> bool {
         self.listing.is_listed(Part::Nodes)
     }
 
-    /// The virtual node of this name, as it is known now.
+    /// The virtual node of this name, if it is in the cache now.
     pub fn node(&self, name: &str) -> Option<Arc<Node>> {
         self.lock().view.nodes.get(name).cloned()
     }
 
-    /// The pool of this name, as it is known now.
+    /// The pool of this name, if it is in the cache now.
     pub fn pool(&self, name: &str) -> Option<Arc<BurstPool>> {
         self.lock().view.pools.get(name).cloned()
     }
 
-    /// Takes in a pod of a newer version than the watches have shown: the answer to a patch or a read.
+    /// Updates the cache with a pod from the answer to a patch or a read, which may be newer than what the
+    /// watches have delivered.
     pub fn learn_pod(&self, pod: Pod) {
         let Some(facts) = PodFacts::of(&pod) else {
             return;
@@ -199,8 +202,8 @@ impl Stores {
         }
     }
 
-    /// Takes in a pool of a newer version than the watch has shown; not one that is gone, or that came
-    /// after it.
+    /// Updates the cache with a pool from the answer to a call, which may be newer than what the watch has
+    /// delivered. Ignores a pool that has been deleted, or replaced by another of the same name.
     pub fn learn_pool(&self, pool: BurstPool) {
         let view = &mut self.lock().view;
         let known = view.pools.get(&pool.name_any());
@@ -209,7 +212,7 @@ impl Stores {
         }
     }
 
-    /// Watches everything, for as long as it is polled.
+    /// Runs all watches, for as long as this future is polled.
     pub async fn watch(&self, client: &Client) {
         tokio::join!(
             self.pools(client),
@@ -227,9 +230,9 @@ impl Stores {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows one watch: `put` takes in what it shows, `remove` what it shows to be gone. At the end of
-    /// a list, what it did not have is gone; but not what was learned since the list began, which may be
-    /// younger than the list: the watch that follows will tell.
+    /// Runs one watch: `put` adds an object, `remove` deletes one. At the end of a list, objects that it did
+    /// not contain are removed. Objects that the cache learned after the list began stay: they may be younger
+    /// than the list, and the watch that follows will correct that.
     async fn follow<K>(
         &self,
         part: Part,
@@ -298,7 +301,7 @@ impl Stores {
 
     async fn waiting(&self, client: &Client) {
         let pods: Api<Observed> = Api::all(client.clone());
-        // Not those of a phase: a pod that failed before it had a node does not wait.
+        // Only pods in phase Pending: a pod that failed before it had a node does not wait.
         let waiting = "spec.nodeName=,status.phase=Pending";
         self.follow(
             Part::Waiting,
@@ -389,7 +392,7 @@ fn insert_waiting(view: &mut View, observed: Observed, clock: &Clock) {
     }
 }
 
-/// How a pod was seen that is known.
+/// The earlier observation of a pod that is in the cache.
 fn before(known: &Waiting) -> hold::Before {
     match (known.told, refused_at(&known.facts)) {
         (Some(told), Some(at)) => hold::Before::Refused { told, at },
@@ -415,7 +418,8 @@ fn version(facts: &PodFacts) -> Option<u128> {
     api::version(&facts.id.resource_version)
 }
 
-/// A pool that cannot be read stays as it was last known; but not one of an earlier pool of its name.
+/// If a pool cannot be read, the cache keeps the last version that could; but not that of an earlier pool of
+/// the same name.
 fn put_pool(view: &mut View, pool: DeserializeGuard<BurstPool>) {
     let (name, uid) = (pool.name_any(), pool.uid());
     if let Ok(pool) = pool.0 {

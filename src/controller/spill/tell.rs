@@ -1,8 +1,9 @@
-//! What is decided about pods, and that they were granted, told as Events: each reason once, one after the
-//! other. An Event whose write fails is tried a few times, and is told with a later plan then.
+//! Publishes Events about decisions and grants: one per pod and reason, until the content changes. A task
+//! writes them one after the other. If the API server does not accept an Event, the task retries three times;
+//! after that a later plan publishes it again.
 //!
-//! In: plans, and grants that were done. Out: Events on the pods and, when a peak begins or ends or a limit is reached, on the pool,
-//! by a task of their own, so that a thousand of them delay no grant.
+//! In: plans, and grants that took effect. Out: Events on the pods, and Events on the pool when a peak begins
+//! or ends or a limit is reached. Events have a task of their own, so that a thousand of them delay no grant.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,40 +25,42 @@ use crate::k8s::events;
 use crate::k8s::refused::is_refused;
 use crate::node::call;
 
-/// Who Events are from.
+/// The reporting controller in the Events.
 const REPORTER: &str = "burstpool";
-/// How many may wait to be written; more are dropped, and told when they are decided again.
+/// How many Events may wait to be written. Further ones are dropped; those about a plan's decisions are
+/// published again with a later plan.
 const BACKLOG: usize = 10_000;
 
-/// What is told of a pod that came to ACI although its grant had expired.
+/// The note for a pod that the scheduler placed on ACI after its grant had expired.
 const LATE: &str = "the scheduler has placed the pod on a virtual node after its grant had expired: the pod \
                     holds a slot again, and the pool may have more pods on ACI than its maximum until some end";
 
-/// How long one may take to be written.
+/// The timeout of writing one Event.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The pauses before an Event is written again, where the API server did not take it.
+/// The pauses before each retry of an Event that the API server did not accept.
 const PAUSES: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
     Duration::from_secs(4),
 ];
 
-/// The reason of the Event about a pod that never started.
+/// The reason of Events about a pod that never started.
 const NEVER_STARTED: &str = "NeverStarted";
 
 /// An Event that waits to be written.
 struct Told {
     about: ObjectReference,
     event: Event,
-    /// What it says of which pod, if it is told again with a later plan when it is lost.
+    /// The pod's UID and the reason, if a later plan is to publish the Event again when this one is lost.
     said: Option<(String, &'static str)>,
 }
 
-/// By pod, the Events that were written or wait to be, by reason: what makes another one of the same reason new.
+/// By pod UID, the Events that were written or wait, as reason and content. Another Event of the same reason is
+/// published only if its content differs.
 type Said = HashMap<String, Vec<(&'static str, String)>>;
 
-/// How a pool is, as far as Events tell of it.
+/// The state of a pool, as far as its Events report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct State {
     is_peak: bool,
@@ -65,7 +68,7 @@ struct State {
 }
 
 impl State {
-    /// As the pool's status has it: who begins to lead in a peak tells of none.
+    /// The state in the pool's status, so that a new leader does not report again the peak in which it starts.
     fn of(pool: &BurstPool) -> Self {
         Self {
             is_peak: condition::is_true(pool, SPILLING),
@@ -74,16 +77,16 @@ impl State {
     }
 }
 
-/// Tells what is decided.
+/// Publishes Events about decisions.
 pub(super) struct Teller {
     said: Arc<Mutex<Said>>,
-    /// By name, how the pools were.
+    /// By pool name, the state that was last reported.
     pools: HashMap<String, State>,
     queue: mpsc::Sender<Told>,
 }
 
 impl Teller {
-    /// A teller, and what writes its Events as long as it is polled.
+    /// A publisher, and the future that writes its Events for as long as it is polled.
     pub fn new(client: Client, instance: &str) -> (Self, impl Future<Output = ()> + use<>) {
         let (queue, mut told) = mpsc::channel::<Told>(BACKLOG);
         let reporter = Reporter {
@@ -109,7 +112,7 @@ impl Teller {
         (teller, write)
     }
 
-    /// Tells what is new in `plan`.
+    /// Publishes what is new in `plan`.
     pub fn tell(&mut self, plan: &Plan) {
         for decision in &plan.decisions {
             if let Some((kind, reason, message)) = words(decision, plan.is_dry_run) {
@@ -117,7 +120,7 @@ impl Teller {
             }
         }
         for rescue in &plan.rescues {
-            // What becomes of a Job's pod is told when its Job has been asked.
+            // The Event about a Job's pod is published after the Job has been read.
             if rescue.action != Action::AskJob || plan.is_dry_run {
                 self.say_never_started(rescue, plan.is_dry_run);
             }
@@ -128,14 +131,14 @@ impl Teller {
         }
     }
 
-    /// What tells that a grant was done.
+    /// A handle that publishes Events about grants.
     pub fn granted(&self) -> Granted {
         Granted(self.queue.clone())
     }
 
-    /// Tells when a peak of the pool begins or ends, and when a limit is reached.
+    /// Publishes that a peak of the pool begins or ends, and that a limit is reached.
     pub fn tell_of(&mut self, pool: &BurstPool, plan: &Plan) {
-        // One that does not lead the pool yet knows neither.
+        // An instance that does not lead the pool yet knows neither.
         if plan.first != First::Nothing {
             return;
         }
@@ -172,7 +175,7 @@ impl Teller {
                 action: "Bursting".to_owned(),
                 secondary: None,
             };
-            // Dropped only where thousands wait already.
+            // Dropped only if thousands wait already.
             let _ = self.queue.try_send(Told {
                 about: pool.object_ref(&()),
                 event,
@@ -203,8 +206,8 @@ impl Teller {
         self.say_if_new(about(pod, type_, reason, &note), pod, reason, note);
     }
 
-    /// Tells of a pod that never started: once, however often its deletion is tried, and whatever Azure says of it
-    /// meanwhile.
+    /// Publishes that a pod never started: once for each action, however often its deletion is tried and
+    /// however Azure's message changes.
     fn say_never_started(&mut self, rescue: &Rescue, is_dry_run: bool) {
         let note = marked(is_dry_run, &rescue.why);
         let told = about(&rescue.pod, EventType::Warning, NEVER_STARTED, &note);
@@ -212,9 +215,9 @@ impl Teller {
         self.say_if_new(told, &rescue.pod, NEVER_STARTED, marked(is_dry_run, &what));
     }
 
-    /// Queues an Event, unless the last one of the pod and the reason was about the same.
+    /// Queues an Event, unless the last one about the pod with this reason had the same content.
     fn say_if_new(&mut self, mut told: Told, pod: &PodRef, reason: &'static str, what: String) {
-        // Held until it is known whether it is queued: the writer may be faster.
+        // Hold the lock until the Event is queued: the writer may finish, or fail, before it is recorded here.
         let mut all = lock(&self.said);
         let before = all.get(&pod.uid).into_iter().flatten();
         let mut before = before.filter(|(of, _)| *of == reason);
@@ -230,8 +233,8 @@ impl Teller {
     }
 }
 
-/// Writes an Event, and again if the API server does not take it at present. `false` if it is lost: what is refused
-/// is refused for good, as in a namespace that is being deleted.
+/// Writes an Event, with retries if the API server does not accept it for now. Returns `false` if it is lost. A
+/// refusal is final, for example in a namespace that is being deleted, and counts as written.
 async fn publish(client: &Client, reporter: &Reporter, told: &Told) -> bool {
     let mut pauses = PAUSES.iter();
     loop {
@@ -264,15 +267,16 @@ fn lock(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
     said.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells that a grant was done: what is only planned may yet be denied.
+/// Publishes Events about results: grants that took effect in full or in part, expired grants, and what is done
+/// with a Job's pod that never started. A planned write may still be denied.
 #[derive(Clone)]
 pub(super) struct Granted(mpsc::Sender<Told>);
 
 impl Granted {
-    /// Tells it of the pod.
+    /// Publishes that the pod was granted.
     pub(super) fn tell(&self, decision: &Decision) {
         let (reason, note) = (decision.outcome.reason(), decision.outcome.to_string());
-        // Dropped only where thousands wait already.
+        // Dropped only if thousands wait already.
         let _ = self
             .0
             .try_send(about(&decision.pod, EventType::Normal, reason, &note));
@@ -280,15 +284,15 @@ impl Granted {
 }
 
 impl Granted {
-    /// Tells what becomes of a pod that never started.
+    /// Publishes what is done with a pod that never started.
     pub(super) fn tell_never_started(&self, pod: &PodRef, note: &str) {
-        // Dropped only where thousands wait already.
+        // Dropped only if thousands wait already.
         let _ = self
             .0
             .try_send(about(pod, EventType::Warning, NEVER_STARTED, note));
     }
 
-    /// Tells that a grant has expired, and that the pod says so now.
+    /// Publishes that a grant has expired and that the pod is marked so.
     pub(super) fn tell_expired(&self, expiry: &Expiry) {
         let note = format!(
             "a virtual node has room for the pod, and the scheduler does not place it there: {}; while it \
@@ -296,14 +300,14 @@ impl Granted {
             expiry.why
         );
         let event = about(&expiry.pod, EventType::Warning, "GrantExpired", &note);
-        // Dropped only where thousands wait already.
+        // Dropped only if thousands wait already.
         let _ = self.0.try_send(event);
     }
 
-    /// Tells that a grant was carried out only in part, and why.
+    /// Publishes that a grant took effect only in part, and why.
     pub(super) fn tell_incomplete(&self, decision: &Decision, why: &str) {
         let event = about(&decision.pod, EventType::Warning, "GrantIncomplete", why);
-        // Dropped only where thousands wait already.
+        // Dropped only if thousands wait already.
         let _ = self.0.try_send(event);
     }
 }
@@ -340,8 +344,9 @@ fn about(pod: &PodRef, type_: EventType, reason: &str, note: &str) -> Told {
     }
 }
 
-/// What of a plan is worth an Event. That a pod is held, or that the rate lets it wait for its turn, is seen
-/// in the pool; that it was granted is told when it was.
+/// The Event for a decision, if it deserves one. The pool's status shows held pods and those that wait for the
+/// rate limit, so they get no Event, except after a denied grant. A grant gets its Event when it has taken
+/// effect; in dry-run mode, when it is planned.
 fn words(decision: &Decision, is_dry_run: bool) -> Option<(EventType, &'static str, String)> {
     let kind = match &decision.outcome {
         Outcome::Grant { .. } if !is_dry_run => return None,
@@ -354,7 +359,7 @@ fn words(decision: &Decision, is_dry_run: bool) -> Option<(EventType, &'static s
         Outcome::Grant { .. } | Outcome::Wait(_) => EventType::Normal,
     };
     let outcome = &decision.outcome;
-    // A time in the words would make them new each time.
+    // A time in the message would make every Event new.
     let message = match outcome {
         Outcome::Hold { why, .. } => why.to_string(),
         outcome => outcome.to_string(),
@@ -400,7 +405,7 @@ mod tests {
         }
     }
 
-    /// The Events of these plans, one after the other.
+    /// The Events of these plans, in order.
     fn told(plans: &[Plan]) -> Vec<String> {
         let (queue, mut waiting) = mpsc::channel(BACKLOG);
         let mut teller = Teller {

@@ -1,7 +1,8 @@
-//! A term of leading a pool: what is remembered of the pool from one plan to the next, and who we are in it.
+//! A leadership term of a pool: the state that is kept from one plan to the next, and the identity of this
+//! instance in that term.
 //!
-//! In: what the pool's status says of who leads, and how writes ended. Out: whether we may decide for the
-//! pool. Nobody's term outlives another's claim.
+//! In: the leader that the pool's status names, and the results of writes. Out: whether this instance may
+//! decide for the pool. A term ends when another instance claims the pool.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,51 +16,52 @@ use crate::api::condition::{self, SPILLING};
 use crate::burst::{Memory, Standing};
 use crate::telemetry::Clock;
 
-/// How long a write may be on its way of which nobody knows what became: API servers give up on a
-/// request after a minute.
+/// How long a write without an answer may still take effect: API servers give up on a request after one minute.
 pub(super) const DOUBT: Duration = Duration::from_secs(60);
 
-/// Who leads the pool, as its status says.
+/// The leader that the pool's status names.
 pub(super) fn leader(pool: &BurstPool) -> Option<&str> {
     pool.status.as_ref()?.leader.as_deref()
 }
 
-/// What is remembered of a pool from one plan to the next.
+/// The state of a pool that is kept from one plan to the next.
 #[derive(Default)]
 pub(super) struct Pool {
-    /// Which pool: another may come under the same name.
+    /// The UID of the pool: another pool may be created under the same name.
     pub(super) uid: Option<String>,
-    /// Who we are in this term of leading it.
+    /// The identity of this instance in this term.
     pub(super) identity: String,
     pub(super) memory: Memory,
     pub(super) granting: Granting,
-    /// Its status has named us.
+    /// Whether the pool's status names this identity as the leader.
     pub(super) is_claimed: bool,
-    /// Its pods have been listed since.
+    /// Whether the pool's pods have been listed since the claim.
     pub(super) is_counted: bool,
     pub(super) doubt: Doubt,
-    /// How often in a row the API server has refused a write of its status.
+    /// How many writes of its status the API server has refused in a row.
     pub(super) refused: u32,
 }
 
-/// Whether a write of the pool may still be done.
+/// An unconfirmed write: whether a write of the pool without an answer may still take effect. Holds the pool's
+/// version and the time of the write.
 #[derive(Debug, Default)]
 pub(super) struct Doubt(Option<(Option<String>, Instant)>);
 
 impl Doubt {
-    /// A write that was made with this version of the pool was not answered.
+    /// Records that a write on this version of the pool was not answered.
     pub(super) fn open(&mut self, pool: &BurstPool) {
         self.0 = Some((pool.resource_version(), Instant::now()));
     }
 
-    /// Not once the pool is of another version: then it was done, or is refused.
+    /// Whether the write may still take effect: not once the pool has another version, because then it has
+    /// either taken effect or will be refused.
     pub(super) fn is_open(&self, pool: &BurstPool) -> bool {
         let doubt = self.0.as_ref();
         doubt.is_some_and(|(version, _)| *version == pool.resource_version())
     }
 
-    /// The pool was read just now: no write of it comes any more that was sent so long ago. What a watch
-    /// has shown does not tell, since it may be late.
+    /// Records that this version of the pool was just read from the API server: a write sent at least [`DOUBT`]
+    /// ago can no longer take effect. A version from a watch is no proof, because a watch may be late.
     pub(super) fn read(&mut self, pool: &BurstPool) {
         let is_open = self.is_open(pool);
         self.0
@@ -81,17 +83,17 @@ impl Pool {
         }
     }
 
-    /// Takes in what grants came to. Whether the pool may be looked at: not while any is on its way that was
-    /// reserved in another pool of its name, or in a term that is over.
+    /// Records the answers of grants. Returns whether the pool may be planned: not while grants are in flight
+    /// that were reserved for another pool of the same name, or in a term that has ended.
     pub(super) fn hear(&mut self, pool: &BurstPool) -> bool {
         self.granting.hear(&mut self.memory);
         let is_same = self.uid == pool.uid() && leader(pool) == Some(self.identity.as_str());
         is_same || self.granting.is_done()
     }
 
-    /// What the pool's status says of who leads. One that somebody has taken from us is claimed and
-    /// counted anew, in a new term, if we still hold the leader's lease: it was taken by one that did not
-    /// know it had lost it.
+    /// Compares the leader in the pool's status with this term. If another instance has claimed the pool, a new
+    /// term begins; if this instance still holds the Lease, it claims and counts the pool again. The other
+    /// instance did not know that it had lost the Lease.
     pub(super) fn led_by(
         &mut self,
         leader: Option<&str>,
@@ -113,8 +115,8 @@ impl Pool {
     }
 }
 
-/// Terms of leading, each with an identity of its own: a reservation of an earlier one may be in the
-/// hands of who led in between.
+/// A counter of terms; each term has its own identity, because the leader of a term in between may have used a
+/// reservation of an earlier one.
 pub(super) struct Terms {
     pub(super) instance: String,
     pub(super) begun: u64,

@@ -1,4 +1,4 @@
-//! What a pool says, and how Flux (kstatus) and Argo CD (the health script in config) read it.
+//! Tests: a pool's status, and how Flux (kstatus) and Argo CD (the health script in config) read it.
 
 use std::sync::atomic::Ordering;
 
@@ -70,8 +70,8 @@ fn a_placement_says_what_cluster_first_means_until_it_has_name_servers() {
 
 const SCRIPT: &str = include_str!("../../../config/argocd/health.lua");
 
-/// kstatus' algorithm for objects that it does not know (cli-utils `pkg/kstatus/status`): deletion, then
-/// the generation, then Reconciling, Stalled and Ready.
+/// The algorithm of kstatus for kinds that it does not know (cli-utils `pkg/kstatus/status`): first deletion,
+/// then the generation, then the conditions Reconciling, Stalled and Ready.
 fn kstatus(pool: &Value) -> &'static str {
     let conditions = pool["status"]["conditions"].as_array();
     let says = |kind: &str| {
@@ -96,7 +96,7 @@ fn kstatus(pool: &Value) -> &'static str {
     }
 }
 
-/// What Argo CD makes of it: health and message.
+/// The result of Argo CD's health script: health and message.
 fn argo(pool: &Value) -> (String, String) {
     let lua = Lua::new();
     let absent = mlua::serde::ser::Options::new().serialize_none_to_null(false);
@@ -111,7 +111,7 @@ fn argo(pool: &Value) -> (String, String) {
     )
 }
 
-/// A pool of generation 2, in which that came out.
+/// The inputs of the status of a pool of generation 2.
 struct State {
     outcome: Result<(), Mistake>,
     is_open: bool,
@@ -289,7 +289,7 @@ fn a_pool_is_ready_when_its_nodes_are_there_and_a_cordon_is_told_as_such() {
 #[test]
 fn what_nobody_has_looked_at_yet_is_in_progress_and_so_is_what_goes() {
     let mut new = State::default().pool();
-    // What the API server makes of no status at all, and of what a leader writes first.
+    // A status without fields, as the API server stores it, and the first status that a leader writes.
     for status in [json!({}), json!({"leader": "we"})] {
         let status: BurstPoolStatus = serde_json::from_value(status).expect("a status");
         new["status"] = serde_json::to_value(status).expect("JSON");
@@ -333,14 +333,14 @@ fn a_mistake_that_was_mended_is_not_stalled_any_more() {
     let told = triggers::Told::default();
     let none = Report::default();
     assert!(!stalled(&of(&pool, &Ok(()), &none, &[], None, &told)));
-    // Nor where nobody has looked at a target's scaling yet.
+    // The same before the scaling of a target has been evaluated.
     let mut scaled = serde_json::to_value(&pool).expect("JSON");
     scaled["spec"]["workloads"] = json!([{"name": "web",
         "target": {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "shop", "name": "web"},
         "scale": {"maxReplicas": 5, "triggers": ["hours"]}}]);
     let scaled: BurstPool = serde_json::from_value(scaled).expect("a pool");
     assert!(!stalled(&of(&scaled, &Ok(()), &none, &[], None, &told)));
-    // Nor where it could not be read.
+    // The same if the pool could not be read.
     let mut unreadable = scaled;
     let conditions = &mut unreadable.status.as_mut().expect("a status").conditions;
     let mut all = conditions.iter_mut();

@@ -1,13 +1,13 @@
-//! The alert receiver: Alertmanager's webhook, on a port of its own.
+//! The alert receiver: serves Alertmanager's webhook on a port of its own.
 //!
-//! In: POST requests to `/alerts` with the bearer token of a file, which is read for each, so that it can
-//! be replaced. Out: which alerts of which trigger fire; refusals are counted by their reason. While a
-//! pool's triggers are not known yet the answer is 503: Alertmanager sends again.
+//! In: POST requests to `/alerts` with a bearer token. The token's file is read for each request, so that it
+//! can be replaced. Out: the firing alerts of each trigger, and a count of refused requests by reason. Until
+//! the pools' triggers are known, the receiver answers 503, and Alertmanager retries.
 //!
-//! Only the leader listens: nobody else could remember what it is told. Where a name has the addresses of
-//! all replicas (`config/default` makes such a Service) a sender tries the next one when a connection is
-//! refused, so each alert comes to the leader at once; behind one address Alertmanager sends again until
-//! it does. While nobody leads, too.
+//! Only the leader listens, because only its state is used. If a DNS name has the addresses of all replicas
+//! (`config/default` creates such a Service), a sender tries the next address when a connection is refused, so
+//! each alert reaches the leader at once. Behind a single address, Alertmanager retries until the leader
+//! answers; the same happens while there is no leader.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -36,37 +36,37 @@ use super::Shared;
 use crate::api::{BurstPool, FiringAlert};
 use crate::trigger::alert::{self, Firing, Notice};
 
-/// The longest request that is read: hundreds of alerts.
+/// The largest request body that is read, in bytes: enough for hundreds of alerts.
 const LONGEST: usize = 1 << 20;
-/// How long a request may take to come in.
+/// The timeout for receiving a request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How many connections there may be at once; more wait to be accepted.
+/// The most connections at the same time; further ones wait to be accepted.
 const CONNECTIONS: usize = 64;
-/// How soon the port is tried again that could not be listened on.
+/// How soon listening is tried again after it failed.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Where alerts come in.
+/// The settings of the receiver.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The address.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// The file with the token that senders must have.
+    /// The file with the bearer token that senders must present.
     pub token_file: PathBuf,
 }
 
-/// Pool and trigger.
+/// Pool name and trigger name.
 type Key = (String, String);
 
-/// The alerts of each trigger that fire.
+/// The firing alerts of each trigger.
 #[derive(Default)]
 pub(super) struct Alerts {
     firing: Mutex<BTreeMap<Key, Firing>>,
-    /// Why none can come in; told also when one has.
+    /// Why no alerts can arrive; `None` if they can. Also notified when alerts have arrived.
     deaf: watch::Sender<Option<String>>,
 }
 
 impl Alerts {
-    /// A trigger begins, with what its status has kept; nothing changes if it is known.
+    /// Adds a trigger with the alerts that its status has. Changes nothing if the trigger is known already.
     pub fn know(&self, key: &Key, kept: &[FiringAlert]) {
         let mut firing = self.lock();
         firing
@@ -74,27 +74,27 @@ impl Alerts {
             .or_insert_with(|| Firing::restored(kept));
     }
 
-    /// A trigger is no more.
+    /// Forgets a trigger that was removed.
     pub fn forget(&self, key: &Key) {
         self.lock().remove(key);
     }
 
-    /// The alerts of a trigger.
+    /// The firing alerts of a trigger.
     pub fn of(&self, key: &Key) -> Firing {
         self.lock().get(key).cloned().unwrap_or_default()
     }
 
-    /// Alerts come in from now on, or none can, for this reason.
+    /// Records whether alerts can arrive: `None` if they can, or else why not.
     pub fn hears(&self, why_not: Option<String>) {
         self.deaf.send_replace(why_not);
     }
 
-    /// Why no alert can come in.
+    /// Why no alerts can arrive; `None` if they can.
     pub fn deaf(&self) -> Option<String> {
         self.deaf.borrow().clone()
     }
 
-    /// A word whenever something came in, or can.
+    /// Changes whenever alerts have arrived, or whether they can arrive has changed.
     pub fn changed(&self) -> watch::Receiver<Option<String>> {
         self.deaf.subscribe()
     }
@@ -118,7 +118,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// Its status, and the metric's label.
+    /// The HTTP status, and the value of the metric's label.
     fn kind(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
@@ -143,7 +143,7 @@ impl Refusal {
             Self::Malformed(why) => why.clone(),
             Self::WrongPath => "alerts are sent to /alerts".to_owned(),
             Self::WrongMethod => "alerts are sent by POST".to_owned(),
-            // The sender need not know where our files are.
+            // The sender must not learn the path of the file.
             Self::NoToken(_) => "the receiver's own token cannot be read".to_owned(),
         }
     }
@@ -190,7 +190,7 @@ async fn accept(listener: &TcpListener, router: &Router, cancel: &CancellationTo
             else => break,
         };
         let Ok((stream, _)) = accepted else {
-            // Out of files, most likely: it passes.
+            // Most likely the process has no free file descriptors, which is temporary.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
@@ -202,7 +202,7 @@ async fn accept(listener: &TcpListener, router: &Router, cancel: &CancellationTo
                 .timer(TokioTimer::new())
                 .header_read_timeout(PATIENCE);
             tokio::select! {
-                // How a sender's connection ends is the sender's matter.
+                // Errors of the connection are of no interest to the receiver.
                 _ = server.serve_connection(TokioIo::new(stream), service) => {}
                 () = until.cancelled() => {}
             }
@@ -213,7 +213,7 @@ async fn accept(listener: &TcpListener, router: &Router, cancel: &CancellationTo
     tasks.wait().await;
 }
 
-/// What requests are answered with.
+/// The state of the request handlers.
 #[derive(Clone)]
 struct Receiver {
     shared: Arc<Shared>,
@@ -237,7 +237,7 @@ async fn take(State(receiver): State<Receiver>, request: Request) -> Response {
             if receiver.shared.take(&notices, Timestamp::now()) {
                 StatusCode::OK.into_response()
             } else {
-                // What was taken is taken again then, and changes nothing.
+                // The retry delivers the same alerts again, which changes nothing.
                 receiver.refuse(&Refusal::NotReady)
             }
         }
@@ -246,7 +246,7 @@ async fn take(State(receiver): State<Receiver>, request: Request) -> Response {
 }
 
 impl Receiver {
-    /// Who asks is looked at before anything of the body is.
+    /// Authenticates the sender before it reads any of the body.
     async fn read(&self, request: Request) -> Result<Vec<Notice>, Refusal> {
         let (head, body) = request.into_parts();
         self.admit(&head.headers).await?;
@@ -270,7 +270,7 @@ impl Receiver {
             .and_then(|value| value.to_str().ok());
         let shown = shown.and_then(|value| value.split_once(' '));
         let shown = shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        // Digests: how long a comparison takes tells nothing of the token.
+        // Comparing digests instead of tokens leaks nothing about the token through timing.
         let digest = |text: &str| Sha256::digest(text.trim().as_bytes());
         match shown {
             Some((_, shown)) if digest(shown) == digest(&token) => Ok(()),
@@ -307,10 +307,11 @@ async fn read_all(body: Body) -> Result<bytes::Bytes, Refusal> {
 }
 
 impl Shared {
-    /// Takes in what a request says, for every trigger that it concerns. Whether all of those have begun:
-    /// else it would be lost to one.
+    /// Records the alerts of a request for every trigger that they match. Returns `false` if one of these
+    /// triggers has not started or the pools have not been listed yet: the sender must then retry, or that
+    /// trigger would miss the alerts.
     fn take(&self, notices: &[Notice], now: Timestamp) -> bool {
-        // Asked first: a pool that is listed meanwhile would be missed.
+        // Checked first: otherwise a pool that is listed in between would be missed.
         let are_listed = self.stores.missing().is_empty();
         let pools = self.stores.all_pools();
         let (any, missed) = give(&pools, &mut self.alerts.lock(), notices, now);
@@ -328,8 +329,8 @@ impl Shared {
     }
 }
 
-/// Gives these to every trigger that they concern. Whether there was one, and one that has not begun: pools
-/// whose triggers do not, for whatever reason, are none of the others' business.
+/// Records the alerts for every trigger that they match. Returns whether any trigger changed, and a matching
+/// trigger that has not started. A trigger that cannot start must not keep the alerts from the others.
 fn give(
     pools: &[Arc<BurstPool>],
     firing: &mut BTreeMap<Key, Firing>,

@@ -1,29 +1,29 @@
-//! What a Secret says of how Prometheus is asked.
+//! Credentials for Prometheus, read from a Secret.
 //!
-//! In: a Secret's keys. Out: an [`Auth`], or which key is wrong or missing. No value is ever part of an
-//! error, and nothing of this can be printed.
+//! In: a Secret's keys. Out: an [`Auth`], or which key is wrong or missing. No error contains a value, and no
+//! type here can be printed.
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 
-/// How Prometheus is asked.
+/// The credentials for queries to Prometheus.
 #[derive(Default)]
 pub(super) struct Auth {
-    /// A header that says who asks.
+    /// The header that authenticates the operator.
     pub header: Option<(HeaderName, HeaderValue)>,
-    /// A certificate and its key, in PEM.
+    /// A client certificate and its key, in PEM.
     pub identity: Option<Vec<u8>>,
-    /// Whom to trust, in PEM.
+    /// The trusted certificate authorities, in PEM.
     pub ca: Option<Vec<u8>>,
-    /// The Secret's version.
+    /// The Secret's resource version.
     pub version: Option<String>,
     /// Values that no message may contain.
     pub hidden: Vec<String>,
 }
 
-/// Keys of which one says who asks, and the one that it needs.
+/// Keys that are valid only together.
 const PAIRS: [(&str, &str); 3] = [
     ("username", "password"),
     ("headerName", "headerValue"),
@@ -63,7 +63,7 @@ impl Auth {
             let bytes = data.get(key).copied().unwrap_or_default();
             let text = std::str::from_utf8(bytes)
                 .map_err(|_| format!("has a key {key} that is no text"))?;
-            // Files often end in a line's end, and no header can have one.
+            // Files often end with a newline, which a header value cannot contain.
             Ok(text.trim_end_matches(['\r', '\n']).to_owned())
         };
         let mut hidden = Vec::new();
@@ -116,7 +116,7 @@ impl Auth {
     }
 }
 
-/// Whether a text is a token of a Kubernetes service account: a JWT whose subject is one.
+/// Whether a text is the token of a Kubernetes service account: a JWT whose subject is one.
 fn is_service_accounts(text: &str) -> bool {
     let mut parts = text.split('.');
     let (Some(_), Some(claims), Some(_), None) =
@@ -130,7 +130,7 @@ fn is_service_accounts(text: &str) -> bool {
     subject.starts_with("system:serviceaccount:")
 }
 
-/// A header's value that is not shown.
+/// A header value that is marked sensitive, so that it is not printed.
 fn secret(key: &str, text: &str) -> Result<HeaderValue, String> {
     let value = HeaderValue::from_str(text);
     let mut value = value.map_err(|_| format!("has a key {key} that cannot be in a header"))?;

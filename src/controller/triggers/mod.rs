@@ -1,9 +1,11 @@
-//! Triggers at work: a task for each, and one for each workload that they scale.
+//! Runs the triggers: a task for each trigger, and one for each workload that they scale.
 //!
-//! In: pools' specs, as they are reconciled; Prometheus' answers, the time, Alertmanager's requests. Out:
-//! [`Readings`], which shorten the hold of `spill`, replicas written through `/scale` with an Event, and
-//! what statuses say. Everything is decided by `trigger` and `scale`; here are the calls. Each trigger has
-//! a task of its own, so that one whose endpoint hangs delays nobody.
+//! In: the specs of pools, when they are reconciled; answers of Prometheus, the time, and requests from
+//! Alertmanager. Out: [`Readings`] (trigger states), which shorten the hold of `spill`; replicas, written
+//! through `/scale` with an Event; and the triggers' part of the status.
+//!
+//! `trigger` and `scale` make all decisions; this module makes the calls. Each trigger has its own task, so
+//! that an endpoint that hangs delays no other trigger.
 //!
 //! ```text
 //! prometheus ◀─▶ HTTP ┐                           ┌─▶ spill (hold)
@@ -39,12 +41,12 @@ use alerts::Alerts;
 pub(super) use scaling::Scaling;
 pub(super) use status::{Says, Told, conditions};
 
-/// A schedule is looked at no later than this: the machine's clock may be set meanwhile.
+/// The longest wait between two evaluations of a schedule: the machine's clock may be set in between.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// What the triggers are, by pool and name.
+/// The states of the triggers, by pool and trigger name.
 pub type Readings = BTreeMap<String, BTreeMap<String, Standing>>;
-/// What the scaling comes to, by pool and workload.
+/// The results of scaling, by pool and workload.
 type Scalings = BTreeMap<String, BTreeMap<String, Scaling>>;
 
 /// The triggers of all pools.
@@ -63,11 +65,12 @@ struct Shared {
     alerts: Alerts,
     /// The hosts of Azure Monitor.
     monitor_hosts: Vec<String>,
-    /// Nothing is to be asked, or written, any more.
+    /// Cancelled when this instance stops leading or shuts down: no task may then call or write.
     over: CancellationToken,
     readings: watch::Sender<Readings>,
     scalings: watch::Sender<Scalings>,
-    /// Told of what a status should say at once; values are said when it is written anyway.
+    /// Notified of changes that a status should report at once. Changed values alone wait for the next status
+    /// update.
     notable: watch::Sender<()>,
 }
 
@@ -81,22 +84,22 @@ struct Running {
 
 /// What triggers need.
 pub struct Parts {
-    /// Kubernetes, with retries.
+    /// The Kubernetes client, with retries.
     pub client: Client,
-    /// Azure, whose identity asks Azure Monitor.
+    /// The Azure client, whose identity authenticates to Azure Monitor.
     pub azure: Azure,
-    /// What bursting looks at: told when a trigger becomes active or ends.
+    /// The cache of the grant loop: notified when a trigger becomes active or inactive.
     pub stores: Arc<Stores>,
-    /// What is measured.
+    /// The operator's metrics.
     pub metrics: Arc<Metrics>,
-    /// Who we are among the instances of the operator.
+    /// The identity of this instance of the operator.
     pub identity: String,
-    /// The hosts that `azureCredential` sends Azure's token to, and to all hosts below them.
+    /// The hosts to which `azureCredential` may send Azure's token; subdomains are included.
     pub monitor_hosts: Vec<String>,
 }
 
 impl Triggers {
-    /// None yet.
+    /// No triggers yet.
     pub fn new(parts: Parts) -> Self {
         let reporter = Reporter {
             controller: "burstpool".to_owned(),
@@ -121,23 +124,24 @@ impl Triggers {
         }
     }
 
-    /// Whether one of a pool's triggers is active.
+    /// Whether any trigger of the pool is active.
     pub fn is_any_active(&self, pool: &str) -> bool {
         let readings = self.shared.readings.borrow();
         let standings = readings.get(pool).into_iter().flat_map(BTreeMap::values);
         standings.into_iter().any(|standing| standing.active)
     }
 
-    /// A word whenever a status should be written.
+    /// Changes whenever a status should be written.
     pub(super) fn notable(&self) -> watch::Receiver<()> {
         self.shared.notable.subscribe()
     }
 
-    /// Starts what the spec asks for and is not running, and ends what it does not ask for.
+    /// Starts the tasks that the spec asks for, and ends those that it does not ask for.
     pub(super) async fn ensure(&self, pool: &BurstPool) {
         let name = pool.name_any();
         let mut pools = self.pools.lock().await;
-        // What its status has kept is of an earlier leader: later, we know better.
+        // Only at the first call: the status holds the state under an earlier leader; later, this instance's
+        // own state is newer.
         let is_new = !pools.contains_key(&name);
         let running = pools.entry(name.clone()).or_default();
         running.triggers.retain(|trigger, (spec, cancel)| {
@@ -165,7 +169,7 @@ impl Triggers {
         scaling::ensure(pool, running, &self.shared);
     }
 
-    /// What a pool's status has to say.
+    /// What a pool's status reports about triggers and scaling.
     pub(super) fn told(&self, pool: &BurstPool) -> Told {
         let name = pool.name_any();
         let readings = self.shared.readings.borrow();
@@ -182,7 +186,7 @@ impl Triggers {
         }
     }
 
-    /// Ends the tasks of a pool that is being deleted.
+    /// Ends the tasks of a pool that is being deleted or is gone, and forgets their states.
     pub(super) async fn remove(&self, pool: &str) {
         let Some(running) = self.pools.lock().await.remove(pool) else {
             return;
@@ -200,7 +204,7 @@ impl Triggers {
             .send_modify(|all| drop(all.remove(pool)));
     }
 
-    /// Ends all tasks; none begins after it.
+    /// Ends all tasks, and prevents new ones.
     pub(super) async fn stop(&self) {
         self.shared.over.cancel();
         for (_, running) in self.pools.lock().await.drain() {
@@ -208,13 +212,13 @@ impl Triggers {
         }
     }
 
-    /// No alert comes in, as nobody has said where.
+    /// Records that no alerts can arrive, because no listen address is configured.
     pub(super) fn receive_nothing(&self) {
         let why = "the operator runs without --alerts-listen: no alert reaches it";
         self.shared.alerts.hears(Some(why.to_owned()));
     }
 
-    /// Takes alerts in from there until `cancel`.
+    /// Receives alerts until `cancel`.
     pub(super) async fn receive(&self, settings: &alerts::Settings, cancel: &CancellationToken) {
         alerts::serve(settings, &self.shared, cancel).await;
     }
@@ -233,7 +237,7 @@ impl Running {
 }
 
 impl Shared {
-    /// Starts a trigger's task. It begins with what it was, or with what the status has kept of it.
+    /// Starts a trigger's task. It begins with the last state, or else with the state in the pool's status.
     fn start(
         self: &Arc<Self>,
         pool: &str,
@@ -273,7 +277,7 @@ impl Shared {
         cancel
     }
 
-    /// A trigger is no more.
+    /// Forgets a trigger that was removed.
     fn forget(&self, pool: &str, trigger: &str) {
         self.alerts.forget(&(pool.to_owned(), trigger.to_owned()));
         self.readings.send_modify(|all| {
@@ -286,12 +290,12 @@ impl Shared {
     }
 }
 
-/// One trigger.
+/// The task of one trigger.
 struct One {
     shared: Arc<Shared>,
     pool: String,
     trigger: String,
-    /// Nobody asks for it any more.
+    /// Cancelled when the trigger is removed or changed.
     until: CancellationToken,
 }
 
@@ -332,14 +336,14 @@ impl One {
             }
             self.publish(&standing);
             tokio::select! {
-                // The sender is ours, too: it is not dropped.
+                // `self` holds the sender, so the channel stays open.
                 _ = changed.changed() => {}
                 () = sleep_until(firing.next_expiry(now), now) => {}
             }
         }
     }
 
-    /// What it is now.
+    /// The current state.
     fn standing(&self) -> Standing {
         let readings = self.shared.readings.borrow();
         let standing = readings
@@ -348,8 +352,8 @@ impl One {
         standing.cloned().unwrap_or_default()
     }
 
-    /// Says what it is, unless nobody asks for it any more: it is forgotten already, or will be, and would
-    /// stay active for ever.
+    /// Publishes the state, unless the trigger has been removed: a late result would otherwise bring it back
+    /// for good.
     fn publish(&self, standing: &Standing) {
         let (active, value) = (standing.active, standing.value);
         let before = self.standing();
@@ -362,7 +366,7 @@ impl One {
             || before.mistake != standing.mistake;
         let mut is_over = false;
         self.shared.readings.send_if_modified(|all| {
-            // Whoever forgets it says so first, and then waits for this lock.
+            // The remover cancels the token before it takes this lock, so this check cannot miss a removal.
             is_over = self.until.is_cancelled();
             if is_over {
                 return false;
@@ -386,17 +390,17 @@ impl One {
     }
 }
 
-/// Whether a trigger that was changed is about the same: what it was counts for what it is now.
+/// Whether a changed trigger keeps its state: it has the same kind and, for alerts, the same labels.
 fn goes_on(before: &Trigger, now: &Trigger) -> bool {
     let of_alerts = |one: &Trigger| one.alert.as_ref().map(|alert| alert.match_labels.clone());
     let kind = |one: &Trigger| (one.prometheus.is_some(), one.schedule.is_some());
     kind(before) == kind(now) && of_alerts(before) == of_alerts(now)
 }
 
-/// Sleeps until then, and no longer than a minute.
+/// Sleeps until `then`, but at most a minute.
 async fn sleep_until(then: Option<Timestamp>, now: Timestamp) {
     let left = then.and_then(|then| Duration::try_from(then.duration_since(now)).ok());
-    // Not before it is over: timers are of milliseconds.
+    // Timers count whole milliseconds: without the extra one, the sleep could end too early.
     let left = left.map(|left| left + Duration::from_millis(1));
     tokio::time::sleep(left.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)).await;
 }

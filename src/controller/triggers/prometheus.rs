@@ -1,8 +1,8 @@
-//! Asking Prometheus.
+//! Queries Prometheus.
 //!
-//! In: a trigger's spec and its Secret. Out: what it answers, published as what the trigger is. A query is
-//! sent as a form, so that it may be long; redirections are not followed, so that credentials go nowhere
-//! else, and `server` says where they may go at all.
+//! In: a trigger's spec and its Secret. Out: the answer, published as the trigger's state. The query is sent as
+//! a form, so that it may be long. Redirects are not followed, so that credentials reach no other server;
+//! `server` decides which servers may receive them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,14 +27,14 @@ use crate::node::call;
 use crate::trigger::answer::{self, Reading};
 use crate::trigger::{QueryError, decide};
 
-/// How long the API server may take to answer.
+/// The timeout of a call to the API server, and of a request for an Azure token.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest answer that is read: one value and its labels need less by far.
+/// The longest answer that is read, in bytes: one value and its labels need far less.
 const LONGEST: usize = 1 << 20;
-/// How many characters of a connection's error a status shows.
+/// The longest excerpt of a connection's error that a status shows, in characters.
 const MOST: usize = 300;
 
-/// Asks again and again.
+/// Queries at the trigger's interval, at least 1 s.
 pub(super) async fn follow(one: &One, spec: &Prometheus, on_error: &OnError) {
     let mut asker = Asker {
         one,
@@ -65,11 +65,11 @@ pub(super) async fn follow(one: &One, spec: &Prometheus, on_error: &OnError) {
     }
 }
 
-/// One trigger's way to Prometheus.
+/// The connection of one trigger to Prometheus.
 struct Asker<'a> {
     one: &'a One,
     spec: &'a Prometheus,
-    /// A client, and the version of the Secret that it was made with.
+    /// An HTTP client, and the version of the Secret with which it was built.
     ready: Option<(Option<String>, reqwest::Client)>,
 }
 
@@ -95,7 +95,7 @@ impl Asker<'_> {
         Ok(answer.map_err(late)??)
     }
 
-    /// What the Secret says, as it is now, if it may be sent to the server.
+    /// The credentials in the Secret, read now, if they may be sent to the server.
     async fn auth(&self, server: &Server) -> Result<Auth, QueryError> {
         let Some(SecretRef { namespace, name }) = &self.spec.auth_secret_ref else {
             return Ok(Auth::default());
@@ -146,9 +146,10 @@ impl Asker<'_> {
         auth.map_err(|why| format!("{what} {why}").into())
     }
 
-    /// A client that trusts whom the Secret says, and shows its certificate. Azure's own endpoint is
-    /// trusted as the rest of Azure is: behind a proxy that opens TLS, or in a cloud of one's own, both
-    /// have the same authority. No Secret can be named beside `azureCredential`.
+    /// An HTTP client with the Secret's certificate authorities and client certificate. For Azure Monitor it is
+    /// the client that the operator uses for the rest of Azure: behind a proxy that inspects TLS, or in a
+    /// private cloud, both have the same certificate authority. The spec cannot combine a Secret with
+    /// `azureCredential`.
     fn client(&mut self, auth: &Auth) -> Result<reqwest::Client, String> {
         if self.spec.azure_credential {
             return Ok(self.one.shared.azure.http());
@@ -164,7 +165,7 @@ impl Asker<'_> {
             .dns_resolver(Arc::new(CheckedResolver));
         if let Some(pem) = &auth.identity {
             let identity = reqwest::Identity::from_pem(pem);
-            // The error might show a part of the key.
+            // The error might contain a part of the key.
             let identity = identity.map_err(
                 |_| "authSecretRef: tls.crt and tls.key are no certificate and key in PEM",
             )?;
@@ -176,7 +177,7 @@ impl Asker<'_> {
             if bundle.is_empty() {
                 return Err(wrong.to_owned());
             }
-            // Only these: that is what a CA of one's own is for.
+            // Trust only these: that is the purpose of a private CA.
             builder = builder.tls_built_in_root_certs(false);
             for certificate in bundle {
                 builder = builder.add_root_certificate(certificate);
@@ -192,7 +193,7 @@ impl Asker<'_> {
         Ok(client)
     }
 
-    /// A token of the operator's own identity, for Azure Monitor.
+    /// An `Authorization` header with a token of the operator's own identity, for Azure Monitor.
     async fn token(&self) -> Result<HeaderValue, String> {
         let token = tokio::time::timeout(PATIENCE, self.one.shared.azure.monitor_token()).await;
         let token =
@@ -242,14 +243,14 @@ async fn query(
     answer::read(status, &body, &auth.hidden)
 }
 
-/// Whether Kubernetes allows this as an object's or a namespace's name: it becomes part of a path, and of commands in
-/// messages.
+/// Whether this is a valid name of an object or a namespace in Kubernetes: it becomes part of a path, and of
+/// commands in messages.
 fn is_name(text: &str) -> bool {
     let is_known = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
     text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.bytes().all(is_known)
 }
 
-/// Resolves names to the addresses that may be asked: a name can lead to a forbidden one as well.
+/// Resolves names to addresses that may be queried: a name can also resolve to a reserved address.
 struct CheckedResolver;
 
 impl Resolve for CheckedResolver {
@@ -265,7 +266,7 @@ impl Resolve for CheckedResolver {
     }
 }
 
-/// An error and what caused it: the outermost of an HTTP client's says only that something failed.
+/// An error and its causes as text: the outermost error of an HTTP client says only that something failed.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

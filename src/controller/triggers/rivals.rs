@@ -1,8 +1,9 @@
-//! Who else sets a target's replicas.
+//! Finds other autoscalers of a target.
 //!
-//! In: a target, the cluster's autoscalers and KEDA's scaled objects, and the other pools. Out: who
-//! it is, in words, or that nobody is. Of two pools, or two workloads of one pool, the older and the first
-//! has the target, as it has the pods; the other writes nothing.
+//! In: a target, the `HorizontalPodAutoscaler`s and KEDA `ScaledObject`s of its namespace, and the other pools.
+//! Out: the other autoscaler, as text, or that there is none. If two pools, or two workloads of one pool, have
+//! the same target, the older pool and the first workload scale it; the other writes nothing. The same order
+//! decides which pool a pod belongs to.
 
 use std::time::Duration;
 
@@ -15,25 +16,25 @@ use serde_json::Value;
 use crate::api::{BurstPool, Target};
 use crate::burst::assign::by_age;
 
-/// How long a call may take.
+/// The timeout of a call.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whether somebody else sets a target's replicas.
+/// Whether another autoscaler sets a target's replicas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::controller) enum Rival {
-    /// Nobody does.
+    /// No other one does.
     #[default]
     Nobody,
-    /// Somebody does, in these words.
+    /// This one does, as text.
     Somebody(String),
-    /// It could not be known, for this reason.
+    /// Unknown, for this reason.
     Unknown(String),
 }
 
-/// Who else sets the replicas of `target`, if anybody does; an error if that cannot be known.
+/// The other autoscaler of `target`, if there is one; an error if that cannot be determined.
 pub(super) async fn find(client: &Client, target: &Target) -> Result<Option<String>, String> {
     let all = ListParams::default();
-    // Of a kind that can always be read: one odd autoscaler must not hide the others.
+    // `DynamicObject` accepts every object: one unusual autoscaler must not hide the others.
     let autoscaler = ApiResource::erase::<HorizontalPodAutoscaler>(&());
     let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledObject");
     let scaled_object = ApiResource::from_gvk_with_plural(&kind, "scaledobjects");
@@ -56,8 +57,7 @@ pub(super) async fn find(client: &Client, target: &Target) -> Result<Option<Stri
     Ok(None)
 }
 
-/// Whether the object scales the target; `usual` are the version and the kind of what it scales if it does not
-/// say them.
+/// Whether the object scales the target; `usual` are the default API version and kind of its `scaleTargetRef`.
 fn aims_at(target: &Target, object: &DynamicObject, usual: (&str, &str)) -> bool {
     let aim = &object.data["spec"]["scaleTargetRef"];
     let text = |field: &str, usual: &str| {
@@ -70,11 +70,11 @@ fn aims_at(target: &Target, object: &DynamicObject, usual: (&str, &str)) -> bool
 
 type Listed<K> = Result<kube::Result<kube::core::ObjectList<K>>, tokio::time::error::Elapsed>;
 
-/// What a list has. A kind that the cluster does not have has none.
+/// The objects of a list. A kind that the cluster does not serve has none.
 fn said<K: Clone>(kind: &str, namespace: &str, listed: Listed<K>) -> Result<Vec<K>, String> {
     let why = match listed {
         Ok(Ok(list)) => return Ok(list.items),
-        // Of a group that there is not the answer is plain text, in which kube finds no reason.
+        // For an unknown API group the answer is plain text, so kube finds no reason in it.
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => return Ok(Vec::new()),
         Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
             "the operator may not list them; to let it: kubectl apply -k config/scaling".to_owned()
@@ -87,13 +87,13 @@ fn said<K: Clone>(kind: &str, namespace: &str, listed: Listed<K>) -> Result<Vec<
     ))
 }
 
-/// Whether that is the target, in whichever version of its group.
+/// Whether this is the target, in any version of its API group.
 fn is_same(target: &Target, version: &str, kind: &str, name: &str) -> bool {
     let group = |version: &str| version.split_once('/').map(|(group, _)| group.to_owned());
     group(&target.api_version) == group(version) && target.kind == kind && target.name == name
 }
 
-/// The pool or workload that has the target before this one, if any has.
+/// The pool or workload that takes precedence over this one for the target, if there is one.
 pub(super) fn among_pools<'a>(
     pools: impl Iterator<Item = &'a BurstPool>,
     pool: &str,

@@ -1,8 +1,8 @@
-//! Replicas of a workload, written through `/scale`.
+//! Scales a workload: writes the replicas of its target through `/scale`.
 //!
-//! In: the readings, the target's scale, who else sets it. Out: one write for each change, with the
-//! version that was read, and an Event on the target that names the trigger; and what a status says.
-//! `scale` decides.
+//! In: the states of the triggers, the target's scale, and other autoscalers of the target. Out: one write for
+//! each change, with the resource version that was read; an Event on the target that names the trigger; and the
+//! workload's part of the status. `scale` makes the decisions.
 
 mod write;
 
@@ -25,38 +25,38 @@ use crate::k8s::events;
 use crate::scale::{self, Ask, History, Step, Wanted};
 use crate::trigger::Wish;
 
-/// How often it is looked at although nothing changed: as an autoscaler does.
+/// How often a workload is evaluated if nothing changes: the interval of the `HorizontalPodAutoscaler`.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
-/// How long readings are collected.
+/// Debounce of changed trigger states.
 const SETTLE: Duration = Duration::from_millis(100);
-/// How soon it is looked at again after a write met another.
+/// How soon a workload is evaluated again after its write conflicted with another.
 const SOON: Duration = Duration::from_secs(1);
-/// How long a call may take.
+/// The timeout of a call.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a pool asks for a workload.
+/// What a pool's spec asks for a workload.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Asked {
     target: Target,
     scale: WorkloadScale,
-    /// The triggers that the pool has.
+    /// The names of the pool's triggers.
     triggers: Vec<String>,
     is_dry_run: bool,
     pool: ObjectReference,
 }
 
-/// What the scaling of a workload comes to.
+/// The result of evaluating a workload's scaling.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::controller) struct Scaling {
-    /// As a status has it.
+    /// The workload's part of the status.
     pub status: ScaleStatus,
-    /// Who else sets the replicas.
+    /// Another autoscaler that sets the replicas.
     pub rival: Rival,
-    /// What of the spec can never work.
+    /// An error in the spec, as text.
     pub mistake: Option<String>,
 }
 
-/// Starts, changes and ends the tasks of a pool's workloads as its spec says.
+/// Starts, changes and ends the tasks of a pool's workloads to match its spec.
 pub(super) fn ensure(pool: &BurstPool, running: &mut Running, shared: &Arc<Shared>) {
     let asked = |name: &str| {
         let workload = pool.spec.workloads.iter().find(|one| one.name == name)?;
@@ -125,14 +125,14 @@ pub(super) fn ensure(pool: &BurstPool, running: &mut Running, shared: &Arc<Share
     }
 }
 
-/// One workload.
+/// The scaling task of one workload.
 struct One {
     shared: Arc<Shared>,
     pool: String,
     workload: String,
     history: History,
     writer: write::Writer,
-    /// Nobody asks for it any more.
+    /// Cancelled when the spec does not scale the workload any longer.
     until: CancellationToken,
 }
 
@@ -148,7 +148,8 @@ impl One {
             if let Some(scaling) = scaling {
                 self.tell(&scaling);
             }
-            // The senders outlive this task. Other triggers' values, of all pools, are none of its business.
+            // Wake up only for the triggers that this workload names: `readings` has those of all pools. The
+            // senders outlive this task.
             let others = async {
                 while readings.changed().await.is_ok() && self.wishes(&wanted) == known {}
             };
@@ -162,7 +163,7 @@ impl One {
 
     fn tell(&self, scaling: &Scaling) {
         let changed = self.shared.scalings.send_if_modified(|all| {
-            // As with a trigger: what is forgotten must not come back.
+            // As with a trigger: a late result must not bring a removed workload back.
             if self.until.is_cancelled() {
                 return false;
             }
@@ -177,7 +178,8 @@ impl One {
         }
     }
 
-    /// Looks once, and writes if something is to be written. Nothing if it must be looked at again soon.
+    /// Evaluates once, and writes if the replicas must change. Returns `None` if another evaluation is needed
+    /// soon.
     async fn once(&mut self, asked: &Asked) -> Option<Scaling> {
         let rival = self.rival(&asked.target).await;
         let mut named = asked.scale.triggers.iter();
@@ -194,7 +196,7 @@ impl One {
         }
         if let Rival::Somebody(why) | Rival::Unknown(why) = &rival {
             if matches!(rival, Rival::Somebody(_)) {
-                // Whoever sets them now has a history of its own.
+                // The other autoscaler has its own history.
                 self.history = History::default();
             }
             return Some(Scaling {
@@ -222,7 +224,7 @@ impl One {
         }
     }
 
-    /// Reads the scale and decides; writes what is decided. Nothing if another writer was faster.
+    /// Reads the scale, decides, and writes the result. Returns `None` if another write came first.
     async fn set(&mut self, asked: &Asked) -> Result<Option<ScaleStatus>, String> {
         let api = scales::api(&self.shared.client, &asked.target).await?;
         let scale = scales::get(&api, &asked.target).await?;
@@ -266,7 +268,7 @@ impl One {
         Ok(Some(told))
     }
 
-    /// What the triggers wish that the workload names. One that has not been looked at yet is not known.
+    /// The proposals of the triggers that the workload names. A trigger without a state yet counts as unknown.
     fn wishes(&self, asked: &Asked) -> Vec<(String, Wish)> {
         let readings = self.shared.readings.borrow();
         let standings = readings.get(&self.pool);
@@ -280,7 +282,7 @@ impl One {
         asked.scale.triggers.iter().map(wish).collect()
     }
 
-    /// Says on the target what was done, and who asked for it.
+    /// Publishes an Event on the target: the new replicas, and the trigger that asked for them.
     async fn announce(
         &self,
         asked: &Asked,
@@ -330,19 +332,19 @@ impl One {
     }
 }
 
-/// What is decided of a target.
+/// The decision for a target.
 struct Decided {
-    /// Its `spec.replicas`.
+    /// The current `spec.replicas`.
     current: i32,
     /// What the triggers ask for.
     wanted: Wanted,
-    /// What is to be set now.
+    /// The replicas to be set now.
     step: Step,
 }
 
-/// Decides from what the target is to have, whatever it has: its `status.replicas` are more while a rollout
-/// surges, and fewer while pods are missing. A scale without replicas has 0 of them: the API server leaves
-/// out a 0, and answers with an error where the target itself says nothing.
+/// Decides from the target's `spec.replicas`, not from `status.replicas`, which is higher while a rollout
+/// surges and lower while pods are missing. A scale without replicas counts as 0: the API server omits a 0, and
+/// returns an error if the target itself has no replicas field.
 fn decide(
     spec: &WorkloadScale,
     wishes: &[(String, Wish)],
@@ -380,7 +382,7 @@ fn status(status: ScaleStatus) -> Scaling {
     }
 }
 
-/// What there is to know of a decision.
+/// The status message about a decision.
 fn words(wanted: &Wanted, step: &Step) -> String {
     let mut parts: Vec<String> = Vec::new();
     if let Some(trigger) = &wanted.keeps {

@@ -1,9 +1,11 @@
-//! Which server a trigger asks, and whether credentials may be sent to it. Pure.
+//! The server that a trigger queries, and whether credentials may be sent to it. Pure.
 //!
 //! In: `serverAddress`, the Secret of `authSecretRef`, the hosts of Azure Monitor. Out: the server, or why its
-//! address or a credential cannot be used, with the remedy. A user with the right to write a `BurstPool` often has
-//! no right to read the Secrets that the operator reads. The pool alone therefore cannot choose where a Secret
-//! goes: the Secret's own annotation lists the servers that it may be sent to.
+//! address or a credential cannot be used, with the remedy.
+//!
+//! Users who may write a `BurstPool` often may not read the Secrets that the operator reads. The pool alone
+//! therefore cannot choose where a Secret is sent: the Secret's own annotation lists the servers that may
+//! receive it.
 
 use std::fmt;
 
@@ -12,8 +14,8 @@ use url::{Host, Url};
 
 use crate::aci::address::is_reserved;
 
-/// The annotation of a Secret with the servers that it may be sent to: `host` or `host:port`, separated by
-/// commas. A host without a port stands for all its ports.
+/// The annotation of a Secret that lists the servers to which it may be sent: `host` or `host:port`, separated
+/// by commas. A host without a port allows all its ports.
 pub(super) const ALLOW_SERVER: &str = "burstpool.io/allow-server";
 /// The type of Secrets that hold a service account's token.
 const SERVICE_ACCOUNT_TOKEN: &str = "kubernetes.io/service-account-token";
@@ -27,7 +29,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Reads `serverAddress`.
+    /// Parses `serverAddress`.
     pub fn of(address: &str) -> Result<Self, String> {
         let wrong = |why: &str| format!("serverAddress {why}");
         let url: Url = address
@@ -78,7 +80,8 @@ impl Server {
         entry == self.host || entry == self.to_string()
     }
 
-    /// Checks that the server is one of these hosts of Azure Monitor, or below one, and that requests are encrypted.
+    /// Checks that the server is one of these hosts of Azure Monitor or a subdomain of one, and that requests
+    /// are encrypted.
     pub fn check_azure_monitor(&self, hosts: &[String]) -> Result<(), String> {
         let is_below = |host: &String| {
             let before = self.host.strip_suffix(host.as_str());
@@ -102,7 +105,7 @@ impl fmt::Display for Server {
     }
 }
 
-/// Checks that a Secret may be sent to the server; the error has the command that allows it.
+/// Checks that a Secret may be sent to the server. The error contains the command that allows it.
 pub(super) fn check_allowed(secret: &Secret, server: &Server) -> Result<(), String> {
     if secret.type_.as_deref() == Some(SERVICE_ACCOUNT_TOKEN) {
         return Err(format!(
@@ -125,7 +128,8 @@ pub(super) fn check_allowed(secret: &Secret, server: &Server) -> Result<(), Stri
     let remedy = if entries.is_empty() {
         format!("{command} {ALLOW_SERVER}='{server}'")
     } else {
-        // The present list is part of the Secret, and users who cannot read that may read the pool's status.
+        // The current list is part of the Secret: users who may not read the Secret may be able to read the
+        // pool's status.
         format!(
             "{command} --overwrite {ALLOW_SERVER}='{server}', with the servers that the annotation lists already"
         )

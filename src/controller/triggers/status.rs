@@ -1,7 +1,8 @@
-//! What triggers and scaling say in a pool's status. Pure.
+//! The part of a pool's status about triggers and scaling. Pure.
 //!
-//! In: what was seen of them, and the status as it is. Out: its parts. Triggers begin as the status has kept
-//! them; of a scaling that nobody has looked at yet, the status goes on saying what it said.
+//! In: the states of triggers and scaled workloads, and the current status. Out: the new parts of the status.
+//! Trigger states start from those in the status. For a workload that this leader has not evaluated yet, the
+//! status stays as it is.
 
 use std::collections::BTreeMap;
 
@@ -11,34 +12,35 @@ use crate::api::condition::{CONFLICT, Is, STALLED, TRIGGERS_HEALTHY};
 use crate::api::{BurstPool, ScaleStatus, TriggerStatus, WorkloadStatus};
 use crate::trigger::Standing;
 
-/// What a pool's triggers and scaled workloads come to.
+/// The states of a pool's triggers and scaled workloads.
 #[derive(Clone, Debug, Default)]
 pub(in crate::controller) struct Told {
-    /// The triggers by name, in the pool's order: as they are, or as the status has kept them.
+    /// The triggers by name, in the pool's order, with their current state or that restored from the status.
     pub triggers: Vec<(String, Standing)>,
-    /// The scaled workloads that have been looked at, by name.
+    /// The scaled workloads that have been evaluated, by name.
     pub scalings: BTreeMap<String, Scaling>,
 }
 
-/// What is said of a condition.
+/// The update of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::controller) enum Says {
-    /// Its status, reason and message.
+    /// Set it: status, reason and message.
     This(Is, &'static str, String),
-    /// There must be none.
+    /// Remove it.
     Nothing,
-    /// What was said before: who leads now has not looked yet.
+    /// Leave it as it is: this leader has not evaluated it yet.
     AsBefore,
 }
 
 impl Told {
-    /// The triggers, as a status has them.
+    /// The triggers, in the form of the status.
     pub fn triggers(&self) -> Vec<TriggerStatus> {
         let all = self.triggers.iter();
         all.map(|(name, standing)| standing.status(name)).collect()
     }
 
-    /// Adds to each workload what its scaling comes to; what was said of it where nobody has looked yet.
+    /// Adds the result of scaling to each workload; for a workload not evaluated yet, what the status has
+    /// already.
     pub fn add_to(&self, workloads: &mut [WorkloadStatus], pool: &BurstPool) {
         for workload in workloads {
             let told = self.scalings.get(&workload.name);
@@ -48,26 +50,26 @@ impl Told {
     }
 }
 
-/// What the status says of a workload's scaling, if the pool scales it still.
+/// The scaling of a workload in the current status, if the pool still scales the workload.
 fn before<'a>(pool: &'a BurstPool, workload: &str) -> Option<&'a ScaleStatus> {
     scaled(pool).find(|scaled| *scaled == workload)?;
     let mut told = pool.status.as_ref()?.workloads.iter();
     told.find(|told| told.name == workload)?.scale.as_ref()
 }
 
-/// Whether its triggers and scales are looked at.
+/// Whether the pool's triggers and scales are evaluated: not while it is being deleted.
 fn is_followed(pool: &BurstPool) -> bool {
     pool.metadata.deletion_timestamp.is_none()
 }
 
-/// The workloads that it scales.
+/// The names of the workloads that the pool scales.
 fn scaled(pool: &BurstPool) -> impl Iterator<Item = &str> {
     let all = pool.spec.workloads.iter().filter(|_| is_followed(pool));
     let all = all.filter(|one| one.scale.is_some() && one.target.is_some());
     all.map(|one| one.name.as_str())
 }
 
-/// The conditions that are about triggers and scaling.
+/// The updates of the conditions about triggers and scaling.
 pub(in crate::controller) fn conditions(
     pool: &BurstPool,
     told: &Told,
@@ -103,7 +105,7 @@ pub(in crate::controller) fn conditions(
     ]
 }
 
-/// Who is known to set the replicas of a target comes before those of whom nobody knows.
+/// The `Conflict` condition: known other autoscalers take precedence over unknown ones.
 fn conflict(pool: &BurstPool, told: &Told) -> Says {
     if scaled(pool).next().is_none() {
         return Says::Nothing;

@@ -1,4 +1,4 @@
-//! Triggers that begin, are changed, and end.
+//! Tests: triggers that start, change and end.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ fn pager(alert: &str) -> BurstPool {
     pool(&json!({"name": "pager", "alert": {"matchLabels": {"alertname": alert}}}))
 }
 
-/// Waits until the pool's only trigger is so.
+/// Waits until the state of the pool's only trigger satisfies `is_so`.
 async fn until(triggers: &Triggers, is_so: impl Fn(&Standing) -> bool) {
     let mut readings = triggers.shared.readings.subscribe();
     let seen = readings.wait_for(|all| {

@@ -1,4 +1,4 @@
-//! What is sent before and after the answer to what is reserved, and what becomes of each answer.
+//! Tests: what is sent before and after the answer to a write of reservations, and the effect of each answer.
 
 use jiff::Timestamp;
 
@@ -11,7 +11,8 @@ use crate::burst::plan::Slot;
 const STATUS: &str = "PATCH burstpools/shop/status";
 const READ: &str = "GET burstpools/shop";
 
-/// Grants of the pods `a`, `b` and so on, of which these are reserved already.
+/// A plan with grants of these pods: those in `reserved` have a reservation already, those in `wanted` need
+/// one.
 fn plan(reserved: &[&str], wanted: &[&str]) -> Plan {
     let slots = [(reserved, Slot::Reserved), (wanted, Slot::Wanted)];
     let decisions = slots
@@ -162,7 +163,7 @@ async fn nothing_is_written_to_pods_while_a_write_of_the_pool_may_still_be_done(
     let (mut server, client) = Server::new();
     let mut act = act(&ours, &["a", "b"], &client);
     let mut state = Pool::of(&ours, &mut terms());
-    // Its answer is lost, does not come, or says nothing.
+    // The answer is lost, or says that the result is unknown.
     for code in [None, Some(500), Some(504)] {
         let answers = async {
             let write = server.expect(STATUS).await;
@@ -178,7 +179,7 @@ async fn nothing_is_written_to_pods_while_a_write_of_the_pool_may_still_be_done(
         );
         server.expect_nothing().await;
     }
-    // What has been reserved long ago may be what is taken back.
+    // The unconfirmed write may remove even an older reservation.
     let released = Plan {
         releases: vec![decision("b", Slot::None).pod],
         ..plan(&["a"], &[])
@@ -189,12 +190,12 @@ async fn nothing_is_written_to_pods_while_a_write_of_the_pool_may_still_be_done(
         assert!(again && state.granting.is_done() && state.doubt.is_open(&ours));
         server.expect_nothing().await;
     }
-    // Read anew when no server remembers it.
+    // The pool is read again after no API server can still process the write.
     tokio::time::advance(DOUBT).await;
     let read = async { server.expect(READ).await.done(&ours) };
     let (again, ()) = tokio::join!(act.carry_out(&released, &mut state), read);
     assert!(again && state.granting.is_done() && !state.doubt.is_open(&ours));
-    // Or the pool is of another version.
+    // The same if the pool has another version.
     state.doubt.open(&ours);
     act.pool = std::sync::Arc::new(pool("2", "us-1"));
     let sent = async {

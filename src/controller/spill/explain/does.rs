@@ -1,10 +1,10 @@
-//! What becomes of a pod on a virtual node, in a word.
+//! What a pod on a virtual node is doing, in a few words.
 //!
-//! In: the pod. Out: that it runs there, or is starting, and then for what it waits. Pure.
+//! In: the pod. Out: that it runs, or that it is starting and what it waits for. Pure.
 
 use k8s_openapi::api::core::v1::Pod;
 
-/// What a pod on a virtual node does there.
+/// What a pod on a virtual node is doing.
 pub fn does(pod: &Pod) -> String {
     let status = pod.status.as_ref();
     if status.and_then(|status| status.phase.as_deref()) == Some("Running") {

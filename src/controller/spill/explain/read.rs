@@ -1,7 +1,7 @@
-//! What `explain` reads of the cluster, with the rights of its user.
+//! What `explain` reads from the cluster, with the permissions of its user.
 //!
-//! In: a client. Out: what the operator sees, or at once which rights are missing and what for. Nothing is
-//! written.
+//! In: a client. Out: the objects that the operator watches; or an error that names the missing permissions and
+//! what they are for. Nothing is written.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -26,16 +26,16 @@ use crate::burst::{Claims, Neighbors, PodFacts, Scales};
 use crate::node::environment::{Reason, mountable};
 use crate::node::watched;
 
-/// How long the cluster may take to be read.
+/// The timeout of reading the cluster.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a target's scale may take to be read.
+/// The timeout of reading the targets' scales.
 const SCALES: Duration = Duration::from_secs(5);
-/// What gives a user the rights that it needs.
+/// The commands that give a user the necessary permissions.
 const REMEDY: &str = "an administrator can give the rights: kubectl create clusterrole burstpool-explain \
      --verb=get,list,watch --resource=burstpools.burstpool.io,pods,nodes,namespaces; \
      kubectl create clusterrolebinding burstpool-explain --clusterrole=burstpool-explain --user=NAME";
 
-/// Everything that the operator watches.
+/// A snapshot of everything that the operator watches.
 pub(super) async fn view(client: &Client) -> anyhow::Result<View> {
     let stores = Stores::default();
     let read = async {
@@ -59,7 +59,7 @@ pub(super) async fn view(client: &Client) -> anyhow::Result<View> {
     Ok(stores.view())
 }
 
-/// What could not be read, why, and what to do about it.
+/// The error text: what could not be read, why, and the remedy.
 fn refused(failures: &[Failure]) -> String {
     let mut said = "what the operator decides from cannot be read:".to_owned();
     for Failure { what, why, .. } in failures {
@@ -71,7 +71,7 @@ fn refused(failures: &[Failure]) -> String {
     said
 }
 
-/// What the scales of the pool's targets say.
+/// The scales of the pool's targets.
 pub(super) async fn scales(client: &Client, view: &View, pool: &BurstPool) -> Scales {
     let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
     let changed = Arc::new(tokio::sync::Notify::new());
@@ -102,8 +102,8 @@ pub(super) async fn scales(client: &Client, view: &View, pool: &BurstPool) -> Sc
     scales
 }
 
-/// The nodes, and the pods that are on them: `pods` are all there are. What this user may not read is not known:
-/// the operator may well read it.
+/// The nodes, and the pods on them; `pods` are all pods of the cluster. Nodes that the user may not read count
+/// as unknown, because the operator may be able to read them.
 pub(super) async fn neighbors(client: &Client, pods: &[Known<'_>]) -> Neighbors {
     let nodes: Api<DeserializeGuard<Node>> = Api::all(client.clone());
     let nodes = tokio::time::timeout(PATIENCE, nodes.list(&ListParams::default())).await;
@@ -132,8 +132,8 @@ pub(super) async fn neighbors(client: &Client, pods: &[Known<'_>]) -> Neighbors 
     }
 }
 
-/// What is behind claims, and which could not be read, and why. A claim that this user may not read is not
-/// known: the operator may well read it.
+/// The volumes behind claims, and the claims that could not be read with the reason. A claim that the user may
+/// not read counts as unknown, because the operator may be able to read it.
 pub(super) async fn claims(
     client: &Client,
     wanted: BTreeSet<(String, String)>,

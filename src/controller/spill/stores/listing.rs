@@ -1,8 +1,8 @@
-//! Which parts of the stores have been listed, and why others have not, in words for people.
+//! The sync state of the cache: which parts have been listed, and why others have not, as text for people.
 //!
-//! In: the ends of lists, and the errors of watches. Out: what is missing, for `/readyz`, and whether waiting
-//! can help, for a command that a person waits for. An error's words are the API server's own, which name
-//! the right that is missing.
+//! In: the ends of lists, and the errors of watches. Out: what is missing, for `/readyz`; and for a command at
+//! which a user waits, whether waiting can help. The text of an error is the API server's, which names the
+//! missing permission.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::telemetry::whole;
 
-/// The parts of a view.
+/// The parts of a [`View`](super::View).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Part {
     Pools,
@@ -30,14 +30,14 @@ const PARTS: [(Part, &str); 5] = [
 ];
 
 impl Part {
-    /// As messages name it.
+    /// The name of the part in messages.
     pub(super) fn name(self) -> &'static str {
         let found = PARTS.iter().find(|(part, _)| *part == self);
         found.map_or("", |(_, name)| name)
     }
 }
 
-/// What a 404 of a list means.
+/// The text for a 404 answer to a LIST.
 const NOT_SERVED: &str = "the API server does not serve this resource; is it installed?";
 
 /// Which parts have been listed, and why others have not.
@@ -48,19 +48,19 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Takes in that a list of this part has come to its end.
+    /// Records that a list of this part is complete.
     pub(super) fn listed(&self, part: Part) {
         self.listed.send_modify(|parts| {
             parts.insert(part);
         });
     }
 
-    /// Whether this part has been listed to the end at least once.
+    /// Whether this part has been listed completely at least once.
     pub(super) fn is_listed(&self, part: Part) -> bool {
         self.listed.borrow().contains(&part)
     }
 
-    /// Takes in that a part could not be listed or watched.
+    /// Records that a part could not be listed or watched.
     pub(super) fn failed(&self, part: Part, error: &watcher::Error) {
         let failure = Failure::of(part.name(), error);
         self.failed.send_modify(|failed| {
@@ -68,7 +68,7 @@ impl Listing {
         });
     }
 
-    /// Why parts that have not been listed yet could not be when that was last tried.
+    /// For each part that has not been listed yet, the last error, if there was one.
     pub fn failures(&self) -> Vec<Failure> {
         let (listed, failed) = (self.listed.borrow(), self.failed.borrow());
         let open = PARTS.iter().filter(|(part, _)| !listed.contains(part));
@@ -76,7 +76,7 @@ impl Listing {
             .collect()
     }
 
-    /// What has not been listed yet, and why where that is known: a sentence for each.
+    /// The parts that have not been listed yet: one sentence for each, with the reason if it is known.
     pub fn missing(&self) -> Vec<String> {
         let (listed, failed) = (self.listed.borrow(), self.failed.borrow());
         let missing = PARTS.iter().filter(|(part, _)| !listed.contains(part));
@@ -87,14 +87,15 @@ impl Listing {
         words.collect()
     }
 
-    /// Waits until everything has been listed once.
+    /// Waits until every part has been listed once.
     pub async fn wait_until_ready(&self) {
         let mut listed = self.listed.subscribe();
-        // The sender is ours: it is not dropped.
+        // `self` holds the sender, so the channel stays open.
         let _ = listed.wait_for(|listed| listed.len() == PARTS.len()).await;
     }
 
-    /// Waits until a part is refused for good, and every other has been listed or has failed, too.
+    /// Waits until a part has failed with an error that a retry cannot fix, and every other part has been
+    /// listed or has failed as well.
     pub async fn wait_until_hopeless(&self) {
         let (mut listed, mut failed) = (self.listed.subscribe(), self.failed.subscribe());
         loop {
@@ -103,7 +104,7 @@ impl Listing {
             if is_final && failures.len() == self.missing().len() {
                 return;
             }
-            // The senders are ours: they are not dropped.
+            // `self` holds the senders, so the channels stay open.
             tokio::select! {
                 _ = listed.changed() => {}
                 _ = failed.changed() => {}
@@ -115,22 +116,22 @@ impl Listing {
 /// Why a part could not be listed or watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What could not be.
+    /// The name of the part.
     pub what: &'static str,
-    /// Whether trying again can help.
+    /// Whether a retry can help.
     pub trouble: Trouble,
-    /// The API server's words, or the client's.
+    /// The error message of the API server or of the client.
     pub why: String,
 }
 
-/// What kind of failure it is.
+/// The kind of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// The user lacks the right (403).
+    /// The user lacks the permission (403).
     Forbidden,
-    /// The user or the resource is unknown to the API server (401, 404).
+    /// The API server does not know the user or the resource (401, 404).
     Unknown,
-    /// Trying again may help.
+    /// A retry may help.
     Passing,
 }
 
@@ -152,7 +153,7 @@ impl Failure {
                 _ => Trouble::Passing,
             },
             why: match status {
-                // The server's own words are no more than "404 page not found".
+                // The server's own message is only "404 page not found".
                 Some(status) if status.code == 404 => NOT_SERVED.to_owned(),
                 Some(status) => status.message.clone(),
                 None => whole(error),

@@ -1,4 +1,4 @@
-//! What is known after lists, watches and answers in every order.
+//! Tests: the content of the cache after lists, watch events and answers in every order.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::api::names::GRANTED_UID_ANNOTATION;
 type Event = watcher::Result<watcher::Event<Observed>>;
 
 impl Stores {
-    /// As after lists that have shown this pool, and these pods to wait.
+    /// A cache after lists that contained this pool, and these pods without a node.
     pub(in crate::controller::spill) fn listed(pool: BurstPool, waiting: Vec<Pod>) -> Self {
         let stores = Self::default();
         insert_pool(&mut stores.lock().view, pool);
@@ -50,7 +50,7 @@ fn pool(uid: &str, version: u32) -> BurstPool {
     serde_json::from_value(pool).expect("a pool")
 }
 
-/// The watch of labelled pods shows these, and then nothing more.
+/// The watch of labelled pods delivers these events, and then nothing more.
 async fn shows(stores: &Stores, events: Vec<watcher::Event<Observed>>) {
     let events = events.into_iter().map(Event::Ok);
     stores.labelled(futures::stream::iter(events)).await;
@@ -136,14 +136,15 @@ fn a_pod_is_refused_since_it_was_seen_so_or_since_the_api_server_wrote_it() {
     };
     let ago = |seconds| Some(Timestamp::now() - Duration::from_secs(seconds));
     let (early, late) = (ago(90), Some(Timestamp::now() + Duration::from_secs(90)));
-    // Its refusal is seen: whatever the scheduler's clock says.
+    // The watch delivers the refusal: the time counts from then, whatever the scheduler's clock says.
     for (uid, told) in [("early", early), ("late", late)] {
         assert_eq!(show(uid, 1, None, None), None, "{uid}");
         assert_eq!(show(uid, 2, told, ago(60)), Some(0), "{uid}");
         assert_eq!(show(uid, 3, told, None), Some(0), "{uid}");
         assert_eq!(show(uid, 4, ago(30), ago(60)), Some(0), "{uid}");
     }
-    // Its refusal is not seen: the API server wrote it within the second that it names.
+    // The watch did not deliver the change to refused. The time counts from the API server's write, which
+    // `managedFields` records to the second; from now, if that is missing or in the future.
     assert_eq!(show("listed", 1, early, None), Some(0));
     for told in [early, late] {
         let uid = format!("written {told:?}");
@@ -153,7 +154,7 @@ fn a_pod_is_refused_since_it_was_seen_so_or_since_the_api_server_wrote_it() {
     assert_eq!(show("future", 1, early, late), Some(0));
 }
 
-/// What the watch shows of a pool that a newer version wrote.
+/// A pool that a newer version wrote, as the watch delivers it.
 fn novel(uid: &str, version: u32) -> DeserializeGuard<BurstPool> {
     let mut pool = serde_json::to_value(pool(uid, version)).expect("JSON");
     pool["spec"]["mode"] = json!("Novel");
@@ -190,7 +191,8 @@ async fn a_pool_that_can_no_longer_be_read_stays_as_it_was_and_hides_no_other() 
             .iter()
             .any(|part| part.contains("BurstPools"))
     );
-    // One that never could be read is there all the same; what an earlier pool of its name was, is not.
+    // A pool that could never be read exists all the same. The last version of an earlier pool of that name is
+    // dropped.
     list(vec![novel("b", 3), read(other.clone())]).await;
     assert_eq!(known(), (vec!["other".into()], vec!["shop".into()]));
     list(vec![read(pool("b", 4)), read(other.clone())]).await;

@@ -1,4 +1,4 @@
-//! What the receiver refuses, and that it counts it.
+//! Tests: the requests that the receiver refuses and counts.
 
 use std::io::Write as _;
 
@@ -74,7 +74,7 @@ async fn what_is_refused_is_refused_for_a_reason_and_counted() {
             405,
             "wrong_method",
         ),
-        // Nothing has been listed yet: it must be sent again.
+        // Nothing has been listed yet: the sender must retry.
         (
             to("/alerts", "bearer right"),
             Body::from(payload),
@@ -94,7 +94,7 @@ async fn what_is_refused_is_refused_for_a_reason_and_counted() {
         assert_eq!(sent(&router, request, body).await, status, "{reason}");
         assert_eq!(count(), before + 1, "{reason}");
     }
-    // The token is that of the file, as it is now.
+    // The token is read from the file for each request.
     std::fs::write(token.path(), "new").expect("it is written");
     let old = sent(&router, to("/alerts", right), Body::from(payload)).await;
     let new = sent(&router, to("/alerts", "Bearer new"), Body::from(payload)).await;

@@ -1,4 +1,4 @@
-//! Decisions from scales as the API server answers them.
+//! Tests: decisions from scales as the API server returns them.
 
 use serde_json::json;
 

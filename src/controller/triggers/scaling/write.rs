@@ -1,6 +1,6 @@
-//! The write of a target's replicas.
+//! Writes a target's replicas.
 //!
-//! In: the scale as it was read, and what is to be. Out: whether it was written, or why it could not be, with
+//! In: the scale as it was read, and the new replicas. Out: whether the write succeeded, or why it failed, with
 //! the remedy.
 
 use std::time::Duration;
@@ -17,10 +17,11 @@ use crate::controller::spill::scales::Meta;
 use crate::k8s::refused::Refusals;
 use crate::node::call;
 
-/// The longest pause after writes that the API server refused: whoever gives the right waits for the effect.
+/// The longest pause after writes that the API server refused. It is short because the administrator who grants
+/// the permission waits for the effect.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
 
-/// Writes one target's replicas.
+/// Writes the replicas of one target.
 pub(super) struct Writer {
     refusals: Refusals,
     /// Why the last write failed.
@@ -36,8 +37,9 @@ impl Writer {
         }
     }
 
-    /// Writes replicas, with the version that was read; whether nobody was faster. What was refused is not sent
-    /// again for a while, and fails in the same words meanwhile: readings may change several times a second.
+    /// Writes replicas with the resource version that was read. Returns `false` if another write came first.
+    /// After a refusal, calls fail with the same error for a while and send nothing: trigger states may change
+    /// several times a second.
     pub async fn replicas(
         &mut self,
         api: &Api<Meta>,
