@@ -1,4 +1,4 @@
-//! burstpool on a real control plane: one file a capability.
+//! Tests of burstpool on a real control plane. Each file tests one capability.
 
 #![allow(clippy::disallowed_methods, reason = "what a test deletes is its own")]
 

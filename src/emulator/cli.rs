@@ -1,7 +1,8 @@
 //! The command line of `aci-emulator`.
 //!
-//! Others rely on it: when it listens it prints one JSON line on standard output, `{"url": ...}`
-//! and with `--tls` also `"caFile"`; everything else goes to standard error.
+//! In: flags, and SIGTERM or SIGINT to stop. Out: as soon as the emulator listens, one JSON line on
+//! standard output: `{"url": ...}`, and with `--tls` also `"caFile"`. Scripts and tests parse this
+//! line, so logs and errors go to standard error.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -20,15 +21,16 @@ use super::arm::throttle::Limits;
 use super::clock::Shows;
 use super::{Emulator, EngineSocket, Options, Tls};
 
-/// Below this level the container engine's client shows what it sends: environments and passwords.
+/// Log filter: at more detailed levels, bollard logs its request bodies, which contain environment
+/// variables and passwords.
 const NO_BODIES: &str = "bollard=info";
 
-/// Azure Resource Manager and Azure Container Instances on localhost.
+/// Emulates Azure Resource Manager and Azure Container Instances on localhost.
 ///
-/// Any bearer token and any subscription are accepted; state lives in memory. When it listens it
+/// Accepts any bearer token and any subscription; state lives in memory. As soon as it listens, it
 /// prints one JSON line on standard output: {"url": "...", "caFile": "..."} (caFile with --tls only).
-/// Faults, quotas, the clock and what simulated containers do are set under URL/_emulator/, which
-/// also shows a page of what runs.
+/// Under URL/_emulator/ is an interface for faults, quotas, the clock and the behavior of simulated
+/// containers, with a page that shows what runs.
 #[derive(Debug, Parser)]
 #[command(name = "aci-emulator", version)]
 #[allow(
@@ -36,50 +38,50 @@ const NO_BODIES: &str = "bollard=info";
     reason = "each is a flag of the command line"
 )]
 struct Arguments {
-    /// Where to listen; port 0 takes a free one
+    /// Listen address; port 0 picks a free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Speak TLS, with a certificate authority made for this run
+    /// Serve HTTPS with a certificate authority made for this run
     #[arg(long)]
     tls: bool,
-    /// Where to write the authority's certificate; a temporary file, removed at the end, if not given
+    /// File for the authority's certificate; if not given, a temporary file, removed at the end
     #[arg(long, value_name = "FILE", requires = "tls")]
     ca_file: Option<PathBuf>,
-    /// How many emulated seconds pass in one real second (0.001 to 100000); waits are shorter, and the times that
-    /// it shows stay the host's
+    /// Emulated seconds per real second (0.001 to 100000); only shortens waits: the times in responses
+    /// stay the host's
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = speed)]
     speed: f64,
-    /// How far away the service seems: half of it passes before a request is looked at, half after
+    /// Simulated network round trip: half before a request is handled, half after
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     rtt: Duration,
-    /// After how long a simulated group's containers run (emulated time); as recorded of the service
-    /// if not given: 15.6s with a public address, 42.8s in a subnet
+    /// Time from a group's PUT until its simulated containers run (emulated time); if not given, as
+    /// recorded from the service: 15.6s with a public address, 42.8s in a subnet
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     start_latency: Option<Duration>,
-    /// A limit of the subscription's usages, such as StandardCores=2000 (may be repeated)
+    /// Limit of one of the subscription's usages, such as StandardCores=2000 (may be repeated)
     #[arg(long, value_name = "NAME=LIMIT", value_parser = quota)]
     quota: Vec<(String, u64)>,
-    /// Lift all limits of requests: ARM's and the service's own
+    /// Remove all request limits: ARM's and the service's own
     #[arg(long)]
     no_limits: bool,
-    /// How many elements a LIST answers at once
+    /// Number of elements on a page of a LIST
     #[arg(long, value_name = "N", default_value_t = 1000)]
     page_size: usize,
-    /// How long the tokens that it gives are good for
+    /// Lifetime of the tokens that the emulator issues
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     token_lifetime: Duration,
-    /// Give groups in subnets addresses of loopback, at which their realtime-metrics extensions answer
+    /// Give groups in subnets loopback addresses, where their realtime-metrics extensions answer
     #[arg(long)]
     loopback_subnets: bool,
-    /// Run the groups for real, in Docker or podman (by `DOCKER_HOST`, else its usual socket)
+    /// Run groups as real containers in Docker or podman (at `DOCKER_HOST`, else at its default socket)
     #[arg(long)]
     containers: bool,
-    /// The container engine's unix socket
+    /// Unix socket of the container engine
     #[arg(long, value_name = "SOCKET", requires = "containers")]
     engine_socket: Option<PathBuf>,
 }
 
-/// Runs the emulator until it is told to end.
+/// Runs the emulator until SIGTERM or SIGINT. Exits with failure if it cannot start.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()

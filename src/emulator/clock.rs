@@ -1,11 +1,12 @@
-//! The emulator's clock: real time, real time made faster, or standing still.
+//! The emulator's clock: it runs at the host's speed, runs faster or slower, or stands still.
 //!
-//! In: the host's clock and what a test or an operator says (`pause`, `advance`, `set_speed`).
-//! Out: `now` for every decision in the emulator, `sleep_until` for the few that wait, and a [`Face`], which
-//! turns emulated times into the times that clients see. A speed shortens waits only: clients compare what they
-//! see with their own clocks, so a time in their future would be wrong for them.
-//! Nothing else in the emulator reads time, so a test that pauses this clock sees no change that
-//! it did not ask for.
+//! In: the host's clock, and commands from a test or an operator (`pause`, `advance`, `set_speed`).
+//! Out: `now` for every decision in the emulator, `sleep_until` for the few tasks that wait, and a
+//! [`Face`], which converts emulated times into the times that clients see.
+//!
+//! By default the speed only shortens waits. Clients compare the times in responses with their own
+//! clocks, so the emulator must not show them a time in their future. Nothing else in the emulator
+//! reads time. A test that pauses this clock therefore sees no change that it did not cause.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,23 +15,24 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How many changes of the speed are remembered; times before them are shown by the oldest one's speed.
+/// How many speed changes a [`Face`] remembers. For times before the oldest one, it uses the oldest
+/// speed.
 const SPEEDS_KEPT: usize = 64;
 
-/// Which times an emulator shows.
+/// Which times the emulator shows to clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shows {
     /// The host's time, at every speed. [`Clock::advance`] moves it, and [`Clock::pause`] stops it.
     #[default]
     HostTime,
-    /// Its own time, which runs at its speed and began `behind` the host's.
+    /// The emulator's own time. It starts `behind` the host's time and runs at the emulator's speed.
     EmulatedTime {
-        /// How much earlier than the host's it is in the beginning.
+        /// How far the emulated time is behind the host's time at the start.
         behind: Duration,
     },
 }
 
-/// A clock that runs `speed` times as fast as the host's and can be stopped.
+/// A clock that runs `speed` times as fast as the host's clock and can be paused.
 #[derive(Debug)]
 pub struct Clock {
     inner: Mutex<Inner>,
@@ -61,10 +63,10 @@ impl Inner {
     }
 }
 
-/// Turns emulated times into those that clients see; cheap to clone.
+/// Converts emulated times into the times that clients see. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Face {
-    /// From when on which speed was in force, oldest first; none if emulated times are shown.
+    /// When each speed took effect, oldest first. Empty if clients see emulated times.
     spans: Arc<Vec<Span>>,
 }
 
@@ -91,7 +93,7 @@ impl Face {
         }
     }
 
-    /// What clients see of an emulated time.
+    /// The time that clients see for the emulated time `at`.
     pub fn shown(&self, at: Timestamp) -> Timestamp {
         let of_time = self.spans.iter().rev().find(|span| span.emulated <= at);
         let Some(span) = of_time.or(self.spans.first()) else {
@@ -121,7 +123,7 @@ impl Face {
 }
 
 impl Clock {
-    /// A running clock. `speed` is clamped to 0.001..=100,000.
+    /// Starts a clock. Clamps `speed` to 0.001..=100,000; a speed that is not finite becomes 1.
     pub fn new(speed: f64, shows: Shows) -> Self {
         let (host, speed) = (Timestamp::now(), sane(speed));
         let now = match shows {
@@ -146,32 +148,32 @@ impl Clock {
         self.lock().now()
     }
 
-    /// What turns emulated times up to now into those that clients see.
+    /// Converts emulated times up to now into the times that clients see.
     pub fn face(&self) -> Face {
         self.lock().face.clone()
     }
 
-    /// How many emulated seconds pass in one of the host's.
+    /// How many emulated seconds pass in one second of the host.
     pub fn speed(&self) -> f64 {
         self.lock().speed
     }
 
-    /// Whether the clock stands still.
+    /// Whether the clock is paused.
     pub fn is_paused(&self) -> bool {
         self.lock().paused
     }
 
-    /// Stops the clock.
+    /// Pauses the clock.
     pub fn pause(&self) {
         self.change(|inner| inner.paused = true);
     }
 
-    /// Lets a stopped clock go on from where it stands.
+    /// Resumes a paused clock from the time at which it stands.
     pub fn resume(&self) {
         self.change(|inner| inner.paused = false);
     }
 
-    /// Sets the speed, from now on.
+    /// Changes the speed from now on. Clamped as in [`Clock::new`].
     pub fn set_speed(&self, speed: f64) {
         self.change(|inner| {
             inner.speed = sane(speed);
@@ -179,7 +181,7 @@ impl Clock {
         });
     }
 
-    /// Moves the emulated time forward by `by`, whether it runs or stands.
+    /// Moves the emulated time forward by `by`, also while the clock is paused.
     pub fn advance(&self, by: Duration) {
         self.change(|inner| inner.at_anchor = later(inner.at_anchor, by));
     }
@@ -229,12 +231,12 @@ fn sane(speed: f64) -> f64 {
     }
 }
 
-/// `at` plus `by`, held at the greatest time there is.
+/// `at` plus `by`, capped at [`Timestamp::MAX`].
 pub(crate) fn later(at: Timestamp, by: Duration) -> Timestamp {
     at.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// How long after `from` is `to`; zero if it is not after.
+/// The duration from `from` to `to`; zero if `to` is earlier.
 pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
 }
@@ -271,11 +273,11 @@ mod tests {
             passed += 2;
             let now = clock.now();
             let since = |at| between(start, at).as_millis();
-            // The arithmetic is in fractions of seconds: nanoseconds are lost.
+            // Speeds are floating-point fractions of seconds: the conversion may lose a nanosecond.
             assert!(since(clock.face().shown(now)).abs_diff(passed * 1000) <= 1);
             looked.push((now, passed));
         }
-        // Times of before a change of the speed stay what they were.
+        // Times before a speed change must still convert to the same values.
         let face = clock.face();
         for (at, passed) in looked.split_off(60) {
             let since = between(start, face.shown(at)).as_millis();

@@ -1,15 +1,15 @@
-//! How many requests the emulator has seen, by operation and status.
+//! Counts the requests that the emulator received, by operation and status, for `/_emulator/metrics`.
 
 use prometheus::{IntCounterVec, Opts, Registry, TextEncoder};
 
-/// Requests, counted.
+/// Request counters in a Prometheus registry of their own.
 pub struct Counters {
     registry: Registry,
     requests: IntCounterVec,
 }
 
 impl Counters {
-    /// Counters at zero.
+    /// Creates counters at zero.
     pub fn new() -> Self {
         let options = Opts::new(
             "aci_emulator_requests_total",
@@ -24,12 +24,12 @@ impl Counters {
         Self { registry, requests }
     }
 
-    /// Counts a request. A dropped one has the status `dropped`.
+    /// Counts one request. If the emulator dropped its connection, the status is `dropped`.
     pub fn count(&self, operation: &str, status: &str) {
         self.requests.with_label_values(&[operation, status]).inc();
     }
 
-    /// All counters in Prometheus' text format.
+    /// All counters in the Prometheus text format.
     pub fn text(&self) -> String {
         TextEncoder::new()
             .encode_to_string(&self.registry.gather())

@@ -1,8 +1,8 @@
-//! Faults on demand: what the admin interface asks to go wrong.
+//! Faults on demand: errors, delays and lost connections that the admin interface injects.
 //!
-//! In: rules, each for an operation and a container group or all, with a rate or a count. Out: for
-//! each request, what happens to it before and after it takes effect. Chance is seeded, so that a
-//! run can be repeated.
+//! In: rules, each for one operation or all, for some container groups or all, with a rate or a count.
+//! Out: for each request, the faults that apply before and after it takes effect. The random numbers
+//! are seeded, so a run can be repeated.
 
 use std::time::Duration;
 
@@ -15,29 +15,29 @@ use serde::{Deserialize, Serialize};
 use super::arm::error::ArmError;
 use super::group::script::length;
 
-/// A rule.
+/// A fault and the requests that it applies to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rule {
-    /// The rule's number, given by the emulator.
+    /// The rule's number, assigned by the emulator.
     #[serde(default, skip_deserializing)]
     pub id: u64,
     /// The operation's name in the specification (`ContainerGroups_Get`), or `*`.
     #[serde(default = "any")]
     pub operation: String,
-    /// Only container groups whose name begins so.
+    /// Apply only to container groups whose names begin with this prefix. Default: all requests.
     #[serde(default)]
     pub group: Option<String>,
-    /// Only what is in the resource group of that name.
+    /// Apply only in the resource group with this name (not case-sensitive). Default: all.
     #[serde(default)]
     pub resource_group: Option<String>,
-    /// How many requests it still befalls; all if not given.
+    /// How many more requests the rule applies to; then the emulator removes it. Default: no limit.
     #[serde(default)]
     pub count: Option<u64>,
-    /// The share of requests that it befalls: 0 to 1.
+    /// The probability that the rule applies to a request: 0 to 1. Default: 1.
     #[serde(default = "always")]
     pub rate: f64,
-    /// What happens.
+    /// The fault to inject.
     pub fault: Fault,
 }
 
@@ -49,7 +49,7 @@ fn always() -> f64 {
     1.0
 }
 
-/// What happens to a request.
+/// A fault that the emulator injects into a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(
     rename_all = "camelCase",
@@ -57,53 +57,54 @@ fn always() -> f64 {
     deny_unknown_fields
 )]
 pub enum Fault {
-    /// It has no effect and is answered with this error.
+    /// The request has no effect; the emulator answers with this error.
     Error {
-        /// 400 to 599.
+        /// HTTP status, 400 to 599.
         status: u16,
-        /// The code; by the status if not given.
+        /// ARM error code. Default: the usual code for the status.
         #[serde(default)]
         code: Option<String>,
-        /// The message.
+        /// Error message. Default: a fixed text.
         #[serde(default)]
         message: Option<String>,
-        /// `Retry-After`, in seconds.
+        /// Value of the `Retry-After` header, in seconds. Default: no header.
         #[serde(default)]
         retry_after: Option<u64>,
-        /// Whether ARM's gateway says it, not the service (`x-ms-failure-cause: gateway`).
+        /// Whether the error comes from ARM's gateway instead of the service (`x-ms-failure-cause:
+        /// gateway`).
         #[serde(default)]
         gateway: bool,
     },
-    /// It has no effect, and the connection is dropped without an answer.
+    /// The request has no effect; the emulator drops the connection without a response.
     Drop,
-    /// It takes effect, and the connection is dropped without an answer.
+    /// The request takes effect; the emulator drops the connection without a response.
     LoseAnswer,
-    /// It is answered this much later (the host's time).
+    /// The emulator waits this long before it handles the request (host time).
     Delay(SignedDuration),
-    /// A PUT of a container group takes effect, but GET, LIST and DELETE do not know the group until this
-    /// much later (the emulator's time), as replicas of Azure Resource Manager that lag behind.
+    /// A PUT of a container group takes effect, but GET, LIST and DELETE do not find the group for this
+    /// long (emulated time). Imitates replicas of Azure Resource Manager that lag behind.
     Lag(SignedDuration),
 }
 
-/// The operation that [`Fault::Lag`] is about.
+/// The only operation that [`Fault::Lag`] applies to.
 const PUT: &str = "ContainerGroups_CreateOrUpdate";
 
-/// What befalls one request.
+/// The combined effect of all rules on one request.
 #[derive(Debug, Default, PartialEq)]
 pub struct Fate {
-    /// It is answered this much later.
+    /// Wait this long (host time) before handling the request.
     pub delay: Duration,
-    /// It is answered with this, without effect.
+    /// Respond with this error; the request has no effect.
     pub error: Option<ArmError>,
-    /// It is dropped, without effect.
+    /// Drop the connection; the request has no effect.
     pub dropped: bool,
-    /// Its answer is lost, after its effect.
+    /// Drop the connection after the request takes effect.
     pub answer_lost: bool,
-    /// The group that it creates is not known for so long, in the emulator's time.
+    /// How long GET, LIST and DELETE do not find the created group (emulated time).
     pub lag: Duration,
 }
 
-/// The rules in force.
+/// The active rules.
 #[derive(Debug)]
 pub struct Faults {
     rules: Vec<Rule>,
@@ -122,7 +123,7 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// Adds a rule, and says its number, or why it is none.
+    /// Adds a rule and returns its number. Fails with a message if a field of the rule is invalid.
     pub fn add(&mut self, mut rule: Rule) -> Result<u64, String> {
         if !(0.0..=1.0).contains(&rule.rate) {
             return Err(format!("rate: {} is not between 0 and 1", rule.rate));
@@ -144,24 +145,24 @@ impl Faults {
         Ok(self.next - 1)
     }
 
-    /// Begins chance anew from this seed.
+    /// Restarts the random numbers from this seed.
     pub fn seed(&mut self, seed: u64) {
         self.chance = StdRng::seed_from_u64(seed);
     }
 
-    /// The rules in force.
+    /// The active rules, oldest first.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
 
-    /// Takes a rule away, or all; says how many.
+    /// Removes one rule, or all if `id` is `None`. Returns how many it removed.
     pub fn remove(&mut self, id: Option<u64>) -> usize {
         let before = self.rules.len();
         self.rules.retain(|rule| id.is_some_and(|id| rule.id != id));
         before - self.rules.len()
     }
 
-    /// What befalls a request of `operation` for `group` in `resource_group`.
+    /// Evaluates all rules for one request and counts down the rules that apply.
     pub fn fate(
         &mut self,
         operation: &str,

@@ -1,9 +1,9 @@
-//! Azure Resource Manager and Container Instances on localhost.
+//! An emulator of Azure Resource Manager (ARM) and Azure Container Instances (ACI) on localhost.
 //!
-//! In: HTTP requests of any Azure client, and of whoever wants something to go wrong. Out: what the
-//! service answers on the wire, as it was recorded, not as the examples of its specification
-//! pretend. A server that tests start in process ([`Emulator::start`]); `aci-emulator` is its thin
-//! binary.
+//! In: HTTP requests from any Azure client, and requests to `/_emulator/` that inject faults or move
+//! the clock. Out: the same responses as the real service. They follow recordings of the service; its
+//! published examples differ from them in places. Tests start the server in process
+//! ([`Emulator::start`]); the binary `aci-emulator` only wraps it.
 //!
 //! ```text
 //! request ─▶ server ─▶ arm (route, version, faults, throttle) ─▶ store ─▶ answer
@@ -13,20 +13,21 @@
 //!                                                        clock
 //! ```
 //!
-//! | room | what it holds |
+//! | module | contents |
 //! | --- | --- |
 //! | [`server`] | listening, TLS, routing by path, dropping connections on demand |
-//! | [`arm`] | the face of ARM: one request, one answer |
+//! | [`arm`] | the ARM API: one request, one response |
 //! | [`group`] | a container group: validation, life cycle, instance view; pure |
-//! | [`store`] | everything there is, behind one lock |
-//! | [`engine`] | groups as containers of Docker or podman |
+//! | [`store`] | the whole state of the emulated Azure, behind one lock |
+//! | [`engine`] | runs container groups as containers of Docker or podman |
 //! | [`stream`] | exec and attach over websockets |
-//! | [`realtime`] | what containers use, at the addresses of their groups |
+//! | [`realtime`] | the current CPU and memory use of containers, served at the addresses of their groups |
 //! | [`admin`] | `/_emulator/`: faults, clock, quotas, timeline, page |
-//! | [`clock`] | the only time there is, and what clients see of it |
+//! | [`clock`] | the only source of time in the emulator, and the times that clients see |
 //!
-//! Nothing here is written to disk but a CA certificate when it is asked for, and the volumes of
-//! groups that an engine runs, in a temporary directory; state ends with the process.
+//! All state is in memory and ends with the process. The emulator writes only two things to disk: the
+//! CA certificate of a TLS server, and in a temporary directory the volumes of groups that a container
+//! engine runs.
 
 pub mod admin;
 pub mod arm;

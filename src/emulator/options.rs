@@ -1,4 +1,4 @@
-//! What an emulator is started with.
+//! The options that an emulator starts with.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,50 +8,53 @@ use std::time::Duration;
 use super::arm::throttle::Limits;
 use super::clock::Shows;
 
-/// Settings of an emulator. The default is the service as a fresh subscription sees it, at real
-/// speed, simulated, on a free loopback port, without TLS.
+/// Options of an emulator. By default it imitates the service as a new subscription sees it: at real
+/// speed, with simulated containers, on a free loopback port, without TLS.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen; port 0 takes a free one.
+    /// Listen address. Port 0 picks a free port.
     pub listen: SocketAddr,
-    /// Whether to speak TLS, with a CA made for this run.
+    /// Serve HTTPS with a CA that the emulator creates at start. `None`: plain HTTP.
     pub tls: Option<Tls>,
-    /// How many emulated seconds pass in one of the host's: 0.001 to 100,000.
+    /// How many emulated seconds pass in one second of the host: 0.001 to 100,000.
     pub speed: f64,
-    /// Which times it shows.
+    /// Which times clients see.
     pub shows: Shows,
-    /// How far away it seems: half of it passes before a request is looked at, half after.
+    /// Simulated network round trip (host time): half before the emulator handles a request, half
+    /// after.
     pub rtt: Duration,
-    /// After how long a group's containers run; as recorded of the service if not given.
+    /// How long after its PUT a simulated group's containers run (emulated time). `None`: as recorded
+    /// from the service.
     pub start_latency: Option<Duration>,
-    /// How many requests ARM and the service allow.
+    /// How many requests ARM and the service accept before they throttle.
     pub limits: Limits,
-    /// Limits of `usages` by name, other than the service's defaults.
+    /// Limits of `usages` by name. Names that are missing have the service's default limit.
     pub quotas: BTreeMap<String, u64>,
-    /// How many elements a LIST answers at once.
+    /// How many elements one page of a LIST holds.
     pub page_size: usize,
-    /// How long the tokens that it gives are good for.
+    /// How long the tokens that the emulator issues are valid.
     pub token_lifetime: Duration,
-    /// Whether groups in subnets have addresses of loopback, at which their realtime-metrics extensions
-    /// answer; else their addresses lead nowhere.
+    /// Give groups in subnets loopback addresses, where their realtime-metrics extensions answer.
+    /// Otherwise nothing answers at their addresses.
     pub loopback_subnets: bool,
-    /// The container engine that runs the groups for real; simulated if not given.
+    /// The container engine that runs the groups. `None`: the emulator simulates them.
     pub containers: Option<EngineSocket>,
 }
 
-/// Which container engine to use.
+/// How to find the container engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineSocket {
-    /// The one that `DOCKER_HOST` names, else Docker's, else podman's usual socket.
+    /// `DOCKER_HOST` if it is set, else Docker's default socket, else podman's.
     Usual,
-    /// The one that listens on this unix socket.
+    /// The engine that listens on this unix socket.
     At(PathBuf),
 }
 
-/// Where the CA certificate goes that clients must trust.
+/// Where to write the CA certificate that clients must trust.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// The file to write it to; a temporary one, removed at the end, if not given.
+    /// The file for the certificate. `None`: a temporary file, which the emulator removes when it
+    /// stops.
     pub ca_file: Option<PathBuf>,
 }
 

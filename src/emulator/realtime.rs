@@ -1,9 +1,10 @@
-//! What containers use, now: the realtime-metrics extension, at the addresses of groups that ask for it.
+//! The realtime-metrics extension: the CPU and memory that containers use now, served at the group's
+//! address.
 //!
-//! In: the store, as it changes. Out: for each group in a subnet with the extension, while its containers
-//! run, an HTTP server at its address. The service's documents do not say what it answers: here it is what
-//! Microsoft's own virtual kubelet reads, with a container of Azure's own among those of the group.
-//! Simulated groups only: a real one's address is its container's.
+//! In: the store. Out: one HTTP server per group that is in a subnet, has the extension and has a
+//! running container. Azure does not document the format. This one has the fields that Microsoft's own
+//! virtual kubelet reads, and lists Azure's own `infra` container next to those of the group. Only for
+//! simulated groups: the address of a group that an engine runs belongs to its containers.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -26,14 +27,14 @@ use super::group::id::GroupKey;
 use super::group::run::{Run, RunState};
 use super::shared::Shared;
 
-/// Where the extension answers.
+/// The port at which the extension answers.
 pub const PORT: u16 = 18899;
-/// The extension's type.
+/// The extension's `extensionType`.
 const KIND: &str = "realtime-metrics";
-/// How often groups are looked for that have come or gone.
+/// How often [`serve`] looks for groups that have started or ended.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// Serves what there is until `cancel`.
+/// Serves the extensions of all groups until `cancel`.
 pub async fn serve(shared: Arc<Shared>, cancel: CancellationToken, tasks: TaskTracker) {
     let mut served: HashMap<GroupKey, (Ipv4Addr, DropGuard)> = HashMap::new();
     let mut every = tokio::time::interval(EVERY);
@@ -54,14 +55,14 @@ pub async fn serve(shared: Arc<Shared>, cancel: CancellationToken, tasks: TaskTr
                     tasks.spawn(answer(listener, &shared, key.clone(), ends.clone()));
                     served.insert(key, (address, ends.drop_guard()));
                 }
-                // Another emulator's group may have it; the next look may find it free.
+                // Another emulator's group may hold the address; the next tick tries again.
                 Err(error) => tracing::warn!(%address, %error, "listening for a group"),
             }
         }
     }
 }
 
-/// The groups whose extension answers now, and where.
+/// The groups whose extension must answer now, with their addresses.
 fn wanted(shared: &Shared) -> HashMap<GroupKey, Ipv4Addr> {
     let now = shared.clock.now();
     let mut store = shared.store();
@@ -102,15 +103,15 @@ fn answer(
     }
 }
 
-/// The extension of one group.
+/// The realtime-metrics extension of one group.
 struct Extension {
     shared: Arc<Shared>,
     key: GroupKey,
-    /// By container, what its run has used: what a script says may change in between.
+    /// CPU use so far, by container. Accumulated, because a script may change the usage in between.
     counted: Mutex<HashMap<String, Counted>>,
 }
 
-/// What a run has used until a time, as it is shown.
+/// The CPU seconds that one run used from `since` to `until`, in the times that clients see.
 #[derive(Clone, Copy)]
 struct Counted {
     since: Timestamp,
@@ -153,7 +154,7 @@ async fn stats(State(extension): State<Arc<Extension>>) -> Result<Json<Value>, S
 }
 
 impl Extension {
-    /// What a container's run has used by now, as it is shown, in seconds of CPU; nothing if it does not run.
+    /// The CPU seconds that the container's current run has used by `now`. `None` if it does not run.
     fn count(&self, run: &Run, now: Timestamp, face: &Face) -> Option<f64> {
         let Some(RunState::Running { since }) = run.current else {
             return None;

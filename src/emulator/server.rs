@@ -1,7 +1,7 @@
-//! Listening: connections in, requests to `arm`, `stream` and `admin`, answers out.
+//! The HTTP server: accepts connections and routes requests to `arm`, `stream` and `admin`.
 //!
-//! [`Emulator::start`] returns when it listens; dropping the value ends it, [`Emulator::stop`] ends
-//! it and waits until nothing of it is left.
+//! [`Emulator::start`] returns once the server listens. Dropping the value stops the emulator;
+//! [`Emulator::stop`] also waits until all its tasks have ended and its containers are removed.
 
 use std::io;
 use std::path::PathBuf;
@@ -27,42 +27,42 @@ use super::options::{Options, Tls};
 use super::shared::Shared;
 use super::{admin, arm, realtime, stream, tls};
 
-/// Why an emulator does not start.
+/// The reasons why an emulator cannot start.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The address cannot be listened on.
+    /// The operating system does not let it listen on the address.
     #[error("listening on {address}")]
     Listen {
-        /// The address.
+        /// The listen address.
         address: std::net::SocketAddr,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The certificates cannot be made.
+    /// Creating the TLS certificates failed.
     #[error("making certificates")]
     Certificates(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The CA certificate cannot be written.
+    /// Writing the CA certificate failed.
     #[error("writing the CA certificate to {path}")]
     WriteCa {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// No container engine answers.
+    /// The container engine does not answer, or cannot be used.
     #[error(transparent)]
     Engine(#[from] engine::Error),
 }
 
-/// A mark on a response that must never be sent: the connection is dropped instead.
+/// Marks a response that must not be sent: the server drops the connection instead.
 #[derive(Clone, Copy, Debug)]
 pub struct DropConnection;
 
 impl DropConnection {
-    /// A response with the mark.
+    /// Creates a marked response.
     pub fn response() -> Response {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
         response.extensions_mut().insert(Self);
@@ -70,7 +70,7 @@ impl DropConnection {
     }
 }
 
-/// The connection was dropped because a fault asked for it.
+/// The server drops the connection because a fault rule asks for it.
 #[derive(Debug, Error)]
 #[error("dropped, as a fault asked for")]
 struct Dropped;
@@ -85,7 +85,7 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Starts an emulator; it listens when this returns.
+    /// Starts an emulator. It accepts connections when this returns.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let engine = match &options.containers {
             Some(socket) => Some(Engine::connect(socket).await?),
@@ -126,22 +126,22 @@ impl Emulator {
         })
     }
 
-    /// Where it listens: scheme and authority.
+    /// The base URL: scheme, host and port.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The CA certificate's file, if it speaks TLS.
+    /// The file with the CA certificate. `None` without TLS.
     pub fn ca_file(&self) -> Option<&std::path::Path> {
         self.ca_file.as_ref().map(|file| file.path.as_path())
     }
 
-    /// Its parts, for tests that start it in process.
+    /// The shared state, for tests that run the emulator in process.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Ends it, and everything it started.
+    /// Stops the emulator and waits until its tasks have ended and the engine's containers are removed.
     pub async fn stop(self) {
         self.cancel.cancel();
         self.tasks.close();
@@ -161,7 +161,7 @@ impl Drop for Emulator {
     }
 }
 
-/// All routes.
+/// Builds the router. Requests that match no route go to ARM.
 fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/metadata/endpoints", get(arm::entra::metadata))
@@ -201,7 +201,7 @@ impl Serving {
             match accepted {
                 Ok((stream, _)) => drop(self.tasks.spawn(self.connection(stream))),
                 Err(error) => {
-                    // Out of file descriptors: those in use come back when their clients are done.
+                    // Probably out of file descriptors. The pause gives clients time to close theirs.
                     tracing::warn!(%error, "accepting a connection");
                     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 }
@@ -255,7 +255,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, rou
     }
 }
 
-/// The CA certificate's file, removed at the end if nobody chose it.
+/// The file with the CA certificate. Drop removes it if the emulator chose a temporary path.
 struct CaFile {
     path: PathBuf,
     ours: Option<PathBuf>,
@@ -283,7 +283,7 @@ impl CaFile {
 impl Drop for CaFile {
     fn drop(&mut self) {
         if let Some(folder) = &self.ours {
-            // Nothing can be done about a temporary file that cannot be removed.
+            // A temporary file that cannot be removed does no harm.
             let _ = std::fs::remove_dir_all(folder);
         }
     }

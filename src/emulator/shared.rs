@@ -1,4 +1,4 @@
-//! What all parts of one emulator share.
+//! The state that all request handlers and tasks of one emulator share.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,23 +9,23 @@ use super::options::Options;
 use super::store::Store;
 use super::stream::Sessions;
 
-/// One emulator's parts.
+/// The shared state of one emulator.
 pub struct Shared {
-    /// What it was started with.
+    /// The options that the emulator was started with.
     pub options: Options,
-    /// Its clock.
+    /// The emulated clock.
     pub clock: Clock,
-    /// How many requests it has seen.
+    /// Request counters.
     pub counters: Counters,
-    /// Exec and attach sessions that wait for their client.
+    /// Exec and attach sessions whose client has not connected yet.
     pub sessions: Sessions,
-    /// The container engine, if groups are run for real.
+    /// The container engine. `None` if groups are simulated.
     pub engine: Option<Engine>,
     store: Mutex<Store>,
 }
 
 impl Shared {
-    /// Parts for an emulator with `options`.
+    /// Creates the state for an emulator with `options`.
     pub fn new(options: Options, engine: Option<Engine>) -> Self {
         Self {
             clock: Clock::new(options.speed, options.shows),
@@ -37,7 +37,8 @@ impl Shared {
         }
     }
 
-    /// The emulated Azure. Held for as long as a request takes to decide, never across a wait.
+    /// Locks the emulated Azure. Hold the lock only while a request is decided, never across an
+    /// `await`.
     pub fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }

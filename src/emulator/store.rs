@@ -1,7 +1,7 @@
-//! What there is in the emulated Azure: container groups, operations, usages, faults.
+//! The state of the emulated Azure: container groups, operations, usages, faults.
 //!
-//! In: calls of `arm` and `admin`, each with the time. Out: groups brought up to that time, and
-//! what became of operations. One value behind one lock; no call waits for anything.
+//! In: calls from `arm` and `admin`, each with the current time. Out: groups advanced to that time, and
+//! the results of operations. One value behind one lock; no call waits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
@@ -22,90 +22,92 @@ use super::group::view;
 use super::options::Options;
 use super::timeline::Timeline;
 
-/// How many ended operations are remembered.
+/// How many finished operations the store remembers. The oldest go first.
 const OPERATIONS_KEPT: usize = 10_000;
 
-/// How a region lacks capacity.
+/// How a region without capacity fails creates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum CapacityFailure {
-    /// The PUT is answered 409 `ServiceUnavailable`.
+    /// The PUT gets 409 `ServiceUnavailable`.
     Sync,
-    /// The PUT is answered 201; the operation fails with `InsufficientCapacity.`.
+    /// The PUT gets 201; then the operation fails with `InsufficientCapacity.`.
     Async,
 }
 
 /// A long-running operation.
 #[derive(Clone, Debug)]
 pub struct Operation {
-    /// The group it is about.
+    /// The container group that the operation acts on.
     pub group: GroupId,
-    /// When it began.
+    /// When the operation started.
     pub started: Timestamp,
-    /// What it does.
+    /// What the operation does.
     pub kind: OperationKind,
-    /// How it ended: whether well, and the events at its end.
+    /// The result: whether it succeeded, and the group's events at its end. `None` while it runs.
     pub ended: Option<(bool, Vec<Event>)>,
 }
 
-/// What an operation does.
+/// The kinds of long-running operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationKind {
-    /// It creates, updates or starts a group.
+    /// Create, update or start a group.
     Deploy,
-    /// It deletes one.
+    /// Delete a group.
     Delete,
 }
 
-/// A resource that the emulator only keeps: virtual networks and subnets as they were PUT.
+/// A resource that the emulator stores exactly as it was PUT: virtual networks and subnets.
 pub type Kept = Value;
 
 /// The emulated Azure.
 #[derive(Debug)]
 pub struct Store {
-    /// Container groups by their key.
+    /// Container groups by key.
     pub groups: BTreeMap<GroupKey, Group>,
-    /// Operations by their id.
+    /// Operations by id.
     pub operations: HashMap<Uuid, Operation>,
-    /// Resource groups that were made, by subscription and name in lower case.
+    /// Resource groups that a client created, by subscription and lower-case name.
     pub resource_groups: BTreeMap<(String, String), Kept>,
-    /// Resource groups that were deleted: every other one exists.
+    /// Resource groups that a client deleted. All others exist.
     pub deleted_resource_groups: HashSet<(String, String)>,
-    /// Networks and subnets that were PUT or deleted (`None`), by id in lower case.
+    /// Networks and subnets that a client PUT or deleted (`None`), by lower-case id.
     pub networks: BTreeMap<String, Option<Kept>>,
-    /// Limits of requests.
+    /// Request limits.
     pub limits: Limits,
-    /// What has been used of them.
+    /// How much of the request limits is used.
     pub throttle: Throttle,
-    /// Limits of usages by name.
+    /// Usage limits by name, where they differ from the default.
     pub quotas: BTreeMap<String, u64>,
-    /// Faults on demand.
+    /// Fault rules.
     pub faults: Faults,
-    /// Regions without capacity, and for how many more creates (all if not given).
+    /// Regions without capacity, and how many more creates fail there (`None`: all).
     pub capacity: HashMap<String, (CapacityFailure, Option<u64>)>,
-    /// Actions of roles that the credential lacks, in lower case.
+    /// Role actions that the credential lacks, in lower case.
     pub withheld: BTreeSet<String>,
-    /// Scripts set by the admin interface, by group and container.
+    /// Scripts set through the admin interface, by group and container.
     pub scripts: HashMap<(String, String), Script>,
-    /// Times of groups.
+    /// When each group was created, ran and was deleted.
     pub timeline: Timeline,
-    /// Groups that GET, LIST and DELETE do not know yet, and until when.
+    /// Groups that GET, LIST and DELETE do not find yet, and until when
+    /// ([`super::faults::Fault::Lag`]).
     pub lagging: HashMap<GroupKey, Timestamp>,
     ended: VecDeque<Uuid>,
     addresses: u32,
-    /// Before the first of the private addresses, and how many there are.
+    /// The value before the first private address, and the number of private addresses.
     private: (u32, u32),
 }
 
-/// 10.0.0.4 is the first that Azure hands out of its usual network.
+/// The usual range, 10.0.0.4 and up: Azure reserves the first addresses of a subnet and hands out .4
+/// first.
 const PRIVATE: (u32, u32) = (0x0a00_0003, 0x00ff_0000);
-/// The loopback addresses of an emulator, beginning anywhere in the upper half of 127.0.0.0/8: others on
-/// this machine begin elsewhere.
+/// Loopback addresses. Each emulator starts at a random one in the upper half of 127.0.0.0/8, so that
+/// emulators on the same machine rarely collide.
 const LOOPBACK: std::ops::Range<u32> = 0x7f80_0000..0x7ffe_0000;
 const LOOPBACK_COUNT: u32 = 0xffff;
 
 impl Store {
-    /// An Azure with nothing in it.
+    /// Creates an Azure without any groups.
     pub fn new(options: &Options) -> Self {
         let (limits, quotas) = (options.limits, options.quotas.clone());
         let private = if options.loopback_subnets {
@@ -134,13 +136,13 @@ impl Store {
         }
     }
 
-    /// The group, brought to `now`.
+    /// Advances the group to `now` and returns it.
     pub fn group(&mut self, key: &GroupKey, now: Timestamp) -> Option<&mut Group> {
         self.settle(key, now);
         self.groups.get_mut(key)
     }
 
-    /// Brings one group to `now`; takes it away if it is gone by then.
+    /// Advances one group to `now`, and removes it if it ends by then.
     pub fn settle(&mut self, key: &GroupKey, now: Timestamp) {
         let Some(group) = self.groups.get_mut(key) else {
             return;
@@ -150,7 +152,7 @@ impl Store {
         self.apply(key, effects);
     }
 
-    /// Brings all groups to `now`.
+    /// Advances all groups to `now`.
     pub fn settle_all(&mut self, now: Timestamp) {
         let due = |group: &Group| group.next_at().is_some_and(|at| at <= now);
         let keys: Vec<GroupKey> = self
@@ -164,7 +166,7 @@ impl Store {
         }
     }
 
-    /// Carries out what a group's change means for everything else.
+    /// Applies the effects of a group's changes to operations, timeline and groups.
     pub fn apply(&mut self, key: &GroupKey, effects: Vec<Effect>) {
         for effect in effects {
             let Some(group) = self.groups.get(key) else {
@@ -188,19 +190,19 @@ impl Store {
         }
     }
 
-    /// Whether GET, LIST and DELETE do not know the group yet.
+    /// Whether GET, LIST and DELETE do not find the group yet.
     pub fn lags(&self, key: &GroupKey, now: Timestamp) -> bool {
         self.lagging.get(key).is_some_and(|until| *until > now)
     }
 
-    /// Takes a group away.
+    /// Removes a group and records the time in the timeline.
     pub fn remove(&mut self, key: &GroupKey, at: Timestamp) -> Option<Group> {
         self.timeline.note(key, |entry| entry.gone = Some(at));
         self.lagging.remove(key);
         self.groups.remove(key)
     }
 
-    /// Begins an operation.
+    /// Starts an operation and returns its id.
     pub fn begin(&mut self, group: &GroupId, kind: OperationKind, now: Timestamp) -> Uuid {
         let id = Uuid::new_v4();
         let operation = Operation {
@@ -213,7 +215,7 @@ impl Store {
         id
     }
 
-    /// Ends an operation.
+    /// Ends an operation. Does nothing if it has already ended.
     pub fn end_operation(&mut self, id: Uuid, succeeded: bool, events: Vec<Event>) {
         let Some(operation) = self.operations.get_mut(&id) else {
             return;
@@ -230,8 +232,9 @@ impl Store {
         }
     }
 
-    /// An address that no other group was given lately: private ones from 10.0.0.4 or of loopback, public
-    /// ones from the range that is set aside for benchmarks (RFC 2544), which leads nowhere.
+    /// The next address: a private one (from 10.0.0.4, or loopback), or a public one from the range for
+    /// benchmarks (RFC 2544), to which no traffic is routed. Addresses repeat only after the whole
+    /// range is used.
     pub fn address(&mut self, private: bool) -> Ipv4Addr {
         self.addresses = self.addresses.wrapping_add(1);
         if private {
@@ -242,7 +245,7 @@ impl Store {
         }
     }
 
-    /// What a subscription uses in a region, by the names of `usages`. Groups must be settled.
+    /// What a subscription uses in a region, by the names of `usages`. Advance all groups first.
     pub fn usages(&self, subscription: &str, region: &str) -> BTreeMap<String, u64> {
         let mut used: BTreeMap<String, f64> = BTreeMap::new();
         let subscription = subscription.to_lowercase();
@@ -264,7 +267,7 @@ impl Store {
         !self.withheld.is_empty() && self.withheld.contains(&action.to_lowercase())
     }
 
-    /// The limit of a usage.
+    /// The limit of a usage: the configured one, or the service's default.
     pub fn quota(&self, name: &str) -> u64 {
         self.quotas
             .get(name)
@@ -272,8 +275,8 @@ impl Store {
             .unwrap_or_else(|| super::group::quota::default_limit(name))
     }
 
-    /// Whether a group is still what `operation` deployed as its `generation`, so that an engine's
-    /// report about it counts.
+    /// Whether the group is still the `generation` that `operation` deployed. If not, the engine's
+    /// report about it is outdated.
     pub fn is_current(&self, key: &GroupKey, generation: u64, operation: Uuid) -> bool {
         self.groups.get(key).is_some_and(|group| {
             (group.generation, group.operation) == (generation, operation) && !group.is_ending()
@@ -281,7 +284,7 @@ impl Store {
     }
 }
 
-/// A number of cores as the service counts them: whole ones, rounded up.
+/// A number of cores as the service counts it: rounded up to whole cores.
 pub fn whole(amount: f64) -> u64 {
     #[allow(
         clippy::cast_possible_truncation,

@@ -1,9 +1,10 @@
-//! Exec and attach: the websocket that a container's terminal is spoken to through.
+//! Exec and attach: the websocket that connects a client to a container's terminal.
 //!
-//! In: a session that `arm::containers` opened, and a client that knows its password. Out: the
-//! terminal's bytes, both ways. As the service does it: no subprotocol, the password is the first
-//! text frame (for attach the `Authorization` header will do, too), input comes as binary or text
-//! frames, output is one merged stream, and the end is a close frame without an exit code.
+//! In: a session that `arm::containers` opened, and a client that sends its password. Out: the
+//! terminal's bytes in both directions. The protocol is the service's: no subprotocol; the first text
+//! frame is the password (attach also accepts it in the `Authorization` header); input arrives as
+//! binary or text frames; output is one merged stream; a close frame without an exit code ends the
+//! session.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,44 +26,45 @@ use super::group::id::GroupKey;
 use super::group::run::{Run, RunState};
 use super::shared::Shared;
 
-/// How long a session waits for its client, and a client may take for its password.
+/// How long a session waits for its client, and how long a connected client may take to send the
+/// password.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a simulated container's log is looked at for an attached client.
+/// How often the emulator polls a simulated container's log for an attached client.
 const ATTACH_LOOKS: Duration = Duration::from_millis(50);
 
-/// What a session is for.
+/// What a session does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// A command in a terminal.
+    /// Runs a command in a terminal.
     Exec {
-        /// The command: words separated by blanks, as the service takes them.
+        /// The command. The service splits it at blanks; there is no quoting.
         command: String,
     },
-    /// The container's output from now on.
+    /// Shows the container's output from now on.
     Attach,
 }
 
-/// A session that waits for its client.
+/// A session whose client has not connected yet.
 #[derive(Clone, Debug)]
 pub struct Session {
     /// The container group.
     pub group: GroupKey,
-    /// The container.
+    /// The container's name.
     pub container: String,
-    /// What it is for.
+    /// Exec or attach.
     pub work: Work,
-    /// The terminal's height in characters; it cannot be changed later.
+    /// Terminal height in characters. The protocol has no way to change it later.
     pub rows: u16,
-    /// Its width.
+    /// Terminal width in characters.
     pub cols: u16,
 }
 
-/// Sessions that wait, by their number, with password and deadline.
+/// Open sessions by id, with password and deadline.
 #[derive(Default)]
 pub struct Sessions(Mutex<HashMap<Uuid, (Session, String, Instant)>>);
 
 impl Sessions {
-    /// Opens a session: its number, and the password that its client must send.
+    /// Opens a session. Returns its id and the password that the client must send.
     pub fn open(&self, session: Session) -> (Uuid, String) {
         let letters = b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefghjkmnpqrstuvwxyz23456789[]{}!.>|";
         let mut random = rand::rng();
@@ -105,7 +107,7 @@ pub async fn connect(
         if known || says(&mut socket, &password).await {
             serve(&shared, &mut socket, session).await;
         }
-        // A client that is gone already cannot be told.
+        // The client may already be gone; ignore the error.
         let _ = socket.send(Message::Close(None)).await;
     })
 }
@@ -173,8 +175,8 @@ fn is_running(shared: &Shared, group: &GroupKey, container: &str) -> bool {
     with_run(shared, group, container, running).unwrap_or(false)
 }
 
-/// Carries bytes both ways until the terminal or the client has ended. Each way goes on while the other
-/// is stuck: a command that writes what it reads stops reading while nobody takes what it wrote.
+/// Copies bytes in both directions until the terminal or the client ends. Both directions run at the
+/// same time: a command that echoes its input stops reading while the client does not read its output.
 async fn bridge(socket: &mut WebSocket, terminal: Terminal) {
     let Terminal {
         mut output,
@@ -211,8 +213,8 @@ async fn write(input: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> bool {
     input.write_all(bytes).await.is_ok() && input.flush().await.is_ok()
 }
 
-/// A terminal without a container behind it: it echoes, knows `echo` and `exit`, and ends on Ctrl-C
-/// or Ctrl-D; a command that is no shell says that it is simulated, and ends.
+/// A shell without a container. It echoes input, knows `echo` and `exit`, and ends on Ctrl-C or Ctrl-D.
+/// Any other command prints that it is simulated, and ends.
 async fn simulated_shell(socket: &mut WebSocket, command: &str) {
     let program = command.split_whitespace().next().unwrap_or_default();
     if !program.ends_with("sh") {
@@ -238,7 +240,7 @@ async fn simulated_shell(socket: &mut WebSocket, command: &str) {
     }
 }
 
-/// What a simulated shell shows when `text` is typed, and whether it ends.
+/// The output of a simulated shell after `text` is typed, and whether the shell ends.
 fn typed(line: &mut String, text: &str) -> (String, bool) {
     let mut reply = String::new();
     for letter in text.chars() {

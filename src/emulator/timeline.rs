@@ -1,5 +1,5 @@
-//! When what happened to each container group, for benchmarks and tests: PUT received, running, delete
-//! received, gone; and how often it was asked for.
+//! Times of each container group, for benchmarks and tests: PUT received, running, DELETE received,
+//! gone; and the number of PUTs and GETs.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,31 +9,31 @@ use serde::Serialize;
 use super::clock::Face;
 use super::group::id::{GroupId, GroupKey};
 
-/// How many groups are remembered; the oldest go first.
+/// How many entries the timeline keeps. The oldest go first.
 const KEPT: usize = 20_000;
 
-/// One group's emulated times. A name that is used again has an entry for each use.
+/// The times of one group, in emulated time. A name that is used again gets a new entry.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     /// The group's ARM id.
     pub group: String,
-    /// When its PUT was received.
+    /// When the emulator received the PUT that created the group.
     pub put_received: Timestamp,
-    /// When its containers ran.
+    /// When its containers started to run. `None` if they have not.
     pub running: Option<Timestamp>,
-    /// When its DELETE was received.
+    /// When the emulator received its DELETE. `None` if there was none.
     pub delete_received: Option<Timestamp>,
-    /// When it was gone.
+    /// When the group was gone. `None` while it exists.
     pub gone: Option<Timestamp>,
-    /// How often it was PUT, the first time included, also where that was refused.
+    /// How many PUTs the group received, including the first one and rejected ones.
     pub puts: u64,
-    /// How often it was read by a GET.
+    /// How many GETs read the group.
     pub gets: u64,
 }
 
 impl Entry {
-    /// The entry with the times that clients see.
+    /// A copy with the times that clients see.
     #[must_use]
     pub fn shown(&self, face: &Face) -> Self {
         let shown = |at: Option<Timestamp>| at.map(|at| face.shown(at));
@@ -47,7 +47,7 @@ impl Entry {
     }
 }
 
-/// Entries, oldest first.
+/// All entries, oldest first.
 #[derive(Debug, Default)]
 pub struct Timeline {
     entries: BTreeMap<u64, Entry>,
@@ -56,7 +56,7 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// A group was created.
+    /// Adds an entry for a group that was created at `at`.
     pub fn put(&mut self, id: &GroupId, at: Timestamp) {
         let entry = Entry {
             group: id.to_string(),
@@ -77,7 +77,7 @@ impl Timeline {
         }
     }
 
-    /// Changes the newest entry of a group.
+    /// Changes the newest entry of a group. Does nothing if there is none.
     pub fn note(&mut self, key: &GroupKey, what: impl FnOnce(&mut Entry)) {
         let number = self.latest.get(key);
         if let Some(entry) = number.and_then(|number| self.entries.get_mut(number)) {
@@ -90,7 +90,7 @@ impl Timeline {
         self.entries.values()
     }
 
-    /// Forgets everything.
+    /// Removes all entries.
     pub fn clear(&mut self) {
         self.entries.clear();
         self.latest.clear();

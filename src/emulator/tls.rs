@@ -1,6 +1,7 @@
-//! A certificate authority for one run, and a server certificate for loopback.
+//! Creates a certificate authority for one run, and a server certificate for loopback.
 //!
-//! Two certificates, because rustls refuses an authority's certificate as a server's.
+//! Clients get the authority's certificate to trust; the server uses the other one. There are two
+//! because rustls rejects a CA certificate as a server certificate.
 
 use std::sync::Arc;
 
@@ -8,15 +9,15 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// What a TLS server needs, and what its clients must trust.
+/// The server's TLS configuration and the CA certificate that its clients must trust.
 pub struct Loopback {
-    /// The server's side.
+    /// The server's configuration.
     pub server: Arc<ServerConfig>,
-    /// The authority's certificate, in PEM.
+    /// The CA certificate in PEM.
     pub ca_pem: String,
 }
 
-/// Makes both certificates, for `localhost`, 127.0.0.1 and `[::1]`.
+/// Creates both certificates. The server certificate is valid for `localhost`, 127.0.0.1 and `[::1]`.
 pub fn loopback() -> Result<Loopback, Box<dyn std::error::Error + Send + Sync>> {
     let mut ca = CertificateParams::new(Vec::new())?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -37,7 +38,7 @@ pub fn loopback() -> Result<Loopback, Box<dyn std::error::Error + Send + Sync>> 
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![leaf_certificate.der().clone()], key)?;
-    // Websockets need HTTP/1.1; a client that can do both would choose HTTP/2.
+    // Websockets need HTTP/1.1. Clients that know both would choose HTTP/2.
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Loopback {
         server: Arc::new(server),

@@ -1,9 +1,9 @@
-//! How soon pods whose hold is over are granted: 1,000 that home has refused, real API server and
-//! scheduler, a rate and a maximum that hold none of them back.
+//! How soon pods are granted after their hold: 1,000 pods that the scheduler could not place on home
+//! nodes, with a real API server and scheduler, and a rate and maximum that delay none of them.
 //!
-//! A hold is over `after` a watch has shown the pod refused: the condition itself tells whole seconds. 50
-//! a second is a scheduler's usual pace; of all at once, some hundreds are refused in a second. The
-//! toleration is written when the same watch shows it.
+//! The hold starts when a watch shows the pod refused, because the condition's own time has whole
+//! seconds. A scheduler usually refuses about 50 pods a second; when all pods are created at once, it
+//! refuses some hundreds a second. The same watch shows when the pod has the toleration.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,15 +23,15 @@ use super::support::{objects, wait};
 
 const PODS: u32 = 1000;
 const AFTER: Duration = Duration::from_secs(20);
-/// How long after each pod the next is made.
+/// The pause after each created pod.
 const PACES: [(&str, Duration); 2] = [
     ("50 a second", Duration::from_millis(20)),
     ("at once", Duration::ZERO),
 ];
-/// How long it may take until all are granted.
+/// How long the benchmark waits for all grants.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// When a pod's hold was over, when its grant was sent, and when it was seen.
+/// When a pod's hold ended, when the operator sent its grant, and when a watch showed the grant.
 #[derive(Clone, Copy, Default)]
 struct Times {
     due: Option<Timestamp>,
@@ -39,7 +39,7 @@ struct Times {
     seen: Option<Timestamp>,
 }
 
-/// Measures, and prints.
+/// Measures and prints.
 pub async fn run() {
     println!(
         "\npods made | granted | hold over to patch sent, p50/p99/most | hold over to toleration seen"
@@ -119,7 +119,7 @@ fn pod(number: u32) -> Pod {
     .expect("a pod")
 }
 
-/// Watches until all are granted, or for as long as that may take.
+/// Watches until all pods are granted, at most for [`PATIENCE`].
 async fn watch(pods: Api<Pod>) -> HashMap<String, Times> {
     let mut times: HashMap<String, Times> = HashMap::new();
     let until = tokio::time::Instant::now() + PATIENCE;
@@ -152,7 +152,7 @@ fn is_refused(pod: &Pod) -> bool {
     conditions.any(|one| one.type_ == "PodScheduled" && one.status == "False")
 }
 
-/// What passed since the hold was over, sorted.
+/// The times since the end of the hold, sorted.
 fn since(
     times: &HashMap<String, Times>,
     what: impl Fn(&Times) -> Option<Timestamp>,

@@ -1,6 +1,7 @@
-//! The emulator as a process on loopback: 2,000 container groups, then 200 requests a second for
-//! 20 s (open loop: a request is sent when it is due, whatever became of the ones before), then as
-//! many as 32 clients can send in 5 s. Prints times, rates and the resident memory.
+//! The emulator as a process on loopback. The benchmark creates 2,000 container groups, then sends 200
+//! requests a second for 20 s (open loop: each request is sent when it is due, whether or not earlier
+//! ones are answered), then as many as 32 clients can send in 5 s. It prints times, rates and the
+//! resident memory.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -11,32 +12,32 @@ use futures::StreamExt as _;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
-/// Container groups.
+/// Number of container groups.
 const GROUPS: usize = 2000;
-/// Requests a second in the open loop.
+/// Requests per second in the open loop.
 const RATE: u32 = 200;
-/// How long the open loop lasts, in seconds.
+/// Duration of the open loop in seconds.
 const OPEN_LOOP: u32 = 20;
-/// Clients of the closed loop.
+/// Number of clients in the closed loop.
 const CLIENTS: usize = 32;
 
-/// The emulator's process, ended with the value.
+/// The emulator's process. Drop kills it.
 pub struct Emulator {
     child: Child,
-    /// Where it listens.
+    /// The URL at which it listens.
     pub url: String,
 }
 
 impl Drop for Emulator {
     fn drop(&mut self) {
-        // It may have ended already.
+        // Ignore errors: it may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl Emulator {
-    /// Starts it with these arguments.
+    /// Starts the emulator with these arguments.
     pub fn start(arguments: &[&str]) -> Self {
         let program = super::built("aci-emulator");
         let mut child = Command::new(&program)
@@ -90,7 +91,7 @@ fn body(n: usize) -> Value {
     })
 }
 
-/// The `share` of sorted times below which that share lies.
+/// The quantile `share` (0 to 1) of sorted times.
 pub fn quantile(sorted: &[Duration], share: f64) -> Duration {
     #[allow(
         clippy::cast_possible_truncation,
@@ -170,7 +171,7 @@ async fn closed_loop(client: &Client, emulator: &Arc<Emulator>) {
     report("closed loop, GET", times, began.elapsed());
 }
 
-/// Measures, and prints.
+/// Measures and prints.
 pub async fn run() {
     let quotas = [
         "--quota",

@@ -1,8 +1,8 @@
-//! `make bench`: measures, and asserts nothing about time.
+//! `make bench`: measures, and asserts nothing about times.
 //!
-//! Five parts, each a file: the emulator by itself, the operator with pods on a real control plane, the
-//! decisions of bursting alone, bursting on a real control plane, and a change of leader there. An
-//! argument names one of them (`emulator`, `pods`, `plan`, `burst`, `takeover`); all run without.
+//! Five benchmarks, one per file: the emulator alone, the operator with pods on a real control plane,
+//! the planning of bursts alone, bursting on a real control plane, and a change of leader there. An
+//! argument selects one (`emulator`, `pods`, `plan`, `burst`, `takeover`); without arguments all run.
 
 #![allow(
     clippy::disallowed_methods,
@@ -21,7 +21,7 @@ mod takeover;
 
 use std::path::PathBuf;
 
-/// A program that was built with this one.
+/// The path of a program that cargo built together with this one.
 fn built(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("this program's path");
     let folder = own
@@ -31,11 +31,11 @@ fn built(name: &str) -> PathBuf {
     folder.join(name)
 }
 
-/// A process' time on the processor so far, in Linux' ticks of 10 ms.
+/// The CPU time that a process has used, from Linux ticks of 10 ms.
 fn cpu(process: u32) -> std::time::Duration {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
     let stat = stat.expect("the process runs");
-    // The name in parentheses may hold blanks; user and system time are fields 14 and 15.
+    // The name in parentheses may contain blanks. User and system time are fields 14 and 15.
     let fields = stat
         .rsplit(')')
         .next()

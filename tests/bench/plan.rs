@@ -1,5 +1,5 @@
-//! Deciding alone: one pool with 64 workloads and 5,000 pods that wait, 500 more on ACI. Prints what
-//! `observe` and `plan` take, and what a pod's facts and verdict cost once per version.
+//! Planning alone: one pool with 64 workloads, 5,000 pending pods and 500 pods on ACI. Prints the time
+//! of `observe` and `plan`, and of computing a pod's facts and verdict once per version.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -109,7 +109,7 @@ fn report(what: &str, mut times: Vec<Duration>) {
     println!("{what:<28} | {middle:>9.1?} | {most:>9.1?}");
 }
 
-/// Measures, and prints.
+/// Measures and prints.
 pub fn run() {
     let (pool, scales, places) = (pool(), scales(), [place()]);
     let pods: Vec<Pod> = (0..PODS).map(|number| pod(number, false)).collect();

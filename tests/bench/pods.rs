@@ -1,8 +1,8 @@
-//! The operator with 1, 100, 300 and 1,000 pods: real API server, the emulator 50 ms away, 3 s from PUT
-//! to running, without limits of creates and deletes. One pod is 30 pods, one every 3 s.
+//! The operator with 1, 100, 300 and 1,000 pods: real API server, an emulator 50 ms away, 3 s from PUT
+//! to running, no limits on creates and deletes. "One pod" means 30 pods, one every 3 s.
 //!
-//! Times are of the emulator's clock, which is the host's here. A pod is bound when it is created (it
-//! names its node), so that the scheduler's own pace is not measured.
+//! Times are the emulator's, which are host time here. Each pod names its node, so that it is bound
+//! when it is created and the scheduler's speed does not count.
 
 use std::collections::HashMap;
 use std::process::{Child, Command};
@@ -21,35 +21,36 @@ use tokio::sync::watch;
 use super::emulator::{Emulator, quantile};
 use super::support::{Cluster, Options, objects, wait};
 
-/// How many pods, and how long after each the next one is made.
+/// Numbers of pods, and the pause after each created pod.
 const SIZES: [(usize, Duration); 4] = [
     (30, Duration::from_secs(3)),
     (100, Duration::ZERO),
     (300, Duration::ZERO),
     (1000, Duration::ZERO),
 ];
-/// With how many pods the steady state is measured, which is the same for each, and for how long.
+/// The number of pods for the steady state (calls per pod do not depend on it), and how long to
+/// measure.
 const STEADY: (usize, Duration) = (300, Duration::from_secs(120));
-/// The pool's node.
+/// The pool's virtual node.
 pub const NODE: &str = "burst-bench-weu";
 
-/// When pods were first seen bound, running and marked for deletion, by name.
+/// By pod name, when a watch first showed it bound, running, and marked for deletion.
 type Times = HashMap<String, (Timestamp, Option<Timestamp>, Option<Timestamp>)>;
 
-/// The operator as a process, until it is dropped.
+/// The operator as a process. Drop kills it.
 pub struct Operator(Child);
 
-/// What the operator stands between.
+/// A cluster and an emulated Azure.
 pub struct Parts {
     azure: Emulator,
     cluster: Cluster,
-    /// A client of the cluster.
+    /// A client of the cluster's API server.
     pub client: Client,
     token: tempfile::NamedTempFile,
 }
 
 impl Parts {
-    /// A cluster, and an Azure without limits that is 50 ms away.
+    /// Starts a cluster, and an Azure without request limits that is 50 ms away.
     pub async fn start() -> Self {
         let arguments = [
             "--no-limits",
@@ -81,7 +82,7 @@ impl Parts {
 }
 
 impl Operator {
-    /// Sends a signal, by its name.
+    /// Sends the signal of this name.
     pub fn signal(&self, name: &str) {
         let id = self.0.id().to_string();
         let sent = Command::new("kill").args([format!("-{name}"), id]).status();
@@ -91,13 +92,13 @@ impl Operator {
 
 impl Drop for Operator {
     fn drop(&mut self) {
-        // It may have ended already.
+        // Ignore errors: it may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Measures, and prints.
+/// Measures and prints.
 pub async fn run() {
     let parts = Parts::start().await;
     let operator = start(&parts);
@@ -143,7 +144,7 @@ pub fn start(parts: &Parts) -> Operator {
     Operator(child.expect("the operator starts"))
 }
 
-/// A pool of users' own pods; returns when its node is ready.
+/// Creates a pool whose pods users place themselves. Returns when its node is ready.
 pub async fn pool(client: &Client) {
     let pool = json!({
         "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": "bench"},
@@ -205,7 +206,7 @@ async fn measure(
             .count()
             == size
     };
-    // What is waited for comes with a lock on it, which must not be kept.
+    // Do not keep the returned guard: it locks the channel.
     let running = tokio::time::timeout(Duration::from_secs(300), seen.wait_for(all))
         .await
         .is_ok();
@@ -232,13 +233,13 @@ async fn measure(
     );
 }
 
-/// GETs and LISTs for each pod in a minute in which nothing happens.
+/// GETs and LISTs per pod and minute while nothing changes.
 async fn steady(azure: &Emulator, size: usize) -> String {
     let (of, time) = STEADY;
     if size != of {
         return "-".to_owned();
     }
-    // The reads of details that are still to come belong to the start.
+    // Wait until the detailed reads that belong to the start are over.
     tokio::time::sleep(Duration::from_secs(size as u64 / 12 + 5)).await;
     let before = Calls::of(azure).await;
     tokio::time::sleep(time).await;
@@ -247,8 +248,8 @@ async fn steady(azure: &Emulator, size: usize) -> String {
     format!("{:.2}, {:.3}", calls.gets / minutes, calls.lists / minutes)
 }
 
-/// Deletes the pods with grace period 0: the API server removes the objects at once, and the operator
-/// has nothing left but what it knows.
+/// Deletes the pods with grace period 0: the API server removes the objects at once, so the operator
+/// must delete the groups from what it remembers.
 async fn delete(pods: &Api<Pod>, names: &[String]) {
     let now = DeleteParams::default().grace_period(0);
     let deleted = futures::stream::iter(names).map(|name| {
@@ -262,7 +263,7 @@ async fn delete(pods: &Api<Pod>, names: &[String]) {
         .expect("deleted");
 }
 
-/// How many pods and groups are left after 30 s at most.
+/// How many pods and groups are left, after waiting up to 30 s for none.
 async fn left(azure: &Emulator, pods: &Api<Pod>) -> usize {
     let until = tokio::time::Instant::now() + Duration::from_secs(30);
     let _ = tokio::time::timeout_at(until, none_left(pods)).await;
@@ -276,7 +277,7 @@ async fn left(azure: &Emulator, pods: &Api<Pod>) -> usize {
     }
 }
 
-/// How many groups there are.
+/// The number of container groups.
 async fn groups(azure: &Emulator) -> usize {
     let url = format!(
         "{}/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerInstance/containerGroups?api-version=2025-09-01",
@@ -288,7 +289,7 @@ async fn groups(azure: &Emulator) -> usize {
     answer["value"].as_array().map_or(0, Vec::len)
 }
 
-/// How many calls the emulator answered.
+/// How many calls the emulator has answered.
 struct Calls {
     gets: f64,
     lists: f64,
@@ -304,7 +305,7 @@ impl Calls {
         }
     }
 
-    /// Since then, for each of so many pods.
+    /// The calls since `before`, per pod.
     #[allow(clippy::cast_precision_loss, reason = "a small number")]
     fn since(&self, before: &Self, pods: usize) -> Self {
         let each = |now: f64, then: f64| (now - then) / pods as f64;
@@ -395,7 +396,7 @@ async fn counted(azure: &Emulator, operation: &str) -> f64 {
         .sum()
 }
 
-/// How many seconds the slowest pod took from bound to Running.
+/// The seconds from bound to Running of the slowest pod.
 fn slowest(seen: &Times) -> f64 {
     let took = seen.values().filter_map(|(bound, running, _)| {
         let running = (*running)?;
@@ -404,7 +405,7 @@ fn slowest(seen: &Times) -> f64 {
     took.fold(0.0, f64::max)
 }
 
-/// p50 and p99 of bound to PUT, running to Running, deleted to DELETE.
+/// p50 and p99 of three durations: bound to PUT, running in Azure to Running, deletion to DELETE.
 fn quantiles(seen: &Times, azure: &HashMap<String, [Option<Timestamp>; 3]>) -> [String; 3] {
     let mut columns: [Vec<Duration>; 3] = Default::default();
     for (name, (bound, running, deleted)) in seen {

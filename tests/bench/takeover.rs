@@ -1,5 +1,5 @@
-//! How soon another instance leads once the leader is killed, or asked to end, and how soon after that
-//! the node's lease is renewed again: real API server, a follower that knows everything already.
+//! How soon another instance leads after the leader is killed, or asked to end, and how soon after that
+//! the node's lease is renewed. Real API server; the follower has synced its caches before.
 
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,12 @@ use super::emulator::quantile;
 use super::pods::{NODE, Parts, pool, start};
 use super::support::wait;
 
-/// How often each is measured: the rest of a lease that is over later or sooner makes the difference.
+/// Rounds per case. The results vary with the remaining time of the lease.
 const ROUNDS: usize = 5;
-/// How long a follower is given to know everything.
+/// How long a follower gets to sync its caches.
 const WARM: Duration = Duration::from_secs(5);
 
-/// Measures, and prints.
+/// Measures and prints.
 pub async fn run() {
     let parts = Parts::start().await;
     let mut leader = start(&parts);
@@ -45,7 +45,7 @@ pub async fn run() {
     }
 }
 
-/// Who leads the pool, as soon as it is somebody else.
+/// Waits until an instance other than `other` leads the pool. Returns its identity.
 async fn led_by_another(client: &Client, other: Option<&str>) -> String {
     let pools: Api<BurstPool> = Api::all(client.clone());
     let found = |pool: Option<&BurstPool>| {

@@ -1,5 +1,5 @@
-//! The admission policies that narrow the operator's own account, on a real API server: what the rights
-//! alone would let it do, and no burst needs, is refused.
+//! The admission policies that restrict the operator's account, on a real API server: they deny writes
+//! that RBAC allows but no burst needs.
 
 use burstpool::api::BurstPool;
 use k8s_openapi::api::authentication::v1::TokenRequest;
@@ -14,17 +14,17 @@ use crate::support::OPERATOR;
 use crate::support::wait::by_and_by;
 use crate::world::World;
 
-/// The annotation of a pod's deletion cost.
+/// The annotation for a pod's deletion cost.
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// As the operator's account.
+/// A client with the operator's account.
 async fn as_operator(world: &World) -> Client {
     let operator = world.cluster.operator().expect("a token");
     let config = world.cluster.config_of(&operator).await;
     Client::try_from(config.expect("a configuration")).expect("a client")
 }
 
-/// What came of an attempt: the refusal's words.
+/// Asserts that a policy denied the attempt, with these words in the message.
 fn denied<T: std::fmt::Debug>(attempt: kube::Result<T>, words: &str) {
     let Err(kube::Error::Api(status)) = attempt else {
         unreachable!("not denied, as '{words}' wants: {attempt:?}");
@@ -36,7 +36,8 @@ fn denied<T: std::fmt::Debug>(attempt: kube::Result<T>, words: &str) {
     );
 }
 
-/// What no burst needs, on a pod that waits, one at home and one on a virtual node, and the refusal's words.
+/// Writes that no burst needs, to a pending pod, one at home and one on a virtual node; each with the
+/// denial's words.
 fn attempts() -> Vec<(&'static str, Value, &'static str)> {
     let label = |key: &str, value: Value| json!({"metadata": {"labels": {key: value}}});
     let note = |key: &str, value: Value| json!({"metadata": {"annotations": {key: value}}});
@@ -80,17 +81,17 @@ fn attempts() -> Vec<(&'static str, Value, &'static str)> {
     ]
 }
 
-/// The toleration that the pods have.
+/// A toleration that the test's pods have.
 fn own() -> Value {
     json!({"key": "mine", "operator": "Exists"})
 }
 
-/// Adds a toleration; admission has given the pod some besides.
+/// A JSON Patch operation that adds a toleration. It appends, because admission has given the pod some.
 fn tolerate(one: &Value) -> Value {
     json!({"op": "add", "path": "/spec/tolerations/-", "value": one})
 }
 
-/// A list of operations, or what is to be merged.
+/// A JSON Patch for a list of operations, otherwise a merge patch.
 fn as_patch(patch: Value) -> Patch<Value> {
     if patch.is_array() {
         Patch::Json(serde_json::from_value(patch).expect("a JSON Patch"))
@@ -104,9 +105,10 @@ fn provider() -> Value {
     json!({"key": "virtual-kubelet.io/provider", "operator": "Equal", "value": "shop", "effect": "NoSchedule"})
 }
 
-/// Pods that wait, are at home and on a virtual node; returns when the policies are in force.
+/// Creates pods that are pending, at home and on a virtual node. Returns when the policies are in
+/// force.
 async fn guarded(world: &World, client: &Client, pods: &Api<Pod>, nodes: &Api<Node>) {
-    // The last one is the cluster's own, whatever its name is.
+    // The last node is the cluster's own, although its name looks like a virtual node's.
     for name in ["home-a", "burst-shop-weu", "burst-in-01"] {
         world.home_node(name).await;
     }
@@ -128,7 +130,7 @@ async fn guarded(world: &World, client: &Client, pods: &Api<Pod>, nodes: &Api<No
         dry_run: true,
         ..DeleteParams::default()
     };
-    // Without a trace: a pod whose image was changed once can be given the same again.
+    // Dry run: a real change of the image could not be repeated.
     let tried = PatchParams {
         dry_run: true,
         ..PatchParams::default()
@@ -138,7 +140,7 @@ async fn guarded(world: &World, client: &Client, pods: &Api<Pod>, nodes: &Api<No
         ..PatchParams::apply("x").force()
     };
     let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
-    // They come into force by and by, and there is nothing to watch.
+    // The API server applies policies after a delay, and no watch shows when.
     by_and_by("the policies to be in force", async || {
         let changed = pods.patch("waits", &tried, &image()).await;
         let node = nodes.delete("home-a", &gone).await;
@@ -149,7 +151,7 @@ async fn guarded(world: &World, client: &Client, pods: &Api<Pod>, nodes: &Api<No
     .await;
 }
 
-/// A heartbeat.
+/// A heartbeat: a node's Lease.
 fn lease(name: &str) -> Patch<Value> {
     Patch::Apply(json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
@@ -161,7 +163,8 @@ fn image() -> Patch<Value> {
     Patch::Strategic(json!({"spec": {"containers": [{"name": "main", "image": "evil"}]}}))
 }
 
-/// A write of a pod's status reaches its labels, annotations and finalizers, too: past what is said of pods.
+/// A write to a pod's status also reaches its labels, annotations and finalizers. Policies on pods
+/// would miss it.
 async fn beside_the_status(pods: &Api<Pod>) {
     let params = PatchParams::default();
     let words = "and nothing beside it";
@@ -179,8 +182,8 @@ async fn beside_the_status(pods: &Api<Pod>) {
     written.expect("the status of its own pod");
 }
 
-/// A node without the taint would draw pods that nobody has granted, and the heartbeats of home's nodes are
-/// their kubelets'.
+/// A virtual node without its taint would attract pods without a grant. The heartbeats of home nodes
+/// belong to their kubelets.
 async fn around_its_nodes(client: &Client) {
     let (nodes, params) = (Api::<Node>::all(client.clone()), PostParams::default());
     let node = |spec: Value| -> Node {
@@ -213,7 +216,7 @@ async fn around_its_nodes(client: &Client) {
     renewed.expect("a heartbeat of its own node");
 }
 
-/// How much may burst, and what of, is said by those who own a pool.
+/// Only the owners of a pool may decide how much may burst, and which workloads.
 async fn its_pools(world: &World, client: &Client) {
     let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples/burstpool.yaml");
     world.kubectl(&["apply", "-f", sample]);
@@ -238,7 +241,7 @@ async fn its_pools(world: &World, client: &Client) {
     kept.expect("its finalizer");
 }
 
-/// What a service account may do is for a pod of its own, for as long as it lives.
+/// The operator may only request tokens of a service account for a live pod of that account.
 async fn tokens(world: &World, client: &Client) {
     let rights = concat!(env!("CARGO_MANIFEST_DIR"), "/config/cluster-wide");
     world.kubectl(&["apply", "-k", rights]);
@@ -265,7 +268,8 @@ async fn tokens(world: &World, client: &Client) {
     given.await.expect("a kube-proxy's token");
 }
 
-/// A developer who may change pods in the namespace, as `edit` allows, and even their statuses.
+/// A client of a developer who may change pods in the namespace, as `edit` allows, and even their
+/// statuses.
 async fn as_developer(world: &World) -> Client {
     let ask = |words: &str| {
         let words: Vec<&str> = words.split(' ').collect();
@@ -286,7 +290,8 @@ async fn as_developer(world: &World) -> Client {
     client
 }
 
-/// The marks of a grant are written by the operator and by administrators alone. A pod of a copied template is let in.
+/// Only the operator and administrators may write the marks of a grant. Creating a pod from a copied
+/// template is allowed.
 async fn grants_are_its_own(world: &World) {
     let pods: Api<Pod> = Api::namespaced(as_developer(world).await, "default");
     let params = PatchParams::default();

@@ -1,5 +1,5 @@
-//! What is written on a pod that is bound to a virtual node: its deletion cost, and how long it tolerates
-//! a node that is not heard of; and what is not written over.
+//! The patch of a pod that is bound to a virtual node: its deletion cost, and how long it tolerates an
+//! unreachable node; and which values of others the operator does not overwrite.
 
 use burstpool::node::binding;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -23,7 +23,7 @@ fn tolerations(pod: &Pod) -> &[Toleration] {
         .unwrap_or_default()
 }
 
-/// How long the pod tolerates a node that is not ready, and one that is not reachable.
+/// How long the pod tolerates a node that is not ready, and one that is unreachable, in seconds.
 fn patience(pod: &Pod) -> [Option<i64>; 2] {
     ["not-ready", "unreachable"].map(|taint| {
         let key = format!("node.kubernetes.io/{taint}");
@@ -33,12 +33,12 @@ fn patience(pod: &Pod) -> [Option<i64>; 2] {
     })
 }
 
-/// Whether all that belongs on a bound pod has been written.
+/// Whether the pod has everything that the operator writes after binding.
 pub fn is_settled(pod: &Pod) -> bool {
     pod.annotations().contains_key(COST) && patience(pod) == [DAY, DAY]
 }
 
-/// A pod bound to that node, of which nobody takes care.
+/// A pod that names its node itself, without a grant.
 pub fn bound(name: &str, node: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
@@ -46,7 +46,7 @@ pub fn bound(name: &str, node: &str) -> Value {
     })
 }
 
-/// A pod for the pool, with these tolerations besides.
+/// A pod for the pool, with additional tolerations.
 fn pod(name: &str, annotations: &Value, more: &[Value]) -> Value {
     let mut tolerations = vec![json!({"key": "virtual-kubelet.io/provider", "operator": "Exists"})];
     tolerations.extend(more.iter().cloned());
@@ -64,9 +64,9 @@ fn pod(name: &str, annotations: &Value, more: &[Value]) -> Value {
 async fn what_a_user_set_on_a_pod_is_kept_and_only_the_rest_is_written() {
     let world = World::start().await;
     world.create_pool("shop").await;
-    // Its cost is its user's, its tolerations are Kubernetes' defaults.
+    // Its user sets the cost; its tolerations are Kubernetes' defaults.
     world.create(pod("costly", &json!({COST: "7"}), &[])).await;
-    // The other way round.
+    // Its user sets tolerations, and no cost.
     let no_execute = |key: &str, seconds: Option<i64>| {
         let mut one = json!({"key": key, "operator": "Exists", "effect": "NoExecute"});
         if let Some(seconds) = seconds {
@@ -80,7 +80,7 @@ async fn what_a_user_set_on_a_pod_is_kept_and_only_the_rest_is_written() {
         no_execute("theirs", Some(60)),
     ];
     let patient = world.create(pod("patient", &Value::Null, &own)).await;
-    // A short toleration of whatever befalls its node: also of what is none of our business.
+    // A short toleration of any taint, including taints that do not concern burstpool.
     let hasty = json!({"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60});
     let hasty = world
         .create(pod("hasty", &json!({"a": "b"}), &[hasty]))
@@ -109,12 +109,12 @@ async fn what_a_user_set_on_a_pod_is_kept_and_only_the_rest_is_written() {
     assert_eq!(after.annotations().get("a").map(String::as_str), Some("b"));
     assert_eq!(tolerations(&after)[2..], *tolerations(&hasty));
     for pod in [&costly, &after] {
-        // The generation counts the changes of a spec.
+        // The generation counts changes of the spec.
         assert_eq!(pod.metadata.generation, Some(2), "written once: {pod:?}");
     }
 }
 
-/// Whoever applies a pod replaces its list of tolerations, which is atomic, and gets no conflict.
+/// `kubectl apply` replaces a pod's list of tolerations, which is atomic, without a conflict.
 #[tokio::test]
 async fn a_bare_pod_is_applied_again_and_has_its_day_again() {
     let world = World::start().await;
@@ -191,7 +191,7 @@ async fn a_patch_that_was_made_from_a_pod_as_it_was_writes_over_nothing() {
     kubernetes_minds(send(patch).await);
 }
 
-/// The API server refuses deletion costs until the answer is deleted.
+/// Makes the API server deny deletion costs until the returned binding is deleted.
 async fn no_costs(world: &World) -> Api<ValidatingAdmissionPolicyBinding> {
     let policy = json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
@@ -219,7 +219,7 @@ async fn no_costs(world: &World) -> Api<ValidatingAdmissionPolicyBinding> {
     policies.create(&made, &policy).await.expect("a policy");
     let bindings = Api::all(world.client.clone());
     bindings.create(&made, &binding).await.expect("a binding");
-    // Policies come into force by and by, and there is nothing to watch.
+    // The API server applies policies after a delay, and no watch shows when.
     world.create(bound("probe", "nowhere")).await;
     let (try_it, cost) = (
         PatchParams {

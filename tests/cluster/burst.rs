@@ -1,7 +1,8 @@
-//! A virtual node in this process, kept as the operator keeps it, on a real cluster and an emulated Azure.
+//! A virtual node that runs in this process like in the operator, on a real cluster and an emulated
+//! Azure.
 //!
-//! In: what is different from the usual ([`Setup`]). Out: pods made and waited for, the groups that there
-//! are in Azure, faults. Everything ends with the value.
+//! In: differences from the defaults ([`Setup`]). Out: functions to create pods and wait for them, to
+//! look at the groups in Azure, and to inject faults. Drop ends everything.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,22 +32,22 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{Cluster, Tenant, objects, wait};
 use crate::world::{puts, timeline};
 
-/// The token that Azure is shown.
+/// The token that the operator sends to Azure.
 pub const ARM_TOKEN: &str = "SECRET-ARM-TOKEN";
 
-/// What is different from the usual.
+/// The settings of a test.
 pub struct Setup {
-    /// Whose groups they are: the UID of a cluster.
+    /// The cluster UID in the groups' tags, which marks their owner.
     pub cluster_uid: &'static str,
-    /// The pool's name; the namespace's if not given.
+    /// The pool's name. Default: the namespace's name.
     pub pool: Option<String>,
-    /// The Azure; one of its own if not given.
+    /// A shared Azure. Default: one of its own.
     pub azure: Option<Arc<Emulator>>,
-    /// Where Azure is looked for, if not where it is.
+    /// Another URL for Azure Resource Manager. Default: the emulator's.
     pub arm: Option<String>,
-    /// How often groups are listed.
+    /// How often the operator lists groups.
     pub sweep_every: Duration,
-    /// How long groups without a pod are left alone.
+    /// How long the operator leaves groups without a pod alone.
     pub orphan_grace: Duration,
 }
 
@@ -63,7 +64,7 @@ impl Default for Setup {
     }
 }
 
-/// One test's own Azure, and a virtual node on it.
+/// The Azure of one test, and a virtual node on it.
 pub struct Burst {
     pub tenant: Tenant,
     pub emulator: Arc<Emulator>,
@@ -80,7 +81,7 @@ impl Drop for Burst {
     }
 }
 
-/// An Azure twenty times as fast as the real one.
+/// An Azure that runs twenty times as fast as the real one.
 pub async fn azure() -> Arc<Emulator> {
     let options = Options {
         speed: 20.0,
@@ -123,7 +124,7 @@ impl Burst {
         burst
     }
 
-    /// Starts what keeps the node and its pods, as the operator does when it begins.
+    /// Starts the tasks for the node and its pods, like the operator at its start.
     pub async fn run(&mut self) {
         self.cancel = CancellationToken::new();
         let client = self.tenant.client.clone();
@@ -143,7 +144,7 @@ impl Burst {
             .expect("it is ready");
     }
 
-    /// Ends what `run` started, as an operator that ends, and returns when it has.
+    /// Stops these tasks, like an operator that ends, and waits for their end.
     pub async fn stop(&mut self) {
         self.cancel.cancel();
         for task in self.tasks.drain(..) {
@@ -151,7 +152,7 @@ impl Burst {
         }
     }
 
-    /// Whether what `run` started still runs.
+    /// Whether these tasks are running.
     pub fn is_alive(&self) -> bool {
         !self.tasks.is_empty() && self.tasks.iter().all(|task| !task.is_finished())
     }
@@ -194,7 +195,7 @@ impl Burst {
         })
     }
 
-    /// Whose groups this node's are.
+    /// The owner of this node's groups.
     pub fn owner(&self) -> Owner {
         Owner {
             cluster: self.setup.cluster_uid.to_owned(),
@@ -203,7 +204,7 @@ impl Burst {
         }
     }
 
-    /// A pod that only this node takes, changed as `changes` says (a JSON merge).
+    /// A pod that only this node can run, with `changes` merged into it (JSON merge).
     pub fn pod(&self, name: &str, changes: &Value) -> Pod {
         let toleration = Toleration {
             key: Some("virtual-kubelet.io/provider".to_owned()),
@@ -234,7 +235,7 @@ impl Burst {
             .expect("it comes to be so");
     }
 
-    /// Asks for the pod's deletion, with that grace period if one is given.
+    /// Deletes the pod, with a grace period in seconds if given.
     pub async fn delete(&self, name: &str, grace: Option<u32>) {
         let delete = DeleteParams {
             grace_period_seconds: grace,
@@ -253,7 +254,7 @@ impl Burst {
         self.tenant.api::<Pod>().get(name).await.expect("the pod")
     }
 
-    /// The keys of the groups that there are in Azure.
+    /// The keys of all groups in Azure.
     pub fn groups(&self) -> Vec<GroupKey> {
         let now = self.emulator.shared().clock.now();
         let mut store = self.emulator.shared().store();
@@ -261,7 +262,7 @@ impl Burst {
         store.groups.keys().cloned().collect()
     }
 
-    /// What was asked for, by the names of the groups that there are in Azure: secrets included.
+    /// The request bodies of all groups in Azure by name, secrets included.
     pub fn bodies(&self) -> BTreeMap<String, GroupBody> {
         let store = self.emulator.shared().store();
         let groups = store.groups.iter();
@@ -270,7 +271,7 @@ impl Burst {
             .collect()
     }
 
-    /// A group of this name that somebody else made, with these tags.
+    /// Creates a group that does not belong to burstpool, with this name and these tags.
     pub async fn foreign(&self, name: &str, tags: &BTreeMap<String, String>) {
         let url = format!(
             "{}/subscriptions/sub/resourceGroups/rg/providers/Microsoft.ContainerInstance/\
@@ -289,12 +290,12 @@ impl Burst {
         assert_eq!(answer.status(), 201);
     }
 
-    /// What happened to each group that there ever was, oldest first.
+    /// The timeline of every group that ever existed, oldest first.
     pub fn timeline(&self) -> Vec<Entry> {
         timeline(&self.emulator)
     }
 
-    /// How many requests of an operation were answered with that status.
+    /// How many requests of an operation got this status.
     pub fn answers(&self, operation: &str, status: &str) -> usize {
         let labels = format!("operation=\"{operation}\",status=\"{status}\"");
         let text = self.emulator.shared().counters.text();
@@ -303,7 +304,7 @@ impl Burst {
         count.unwrap_or_default()
     }
 
-    /// Waits until what is asked is so. There is nothing to watch in Azure: so this asks again and again.
+    /// Waits until `is_so`. Polls, because Azure has no watch.
     pub async fn eventually(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let mut again = tokio::time::interval(Duration::from_millis(50));
         let asking = async {
@@ -319,7 +320,7 @@ impl Burst {
         );
     }
 
-    /// How often groups were asked for.
+    /// How many times the operator sent a PUT for a group.
     pub fn puts(&self) -> usize {
         puts(&self.emulator)
     }
@@ -330,7 +331,7 @@ impl Burst {
         assert!(sent.expect("an answer").status().is_success());
     }
 
-    /// Ends all faults.
+    /// Removes all faults.
     pub fn no_faults(&self) {
         self.emulator.shared().store().faults.remove(None);
     }
@@ -390,7 +391,7 @@ pub fn environment(variables: &[(&str, &str)]) -> Value {
     json!({"spec": {"containers": [{"env": variables}]}})
 }
 
-/// The Events of that reason about a pod, once there is one.
+/// The messages of the Events with this reason about a pod, once there is one.
 pub async fn told(burst: &Burst, pod: &str, reason: &str) -> Vec<String> {
     let events: Api<Event> = burst.tenant.api();
     let about = format!("involvedObject.name={pod},reason={reason}");

@@ -1,4 +1,4 @@
-//! A `DaemonSet` that tolerates everything, and what becomes of its pod on a virtual node.
+//! A `DaemonSet` that tolerates all taints, and its pod on a virtual node.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ async fn create(world: &World) {
         .expect("a DaemonSet");
 }
 
-/// Gives the `DaemonSet` the affinity that messages ask for, or takes it away.
+/// Adds or removes the node affinity that burstpool's messages ask for.
 async fn keep_off(world: &World, is_kept_off: bool) {
     let virtual_nodes = json!({"key": "type", "operator": "NotIn", "values": ["virtual-kubelet"]});
     let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
@@ -77,7 +77,7 @@ fn is_here(pod: &Pod) -> bool {
     objects::node_of(pod) == Some(NODE)
 }
 
-/// The pod on the virtual node, once it says why it does not run, and both at home run.
+/// The pod on the virtual node, once its status says why it does not run and both pods at home run.
 async fn told(world: &World) -> Pod {
     let all = |pods: &[Pod]| {
         pods.len() == 3
@@ -111,7 +111,7 @@ fn message(pool: Option<&BurstPool>) -> Option<String> {
     Some(placements.first()?.message.clone())
 }
 
-/// A group such as an operator would have made for the pod that knew nothing of `DaemonSet`s.
+/// Creates a group for the pod, as an operator version would have that did not know `DaemonSet`s.
 async fn put_group(world: &World, pod: &Pod) {
     let system = Api::<Namespace>::all(world.client.clone())
         .get("kube-system")
@@ -180,7 +180,7 @@ async fn a_daemon_sets_pod_never_runs_here_and_says_with_its_pool_what_keeps_it_
         })
         .await;
 
-    // Deleted, it goes at once, and the next one waits for the same reason.
+    // A deleted pod goes at once, and its replacement waits for the same reason.
     let name = here.name_any();
     world
         .pods()

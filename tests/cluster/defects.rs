@@ -1,6 +1,7 @@
-//! What the Go provider azure-aci does wrong in Azure, done right: groups made, kept and left alone.
+//! Defects of the Go provider azure-aci in Azure (groups created, kept and deleted), which burstpool
+//! must not have.
 //!
-//! What it tells Kubernetes wrongly is in `told.rs`.
+//! `told.rs` has its defects in what it reports to Kubernetes.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -26,13 +27,13 @@ fn containers(body: &GroupBody) -> &[Container] {
     body.properties.as_ref().map_or(&[], Properties::containers)
 }
 
-/// Whether the pod's status says so anywhere, as text.
+/// Whether the text occurs anywhere in the pod's status.
 fn says(pod: Option<&Pod>, words: &str) -> bool {
     let text = pod.map(|pod| serde_json::to_string(&pod.status).expect("JSON"));
     text.is_some_and(|text| text.contains(words))
 }
 
-/// azure-aci C1: secrets in the environment were sent in clear text.
+/// azure-aci sent secrets in environment variables in clear text.
 #[tokio::test]
 async fn a_secret_in_the_environment_reaches_azure_only_as_a_secure_value() {
     let burst = Burst::start("secure").await;
@@ -56,12 +57,12 @@ async fn a_secret_in_the_environment_reaches_azure_only_as_a_secure_value() {
         .filter_map(|variable| variable.secure_value.as_deref())
         .collect();
     assert_eq!(secure, ["SECRET-VALUE"; 2]);
-    // What Azure shows to everybody who may read the group.
+    // What Azure shows to everyone who may read the group.
     let shown = serde_json::to_string(&bodies).expect("bodies are plain data");
     assert!(!shown.contains("SECRET-VALUE"), "{shown}");
 }
 
-/// azure-aci C2 and C7: one refusal left a pod Pending for ever, or failed it if it never restarts.
+/// In azure-aci, one refusal left a pod Pending forever, or failed it if its restart policy is Never.
 #[tokio::test]
 async fn a_pod_that_azure_refuses_for_a_while_runs_afterwards_without_a_trace() {
     let burst = Burst::start("refusals").await;
@@ -88,7 +89,7 @@ async fn a_pod_that_azure_refuses_for_a_while_runs_afterwards_without_a_trace() 
     assert_eq!((puts, burst.puts()), (vec![1, 1], 6));
 }
 
-/// azure-aci C3: a pod of a name that was used before adopted the old group, image and all, also one
+/// In azure-aci, a new pod with the name of an old one took over its group with the old image, even one
 /// that was being deleted.
 #[tokio::test]
 async fn a_pod_of_the_same_name_gets_its_own_group_while_the_old_one_still_goes() {
@@ -123,7 +124,7 @@ async fn a_pod_of_the_same_name_gets_its_own_group_while_the_old_one_still_goes(
     assert!(burst.timeline().iter().all(|entry| entry.puts == 1));
 }
 
-/// azure-aci C4: an Azure that cannot be connected to ended the process.
+/// azure-aci exited when it could not connect to Azure.
 #[tokio::test]
 async fn an_azure_that_refuses_connections_is_waited_for() {
     let options = |listen: SocketAddr| Options {
@@ -156,12 +157,12 @@ async fn an_azure_that_refuses_connections_is_waited_for() {
     assert_eq!(burst.groups().len(), 1);
 }
 
-/// azure-aci C5: a group of somebody else with a pod's name ended the process. Here it is not even
-/// written to, although the name is what nobody has by accident.
+/// azure-aci exited when a group with a pod's name belonged to another owner. burstpool does not even
+/// write to such a group, although nobody uses a name like these by accident.
 #[tokio::test]
 async fn a_foreign_group_of_a_pods_name_is_left_alone_and_the_pod_says_so() {
     let burst = Burst::start("foreign").await;
-    // A pod that is held back has a UID, and so a group's name, before it has a node.
+    // A pod with a scheduling gate has a UID, and so a group name, before it has a node.
     let gated = json!({"spec": {"schedulingGates": [{"name": "test/wait"}]}});
     burst.create("web", &gated).await;
     let owner = burst.owner();
@@ -194,11 +195,11 @@ async fn a_foreign_group_of_a_pods_name_is_left_alone_and_the_pod_says_so() {
     assert!(burst.is_alive());
     let [first, _] = burst.timeline().try_into().expect("two groups");
     assert_eq!((first.puts, first.delete_received), (1, None));
-    // Whose group it is was learned from the list; nobody asks about it for ever.
+    // The list showed the owner, so the operator does not read the group again and again.
     assert!(first.gets < 5, "{} reads", first.gets);
 }
 
-/// azure-aci C8: reads that were refused at a restart made live groups again.
+/// In azure-aci, reads that Azure refused at a restart led to a second create of live groups.
 #[tokio::test]
 async fn reads_that_are_refused_at_a_restart_make_no_group_again() {
     let mut burst = Burst::start("reread").await;
@@ -222,7 +223,7 @@ async fn reads_that_are_refused_at_a_restart_make_no_group_again() {
             burst.answers(GET, "403") >= 10
         })
         .await;
-    // A new pod gets its group meanwhile, so pods are being acted for.
+    // A new pod gets its group meanwhile, which proves that the operator acts on pods.
     burst.create("late", &json!({})).await;
     burst
         .eventually("a group for the new pod", |burst| {
@@ -235,7 +236,7 @@ async fn reads_that_are_refused_at_a_restart_make_no_group_again() {
     }
 }
 
-/// azure-aci C9: a sweep with an old list deleted groups that had just been made.
+/// azure-aci deleted groups that had just been created, because it compared with an old list.
 #[tokio::test]
 async fn sweeping_without_a_pause_deletes_no_group_that_was_just_made() {
     let options = Options {
@@ -268,7 +269,8 @@ async fn sweeping_without_a_pause_deletes_no_group_that_was_just_made() {
     assert_eq!(unharmed.count(), 20);
 }
 
-/// azure-aci C10: names met across namespaces, and long or dotted ones were refused.
+/// In azure-aci, group names of pods in different namespaces collided, and Azure rejected long or
+/// dotted ones.
 #[tokio::test]
 async fn pods_whose_names_meet_or_are_long_have_groups_of_their_own() {
     let burst = Burst::start("names").await;
@@ -312,7 +314,7 @@ async fn pods_whose_names_meet_or_are_long_have_groups_of_their_own() {
     );
 }
 
-/// azure-aci C11: the provider's own token was part of every group.
+/// azure-aci put its own token into every group.
 #[tokio::test]
 async fn no_credential_of_the_operator_is_in_a_group() {
     let burst = Burst::start("credentials").await;
@@ -331,7 +333,7 @@ async fn no_credential_of_the_operator_is_in_a_group() {
         "all of it is text: {text}"
     );
     let token = Cluster::shared().await.token();
-    // "eyJ" begins every JSON web token, "ZXlK" one in base64.
+    // "eyJ" is the beginning of every JSON web token, "ZXlK" its base64 form.
     for secret in [ARM_TOKEN, token, "eyJ", "ZXlK"] {
         assert!(!text.contains(secret), "{secret}: {text}");
     }

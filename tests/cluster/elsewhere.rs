@@ -1,5 +1,5 @@
-//! The operator's account in another namespace and under another name, as `config/elsewhere` installs it: the admission
-//! policies bind it there, too; where they bind it not, the operator says so.
+//! The operator's account with another namespace and name, as `config/elsewhere` installs it: the
+//! admission policies apply there, too. If no policy applies to the account, the operator reports it.
 
 use burstpool::emulator::Options as AzureOptions;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
@@ -16,7 +16,7 @@ use crate::world::World;
 const ELSEWHERE: &str = "elsewhere";
 const ACCOUNT: &str = "spiller";
 
-/// Installs the operator's rights there; as its account.
+/// Installs the operator's rights there. Returns a client with its account.
 async fn installed(world: &mut World) -> Client {
     world
         .cluster
@@ -42,7 +42,7 @@ fn is_denied<T: std::fmt::Debug>(attempt: &kube::Result<T>) -> bool {
     matches!(attempt, Err(kube::Error::Api(status)) if status.message.contains(policy))
 }
 
-/// Waits until the policies bind an account, and sees that they leave an administrator alone.
+/// Waits until the policies apply to an account, and checks that they do not restrict an administrator.
 async fn until_bound(world: &World, client: &Client) {
     let nodes: Api<Node> = Api::all(client.clone());
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
@@ -60,7 +60,7 @@ async fn until_bound(world: &World, client: &Client) {
     deleted.expect("an administrator's node");
 }
 
-/// Of another account's tokens only those of its kube-proxies, which are in its own namespace.
+/// The account may only request tokens for its kube-proxies, which are in its own namespace.
 async fn tokens(world: &World, client: &Client) {
     let role = "create clusterrole tokens --verb=create --resource=serviceaccounts/token";
     world.kubectl(&role.split(' ').collect::<Vec<_>>());
@@ -91,7 +91,7 @@ async fn tokens(world: &World, client: &Client) {
     }
 }
 
-// Azure answers while kubectl waits.
+// Multi-threaded: Azure must answer while the test blocks on kubectl.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_policies_follow_the_operator_and_one_whom_none_binds_says_so() {
     let azure = AzureOptions {
@@ -121,7 +121,7 @@ async fn the_policies_follow_the_operator_and_one_whom_none_binds_says_so() {
     let image = json!({"spec": {"containers": [{"name": "main", "image": "evil"}]}});
     let (params, image) = (PatchParams::default(), Patch::Strategic(image));
     assert!(is_denied(&pods.patch("home", &params, &image).await));
-    // The right to heartbeats is where those of all nodes are.
+    // The right to renew leases is in the namespace of all nodes' leases.
     let lease = ["get", "lease", "burst-shop-weu", "-n", "kube-node-lease"];
     by_and_by("a heartbeat", async || world.cluster.ask(&lease).is_ok()).await;
     let ready = get(&format!("{}/readyz", address(&world).await)).await;

@@ -1,4 +1,4 @@
-//! How clusters end: with their value, and with the process that started them, whatever ends that.
+//! How clusters end: on drop, and with the process that started them, even if it is killed.
 
 use std::{
     collections::BTreeMap,
@@ -40,8 +40,8 @@ async fn dropping_a_cluster_ends_its_processes_and_removes_its_directory() {
 
 /// Runs `holds_a_cluster_until_killed` in a process of its own and kills that with SIGKILL.
 ///
-/// The supervisor is the only other holder of that process's standard error, and it ends only after
-/// all components and the directory are gone. So the end of that pipe is what is waited for.
+/// The only other process with that standard error is the supervisor, which ends after all components
+/// have ended and the directory is gone. So the test waits for the end of that pipe.
 #[test]
 fn killing_a_test_run_leaves_nothing() {
     let mut run = Command::new(env::current_exe().expect("this test binary has a path"))
@@ -80,7 +80,7 @@ fn killing_a_test_run_leaves_nothing() {
     assert!(!directory.exists());
 }
 
-/// `cargo test` builds the demo; for this test alone, build it first (`cargo build --example demo`).
+/// `cargo test` builds the demo; to run this test alone, build it first (`cargo build --example demo`).
 #[test]
 fn interrupting_the_demo_ends_all_of_it() {
     let mut demo = demo(&["--hold"]);
@@ -160,7 +160,8 @@ fn demo(arguments: &[&str]) -> Child {
         .expect("cargo test builds the demo")
 }
 
-/// The environment variable that makes it hold, and the start of the line in which it says what.
+/// The environment variable that makes the test hold a cluster, and the prefix of the line that
+/// describes it.
 const HOLDS: &str = "BURSTPOOL_TEST_HOLDS";
 
 #[tokio::test]
@@ -176,7 +177,7 @@ async fn holds_a_cluster_until_killed() {
     std::future::pending::<()>().await;
 }
 
-/// What a process and its supervisor still say on standard error, to the end of both.
+/// The rest of standard error of a process and its supervisor.
 fn rest_of(run: &mut Child) -> String {
     let mut rest = String::new();
     let pipe = run.stderr.as_mut().expect("it is piped");
@@ -184,7 +185,7 @@ fn rest_of(run: &mut Child) -> String {
     rest
 }
 
-/// Those of the processes that have not ended; one that nobody has waited for yet has.
+/// The processes that have not ended. A zombie counts as ended.
 fn still_running(processes: &BTreeMap<String, u32>) -> BTreeMap<String, u32> {
     let runs = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok();
     processes
@@ -194,7 +195,7 @@ fn still_running(processes: &BTreeMap<String, u32>) -> BTreeMap<String, u32> {
         .collect()
 }
 
-/// How many processes name the directory in their arguments.
+/// How many processes have the directory in their arguments.
 fn mentioned(directory: &Path) -> usize {
     let name = directory.to_str().expect("its name is plain");
     let processes = fs::read_dir("/proc")

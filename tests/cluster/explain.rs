@@ -11,12 +11,12 @@ use crate::home::{pod, selected, target};
 use crate::support::wait::by_and_by;
 use crate::world::World;
 
-/// What it says, and whether it could.
+/// Whether the command succeeded, and its output.
 fn explain(world: &World, arguments: &[&str]) -> (bool, String) {
     explain_as(&world.cluster.kubeconfig(), arguments)
 }
 
-/// The same as another user.
+/// The same with another user's kubeconfig.
 fn explain_as(kubeconfig: &Path, arguments: &[&str]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_burstpool"))
         .arg("explain")
@@ -33,7 +33,7 @@ fn explain_as(kubeconfig: &Path, arguments: &[&str]) -> (bool, String) {
     )
 }
 
-/// What it says of a pod in the namespace of the tests.
+/// The output for a pod in the tests' namespace.
 fn said(world: &World, name: &str) -> String {
     let (done, said) = explain(world, &["shop", "--namespace", "default", name]);
     assert!(done, "{said}");
@@ -116,8 +116,8 @@ async fn a_pod_is_explained_in_the_plans_words_wherever_it_is() {
     world.end().await;
 }
 
-/// A user without rights is told at once which ones are missing. With those that the message asks for, the
-/// user is told what else could not be read, and nothing false about it.
+/// For a user without rights, the command names the missing ones at once. With those that the message
+/// asks for, it names what else it could not read, and says nothing wrong about it.
 async fn explain_without_rights(world: &World, waits: &str) {
     let token = world
         .cluster

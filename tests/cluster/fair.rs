@@ -1,4 +1,4 @@
-//! One process, two pools with two placements each: what ails one place delays no pod of another.
+//! One operator, two pools with two placements each: trouble in one placement delays no pod in another.
 
 use burstpool::emulator::arm::throttle::{Budget, Limits};
 use k8s_openapi::api::core::v1::Pod;
@@ -10,7 +10,7 @@ use crate::world::{World, is_running};
 
 const PLACEMENTS: [(&str, &str); 2] = [("weu", "westeurope"), ("neu", "northeurope")];
 
-/// Both pools, each in a resource group of its own, `rg-NAME`.
+/// Creates both pools, each with its own resource group `rg-NAME`.
 async fn two_pools() -> World {
     let world = World::start().await;
     for name in ["shop", "batch"] {
@@ -79,7 +79,7 @@ async fn a_region_whose_creates_are_used_up_delays_no_pod_of_another() {
             group_creates: Some(budget),
             ..store.limits
         };
-        // What is left of the budget is not given back within the test.
+        // The emulator must not refill the budget during the test.
         world.azure.shared().clock.set_speed(1.0);
         store.throttle.reset();
     }

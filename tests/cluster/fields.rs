@@ -1,5 +1,6 @@
-//! The operator as a process, logged in as Azure's platforms do it, and what only the whole of it shows:
-//! a pod's share behind a claim, its kube-proxy, and nothing of either in any log.
+//! The operator as a process with the credentials of Azure's platforms, and what only an end-to-end
+//! test shows: a pod's file share behind a claim, its kube-proxy, and logs without any secret of
+//! either.
 
 use std::process::Stdio;
 
@@ -26,7 +27,7 @@ const SUBNET: &str =
 const KEY: &str = "SECRET-ACCOUNT-KEY";
 const HEADER: &str = "SECRET-IDENTITY-HEADER";
 
-/// A cluster, an Azure that speaks TLS, and a place for files.
+/// A cluster, an Azure with TLS, and a directory for files.
 struct World {
     cluster: Cluster,
     client: Client,
@@ -57,7 +58,7 @@ impl World {
         }
     }
 
-    /// Runs the operator with these variables for a credential.
+    /// Runs the operator with these environment variables as its credential.
     fn run(&self, credential: &[(&str, &str)]) -> Child {
         let log = std::fs::File::options()
             .create(true)
@@ -91,7 +92,7 @@ impl World {
         self.files.path().join("log")
     }
 
-    /// A service account's token as a cluster mounts it for workload identity.
+    /// A service account token, as a cluster mounts it for workload identity.
     fn federated_token(&self) -> std::path::PathBuf {
         let expires = jiff::Timestamp::now().as_second() + 3600;
         let claims = URL_SAFE_NO_PAD.encode(json!({"exp": expires}).to_string());
@@ -110,7 +111,7 @@ impl World {
         );
     }
 
-    /// Creates a pool of one placement, and returns it when its node takes pods.
+    /// Creates a pool with one placement. Returns it when its node takes pods.
     async fn pool(&self, name: &str, placement: &Value) -> BurstPool {
         let mut whole = json!({"name": "weu", "region": "westeurope"});
         for (field, value) in placement.as_object().into_iter().flatten() {
@@ -131,7 +132,7 @@ impl World {
         waited.unwrap_or_else(|error| unreachable!("{error}\n{}", self.tail()))
     }
 
-    /// The last of the operator's own words.
+    /// The last log lines of the operator itself.
     fn tail(&self) -> String {
         let text = std::fs::read_to_string(self.log()).unwrap_or_default();
         let own: Vec<&str> = text.lines().filter(|l| l.contains("burstpool::")).collect();
@@ -151,7 +152,7 @@ impl World {
         made.expect("it is created");
     }
 
-    /// A pod whose share is behind a claim of a volume that the CSI driver made.
+    /// Creates a pod with a claim whose volume the CSI driver created.
     async fn pod_with_a_claim(&self, pool: &str) {
         let size = json!({"storage": "1Gi"});
         let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
@@ -193,7 +194,7 @@ impl World {
         waited.unwrap_or_else(|error| unreachable!("{error}\n{}", self.tail()));
     }
 
-    /// The properties of the one group that there is, secrets and all.
+    /// The properties of the only group, secrets included.
     fn group(&self) -> Properties {
         let store = self.azure.shared().store();
         let mut groups = store.groups.values();
@@ -207,7 +208,7 @@ impl World {
         text.contains(&format!("operation=\"{kind}\",status=\"200\""))
     }
 
-    /// A client with the kubeconfig that kube-proxy was given, and the token in it.
+    /// A client with the kubeconfig that kube-proxy got, and the token in it.
     async fn kube_proxy(&self) -> (Client, String) {
         let group = self.group();
         let extensions = group.extensions.expect("extensions");
@@ -237,7 +238,7 @@ impl World {
         serde_json::to_value(answer.expect("an answer")).expect("JSON")["status"].clone()
     }
 
-    /// Whether a service account of the namespace may do that.
+    /// Whether a service account of the namespace may do this.
     async fn may(&self, account: &str, attributes: Value) -> bool {
         let user = format!("system:serviceaccount:burstpool:{account}");
         let spec = json!({"user": user, "resourceAttributes": attributes});

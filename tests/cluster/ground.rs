@@ -1,7 +1,8 @@
-//! The test cluster itself: that it is a real one, that tests can share it, and that it leaves nothing.
+//! The test cluster itself: it behaves like a real one, tests can share it, and it leaves nothing
+//! behind.
 //!
-//! What burstpool's own tests stand on is proved here: the authorizers and admissions of a production
-//! cluster, a refused pod that one patch sends elsewhere (decision D1), and clean ends.
+//! The other tests rely on this: the authorizers and admission of a production cluster, one patch that
+//! lets a refused pod run elsewhere (decision D1), and clean ends.
 
 use k8s_openapi::api::{
     authentication::v1::TokenRequest,
@@ -93,7 +94,7 @@ async fn lets_a_node_read_itself_and_no_other() {
         );
     }
 
-    // No role is bound to system:nodes, so the first can only come from the Node authorizer.
+    // No role is bound to system:nodes, so only the Node authorizer can allow the first request.
     assert_eq!(allowed, [true, false]);
 }
 
@@ -150,13 +151,13 @@ async fn tenants_do_not_reach_each_others_nodes() {
 
 #[tokio::test]
 async fn one_patch_sends_one_refused_pod_elsewhere() {
-    // Given two home nodes, full, and a third of a Deployment's pods refused,
+    // Given two full home nodes and a Deployment of which the scheduler refuses a third,
     let tenant = Cluster::shared()
         .await
         .tenant("spill")
         .await
         .expect("a tenant");
-    let pool = &tenant.namespace; // as unique as the taint has to be
+    let pool = &tenant.namespace; // unique, as the taint must be
     for name in ["home-a", "home-b"] {
         tenant
             .home_node(name, "2", "8Gi")
@@ -181,14 +182,14 @@ async fn one_patch_sends_one_refused_pod_elsewhere() {
         .await
         .expect("a virtual node");
 
-    // when one of them is granted,
+    // when one of the refused pods is granted,
     let refused: Vec<&Pod> = all.iter().filter(|pod| objects::is_refused(pod)).collect();
     let granted = refused[0].name_any();
     grant_as_it_is(&pods, &granted, pool)
         .await
         .expect("the grant is accepted");
 
-    // then the scheduler binds that one to the virtual node, and the other one waits on.
+    // then the scheduler binds that pod to the virtual node, and the other one stays pending.
     let node = bound(&pods, &granted).await;
     assert_eq!(node, virtual_node);
     let on_pool = ListParams::default().labels(&format!("burstpool.io/pool={pool}"));
@@ -273,7 +274,7 @@ async fn components_can_be_stopped_killed_and_started_again() {
     assert_eq!(changed, ["kube-apiserver", "kube-scheduler"]);
 }
 
-/// The node that the scheduler binds the pod to, once it has.
+/// Waits until the scheduler binds the pod, and returns the node.
 async fn bound(pods: &Api<Pod>, name: &str) -> String {
     let node = |pod: Option<&Pod>| pod.and_then(objects::node_of).map(str::to_owned);
     wait::get(pods.clone(), name, "the pod to be bound", node)
@@ -281,7 +282,7 @@ async fn bound(pods: &Api<Pod>, name: &str) -> String {
         .expect("the scheduler binds it")
 }
 
-/// The status with which a list of pods is answered to that user.
+/// The HTTP status of a list of pods for this user.
 async fn status_of_a_list(cluster: &Cluster, namespace: &str, user: &Value) -> u16 {
     let config = cluster.config_of(user).await.expect("a configuration");
     let client = Client::try_from(config).expect("a client");
@@ -295,7 +296,7 @@ async fn status_of_a_list(cluster: &Cluster, namespace: &str, user: &Value) -> u
     }
 }
 
-/// Decision D1, by hand: one JSON Patch, which fails if the pod is not as it was seen.
+/// Decision D1, by hand: one JSON Patch, which fails if the pod has changed since it was read.
 async fn grant(pods: &Api<Pod>, seen: &Pod, pool: &str) -> kube::Result<Pod> {
     let operations = json!([
         {"op": "replace", "path": "/metadata/resourceVersion", "value": seen.resource_version()},
@@ -310,8 +311,8 @@ async fn grant(pods: &Api<Pod>, seen: &Pod, pool: &str) -> kube::Result<Pod> {
         .await
 }
 
-/// The same for a pod as it is now. Whenever a node comes, also another test's, the scheduler writes
-/// its refusals anew ("0/4 nodes are available"), so what was seen a moment ago may be stale.
+/// The same, repeated until the pod has not changed. Whenever a node appears, also one of another test,
+/// the scheduler updates its message ("0/4 nodes are available"), so an object just read may be stale.
 async fn grant_as_it_is(pods: &Api<Pod>, name: &str, pool: &str) -> kube::Result<Pod> {
     loop {
         let seen = pods.get(name).await?;

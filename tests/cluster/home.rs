@@ -1,7 +1,7 @@
-//! Home beside a virtual node: what tests of bursting make and wait for.
+//! Home nodes beside a virtual node: what tests of bursting create and wait for.
 //!
-//! In: a pool's and pods' differences from the usual. Out: a [`World`] with home nodes, workloads in it,
-//! and where their pods came to be.
+//! In: differences of a pool and of pods from the defaults. Out: a [`World`] with home nodes and
+//! workloads, and on which nodes their pods run.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ use crate::world::{World, is_closed, is_running};
 /// The virtual node of the pool's only placement.
 pub const AWAY: &str = "burst-shop-weu";
 
-/// A pool of workload `web`, a Deployment of the same name, that spills after a second.
+/// A pool with the workload `web`, a Deployment of the same name, and a hold of one second.
 pub fn pool(name: &str, changes: &Value) -> BurstPool {
     let mut pool = json!({
         "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": name},
@@ -38,18 +38,18 @@ pub fn pool(name: &str, changes: &Value) -> BurstPool {
     serde_json::from_value(pool).expect("a pool")
 }
 
-/// A workload of a Deployment.
+/// A workload that targets a Deployment.
 pub fn target(name: &str, deployment: &str) -> Value {
     json!({"name": name, "target":
         {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "default", "name": deployment}})
 }
 
-/// A workload of the pods with this label `app`.
+/// A workload that selects pods by this label `app`.
 pub fn selected(app: &str) -> Value {
     json!({"name": app, "selector": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": app}}}})
 }
 
-/// The template of pods with half a home node's room each, labelled `app: NAME`.
+/// A template of pods labelled `app: NAME`. Two of them fill a home node.
 pub fn template(app: &str) -> Value {
     json!({
         "metadata": {"labels": {"app": app}},
@@ -79,15 +79,15 @@ pub fn deployment(app: &str, replicas: i32) -> Deployment {
 }
 
 impl World {
-    /// A world with two home nodes, each with room for two pods, and a pool that is open.
+    /// Starts a world with two home nodes, each with room for two pods, and an open pool.
     pub async fn with_home(changes: &Value) -> Self {
-        // A start is large, and would be so in every test.
+        // Boxed, because the future is large and every test would contain it.
         let world = Box::pin(Self::start()).await;
         Box::pin(world.furnish(changes)).await;
         world
     }
 
-    /// Two home nodes, each with room for two pods, and a pool that is open.
+    /// Adds two home nodes, each with room for two pods, and an open pool.
     pub async fn furnish(&self, changes: &Value) {
         for name in ["home-a", "home-b"] {
             self.home_node(name).await;
@@ -95,7 +95,7 @@ impl World {
         self.add_pool(changes).await;
     }
 
-    /// The same, with nothing left of home.
+    /// The same with full home nodes.
     pub async fn with_full_home(changes: &Value) -> Self {
         let world = Box::pin(Self::with_home(changes)).await;
         for n in 0..4 {
@@ -131,7 +131,7 @@ impl World {
         Api::namespaced(self.client.clone(), "default")
     }
 
-    /// Creates an object of any kind in the namespace of the tests.
+    /// Creates an object of any kind in the tests' namespace.
     pub async fn make<K>(&self, object: Value) -> K
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
@@ -178,12 +178,12 @@ impl World {
         changed.expect("the pod is changed");
     }
 
-    /// Waits until so many of `web`'s pods run at home, on ACI, and wait.
+    /// Waits until this many pods of `web` run at home, run on ACI, and are pending.
     pub async fn until_spread(&self, home: usize, aci: usize, waiting: usize) -> Vec<Pod> {
         self.until_spread_of("web", home, aci, waiting).await
     }
 
-    /// The same of the pods with another label `app`.
+    /// The same for pods with another label `app`.
     pub async fn until_spread_of(
         &self,
         app: &str,
@@ -196,7 +196,7 @@ impl World {
         self.until_pods(app, &what, wanted).await
     }
 
-    /// Waits until the pods with this label `app` are as wanted.
+    /// Waits until the pods with this label `app` are as `wanted`.
     pub async fn until_pods(
         &self,
         app: &str,
@@ -210,7 +210,7 @@ impl World {
         }
     }
 
-    /// Waits until a pod runs on ACI, and answers it.
+    /// Waits until a pod runs on ACI, and returns it.
     pub async fn until_away(&self, name: &str) -> Pod {
         let away =
             |pod: Option<&Pod>| is_running(pod) && pod.and_then(objects::node_of) == Some(AWAY);
@@ -225,7 +225,7 @@ impl World {
         self.pods().get(name).await.expect("the pod")
     }
 
-    /// Waits until an Event about a pod says this.
+    /// Waits for an Event about a pod with this reason and these words.
     pub async fn until_told(&self, pod: &str, reason: &str, words: &str) {
         let events: Api<Event> = Api::namespaced(self.client.clone(), "default");
         let told = |events: &[Event]| {
@@ -245,7 +245,8 @@ impl World {
         }
     }
 
-    /// Waits until the pool counts a workload so: holding, granted, spilled, refused.
+    /// Waits until the pool's status has these counts for a workload: holding, granted, spilled,
+    /// refused.
     pub async fn until_counted(&self, workload: &str, counts: (i64, i64, i64, i64)) {
         let what = format!("{workload} to have (holding, granted, spilled, refused) {counts:?}");
         self.until_pool("shop", &what, |pool| {
@@ -255,19 +256,19 @@ impl World {
     }
 }
 
-/// Of a workload: holding, granted, spilled, refused.
+/// The counts of a workload: holding, granted, spilled, refused.
 fn counted(pool: &BurstPool, workload: &str) -> Option<(i64, i64, i64, i64)> {
     let workloads = &pool.status.as_ref()?.workloads;
     let one = workloads.iter().find(|one| one.name == workload)?;
     Some((one.holding, one.granted, one.spilled, one.refused))
 }
 
-/// Whether a pod was granted.
+/// Whether a pod is granted.
 pub fn is_granted(pod: &Pod) -> bool {
     pod.labels().contains_key("burstpool.io/pool")
 }
 
-/// Whether a pod holds one of the pool's slots: granted, and neither finished nor at home.
+/// Whether a pod uses one of the pool's slots: it is granted, has not finished and is not at home.
 pub fn holds_a_slot(pod: &Pod) -> bool {
     let phase = pod
         .status
@@ -278,19 +279,19 @@ pub fn holds_a_slot(pod: &Pod) -> bool {
     is_granted(pod) && !is_finished && !is_home
 }
 
-/// The names of those that are on no node.
+/// The names of the pods without a node.
 pub fn waiting(pods: &[Pod]) -> Vec<String> {
     let waiting = pods.iter().filter(|pod| objects::node_of(pod).is_none());
     waiting.map(Pod::name_any).collect()
 }
 
-/// A time that is written on a pod.
+/// The time in a pod's annotation.
 pub fn time(pod: &Pod, annotation: &str) -> jiff::Timestamp {
     let time = &pod.annotations()[annotation];
     time.parse().expect("a time")
 }
 
-/// How many of a pod's tolerations are those of a grant.
+/// How many of a pod's tolerations come from a grant.
 pub fn grants(pod: &Pod) -> usize {
     let tolerations = pod
         .spec
@@ -304,7 +305,7 @@ pub fn grants(pod: &Pod) -> usize {
     tolerations.filter(granted).count()
 }
 
-/// The labels and annotations of a pod that are the operator's.
+/// The labels and annotations of a pod that the operator wrote.
 pub fn marks(pod: &Pod) -> BTreeMap<String, String> {
     let labels = pod.labels().iter();
     let all = labels.chain(pod.annotations());

@@ -1,9 +1,9 @@
-//! The manifests that install the operator, on a real API server, and the operator under exactly the
+//! The manifests that install the operator, on a real API server, and the operator with exactly the
 //! rights that they give it.
 //!
-//! What is shown: every manifest is accepted; a whole burst, from the pool to its removal, needs nothing
-//! that is forbidden, uses every rule, and writes no pod more often than it must. What the admission policies
-//! refuse beyond that: `admission`.
+//! The tests show: the API server accepts every manifest; a whole burst, from the creation of the pool
+//! to its removal, needs nothing that is forbidden, uses every rule, and writes no pod more often than
+//! necessary. `admission` shows what the admission policies deny beyond that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,15 +17,15 @@ use crate::home::deployment;
 use crate::support::{Cluster, OPERATOR, Options};
 use crate::world::{World, is_running};
 
-/// The account that the manifests give the operator.
+/// The account that the manifests create for the operator.
 const ACCOUNT: &str = "system:serviceaccount:burstpool:burstpool";
-/// What a burst needs that does not show in this one: a pod is read by name before a group that seems to
-/// be left of it is deleted, after two minutes; an Event that recurs is counted up; an Event that is
-/// applied for the first time needs the right to create it, but is written down as a patch; a class is read
-/// where a claim is not bound yet; a pool is read by name where its status was written while a reservation
-/// was on its way; a Job is read where a pod of it never starts; and one that leads at once does not come to watch
-/// the lease.
-/// The first is no right to anything: admission policies look for it.
+/// Rights that a burst needs, but this one does not use: the operator reads a pod by name before it
+/// deletes a group that seems to be left over, after two minutes; it increases the count of a repeated
+/// Event; the first apply of an Event needs the right to create, but the audit log records a patch; it
+/// reads a class if a claim is not bound yet; it reads a pool by name if the pool's status was written
+/// while a reservation was in flight; it reads a Job if one of its pods never starts; and an instance
+/// that leads at once never watches the lease. The first entry is not a right to do something:
+/// admission policies check for it.
 const RARE: [(&str, &str, &str); 8] = [
     ("burstpool.io", "admission", "narrow"),
     ("burstpool.io", "burstpools", "get"),
@@ -36,9 +36,9 @@ const RARE: [(&str, &str, &str); 8] = [
     ("events.k8s.io", "events", "patch"),
     ("", "events", "create"),
 ];
-/// The node that admission policies keep it from registering.
+/// The node with which the operator probes whether the admission policies apply to it.
 const CHECKED: &str = "burstpool-admission-check";
-/// Everything that it asks the API server is written down, on the API server's standard output.
+/// The API server writes its audit log to standard output.
 const AUDITED: Options = Options {
     metrics_server: false,
     api_server: &[
@@ -82,7 +82,7 @@ async fn every_manifest_is_accepted_by_the_api_server() {
     }
 }
 
-/// A world in which the operator has exactly the rights that the manifests give it.
+/// A world in which the operator has exactly the rights of the manifests.
 pub async fn installed() -> World {
     let azure = AzureOptions {
         speed: 20.0,
@@ -94,11 +94,11 @@ pub async fn installed() -> World {
     world
 }
 
-/// What the API server has written down so far of what the operator asked of it.
+/// The operator's requests in the API server's audit log so far.
 pub fn audited(world: &World) -> Vec<Value> {
     let log = world.cluster.directory().join("logs/kube-apiserver.log");
     let log = std::fs::read_to_string(log).expect("the API server's log");
-    // The last line may be being written.
+    // The last line may be incomplete.
     let (whole, _) = log.rsplit_once('\n').unwrap_or_default();
     let events = whole
         .lines()
@@ -107,10 +107,10 @@ pub fn audited(world: &World) -> Vec<Value> {
     events.collect()
 }
 
-/// Group, resource and verb.
+/// API group, resource and verb.
 pub type Right = (String, String, String);
 
-/// What the operator asked of the API server, and what it was refused.
+/// The rights that the operator used, and the requests that the API server refused.
 pub fn asked(events: &[Value]) -> (BTreeSet<Right>, Vec<String>) {
     let mut refused = Vec::new();
     let mut all = BTreeSet::new();
@@ -134,7 +134,7 @@ pub fn asked(events: &[Value]) -> (BTreeSet<Right>, Vec<String>) {
     (all, refused)
 }
 
-/// Every verb on every resource of a rule of the operator's roles whose names begin so.
+/// Every right of the operator's roles whose names begin with `prefix`.
 pub fn granted(cluster: &Cluster, prefix: &str) -> BTreeSet<Right> {
     let all = cluster.ask(&["get", "clusterroles,roles", "-A", "-o", "json"]);
     let all: Value = serde_json::from_str(&all.expect("roles")).expect("JSON");
@@ -162,13 +162,14 @@ pub fn granted(cluster: &Cluster, prefix: &str) -> BTreeSet<Right> {
     granted
 }
 
-/// Pods with all that the namespace's role is for, of each kind of target.
+/// Creates pods that need everything in the namespace's role, from each kind of target.
 fn workloads(world: &World) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/workloads.yaml");
     world.kubectl(&["apply", "-f", path]);
 }
 
-/// The kubelet API knows its callers: the API server by its certificate, and others by their tokens.
+/// The kubelet API authenticates its callers: the API server by its certificate, others by their
+/// tokens.
 async fn kubelet_api(world: &World) {
     let logs = world.cluster.ask(&["logs", "deployment/web"]);
     assert!(logs.is_ok(), "{logs:?}{}", world.tail());
@@ -179,8 +180,8 @@ async fn kubelet_api(world: &World) {
     assert_eq!(answer.expect("an answer").status().as_u16(), 200);
 }
 
-/// The operator patches each pod on ACI twice, to grant it and once it is bound, and not again when it
-/// has been restarted: what it would have written is written before what a later pod gets.
+/// The operator patches each pod on ACI twice, at the grant and after binding, and not again after a
+/// restart. If it did, it would do so before it patches a later pod.
 async fn patched_twice(world: &mut World) {
     let is_settled = |pods: &[Pod]| {
         let cost = "controller.kubernetes.io/pod-deletion-cost";
@@ -198,7 +199,7 @@ async fn patched_twice(world: &mut World) {
     let mut patches: BTreeMap<String, usize> = BTreeMap::new();
     for event in audited(world) {
         let (object, code) = (&event["objectRef"], &event["responseStatus"]["code"]);
-        // A grant of a version that is not the last any more is tried again.
+        // The operator repeats a grant that meets a conflict (409).
         let counts = object["resource"] == "pods" && event["verb"] == "patch" && *code != 409;
         if counts && object["subresource"].is_null() {
             let name = object["name"].as_str().unwrap_or_default();
@@ -209,7 +210,7 @@ async fn patched_twice(world: &mut World) {
     assert!(patches.values().all(|n| *n == 2), "{patches:?}");
 }
 
-// Azure answers while kubectl is waited for.
+// Multi-threaded: Azure must answer while the test blocks on kubectl.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule() {
     let mut world = Box::pin(installed()).await;
@@ -250,7 +251,7 @@ async fn a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule() {
     let unused: Vec<_> = granted.difference(&asked).collect();
     assert!(unused.is_empty(), "rights that nothing needs: {unused:?}");
     let log = std::fs::read_to_string(world.log()).expect("a log");
-    // That its admission policies bind it is tried by what they refuse.
+    // Ignore the probe for the admission policies: it is meant to be denied.
     let refused =
         |line: &&str| line.to_lowercase().contains("forbidden") && !line.contains(CHECKED);
     let refused = log.lines().find(refused);
@@ -258,8 +259,9 @@ async fn a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule() {
     world.end().await;
 }
 
-/// Somebody has removed everything at once, as `kubectl delete -k config/default` does, and pools were left.
-// Azure answers while kubectl waits.
+/// An administrator deleted everything at once, as `kubectl delete -k config/default` does, while pools
+/// existed.
+// Multi-threaded: Azure must answer while the test blocks on kubectl.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_left_of_pools_whose_definition_goes_is_ended_by_the_next_operator() {
     let mut world = Box::pin(World::start()).await;
@@ -270,7 +272,7 @@ async fn what_is_left_of_pools_whose_definition_goes_is_ended_by_the_next_operat
     let definition = "crd/burstpools.burstpool.io";
     world.kubectl(&["delete", definition, "--wait=false"]);
 
-    // What applying all of it again comes to.
+    // The same as applying everything again.
     let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/burstpools.yaml");
     world.kubectl(&["apply", "--server-side", "-f", crds]);
     world.run();

@@ -1,4 +1,5 @@
-//! Jobs on a virtual node: the end of a pod is told once, truly, and before its replacement comes.
+//! Jobs on a virtual node: the operator reports the end of a pod once, correctly, and before its
+//! replacement starts.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use crate::burst::{Burst, Setup, container, environment, phase};
 use crate::support::wait;
 
-/// A Job of that pod, with more in its spec.
+/// Creates a Job with this pod, and with more fields in its spec.
 async fn create_job(burst: &Burst, pod: &Value, more: &Value) {
     let mut template = serde_json::to_value(burst.pod("job", pod)).expect("JSON");
     template["metadata"] = json!({"labels": {"app": "job"}});
@@ -24,7 +25,7 @@ async fn create_job(burst: &Burst, pod: &Value, more: &Value) {
     burst.tenant.create(&job).await.expect("a Job");
 }
 
-/// A pod that never restarts, whose container does this.
+/// A pod that never restarts and whose container runs this script.
 fn script(variables: &[(&str, &str)]) -> Value {
     let mut pod = environment(variables);
     pod["spec"]["restartPolicy"] = "Never".into();
@@ -78,7 +79,7 @@ async fn a_pods_replacement_comes_only_after_its_end() {
     .await
     .expect("it runs");
     let first = first[0].name_any();
-    // Its end takes a while.
+    // Let the deletion take a while.
     let outage = json!({"operation": "ContainerGroups_Delete", "count": 2, "fault": {"error": {"status": 503}}});
     burst.fault(outage).await;
     burst.delete(&first, Some(30)).await;
@@ -154,7 +155,8 @@ async fn a_failure_policy_sees_the_first_exit_code_though_the_platform_starts_th
 
 #[tokio::test]
 async fn a_finished_pod_stays_so_and_its_group_goes_when_its_logs_could_be_read() {
-    // A group is kept for five minutes after its end by Azure's clock, of which all but these pass at once.
+    // The operator keeps a group for five minutes after its end, in Azure's time. Only these seconds
+    // must really pass.
     let left = Duration::from_secs(40);
     let options = Options {
         start_latency: Some(Duration::from_millis(500)),
@@ -183,13 +185,13 @@ async fn a_finished_pod_stays_so_and_its_group_goes_when_its_logs_could_be_read(
     let [entry] = burst.timeline().try_into().expect("one group");
     let deleted = entry.delete_received.expect("it was");
     let lived = deleted.duration_since(entry.put_received);
-    // The end that its time counts from is in a pod's status, where times are whole seconds.
+    // The operator counts from the end in the pod's status, where times are whole seconds.
     assert!(
         lived.unsigned_abs() + Duration::from_secs(1) >= left,
         "{lived}"
     );
 
-    // Neither what comes later nor a restart of the operator takes the end back.
+    // Neither later events nor a restart of the operator changes the reported end.
     let before = pods(&burst).await;
     burst.stop().await;
     burst.run().await;

@@ -1,4 +1,4 @@
-//! The kubelet API as kubectl uses it, through the API server, and as strangers try it.
+//! The kubelet API: kubectl through the API server, and callers without rights.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use crate::support::wait;
 use crate::world::{World, is_running};
 
-/// A pod whose simulated container does what these variables say.
+/// A pod whose simulated container follows this script.
 async fn scripted(world: &World, name: &str, policy: &str, script: &Value) {
     let env: Vec<Value> = script
         .as_object()
@@ -45,7 +45,7 @@ fn has_ended(pod: Option<&Pod>) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// What kubectl says when it fails.
+/// The error output of a kubectl command that fails.
 fn refused(world: &World, arguments: &[&str]) -> String {
     let done = world.cluster.kubectl().args(arguments).output();
     let done = done.expect("kubectl");
@@ -86,7 +86,7 @@ async fn kubectl_logs_shows_what_is_asked_for_of_running_and_of_finished_pods() 
     let script = json!({"NEVER_START": "true"});
     scripted(&world, "slow", "Never", &script).await;
     let asking = async {
-        // Until the node has heard of the pod, nobody can say anything of it.
+        // Until the node's cache has the pod, the answer is another one.
         loop {
             let said = refused(&world, &["logs", "slow"]);
             if said.contains("is waiting to start") {
@@ -125,7 +125,8 @@ async fn a_log_that_is_followed_loses_no_line_though_its_placement_is_edited_and
     assert!(followed.lines().count() > 50, "{followed}");
 }
 
-/// Edits what of the pool's placement can change while pods run, and waits until its node shows it.
+/// Changes everything in the placement that can change while pods run, and waits until the node shows
+/// it.
 async fn edit_placement(world: &World) {
     let edited = json!({"spec": {
         "azure": {"tags": {"team": "x"}}, "scaleIn": {"deletionCost": -7},
@@ -182,7 +183,7 @@ async fn a_log_is_not_read_any_more_a_second_after_its_reader_left() {
     assert_eq!(reads(&world), before, "{}", world.tail());
 }
 
-/// The emulator's simulated containers have no shell, as images without one have none.
+/// The emulator's simulated containers have no shell, like images without one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_in_an_image_without_a_shell_is_told_as_it_is() {
     let world = World::start().await;
@@ -211,7 +212,7 @@ async fn a_command_in_an_image_without_a_shell_is_told_as_it_is() {
     assert!(said.contains("attach without -i"), "{said}");
 }
 
-/// How often logs were read.
+/// How many times the operator read logs from Azure.
 fn reads(world: &World) -> usize {
     let text = world.azure.shared().counters.text();
     let lines = text

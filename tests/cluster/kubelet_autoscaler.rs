@@ -1,4 +1,4 @@
-//! An autoscaler on cpu over pods on ACI, with a real metrics-server.
+//! A HorizontalPodAutoscaler on CPU with pods on ACI and a real metrics-server.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -11,7 +11,7 @@ use crate::support::{Options, wait};
 use crate::world::World;
 use crate::{home, kubelet_home};
 
-/// An autoscaler that looks often, and believes of a pod what is measured from its beginning on.
+/// Flags for an autoscaler that syncs often and trusts a pod's metrics from its start.
 const HASTY: [&str; 3] = [
     "--horizontal-pod-autoscaler-sync-period=2s",
     "--horizontal-pod-autoscaler-cpu-initialization-period=1s",
@@ -63,15 +63,15 @@ async fn an_autoscaler_on_cpu_scales_a_workload_on_aci_out_and_in_again() {
     world.end().await;
 }
 
-/// Pods without numbers count as busy when an autoscaler would scale in: the idle ones at home never would
-/// go as long as those on ACI had none.
+/// When an autoscaler wants to scale in, it counts pods without metrics as busy. Idle pods at home
+/// would never go if those on ACI had no metrics.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_autoscaler_on_cpu_scales_a_workload_at_home_and_on_aci_out_and_in_again() {
     let load = Load::of(1800);
     let world = furnished(&load, 2).await;
     autoscale(&world, (2, 8)).await;
 
-    // Half of the replicas have no room at home.
+    // Half of the replicas do not fit at home.
     until_replicas(&world, 8).await;
     world.until_spread(4, 4, 0).await;
     let are_busy = async || {
@@ -87,8 +87,7 @@ async fn an_autoscaler_on_cpu_scales_a_workload_at_home_and_on_aci_out_and_in_ag
     world.end().await;
 }
 
-/// CPU in thousandths and memory of pods or nodes, as `kubectl top` shows them; nothing while there are no
-/// numbers.
+/// CPU in millicores and memory of pods or nodes, from `kubectl top`. Empty while there are no metrics.
 fn top(world: &World, of: &str) -> Vec<(u32, String)> {
     let asked = world
         .cluster
@@ -98,7 +97,7 @@ fn top(world: &World, of: &str) -> Vec<(u32, String)> {
     let told = asked.expect("kubectl").stdout;
     let told = String::from_utf8_lossy(&told);
     let used = |line: &str| {
-        // Of nodes, shares are between.
+        // For nodes, percentages are in between.
         let mut words = line
             .split_whitespace()
             .skip(1)
@@ -109,8 +108,8 @@ fn top(world: &World, of: &str) -> Vec<(u32, String)> {
     told.lines().filter_map(used).collect()
 }
 
-/// Such a pod tells no autoscaler anything, so that it counts as busy where one would scale in: the four that
-/// are idle at home and the four of which nothing is known stay, for as long as nothing is known.
+/// Pods without metrics count as busy when the autoscaler wants to scale in. So four idle pods at home
+/// and four without metrics all stay until there are metrics.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_autoscaler_takes_nothing_away_while_nothing_is_known_of_the_pods_on_aci() {
     let load = Load::of(10);
@@ -152,7 +151,7 @@ async fn an_autoscaler_takes_nothing_away_while_nothing_is_known_of_the_pods_on_
     world.end().await;
 }
 
-/// A home of two nodes, whose pods use as much as `load` says, with so many replicas of `web`.
+/// Two home nodes whose pods use as much CPU as `load` says, and this many replicas of `web`.
 async fn furnished(load: &Load, replicas: i32) -> World {
     let cluster = Options {
         metrics_server: true,
@@ -172,7 +171,7 @@ async fn furnished(load: &Load, replicas: i32) -> World {
     world
 }
 
-/// Nobody in Azure has anything to do any more.
+/// Makes all containers in Azure idle.
 fn idle(world: &World) {
     for group in world.azure.shared().store().groups.values_mut() {
         for run in &mut group.containers {
@@ -181,7 +180,7 @@ fn idle(world: &World) {
     }
 }
 
-/// An autoscaler of `web` that wants half of what pods ask for to be used.
+/// Creates an autoscaler for `web` with a target of half the requested CPU.
 async fn autoscale(world: &World, (least, most): (i32, i32)) {
     let autoscaler = json!({
         "metadata": {"name": "web"},
@@ -197,7 +196,7 @@ async fn autoscale(world: &World, (least, most): (i32, i32)) {
     world.make::<HorizontalPodAutoscaler>(autoscaler).await;
 }
 
-/// Waits for so many replicas; numbers come every minute, and it takes two to know a rate.
+/// Waits for this many replicas. Metrics arrive every minute, and a rate needs two of them.
 async fn until_replicas(world: &World, replicas: i32) {
     let is_scaled = |deployment: Option<&Deployment>| {
         deployment.is_some_and(|deployment| deployment.spec.replicas == Some(replicas))

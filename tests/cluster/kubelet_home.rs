@@ -1,7 +1,8 @@
-//! The kubelet of a home node, as far as metrics-server asks it: kwok, which plays the rest, tells no numbers.
+//! The metrics endpoint of a home node's kubelet. kwok plays the rest of the kubelet, but has no
+//! metrics.
 //!
-//! In: how much each pod of the node uses. Out: `/metrics/resource` over TLS, on the port that the node's
-//! status names from then on. It ends with its runtime.
+//! In: how much CPU each pod of the node uses. Out: `/metrics/resource` over TLS; the node's status
+//! gets its port. It ends with its runtime.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -18,10 +19,10 @@ use serde_json::json;
 
 use crate::support::secure;
 
-/// How much memory each pod uses, in bytes.
+/// The memory that each pod uses, in bytes.
 const MEMORY: u64 = 104_857_600;
 
-/// What each pod of home uses, in thousandths of a CPU; cheap to clone.
+/// The CPU that each home pod uses, in millicores. Cheap to clone.
 #[derive(Clone)]
 pub struct Load(Arc<AtomicU64>);
 
@@ -35,7 +36,7 @@ impl Load {
     }
 }
 
-/// Serves the numbers of a node's pods.
+/// Serves the metrics of a node's pods.
 pub async fn serve(client: &Client, node: &str, load: &Load) {
     let kubelet = Kubelet {
         client: client.clone(),
@@ -60,7 +61,7 @@ struct Kubelet {
     client: Client,
     node: String,
     load: Load,
-    /// The seconds of CPU that a pod has used until then, had it been there from the beginning.
+    /// The CPU seconds so far of a pod that has existed from the beginning, and when they were counted.
     counted: Arc<tokio::sync::Mutex<Option<(f64, Instant)>>>,
 }
 

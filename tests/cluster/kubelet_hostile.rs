@@ -1,4 +1,4 @@
-//! The kubelet API and those who mean it ill.
+//! Attacks on the kubelet API.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn client() -> Client {
     client.build().expect("a client")
 }
 
-/// How often a command was asked for in Azure.
+/// How many commands the operator requested in Azure.
 fn commands(world: &World) -> usize {
     let text = world.azure.shared().counters.text();
     let lines = text
@@ -49,7 +49,7 @@ fn commands(world: &World) -> usize {
         .sum()
 }
 
-/// The head of a request that becomes a stream.
+/// The headers of a request that upgrades to a stream.
 fn upgrading(kind: &'static str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -66,7 +66,7 @@ fn upgrading(kind: &'static str) -> HeaderMap {
     headers
 }
 
-/// azure-aci C19: without a flag that few set, everybody could run commands in every pod.
+/// In azure-aci, anyone could run commands in every pod unless a rarely used flag was set.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_without_a_name_runs_a_command_however_it_is_asked_for() {
     let (world, base) = world_with_a_pod().await;
@@ -94,7 +94,7 @@ async fn nobody_without_a_name_runs_a_command_however_it_is_asked_for() {
         }
     }
     assert_eq!(commands(&world), 0);
-    // The same by somebody who may.
+    // The same request by an authorized user.
     let served = ask(Method::GET, "websocket", Some(world.cluster.token())).await;
     assert_eq!(served.status(), StatusCode::SWITCHING_PROTOCOLS);
     let asked = async {
@@ -117,7 +117,8 @@ async fn heads_and_bodies_without_end_are_refused_and_cost_little_memory() {
         let bomb = client
             .get(format!("{base}/pods"))
             .header("x", "a".repeat(4 << 20));
-        // It may be answered before it is all read, and closed: then it is not heard.
+        // The server may answer and close before it has read everything; then the client may not see
+        // the answer.
         let refused = bomb.send().await.map(|answer| answer.status());
         assert!(
             refused
@@ -169,7 +170,7 @@ async fn connections_that_say_nothing_are_limited_and_closed() {
             unreachable!("connection {number}")
         };
         if number % 2 == 0 {
-            // Half of a greeting; the listener may have closed already.
+            // Half of a TLS greeting. The listener may have closed already.
             let _ = stream.write_all(b"\x16\x03\x01\x02\x00\x01").await;
         }
         silent.push(stream);
@@ -179,7 +180,7 @@ async fn connections_that_say_nothing_are_limited_and_closed() {
     let closed = async {
         for stream in &mut silent {
             let mut rest = Vec::new();
-            // Closed or reset: both will do.
+            // Closed or reset: both are correct.
             let _ = stream.read_to_end(&mut rest).await;
         }
     };
@@ -190,7 +191,7 @@ async fn connections_that_say_nothing_are_limited_and_closed() {
     world.end().await;
 }
 
-/// A byte a second keeps a connection busy, and would have its place for hours.
+/// A client that sends a byte a second keeps its connection busy, and would occupy it for hours.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_trickles_in_is_not_waited_for() {
     let mut world = World::without_operator(Options::default(), AzureOptions::default()).await;
@@ -223,7 +224,7 @@ async fn a_head_that_trickles_in_is_not_waited_for() {
             while sent.is_ok() {
                 every.tick().await;
                 let read = stream.read_u8();
-                // What it may answer is all the same: it is to close the connection.
+                // Ignore any answer: the server must close the connection.
                 if let Ok(Err(_)) = tokio::time::timeout(Duration::from_millis(10), read).await {
                     return;
                 }
@@ -237,7 +238,7 @@ async fn a_head_that_trickles_in_is_not_waited_for() {
     world.end().await;
 }
 
-/// A connection over TLS to the kubelet API, which shows a certificate of the cluster's authority.
+/// A TLS connection to the kubelet API that verifies the server by the cluster's CA.
 async fn connected(world: &World, base: &str) -> TlsStream<TcpStream> {
     let authority = std::fs::read(world.cluster.certificate_authority()).expect("a certificate");
     let authority = CertificateDer::from_pem_slice(&authority).expect("PEM");
@@ -255,7 +256,7 @@ async fn connected(world: &World, base: &str) -> TlsStream<TcpStream> {
     connector.connect(name, stream).await.expect("TLS")
 }
 
-/// A shell's connection that speaks no SPDY, or leaves in the middle, ends that connection and no other.
+/// A client that sends no valid SPDY, or disconnects in the middle, ends its connection and no other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rubbish_on_a_stream_ends_that_stream() {
     let (world, base) = world_with_a_pod().await;
@@ -272,7 +273,7 @@ async fn rubbish_on_a_stream_ends_that_stream() {
             let answer = answer.expect("an answer");
             assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
             let mut io = answer.upgrade().await.expect("a connection");
-            // It may be closed before all is written.
+            // The server may close before everything is written.
             let _ = io.write_all(rubbish).await;
             let mut rest = Vec::new();
             let ended = tokio::time::timeout(wait::DEADLINE, io.read_to_end(&mut rest)).await;

@@ -1,4 +1,4 @@
-//! What pods on ACI use, as metrics-server, `kubectl top` and Prometheus see it.
+//! CPU and memory of pods on ACI, as metrics-server, `kubectl top` and Prometheus see them.
 
 use std::time::Duration;
 
@@ -15,8 +15,9 @@ use crate::world::{World, is_running};
 
 const SUBNET: &str =
     "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/n";
-/// Azure's minutes take seconds, also those that it shows. Its clock is behind, so that they are over for us, too:
-/// until it has caught up with ours, which takes three minutes at a speed of 20.
+/// An Azure whose minutes pass in seconds, also in the times that it shows. Its clock starts behind the
+/// host's, so that its minutes are over for the operator, too. It catches up after about three minutes
+/// at a speed of 20.
 pub fn fast(speed: f64) -> AzureOptions {
     AzureOptions {
         speed,
@@ -34,7 +35,7 @@ pub async fn started(cluster: Options) -> World {
     world
 }
 
-/// What the kubelet API answers the administrator.
+/// The kubelet API's answer to the administrator.
 async fn get(world: &World, path: &str) -> String {
     let url = format!("{}{path}", world.kubelet("burst-shop-weu").await);
     let client = reqwest::Client::builder().danger_accept_invalid_certs(true);
@@ -45,7 +46,7 @@ async fn get(world: &World, path: &str) -> String {
     answer.text().await.expect("a body")
 }
 
-/// A container's environment in which a simulated container does so.
+/// Environment variables that set a simulated container's CPU and memory use.
 pub fn uses(millicores: &str) -> Value {
     json!({"env": [
         {"name": "ACI_EMULATOR_CPU", "value": millicores},
@@ -53,7 +54,8 @@ pub fn uses(millicores: &str) -> Value {
     ]})
 }
 
-/// azure-aci C15: one pod without numbers broke the summary of the whole node, and every autoscaler with it.
+/// In azure-aci, one pod without metrics broke the summary of the whole node, and with it every
+/// autoscaler.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_without_numbers_does_not_spoil_those_of_the_others() {
     let world = started(Options::default()).await;
@@ -108,7 +110,7 @@ async fn a_pod_without_numbers_does_not_spoil_those_of_the_others() {
     world.end().await;
 }
 
-/// Azure Monitor knows nothing of one pod, and the extension cannot answer for the other.
+/// Azure Monitor has no metrics of one pod, and the extension cannot answer for the other one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_in_a_subnet_says_itself_what_its_containers_use() {
     let azure = AzureOptions {
@@ -129,7 +131,8 @@ async fn a_group_in_a_subnet_says_itself_what_its_containers_use() {
     }
     until_used(&world, "told", 500_000_000).await;
 
-    // Its own port is where the extension would answer: it has none, and Azure Monitor is asked.
+    // A container uses the extension's port, so the extension cannot answer and the operator asks
+    // Azure Monitor.
     let mut taken = uses("125");
     taken["ports"] = json!([{"containerPort": 18899}]);
     world.create_pod("taken", "shop", &taken).await;
@@ -139,7 +142,7 @@ async fn a_group_in_a_subnet_says_itself_what_its_containers_use() {
     world.end().await;
 }
 
-/// Waits until a pod is told to use so many billionths of a CPU.
+/// Waits until the summary shows this CPU use of a pod, in nanocores.
 async fn until_used(world: &World, pod: &str, nanocores: u64) {
     let is_so = async || {
         let summary: Value =
@@ -151,8 +154,8 @@ async fn until_used(world: &World, pod: &str, nanocores: u64) {
     wait::by_and_by(&format!("{pod} to use {nanocores}"), is_so).await;
 }
 
-/// A Prometheus that is set up for kubelets looks at all of these, and takes an error for a kubelet that is
-/// down.
+/// A Prometheus that scrapes kubelets reads all of these paths, and takes an error for a kubelet that
+/// is down.
 async fn all_that_is_looked_at(world: &World) {
     for (path, line) in [
         ("/metrics", "kubelet_node_name{node=\"burst-shop-weu\"} 1"),
@@ -188,7 +191,8 @@ async fn all_that_is_looked_at(world: &World) {
     assert_eq!(node["cpu"]["usageNanoCores"], 250_000_000, "{node}");
 }
 
-/// The job of `config/prometheus`, with what its Prometheus would find: Debian's is built without Kubernetes.
+/// The job of `config/prometheus` with static targets: Debian's Prometheus is built without Kubernetes
+/// discovery.
 async fn job(world: &World) -> Value {
     let text = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -217,7 +221,8 @@ async fn job(world: &World) -> Value {
     job
 }
 
-/// Several virtual nodes have one address: scraped once each, every pod would count as often.
+/// Virtual nodes share one address. If Prometheus scraped it once per node, every pod would count
+/// several times.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_prometheus_with_the_job_of_the_manifests_counts_each_pod_once() {
     if !Prometheus::is_found() {

@@ -1,4 +1,4 @@
-//! Sessions end with the pod that they were opened to, and answers are completed when the operator ends.
+//! Sessions end with their pod, and the operator completes its answers before it ends.
 
 use std::net::IpAddr;
 use std::process::{ExitStatus, Stdio};
@@ -19,7 +19,7 @@ use crate::world::{World, is_running};
 
 const SUBNET: &str =
     "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/n";
-/// Where the pod serves; this test serves there for it.
+/// The port at which the pod serves. The test serves there in its place.
 const PORT: u16 = 8080;
 
 /// Clients that have a session with the pod `web`.
@@ -29,12 +29,12 @@ struct Clients {
     logs: Child,
     /// A connection through the port-forward.
     connection: TcpStream,
-    /// Where the port-forward listens.
+    /// The local port of the port-forward.
     port: u16,
 }
 
 impl Clients {
-    /// Opens the sessions, and sees that each of them carries something.
+    /// Opens the sessions, and checks that each of them works.
     async fn open(world: &World) -> Self {
         let start = |arguments: &[&str]| {
             let mut command = tokio::process::Command::from(world.cluster.kubectl());
@@ -67,7 +67,7 @@ impl Clients {
         }
     }
 
-    /// Waits until all of them have ended.
+    /// Waits until all clients have ended.
     async fn ended(mut self, world: &World) {
         let mut rest = Vec::new();
         let closed = self.connection.read_to_end(&mut rest);
@@ -83,7 +83,7 @@ impl Clients {
     }
 }
 
-/// What a client says up to `end`.
+/// The output of a client up to the byte `end`.
 async fn first(client: &mut Child, end: u8) -> String {
     let mut said = Vec::new();
     let mut out = BufReader::with_capacity(1, client.stdout.as_mut().expect("piped"));
@@ -100,7 +100,7 @@ async fn ended(what: &str, mut client: Child, world: &World) -> ExitStatus {
     ended.expect("it is a child of ours")
 }
 
-/// Creates the pod, waits until it runs, and serves at its address what a client writes there.
+/// Creates the pod, waits until it runs, and echoes at its address what a client sends.
 async fn web(world: &World) -> (Pod, AbortOnDropHandle<()>) {
     world.create_pod("web", "shop", &script()).await;
     let serves = |pod: Option<&Pod>| is_running(pod) && address(pod).is_some();
@@ -111,14 +111,14 @@ async fn web(world: &World) -> (Pod, AbortOnDropHandle<()>) {
     let echoes = tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let (mut read, mut write) = stream.split();
-            // The client ends the connection, in whatever way.
+            // The client ends the connection.
             let _ = tokio::io::copy(&mut read, &mut write).await;
         }
     });
     (pod, AbortOnDropHandle::new(echoes))
 }
 
-/// A container that has something to say.
+/// A container that writes a log.
 fn script() -> Value {
     json!({"env": [
         {"name": "ACI_EMULATOR_LOG", "value": "begin"},
@@ -153,7 +153,7 @@ async fn sessions_end_with_their_pod_and_answers_are_completed_when_the_operator
         .await;
     drop(serves);
 
-    // Another pod takes its name at once; the old one's address still answers.
+    // Another pod takes its name at once. The old pod's address still answers.
     let (pod, _serves) = web(&world).await;
     let clients = Clients::open(&world).await;
     let now = DeleteParams {
@@ -173,7 +173,7 @@ async fn sessions_end_with_their_pod_and_answers_are_completed_when_the_operator
     world.end().await;
 }
 
-/// The operator ends while one log is read and another one followed.
+/// The operator ends while one client reads a log and another follows one.
 async fn completed(world: &mut World) {
     let base = world.kubelet("burst-shop-weu").await;
     let client = reqwest::Client::builder().danger_accept_invalid_certs(true);
@@ -219,7 +219,7 @@ async fn completed(world: &mut World) {
     };
     assert!(rest.is_err(), "a log that goes on looks complete");
 
-    // The next operator answers at the address that it writes to the node.
+    // The next operator writes its address to the node and answers there.
     world.run();
     let is_answered = async || {
         let done = world.cluster.kubectl().args(["logs", "slow"]).output();

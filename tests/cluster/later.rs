@@ -1,6 +1,6 @@
-//! What arrives later on a pod that runs: a resize in place, an ephemeral container.
+//! Changes of a running pod that ACI does not support: a resize in place, an ephemeral container.
 //!
-//! ACI can do neither; the pod says so, and its group stays as it is.
+//! The operator says so in the pod's status, and leaves the group unchanged.
 
 use std::process::Output;
 

@@ -1,5 +1,5 @@
-//! A maximum that holds across changes of leader (decision D1a); and, in [`unnoticed`], changes of leader that
-//! pods on ACI do not notice.
+//! An exact maximum across changes of leader (decision D1a); and, in [`unnoticed`], changes of leader
+//! without any effect on pods on ACI.
 
 #[path = "leader/unnoticed.rs"]
 mod unnoticed;
@@ -24,21 +24,21 @@ use crate::world::{World, is_closed, is_running};
 
 const PODS: usize = 500;
 const NODE: &str = "burst-shop-weu";
-/// The pool's maximum, raised step by step: each is granted under another leader.
+/// The pool's maximum, raised in steps. Each step is granted by another leader.
 const STEPS: [usize; 3] = [20, 35, 50];
 
-/// Another leads by then after a kill: 20 s on a machine that does nothing else, which `make bench`
-/// measures.
+/// How soon after a kill another instance must lead. `make bench` measures 20 s on an otherwise idle
+/// machine.
 const TAKEOVER: Duration = Duration::from_secs(40);
 
-/// Pods that hold a slot, at the moment and at most so far.
+/// The pods that use a slot now, and the maximum number so far.
 #[derive(Clone, Debug, Default)]
 pub struct Slots {
     pub held: BTreeSet<String>,
     pub most: usize,
 }
 
-/// Whether a pod holds one of the pool's slots: granted, not finished and not at home.
+/// Whether a pod uses one of the pool's slots: it is granted, has not finished and is not at home.
 fn holds(pod: &Pod) -> bool {
     let tolerations = pod
         .spec
@@ -61,7 +61,7 @@ fn holds(pod: &Pod) -> bool {
     is_granted && !is_home && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// Counts the slots that all pods hold, at each change of any of them.
+/// Counts the used slots at each change of any pod.
 pub fn count(pods: Api<Pod>) -> (watch::Receiver<Slots>, JoinHandle<()>) {
     let (sender, slots) = watch::channel(Slots::default());
     let counting = tokio::spawn(async move {
@@ -85,7 +85,7 @@ pub fn count(pods: Api<Pod>) -> (watch::Receiver<Slots>, JoinHandle<()>) {
     (slots, counting)
 }
 
-/// A world whose home is full, with pods that home has refused.
+/// A world with a full home node and this many pods that the scheduler has refused.
 pub async fn refused(pods: usize) -> World {
     let world = World::without_operator(Options::default(), AzureOptions::default()).await;
     world.home_node("home-a").await;
@@ -121,7 +121,7 @@ pub async fn refused(pods: usize) -> World {
 }
 
 impl World {
-    /// A pool of these pods, none of which may be on ACI yet; returns when it takes pods.
+    /// Creates a pool for these pods with a maximum of 0. Returns when it takes pods.
     pub async fn add_empty_pool(&self) {
         let pool = json!({
             "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool", "metadata": {"name": "shop"},
@@ -151,7 +151,7 @@ impl World {
         raised.expect("the maximum is raised");
     }
 
-    /// Who leads the pool, as soon as it is somebody else than `other`.
+    /// Waits until an instance other than `other` leads the pool. Returns its identity.
     async fn leader(&self, other: Option<&str>, instances: &[&Instance]) -> String {
         let found = wait::get(
             self.pools(),
@@ -171,13 +171,13 @@ impl World {
         }
     }
 
-    /// How many pods hold a slot by the API server's own word: a watch may be behind it.
+    /// How many pods use a slot. Lists from the API server, because a watch may lag behind.
     pub async fn held(&self) -> usize {
         let all = self.pods().list(&ListParams::default()).await;
         all.expect("a list").iter().filter(|pod| holds(pod)).count()
     }
 
-    /// Returns as soon as something is reserved.
+    /// Waits until the status has a reservation.
     async fn until_reserved(&self) {
         self.until_pool("shop", "a reservation", |pool| {
             let status = pool.and_then(|pool| pool.status.as_ref());
@@ -186,7 +186,7 @@ impl World {
         .await;
     }
 
-    /// Returns when nothing is reserved, and so many are granted as far as the pool knows.
+    /// Waits until the status has no reservation and this many granted pods.
     pub async fn until_settled(&self, granted: usize) {
         self.until_pool("shop", "the pool to be at rest", |pool| {
             let status = pool.and_then(|pool| pool.status.as_ref());
@@ -200,7 +200,7 @@ impl World {
     }
 }
 
-/// Waits until `number` pods hold a slot, and checks that there never were more.
+/// Waits until `number` pods use a slot, and checks that there never were more.
 pub async fn exactly(number: usize, slots: &mut watch::Receiver<Slots>, instance: &Instance) {
     let full = slots.wait_for(|slots| slots.held.len() >= number);
     let full = tokio::time::timeout(wait::DEADLINE, full).await.is_ok();
@@ -261,7 +261,7 @@ async fn a_leader_that_was_frozen_over_its_lease_between_reserving_and_granting_
         let reserved = world.until_reserved();
         tokio::join!(world.raise(most), reserved);
         first.signal("STOP").await;
-        // Nobody else grants until another leads, so what there is now is what it came to.
+        // Only the leader grants, so this number is final until another instance leads.
         let frozen = world.held().await;
         in_the_middle += usize::from(frozen < most);
         leader = world.leader(Some(&leader), &[&second]).await;
@@ -275,7 +275,7 @@ async fn a_leader_that_was_frozen_over_its_lease_between_reserving_and_granting_
         );
         world.until_settled(most).await;
         exactly(most, &mut slots, &second).await;
-        // The frozen one has taken nothing from its successor.
+        // The frozen instance has not taken the lead back.
         assert_eq!(world.leader(None, &[&second]).await, leader);
         first = second;
     }

@@ -1,4 +1,4 @@
-//! Groups of others in the same resource group: another cluster's, and what people made by hand.
+//! Groups of other owners in the same resource group: another cluster's, and manually created ones.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::{Cluster, Options};
 
 const LIST: &str = "ContainerGroups_ListByResourceGroup";
 
-/// Sweeps often, and at once.
+/// A setup that lists groups often and deletes those without a pod at once.
 fn hasty(cluster_uid: &'static str, pool: &str) -> Setup {
     Setup {
         cluster_uid,
@@ -29,7 +29,7 @@ async fn until_all_run(burst: &Burst, names: &[&str]) {
     }
 }
 
-/// Waits until groups were listed three more times.
+/// Waits for three more lists of groups.
 async fn until_swept(burst: &Burst) {
     let before = burst.answers(LIST, "200");
     burst
@@ -41,7 +41,7 @@ async fn until_swept(burst: &Burst) {
 
 #[tokio::test]
 async fn two_clusters_in_one_resource_group_leave_each_others_groups_alone() {
-    // The same pool and so the same node's name in both: only the cluster tells their groups apart.
+    // Both clusters have the same pool and node name: only the cluster UID tells their groups apart.
     let other = Cluster::start(Options::default())
         .await
         .expect("a second cluster");
@@ -154,7 +154,7 @@ async fn sweeping_takes_only_groups_of_ours_whose_pod_is_gone() {
         .delete_received
         .expect("it is")
         .duration_since(orphan.put_received);
-    // The emulated clock is twenty times as fast as ours.
+    // The emulated clock runs twenty times as fast as the host's.
     assert!(
         lived.as_secs() >= 2 * 20,
         "left alone for too short a time: {lived}"

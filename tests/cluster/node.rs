@@ -1,4 +1,5 @@
-//! The virtual node on a real cluster: registered, kept, closed, removed, and home as it was.
+//! The virtual node on a real cluster: registered, updated, closed, removed, without effect on home
+//! nodes.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{Cluster, Options, objects, wait};
 use crate::world::home_node;
 
-/// A node that is kept registered until the value is dropped.
+/// A registered node. Drop ends the registration.
 pub struct Kept {
     pub name: String,
     pub facts: watch::Sender<Facts>,
@@ -31,7 +32,7 @@ pub struct Kept {
     _task: JoinHandle<()>,
 }
 
-/// A node of that pool with room for a hundred pods.
+/// A node of this pool with room for a hundred pods.
 pub fn facts(pool: &str) -> Facts {
     let scope = Scope {
         subscription: "s".to_owned(),
@@ -176,7 +177,7 @@ async fn a_virtual_node_is_registered_as_existing_manifests_select_it_and_has_a_
     .expect("nothing to remove");
 }
 
-/// azure-aci C21: a node that was deleted did not come back.
+/// azure-aci did not create a deleted node again.
 #[tokio::test]
 async fn a_node_that_is_stripped_or_deleted_is_put_back_and_what_others_wrote_stays() {
     let kept = Kept::start(Cluster::shared().await, "stripped").await;
@@ -202,7 +203,7 @@ async fn a_node_that_is_stripped_or_deleted_is_put_back_and_what_others_wrote_st
 
     kept.until("the node to be put right", |node| {
         node.is_some_and(|node| {
-            // Not "ready": the node controller has a taint of its own for a cordon.
+            // Do not check "ready": the node controller adds a taint of its own for a cordon.
             taints(node).contains(&"burstpool.io/last-resort".to_owned())
                 && label(node, "type") == Some("virtual-kubelet")
                 && label(node, "burstpool.io/pool") == Some("stripped")
@@ -243,7 +244,7 @@ async fn a_node_that_is_stripped_or_deleted_is_put_back_and_what_others_wrote_st
         node.is_some_and(|node| node.metadata.uid != old && is_usable(node))
     })
     .await;
-    // The label came with the node this time, and goes with the placement's all the same.
+    // The label came with the node's creation this time, and still goes with the placement's.
     let node = nodes.get(&kept.name).await.expect("the node");
     assert_eq!(label(&node, "tier"), Some("burst"));
     kept.facts
@@ -280,7 +281,7 @@ async fn a_closed_placement_takes_no_pods_and_stays_ready_until_it_opens_again()
     .await;
 }
 
-/// A Deployment of six on two nodes, three each, that may differ by one over host names.
+/// A Deployment of six pods spread evenly over host names (maximum skew 1): three on each of two nodes.
 fn spread() -> Deployment {
     let mut deployment =
         serde_json::to_value(objects::deployment("spread", 6, "500m", "64Mi", &[])).expect("JSON");
@@ -293,7 +294,7 @@ fn spread() -> Deployment {
     serde_json::from_value(deployment).expect("a Deployment")
 }
 
-/// A Deployment of three that keep apart by host name: two fit on two nodes.
+/// A Deployment of three pods with anti-affinity by host name: only two fit on two nodes.
 fn apart() -> Deployment {
     let mut deployment =
         serde_json::to_value(objects::deployment("apart", 3, "100m", "64Mi", &[])).expect("JSON");
@@ -308,7 +309,7 @@ fn apart() -> Deployment {
 
 #[tokio::test]
 async fn registering_and_removing_a_node_leaves_home_as_it_is() {
-    // Spreads and anti-affinities over host names count all nodes: a cluster of its own.
+    // Topology spread and anti-affinity by host name count all nodes, so this needs its own cluster.
     let cluster = Cluster::start(Options::default()).await.expect("a cluster");
     let client = cluster.client().expect("a client");
     for name in ["home-a", "home-b"] {
@@ -335,7 +336,7 @@ async fn registering_and_removing_a_node_leaves_home_as_it_is() {
     );
 }
 
-/// Where the pods of both Deployments go in a namespace of their own, which is deleted then.
+/// The nodes of both Deployments' pods, in a namespace that is deleted afterwards.
 async fn placed(cluster: &Cluster, namespace: &str) -> BTreeMap<String, usize> {
     cluster.namespace(namespace).await.expect("a namespace");
     let client = cluster.client().expect("a client");

@@ -1,4 +1,4 @@
-//! The operator as a process, on a cluster and an Azure of its own: what a user sees of a pool.
+//! The operator as a process, with its own cluster and Azure: what a user sees of a pool.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
@@ -129,7 +129,7 @@ async fn groups_never_stay_behind_where_a_pool_no_longer_looks() {
     let groups = world.groups();
     assert_eq!(groups.len(), 1);
 
-    // Elsewhere nobody would find them again.
+    // The operator would never find the groups again if it looked elsewhere.
     let elsewhere = json!({"azure": {"resourceGroup": "other"}});
     world.change_pool(&elsewhere).await;
     until_said(&world, "in resource group rg of subscription 0").await;
@@ -139,7 +139,7 @@ async fn groups_never_stay_behind_where_a_pool_no_longer_looks() {
         .await;
     until_said(&world, "").await;
 
-    // An operator whose arguments do not say where they are goes by what the node says.
+    // An operator whose flags do not name the resource group reads it from the node.
     world.terminate().await;
     world.arguments = ["--resource-group", ""].map(str::to_owned).to_vec();
     world.run();
@@ -160,7 +160,7 @@ async fn a_pool_says_how_many_groups_it_has_without_waiting_for_the_next_list() 
         world.azure.shared().counters.text().contains(listed)
     })
     .await;
-    // Azure lists nothing any more: what is told now, keepers have learned.
+    // Azure no longer answers lists, so the count must come from the pod workers.
     let silent =
         json!({"error": {"status": 503, "code": "ServiceUnavailable", "message": "Later."}});
     let lists = json!({"fault": silent, "operation": "ContainerGroups_ListByResourceGroup"});
@@ -172,7 +172,7 @@ async fn a_pool_says_how_many_groups_it_has_without_waiting_for_the_next_list() 
     world.end().await;
 }
 
-/// Returns when the pool says that its placement has so many groups.
+/// Waits until the pool's status counts this many groups for its placement.
 async fn until_groups(world: &World, count: i64) {
     world
         .until_pool("shop", "the pool to count its groups", |pool| {
@@ -183,7 +183,8 @@ async fn until_groups(world: &World, count: i64) {
         .await;
 }
 
-/// Returns when the pool says that it is not ready, with these words; without words, when it is.
+/// Waits until the pool is not ready, with these words in the message; if `words` is empty, until it is
+/// ready.
 async fn until_said(world: &World, words: &str) {
     world
         .until_pool("shop", "the pool to say so", |pool| {

@@ -1,5 +1,5 @@
-//! What outlives what: pods on ACI an operator that is down and a node that is deleted, an administrator's
-//! cordon a placement that closes, and a node's good name a time in which nothing is new.
+//! Outages: pods on ACI survive a stopped operator and a deleted node, an administrator's cordon
+//! survives a placement that closes and opens, and the node's heartbeat goes on while nothing changes.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -21,7 +21,8 @@ use crate::node::Kept;
 use crate::support::{Cluster, Options, objects, wait};
 use crate::world::{World, is_closed, is_running};
 
-/// A node is given up 20 s after its last word (leases are renewed every 10 s), and its pods 5 s later.
+/// The node controller gives a node up 20 s after its last heartbeat (leases are renewed every 10 s),
+/// and deletes its pods 5 s later.
 const IMPATIENT: Options = Options {
     metrics_server: false,
     api_server: &[
@@ -43,7 +44,7 @@ fn uids(pods: &[Pod]) -> BTreeSet<String> {
     pods.iter().filter_map(ResourceExt::uid).collect()
 }
 
-/// The three pods of the sample, once they are as `wanted` says.
+/// The sample's three pods, once all are as `wanted`.
 async fn replicas(world: &World, what: &str, wanted: impl Fn(&Pod) -> bool) -> Vec<Pod> {
     let ours = watcher::Config::default().labels("app=nginx");
     let all = |pods: &[Pod]| pods.len() == 3 && pods.iter().all(&wanted);
@@ -53,7 +54,7 @@ async fn replicas(world: &World, what: &str, wanted: impl Fn(&Pod) -> bool) -> V
     }
 }
 
-/// Waits until so many of the sample's pods are behind its Service.
+/// Waits until this many of the sample's pods are ready endpoints of its Service.
 async fn until_endpoints(world: &World, count: usize) {
     let slices: Api<EndpointSlice> = Api::namespaced(world.client.clone(), "default");
     let ours = watcher::Config::default().labels("kubernetes.io/service-name=nginx");
@@ -71,8 +72,8 @@ async fn until_endpoints(world: &World, count: usize) {
         .expect("they change with the pods' readiness");
 }
 
-/// A node that was Ready once and is never heard of again, and a pod on it: the pod's deletion shows
-/// that Kubernetes has given up whoever fell silent before, and their pods.
+/// Creates a node that was Ready once and sends no more heartbeats, with a pod. When that pod is
+/// deleted, Kubernetes has given up every node that fell silent before it, and their pods.
 async fn witness(world: &World) {
     let (now, room) = (
         Timestamp::now(),
@@ -173,7 +174,8 @@ async fn a_node_that_is_deleted_is_back_before_its_pods_are_given_up() {
             .await
             .expect("deleted");
         if is_down {
-            // What becomes of a pod whose node does not come back shows when pods are collected.
+            // The garbage collector deletes pods of nodes that do not exist: this pod shows when it
+            // runs.
             world.create(bound("ghost", "never")).await;
             world.run();
         }
@@ -185,7 +187,7 @@ async fn a_node_that_is_deleted_is_back_before_its_pods_are_given_up() {
             })
             .await;
     }
-    // The collector looks every 20 s, and again 40 s after it has missed a node.
+    // The collector runs every 20 s, and deletes pods 40 s after it first missed their node.
     for _ in 0..2 {
         let gone = |pod: Option<&Pod>| pod.is_none();
         let seen = wait::until(world.pods(), "ghost", "the ghost to be collected", gone).await;
@@ -267,8 +269,8 @@ async fn a_node_of_which_there_is_nothing_new_is_heard_of_all_the_same() {
         .expect("the status is written although it says nothing new");
 }
 
-/// A webhook that takes connections and says nothing: until the API server gives up, it takes no write of the
-/// nodes of a pool.
+/// A webhook that accepts connections and never answers. The API server rejects writes of a pool's
+/// nodes only after its timeout.
 async fn slow_writes(cluster: &Cluster, pool: &str) -> (TcpListener, impl Future<Output = ()>) {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("https://{}/", silent.local_addr().expect("an address"));
@@ -302,7 +304,7 @@ async fn a_node_is_heard_of_while_the_api_server_is_slow_to_take_what_is_written
     let cluster = Cluster::shared().await;
     let kept = Kept::start(cluster, "slow").await;
     let (silent, end) = slow_writes(cluster, "slow").await;
-    // Its label, its taint and its status: each takes as long as a call may.
+    // A label, a taint and the status: three writes, each of which takes the full timeout.
     kept.facts.send_modify(|facts| {
         let labels = &mut facts.record.placement.labels;
         labels.insert("example.com/new".to_owned(), "yes".to_owned());
@@ -324,7 +326,7 @@ async fn a_node_is_heard_of_while_the_api_server_is_slow_to_take_what_is_written
         times.push(at.expect("it is renewed"));
     }
     end.await;
-    // Three calls that fail take 30 s, and would let two of three renewals out.
+    // Three calls that fail take 30 s: enough to miss two of three renewals.
     let gaps = times.windows(2).map(|two| two[1].duration_since(two[0]));
     let longest = gaps.max().expect("three of them");
     assert!(longest.as_secs() < 25, "{times:?}");

@@ -1,5 +1,5 @@
-//! What Azure puts off is waited for, each thing by itself: a create that must wait holds up no end, and
-//! an end that fails is not tried in a loop.
+//! Azure asks to retry later, and the operator waits separately for each request: a create that must
+//! wait delays no delete, and a delete that fails is not repeated in a loop.
 
 use serde_json::{Value, json};
 

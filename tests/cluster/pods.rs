@@ -39,7 +39,7 @@ async fn a_pod_runs_as_a_container_group_and_leaves_nothing_behind() {
     assert_eq!(burst.groups(), []);
 }
 
-/// azure-aci C12: an exit code other than 0 was told as 0 and `Completed`.
+/// azure-aci reported an exit code other than 0 as 0 and `Completed`.
 #[tokio::test]
 async fn an_exit_code_is_told_truly_and_a_finished_pod_stays_so() {
     let burst = Burst::start("exit").await;
@@ -80,7 +80,7 @@ async fn a_group_that_vanishes_fails_its_pod_by_name() {
     let failed = |pod: Option<&Pod>| pod.is_some_and(|pod| phase(pod) == "Failed");
     burst.until("web", "the pod to fail", failed).await;
     let pod = burst.read("web").await;
-    // A Job's failure policy can tell it from a failure of the program.
+    // A Job's failure policy can distinguish this from a failure of the program.
     assert_eq!(condition(&pod, "DisruptionTarget"), Some("True"));
     assert_eq!(
         pod.status.and_then(|status| status.reason).as_deref(),
@@ -136,7 +136,7 @@ async fn what_aci_cannot_run_is_said_by_field_and_not_tried() {
     burst.until_gone("web").await;
 }
 
-/// azure-aci C2 and C8: one refusal left a pod Pending for ever, and a lost answer made a group again.
+/// In azure-aci, one refusal left a pod Pending forever, and a lost answer led to a second create.
 #[tokio::test]
 async fn a_lost_answer_does_not_create_twice_and_a_throttled_pod_waits_and_runs() {
     let burst = Burst::start("faults").await;
@@ -205,7 +205,7 @@ async fn a_group_that_azure_makes_after_saying_that_it_cannot_is_not_forgotten()
     );
 }
 
-/// A list of Azure's may be behind: that a group is not in one ends no pod.
+/// Azure's list may be outdated: a pod does not end because its group is missing in one list.
 #[tokio::test]
 async fn a_running_pod_is_given_up_after_an_outage_only_once_its_group_was_asked_for() {
     let mut burst = Burst::start("outage").await;
@@ -222,7 +222,7 @@ async fn a_running_pod_is_given_up_after_an_outage_only_once_its_group_was_asked
     assert!(denials >= 2, "one answer ends no pod: {denials}");
 }
 
-/// Azure is eventually consistent: one replica may deny what runs, or not know yet what was created.
+/// Azure is eventually consistent: one replica may not find a running group, or not yet find a new one.
 #[tokio::test]
 async fn azure_denies_a_group_that_runs_and_one_that_was_just_created_and_neither_is_lost() {
     let mut burst = Burst::start("denied").await;
@@ -233,7 +233,7 @@ async fn azure_denies_a_group_that_runs_and_one_that_was_just_created_and_neithe
     assert!(burst.answers("ContainerGroups_Get", "404") > 0);
     assert_eq!(burst.puts(), 1, "lag is no reason for another PUT");
 
-    // An operator that starts reads all groups.
+    // An operator reads all groups at its start.
     burst.stop().await;
     let get = "ContainerGroups_Get";
     let denial = json!({"error": {"status": 404}});

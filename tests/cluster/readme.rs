@@ -1,7 +1,7 @@
-//! Whatever the documents and the manifests' comments tell people to type, typed.
+//! Runs the commands that the documents and the manifests' comments tell users to type.
 //!
-//! What is not: commands of Azure's own command line, which need an Azure, and `make` and `cargo test`, which run
-//! these tests. What else of the documents can be checked, such as the files that they name, is in [`facts`].
+//! Exceptions: commands of the Azure CLI, which need Azure, and `make` and `cargo test`, which run
+//! these tests. [`facts`] checks other claims of the documents, such as the files that they name.
 
 #[path = "readme/documents.rs"]
 mod documents;
@@ -22,7 +22,7 @@ use self::documents::Document;
 use self::terminal::Terminal;
 use crate::support::{Cluster, OPERATOR, Options, objects, wait};
 
-/// The pod that the documents ask about, and the virtual node of its pool.
+/// The pod that the documents use as an example, and the virtual node of its pool.
 const EXPLAINED: &str = "web-7d4b";
 const NODE: &str = "burst-peak-weu";
 /// Options of other programs.
@@ -161,7 +161,7 @@ async fn every_other_command_of_the_documents_and_in_comments_of_the_manifests_i
         "{spans:?} {comments:?}"
     );
     for command in spans.iter().chain(&comments) {
-        // Written down elsewhere, and typed by another test.
+        // `apply` and `patch` run dry here: the test above runs these commands for real.
         let is_dry = command.contains(" apply ") || command.contains(" patch ");
         let dry = if is_dry { " --dry-run=server" } else { "" };
         terminal.run(&format!("{command}{dry}")).await;
@@ -257,7 +257,7 @@ async fn every_option_that_the_documents_and_the_manifests_name_exists() {
     );
 }
 
-/// All words like `--option`.
+/// All words of the form `--option`.
 fn options(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
     let is_option =
@@ -265,7 +265,7 @@ fn options(text: &str) -> BTreeSet<String> {
     words.filter(is_option).map(str::to_owned).collect()
 }
 
-/// All variables that a help names.
+/// All environment variables in a help text.
 fn variables(help: &str) -> BTreeSet<String> {
     let named = help.split("[env: ").skip(1);
     named

@@ -1,4 +1,4 @@
-//! What pods refer to, read from a real API server with just the rights that are documented: what is
+//! References of pods, read from a real API server with exactly the documented rights: the volumes
 //! behind claims, and the token of ACI's kube-proxy.
 
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, Tenant, wait};
 
-/// A tenant, and a service account of it that may do only what it is given.
+/// A tenant, and a service account in it that has no rights at first.
 async fn tenant(hint: &str) -> (Tenant, Client) {
     let cluster = Cluster::shared().await;
     let tenant = cluster.tenant(hint).await.expect("a tenant");
@@ -61,7 +61,7 @@ where
         .expect("it is created");
 }
 
-/// Lets the tenant's operator do that in its namespace.
+/// Gives the tenant's operator these rights in its namespace.
 async fn allow(tenant: &Tenant, name: &str, rules: Value) {
     let subject =
         json!({"kind": "ServiceAccount", "name": "operator", "namespace": tenant.namespace});
@@ -74,7 +74,8 @@ async fn allow(tenant: &Tenant, name: &str, rules: Value) {
     .await;
 }
 
-/// Lets the tenant's operator read volumes, which are the cluster's; whoever calls this removes it.
+/// Gives the tenant's operator the right to read volumes, which have no namespace. The caller removes
+/// it.
 async fn allow_volumes(tenant: &Tenant) {
     let name = &tenant.namespace;
     let subject = json!({"kind": "ServiceAccount", "name": "operator", "namespace": name});
@@ -104,8 +105,8 @@ fn said(missing: &[Missing]) -> String {
     said.join("; ")
 }
 
-/// Resolves until what comes of it is `wanted`. Rights arrive at the API server some time after they are
-/// granted, and there is nothing to watch: so this asks again and again.
+/// Resolves the references until the result is `wanted`. The API server applies new rights after a
+/// delay, and no watch shows when, so this polls.
 async fn until<T>(
     client: &Client,
     pod: &Pod,
@@ -123,7 +124,7 @@ async fn until<T>(
     }
 }
 
-/// Resolves until what is missing is `expected`.
+/// Resolves until the missing objects are as `expected`.
 async fn lacks(client: &Client, pod: &Pod, proxy: Option<&KubeProxy>, expected: &str) {
     let lacks = |came: Result<Environment, Vec<Missing>>| match came {
         Err(missing) if said(&missing).contains(expected) => Ok(()),
@@ -149,7 +150,7 @@ fn volume(name: &str, source: &Value) -> PersistentVolume {
     read(json!({"metadata": {"name": name}, "spec": spec}))
 }
 
-/// Binds a claim of the tenant to a volume of that kind, as the cluster's own controller does it.
+/// Binds a claim of the tenant to a volume of that kind, as the volume controller does.
 async fn claim(tenant: &Tenant, name: &str, source: &Value) {
     let volume_name = format!("{}-{name}", tenant.namespace);
     let volumes: Api<PersistentVolume> = Api::all(tenant.client.clone());
@@ -177,7 +178,7 @@ fn claiming(tenant: &Tenant, name: &str) -> Pod {
     pod(tenant, &json!([claim]))
 }
 
-/// A share as the CSI driver makes it, whose key is the tenant's Secret `key`.
+/// A share as the CSI driver creates it. Its key is in the tenant's Secret `key`.
 fn share(tenant: &Tenant) -> Value {
     json!({"csi": {
         "driver": "file.csi.azure.com", "volumeHandle": "rg#shopfiles#files#", "readOnly": true,
@@ -265,7 +266,7 @@ async fn a_claim_is_followed_to_its_share() {
     );
     assert_eq!((named, share.read_only), (("files", "shopfiles"), true));
     assert_eq!(share.storage_account_key.reveal(), "HIDDEN");
-    // The in-tree kind has no other word for the account than the Secret's.
+    // The in-tree volume type has the account name only in the Secret.
     let no_name = "has no key 'azurestorageaccountname'";
     lacks(&client, &claiming(&tenant, "tree"), None, no_name).await;
     let found = resolved(&client, &claiming(&tenant, "disk"), None).await;
@@ -277,7 +278,7 @@ async fn a_claim_is_followed_to_its_share() {
     forget(&tenant, &["files", "tree", "disk"]).await;
 }
 
-/// Removes what belongs to no namespace.
+/// Deletes the test's objects that have no namespace.
 async fn forget(tenant: &Tenant, claims: &[&str]) {
     let parameters = DeleteParams::default();
     let volumes: Api<PersistentVolume> = Api::all(tenant.client.clone());
@@ -350,12 +351,12 @@ async fn kube_proxys_token_is_one_of_its_own_account_and_what_is_missing_for_it_
             tenant.namespace
         )
     );
-    // Whoever wants no kube-proxy gets no token.
+    // Without kube-proxy there is no token.
     let without = resolved(&client, &web, None).await;
     assert_eq!(without.resolved.kube_config, None);
 }
 
-/// Whose token it is, by the API server's own word.
+/// The user of a token, according to the API server.
 async fn who(tenant: &Tenant, token: &str) -> String {
     let reviews: Api<TokenReview> = Api::all(tenant.client.clone());
     let review: TokenReview = read(json!({"metadata": {}, "spec": {"token": token}}));

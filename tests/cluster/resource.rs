@@ -1,4 +1,5 @@
-//! The custom resource on a real API server: what it accepts, and what it refuses in which words.
+//! The custom resource on a real API server: what it accepts, and the messages with which it rejects
+//! the rest.
 
 use std::process::Output;
 
@@ -25,22 +26,22 @@ pub fn apply(cluster: &Cluster, object: &Value) -> Output {
         .expect("kubectl")
 }
 
-/// Applies it, and it is accepted.
+/// Applies the object and asserts that the API server accepts it.
 fn accepted(cluster: &Cluster, object: &Value) {
     let output = apply(cluster, object);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{object}: {said}");
 }
 
-/// What kubectl said when it was refused.
+/// Applies the object, asserts that the API server rejects it, and returns kubectl's error.
 pub fn refused(cluster: &Cluster, object: &Value) -> String {
     let output = apply(cluster, object);
     assert!(!output.status.success(), "{object} was accepted");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Returns when `kubectl explain` shows `text`. The server publishes a new resource's documentation
-/// some time after it serves it, and there is nothing to watch: so this asks again and again.
+/// Waits until `kubectl explain` shows `text`. The API server publishes a new resource's documentation
+/// some time after it serves it, and no watch shows when, so this polls.
 pub async fn explained(cluster: &Cluster, field: &str, text: &str) {
     let what = format!("kubectl explain {field} to show its documentation");
     wait::by_and_by(&what, async || {
@@ -66,7 +67,7 @@ pub fn pool(name: &str) -> Value {
     })
 }
 
-/// The same with one thing changed, by a JSON pointer.
+/// The same pool with one field changed, given as a JSON pointer.
 pub fn with(pointer: &str, value: Value) -> Value {
     let mut pool = pool("one");
     let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
@@ -78,7 +79,7 @@ pub fn with(pointer: &str, value: Value) -> Value {
 #[allow(clippy::too_many_lines, reason = "a table")]
 async fn the_resource_is_served_explained_and_checked_at_apply_time() {
     let cluster = Cluster::shared().await;
-    // The folder as it stands, as users apply it.
+    // The folder as it is, as users apply it.
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/");
     let applied = cluster
         .kubectl()
@@ -414,8 +415,8 @@ async fn what_spills_is_checked_at_apply_time_and_has_columns() {
     }
 }
 
-/// Flux and others (kstatus) take a resource that says nothing for one that is well: also when no operator
-/// runs that would look at it.
+/// Flux and other users of kstatus take a resource without a status for a healthy one, even if no
+/// operator runs. So `status.observedGeneration` is -1 until the operator has looked at the pool.
 #[tokio::test]
 async fn a_pool_that_nobody_has_looked_at_is_of_no_generation_yet() {
     let cluster = Cluster::shared().await;
@@ -428,7 +429,7 @@ async fn a_pool_that_nobody_has_looked_at_is_of_no_generation_yet() {
         told.expect("a pool")
     };
     assert_eq!(seen(), "-1");
-    // Whoever leads writes this before anything else.
+    // A new leader writes this first.
     let claim = ["--type=merge", "--patch", r#"{"status": {"leader": "we"}}"#];
     let patch = ["patch", "burstpool/unseen", "--subresource=status"];
     let claimed = cluster.ask(&[&patch[..], &claim[..]].concat());
@@ -455,9 +456,9 @@ fn pointers(all: &mut Vec<String>, path: &str, value: &Value) {
     }
 }
 
-/// What the API server would store of it; nothing if it refuses it.
+/// What the API server would store. `None` if it rejects the pool.
 async fn stored(client: &Client, pool: &Value) -> Option<String> {
-    // As a program sends it: nothing is taken out of it on the way.
+    // Send the JSON unchanged, as other programs may. A typed client would drop fields.
     let path = "/apis/burstpool.io/v1alpha1/burstpools?dryRun=All&fieldValidation=Ignore";
     let request = http::Request::post(path).header("content-type", "application/json");
     let request = request.body(pool.to_string().into_bytes());
@@ -468,8 +469,8 @@ async fn stored(client: &Client, pool: &Value) -> Option<String> {
     }
 }
 
-/// The types read what the definition lets pass: one value of another kind in each field, as the API server
-/// stores it after its defaults.
+/// The operator's types accept every pool that the definition accepts. For each field the test tries a
+/// value of another kind, and reads what the API server stores after it has added its defaults.
 #[tokio::test]
 async fn whatever_the_api_server_accepts_the_types_read() {
     let cluster = Cluster::shared().await;

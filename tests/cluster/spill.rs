@@ -1,40 +1,41 @@
-//! Bursting on the real scheduler: what home refuses spills, and goes first when the peak is over.
+//! Bursting on the real scheduler: pods that it cannot place at home spill, and these go first when the
+//! peak is over.
 //!
-//! Where each scenario of bursting is shown; `burst::tests` and the like are pure and in
-//! `src`, the others are here, beside this file.
+//! This table lists the scenarios and the tests that show them. `burst::tests` and other unit tests are
+//! pure and in `src`; the others are in this directory.
 //!
 //! | scenario | shown by |
 //! | --- | --- |
-//! | A1 home first | `spill_home::what_finds_room_at_home_is_never_granted` |
-//! | A2 grant after the hold | `burst::tests::granting::a_refused_pod_is_granted_after_its_hold_and_not_before`, `spill_holds::a_pod_is_granted_when_its_hold_is_over_though_nothing_else_changes`, `what_home_refuses_spills_and_exactly_that_goes_first` |
-//! | A4 long holds, A5 the hold counts from the refusal, A8 gated pods | `spill_holds::a_hold_counts_from_the_refusal_and_not_from_a_gate_and_outlives_the_operator`; twenty minutes to their end: `burst::tests::granting::a_workloads_own_hold_replaces_the_pools` |
-//! | A7 nominated, A9 deleting, A10 another scheduler's | `spill_holds::what_waits_for_its_victims_is_deleted_or_is_another_schedulers_is_not_granted`; a stale nomination: `burst::tests::granting::a_nominated_pod_is_granted_only_when_its_nomination_is_stale` |
-//! | A11 too large, A12 features, A13 node selector, A14 topology spread | `spill_home::what_aci_or_its_node_cannot_take_is_refused_by_name`, by zone: `burst::tests::eligible::a_pod_that_the_virtual_node_could_not_take_is_refused_by_the_field_that_keeps_it_off`; a DaemonSet's pod, which names its node: `burst::fit`; `spill_claims::a_pod_with_a_claim_is_granted_only_if_aci_can_mount_what_is_or_will_be_behind_it`, `a_pod_that_aci_cannot_run_waits_for_home_and_is_told_why` |
-//! | a pool that is gone | `burst::tests::fence::a_pod_that_was_granted_by_a_pool_that_is_gone_is_granted_anew_and_counts`, `spill_holds::what_a_pool_had_granted_that_is_gone_is_granted_anew_by_who_has_it_now` |
-//! | A15 exact maximum | `burst::tests::limits::no_more_than_the_maximum_are_granted_of_five_hundred_at_once`, `burst::tests::fence`, `no_more_than_the_maximum_spill_and_the_pool_says_why_others_wait`; across leaders: `leader::a_leader_that_is_killed_while_it_grants_leaves_exactly_as_many_to_be_granted`, `leader::a_leader_that_was_frozen_over_its_lease_between_reserving_and_granting_exceeds_nothing`, `burst::tests::simulation` |
-//! | A16 grants in flight, A17 a granted pod lands home | `spill_home::grants_on_their_way_count_and_one_that_lands_home_frees_its_slot` |
-//! | A18 percentages | `spill_home::an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_written` |
-//! | A19 tolerates already, A20 a toleration of another shape | `spill_home::tolerations_that_are_there_stay_and_those_of_users_need_no_grant` |
-//! | A21 another writer | `spill_home::a_pod_that_others_write_all_the_time_is_granted_once`, `spill_server::a_pod_that_somebody_writes_between_reserving_and_granting_is_granted_once`; what a conflict comes to: `controller::spill::act::tests::what_becomes_of_one_grant_is_nothing_to_the_others`, `burst::tests::granting::a_pod_that_changed_meanwhile_is_decided_anew_when_it_is_seen_again` |
-//! | A22 a policy denies, E82 least privilege | `spill_others::a_policy_that_denies_a_grant_is_told_and_tried_again_and_the_others_go_on`; for how long it is left alone: `burst::tests::granting::a_pod_whose_grant_is_denied_is_left_alone_for_a_while_and_the_others_go_on`; every other field: `admission::the_operators_account_can_change_only_what_a_burst_is_made_of` |
-//! | C41 ACI pods go first | `what_home_refuses_spills_and_exactly_that_goes_first` |
-//! | C42 the cost is written once | `node::binding::tests`, `install::a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule`: of four pods, across a restart |
-//! | C43 a user's cost | `spill_rollouts::a_users_own_cost_is_kept_and_pods_at_home_get_none` |
-//! | C44 rollouts | `spill_rollouts::a_rollout_of_both_revisions_never_has_more_than_the_limit`, `spill_rollouts::a_rollout_that_may_only_surge_says_what_it_lacks_and_goes_on_when_it_has_it`; which old pods go first is the Deployment controller's, by their cost |
-//! | D58 never started, D59 half-open, D60 no capacity | `spill_backend::a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_opens_it`, `spill_backend::what_a_placement_has_no_room_for_waits_and_is_told_so_until_it_is_made_larger`; pure: `burst::backend`, `burst::rescue`, `burst::tests::places` |
-//! | D61 refused for good | `spill_backend::a_template_that_azure_refuses_is_not_granted_again_and_others_go_on` |
-//! | D62 cordoned, deleted | `spill_home::a_cordoned_virtual_node_gets_nothing_and_its_pods_stay`; not ready, not there: `burst::place`. That nothing is granted while it is gone is shown without a cluster alone |
-//! | D67 fairness | `burst::tests::limits::workloads_share_by_weight_and_the_oldest_pods_go_first`, `spill_others::workloads_share_the_pools_maximum_by_weight_and_what_one_leaves_is_lent` |
-//! | D68 rate | `burst::tests::limits::five_a_minute_are_five_in_each_minute_also_after_a_restart`, `spill_others::the_rate_lets_so_many_go_and_the_others_wait` |
-//! | E69 an HPA, and nobody else's object is written | `spill_home::an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_written`; no rule would let it: `install::a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule`, by the audit log |
-//! | E72 two pools | by age: `burst::tests::limits::a_pod_that_two_workloads_or_pools_could_have_has_one_and_the_loser_says_so`, `spill_others::of_two_pools_with_one_workload_the_older_has_it_and_the_other_says_so` |
-//! | E76 dry run | `burst::tests::granting::a_dry_run_decides_the_same_and_reserves_nothing`, `a_dry_run_shows_what_it_would_do_and_writes_nothing_to_pods` |
-//! | E78 the API server goes away | `spill_others::an_api_server_that_goes_away_in_the_middle_leads_to_no_grant_too_many` |
-//! | E78 it is slow, or its answers are lost | `spill_server::an_api_server_that_answers_late_or_not_at_all_leads_to_no_grant_too_many` |
-//! | E78 429 and 5xx | `spill_server::an_api_server_that_refuses_to_write_is_asked_again_and_nothing_is_granted_unreserved` |
-//! | E78 watches end, 410, are silent | `spill_server::watches_that_end_are_too_old_or_fall_silent_lead_to_no_grant_too_many`; an order of events: `controller::spill::stores::tests`; what is sent when: `controller::spill::act::tests` |
-//! | E80 a selector changes | `spill_kinds::a_selector_that_changes_decides_on_new_pods_and_those_on_aci_still_count` |
-//! | E81 kinds of owners | `spill_kinds::pods_of_stateful_sets_replica_sets_jobs_cron_jobs_and_foreign_kinds_spill`; foreign: a kind with a scale stands for CloneSets and Rollouts |
+//! | pods that fit at home are not granted | `spill_home::what_finds_room_at_home_is_never_granted` |
+//! | a grant follows the hold | `burst::tests::granting::a_refused_pod_is_granted_after_its_hold_and_not_before`, `spill_holds::a_pod_is_granted_when_its_hold_is_over_though_nothing_else_changes`, `what_home_refuses_spills_and_exactly_that_goes_first` |
+//! | long holds, the hold counts from the refusal, gated pods | `spill_holds::a_hold_counts_from_the_refusal_and_not_from_a_gate_and_outlives_the_operator`; a hold of twenty minutes: `burst::tests::granting::a_workloads_own_hold_replaces_the_pools` |
+//! | a nominated pod, a pod being deleted, another scheduler's pod | `spill_holds::what_waits_for_its_victims_is_deleted_or_is_another_schedulers_is_not_granted`; a stale nomination: `burst::tests::granting::a_nominated_pod_is_granted_only_when_its_nomination_is_stale` |
+//! | a pod that is too large, uses unsupported features, or excludes the virtual node by selector or topology spread | `spill_home::what_aci_or_its_node_cannot_take_is_refused_by_name`, by zone: `burst::tests::eligible::a_pod_that_the_virtual_node_could_not_take_is_refused_by_the_field_that_keeps_it_off`; a DaemonSet's pod, which names its node: `burst::fit`; `spill_claims::a_pod_with_a_claim_is_granted_only_if_aci_can_mount_what_is_or_will_be_behind_it`, `a_pod_that_aci_cannot_run_waits_for_home_and_is_told_why` |
+//! | pods granted by a deleted pool | `burst::tests::fence::a_pod_that_was_granted_by_a_pool_that_is_gone_is_granted_anew_and_counts`, `spill_holds::what_a_pool_had_granted_that_is_gone_is_granted_anew_by_who_has_it_now` |
+//! | the maximum is exact | `burst::tests::limits::no_more_than_the_maximum_are_granted_of_five_hundred_at_once`, `burst::tests::fence`, `no_more_than_the_maximum_spill_and_the_pool_says_why_others_wait`; across leaders: `leader::a_leader_that_is_killed_while_it_grants_leaves_exactly_as_many_to_be_granted`, `leader::a_leader_that_was_frozen_over_its_lease_between_reserving_and_granting_exceeds_nothing`, `burst::tests::simulation` |
+//! | grants in flight, a granted pod that the scheduler places at home | `spill_home::grants_on_their_way_count_and_one_that_lands_home_frees_its_slot` |
+//! | maximum in percent | `spill_home::an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_written` |
+//! | pods with a toleration of virtual nodes, of any form | `spill_home::tolerations_that_are_there_stay_and_those_of_users_need_no_grant` |
+//! | other clients write the pod | `spill_home::a_pod_that_others_write_all_the_time_is_granted_once`, `spill_server::a_pod_that_somebody_writes_between_reserving_and_granting_is_granted_once`; the result of a conflict: `controller::spill::act::tests::what_becomes_of_one_grant_is_nothing_to_the_others`, `burst::tests::granting::a_pod_that_changed_meanwhile_is_decided_anew_when_it_is_seen_again` |
+//! | a policy denies a grant; least privilege | `spill_others::a_policy_that_denies_a_grant_is_told_and_tried_again_and_the_others_go_on`; the pause before the next try: `burst::tests::granting::a_pod_whose_grant_is_denied_is_left_alone_for_a_while_and_the_others_go_on`; denials of every other field: `admission::the_operators_account_can_change_only_what_a_burst_is_made_of` |
+//! | pods on ACI are removed first | `what_home_refuses_spills_and_exactly_that_goes_first` |
+//! | the deletion cost is written once | `node::binding::tests`, `install::a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule`: for four pods, across a restart |
+//! | a user's deletion cost is kept | `spill_rollouts::a_users_own_cost_is_kept_and_pods_at_home_get_none` |
+//! | rollouts | `spill_rollouts::a_rollout_of_both_revisions_never_has_more_than_the_limit`, `spill_rollouts::a_rollout_that_may_only_surge_says_what_it_lacks_and_goes_on_when_it_has_it`; the Deployment controller chooses the old pods to remove by their cost |
+//! | pods that never start, a half-open placement, no capacity | `spill_backend::a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_opens_it`, `spill_backend::what_a_placement_has_no_room_for_waits_and_is_told_so_until_it_is_made_larger`; pure: `burst::backend`, `burst::rescue`, `burst::tests::places` |
+//! | a template that Azure always rejects | `spill_backend::a_template_that_azure_refuses_is_not_granted_again_and_others_go_on` |
+//! | a cordoned or deleted virtual node | `spill_home::a_cordoned_virtual_node_gets_nothing_and_its_pods_stay`; a node that is not ready or missing: `burst::place`. Only unit tests show that nothing is granted while the node is missing |
+//! | fairness | `burst::tests::limits::workloads_share_by_weight_and_the_oldest_pods_go_first`, `spill_others::workloads_share_the_pools_maximum_by_weight_and_what_one_leaves_is_lent` |
+//! | rate | `burst::tests::limits::five_a_minute_are_five_in_each_minute_also_after_a_restart`, `spill_others::the_rate_lets_so_many_go_and_the_others_wait` |
+//! | an HPA scales, and the operator writes no objects of others | `spill_home::an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_written`; no RBAC rule would permit it: `install::a_whole_burst_needs_nothing_that_is_forbidden_and_uses_every_rule`, by the audit log |
+//! | two pools with one workload | the older pool gets it: `burst::tests::limits::a_pod_that_two_workloads_or_pools_could_have_has_one_and_the_loser_says_so`, `spill_others::of_two_pools_with_one_workload_the_older_has_it_and_the_other_says_so` |
+//! | dry run | `burst::tests::granting::a_dry_run_decides_the_same_and_reserves_nothing`, `a_dry_run_shows_what_it_would_do_and_writes_nothing_to_pods` |
+//! | the API server goes away | `spill_others::an_api_server_that_goes_away_in_the_middle_leads_to_no_grant_too_many` |
+//! | the API server is slow, or answers are lost | `spill_server::an_api_server_that_answers_late_or_not_at_all_leads_to_no_grant_too_many` |
+//! | the API server answers 429 or 5xx | `spill_server::an_api_server_that_refuses_to_write_is_asked_again_and_nothing_is_granted_unreserved` |
+//! | watches end, get 410 Gone, or fall silent | `spill_server::watches_that_end_are_too_old_or_fall_silent_lead_to_no_grant_too_many`; orders of events: `controller::spill::stores::tests`; requests and their order: `controller::spill::act::tests` |
+//! | a selector changes | `spill_kinds::a_selector_that_changes_decides_on_new_pods_and_those_on_aci_still_count` |
+//! | kinds of owners | `spill_kinds::pods_of_stateful_sets_replica_sets_jobs_cron_jobs_and_foreign_kinds_spill`; a custom kind with a scale represents CloneSets and Rollouts |
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! A placement that starts nothing: closed, its pods rescued, tried again with one; and one pod's own fault.
+//! A placement whose pods do not start: it closes, its pods are replaced, one probe pod opens it; and
+//! failures of a single pod.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +15,7 @@ use crate::world::{World, is_closed, is_running, said};
 
 const FULL: &str = "No machines are left in this region.";
 
-/// Azure creates nothing, or only groups whose names do not begin so.
+/// Makes Azure reject all creates, or with `group` only those of groups with another prefix.
 async fn refuse(world: &World, group: Option<&str>, code: &str, status: u16, message: &str) {
     let error = json!({"status": status, "code": code, "message": message});
     let mut rule =
@@ -53,7 +54,7 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
     pods["spec"]["restartPolicy"] = "Never".into();
     let job = json!({"metadata": {"name": "job"}, "spec": {"backoffLimit": 0, "template": pods}});
     let _: Job = world.make(job).await;
-    // Both are granted at once: what the first comes to would keep the other back.
+    // Both must be granted at the same time: a result of the first would hold back the second.
     world
         .until_pool("shop", "both to wait for the limit alone", |pool| {
             let status = pool.and_then(|pool| pool.status.as_ref());
@@ -97,7 +98,7 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
         world.until_told(&name, "PlacementClosed", FULL).await;
     }
 
-    // Its owner makes another, which may find room at home; the Job would fail.
+    // A ReplicaSet replaces its pod, which may fit at home. A Job would count a failure.
     age(&world, &job).await;
     age(&world, &stuck).await;
     let replaced = |pods: &[Pod]| {
@@ -111,7 +112,7 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
         .await;
     world.until_told(&job, "NeverStarted", FULL).await;
     assert!(world.pods().get(&job).await.is_ok());
-    // It may have a failure now.
+    // Now the Job may have a failure.
     let more = r#"{"spec": {"backoffLimit": 3}}"#;
     world.kubectl(&["patch", "job", "job", "--type=merge", "-p", more]);
     let another = |pods: &[Pod]| {
@@ -124,7 +125,7 @@ async fn a_placement_without_capacity_closes_its_pods_are_rescued_and_one_probe_
     let evicted = "its Job makes another";
     world.until_told(&job, "NeverStarted", evicted).await;
 
-    // Without it, nothing on the node tries again, and the probe is one of those that wait.
+    // Without the Job, nothing on the node retries, and a pending pod becomes the probe.
     world.kubectl(&["delete", "job", "job"]);
     world
         .until_pod(&job, "the Job's pod to be gone", |pod| pod.is_none())
@@ -168,7 +169,7 @@ async fn what_a_placement_has_no_room_for_waits_and_is_told_so_until_it_is_made_
     world.end().await;
 }
 
-/// Waits until the node takes pods; a second closing is as long as one wait.
+/// Waits until the node takes pods. A second closing lasts as long as one wait.
 async fn until_open(world: &World) {
     let nodes: Api<Node> = Api::all(world.client.clone());
     let is_open = |node: Option<&Node>| node.is_some_and(|node| !is_closed(node));
@@ -220,7 +221,7 @@ async fn a_template_that_azure_refuses_is_not_granted_again_and_others_go_on() {
     world.end().await;
 }
 
-/// A Deployment of pods that request less than any container group has.
+/// A Deployment of pods that request less than the minimum size of a container group.
 fn small(replicas: i32) -> k8s_openapi::api::apps::v1::Deployment {
     let mut small = deployment("web", replicas);
     let pod = small.spec.template.spec.as_mut();
@@ -240,7 +241,7 @@ async fn no_more_is_bound_than_azure_starts_and_what_it_lets_wait_is_given_back(
         ..burstpool::emulator::Options::default()
     };
     let world = Box::pin(World::with(azure)).await;
-    // Both are in the same region, whose usages the operator may not read at first.
+    // Both are in the same region. At first the operator may not read its usages.
     let usages = "Microsoft.ContainerInstance/locations/usages/read";
     let withheld = |actions: &[&str]| {
         let actions = actions.iter().map(|action| action.to_lowercase());
@@ -285,7 +286,7 @@ async fn no_more_is_bound_than_azure_starts_and_what_it_lets_wait_is_given_back(
         })
         .await;
 
-    // Small pods take a core each, wherever they are bound.
+    // Each small pod counts as one core on any placement.
     world.deploy_this(&small(12)).await;
     for name in waiting(&world.until_spread(0, 5, 7).await) {
         let events = "no placement that can run it has enough";
@@ -295,7 +296,7 @@ async fn no_more_is_bound_than_azure_starts_and_what_it_lets_wait_is_given_back(
     }
     assert_eq!(world.puts(), 5, "none was refused for the quota");
 
-    // Azure asks to wait for ten minutes: what is bound then is given back, and nothing more is sent there.
+    // Azure asks to wait for ten minutes: bound pods are given back, and no more are sent there.
     world.scale(0).await;
     world.until_spread(0, 0, 0).await;
     let error = json!({"status": 429, "code": "TooManyRequests", "retryAfter": 600});

@@ -1,4 +1,4 @@
-//! What is behind the claims of pods that wait: only what ACI can mount lets them spill.
+//! Claims of pending pods: they spill only if ACI can mount the volumes.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -10,7 +10,7 @@ use crate::home::{is_granted, pod, selected};
 use crate::support::wait;
 use crate::world::World;
 
-/// A claim of a class, or of the volume of its own name.
+/// A claim with this class, or bound to the volume of the same name.
 async fn claim(world: &World, name: &str, class: Option<&str>) {
     let mut claim = json!({"metadata": {"name": name}, "spec": {
         "accessModes": ["ReadWriteOnce"], "storageClassName": class.unwrap_or_default(),
@@ -21,7 +21,7 @@ async fn claim(world: &World, name: &str, class: Option<&str>) {
     let _: PersistentVolumeClaim = world.make(claim).await;
 }
 
-/// A class whose volumes are made when a pod needs them.
+/// A class whose volumes are created when a pod needs them.
 async fn class(world: &World, name: &str, provisioner: &str) {
     let class = json!({"metadata": {"name": name}, "provisioner": provisioner,
         "volumeBindingMode": "WaitForFirstConsumer"});
@@ -76,7 +76,7 @@ async fn a_pod_with_a_claim_is_granted_only_if_aci_can_mount_what_is_or_will_be_
     }
     let lack = "PersistentVolumeClaim default/absent does not exist";
     world.until_told("absent", "ClaimNotBound", lack).await;
-    // Its share is made once the scheduler has a node for it, which nobody does here.
+    // The share would be created once the scheduler has chosen a node. No provisioner runs here.
     let granted = |pod: Option<&_>| pod.is_some_and(is_granted);
     world
         .until_pod("share", "the one with a share to be granted", granted)

@@ -1,4 +1,5 @@
-//! Holds: which refusals of the real scheduler count, from when, and across a restart.
+//! Holds: which refusals of the real scheduler start one, when it starts, and that it survives a
+//! restart.
 
 use burstpool::api::BurstPool;
 use burstpool::api::names::PROVIDER_TAINT;
@@ -12,10 +13,11 @@ use crate::home::{is_granted, marks, pod, selected, time};
 use crate::support::{objects, wait};
 use crate::world::World;
 
-/// A hold that no test lives to see the end of.
+/// A hold that outlasts every test.
 const LONG: &str = "20m";
 
-/// A pool of workload `short`, which spills after three seconds, and `long`, after [`LONG`].
+/// A pool with the workloads `short`, with a hold of three seconds, and `long`, with a hold of
+/// [`LONG`].
 fn two_holds() -> serde_json::Value {
     let mut long = selected("long");
     long["spill"] = json!({"after": LONG});
@@ -30,7 +32,7 @@ async fn a_hold_counts_from_the_refusal_and_not_from_a_gate_and_outlives_the_ope
         world.create(pod(app, name, &gated)).await;
     }
 
-    // One that is refused at once shows that a hold's time has passed since the others were made.
+    // When this pod's hold is over, so would be those of the pods created before.
     world.create(pod("short", "witness", &json!({}))).await;
     world.until_away("witness").await;
     let ungate = json!({"spec": {"schedulingGates": null}});
@@ -46,7 +48,8 @@ async fn a_hold_counts_from_the_refusal_and_not_from_a_gate_and_outlives_the_ope
     assert!(since >= opened, "refused since {since}, opened {opened}");
     assert!(at.duration_since(since).as_secs() >= 3, "{since} {at}");
 
-    // What is stamped is what counts after a restart: made older here, it is over at once.
+    // The operator relies on the annotation after a restart. With an older time there, the hold is
+    // over at once.
     let stamped = |pod: Option<&Pod>| {
         pod.is_some_and(|pod| pod.annotations().contains_key("burstpool.io/refused-since"))
     };
@@ -65,7 +68,7 @@ async fn a_hold_counts_from_the_refusal_and_not_from_a_gate_and_outlives_the_ope
         assert!(!is_granted(&pod), "{name} was granted");
     }
 
-    // A node that comes while the hold lasts takes what waits, and nothing is granted.
+    // A node that appears during the hold takes the pods, and none is granted.
     world.home_node("autoscaled").await;
     let home = |pod: Option<&Pod>| pod.and_then(objects::node_of) == Some("autoscaled");
     world
@@ -76,7 +79,7 @@ async fn a_hold_counts_from_the_refusal_and_not_from_a_gate_and_outlives_the_ope
     world.end().await;
 }
 
-/// When the scheduler refused a pod, by its own word.
+/// When the scheduler refused a pod, according to its condition.
 fn refused_at(pod: &Pod) -> Option<jiff::Timestamp> {
     let mut all = pod
         .status
@@ -86,8 +89,8 @@ fn refused_at(pod: &Pod) -> Option<jiff::Timestamp> {
     Some(refused?.last_transition_time.as_ref()?.0)
 }
 
-/// This is not about speed: a plan is made every 30 s whatever happens, so a grant that comes half of that
-/// after its hold or later says that nobody was woken for it.
+/// This does not measure speed: the operator plans every 30 s in any case. A grant that comes 15 s
+/// after its hold or later shows that the end of the hold did not trigger a plan.
 #[tokio::test]
 async fn a_pod_is_granted_when_its_hold_is_over_though_nothing_else_changes_and_a_clock_is_off() {
     let mut eight = selected("eight");
@@ -113,7 +116,7 @@ async fn a_pod_is_granted_when_its_hold_is_over_though_nothing_else_changes_and_
         let refused = refused.expect("it is refused");
         let granted = world.until_away(name).await;
         let held = time(&granted, "burstpool.io/granted-at").duration_since(refused);
-        // What both times are of is known to the second.
+        // Both times have whole seconds.
         let late = held.as_millis() - 8000;
         assert!((-1100..15_000).contains(&late), "{name}: held for {held}");
         let log = std::fs::read_to_string(world.log()).expect("its log");
@@ -123,7 +126,7 @@ async fn a_pod_is_granted_when_its_hold_is_over_though_nothing_else_changes_and_
     world.end().await;
 }
 
-/// Who leads the pool.
+/// The identity of the pool's leader.
 async fn leader(world: &World) -> Option<String> {
     let pool = world.pools().get("shop").await.expect("the pool");
     pool.status.and_then(|status| status.leader)
@@ -139,7 +142,7 @@ async fn what_waits_for_its_victims_is_deleted_or_is_another_schedulers_is_not_g
         .create(&PostParams::default(), &urgent)
         .await
         .expect("a PriorityClass");
-    // Those at home end only when the test lets them.
+    // The finalizer keeps the pods at home until the test removes it.
     let lingers = json!({"metadata": {"finalizers": ["example.com/wait"]}});
     for n in 0..4 {
         world
@@ -175,7 +178,7 @@ async fn what_waits_for_its_victims_is_deleted_or_is_another_schedulers_is_not_g
 
     world.create(pod("short", "witness", &json!({}))).await;
     world.until_away("witness").await;
-    // One is held, one is not for us, and the one that leaves is nothing any more.
+    // One pod is held, one is not for this pool, and the one being deleted does not count.
     world.until_counted("short", (1, 0, 1, 1)).await;
     for name in ["urgent", "foreign", "leaving"] {
         let pod = world.pods().get(name).await.expect("the pod");

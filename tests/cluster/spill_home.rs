@@ -1,4 +1,4 @@
-//! Home comes first: before the grant, between grant and binding, and for what ACI cannot run.
+//! Home comes first: before a grant, between grant and binding, and for pods that ACI cannot run.
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{ListParams, PostParams};
@@ -24,8 +24,8 @@ async fn what_finds_room_at_home_is_never_granted() {
     world.end().await;
 }
 
-/// A large node of home that takes no more than so many pods. The virtual node's taint is a preference,
-/// and weighed against other scores: on a node that is nearly full it might lose.
+/// A large home node that takes at most this many pods. The virtual node's taint is a preference that
+/// the scheduler weighs against other scores, so a home node that is nearly full might lose.
 async fn roomy_home_node(world: &World, name: &str, pods: u32) {
     let mut node = objects::kwok_node(name, "64", "64Gi", &[]);
     let status = node.status.as_mut().expect("a status");
@@ -46,7 +46,7 @@ async fn grants_on_their_way_count_and_one_that_lands_home_frees_its_slot() {
     world.deploy(8).await;
     let refused = |pods: &[Pod]| pods.iter().filter(|pod| objects::is_refused(pod)).count() == 4;
     world.until_pods("web", "4 to be refused", refused).await;
-    // While nothing is bound, what is granted is on its way.
+    // Without the scheduler, granted pods stay unbound.
     let stopped = world.cluster.stop(Component::Scheduler).await;
     stopped.expect("the scheduler ends");
     world.until_counted("web", (2, 2, 0, 0)).await;
@@ -55,15 +55,15 @@ async fn grants_on_their_way_count_and_one_that_lands_home_frees_its_slot() {
             pool.is_some_and(|pool| said(pool, "CapacityLimited").0 == "True")
         })
         .await;
-    // What is counted may still be on its way.
+    // A grant may be counted before it is written.
     let labelled = watcher::Config::default().labels("burstpool.io/pool");
     let two = |pods: &[Pod]| pods.len() == 2;
     let granted = wait::until_all(world.pods(), labelled, "two to be granted", two).await;
     let granted = granted.expect("they are granted");
     let granted: Vec<String> = granted.iter().map(Pod::name_any).collect();
 
-    // A node comes in between, for those and for those that wait, as nobody knows which of them the
-    // scheduler takes first: home wins, though the virtual node would take two.
+    // A home node appears with room for the granted and the pending pods, because the scheduler's
+    // order is not known: home wins, although the virtual node would take two.
     roomy_home_node(&world, "home-c", 4).await;
     let started = world.cluster.restart(Component::Scheduler).await;
     started.expect("the scheduler starts");
@@ -78,7 +78,7 @@ async fn grants_on_their_way_count_and_one_that_lands_home_frees_its_slot() {
                 .any(|key| key.ends_with("pod-deletion-cost"))
         );
     }
-    // Their slots are free.
+    // The slots of pods that landed at home are free.
     world.scale(11).await;
     world.until_spread(8, 2, 1).await;
     world.until_counted("web", (1, 0, 2, 0)).await;
@@ -145,7 +145,7 @@ async fn what_aci_or_its_node_cannot_take_is_refused_by_name() {
         world.create(pod("odd", name, changes)).await;
     }
     world.create(pod("even", "plain", &json!({}))).await;
-    // No pod that it must run with is there; that may change.
+    // No pod matches the required affinity. That may change.
     let term = json!({"topologyKey": "topology.kubernetes.io/zone",
         "labelSelector": {"matchLabels": {"app": "none"}}});
     let together = json!({"requiredDuringSchedulingIgnoredDuringExecution": [term]});
@@ -221,7 +221,7 @@ async fn a_cordoned_virtual_node_gets_nothing_and_its_pods_stay() {
     world.kubectl(&["uncordon", AWAY]);
     world.until_spread(4, 3, 0).await;
 
-    // A node that somebody deletes comes back, and takes pods again.
+    // A deleted node comes back, and takes pods again.
     world.kubectl(&["delete", "node", AWAY]);
     world.scale(8).await;
     world.until_spread(4, 4, 0).await;
@@ -272,13 +272,13 @@ async fn an_hpas_replicas_spill_up_to_a_percentage_and_nobody_elses_object_is_wr
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
         "minReplicas": 7, "maxReplicas": 20}});
     let _: k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler = world.make(hpa).await;
-    // A fifth of seven is two, of eleven three.
+    // 20 % of seven is two (rounded up), of eleven three.
     world.until_spread(4, 2, 1).await;
     let range =
         |min: i32, max: i32| format!(r#"{{"spec":{{"minReplicas":{min},"maxReplicas":{max}}}}}"#);
     world.kubectl(&["patch", "hpa", "web", "--type=merge", "-p", &range(11, 20)]);
     world.until_spread(4, 3, 4).await;
-    // The same of a workload: two fifths of eleven are five.
+    // The same for a workload: 40 % of eleven are five.
     let mut own = target("web", "web");
     own["spill"] = json!({"maxReplicas": "40%"});
     let changes = json!({"spill": {"maxReplicas": 10}, "workloads": [own]});

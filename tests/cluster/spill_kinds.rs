@@ -1,4 +1,4 @@
-//! Bursting is of pods: every kind of owner, foreign ones included.
+//! Pods of every kind of owner burst, including custom ones.
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -17,7 +17,7 @@ fn scaled(name: &str, api_version: &str, kind: &str) -> Value {
         {"apiVersion": api_version, "kind": kind, "namespace": "default", "name": name}})
 }
 
-/// A kind with a scale, whose controller is the test.
+/// A custom kind with a scale. The test plays its controller.
 async fn serve_rollouts(client: &Client) {
     let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let crd = json!({
@@ -100,8 +100,8 @@ async fn pods_of_stateful_sets_replica_sets_jobs_cron_jobs_and_foreign_kinds_spi
     world.end().await;
 }
 
-/// A kind that the operator has never heard of, and that comes to be served only later: the limit is a
-/// percentage of what its scale says.
+/// A kind that the operator does not know, and that the API server serves only later. The limit is a
+/// percentage of its scale.
 async fn foreign(world: &World) {
     world
         .until_pool("shop", "the kind to be missing", |pool| {
@@ -110,7 +110,7 @@ async fn foreign(world: &World) {
             workloads.any(|one| one.name == "rollout" && one.message.contains("does not serve"))
         })
         .await;
-    // As the manifests say: before the kind is served, so that nothing is refused meanwhile.
+    // As the manifests advise: before the kind is served, so that no request is forbidden meanwhile.
     let role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": {"name": "burstpool-rollouts",
@@ -186,7 +186,7 @@ async fn a_selector_that_changes_decides_on_new_pods_and_those_on_aci_still_coun
         world.create(pod("two", name, &json!({}))).await;
     }
     world.create(pod("one", "one-c", &json!({}))).await;
-    // The two that were there before have two of the three slots, and keep running.
+    // The two earlier pods use two of the three slots, and keep running.
     world.until_counted("two", (1, 0, 1, 0)).await;
     let pods = world.pods().list(&kube::api::ListParams::default()).await;
     let away = |pod: &&Pod| objects::node_of(pod) == Some(AWAY);

@@ -1,4 +1,4 @@
-//! Life with others: policies, other pools and workloads, an API server that goes away.
+//! Bursting beside others: policies, other pools and workloads, an API server that goes away.
 
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -12,10 +12,10 @@ use crate::home::{AWAY, deployment, grants, is_granted, pod, pool, selected, tar
 use crate::support::{Component, objects};
 use crate::world::World;
 
-/// What the younger of two pools with one workload says of it.
+/// The message of the younger of two pools with one workload.
 const BELONGS: &str = "all pods of its selection belong to workload web of pool shop";
 
-/// A policy on updates of pods.
+/// Creates a policy on updates of pods.
 async fn policy(world: &World, name: &str, when: &str, validations: &Value) {
     let policy = json!({
         "metadata": {"name": name},
@@ -47,8 +47,8 @@ fn bindings(world: &World) -> Api<ValidatingAdmissionPolicyBinding> {
     Api::all(world.client.clone())
 }
 
-/// Writes to a pod for so long until it is answered so; policies come into force by and by, and there
-/// is nothing to watch.
+/// Repeats a write to a pod until it is denied, or allowed. The API server applies policies after a
+/// delay, and no watch shows when.
 async fn until_denied(world: &World, name: &str, changes: &Value, is_denied: bool) {
     let as_leader = PatchParams {
         dry_run: true,
@@ -69,7 +69,8 @@ async fn until_denied(world: &World, name: &str, changes: &Value, is_denied: boo
 #[tokio::test]
 async fn a_policy_that_denies_a_grant_is_told_and_tried_again_and_the_others_go_on() {
     let world = World::with_full_home(&json!({"workloads": [selected("web")]})).await;
-    // One denies grants of some pods; one lets a leader write nothing but what a grant is.
+    // One policy denies the grants of some pods. The other one allows a leader to write nothing but
+    // grants.
     let denied =
         json!([{"expression": "!has(object.metadata.labels.denied)", "message": "Not this one."}]);
     policy(
@@ -138,14 +139,14 @@ async fn workloads_share_the_pools_maximum_by_weight_and_what_one_leaves_is_lent
         "spill": {"maxReplicas": 8, "rate": {"pods": 1000}},
     }))
     .await;
-    // Alone, one has all of it; what it has is not taken back when the other comes.
+    // Alone, a workload gets all slots. They are not taken back when another one comes.
     world.deploy_this(&deployment("light", 8)).await;
     world.until_spread_of("light", 0, 8, 0).await;
     world.deploy_this(&deployment("heavy", 8)).await;
     world.until_counted("heavy", (8, 0, 0, 0)).await;
     let pods = world.until_spread_of("light", 0, 8, 0).await;
     assert!(pods.iter().all(is_granted));
-    // As slots become free, they go to whom they are due.
+    // Free slots go to the workload that has less than its share.
     world.scale_this("light", 2).await;
     world.until_spread_of("heavy", 0, 6, 2).await;
     world.scale_this("light", 8).await;
@@ -160,12 +161,12 @@ async fn the_rate_lets_so_many_go_and_the_others_wait() {
     world.deploy(5).await;
     world.until_spread(0, 3, 2).await;
     world.until_counted("web", (2, 0, 3, 0)).await;
-    // A span's grants count also when their pods are gone.
+    // Grants of the current period count even if their pods are gone.
     world.scale(2).await;
     world.until_spread(0, 2, 0).await;
     world.scale(4).await;
     world.until_counted("web", (2, 0, 2, 0)).await;
-    // That the span is over is shown without a cluster: here it is made shorter.
+    // A unit test shows the end of the period. Here the test shortens it.
     world
         .change_pool(&json!({"spill": {"rate": {"per": "1s"}}}))
         .await;
@@ -175,9 +176,9 @@ async fn the_rate_lets_so_many_go_and_the_others_wait() {
 
 #[tokio::test]
 async fn of_two_pools_with_one_workload_the_older_has_it_and_the_other_says_so() {
-    // They are held for long enough to be seen by both.
+    // A long hold, so that both pools see the pods.
     let world = World::with_full_home(&json!({"spill": {"after": "20m"}})).await;
-    // Times of creation have whole seconds; of two that are of one, the first by name goes first.
+    // Creation times have whole seconds. If they are equal, the first pool by name wins.
     let created = world
         .pools()
         .create(&PostParams::default(), &pool("youth", &json!({})))
@@ -198,7 +199,7 @@ async fn of_two_pools_with_one_workload_the_older_has_it_and_the_other_says_so()
         assert_eq!(pod.labels()["burstpool.io/pool"], "shop");
         assert_eq!(objects::node_of(pod), Some(AWAY));
     }
-    // Also once none of them waits; and what is on ACI for the other is not at home.
+    // Also when no pod is pending. The other pool's pods on ACI do not count as pods at home.
     world.until_counted("web", (0, 0, 2, 0)).await;
     world.scale(3).await;
     world.until_spread(0, 3, 0).await;

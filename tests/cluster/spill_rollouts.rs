@@ -1,4 +1,5 @@
-//! Rollouts while bursting: both revisions count, costs are written once, and one that stands still says so.
+//! Rollouts during a burst: both revisions count, costs are written once, and a blocked rollout is
+//! reported.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,7 +13,7 @@ use crate::world::{World, is_running};
 
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// A Deployment of eight that is rolled out so.
+/// A Deployment of eight replicas with this surge and unavailability.
 async fn deploy(world: &World, surge: i32, unavailable: i32) {
     let mut deployment = serde_json::to_value(deployment("web", 8)).expect("JSON");
     deployment["spec"]["strategy"] = json!({"type": "RollingUpdate",
@@ -22,7 +23,7 @@ async fn deploy(world: &World, surge: i32, unavailable: i32) {
     world.until_spread(4, 4, 0).await;
 }
 
-/// Waits until all eight are of the new revision, and returns how many slots were held at most.
+/// Waits until all eight pods have the new revision. Returns the maximum number of used slots.
 async fn until_rolled_out(world: &World, marker: &str) -> usize {
     let most = AtomicUsize::new(0);
     let is_new = |pod: &Pod| pod.labels().get("revision").map(String::as_str) == Some(marker);
@@ -100,7 +101,7 @@ async fn a_users_own_cost_is_kept_and_pods_at_home_get_none() {
     for pod in &pods {
         assert_eq!(pod.annotations()[COST], "7");
     }
-    // Nor do those at home outlive an outage of their node.
+    // The day-long toleration of an unreachable node is only for pods on virtual nodes.
     let home = pods
         .iter()
         .filter(|pod| objects::node_of(pod) != Some(AWAY));

@@ -1,5 +1,5 @@
-//! An API server that is slow, refuses, or whose watches end, between reserving and granting (E78): at no
-//! moment is more granted than may be, and once it is well again all that may be granted is, once.
+//! An API server that is slow or refuses, or whose watches end, between reservation and grant: the
+//! operator never grants more than the maximum, and after the trouble grants each allowed pod once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,16 +20,16 @@ use crate::support::{OPERATOR, wait};
 use crate::world::World;
 use crate::world::process::Instance;
 
-/// How many pods home has refused: more than are ever granted.
+/// Pods that the scheduler has refused: more than are ever granted.
 const PODS: usize = 20;
-/// By how much the pool's maximum is raised for each trouble.
+/// By how much each case raises the pool's maximum.
 const STEP: usize = 3;
-/// Longer than the operator waits for an answer, which is 5 s.
+/// Longer than the operator's call timeout of 5 s.
 const PAST: Duration = Duration::from_secs(7);
-/// Long enough to put something between two calls.
+/// Long enough for another event between two calls.
 const WHILE: Duration = Duration::from_secs(2);
 
-/// An operator that reaches its API server only through what is in between.
+/// An operator that reaches its API server only through [`Between`].
 struct Stage {
     world: World,
     between: Between,
@@ -41,13 +41,13 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Self {
-        // A start is large, and would be so in every test.
+        // Boxed, because the future is large and every test would contain it.
         let world = Box::pin(refused(PODS)).await;
         let between = Between::start(&world.cluster).await;
         let operator = world.cluster.operator().expect("its token");
         let kubeconfig = world.cluster.kubeconfig_of(OPERATOR, &operator);
         between.redirect(&kubeconfig.expect("a file"));
-        // Counts at the API server itself.
+        // This watches the API server directly.
         let (slots, counting) = count(world.pods());
         let operator = world.instance("log-0");
         world.add_empty_pool().await;
@@ -61,14 +61,14 @@ impl Stage {
         }
     }
 
-    /// Lets so many more be granted, when these calls meet their faults.
+    /// Raises the maximum by [`STEP`] while these calls meet these faults.
     async fn raise(&mut self, faults: &[(Calls, Fault)]) {
         self.between.put(faults);
         self.most += STEP;
         self.world.raise(self.most).await;
     }
 
-    /// How many hold a slot, by the API server's own word.
+    /// Asserts how many pods use a slot. Lists from the API server directly.
     async fn assert_held(&self, number: usize) {
         assert_eq!(self.world.held().await, number, "{}", self.operator.tail());
     }
@@ -77,7 +77,7 @@ impl Stage {
         exactly(self.most, &mut self.slots, &self.operator).await;
     }
 
-    /// One that holds a slot goes, and its slot is free.
+    /// Deletes a pod that uses a slot.
     async fn free_one(&mut self) {
         let first = self.slots.borrow().held.first().cloned();
         let gone = first.expect("one holds a slot");
@@ -89,7 +89,7 @@ impl Stage {
         assert!(freed.is_ok_and(|seen| seen.is_ok()), "its slot is free");
     }
 
-    /// All is well again: as many are granted as may be, and remain, whatever comes late.
+    /// Ends all faults: exactly the maximum is granted, and stays so, even when delayed calls arrive.
     async fn heal(&mut self) {
         self.between.be_well();
         self.exactly_the_most().await;
@@ -98,7 +98,7 @@ impl Stage {
         self.exactly_the_most().await;
     }
 
-    /// Each was granted once, and told so once.
+    /// Asserts that each pod was granted once, with one Event.
     async fn end(self) {
         let pods = self.world.pods().list(&ListParams::default()).await;
         let pods = pods.expect("a list").items;
@@ -119,7 +119,7 @@ impl Stage {
     }
 }
 
-/// How often each pod is said to be granted.
+/// How often an Event reports the grant of each pod.
 fn told(events: &[Event]) -> BTreeMap<String, i32> {
     let mut told = BTreeMap::new();
     for event in events {
@@ -190,7 +190,7 @@ async fn watches_that_end_are_too_old_or_fall_silent_lead_to_no_grant_too_many()
     stage.between.until_met(Calls::WatchingGranted, 2).await;
     stage.exactly_the_most().await;
     stage.free_one().await;
-    // Only a list tells of it: the second watch from here on is after one that has.
+    // Only a list shows the change. The second watch from here on follows such a list.
     stage.between.put(&gone);
     stage.between.until_met(Calls::WatchingGranted, 2).await;
     stage.heal().await;
@@ -199,13 +199,13 @@ async fn watches_that_end_are_too_old_or_fall_silent_lead_to_no_grant_too_many()
     stage.between.until_met(Calls::Granting, 1).await;
     stage.between.silence_watches();
     stage.exactly_the_most().await;
-    // Nobody is told of it until watches say something again.
+    // No watch shows it until the watches work again.
     stage.free_one().await;
     stage.heal().await;
     stage.end().await;
 }
 
-/// Scenario A21: its patch is answered 409, and another is sent for the pod as it is then.
+/// The operator's patch meets a conflict (409). It sends another one for the changed pod.
 #[tokio::test]
 async fn a_pod_that_somebody_writes_between_reserving_and_granting_is_granted_once() {
     let mut stage = Stage::set().await;

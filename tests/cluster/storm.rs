@@ -1,6 +1,6 @@
-//! Pods that come and go while the operator is killed, or Azure fails: nothing is lost, doubled or leaked.
+//! Pods come and go while the operator is killed or Azure fails: no group is lost, doubled or leaked.
 //!
-//! What varies is drawn from a seed, which a failure shows; `BURSTPOOL_TEST_SEED` sets it.
+//! A seed determines the random events. A failure shows it, and `BURSTPOOL_TEST_SEED` sets it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use serde_json::json;
 use crate::burst::{Burst, is_running};
 use crate::world::{self, World};
 
-/// How many pods come; half of them go again.
+/// How many pods are created. Half of them are deleted again.
 const PODS: usize = 50;
 /// How often the operator is killed.
 const KILLS: usize = 16;
-/// The longest time from its start until it is killed: enough to lead and to be at work.
+/// The maximum milliseconds between start and kill: enough to lead and to work.
 const LONGEST_LIFE: u64 = 2500;
 
-/// Chance by a seed, which is shown when the test fails.
+/// A seeded random generator that shows its seed when the test fails.
 struct Chance {
     seed: u64,
     random: StdRng,
@@ -55,8 +55,7 @@ impl Drop for Chance {
     }
 }
 
-/// What happens in which order: pods come, by their numbers, and some go later. Each moment is in one
-/// of `parts` equal parts.
+/// A plan of creations and deletions by pod number, one pair of lists for each of `parts` steps.
 fn comings_and_goings(chance: &mut Chance, parts: usize) -> Vec<(Vec<usize>, Vec<usize>)> {
     let mut plan = vec![(Vec::new(), Vec::new()); parts];
     let mut goers: Vec<usize> = (0..PODS).collect();
@@ -73,8 +72,8 @@ fn comings_and_goings(chance: &mut Chance, parts: usize) -> Vec<(Vec<usize>, Vec
     plan
 }
 
-/// Asserts what must hold in the end. `groups` are the UIDs of the pods that have a group, `timeline` is
-/// what happened to every group that there ever was.
+/// Asserts the final state. `groups` are the UIDs of the pods that have a group; `timeline` is the
+/// history of every group that ever existed.
 fn assert_none_is_lost_or_doubled(pods: &[Pod], mut groups: Vec<String>, timeline: &[Entry]) {
     let mut expected: Vec<String> = pods.iter().filter_map(ResourceExt::uid).collect();
     expected.sort();
@@ -107,7 +106,7 @@ fn assert_none_is_lost_or_doubled(pods: &[Pod], mut groups: Vec<String>, timelin
 #[tokio::test]
 async fn killed_at_any_moment_it_neither_loses_nor_doubles_nor_leaks_anything() {
     let mut chance = Chance::new();
-    // So far away that some calls are on their way when the operator is killed.
+    // A long round trip, so that some calls are in flight when the operator is killed.
     let options = Options {
         speed: 20.0,
         rtt: Duration::from_millis(100),
@@ -124,7 +123,7 @@ async fn killed_at_any_moment_it_neither_loses_nor_doubles_nor_leaks_anything() 
         for n in go {
             world.delete_pod(&name(*n)).await;
         }
-        // The moment at which it is killed is what varies; nothing is waited for.
+        // The random time of the kill is the point of the test; this does not wait for anything.
         tokio::time::sleep(Duration::from_millis(chance.below(LONGEST_LIFE))).await;
         world.kill_and_forget().await;
         world.run();
@@ -173,7 +172,7 @@ async fn while_azure_fails_now_and_then_every_pod_runs_once_or_is_gone() {
     ] {
         burst.fault(json!({"rate": rate, "fault": fault})).await;
     }
-    // Chance may spare the calls that matter most.
+    // The random faults may miss the most important calls.
     for fault in ["loseAnswer", "drop"] {
         let puts =
             json!({"operation": "ContainerGroups_CreateOrUpdate", "count": 2, "fault": fault});
@@ -188,7 +187,7 @@ async fn while_azure_fails_now_and_then_every_pod_runs_once_or_is_gone() {
         for n in go {
             burst.delete(&name(*n), Some(1)).await;
         }
-        // Pods come and go at all stages of others' starts.
+        // Pods come and go at all stages of other pods' starts.
         tokio::time::sleep(Duration::from_millis(chance.below(1000))).await;
     }
     let gone: BTreeSet<usize> = plan.iter().flat_map(|(_, go)| go.iter().copied()).collect();

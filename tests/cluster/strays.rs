@@ -1,4 +1,5 @@
-//! Nodes that no spec asks for any more: drained like any, whoever leads, and whatever becomes of their pool.
+//! Orphaned nodes, which are in no pool's spec: any leader drains them, even if their pool is
+//! gone.
 
 use burstpool::api::BurstPool;
 use jiff::Timestamp;
@@ -25,7 +26,7 @@ impl World {
         Api::namespaced(self.client.clone(), "default")
     }
 
-    /// From now on a budget holds the pod `web`.
+    /// Creates a budget that prevents the eviction of the pod `web`.
     pub async fn hold_web(&self) {
         let budget = json!({
             "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"},
@@ -42,13 +43,13 @@ impl World {
         counts.expect("it counts");
     }
 
-    /// The budget holds the pod no more.
+    /// Deletes the budget.
     pub async fn release_web(&self) {
         let deleted = self.budgets().delete("web", &DeleteParams::default()).await;
         deleted.expect("deleted");
     }
 
-    /// A pool with two placements, and the pod `web` on the second, held by a budget.
+    /// Creates a pool with two placements, and the pod `web` on the second one, protected by a budget.
     async fn create_held(&self) {
         self.create_pool_in("shop", &json!({}), &TWO).await;
         let there = json!({"burstpool.io/placement": "neu"});
@@ -62,7 +63,7 @@ impl World {
         self.change_pool(&left).await;
     }
 
-    /// Waits until the pool says of what it waits.
+    /// Waits until the pool's status names what the drain waits for.
     async fn until_waits_for(&self, what: &str) {
         self.until_pool("shop", "the pool to say what it waits for", |pool| {
             pool.is_some_and(|pool| said(pool, "Ready").1.contains(what))
@@ -70,7 +71,7 @@ impl World {
         .await;
     }
 
-    /// Waits until somebody keeps the second node, at a later time than this.
+    /// Waits until the second node's lease is renewed later than `at`.
     async fn until_kept_after(&self, at: Timestamp) {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-node-lease");
         let renewed = |lease: Option<&Lease>| {
@@ -81,7 +82,7 @@ impl World {
         assert!(kept.is_ok(), "{kept:?}\n{}", self.tail());
     }
 
-    /// Somebody removes the finalizer of a pool that is deleted.
+    /// Removes the finalizer of a pool that is being deleted.
     async fn remove_finalizer(&self) {
         let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
         let removed = self.pools();
@@ -91,7 +92,7 @@ impl World {
             .await;
     }
 
-    /// Waits until the second node is gone, its pod, and all groups.
+    /// Waits until the second node, its pod and all groups are gone.
     async fn until_nothing_is_left(&self) {
         self.until_pod("web", "the pod to be gone", |pod| pod.is_none())
             .await;
@@ -162,7 +163,7 @@ async fn a_pool_whose_finalizer_somebody_removed_is_drained_and_forgotten() {
     world.delete_pool("shop").await;
     world.until_waits_for("default/web").await;
     world.remove_finalizer().await;
-    // It goes on until the budget lets it.
+    // The drain goes on until the budget allows the eviction.
     world.until_kept_after(Timestamp::now()).await;
     assert_eq!(world.groups().len(), 1);
     world.release_web().await;
@@ -174,7 +175,7 @@ async fn a_pool_whose_finalizer_somebody_removed_is_drained_and_forgotten() {
     })
     .await;
 
-    // Whoever asks for it again has a pool like any.
+    // A pool of the same name can be created again.
     world.create_pool_in("shop", &json!({}), &TWO).await;
     world.end().await;
 }
@@ -183,7 +184,7 @@ async fn a_pool_whose_finalizer_somebody_removed_is_drained_and_forgotten() {
 async fn what_a_pool_left_that_went_while_no_operator_ran_is_drained_and_nodes_of_others_stay() {
     let mut world = World::start().await;
     world.create_held().await;
-    // A node of home that says that it is the pool's, as a kubelet may say of its own.
+    // A home node with the pool's labels, which a kubelet may set on its own node.
     world.home_node("home").await;
     let label = Patch::Merge(json!({"metadata": {"labels": {
         "burstpool.io/pool": "shop", "burstpool.io/placement": "home", "type": "virtual-kubelet"}}}));
@@ -212,7 +213,7 @@ async fn what_a_pool_left_that_went_while_no_operator_ran_is_drained_and_nodes_o
     world.end().await;
 }
 
-/// Nobody may delete nodes of ours until this policy is deleted again.
+/// Creates a policy that denies the deletion of virtual nodes. It applies until the test deletes it.
 async fn forbid_removal(world: &World) -> Api<ValidatingAdmissionPolicy> {
     let policy = json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
@@ -254,14 +255,14 @@ async fn a_pod_that_comes_before_its_node_is_gone_is_finished_like_the_others() 
     world.until_waits_for("node burst-shop-neu (").await;
     let at = Timestamp::now();
 
-    // As a scheduler does that decided before it heard that the node is closed.
+    // Like a scheduler that decided before it saw the node's taint.
     world.create(bound("web", NODE)).await;
     world
         .until_pod("web", "the pod to be finished", |pod: Option<&Pod>| {
             pod.is_none()
         })
         .await;
-    // And the node is not given up meanwhile.
+    // The operator keeps the node's lease meanwhile.
     world.until_kept_after(at).await;
     let deleted = policies.delete("stays", &DeleteParams::default()).await;
     deleted.expect("deleted");

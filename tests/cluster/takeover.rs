@@ -1,4 +1,5 @@
-//! A change of leader that a pool's status does not show: of what nobody has looked at yet it says what it said.
+//! A change of leader does not show in a pool's status: a new leader keeps the old values of everything
+//! that it has not yet read.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,8 +12,8 @@ use crate::triggers_load::scaled;
 use crate::triggers_others::always;
 use crate::world::{World, said};
 
-/// What people and their tools look at: all of the status but who leads and what is reserved. Not the words,
-/// which tell of the last look.
+/// The status that users and tools look at: everything except leader and reservations, and without
+/// messages, which describe the last plan.
 fn shown(pool: &BurstPool) -> Value {
     let status = pool.status.clone().unwrap_or_default();
     let conditions = status.conditions.iter();

@@ -1,4 +1,4 @@
-//! What the operator tells those who run it: metrics as Prometheus wants them, and whether it is ready.
+//! Metrics in valid Prometheus format, and readiness.
 
 use std::io::{ErrorKind, Write as _};
 use std::process::{Command, Stdio};
@@ -14,14 +14,15 @@ use crate::support::wait::by_and_by;
 use crate::support::{Options, skipped, wait};
 use crate::world::World;
 
-/// Where the operator serves them: it says so in its log, as JSON, since no terminal reads it.
+/// The URL of the metrics, from the operator's log. The log is JSON, because its output is not a
+/// terminal.
 pub async fn address(world: &World) -> String {
     let found = || {
         let log = std::fs::read_to_string(world.log()).unwrap_or_default();
         let mut lines = log
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        // The last to start says it last.
+        // The last instance logs it last.
         let line = lines.rfind(|line| line["message"] == "serving metrics")?;
         Some(format!("http://{}", line["address"].as_str()?))
     };
@@ -61,7 +62,7 @@ async fn metrics_say_what_a_peak_came_to_and_forget_a_pool_that_is_gone() {
     for metric in [
         "burstpool_build_info{version=",
         "process_resident_memory_bytes ",
-        // Azure is asked for it once a minute.
+        // The operator reads this from Azure once a minute.
         "burstpool_container_groups{placement=\"weu\",pool=\"shop\"} ",
     ] {
         assert!(text.contains(metric), "{text}");
@@ -78,7 +79,7 @@ async fn metrics_say_what_a_peak_came_to_and_forget_a_pool_that_is_gone() {
     world.end().await;
 }
 
-/// Waits until the metrics have these lines.
+/// Waits until the metrics contain these lines.
 pub async fn until_measured(url: &str, lines: &[&str]) {
     let mut again = tokio::time::interval(Duration::from_millis(100));
     let mut missing = Vec::new();
@@ -97,7 +98,7 @@ pub async fn until_measured(url: &str, lines: &[&str]) {
     assert!(asked.is_ok(), "{missing:?}");
 }
 
-/// Asks Prometheus' own tool what it thinks of it; where that is missing, this part of the test is skipped.
+/// Checks the metrics with promtool. Skips this check if it is not installed.
 pub fn assert_well_formed(metrics: &str) {
     let promtool = Command::new("promtool")
         .args(["check", "metrics"])
@@ -163,7 +164,7 @@ async fn an_operator_that_cannot_see_everything_says_what_is_missing() {
     world.end().await;
 }
 
-/// Waits until there is an Event about the pool with that reason.
+/// Waits for an Event about the pool with this reason.
 async fn until_told(world: &World, reason: &str) {
     let events: Api<Event> = Api::namespaced(world.client.clone(), "default");
     let told = |events: &[Event]| {
@@ -190,7 +191,8 @@ async fn a_pool_has_an_event_when_a_peak_begins_and_ends_and_when_a_limit_is_rea
     world.end().await;
 }
 
-/// Events of one reason about one object are a series, in which only the first one's words are kept.
+/// Events with one reason about one object form a series, which keeps only the first message. The
+/// operator must not lose later messages that way.
 #[tokio::test]
 async fn an_event_says_what_is_so_now_also_after_another_of_its_reason() {
     let world = World::with_full_home(&json!({

@@ -1,6 +1,6 @@
-//! What the Go provider azure-aci tells Kubernetes wrongly, told rightly; and how the operator ends.
+//! Defects of the Go provider azure-aci in what it reports to Kubernetes; and how the operator ends.
 //!
-//! What it does wrong in Azure is in `defects.rs`.
+//! `defects.rs` has its defects in Azure.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +16,7 @@ use crate::support::objects::condition;
 use crate::support::{OPERATOR, wait};
 use crate::world::{self, World};
 
-/// What a container of the pod is doing, by its name: `running`, or the reason for which it waits or
-/// has ended.
+/// The state of a container by name: `running`, or the reason for which it waits or has ended.
 fn state(pod: Option<&Pod>, name: &str) -> String {
     let status = pod.and_then(|pod| pod.status.as_ref());
     let statuses = status.and_then(|status| status.container_statuses.as_deref());
@@ -35,7 +34,7 @@ fn state(pod: Option<&Pod>, name: &str) -> String {
     reason.unwrap_or_else(|| "running".to_owned())
 }
 
-/// azure-aci C13: nothing was told of a pod until all of its containers had started.
+/// azure-aci reported nothing about a pod until all of its containers had started.
 #[tokio::test]
 async fn a_pod_that_starts_partly_shows_what_runs_and_what_waits() {
     let burst = Burst::start("partly").await;
@@ -65,7 +64,7 @@ async fn a_pod_that_starts_partly_shows_what_runs_and_what_waits() {
     );
 }
 
-/// azure-aci C14: a pod was Ready whatever its readiness probe said.
+/// In azure-aci, a pod was Ready whatever its readiness probe said.
 #[tokio::test]
 async fn a_pod_whose_readiness_probe_fails_runs_and_is_not_ready() {
     let burst = Burst::start("unready").await;
@@ -91,7 +90,7 @@ async fn a_pod_whose_readiness_probe_fails_runs_and_is_not_ready() {
     }));
 }
 
-/// azure-aci C16: events were lost, or told twice.
+/// azure-aci lost events, or reported them twice.
 #[tokio::test]
 async fn every_event_of_azure_is_told_once_also_across_a_restart() {
     let mut burst = Burst::start("events").await;
@@ -102,7 +101,7 @@ async fn every_event_of_azure_is_told_once_also_across_a_restart() {
         .eventually("its group", |burst| burst.groups().len() == 2)
         .await;
     burst.stop().await;
-    // What happens to the second pod's group happens while nobody looks.
+    // Everything happens to the second pod's group while no operator runs.
     burst
         .eventually("both to run", |burst| {
             burst.timeline().iter().all(|entry| entry.running.is_some())
@@ -140,7 +139,7 @@ async fn every_event_of_azure_is_told_once_also_across_a_restart() {
     };
     let mut again = tokio::time::interval(std::time::Duration::from_millis(100));
     let all = async {
-        // Events are written after the status that was waited for.
+        // The operator writes Events after the status for which the test waited.
         while told(&burst).await.len() < happened.len() {
             again.tick().await;
         }
@@ -149,7 +148,7 @@ async fn every_event_of_azure_is_told_once_also_across_a_restart() {
     assert_eq!(told(&burst).await, happened, "{waited:?}");
 }
 
-/// azure-aci C17: a volume whose Secret or `ConfigMap` was missing was left out without a word.
+/// azure-aci silently left out a volume whose Secret or `ConfigMap` was missing.
 #[tokio::test]
 async fn a_pod_waits_for_a_required_secret_and_config_map_and_says_so() {
     let burst = Burst::start("missing").await;
@@ -197,7 +196,7 @@ async fn a_pod_waits_for_a_required_secret_and_config_map_and_says_so() {
     assert_eq!(files, ["dg=="; 2]);
 }
 
-/// azure-aci C21: SIGTERM was not heeded.
+/// azure-aci ignored SIGTERM.
 #[tokio::test]
 async fn an_operator_that_is_told_to_end_does_and_leaves_everything_to_the_next() {
     let mut world = World::start().await;

@@ -1,5 +1,5 @@
-//! Where the plan says that a pod cannot be placed beside those that run, the real scheduler does not place it;
-//! and where it grants, the scheduler does.
+//! The plan and the real scheduler agree: the scheduler does not place a pod that the plan refuses for
+//! topology, and places one that the plan grants.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::support::{Cluster, Options, objects, wait};
 const AWAY: &str = "burst-shop-weu";
 const ZONE: &str = "topology.kubernetes.io/zone";
 const RACK: &str = "example.com/rack";
-/// How many cases are made at random, beside those of the table.
+/// How many random cases are added to those of the table.
 const RANDOM: u64 = 24;
 
-/// Pods that run, and one that is asked about, in namespaces of its own.
+/// Running pods, and one pod to be placed, in namespaces of their own.
 struct Case {
     name: String,
     labels: Value,
@@ -39,7 +39,7 @@ struct Case {
 
 #[tokio::test]
 async fn the_plan_and_the_scheduler_agree_on_what_can_be_placed_beside_the_pods_that_run() {
-    // Spreads count all nodes of a cluster.
+    // Topology spread counts all nodes of a cluster, so this needs its own cluster.
     let cluster = Cluster::start(Options::default()).await.expect("a cluster");
     let client = cluster.client().expect("a client");
     furnish(&client).await;
@@ -116,7 +116,7 @@ fn namespace(number: usize, which: &str) -> String {
     }
 }
 
-/// Three zones at home, whose nodes have no room, and a virtual node that shares a rack with one of them.
+/// Creates full home nodes in three zones, and a virtual node that shares a rack with one of them.
 async fn furnish(client: &Client) {
     let provider = objects::no_schedule("virtual-kubelet.io/provider", "shop");
     let team = objects::no_schedule("team", "x");
@@ -176,7 +176,7 @@ async fn run_others(cluster: &Cluster, number: usize, case: &Case) {
     }
 }
 
-/// The spec, with the other namespace's name.
+/// The spec with the name of the other namespace filled in.
 fn named(number: usize, spec: &Value) -> Value {
     let spec = spec
         .to_string()
@@ -184,7 +184,7 @@ fn named(number: usize, spec: &Value) -> Value {
     serde_json::from_str(&spec).expect("JSON")
 }
 
-/// The pod that is asked about, as it is granted, or as it waits.
+/// The pod to be placed, either granted or pending.
 fn asked(number: usize, case: &Case, is_granted: bool) -> Pod {
     let mut spec = named(number, &case.spec);
     spec["containers"] = json!([{"name": "main", "image": "nginx", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]);
@@ -251,7 +251,7 @@ impl Known {
         }
     }
 
-    /// What the plan says of the pod that is asked about: nothing if it is granted.
+    /// The plan's decision about the pod: `Ok` if it is granted, otherwise the reason.
     fn verdict(&self, number: usize, case: &Case) -> Result<(), String> {
         let mut pod = asked(number, case, false);
         pod.metadata.uid = Some("asked".to_owned());
@@ -304,7 +304,7 @@ impl Known {
     }
 }
 
-/// A case with a few pods and a few constraints.
+/// A random case with a few pods and a few constraints.
 fn random(seed: u64) -> Case {
     let rng = &mut StdRng::seed_from_u64(seed);
     let labels = |rng: &mut StdRng| {
@@ -345,7 +345,7 @@ fn random(seed: u64) -> Case {
     });
     let others = others.collect();
     let mut spec = json!({});
-    // One with two keys may differ only in the key.
+    // A second key alone may make the difference.
     if rng.random_bool(0.6) {
         spec["topologySpreadConstraints"] = json!([spread(rng)]);
     }

@@ -1,4 +1,4 @@
-//! Alerts, as Alertmanager sends them, start a burst and end it.
+//! Alerts in Alertmanager's format start a burst and end it.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::support::{Options, wait};
 use crate::triggers_load::{scaled, until_replicas, until_trigger};
 use crate::world::World;
 
-/// Sends a body with the token until it is taken: a leader that has just begun says that it is not ready.
+/// Sends a body with the token until the operator accepts it. A new leader first answers that it is not
+/// ready.
 async fn send(receiver: &str, body: &Value) {
     let client = reqwest::Client::new();
     let sending = async {
@@ -76,7 +77,7 @@ async fn an_alert_scales_and_spills_until_it_is_resolved_also_across_a_restart()
     assert_eq!(sent.expect("an answer").status(), 401);
     world.kill_and_forget().await;
     world.run();
-    // What it was is in the status; that the new leader knows it shows when the alert is over.
+    // The status keeps the alert. The new leader shows that it read it when the alert is over.
     send(&receiver, &alerts("resolved", "WebSaturated")).await;
     until_trigger(&world, "pager", "over", |one| {
         !one.active && one.alerts.is_empty()

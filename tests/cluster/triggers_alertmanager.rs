@@ -1,5 +1,5 @@
-//! A real Alertmanager starts a burst and ends it, and what was lost it sends again: to an operator that
-//! comes back, and to the one of two that leads.
+//! A real Alertmanager starts and ends a burst. It repeats lost notifications: to an operator that
+//! comes back, and to the leader of two operators.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ async fn world() -> World {
     World::without_operator(Options::default(), azure).await
 }
 
-/// A pool that spills by its alert, or after ten minutes.
+/// A pool with a hold of zero while its alert fires, and of ten minutes otherwise.
 fn paged() -> Value {
     json!({
         "spill": {"after": "10m", "afterWhenTriggered": "0s", "maxReplicas": 10},
@@ -64,7 +64,7 @@ async fn until_quiet(world: &World) {
     .await;
 }
 
-/// Takes from the pool's status what it keeps of its triggers.
+/// Removes the triggers from the pool's status.
 async fn forget_triggers(world: &World) {
     let patch = Patch::Merge(json!({"status": {"triggers": null}}));
     let pools = world.pools();
@@ -101,13 +101,13 @@ async fn an_alert_of_a_real_alertmanager_spills_without_hold_and_what_is_sent_ag
     world.until_spread(4, 3, 0).await;
     until_fires(&world).await;
 
-    // Nothing is left of it but that Alertmanager says it again.
+    // Only Alertmanager's next notification can restore the alert.
     world.kill_and_forget().await;
     forget_triggers(&world).await;
     world.run();
     until_fires(&world).await;
 
-    // The word of its end came while nobody listened.
+    // No operator ran when Alertmanager reported the end of the alert.
     world.kill_and_forget().await;
     let before = alertmanager.failures().await;
     alertmanager.resolve("WebSaturated").await;
@@ -119,7 +119,7 @@ async fn an_alert_of_a_real_alertmanager_spills_without_hold_and_what_is_sent_ag
     world.end().await;
 }
 
-/// One address in front of two ports, which it takes in turns, as a Service does by chance.
+/// One address that forwards to two ports in turn, similar to a Service.
 struct Balancer {
     port: u16,
     refused: Arc<AtomicUsize>,
@@ -140,7 +140,7 @@ impl Balancer {
                 let refused = refused.clone();
                 tokio::spawn(async move {
                     match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
-                        // How either ends is told to the other.
+                        // Errors on one side end the other one.
                         Ok(mut server) => {
                             let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
                         }
@@ -160,7 +160,7 @@ impl Balancer {
 #[tokio::test]
 async fn of_two_operators_behind_one_address_the_one_that_leads_gets_every_alert() {
     let ((_files, token), ports) = (token(), [free_port(), free_port()]);
-    // The one that follows is tried first.
+    // The balancer tries the follower first.
     let balancer = Balancer::start([ports[1], ports[0]]).await;
     let webhook = format!("http://127.0.0.1:{}/alerts", balancer.port);
     let Some(alertmanager) = Alertmanager::start(&webhook, &token).await else {
@@ -176,7 +176,7 @@ async fn of_two_operators_behind_one_address_the_one_that_leads_gets_every_alert
     until_fires(&world).await;
     assert!(balancer.refused() > 0, "the follower does not listen");
 
-    // While nobody leads, the end of the alert is told to nobody.
+    // Without a leader, no operator accepts the end of the alert.
     leader.signal("TERM").await;
     alertmanager.resolve("WebSaturated").await;
     assert!(leader.ended().await.success());
@@ -185,7 +185,7 @@ async fn of_two_operators_behind_one_address_the_one_that_leads_gets_every_alert
     until_fires(&world).await;
 }
 
-/// What the kustomization of an installation makes, by kind.
+/// The manifests of an installation by kind, as kustomize builds them.
 fn manifests(cluster: &Cluster) -> Vec<Value> {
     let path = format!("{}/config/default", env!("CARGO_MANIFEST_DIR"));
     let all = cluster.ask(&["kustomize", &path]).expect("manifests");
@@ -194,7 +194,7 @@ fn manifests(cluster: &Cluster) -> Vec<Value> {
     documents.collect()
 }
 
-/// The element of a list that has this value.
+/// The element of a list whose `field` has this value.
 fn with<'a>(list: &'a Value, field: &str, value: &str) -> &'a Value {
     let mut list = list.as_array().into_iter().flatten();
     let found = list.find(|one| one[field] == value);
@@ -221,7 +221,8 @@ async fn the_manifests_open_a_port_for_alerts_whose_token_may_come_later() {
     };
     let port = &with(&container["ports"], "name", "alerts")["containerPort"];
     assert_eq!(set("BURSTPOOL_ALERTS_LISTEN"), format!("0.0.0.0:{port}"));
-    // The leader is one of the addresses that the Service's name has; only it lets anybody connect.
+    // The Service is headless and includes instances that are not ready. Only the leader accepts
+    // connections.
     let service = &of("Service")["spec"];
     assert_eq!(service["clusterIP"], "None");
     assert_eq!(service["publishNotReadyAddresses"], true);

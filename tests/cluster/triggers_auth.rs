@@ -1,4 +1,5 @@
-//! Credentials of Prometheus: from a Secret that may change, and told to nobody.
+//! Credentials for Prometheus: they come from a Secret that may change, and never appear in logs or
+//! status.
 
 use burstpool::emulator::Options as AzureOptions;
 use k8s_openapi::api::core::v1::Secret;
@@ -14,7 +15,7 @@ use crate::support::monitoring::{Load, Prometheus};
 use crate::triggers_load::{requests, until_trigger};
 use crate::world::{World, said};
 
-/// bcrypt of SECRET-PASSWORD.
+/// The bcrypt hash of SECRET-PASSWORD.
 const HASH: &str = "$2b$04$abcdefghijklmnopqrstuuyZOIa4T4nHIMLjoJRPiDWoGBegkb.ZW";
 
 /// A certificate and its key.
@@ -41,7 +42,7 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, key).expect("it is signed")
 }
 
-/// A trigger with a Secret of its name.
+/// A trigger with a Secret of the same name.
 fn trigger(name: &str, address: &str) -> Value {
     let mut trigger = requests(address);
     trigger["name"] = name.into();
@@ -52,7 +53,8 @@ fn trigger(name: &str, address: &str) -> Value {
     trigger
 }
 
-/// Types the command that a trigger's message has, after the Secret was made; until then nothing is sent.
+/// Runs the `kubectl annotate secret` command from the trigger's message. Without that annotation the
+/// operator does not send the Secret's credentials.
 async fn allow(world: &World, name: &str) {
     let has_command =
         |one: &burstpool::api::TriggerStatus| one.message.contains("kubectl annotate secret");
@@ -113,7 +115,7 @@ async fn each_way_to_say_who_asks_works_a_change_needs_no_restart_and_no_secret_
     load.want("bearer", "authorization", "Bearer SECRET-BEARER");
     load.want("header", "x-scope-orgid", "SECRET-TENANT");
     let address = format!("https://127.0.0.1:{}", real.port());
-    // In clear, and nobody has accepted that.
+    // Over plain HTTP, and the user has not permitted that.
     let mut plain = trigger("plain", &load.address("bearer"));
     plain["prometheus"]["credentialsOverHTTP"] = false.into();
     let world = World::with_home(&json!({"triggers": [

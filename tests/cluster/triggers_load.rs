@@ -1,4 +1,4 @@
-//! A real Prometheus drives a real Deployment: up, onto ACI, through an outage, and back.
+//! A real Prometheus scales a real Deployment: up, onto ACI, through an outage, and back.
 
 use burstpool::api::{BurstPool, TriggerStatus};
 use kube::ResourceExt as _;
@@ -10,13 +10,13 @@ use crate::support::monitoring::{Load, Prometheus};
 use crate::support::{objects, wait};
 use crate::world::{World, said};
 
-/// A trigger by the load that `address` tells, one replica for each 100, active above 50.
+/// A trigger on the load at `address`: one replica per 100, active above 50.
 pub fn requests(address: &str) -> Value {
     json!({"name": "requests", "prometheus": {"serverAddress": address, "query": "sum(load)",
         "threshold": "100", "activationThreshold": "50", "interval": "1s", "timeout": "1s"}})
 }
 
-/// The workload `web`, scaled by these triggers; what is not needed any more goes at once.
+/// The workload `web`, scaled by these triggers, with an immediate scale-in.
 pub fn scaled(triggers: &[&str], min: i32, max: i32) -> Value {
     let mut workload = target("web", "web");
     workload["scale"] = json!({"minReplicas": min, "maxReplicas": max, "triggers": triggers,
@@ -24,7 +24,7 @@ pub fn scaled(triggers: &[&str], min: i32, max: i32) -> Value {
     workload
 }
 
-/// What a pool's status says of a trigger.
+/// The status of a trigger.
 pub fn trigger(pool: Option<&BurstPool>, name: &str) -> TriggerStatus {
     let status = pool.and_then(|pool| pool.status.as_ref());
     let mut all = status.iter().flat_map(|status| &status.triggers);
@@ -33,7 +33,7 @@ pub fn trigger(pool: Option<&BurstPool>, name: &str) -> TriggerStatus {
         .unwrap_or_default()
 }
 
-/// Waits until the status says this of a trigger.
+/// Waits until the status of a trigger is as wanted.
 pub async fn until_trigger(
     world: &World,
     name: &str,
@@ -46,7 +46,7 @@ pub async fn until_trigger(
         .await;
 }
 
-/// Waits until the Deployment is to have so many replicas.
+/// Waits until the Deployment's spec has this many replicas.
 pub async fn until_replicas(world: &World, replicas: i32) {
     let is = |deployment: Option<&k8s_openapi::api::apps::v1::Deployment>| {
         deployment.and_then(|deployment| deployment.spec.replicas) == Some(replicas)
@@ -74,7 +74,7 @@ async fn load_raises_replicas_which_spill_without_hold_and_go_first_and_an_outag
     let load = Load::start().await;
     let mut prometheus = Prometheus::start(&load).await;
     let world = World::with_home(&json!({
-        // Nothing spills in this test but by the trigger.
+        // With this hold, only the trigger makes pods spill in this test.
         "spill": {"after": "10m", "afterWhenTriggered": "0s", "maxReplicas": 10},
         "workloads": [scaled(&["requests"], 2, 8)],
         "triggers": [requests(&prometheus.address())],

@@ -1,4 +1,5 @@
-//! Scaling beside others: autoscalers, other pools, people; schedules, endpoints that hang, dry runs.
+//! Scaling beside others: autoscalers, other pools, manual changes; schedules, endpoints that hang, dry
+//! runs.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -15,7 +16,7 @@ use crate::telemetry::address;
 use crate::triggers_load::{requests, scaled, until_replicas, until_trigger};
 use crate::world::{World, said};
 
-/// A schedule that is always open and asks for so many.
+/// A schedule that is always open and wants this many replicas.
 pub fn always(replicas: i32) -> Value {
     json!({"name": "always", "schedule": {"start": "0 * * * *", "duration": "2h",
         "timeZone": "Europe/Berlin", "replicas": replicas}})
@@ -181,7 +182,8 @@ async fn a_schedule_scales_also_after_a_restart_and_a_persons_change_is_undone_a
     world.kill_and_forget().await;
     world.scale(5).await;
     world.run();
-    // A new leader takes nothing away that it did not see asked for, for the length of the window: here 0.
+    // During its stabilization window (here 0) a new leader removes no replicas that it did not see
+    // being requested.
     until_replicas(&world, 3).await;
     assert_eq!(
         since(&world.pools().get("shop").await.expect("the pool")),
@@ -282,7 +284,7 @@ async fn an_endpoint_that_hangs_delays_nobody_else_and_each_trigger_says_what_is
         .await;
 }
 
-/// Waits until each of what is measured of triggers is there.
+/// Waits until every metric of triggers has a plausible value.
 async fn until_measured(world: &World) {
     let url = format!("{}/metrics", address(world).await);
     wait::by_and_by("what is measured of triggers", async || {
@@ -300,7 +302,7 @@ async fn until_measured(world: &World) {
             && of("value", "hangs").is_nan()
             && of("errors_total", "requests") < 0.5
             && of("errors_total", "hangs") > 0.5
-            // An answer takes no time, and what does not come its timeout of a second.
+            // An answer takes nearly no time, a missing one the timeout of a second.
             && of("latency_seconds_count", "requests") > 0.5
             && of("latency_seconds_sum", "hangs") >= of("latency_seconds_count", "hangs")
     })
@@ -315,7 +317,7 @@ async fn the_samples_of_triggers_are_accepted_and_say_what_they_wait_for() {
         let file = format!("{}/config/samples/{sample}", env!("CARGO_MANIFEST_DIR"));
         world.kubectl(&["apply", "-f", &file]);
     }
-    // Nobody is at the sample's address: it says so, and takes nothing away.
+    // Nothing answers at the sample's address: the pool says so, and removes nothing.
     world
         .until_pool(
             "requests",

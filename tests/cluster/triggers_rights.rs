@@ -1,5 +1,5 @@
-//! Scaling under exactly the rights that `config/scaling` gives; and what it writes, as the API server's
-//! audit log has it: once for each change, and nothing while nothing changes.
+//! Scaling with exactly the rights of `config/scaling`. According to the API server's audit log, the
+//! operator writes once for each change, and not at all while nothing changes.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -19,14 +19,14 @@ use crate::triggers_load::requests;
 use crate::triggers_others::until_conflict;
 use crate::world::World;
 
-/// The kinds that the role is for, and a workload of each.
+/// The kinds that the role permits, with a workload of each.
 const KINDS: [(&str, &str, &str); 3] = [
     ("Deployment", "deployments", "web"),
     ("StatefulSet", "statefulsets", "db"),
     ("ReplicaSet", "replicasets", "bare"),
 ];
 
-/// A workload that the trigger scales from 1 to 4, down at once.
+/// A workload that the trigger scales from 1 to 4 replicas, with an immediate scale-in.
 fn scaled((kind, _, name): (&str, &str, &str)) -> Value {
     json!({
         "name": name,
@@ -43,7 +43,7 @@ fn with_one(name: &str) -> Value {
     })
 }
 
-/// Waits until an object is to have so many replicas; which generation of it that is.
+/// Waits until an object's spec has this many replicas. Returns its generation.
 async fn until_replicas<K>(world: &World, name: &str, replicas: i32) -> i64
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
@@ -62,7 +62,7 @@ where
         .unwrap_or_else(|error| unreachable!("{error}\n{}", world.tail()))
 }
 
-/// The same of all three.
+/// The same for all three workloads.
 async fn until_all(world: &World, replicas: i32) -> [i64; 3] {
     [
         until_replicas::<Deployment>(world, "web", replicas).await,
@@ -71,7 +71,7 @@ async fn until_all(world: &World, replicas: i32) -> [i64; 3] {
     ]
 }
 
-/// Waits until each has one pod, at home.
+/// Waits until each workload has one pod, at home.
 async fn until_one_each(world: &World) {
     for (_, _, app) in KINDS {
         world.until_spread_of(app, 1, 0, 0).await;
@@ -87,7 +87,7 @@ async fn until_running_on_aci(world: &World, pods: i64) {
     world.until_pool("shop", &what, has).await;
 }
 
-/// What came of each request of this kind about the scale of these.
+/// The HTTP status of each request with this verb to the scale of this resource.
 fn about_scale(events: &[Value], resource: &str, verb: &str) -> Vec<i64> {
     let of = |event: &&Value| {
         let about = &event["objectRef"];
@@ -99,7 +99,7 @@ fn about_scale(events: &[Value], resource: &str, verb: &str) -> Vec<i64> {
         .collect()
 }
 
-/// What was written of workloads, autoscalers and scaled objects but by `/scale`.
+/// Writes to workloads, autoscalers and scaled objects that do not use `/scale`.
 fn other_writes(events: &[Value]) -> Vec<String> {
     let written = events.iter().filter(|event| {
         let about = &event["objectRef"];
@@ -114,8 +114,8 @@ fn other_writes(events: &[Value]) -> Vec<String> {
         .collect()
 }
 
-/// Waits until something was written. Readings that change let it be tried again and again: it would be
-/// tried after a quarter of a minute otherwise.
+/// Waits until the operator writes a scale. Changing metric values make it retry often; otherwise it
+/// would retry only every 15 s.
 async fn until_role_is_used(world: &World, load: &Load) {
     let tries = AtomicU32::new(0);
     wait::by_and_by("a scale to be written", async || {
@@ -125,7 +125,7 @@ async fn until_role_is_used(world: &World, load: &Load) {
     .await;
 }
 
-/// Nothing is written while the load stays within the tolerance, however often it is looked at.
+/// The operator writes nothing while the load stays within the tolerance.
 async fn stays(world: &World, load: &Load) {
     let before = audited(world).len();
     for (looks, value) in (1..).zip([310.0, 320.0, 290.0, 300.0]) {
@@ -143,7 +143,7 @@ async fn stays(world: &World, load: &Load) {
     }
 }
 
-// The API server answers while its log is read.
+// Multi-threaded: the API server's log is read while Azure answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scaling_needs_one_role_uses_all_of_it_and_writes_once_for_each_change() {
     let load = Load::start().await;
@@ -187,7 +187,7 @@ async fn scaling_needs_one_role_uses_all_of_it_and_writes_once_for_each_change()
     let events = audited(&world);
     for (_, resource, _) in KINDS {
         let mut answers = about_scale(&events, resource, "patch");
-        // One that meets another writer writes nothing, and is tried again.
+        // A write that meets a conflict (409) changes nothing and is repeated.
         answers.retain(|code| *code != 409);
         assert_eq!(answers, [200, 200], "{resource}: up, and down");
     }

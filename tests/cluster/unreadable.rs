@@ -1,4 +1,5 @@
-//! Pools that are stored and cannot be read: a newer version wrote them, or an older definition let them pass.
+//! Stored pools that the operator cannot read: written by a newer version, or accepted by an older
+//! definition.
 
 use burstpool::emulator::Options as AzureOptions;
 use jiff::Timestamp;
@@ -14,7 +15,8 @@ use crate::world::{World, is_closed, is_running, said};
 const NODE: &str = "burst-shop-weu";
 
 impl World {
-    /// As a newer version's definition, and an older one's, have it: another mode, and amounts that may be null.
+    /// Changes the definition as a newer and an older version have it: another mode, and amounts that
+    /// may be null.
     async fn widen_definition(&self) {
         let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
         let cpu = "placements/items/properties/capacity/properties/cpu/nullable";
@@ -39,19 +41,19 @@ impl World {
         .await;
     }
 
-    /// Sets the mode of the pool, also to one that the types do not know.
+    /// Sets the pool's mode, also to one that the operator does not know.
     fn set_mode(&self, mode: &str) {
         let patch = json!({"spec": {"mode": mode}}).to_string();
         self.kubectl(&["patch", "bp/shop", "--type=merge", "--patch", &patch]);
     }
 
-    /// The pool as it is stored.
+    /// The pool as the API server stores it.
     fn stored(&self) -> Value {
         let stored = self.kubectl(&["get", "bp/shop", "-o", "json"]);
         serde_json::from_str(&stored).expect("JSON")
     }
 
-    /// Waits until somebody keeps the node, at a later time than this.
+    /// Waits until the node's lease is renewed later than `at`.
     async fn until_shop_is_kept_after(&self, at: Timestamp) {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-node-lease");
         let renewed = |lease: Option<&Lease>| {
@@ -107,7 +109,7 @@ async fn a_pool_that_cannot_be_read_is_named_runs_on_and_stops_no_other() {
     assert_eq!(ready.map(|(is, _)| is).as_deref(), Some("False"));
     world.assert_web_runs_on().await;
 
-    // Whoever leads next has never read it, and an unset value is no reason not to read a pool.
+    // The next leader has never read the pool. An unset value must not make a pool unreadable.
     world.kill_and_forget().await;
     let at = Timestamp::now();
     let mut unset = crate::resource::pool("unset");

@@ -1,4 +1,4 @@
-//! A world for the operator as a process: a cluster and an Azure of its own, and what tests ask of them.
+//! A world for the operator as a process: its own cluster and Azure, and functions to use them.
 
 #[path = "world/process.rs"]
 pub mod process;
@@ -16,21 +16,22 @@ use tokio::process::Child;
 
 use crate::support::{Cluster, Options, objects, wait};
 
-/// How the API server says that an account lacks a right; what a policy refuses, it says in other words.
+/// The API server's words when an account lacks a right. A policy's denial has other words.
 const REFUSED: &str = "is forbidden: User ";
 
-/// A cluster, an Azure, and an operator between them.
+/// A cluster, an Azure, and an operator that uses both.
 pub struct World {
     pub cluster: Cluster,
     pub client: Client,
     pub azure: Emulator,
-    /// More arguments of the operator.
+    /// Additional arguments of the operator.
     pub arguments: Vec<String>,
     files: tempfile::TempDir,
     operator: Option<Child>,
-    /// Whose rights the operator has, and the namespace of its lease.
+    /// The operator's kubeconfig, and the namespace of its lease.
     account: (PathBuf, String),
-    /// It has all rights of the manifests, so that nothing that it tries is forbidden.
+    /// Whether the operator has all rights of the manifests, so that none of its requests may be
+    /// forbidden.
     may_all: bool,
 }
 
@@ -59,7 +60,8 @@ impl World {
         world
     }
 
-    /// A cluster and an Azure, and nobody between them yet; who comes has all rights of the manifests.
+    /// A cluster and an Azure without an operator. An operator started later has all rights of the
+    /// manifests.
     pub async fn without_operator(cluster: Options, options: AzureOptions) -> Self {
         let mut world = Self::without_rights(cluster, options).await;
         let operator = world.cluster.install_all_rights().expect("its rights");
@@ -68,7 +70,7 @@ impl World {
         world
     }
 
-    /// The same, but who comes is the administrator.
+    /// The same, but an operator started later is the administrator.
     pub async fn without_rights(cluster: Options, options: AzureOptions) -> Self {
         let cluster = Box::pin(Cluster::start(cluster)).await.expect("a cluster");
         let client = cluster.client().expect("a client");
@@ -94,7 +96,7 @@ impl World {
         }
     }
 
-    /// Where the kubelet API of a pool's node is.
+    /// The URL of the kubelet API of a pool's node.
     pub async fn kubelet(&self, node: &str) -> String {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let status = nodes.get(node).await.expect("the node").status;
@@ -103,7 +105,7 @@ impl World {
         format!("https://127.0.0.1:{}", endpoint.expect("a port").port)
     }
 
-    /// Ends the operator and the Azure, and returns when nothing of either is left.
+    /// Ends the operator and the Azure, and waits until both have ended.
     pub async fn end(mut self) {
         if self.operator.is_some() {
             self.kill().await;
@@ -114,12 +116,13 @@ impl World {
         self.azure.stop().await;
     }
 
-    /// An API server that starts anew refuses everybody for a moment, until it has read the roles.
+    /// Permits forbidden requests: a restarted API server refuses everything until it has read the
+    /// roles.
     pub fn may_be_refused(&mut self) {
         self.may_all = false;
     }
 
-    /// What it may do is all that it tried, whichever of its instances.
+    /// Asserts that no instance of the operator met a forbidden request.
     fn assert_nothing_forbidden(&self) {
         let files = std::fs::read_dir(self.files.path()).expect("its logs");
         for file in files {
@@ -129,7 +132,7 @@ impl World {
         }
     }
 
-    /// The file of the token that the operator shows to Azure.
+    /// The file with the operator's token for Azure.
     pub fn token(&self) -> PathBuf {
         self.files.path().join("token")
     }
@@ -143,7 +146,7 @@ impl World {
             .await;
     }
 
-    /// A pool with these placements, by name and region; returns when all of them take pods.
+    /// Creates a pool with these placements, by name and region. Returns when all of them take pods.
     pub async fn create_pool_in(&self, name: &str, azure: &Value, placements: &[(&str, &str)]) {
         let placed = placements
             .iter()
@@ -186,7 +189,7 @@ impl World {
         self.create_pod_where(name, &selector, changes).await;
     }
 
-    /// A pod for nodes with these labels.
+    /// Creates a pod with this node selector.
     pub async fn create_pod_where(&self, name: &str, selector: &Value, changes: &Value) {
         let mut pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "web"}},
@@ -256,7 +259,7 @@ impl World {
         }
     }
 
-    /// The last of the operator's own words, without its libraries'.
+    /// The operator's last log lines, without those of libraries.
     pub fn tail(&self) -> String {
         let text = std::fs::read_to_string(self.log()).unwrap_or_default();
         let own: Vec<&str> = text
@@ -266,12 +269,12 @@ impl World {
         own[own.len().saturating_sub(40)..].join("\n")
     }
 
-    /// What happened to each group that there ever was, oldest first.
+    /// The timeline of every group that ever existed, oldest first.
     pub fn timeline(&self) -> Vec<Entry> {
         timeline(&self.azure)
     }
 
-    /// UIDs of pods by the tags of the groups that there are in Azure.
+    /// The UIDs of pods, from the tags of all groups in Azure.
     pub fn groups(&self) -> Vec<String> {
         let now = self.azure.shared().clock.now();
         let mut store = self.azure.shared().store();
@@ -284,12 +287,12 @@ impl World {
             .collect()
     }
 
-    /// How often Azure was asked to create a group.
+    /// How many times the operator sent a PUT for a group.
     pub fn puts(&self) -> usize {
         puts(&self.azure)
     }
 
-    /// A node of home, ready.
+    /// Creates a home node and waits until it is ready.
     pub async fn home_node(&self, name: &str) {
         home_node(&self.client, name).await;
     }
@@ -301,7 +304,7 @@ impl World {
         created.expect("a pod")
     }
 
-    /// Runs kubectl, which must succeed, and answers what it says.
+    /// Runs kubectl, asserts that it succeeds, and returns its output.
     pub fn kubectl(&self, arguments: &[&str]) -> String {
         let done = self.cluster.kubectl().args(arguments).output();
         let done = done.expect("kubectl");
@@ -310,8 +313,8 @@ impl World {
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
-    /// Applies the sample `virtual-node-nginx.yaml`, with a port: without a subnet, a pod has an address only if it
-    /// has ports.
+    /// Applies the sample `virtual-node-nginx.yaml` with a port added: without a subnet, a pod has an
+    /// address only if it has ports.
     pub fn apply_nginx(&self) {
         let sample = concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -347,7 +350,7 @@ impl World {
     }
 }
 
-/// What happened to each group that there ever was, oldest first.
+/// The timeline of every group that ever existed, oldest first.
 pub fn timeline(azure: &Emulator) -> Vec<Entry> {
     let now = azure.shared().clock.now();
     let mut store = azure.shared().store();
@@ -355,7 +358,7 @@ pub fn timeline(azure: &Emulator) -> Vec<Entry> {
     store.timeline.entries().cloned().collect()
 }
 
-/// How often Azure was asked to create a group.
+/// How many times the operator sent a PUT for a group.
 pub fn puts(azure: &Emulator) -> usize {
     let text = azure.shared().counters.text();
     let lines = text
@@ -366,7 +369,7 @@ pub fn puts(azure: &Emulator) -> usize {
         .sum()
 }
 
-/// A node of home, ready.
+/// Creates a home node and waits until it is ready.
 pub async fn home_node(client: &Client, name: &str) {
     let nodes: Api<Node> = Api::all(client.clone());
     let node = objects::kwok_node(name, "4", "8Gi", &[]);

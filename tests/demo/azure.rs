@@ -1,7 +1,7 @@
-//! The emulated Azure, with real containers where an engine can run the sample's image.
+//! The emulated Azure, with real containers if an engine can run the sample's image.
 //!
-//! In: a container engine, if one answers. Out: the emulator, and on standard output which containers it
-//! has.
+//! In: a container engine, if one answers. Out: the emulator, and a line on standard output that says
+//! which kind of containers it has.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::Mode;
 /// The image of the sample's pods.
 const IMAGE: &str = "docker.io/library/nginx:latest";
 
-/// An Azure that runs. It is to be stopped: real containers do not end with this process.
+/// A running Azure. The caller must stop it: real containers do not end with this process.
 pub struct Azure {
     pub emulator: Emulator,
     pub has_containers: bool,
-    /// How many times as fast as the real one.
+    /// How many times as fast as the real one it runs.
     pub speed: f64,
 }
 
@@ -49,7 +49,7 @@ impl Azure {
     }
 }
 
-/// The same with real containers, or why there are none.
+/// Starts an emulator with real containers, or says why it cannot.
 async fn real(mode: Mode, simulated: &Options) -> Result<Emulator, String> {
     let socket = engine(mode).await?;
     let real = Options {
@@ -60,7 +60,7 @@ async fn real(mode: Mode, simulated: &Options) -> Result<Emulator, String> {
     started.map_err(|error| format!("{:#}", anyhow::Error::from(error)))
 }
 
-/// Where an engine answers that has the sample's image, or can get it.
+/// The socket of an engine that has the sample's image, or can pull it.
 async fn engine(mode: Mode) -> Result<PathBuf, String> {
     let paths = engine::candidates(&EngineSocket::Usual).map_err(|error| error.to_string())?;
     for path in paths {
@@ -76,7 +76,7 @@ async fn engine(mode: Mode) -> Result<PathBuf, String> {
     Err("no container engine answers".to_owned())
 }
 
-/// The engine has the sample's image.
+/// Checks that the engine has the sample's image, or pulls it.
 async fn image(docker: &Docker, mode: Mode) -> Result<(), String> {
     if docker.inspect_image(IMAGE).await.is_ok() {
         return Ok(());

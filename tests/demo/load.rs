@@ -1,17 +1,18 @@
-//! The load of the peak: what a Prometheus sees, where one is installed, or a person who scales.
+//! The load of the peak: measured by Prometheus if it is installed, otherwise simulated by a person who
+//! scales.
 
 use crate::stage::Stage;
 use crate::support::monitoring::{Load, Prometheus};
 use serde_json::{Value, json};
 
-/// How many requests a second one replica bears.
+/// Requests per second that one replica can serve.
 const EACH: usize = 100;
 
-/// Who raises the replicas.
+/// What changes the number of replicas.
 pub enum Source {
-    /// The pool, by what this Prometheus says.
+    /// The pool, by the values of this Prometheus.
     Prometheus(Box<Prometheus>, Load),
-    /// This program.
+    /// This program, in place of a person.
     Person,
 }
 
@@ -25,7 +26,7 @@ impl Source {
         Self::Person
     }
 
-    /// Lets the pool of the sample scale its workload by the load.
+    /// Makes the sample's pool scale its workload by the load.
     pub async fn prepare(
         &self,
         stage: &Stage<'_>,
@@ -48,7 +49,7 @@ impl Source {
         change(stage, &patch).await
     }
 
-    /// Lets the pool be as in the sample again: as long as it scales the workload, nobody else can.
+    /// Resets the pool to the sample: while it scales the workload, a person cannot.
     pub async fn leave_to_people(&self, stage: &Stage<'_>) -> anyhow::Result<()> {
         let Self::Prometheus(..) = self else {
             return Ok(());
@@ -61,7 +62,7 @@ impl Source {
         change(stage, &patch).await
     }
 
-    /// The load is one for so many replicas now; in words.
+    /// Sets the load for this many replicas. Returns a description.
     pub async fn set(&self, stage: &Stage<'_>, replicas: usize) -> anyhow::Result<String> {
         match self {
             Self::Prometheus(_, load) => {
@@ -87,7 +88,7 @@ fn target() -> Value {
     json!({"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "default", "name": "web"})
 }
 
-/// Changes the pool.
+/// Patches the pool.
 async fn change(stage: &Stage<'_>, patch: &Value) -> anyhow::Result<()> {
     let patch = patch.to_string();
     let patch = ["patch", "burstpool/peak", "--type=merge", "--patch", &patch];

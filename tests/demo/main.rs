@@ -1,9 +1,10 @@
-//! `make demo`: a Kubernetes cluster with two nodes of its own, an emulated Azure and the operator under
-//! the rights that its manifests give it; a whole peak is played.
+//! `make demo`: plays a whole peak on a Kubernetes cluster with two nodes of its own, an emulated Azure
+//! and the operator with exactly the rights of its manifests.
 //!
-//! In: the control plane's binary, `config`, and, where they are there, Prometheus and a container engine.
-//! Out: what happens when, in the pool's own words, and a summary, on standard output. Everything ends
-//! with this process, whatever ends it: the operator runs in it. It fails if any step does.
+//! In: the control plane's binary, `config`, and, if installed, Prometheus and a container engine. Out:
+//! on standard output the events of the peak in the pool's own words, and a summary. The operator runs
+//! in this process, and everything ends with it, even if it is killed. The demo fails if any step
+//! fails.
 //!
 //! ```text
 //! azure ─▶ stage (cluster, nodes, rights, operator) ─▶ peak (steps) ─▶ summary
@@ -25,12 +26,12 @@ use azure::Azure;
 use stage::Stage;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How it is played.
+/// How to play the peak.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mode {
-    /// One line a step, and nothing is waited for that takes long.
+    /// One line per step, without long waits.
     is_fast: bool,
-    /// All stays until Ctrl-C.
+    /// Keep everything running until Ctrl-C.
     holds: bool,
 }
 
@@ -72,7 +73,7 @@ async fn main() -> anyhow::Result<()> {
     outcome
 }
 
-/// Starts everything else and plays a peak. What it started ends when this future is dropped.
+/// Starts everything else and plays a peak. Dropping this future ends what it started.
 async fn play(mode: Mode, azure: &Azure) -> anyhow::Result<()> {
     let stage = Stage::set(azure).await?;
     let arguments = stage.arguments();

@@ -1,4 +1,4 @@
-//! The peak: load comes, home is full, the overflow runs on ACI, load goes, and nothing is left.
+//! The peak: load rises, home is full, the overflow runs on ACI, load falls, and nothing is left.
 
 use std::time::Instant;
 
@@ -17,19 +17,19 @@ use crate::view::{self, Replicas};
 
 /// A workload of pods with one core each, and a pool for it.
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples/burst.yaml");
-/// How many replicas there are when all is quiet.
+/// The number of replicas before and after the peak.
 const QUIET: usize = 3;
-/// How many there are at the peak, of which home has room for [`ROOM`].
+/// The number of replicas at the peak. [`ROOM`] of them fit at home.
 const PEAK: usize = 12;
 const ROOM: usize = 8;
 /// The virtual node of the sample's pool.
 const NODE: &str = "burst-peak-weu";
 
-/// What happened when.
+/// The times of the steps.
 struct Story {
     began: Instant,
     steps: Vec<(f64, String)>,
-    /// What the live view has shown, if there is one: no step is told before its picture.
+    /// What the live view has shown, if there is one: a step is printed only after its picture.
     shown: Option<watch::Receiver<Replicas>>,
 }
 
@@ -41,7 +41,7 @@ impl Story {
     }
 }
 
-/// Plays it; with a live view unless it is to be fast.
+/// Plays the peak, with a live view unless the mode is fast.
 pub async fn play(stage: &Stage<'_>, mode: Mode) -> anyhow::Result<()> {
     let (show, shown) = watch::channel(Replicas::default());
     let mut story = Story {
@@ -147,7 +147,7 @@ async fn leave(stage: &Stage<'_>, story: &mut Story) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until so many replicas run at home and on ACI, and wait, and there are no others.
+/// Waits until exactly these numbers of replicas run at home, run on ACI, and are pending.
 async fn until(
     stage: &Stage<'_>,
     story: &mut Story,

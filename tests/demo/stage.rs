@@ -1,4 +1,4 @@
-//! What the peak is played on beside an Azure: a cluster, home, and the operator's rights.
+//! The demo's surroundings besides Azure: a cluster, home nodes, and the operator's rights.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::support::{Cluster, OPERATOR, Options, objects, wait};
 /// The cluster's own nodes: name, cores and memory.
 const HOME: [(&str, &str, &str); 2] = [("home-1", "4", "16Gi"), ("home-2", "4", "16Gi")];
 
-/// Everything, ready but for the operator.
+/// Everything except the operator.
 pub struct Stage<'a> {
     pub cluster: Cluster,
     pub azure: &'a Azure,
@@ -70,7 +70,7 @@ impl<'a> Stage<'a> {
         all
     }
 
-    /// Says how to look at it.
+    /// Prints commands for looking at the demo.
     pub fn invite(&self) {
         println!(
             "\n\
@@ -88,7 +88,7 @@ impl<'a> Stage<'a> {
         );
     }
 
-    /// What kubectl says, as the administrator.
+    /// Runs kubectl as the administrator, and returns its output.
     pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = tokio::process::Command::from(self.cluster.kubectl());
         let done = command.args(arguments).kill_on_drop(true).output().await?;
@@ -111,7 +111,7 @@ async fn add(cluster: &Cluster, (name, cpu, memory): (&str, &str, &str)) -> anyh
     Ok(())
 }
 
-/// Applies the manifests; the kubeconfig of the account that they give the operator.
+/// Applies the manifests. Returns the kubeconfig of the operator's account.
 fn rights(cluster: &Cluster) -> anyhow::Result<PathBuf> {
     let operator = cluster.install_rights()?;
     cluster.apply("scaling", &[])?;

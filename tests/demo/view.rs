@@ -1,4 +1,4 @@
-//! The live view: where the replicas are, and what the pool says, whenever that changes.
+//! The live view: prints where the replicas are and what the pool says, at every change.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use tokio::sync::watch;
 
 use crate::support::objects;
 
-/// How often the replicas are looked at.
+/// The minimum interval between two pictures.
 const MOMENT: Duration = Duration::from_millis(300);
 
-/// Shows both for as long as it is polled, and tells which replicas it has shown.
+/// Shows both while it is polled, and reports the replicas that it has shown.
 pub async fn show(
     client: Client,
     began: Instant,
@@ -28,16 +28,16 @@ fn line(began: Instant, text: &str) {
     println!("{:5.1} s  {text}", began.elapsed().as_secs_f64());
 }
 
-/// Where the replicas are.
+/// The numbers of replicas by place.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Replicas {
     pub home: usize,
     pub aci: usize,
-    /// On ACI, and not running yet.
+    /// On ACI, not running yet.
     pub starting: usize,
     /// Without a node.
     pub waiting: usize,
-    /// Deleted, and not gone yet.
+    /// Being deleted.
     pub ending: usize,
 }
 
@@ -59,7 +59,7 @@ impl Replicas {
         all
     }
 
-    /// One character a replica, and how many.
+    /// One character per replica, and the numbers.
     fn picture(self) -> String {
         let parts = [
             ('#', self.home, "at home"),
@@ -79,7 +79,7 @@ impl Replicas {
     }
 }
 
-/// A picture of the replicas whenever they have changed; what is so for a moment only is not shown.
+/// Prints the replicas whenever they have changed. States shorter than [`MOMENT`] are not shown.
 async fn replicas(
     client: Client,
     began: Instant,
@@ -107,7 +107,7 @@ async fn replicas(
     }
 }
 
-/// What the pool's condition `Spilling` says.
+/// Prints the message of the pool's condition `Spilling`.
 async fn words(client: Client, began: Instant) -> anyhow::Result<()> {
     let pools: Api<BurstPool> = Api::all(client);
     let mut changes = watcher(pools, watcher::Config::default())

@@ -1,4 +1,4 @@
-//! The emulator's own interface: faults, clock, scripts, timeline, counters, page.
+//! The emulator's admin interface: faults, clock, scripts, timeline, counters, page.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Whatever is sent: never a 5xx that was not asked for, and never a panic.
+//! Arbitrary requests: the emulator never panics, and never answers a 5xx without a fault rule.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::azure::{Azure, body, group};
 
-/// JSON of any shape, with the service's own names in it more often than others.
+/// JSON of any shape. Names of the service's fields are more frequent than others.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -77,7 +77,7 @@ fn any_text() -> impl Strategy<Value = String> {
     prop_oneof![3 => prop::sample::select(texts.to_vec()).prop_map(str::to_owned), 1 => any::<String>()]
 }
 
-/// A body that is right but for one value, which may be anything.
+/// A valid body in which one value is replaced by any JSON.
 fn nearly_right() -> impl Strategy<Value = Value> {
     let pointers = [
         "/location",
@@ -102,7 +102,7 @@ fn nearly_right() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A path with the service's own parts in it more often than others, and any query.
+/// A path with any query. Segments of the service's paths are more frequent than others.
 fn any_path() -> impl Strategy<Value = String> {
     let known = [
         "subscriptions",
@@ -171,7 +171,7 @@ fn any_method() -> impl Strategy<Value = Method> {
     prop::sample::select(methods.to_vec())
 }
 
-/// Runs `cases` of `strategy` against one emulator; `send` gives each answer's status.
+/// Runs `cases` of `strategy` against one emulator. `send` returns the status of each response.
 fn never_5xx<S: Strategy>(strategy: &S, cases: u32, send: &impl AsyncFn(&Azure, S::Value) -> u16) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -218,7 +218,7 @@ fn arbitrary_paths_queries_and_bodies_are_answered() {
         &(any_method(), any_path(), any_json()),
         3000,
         &async |azure, (method, path, body)| {
-            // A path that no HTTP client would send is not sent.
+            // The HTTP client does not send invalid paths.
             match azure.try_call(method, &path, Some(&body)).await {
                 Ok(answer) => answer.status.as_u16(),
                 Err(error) if error.is_builder() => 0,

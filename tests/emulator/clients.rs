@@ -1,4 +1,4 @@
-//! Other people's Azure clients, which must not be able to tell the emulator from the service.
+//! Azure clients of others, for which the emulator must be indistinguishable from the service.
 
 use std::path::Path;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! What clients see of a clock that is faster than theirs.
+//! The times that clients see when the emulated clock runs faster than theirs.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::azure::{Azure, body_with, group, within};
 
-/// All times in a text, wherever they stand.
+/// All times in a text.
 fn times(text: &str) -> Vec<Timestamp> {
     let text = text.replace("\\n", " ");
     let parts = text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | '.')));
@@ -64,7 +64,7 @@ async fn no_time_that_a_fast_emulator_shows_is_later_than_now() {
                 "{shown}"
             );
             for time in times {
-                // Most are shown in whole seconds or milliseconds, the parts of which are cut off.
+                // Most times are cut to whole seconds or milliseconds.
                 let is_early = time + Duration::from_secs(1) < began;
                 assert!(!is_early && time <= now, "{what} at {now}: {shown}");
             }

@@ -1,4 +1,4 @@
-//! What the service refuses, and with which code.
+//! Requests that the service rejects, and its error codes.
 
 #[path = "codes/bodies.rs"]
 mod bodies;

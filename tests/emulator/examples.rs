@@ -1,5 +1,5 @@
-//! Every request of the official examples, 2021-10-01 to 2024-10-01-preview: accepted, or refused
-//! with the code that the service would use.
+//! All requests of the service's published examples, 2021-10-01 to 2024-10-01-preview: the emulator
+//! accepts them, or rejects them with the code of the service.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::azure::{Azure, body};
 
-/// Which example files are of what operation: method, and path below the resource group or, where it
-/// begins with `/`, as it is.
+/// The operation of each group of example files: prefix, method, and a path below the resource group,
+/// or an absolute path if it begins with `/`.
 const OPERATIONS: [(&str, &str, &str); 22] = [
     (
         "ContainerAttach",
@@ -81,15 +81,16 @@ const OPERATIONS: [(&str, &str, &str); 22] = [
         "/subscriptions/{s}/resourcegroups/{r}/providers/Microsoft.Network/virtualNetworks/v/subnets/n/providers/\
          Microsoft.ContainerInstance/serviceAssociationLinks/default",
     ),
-    // What stable 2023-05-01 has not, the emulator has not either.
+    // The emulator does not have operations that are missing in the stable version 2023-05-01.
     ("ContainerGroupProfile", "GET", "containerGroupProfiles/p"),
     ("NGroup", "GET", "ngroups/n"),
 ];
 
-/// What is refused, and why.
+/// The expected error of an example.
 fn expected(file: &str) -> (u16, &'static str) {
     if file.starts_with("ContainerGroupsCreateOrUpdate") {
-        // The example's subnet is a template expression, no resource id: ARM's gateway refuses it.
+        // The example's subnet is a template expression and not a resource id: ARM's gateway rejects
+        // it.
         (400, "LinkedInvalidPropertyId")
     } else if file == "ContainerGroupCreateOrUpdateStandbyPool.json" {
         (404, "ResourceNotFound")
@@ -177,7 +178,8 @@ async fn every_official_example_is_accepted_or_refused_as_the_service_would() {
         let (method, url, request) = request(&file, &example["parameters"]);
         azure.admin(Method::POST, "reset", Value::Null).await;
         if !file.contains("Create") && url.contains("containerGroups/") {
-            // The group that the example is about, running, with a container of the name it uses.
+            // The group that the example refers to, running, with a container of the name that it
+            // uses.
             let mut body = body(&[]);
             body["properties"]["containers"][0]["name"] = example["parameters"]["containerName"]
                 .as_str()
@@ -210,7 +212,7 @@ async fn every_official_example_is_accepted_or_refused_as_the_service_would() {
         let (status, code) = expected(&file);
         if code.is_empty() {
             let answers = example["responses"].as_object().expect("responses");
-            // An example's answers show what an operation may answer; a create answers 201.
+            // The example lists the possible responses of an operation. A create answers 201.
             let known = answers.contains_key(answer.status.as_str()) || answer.status == 201;
             assert!(
                 known && answer.status.is_success(),

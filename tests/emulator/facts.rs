@@ -1,4 +1,4 @@
-//! The ten facts about the service that change designs, one test each.
+//! Ten facts about the service that influence burstpool's design, with one test each.
 
 use reqwest::Method;
 use serde_json::json;

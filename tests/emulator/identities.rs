@@ -1,4 +1,4 @@
-//! Logging in: the operator's own credentials against the directory's and the machine's endpoints.
+//! Login: the operator's credentials with the endpoints of Entra ID and of the machine.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::azure::{Azure, RESOURCE_GROUP, SUBSCRIPTION};
 const TENANT: &str = "11111111-1111-1111-1111-111111111111";
 const CLIENT: &str = "22222222-2222-2222-2222-222222222222";
 
-/// Credentials refuse a directory without TLS, as the real one has it.
+/// The Azure SDK's credentials refuse an Entra ID endpoint without TLS.
 async fn azure(token_lifetime: Duration) -> Azure {
     Azure::with(Options {
         tls: Some(Tls::default()),
@@ -25,7 +25,7 @@ async fn azure(token_lifetime: Duration) -> Azure {
     .await
 }
 
-/// What the operator's environment makes of it: the credential's kind, and a client with it.
+/// The kind of credential that the operator chooses in this environment, and a client with it.
 fn login(azure: &Azure, environment: &[(&str, &str)]) -> Result<(String, Client), String> {
     let url = azure.emulator.url();
     let cloud = Cloud::default()
@@ -52,7 +52,7 @@ async fn call(client: &Client) -> Result<(), Error> {
     client.usages(&scope, "westeurope").await.map(drop)
 }
 
-/// How many tokens were asked for in that way, with that answer.
+/// How many token requests of this kind got this status.
 fn asked(azure: &Azure, kind: &str, status: u16) -> usize {
     let text = azure.emulator.shared().counters.text();
     let labels = format!("{{operation=\"{kind}\",status=\"{status}\"}}");
@@ -63,7 +63,7 @@ fn asked(azure: &Azure, kind: &str, status: u16) -> usize {
     })
 }
 
-/// A token as a cluster gives it to a pod, good for so many seconds.
+/// A token as a cluster issues it to a pod, valid for this many seconds.
 fn federated(seconds: i64) -> tempfile::NamedTempFile {
     let expires = jiff::Timestamp::now().as_second() + seconds;
     let claims = json!({"sub": "system:serviceaccount:burstpool:burstpool", "exp": expires});
@@ -106,7 +106,7 @@ async fn an_expired_federated_token_is_told_in_the_directorys_words() {
 
 #[tokio::test]
 async fn tokens_are_refreshed_before_they_expire() {
-    // The credentials ask anew when less than five minutes are left of a token.
+    // The credentials renew a token when it is valid for less than five minutes.
     let azure = azure(Duration::from_secs(299)).await;
     let file = federated(3600);
     let (_, workload) = login(&azure, &workload(&file)).unwrap();
@@ -130,7 +130,7 @@ async fn tokens_are_refreshed_before_they_expire() {
     }
 }
 
-/// What a token is for.
+/// The audience of a token.
 fn audience(header: &http::HeaderValue) -> String {
     let token = header.to_str().unwrap().strip_prefix("Bearer ").unwrap();
     let claims = token.split('.').nth(1).unwrap();

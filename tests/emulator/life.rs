@@ -1,4 +1,4 @@
-//! A group's life: init containers, exits, restarts, stop, start, restart, delete.
+//! A group's life cycle: init containers, exits, restarts, stop, start, restart, delete.
 
 use reqwest::Method;
 use serde_json::{Value, json};

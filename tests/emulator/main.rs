@@ -1,4 +1,5 @@
-//! The emulator, tried as clients try it: over HTTP, by the names of what the service does.
+//! Tests of the emulator over HTTP, as its clients use it. The names of the tests say what the service
+//! does.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! The operations of the service and of what is around it, one by one.
+//! The operations of the service and of ARM, one by one.
 
 use burstpool::emulator::Options;
 use reqwest::Method;

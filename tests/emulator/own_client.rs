@@ -21,7 +21,7 @@ fn scope() -> Scope {
     }
 }
 
-/// The secret that the first group's first volume has in the emulator.
+/// The secret in the first volume of the emulator's first group.
 fn kept_secret(azure: &Azure) -> String {
     let store = azure.emulator.shared().store();
     let group = store.groups.values().next().unwrap();
@@ -253,7 +253,7 @@ async fn it_logs_in_with_a_client_secret_over_tls() {
     assert!(listed.all.is_empty());
 }
 
-/// What is logged, once somebody looks at it.
+/// A buffer that collects the log.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -268,8 +268,8 @@ impl Write for Kept {
     }
 }
 
-/// The one test that looks at logs, so that a subscriber for the whole process is nobody else's: one
-/// for this thread alone would miss what other threads' tests logged first.
+/// The only test that reads logs, because it needs a subscriber for the whole process: one for its
+/// thread would miss what other threads logged first.
 #[tokio::test]
 async fn no_log_at_any_level_shows_a_token_or_a_secret() {
     let kept = Kept::default();
@@ -295,7 +295,7 @@ async fn no_log_at_any_level_shows_a_token_or_a_secret() {
     );
 }
 
-/// The actions of the role that the installation guide asks for, and the one that it calls optional.
+/// The actions of the role in the installation guide, including the optional one.
 fn readme_actions() -> Vec<String> {
     let guide = include_str!("../../config/README.md");
     let role = guide.split("\"Actions\": [").nth(1).expect("a role");
@@ -313,7 +313,7 @@ fn readme_actions() -> Vec<String> {
     actions
 }
 
-/// What the operator asks of Azure, and what became of each.
+/// Sends every request that the operator sends to Azure, and returns the result of each.
 async fn ask_everything(client: &Client, round: usize) -> Vec<(&'static str, Result<(), Error>)> {
     let (scope, pace) = (scope(), Pace::default());
     let mut inside = body(&[]);
@@ -393,7 +393,7 @@ async fn each_right_of_the_readme_is_needed_for_just_what_it_names_and_its_lack_
             other => unreachable!("a row without a test: {other}"),
         };
         for (what, became) in ask_everything(&client, round).await {
-            // A group in a subnet is a group, too.
+            // Putting a group into a subnet also needs the right to write groups.
             let lacks = what == lacking || (what == "join" && lacking == "write");
             match became {
                 Ok(()) => assert!(!lacks, "{what} without {action}"),

@@ -1,4 +1,4 @@
-//! `aci-emulator` as a process: what others rely on of its command line.
+//! `aci-emulator` as a process: the parts of its command line that scripts rely on.
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Every recorded exchange of the real service, replayed: status, the headers that matter, and the
-//! shape of the body.
+//! Replays every recorded exchange with the real service and compares status, important headers, and
+//! the shape of the body.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::azure::{Answer, Azure};
 
-/// Headers whose values must be the recorded ones.
+/// Headers whose values must equal the recorded ones.
 const EQUAL: [&str; 7] = [
     "cache-control",
     "content-type",
@@ -19,7 +19,7 @@ const EQUAL: [&str; 7] = [
     "x-content-type-options",
     "x-ms-failure-cause",
 ];
-/// Headers that must be there when they were recorded.
+/// Headers that must be present if the recording has them.
 const PRESENT: [&str; 3] = [
     "azure-asyncoperation",
     "x-ms-ratelimit-remaining-subscription-writes",
@@ -39,7 +39,7 @@ fn recorded(name: &str) -> Value {
         .expect("a recording")
 }
 
-/// Sends what was sent, to `path` instead of the recorded one where that is not known beforehand.
+/// Sends the recorded request, to `path` if the recorded path is not known in advance.
 async fn replay(azure: &Azure, exchange: &Value, path: Option<&str>) -> Answer {
     let request = &exchange["request"];
     let method: Method = request["method"]
@@ -52,7 +52,7 @@ async fn replay(azure: &Azure, exchange: &Value, path: Option<&str>) -> Answer {
     azure.call(method, path, body).await
 }
 
-/// Compares an answer with the recorded one.
+/// Compares a response with the recorded one.
 fn same(exchange: &Value, answer: &Answer) {
     let (name, response) = (&exchange["name"], &exchange["response"]);
     assert_eq!(
@@ -81,8 +81,8 @@ fn same(exchange: &Value, answer: &Answer) {
     same_shape(&name.to_string(), &response["body"], &answer.body);
 }
 
-/// Whether two bodies have the same properties of the same types, and the same values where they are
-/// not of one occasion (times, ids, addresses, passwords).
+/// Compares the properties of two bodies and their types, and the values unless they differ each time
+/// (times, ids, addresses, passwords).
 fn same_shape(at: &str, expected: &Value, actual: &Value) {
     match (expected, actual) {
         (Value::Object(expected), Value::Object(actual)) => {
@@ -119,7 +119,7 @@ fn is_of_one_occasion(at: &str) -> bool {
 #[tokio::test]
 async fn creating_running_and_failing_with_a_public_address_is_as_recorded() {
     let azure = Azure::start().await;
-    // The recorded command is no valid shell program: it ended with 2 after 4.35 s.
+    // The recorded command is not a valid shell program: it ended with 2 after 4.35 s.
     let script = json!({"exitCode": 2, "exitAfter": "4s 353ms"});
     let ends =
         json!({"group": "clicontainer000002", "container": "clicontainer000002", "script": script});
@@ -129,7 +129,7 @@ async fn creating_running_and_failing_with_a_public_address_is_as_recorded() {
     same(&create, &created);
     let operation = created.header("azure-asyncoperation").to_owned();
     same_after(&azure, "operation_pending_200", &operation, 1.0).await;
-    // The service told an operation's events after a while only; ours knows them at once.
+    // The service showed an operation's events only after a while, the emulator shows them at once.
     azure.advance(12.0);
     let read = azure.get(&operation).await.body;
     same_shape(
@@ -184,7 +184,7 @@ async fn a_list_is_as_recorded() {
         .unwrap()
         .split_once('?')
         .unwrap();
-    // What the recording's client had created before, from what the list then showed.
+    // The group that the recording's client had created, reconstructed from the list.
     let mut body = list["response"]["body"]["value"][0].clone();
     body["properties"]["volumes"][0]["secret"] = json!({"key": "dmFsdWU="});
     body["properties"]["ipAddress"]
@@ -221,7 +221,7 @@ async fn exec_is_as_recorded() {
 async fn a_refusal_by_the_gateway_is_as_recorded() {
     let azure = Azure::start().await;
     let refused = recorded("create_linked_authorization_failed_403");
-    // The emulator lets everybody do everything: who may not is said by a fault.
+    // The emulator gives every client all rights, so a fault injects the recorded 403.
     let error = &refused["response"]["body"]["error"];
     let fault = json!({"error": {"status": 403, "code": error["code"], "message": error["message"], "gateway": true}});
     azure
@@ -321,8 +321,8 @@ async fn every_recording_is_replayed_by_a_test() {
     assert_eq!(all, replayed);
 }
 
-/// Two recordings show an operation and a group without the events that a minute earlier or later
-/// ones show: the service may leave them out, so that is the one difference allowed here.
+/// Two recordings show an operation and a group without the events that earlier and later recordings
+/// show. The service may leave them out, so the test allows this one difference.
 #[tokio::test]
 async fn what_was_recorded_without_events_is_the_same_but_for_them() {
     let azure = Azure::start().await;

@@ -1,4 +1,4 @@
-//! Exec and attach over a websocket, as the service does it.
+//! Exec and attach over a websocket, with the service's protocol.
 
 use futures::{SinkExt as _, StreamExt as _};
 use reqwest::Method;
@@ -27,7 +27,7 @@ async fn connected(uri: &str, password: &str) -> Socket {
     socket
 }
 
-/// What the terminal shows until it has shown `until`, or ends.
+/// The terminal's output up to `until`, or to its end.
 async fn shown(socket: &mut Socket, until: &str) -> String {
     let mut text = String::new();
     while let Some(Ok(frame)) = socket.next().await {
@@ -114,7 +114,7 @@ async fn attach_shows_what_is_written_from_now_on_until_the_container_ends() {
         .await
         .body;
     let seen = old["content"].as_str().unwrap().lines().count() - 1;
-    // The session looks at the log when it begins; what comes after that is shown.
+    // The session starts at the present end of the log and shows later lines.
     azure.advance(2.0);
     let text = shown(&mut socket, &format!("line {}\n", seen + 2)).await;
     assert!(!text.contains("before"), "{text}");

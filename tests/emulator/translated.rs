@@ -1,5 +1,5 @@
-//! Whatever pod is translated: the body is one that the service takes, nothing in it is less than was
-//! asked for, and no secret is where a reader of the group could see it.
+//! Translation of arbitrary pods: the service accepts the body, no container gets less than the pod
+//! requests, and a reader of the group sees no secret.
 
 mod arbitrary;
 mod plausible;
@@ -26,7 +26,7 @@ use serde_json::Value;
 
 use plausible::{Case, SECRET};
 
-/// Runs `cases` of pods that `make` makes from a seed; a failure shows the seed.
+/// Checks `cases` random pods. A failure shows the seed.
 fn each(cases: u32, make: fn(u64) -> Case, check: impl Fn(&Case) -> Result<(), TestCaseError>) {
     each_seed(cases, |seed| check(&make(seed)));
 }
@@ -43,7 +43,7 @@ fn each_seed(cases: u32, check: impl Fn(u64) -> Result<(), TestCaseError>) {
     }
 }
 
-/// The pod, the fields that its types do not know, and what came of it: eligible, and its body.
+/// The pod and the results for it: its eligibility, and the group's body or the unsupported fields.
 type Outcome = (
     Pod,
     Result<(), Vec<Unsupported>>,
@@ -141,8 +141,8 @@ fn any_volume_is_a_share_or_refused_by_its_name_and_shows_no_key() {
     assert!(shares > cases / 50, "only {shares} of {cases} were shares");
 }
 
-/// What is refused before a grant is refused after it; and what is refused only then is what only
-/// values tell.
+/// Whatever the check before a grant refuses, the translation refuses, too. The translation refuses
+/// more only because of values that are not known before.
 fn agree(
     eligible: &Result<(), Vec<Unsupported>>,
     body: &Result<Value, Vec<Unsupported>>,
@@ -173,7 +173,7 @@ fn agree(
     Ok(())
 }
 
-/// The service knows every field of the body, and takes it.
+/// The service knows every field of the body and accepts it.
 fn accepted(body: &Value) -> Result<(), TestCaseError> {
     let mut unknown = Vec::new();
     let read: Result<GroupBody, _> =
@@ -190,7 +190,7 @@ fn accepted(body: &Value) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// No container gets less than it asks for, and none is lost.
+/// Each container is present and gets at least what it requests.
 fn kept(pod: &Pod, body: &Value) -> Result<(), TestCaseError> {
     let spec = pod.spec.as_ref().expect("a pod that was translated");
     let list = |name: &str| {
@@ -245,7 +245,7 @@ fn kept(pod: &Pod, body: &Value) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What a container asks for in thousandths, divided by `by`; nothing if it does not ask.
+/// A container's request or limit in thousandths, divided by `by`; zero if it has none.
 fn asks(container: &Container, list: &str, name: &str, by: u64) -> f64 {
     amount(container.resources.as_ref(), list, name, by)
 }
@@ -260,7 +260,7 @@ fn amount(resources: Option<&ResourceRequirements>, list: &str, name: &str, by: 
     f64::from(u32::try_from(steps).expect("small amounts"))
 }
 
-/// A secret is in `secureValue`, `password`, a share's key or a secret volume, and nowhere else.
+/// Secrets occur only in `secureValue`, `password`, a share's key and secret volumes.
 fn secrets_are_hidden(body: &Value) -> Result<(), TestCaseError> {
     let mut found = Vec::new();
     search(body, String::new(), &mut found);
@@ -278,7 +278,7 @@ fn secrets_are_hidden(body: &Value) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// The paths of all text with a secret in it, as it is or in base64.
+/// The paths of all strings that contain a secret, in clear or in base64.
 fn search(value: &Value, path: String, found: &mut Vec<String>) {
     match value {
         Value::String(text) => {

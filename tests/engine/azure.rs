@@ -1,4 +1,4 @@
-//! A client of the emulator, as plain as can be, and emulators that are always stopped.
+//! A minimal client of the emulator, and emulators that are stopped even if the test fails.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::host::{Host, IMAGE};
 
-/// How long anything may take on a busy machine.
+/// The timeout of every wait, for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 const GROUPS: &str =
     "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerInstance/containerGroups";
@@ -21,8 +21,8 @@ const VERSION: &str = "api-version=2023-05-01";
 pub type Socket =
     tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
 
-/// Runs `body` against an emulator in this process whose clock runs `speed` times as fast, and stops
-/// the emulator however `body` ends; then nothing of it may be left.
+/// Runs `body` against an emulator in this process whose clock runs `speed` times as fast. Stops the
+/// emulator however `body` ends, and then checks that no container is left.
 pub async fn with_emulator<F: Future<Output = ()>>(
     speed: f64,
     body: impl FnOnce(Azure, Arc<Host>) -> F,
@@ -44,7 +44,7 @@ pub async fn with_emulator<F: Future<Output = ()>>(
     assert!(left.is_empty(), "left behind: {:?}", left.keys());
 }
 
-/// An emulator in this process.
+/// Starts an emulator in this process.
 pub async fn emulator(host: &Host, speed: f64) -> Emulator {
     let options = Options {
         speed,
@@ -54,12 +54,12 @@ pub async fn emulator(host: &Host, speed: f64) -> Emulator {
     Emulator::start(options).await.expect("the emulator starts")
 }
 
-/// A client.
+/// A client of one emulator.
 #[derive(Clone)]
 pub struct Azure {
     url: String,
     http: reqwest::Client,
-    /// In the name of every group of this client.
+    /// A unique part of all group names of this client.
     pub mark: String,
 }
 
@@ -73,7 +73,7 @@ impl Azure {
         }
     }
 
-    /// The name of one of its groups.
+    /// The full name of a group.
     pub fn name(&self, short: &str) -> String {
         format!("{short}-{}", self.mark)
     }
@@ -100,7 +100,7 @@ impl Azure {
         (status, answer.json().await.unwrap_or_default())
     }
 
-    /// Asks the emulator itself for something.
+    /// Sends a request to the emulator's admin interface.
     pub async fn admin(&self, method: Method, path: &str, body: &Value) {
         let url = format!("{}/_emulator/{path}", self.url);
         let answer = self.http.request(method, url).json(body).send().await;
@@ -113,7 +113,7 @@ impl Azure {
         assert!(status.is_success(), "{status}: {answer}");
     }
 
-    /// Does something with a group: `stop`, `start`, `restart`.
+    /// Sends `stop`, `start` or `restart` for a group.
     pub async fn post(&self, group: &str, verb: &str) {
         let (status, answer) = self
             .call(Method::POST, &format!("{group}/{verb}"), None)
@@ -131,7 +131,7 @@ impl Azure {
         .await;
     }
 
-    /// Waits until a group looks as wanted.
+    /// Waits until a group is as wanted.
     pub async fn until(&self, group: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -152,14 +152,14 @@ impl Azure {
         .await
     }
 
-    /// A container's log; `query` is such as `tail=2`.
+    /// A container's log. `query` is, for example, `tail=2`.
     pub async fn logs(&self, group: &str, container: &str, query: &str) -> String {
         let path = format!("{group}/containers/{container}/logs?{query}");
         let (_, answer) = self.call(Method::GET, &path, None).await;
         answer["content"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Waits until a container's log has `text` in it.
+    /// Waits until a container's log contains `text`.
     pub async fn until_logged(&self, group: &str, container: &str, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -172,14 +172,14 @@ impl Azure {
         }
     }
 
-    /// Opens a terminal with a command in it.
+    /// Runs a command in a terminal in a container.
     pub async fn exec(&self, group: &str, container: &str, command: &str) -> Terminal {
         let body = json!({"command": command, "terminalSize": {"rows": 33, "cols": 101}});
         self.open(&format!("{group}/containers/{container}/exec"), Some(&body))
             .await
     }
 
-    /// Opens a view of a container's output.
+    /// Attaches to a container's output.
     pub async fn attach(&self, group: &str, container: &str) -> Terminal {
         self.open(&format!("{group}/containers/{container}/attach"), None)
             .await
@@ -204,7 +204,7 @@ impl Azure {
     }
 }
 
-/// A websocket to a container, and what it has shown.
+/// A websocket to a container, and its output so far.
 pub struct Terminal {
     socket: Socket,
     pub shown: Vec<u8>,
@@ -219,7 +219,7 @@ impl Terminal {
             .expect("input is sent");
     }
 
-    /// Reads until `text` has been shown.
+    /// Reads until the output contains `text`.
     pub async fn until_shown(&mut self, text: &str) {
         let seen = |shown: &[u8]| String::from_utf8_lossy(shown).contains(text);
         while !seen(&self.shown) {
@@ -232,7 +232,7 @@ impl Terminal {
         }
     }
 
-    /// Reads until the other side closes: all that was shown.
+    /// Reads until the server closes the session. Returns the whole output.
     pub async fn until_closed(mut self) -> Vec<u8> {
         while self.more().await {}
         self.shown
@@ -252,15 +252,15 @@ impl Terminal {
     }
 }
 
-/// Runs until it is killed, and ends at once when it is asked to.
+/// A script that runs until it is killed, and ends at once on SIGTERM.
 pub const LIVE: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
-/// Nothing to be merged.
+/// Nothing to merge.
 pub fn none() -> Value {
     json!({})
 }
 
-/// A container of the test image; `more` is merged into its properties.
+/// A container with the test image. `more` is merged into its properties.
 pub fn container(name: &str, script: &str, more: &Value) -> Value {
     let mut properties = json!({
         "image": IMAGE,
@@ -287,7 +287,7 @@ pub fn view(seen: &Value, index: usize) -> &Value {
     &seen["properties"]["containers"][index]["properties"]["instanceView"]
 }
 
-/// Whether a container has an event of that name whose message begins so.
+/// Whether a container has an event of this name whose message begins with `begin`.
 pub fn has_event(seen: &Value, index: usize, name: &str, begin: &str) -> bool {
     let events = view(seen, index)["events"].as_array();
     events.is_some_and(|events| {

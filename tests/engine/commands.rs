@@ -1,4 +1,4 @@
-//! Commands in real containers, with kubectl, through the API server: exit codes, streams, files, ports.
+//! Commands in real containers, with kubectl through the API server: exit codes, streams, files, ports.
 
 mod kube_rs;
 mod kubectl;
@@ -20,17 +20,18 @@ use crate::support::{Options as ClusterOptions, wait};
 use crate::world::{World, is_running};
 
 const IMAGE: &str = "localhost/burstpool-test/busybox:1";
-/// Serves pages, and ends when it is asked to.
+/// A script that serves a page, and ends on SIGTERM.
 const SERVE: &str =
     "mkdir -p /www; echo Welcome to $HOSTNAME > /www/index.html; exec httpd -f -p 80 -h /www";
-/// Says a line that no runtime reads at once, and then something every second.
+/// A script that writes a line that is longer than a runtime's buffer, and then a line every second.
 const TALK: &str = "head -c 20000 /dev/zero | tr '\\0' x; echo; n=0; while true; do n=$((n+1)); echo tick $n; sleep 1; done";
-/// In the names of all containers of the pods.
+/// A part of the names of all containers of the pods.
 const MARK: &str = "default-cmd-";
-/// What is carried both ways.
+/// How many bytes the tests copy in both directions.
 const SIZE: usize = 50 << 20;
 
-/// The API server hands websockets on to a node that says that it takes them, and SPDY as it comes.
+/// The API server forwards websockets to nodes that declare support for them, and forwards SPDY
+/// unchanged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_in_containers_are_what_kubectl_expects() {
     with_pods(ClusterOptions::default(), async |world| {
@@ -45,7 +46,7 @@ async fn commands_in_containers_are_what_kubectl_expects() {
         }
         streams::unseen(&websockets);
         streams::long_lines(&websockets);
-        // Terminals are slow: what is long goes one way, and what is not the other.
+        // All data passes through a terminal in Azure, which is slow: only one protocol copies the full size.
         streams::files(&websockets, SIZE);
         streams::files(&spdy, SIZE / 10);
         let silent = streams::silence(world);
@@ -56,7 +57,7 @@ async fn commands_in_containers_are_what_kubectl_expects() {
     .await;
 }
 
-/// An API server that knows nothing of that translates a client's websocket to SPDY.
+/// An API server without the feature translates a client's websocket to SPDY.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_in_containers_are_the_same_where_the_api_server_translates() {
     let cluster = ClusterOptions {
@@ -74,7 +75,8 @@ async fn commands_in_containers_are_the_same_where_the_api_server_translates() {
     .await;
 }
 
-/// Older kubectls, as people have them: those without websockets, and those whose websockets are young.
+/// Older kubectl versions that are still in use: without websockets, and with their first
+/// implementation.
 async fn older(world: &World) {
     for (minor, program) in &kubectl::others() {
         let websockets = if *minor < 30 { "false" } else { "true" };
@@ -88,10 +90,10 @@ async fn older(world: &World) {
     }
 }
 
-/// The pods have the same names in each of these tests, and so have their containers: one after the other.
+/// These tests use the same pod and container names, so they run one after the other.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// A world with four pods in real containers: three that serve pages, and one that talks.
+/// A world with four pods in real containers: three serve pages, one writes a log.
 async fn with_pods(cluster: ClusterOptions, work: impl AsyncFnOnce(&World)) {
     let Some(host) = Host::get().await else {
         return;
@@ -158,7 +160,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The story of the first sample: the page of each pod is changed by a command, and fetched.
+/// The first sample: a command changes the page of each pod, and the test fetches it.
 async fn pages(world: &World, pods: &[Pod]) {
     for (number, pod) in pods.iter().enumerate() {
         let name = pod.metadata.name.as_deref().expect("a name");

@@ -1,4 +1,4 @@
-//! Emulators as processes: what one leaves that is killed, the next one removes, and only that.
+//! Emulators as processes: a new emulator removes what a killed one left, and nothing else.
 
 use std::io::{BufRead as _, BufReader};
 use std::panic::AssertUnwindSafe;
@@ -61,7 +61,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It has usually ended.
+        // Ignore errors: it has usually ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -76,7 +76,7 @@ async fn what_a_killed_emulator_left_is_removed_by_the_next_and_a_living_ones_is
         .catch_unwind()
         .await;
     if let Err(panic) = outcome {
-        // The processes were killed: an emulator of this one removes what they left.
+        // The processes were killed: an emulator in this process removes what they left.
         let options = Options {
             containers: Some(EngineSocket::At(host.socket.clone())),
             ..Options::default()

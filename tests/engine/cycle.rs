@@ -1,4 +1,4 @@
-//! What is done to whole groups: stop, start, restart, delete, and waiting for capacity.
+//! Operations on whole groups: stop, start, restart, delete, and waiting for capacity.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ async fn a_group_that_is_deleted_while_it_is_deployed_leaves_nothing() {
         ];
         for wait in [0, 60, 150, 300] {
             azure.put(&name, &group(&containers, &none())).await;
-            // Not a wait for anything: each round deletes at another moment of the deployment.
+            // This does not wait for anything: each round deletes at another moment of the deployment.
             tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
             azure.delete(&name).await;
             assert_eq!(host.containers(&azure.mark).await.len(), 0);

@@ -1,5 +1,5 @@
-//! The container engine of these tests: one that answers already, or podman's own service, started
-//! for as long as a test needs it; and the image that the tests' containers run.
+//! The container engine of these tests: one that already runs, or podman's own service, started while
+//! tests need it; and the image of the tests' containers.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,27 +13,28 @@ use futures::TryStreamExt as _;
 
 use crate::support::skipped;
 
-/// The image: Debian's static busybox and a link for each of its applets.
+/// The image: Debian's static busybox with a link for each of its applets.
 pub const IMAGE: &str = "localhost/burstpool-test/busybox:1";
-/// What podman needs on machines where its defaults fail: a runtime that copes with every cgroup
-/// layout, and limits that a container may have.
+/// podman's settings for machines where its defaults fail: a runtime that supports every cgroup layout,
+/// and ulimits that a container may set.
 const CONFIGURATION: &str = "[engine]\nruntime = \"runc\"\n[containers]\n\
                              default_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n";
-/// The label that all containers of emulators carry.
+/// The label of all containers that emulators create.
 const OWNER: &str = "burstpool.aci-emulator.owner";
 
-/// An engine that answers.
+/// A running engine.
 pub struct Host {
     pub socket: PathBuf,
     docker: Docker,
     _service: Option<Service>,
 }
 
-/// One engine for all tests that run at the same time; the last one ends it.
+/// The engine that concurrent tests share. The last test ends it.
 static HOST: tokio::sync::Mutex<Weak<Host>> = tokio::sync::Mutex::const_new(Weak::new());
 
 impl Host {
-    /// The engine; nothing, said aloud, if there is none and none is required.
+    /// The engine. If there is none, reports the test as skipped and returns `None`, or fails if one is
+    /// required.
     pub async fn get() -> Option<Arc<Self>> {
         let mut shared = HOST.lock().await;
         if let Some(host) = shared.upgrade() {
@@ -57,7 +58,7 @@ impl Host {
         &self.docker
     }
 
-    /// The command line of the engine: that of podman, unless Docker listens.
+    /// The engine's command line: podman's, unless Docker listens.
     pub fn command(&self) -> String {
         let socket = self.socket.display();
         if self.socket.to_string_lossy().contains("podman") {
@@ -108,8 +109,8 @@ impl Host {
         Ok(host)
     }
 
-    /// Busybox as an image of this name that runs `command` unless a container says otherwise; made if
-    /// it is not there.
+    /// Creates an image of this name with busybox, unless it exists. It runs `command` unless a
+    /// container says otherwise.
     pub async fn import(&self, name: &str, command: Option<&str>) -> Result<(), String> {
         if self.docker.inspect_image(name).await.is_ok() {
             return Ok(());
@@ -128,14 +129,14 @@ impl Host {
             .map_err(|why| why.to_string())
     }
 
-    /// The names of all containers of emulators in whose name `part` is, and their labels.
+    /// The names and labels of all emulators' containers whose names contain `part`.
     pub async fn containers(&self, part: &str) -> HashMap<String, HashMap<String, String>> {
         let filters = HashMap::from([("label", vec![OWNER])]);
         let options = ListContainersOptionsBuilder::new()
             .all(true)
             .filters(&filters)
             .build();
-        // podman calls a container `stopped` for a moment after its end: a word that this client does
+        // podman calls a container `stopped` for a moment after its end, a state that this client does
         // not know.
         let listed = async {
             loop {
@@ -178,7 +179,7 @@ impl Service {
         );
         std::fs::write(&configuration, CONFIGURATION).map_err(|why| why.to_string())?;
         let child = Command::new("podman")
-            // Should this process be killed, the service ends by itself.
+            // If this process is killed, the service ends after 60 s without requests.
             .args(["system", "service", "--time=60"])
             .arg(format!("unix://{}", socket.display()))
             .env("CONTAINERS_CONF", configuration)
@@ -198,13 +199,13 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // It may have ended already.
+        // Ignore errors: it may have ended already.
         let _ = child.kill();
         let _ = child.wait();
     }
 }
 
-/// A root file system with busybox in it.
+/// A tar archive of a root file system with busybox.
 fn busybox() -> Result<Vec<u8>, String> {
     let said = |why: std::io::Error| format!("/bin/busybox (package busybox-static): {why}");
     let program = std::fs::read("/bin/busybox").map_err(said)?;

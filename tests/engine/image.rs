@@ -1,4 +1,4 @@
-//! The operator's image: made by `make image`, without a base image, and run as it is in a cluster.
+//! The operator's image: built by `make image` without a base image, and run like in a cluster.
 
 use std::process::Command;
 
@@ -12,15 +12,15 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::host::Host;
 
-/// The image; another one for each process, so that tests may run beside each other.
+/// The image's name. It contains the process id, so that tests can run at the same time.
 fn image() -> String {
     format!("localhost/burstpool-test/operator:{}", std::process::id())
 }
 
-/// Makes it. A build for release would take minutes more, and differ in nothing that is looked at here.
+/// Builds the image. A release build would take minutes longer and not change what this test checks.
 fn make(engine: &str) {
     let mut make = Command::new("make");
-    // What cargo tells a test of itself would let build scripts run again, and crates be built anew.
+    // cargo's variables for a test would make build scripts run again and crates compile again.
     let of_tests = ["CARGO_PKG_", "CARGO_MANIFEST_"];
     for (name, _) in std::env::vars() {
         if of_tests.iter().any(|prefix| name.starts_with(prefix)) {
@@ -37,7 +37,7 @@ fn make(engine: &str) {
     assert!(made.status.success(), "{why}");
 }
 
-/// What a command of the operator says, with a root file system that nobody may write to, as nobody.
+/// The output of a command of the operator, as the user nobody with a read-only root file system.
 async fn said(docker: &Docker, command: &str) -> String {
     let body = ContainerCreateBody {
         image: Some(image()),
@@ -55,7 +55,7 @@ async fn said(docker: &Docker, command: &str) -> String {
     let started = docker.start_container(&id, None::<StartContainerOptions>);
     started.await.expect("it starts");
     let mut ended = docker.wait_container(&id, None::<WaitContainerOptions>);
-    // One that fails is an error to this client, and its words say more.
+    // This client reports a non-zero exit as an error; the command's output says more.
     let ended = ended.next().await.expect("it ends");
     let options = LogsOptionsBuilder::new().stdout(true).stderr(true).build();
     let lines = docker.logs(&id, Some(options));
@@ -74,7 +74,7 @@ async fn the_image_without_a_base_runs_the_operator_as_nobody() {
         return;
     };
     let engine = host.command();
-    // A service of podman ends by itself if nobody asks it anything for as long as a build may take.
+    // podman's service ends without requests after less time than a build may take.
     drop(host);
     make(&engine);
 

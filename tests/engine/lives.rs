@@ -1,4 +1,4 @@
-//! How containers end, and what follows: exit codes, restarts, init containers, probes.
+//! The ends of containers and their consequences: exit codes, restarts, init containers, probes.
 
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ async fn an_exit_code_is_told_and_the_restart_policy_decides() {
         let restarted = |seen: &Value| view(seen, 0)["restartCount"].as_i64() >= Some(2);
         let seen = azure.until(&again, "restarted", restarted).await;
         assert_eq!(view(&seen, 0)["previousState"]["exitCode"], 3);
-        // The log is that of the present run alone.
+        // The log is that of the current run alone.
         assert_eq!(
             azure.until_logged(&again, "main", "failing").await,
             "failing\n"

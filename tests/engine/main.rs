@@ -1,7 +1,7 @@
-//! Container groups of the emulator as real containers: what a client of the service sees of them.
+//! The emulator's container groups as real containers: what a client of the service sees.
 //!
-//! Without a container engine each test says that it is skipped; with `BURSTPOOL_REQUIRE_ENGINE=1` it
-//! fails instead.
+//! Without a container engine each test reports that it is skipped; with `BURSTPOOL_REQUIRE_ENGINE=1`
+//! it fails instead.
 
 mod azure;
 mod commands;

@@ -1,4 +1,4 @@
-//! The whole way: a manifest for virtual nodes, a real control plane, the operator, real containers.
+//! End to end: a manifest for virtual nodes, a real control plane, the operator, real containers.
 
 use std::io::Write as _;
 use std::panic::AssertUnwindSafe;
@@ -13,10 +13,10 @@ use crate::host::Host;
 use crate::support::wait;
 use crate::world::{World, is_running};
 
-/// What stands for nginx here: its image is not to be had without a network.
+/// A replacement for nginx, whose image is not available without a network.
 const IMAGE: &str = "localhost/burstpool-test/nginx:1";
 const COMMAND: &str = r#"["sh", "-c", "mkdir /www; echo Welcome to $HOSTNAME > /www/index.html; exec httpd -f -p 80 -h /www"]"#;
-/// In the names of all containers of the manifest's pods.
+/// A part of the names of all containers of the manifest's pods.
 const MARK: &str = "default-nginx-";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,7 +55,7 @@ async fn pages(world: &World) {
             .status
             .and_then(|status| status.pod_ip)
             .expect("an address");
-        // It runs from the moment at which its process does, which listens a little later.
+        // A container is running when its process has started. The process listens a little later.
         let asking = async {
             loop {
                 match reqwest::get(format!("http://{address}/")).await {
@@ -70,7 +70,7 @@ async fn pages(world: &World) {
     }
 }
 
-/// Applies a sample with kubectl.
+/// Applies a changed sample with kubectl.
 fn apply(world: &World, sample: &str, change: impl Fn(String) -> String) {
     let file = format!("{}/config/samples/{sample}", env!("CARGO_MANIFEST_DIR"));
     let manifest = change(std::fs::read_to_string(file).expect("the sample"));

@@ -1,4 +1,4 @@
-//! What containers find around them: network, volumes, environment, images.
+//! The environment of containers: network, volumes, variables, images.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

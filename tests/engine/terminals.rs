@@ -1,4 +1,4 @@
-//! What is read from and typed into containers: terminals, output, logs.
+//! Input and output of containers: terminals, attach, logs.
 
 use serde_json::json;
 
@@ -46,7 +46,7 @@ async fn a_terminal_has_its_size_carries_every_byte_and_its_command_ends_when_th
     .await;
 }
 
-/// Runs a command again and again until it shows what is wanted.
+/// Repeats a command until its output is as wanted.
 async fn until_shows(azure: &Azure, group: &str, command: &str, wanted: impl Fn(&str) -> bool) {
     let look = async {
         loop {

@@ -1,7 +1,7 @@
 //! A real Alertmanager on loopback, for tests of alert triggers.
 //!
-//! In: where it sends alerts, and the file of the token that it shows there. Out: alerts that fire and
-//! are resolved, as rules of Prometheus would tell them. It ends with the test.
+//! In: the webhook to which it sends alerts, and the file with its token. Out: alerts that fire and are
+//! resolved, reported to it in Prometheus' place. It ends with the test.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,10 @@ use tokio::process::{Child, Command};
 use super::monitoring::{found, free_port, quietly, until_ready};
 use super::{skipped, wait};
 
-/// What Debian and its makers call it.
+/// Debian's name of the program, and the original one.
 const NAMES: [&str; 2] = ["prometheus-alertmanager", "alertmanager"];
 
-/// A real Alertmanager that tells a webhook of alerts at once, and every two seconds again.
+/// An Alertmanager that notifies a webhook at once, and repeats every two seconds.
 pub struct Alertmanager {
     _child: Child,
     address: String,
@@ -23,7 +23,8 @@ pub struct Alertmanager {
 }
 
 impl Alertmanager {
-    /// One that sends to `webhook`; nothing, said aloud, if there is none and none is required.
+    /// Starts one that sends to `webhook`. If it is not installed, reports the test as skipped and
+    /// returns `None`, or fails if it is required.
     pub async fn start(webhook: &str, token: &Path) -> Option<Self> {
         let program = program()?;
         let files = tempfile::tempdir().expect("a directory");
@@ -36,7 +37,7 @@ impl Alertmanager {
                 "http_config": {"authorization": {"credentials_file": token.display().to_string()}},
             }]}],
         });
-        // YAML holds JSON.
+        // JSON is valid YAML.
         std::fs::write(at("config.yml"), config.to_string()).expect("it is written");
         let address = format!("127.0.0.1:{}", free_port());
         let mut command = Command::new(program);
@@ -44,7 +45,7 @@ impl Alertmanager {
             .arg(format!("--config.file={}", at("config.yml")))
             .arg(format!("--storage.path={}", at("data")))
             .arg(format!("--web.listen-address={address}"))
-            // No cluster: it would look for an address of the machine's own.
+            // No cluster: it would need an address other than loopback.
             .arg("--cluster.listen-address=");
         let alertmanager = Self {
             _child: quietly(&mut command),
@@ -55,18 +56,17 @@ impl Alertmanager {
         Some(alertmanager)
     }
 
-    /// An alert of this name fires.
+    /// Makes an alert of this name fire.
     pub async fn fire(&self, name: &str) {
         self.tell(name, Timestamp::now() + 1.hour()).await;
     }
 
-    /// It fires no more.
+    /// Resolves the alert.
     pub async fn resolve(&self, name: &str) {
         self.tell(name, Timestamp::now()).await;
     }
 
-    /// Says what Prometheus says of an alert: since when it fires, and when it is over if it is not
-    /// heard of again.
+    /// Reports an alert like Prometheus: when it started, and when it ends unless it is reported again.
     async fn tell(&self, name: &str, ends: Timestamp) {
         let alerts = json!([{
             "labels": {"alertname": name, "severity": "page", "instance": "web-0"},
@@ -81,7 +81,7 @@ impl Alertmanager {
         assert!(answer.status().is_success(), "{answer:?}");
     }
 
-    /// How many of its requests to the webhook have failed so far, as it counts them itself.
+    /// How many webhook requests have failed, from Alertmanager's own metrics.
     pub async fn failures(&self) -> u64 {
         let text = reqwest::get(format!("{}/metrics", self.address)).await;
         let text = text.expect("an answer").text().await.expect("text");
@@ -91,7 +91,7 @@ impl Alertmanager {
         count.parse().expect("a number")
     }
 
-    /// Waits until one of its requests has failed, more than these.
+    /// Waits until more than `before` requests have failed.
     pub async fn until_failed(&self, before: u64) {
         wait::by_and_by("a request of Alertmanager to fail", async || {
             self.failures().await > before

@@ -1,7 +1,7 @@
 //! The emulated Azure, in process, and a plain HTTP client for it.
 //!
-//! In: what a test asks of ARM. Out: status, headers and body as they came. The clock stands still
-//! unless a test starts it otherwise, so nothing happens that the test did not ask for.
+//! In: requests to ARM. Out: status, headers and body, unchanged. The clock is paused unless a test
+//! starts it otherwise, so nothing happens that the test did not cause.
 
 use std::time::Duration;
 
@@ -10,31 +10,31 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
-/// The subscription that tests use.
+/// The subscription of the tests.
 pub const SUBSCRIPTION: &str = "00000000-0000-0000-0000-000000000000";
-/// The resource group that tests use.
+/// The resource group of the tests.
 pub const RESOURCE_GROUP: &str = "rg-test";
-/// The stable version that is spoken unless a test says otherwise.
+/// The API version that requests use by default.
 pub const VERSION: &str = "2023-05-01";
 
-/// An emulator of this test's own.
+/// The emulator of one test.
 pub struct Azure {
     /// The emulator.
     pub emulator: Emulator,
     http: Client,
 }
 
-/// An answer as it came.
+/// A response, unchanged.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// The body; null if there was none or it is not JSON.
+    /// The body; null if it is missing or not JSON.
     pub body: Value,
 }
 
 impl Answer {
-    /// A header's text, empty if it is missing.
+    /// The value of a header; empty if it is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
@@ -52,14 +52,14 @@ impl Answer {
 }
 
 impl Azure {
-    /// An emulator whose clock stands still.
+    /// Starts an emulator with a paused clock.
     pub async fn start() -> Self {
         let azure = Self::with(Options::default()).await;
         azure.emulator.shared().clock.pause();
         azure
     }
 
-    /// An emulator with these options.
+    /// Starts an emulator with these options.
     pub async fn with(options: Options) -> Self {
         let emulator = Emulator::start(options).await.expect("the emulator starts");
         Self {
@@ -68,7 +68,7 @@ impl Azure {
         }
     }
 
-    /// Moves the clock.
+    /// Advances the clock.
     pub fn advance(&self, seconds: f64) {
         self.emulator
             .shared()
@@ -76,14 +76,14 @@ impl Azure {
             .advance(Duration::from_secs_f64(seconds));
     }
 
-    /// Sends a request with a credential; `path` may be a whole URL.
+    /// Sends a request with a credential. `path` may be a whole URL.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         self.try_call(method, path, body)
             .await
             .expect("the emulator answers")
     }
 
-    /// The same, where the connection may be dropped.
+    /// The same for requests whose connection the emulator may drop.
     pub async fn try_call(
         &self,
         method: Method,
@@ -112,17 +112,17 @@ impl Azure {
         })
     }
 
-    /// Reads.
+    /// Sends a GET.
     pub async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, None).await
     }
 
-    /// Puts a container group.
+    /// Sends a PUT of a container group.
     pub async fn put(&self, name: &str, body: &Value) -> Answer {
         self.call(Method::PUT, &group(name), Some(body)).await
     }
 
-    /// Puts a container group that must be accepted, and lets it start.
+    /// Creates a container group, asserts that Azure accepts it, and advances the clock until it runs.
     pub async fn running(&self, name: &str, body: &Value) -> Value {
         let answer = self.put(name, body).await;
         assert_eq!(answer.status, 201, "{}", answer.body);
@@ -130,7 +130,7 @@ impl Azure {
         self.get(&group(name)).await.body
     }
 
-    /// Asks the emulator's own interface for something.
+    /// Sends a request to the emulator's admin interface.
     pub async fn admin(&self, method: Method, path: &str, body: Value) -> Value {
         let answer = self
             .call(method, &format!("/_emulator/{path}"), Some(&body))
@@ -145,12 +145,12 @@ impl Azure {
     }
 }
 
-/// The path of a container group, with the usual version.
+/// The path of a container group, with the default API version.
 pub fn group(name: &str) -> String {
     within(name, "", VERSION)
 }
 
-/// The path of something below a container group.
+/// The path of a resource below a container group.
 pub fn within(name: &str, rest: &str, version: &str) -> String {
     format!(
         "/subscriptions/{SUBSCRIPTION}/resourceGroups/{RESOURCE_GROUP}/providers/\
@@ -166,7 +166,7 @@ pub fn location(list: &str) -> String {
     )
 }
 
-/// A group of one container with 1 CPU and 1 GB, and this environment.
+/// A group of one container with 1 CPU and 1 GB, and these environment variables.
 pub fn body(environment: &[(&str, &str)]) -> Value {
     let variables: Vec<Value> = environment
         .iter()

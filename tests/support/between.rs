@@ -1,9 +1,9 @@
-//! Between the operator and the API server: passes everything on, and meanwhile does to some calls what
-//! slow servers, busy servers and bad networks do.
+//! A proxy between the operator and the API server. It forwards everything, and makes selected calls
+//! slow or fail, as slow servers, busy servers and bad networks do.
 //!
-//! In: a [`Cluster`], and which [`Calls`] meet which [`Fault`]. Out: an address for a kubeconfig, and how
-//! many calls met their fault: a test waits for those counts, and not for time to pass. What is passed on
-//! late is passed on though nobody waits for its answer any more, also when all is well again.
+//! In: a [`Cluster`], and which [`Calls`] meet which [`Fault`]. Out: an address for a kubeconfig, and
+//! how many calls met their fault; a test waits for these counts instead of sleeping. A delayed call is
+//! forwarded even if its client no longer waits, and even after the fault has been removed.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -28,47 +28,49 @@ use tokio::sync::watch;
 
 use super::{Cluster, wait};
 
-/// Which calls.
+/// Groups of the operator's calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Calls {
-    /// The leader's writes of what is reserved.
+    /// The leader's writes of reservations.
     Reserving,
     /// All other writes of a pool's status.
     Telling,
     /// The leader's patches of pods.
     Granting,
-    /// Beginnings of the watch of what was granted, each after a list of it.
+    /// New watches of granted pods. Each follows a list of them.
     WatchingGranted,
-    /// Beginnings of all other watches.
+    /// All other new watches.
     Watching,
 }
 
-/// What becomes of a call.
+/// A fault for a call.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
-    /// It is done at once, and answered only so much later.
+    /// The API server handles it at once, but the response arrives this much later.
     AnsweredLate(Duration),
-    /// It is done only so much later.
+    /// The API server gets it this much later.
     DoneLate(Duration),
-    /// It is done, and its connection ends without an answer.
+    /// The API server handles it, but the connection ends without a response.
     AnswerLost,
-    /// It is done, and answered with this code.
+    /// The API server handles it, but the response has this status code.
     Done(u16),
-    /// It is not done: answered with this code, and that it may be tried again a second later.
+    /// The API server does not get it. The response has this status code and allows a retry after a
+    /// second.
     Refused(u16),
-    /// What it asks for is too old: every other one is told so by its answer, the others by the first event.
+    /// The requested resource version is too old. Every other call learns it from the response, the
+    /// rest from the first event.
     Gone,
 }
 
-/// What open watches do.
+/// The state of open watches.
 #[derive(Clone, Copy, Debug, Default)]
 struct Flow {
     is_silent: bool,
-    /// How often all were ended.
+    /// How often all watches were ended.
     ended: usize,
 }
 
-/// What calls meet now, and how many have.
+/// The current faults, and how many calls met one.
 #[derive(Debug, Default)]
 struct Faults {
     now: HashMap<Calls, Fault>,
@@ -77,7 +79,7 @@ struct Faults {
 
 type Body = UnsyncBoxBody<Bytes, reqwest::Error>;
 
-/// The server in between.
+/// The running proxy.
 pub struct Between {
     url: String,
     shared: Arc<Shared>,
@@ -88,12 +90,12 @@ struct Shared {
     client: reqwest::Client,
     faults: watch::Sender<Faults>,
     flow: watch::Sender<Flow>,
-    /// Calls that somebody still works on.
+    /// How many calls are being handled.
     under_way: AtomicUsize,
 }
 
 impl Between {
-    /// Serves on a port of its own, as long as the runtime.
+    /// Starts the proxy on a free port. It ends with the runtime.
     pub async fn start(cluster: &Cluster) -> Self {
         let authority = std::fs::read(cluster.certificate_authority()).expect("a certificate");
         let authority = reqwest::Certificate::from_pem(&authority).expect("a certificate");
@@ -118,7 +120,7 @@ impl Between {
         Self { url, shared }
     }
 
-    /// Has whoever uses this kubeconfig come here.
+    /// Makes users of this kubeconfig connect to the proxy.
     pub fn redirect(&self, kubeconfig: &std::path::Path) {
         let text = std::fs::read(kubeconfig).expect("a kubeconfig");
         let mut config: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
@@ -126,7 +128,7 @@ impl Between {
         std::fs::write(kubeconfig, config.to_string()).expect("it is written");
     }
 
-    /// From now on these calls meet this, and are counted anew.
+    /// Sets faults, and resets the counts of these calls.
     pub fn put(&self, faults: &[(Calls, Fault)]) {
         self.shared.faults.send_modify(|now| {
             for (calls, fault) in faults {
@@ -136,20 +138,20 @@ impl Between {
         });
     }
 
-    /// From now on these calls are passed on as they come.
+    /// Removes the faults of these calls.
     pub fn lift(&self, calls: &[Calls]) {
         self.shared.faults.send_modify(|now| {
             now.now.retain(|known, _| !calls.contains(known));
         });
     }
 
-    /// From now on all calls are passed on as they come.
+    /// Removes all faults.
     pub fn be_well(&self) {
         self.shared.faults.send_modify(|now| now.now.clear());
         self.shared.flow.send_modify(|flow| flow.is_silent = false);
     }
 
-    /// Returns when so many of these calls have met their fault.
+    /// Waits until this many of these calls have met their fault.
     pub async fn until_met(&self, calls: Calls, number: usize) {
         let mut faults = self.shared.faults.subscribe();
         let met = faults.wait_for(|now| now.met.get(&calls) >= Some(&number));
@@ -161,7 +163,7 @@ impl Between {
         );
     }
 
-    /// Returns when nothing is on its way any more that was to be late.
+    /// Waits until no delayed call is in flight.
     pub async fn until_idle(&self) {
         wait::by_and_by("calls to have been passed on", async || {
             self.shared.under_way.load(Ordering::SeqCst) == 0
@@ -174,7 +176,7 @@ impl Between {
         self.shared.flow.send_modify(|flow| flow.ended += 1);
     }
 
-    /// Nothing comes of watches any more, old or new.
+    /// Stops all events of watches, open and new ones.
     pub fn silence_watches(&self) {
         self.shared.flow.send_modify(|flow| flow.is_silent = true);
     }
@@ -183,13 +185,13 @@ impl Between {
 async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     let service = service_fn(move |request| pass(shared.clone(), request));
     let builder = auto::Builder::new(TokioExecutor::new());
-    // A connection that was ended is no news to who ended it.
+    // Ignore errors: the fault itself ended the connection.
     let _ = builder
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-/// A connection that ends without an answer.
+/// The error that ends a connection without a response.
 type Dropped = Box<dyn std::error::Error + Send + Sync>;
 
 async fn pass(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
@@ -210,7 +212,7 @@ async fn pass(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respons
         return Ok(refusal(code));
     }
     shared.under_way.fetch_add(1, Ordering::SeqCst);
-    // By itself: it goes on also when who asked has gone away.
+    // In a task of its own: it continues when the client has disconnected.
     let done = tokio::spawn(async move {
         if let Fault::DoneLate(by) = fault {
             tokio::time::sleep(by).await;
@@ -259,7 +261,7 @@ impl Calls {
 }
 
 impl Shared {
-    /// What such a call meets now, if anything, and how many did before it.
+    /// The current fault of these calls, and how many calls met it before.
     fn meet(&self, calls: Calls) -> Option<(Fault, usize)> {
         let mut found = None;
         self.faults.send_if_modified(|now| {
@@ -303,7 +305,7 @@ impl Shared {
     }
 }
 
-/// What comes of a watch, as long as it is not ended, and when it is not to be silent.
+/// The events of a watch, until it is ended, and only while it is not silent.
 fn flowing(
     chunks: impl Stream<Item = reqwest::Result<Bytes>> + Send + 'static,
     flow: watch::Receiver<Flow>,
@@ -335,7 +337,7 @@ fn respond(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body>
     answer
 }
 
-/// An error as the API server has it.
+/// An error in the API server's format.
 fn error(code: u16) -> serde_json::Value {
     let reason = match code {
         410 => "Expired",
@@ -347,7 +349,7 @@ fn error(code: u16) -> serde_json::Value {
         "reason": reason, "message": "as the test has it", "code": code})
 }
 
-/// Who has too much to do says so in plain words, be it the API server or what stands before it.
+/// Overloaded servers, both the API server and proxies before it, answer in plain text.
 fn refusal(code: u16) -> Response<Body> {
     let (kind, body) = match code {
         429 | 503 => (

@@ -1,12 +1,13 @@
 //! A real Kubernetes cluster on loopback: etcd, API server, scheduler, controller manager, kwok.
 //!
-//! In: [`Options`] and the control plane binary. Out: clients, a kubeconfig, kubectl, and orders to stop
-//! and start components. Tests share one cluster ([`Cluster::shared`]) and keep apart as tenants
-//! (`tenant.rs`); a test that stops components, or that counts all nodes, starts its own.
+//! In: [`Options`] and the control plane binary. Out: clients, a kubeconfig, kubectl, and functions
+//! that stop and start components. Tests share one cluster ([`Cluster::shared`]), each as its own
+//! tenant (`tenant.rs`). A test that stops components, or that counts all nodes, starts its own
+//! cluster.
 //!
-//! Nothing outlives it: the processes end and the directory goes when the value is dropped, and when
-//! this process ends in whatever way (`cluster/supervisor.rs`). Statics are never dropped, so for the
-//! shared cluster it is always the second.
+//! Nothing outlives the cluster: its processes end and its directory is removed on drop, and when this
+//! process ends in any way (`cluster/supervisor.rs`). Statics are never dropped, so the shared cluster
+//! always ends with the process.
 
 mod certificates;
 mod components;
@@ -38,22 +39,22 @@ pub use self::components::Component;
 use self::{certificates as pki, components::Site, ports::Ports, supervisor::Supervisor};
 use crate::support::{Error, wait};
 
-/// How long a part of the cluster may take to become ready: generous, for a machine under load.
+/// Timeout for a part of the cluster to become ready. Long, for a machine under load.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// How long a kubectl may run; it ends then with the stacks of its goroutines. No test has one for longer
-/// than a few minutes.
+/// Timeout of a kubectl command, after which it prints its goroutines' stacks. No test needs kubectl
+/// for longer than a few minutes.
 const KUBECTL_DEADLINE: &str = "5m";
-/// How often a start is tried when a port was taken in between.
+/// How many starts are tried if another process takes a port.
 const ATTEMPTS: usize = 3;
 
-/// What a cluster has besides the parts that every cluster has.
+/// Differences from the default cluster.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Runs metrics-server, and serves `metrics.k8s.io` through the API server.
     pub metrics_server: bool,
-    /// More flags of the API server.
+    /// Additional flags of the API server.
     pub api_server: &'static [&'static str],
-    /// More flags of the controller manager.
+    /// Additional flags of the controller manager.
     pub controller_manager: &'static [&'static str],
 }
 
@@ -66,7 +67,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The cluster that all tests of this binary share, started by the first that asks.
+    /// The cluster that all tests of this binary share. The first caller starts it.
     #[expect(clippy::panic, reason = "a test without its cluster has failed")]
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<Result<Cluster, Error>> = OnceCell::const_new();
@@ -76,7 +77,7 @@ impl Cluster {
         }
     }
 
-    /// Starts a cluster and returns when it is ready for work.
+    /// Starts a cluster and waits until it is ready.
     pub async fn start(options: Options) -> Result<Self, Error> {
         for _ in 1..ATTEMPTS {
             match Self::attempt(options).await {
@@ -120,7 +121,7 @@ impl Cluster {
             .await?;
         self.healthy(Component::ApiServer, self.site.ports.api_server)
             .await?;
-        // They would end at once if the API server did not answer yet.
+        // These components exit at once if the API server does not answer yet.
         self.launch(Component::ControllerManager, options.controller_manager)
             .await?;
         self.launch(Component::Scheduler, &[]).await?;
@@ -142,25 +143,25 @@ impl Cluster {
         Ok(())
     }
 
-    /// A client of the administrator, on the runtime of the caller.
+    /// A client of the administrator, on the caller's runtime.
     ///
-    /// Make one in every test: a client's connections live on the runtime that made them.
+    /// Create one in every test: a client's connections live on the runtime that created them.
     pub fn client(&self) -> Result<Client, Error> {
         Ok(Client::try_from(self.config())?)
     }
 
-    /// The administrator's configuration, to be changed by the caller.
+    /// A copy of the administrator's configuration.
     pub fn config(&self) -> Config {
         self.config.clone()
     }
 
-    /// The configuration of somebody else: `user` is what a kubeconfig has there, such as
-    /// `{"token": ...}`, or nothing for a caller without a name.
+    /// A configuration of another user. `user` is the user entry of a kubeconfig, for example
+    /// `{"token": ...}`; empty for an anonymous caller.
     pub async fn config_of(&self, user: &Value) -> Result<Config, Error> {
         config(self.site.kubeconfig_for(user)).await
     }
 
-    /// The same in a file of the cluster's directory, for programs.
+    /// The same as a kubeconfig file in the cluster's directory.
     pub fn kubeconfig_of(&self, name: &str, user: &Value) -> Result<PathBuf, Error> {
         let path = self.site.kubeconfig(name);
         fs::write(&path, self.site.kubeconfig_for(user).to_string())
@@ -168,7 +169,7 @@ impl Cluster {
         Ok(path)
     }
 
-    /// The administrator's bearer token, for clients that cannot show a certificate.
+    /// The administrator's bearer token, for clients that cannot send a certificate.
     pub fn token(&self) -> &str {
         &self.site.token
     }
@@ -178,12 +179,12 @@ impl Cluster {
         self.site.kubeconfig(pki::ADMIN)
     }
 
-    /// The PEM file of the authority that signs clients and servers of this cluster.
+    /// The PEM file of the CA that signs this cluster's client and server certificates.
     pub fn certificate_authority(&self) -> PathBuf {
         self.site.directory.join(format!("{}.crt", pki::CA))
     }
 
-    /// kubectl, of the API server's own version, as the administrator.
+    /// A kubectl command of the API server's version, as the administrator.
     pub fn kubectl(&self) -> Command {
         let mut command = Command::new(&self.binary);
         command
@@ -191,37 +192,37 @@ impl Cluster {
             .env("KUBECONFIG", self.kubeconfig())
             .env("KUBECTL_DEADLINE", KUBECTL_DEADLINE)
             .env("KUBERC", "off")
-            .env("HOME", self.site.directory.join("tmp")); // its cache
+            .env("HOME", self.site.directory.join("tmp")); // for its cache
         command
     }
 
-    /// The directory that holds all that the cluster writes.
+    /// The directory of all the cluster's files.
     pub fn directory(&self) -> &Path {
         &self.site.directory
     }
 
-    /// The process ids of the supervisor and of the components that run, by name.
+    /// The process ids of the supervisor and of the running components, by name.
     pub fn processes(&self) -> BTreeMap<String, u32> {
         self.supervisor.processes()
     }
 
-    /// The ends of the components' logs.
+    /// The last lines of the components' logs.
     pub fn logs(&self) -> String {
         logs::tails(&self.site.directory)
     }
 
-    /// Asks a component to end, and returns when it has.
+    /// Sends SIGTERM to a component, and waits until it has ended.
     pub async fn stop(&self, component: Component) -> Result<(), Error> {
         self.supervisor.stop_component(component.name()).await
     }
 
-    /// Kills a component with SIGKILL, and returns when it has ended.
+    /// Sends SIGKILL to a component, and waits until it has ended.
     pub async fn kill(&self, component: Component) -> Result<(), Error> {
         self.supervisor.kill_component(component.name()).await
     }
 
-    /// Starts a component that was stopped or killed, with the same arguments, and returns when it
-    /// says that it is ready. etcd and kwok have no port to ask at: their users retry until they are.
+    /// Starts a component again with the same arguments, and waits until it is ready. etcd and kwok
+    /// have no health endpoint: their clients retry until they are ready.
     pub async fn restart(&self, component: Component) -> Result<(), Error> {
         self.supervisor
             .start_component(component.name(), None)
@@ -242,7 +243,7 @@ impl Cluster {
         }
     }
 
-    /// A namespace of that name, made now, whose default service account exists.
+    /// Creates a namespace, and waits for its default service account.
     pub async fn namespace(&self, name: &str) -> Result<(), Error> {
         let metadata = ObjectMeta {
             name: Some(name.to_owned()),
@@ -258,8 +259,8 @@ impl Cluster {
         self.default_account(name).await
     }
 
-    /// Installs burstpool's own resource, and returns when it is served. That is a moment after the
-    /// API server calls it established, and there is nothing to watch: so this asks again and again.
+    /// Installs burstpool's resource, and waits until the API server serves it. That is a moment after
+    /// it is established, and no watch shows it, so this polls.
     pub async fn install_crds(&self) -> Result<(), Error> {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/crds/burstpools.yaml");
         let applied = self
@@ -302,8 +303,8 @@ impl Cluster {
             .await
     }
 
-    /// Returns when the component says that it is ready. A process that is not listening yet has
-    /// nothing to watch, so this asks again and again.
+    /// Waits until the component reports that it is ready. A process that does not listen yet has no
+    /// watch, so this polls.
     async fn healthy(&self, component: Component, port: u16) -> Result<(), Error> {
         let mut config = self.config();
         config.cluster_url = format!("https://127.0.0.1:{port}").parse().expect("a URL");
@@ -334,7 +335,7 @@ impl Cluster {
     }
 }
 
-/// The control plane: `BURSTPOOL_CONTROLPLANE`, or where `make controlplane` puts it.
+/// The control plane: `BURSTPOOL_CONTROLPLANE`, or the output of `make controlplane`.
 fn binary() -> Result<PathBuf, Error> {
     let path = env::var_os("BURSTPOOL_CONTROLPLANE").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/controlplane"),
@@ -347,7 +348,7 @@ fn binary() -> Result<PathBuf, Error> {
     }
 }
 
-/// Writes what the components read.
+/// Writes the files that the components read.
 fn write_files(site: &Site) -> Result<(), Error> {
     pki::write(&site.directory)?;
     let mut files = vec![(site.directory.join(components::TOKENS), site.tokens_text())];

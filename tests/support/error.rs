@@ -1,4 +1,4 @@
-//! Everything that can go wrong around a cluster, in words for whoever reads a failed test.
+//! Errors of the test cluster, with everything that helps to understand a failed test.
 
 use std::{fmt, io, path::PathBuf, time::Duration};
 
@@ -8,35 +8,35 @@ pub enum Error {
     /// The control plane has not been built.
     #[error("{} is missing: run `make controlplane`", .path.display())]
     NotBuilt {
-        /// Where it was looked for.
+        /// The missing file.
         path: PathBuf,
     },
     /// A file, a port or the supervisor could not be used.
     #[error("{doing}: {source}")]
     Io {
-        /// What was attempted.
+        /// The attempted action.
         doing: String,
-        /// What the system said.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// A certificate could not be made.
+    /// Creating a certificate failed.
     #[error("making a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// The kubeconfig just written could not be used.
+    /// The kubeconfig just written is not valid.
     #[error("reading the cluster's kubeconfig: {0}")]
     Kubeconfig(#[from] kube::config::KubeconfigError),
-    /// The API server refused a request or could not be asked.
+    /// The API server rejected a request, or could not be reached.
     #[error("asking the API server: {0}")]
     Kube(#[from] kube::Error),
-    /// kubectl could not do what it was asked.
+    /// kubectl failed.
     #[error("kubectl {what}: {said}")]
     Kubectl {
         /// Its arguments.
         what: String,
-        /// What it said.
+        /// Its output.
         said: String,
     },
-    /// The supervisor ended, or answered something else than agreed.
+    /// The supervisor has ended, or its answer is not as agreed.
     #[error("the cluster's supervisor: {0}")]
     Supervisor(String),
     /// A component ended while the cluster was starting.
@@ -44,29 +44,29 @@ pub enum Error {
     Died {
         /// The component's name.
         component: String,
-        /// How its process ended.
+        /// The exit status of its process.
         status: String,
-        /// The end of its log.
+        /// The last lines of its log.
         log: String,
     },
     /// A part of the cluster was not ready in time.
     #[error("waited {after:?} for {what} ({seen}); the components' logs end:\n{logs}")]
     NotReady {
-        /// What was waited for.
+        /// The part.
         what: String,
-        /// How long.
+        /// The timeout.
         after: Duration,
-        /// What it answered last.
+        /// Its last answer.
         seen: String,
-        /// The end of every component's log.
+        /// The last lines of every component's log.
         logs: String,
     },
-    /// A watched object did not come to the state waited for.
+    /// A watched object did not reach the expected state.
     #[error("waited {after:?} for {what}; last seen:\n{seen}")]
     NotSeen {
-        /// What was waited for.
+        /// The expected state.
         what: String,
-        /// How long.
+        /// The timeout.
         after: Duration,
         /// The last state seen, as YAML, and the last error of the watch.
         seen: String,
@@ -74,20 +74,20 @@ pub enum Error {
 }
 
 impl Error {
-    /// Names what was attempted beside what the system said.
+    /// Adds the attempted action to the operating system's error.
     pub fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let doing = doing.into();
         |source| Self::Io { doing, source }
     }
 
-    /// Whether a component found its port taken: between choosing a port and listening on it
-    /// somebody else may come first.
+    /// Whether a component found its port taken. Another process may take it between the choice of a
+    /// port and its use.
     pub fn port_was_taken(&self) -> bool {
         matches!(self, Self::Died { log, .. } if log.contains("address already in use"))
     }
 }
 
-/// `expect` and tests that return an error print the debug form: it is the text.
+/// `expect`, and tests that return an error, print the debug form, so this is the full text.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

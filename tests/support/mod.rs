@@ -1,11 +1,12 @@
-//! What the tests and the demo share: a real cluster, a test's own part of it, and waiting on watches.
+//! What the tests and the demo share: a real cluster, a tenant per test in it, and waiting on watches.
 //!
 //! In: the control plane binary of `tests/controlplane` (`make controlplane`). Out: [`Cluster`],
-//! [`Tenant`], [`wait`]. Taken in with `mod support;` by test binaries and the demo alone.
+//! [`Tenant`], [`wait`]. Only test binaries and the demo include it, with `mod support;`.
 //!
-//! A test reads: `let cluster = Cluster::shared().await; let tenant = cluster.tenant("spill").await`,
-//! then nodes and pods of that tenant. Everything returns [`Error`], whose debug form is its text, so
-//! that `expect` shows what was waited for, what was seen last, and what the components logged.
+//! A test begins with `let cluster = Cluster::shared().await; let tenant =
+//! cluster.tenant("spill").await`, then creates nodes and pods of that tenant. All functions return
+//! [`Error`]. Its debug form is its text, so `expect` shows what the test waited for, the last state it
+//! saw, and the components' logs.
 
 #![allow(
     dead_code,

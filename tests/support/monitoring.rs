@@ -1,6 +1,8 @@
-//! Prometheus, what it looks at, and what Alertmanager sends, on loopback, for tests of triggers.
+//! Prometheus, a load that it measures, and Alertmanager's webhook bodies, on loopback, for tests of
+//! triggers.
 //!
-//! In: a load. Out: addresses to ask. Each is a process or a task of the test's own and ends with it.
+//! In: a load. Out: addresses for queries. Each server is a process or task of the test and ends with
+//! it.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -18,14 +20,14 @@ use tokio::process::{Child, Command};
 
 use super::{secure, skipped, wait};
 
-/// A free port of loopback, below those that the kernel hands out by itself.
+/// A free loopback port, below the range from which the kernel chooses ports.
 pub fn free_port() -> u16 {
     let ports = (0..100).map(|_| rand::random_range(12_000..32_000));
     let mut free = ports.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
     free.next().expect("one of a hundred ports is free")
 }
 
-/// A program, where PATH leads or where Debian has it.
+/// A program in PATH or in /usr/bin, where Debian installs it.
 pub(super) fn found(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/bin")]);
@@ -48,7 +50,7 @@ pub(super) async fn until_ready(url: &str) {
     .await;
 }
 
-/// Something to measure, and what plays Prometheus where a real one would not do.
+/// A load to measure, with a server that plays Prometheus for tests that a real one does not suit.
 #[derive(Clone)]
 pub struct Load {
     port: u16,
@@ -58,7 +60,7 @@ pub struct Load {
 #[derive(Default)]
 struct Seen {
     load: f64,
-    /// By path, the header that a request must have.
+    /// For each path, the header that a request must have.
     wanted: BTreeMap<String, (String, String)>,
 }
 
@@ -76,7 +78,7 @@ impl Load {
         load
     }
 
-    /// Serves the same over TLS, too; where, and the certificate to trust.
+    /// Serves the same over TLS, too. Returns the URL, and the certificate to trust.
     pub async fn secure(&self) -> (String, String) {
         let (address, ca) = secure::serve(router(self.clone())).await;
         (format!("https://{address}"), ca)
@@ -86,13 +88,13 @@ impl Load {
         self.seen.lock().expect("no test panicked").load = load;
     }
 
-    /// Where a Prometheus is played: `ok` answers with the load, `hangs` never, `warns` with a warning
-    /// beside it, others ask for a header.
+    /// The address of a simulated Prometheus: `ok` answers with the load, `hangs` never answers,
+    /// `warns` adds a warning, others require a header.
     pub fn address(&self, kind: &str) -> String {
         format!("http://127.0.0.1:{}/{kind}", self.port)
     }
 
-    /// Asks for this header.
+    /// Requires this header for `kind`.
     pub fn want(&self, kind: &str, header: &str, value: &str) {
         let mut seen = self.seen.lock().expect("no test panicked");
         let header = (header.to_owned(), value.to_owned());
@@ -135,7 +137,7 @@ async fn answer(
     body.to_string().into_response()
 }
 
-/// A real Prometheus, which looks at a load every second.
+/// A real Prometheus that scrapes a load every second.
 pub struct Prometheus {
     child: Child,
     port: u16,
@@ -144,12 +146,12 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Whether there is one.
+    /// Whether Prometheus is installed.
     pub fn is_installed() -> bool {
         found("prometheus").is_some()
     }
 
-    /// Whether there is one; if not, the test that asks is skipped, and this says so.
+    /// Whether Prometheus is installed. If not, reports the test as skipped.
     pub fn is_found() -> bool {
         let is_installed = Self::is_installed();
         if !is_installed {
@@ -158,21 +160,21 @@ impl Prometheus {
         is_installed
     }
 
-    /// Starts one that scrapes `load`.
+    /// Starts a Prometheus that scrapes `load`.
     pub async fn start(load: &Load) -> Self {
         let prometheus = Self::with_web(load, None);
         until_ready(&format!("{}/-/ready", prometheus.address())).await;
         prometheus
     }
 
-    /// The same with a file of its web's settings; it is not waited for.
+    /// The same with a web configuration file. Does not wait until it is ready.
     pub fn with_web(load: &Load, web: Option<&str>) -> Self {
         let target = format!("127.0.0.1:{}", load.port);
         let job = json!({"job_name": "load", "static_configs": [{"targets": [target]}]});
         Self::with(&json!([job]), web)
     }
 
-    /// One that has these jobs.
+    /// Starts a Prometheus with these scrape jobs.
     pub async fn of(jobs: &Value) -> Self {
         let prometheus = Self::with(jobs, None);
         until_ready(&format!("{}/-/ready", prometheus.address())).await;
@@ -181,7 +183,7 @@ impl Prometheus {
 
     fn with(jobs: &Value, web: Option<&str>) -> Self {
         let files = tempfile::tempdir().expect("a directory");
-        // JSON is YAML, too.
+        // JSON is valid YAML.
         let config = json!({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs});
         let config = config.to_string();
         std::fs::write(files.path().join("prometheus.yml"), config).expect("it is written");
@@ -206,12 +208,12 @@ impl Prometheus {
         self.port
     }
 
-    /// Ends it.
+    /// Kills it.
     pub async fn stop(&mut self) {
         self.child.kill().await.expect("SIGKILL");
     }
 
-    /// Starts it again, with what it knew.
+    /// Starts it again with its old data.
     pub async fn again(&mut self) {
         self.child = run(self.files.path(), self.port, self.has_web);
         until_ready(&format!("{}/-/ready", self.address())).await;
@@ -239,8 +241,8 @@ pub(super) fn quietly(command: &mut Command) -> Child {
     command.spawn().expect("it starts")
 }
 
-/// The body of Alertmanager's webhook (version 4) about one alert, as its documentation and its source
-/// have it.
+/// The body of Alertmanager's webhook (version 4) for one alert, from its documentation and source
+/// code.
 pub fn alerts(status: &str, name: &str) -> Value {
     let labels = json!({"alertname": name, "severity": "page", "instance": "web-0"});
     json!({

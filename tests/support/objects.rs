@@ -1,4 +1,4 @@
-//! Nodes, pods and Deployments as tests need them, and what tests ask of a pod.
+//! Nodes, pods and Deployments for tests, and questions about pods.
 //!
 //! In: names and sizes. Out: whole objects and plain answers. Pure.
 
@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// A node that kwok plays the kubelet of: Ready within a second, its pods too.
+/// A node whose kubelet kwok plays: the node and its pods are Ready within a second.
 pub fn kwok_node(name: &str, cpu: &str, memory: &str, taints: &[Taint]) -> Node {
     let room = json!({
         "cpu": cpu, "memory": memory, "pods": "110", "ephemeral-storage": "100Gi",
@@ -30,7 +30,7 @@ pub fn kwok_node(name: &str, cpu: &str, memory: &str, taints: &[Taint]) -> Node 
     }))
 }
 
-/// A taint that keeps pods off unless they tolerate exactly it.
+/// A taint that keeps all pods off that do not tolerate it.
 pub fn no_schedule(key: &str, value: &str) -> Taint {
     Taint {
         key: key.to_owned(),
@@ -40,7 +40,7 @@ pub fn no_schedule(key: &str, value: &str) -> Taint {
     }
 }
 
-/// A pod of one container that asks for that much.
+/// A pod of one container with these requests.
 pub fn pod(name: &str, cpu: &str, memory: &str, tolerations: &[Toleration]) -> Pod {
     from(json!({
         "metadata": {"name": name, "labels": {"app": name}},
@@ -74,18 +74,19 @@ fn pod_spec(cpu: &str, memory: &str, tolerations: &[Toleration]) -> Value {
         "tolerations": tolerations,
         "containers": [{
             "name": "main",
-            "image": "registry.example/main:1", // nothing pulls it
+            "image": "registry.example/main:1", // kwok pulls no images
             "resources": {"requests": {"cpu": cpu, "memory": memory}},
         }],
     })
 }
 
-/// The node that the pod is bound to.
+/// The node to which the pod is bound.
 pub fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 
-/// Whether the scheduler has refused the pod for want of room: `PodScheduled=False, Unschedulable`.
+/// Whether the scheduler has refused the pod for lack of resources: `PodScheduled=False,
+/// Unschedulable`.
 pub fn is_refused(pod: &Pod) -> bool {
     node_of(pod).is_none()
         && pod
@@ -99,8 +100,8 @@ pub fn is_refused(pod: &Pod) -> bool {
             })
 }
 
-/// Whether the node is Ready and pods can be bound to it: until the node controller has taken its own
-/// taints away, the scheduler passes the node over.
+/// Whether the node is Ready and pods can be bound to it: the scheduler skips a node until the node
+/// controller has removed its own taints.
 pub fn is_ready(node: &Node) -> bool {
     let held = |taint: &Taint| taint.key.starts_with("node.kubernetes.io/");
     let taints = node
@@ -121,7 +122,7 @@ fn from<K: DeserializeOwned>(object: Value) -> K {
     serde_json::from_value(object).expect("written above as the type has it")
 }
 
-/// How many pods run at home and on ACI, and how many have no node.
+/// How many pods run at home, run on ACI, and have no node.
 pub fn spread(pods: &[Pod]) -> (usize, usize, usize) {
     let runs = |pod: &&Pod| {
         let phase = pod

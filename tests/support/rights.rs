@@ -1,15 +1,15 @@
-//! The operator's rights, as its manifests in `config` give them; not the operator itself, which would need
+//! The operator's rights, from its manifests in `config`, without the operator itself, which would need
 //! its image.
 
 use serde_json::{Value, json};
 
 use super::{Cluster, Error};
 
-/// The operator's account and namespace, as the manifests have them.
+/// The operator's account and namespace in the manifests.
 pub const OPERATOR: &str = "burstpool";
 
 impl Cluster {
-    /// What kubectl says, as the administrator, if it could.
+    /// Runs kubectl as the administrator, and returns its output.
     pub fn ask(&self, arguments: &[&str]) -> Result<String, Error> {
         let done = self.kubectl().args(arguments).output();
         let done = done.map_err(Error::io("running kubectl"))?;
@@ -33,7 +33,7 @@ impl Cluster {
         self.ask(&arguments).map(drop)
     }
 
-    /// What must be there for every manifest of `config` to be accepted: the resources, and these namespaces.
+    /// Installs everything that the manifests of `config` require: the resources, and these namespaces.
     pub async fn install_kinds(&self, namespaces: &[&str]) -> Result<(), Error> {
         self.install_crds().await?;
         self.install_service_monitors()?;
@@ -43,8 +43,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Installs the resource of the Prometheus operator that `config/prometheus` has one of, and returns when
-    /// it is served.
+    /// Installs the Prometheus operator's resource that `config/prometheus` uses, and waits until it is
+    /// served.
     fn install_service_monitors(&self) -> Result<(), Error> {
         let path = concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -56,9 +56,10 @@ impl Cluster {
         self.ask(&established).map(drop)
     }
 
-    /// Gives the operator its rights, also in the namespace `default`; the operator as a kubeconfig has it.
+    /// Gives the operator its rights, also in the namespace `default`. Returns its user entry for a
+    /// kubeconfig.
     pub fn install_rights(&self) -> Result<Value, Error> {
-        // The resource may have been installed already, by another hand.
+        // Another field manager may have installed the resource already.
         self.apply("default", &["--force-conflicts"])?;
         self.apply("namespace", &["--namespace", "default"])?;
         let deployment = format!("deployment/{OPERATOR}");
@@ -66,14 +67,14 @@ impl Cluster {
         self.operator()
     }
 
-    /// Gives the operator all rights that the manifests have for it, in every namespace; the operator as a
-    /// kubeconfig has it.
+    /// Gives the operator all rights of the manifests in every namespace. Returns its user entry for a
+    /// kubeconfig.
     pub fn install_all_rights(&self) -> Result<Value, Error> {
         self.apply_kustomization("tests/fixtures/rights", &[])?;
         self.operator()
     }
 
-    /// The operator as a kubeconfig has it, with a new token.
+    /// The operator's user entry for a kubeconfig, with a new token.
     pub fn operator(&self) -> Result<Value, Error> {
         let token = self.ask(&["create", "token", OPERATOR, "-n", OPERATOR])?;
         Ok(json!({"token": token.trim()}))

@@ -1,6 +1,6 @@
-//! Serving over TLS on loopback.
+//! An HTTPS server on loopback.
 //!
-//! In: what is served. Out: where, and the authority's certificate. It ends with its runtime.
+//! In: a router. Out: the address, and the CA certificate. The server ends with its runtime.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// Serves `router`; where, and the certificate to trust, in PEM.
+/// Serves `router`. Returns the address, and the certificate to trust in PEM.
 pub async fn serve(router: Router) -> (SocketAddr, String) {
     let loopback = tls::loopback().expect("certificates");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
@@ -37,7 +37,7 @@ impl Listener for Secure {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             let (stream, from) = Listener::accept(&mut self.listener).await;
-            // Who does not trust the certificate goes away.
+            // A client that does not trust the certificate disconnects.
             if let Ok(stream) = self.acceptor.accept(stream).await {
                 return (stream, from);
             }

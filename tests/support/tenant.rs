@@ -1,16 +1,15 @@
-//! A test's own part of a shared cluster: a namespace, and home nodes that only its pods reach.
+//! A test's own part of a shared cluster: a namespace, and home nodes that only its pods can use.
 //!
-//! In: a cluster and a hint for the name. Out: nodes made, and pods and Deployments to make.
+//! In: a cluster and a hint for the name. Out: created nodes, and pods and Deployments to create.
 //!
-//! Tests that share a cluster keep apart by one taint, `burstpool.test/tenant=<namespace>:NoSchedule`,
-//! on the home nodes of a tenant, and its toleration on the tenant's pods. A taint, because a node
-//! selector would also keep those pods off virtual nodes, which are what they are to reach; those keep
-//! apart by their own taint, as in production. Whoever makes a pod without the constructors here adds
-//! [`Tenant::toleration`].
+//! A taint separates the tests of a cluster: `burstpool.test/tenant=<namespace>:NoSchedule` on a
+//! tenant's home nodes, with a toleration on its pods. A node selector would also keep the pods off
+//! virtual nodes, which they must be able to reach. Virtual nodes have their own taint, as in
+//! production. A test that builds a pod without the constructors here must add [`Tenant::toleration`].
 //!
-//! What this cannot keep apart: pods that tolerate everything (`DaemonSet`s), and a spread over
-//! `kubernetes.io/hostname`, which counts tainted nodes as domains. A test of those starts a cluster
-//! of its own.
+//! The taint does not separate pods that tolerate everything (`DaemonSet`s), or a topology spread over
+//! `kubernetes.io/hostname`, which counts tainted nodes as domains. Tests of these start their own
+//! cluster.
 
 use std::fmt::Debug;
 
@@ -28,14 +27,14 @@ const TAINT: &str = "burstpool.test/tenant";
 
 /// One test in a cluster.
 pub struct Tenant {
-    /// Its namespace, which is also its name: unlike any other in this cluster, ever.
+    /// Its namespace, which is also its name. Unique in this cluster.
     pub namespace: String,
-    /// The administrator, on this test's runtime.
+    /// A client of the administrator, on this test's runtime.
     pub client: Client,
 }
 
 impl Cluster {
-    /// A new tenant; the hint makes its names readable.
+    /// Creates a tenant. The hint makes its names readable.
     pub async fn tenant(&self, hint: &str) -> Result<Tenant, Error> {
         let unique = Uuid::new_v4().simple().to_string();
         let namespace = format!("{hint}-{}", &unique[..8]);
@@ -65,12 +64,13 @@ impl Tenant {
         Ok(self.api().create(&PostParams::default(), object).await?)
     }
 
-    /// A home node of this tenant, Ready. The answer is its name, `<namespace>-<name>`.
+    /// Creates a home node of this tenant and waits until it is Ready. Returns its name,
+    /// `<namespace>-<name>`.
     pub async fn home_node(&self, name: &str, cpu: &str, memory: &str) -> Result<String, Error> {
         self.tainted_node(name, cpu, memory, self.taint()).await
     }
 
-    /// A node with that one taint, Ready.
+    /// Creates a node with only this taint, and waits until it is Ready.
     pub async fn tainted_node(
         &self,
         name: &str,
@@ -87,22 +87,23 @@ impl Tenant {
         Ok(name)
     }
 
-    /// A pod for this tenant's home nodes, to be created.
+    /// A pod that this tenant's home nodes accept. The caller creates it.
     pub fn pod(&self, name: &str, cpu: &str, memory: &str) -> Pod {
         objects::pod(name, cpu, memory, &[self.toleration()])
     }
 
-    /// A Deployment for this tenant's home nodes, to be created; its pods are labelled `app: NAME`.
+    /// A Deployment that this tenant's home nodes accept; its pods are labelled `app: NAME`. The caller
+    /// creates it.
     pub fn deployment(&self, name: &str, replicas: i32, cpu: &str, memory: &str) -> Deployment {
         objects::deployment(name, replicas, cpu, memory, &[self.toleration()])
     }
 
-    /// What keeps other tenants' pods off this tenant's nodes.
+    /// The taint that keeps other tenants' pods off this tenant's nodes.
     pub fn taint(&self) -> Taint {
         objects::no_schedule(TAINT, &self.namespace)
     }
 
-    /// What lets a pod onto them.
+    /// The toleration of that taint.
     pub fn toleration(&self) -> Toleration {
         Toleration {
             key: Some(TAINT.to_owned()),

@@ -1,8 +1,8 @@
-//! Waiting for objects to come to a state, on watches, with a deadline.
+//! Waits until objects reach a state, with watches and a deadline.
 //!
-//! In: an API, and what to wait for as a function of what is seen. Out: what was seen then, or an
-//! error with what was seen last. Nothing here sleeps: an event is looked at when it comes. Only of what
-//! cannot be watched [`by_and_by`] asks again and again.
+//! In: an API, and a function that checks what the watch shows. Out: the value found, or an error with
+//! the last state. Nothing here sleeps: each event is checked when it arrives. Only [`by_and_by`]
+//! polls, for states that cannot be watched.
 
 use std::{
     fmt::{Debug, Write},
@@ -23,10 +23,10 @@ use tokio::time;
 
 use crate::support::Error;
 
-/// Long enough for a machine under load; a test that passes never comes near it.
+/// The timeout of all waits. Long enough for a machine under load; passing tests need far less.
 pub const DEADLINE: Duration = Duration::from_mins(1);
 
-/// Returns when something is so that cannot be watched: asks again and again.
+/// Polls every 50 ms until `is_so`. For states that cannot be watched.
 pub async fn by_and_by(what: &str, is_so: impl AsyncFn() -> bool) {
     let mut again = time::interval(Duration::from_millis(50));
     let asking = async {
@@ -38,7 +38,7 @@ pub async fn by_and_by(what: &str, is_so: impl AsyncFn() -> bool) {
     assert!(asked.is_ok(), "waited for {what}");
 }
 
-/// Returns when the object of that name, or its absence, is as `wanted` says.
+/// Waits until the object of this name, or its absence, is as `wanted`.
 pub async fn until<K>(
     api: Api<K>,
     name: &str,
@@ -51,7 +51,7 @@ where
     get(api, name, what, |object| wanted(object).then_some(())).await
 }
 
-/// Returns what `found` makes of the object of that name, as soon as it makes something of it.
+/// Waits until `found` returns a value for the object of this name, and returns it.
 pub async fn get<K, T>(
     api: Api<K>,
     name: &str,
@@ -65,8 +65,8 @@ where
     first(states, what, |object| found(object.as_ref())).await
 }
 
-/// Returns the objects that the selection of `config` (labels, fields) holds, as soon as they
-/// together are as `wanted` says.
+/// Waits until the objects that `config` selects (labels, fields) are together as `wanted`. Returns
+/// them.
 pub async fn until_all<K>(
     api: Api<K>,
     config: Config,
@@ -83,7 +83,7 @@ where
         .reflect(writer);
     let states = events.filter_map(|event| {
         future::ready(match event {
-            // The list is not complete yet: the store holds what it held before.
+            // The list is not complete yet: the store still has the old objects.
             Ok(Event::Init | Event::InitApply(_)) => None,
             Ok(_) => Some(Ok(store
                 .state()
@@ -99,13 +99,13 @@ where
     .await
 }
 
-/// The first state of which `found` makes something.
+/// The first value that `found` returns for a state.
 async fn first<S: Serialize, T>(
     states: impl Stream<Item = Result<S, watcher::Error>>,
     what: &str,
     found: impl Fn(&S) -> Option<T>,
 ) -> Result<T, Error> {
-    let mut states = Box::pin(states); // a watch is large, and would be so in every test
+    let mut states = Box::pin(states); // boxed: the future is large
     let (mut last, mut trouble) = (None, None);
     let looking = async {
         loop {
@@ -114,7 +114,7 @@ async fn first<S: Serialize, T>(
                     Some(found) => return found,
                     None => last = Some(state),
                 },
-                // The watch tries again by itself, also while the API server is down.
+                // The watch retries by itself, also while the API server is down.
                 Some(Err(error)) => trouble = Some(error),
                 None => future::pending().await,
             }
@@ -126,7 +126,7 @@ async fn first<S: Serialize, T>(
             |state| serde_yaml::to_string(&state).expect("objects are plain data"),
         );
         if let Some(error) = trouble {
-            let _ = write!(seen, "and the watch said: {error}"); // a string takes everything
+            let _ = write!(seen, "and the watch said: {error}"); // writing to a string never fails
         }
         Error::NotSeen {
             what: what.to_owned(),

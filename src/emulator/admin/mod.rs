@@ -1,7 +1,7 @@
-//! The emulator's own interface, under `/_emulator/`: faults, capacity, quotas, rights, limits, the clock,
-//! scripts of simulated containers, the timeline, the counters, and a page for people.
+//! The admin interface under `/_emulator/`: faults, capacity, quotas, rights, limits, the clock,
+//! scripts of simulated containers, the timeline, the counters, and an HTML page.
 //!
-//! In: JSON. Out: JSON, or 400 with what is wrong with which field. It needs no credential.
+//! In: JSON. Out: JSON, or 400 with the invalid field and the reason. No credential is needed.
 
 pub mod page;
 
@@ -30,7 +30,7 @@ use super::store::{CapacityFailure, Store};
 type Parts = State<Arc<Shared>>;
 type Outcome = Result<Json<Value>, Refusal>;
 
-/// What the interface answers to a request that it cannot carry out.
+/// An error response: status and message.
 #[derive(Debug)]
 struct Refusal(StatusCode, String);
 
@@ -40,7 +40,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Routes below `/_emulator`.
+/// The routes under `/_emulator`.
 pub fn router() -> Router<Arc<Shared>> {
     Router::new()
         .route("/", get(page::page))
@@ -142,7 +142,7 @@ struct SetRights {
     withheld: Vec<String>,
 }
 
-/// Withholds exactly these actions of roles from the credential.
+/// Sets the role actions that the credential lacks. Replaces the earlier list.
 async fn set_rights(State(shared): Parts, body: Bytes) -> Outcome {
     let wanted: SetRights = read(&body)?;
     let actions = wanted.withheld.iter().map(|action| action.to_lowercase());
@@ -203,7 +203,8 @@ struct SetScript {
     script: Script,
 }
 
-/// Sets what a container does from its next start on, also of groups that are yet to come.
+/// Sets a container's script, for existing groups and for groups created later. An exit that is already
+/// scheduled stays as it is until the container's next start.
 async fn set_script(State(shared): Parts, body: Bytes) -> Outcome {
     let SetScript {
         group,
@@ -236,7 +237,7 @@ struct Exit {
     code: i32,
 }
 
-/// Ends a simulated container now.
+/// Ends a running simulated container with an exit code.
 async fn exit(State(shared): Parts, body: Bytes) -> Outcome {
     let Exit {
         group: name,
@@ -267,7 +268,7 @@ async fn exit(State(shared): Parts, body: Bytes) -> Outcome {
     Ok(done())
 }
 
-/// Takes a group away without a trace, as if somebody else had deleted it.
+/// Removes a group immediately, without a DELETE: imitates a deletion by another client.
 async fn vanish(
     State(shared): Parts,
     Path((subscription, resource_group, name)): Path<(String, String, String)>,
@@ -286,7 +287,7 @@ async fn vanish(
     Ok(Json(json!({"removed": removed.is_some()})))
 }
 
-/// Makes everything as it was at the start; the clock keeps its time.
+/// Resets everything but the clock to the state at start.
 async fn reset(State(shared): Parts) -> Json<Value> {
     let keys: Vec<GroupKey> = {
         let mut store = shared.store();

@@ -1,4 +1,4 @@
-//! `GET /_emulator/`: one page that shows a person what runs now.
+//! `GET /_emulator/`: an HTML page that lists the container groups and their state, for people.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8><meta http-
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3em .8em;border-bottom:1px solid #ddd}\
 .Running{color:#067647}.Pending,.Waiting{color:#b54708}.Failed{color:#b42318}small{color:#666}</style>";
 
-/// Shows groups, containers, faults and the clock.
+/// Shows all groups with their containers, the number of faults, and the clock.
 pub async fn page(State(shared): State<Arc<Shared>>) -> Html<String> {
     let (now, face) = (shared.clock.now(), shared.clock.face());
     let mut store = shared.store();
@@ -86,7 +86,7 @@ fn doing(run: &Run, face: &Face) -> String {
     }
 }
 
-/// `text` with what HTML gives a meaning to replaced.
+/// `text` with HTML's special characters replaced by entities.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {

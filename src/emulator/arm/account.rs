@@ -1,6 +1,6 @@
-//! Subscriptions, resource groups and the provider's registration.
+//! Subscriptions, resource groups and the registration of the resource provider.
 //!
-//! Any subscription exists, and so does every resource group unless it was deleted.
+//! Every subscription exists, and every resource group exists unless a client deleted it.
 
 use std::sync::Arc;
 
@@ -19,19 +19,19 @@ use crate::emulator::group::model::Object;
 use crate::emulator::shared::Shared;
 use crate::emulator::store::Store;
 
-/// The subscription that is listed to a client that knows none.
+/// The only subscription that the emulator lists, for clients that do not have an id yet.
 const SUBSCRIPTION: &str = "00000000-0000-0000-0000-000000000000";
-/// Where a resource group is that nobody has made.
+/// The location of a resource group that no client created.
 const REGION: &str = "westeurope";
 
-/// Lists the one subscription.
+/// Lists one subscription.
 pub fn subscriptions() -> Answer {
     Answer::ok(
         json!({"value": [subscription(SUBSCRIPTION)], "count": {"type": "Total", "value": 1}}),
     )
 }
 
-/// A subscription.
+/// The JSON of a subscription.
 pub fn subscription(id: &str) -> Value {
     json!({
         "id": format!("/subscriptions/{id}"),
@@ -44,7 +44,7 @@ pub fn subscription(id: &str) -> Value {
     })
 }
 
-/// The provider, registered.
+/// The resource provider Microsoft.ContainerInstance, always registered.
 pub fn provider(subscription: &str) -> Answer {
     Answer::ok(json!({
         "id": format!("/subscriptions/{subscription}/providers/Microsoft.ContainerInstance"),
@@ -54,7 +54,7 @@ pub fn provider(subscription: &str) -> Answer {
     }))
 }
 
-/// Lists the resource groups that were made.
+/// Lists the resource groups that a client created.
 pub fn resource_groups(shared: &Shared, subscription: &str) -> Answer {
     let store = shared.store();
     let subscription = subscription.to_lowercase();

@@ -1,4 +1,4 @@
-//! A successful answer, and the headers that every answer has.
+//! A successful ARM response, and the headers that every response has.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::throttle::Headers;
 
-/// A successful answer.
+/// A successful ARM response.
 #[derive(Clone, Debug)]
 pub struct Answer {
     status: StatusCode,
@@ -21,7 +21,7 @@ impl Answer {
         Self::new(StatusCode::OK, body)
     }
 
-    /// An answer with a body.
+    /// A response with a body.
     pub fn new(status: StatusCode, body: Value) -> Self {
         Self {
             status,
@@ -30,7 +30,7 @@ impl Answer {
         }
     }
 
-    /// An answer without a body.
+    /// A response without a body.
     pub fn empty(status: StatusCode) -> Self {
         Self {
             status,
@@ -67,7 +67,7 @@ impl IntoResponse for Answer {
     }
 }
 
-/// Adds the headers that the recordings show on every answer, and ARM's request ids.
+/// Adds the headers that every recorded response has, and ARM's request ids.
 pub fn usual_headers(headers: &mut HeaderMap) {
     let fixed = [
         ("cache-control", "no-cache"),

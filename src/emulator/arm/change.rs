@@ -1,4 +1,4 @@
-//! What is done to a container group that is there: tags, delete, start, stop, restart.
+//! Operations on an existing container group: update tags, delete, start, stop, restart.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub fn delete(shared: &Arc<Shared>, call: &Call, id: &GroupId) -> Result<Answer,
     Ok(answer)
 }
 
-/// Decides a delete; says too whether the engine has something to remove.
+/// Decides a delete. The flag tells whether the engine has containers to remove.
 fn begin_delete(shared: &Shared, call: &Call, id: &GroupId) -> Result<(Answer, bool), ArmError> {
     let (now, speed) = (shared.clock.now(), shared.clock.speed());
     let mut store = shared.store();
@@ -101,7 +101,7 @@ fn begin_delete(shared: &Shared, call: &Call, id: &GroupId) -> Result<(Answer, b
     Ok((answer, is_real && !was_deleting))
 }
 
-/// Deploys a stopped group anew.
+/// Deploys a group again that is stopped or whose containers have all ended. Otherwise does nothing.
 pub fn start(shared: &Arc<Shared>, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {
     let now = shared.clock.now();
     let mut store = shared.store();

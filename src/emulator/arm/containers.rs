@@ -1,4 +1,4 @@
-//! Operations on a container of a group: logs, exec and attach.
+//! Operations on one container of a group: logs, exec and attach.
 
 use std::sync::Arc;
 
@@ -90,7 +90,7 @@ fn exec(shared: &Shared, call: &Call, id: &GroupId, name: &str) -> Result<Answer
             .unwrap_or(usual)
     };
     let size = (within(size.rows, 24), within(size.cols, 80));
-    // The service answers 200 for a container that has ended, too: the session then just closes.
+    // Like the service, succeed also for a container that has ended: its session just closes.
     find(shared, id, name)?;
     Ok(session(
         shared,
@@ -127,8 +127,8 @@ fn session(
     Answer::ok(json!({"webSocketUri": uri, "password": password}))
 }
 
-/// Finds a container that is far enough to be spoken to; its log, unless a running
-/// engine's container has it.
+/// Checks that the container has started. Returns its log, or `None` if the engine has the log (a real
+/// container of a group that is not stopped).
 fn find(shared: &Shared, id: &GroupId, name: &str) -> Result<Option<Log>, ArmError> {
     let now = shared.clock.now();
     let mut store = shared.store();

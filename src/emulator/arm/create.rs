@@ -1,4 +1,4 @@
-//! Creating and updating a container group: `ContainerGroups_CreateOrUpdate`.
+//! Creates and updates container groups: `ContainerGroups_CreateOrUpdate`.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::emulator::group::{quota, validate, view};
 use crate::emulator::shared::Shared;
 use crate::emulator::store::{CapacityFailure, OperationKind, Store};
 
-/// Creates the group, or updates it if it is there.
+/// Creates the group, or updates it if it exists.
 pub async fn put(shared: &Arc<Shared>, call: &Call, id: GroupId) -> Result<Answer, ArmError> {
     let body: GroupBody = read(call)?;
     if let Some(engine) = &shared.engine {
@@ -156,7 +156,7 @@ fn new_group(
     }
 }
 
-/// Applies the scripts that the admin interface set for this group's containers.
+/// Gives the group's containers the scripts that were set through the admin interface.
 pub fn script(store: &Store, group: &mut Group) {
     if group.is_real {
         return;
@@ -169,7 +169,7 @@ pub fn script(store: &Store, group: &mut Group) {
     }
 }
 
-/// A PUT that changes nothing but what is outside `properties` restarts nothing.
+/// Applies a PUT that changes nothing in `properties`: it replaces the body and restarts nothing.
 fn update_outside(store: &mut Store, call: &Call, id: &GroupId, body: GroupBody) -> Answer {
     let Some(group) = store.groups.get_mut(&id.key()) else {
         return Answer::empty(StatusCode::OK);
@@ -242,7 +242,8 @@ fn check_quota(store: &Store, id: &GroupId, body: &GroupBody, place: &str) -> Re
     Ok(())
 }
 
-/// Whether the region promises capacity in vain; refuses if it has none and says so at once.
+/// Whether the region accepts the create but will fail it later for lack of capacity. Fails if the
+/// region rejects the create itself.
 fn take_capacity(store: &mut Store, body: &GroupBody, place: &str) -> Result<bool, ArmError> {
     let Some((face, left)) = store.capacity.get_mut(place) else {
         return Ok(false);

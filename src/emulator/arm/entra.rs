@@ -1,7 +1,8 @@
-//! The directory's endpoints that clients log in with, the machine's, and the cloud's metadata.
+//! Login endpoints: Microsoft Entra ID, the metadata service of virtual machines, App Service, and
+//! cloud metadata.
 //!
-//! Any secret is accepted, and any assertion that has not expired. Tokens are unsigned and say nothing
-//! true but what they are for and when they expire; each is counted by how it was asked for.
+//! The emulator accepts any secret, and any assertion that has not expired. Tokens are unsigned; only
+//! their audience and expiry have a meaning. It counts token requests by kind.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,22 +20,22 @@ use serde_json::{Value, json};
 use super::origin;
 use crate::emulator::shared::Shared;
 
-/// The tenant that everything belongs to.
+/// The tenant that all subscriptions and managed identities belong to.
 pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
-/// What tokens are for whose askers do not say.
+/// The audience of tokens that are requested without a scope.
 const ARM: &str = "https://management.azure.com";
-/// The only kind of assertion that there is (RFC 7523).
+/// The only assertion type that Entra ID knows (RFC 7523).
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// The query of [`metadata`].
+/// The query of `GET /metadata/endpoints`.
 #[derive(Debug, Deserialize)]
 pub struct MetadataVersion {
     #[serde(rename = "api-version")]
     version: Option<String>,
 }
 
-/// `GET /metadata/endpoints`: what a client is told about this cloud. Older versions answer a list of
-/// clouds, 2022-09-01 this cloud alone (the Azure CLI 2.91 reads it so).
+/// `GET /metadata/endpoints`: the endpoints of this cloud. Before 2022-09-01 the response is a list of
+/// clouds; from then on it is this cloud alone, which is what the Azure CLI 2.91 expects.
 pub async fn metadata(
     State(shared): State<Arc<Shared>>,
     Query(version): Query<MetadataVersion>,
@@ -114,7 +115,7 @@ pub async fn token(
     .into_response()
 }
 
-/// How a token is asked for, and what is wrong with that.
+/// The kind of the token request, for the counters, and the error if it is invalid.
 fn asked_with(form: &HashMap<String, String>) -> (&'static str, Option<(StatusCode, Value)>) {
     let refused = |status, error: &str, why: &str| {
         Some((status, json!({"error": error, "error_description": why})))
@@ -150,7 +151,7 @@ fn asked_with(form: &HashMap<String, String>) -> (&'static str, Option<(StatusCo
     ("Token_Secret", None)
 }
 
-/// Whether an assertion is a JWT that has not expired.
+/// Whether an assertion is a JWT that has not expired. The signature is not checked.
 fn is_valid(assertion: &str) -> bool {
     let claims = assertion.trim().split('.').nth(1);
     let claims = claims.and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok());
@@ -166,7 +167,8 @@ pub struct MachineToken {
     client_id: Option<String>,
 }
 
-/// `GET /metadata/identity/oauth2/token`: the instance metadata service of a virtual machine.
+/// `GET /metadata/identity/oauth2/token`: the instance metadata service of a virtual machine. It
+/// requires the header `Metadata: true`.
 pub async fn managed_identity(
     State(shared): State<Arc<Shared>>,
     Query(asked): Query<MachineToken>,
@@ -176,7 +178,8 @@ pub async fn managed_identity(
     machine_token(&shared, "Token_ManagedIdentity", allowed, asked)
 }
 
-/// `GET /msi/token`: what `IDENTITY_ENDPOINT` names in App Service, which also gives a secret for it.
+/// `GET /msi/token`: the endpoint that App Service puts into `IDENTITY_ENDPOINT`. It requires a secret
+/// in `X-IDENTITY-HEADER`; the emulator accepts any.
 pub async fn app_service(
     State(shared): State<Arc<Shared>>,
     Query(asked): Query<MachineToken>,
@@ -215,12 +218,12 @@ fn machine_token(shared: &Shared, kind: &str, allowed: bool, asked: MachineToken
     .into_response()
 }
 
-/// How long a token is good for, in seconds.
+/// How long a token is valid, in seconds.
 fn lifetime(shared: &Shared) -> i64 {
     i64::try_from(shared.options.token_lifetime.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// What a token is for: the scope without what is asked for there, as the directory has it.
+/// A token's audience: the scope without `/.default`.
 fn audience(form: &HashMap<String, String>) -> &str {
     let scope = form.get("scope").map_or(ARM, String::as_str);
     scope.strip_suffix("/.default").unwrap_or(scope)

@@ -1,21 +1,21 @@
-//! What ARM answers when it does not do what was asked: a status and `{"error":{"code","message"}}`.
+//! An ARM error response: a status and `{"error":{"code","message"}}`.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 
-/// A refusal with the status, code and words of the service.
+/// An error with the service's status, code and message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArmError {
     /// The HTTP status, 4xx or 5xx.
     pub status: StatusCode,
-    /// ARM's or the service's code.
+    /// The error code of ARM or of the service.
     pub code: String,
-    /// The message for people.
+    /// The message, in the service's words.
     pub message: String,
-    /// What the error is about, if the service names it.
+    /// The field or resource that the error is about, if the service names one.
     pub target: Option<String>,
-    /// Headers beside the usual ones, such as `retry-after`.
+    /// Additional headers, such as `retry-after`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -31,17 +31,17 @@ impl ArmError {
         }
     }
 
-    /// 400: the request itself is wrong.
+    /// 400: the request is invalid.
     pub fn bad_request(code: &str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// 409: the resource is not in a state for it.
+    /// 409: the resource's state does not allow the request.
     pub fn conflict(code: &str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, message)
     }
 
-    /// 404 as the gateway answers it for a resource that is not there.
+    /// 404 for a resource that does not exist, as ARM's gateway words it.
     pub fn resource_not_found(resource: &str, resource_group: &str) -> Self {
         let message = format!(
             "The Resource '{resource}' under resource group '{resource_group}' was not found. For \
@@ -50,7 +50,7 @@ impl ArmError {
         Self::new(StatusCode::NOT_FOUND, "ResourceNotFound", message).from_gateway()
     }
 
-    /// Marks the error as one of ARM's gateway, as `x-ms-failure-cause` does on the wire.
+    /// Marks the error as coming from ARM's gateway, with the header `x-ms-failure-cause`.
     #[must_use]
     pub fn from_gateway(self) -> Self {
         self.with_header("x-ms-failure-cause", "gateway")
@@ -65,7 +65,7 @@ impl ArmError {
         self
     }
 
-    /// Names what the error is about.
+    /// Sets the field or resource that the error is about.
     #[must_use]
     pub fn about(mut self, target: &str) -> Self {
         self.target = Some(target.to_owned());

@@ -1,4 +1,4 @@
-//! Operations on container groups.
+//! Operations on container groups: read, list, follow long-running operations.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::emulator::group::view;
 use crate::emulator::shared::Shared;
 use crate::emulator::store::{OperationKind, Store};
 
-/// The version that operation URLs carry, as recorded.
+/// The API version in the URLs of long-running operations, as recorded from the service.
 const OPERATION_VERSION: &str = "2018-06-01";
 
 /// Handles an operation on one group.
@@ -43,7 +43,7 @@ pub async fn group(
     }
 }
 
-/// Lists groups of a subscription or of one resource group, page by page.
+/// Lists the groups of a subscription or resource group, one page at a time.
 pub fn list(
     shared: &Shared,
     call: &Call,
@@ -96,7 +96,7 @@ pub fn list(
     Ok(Answer::ok(answer))
 }
 
-/// What became of an operation; `result` asks for its result instead of its state.
+/// The state of a long-running operation, or its result if `result` is set.
 pub fn operation(shared: &Shared, call: &Call, id: &str, result: bool) -> Result<Answer, ArmError> {
     let (now, face) = (shared.clock.now(), shared.clock.face());
     let mut store = shared.store();
@@ -137,7 +137,7 @@ pub fn operation(shared: &Shared, call: &Call, id: &str, result: bool) -> Result
     })))
 }
 
-/// Reads a JSON body, or says why it is none.
+/// Parses a JSON body. An invalid body is a 400 that names the field.
 pub fn read<T: DeserializeOwned + Default>(call: &Call) -> Result<T, ArmError> {
     let refuse = |why: String| {
         let message =
@@ -151,7 +151,7 @@ pub fn read<T: DeserializeOwned + Default>(call: &Call) -> Result<T, ArmError> {
     serde_path_to_error::deserialize(value).map_err(|why| refuse(why.to_string()))
 }
 
-/// Refuses what is asked in a resource group that is not there.
+/// Fails with 404 if a client deleted the resource group.
 pub fn require_resource_group(
     store: &Store,
     subscription: &str,
@@ -166,7 +166,7 @@ pub fn require_resource_group(
     Ok(())
 }
 
-/// The group, brought to `now`, or 404.
+/// The group, advanced to `now`. Fails with 404 if it does not exist or lags ([`Store::lags`]).
 pub fn existing<'a>(
     store: &'a mut Store,
     id: &GroupId,
@@ -190,7 +190,7 @@ fn get(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {
     Ok(Answer::ok(answer))
 }
 
-/// Refuses while an operation on the group is in progress.
+/// Fails with 409 while the group is deploying, restarting, stopping or being deleted.
 pub fn require_settled(group: &Group) -> Result<(), ArmError> {
     if !group.is_in_motion() {
         return Ok(());
@@ -202,7 +202,7 @@ pub fn require_settled(group: &Group) -> Result<(), ArmError> {
     Err(ArmError::conflict("ContainerGroupTransitioning", message))
 }
 
-/// Where an operation's state, or its result, can be read.
+/// The URL of an operation's state, or of its result.
 pub fn operation_url(call: &Call, group: &Group, operation: Uuid, result: bool) -> String {
     let kind = if result {
         "operationResults"

@@ -1,4 +1,5 @@
-//! What the service says about a region: usages, cached images, capabilities; and its operations.
+//! Information about a region: usages, cached images, capabilities; and the list of operations of the
+//! provider.
 
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use super::route::LocationList;
 use crate::emulator::group::quota;
 use crate::emulator::shared::Shared;
 
-/// Images that the service caches everywhere (a part of its list).
+/// Some of the images that the service caches in every region.
 const CACHED_IMAGES: [(&str, &str); 4] = [
     ("Linux", "ubuntu:22.04"),
     ("Linux", "alpine:3"),
@@ -15,7 +16,7 @@ const CACHED_IMAGES: [(&str, &str); 4] = [
     ("Windows", "mcr.microsoft.com/windows/servercore:ltsc2019"),
 ];
 
-/// Answers one of a region's lists.
+/// Answers one of a region's list requests.
 pub fn list(shared: &Shared, subscription: &str, region: &str, list: LocationList) -> Answer {
     Answer::ok(match list {
         LocationList::Usage => usages(shared, subscription, region),
@@ -27,7 +28,7 @@ pub fn list(shared: &Shared, subscription: &str, region: &str, list: LocationLis
     })
 }
 
-/// The operations that a role can be given, as `Operations_List` answers them.
+/// The operations that a role can permit: the response of `Operations_List`.
 pub fn operations() -> Answer {
     let all = [
         ("containerGroups/read", "Get Container Groups"),
@@ -84,7 +85,7 @@ fn usages(shared: &Shared, subscription: &str, region: &str) -> Value {
     json!({"value": quota::NAMES.iter().map(one).collect::<Vec<_>>()})
 }
 
-/// `StandardCores` as people read it: `Standard Cores`.
+/// Splits a usage name into words: `StandardCores` becomes `Standard Cores`.
 fn localized(name: &str) -> String {
     let mut words = String::new();
     for letter in name.chars() {

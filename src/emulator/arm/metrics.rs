@@ -1,9 +1,10 @@
-//! Azure Monitor's numbers of a container group: what its containers use, minute by minute.
+//! Azure Monitor metrics of a container group: CPU and memory use per minute.
 //!
-//! In: a timespan and the names of metrics. Out: a series for each container where the request asks for
-//! that (`$filter=containerName eq '*'`), of ten unless it says otherwise (`top`); else one of all. As the
-//! service does it: a minute that is not over has a time and no value, and CPU comes in thousandths.
-//! Simulated containers use what their scripts say; of real ones nothing is known, and their series are missing.
+//! In: a timespan and metric names. Out: one series per container if the request asks for it
+//! (`$filter=containerName eq '*'`), for at most `top` containers (default 10); otherwise one averaged
+//! series. Like the service, a minute that is not over has a timestamp but no value, and CPU is in
+//! thousandths of a core. The values of simulated containers come from their scripts. Real containers
+//! have no series.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -17,17 +18,17 @@ use crate::emulator::group::id::GroupId;
 use crate::emulator::group::run::{Run, RunState};
 use crate::emulator::shared::Shared;
 
-/// The metrics that are served, with their units.
+/// The supported metrics: name, display name, unit.
 const KNOWN: [(&str, &str, &str); 2] = [
     ("CpuUsage", "CPU Usage", "Count"),
     ("MemoryUsage", "Memory Usage", "Bytes"),
 ];
-/// What is served when no timespan is given, and the most that is.
+/// The timespan if the request has none: the last hour.
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const MINUTE: i64 = 60;
-/// Of how many containers series are told where the request does not say.
+/// For how many containers a request without `top` gets series.
 const TOP: usize = 10;
-/// What a container uses of which nothing is said: thousandths of a CPU, and bytes.
+/// Default use of a container: thousandths of a CPU core, and bytes of memory.
 const USUAL: (f64, f64) = (1.0, 16_777_216.0);
 
 /// `GET {group}/providers/Microsoft.Insights/metrics`.
@@ -92,7 +93,7 @@ fn unknown(name: &str) -> ArmError {
     ))
 }
 
-/// Of how many containers series are asked for.
+/// The query parameter `top`: how many containers get a series.
 fn top(call: &Call) -> Result<usize, ArmError> {
     let Some(text) = call.query.get("top") else {
         return Ok(TOP);
@@ -157,7 +158,7 @@ fn series(
     }
 }
 
-/// The minutes of a timespan, and whether each is over.
+/// The minutes of a timespan, each with whether it is over at `until`.
 fn minutes(since: Timestamp, until: Timestamp) -> impl Iterator<Item = (Timestamp, bool)> {
     let first = since.as_second().div_euclid(MINUTE) * MINUTE;
     let starts = (first..until.as_second()).step_by(60);
@@ -167,7 +168,7 @@ fn minutes(since: Timestamp, until: Timestamp) -> impl Iterator<Item = (Timestam
     })
 }
 
-/// Whether the run that is the container's present one was there when the minute ended.
+/// Whether the container's current run was running when the minute ended.
 fn ran_until(run: &Run, ends: Timestamp, face: &Face) -> bool {
     match run.current {
         Some(RunState::Running { since }) => face.shown(since) < ends,
@@ -185,12 +186,12 @@ fn used(run: &Run, metric: &str) -> f64 {
     }
 }
 
-/// How much CPU a container uses, in thousandths.
+/// A container's CPU use in thousandths of a core.
 pub fn millicores(run: &Run) -> f64 {
     run.script.cpu.unwrap_or(USUAL.0)
 }
 
-/// How much memory it uses.
+/// A container's memory use in bytes.
 pub fn bytes(run: &Run) -> f64 {
     run.script.memory.unwrap_or(USUAL.1)
 }

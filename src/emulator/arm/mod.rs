@@ -1,9 +1,10 @@
-//! Azure Resource Manager's face: every request that is not for the emulator itself.
+//! The ARM API: handles every request that is not for the emulator itself.
 //!
-//! In: an HTTP request. Out: what the service answers, with its headers. One way through:
-//! `route` → `faults` → credential → `rights` → `version` → `throttle` → the operation (`groups`,
-//! `create`, `change`, `containers`, `metrics`, `locations`, `network`, `account`) → headers. Operations take the store's lock,
-//! decide and let go; none waits while it holds it.
+//! In: an HTTP request. Out: the service's response with its headers. Every request takes the same
+//! steps: `route` → `faults` → credential → `rights` → `version` → `throttle` → the operation
+//! (`groups`, `create`, `change`, `containers`, `metrics`, `locations`, `network`, `account`) →
+//! headers. An operation locks the store, decides and unlocks it; it never waits while it holds the
+//! lock.
 
 pub mod account;
 pub mod answer;
@@ -40,18 +41,18 @@ use super::faults::Fate;
 use super::server::DropConnection;
 use super::shared::Shared;
 
-/// The largest body that ARM takes.
+/// The largest request body that ARM accepts: 4 MiB.
 const LARGEST_BODY: usize = 4 << 20;
 
 /// A request as the operations see it.
 pub struct Call {
-    /// The version asked for; the newest one for what has versions of its own.
+    /// The requested API version. The newest one for resources of other providers.
     pub version: Version,
-    /// The other parameters of the query, by name in lower case.
+    /// All other query parameters, by lower-case name.
     pub query: HashMap<String, String>,
     /// The body.
     pub body: Bytes,
-    /// Scheme and authority under which the client reached us.
+    /// Scheme and host under which the client reached the emulator, for URLs in responses.
     pub origin: String,
 }
 
@@ -78,7 +79,7 @@ pub async fn handle(State(shared): State<Arc<Shared>>, request: Request<Body>) -
     response
 }
 
-/// Lets the faults that were asked for befall the request.
+/// Applies the injected faults to the request, then handles it.
 async fn fated(
     shared: &Arc<Shared>,
     route: Route,
@@ -106,7 +107,7 @@ async fn fated(
         _ => None,
     };
     if let Some(key) = &lagging {
-        // Before it takes effect: no other request sees the group in between.
+        // Set before the PUT takes effect, so that no other request sees the group in between.
         let until = shared.clock.now().saturating_add(lag);
         let until = until.unwrap_or(Timestamp::MAX);
         shared.store().lagging.insert(key.clone(), until);
@@ -236,7 +237,7 @@ fn authenticate(headers: &HeaderMap) -> Result<(), ArmError> {
     }
 }
 
-/// Resources of other providers have versions of their own; each that looks like one will do.
+/// Resources of other providers have their own API versions; the emulator accepts any date.
 fn any_version(text: Option<&str>) -> Result<Version, ArmError> {
     let looks_right = |text: &str| {
         let date = text.get(..10).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Virtual networks and subnets, as far as clients of container groups need them.
 //!
-//! Every network exists unless it was deleted; what was PUT is answered as it was PUT.
+//! Every network and subnet exists unless a client deleted it. GET returns what PUT stored.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -77,7 +77,7 @@ pub fn network(
     }
 }
 
-/// Refuses a subnet that was deleted, or whose network was.
+/// Fails if a client deleted the subnet or its virtual network.
 pub fn require(store: &Store, subnet: &str) -> Result<(), ArmError> {
     let key = subnet.to_lowercase();
     let network = key.split("/subnets/").next().unwrap_or_default();
@@ -95,8 +95,8 @@ fn missing(id: &str) -> ArmError {
     ArmError::resource_not_found(&parts.get(6..).unwrap_or_default().join("/"), group)
 }
 
-/// The resource with what ARM and the network's provider add; a subnet is delegated unless it says
-/// to whom else.
+/// The resource with the fields that ARM and the network provider add. A subnet without delegations
+/// gets one to container groups.
 fn resource(id: &str, kind: NetworkKind, body: &Object) -> Value {
     let mut properties = body
         .get("properties")

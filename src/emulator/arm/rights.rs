@@ -1,7 +1,7 @@
-//! Rights that the credential lacks, by the actions of Azure's roles.
+//! Missing rights of the credential, as actions of Azure roles.
 //!
-//! In: a request, and the actions that the admin interface has withheld. Out: 403 as ARM's gateway answers
-//! it. Every credential may do everything else.
+//! In: a request, and the actions that the admin interface has withheld. Out: 403 as ARM's gateway
+//! words it. Everything that is not withheld is allowed.
 
 use http::StatusCode;
 
@@ -10,10 +10,10 @@ use super::route::{ContainerVerb, Crud, GroupVerb, LocationList, NetworkKind, Ro
 use crate::emulator::group::model::Properties;
 use crate::emulator::store::Store;
 
-/// The action of putting groups into a subnet.
+/// The action that a credential needs to put a group into a subnet.
 const JOIN: &str = "Microsoft.Network/virtualNetworks/subnets/join/action";
 
-/// The action that a request takes; none where every credential may.
+/// The action that a request needs. `None` if the request needs no right.
 fn action(route: &Route) -> Option<&'static str> {
     Some(match route {
         Route::GroupsList { .. } | Route::GroupsListByResourceGroup { .. } => {
@@ -60,7 +60,7 @@ fn action(route: &Route) -> Option<&'static str> {
     })
 }
 
-/// Refuses a request whose right is withheld.
+/// Fails with 403 if the action that the request needs is withheld.
 pub fn require(store: &Store, route: &Route, scope: &str) -> Result<(), ArmError> {
     match action(route) {
         Some(action) if store.lacks(action) => {
@@ -75,7 +75,7 @@ pub fn require(store: &Store, route: &Route, scope: &str) -> Result<(), ArmError
     }
 }
 
-/// Refuses a group in a subnet where the right to join it is withheld.
+/// Fails with 403 if the group is in a subnet and the right to join subnets is withheld.
 pub fn require_join(store: &Store, properties: Option<&Properties>) -> Result<(), ArmError> {
     if store.lacks(JOIN) && properties.is_some_and(Properties::is_in_subnet) {
         let message = format!(

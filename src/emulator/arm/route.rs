@@ -1,12 +1,12 @@
-//! The operations of ARM that the emulator knows, and what can be asked of one.
+//! The ARM operations that the emulator supports, with their parameters.
 //!
-//! Which of them a request is for: `parse`.
+//! `parse` finds the operation for a method and path.
 
 mod parse;
 
 use crate::emulator::group::id::GroupId;
 
-/// An operation of ARM, by the names of the service's specification, with its parameters.
+/// An ARM operation with its parameters. The names are those of the service's specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(
     missing_docs,
@@ -69,7 +69,7 @@ pub enum Route {
     },
 }
 
-/// What is done to a container group.
+/// The operations on a container group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(
     missing_docs,
@@ -86,7 +86,7 @@ pub enum GroupVerb {
     OutboundEndpoints,
 }
 
-/// What is done to a container.
+/// The operations on a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(
     missing_docs,
@@ -98,7 +98,7 @@ pub enum ContainerVerb {
     Attach,
 }
 
-/// What is listed of a region.
+/// The lists of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(
     missing_docs,
@@ -110,16 +110,16 @@ pub enum LocationList {
     Capabilities,
 }
 
-/// A resource of Microsoft.Network.
+/// The resource types of Microsoft.Network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkKind {
     /// A virtual network.
     VirtualNetwork,
-    /// A subnet of one.
+    /// A subnet of a virtual network.
     Subnet,
 }
 
-/// What is done to a resource that the emulator only keeps.
+/// The operations on a resource that the emulator only stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the variants are HTTP's methods")]
 pub enum Crud {
@@ -129,17 +129,17 @@ pub enum Crud {
     Delete,
 }
 
-/// Why a request names no operation.
+/// Why a request matches no operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoute {
-    /// There is no such path.
+    /// No operation has this path.
     UnknownPath,
-    /// The path exists, not with this method.
+    /// The path exists, but not with this method.
     UnknownMethod,
 }
 
 impl Route {
-    /// The operation's name, as the specification has it; faults and counters go by it.
+    /// The operation's name in the specification. Fault rules and counters use it.
     pub fn name(&self) -> &'static str {
         match self {
             Self::OperationsList => "Operations_List",
@@ -179,7 +179,7 @@ impl Route {
         }
     }
 
-    /// The subscription, where the path has one.
+    /// The subscription, if the path has one.
     pub fn subscription(&self) -> Option<&str> {
         match self {
             Self::OperationsList | Self::SubscriptionsList => None,
@@ -199,7 +199,7 @@ impl Route {
         }
     }
 
-    /// The container group's name, where the path has one.
+    /// The container group's name, if the path has one.
     pub fn group(&self) -> Option<&str> {
         match self {
             Self::Group { id, .. } | Self::Container { id, .. } | Self::Metrics { id } => {
@@ -209,7 +209,8 @@ impl Route {
         }
     }
 
-    /// The resource group that the request is in.
+    /// The resource group of a container group or of a list of container groups. `None` for other
+    /// paths.
     pub fn resource_group(&self) -> Option<&str> {
         match self {
             Self::Group { id, .. } | Self::Container { id, .. } | Self::Metrics { id } => {
@@ -220,7 +221,7 @@ impl Route {
         }
     }
 
-    /// Whether the service's own versions apply, or any version will do.
+    /// Whether the API version must be one of the service's. Other requests accept any version.
     pub fn is_of_the_service(&self) -> bool {
         matches!(
             self,
@@ -234,7 +235,7 @@ impl Route {
     }
 }
 
-/// A region's name as ARM normalises it: `West US` is `westus`.
+/// A region's name as ARM normalizes it: `West US` becomes `westus`.
 pub fn region(name: &str) -> String {
     name.chars()
         .filter(|c| !c.is_whitespace())

@@ -1,9 +1,9 @@
-//! How many requests ARM and the service allow.
+//! Request limits of ARM and of the service.
 //!
-//! In: each request's kind and time. Out: what is left, as the answer's headers say it, or 429 with
-//! `Retry-After`. ARM has a token bucket a subscription for reads, writes and deletes (documented
-//! since 2024); the service has budgets of its own for creates and for deletes of container groups,
-//! by 5 minutes and by the hour, counted in windows that begin with their first request.
+//! In: each request's kind and time. Out: the remaining budget as response headers, or 429 with
+//! `Retry-After`. ARM has one token bucket per subscription for each of reads, writes and deletes
+//! (documented since 2024). The service limits creates and deletes of container groups per subscription
+//! and region, in windows of 5 minutes and of one hour that start with their first request.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,42 +15,42 @@ use serde::{Deserialize, Serialize};
 use super::error::ArmError;
 use crate::emulator::clock::{between, later};
 
-/// ARM's tenant-wide buckets are this many times a subscription's.
+/// ARM's tenant-wide limit is this many times the limit of a subscription.
 const GLOBAL: f64 = 15.0;
 
-/// What is allowed. `null` for a bucket or a budget lifts it.
+/// The limits. `null` for a bucket or a budget removes that limit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
-    /// ARM's bucket for GET and HEAD.
+    /// ARM's bucket for GET, HEAD and OPTIONS.
     pub reads: Option<Bucket>,
     /// ARM's bucket for PUT, PATCH and POST.
     pub writes: Option<Bucket>,
     /// ARM's bucket for DELETE.
     pub deletes: Option<Bucket>,
-    /// The service's budget for creates.
+    /// The service's budget for creating and updating container groups.
     pub group_creates: Option<Budget>,
-    /// The service's budget for deletes.
+    /// The service's budget for deleting container groups.
     pub group_deletes: Option<Budget>,
 }
 
-/// A token bucket.
+/// A token bucket: each request takes one token.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Bucket {
-    /// How many requests it holds.
+    /// How many tokens the bucket holds.
     pub size: f64,
-    /// How many come back each second.
+    /// How many tokens are added per second.
     pub per_second: f64,
 }
 
-/// A budget in fixed windows.
+/// A budget per fixed time window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Budget {
-    /// Requests in 5 minutes.
+    /// Requests per 5 minutes.
     pub per_5m: u64,
-    /// Requests in an hour.
+    /// Requests per hour.
     pub per_1h: u64,
 }
 
@@ -80,7 +80,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// No limits at all.
+    /// No limits.
     pub const fn lifted() -> Self {
         Self {
             reads: None,
@@ -92,10 +92,10 @@ impl Limits {
     }
 }
 
-/// ARM's kinds of requests.
+/// The kinds of requests that ARM counts separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// GET and HEAD.
+    /// GET, HEAD and OPTIONS.
     Reads,
     /// PUT, PATCH and POST.
     Writes,
@@ -122,19 +122,19 @@ impl Kind {
     }
 }
 
-/// Which of the service's own budgets a request draws on.
+/// The budgets of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GroupBudget {
-    /// Creating (or updating) a container group.
+    /// Create or update a container group.
     Create,
-    /// Deleting one.
+    /// Delete a container group.
     Delete,
 }
 
-/// Headers of an answer.
+/// Response headers.
 pub type Headers = Vec<(HeaderName, HeaderValue)>;
 
-/// What has been used of the limits.
+/// How much of the limits is used.
 #[derive(Debug, Default)]
 pub struct Throttle {
     buckets: HashMap<(String, Kind), (f64, Timestamp)>,
@@ -142,7 +142,8 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// Counts a request of `kind` for `subscription`. `speed` turns emulated waits into the host's.
+    /// Counts a request of `kind` for `subscription`. `speed` converts the emulated wait into host
+    /// seconds for `Retry-After`. Fails with 429 if the bucket is empty.
     pub fn arm(
         &mut self,
         limits: &Limits,
@@ -192,7 +193,8 @@ impl Throttle {
         ])
     }
 
-    /// Counts a create or delete of a container group in `region`.
+    /// Counts a create or delete of a container group in `region`. Fails with 429 if a window is used
+    /// up.
     pub fn group(
         &mut self,
         limits: &Limits,
@@ -248,7 +250,7 @@ impl Throttle {
             .collect())
     }
 
-    /// Forgets what was used.
+    /// Refills all buckets and budgets.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
@@ -259,7 +261,7 @@ fn retry_after(error: ArmError, wait: Duration, speed: f64) -> ArmError {
     error.with_header("retry-after", &format!("{seconds:.0}"))
 }
 
-/// A header with a number; its fraction is dropped, as a half request is none.
+/// A header with a number. Fractions are rounded down: a fraction of a token permits no request.
 fn header(name: &str, value: impl Into<Number>) -> (HeaderName, HeaderValue) {
     let name = HeaderName::try_from(name).expect("the names above are header names");
     let value = HeaderValue::try_from(value.into().0).expect("digits are a header value");

@@ -1,11 +1,10 @@
-//! API versions: which exist, and what came with which.
+//! API versions of Microsoft.ContainerInstance, and the response fields that came with them.
 
 use std::fmt;
 
 use super::error::ArmError;
 
-/// The versions of Microsoft.ContainerInstance from 2018-10-01 on, oldest first (the list of the
-/// service's published types, read 2026-11).
+/// The versions from 2018-10-01 on, oldest first. Source: the service's published types, read 2026-11.
 pub const VERSIONS: [&str; 19] = [
     "2018-10-01",
     "2019-12-01",
@@ -28,7 +27,7 @@ pub const VERSIONS: [&str; 19] = [
     "2026-08-01-preview",
 ];
 
-/// A version that exists.
+/// A supported API version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(&'static str);
 
@@ -53,23 +52,24 @@ impl Version {
         })
     }
 
-    /// The newest one.
+    /// The newest version.
     pub fn newest() -> Self {
         Self(VERSIONS[VERSIONS.len() - 1])
     }
 
-    /// Whether answers have `sku` and `initContainers`: not yet in what was recorded of 2018-10-01.
+    /// Whether responses have `sku` and `initContainers`. Recordings of 2018-10-01 do not have them.
     pub fn has_sku(self) -> bool {
         self.0 >= "2019-12-01"
     }
 
-    /// Whether answers have `provisioningTimeoutInSeconds`: recorded with 2023-05-01, not with
-    /// 2021-09-01.
+    /// Whether responses have `provisioningTimeoutInSeconds`. Recordings of 2023-05-01 have it, those
+    /// of 2021-09-01 do not.
     pub fn has_provisioning_timeout(self) -> bool {
         self.0 >= "2022-10-01"
     }
 
-    /// Whether a PUT's 201 also has `location` and `retry-after` (the specification from 2025-09-01).
+    /// Whether the 201 of a PUT has `location` and `retry-after` (in the specification from 2025-09-01
+    /// on).
     pub fn has_final_location(self) -> bool {
         self.0 >= "2025-09-01"
     }

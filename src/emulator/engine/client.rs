@@ -1,7 +1,7 @@
-//! Calls to the engine, each with a timeout, few at a time.
+//! Calls to the engine's API, each with a timeout, a limited number at a time.
 //!
-//! In: what the rest of the engine wants of Docker's API. Out: its answer, or an [`Error`] that says
-//! what was attempted. Nobody else here speaks to the engine, except `hijack` and `listing`, which it says why.
+//! In: requests from the other engine modules. Out: the engine's answer, or an [`Error`] that names the
+//! attempted action. Only `hijack` and `listing` also speak to the engine directly; their docs say why.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -21,19 +21,19 @@ use tokio::sync::Semaphore;
 use super::error::Error;
 use super::listing::{self, Inspected, Listed};
 
-/// How many calls an engine is given at once.
+/// How many calls may run at the same time.
 const AT_ONCE: usize = 8;
-/// How many images are pulled at once; a pull may take long.
+/// How many images may be pulled at the same time. Separate from calls, because a pull may take long.
 const PULLS_AT_ONCE: usize = 3;
-/// How long an engine may take to say that it is there.
+/// How long the engine may take to answer its first call.
 const GREETING: Duration = Duration::from_secs(5);
-/// How long a call may take: starting a container on a busy machine takes seconds.
+/// Timeout of a call. Starting a container on a busy machine takes seconds.
 const CALL: Duration = Duration::from_secs(60);
-/// How long a container may run before its end is asked for anew: podman and Docker answer the
-/// head of a wait at once, its body at the end.
+/// Timeout of waiting for a container's end; then the emulator asks again. Docker and podman send the
+/// response head at once and the body at the container's end.
 const WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// A connection to an engine; cheap to clone.
+/// A connection to an engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     docker: Docker,
@@ -45,7 +45,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the engine that listens on `socket`, and hears whether it does.
+    /// Connects to the engine that listens on `socket`. Fails if it does not answer within 5 s.
     pub async fn connect(socket: &Path) -> Result<Self, Error> {
         let what = "connecting";
         let docker = Docker::connect_with_unix(
@@ -65,7 +65,7 @@ impl Client {
         })
     }
 
-    /// Where the engine listens.
+    /// The unix socket on which the engine listens.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
@@ -75,7 +75,7 @@ impl Client {
         &self.architecture
     }
 
-    /// Creates a container; its id.
+    /// Creates a container and returns its id.
     pub async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<String, Error> {
         let options = query::CreateContainerOptionsBuilder::new()
             .name(name)
@@ -94,7 +94,7 @@ impl Client {
             .await
     }
 
-    /// What a container is and does; nothing if it is not there.
+    /// A container's state and network. `None` if it does not exist.
     pub async fn inspect(&self, name: &str) -> Result<Option<Inspected>, Error> {
         let seen = listing::inspect(&self.socket, name);
         found(
@@ -103,7 +103,8 @@ impl Client {
         )
     }
 
-    /// Waits until a container has ended: its exit code. podman 4.3.1 tells it up to a second late.
+    /// Waits until a container has ended and returns its exit code. podman 4.3.1 reports the end up to
+    /// a second late.
     pub async fn wait(&self, name: &str) -> Result<i64, Error> {
         let options = query::WaitContainerOptionsBuilder::new()
             .condition("not-running")
@@ -116,14 +117,14 @@ impl Client {
         let what = format!("waiting for container {name}");
         match ended {
             Some(Ok(ended)) => Ok(ended.status_code),
-            // The library takes every code but 0 for an error.
+            // bollard reports every exit code except 0 as an error.
             Some(Err(Cause::DockerContainerWaitError { code, .. })) => Ok(code),
             Some(Err(source)) => Err(refused(&what, source)),
             None => Err(Error::TimedOut { what }),
         }
     }
 
-    /// Asks a container's process to end, and kills it after `grace` seconds.
+    /// Sends SIGTERM to a container's process, and SIGKILL after `grace` seconds.
     pub async fn stop(&self, name: &str, grace: i32) -> Result<(), Error> {
         let options = query::StopContainerOptionsBuilder::new().t(grace).build();
         let stopped = self.docker.stop_container(name, Some(options));
@@ -131,7 +132,7 @@ impl Client {
             .await
     }
 
-    /// Kills a container.
+    /// Sends SIGKILL to a container's process.
     pub async fn kill(&self, name: &str) -> Result<(), Error> {
         let options = query::KillContainerOptionsBuilder::new()
             .signal("SIGKILL")
@@ -141,7 +142,8 @@ impl Client {
             .await
     }
 
-    /// Removes a container with its anonymous volumes, running or not; fine if it is not there.
+    /// Removes a container and its anonymous volumes, also while it runs. Succeeds if it does not
+    /// exist.
     pub async fn remove(&self, name: &str) -> Result<(), Error> {
         let options = query::RemoveContainerOptionsBuilder::new()
             .force(true)
@@ -155,19 +157,19 @@ impl Client {
         .map(drop)
     }
 
-    /// All containers that carry all of `labels` (`name` or `name=value`), running or not.
+    /// All containers that have all of `labels` (`name` or `name=value`), running or not.
     pub async fn list(&self, labels: &[String]) -> Result<Vec<Listed>, Error> {
         self.call("listing containers", listing::list(&self.socket, labels))
             .await
     }
 
-    /// An image that is here; nothing if it is not.
+    /// An image that the engine has locally. `None` if it does not.
     pub async fn image(&self, name: &str) -> Result<Option<ImageInspect>, Error> {
         let seen = self.docker.inspect_image(name);
         found(self.call(&format!("looking up image {name}"), seen).await)
     }
 
-    /// Pulls an image; `progress` is called at each sign of life.
+    /// Pulls an image and calls `progress` for each step that the engine reports.
     pub async fn pull(
         &self,
         name: &str,
@@ -186,7 +188,7 @@ impl Client {
         Ok(())
     }
 
-    /// Makes an image of a root file system.
+    /// Creates an image from a root file system (a tar archive).
     pub async fn import(
         &self,
         options: query::CreateImageOptions,
@@ -201,7 +203,7 @@ impl Client {
         .await
     }
 
-    /// What a container has written and, with `follow`, writes.
+    /// A container's log; with `follow`, also its future output.
     pub fn logs(
         &self,
         name: &str,
@@ -210,7 +212,7 @@ impl Client {
         self.docker.logs(name, Some(options))
     }
 
-    /// What a container writes from now on.
+    /// A container's output from now on.
     pub async fn attach(
         &self,
         name: &str,
@@ -227,7 +229,7 @@ impl Client {
             .output)
     }
 
-    /// Prepares a command in a container; its id.
+    /// Prepares a command in a container and returns the command's id.
     pub async fn create_exec(&self, name: &str, exec: ExecConfig) -> Result<String, Error> {
         let created = self.docker.create_exec(name, exec);
         let created = self
@@ -236,7 +238,8 @@ impl Client {
         Ok(created.id)
     }
 
-    /// Runs a prepared command without a terminal: what it writes until it ends.
+    /// Runs a prepared command without a terminal. The stream yields its output and ends with the
+    /// command.
     pub async fn run_exec(
         &self,
         id: &str,
@@ -250,13 +253,13 @@ impl Client {
         }
     }
 
-    /// What became of a command.
+    /// The state of a command: whether it runs, its process id and exit code.
     pub async fn inspect_exec(&self, id: &str) -> Result<ExecInspectResponse, Error> {
         self.call("inspecting a command", self.docker.inspect_exec(id))
             .await
     }
 
-    /// Sets the size of a command's terminal.
+    /// Sets the size of a command's terminal, in rows and columns.
     pub async fn resize_exec(&self, id: &str, (rows, cols): (u16, u16)) -> Result<(), Error> {
         let options = query::ResizeExecOptionsBuilder::new()
             .h(i32::from(rows))

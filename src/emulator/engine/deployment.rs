@@ -1,8 +1,9 @@
-//! Deploying a group: images, network, init containers, containers; and then their lives.
+//! Deploys a group: pulls images, creates the network, runs init containers, starts the containers,
+//! supervises them.
 //!
-//! In: a group as the store has it. Out: containers of the engine, and reports of each step. The
-//! engine refusing to create something fails the group; refusing to start a container is that
-//! container's failure, as its command may be the reason, and the restart policy decides.
+//! In: a group from the store. Out: containers in the engine, and a report of each step. If the engine
+//! refuses to create something, the group fails. If it refuses to start a container, only that
+//! container fails: its command may be the reason, and the restart policy decides what happens next.
 
 use std::future::Future;
 use std::net::Ipv4Addr;
@@ -22,11 +23,12 @@ use crate::emulator::group::run::{Due, Run, note};
 use crate::emulator::group::stage::Stage;
 use crate::emulator::shared::Shared;
 
-/// Why a deployment does not go on.
+/// Why a deployment ends early.
 pub(super) enum Halt {
-    /// There is nothing more to do: the group has failed, or is another deployment's.
+    /// Nothing is left to do: the group has failed, or a newer deployment or command has replaced this
+    /// one.
     Over,
-    /// The engine refuses.
+    /// The engine refused a call.
     Failed(Error),
 }
 
@@ -38,33 +40,34 @@ impl From<Error> for Halt {
 
 /// One deployment of a group.
 pub(super) struct Deployment {
-    /// The emulator.
+    /// The emulator's shared state.
     pub shared: Arc<Shared>,
     /// The engine.
     pub parts: Arc<Parts>,
     /// The group.
     pub key: GroupKey,
-    /// What is deployed.
+    /// The properties to deploy.
     pub properties: Properties,
-    /// Which deployment of the group it is: with the operation, as a group that is deleted and made
-    /// again counts from one.
+    /// The number of this deployment. Only unique together with `operation`: a group that is deleted
+    /// and created again starts at one.
     pub generation: u64,
-    /// The operation that asked for it.
+    /// The operation that started this deployment.
     pub operation: Uuid,
     interrupt: CancellationToken,
 }
 
-/// Which of a group's lists a container is in.
+/// A container's position in the group's lists.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// The init containers.
+    /// In `initContainers`.
     Init(usize),
-    /// The containers.
+    /// In `containers`.
     Proper(usize),
 }
 
 impl Deployment {
-    /// The present deployment of a group, if it is there. `interrupt` ends all waiting.
+    /// The current deployment of a group. `None` if the group does not exist. `interrupt` ends all
+    /// waits.
     pub fn begin(
         shared: &Arc<Shared>,
         parts: &Arc<Parts>,
@@ -84,7 +87,7 @@ impl Deployment {
         })
     }
 
-    /// Deploys the group and stays with its containers until all have ended for good.
+    /// Deploys the group, then supervises its containers until all have ended for good.
     pub async fn run(&self) {
         match self.steps().await {
             Ok(()) | Err(Halt::Over) => {}
@@ -108,7 +111,7 @@ impl Deployment {
         volumes::make(&self.parts.instance, &self.key, &self.properties).await?;
         let address = self.network().await?;
         self.report(|group, at, _| {
-            // A rootless engine's network has no address that leads in: the emulated one stays.
+            // A rootless engine's network has no address that can be reached: keep the emulated one.
             group.next_ip = address.unwrap_or(group.next_ip);
             group.pulled(at);
         })?;
@@ -130,7 +133,7 @@ impl Deployment {
         }
     }
 
-    /// Makes the infra container, unless a restart has left it; the group's address.
+    /// Creates the infra container unless it is still running, and returns the group's address.
     async fn network(&self) -> Result<Option<Ipv4Addr>, Halt> {
         let (client, instance) = (&self.parts.client, &self.parts.instance);
         let name = instance.infra_name(&self.key);
@@ -153,7 +156,7 @@ impl Deployment {
         Ok(address)
     }
 
-    /// Runs the init containers, one after the other.
+    /// Runs the init containers one after the other.
     async fn initialise(&self) -> Result<(), Halt> {
         loop {
             let stage = self.report(|group, _, _| group.stage.clone())?;
@@ -175,7 +178,8 @@ impl Deployment {
         }
     }
 
-    /// Starts all containers; for each, the exit code if the engine refused to start it.
+    /// Starts all containers. For each, returns the exit code to report if the engine refused to start
+    /// it.
     async fn start_all(&self) -> Result<Vec<Option<i32>>, Halt> {
         self.report(|group, at, _| {
             if !matches!(group.stage, Stage::Starting { .. }) {
@@ -187,14 +191,14 @@ impl Deployment {
             self.create(Place::Proper(index)).await?;
             self.start(Place::Proper(index)).await
         });
-        // All end before one failure counts: a call that makes something is never let go of.
+        // Wait for all, even if one fails: a call that creates something must not be cancelled.
         futures::future::join_all(started)
             .await
             .into_iter()
             .collect()
     }
 
-    /// Creates a container; one of the same name, a run that has ended, goes.
+    /// Creates a container. Removes an old one of the same name first: the previous run.
     pub(super) async fn create(&self, place: Place) -> Result<(), Error> {
         let (client, instance) = (&self.parts.client, &self.parts.instance);
         let (container, name) = (self.container(place), self.name(place));
@@ -211,7 +215,7 @@ impl Deployment {
             .map(drop)
     }
 
-    /// Starts a container; its exit code if the engine refuses.
+    /// Starts a container. Returns the exit code to report if the engine refuses.
     pub(super) async fn start(&self, place: Place) -> Result<Option<i32>, Halt> {
         let started = self.parts.client.start(&self.name(place)).await;
         self.report(|group, at, _| {
@@ -239,7 +243,7 @@ impl Deployment {
             .container_name(&self.key, self.container(place).name())
     }
 
-    /// A container as it was asked for.
+    /// The container's specification.
     pub(super) fn container(&self, place: Place) -> &Container {
         match place {
             Place::Init(index) => &self.properties.init_containers()[index],
@@ -247,13 +251,13 @@ impl Deployment {
         }
     }
 
-    /// Waits by the emulator's clock.
+    /// Waits until the emulated time is `at`. Fails if interrupted.
     pub(super) async fn sleep_until(&self, at: Timestamp) -> Result<(), Halt> {
         self.unless_interrupted(self.shared.clock.sleep_until(at))
             .await
     }
 
-    /// Waits for `what`, unless the group is wanted otherwise.
+    /// Waits for `what`. Fails with [`Halt::Over`] if a newer command for the group interrupts it.
     pub(super) async fn unless_interrupted<T>(
         &self,
         what: impl Future<Output = T>,
@@ -266,8 +270,8 @@ impl Deployment {
     }
 }
 
-/// With which code a container counts as ended that was not started: a shell's for a program that
-/// is not there or must not be run, else Docker's.
+/// The exit code to report for a container that the engine could not start: the shell's codes if the
+/// program is missing (127) or not executable (126), otherwise 128.
 fn exit_code(words: &str) -> i32 {
     let words = words.to_lowercase();
     if words.contains("not found") || words.contains("no such file") {

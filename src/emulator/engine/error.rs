@@ -1,60 +1,60 @@
-//! Why something that needs the container engine did not work.
+//! Errors of the container engine.
 
 use std::io;
 use std::path::PathBuf;
 
-/// What was attempted, and why it failed.
+/// What the emulator attempted, and why it failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// None of the sockets answers.
+    /// No socket answers.
     #[error(
         "no container engine answers ({tried}); start one, for example with \
          `podman system service --time=0 unix://{suggestion}`"
     )]
     NoEngine {
-        /// Every socket that was tried, with the reason.
+        /// The sockets that were tried, each with the reason.
         tried: String,
-        /// Where one could listen.
+        /// The socket on which to start an engine.
         suggestion: String,
     },
-    /// `DOCKER_HOST` names something else than a unix socket.
+    /// `DOCKER_HOST` is not a unix socket.
     #[error("DOCKER_HOST is '{0}': only unix:// is supported")]
     NotAUnixSocket(String),
-    /// The engine refused.
+    /// The engine refused the call, or the connection failed.
     #[error("{what}: {}", words(source))]
     Refused {
-        /// What was attempted.
+        /// The attempted action.
         what: String,
-        /// What the engine, or the way to it, said.
+        /// The error of the engine or the connection.
         #[source]
         source: bollard::errors::Error,
     },
     /// The engine did not answer in time.
     #[error("{what}: the container engine did not answer in time")]
     TimedOut {
-        /// What was attempted.
+        /// The attempted action.
         what: String,
     },
-    /// A directory or file for a volume could not be made.
+    /// Creating a directory or file for a volume failed.
     #[error("making {path}")]
     Files {
         /// The directory or file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// An image's name that is none.
+    /// The text is not an image name.
     #[error("'{0}' is not the name of an image")]
     NotAnImage(String),
-    /// A terminal's connection could not be made.
+    /// Connecting to a terminal failed.
     #[error("opening the terminal: {0}")]
     Terminal(String),
 }
 
 impl Error {
-    /// What the engine answered, if it did, as an HTTP status.
+    /// The HTTP status of the engine's answer, if it answered.
     pub(super) fn status(&self) -> Option<u16> {
         match self {
             Self::Refused {
@@ -65,12 +65,12 @@ impl Error {
         }
     }
 
-    /// Whether it says that the thing is not there.
+    /// Whether the engine answered 404.
     pub(super) fn is_not_found(&self) -> bool {
         self.status() == Some(404)
     }
 
-    /// The error and its causes in one line.
+    /// The error with its cause in one line.
     pub(super) fn in_full(&self) -> String {
         match self {
             Self::Files { source, .. } => format!("{self}: {source}"),
@@ -79,7 +79,7 @@ impl Error {
     }
 }
 
-/// The engine's own words, without what the client library says around them.
+/// The engine's own message, without the text that bollard adds.
 fn words(error: &bollard::errors::Error) -> String {
     match error {
         bollard::errors::Error::DockerResponseServerError { message, .. } => message.clone(),

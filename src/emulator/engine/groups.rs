@@ -1,9 +1,8 @@
-//! The engine as the rest of the emulator sees it: one worker a group.
+//! The engine's interface for the rest of the emulator. Each group has one worker task.
 //!
-//! In: what is wished for a group, from whoever holds the store's lock: nothing here waits for it
-//! then. Out: work on that group, one wish after the other, the newest one only. A wish that
-//! arrives during the work on an older one interrupts that one's waiting and is taken up once it
-//! has let go.
+//! In: commands for a group. Callers hold the store's lock, so no command waits. Out: the work on that
+//! group, one command after the other; only the newest one counts. A command that arrives during the
+//! work on an older one interrupts that work's waits, and starts once the work has returned.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -32,37 +31,37 @@ pub struct Engine {
     parts: Arc<Parts>,
 }
 
-/// What the work on all groups shares.
+/// What the workers of all groups share.
 pub(super) struct Parts {
-    /// The way to the engine.
+    /// The engine's API.
     pub client: Client,
-    /// This emulator's mark on things.
+    /// This emulator's labels and directory.
     pub instance: Instance,
-    /// Every task.
+    /// All tasks.
     pub tasks: TaskTracker,
-    /// Ends every task.
+    /// Ends all tasks.
     pub cancel: CancellationToken,
     /// How many CPUs the machine has.
     pub cpus: f64,
     workers: Mutex<HashMap<GroupKey, watch::Sender<Wish>>>,
 }
 
-/// What is wished for a group.
+/// A command for a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wish {
-    /// It runs, from nothing.
+    /// Deploy the group from scratch.
     Deploy,
-    /// Its containers run anew, with its address and its volumes.
+    /// Restart its containers; keep its address and volumes.
     Restart,
-    /// It does not run.
+    /// Stop it.
     Stop,
-    /// It is not there.
+    /// Remove it.
     Remove,
 }
 
 impl Engine {
-    /// Connects to an engine, removes what ended emulators have left there, and prepares the image
-    /// of the infra containers.
+    /// Connects to an engine, removes what crashed emulators left there, and prepares the infra
+    /// containers' image.
     pub async fn connect(socket: &EngineSocket) -> Result<Self, Error> {
         let client = socket::connect(socket).await?;
         let instance = Instance::new()?;
@@ -87,7 +86,7 @@ impl Engine {
         })
     }
 
-    /// Whether the engine has, or can get, every image of a group.
+    /// Checks that the engine has, or can pull, every image of the group.
     pub async fn accessible(&self, body: &GroupBody) -> Result<(), Inaccessible> {
         match &body.properties {
             Some(properties) => images::accessible(&self.parts.client, properties).await,
@@ -95,17 +94,18 @@ impl Engine {
         }
     }
 
-    /// Deploys a group, once its region has capacity; whatever runs of an older deployment ends.
+    /// Deploys a group once its region has capacity. First removes the containers of an older
+    /// deployment.
     pub fn deploy(&self, shared: &Arc<Shared>, key: GroupKey) {
         self.wish(shared, key, Wish::Deploy);
     }
 
-    /// Restarts a group's containers in place: its address and volumes stay.
+    /// Restarts a group's containers. The group keeps its address and volumes.
     pub fn restart(&self, shared: &Arc<Shared>, key: GroupKey) {
         self.wish(shared, key, Wish::Restart);
     }
 
-    /// Stops a group; its logs are kept, nothing else is.
+    /// Stops a group: keeps its logs, removes its containers and volumes.
     pub fn stop(&self, shared: &Arc<Shared>, key: GroupKey) {
         self.wish(shared, key, Wish::Stop);
     }
@@ -115,7 +115,7 @@ impl Engine {
         self.wish(shared, key, Wish::Remove);
     }
 
-    /// What a container's present or latest run has written; nothing if it never ran.
+    /// The log of a container's current or last run. Empty if it never ran.
     pub async fn logs(
         &self,
         key: &GroupKey,
@@ -139,18 +139,18 @@ impl Engine {
         terminal::exec(&self.parts, &name, command, size).await
     }
 
-    /// What a container writes from now on.
+    /// A container's output from now on.
     pub async fn attach(&self, key: &GroupKey, container: &str) -> Result<Terminal, Error> {
         let name = self.parts.instance.container_name(key, container);
         terminal::attach(&self.parts.client, &name).await
     }
 
-    /// Begins to end: every group's containers are killed and removed.
+    /// Starts the shutdown: the workers kill and remove all containers.
     pub fn end(&self) {
         self.parts.cancel.cancel();
     }
 
-    /// Ends, and removes everything that was made here.
+    /// Shuts down, waits, and removes everything that this emulator created.
     pub async fn clean_up(&self) {
         self.end();
         self.parts.tasks.close();
@@ -192,7 +192,7 @@ impl Parts {
     }
 }
 
-/// The work on one group.
+/// The worker of one group.
 struct Worker {
     shared: Arc<Shared>,
     parts: Arc<Parts>,
@@ -224,7 +224,7 @@ impl Worker {
         teardown::containers(&self.parts, &self.key, Scope::All, Manner::AtOnce).await;
     }
 
-    /// Whether nothing more was wished, so that the group is nobody's work any longer.
+    /// Ends this worker if no newer command has arrived. Returns whether it has ended.
     fn leave(&self, wishes: &watch::Receiver<Wish>) -> bool {
         let mut workers = self.parts.workers();
         let done = !wishes.has_changed().unwrap_or(false);

@@ -1,8 +1,8 @@
-//! Starting a command whose terminal's raw bytes travel over the HTTP connection.
+//! Starts a command whose terminal uses the HTTP connection for its raw bytes ("hijacking").
 //!
-//! In: a prepared command. Out: its two halves. The client library would do it, but looks for the
-//! frames that only streams without a terminal have: output beginning with a byte below 3 is lost
-//! there. The request is fixed, so it is written here by hand.
+//! In: a prepared command. Out: the two halves of the connection. bollard has this call, but expects
+//! the frames that only streams without a terminal have: it loses output that begins with a byte below
+//! 3. The request is fixed, so this module writes it directly.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -16,13 +16,13 @@ use super::error::Error;
 
 /// How long the engine may take to start the command.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest head of an answer, or words of a refusal, that are read.
+/// How many bytes of the response head, or of an error message, are read at most.
 const LONGEST: usize = 16 << 10;
 
-/// What the command writes, from its first byte.
+/// The command's output from its first byte on.
 pub type Output = Chain<Cursor<Vec<u8>>, OwnedReadHalf>;
 
-/// Starts the command `id` in a terminal of `size`.
+/// Starts the command `id` in a terminal of `size` (rows, columns).
 pub async fn start(
     socket: &Path,
     id: &str,
@@ -64,10 +64,10 @@ async fn request(
         .split(|b| *b == b' ')
         .nth(1)
         .unwrap_or_default();
-    // 101 as asked; engines before API 1.22 answer 200 and go on the same way.
+    // The request asks for 101. Engines before API 1.22 answer 200 and then behave the same.
     if status != b"101" && status != b"200" {
         let mut rest = received.split_off(end);
-        // A refusal is short; how much of it arrives does not matter.
+        // Error messages are short. A partial one is good enough.
         let more = stream.read_buf(&mut rest);
         let _ = tokio::time::timeout(Duration::from_millis(200), more).await;
         return Ok(Err(Error::Terminal(words(&rest))));
@@ -77,7 +77,7 @@ async fn request(
     Ok(Ok((Cursor::new(early).chain(read), write)))
 }
 
-/// The message of a refusal.
+/// The message of an error response.
 fn words(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let json = text

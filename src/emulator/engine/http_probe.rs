@@ -1,7 +1,7 @@
 //! HTTP probes: one GET to the group's address.
 //!
-//! In: an address and a probe. Out: whether the answer's status is one from 200 to 399, or why not,
-//! in a kubelet's words. As a kubelet does, it takes any certificate.
+//! In: an address and a probe. Out: success if the status is 200 to 399, otherwise the reason in the
+//! kubelet's words. Like the kubelet, it accepts any certificate.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use tokio_rustls::TlsConnector;
 
 use crate::emulator::group::model::ProbeHttpGet;
 
-/// Why a probe failed, in words.
+/// The reason why a probe failed.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Probes `address`.
+/// Probes `address` once. Fails after `timeout` (host time).
 pub async fn get(address: Ipv4Addr, probe: &ProbeHttpGet, timeout: Duration) -> Result<(), String> {
     let url = url(address, probe);
     let status = match tokio::time::timeout(timeout, status(address, probe)).await {
@@ -99,7 +99,7 @@ async fn send(
 ) -> Result<u16, Failure> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut answer = std::pin::pin!(sender.send_request(request));
-    // The connection is driven beside its only request; it may end with the answer delivered.
+    // Poll the connection together with its only request. It may end when the response arrives.
     let answer = tokio::select! {
         biased;
         answer = &mut answer => answer,
@@ -118,7 +118,7 @@ fn connector() -> Result<TlsConnector, Failure> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// Takes every certificate, but still checks that the server has its key.
+/// Accepts every certificate, but still checks that the server has the private key.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

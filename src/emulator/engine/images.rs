@@ -1,7 +1,8 @@
-//! Images: here already, or pulled.
+//! Container images: finds them in the engine or pulls them.
 //!
-//! In: a group's body. Out: its images in the engine, or the name of the first one that cannot be
-//! had. A PUT asks before anything is decided, as the service refuses such a group at once.
+//! In: a group's body. Out: its images in the engine, or the name of the first one that is not
+//! accessible. A PUT checks this before it decides anything, because the service rejects such a group
+//! at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,22 +13,22 @@ use super::client::Client;
 use super::error::Error;
 use crate::emulator::group::model::{Properties, RegistryCredential};
 
-/// How long a PUT waits for an image. A registry that sends something by then has it; the rest of
-/// the image comes while the group is deployed.
+/// How long a PUT waits for an image. If the registry has sent anything by then, the image counts as
+/// accessible; the deployment pulls the rest.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a deployment waits for an image: the service gives up on a group after half an hour.
+/// How long a deployment waits for an image: the service's default provisioning timeout, 30 minutes.
 const PULL: Duration = Duration::from_secs(1800);
-/// Where an image comes from whose name has no registry in it.
+/// The registry of images whose name has no registry.
 const HUB: &str = "docker.io";
 
-/// An image that cannot be had.
+/// An image that is missing and cannot be pulled.
 #[derive(Debug)]
 pub struct Inaccessible {
-    /// Its name as the group has it.
+    /// The image's name in the group's body.
     pub image: String,
 }
 
-/// Makes sure that every image of the group can be had.
+/// Checks that the engine has, or can pull, every image of the group.
 pub async fn accessible(client: &Client, properties: &Properties) -> Result<(), Inaccessible> {
     for image in names(properties) {
         let moved = AtomicBool::new(false);
@@ -51,7 +52,7 @@ pub async fn accessible(client: &Client, properties: &Properties) -> Result<(), 
     Ok(())
 }
 
-/// Gets every image of the group.
+/// Pulls every image of the group that the engine does not have.
 pub async fn pull(client: &Client, properties: &Properties) -> Result<(), Error> {
     for image in names(properties) {
         let fetched = fetch(client, properties, image, || ());
@@ -63,7 +64,7 @@ pub async fn pull(client: &Client, properties: &Properties) -> Result<(), Error>
     Ok(())
 }
 
-/// The image's name as engines take it: with a tag, as they would otherwise pull every one.
+/// The image's name with a tag. Without a tag, engines pull all tags.
 pub fn tagged(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or_default();
     if image.contains('@') || last.contains(':') {
@@ -102,7 +103,7 @@ fn names(properties: &Properties) -> Vec<&str> {
     names
 }
 
-/// Whether it can stand in a URL's path as it is.
+/// Whether the name is safe in a URL path without escaping.
 fn is_plain(image: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
     !image.is_empty()
@@ -112,7 +113,7 @@ fn is_plain(image: &str) -> bool {
             .all(|part| !part.is_empty() && part != "..")
 }
 
-/// The registry an image comes from: the first part of its name, if that looks like a host.
+/// The registry of an image: the first part of its name if it looks like a host, otherwise Docker Hub.
 fn registry(image: &str) -> &str {
     match image.split_once('/') {
         Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,

@@ -1,9 +1,9 @@
-//! One emulator's mark on what it makes: labels of containers, and its directory.
+//! How an emulator marks what it creates: labels on containers, and a directory.
 //!
-//! In: this process. Out: names, labels and paths, and whether the process that made other things
-//! is still alive. A process id alone says nothing, as it is used again: its start time goes with
-//! it. Both mean something only to whoever sees the same processes, so the labels also name the
-//! machine's boot and the process namespace; things of another place are never judged.
+//! In: this process. Out: names, labels and paths; and whether the process that created other
+//! containers is still alive. The kernel reuses process ids, so the mark includes the process's start
+//! time. Both are only meaningful within one boot and process namespace, so the labels name these, too.
+//! The emulator never touches what was created in another namespace or boot.
 
 use std::collections::HashMap;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -16,25 +16,25 @@ use super::error::Error;
 use super::listing::Listed;
 use crate::emulator::group::id::GroupKey;
 
-/// `<process id>-<its start time>` of the emulator that made a container.
+/// `<process id>-<start time>` of the emulator that created the container.
 pub const OWNER: &str = "burstpool.aci-emulator.owner";
-/// Which processes that emulator sees: `<boot id>-<process namespace>`.
+/// Where that process id is valid: `<boot id>-<process namespace>`.
 pub const PLACE: &str = "burstpool.aci-emulator.place";
-/// The directory of that emulator.
+/// The emulator's directory.
 pub const DIRECTORY: &str = "burstpool.aci-emulator.directory";
-/// Which emulator it is, as a process may have several.
+/// The emulator's id. One process may run several emulators.
 pub const INSTANCE: &str = "burstpool.aci-emulator.instance";
-/// The container group.
+/// A hash of the container group's key.
 pub const GROUP: &str = "burstpool.aci-emulator.group";
 /// The container's name in the group; empty for the infra container.
 pub const CONTAINER: &str = "burstpool.aci-emulator.container";
 
-/// How the directories' names begin.
+/// The prefix of the directories' names.
 const PREFIX: &str = "aci-emulator-engine-";
-/// The file in a directory that says whose it is: owner and place.
+/// The file in a directory that names its owner: process and place.
 const OWNER_FILE: &str = "owner";
 
-/// One emulator. Its directory goes with the value.
+/// One emulator's identity. Drop removes its directory.
 #[derive(Debug)]
 pub struct Instance {
     id: Uuid,
@@ -42,17 +42,17 @@ pub struct Instance {
     directory: PathBuf,
 }
 
-/// Whose something is.
+/// The process that created something.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
-    /// Process id and start time.
+    /// `<process id>-<start time>`.
     pub process: String,
-    /// Which processes it sees.
+    /// `<boot id>-<process namespace>`. Empty if unknown.
     pub place: String,
 }
 
 impl Instance {
-    /// This process, with a new directory.
+    /// Creates an id and a directory for an emulator in this process.
     pub fn new() -> Result<Self, Error> {
         let (id, pid) = (Uuid::new_v4(), std::process::id());
         let started = started(pid).unwrap_or_default();
@@ -67,7 +67,7 @@ impl Instance {
             directory,
         };
         let path = &made.directory;
-        // Only the engine, and through it the containers, reach below: volumes hold secrets.
+        // Volumes contain secrets: only the owner and the engine may enter the directory.
         fs::DirBuilder::new()
             .mode(0o700)
             .create(path)
@@ -79,32 +79,32 @@ impl Instance {
         Ok(made)
     }
 
-    /// Its directory.
+    /// The emulator's directory.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The directory of a group, whose name may hold anything.
+    /// The directory of a group. Its name is a hash, because a group's name may contain any character.
     pub fn group_directory(&self, key: &GroupKey) -> PathBuf {
         self.directory
             .join("groups")
             .join(hash(key).simple().to_string())
     }
 
-    /// The label that all its containers carry.
+    /// A label filter that matches all containers of this emulator.
     pub fn label(&self) -> String {
         format!("{INSTANCE}={}", self.id)
     }
 
-    /// The label that all containers of a group carry.
+    /// A label filter that matches all containers of a group.
     pub fn group_label(key: &GroupKey) -> String {
         format!("{GROUP}={}", hash(key))
     }
 
-    /// The name of a group's infra container, with which those of the others begin.
+    /// The name of a group's infra container. The names of the group's other containers start with it.
     pub fn infra_name(&self, key: &GroupKey) -> String {
         let (instance, group) = (self.id.simple().to_string(), hash(key).simple().to_string());
-        // Validated names are plain; what is not is left out, the hash tells groups apart.
+        // Leave out unusual characters; the hash keeps the name unique.
         let plain: String = key
             .name
             .chars()
@@ -118,7 +118,7 @@ impl Instance {
         format!("{}.{container}", self.infra_name(key))
     }
 
-    /// The labels of a container; the infra container's has no name.
+    /// The labels of a container. For the infra container, `container` is empty.
     pub fn labels(&self, key: &GroupKey, container: &str) -> HashMap<String, String> {
         [
             (OWNER, self.owner.process.clone()),
@@ -141,7 +141,7 @@ impl Drop for Instance {
 }
 
 impl Owner {
-    /// Whose a container is, by its labels.
+    /// The owner of a container, from its labels. `None` if they are missing.
     pub fn of(container: &Listed) -> Option<Self> {
         let label = |name| container.label(name).map(str::to_owned);
         Some(Self {
@@ -150,7 +150,7 @@ impl Owner {
         })
     }
 
-    /// Whether it is certain that the process has ended.
+    /// Whether the process has certainly ended. `false` if this cannot be decided.
     pub fn is_dead(&self) -> bool {
         let parts = self.process.split_once('-');
         let Some((Ok(pid), Ok(began))) =
@@ -175,8 +175,8 @@ impl Owner {
     }
 }
 
-/// Directories of emulators that have ended without removing them: those in the temporary
-/// directory, and those that labels name.
+/// Directories whose emulator has ended without removing them: those in the temporary directory, and
+/// those in `named`.
 pub fn orphaned_directories(named: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
     let here = fs::read_dir(std::env::temp_dir()).into_iter().flatten();
     let mut found: Vec<PathBuf> = here
@@ -185,7 +185,7 @@ pub fn orphaned_directories(named: impl Iterator<Item = PathBuf>) -> Vec<PathBuf
         .collect();
     found.sort();
     found.dedup();
-    // A label is only text: a directory without the right name and owner is nobody's.
+    // A label can contain any path: accept only directories with the right name and owner file.
     found.retain(|path| {
         let name = path
             .file_name()
@@ -196,8 +196,8 @@ pub fn orphaned_directories(named: impl Iterator<Item = PathBuf>) -> Vec<PathBuf
     found
 }
 
-/// Removes a directory and says so if it cannot be: files of a container's user may be beyond an
-/// emulator that is not root.
+/// Removes a directory, and logs if this fails: an emulator that does not run as root may not be
+/// allowed to remove files of a container's user.
 pub fn remove_directory(path: &Path) {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -212,11 +212,11 @@ fn hash(key: &GroupKey) -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_URL, text.as_bytes())
 }
 
-/// When a living process started, in clock ticks since the boot: field 22 of `proc_pid_stat(5)`. A
-/// zombie has ended.
+/// The start time of a live process, in clock ticks since the boot: field 22 of `proc_pid_stat(5)`.
+/// `None` for a process that has ended, including zombies.
 fn started(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in brackets, and may hold anything.
+    // The second field, the program's name in brackets, may contain blanks and brackets.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     match fields.first() {
         Some(&("Z" | "X")) | None => None,
@@ -224,7 +224,7 @@ fn started(pid: u32) -> Option<u64> {
     }
 }
 
-/// Which processes this one sees; nothing where it cannot be told.
+/// This process's boot id and process namespace. Empty if they cannot be read.
 fn place() -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let namespace = fs::read_link("/proc/self/ns/pid");

@@ -1,8 +1,8 @@
-//! Reading which containers there are, and what they do, leniently.
+//! Lists and inspects containers, tolerating unknown values.
 //!
-//! In: a query. Out: the few fields that matter. The client library would do it, but knows only
-//! Docker's words: podman (seen with 4.3.1) calls a container `stopped` between its end and its
-//! clean-up, and one such container makes the library refuse the whole list.
+//! In: a query. Out: the few fields that the emulator needs. bollard has these calls, but knows only
+//! Docker's states: podman (seen with 4.3.1) calls a container `stopped` between its end and its
+//! clean-up, and one such container makes bollard reject the whole list.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,42 +18,42 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-/// The largest answer that is read: some thousand containers.
+/// The largest response that is read, in bytes: enough for some thousand containers.
 const LARGEST: usize = 64 << 20;
 
 /// A container in a list.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Listed {
-    /// Its id.
+    /// The container's id.
     pub id: String,
     #[serde(default)]
     labels: Option<HashMap<String, String>>,
 }
 
 impl Listed {
-    /// One of its labels.
+    /// The value of a label.
     pub fn label(&self, name: &str) -> Option<&str> {
         self.labels.as_ref()?.get(name).map(String::as_str)
     }
 }
 
-/// A container that was looked at.
+/// An inspected container.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Inspected {
-    /// What it does.
+    /// Whether it runs, and its exit code.
     pub state: State,
     network_settings: Networks,
 }
 
-/// What a container does.
+/// A container's state.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct State {
     /// Whether it runs.
     pub running: bool,
-    /// Its exit code, once it has ended.
+    /// Its exit code after it has ended.
     pub exit_code: i32,
 }
 
@@ -71,7 +71,7 @@ struct Endpoint {
 }
 
 impl Inspected {
-    /// Its address, if it has one of its own.
+    /// Its IPv4 address. `None` if it has no address of its own.
     pub fn address(&self) -> Option<std::net::Ipv4Addr> {
         let mut ends = self.network_settings.networks.iter().flatten();
         ends.find_map(|(_, end)| end.address.as_ref()?.parse().ok())
@@ -89,7 +89,7 @@ pub async fn list(socket: &Path, labels: &[String]) -> Result<Vec<Listed>, Cause
     .await
 }
 
-/// Looks at a container.
+/// Inspects a container.
 pub async fn inspect(socket: &Path, name: &str) -> Result<Inspected, Cause> {
     get(socket, &format!("/containers/{name}/json")).await
 }
@@ -108,7 +108,7 @@ async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Cause>
         read.map(|body| (status, body))
             .map_err(|error| Cause::from(std::io::Error::other(error)))
     };
-    // The connection is driven beside its only request; how it ends shows in the answer.
+    // Poll the connection together with its only request. The response shows how the connection ended.
     let (answered, _) = tokio::join!(answered, connection);
     let (status, body) = answered?;
     if status == StatusCode::OK {
@@ -121,7 +121,7 @@ async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, Cause>
     }
 }
 
-/// The message of a refusal.
+/// The message of an error response.
 fn words(body: &Bytes) -> String {
     let json: Option<Value> = serde_json::from_slice(body).ok();
     let message = json

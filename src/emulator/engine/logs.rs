@@ -1,4 +1,5 @@
-//! What containers have written, in the engine's words and order.
+//! Reads the logs of containers from the engine, standard output and standard error in the engine's
+//! order.
 
 use std::time::Duration;
 
@@ -9,11 +10,11 @@ use jiff::Timestamp;
 use super::client::Client;
 use crate::emulator::group::log::{Log, RUNNING_LIMIT, STOPPED_LINES};
 
-/// How long reading may take.
+/// Timeout for reading a log.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The last `tail` lines (all without) of standard output and standard error together, as far as
-/// the service keeps them. An engine in trouble has nothing to say.
+/// The last `tail` lines (all if `None`) of standard output and standard error, at least the last
+/// [`RUNNING_LIMIT`] bytes of them. If the engine fails, the text is incomplete or empty.
 pub async fn text(client: &Client, name: &str, tail: Option<usize>, timestamps: bool) -> String {
     let tail = tail.map_or("all".to_owned(), |tail| tail.to_string());
     let options = LogsOptionsBuilder::new()
@@ -33,7 +34,7 @@ pub async fn text(client: &Client, name: &str, tail: Option<usize>, timestamps: 
                     return;
                 }
             }
-            // A long log is read to its end, but never held as a whole.
+            // Read a long log to its end, but keep only its last part in memory.
             if written.len() > 2 * RUNNING_LIMIT {
                 written.drain(..written.len() - RUNNING_LIMIT);
             }
@@ -45,8 +46,9 @@ pub async fn text(client: &Client, name: &str, tail: Option<usize>, timestamps: 
     String::from_utf8_lossy(&written).into_owned()
 }
 
-/// What the service keeps of a container that is stopped. A line whose time cannot be read was
-/// written `now`. The lines are read without times, which an engine also has inside of long lines.
+/// The part of a stopped container's log that the service keeps. A line whose time cannot be parsed
+/// gets the time `now`. The lines are read without times, because an engine also puts times inside long
+/// lines.
 pub async fn kept(client: &Client, name: &str, now: Timestamp) -> Log {
     let lines = text(client, name, Some(STOPPED_LINES), false).await;
     let times = text(client, name, Some(STOPPED_LINES), true).await;
@@ -58,7 +60,7 @@ pub async fn kept(client: &Client, name: &str, now: Timestamp) -> Log {
     log
 }
 
-/// The time in front of a line.
+/// Parses the time at the beginning of a line.
 fn timed(line: &str) -> Option<Timestamp> {
     line.split(' ').next()?.parse().ok()
 }

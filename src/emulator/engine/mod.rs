@@ -1,32 +1,32 @@
-//! Container groups as containers of Docker or podman, through the Docker API on a unix socket.
+//! Runs container groups as containers of Docker or podman, through the Docker API on a unix socket.
 //!
-//! In: what the emulated service decided about a group (`deploy`, `restart`, `stop`, `remove`) and
-//! what its clients ask of a container (`logs`, `exec`, `attach`). Out: containers and directories
-//! of the host, and reports of what became of them: the transitions of [`super::group::life`],
-//! called under the store's lock with the emulator's time.
+//! In: the emulated service's decisions about a group (`deploy`, `restart`, `stop`, `remove`) and
+//! client requests for a container (`logs`, `exec`, `attach`). Out: containers and directories on the
+//! host, and reports about them. A report calls a transition of [`super::group::life`] under the
+//! store's lock with the emulator's time.
 //!
 //! ```text
-//! arm, admin ─wish─▶ groups ─▶ deployment ─▶ supervise ─▶ report ─▶ store
-//!                      │          │             └─▶ probe
-//!                      │          ├─▶ images, volumes, spec (pure), pause
-//!                      └─▶ teardown          └──▶ client ─▶ engine
+//! arm, admin ─command─▶ groups ─▶ deployment ─▶ supervise ─▶ report ─▶ store
+//!                         │          │             └─▶ probe
+//!                         │          ├─▶ images, volumes, spec (pure), pause
+//!                         └─▶ teardown          └──▶ client ─▶ engine
 //! stream ─▶ terminal (hijack)   arm::containers ─▶ logs
 //! ```
 //!
-//! * One worker a group; a newer wish ends the work on an older one, which is waited for, so that
-//!   nothing of a group ever happens at the same time. Only waiting is interrupted, never a call
-//!   that makes something: what an engine has made, it has also told.
-//! * A group is one network address: an infra container (`pause`) holds the network, the others
-//!   join it.
-//! * Volumes are directories of this machine below one directory of this emulator, so the engine
-//!   must run on the same machine. `gitRepo` volumes (nothing is cloned) and secret references
-//!   are empty directories, Azure file shares are directories that groups of this emulator share. `configMap`, GPUs and
-//!   seccomp profiles are not carried out: how the service shows them to a container is not documented.
-//! * CPU limits are held to what the machine has: an engine refuses more.
-//! * Restarts wait by the emulator's clock; the processes themselves live in real time. Probes are
-//!   described in `probe`.
-//! * Everything carries labels (`instance`), so that one emulator can remove what a crashed one
-//!   left and never touches what a living one has.
+//! * Each group has one worker. A newer command ends the work on an older one, and the worker waits
+//!   for that end, so no two commands of a group ever run at the same time. The worker interrupts only waits,
+//!   never a call that creates something: so it knows of everything that the engine created.
+//! * All containers of a group share one network address: an infra container (`pause`) holds the
+//!   network, the others join it.
+//! * Volumes are directories of this machine, below one directory per emulator. The engine must
+//!   therefore run on the same machine. `gitRepo` volumes (the emulator clones nothing) and secret references
+//!   are empty directories; Azure file shares are directories that groups of this emulator share.
+//!   The emulator ignores `configMap`, GPUs and seccomp profiles: Azure does not document their effect.
+//! * CPU limits are capped at the machine's CPUs: an engine rejects more.
+//! * Pauses before restarts follow the emulator's clock; the processes themselves run in real time. `probe`
+//!   describes the probes.
+//! * Every container and directory is labelled with its emulator (`instance`). An emulator removes
+//!   what a crashed emulator left, and never touches what belongs to a live one.
 
 mod client;
 mod deployment;

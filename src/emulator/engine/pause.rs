@@ -1,12 +1,12 @@
-//! The image of the infra container: one static program of some 130 bytes that waits for ever.
+//! The image of the infra container: one static program of about 130 bytes that waits forever.
 //!
-//! In: the engine's architecture. Out: the image, imported once an engine and kept for the next
-//! emulator. It needs no registry and no compiler.
+//! In: the engine's architecture. Out: the image. The emulator imports it into each engine once and
+//! keeps it for later runs. It needs no registry and no compiler.
 //!
-//! Tried with podman 4.3.1: an import (`/images/create?fromSrc=-`) heeds `changes` and ignores
-//! `tag`, so the tag stands in `repo`, which Docker takes as well. Docker imports an image under
-//! the daemon's own architecture, as podman does. The program starts as process 1, which the kernel
-//! spares signals it has no handler for: it is always killed, never asked to end.
+//! Tested with podman 4.3.1: an import (`/images/create?fromSrc=-`) applies `changes` and ignores
+//! `tag`, so `repo` contains the tag, which Docker accepts as well. Docker and podman import an image
+//! with the daemon's own architecture. The program runs as process 1, and the kernel does not deliver
+//! signals to process 1 without a handler: the emulator always kills it and never sends SIGTERM.
 
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use bytes::Bytes;
@@ -16,25 +16,25 @@ use super::error::Error;
 
 /// The image's name.
 pub const IMAGE: &str = "localhost/burstpool-aci-emulator/pause:1";
-/// Where the program is.
+/// The path of the program in the image.
 pub const PROGRAM: &str = "/pause";
-/// Marks the image as this emulator's.
+/// A label that marks the image as the emulator's.
 const LABEL: &str = "LABEL burstpool.aci-emulator.image=pause";
 
 /// `start: mov eax, 34 (pause); syscall; jmp start`.
 const X86_64: [u8; 9] = [0xb8, 0x22, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf7];
-/// `start: mov x0..x3, 0; mov x8, 73 (ppoll, as there is no pause); svc 0; b start`.
+/// `start: mov x0..x3, 0; mov x8, 73 (ppoll: arm64 has no pause call); svc 0; b start`.
 const AARCH64: [u8; 28] = [
-    0x00, 0x00, 0x80, 0xd2, // mov x0, #0: no descriptors
-    0x01, 0x00, 0x80, 0xd2, // mov x1, #0: none of them
-    0x02, 0x00, 0x80, 0xd2, // mov x2, #0: for ever
-    0x03, 0x00, 0x80, 0xd2, // mov x3, #0: with the signals as they are
+    0x00, 0x00, 0x80, 0xd2, // mov x0, #0: no file descriptors
+    0x01, 0x00, 0x80, 0xd2, // mov x1, #0: zero of them
+    0x02, 0x00, 0x80, 0xd2, // mov x2, #0: no timeout
+    0x03, 0x00, 0x80, 0xd2, // mov x3, #0: keep the signal mask
     0x28, 0x09, 0x80, 0xd2, // mov x8, #73
     0x01, 0x00, 0x00, 0xd4, // svc #0
     0xfa, 0xff, 0xff, 0x17, // b start
 ];
 
-/// Makes sure that the image is there.
+/// Imports the image unless the engine has it.
 pub async fn ensure(client: &Client) -> Result<(), Error> {
     if client.image(IMAGE).await?.is_some() {
         return Ok(());
@@ -49,7 +49,7 @@ pub async fn ensure(client: &Client) -> Result<(), Error> {
         .await
 }
 
-/// A root file system with the program in it.
+/// A tar archive of a root file system with the program.
 fn archive(architecture: &str) -> Result<Bytes, Error> {
     let program = program(architecture);
     let mut header = tar::Header::new_ustar();
@@ -75,7 +75,7 @@ fn archive(architecture: &str) -> Result<Bytes, Error> {
 fn program(architecture: &str) -> Vec<u8> {
     const HEADERS: u64 = 64 + 56;
     const BASE: u64 = 0x40_0000;
-    // Machine numbers of the ELF specification.
+    // Machine numbers from the ELF specification.
     let (machine, code): (u16, &[u8]) = match architecture {
         "arm64" | "aarch64" => (183, &AARCH64),
         _ => (62, &X86_64),
@@ -87,17 +87,17 @@ fn program(architecture: &str) -> Vec<u8> {
     elf.extend(2u16.to_le_bytes()); // an executable
     elf.extend(machine.to_le_bytes());
     elf.extend(1u32.to_le_bytes()); // version
-    elf.extend((BASE + HEADERS).to_le_bytes()); // where it starts
-    elf.extend(64u64.to_le_bytes()); // where the program header is
+    elf.extend((BASE + HEADERS).to_le_bytes()); // entry point
+    elf.extend(64u64.to_le_bytes()); // offset of the program header
     elf.extend(0u64.to_le_bytes()); // no sections
     elf.extend(0u32.to_le_bytes()); // flags
     for half in [64u16, 56, 1, 0, 0, 0] {
         elf.extend(half.to_le_bytes()); // sizes and counts of headers
     }
-    elf.extend(1u32.to_le_bytes()); // to be loaded
-    elf.extend(5u32.to_le_bytes()); // to be read and executed
+    elf.extend(1u32.to_le_bytes()); // a segment to load
+    elf.extend(5u32.to_le_bytes()); // readable and executable
     for quad in [0, BASE, BASE, size, size, 0x1_0000] {
-        elf.extend(quad.to_le_bytes()); // offset, addresses, sizes, alignment (64 KiB pages exist)
+        elf.extend(quad.to_le_bytes()); // offset, addresses, sizes, alignment (some machines have pages of 64 KiB)
     }
     elf.extend(code);
     elf

@@ -1,10 +1,10 @@
 //! Liveness and readiness probes.
 //!
-//! In: a running container's probes. Out: events, and word that the container is not healthy any
-//! more. Delays and periods are of the emulator's clock, though no probe runs more often than each
-//! [`SHORTEST`]; a timeout is of the host's, as the probed process lives there. HTTP goes from this
-//! machine to the group's address, so it needs an engine whose containers can be reached. The service
-//! shows nothing of readiness but the events.
+//! In: a running container's probes. Out: `Unhealthy` events, and the signal to kill the container.
+//! Delays and periods follow the emulator's clock, but a probe never runs more often than every
+//! [`SHORTEST`]. Timeouts are host time, because the probed process runs in host time. HTTP probes go
+//! from this machine to the group's address, so the engine's containers must be reachable from here. A
+//! readiness probe has no effect but its events: the service shows nothing else of it.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ use super::{http_probe, terminal};
 use crate::emulator::clock::later;
 use crate::emulator::group::model::Probe;
 
-/// The shortest time between two probes, of the host's.
+/// The shortest interval between two probes (host time).
 const SHORTEST: Duration = Duration::from_millis(100);
-/// How much of a failed command's output an event shows, in bytes.
+/// How many bytes of a failed command's output an event contains.
 const SHOWN: usize = 1024;
-/// How many bytes of a command's output are read.
+/// How many bytes of a command's output are read; the rest is discarded.
 const READ: usize = 64 << 10;
 
-/// Probes a container until it is not healthy; for ever if it has no liveness probe.
+/// Probes a container and returns when it must be killed. Never returns without a liveness probe.
 pub(super) async fn until_unhealthy(deployment: &Deployment, index: usize) {
     let container = deployment.container(Place::Proper(index));
     let properties = container.properties.as_ref();
@@ -41,12 +41,12 @@ pub(super) async fn until_unhealthy(deployment: &Deployment, index: usize) {
     }
 }
 
-/// What a probe is about.
+/// The two kinds of probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Whether the container must be killed.
+    /// Decides whether the container is killed.
     Liveness,
-    /// Whether it can serve; nothing follows from it.
+    /// Only creates events.
     Readiness,
 }
 
@@ -66,7 +66,7 @@ impl Probing<'_> {
         let clock = &self.deployment.shared.clock;
         let given =
             |value: Option<i64>, usual| value.and_then(|s| u64::try_from(s).ok()).unwrap_or(usual);
-        // Defaults of the specification.
+        // The defaults of the service's specification.
         let delay = Duration::from_secs(given(probe.initial_delay_seconds, 0));
         let period = Duration::from_secs(given(probe.period_seconds, 10));
         let timeout = Duration::from_secs(given(probe.timeout_seconds, 1));

@@ -1,8 +1,7 @@
-//! What an engine's work says about its group.
+//! Reports of a deployment about its group.
 //!
-//! In: a change of the group, for the deployment that it belongs to. Out: the changed group, or
-//! [`Halt::Over`] if the group is not that deployment's any more: somebody has stopped, restarted,
-//! updated or deleted it, and what became of the old containers is nobody's business.
+//! In: a change of the group. Out: the changed group in the store, or [`Halt::Over`] if a client has
+//! stopped, restarted, updated or deleted the group since: then the old containers no longer matter.
 
 use jiff::Timestamp;
 
@@ -12,7 +11,7 @@ use crate::emulator::group::run::note;
 use crate::emulator::group::stage::Effect;
 
 impl Deployment {
-    /// Changes the group, with the time of the change.
+    /// Applies `change` to the group, with the current time.
     pub(super) fn report<T>(
         &self,
         change: impl FnOnce(&mut Group, Timestamp, &mut Vec<Effect>) -> T,
@@ -29,9 +28,9 @@ impl Deployment {
         Ok(outcome)
     }
 
-    /// The deployment has failed, in the engine's words.
+    /// Marks the group as failed, with the engine's message.
     pub(super) fn fail(&self, words: &str) {
-        // A group that is somebody else's by now has not failed.
+        // Ignore the error: a group that has a newer deployment has not failed.
         let _ = self.report(|group, at, effects| {
             note(
                 &mut group.events,
@@ -44,7 +43,7 @@ impl Deployment {
         });
     }
 
-    /// Something happened to a container.
+    /// Adds an event to a container.
     pub(super) fn note(&self, index: usize, name: &str, message: &str, warning: bool) {
         let _ = self.report(|group, at, _| {
             if let Some(run) = group.containers.get_mut(index) {

@@ -1,7 +1,7 @@
-//! Finding the engine's socket.
+//! Finds the engine's unix socket.
 //!
-//! In: the option, and the environment. Out: the first socket behind which an engine answers, or
-//! an error that names all that were tried.
+//! In: the option and the environment. Out: a client for the first socket that answers, or an error
+//! that lists all sockets that were tried.
 
 use std::env;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use super::client::Client;
 use super::error::Error;
 use crate::emulator::options::EngineSocket;
 
-/// Where an engine is suggested to listen.
+/// The socket that the error message suggests: podman's default for root.
 const SUGGESTION: &str = "/run/podman/podman.sock";
 
-/// Connects to the engine.
+/// Connects to the first engine that answers.
 pub async fn connect(socket: &EngineSocket) -> Result<Client, Error> {
     let mut tried = Vec::new();
     for path in &candidates(socket)? {
@@ -35,11 +35,11 @@ pub async fn connect(socket: &EngineSocket) -> Result<Client, Error> {
     })
 }
 
-/// Where an engine may listen, first to last.
+/// The sockets to try, in this order.
 ///
 /// # Errors
 ///
-/// When `DOCKER_HOST` is no unix socket.
+/// Fails if `DOCKER_HOST` is not a unix socket.
 pub fn candidates(socket: &EngineSocket) -> Result<Vec<PathBuf>, Error> {
     match socket {
         EngineSocket::At(path) => Ok(vec![path.clone()]),
@@ -50,7 +50,8 @@ pub fn candidates(socket: &EngineSocket) -> Result<Vec<PathBuf>, Error> {
     }
 }
 
-/// `DOCKER_HOST` alone if it is set; else Docker's socket and podman's, root's first.
+/// Only `DOCKER_HOST` if it is set. Otherwise Docker's socket, podman's for root, podman's for this
+/// user.
 fn usual(host: Option<String>, runtime: Option<String>) -> Result<Vec<PathBuf>, Error> {
     if let Some(host) = host.filter(|host| !host.is_empty()) {
         return match host.strip_prefix("unix://") {

@@ -1,6 +1,6 @@
-//! What an engine is asked to create: pure.
+//! Builds the requests that create a group's containers in the engine. Pure.
 //!
-//! In: a group's body. Out: the bodies of `containers/create` for its infra container and each of
+//! In: a group's body. Out: the bodies of `containers/create` for its infra container and for each of
 //! its containers.
 
 use std::collections::HashMap;
@@ -14,19 +14,19 @@ use crate::emulator::group::model::{Container, DnsConfig, Object, Properties};
 /// Labels by name.
 pub type Labels = HashMap<String, String>;
 
-/// A container that stays in its group's network.
+/// Where a container of a group is placed: what does not come from its specification.
 pub struct Placed {
     /// Its labels.
     pub labels: Labels,
     /// What it mounts.
     pub mounts: Vec<Mount>,
-    /// The infra container whose network it joins.
+    /// The infra container whose network it shares.
     pub infra: String,
-    /// How many CPUs the machine has: engines refuse a limit above.
+    /// The machine's CPUs. Engines reject a limit above this.
     pub cpus: f64,
 }
 
-/// The infra container: it holds the group's network and its name service.
+/// The infra container. It holds the group's network and DNS settings.
 pub fn infra(name: &str, properties: &Properties, labels: Labels) -> ContainerCreateBody {
     let dns = properties.dns_config.clone().unwrap_or_default();
     let DnsConfig {
@@ -41,7 +41,7 @@ pub fn infra(name: &str, properties: &Properties, labels: Labels) -> ContainerCr
                 .collect::<Vec<_>>()
         })
     };
-    // A host name has 63 characters at most.
+    // A host name has at most 63 characters.
     let hostname: String = name.chars().take(63).collect();
     ContainerCreateBody {
         image: Some(pause::IMAGE.to_owned()),
@@ -79,7 +79,8 @@ pub fn container(container: &Container, placed: Placed) -> ContainerCreateBody {
     host.cap_drop = capabilities.and_then(|c| words(c.get("drop")));
     ContainerCreateBody {
         image: Some(images::tagged(container.image().trim())),
-        // The service's command is the whole command line: it replaces both of the image's parts.
+        // In ACI, `command` is the whole command line: it replaces both entrypoint and command of the
+        // image.
         entrypoint: Some(command.to_vec()).filter(|command| !command.is_empty()),
         cmd: Some(Vec::new()).filter(|_: &Vec<String>| !command.is_empty()),
         env: Some(environment(container)),
@@ -91,12 +92,12 @@ pub fn container(container: &Container, placed: Placed) -> ContainerCreateBody {
 }
 
 fn host(mut options: Vec<String>) -> HostConfig {
-    // Where SELinux rules, a container could not read its volumes otherwise.
+    // With SELinux, a container could not read its volumes without this.
     options.push("label=disable".to_owned());
     HostConfig {
         privileged: Some(false),
         security_opt: Some(options),
-        // podman's default may be the journal, which cannot always be read back.
+        // podman may default to journald, whose logs cannot always be read back.
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".to_owned()),
             config: None,
@@ -123,7 +124,7 @@ fn options(security: Option<&Object>) -> Vec<String> {
     }
 }
 
-/// `user[:group]`; a group without a user is root's.
+/// `user[:group]`. A group without a user belongs to root.
 fn user(security: &Object) -> Option<String> {
     let number = |name| security.get(name).and_then(Value::as_u64);
     match (number("runAsUser"), number("runAsGroup")) {
@@ -144,7 +145,7 @@ fn words(list: Option<&Value>) -> Option<Vec<String>> {
     )
 }
 
-/// A limit, unless there is none.
+/// Rounds a limit. `None` if it is not positive.
 fn whole(amount: f64) -> Option<i64> {
     #[allow(
         clippy::cast_possible_truncation,

@@ -1,4 +1,4 @@
-//! The lives of a group's containers: they end, are killed for bad health, and start again.
+//! Supervises a group's containers: waits for their ends, kills unhealthy ones, and restarts them.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use super::deployment::{Deployment, Halt, Place};
 use super::probe;
 use crate::emulator::group::run::{Due, note};
 
-/// How long an engine that does not answer is left alone.
+/// How long to wait before asking the engine again after an error.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The code of a container that was killed, or of which nobody knows.
+/// The exit code of a container that was killed, or whose exit code is unknown (128 + SIGKILL).
 const KILLED: i32 = 137;
 
 impl Deployment {
-    /// Stays with all containers until each has ended for good. `refused` has the exit codes of
-    /// those that the engine did not start.
+    /// Supervises all containers until each has ended for good. `refused` has the exit codes of those
+    /// that the engine refused to start.
     pub(super) async fn supervise(&self, refused: Vec<Option<i32>>) -> Result<(), Halt> {
         let lives = refused
             .into_iter()
             .enumerate()
             .map(|(index, code)| self.life(index, code));
-        // All end before one counts: a call that makes something is never let go of.
+        // Wait for all, even if one fails: a call that creates something must not be cancelled.
         join_all(lives).await.into_iter().collect()
     }
 
@@ -29,7 +29,7 @@ impl Deployment {
         loop {
             let code = match refused {
                 Some(code) => code,
-                // On the heap: with its probes it is large.
+                // Boxed, because the future with its probes is large.
                 None => {
                     self.unless_interrupted(Box::pin(self.run_of(index)))
                         .await?
@@ -48,7 +48,7 @@ impl Deployment {
         }
     }
 
-    /// Starts a container anew; its exit code if the engine refuses.
+    /// Creates and starts a container again. Returns the exit code to report if the engine refuses.
     async fn start_again(&self, index: usize) -> Result<Option<i32>, Halt> {
         let Err(error) = self.create(Place::Proper(index)).await else {
             return self.start(Place::Proper(index)).await;
@@ -67,7 +67,8 @@ impl Deployment {
         })
     }
 
-    /// One run: until it ends by itself, or is killed because it is not healthy.
+    /// Waits until the current run ends by itself, or kills it when it is unhealthy. Returns the exit
+    /// code.
     async fn run_of(&self, index: usize) -> i32 {
         let place = Place::Proper(index);
         let mut ended = std::pin::pin!(self.ended(place));
@@ -81,7 +82,7 @@ impl Deployment {
         ended.await
     }
 
-    /// Waits until a container has ended: its exit code.
+    /// Waits until a container has ended and returns its exit code.
     pub(super) async fn ended(&self, place: Place) -> i32 {
         let (client, name) = (&self.parts.client, self.name(place));
         loop {
@@ -89,7 +90,7 @@ impl Deployment {
                 Ok(code) => return i32::try_from(code).unwrap_or(KILLED),
                 Err(error) => tracing::debug!(error = error.in_full(), "waiting for a container"),
             }
-            // The engine may have gone away for a while, or somebody has removed the container.
+            // The engine may be down for a while, or another client has removed the container.
             match client.inspect(&name).await {
                 Ok(None) => return KILLED,
                 Ok(Some(seen)) if !seen.state.running => return seen.state.exit_code,

@@ -1,4 +1,5 @@
-//! Removing what emulators have left: crashed ones' at the start, this one's at the end.
+//! Removes containers and directories: those of crashed emulators at the start, this emulator's own at
+//! the end.
 
 use std::path::PathBuf;
 
@@ -9,7 +10,8 @@ use super::error::Error;
 use super::instance::{self, CONTAINER, DIRECTORY, OWNER, Owner};
 use super::listing::Listed;
 
-/// Removes containers and directories whose emulator has ended. Several may do so at once.
+/// Removes containers and directories whose emulator has ended. Several emulators may do so at the same
+/// time.
 pub async fn remove_orphans(client: &Client) -> Result<(), Error> {
     let all = client.list(&[OWNER.to_owned()]).await?;
     let dead = |c: &Listed| Owner::of(c).is_some_and(|owner| owner.is_dead());
@@ -32,8 +34,8 @@ pub async fn remove_orphans(client: &Client) -> Result<(), Error> {
     Ok(())
 }
 
-/// Kills and removes containers: those that have joined a network before those that hold it, as an
-/// engine keeps a container that others depend on.
+/// Kills and removes containers. Infra containers come last: an engine does not remove a container
+/// whose network others use.
 pub async fn remove(client: &Client, containers: Vec<Listed>) -> Result<(), Error> {
     let (infra, joined): (Vec<_>, Vec<_>) = containers
         .into_iter()
@@ -42,7 +44,7 @@ pub async fn remove(client: &Client, containers: Vec<Listed>) -> Result<(), Erro
     for batch in [joined, infra] {
         let removals = batch.into_iter().map(|container| async move {
             match client.remove(&container.id).await {
-                // Somebody else is removing it, or has begun to.
+                // Another client is already removing it.
                 Err(error) if error.status() == Some(409) => Ok(()),
                 outcome => outcome,
             }

@@ -1,7 +1,8 @@
-//! Taking a group's containers and directories away.
+//! Removes a group's containers and directories.
 //!
-//! In: a group, found by its labels, so that nothing is forgotten whatever a deployment had come
-//! to. Out: nothing of it in the engine; and the report that it has stopped or is gone.
+//! In: a group. Its containers are found by label, so none is missed, however far a deployment got.
+//! Out: the engine has nothing of the group, and the store has a report that the group is stopped or
+//! gone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,38 +19,39 @@ use crate::emulator::group::run::RestartPolicy;
 use crate::emulator::group::stage::Stage;
 use crate::emulator::shared::Shared;
 
-/// How long a process has after SIGTERM, in the host's seconds. The service's grace is not documented.
+/// How many host seconds a process has between SIGTERM and SIGKILL. The service's value is not
+/// documented.
 const GRACE: i32 = 2;
-/// How often an engine is asked to remove a group before it is left to the end of the emulator.
+/// How often removing a group is tried. What is left after that is removed when the emulator stops.
 const ATTEMPTS: usize = 3;
-/// How long it is left alone in between.
+/// How long to wait between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How a group's processes end.
+/// How to end a group's processes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manner {
-    /// They are asked first.
+    /// SIGTERM first.
     Gracefully,
-    /// They are killed.
+    /// SIGKILL.
     AtOnce,
 }
 
-/// What of a group is taken away.
+/// What to remove of a group.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// Everything, volumes included.
+    /// All containers, and the volumes.
     All,
-    /// The containers, but neither network nor volumes.
+    /// The containers, but neither the infra container nor the volumes.
     Joined,
 }
 
-/// How a container's last run ended, and what it wrote.
+/// A container's last exit code and log.
 pub(super) struct LastWords {
     code: Option<i32>,
     log: Log,
 }
 
-/// Removes a group's containers.
+/// Removes a group's containers, and with [`Scope::All`] its volumes.
 pub(super) async fn containers(parts: &Parts, key: &GroupKey, scope: Scope, manner: Manner) {
     for attempt in 1..=ATTEMPTS {
         match remove(parts, key, scope, manner).await {
@@ -71,12 +73,12 @@ pub(super) async fn containers(parts: &Parts, key: &GroupKey, scope: Scope, mann
     }
     if scope == Scope::All {
         let path = parts.instance.group_directory(key);
-        // Volumes may be large; what cannot be removed is told of there.
+        // Volumes may be large: use a blocking thread. `remove_directory` logs its errors.
         let _ = tokio::task::spawn_blocking(move || remove_directory(&path)).await;
     }
 }
 
-/// Removes what is found; how many containers are left, as others may be removing them, too.
+/// Removes the containers and returns how many are left: other clients may be removing them, too.
 async fn remove(
     parts: &Parts,
     key: &GroupKey,
@@ -99,7 +101,7 @@ async fn remove(
     Ok(found().await?.len())
 }
 
-/// Stops a group's containers and hears how each ended and what it last wrote.
+/// Stops a group's containers and returns each one's exit code and log.
 pub(super) async fn last_words(
     parts: &Parts,
     shared: &Shared,
@@ -131,7 +133,7 @@ pub(super) async fn last_words(
     futures::future::join_all(words).await.into_iter().collect()
 }
 
-/// Ends the processes; one that cannot be asked is killed with its container.
+/// Stops the processes. One that cannot be stopped is killed when its container is removed.
 async fn stop(parts: &Parts, containers: &[Listed]) {
     let stops = containers
         .iter()
@@ -156,7 +158,7 @@ fn name(container: &Listed) -> &str {
     container.label(CONTAINER).unwrap_or_default()
 }
 
-/// The group has stopped.
+/// Reports that the group has stopped, if it is still stopping.
 pub(super) fn report_stopped(
     shared: &Shared,
     key: &GroupKey,
@@ -182,7 +184,7 @@ pub(super) fn report_stopped(
     group.stopped(now);
 }
 
-/// The group is gone.
+/// Reports that the group is gone, if it is still being deleted.
 pub(super) fn report_gone(shared: &Arc<Shared>, key: &GroupKey) {
     let now = shared.clock.now();
     let mut store = shared.store();

@@ -1,15 +1,15 @@
-//! Terminals of containers: a command with input and output, or a container's output alone.
+//! Terminals of containers: a command with input and output, or only a container's output.
 //!
-//! In: what a websocket's client wants. Out: bytes both ways, until the command ends or the client
-//! leaves; then its command is ended, as a terminal that is closed would.
+//! In: a request to exec or attach. Out: bytes in both directions, until the command ends or the client
+//! disconnects; then the command is ended, like in a terminal that is closed.
 //!
-//! Seen with podman 4.3.1: a command outlives its connection, closed or half closed, for ever
-//! (Docker has the same gap), and no call ends it. So its process gets SIGHUP, and SIGKILL if
-//! that does not help, wherever this process can see that the process is in the container;
-//! elsewhere (an engine in a virtual machine) Ctrl-C and Ctrl-D are typed, which ends what people
-//! usually run. A terminal's size is only heeded after the start: `ConsoleSize` is ignored and
-//! sizing before is refused, so a command that looks at once may find no size yet. Docker
-//! heeds `ConsoleSize` from API 1.42 on.
+//! Seen with podman 4.3.1: a command keeps running after its connection is closed or half closed (also
+//! with Docker), and no API call ends it. So this module sends SIGHUP to its process, and SIGKILL if
+//! that has no effect. It does so only if it can see that the process belongs to the container.
+//! Otherwise (an engine in a virtual machine) it types Ctrl-C and Ctrl-D, which ends most interactive
+//! programs. podman ignores `ConsoleSize` and refuses to resize a terminal before the command has
+//! started, so a command that reads its terminal size at once may see none yet. Docker applies
+//! `ConsoleSize` from API 1.42 on.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,20 +27,21 @@ use super::error::Error;
 use super::groups::Parts;
 use super::hijack;
 
-/// How many bytes of input wait for a command that does not read.
+/// How many bytes of input are buffered for a command that does not read.
 const INPUT: usize = 64 << 10;
-/// How often, and in which steps, sizing is tried while the engine gets the command going.
+/// How often to try to resize the terminal while the engine starts the command, and the interval.
 const SIZINGS: (usize, Duration) = (3, Duration::from_millis(10));
-/// How long a command has between SIGHUP and SIGKILL, looked at in steps.
+/// How often to check between SIGHUP and SIGKILL whether the command has ended, and the interval: 1 s
+/// in all.
 const LAST_CHANCE: (usize, Duration) = (10, Duration::from_millis(100));
 /// Ctrl-C and Ctrl-D.
 const TYPED: &[u8] = b"\x03\x04";
 
-/// A terminal. Dropping it is leaving it.
+/// A connected terminal. Drop disconnects it.
 pub struct Terminal {
-    /// What is shown.
+    /// The bytes that the terminal shows.
     pub output: Pin<Box<dyn Stream<Item = Bytes> + Send>>,
-    /// What is typed.
+    /// The bytes that the client types.
     pub input: Pin<Box<dyn AsyncWrite + Send>>,
 }
 
@@ -68,7 +69,7 @@ pub(super) async fn exec(
         .tasks
         .spawn(stay(parts.clone(), id.clone(), typed, write));
     for _ in 0..SIZINGS.0 {
-        // A command that has ended already has no terminal to be sized.
+        // The command may have ended already; then its terminal cannot be resized.
         if client.resize_exec(&id, size).await.is_ok() {
             break;
         }
@@ -83,7 +84,7 @@ pub(super) async fn exec(
     })
 }
 
-/// Shows what a container writes from now on.
+/// Shows a container's output from now on. Input is discarded.
 pub(super) async fn attach(client: &Client, name: &str) -> Result<Terminal, Error> {
     let output = client.attach(name).await?;
     let output = output
@@ -97,17 +98,17 @@ pub(super) async fn attach(client: &Client, name: &str) -> Result<Terminal, Erro
     })
 }
 
-/// Carries what is typed to the command, and ends it when nobody is there to type any more.
+/// Copies input to the command, and ends the command when the client has disconnected.
 async fn stay(parts: Arc<Parts>, id: String, mut typed: DuplexStream, mut write: OwnedWriteHalf) {
     let carried = async {
-        // The command may have ended, which its output tells.
+        // Ignore the error: if the command has ended, its output ends, too.
         let _ = tokio::io::copy(&mut typed, &mut write).await;
-        // A copy that could not write ends before its client has left.
+        // After a failed write, keep reading until the client disconnects.
         let _ = tokio::io::copy(&mut typed, &mut tokio::io::sink()).await;
     };
     tokio::select! {
         () = carried => {}
-        // The containers are being killed anyway.
+        // The emulator stops and kills all containers anyway.
         () = parts.cancel.cancelled() => return,
     }
     if let Err(error) = hang_up(&parts.client, &id, Some(&mut write)).await {
@@ -115,7 +116,7 @@ async fn stay(parts: Arc<Parts>, id: String, mut typed: DuplexStream, mut write:
     }
 }
 
-/// Ends a command that nobody watches any more.
+/// Ends a command whose client has disconnected: SIGHUP, then SIGKILL, or typed keys.
 pub(super) async fn hang_up(
     client: &Client,
     id: &str,
@@ -128,7 +129,7 @@ pub(super) async fn hang_up(
         };
         if !is_in_container(process, seen.container_id.as_deref()) {
             if let Some(input) = input.take() {
-                // It may have ended in between.
+                // Ignore the error: the command may have ended meanwhile.
                 let _ = input.write_all(TYPED).await;
             }
             return Ok(());
@@ -150,14 +151,14 @@ fn running(seen: &ExecInspectResponse) -> Option<i64> {
         .filter(|pid| seen.running == Some(true) && *pid > 1)
 }
 
-/// Whether a process that this one sees by that number is the container's: an engine may count in
-/// another process namespace.
+/// Whether the process with this number belongs to the container. An engine may count processes in
+/// another namespace, where the number means another process.
 fn is_in_container(process: i64, container: Option<&str>) -> bool {
     let groups = std::fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
     container.is_some_and(|id| id.len() >= 12 && groups.contains(id))
 }
 
-/// Sends a signal. The standard library has no call for it.
+/// Sends a signal with the program `kill`: the standard library has no call for it.
 async fn send(signal: &str, process: i64) {
     let sent = tokio::process::Command::new("kill")
         .args(["-s", signal, &process.to_string()])

@@ -1,9 +1,9 @@
-//! Volumes: directories of this machine that containers see.
+//! Volumes: directories of this machine that containers mount.
 //!
-//! In: a group's volumes and mounts. Out: directories below the instance's, and bind mounts.
-//! Secrets are files that everybody in the container may read and nobody may write: which user a
-//! container runs as is its image's business, and nobody outside reaches them, since the
-//! instance's directory is closed to all but its owner. Their mount is read-only.
+//! In: a group's volumes and mounts. Out: directories below the emulator's directory, and bind mounts.
+//! All users in a container can read secret files and none can write them, because the image decides
+//! which user a container runs as. Outside of containers the files are protected: only the owner can
+//! enter the emulator's directory. Secret mounts are read-only.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use super::instance::Instance;
 use crate::emulator::group::id::GroupKey;
 use crate::emulator::group::model::{AzureFile, Container, Properties, Volume, secret_bytes};
 
-/// Makes the directories of all volumes; what is there already stays as it is.
+/// Creates the directories of all volumes. Existing ones are left unchanged.
 pub async fn make(
     instance: &Instance,
     key: &GroupKey,
@@ -34,7 +34,7 @@ pub async fn make(
     Ok(())
 }
 
-/// What a container mounts.
+/// The bind mounts of a container.
 pub fn mounts(
     instance: &Instance,
     key: &GroupKey,
@@ -70,7 +70,8 @@ pub fn mounts(
     container.mounts().iter().filter_map(one).collect()
 }
 
-/// Where a volume is: a share by its account and name, everything else below its group.
+/// The directory of a volume. Azure file shares are identified by account and share; others belong to
+/// the group.
 fn directory(instance: &Instance, key: &GroupKey, volume: &Volume) -> PathBuf {
     let plain = |text: &Option<String>| {
         utf8_percent_encode(text.as_deref().unwrap_or_default(), NON_ALPHANUMERIC).to_string()
@@ -90,7 +91,7 @@ fn directory(instance: &Instance, key: &GroupKey, volume: &Volume) -> PathBuf {
     }
 }
 
-/// A directory in which every user may write, as the service's volumes are.
+/// Creates a directory that every user can write, as in the service's volumes.
 async fn directory_for_all(path: &Path) -> std::io::Result<()> {
     if fs::try_exists(path).await? {
         return Ok(());

@@ -1,10 +1,10 @@
-//! A container group's name in ARM.
+//! The ARM id of a container group.
 
 use std::fmt;
 
-/// Subscription, resource group and name, as the creator spelled them.
+/// Subscription, resource group and name, in the spelling of the request that created the group.
 ///
-/// ARM compares each without regard to case: use [`GroupId::key`] to look one up.
+/// ARM ignores case in all three: use [`GroupId::key`] for look-ups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupId {
     /// The subscription's id.
@@ -15,19 +15,19 @@ pub struct GroupId {
     pub name: String,
 }
 
-/// What two spellings of one name have in common; ordered by subscription, group and name.
+/// A [`GroupId`] in lower case, for look-ups. Ordered by subscription, resource group and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupKey {
-    /// The subscription, lower case.
+    /// The subscription, in lower case.
     pub subscription: String,
-    /// The resource group, lower case.
+    /// The resource group, in lower case.
     pub resource_group: String,
-    /// The name, lower case.
+    /// The name, in lower case.
     pub name: String,
 }
 
 impl GroupId {
-    /// The key under which the group is kept.
+    /// The key under which the store keeps the group.
     pub fn key(&self) -> GroupKey {
         GroupKey {
             subscription: self.subscription.to_lowercase(),

@@ -1,11 +1,11 @@
-//! A container group's life: allocating, pulling, initialising, up, stopped, gone.
+//! A container group's life cycle: allocating, pulling, initialising, up, stopped, gone.
 //!
-//! In: what is asked (`stop`, `restart`, `start`, `delete`), the time, and whether the region has
-//! capacity. Out: the group's state, and [`Effect`]s for the store. A simulated group is a value
-//! that knows when it changes next (`next_at`), and is brought up to date when somebody looks
-//! (`advance`): no task or timer belongs to it, so thousands cost nothing and a paused clock is a
-//! paused group. A group of a container engine has nothing due; the engine calls the same
-//! transitions when things happen.
+//! In: requests (`stop`, `restart`, `start`, `delete`), the time, and whether the region has capacity.
+//! Out: the group's state, and [`Effect`]s for the store. A simulated group is a value that knows the
+//! time of its next change (`next_at`); a reader first advances it to the present (`advance`). It needs
+//! no task and no timer, so thousands of groups cost nothing and a paused clock pauses all groups. A
+//! real group has no scheduled changes; the engine calls the same transitions when its containers
+//! change.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -20,59 +20,59 @@ use super::script::{Script, length};
 use super::stage::{Effect, Latency, Stage};
 use crate::emulator::clock::later;
 
-/// How long a group of which capacity was promised in vain takes to fail (a user's report of 2025-04).
+/// How long after its PUT a group fails for lack of capacity (from a user's report of 2025-04).
 const CAPACITY_FAILS_AFTER: Duration = Duration::from_secs(25);
-/// How often such a group is tried again: the service keeps trying until stop or delete.
+/// How often a group without capacity is retried. The service retries until it is stopped or deleted.
 const CAPACITY_RETRY: Duration = Duration::from_secs(60);
-/// How long stopping takes, and deleting a group that is in motion.
+/// How long a simulated stop takes, and a delete of a group that is deploying or stopping.
 const WIND_DOWN: Duration = Duration::from_secs(5);
-/// How long a simulated init container runs, unless its script says otherwise.
+/// How long a simulated init container runs if its script does not say.
 const INIT_RUNS: Duration = Duration::from_secs(1);
-/// `provisioningTimeoutInSeconds` unless the request sets it.
+/// The service's default for `provisioningTimeoutInSeconds`.
 pub const PROVISIONING_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// A container group.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// Its name in ARM.
+    /// Its ARM id.
     pub id: GroupId,
-    /// What was asked for, secrets included.
+    /// The request body, including secrets.
     pub body: GroupBody,
-    /// Where it is: the region's name without blanks.
+    /// Its region, normalized: lower case without blanks.
     pub region: String,
-    /// When its present deployment began.
+    /// When the current deployment began.
     pub deployed: Timestamp,
     /// The operation that deploys or deletes it.
     pub operation: Uuid,
-    /// Where it is in its life.
+    /// Its position in the life cycle.
     pub stage: Stage,
     /// Its init containers.
     pub init: Vec<Run>,
     /// Its containers.
     pub containers: Vec<Run>,
-    /// What happened to the group as a whole.
+    /// Events of the group as a whole.
     pub events: Vec<Event>,
-    /// Its address, once it has one.
+    /// Its IP address. `None` until the containers start, and when it is stopped.
     pub ip: Option<Ipv4Addr>,
-    /// The address it will have.
+    /// The address that the group gets when its containers start.
     pub next_ip: Ipv4Addr,
-    /// Whether a container engine runs it.
+    /// Whether a container engine runs it. Otherwise the emulator simulates it.
     pub is_real: bool,
-    /// Whether the region promises capacity in vain.
+    /// Whether the deployment fails for lack of capacity.
     pub lacks_capacity: bool,
-    /// The steps of its start.
+    /// How long each step of its start takes, if simulated.
     pub latency: Latency,
-    /// How often it was deployed; an engine's tasks of an older deployment are not listened to.
+    /// How many deployments and restarts the group has had. Reports about older ones are ignored.
     pub generation: u64,
-    /// Whether an operation's end must still be told.
+    /// Whether the end of the current operation still has to be reported.
     pub reporting: bool,
 }
 
 impl Group {
-    /// Begins a deployment at `at`: everything is as after a PUT.
+    /// Starts a deployment at `at`, as after a PUT.
     pub fn deploy(&mut self, at: Timestamp, operation: Uuid) {
         let properties = self.body.properties.clone().unwrap_or_default();
-        // A container that an engine runs does what it does: no script plays its part.
+        // Scripts apply only to simulated containers.
         let is_real = self.is_real;
         let run = |c: &Container| {
             Run::new(
@@ -103,7 +103,7 @@ impl Group {
         };
     }
 
-    /// When the group changes next by itself.
+    /// When the group changes next without a request.
     pub fn next_at(&self) -> Option<Timestamp> {
         let own = match &self.stage {
             Stage::Allocating { until }
@@ -126,7 +126,7 @@ impl Group {
         }
     }
 
-    /// Brings the group to `now`. `capacity` says whether the region has some.
+    /// Advances the group to `now`. `capacity` tells whether the region has capacity.
     pub fn advance(&mut self, now: Timestamp, capacity: bool) -> Vec<Effect> {
         let mut effects = Vec::new();
         while let Some(at) = self.next_at().filter(|at| *at <= now) {
@@ -159,7 +159,7 @@ impl Group {
         }
     }
 
-    /// Images are being pulled.
+    /// Pulling images begins.
     pub fn pulling(&mut self, at: Timestamp) {
         for run in self.init.iter_mut().chain(&mut self.containers) {
             run.pulling(at);
@@ -170,7 +170,7 @@ impl Group {
         };
     }
 
-    /// Images are there: init containers are next, or the containers.
+    /// All images are pulled: start the init containers, or the containers if there are none.
     pub fn pulled(&mut self, at: Timestamp) {
         let mut runs = self.init.iter_mut().chain(&mut self.containers);
         runs.by_ref()
@@ -201,7 +201,7 @@ impl Group {
         }
     }
 
-    /// An init container ended; the next one runs, or it runs again, or the group has failed.
+    /// An init container ended: start the next one, restart it, or fail the group.
     pub fn init_ended(
         &mut self,
         at: Timestamp,
@@ -226,7 +226,7 @@ impl Group {
         }
     }
 
-    /// The containers are being started.
+    /// Starting the containers begins.
     pub fn starting(&mut self, at: Timestamp) {
         let rest = self.latency.started.saturating_sub(self.latency.pulled);
         self.stage = Stage::Starting {
@@ -308,7 +308,7 @@ impl Group {
         }
     }
 
-    /// Begins to stop. A group that has ended by itself is left alone, as the service does.
+    /// Begins to stop the group. Like the service, does nothing if all containers have already ended.
     pub fn stop(&mut self, at: Timestamp) {
         if self.ended().is_none() && self.stage != Stage::Stopped {
             self.stage = Stage::Stopping {
@@ -317,7 +317,7 @@ impl Group {
         }
     }
 
-    /// It has stopped.
+    /// The group has stopped.
     pub fn stopped(&mut self, at: Timestamp) {
         for run in self.init.iter_mut().chain(&mut self.containers) {
             run.kill(at);
@@ -327,8 +327,8 @@ impl Group {
         self.stage = Stage::Stopped;
     }
 
-    /// Begins to restart all containers in place, pulling images again. A group without capacity has
-    /// none.
+    /// Begins to restart all containers, with images pulled again. Does nothing for a group without
+    /// capacity, which has no containers.
     pub fn restart(&mut self, at: Timestamp) {
         if self.lacks_capacity {
             return;
@@ -340,7 +340,7 @@ impl Group {
         self.pulling(at);
     }
 
-    /// Begins to delete. `true` if it is gone at once.
+    /// Begins to delete the group. Returns whether it is gone at once.
     pub fn delete(&mut self, at: Timestamp, operation: Uuid, slowly: bool) -> bool {
         self.operation = operation;
         self.reporting = false;
@@ -354,13 +354,13 @@ impl Group {
         true
     }
 
-    /// It is gone.
+    /// The group is gone.
     pub fn gone(&mut self, at: Timestamp, effects: &mut Vec<Effect>) {
         self.stage = Stage::Gone;
         effects.push(Effect::Gone { at });
     }
 
-    /// Whether an operation is in progress, so that most others are refused.
+    /// Whether an operation is in progress. The service then rejects most other requests.
     pub fn is_in_motion(&self) -> bool {
         !matches!(
             self.stage,
@@ -368,7 +368,7 @@ impl Group {
         )
     }
 
-    /// Whether its containers are stopping, or have stopped, because the whole group does.
+    /// Whether the whole group is stopped, deleted, or on the way there.
     pub fn is_ending(&self) -> bool {
         matches!(
             self.stage,
@@ -376,12 +376,13 @@ impl Group {
         )
     }
 
-    /// Whether cores are held: the service frees them when everything has ended or is stopped.
+    /// Whether the group counts against the core quota. It does not when it is stopped or all
+    /// containers have ended.
     pub fn holds_cores(&self) -> bool {
         self.stage != Stage::Stopped && self.ended().is_none()
     }
 
-    /// When every container has ended for good: whether all ended well.
+    /// `None` until every container has ended for good; then whether all exited with 0.
     pub fn ended(&self) -> Option<bool> {
         if self.stage != Stage::Up {
             return None;
@@ -390,7 +391,7 @@ impl Group {
         codes.map(|codes| codes.iter().all(|code| *code == 0))
     }
 
-    /// When containers are started again.
+    /// The restart policy; the service's default is `Always`.
     pub fn policy(&self) -> RestartPolicy {
         let name = self
             .body

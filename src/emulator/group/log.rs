@@ -1,4 +1,4 @@
-//! What a container has written, within the service's limits.
+//! A container's log, cut to the service's limits.
 
 use std::collections::VecDeque;
 
@@ -7,18 +7,18 @@ use jiff::Timestamp;
 use super::view::time;
 use crate::emulator::clock::Face;
 
-/// What the service keeps of a running container (its quotas page, 2025-11).
+/// How many bytes the service keeps of a running container's log (quotas page, 2025-11).
 pub const RUNNING_LIMIT: usize = 4 << 20;
-/// What the service keeps of a stopped one, in bytes.
+/// How many bytes it keeps of a stopped container's log.
 pub const STOPPED_LIMIT: usize = 16 << 10;
-/// What the service keeps of a stopped one, in lines.
+/// How many lines it keeps of a stopped container's log.
 pub const STOPPED_LINES: usize = 1000;
 
-/// How much of a line is read at once: with times, each such part has its own in front (seen of conmon;
-/// containerd and Docker read 16 KiB).
+/// How many bytes of a line the container runtime reads at once. With timestamps, each such part gets
+/// its own (observed with conmon; containerd and Docker read 16 KiB).
 const PART: usize = 8 << 10;
 
-/// Lines with the time at which they were written, oldest first.
+/// Log lines with their times, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     lines: VecDeque<(Timestamp, String)>,
@@ -27,7 +27,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Adds a line; the oldest ones go when there is more than the service keeps.
+    /// Adds a line. Drops the oldest lines beyond [`RUNNING_LIMIT`].
     pub fn push(&mut self, at: Timestamp, line: impl Into<String>) {
         let line = line.into();
         self.bytes += line.len() + 1;
@@ -41,8 +41,8 @@ impl Log {
         self.shrink(STOPPED_LIMIT, STOPPED_LINES);
     }
 
-    /// The last `tail` lines (all without), each with its time in front if there is what shows that: each part
-    /// of a long one.
+    /// The last `tail` lines (all if `None`). If `times` is given, a time precedes each line, and each
+    /// part of a long line.
     pub fn text(&self, tail: Option<usize>, times: Option<&Face>) -> String {
         let skip = tail.map_or(0, |tail| self.lines.len().saturating_sub(tail));
         let mut text = String::new();
@@ -59,14 +59,14 @@ impl Log {
         last_bytes(text, RUNNING_LIMIT)
     }
 
-    /// How many lines were ever written.
+    /// How many lines were ever added.
     pub fn written(&self) -> usize {
         self.written
     }
 
-    /// The lines after the first `seen`, as far as they are kept.
+    /// The lines after the first `seen`, unless they have been dropped.
     pub fn since(&self, seen: usize) -> String {
-        // A log that is shorter than before belongs to a new run: all of it is new.
+        // A log that is shorter than before belongs to a new run: return all of it.
         let new = self.written.checked_sub(seen).unwrap_or(self.written);
         self.text(Some(new), None)
     }
@@ -81,7 +81,7 @@ impl Log {
     }
 }
 
-/// The parts in which a line is read; an empty line is one part.
+/// The parts in which the runtime reads a line. An empty line is one part.
 fn parts(line: &str) -> Vec<&str> {
     let (mut parts, mut rest) = (Vec::new(), line);
     while rest.len() > PART {
@@ -97,7 +97,7 @@ fn parts(line: &str) -> Vec<&str> {
     parts
 }
 
-/// The last `limit` bytes of `text`, cut at a character.
+/// The last `limit` bytes of `text`, cut at a character boundary.
 pub fn last_bytes(text: String, limit: usize) -> String {
     if text.len() <= limit {
         return text;

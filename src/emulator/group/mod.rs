@@ -1,6 +1,7 @@
-//! A container group: what is asked for (`model`, `validate`), what it does (`life`, `stage`, `run`,
-//! `script`, `log`) and what the service says about it (`view`). Pure: values in, values out, the
-//! time an argument.
+//! A container group without I/O: values in, values out, the time is an argument.
+//!
+//! In: request bodies (`model`, `validate`) and the time. Out: the group's life cycle (`life`, `stage`,
+//! `run`, `script`, `log`) and the service's JSON view of it (`view`).
 
 pub mod id;
 pub mod life;

@@ -1,12 +1,12 @@
-//! The request body of a container group, as the service's specification has it.
+//! The request body of a container group, as the service's specification defines it.
 //!
-//! In: the JSON of a PUT. Out: the same as typed values, for `validate`, the life cycle and the
-//! engines; serialised again it is what the service echoes. Whatever is secret is marked
-//! `skip_serializing`, so that no answer can carry it. Properties that no version of the service
+//! In: the JSON of a PUT. Out: typed values for `validate`, the life cycle and the container engine;
+//! serialized again, they are the body that the service echoes. Secret fields are marked
+//! `skip_serializing`, so that no response can contain them. Properties that no version of the service
 //! knows are dropped.
 //!
-//! Every field is optional here, whatever the specification requires: a missing one is
-//! `validate`'s to refuse, with the service's code.
+//! All fields are optional here, even those that the specification requires: `validate` rejects missing
+//! ones with the service's error code.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
-/// Free-form JSON object.
+/// A JSON object of any content.
 pub type Object = serde_json::Map<String, Value>;
 
 macro_rules! body {
@@ -43,7 +43,7 @@ body! {
         identity: Identity,
         properties: Properties,
     }
-    /// `ContainerGroupProperties.properties`.
+    /// The `properties` of a container group.
     Properties {
         sku: String,
         containers: Vec<Container>,
@@ -71,7 +71,7 @@ body! {
         name: String,
         properties: ContainerProperties,
     }
-    /// `ContainerProperties`; an init container has a subset of them.
+    /// `ContainerProperties`. Init containers support a subset of them.
     ContainerProperties {
         image: String,
         command: Vec<String>,
@@ -84,12 +84,12 @@ body! {
         security_context: Object,
         config_map: Object,
     }
-    /// A port of a container or of the group's address.
+    /// A port of a container or of the group's IP address.
     Port {
         protocol: String,
         port: i64,
     }
-    /// An environment variable; a secure value is never echoed.
+    /// An environment variable. Responses never contain its secure value.
     EnvironmentVariable {
         name: String,
         value: String,
@@ -114,13 +114,14 @@ body! {
         count: i64,
         sku: String,
     }
-    /// Where a volume is mounted.
+    /// The mount of a volume in a container.
     VolumeMount {
         name: String,
         mount_path: String,
         read_only: bool,
     }
-    /// A liveness or readiness probe. `tcp_socket` and `grpc` are read only to be refused.
+    /// A liveness or readiness probe. `validate` rejects `tcp_socket` and `grpc`, which the service
+    /// does not have.
     Probe {
         exec: ProbeExec,
         http_get: ProbeHttpGet,
@@ -148,7 +149,7 @@ body! {
         name: String,
         value: String,
     }
-    /// A volume; exactly one kind is set.
+    /// A volume. Exactly one kind is set.
     Volume {
         name: String,
         azure_file: AzureFile,
@@ -158,7 +159,7 @@ body! {
         git_repo: Object,
         secret_reference: Object,
     }
-    /// An Azure Files share; its key is never echoed.
+    /// An Azure Files share. Responses never contain its key.
     AzureFile {
         share_name: String,
         read_only: bool,
@@ -168,7 +169,7 @@ body! {
         storage_account_key_reference: String,
         user_assigned_identity_client_id: String,
     }
-    /// A registry's credential; its password is never echoed.
+    /// A registry's credential. Responses never contain its password.
     RegistryCredential {
         server: String,
         username: String,
@@ -178,7 +179,7 @@ body! {
         identity: String,
         identity_url: String,
     }
-    /// The group's address.
+    /// The group's IP address.
     IpAddress {
         ports: Vec<Port>,
         #[serde(rename = "type")]
@@ -187,22 +188,22 @@ body! {
         dns_name_label: String,
         auto_generated_domain_name_label_scope: String,
     }
-    /// The subnet a group is in.
+    /// The subnet of a group.
     SubnetId {
         id: String,
         name: String,
     }
-    /// Name servers of the group.
+    /// DNS settings of a group.
     DnsConfig {
         name_servers: Vec<String>,
         search_domains: String,
         options: String,
     }
-    /// Where logs are sent.
+    /// The destination of a group's logs.
     Diagnostics {
         log_analytics: LogAnalytics,
     }
-    /// A Log Analytics workspace; its key is never echoed.
+    /// A Log Analytics workspace. Responses never contain its key.
     LogAnalytics {
         workspace_id: String,
         #[serde(skip_serializing)]
@@ -216,7 +217,7 @@ body! {
         name: String,
         properties: ExtensionProperties,
     }
-    /// An extension's settings; the protected ones are never echoed.
+    /// An extension's settings. Responses never contain the protected ones.
     ExtensionProperties {
         extension_type: String,
         version: String,
@@ -224,7 +225,7 @@ body! {
         #[serde(skip_serializing)]
         protected_settings: Value,
     }
-    /// A container group profile by id.
+    /// A reference to a container group profile.
     ProfileReference {
         id: String,
         revision: i64,
@@ -251,7 +252,7 @@ body! {
     }
 }
 
-/// A secret volume is echoed as `{}`.
+/// Responses show a secret volume as `{}`.
 #[allow(clippy::ref_option, reason = "serde passes the field by reference")]
 fn emptied<S: Serializer>(
     _: &Option<BTreeMap<String, String>>,
@@ -261,12 +262,12 @@ fn emptied<S: Serializer>(
 }
 
 impl Properties {
-    /// The containers proper.
+    /// The containers, without init containers.
     pub fn containers(&self) -> &[Container] {
         self.containers.as_deref().unwrap_or_default()
     }
 
-    /// The init containers, in the order in which they run.
+    /// The init containers, in execution order.
     pub fn init_containers(&self) -> &[Container] {
         self.init_containers.as_deref().unwrap_or_default()
     }
@@ -276,7 +277,7 @@ impl Properties {
         self.volumes.as_deref().unwrap_or_default()
     }
 
-    /// What all containers request together: cores and GB.
+    /// The sum of all containers' requests: CPU cores and memory in GB. Init containers do not count.
     pub fn total(&self) -> (f64, f64) {
         self.containers()
             .iter()
@@ -286,7 +287,7 @@ impl Properties {
             })
     }
 
-    /// Whether the group may be evicted for others' sake.
+    /// Whether the group has the priority `Spot`.
     pub fn is_spot(&self) -> bool {
         self.priority
             .as_deref()
@@ -298,7 +299,7 @@ impl Properties {
         self.subnet_ids.as_ref().is_some_and(|ids| !ids.is_empty())
     }
 
-    /// Whether the group asks for an extension of this type.
+    /// Whether the group has an extension of this type.
     pub fn has_extension(&self, kind: &str) -> bool {
         let mut all = self.extensions.iter().flatten();
         all.any(|extension| {
@@ -307,33 +308,33 @@ impl Properties {
         })
     }
 
-    /// `osType` as the service spells it.
+    /// The operating system as given in `osType`; `Linux` if missing.
     pub fn os(&self) -> &str {
         self.os_type.as_deref().unwrap_or("Linux")
     }
 }
 
 impl Container {
-    /// The container's name; validated bodies have one.
+    /// The container's name. Empty only before validation.
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or_default()
     }
 
-    /// The container's image; validated bodies have one.
+    /// The container's image. Empty only before validation.
     pub fn image(&self) -> &str {
         self.inner()
             .and_then(|p| p.image.as_deref())
             .unwrap_or_default()
     }
 
-    /// The whole command line; empty for the image's own.
+    /// The whole command line. Empty: the image's own.
     pub fn command(&self) -> &[String] {
         self.inner()
             .and_then(|p| p.command.as_deref())
             .unwrap_or_default()
     }
 
-    /// The environment.
+    /// The environment variables.
     pub fn environment(&self) -> &[EnvironmentVariable] {
         self.inner()
             .and_then(|p| p.environment_variables.as_deref())
@@ -347,7 +348,7 @@ impl Container {
             .unwrap_or_default()
     }
 
-    /// What the container requests: cores and GB.
+    /// The container's requests: CPU cores and memory in GB.
     pub fn requests(&self) -> (f64, f64) {
         let requests = self
             .inner()
@@ -358,7 +359,7 @@ impl Container {
         })
     }
 
-    /// What the container may use at most: its limits, else its requests.
+    /// The container's limits, or its requests where it has no limit: CPU cores and memory in GB.
     pub fn limits(&self) -> (f64, f64) {
         let (cpu, memory) = self.requests();
         let limits = self
@@ -375,15 +376,15 @@ impl Container {
     }
 }
 
-/// The bytes of a secret volume's file. The official examples' values (`SecretValue1InBase64`) decode
-/// only when padding is not insisted on.
+/// Decodes a secret volume's file from base64. Accepts missing padding: the service's examples
+/// (`SecretValue1InBase64`) do not have it.
 pub fn secret_bytes(text: &str) -> Option<Vec<u8>> {
     let unpadded = || STANDARD_NO_PAD.decode(text.trim_end_matches('='));
     STANDARD.decode(text).or_else(|_| unpadded()).ok()
 }
 
 impl EnvironmentVariable {
-    /// What the process sees: the plain or the secure value.
+    /// The value that the process sees: the plain value, or else the secure one.
     pub fn seen(&self) -> &str {
         self.value
             .as_deref()

@@ -1,10 +1,10 @@
-//! What a container group counts for in its subscription's usages.
+//! How much of its subscription's quotas a container group uses.
 
 use super::life::Group;
 use super::model::Properties;
 use super::validate::gpus;
 
-/// The names of `usages` that every subscription has.
+/// The names in the `usages` of every subscription.
 pub const NAMES: [&str; 6] = [
     "ContainerGroups",
     "StandardCores",
@@ -14,7 +14,8 @@ pub const NAMES: [&str; 6] = [
     "V100Cores",
 ];
 
-/// The service's default limit (documents of 2025-11 and 2026-10); GPUs are retired.
+/// The service's default limit (documentation of 2025-11 and 2026-10). GPUs are retired, so their limit
+/// is 0.
 pub fn default_limit(name: &str) -> u64 {
     match name {
         "ContainerGroups" | "StandardCores" => 100,
@@ -23,7 +24,7 @@ pub fn default_limit(name: &str) -> u64 {
     }
 }
 
-/// What a group uses now: itself always, its cores while it holds them.
+/// What a group uses now: always one group, and its cores while [`Group::holds_cores`].
 pub fn uses(group: &Group) -> Vec<(String, f64)> {
     let Some(properties) = group.body.properties.as_ref() else {
         return Vec::new();
@@ -35,11 +36,12 @@ pub fn uses(group: &Group) -> Vec<(String, f64)> {
     uses
 }
 
-/// The least that a group takes of its subscription's cores (quotas page 2025-11).
+/// The minimum number of cores of a group (quotas page 2025-11).
 const LEAST_CORES: f64 = 1.0;
 
-/// What a group would use, itself first. Cores count whole for each group, and at least one: that is how
-/// they are billed (a group of 1.2 CPU counts 2), and the most that the quota can take them for.
+/// What a group would use; the group itself comes first. Each group's cores are rounded up to whole
+/// ones, at least one. Azure bills them this way (1.2 CPU count as 2), so this is the most that the
+/// quota can count.
 pub fn wants(properties: &Properties) -> Vec<(String, f64)> {
     let cores = if properties.is_spot() {
         "StandardSpotCores"

@@ -1,8 +1,8 @@
-//! One container's run: waiting, running, terminated, and back, with the events the service shows.
+//! One container's state: waiting, running, terminated, running again, with the events that the service
+//! shows.
 //!
-//! In: what happened (`pulling`, `start`, `exit`), from the simulation or from a container engine,
-//! with the time at which it did. Out: the container's part of the instance view. No clock is read
-//! here.
+//! In: state changes (`pulling`, `start`, `exit`) from the simulation or from a container engine, each
+//! with its time. Out: the container's part of the instance view. This module reads no clock.
 
 use std::time::Duration;
 
@@ -14,30 +14,33 @@ use super::model::Container;
 use super::script::{Script, length};
 use crate::emulator::clock::later;
 
-/// First pause before a restart; it doubles up to [`BACKOFF_LIMIT`], as a kubelet's does.
+/// Pause before the first restart. It doubles up to [`BACKOFF_LIMIT`], as in the kubelet.
 const BACKOFF: Duration = Duration::from_secs(10);
-/// Longest pause before a restart.
+/// Maximum pause before a restart.
 const BACKOFF_LIMIT: Duration = Duration::from_secs(300);
-/// How long a container must have run for its pauses to start anew.
+/// A run of at least this length resets the pause.
 const BACKOFF_RESET: Duration = Duration::from_secs(600);
-/// How many of a container's events are kept.
+/// How many events of a container are kept.
 const EVENTS_KEPT: usize = 50;
-/// How many lines of a scripted log are written when the clock has jumped.
+/// How many lines of a scripted log are written at most after the clock has jumped; earlier ones are
+/// skipped.
 const CATCH_UP: u64 = 5000;
 
-/// When containers are started again.
+/// Which exits cause a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartPolicy {
-    /// After every exit.
+    /// Every exit.
     Always,
-    /// After an exit with a code other than 0.
+    /// An exit code other than 0.
     OnFailure,
-    /// Not by the service's promise; after a failure the platform may all the same.
+    /// None. The service documents that the platform may restart the container after a failure all the
+    /// same.
     Never,
 }
 
 impl RestartPolicy {
-    /// Reads the service's name of a policy; `Always` is its default.
+    /// Parses the service's name of a policy. Without a name it is `Always`; `None` if the name is
+    /// unknown.
     pub fn of(name: Option<&str>) -> Option<Self> {
         match name.map(str::to_ascii_lowercase).as_deref() {
             None | Some("always") => Some(Self::Always),
@@ -48,24 +51,24 @@ impl RestartPolicy {
     }
 }
 
-/// Something that happened, as instance views list it.
+/// An event of an instance view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// How often.
+    /// How often it happened.
     pub count: u32,
-    /// When first.
+    /// When it happened first.
     pub first: Timestamp,
-    /// When last.
+    /// When it happened last.
     pub last: Timestamp,
-    /// What, in one word.
+    /// The kind of event, for example `Pulling`.
     pub name: String,
-    /// What, in words.
+    /// The message for people.
     pub message: String,
-    /// Whether it is a warning.
+    /// Whether its type is `Warning` instead of `Normal`.
     pub warning: bool,
 }
 
-/// Adds an event, or counts it if the same one is there.
+/// Adds an event. If the list has the same name and message, increases its count instead.
 pub fn note(events: &mut Vec<Event>, at: Timestamp, name: &str, message: &str, warning: bool) {
     if let Some(same) = events
         .iter_mut()
@@ -89,57 +92,57 @@ pub fn note(events: &mut Vec<Event>, at: Timestamp, name: &str, message: &str, w
     });
 }
 
-/// What a container is doing.
+/// A container's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunState {
-    /// It is not running yet, or not again.
+    /// Not started yet, or waiting for a restart.
     Waiting {
         /// `""`, or `CrashLoopBackOff`.
         detail: &'static str,
     },
-    /// It is running.
+    /// Running.
     Running {
-        /// Since when.
+        /// Its start.
         since: Timestamp,
     },
-    /// It has ended.
+    /// Ended.
     Terminated {
-        /// When it had started.
+        /// Its start.
         since: Timestamp,
-        /// When it ended.
+        /// Its end.
         finished: Timestamp,
         /// Its exit code.
         code: i32,
     },
 }
 
-/// What is due for a container, and when.
+/// A scheduled change of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// It ends with this code.
+    /// It exits with this code.
     Exit(i32),
-    /// It is started (again).
+    /// It starts, again or for the first time.
     Start,
 }
 
-/// One container's run.
+/// One container with its state, events and log.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// The container's name.
     pub name: String,
-    /// What it does, when it is simulated.
+    /// What the container does if it is simulated.
     pub script: Script,
-    /// How often it was started again.
+    /// How often it was restarted.
     pub restarts: i64,
-    /// What it is doing; nothing before its image is pulled.
+    /// The current state. `None` until its image is pulled.
     pub current: Option<RunState>,
-    /// How its run before this one ended.
+    /// How its previous run ended.
     pub previous: Option<RunState>,
-    /// What happened to it.
+    /// Its events.
     pub events: Vec<Event>,
-    /// What it wrote, when it is simulated.
+    /// Its output, if simulated.
     pub log: Log,
-    /// What is due next.
+    /// The next scheduled change.
     pub due: Option<(Timestamp, Due)>,
     image: String,
     pauses: u32,
@@ -148,7 +151,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// A container that has not been pulled yet.
+    /// A container whose image has not been pulled.
     pub fn new(container: &Container, script: Script) -> Self {
         Self {
             name: container.name().to_owned(),
@@ -166,20 +169,20 @@ impl Run {
         }
     }
 
-    /// Its image is being pulled.
+    /// Pulling its image begins.
     pub fn pulling(&mut self, at: Timestamp) {
         self.current.get_or_insert(RunState::Waiting { detail: "" });
         let message = format!("pulling image \"{}\"", self.image);
         note(&mut self.events, at, "Pulling", &message, false);
     }
 
-    /// Its image is there.
+    /// Its image has been pulled.
     pub fn pulled(&mut self, at: Timestamp) {
         let message = format!("Successfully pulled image \"{}\"", self.image);
         note(&mut self.events, at, "Pulled", &message, false);
     }
 
-    /// It runs from now on.
+    /// The container starts to run.
     pub fn start(&mut self, at: Timestamp) {
         if self.previous.is_some() {
             self.restarts += 1;
@@ -197,7 +200,8 @@ impl Run {
             .map(|after| (later(at, length(after)), Due::Exit(self.script.exit_code)));
     }
 
-    /// It ended with `code`. Started again under `policy`, it waits, and what is due says until when.
+    /// The container exited with `code`. If `policy` requires a restart, the container waits, and `due`
+    /// holds the time of the restart.
     pub fn exit(&mut self, at: Timestamp, code: i32, policy: RestartPolicy) {
         let Some(RunState::Running { since }) = self.current else {
             return;
@@ -227,7 +231,7 @@ impl Run {
         self.due = Some((later(at, pause), Due::Start));
     }
 
-    /// It was killed, and is not started again before the group is.
+    /// The container is killed. It does not restart before its group does.
     pub fn kill(&mut self, at: Timestamp) {
         if let Some(RunState::Running { since }) = self.current {
             self.write_log(at);
@@ -237,7 +241,7 @@ impl Run {
         self.log.stop();
     }
 
-    /// It is about to be started again because the whole group is.
+    /// Kills the container because its group restarts.
     pub fn again(&mut self, at: Timestamp) {
         self.kill(at);
         if let Some(ended @ RunState::Terminated { .. }) = self.current.take() {
@@ -246,7 +250,7 @@ impl Run {
         self.current = Some(RunState::Waiting { detail: "" });
     }
 
-    /// Whether it has ended for good, and how.
+    /// The exit code, if the container has ended for good.
     pub fn ended(&self) -> Option<i32> {
         match self.current {
             Some(RunState::Terminated { code, .. }) => Some(code),
@@ -254,7 +258,7 @@ impl Run {
         }
     }
 
-    /// Whether its script says that it is not ready at `now`.
+    /// Whether its script makes it not ready at `now`.
     pub fn is_unready(&self, now: Timestamp) -> bool {
         let (Some(RunState::Running { since }), Some(after)) =
             (&self.current, self.script.unready_after)
@@ -269,7 +273,7 @@ impl Run {
         from <= now && until.is_none_or(|until| now < until)
     }
 
-    /// Writes the lines of a scripted log up to `now`.
+    /// Adds the lines of a scripted log up to `now`.
     pub fn write_log(&mut self, now: Timestamp) {
         let Some(every) = self.script.log_every.map(length).filter(|d| !d.is_zero()) else {
             return;
@@ -324,7 +328,8 @@ impl Run {
     }
 }
 
-/// The image by digest, as the service's events name it: `alpine:3` is `alpine@sha256:...`.
+/// The image with a digest, as in the service's events: `alpine:3` becomes `alpine@sha256:...`. The
+/// digest is derived from the name.
 fn digested(image: &str) -> String {
     if image.contains('@') {
         return image.to_owned();

@@ -1,4 +1,4 @@
-//! What a simulated container does, as its environment or the admin interface says.
+//! Scripts: what a simulated container does. Set through its environment or the admin interface.
 
 use std::time::Duration;
 
@@ -10,41 +10,43 @@ use super::model::Container;
 /// Prefix of the environment variables that script a simulated container.
 const PREFIX: &str = "ACI_EMULATOR_";
 
-/// What a simulated container does. The default starts and runs for ever, without a word.
+/// What a simulated container does. By default it starts, runs forever and writes nothing.
 ///
-/// Durations are text such as `5s`, `250ms` or `2m`, of the emulator's clock.
+/// Durations are text such as `5s`, `250ms` or `2m`, in emulated time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Script {
-    /// `ACI_EMULATOR_NEVER_START=true`: the image is pulled for ever; after the provisioning
-    /// timeout (1800 s) the group has failed.
+    /// `ACI_EMULATOR_NEVER_START=true`: pulling the image never ends; after the provisioning timeout
+    /// (1800 s by default) the group fails.
     pub never_start: bool,
-    /// `ACI_EMULATOR_EXIT_CODE`: with which code it ends; 0 unless given.
+    /// `ACI_EMULATOR_EXIT_CODE`: its exit code. Default: 0.
     pub exit_code: i32,
-    /// `ACI_EMULATOR_EXIT_AFTER`: how long after each start it ends.
+    /// `ACI_EMULATOR_EXIT_AFTER`: it exits this long after each start.
     pub exit_after: Option<SignedDuration>,
-    /// `ACI_EMULATOR_LOG`: lines it writes when it starts, separated by line feeds.
+    /// `ACI_EMULATOR_LOG`: the lines that it writes at each start, separated by line feeds.
     pub log: String,
-    /// `ACI_EMULATOR_LOG_EVERY`: it also writes a numbered line each time this much has passed.
+    /// `ACI_EMULATOR_LOG_EVERY`: it also writes a numbered line at this interval.
     pub log_every: Option<SignedDuration>,
-    /// `ACI_EMULATOR_UNREADY_AFTER`: how long after its start the group becomes `Unhealthy`.
+    /// `ACI_EMULATOR_UNREADY_AFTER`: this long after the container's start its group becomes
+    /// `Unhealthy`.
     pub unready_after: Option<SignedDuration>,
-    /// `ACI_EMULATOR_UNREADY_FOR`: for how long it stays so; for ever unless given.
+    /// `ACI_EMULATOR_UNREADY_FOR`: for how long the group stays `Unhealthy`. Default: forever.
     pub unready_for: Option<SignedDuration>,
     /// `ACI_EMULATOR_PLATFORM_RESTARTS`: how often the platform restarts it after a non-zero exit
-    /// although the restart policy is `Never`, as the service's documents warn.
+    /// despite the restart policy `Never`. The service's documentation warns of this.
     pub platform_restarts: u32,
-    /// `ACI_EMULATOR_CPU`: how much CPU it uses, in thousandths; 1 unless given.
+    /// `ACI_EMULATOR_CPU`: its CPU use in thousandths of a core. Default: 1.
     pub cpu: Option<f64>,
-    /// `ACI_EMULATOR_MEMORY`: how much memory it uses, in bytes; 16 MiB unless given.
+    /// `ACI_EMULATOR_MEMORY`: its memory use in bytes. Default: 16 MiB.
     pub memory: Option<f64>,
-    /// `ACI_EMULATOR_UNMEASURED=true`: Azure Monitor knows nothing of it.
+    /// `ACI_EMULATOR_UNMEASURED=true`: neither Azure Monitor nor the realtime-metrics extension has
+    /// values of it.
     pub unmeasured: bool,
 }
 
 impl Script {
-    /// Reads the script from the container's environment. What cannot be read is as if not there:
-    /// the service would not look at these variables at all.
+    /// Reads the script from the container's environment. Ignores values that it cannot parse: the real
+    /// service ignores these variables.
     pub fn of(container: &Container) -> Self {
         let get = |name: &str| {
             let mut variables = container.environment().iter();
@@ -78,7 +80,7 @@ impl Script {
     }
 }
 
-/// The length of `duration`; a negative one is none.
+/// Converts a duration. Negative ones become zero.
 pub(crate) fn length(duration: SignedDuration) -> Duration {
     Duration::try_from(duration).unwrap_or(Duration::ZERO)
 }

@@ -1,4 +1,5 @@
-//! The steps of a group's life, how long those of its start take, and what the store must know of them.
+//! The stages of a group's life cycle, the durations of its start, and the effects of a change on the
+//! store.
 
 use std::time::Duration;
 
@@ -6,14 +7,14 @@ use jiff::Timestamp;
 
 use super::model::GroupBody;
 
-/// When a new group's images are pulled and its containers start, after the PUT.
+/// The times of a new group's start, each counted from its PUT.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Latency {
-    /// Until the first image is being pulled.
+    /// When pulling the images begins.
     pub pulling: Duration,
-    /// Until the images are there.
+    /// When all images are pulled.
     pub pulled: Duration,
-    /// Until the containers run.
+    /// When the containers run.
     pub started: Duration,
 }
 
@@ -26,7 +27,7 @@ impl Latency {
         }
     }
 
-    /// As recorded of the service: a public address (2023-05-01), spot (2023-05-05) and a subnet
+    /// As recorded from the service: with a public address (2023-05-01), spot (2023-05-05), in a subnet
     /// (2023-02-07).
     pub fn recorded(body: &GroupBody) -> Self {
         match body.properties.as_ref() {
@@ -36,7 +37,7 @@ impl Latency {
         }
     }
 
-    /// The same steps, scaled so that the containers run after `started`.
+    /// The same times, scaled so that the containers run after `started`.
     #[must_use]
     pub fn scaled_to(self, started: Duration) -> Self {
         let factor = started.as_secs_f64() / self.started.as_secs_f64();
@@ -48,70 +49,71 @@ impl Latency {
     }
 }
 
-/// Where a group is in its life. `until` is when the step ends by itself; an engine's steps do not.
+/// The stages. `until` is the time at which a simulated stage ends; it is `None` for real groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// A node and the network are being found.
+    /// Azure looks for a node and a network address.
     Allocating {
-        /// When that ends.
+        /// The end of the stage.
         until: Option<Timestamp>,
     },
-    /// There was no capacity, late.
+    /// The deployment failed for lack of capacity after the PUT had succeeded.
     WithoutCapacity {
-        /// When it is tried again.
+        /// The time of the next attempt.
         until: Timestamp,
     },
-    /// Images are pulled.
+    /// Images are being pulled.
     Pulling {
-        /// When that ends.
+        /// The end of the stage.
         until: Option<Timestamp>,
     },
     /// Init containers run, one after the other.
     Initialising {
-        /// Which one.
+        /// The position of the running one.
         index: usize,
     },
-    /// Containers are started.
+    /// Containers are being started.
     Starting {
-        /// When that ends.
+        /// The end of the stage.
         until: Option<Timestamp>,
     },
-    /// The containers live their lives.
+    /// All containers were started. They may end and restart.
     Up,
-    /// It took longer than the provisioning timeout, or an init container failed for good.
+    /// The start exceeded the provisioning timeout, an init container failed for good, or the engine
+    /// refused.
     Failed,
-    /// It is being stopped.
+    /// The group is stopping.
     Stopping {
-        /// When that ends.
+        /// The end of the stage.
         until: Option<Timestamp>,
     },
-    /// It was stopped: nothing runs, nothing is billed.
+    /// The group is stopped: nothing runs, Azure bills nothing.
     Stopped,
-    /// It is being deleted.
+    /// The group is being deleted.
     Deleting {
-        /// When that ends.
+        /// The end of the stage.
         until: Option<Timestamp>,
     },
-    /// It is deleted.
+    /// The group is deleted.
     Gone,
 }
 
-/// What the store must know of a change.
+/// The effect of a group's change on the rest of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The operation that created or started the group ended, well or not.
+    /// The operation that created, updated or started the group has ended.
     OperationEnded {
         /// Whether it succeeded.
         succeeded: bool,
     },
-    /// The containers run for the first time.
+    /// The containers run for the first time in this deployment.
     Running {
-        /// Since when.
+        /// The time of the change.
         at: Timestamp,
     },
-    /// The group is gone.
+    /// The group is deleted.
     Gone {
-        /// Since when.
+        /// The time of the change.
         at: Timestamp,
     },
 }

@@ -1,8 +1,8 @@
-//! What the service answers about a container group: its body, what the service adds, and, in a GET
-//! but never in a LIST, the instance view.
+//! The service's JSON of a container group.
 //!
-//! The shapes are those of the recordings; where a version did not have a property yet, an answer
-//! to that version has not either.
+//! In: a group, an API version, the time. Out: the request body with the service's additions; a GET
+//! also has the instance view, a LIST never has it. The shapes are those of the recordings. Properties
+//! that an API version does not have yet are left out.
 
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use super::stage::Stage;
 use crate::emulator::arm::version::Version;
 use crate::emulator::clock::Face;
 
-/// A time as GET answers it: RFC 3339 with up to three digits after the second.
+/// A time in a GET response: RFC 3339 with up to three fractional digits.
 pub fn time(at: Timestamp) -> String {
     let round = TimestampRound::new()
         .smallest(Unit::Millisecond)
@@ -22,7 +22,7 @@ pub fn time(at: Timestamp) -> String {
     at.round(round).unwrap_or(at).to_string()
 }
 
-/// A time as operations answer it: seven digits after the second.
+/// A time in an operation's response: RFC 3339 with seven fractional digits.
 pub fn operation_time(at: Timestamp) -> String {
     format!(
         "{}.{:07}Z",
@@ -31,14 +31,14 @@ pub fn operation_time(at: Timestamp) -> String {
     )
 }
 
-/// The answer to a PUT: the group as it is now, before any container is known of.
+/// The response to a PUT: an empty instance view with the state `Pending`.
 pub fn created(group: &Group, version: Version) -> Value {
     let mut answer = base(group, version, None);
     answer["properties"]["instanceView"] = json!({"events": [], "state": "Pending"});
     answer
 }
 
-/// The answer to a GET, with instance views.
+/// The response to a GET, with the instance views.
 pub fn full(group: &Group, version: Version, now: Timestamp, face: &Face) -> Value {
     let mut answer = base(group, version, Some(now));
     answer["properties"]["instanceView"] =
@@ -49,12 +49,12 @@ pub fn full(group: &Group, version: Version, now: Timestamp, face: &Face) -> Val
     answer
 }
 
-/// One element of a LIST: no instance view, neither of the group nor of a container.
+/// One element of a LIST: no instance views, neither the group's nor the containers'.
 pub fn listed(group: &Group, version: Version, now: Timestamp) -> Value {
     base(group, version, Some(now))
 }
 
-/// `instanceView.state` of the group.
+/// The group's `instanceView.state`.
 pub fn state(group: &Group) -> &'static str {
     match (&group.stage, group.ended()) {
         (Stage::Up, Some(true)) => "Succeeded",
@@ -65,7 +65,7 @@ pub fn state(group: &Group) -> &'static str {
     }
 }
 
-/// `provisioningState` at `now`.
+/// The group's `provisioningState` at `now`. Without `now`, readiness is ignored.
 pub fn provisioning(group: &Group, now: Option<Timestamp>) -> &'static str {
     let unready = now.is_some_and(|now| group.containers.iter().any(|run| run.is_unready(now)));
     match group.stage {
@@ -78,14 +78,14 @@ pub fn provisioning(group: &Group, now: Option<Timestamp>) -> &'static str {
     }
 }
 
-/// The events of all containers and of the group, which an operation shows.
+/// The events of the group and of all its containers, for an operation's response.
 pub fn all_events(group: &Group) -> Vec<Event> {
     let runs = group.init.iter().chain(&group.containers);
     let of_runs = runs.flat_map(|run| &run.events);
     group.events.iter().chain(of_runs).cloned().collect()
 }
 
-/// Events as instance views and operations list them.
+/// Events in the form of instance views and operations.
 pub fn events(events: &[Event], face: &Face) -> Value {
     let one = |event: &Event| {
         json!({
@@ -157,8 +157,9 @@ fn add_defaults(properties: &mut Value, group: &Group, version: Version) {
     }
 }
 
-/// The address: a private one is not even mentioned before it is known, a public one lacks `ip`. A group in
-/// a subnet has one also if it asked for none: virtual nodes ask for none, and know their pods' addresses.
+/// Adds the address. Before it is known, a private address is left out and a public one has no `ip`. A
+/// group in a subnet has an address even without asking for one: Azure's virtual nodes rely on that for
+/// their pods.
 fn add_address(properties: &mut Value, group: &Group, with_private: bool) {
     let asked = group.body.properties.as_ref();
     let is_private = asked.is_some_and(super::model::Properties::is_in_subnet);
@@ -257,7 +258,7 @@ fn run_state(state: &RunState, face: &Face) -> Value {
     }
 }
 
-/// The group's identity with the ids that the directory gives, derived from the group's own id.
+/// The group's identity, with principal and client ids that are derived from the group's id.
 fn identity(group: &Group) -> Option<Value> {
     let asked = group.body.identity.as_ref()?;
     let given = |salt: &str| {

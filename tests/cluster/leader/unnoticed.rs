@@ -1,4 +1,4 @@
-//! Changes of leader that pods on ACI and their node do not notice.
+//! Changes of leader without any effect on pods on ACI and their node.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -20,14 +20,14 @@ use super::{NODE, TAKEOVER};
 use crate::support::{Options, objects, wait};
 use crate::world::World;
 
-/// Another leads by then after a leader that ends by itself and gives its lease back: sooner than the lease
-/// could be over.
+/// How soon another instance must lead after the leader ends regularly and releases its lease: sooner
+/// than the lease could expire.
 const HANDOVER: Duration = Duration::from_secs(10);
-/// How long a node's lease may go without being renewed before the node controller calls the node
+/// How long a node's lease may stay without renewal before the node controller marks the node
 /// unreachable (`--node-monitor-grace-period`).
 const NODE_GRACE: Duration = Duration::from_secs(50);
 
-/// Names of pods and nodes, and when they were first seen not to be Ready after they had been.
+/// Names of pods and nodes that stopped being Ready, and when this was first seen.
 fn unready(
     world: &World,
 ) -> (
@@ -43,7 +43,7 @@ fn unready(
     (seen, [pods, note(all, only, objects::is_ready, nodes)])
 }
 
-/// Notes when each object was first seen not to be ready.
+/// Records when each object was first seen not to be ready.
 fn note<K>(
     api: Api<K>,
     which: watcher::Config,
@@ -66,7 +66,7 @@ where
     tokio::spawn(async move { drop(noted.await) })
 }
 
-/// Returns when somebody has renewed the node's lease later than so long after `at`.
+/// Waits until the node's lease is renewed later than `after` past `at`.
 async fn renewed(world: &World, at: Timestamp, after: Duration) {
     let then = at + jiff::SignedDuration::try_from(after).expect("seconds");
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-node-lease");
@@ -112,7 +112,7 @@ async fn pods_on_aci_and_their_node_stay_ready_when_the_leader_dies_or_ends() {
     assert!(renewed_after < NODE_GRACE, "{renewed_after:?}");
 
     let third = world.instance("log-2");
-    // It must be waiting for the lease, not only starting.
+    // It must be waiting for the lease, not still starting.
     let waits = tokio::time::timeout(wait::DEADLINE, async {
         while !third.tail().contains("locked by other identity") {
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -1,12 +1,12 @@
-//! What people copy: the code of the documents, and the commands in the comments of `config`.
+//! Text for users to copy: the code of the documents, and the commands in the comments of `config`.
 //!
-//! In: those files as they stand. Out: blocks of code, commands as one types them, inline code, and the files that
-//! they name.
+//! In: these files, unchanged. Out: code blocks, single commands, inline code, and the files that they
+//! name.
 
 use std::path::{Path, PathBuf};
 
-/// The documents in the order in which a newcomer types their commands: what the README installs and applies is
-/// there for the pages that follow, until the installation guide removes it.
+/// The documents in the order in which a newcomer follows them: the following pages need what the
+/// README installs and applies, until the installation guide removes it.
 const DOCUMENTS: [&str; 12] = [
     README,
     "src/docs/operations.md",
@@ -21,27 +21,27 @@ const DOCUMENTS: [&str; 12] = [
     "src/emulator/README.md",
     "tests/README.md",
 ];
-/// Tables that are made from the code, which have no commands.
+/// Tables that are generated from the code and contain no commands.
 pub const GENERATED: [&str; 2] = ["src/docs/burstpool-fields.md", "src/docs/pod-fields.md"];
 /// The first document.
 pub const README: &str = "README.md";
-/// Where documents, and files that they name, are.
+/// The directories with documents, and with files that they name.
 const ROOMS: [&str; 5] = ["src", "tests", "config", "crds", ".ci"];
 
 /// A document.
 pub struct Document {
     /// Its path from the project's directory.
     pub path: &'static str,
-    /// What it says.
+    /// Its text.
     pub text: String,
 }
 
-/// The project's directory, in which all of them are to be typed.
+/// The project's directory, in which users run all commands.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All documents that people write.
+/// All documents that are written by hand.
 pub fn all() -> Vec<Document> {
     let read = |path: &'static str| Document {
         path,
@@ -50,13 +50,13 @@ pub fn all() -> Vec<Document> {
     DOCUMENTS.into_iter().map(read).collect()
 }
 
-/// A file.
+/// The text of a file.
 pub fn read(path: &Path) -> String {
     std::fs::read_to_string(path).expect("a text")
 }
 
 impl Document {
-    /// The blocks of code in this language, without their indentation.
+    /// The code blocks in this language, without indentation.
     pub fn blocks(&self, language: &str) -> Vec<String> {
         let mut all = Vec::new();
         let mut lines = self.text.lines();
@@ -77,7 +77,7 @@ impl Document {
         all
     }
 
-    /// The commands, from top to bottom.
+    /// The commands from top to bottom.
     pub fn commands(&self) -> Vec<String> {
         let blocks = self.blocks("console");
         let typed = blocks.iter().flat_map(|block| joined(block.lines()));
@@ -85,7 +85,7 @@ impl Document {
         commands.map(|command| uncommented(&command)).collect()
     }
 
-    /// The code within sentences.
+    /// The inline code.
     pub fn spans(&self) -> Vec<String> {
         let outside = self.text.split("```").step_by(2);
         outside
@@ -94,7 +94,7 @@ impl Document {
             .collect()
     }
 
-    /// The files and folders of the project that its sentences name.
+    /// The project's files and folders in inline code.
     pub fn files(&self) -> Vec<String> {
         let is_file = |span: &String| {
             let room = span.split('/').next().unwrap_or_default();
@@ -103,7 +103,7 @@ impl Document {
         self.spans().into_iter().filter(is_file).collect()
     }
 
-    /// Where its links lead within the project, without the place in the page.
+    /// The targets of links within the project, without fragments.
     pub fn links(&self) -> Vec<String> {
         let inline = self.text.split("](").skip(1);
         let inline = inline.filter_map(|rest| rest.split(')').next());
@@ -116,7 +116,7 @@ impl Document {
             .collect()
     }
 
-    /// The names of its links: what the second pair of brackets says.
+    /// The reference names of links: the text in the second pair of brackets.
     pub fn link_names(&self) -> Vec<String> {
         let outside = self.text.split("```").step_by(2);
         outside
@@ -126,7 +126,7 @@ impl Document {
     }
 }
 
-/// The files of `config` that are applied or built from.
+/// The files of `config` that users apply or build from.
 pub fn manifests() -> Vec<PathBuf> {
     let files = files_in("config").into_iter();
     files
@@ -134,7 +134,7 @@ pub fn manifests() -> Vec<PathBuf> {
         .collect()
 }
 
-/// All files in a folder of the project and in those below.
+/// All files in a folder of the project, recursively.
 pub fn files_in(folder: &str) -> Vec<PathBuf> {
     let mut all = Vec::new();
     let mut directories = vec![root().join(folder)];
@@ -151,7 +151,7 @@ pub fn files_in(folder: &str) -> Vec<PathBuf> {
     all
 }
 
-/// All files that are documents by their name, wherever they are, but those of others.
+/// All markdown files in the project, except those of others.
 pub fn found() -> Vec<String> {
     let rooms = ROOMS.iter().flat_map(|room| files_in(room));
     let documents = rooms.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
@@ -167,7 +167,7 @@ pub fn found() -> Vec<String> {
     all
 }
 
-/// The commands of kubectl in the comments of `config`.
+/// The kubectl commands in the comments of `config`.
 pub fn commented() -> Vec<String> {
     let mut all = Vec::new();
     for path in manifests() {
@@ -183,7 +183,7 @@ pub fn commented() -> Vec<String> {
     all
 }
 
-/// Lines as a shell reads them: one that ends in a backslash goes on in the next.
+/// Lines as a shell reads them: a backslash at the end joins a line with the next one.
 fn joined<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut all = vec![String::new()];
     for line in lines {

@@ -1,13 +1,13 @@
-//! What the documents claim and a look at the files can check: no cluster is needed.
+//! Claims of the documents that can be checked without a cluster.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::documents::{self, Document, GENERATED, README};
 
-/// The README's longest length in bytes: what is more belongs into another document.
+/// The README's maximum length in bytes. Longer texts belong into another document.
 const LONGEST: usize = 9_000;
-/// The languages of blocks: a command in a block of another language would not be typed.
+/// The languages of code blocks. Commands in a block of another language would not be tested.
 const LANGUAGES: [&str; 5] = ["console", "yaml", "json", "text", "mermaid"];
 
 #[test]
@@ -106,7 +106,7 @@ fn the_reference_names_every_metric_label_and_annotation() {
     let mut checked = 0;
     for path in telemetry.into_iter().chain(names) {
         let text = documents::read(&path);
-        // What its tests say is not told to anybody.
+        // Names in tests are not visible to users.
         let text = text.split("#[cfg(test)]").next().expect("the code");
         for word in text.split('"').skip(1).step_by(2) {
             let is_word = word.chars().all(|c| c.is_ascii_graphic());
@@ -127,7 +127,7 @@ fn the_reference_names_every_metric_label_and_annotation() {
     assert!(checked > 25, "names are found: {checked}");
 }
 
-/// The tests that a command of `cargo test` names exist: the last word is a part of a module's path.
+/// Asserts that the tests in a `cargo test` command exist. The last word is a part of a module's path.
 pub fn assert_tests_exist(command: &str) {
     let words: Vec<&str> = command.split(' ').skip(2).collect();
     let (folder, filter) = match words[..] {

@@ -1,7 +1,7 @@
-//! Somebody at a terminal in the project's directory, with a cluster in KUBECONFIG.
+//! A user at a terminal in the project's directory, with a cluster in KUBECONFIG.
 //!
-//! In: commands as the README has them. Out: they have succeeded, or the test has not. `cargo run` is the
-//! program that cargo has built already, and kubectl the one of the cluster.
+//! In: commands as in the README. Out: the test fails unless they succeed. `cargo run` starts the
+//! program that cargo has already built, and kubectl is the cluster's.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,13 +14,13 @@ use tokio::process::{Child, Command};
 use super::documents;
 use crate::support::Cluster;
 
-/// What a test changes of what is typed: ports that are free, on loopback only.
+/// Variables that change the commands' ports to free ones on loopback.
 const LOOPBACK: [(&str, &str); 2] = [
     ("BURSTPOOL_KUBELET_LISTEN", "127.0.0.1:0"),
     ("BURSTPOOL_METRICS_LISTEN", "127.0.0.1:0"),
 ];
 
-/// A terminal, and what runs in it. All end with it.
+/// A terminal and its running commands. Drop ends all.
 pub struct Terminal {
     directory: tempfile::TempDir,
     variables: Vec<(String, String)>,
@@ -28,7 +28,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// A terminal of the cluster's administrator.
+    /// A terminal with the cluster's administrator.
     pub fn open(cluster: &Cluster) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let kubectl = directory.path().join("kubectl");
@@ -76,7 +76,7 @@ impl Terminal {
         bash
     }
 
-    /// Types a command that is to succeed.
+    /// Runs a command and asserts that it succeeds.
     pub async fn run(&self, command: &str) {
         let done = self.bash(command).output().await.expect("bash");
         let said = [done.stdout, done.stderr].concat();
@@ -84,7 +84,7 @@ impl Terminal {
         assert!(done.status.success(), "{command}\n{said}{}", self.log());
     }
 
-    /// Starts the emulator; $AZURE and $URL are where it listens.
+    /// Starts the emulator, and sets $AZURE and $URL to its address.
     pub async fn start_emulator(&mut self, command: &str) {
         let mut bash = self.bash(&format!("exec {command}"));
         let mut emulator = bash
@@ -110,7 +110,7 @@ impl Terminal {
         self.running.push(operator.expect("it starts"));
     }
 
-    /// Sends what a command of curl sends, without curl: not every machine has it.
+    /// Sends the request of a curl command without curl, which not every machine has.
     pub async fn send(&self, command: &str) {
         let words = format!(r#"curl() {{ printf '%s\0' "$@"; }}; {command}"#);
         let words = self.bash(&words).output().await.expect("bash").stdout;
@@ -126,7 +126,7 @@ impl Terminal {
         assert!(status.is_success(), "{command}: {status}");
     }
 
-    /// The end of the operator's log.
+    /// The last lines of the operator's log.
     pub fn log(&self) -> String {
         let log = std::fs::read_to_string(self.directory.path().join("log"));
         let lines: Vec<String> = log.unwrap_or_default().lines().map(str::to_owned).collect();

@@ -1,4 +1,4 @@
-//! The operator as a process: started, told to end, killed.
+//! The operator as a process: start, stop, kill.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -13,23 +13,24 @@ use super::World;
 use crate::support::{OPERATOR, wait};
 
 impl World {
-    /// From now on the operator runs as this user of a kubeconfig, and its lease is where the manifests have it.
+    /// Runs the operator as this kubeconfig user from now on, with its lease in the manifests'
+    /// namespace.
     pub fn run_as(&mut self, operator: &Value) {
         self.run_in(OPERATOR, operator);
     }
 
-    /// The same, in another namespace than the manifests'.
+    /// The same in another namespace.
     pub fn run_in(&mut self, namespace: &str, operator: &Value) {
         let kubeconfig = self.cluster.kubeconfig_of(namespace, operator);
         self.account = (kubeconfig.expect("a file"), namespace.to_owned());
     }
 
-    /// Starts the operator; its log goes to a file.
+    /// Starts the operator. Its log goes to a file.
     pub fn run(&mut self) {
         self.operator = Some(self.process(&self.log(), "trace"));
     }
 
-    /// Starts another instance of the operator, with a log of its own.
+    /// Starts another instance of the operator with its own log.
     pub fn instance(&self, name: &str) -> Instance {
         let log = self.files.path().join(name);
         let child = self.process(&log, "burstpool=debug,kube_lease_manager=debug,info");
@@ -71,7 +72,7 @@ impl World {
             .expect("the operator starts")
     }
 
-    /// How much memory the operator has, in bytes.
+    /// The operator's resident memory in bytes.
     pub fn memory(&self) -> usize {
         let child = self.operator.as_ref().and_then(Child::id);
         let file = format!("/proc/{}/statm", child.expect("it runs"));
@@ -85,18 +86,19 @@ impl World {
         child.kill().await.expect("SIGKILL");
     }
 
-    /// Kills the operator, and takes its lease away, so that the next one need not wait until it is over.
+    /// Kills the operator and deletes its lease, so that the next one does not have to wait until it
+    /// expires.
     pub async fn kill_and_forget(&mut self) {
         self.kill().await;
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.account.1);
         match leases.delete("burstpool", &DeleteParams::default()).await {
-            // It may not have come to have one.
+            // It may not have created the lease yet.
             Err(kube::Error::Api(status)) if status.is_not_found() => {}
             deleted => drop(deleted.expect("an answer")),
         }
     }
 
-    /// Asks the operator to end, and returns how it did.
+    /// Sends SIGTERM to the operator, and returns its exit status.
     pub async fn terminate(&mut self) -> ExitStatus {
         let mut child = self.operator.take().expect("it runs");
         signal(&child, "TERM").await;
@@ -112,12 +114,12 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Sends a signal, by its name.
+    /// Sends the signal of this name.
     pub async fn signal(&self, name: &str) {
         signal(&self.child, name).await;
     }
 
-    /// How it ends.
+    /// Waits until it ends, and returns its exit status.
     pub async fn ended(&mut self) -> ExitStatus {
         let ended = tokio::time::timeout(wait::DEADLINE, self.child.wait()).await;
         let Ok(ended) = ended else {
@@ -126,13 +128,13 @@ impl Instance {
         ended.expect("it is a child of ours")
     }
 
-    /// Whether it has said this.
+    /// Whether its log contains these words.
     pub fn has_said(&self, words: &str) -> bool {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         text.contains(words)
     }
 
-    /// The last of its words.
+    /// The last lines of its log.
     pub fn tail(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();

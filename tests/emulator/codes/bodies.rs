@@ -1,10 +1,10 @@
-//! Bodies of container groups that differ from a plain one in one thing, and what each is refused with.
+//! Bodies of container groups that differ from a valid one in one property, and their error codes.
 
 use serde_json::{Value, json};
 
 use crate::azure::{RESOURCE_GROUP, SUBSCRIPTION, body};
 
-/// A body with one thing changed: a JSON pointer and the new value (null takes the field away).
+/// A valid body with changes: JSON pointers and new values (null removes the field).
 pub fn with(changes: &[(&str, Value)]) -> Value {
     let mut body = body(&[]);
     for (pointer, value) in changes {
@@ -58,7 +58,7 @@ pub fn spot(changes: &[(&str, Value)]) -> Value {
     with(&all)
 }
 
-/// Bodies that the service refuses, and its codes for them.
+/// Bodies that the service rejects, with its codes.
 pub fn refused_by_the_service() -> Vec<(Value, &'static str)> {
     let gpu = json!({"requests": {"cpu": 1, "memoryInGB": 1, "gpu": {"count": 1, "sku": "P100"}}});
     let over =
@@ -157,7 +157,7 @@ pub fn refused_by_the_service() -> Vec<(Value, &'static str)> {
     ]
 }
 
-/// Bodies that break documented limits whose codes nobody has published.
+/// Bodies that exceed documented limits whose error codes are not published.
 #[allow(clippy::too_many_lines, reason = "a table")]
 pub fn refused_with_a_code_of_ours() -> Vec<(Value, &'static str)> {
     let twice = |list: &str, element: Value| with(&[(list, json!([element, element]))]);

@@ -1,5 +1,5 @@
-//! Any pod, and any volume behind its claims, that the schema of Kubernetes allows, and some that it
-//! does not.
+//! Random pods, and random volumes behind their claims: everything that the schema of Kubernetes
+//! allows, and some invalid ones.
 
 use std::sync::LazyLock;
 
@@ -20,7 +20,7 @@ static DEFINITIONS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
     definitions
 });
 
-/// Texts that mean something in some field, and texts that do not.
+/// Strings that have a meaning in some field, and others.
 const TEXTS: [&str; 41] = [
     "",
     "a",
@@ -65,7 +65,7 @@ const TEXTS: [&str; 41] = [
     "rg#account#share##uuid#shop",
 ];
 
-/// Any pod.
+/// A random pod.
 pub fn pod(seed: u64) -> Case {
     let rng = &mut StdRng::seed_from_u64(seed);
     let chance = rng.random_range(0.02..0.5);
@@ -76,7 +76,7 @@ pub fn pod(seed: u64) -> Case {
     Case::of(pod, seed, rng)
 }
 
-/// Any volume of a claim: every other one is the CSI driver's.
+/// A random volume of a claim. Every other one belongs to the CSI driver.
 pub fn volume(seed: u64) -> Value {
     let rng = &mut StdRng::seed_from_u64(seed);
     let chance = rng.random_range(0.02..0.5);
@@ -88,7 +88,7 @@ pub fn volume(seed: u64) -> Value {
     volume
 }
 
-/// A value of a schema, with each field that may be missing there by `chance`.
+/// A random value of a schema. `chance` is the probability of each optional field.
 fn value(schema: &Value, chance: f64, rng: &mut StdRng) -> Value {
     let reference = schema.pointer("/allOf/0/$ref").or(schema.get("$ref"));
     if let Some(name) = reference
@@ -135,10 +135,10 @@ fn object(schema: &Value, chance: f64, rng: &mut StdRng) -> Value {
     let properties = schema.get("properties").and_then(Value::as_object);
     for (name, schema) in properties.into_iter().flatten() {
         let must = required.is_some_and(|names| names.iter().any(|n| n == name));
-        // A pod without containers is soon refused.
+        // A pod without containers would be rejected too early.
         if must || name == "spec" || rng.random_bool(chance) {
             let value = match name.as_str() {
-                // The API lets no other keys into a Secret.
+                // The API allows no other keys in a Secret.
                 "key" => pick(rng, &["k", "a.b", "USER"]).into(),
                 _ => value(schema, chance * 0.8, rng),
             };

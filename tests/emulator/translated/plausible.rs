@@ -1,4 +1,4 @@
-//! Pods as people write them: mostly of what ACI can keep.
+//! Pods as people write them, mostly with fields that ACI supports.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use burstpool::api;
 use rand::prelude::*;
 use serde_json::{Value, json};
 
-/// Part of every secret value.
+/// A part of every secret value.
 pub const SECRET: &str = "s3cr3t-m4rker";
 
-/// A pod, where it goes, and a seed for what it refers to.
+/// A pod, its placement, and a seed for the values of its references.
 #[derive(Debug)]
 pub struct Case {
     pub pod: Value,
@@ -25,7 +25,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// A case of `pod`, in any of the kinds of placement.
+    /// A case with `pod` and a random kind of placement.
     pub fn of(pod: Value, seed: u64, rng: &mut StdRng) -> Self {
         let subnet = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network/virtualNetworks/v/subnets/n";
         let place = pick(
@@ -50,7 +50,7 @@ impl Case {
         }
     }
 
-    /// Something for each reference; what is optional is missing at times.
+    /// Values for all references. Optional objects are missing in some cases.
     pub fn resolved(&self, needs: &Needs) -> Resolved {
         let mut rng = StdRng::seed_from_u64(self.seed);
         let mut resolved = Resolved::default();
@@ -120,7 +120,7 @@ impl Case {
 fn content<'a>(keys: impl Iterator<Item = &'a String>, value: &str, rng: &mut StdRng) -> Content {
     let mut data = BTreeMap::new();
     for key in keys {
-        // An account's name is no secret; it is in the name of its host.
+        // An account's name is not a secret: it is in its host name.
         let value = match key.as_str() {
             "azurestorageaccountname" => "shopfiles".to_owned(),
             key => format!("{value} of {key}"),
@@ -139,12 +139,12 @@ fn content<'a>(keys: impl Iterator<Item = &'a String>, value: &str, rng: &mut St
     }
 }
 
-/// One of `all`.
+/// A random element of `all`.
 pub fn pick<T: Clone>(rng: &mut StdRng, all: &[T]) -> T {
     all.choose(rng).cloned().expect("something to pick from")
 }
 
-/// Some of `all`, each with this chance, in their order.
+/// Each element of `all` with this probability, in order.
 fn some(rng: &mut StdRng, chance: f64, all: &[Value]) -> Vec<Value> {
     let all = all.iter().filter(|_| rng.random_bool(chance));
     all.cloned().collect()
@@ -218,7 +218,7 @@ pub fn pod(seed: u64) -> Case {
     Case::of(json!({"metadata": metadata, "spec": spec}), seed, rng)
 }
 
-/// What a whole pod asks for.
+/// The resources of a whole pod.
 fn whole(rng: &mut StdRng) -> Value {
     pick(
         rng,

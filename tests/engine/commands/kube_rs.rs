@@ -1,4 +1,4 @@
-//! Another client than kubectl.
+//! A client other than kubectl.
 
 use kube::api::AttachParams;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -7,7 +7,7 @@ use super::text;
 use crate::support::wait;
 use crate::world::World;
 
-/// kube-rs: another client's websockets, with ports in the query.
+/// kube-rs uses websockets in another way, with ports in the query.
 pub async fn another_client(world: &World) {
     let wanted = AttachParams::default().stdin(true).stderr(true);
     let script = "cat; echo err >&2; exit 3";

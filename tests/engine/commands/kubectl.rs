@@ -1,4 +1,5 @@
-//! The kubectls that there are: the cluster's own, and older ones, which speak to a kubelet otherwise.
+//! The available kubectl versions: the cluster's own, and older ones, which use other protocols with a
+//! kubelet.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,20 +12,21 @@ use serde_json::Value;
 use crate::support::skipped;
 use crate::world::World;
 
-/// How long a kubectl may run. The longest command of these tests takes 80 s, and 50 MB about as long.
+/// Timeout of a kubectl. The longest command of these tests takes 80 s, and copying 50 MB about as
+/// long.
 const PATIENCE: Duration = Duration::from_mins(4);
 
-/// A kubectl, and how it speaks.
+/// A kubectl and the protocol that it uses.
 pub struct Client<'a> {
     pub world: &'a World,
-    /// Which one; nothing for the cluster's own.
+    /// The program. `None`: the cluster's own.
     program: Option<&'a Path>,
-    /// Whether it is to use websockets, as its variables have it. Before 1.29 none does.
+    /// The value of kubectl's variables for websockets. Versions before 1.29 never use them.
     websockets: &'static str,
 }
 
 impl<'a> Client<'a> {
-    /// The cluster's own.
+    /// The cluster's own kubectl.
     pub fn own(world: &'a World, websockets: &'static str) -> Self {
         Self {
             world,
@@ -33,7 +35,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Another one.
+    /// Another kubectl.
     pub fn other(world: &'a World, program: &'a Path, websockets: &'static str) -> Self {
         Self {
             world,
@@ -67,7 +69,7 @@ impl<'a> Client<'a> {
         let mut stdin = child.stdin.take().expect("piped");
         let input = input.to_vec();
         let typing = std::thread::spawn(move || {
-            // A command that does not read leaves a pipe that nobody reads.
+            // Ignore the error: a command that does not read its input closes the pipe.
             let _ = stdin.write_all(&input);
         });
         let done = child.wait_with_output().expect("it ends");
@@ -76,7 +78,7 @@ impl<'a> Client<'a> {
     }
 }
 
-/// A kubectl that goes on until this is dropped; what it says.
+/// A running kubectl with its output. Drop ends it.
 pub struct Running {
     child: Child,
     pub lines: std::io::Lines<BufReader<ChildStdout>>,
@@ -96,7 +98,7 @@ impl Running {
         }
     }
 
-    /// What it complains about, if that is piped.
+    /// Its standard error, if piped.
     pub fn complaints(&mut self) -> impl Iterator<Item = String> {
         let complaints = self.child.stderr.take().expect("piped");
         BufReader::new(complaints).lines().map_while(Result::ok)
@@ -105,14 +107,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended.
+        // Ignore errors: it may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Ends a program that runs for too long, so that whoever waits for it fails: one in Go says first what it
-/// waits for. Dropped before that, it does nothing.
+/// Ends a program after [`PATIENCE`], so that a waiting test fails. A Go program first prints what it
+/// waits for. Drop cancels the limit.
 pub struct Limit {
     _over: mpsc::Sender<()>,
 }
@@ -127,7 +129,7 @@ impl Limit {
                 if over.recv_timeout(patience) != late {
                     return;
                 }
-                // It may have ended in this moment.
+                // Ignore errors: it may have ended at this moment.
                 let _ = Command::new("kill").args(["-s", signal, &id]).status();
             }
         });
@@ -135,8 +137,8 @@ impl Limit {
     }
 }
 
-/// The other kubectls that there are, each with its minor version: that of PATH, and the old one that
-/// `make kubectl` unpacks.
+/// The other available kubectls with their minor versions: the one in PATH, and the old one that `make
+/// kubectl` unpacks.
 pub fn others() -> Vec<(u32, PathBuf)> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path);
@@ -160,6 +162,6 @@ fn minor(program: &Path) -> Option<u32> {
         .output();
     let said: Value = serde_json::from_slice(&said.ok()?.stdout).ok()?;
     let minor = said["clientVersion"]["minor"].as_str()?;
-    // Some builds say "20+".
+    // Some builds have "20+".
     minor.trim_end_matches('+').parse().ok()
 }

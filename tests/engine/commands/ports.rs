@@ -1,4 +1,4 @@
-//! Ports of pods, forwarded.
+//! Port forwarding to pods.
 
 use std::process::Stdio;
 
@@ -19,7 +19,8 @@ pub async fn ports(client: &Client<'_>) {
         let line = line.strip_prefix("Forwarding from 127.0.0.1:")?.to_owned();
         Some(line.split_once(" -> ")?.0.to_owned())
     };
-    // It says more with each connection, and ends if nobody reads that: the rest stays with it.
+    // kubectl prints a line for each connection, and ends if its output is not read. Its other lines
+    // stay in the pipe.
     let ours: Vec<String> = forwarding
         .lines
         .by_ref()
@@ -34,7 +35,7 @@ pub async fn ports(client: &Client<'_>) {
     for page in futures::future::join_all(fetched).await {
         assert!(page == big, "{} of {} bytes", page.len(), big.len());
     }
-    // Nobody listens there: the connection ends, and kubectl says why.
+    // No process listens at that port: the connection ends, and kubectl says why.
     let refused = get(format!("http://127.0.0.1:{}/", ours[1])).await;
     assert!(refused.is_err_and(|why| !why.is_timeout()), "it stays open");
     let mut said = Vec::new();
@@ -49,7 +50,7 @@ pub async fn ports(client: &Client<'_>) {
     );
 }
 
-/// What is served there, as long as something comes: how fast is the machine's matter.
+/// Fetches a URL. The timeout applies to gaps, not to the whole: speed depends on the machine.
 async fn get(url: String) -> reqwest::Result<reqwest::Response> {
     let client = reqwest::Client::builder()
         .read_timeout(wait::DEADLINE)

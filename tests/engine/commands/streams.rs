@@ -1,4 +1,4 @@
-//! Exit codes, streams and files; what is silent, attached to, or left alone.
+//! Exit codes, streams and files; silent, attached and abandoned commands.
 
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -43,13 +43,13 @@ pub fn codes_and_streams(client: &Client<'_>) {
     assert_eq!(text(&done.stdout), "a 'b' \"c\"||$HOME;\n*|");
     let done = client.run(&["exec", "-i", "cmd-0", "--", "wc", "-c"], b"four");
     assert_eq!(text(&done.stdout).trim(), "4", "{}", text(&done.stderr));
-    // A command that ends before its input does.
+    // The command ends before its input does.
     let done = client.run(&["exec", "-i", "cmd-0", "--", "true"], &vec![0; 1 << 20]);
     assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
 }
 
-/// A command sees nothing of what runs it: its environment is what the container was given, and it has no
-/// more files open than any.
+/// A command sees nothing of the program that runs it: it has the environment of its container, and no
+/// additional open files.
 pub fn unseen(client: &Client<'_>) {
     let said = |command: &[&str]| {
         let arguments = [&["exec", "cmd-talks", "--"][..], command].concat();
@@ -78,11 +78,11 @@ pub fn unseen(client: &Client<'_>) {
         u64::from_str_radix(mask, 16).expect("a mask of signals")
     });
     let ignored: Vec<u64> = ignored.collect();
-    // The shell that is the container's own process ignores some by itself; what runs a command adds none.
+    // The container's own shell ignores some signals. The program that runs a command adds none.
     assert_eq!(ignored[1] & !ignored[0], 0, "{ignored:x?}");
 }
 
-/// A line that the runtime reads in parts is one line, with one time or without.
+/// A long line that the runtime reads in parts arrives as one line, with or without timestamps.
 pub fn long_lines(client: &Client<'_>) {
     let long = "x".repeat(20_000);
     let first = |arguments: &[&str]| {
@@ -91,7 +91,7 @@ pub fn long_lines(client: &Client<'_>) {
         let line = said.lines().next().map(str::to_owned);
         line.unwrap_or_else(|| unreachable!("no line: {}", text(&done.stderr)))
     };
-    // The message of a failure says where the difference begins, not 20,000 letters.
+    // A failure shows the place of the difference instead of 20,000 letters.
     let differs = |line: &str| line.find(|c| c != 'x').map(|at| line[at..].to_owned());
     let plain = first(&[]);
     assert!(plain == long, "{} {:?}", plain.len(), differs(&plain));
@@ -101,7 +101,7 @@ pub fn long_lines(client: &Client<'_>) {
     assert!(line == long, "{} {:?}", line.len(), differs(line));
 }
 
-/// Bytes that do not repeat.
+/// Bytes without a repeating pattern.
 fn noise(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(size);
@@ -149,7 +149,7 @@ pub fn files(client: &Client<'_>, size: usize) {
     );
 }
 
-/// The log, its end, and how it goes on.
+/// A container's log, its tail, and following it.
 pub fn logs(client: &Client<'_>) {
     let tick = |line: &str| line.strip_prefix("tick ")?.parse::<u32>().ok();
     let done = client.run(&["logs", "cmd-talks", "--tail=2"], b"");
@@ -175,7 +175,7 @@ pub fn logs(client: &Client<'_>) {
     );
 }
 
-/// What the container says comes out of an attached client; nothing can be typed.
+/// An attached client sees the container's output, and cannot type.
 pub fn attached(client: &Client<'_>) {
     let mut kubectl = Running::start(client.command(&["attach", "cmd-talks"]));
     let mut ticks = Vec::new();
@@ -197,7 +197,7 @@ pub fn attached(client: &Client<'_>) {
     );
 }
 
-/// A client that is killed takes its command with it.
+/// When a client is killed, its command ends.
 pub async fn left(client: &Client<'_>) {
     let script = "echo be''gun; exec sleep 4321";
     let arguments = ["exec", "cmd-2", "--", "sh", "-c", script];
@@ -221,7 +221,7 @@ pub async fn left(client: &Client<'_>) {
         .expect("the command ends");
 }
 
-/// Commands that say nothing for longer than anything in between waits for a word; they have begun.
+/// Starts commands that are silent for longer than any idle timeout on the way.
 pub fn silence(world: &World) -> [Child; 2] {
     let script = "sleep 80; echo awake; exit 5";
     let arguments = ["exec", "cmd-0", "--", "sh", "-c", script];
@@ -233,7 +233,7 @@ pub fn silence(world: &World) -> [Child; 2] {
     })
 }
 
-/// They say their word.
+/// They write their output at the end.
 pub fn awake(silent: [Child; 2]) {
     for kubectl in silent {
         let done = kubectl.wait_with_output().expect("it ends");

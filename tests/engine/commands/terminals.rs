@@ -1,11 +1,12 @@
-//! Shells in terminals.
+//! Interactive shells.
 
 use std::process::{Command, Stdio};
 
 use super::kubectl::{Client, Limit};
 use super::text;
 
-/// A terminal of 91 by 33 that becomes one of 120 by 40; Ctrl-C is for what runs in it.
+/// A Python script that runs a shell in a terminal of 91 by 33, resizes it to 120 by 40, and types
+/// Ctrl-C.
 const TERMINAL: &str = r#"
 import fcntl, os, pty, select, signal, struct, sys, termios, time
 pid, fd = pty.fork()

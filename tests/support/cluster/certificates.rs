@@ -1,8 +1,8 @@
-//! The cluster's certificates and keys, made anew for every cluster.
+//! The cluster's certificates and keys, created for each cluster.
 //!
 //! In: a directory. Out: PEM files in it, named by the constants here; [`super::components`] and the
-//! kubeconfigs point at them. Keys are ECDSA P-256, which every component takes, also for service
-//! account tokens; they are made in a millisecond, where RSA keys would cost a second each.
+//! kubeconfigs refer to them. Keys are ECDSA P-256, which every component accepts, also for service
+//! account tokens. Creating one takes a millisecond; an RSA key would take a second.
 
 use std::{fs, path::Path};
 
@@ -13,11 +13,11 @@ use rcgen::{
 
 use crate::support::Error;
 
-/// The authority of servers and clients: `ca.crt`, `ca.key`.
+/// The CA of servers and clients: `ca.crt`, `ca.key`.
 pub const CA: &str = "ca";
-/// The authority of the front proxy: apart, so that no client certificate can pose as it.
+/// The CA of the front proxy. A separate one, so that no client certificate is valid for it.
 pub const FRONT_PROXY_CA: &str = "front-proxy-ca";
-/// The certificate that every component serves with, on loopback.
+/// The serving certificate of all components, for loopback.
 pub const SERVING: &str = "serving";
 /// The administrator's client certificate.
 pub const ADMIN: &str = "admin";
@@ -25,9 +25,9 @@ pub const ADMIN: &str = "admin";
 pub const SCHEDULER: &str = "scheduler";
 /// The controller manager's client certificate.
 pub const CONTROLLER_MANAGER: &str = "controller-manager";
-/// What the API server shows to kubelets, and so to our virtual nodes.
+/// The client certificate that the API server uses for kubelets, including burstpool's virtual nodes.
 pub const KUBELET_CLIENT: &str = "kubelet-client";
-/// What the API server shows to the API servers behind it (metrics-server).
+/// The client certificate that the API server uses for aggregated API servers (metrics-server).
 pub const FRONT_PROXY: &str = "front-proxy";
 /// The key pair of service account tokens: `service-accounts.key`, `service-accounts.pub`.
 pub const SERVICE_ACCOUNTS: &str = "service-accounts";
@@ -35,7 +35,7 @@ pub const SERVICE_ACCOUNTS: &str = "service-accounts";
 /// The host name under which the API server reaches metrics-server.
 const METRICS_HOST: &str = "metrics-server.kube-system.svc";
 
-/// Writes them all into the directory.
+/// Writes all of them into the directory.
 pub fn write(directory: &Path) -> Result<(), Error> {
     let ca = authority(directory, CA)?;
     let proxy_ca = authority(directory, FRONT_PROXY_CA)?;
@@ -92,7 +92,7 @@ fn authority(directory: &Path, name: &str) -> Result<Authority, Error> {
 }
 
 fn serving(directory: &Path, ca: &Authority) -> Result<(), Error> {
-    // 10.0.0.1 is the first address of the service range: the Service `kubernetes`.
+    // 10.0.0.1 is the first address of the service range, that of the Service `kubernetes`.
     let names = [
         "localhost",
         "127.0.0.1",

@@ -1,8 +1,8 @@
-//! What every component is started with.
+//! The arguments of every component.
 //!
-//! In: the cluster's directory and ports. Out: names, arguments and the kubeconfigs they read. Pure.
-//! The flags are those of a cluster as people run it: Node and RBAC authorizers, the service account
-//! admission, a controller manager that uses a service account per controller.
+//! In: the cluster's directory and ports. Out: names, arguments and kubeconfigs. Pure. The flags are
+//! those of a production cluster: Node and RBAC authorizers, the service account admission, a
+//! controller manager with one service account per controller.
 
 use std::path::{Path, PathBuf};
 
@@ -24,14 +24,14 @@ pub enum Component {
     Scheduler,
     /// kube-controller-manager.
     ControllerManager,
-    /// kwok, which plays the kubelet of home nodes.
+    /// kwok, which plays the kubelets of home nodes.
     Kwok,
     /// metrics-server.
     MetricsServer,
 }
 
 impl Component {
-    /// The name by which the control plane binary and the supervisor know it.
+    /// Its name for the control plane binary and the supervisor.
     pub fn name(self) -> &'static str {
         match self {
             Self::Etcd => "etcd",
@@ -43,8 +43,8 @@ impl Component {
         }
     }
 
-    /// Where it says that it is ready. The controller manager knows only whether it is well, which it
-    /// is once it has started its controllers.
+    /// Its readiness endpoint. The controller manager only has a health endpoint, which succeeds after
+    /// it has started its controllers.
     pub fn health(self) -> &'static str {
         if self == Self::ControllerManager {
             "/healthz"
@@ -54,13 +54,13 @@ impl Component {
     }
 }
 
-/// Where a cluster lives.
+/// A cluster's directory and ports.
 pub struct Site {
     /// Its directory.
     pub directory: PathBuf,
     /// Its ports.
     pub ports: Ports,
-    /// The administrator's bearer token, for clients that cannot show a certificate.
+    /// The administrator's bearer token, for clients that cannot send a certificate.
     pub token: String,
 }
 
@@ -70,12 +70,12 @@ impl Site {
         format!("https://127.0.0.1:{}", self.ports.api_server)
     }
 
-    /// Where the kubeconfig of a client certificate is written.
+    /// The kubeconfig file for a client certificate.
     pub fn kubeconfig(&self, certificate: &str) -> PathBuf {
         self.directory.join(format!("{certificate}.kubeconfig"))
     }
 
-    /// The text of that kubeconfig (JSON is YAML).
+    /// The text of that kubeconfig (JSON is valid YAML).
     pub fn kubeconfig_text(&self, certificate: &str) -> Value {
         self.kubeconfig_for(&json!({
             "client-certificate": self.path(&format!("{certificate}.crt")),
@@ -83,7 +83,7 @@ impl Site {
         }))
     }
 
-    /// The text of the file that tells the API server about that token.
+    /// The text of the token file for the API server.
     pub fn tokens_text(&self) -> String {
         format!("{},admin,admin,system:masters\n", self.token)
     }
@@ -125,7 +125,7 @@ impl Site {
             format!("--advertise-client-urls=http://127.0.0.1:{etcd}"),
             format!("--listen-peer-urls=http://127.0.0.1:{etcd_peers}"),
             "--log-level=warn".to_owned(),
-            "--unsafe-no-fsync".to_owned(), // the data need not outlive the machine
+            "--unsafe-no-fsync".to_owned(), // the data may be lost with the machine
         ]
     }
 
@@ -134,7 +134,7 @@ impl Site {
         args.extend([
             format!("--etcd-servers=http://127.0.0.1:{}", self.ports.etcd),
             "--advertise-address=127.0.0.1".to_owned(),
-            "--endpoint-reconciler-type=none".to_owned(), // endpoints may not be loopback addresses
+            "--endpoint-reconciler-type=none".to_owned(), // endpoints must not be loopback
             "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
             "--allow-privileged".to_owned(),
             "--authorization-mode=Node,RBAC".to_owned(),
@@ -174,8 +174,8 @@ impl Site {
         args.extend([
             "--leader-elect=false".to_owned(),
             "--use-service-account-credentials".to_owned(),
-            // It asks for a token per controller before it starts one: at its usual 20 requests a
-            // second that alone takes five seconds.
+            // It requests a token for each controller before it starts it. With the default of 20
+            // requests per second, that alone would take five seconds.
             "--kube-api-qps=500".to_owned(),
             "--kube-api-burst=500".to_owned(),
             self.file(
@@ -195,7 +195,7 @@ impl Site {
             format!("--kubeconfig={}", show(&self.kubeconfig(pki::ADMIN))),
             "--manage-nodes-with-label-selector=type=kwok".to_owned(),
             "--node-ip=127.0.0.1".to_owned(),
-            // Without leases its nodes are NotReady for a moment after 50 s, and their pods from then on.
+            // Without leases, kwok's nodes become NotReady after 50 s, and so do their pods.
             "--node-lease-duration-seconds=40".to_owned(),
             "--v=warn".to_owned(),
         ]
@@ -207,9 +207,9 @@ impl Site {
         args.extend([
             "--kubelet-insecure-tls".to_owned(),
             "--kubelet-preferred-address-types=InternalIP".to_owned(),
-            "--kubelet-use-node-status-port".to_owned(), // virtual nodes listen where they can
-            "--metric-resolution=10s".to_owned(),        // the shortest it takes,
-            "--kubelet-request-timeout=5s".to_owned(),   // and this has to be shorter
+            "--kubelet-use-node-status-port".to_owned(), // virtual nodes choose their ports
+            "--metric-resolution=10s".to_owned(),        // the minimum
+            "--kubelet-request-timeout=5s".to_owned(),   // must be shorter than that
         ]);
         args
     }
@@ -223,7 +223,8 @@ impl Site {
         ]
     }
 
-    /// Who it is to the API server, and that the API server knows its callers.
+    /// The flags for its client certificate, and for authentication and authorization by the API
+    /// server.
     fn delegates(&self, certificate: &str) -> [String; 3] {
         let kubeconfig = show(&self.kubeconfig(certificate));
         [

@@ -1,6 +1,6 @@
-//! The ends of the components' logs, for whoever reads a failed start or a failed test.
+//! The last lines of the components' logs, for a failed start or a failed test.
 //!
-//! In: a cluster's directory. Out: text; and, once a process, that text on a panic.
+//! In: a cluster's directory. Out: text; and once per process, that text on a panic.
 
 use std::{
     fmt::Write,
@@ -16,7 +16,7 @@ use std::{
 const LINES: usize = 12;
 const WIDTH: usize = 300;
 
-/// The end of every component's log.
+/// The last lines of every component's log.
 pub fn tails(directory: &Path) -> String {
     let mut logs: Vec<PathBuf> = fs::read_dir(directory.join("logs"))
         .map(|entries| {
@@ -32,7 +32,7 @@ pub fn tails(directory: &Path) -> String {
         let name = log.file_stem().unwrap_or_default().display();
         let whole = String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
         let lines: Vec<&str> = whole.lines().collect();
-        let _ = writeln!(text, "--- {name}"); // a string takes everything
+        let _ = writeln!(text, "--- {name}"); // writing to a string never fails
         for line in &lines[lines.len().saturating_sub(LINES)..] {
             let _ = writeln!(text, "{}", line.chars().take(WIDTH).collect::<String>());
         }
@@ -40,8 +40,8 @@ pub fn tails(directory: &Path) -> String {
     text
 }
 
-/// From now on the first panic of this process, that of a failed test as a rule, also shows the tails
-/// of the logs in this directory, and in those named before.
+/// Makes the first panic of this process, usually that of a failed test, also show the last lines of
+/// the logs in this directory and in those registered before.
 pub fn show_on_panic(directory: &Path) {
     static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
     static HOOK: Once = Once::new();

@@ -1,7 +1,7 @@
 //! metrics-server behind the API server's aggregator.
 //!
 //! In: a client and the cluster's site. Out: `metrics.k8s.io` answers. There is no pod network, so the
-//! Service is an `ExternalName` for this machine, which the aggregator resolves by itself.
+//! Service is an `ExternalName` for this machine, which the aggregator resolves itself.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ use crate::support::{Error, wait};
 
 const NAME: &str = "v1beta1.metrics.k8s.io";
 
-/// Registers it, and returns when the API server says that it is available.
+/// Registers metrics-server, and waits until the API server reports it as available.
 pub async fn register(client: Client, site: &Site) -> Result<(), Error> {
     let post = PostParams::default();
     let services: Api<Service> = Api::namespaced(client.clone(), "kube-system");

@@ -1,7 +1,7 @@
 //! Free loopback ports for the components.
 //!
-//! In: nothing. Out: [`Ports`]. A port is free when chosen, and may be taken when its component
-//! listens a moment later; [`super::Cluster::start`] then starts anew.
+//! In: nothing. Out: [`Ports`]. Another process may take a port after it was chosen and before its
+//! component listens; then [`super::Cluster::start`] tries again.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -9,9 +9,9 @@ use crate::support::Error;
 
 /// The ports of one cluster.
 pub struct Ports {
-    /// etcd for clients.
+    /// etcd's client port.
     pub etcd: u16,
-    /// etcd for its peers, of which there are none; it listens nonetheless.
+    /// etcd's peer port. etcd listens there even without peers.
     pub etcd_peers: u16,
     /// The API server.
     pub api_server: u16,
@@ -24,9 +24,9 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Chooses ports that nobody listens on, each its own.
+    /// Chooses different ports on which no process listens.
     pub fn free() -> Result<Self, Error> {
-        // All are held until all are chosen.
+        // Keep all listeners until all ports are chosen.
         let (mut held, mut chosen) = (Vec::new(), Vec::new());
         for _ in 0..6 {
             let listener = free()?;
@@ -49,9 +49,9 @@ impl Ports {
     }
 }
 
-/// A listener on a random port below those that the kernel hands out (from 32768 on Linux): none of
-/// the many connections that start at the same time can take it in the meantime, as one could with a
-/// port that the kernel chose. If a hundred are taken, the kernel chooses.
+/// A listener on a random port below the range from which the kernel chooses (from 32768 on Linux), so
+/// that none of the many connections that start at the same time can take the port. If a hundred ports
+/// are taken, the kernel chooses one.
 fn free() -> Result<TcpListener, Error> {
     (0..100)
         .map(|_| rand::random_range(12_000..32_000))

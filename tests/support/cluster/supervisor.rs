@@ -1,12 +1,12 @@
-//! The one child process: `controlplane supervise`, which runs the components as its children.
+//! The only child process: `controlplane supervise`, which runs the components as its children.
 //!
-//! In: orders to start, stop and kill a component. Out: their answers, process ids, and word of a
-//! component that ended unasked. Called by [`super::Cluster`] alone.
+//! In: orders to start, stop and kill a component. Out: the answers, process ids, and reports of
+//! components that ended without an order. Only [`super::Cluster`] uses it.
 //!
-//! The supervisor makes the cluster's directory and removes it, with all components dead, as soon as
-//! its standard input ends: on drop here, and at the end of this process in whatever way it comes,
-//! because the kernel closes the pipe. Nothing here depends on a runtime: tests of one binary each
-//! have their own, and the cluster outlives them.
+//! The supervisor creates the cluster's directory. As soon as its standard input ends, it kills all
+//! components and removes the directory. This happens on drop, and when this process ends in any way,
+//! because the kernel closes the pipe. Nothing here depends on a runtime: each test of a binary has its
+//! own, and the cluster outlives them.
 
 use std::{
     collections::BTreeMap,
@@ -32,20 +32,20 @@ pub struct Supervisor {
     processes: Mutex<BTreeMap<String, u32>>,
 }
 
-/// Both ends of the conversation; locked for an order and its answer.
+/// Both ends of the conversation. Locked from an order to its answer.
 struct Line {
     orders: Option<ChildStdin>,
     answers: mpsc::UnboundedReceiver<Said>,
 }
 
-/// A component that ended unasked.
+/// A component that ended without an order.
 #[derive(Clone)]
 pub struct Death {
     /// The component's name.
     pub component: String,
-    /// How its process ended.
+    /// The exit status of its process.
     pub status: String,
-    /// The end of its log.
+    /// The last lines of its log.
     pub log: String,
 }
 
@@ -83,13 +83,14 @@ enum Said {
 }
 
 impl Supervisor {
-    /// Starts the supervisor and learns the directory that it has made.
+    /// Starts the supervisor and reads the path of the directory that it created.
     pub async fn start(binary: &Path) -> Result<Self, Error> {
         let mut child = Command::new(binary)
             .arg("supervise")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A group of its own: a signal to the group of the tests must not keep it from its work.
+            // A process group of its own: a signal to the tests' group must not end it before it has
+            // cleaned up.
             .process_group(0)
             .spawn()
             .map_err(Error::io(format!("starting {}", binary.display())))?;
@@ -113,19 +114,19 @@ impl Supervisor {
         })
     }
 
-    /// The cluster's directory, removed when the supervisor ends.
+    /// The cluster's directory. The supervisor removes it at its end.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The process ids of the supervisor and of the components that run, by name.
+    /// The process ids of the supervisor and of the running components, by name.
     pub fn processes(&self) -> BTreeMap<String, u32> {
         let mut processes = self.running().clone();
         processes.insert("supervisor".to_owned(), self.child.id());
         processes
     }
 
-    /// Starts a component; without arguments, with those of its last start.
+    /// Starts a component. Without arguments, it gets those of its last start.
     pub async fn start_component(&self, name: &str, args: Option<&[String]>) -> Result<(), Error> {
         self.order(&Order {
             r#do: "start",
@@ -135,7 +136,7 @@ impl Supervisor {
         .await
     }
 
-    /// Asks a component to end, and returns when it has.
+    /// Sends SIGTERM to a component, and waits until it has ended.
     pub async fn stop_component(&self, name: &str) -> Result<(), Error> {
         self.order(&Order {
             r#do: "stop",
@@ -145,7 +146,7 @@ impl Supervisor {
         .await
     }
 
-    /// Kills a component, and returns when it has ended.
+    /// Sends SIGKILL to a component, and waits until it has ended.
     pub async fn kill_component(&self, name: &str) -> Result<(), Error> {
         self.order(&Order {
             r#do: "kill",
@@ -155,7 +156,7 @@ impl Supervisor {
         .await
     }
 
-    /// Returns when a component has ended unasked.
+    /// Waits until a component ends without an order.
     pub async fn death(&self) -> Death {
         let mut deaths = self.deaths.clone();
         match deaths.wait_for(Option::is_some).await {
@@ -194,7 +195,7 @@ impl Supervisor {
                     let text = format!("{} {name} refused: {message}", order.r#do);
                     return Err(Error::Supervisor(text));
                 }
-                // The answer to an order whose caller has stopped waiting.
+                // The answer to an order whose caller no longer waits.
                 Some(_) => {}
                 None => return Err(Error::Supervisor("it has ended".to_owned())),
             }
@@ -209,14 +210,14 @@ impl Supervisor {
 }
 
 impl Drop for Supervisor {
-    /// Ends every process of the cluster; returns when they have ended and the directory is gone.
+    /// Ends every process of the cluster, and waits until the directory is gone.
     fn drop(&mut self) {
         drop(self.line.get_mut().orders.take());
-        let _ = self.child.wait(); // fails only if somebody else waited for it
+        let _ = self.child.wait(); // fails only after another wait
     }
 }
 
-/// Sorts what the supervisor says into answers and deaths, until it ends.
+/// Sorts the supervisor's messages into answers and deaths, until it ends.
 fn listen(
     stdout: ChildStdout,
     answers: &mpsc::UnboundedSender<Said>,
@@ -236,7 +237,7 @@ fn listen(
                 }));
             }
             Ok(answer) => {
-                let _ = answers.send(answer); // nobody listens any more during drop
+                let _ = answers.send(answer); // during drop the receiver is gone
             }
             Err(error) => {
                 let message = format!("unreadable line {line:?}: {error}");

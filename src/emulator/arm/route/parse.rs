@@ -1,7 +1,8 @@
-//! Which operation a method and a path name.
+//! Finds the operation for a method and a path.
 //!
-//! Fixed parts of a path compare without regard to case (`resourcegroups` and `resourceGroups` both
-//! occur); names keep the spelling they came with.
+//! In: both of a request. Out: a [`Route`] with its parameters, or why there is none. Fixed parts of a
+//! path are not case-sensitive (clients send `resourcegroups` and `resourceGroups`); names keep their
+//! spelling.
 
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -10,7 +11,7 @@ use super::{ContainerVerb, Crud, GroupVerb, LocationList, NetworkKind, NoRoute, 
 use crate::emulator::group::id::GroupId;
 
 impl Route {
-    /// Finds the operation.
+    /// Finds the operation for a method and a path.
     pub fn parse(method: &Method, path: &str) -> Result<Self, NoRoute> {
         let parts: Vec<String> = path
             .split('/')
@@ -238,7 +239,7 @@ fn crud(method: &Method) -> Result<Crud, NoRoute> {
     }
 }
 
-/// A path's part without its percent signs; what is no UTF-8 then is kept as it came.
+/// A path segment with percent-encoding decoded. Unchanged if the result is not UTF-8.
 fn decoded(part: &str) -> String {
     percent_decode_str(part)
         .decode_utf8()

@@ -1,4 +1,4 @@
-//! Containers: names, images, environment and probes.
+//! Validates containers: names, images, environment and probes.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,8 @@ use super::{Check, is_dns_label, require};
 use crate::emulator::arm::error::ArmError;
 use crate::emulator::group::model::{Container, ContainerProperties, Probe, Properties};
 
-/// Containers a group may have (hard limit, quotas page 2025-11).
+/// The maximum number of containers in a group, including init containers (hard limit, quotas page
+/// 2025-11).
 const MOST: usize = 60;
 
 /// Checks all containers and init containers.

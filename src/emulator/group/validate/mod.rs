@@ -1,9 +1,9 @@
-//! Which bodies the service refuses, and with which code.
+//! Validates the body of a PUT.
 //!
-//! In: a group's id and the body of its PUT. Out: the first thing that is wrong, as the service's
-//! 4xx. Codes come from what was seen of the service (user reports, its documents, its clients'
-//! sources); where nobody has published the code for a documented limit, the name here is ours, in
-//! the service's style, and stands in [`ASSUMED_CODES`] so that nobody builds on it.
+//! In: a group's id and the body. Out: the service's 4xx error for the first invalid property. The
+//! codes come from user reports, the service's documentation and its clients' sources. For some
+//! documented limits no source has the code. There the emulator uses an invented name in the service's
+//! style; [`ASSUMED_CODES`] lists these, so that nothing relies on them.
 
 mod containers;
 mod network;
@@ -19,7 +19,7 @@ use crate::emulator::arm::error::ArmError;
 
 pub use resources::gpus;
 
-/// Codes of ours: the limit is documented, the code for it is not.
+/// Invented codes: the service documents the limit, but not the code.
 pub const ASSUMED_CODES: [&str; 20] = [
     "ContainerGroupMissingContainers",
     "ContainerGroupTooManyContainers",
@@ -43,10 +43,10 @@ pub const ASSUMED_CODES: [&str; 20] = [
     "InvalidSku",
 ];
 
-/// A check of one topic.
+/// The result of a check.
 type Check = Result<(), ArmError>;
 
-/// Refuses with `code` unless `condition`.
+/// Fails with 400 and `code` unless `condition`.
 fn require(condition: bool, code: &str, message: impl FnOnce() -> String) -> Check {
     if condition {
         Ok(())
@@ -55,7 +55,7 @@ fn require(condition: bool, code: &str, message: impl FnOnce() -> String) -> Che
     }
 }
 
-/// Checks the body of a PUT of `id`.
+/// Validates the body of a PUT of `id`.
 pub fn validate(id: &GroupId, body: &GroupBody) -> Check {
     require(
         is_dns_label(&id.name, 1),
@@ -94,7 +94,7 @@ pub fn validate(id: &GroupId, body: &GroupBody) -> Check {
     images(id, properties)
 }
 
-/// The refusal of an image that cannot be pulled.
+/// The error for an image that cannot be pulled.
 pub fn inaccessible(image: &str, group: &str) -> ArmError {
     let message = format!(
         "The image '{image}' in container group '{group}' is not accessible. Please check the image \
@@ -103,7 +103,7 @@ pub fn inaccessible(image: &str, group: &str) -> ArmError {
     ArmError::bad_request("InaccessibleImage", message)
 }
 
-/// The message of a region that has no room for the group.
+/// The message of a region without capacity for the group.
 pub fn no_capacity(body: &GroupBody, region: &str) -> String {
     let properties = body.properties.clone().unwrap_or_default();
     let (cpu, memory) = properties.total();
@@ -120,7 +120,7 @@ pub fn no_capacity(body: &GroupBody, region: &str) -> String {
     )
 }
 
-/// What of a group cannot be changed by a PUT on it: the first such difference.
+/// The first property that differs although a PUT must not change it.
 pub fn unchangeable(old: &Properties, new: &Properties) -> Option<&'static str> {
     let sizes = |p: &Properties| {
         p.containers()
@@ -142,7 +142,7 @@ pub fn unchangeable(old: &Properties, new: &Properties) -> Option<&'static str> 
     }
 }
 
-/// A registry below `.invalid`, a domain that never is (RFC 2606), cannot be reached.
+/// Fails for images in a registry under `.invalid`, a domain that never exists (RFC 2606).
 fn images(id: &GroupId, properties: &Properties) -> Check {
     let mut all = properties
         .init_containers()
@@ -188,7 +188,8 @@ fn tags(body: &GroupBody) -> Check {
     Ok(())
 }
 
-/// A profile fills in what the body leaves out; there are no profiles here.
+/// A profile supplies what the body leaves out. The emulator has no profiles, so every reference is a
+/// 404.
 fn profile(properties: &Properties) -> Check {
     let Some(profile) = &properties.container_group_profile else {
         return Ok(());
@@ -312,7 +313,7 @@ fn registries(body: &GroupBody, properties: &Properties) -> Check {
     Ok(())
 }
 
-/// Whether `name` is `least` to 63 lower-case letters, digits and inner hyphens.
+/// Whether `name` has `least` to 63 characters: lower-case letters, digits and inner hyphens.
 fn is_dns_label(name: &str, least: usize) -> bool {
     (least..=63).contains(&name.len())
         && name

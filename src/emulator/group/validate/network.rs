@@ -1,4 +1,4 @@
-//! Ports, the group's address, its subnet and its name servers.
+//! Validates ports, the group's IP address, its subnet and its DNS settings.
 
 use std::collections::HashSet;
 
@@ -6,10 +6,10 @@ use super::{Check, is_dns_label, require};
 use crate::emulator::arm::error::ArmError;
 use crate::emulator::group::model::{IpAddress, Port, Properties};
 
-/// Ports an address may have (hard limit, quotas page 2025-11).
+/// The maximum number of ports of an IP address (hard limit, quotas page 2025-11).
 const MOST_PORTS: usize = 5;
 
-/// Whether the service keeps `port` for itself (naming page 2026-07).
+/// Whether the service reserves `port` for itself (naming page 2026-07).
 fn is_reserved(port: i64) -> bool {
     matches!(
         port,
@@ -17,7 +17,7 @@ fn is_reserved(port: i64) -> bool {
     )
 }
 
-/// Checks everything about the network.
+/// Validates the network properties.
 pub(super) fn check(properties: &Properties) -> Check {
     let own = properties
         .containers()
@@ -113,7 +113,7 @@ fn ports<'a>(list: impl Iterator<Item = &'a Port>, whose: &str) -> Check {
     Ok(())
 }
 
-/// Refuses what is no resource id, as ARM's gateway does before the service sees it.
+/// Fails if `id` is not a resource id. ARM's gateway checks this before the service sees the request.
 pub(super) fn require_resource_id(id: &str, path: &str) -> Check {
     if id.starts_with("/subscriptions/") {
         return Ok(());

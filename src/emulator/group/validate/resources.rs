@@ -1,10 +1,10 @@
-//! CPU and memory: of each container and of the group.
+//! Validates CPU and memory of each container and of the group.
 
 use super::{Check, require};
 use crate::emulator::arm::error::ArmError;
 use crate::emulator::group::model::{Amounts, Container, Properties};
 
-/// Checks requests, limits and totals.
+/// Validates requests, limits and the group's totals.
 pub(super) fn check(properties: &Properties) -> Check {
     for container in properties.containers() {
         requests(container)?;
@@ -37,12 +37,12 @@ pub(super) fn check(properties: &Properties) -> Check {
     Ok(())
 }
 
-/// Whether any container asks for a GPU.
+/// Whether any container requests a GPU.
 pub(super) fn wants_gpu(properties: &Properties) -> bool {
     properties.containers().iter().any(|c| gpus(c).is_some())
 }
 
-/// How many GPUs of which SKU a container asks for.
+/// The number and SKU of the GPUs that a container requests.
 pub fn gpus(container: &Container) -> Option<(i64, String)> {
     let requests = container
         .properties
@@ -58,7 +58,8 @@ pub fn gpus(container: &Container) -> Option<(i64, String)> {
         .map(|count| (count, sku))
 }
 
-/// The largest group: the service's pages disagree (31/240, or 32/256 in its FAQ); the smaller is held.
+/// Name and maximum CPU and memory (GB) of the group's kind. The service's pages disagree (31/240, or
+/// 32/256 in its FAQ); the emulator uses the smaller values.
 fn largest(properties: &Properties) -> (&'static str, f64, f64) {
     let confidential = properties
         .sku
@@ -95,7 +96,7 @@ fn requests(container: &Container) -> Check {
     steps(name, cpu, memory)
 }
 
-/// CPU comes in steps of 0.01, memory in steps of 0.1 GB.
+/// Checks that CPU is a multiple of 0.01 and memory a multiple of 0.1 GB.
 fn steps(name: &str, cpu: f64, memory: f64) -> Check {
     require(is_multiple(cpu, 100.0), "InvalidResourceRequest", || {
         format!("The CPU '{cpu}' of container '{name}' is not a multiple of 0.01.")

@@ -1,14 +1,14 @@
-//! Volumes and where they are mounted.
+//! Validates volumes and their mounts.
 
 use std::collections::HashSet;
 
 use super::{Check, is_dns_label, require};
 use crate::emulator::group::model::{Container, Properties, Volume, secret_bytes};
 
-/// Volumes a group may have (hard limit, quotas page 2025-11).
+/// The maximum number of volumes in a group (hard limit, quotas page 2025-11).
 const MOST: usize = 20;
 
-/// Checks all volumes and mounts.
+/// Validates all volumes and mounts.
 pub(super) fn check(properties: &Properties) -> Check {
     let volumes = properties.volumes();
     require(volumes.len() <= MOST, "InvalidVolume", || {
