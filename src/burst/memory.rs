@@ -360,7 +360,7 @@ impl Memory {
     /// during its pause count as one refusal: they were created before the first refusal was known.
     fn reject(&mut self, plan: &Plan, now: Timestamp) {
         let mut seen = HashSet::new();
-        for rescue in &plan.rescues {
+        for rescue in &plan.faults {
             let Some((template, why)) = &rescue.fault else {
                 continue;
             };

@@ -62,6 +62,9 @@ pub struct Plan {
     pub expired: Vec<String>,
     /// Pods that the scheduler placed on ACI after their grants had expired.
     pub late: Vec<PodRef>,
+    /// Pods that never started because of their template, also those that are left alone for a while: to be
+    /// remembered.
+    pub faults: Vec<Rescue>,
     /// Granted pods that have not started, by UID, with the time since when each one has been waiting for
     /// Azure. Memory keeps them.
     pub waiting: HashMap<String, Timestamp>,
@@ -181,6 +184,8 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
     let reserving = Reserving::of(&standing.kept, &decisions, seen, now);
     let (releases, next_release) = reserve::releases(seen, &decisions, now);
     let mut due = rescue::due(seen, now);
+    let faults = due.rescues.iter().filter(|rescue| rescue.fault.is_some());
+    let faults = faults.cloned().collect();
     due.rescues
         .retain(|rescue| !is_paused(seen, Write::Rescue, &rescue.pod, now));
     let mut stuck = expiry::stuck(seen, now);
@@ -216,6 +221,7 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         decisions,
         stamps,
         rescues: due.rescues,
+        faults,
         waiting: due.waiting,
         expiries: stuck.expiries,
         stuck: stuck.uids,

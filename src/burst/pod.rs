@@ -182,12 +182,16 @@ impl PodFacts {
                 .is_some_and(|status| status.nominated_node_name.is_some()),
             stage: stage(pod, spec),
             grant: marks.filter(|_| is_own).map(|pool| {
-                let at = note(GRANTED_AT_ANNOTATION).and_then(|at| at.parse().ok());
+                let at: Option<Timestamp> =
+                    note(GRANTED_AT_ANNOTATION).and_then(|at| at.parse().ok());
+                let expired = note(GRANT_EXPIRED_ANNOTATION).and_then(|at| at.parse().ok());
                 Grant {
                     pool: pool.clone(),
                     workload: note(WORKLOAD_ANNOTATION).cloned().unwrap_or_default(),
                     at,
-                    is_expired: note(GRANT_EXPIRED_ANNOTATION).is_some(),
+                    // A mark that is older than the grant is another grant's: of another pool, or copied with the
+                    // template.
+                    is_expired: at.is_some_and(|at| expired.is_some_and(|expired| at <= expired)),
                     refused: at.and_then(|at| refusal(pod, at)),
                 }
             }),
@@ -544,6 +548,36 @@ mod tests {
             assert_eq!(facts.is_granted_by("shop"), is_own, "{case}");
             let foreign = facts.foreign_grant.as_deref();
             assert_eq!(foreign, (!is_own).then_some("shop"), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_grant_has_expired_only_if_the_mark_is_not_older_than_it() {
+        for (expired, is_expired) in [
+            (json!("2026-01-01T00:06:00Z"), true),
+            (json!("2026-01-01T00:00:30Z"), false),
+            (json!("soon"), false),
+            (json!(null), false),
+        ] {
+            let mut notes = json!({
+                "burstpool.io/workload": "web",
+                "burstpool.io/granted-at": "2026-01-01T00:01:00Z",
+                "burstpool.io/granted-uid": "u",
+            });
+            if !expired.is_null() {
+                notes["burstpool.io/grant-expired-at"] = expired.clone();
+            }
+            let facts = facts(&[
+                ("/metadata/labels", json!({"burstpool.io/pool": "shop"})),
+                (
+                    "/spec/tolerations",
+                    json!([{"key": "virtual-kubelet.io/provider", "operator": "Equal", "value": "shop",
+                        "effect": "NoSchedule"}]),
+                ),
+                ("/metadata/annotations", notes),
+            ]);
+            let grant = facts.grant.expect("it is granted");
+            assert_eq!(grant.is_expired, is_expired, "{expired}");
         }
     }
 

@@ -83,7 +83,7 @@ pub fn due(seen: &Observed<'_>, now: Timestamp) -> Due {
         };
         let since = match cause {
             Cause::Waits(..) => waits.unwrap_or(now),
-            Cause::Refused(_) | Cause::Placement(..) => seen.by_our_clock(bound_at),
+            Cause::Refused(_) | Cause::Placement(..) => seen.by_our_clock(bound_at).min(now),
         };
         let until = later(since, cause.patience());
         if now < until {

@@ -97,7 +97,8 @@ impl<'a> Room<'a> {
                 left: place.offers.minus(asked),
                 groups: place.capacity.minus(used),
                 half_open,
-                tried_until: half_open.and_then(|since| tried_until(seen, &place.node, since)),
+                tried_until: half_open
+                    .and_then(|since| tried_until(seen, &place.node, (since, now))),
             }
         });
         let mut room = Self {
@@ -229,13 +230,19 @@ impl Spot {
 
 /// Until when a granted pod tests the node's placement, which has been half-open since `since`. User-placed
 /// pods do not count: they may be waiting for something that only their users can provide.
-fn tried_until(seen: &Observed<'_>, node: &str, since: Timestamp) -> Option<Timestamp> {
+///
+/// A grant may carry a time of the future, if the API server's clock has been set back since: it counts as `now`.
+fn tried_until(
+    seen: &Observed<'_>,
+    node: &str,
+    (since, now): (Timestamp, Timestamp),
+) -> Option<Timestamp> {
     let granted = seen.granted.iter().filter(|granted| !granted.is_home);
     let trying = granted.filter(|granted| match granted.pod.bound() {
         Some(bound) => bound.node == node && !bound.has_started && bound.refused.is_none(),
         None => true,
     });
-    let deadline = |at: Option<Timestamp>| later(at.unwrap_or(since).max(since), PROBE);
+    let deadline = |at: Option<Timestamp>| later(at.unwrap_or(since).min(now).max(since), PROBE);
     let granted = trying.map(|granted| deadline(seen.granted_at(granted.pod)));
     let reserved = seen.reservations.iter().filter(|one| !one.is_settled);
     let reserved = reserved.filter_map(|one| one.on_its_way);

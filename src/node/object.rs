@@ -173,7 +173,7 @@ pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> NodeSt
     }
 }
 
-/// The declared feature that lets the API server pass WebSockets through to the kubelet API, from 1.36 on. Older
+/// The declared feature that lets the API server pass websockets through to the kubelet API, from 1.36 on. Older
 /// servers do not know the field and translate to SPDY.
 fn declared_features(facts: &Facts) -> Option<Vec<String>> {
     let knows = facts.kubernetes_minor >= 36;

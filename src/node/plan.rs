@@ -188,7 +188,13 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
             } else {
                 now
             };
-            let action = Action::Delete;
+            // Whichever may be sent first.
+            let pauses = |action| known.pauses.of(action);
+            let action = if pauses(Action::Delete) > pauses(Action::Read) {
+                Action::Read
+            } else {
+                Action::Delete
+            };
             Decision {
                 action,
                 at: at.max(drained),

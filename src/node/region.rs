@@ -98,7 +98,7 @@ impl Known {
             .await;
         // If the operator may not list groups either, its identity has no role in the resource group at all.
         let is_forbidden = answer.as_ref().is_err_and(is_forbidden);
-        let is_only_unread = is_forbidden && context.count().await.is_some();
+        let is_only_unread = is_forbidden && context.can_list().await;
         match answer {
             Ok(usages) => {
                 (self.closed, self.notice) = (exhausted(placement, &usages), None);

@@ -1,4 +1,4 @@
-//! A HorizontalPodAutoscaler on CPU with pods on ACI and a real metrics-server.
+//! A `HorizontalPodAutoscaler` on CPU with pods on ACI and a real metrics-server.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;

@@ -182,7 +182,7 @@ fn refused(names: &[&str], action: crate::burst::rescue::Action) -> Plan {
         fault: Some(("web-1/".to_owned(), "no".to_owned())),
     });
     Plan {
-        rescues: rescues.collect(),
+        faults: rescues.collect(),
         ..Plan::default()
     }
 }

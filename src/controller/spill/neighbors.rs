@@ -155,11 +155,14 @@ impl Watched {
 fn needed(view: &View) -> BTreeSet<Part> {
     let waiting = view.waiting.values().map(|one| &one.facts);
     let ruled = waiting.filter_map(|facts| Some((facts.rules.as_deref()?, &facts.id.namespace)));
+    let ruled: Vec<_> = ruled.collect();
+    // Also where no namespace matches a selector now: the plan waits for the nodes of every pod with constraints.
+    let nodes = (!ruled.is_empty()).then_some(Part::Nodes);
     let pods: BTreeSet<Part> = ruled
+        .into_iter()
         .flat_map(|(rules, own)| rules.namespaces(own, &view.namespaces))
         .map(Part::Pods)
         .collect();
-    let nodes = (!pods.is_empty()).then_some(Part::Nodes);
     nodes.into_iter().chain(pods).collect()
 }
 

@@ -34,15 +34,15 @@ pub mod reset {
 /// A frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// SYN_STREAM: opens a stream.
+    /// `SYN_STREAM`: opens a stream.
     Open {
         id: u32,
         fin: bool,
         headers: Headers,
     },
-    /// SYN_REPLY: accepts a stream.
+    /// `SYN_REPLY`: accepts a stream.
     Accepted { id: u32 },
-    /// RST_STREAM: aborts a stream.
+    /// `RST_STREAM`: aborts a stream.
     Reset { id: u32, code: u32 },
     /// PING, which is answered with the same frame.
     Ping { id: u32 },

@@ -279,4 +279,9 @@ fn throttled_reads_do_not_hold_up_a_delete() {
     known.leaving = Some(at(10));
     let (action, due) = decided(&pod, &known, 60);
     assert!(action == Action::Delete && due <= 60, "{action:?} at {due}");
+    // The other way round, a GET tells whether the group is gone.
+    known.pauses.set(Action::Read, None);
+    known.pauses.set(Action::Delete, Some(at(3600)));
+    let (action, due) = decided(&pod, &known, 60);
+    assert!(action == Action::Read && due <= 60, "{action:?} at {due}");
 }

@@ -15,7 +15,7 @@ impl Keeper {
         // A LIST that shows the same as the one before does not wake the worker: read it here.
         let listed = match *self.shown_now() {
             Shown::There { asked, .. } => Some(asked),
-            Shown::Nothing | Shown::Absent { .. } | Shown::Foreign => None,
+            Shown::Nothing | Shown::Unlisted | Shown::Absent { .. } | Shown::Foreign => None,
         };
         let before = self.known.group.clone();
         let pod = self.exists.then_some(&self.pod);

@@ -4,6 +4,7 @@
 //! server allows changes of a running pod's image and of a few other fields.
 
 use super::keeper::{Keeper, Trouble};
+use super::shown::Shown;
 use crate::aci::status::{self, Outdated};
 use crate::aci::translate;
 use crate::node::observed::Observed;
@@ -41,7 +42,9 @@ impl Keeper {
     /// A user edited the placement or the pool's tags: a pod that ACI could not run with the old settings is tried
     /// again.
     pub fn settings_changed(&mut self) {
-        if self.is_readable && self.known.is_refused {
+        // A foreign group of the pod's name stays foreign, whatever is edited.
+        let is_foreign = *self.shown_now() == Shown::Foreign;
+        if self.is_readable && self.known.is_refused && !is_foreign {
             (self.known.is_refused, self.trouble) = (false, Trouble::None);
         }
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 
+use crate::aci::address::is_reserved;
 use crate::aci::names::GroupName;
 
 /// A pod of the node.
@@ -73,7 +74,10 @@ impl Hosted {
             group: GroupName::of(cluster, pod),
             containers: all_of(&spec.containers, states),
             init_containers: all_of(before, init),
-            address: status.and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
+            // A user who may write a pod's status must not reach the cloud's own addresses through the node.
+            address: status
+                .and_then(|status| status.pod_ip.as_ref()?.parse().ok())
+                .filter(|address| !is_reserved(*address)),
             started: status.and_then(|status| Some(status.start_time.as_ref()?.0)),
             has_ended: matches!(phase, Some("Succeeded" | "Failed")),
             is_group_deleted: false,
@@ -160,6 +164,25 @@ mod tests {
         });
         let pod: Pod = serde_json::from_value(pod).expect("a pod");
         Hosted::of("cluster", &pod).expect("it has a name")
+    }
+
+    #[test]
+    fn no_session_reaches_an_address_of_the_cloud_by_a_pods_status() {
+        for (address, is_kept) in [
+            ("10.0.0.4", true),
+            ("169.254.169.254", false),
+            ("168.63.129.16", false),
+            ("64:ff9b::a9fe:a9fe", false),
+        ] {
+            let pod = json!({
+                "metadata": {"namespace": "n", "name": "web-0", "uid": "1"},
+                "spec": {"containers": [{"name": "c"}]},
+                "status": {"podIP": address},
+            });
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let hosted = Hosted::of("cluster", &pod).expect("it has a name");
+            assert_eq!(hosted.address.is_some(), is_kept, "{address}");
+        }
     }
 
     #[test]

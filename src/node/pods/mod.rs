@@ -299,6 +299,11 @@ impl Context {
         }
     }
 
+    /// Whether Azure answers a LIST of the groups.
+    pub async fn can_list(&self) -> bool {
+        sweep::list(self).await.is_some()
+    }
+
     fn is_resource_group_gone(&self) -> bool {
         lock(&self.denied_since).is_some_and(|since| since.elapsed() >= DENIED_FOR)
     }

@@ -35,6 +35,9 @@ const REMOVE_AGAIN: Duration = Duration::from_secs(1);
 /// The back-off after a status write that the API server accepted but whose answer does not contain the status:
 /// another client or a webhook reverts it, and writing again at once only adds load.
 const NOT_KEPT: Duration = Duration::from_secs(10);
+/// The longest pause after writes of the pod that the API server refused. It is short: once the writes are allowed,
+/// a pod that has finished or is Ready must not look otherwise for long.
+const REFUSED_AT_MOST: Duration = Duration::from_secs(60);
 
 /// The next write to the API server.
 #[derive(Debug)]
@@ -209,7 +212,7 @@ impl Keeper {
         };
         refused::is_refused(status).then(|| {
             self.refusals = self.refusals.saturating_add(1);
-            refused::pause(self.refusals - 1)
+            refused::pause(self.refusals - 1).min(REFUSED_AT_MOST)
         })
     }
 

@@ -38,6 +38,9 @@ pub(super) enum Shown {
     /// There was no LIST yet.
     #[default]
     Nothing,
+    /// There is still no LIST that answers for all groups: Azure refuses it, or an element in it cannot be
+    /// decoded. Each worker asks for its own group.
+    Unlisted,
     /// The group does not exist.
     Absent {
         /// When the LIST was sent.
@@ -159,6 +162,19 @@ impl Context {
                 let is_news = now.is_news(shown);
                 *shown = now;
                 is_news
+            });
+        }
+    }
+
+    /// Tells the workers that no LIST has answered for yet that there is none to wait for.
+    pub(super) fn show_unlisted(&self) {
+        for (_, shown) in self.kept().values() {
+            shown.send_if_modified(|shown| {
+                let is_new = *shown == Shown::Nothing;
+                if is_new {
+                    *shown = Shown::Unlisted;
+                }
+                is_new
             });
         }
     }

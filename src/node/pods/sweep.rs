@@ -86,6 +86,9 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
                 .failure()
                 .is_some_and(|failure| matches!(failure.status, 403 | 404));
             context.may_not_list.store(refused, Ordering::Relaxed);
+            if refused {
+                context.show_unlisted();
+            }
             let is_denied = error
                 .failure()
                 .is_some_and(ArmError::means_nothing_to_delete);
@@ -115,6 +118,8 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
             groups,
             foreign,
         });
+    } else {
+        context.show_unlisted();
     }
     Some(Listed {
         all,

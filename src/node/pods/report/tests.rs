@@ -39,6 +39,11 @@ fn keeper(status: &Arc<AtomicU16>) -> Keeper {
 }
 
 fn keeper_of(client: kube::Client) -> Keeper {
+    keeper_shown(client, Shown::Nothing)
+}
+
+/// A worker to which the last LIST showed this.
+fn keeper_shown(client: kube::Client, shown: Shown) -> Keeper {
     let context = context(client);
     let pod = json!({
         "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
@@ -47,7 +52,7 @@ fn keeper_of(client: kube::Client) -> Keeper {
     let observed: Observed = serde_json::from_value(pod).expect("a pod");
     let name = GroupName::of("c", &observed.pod);
     let (sender, news) = watch::channel(News::None);
-    let shown = watch::channel(Shown::Nothing).1;
+    let shown = watch::channel(shown).1;
     Keeper::new(
         Arc::new(context),
         observed,
@@ -89,7 +94,7 @@ async fn a_status_that_is_refused_is_written_ever_more_rarely_and_one_that_was_l
     for answer in [403, 403, 422, 503, 403, 403, 403, 403, 403] {
         pauses.push(paused(answer).await.unwrap_or_default());
     }
-    assert_eq!(pauses, [10, 20, 40, 2, 80, 160, 320, 600, 600]);
+    assert_eq!(pauses, [10, 20, 40, 2, 60, 60, 60, 60, 60]);
     paused(200).await;
     assert_eq!(keeper.refusals, 0, "a success ends the row");
 }
@@ -325,5 +330,40 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
     assert_eq!(
         (offer.allocatable.cpu_milli, offer.allocatable.pods),
         (90_000, 90)
+    );
+}
+
+#[tokio::test]
+async fn an_edit_lets_no_worker_write_a_foreign_group() {
+    for (shown, is_refused) in [(Shown::Foreign, true), (Shown::Nothing, false)] {
+        let mut keeper = keeper_shown(kubernetes(&Arc::new(AtomicU16::new(201))), shown);
+        keeper.belongs_to_another();
+        assert!(keeper.known.is_refused);
+        keeper.settings_changed();
+        assert_eq!(keeper.known.is_refused, is_refused);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_does_not_wait_for_a_list_that_azure_refuses() {
+    let keeper = keeper(&Arc::new(AtomicU16::new(201)));
+    let context = keeper.context.clone();
+    let mut shown = context.follow("2", &keeper.name);
+    context.show_unlisted();
+    assert!(shown.has_changed().expect("it is followed"));
+    assert_eq!(*shown.borrow_and_update(), Shown::Unlisted);
+    context.show_unlisted();
+    assert!(!shown.has_changed().expect("it is followed"), "once");
+    context.show(super::super::shown::Listing {
+        asked: Timestamp::UNIX_EPOCH,
+        groups: std::collections::HashMap::new(),
+        foreign: std::collections::HashSet::new(),
+    });
+    let asked = Timestamp::UNIX_EPOCH;
+    assert_eq!(*shown.borrow_and_update(), Shown::Absent { asked });
+    context.show_unlisted();
+    assert!(
+        !shown.has_changed().expect("it is followed"),
+        "it is listed"
     );
 }
