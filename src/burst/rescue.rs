@@ -22,6 +22,9 @@ pub const DEADLINE: Duration = Duration::from_secs(300);
 /// How long a pod stays that Azure refuses permanently. Only a change of its owner's template could help it.
 pub const REFUSED: Duration = Duration::from_secs(60);
 
+/// How long a pod must have waited for Azure, since that was seen first: a first attempt that fails is repeated before.
+const WAITS: Duration = Duration::from_secs(60);
+
 /// A pod that never started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rescue {
@@ -63,8 +66,8 @@ pub struct Due {
 /// Finds the pods whose time to start is over at `now`.
 ///
 /// A pod may have waited for something else first, for example a `ConfigMap`, before the operator created its
-/// container group. So its wait for Azure counts from when the operator first saw that it waits for Azure. New
-/// create attempts in between do not restart the count.
+/// container group. So a pod that waits for Azure is also left for a minute from when the operator first saw that
+/// it does. New create attempts in between do not restart that minute.
 pub fn due(seen: &Observed<'_>, now: Timestamp) -> Due {
     let mut due = Due::default();
     let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
@@ -81,11 +84,11 @@ pub fn due(seen: &Observed<'_>, now: Timestamp) -> Due {
         let (Some(cause), Some(bound_at), false) = (cause, bound.since, pod.is_deleting) else {
             continue;
         };
-        let since = match cause {
-            Cause::Waits(..) => waits.unwrap_or(now),
-            Cause::Refused(_) | Cause::Placement(..) => seen.by_our_clock(bound_at).min(now),
+        let until = later(seen.by_our_clock(bound_at).min(now), cause.patience());
+        let until = match cause {
+            Cause::Waits(..) => until.max(later(waits.unwrap_or(now), WAITS)),
+            Cause::Refused(_) | Cause::Placement(..) => until,
         };
-        let until = later(since, cause.patience());
         if now < until {
             due.next = Some(due.next.map_or(until, |next| next.min(until)));
             continue;
@@ -143,7 +146,7 @@ impl<'a> Cause<'a> {
             Self::Waits(class, why) => {
                 let minutes = DEADLINE.as_secs() / 60;
                 format!(
-                    "it has waited for Azure for {minutes} minutes ({}): {why}",
+                    "it has not started in {minutes} minutes, and waits for Azure ({}): {why}",
                     class.reason()
                 )
             }

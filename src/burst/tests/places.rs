@@ -264,7 +264,9 @@ fn a_pod_that_azure_lets_wait_or_refuses_is_given_back_and_one_that_waits_for_it
     assert_eq!(rescued(70), ["refused"]);
     assert_eq!(rescued(310), ["throttled", "unknown", "refused"]);
     let why = &scene.plan(310).rescues[0].why;
-    assert!(why.starts_with("it has waited for Azure for 5 minutes (Throttled): please wait"));
+    assert!(why.starts_with(
+        "it has not started in 5 minutes, and waits for Azure (Throttled): please wait"
+    ));
 }
 
 #[test]
