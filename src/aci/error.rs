@@ -70,6 +70,12 @@ impl Error {
         }
     }
 
+    /// Whether this is an answer that [`ArmError::means_nothing_to_delete`].
+    pub fn means_nothing_to_delete(&self) -> bool {
+        let failure = self.failure();
+        failure.is_some_and(ArmError::means_nothing_to_delete)
+    }
+
     /// Azure's answer, if there was one.
     pub fn failure(&self) -> Option<&ArmError> {
         match self {

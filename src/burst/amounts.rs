@@ -54,7 +54,7 @@ impl Amounts {
         }
     }
 
-    /// The first resource of which `room` has too little, or `None` if everything fits. As in the scheduler, a
+    /// The first resource that `room` has too little of, or `None` if everything fits. As in the scheduler, a
     /// resource with a request of zero always fits, even if `room` is negative.
     pub fn lacks(self, room: Self) -> Option<&'static str> {
         [

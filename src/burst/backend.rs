@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::hold::later;
 use crate::aci::failure::Class;
+use crate::k8s::backoff::doubled;
 
 /// The number of temporary failures in a row that closes a placement.
 const SOFT: u32 = 3;
@@ -78,8 +79,7 @@ impl Backend {
         }
         self.soft += 1;
         if closes {
-            let longer = 2_u32.saturating_pow(self.closed.min(16));
-            self.until = Some(later(now, FIRST.saturating_mul(longer).min(LONGEST)));
+            self.until = Some(later(now, doubled(FIRST, self.closed, LONGEST)));
             self.closed += 1;
             self.soft = 0;
         }

@@ -15,6 +15,7 @@ use super::plan::{First, Peak, Plan};
 use super::pod::{PodFacts, PodRef};
 use super::reserve::Seen;
 use crate::api::Reservation;
+use crate::k8s::backoff::doubled;
 use crate::k8s::refused;
 
 /// After Azure refuses a pod, the operator grants no pods of the same template for this long: the first and the
@@ -63,7 +64,7 @@ pub enum Write {
     Expire,
 }
 
-/// A pod template of which Azure has refused a pod.
+/// A pod template with a pod that Azure has refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Rejection {
     until: Timestamp,
@@ -133,7 +134,7 @@ pub struct Memory {
     granted: HashMap<String, Timestamp>,
     sent: HashMap<String, Sent>,
     denied: HashMap<String, Denial>,
-    /// Reserved pods that no grant can reach any more, by UID, with the version that was reserved.
+    /// Reserved pods that no grant can reach now, by UID, with the version that was reserved.
     settled: HashMap<String, String>,
     /// Failed writes, by kind and pod UID, with the time when each may be repeated.
     failed: HashMap<(Write, String), Denial>,
@@ -150,7 +151,7 @@ pub struct Memory {
     /// Granted pods that have not started, by UID, with the time since when each has been waiting for Azure.
     waiting: HashMap<String, Timestamp>,
     backends: BTreeMap<String, Backend>,
-    /// Templates of which Azure has refused a pod.
+    /// Templates with a pod that Azure has refused.
     rejected: HashMap<String, Rejection>,
     busy: Option<Timestamp>,
     /// When reservations were last written.
@@ -369,8 +370,7 @@ impl Memory {
             if !rejection.uids.insert(rescue.pod.uid.clone()) || now < rejection.until {
                 continue;
             }
-            let doubled = 2_u32.saturating_pow(rejection.tries.min(16));
-            let wait = REJECTED.0.saturating_mul(doubled).min(REJECTED.1);
+            let wait = doubled(REJECTED.0, rejection.tries, REJECTED.1);
             rejection.until = later(now, wait);
             rejection.why.clone_from(why);
             rejection.tries = rejection.tries.saturating_add(1);

@@ -87,7 +87,7 @@ pub(super) fn of(
     }
 }
 
-/// Which limit blocks the pods of which workloads. Contains no numbers of pods: they are in the workloads'
+/// The limits that block pods, each with the workload. Contains no numbers of pods: they are in the workloads'
 /// status, and the message would change with each granted pod.
 fn limited(decisions: &[Decision]) -> Option<String> {
     let waiting = decisions

@@ -547,7 +547,7 @@ pub async fn unregister(pool: &str, placement: &str, context: &Context) -> Resul
     removed
 }
 
-/// Ends the tasks of drained placements whose nodes are removed and of which nothing is left.
+/// Ends the tasks of drained placements whose nodes are removed and that have nothing left.
 pub async fn end(pool: &str, placements: &[String], context: &Context) {
     let mut pools = context.pools.lock().await;
     let Some(running) = pools.get_mut(pool) else {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use kube::core::Status;
 use tokio::time::Instant;
 
+use super::backoff::doubled;
+
 /// The first pause.
 const FIRST: Duration = Duration::from_secs(10);
 /// The longest pause. It is limited because a policy or permission may change at any time.
@@ -17,8 +19,7 @@ pub const LONGEST: Duration = Duration::from_secs(600);
 /// The pause after a refusal, given the number of consecutive refusals before it: 10 s, doubled each time, at most
 /// 10 minutes.
 pub fn pause(before: u32) -> Duration {
-    let pause = FIRST.saturating_mul(2_u32.saturating_pow(before.min(16)));
-    pause.min(LONGEST)
+    doubled(FIRST, before, LONGEST)
 }
 
 /// Whether the API server refuses the write, and will refuse it again unless something changes. It excludes missing

@@ -36,7 +36,6 @@ pub use terminal::{Keyboard, Screen};
 use transport::{Nothing, Transport};
 
 use super::error::Error;
-use super::failure::ArmError;
 use crate::telemetry::Metrics;
 
 /// The API version of Container Instances: stable, and a superset of 2024-05-01-preview, which the crate is
@@ -242,13 +241,7 @@ impl Client {
                 202 => Deletion::Begun,
                 _ => Deletion::NotFound,
             }),
-            Err(error)
-                if error
-                    .failure()
-                    .is_some_and(ArmError::means_nothing_to_delete) =>
-            {
-                Ok(Deletion::NotFound)
-            }
+            Err(error) if error.means_nothing_to_delete() => Ok(Deletion::NotFound),
             Err(error) => Err(error),
         }
     }

@@ -9,7 +9,7 @@ use super::{Case, Policy, Seen, UNSUPPORTED, run};
 use crate::aci::failure::{Verdict, is_about_an_image};
 use crate::aci::view::{ContainerView, Event};
 
-/// The usual reason of a waiting container of which nothing is known yet.
+/// The usual reason of a waiting container before Azure reports anything about it.
 pub const CREATING: &str = "ContainerCreating";
 /// The usual reason while init containers are running.
 pub const INITIALIZING: &str = "PodInitializing";

@@ -1,4 +1,4 @@
-//! How many pods the plan grants, and of which workloads.
+//! How many pods of each workload the plan grants.
 
 use std::collections::HashSet;
 

@@ -1,7 +1,7 @@
 //! Simulates thousands of hours of a bursting cluster, with every fault that can happen.
 //!
 //! In: a random seed. The model contains the API server, the scheduler, the cluster's own nodes, workloads,
-//! Azure, and two instances of the operator, one of which leads. Each watch lags on its own, including that of
+//! Azure, and two instances of the operator; one leads. Each watch lags on its own, including that of
 //! the pool. Patches and updates are refused, conflict, are lost, or arrive late. The scheduler nominates pods
 //! and withdraws nominations. Leaders crash, or freeze with patches in flight and resume after another instance
 //! has taken over. The clock is virtual.

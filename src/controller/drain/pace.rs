@@ -13,6 +13,8 @@ use std::time::Duration;
 use kube::core::Status;
 use tokio::time::Instant;
 
+use crate::k8s::backoff::doubled;
+
 /// The first pause.
 const FIRST: Duration = Duration::from_secs(1);
 /// The longest pause between two evictions that the same budget blocks: the interval of `kubectl drain`.
@@ -32,7 +34,7 @@ pub(in crate::controller) struct Pause {
 impl Pause {
     /// Starts the next pause, twice as long as the last, and returns its length.
     pub fn grow(&mut self, longest: Duration, now: Instant) -> Duration {
-        let pause = FIRST.saturating_mul(1 << self.times.min(16)).min(longest);
+        let pause = doubled(FIRST, self.times, longest);
         self.times += 1;
         self.until = Some(now + pause);
         pause

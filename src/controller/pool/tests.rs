@@ -60,10 +60,10 @@ fn pool(team: &str) -> BurstPool {
 }
 
 /// The pool as if it had been deleted and created again: it has another UID, so its nodes are different ones.
-fn anew() -> BurstPool {
-    let mut anew = pool("b");
-    anew.metadata.uid = Some("another".to_owned());
-    anew
+fn recreated() -> BurstPool {
+    let mut recreated = pool("b");
+    recreated.metadata.uid = Some("another".to_owned());
+    recreated
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn nobody_waits_while_the_tasks_of_a_placement_that_changed_end() {
     let context = context("http://127.0.0.1:1");
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
 
-    let changed = anew();
+    let changed = recreated();
     let mut changing = pin!(ensure(&changed, &[], &context));
     assert!(
         poll!(&mut changing).is_pending(),
@@ -104,7 +104,7 @@ async fn a_placement_that_changed_is_kept_again_at_once_while_azure_is_silent() 
     ensure(&pool("a"), &[], &context).await.expect("it is kept");
     let _asked = asked_for_usages(&silent).await;
 
-    let changed = anew();
+    let changed = recreated();
     let kept = timeout(10 * SOON, ensure(&changed, &[], &context)).await;
     kept.expect("soon").expect("it is kept");
     let pools = context.pools.lock().await;
@@ -128,7 +128,7 @@ async fn placements_that_changed_all_end_at_once_and_not_one_after_the_other() {
     let all: Vec<CancellationToken> = all.map(|kept| kept.cancel.clone()).collect();
     drop(pools);
 
-    let changed = two(anew());
+    let changed = two(recreated());
     let mut changing = pin!(ensure(&changed, &[], &context));
     assert!(poll!(&mut changing).is_pending(), "tasks end later");
     assert!(all.iter().all(CancellationToken::is_cancelled));

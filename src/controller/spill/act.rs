@@ -27,6 +27,7 @@ use crate::burst::plan::{Decision, First, Slot, Stamp};
 use crate::burst::pod::provider_taint;
 use crate::burst::{Answer, Plan, PodFacts, PodRef};
 use crate::controller::LEASE;
+use crate::k8s::backoff::doubled;
 use crate::k8s::refused::is_refused;
 use crate::node::call;
 use crate::node::observed::Observed;
@@ -151,9 +152,9 @@ impl Act {
             Written::No => {}
             Written::Refused => {
                 // No grant is possible without this write: the pool waits, longer each time.
-                let longer = 2_u32.saturating_pow(state.refused.min(16));
+                let pause = doubled(PAUSE, state.refused, REFUSED);
                 state.refused = state.refused.saturating_add(1);
-                tokio::time::sleep(PAUSE.saturating_mul(longer).min(REFUSED)).await;
+                tokio::time::sleep(pause).await;
             }
             Written::Unknown => {
                 state.doubt.open(&pool);
@@ -263,18 +264,31 @@ impl Act {
         }
     }
 
+    /// Sends each pending pod of `targets` the patch that `patch` makes for it. Returns the targets with the API
+    /// server's answers; a pod that is no longer pending counts as a conflict.
+    async fn patch_waiting<'t, T: Sync>(
+        &self,
+        targets: &'t [T],
+        id: fn(&T) -> &PodRef,
+        patch: impl Fn(&Pod, &T) -> Patch<()> + Sync,
+    ) -> Vec<(&'t T, Answer)> {
+        let sent = futures::stream::iter(targets).map(async |target| {
+            let id = id(target);
+            let Some(pod) = self.view.waiting_pod(&id.uid) else {
+                return (target, Answer::Conflict);
+            };
+            let patch = patch(&pod, target);
+            (target, patch_pod(&self.context, id, &patch).await)
+        });
+        sent.buffer_unordered(AT_ONCE).collect().await
+    }
+
     /// Invalidates grants in flight, so that their reservations can be removed. Returns `true` if there were
     /// any.
     async fn release(&self, releases: &[PodRef], state: &mut Pool) -> bool {
         let clock = &self.context.stores.clock;
-        let sent = futures::stream::iter(releases).map(async |id| {
-            let Some(pod) = self.view.waiting_pod(&id.uid) else {
-                return (id, Answer::Conflict);
-            };
-            let patch = grant::release(&pod, &id.resource_version, clock.now());
-            (id, patch_pod(&self.context, id, &patch).await)
-        });
-        let answers: Vec<(&PodRef, Answer)> = sent.buffer_unordered(AT_ONCE).collect().await;
+        let patch = |pod: &Pod, id: &PodRef| grant::release(pod, &id.resource_version, clock.now());
+        let answers = self.patch_waiting(releases, |id| id, patch).await;
         for (pod, answer) in &answers {
             tracing::info!(
                 pool = self.name,
@@ -291,19 +305,12 @@ impl Act {
 
     async fn stamp(&self, stamps: &[Stamp], state: &mut Pool) {
         let clock = &self.context.stores.clock;
-        let sent = futures::stream::iter(stamps).map(async |stamp| {
-            let Some(pod) = self.view.waiting_pod(&stamp.pod.uid) else {
-                return (&stamp.pod, Answer::Conflict);
-            };
-            let patch = grant::stamp(&pod, &stamp.pod.resource_version, stamp.since);
-            (
-                &stamp.pod,
-                patch_pod(&self.context, &stamp.pod, &patch).await,
-            )
-        });
+        let patch =
+            |pod: &Pod, stamp: &Stamp| grant::stamp(pod, &stamp.pod.resource_version, stamp.since);
         // The leader state keeps a time that was not written; only a restart before the next try loses it.
-        let answers: Vec<(&PodRef, Answer)> = sent.buffer_unordered(AT_ONCE).collect().await;
-        for (pod, answer) in &answers {
+        for (Stamp { pod, .. }, answer) in
+            &self.patch_waiting(stamps, |stamp| &stamp.pod, patch).await
+        {
             if let Answer::Denied(why) = answer {
                 let pod = format!("{}/{}", pod.namespace, pod.name);
                 tracing::warn!(pool = self.name, %pod, %why, "writing since when a pod waits");
@@ -316,16 +323,13 @@ impl Act {
 
     async fn expire(&self, expiries: &[Expiry], state: &mut Pool) {
         let clock = &self.context.stores.clock;
-        let sent = futures::stream::iter(expiries).map(async |expiry| {
-            let id = &expiry.pod;
-            let Some(pod) = self.view.waiting_pod(&id.uid) else {
-                return (expiry, Answer::Conflict);
-            };
-            let patch = grant::expire(&pod, &id.resource_version, clock.now());
-            (expiry, patch_pod(&self.context, id, &patch).await)
-        });
-        let answers: Vec<(&Expiry, Answer)> = sent.buffer_unordered(AT_ONCE).collect().await;
-        for (expiry, answer) in &answers {
+        let patch = |pod: &Pod, expiry: &Expiry| {
+            grant::expire(pod, &expiry.pod.resource_version, clock.now())
+        };
+        for (expiry, answer) in &self
+            .patch_waiting(expiries, |expiry| &expiry.pod, patch)
+            .await
+        {
             let Expiry { pod, why } = expiry;
             let name = format!("{}/{}", pod.namespace, pod.name);
             tracing::warn!(pool = self.name, pod = %name, ?answer, %why, "its grant expires");

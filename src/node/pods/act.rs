@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::keeper::{Attempt, Keeper, Trouble};
 use crate::aci::client::Deletion;
 use crate::aci::error::Error;
-use crate::aci::failure::{ArmError, Class, Verdict};
+use crate::aci::failure::{Class, Verdict};
 use crate::aci::translate::{self, Group as Body};
 use crate::aci::view::Group as View;
 use crate::node::absence::Source;
@@ -152,7 +152,9 @@ impl Keeper {
         let asked = context.azure.get(&context.scope, self.name.as_str());
         match Box::pin(asked).await {
             Ok(answer) => self.found(&answer, sent),
-            Err(error) if is_gone(&error) || self.leaves() && nothing_to_delete(&error) => {
+            // A missing resource group counts only for a pod that is being deleted: its groups are gone with it, and the
+            // pod must be able to end.
+            Err(error) if is_gone(&error) || self.leaves() && error.means_nothing_to_delete() => {
                 self.tries.succeeded(Attempt::Read);
                 self.denied(sent);
             }
@@ -318,13 +320,6 @@ impl Keeper {
             text(&self.pod.metadata.name)
         )
     }
-}
-
-/// Whether Azure says that the group, its resource group or the subscription does not exist. A missing resource
-/// group counts only for a pod that is being deleted: its groups are gone with it, and the pod must be able to end.
-fn nothing_to_delete(error: &Error) -> bool {
-    let failure = error.failure();
-    failure.is_some_and(ArmError::means_nothing_to_delete)
 }
 
 /// Whether Azure says that the group does not exist. A missing resource group or subscription says nothing about

@@ -23,6 +23,7 @@ use crate::aci::status::Seen;
 use crate::aci::translate::{Group as Body, Unsupported};
 use crate::aci::view::Group as View;
 use crate::api;
+use crate::k8s::backoff::doubled;
 use crate::node::daemon;
 use crate::node::observed::Observed;
 use crate::node::plan::{self, Action, Decision, Group, Known};
@@ -379,9 +380,7 @@ impl Keeper {
         let tries = self.tries.failed(attempt);
         let pause = match verdict.retry {
             Retry::After(pause) => Some(pause),
-            Retry::Backoff { first, limit } => {
-                Some(first.saturating_mul(1 << tries.min(16)).min(limit))
-            }
+            Retry::Backoff { first, limit } => Some(doubled(first, tries, limit)),
             Retry::Never => None,
         };
         match pause {

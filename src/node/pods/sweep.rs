@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::shown::{Brief, Listing};
 use super::{Context, lock};
-use crate::aci::failure::ArmError;
 use crate::aci::names::pod_of;
 use crate::aci::view::Group as View;
 use crate::node::call;
@@ -89,9 +88,7 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
             if refused {
                 context.show_unlisted();
             }
-            let is_denied = error
-                .failure()
-                .is_some_and(ArmError::means_nothing_to_delete);
+            let is_denied = error.means_nothing_to_delete();
             let mut denied = lock(&context.denied_since);
             *denied = is_denied.then(|| denied.unwrap_or_else(Instant::now));
             drop(denied);

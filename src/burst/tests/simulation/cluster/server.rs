@@ -1,6 +1,6 @@
 //! How the API server handles requests: at once, late, or not at all.
 //!
-//! In: patches of pods and updates of the pool's status, each with a version. Out: answers, some of which are
+//! In: patches of pods and updates of the pool's status, each with a version. Out: answers, and some are
 //! lost. A request without an answer may be handled later.
 
 use std::rc::Rc;

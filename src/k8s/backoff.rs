@@ -1,0 +1,25 @@
+//! How long to wait before a failed call or write is repeated.
+
+use std::time::Duration;
+
+/// The pause after a failure that `before` others came before in a row: `first`, twice as long each time, `longest`
+/// at most.
+pub fn doubled(first: Duration, before: u32, longest: Duration) -> Duration {
+    let longer = 2_u32.saturating_pow(before.min(16));
+    first.saturating_mul(longer).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pause_is_twice_as_long_as_the_one_before_up_to_the_longest() {
+        let (first, longest) = (Duration::from_secs(10), Duration::from_secs(600));
+        let pauses = [0, 1, 2, 5, 6, 7, u32::MAX].map(|before| doubled(first, before, longest));
+        assert_eq!(
+            pauses.map(|pause| pause.as_secs()),
+            [10, 20, 40, 320, 600, 600, 600]
+        );
+    }
+}
