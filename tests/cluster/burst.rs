@@ -336,7 +336,14 @@ impl Burst {
         self.emulator.shared().store().faults.remove(None);
     }
 
-    pub async fn fault(&self, rule: Value) {
+    /// Removes the fault that [`Burst::fault`] returned this id of.
+    pub fn no_fault(&self, id: u64) {
+        let removed = self.emulator.shared().store().faults.remove(Some(id));
+        assert_eq!(removed, 1, "fault {id}");
+    }
+
+    /// Adds a fault and returns its id.
+    pub async fn fault(&self, rule: Value) -> u64 {
         let url = format!("{}/_emulator/faults", self.emulator.url());
         let sent = reqwest::Client::new()
             .post(url)
@@ -345,6 +352,8 @@ impl Burst {
             .await
             .expect("an answer");
         assert!(sent.status().is_success());
+        let added: Value = sent.json().await.expect("JSON");
+        added["id"].as_u64().expect("the fault's id")
     }
 }
 
