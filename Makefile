@@ -55,13 +55,17 @@ monitoring: ## Installs Prometheus and Alertmanager, which the tests of triggers
 
 # ---- checking -----------------------------------------------------------------------------------
 
+# The tests of the cluster wait most of the time (one of them uses about 8 % of a core), so more of them run at
+# once than there are cores.
+TEST_THREADS ?= 6
+
 .PHONY: test
 test: rust controlplane python engine kubectl monitoring ## Runs everything that CI checks (APT=no: installs nothing)
 	$(call say,Format and lints)
 	@$(MAKE) --no-print-directory lint
 	$(call say,Tests)
 	@rm -f target/skipped
-	BURSTPOOL_SKIPPED=$(CURDIR)/target/skipped cargo test
+	BURSTPOOL_SKIPPED=$(CURDIR)/target/skipped RUST_TEST_THREADS=$(TEST_THREADS) cargo test
 	$(call say,One TLS provider and no OpenSSL in what is built)
 	@! cargo tree --edges normal,build,dev --prefix none 2>/dev/null | grep -E '^(aws-lc-rs|openssl-sys|native-tls) '
 	$(call say,Generated files are as their sources say)
