@@ -1,8 +1,8 @@
-//! Whatever the definition's schema accepts, the types read: tested with values that are made from the
-//! schema itself.
+//! Property test: the types can read every pool that the schema of the definition accepts.
 //!
-//! Types, ranges, patterns, formats, null values and missing fields are as the schema has them. Of the CEL
-//! rules only the pattern of a text counts: what the other rules refuse is tested here as well.
+//! In: the schema in `crds/burstpools.yaml`. Out: random pools, which the types read, write, and read again. The
+//! values follow the schema's types, ranges, patterns, formats, null values and missing fields. Of the CEL rules,
+//! they follow only the patterns of strings, so the test also includes pools that the other rules reject.
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -12,14 +12,14 @@ use serde_json::{Map, Value, json};
 
 use super::BurstPool;
 
-/// The schema of a whole pool, as the API server has it.
+/// The schema of a pool, as the API server has it.
 fn schema() -> Value {
     let file = include_str!("../../crds/burstpools.yaml");
     let definition: Value = serde_yaml::from_str(file).expect("YAML");
     definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 
-/// Values that the schema accepts.
+/// Generates values that the schema accepts.
 fn accepted(schema: &Value) -> BoxedStrategy<Value> {
     let value = if let Some(words) = schema["enum"].as_array() {
         select(words.clone()).boxed()
@@ -45,7 +45,7 @@ fn accepted(schema: &Value) -> BoxedStrategy<Value> {
     value
 }
 
-/// How many elements: few, as the schema allows them.
+/// The sizes of a generated list or map: the smallest size that the schema allows, and up to two more.
 fn sizes(schema: &Value, least: &str, most: &str) -> std::ops::RangeInclusive<usize> {
     let bound = |field: &str| {
         schema[field]
@@ -133,7 +133,7 @@ fn text(schema: &Value) -> BoxedStrategy<Value> {
         .boxed()
 }
 
-/// Points in time as RFC 3339 writes them.
+/// Points in time in the format of RFC 3339.
 fn time() -> BoxedStrategy<String> {
     let zone = select(vec!["Z", "z", "+00:00", "-11:30", "+14:00"]);
     let fraction = select(vec!["", ".5", ".123456", ".123456789"]);
@@ -147,7 +147,7 @@ fn time() -> BoxedStrategy<String> {
         .boxed()
 }
 
-/// Durations in the units that the pattern names: CEL refuses those that are too long to be kept.
+/// Durations in the units that the pattern names. The CEL function `duration` rejects those that are too long for it.
 fn duration(pattern: &str) -> BoxedStrategy<String> {
     let units = pattern.rsplit('(').next().unwrap_or_default();
     let units = units.split(')').next().unwrap_or_default();
@@ -163,7 +163,8 @@ fn duration(pattern: &str) -> BoxedStrategy<String> {
         .boxed()
 }
 
-/// The pattern without its anchors, which cannot be inverted: a text is made from the whole of it.
+/// The pattern without its anchors, which the generator does not support. It generates strings that match the whole
+/// pattern.
 fn without_anchors(pattern: &str) -> String {
     let mut is_class = false;
     let kept = pattern.chars().filter(|letter| {

@@ -1,36 +1,38 @@
-//! Conditions, as Kubernetes' conventions want them: the transition time moves only when the status
-//! does.
+//! The types of a pool's conditions, and how they are set. Pure.
+//!
+//! In: the present conditions, and a new one. Out: the conditions for the status. As Kubernetes' API conventions
+//! require, the transition time changes only with the status.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::BurstPool;
 
-/// Every placement's node is registered and everything that the spec asks for is in place.
+/// The node of every placement is registered, and everything that the spec requests is in place.
 pub const READY: &str = "Ready";
 /// Every placement takes pods.
 pub const NODES_READY: &str = "NodesReady";
 
-/// Pods are on ACI, or were a moment ago: a peak, and no fault.
+/// Pods are on ACI or on their way there, or were a short time ago: a peak, not an error.
 pub const SPILLING: &str = "Spilling";
-/// Pods wait because a limit, of the pool or of Azure, is reached.
+/// Pods wait because a limit of the pool or of Azure is reached.
 pub const CAPACITY_LIMITED: &str = "CapacityLimited";
 
-/// Every trigger's value is known.
+/// The value of every trigger is known.
 pub const TRIGGERS_HEALTHY: &str = "TriggersHealthy";
-/// Somebody else sets the replicas of a target that the pool would scale: nothing is written.
+/// Another autoscaler or pool sets the replicas of a target that the pool would scale. The operator writes nothing.
 pub const CONFLICT: &str = "Conflict";
-/// Something of the spec can never work; absent otherwise, as kstatus wants it.
+/// A user must edit the spec, or another object that the message names. Absent otherwise, as kstatus requires.
 pub const STALLED: &str = "Stalled";
 
-/// Whether a condition holds.
+/// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Is {
-    /// It does.
+    /// The condition is true.
     True,
-    /// It does not.
+    /// The condition is false.
     False,
-    /// Nobody could tell.
+    /// The operator cannot determine whether it is true.
     Unknown,
 }
 
@@ -40,7 +42,7 @@ impl From<bool> for Is {
     }
 }
 
-/// A condition, as of `now`.
+/// Builds a condition with the transition time `now`.
 pub fn condition(
     kind: &str,
     status: impl Into<Is>,
@@ -64,8 +66,7 @@ pub fn condition(
     }
 }
 
-/// Puts `new` in the place of the condition of its type. While the status is the same, so is the
-/// transition time.
+/// Replaces the condition of the same type, or adds `new`. If the status is the same, the transition time stays.
 pub fn set(conditions: &mut Vec<Condition>, mut new: Condition) {
     match conditions.iter_mut().find(|old| old.type_ == new.type_) {
         Some(old) => {
@@ -78,7 +79,7 @@ pub fn set(conditions: &mut Vec<Condition>, mut new: Condition) {
     }
 }
 
-/// Whether the pool's status says so.
+/// Whether the pool's status has a condition of the type `kind` that is True.
 pub fn is_true(pool: &BurstPool, kind: &str) -> bool {
     let mut all = pool.status.iter().flat_map(|status| &status.conditions);
     all.any(|one| one.type_ == kind && one.status == "True")

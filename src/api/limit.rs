@@ -1,4 +1,4 @@
-//! A number of replicas, or a share of those that are desired.
+//! `maxReplicas`: a number of replicas, or a percentage of the desired replicas.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,18 +7,18 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// The most replicas that may be on ACI at once.
+/// The maximum number of replicas on ACI at once.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(try_from = "IntOrString", into = "IntOrString")]
 pub enum MaxReplicas {
-    /// That many.
+    /// This number.
     Count(u32),
-    /// That many of a hundred desired ones, rounded up.
+    /// This percentage of the desired replicas, rounded up.
     Percent(u32),
 }
 
 impl MaxReplicas {
-    /// The most replicas in numbers, of `desired` ones.
+    /// The maximum as a number, for `desired` replicas.
     pub fn of(self, desired: u64) -> u64 {
         match self {
             Self::Count(count) => u64::from(count),
@@ -67,8 +67,8 @@ impl fmt::Display for MaxReplicas {
     }
 }
 
-/// Checked by plain validation: a CEL rule over a value that is a number or a text is estimated to
-/// read a text of the whole request's size, which 64 workloads cannot afford.
+/// The schema has a pattern and no CEL rule: the API server estimates that a CEL rule over a value that is a number
+/// or a string reads a string as large as the whole request, and for 64 workloads that exceeds the cost limit.
 impl JsonSchema for MaxReplicas {
     fn schema_name() -> Cow<'static, str> {
         "MaxReplicas".into()

@@ -1,7 +1,8 @@
-//! The custom resource: what an operator's user writes and reads.
+//! The custom resource `BurstPool`: its spec, which users write, and its status, which the operator writes.
 //!
-//! Knows nobody. A field is here only once something reads it; `crds/burstpools.yaml` is printed
-//! from these types by `burstpool crds`, and a test keeps it equal.
+//! In: pools as JSON from the API server. Out: typed pools, and the custom resource definition, which
+//! `burstpool crds` prints; a test compares it with `crds/burstpools.yaml`. Depends on no other module of burstpool.
+//! It has only fields that the operator uses. The doc comments of fields are the texts of `kubectl explain`.
 
 #[cfg(test)]
 mod accepted;

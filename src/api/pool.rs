@@ -1,4 +1,4 @@
-//! `BurstPool`: which part of Azure a cluster may burst to.
+//! `BurstPool`: its spec, its placements in Azure, and the custom resource definition.
 
 #![allow(
     clippy::doc_markdown,
@@ -17,7 +17,8 @@ use super::spill::{Mode, ScaleIn, Spill, Workload};
 use super::status::BurstPoolStatus;
 use super::trigger::Trigger;
 
-/// Where this cluster's workloads may spill to.
+/// The desired state of the pool: which workloads may spill, when, and where in
+/// Azure their pods run.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "burstpool.io",
@@ -72,72 +73,86 @@ use super::trigger::Trigger;
         priority = 1
     ),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,28}[a-z0-9])?$')")
-        .message("metadata.name must be 1 to 30 lowercase letters, numbers and hyphens and begin with a letter: it becomes part of node names"),
+        .message("metadata.name must be 1 to 30 lowercase letters, digits and hyphens, begin with a letter, and end with a letter or digit: it is part of node names"),
     validation = Rule::new("!has(self.spec.spill) || !has(self.spec.spill.maxReplicas) || type(self.spec.spill.maxReplicas) == int || !has(self.spec.workloads) || size(self.spec.workloads) == 0 || self.spec.workloads.exists(one, has(one.target))")
-        .message("spec.spill.maxReplicas must be a number where no workload has a target: nothing says how many pods are desired, of which a percentage could be taken")
+        .message("spec.spill.maxReplicas must be a number if no workload has a target: a percentage refers to the desired replicas of the targets")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BurstPoolSpec {
-    /// Where in Azure container groups are created.
+    /// The Azure subscription and resource group of the container groups.
     pub azure: Azure,
-    /// Where pods may be placed: one virtual node each, named burst-POOL-PLACEMENT.
+    /// The parts of Azure in which pods may run, 1 to 8. Each placement has one
+    /// virtual node, named burst-POOL-PLACEMENT. Removing a placement evicts its
+    /// pods and deletes its container groups and its node.
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub placements: Vec<Placement>,
-    /// Which pods may spill. Without any, the nodes serve only pods that users place there.
+    /// The workloads whose pods may spill, at most 64. If there are none, the
+    /// virtual nodes only run pods that users place there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub workloads: Vec<Workload>,
-    /// When pods spill, and how many.
+    /// When pods may spill, how many, and how fast.
     #[serde(default)]
     pub spill: Spill,
-    /// What starts a burst before the nodes are full.
+    /// Signals of a load peak, at most 16: Prometheus queries, schedules and
+    /// alerts. While one of them is active, pods are held for
+    /// spill.afterWhenTriggered instead of spill.after, and workloads with a scale
+    /// block can get more replicas.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub triggers: Vec<Trigger>,
-    /// What happens when the peak is over.
+    /// Which pods are removed first after a peak, and when the peak is over.
     #[serde(default)]
     pub scale_in: ScaleIn,
-    /// Active, or DryRun: everything is decided and shown, and nothing is written to pods that wait. Pods
-    /// that are on the pool's nodes already run as ever.
+    /// Whether the operator carries out its decisions. Active: it does. DryRun: it
+    /// shows its decisions in the status and in Events, but writes neither to
+    /// pending pods nor to the replicas of targets; pods on the pool's nodes run as
+    /// in mode Active. Defaults to Active.
     #[serde(default)]
     pub mode: Mode,
 }
 
-/// The subscription and resource group that container groups belong to.
+/// The subscription and resource group of a pool's container groups.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Azure {
-    /// The subscription that pays; the operator's own (--subscription-id) if not given. It cannot be changed while
-    /// the pool has pods on ACI: container groups cannot move.
+    /// The ID of the subscription in which container groups are created and billed.
+    /// Defaults to the operator's --subscription-id; one of the two must be set.
+    /// Container groups cannot move: if this changes while the pool has pods or
+    /// container groups on ACI, the pool is Stalled until it is changed back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')")
-        .message("must be a subscription's id, such as 00000000-0000-0000-0000-000000000000"))]
+        .message("must be the ID of a subscription, such as 00000000-0000-0000-0000-000000000000"))]
     pub subscription_id: Option<String>,
-    /// The resource group, which must exist; the operator's own (--resource-group) if not given. It cannot be changed
-    /// while the pool has pods on ACI: container groups cannot move.
+    /// The name of the resource group in which container groups are created. It
+    /// must exist. Defaults to the operator's --resource-group; one of the two must
+    /// be set. Container groups cannot move: if this changes while the pool has
+    /// pods or container groups on ACI, the pool is Stalled until it is changed
+    /// back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 90))]
     pub resource_group: Option<String>,
-    /// Tags that every container group gets, beside burstpool's own.
+    /// Tags of the container groups, in addition to burstpool's own. At most 30. A
+    /// change applies to container groups that are created afterwards.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 30))]
     pub tags: BTreeMap<String, String>,
 }
 
-/// A part of a region that pods can run in.
+/// A part of an Azure region in which pods can run. It has one virtual node.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!(has(self.priority) && self.priority == 'Spot') || !has(self.subnetId)")
-        .message("priority Spot cannot be combined with subnetId: ACI has no spot containers in virtual networks")
+        .message("priority Spot cannot be combined with subnetId: ACI does not run spot containers in virtual networks; remove one of them")
 )]
 #[x_kube(
     validation = Rule::new("!(has(self.priority) && self.priority == 'Spot') || !has(self.sku) || self.sku == 'Standard'")
-        .message("priority Spot needs sku Standard: ACI has no confidential spot containers")
+        .message("priority Spot needs sku Standard: ACI does not run confidential spot containers")
 )]
 #[x_kube(
     validation = Rule::new("!(has(self.priority) && self.priority == 'Spot') || !has(self.zones) || size(self.zones) == 0")
@@ -145,74 +160,89 @@ pub struct Azure {
 )]
 #[x_kube(
     validation = Rule::new("!has(self.network) || !has(self.network.dns) || has(self.subnetId)")
-        .message("network.dns needs subnetId: ACI takes DNS settings only in a virtual network; add subnetId, or remove network.dns")
+        .message("network.dns needs subnetId: ACI accepts DNS settings only in a virtual network; add subnetId, or remove network.dns")
 )]
 #[x_kube(
     validation = Rule::new("!has(self.network) || !has(self.network.kubeProxy) || !self.network.kubeProxy || has(self.subnetId)")
-        .message("network.kubeProxy needs subnetId: without a virtual network no pod of the cluster can be reached; add subnetId, or set kubeProxy to false")
+        .message("network.kubeProxy needs subnetId: without a virtual network, pods on ACI cannot reach the pods of the cluster; add subnetId, or set kubeProxy to false")
 )]
 #[x_kube(
     validation = Rule::new("has(self.subnetId) == has(oldSelf.subnetId)")
         .message("subnetId cannot be added or removed; add another placement instead")
 )]
 pub struct Placement {
-    /// The placement's name, unique in the pool.
+    /// The name of the placement, unique in the pool. It is a part of the node's
+    /// name: 1 to 20 lowercase letters, digits and hyphens.
     #[schemars(length(max = 20))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]{0,18}[a-z0-9])?$')")
-        .message("must be 1 to 20 lowercase letters, numbers and hyphens, and begin and end with a letter or number"))]
+        .message("must be 1 to 20 lowercase letters, digits and hyphens, and begin and end with a letter or digit"))]
     pub name: String,
-    /// The Azure region, such as westeurope. It cannot be changed: container groups cannot move.
+    /// The Azure region, such as westeurope. It cannot be changed, because
+    /// container groups cannot move.
     #[schemars(length(max = 40))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("cannot be changed; add another placement instead"))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]{1,40}$')")
-        .message("must be a region's name as Azure writes it in resource ids, such as westeurope"))]
+        .message("must be the name of a region as in Azure's resource IDs, such as westeurope"))]
     pub region: String,
-    /// The resource id of the subnet that pods are in, delegated to ACI; without it a pod that has
-    /// containerPorts gets a public address where they are open to the internet. It cannot be changed.
+    /// The resource ID of the subnet in which pods run. It must be delegated to
+    /// ACI. Without a subnet, a pod with containerPorts gets a public IP address on
+    /// which these ports are open to the internet; a placement with priority Spot
+    /// refuses such pods. It cannot be added, changed or removed, because container
+    /// groups cannot move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("cannot be changed; add another placement instead"))]
     #[x_kube(validation = Rule::new("self.matches('^/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft[.]Network/virtualNetworks/[^/]+/subnets/[^/]+$')")
-        .message("must be a subnet's resource id: /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.Network/virtualNetworks/NAME/subnets/NAME"))]
+        .message("must be the resource ID of a subnet: /subscriptions/ID/resourceGroups/NAME/providers/Microsoft.Network/virtualNetworks/NAME/subnets/NAME"))]
     pub subnet_id: Option<String>,
-    /// The availability zone of the region that pods are in; any if not given. Spot takes none.
+    /// The availability zone in which pods run, at most one. Without it, Azure
+    /// chooses. It cannot be combined with priority Spot.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1), inner(length(max = 1)))]
     #[x_kube(validation = Rule::new("self.all(zone, zone.matches('^[1-9]$'))")
-        .message("zones must have the number of a zone, such as \"1\""))]
+        .message("zones must contain the number of an availability zone, such as \"1\""))]
     pub zones: Vec<String>,
-    /// Regular, or Spot: cheaper, and evicted when Azure needs the room.
+    /// The priority of the container groups. Regular: Azure does not evict them.
+    /// Spot: they cost less, and Azure evicts them when it needs their capacity; it
+    /// cannot be combined with subnetId, zones or sku Confidential. Defaults to
+    /// Regular.
     #[serde(default)]
     pub priority: Priority,
-    /// Standard, or Confidential: in a trusted execution environment.
+    /// The SKU of the container groups. Standard: ordinary machines. Confidential:
+    /// a trusted execution environment. Defaults to Standard.
     #[serde(default)]
     pub sku: Sku,
-    /// How much of ACI this placement may use at most; what the region's quota leaves if that is less.
+    /// The most that the pods of this placement may use together. The region's
+    /// remaining quota applies if it is lower. Pods that do not fit are not
+    /// granted. Lowering the capacity does not remove running pods.
     #[serde(default)]
     pub capacity: Capacity,
-    /// What of the cluster's network pods can use.
+    /// What pods can use of the cluster's network, and how their usage is measured.
     #[serde(default)]
     pub network: Network,
-    /// More labels of the virtual node, such as topology.kubernetes.io/region. With a topology label,
-    /// the scheduler counts this node as a domain of that topology.
+    /// Additional labels of the virtual node, such as
+    /// topology.kubernetes.io/region. At most 20. With a topology label, the
+    /// scheduler counts the node as a domain of that topology. Labels that
+    /// burstpool sets itself have precedence. kubernetes.io/hostname is not
+    /// allowed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20, "additionalProperties" = label_value()))]
     #[x_kube(validation = Rule::new("!('kubernetes.io/hostname' in self)")
-        .message("kubernetes.io/hostname must not be set: the scheduler would count the virtual node as an empty machine"))]
+        .message("kubernetes.io/hostname must not be set: the scheduler would count the virtual node as an empty domain of topology spreads over hostnames"))]
     pub labels: BTreeMap<String, String>,
 }
 
-/// How containers may be evicted.
+/// Whether Azure may evict container groups.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Priority {
-    /// Not evicted.
+    /// Azure does not evict them.
     #[default]
     Regular,
-    /// Evicted when Azure needs the room.
+    /// Azure evicts them when it needs their capacity.
     Spot,
 }
 
-/// What containers run on.
+/// The machines that container groups run on.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sku {
     /// Ordinary machines.
@@ -222,19 +252,21 @@ pub enum Sku {
     Confidential,
 }
 
-/// The most that a placement may use.
+/// The most that the pods of a placement may use together.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Capacity {
-    /// CPU of all pods together: a quantity of 0 or more, in cores.
+    /// The CPU of all pods together, in cores: a quantity of 0 or more. ACI counts
+    /// whole cores, at least one for each pod. Defaults to 100.
     #[serde(deserialize_with = "cpu_or_default")]
     #[schemars(schema_with = "amount")]
     pub cpu: Quantity,
-    /// Memory of all pods together: a quantity of 0 or more, in bytes.
+    /// The memory of all pods together, in bytes: a quantity of 0 or more. Defaults
+    /// to 400Gi.
     #[serde(deserialize_with = "memory_or_default")]
     #[schemars(schema_with = "amount")]
     pub memory: Quantity,
-    /// How many pods.
+    /// The number of pods, from 0 to 5000. Defaults to 100.
     #[schemars(range(min = 0, max = 5000))]
     pub pods: i64,
 }
@@ -249,7 +281,7 @@ impl Default for Capacity {
     }
 }
 
-/// A null is a field that is not set: definitions of earlier versions let it be stored.
+/// Reads null as a field that is not set: definitions of earlier versions allowed null to be stored.
 fn cpu_or_default<'de, D: Deserializer<'de>>(stored: D) -> Result<Quantity, D::Error> {
     let stored: Option<Quantity> = Option::deserialize(stored)?;
     Ok(stored.unwrap_or_else(|| Capacity::default().cpu))
@@ -260,9 +292,10 @@ fn memory_or_default<'de, D: Deserializer<'de>>(stored: D) -> Result<Quantity, D
     Ok(stored.unwrap_or_else(|| Capacity::default().memory))
 }
 
-/// A quantity that is not negative. Only its size can still be wrong, see `mistake`. Checked by plain
-/// validation, as a CEL rule over a number or a text is too expensive. Explicitly not nullable: kube makes
-/// every optional number-or-text nullable, and then the API server keeps a null where it would set the default.
+/// The schema of a quantity of 0 or more. `controller::mistake` checks its size. The schema has a pattern and no CEL
+/// rule, because a CEL rule over a value that is a number or a string is too expensive. It is explicitly not
+/// nullable: kube makes every optional field of this kind nullable, and the API server then keeps a null where it
+/// would set the default.
 fn amount(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
@@ -273,7 +306,8 @@ fn amount(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// The value of a label, as the API server takes it on a node. What a key must look like, no schema can say.
+/// The schema of a label's value, as the API server accepts it on a node. A schema cannot restrict the keys of a map;
+/// `controller::mistake` checks them.
 fn label_value() -> serde_json::Value {
     serde_json::json!({
         "type": "string",
@@ -282,22 +316,27 @@ fn label_value() -> serde_json::Value {
     })
 }
 
-/// What of the cluster's network pods on ACI can use.
+/// What pods on ACI can use of the cluster's network, and how their usage is
+/// measured.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Network {
-    /// Name servers that resolve the cluster's names, and the cluster's domain: pods with dnsPolicy
-    /// ClusterFirst use them. Without, they use Azure's resolver, which does not know the cluster's
-    /// names; the placement's message in the status says so. Needs subnetId.
+    /// The cluster's DNS, for pods with dnsPolicy ClusterFirst. Without it, these
+    /// pods use Azure's resolver, which cannot resolve the cluster's names; the
+    /// placement's message in the status says so. Requires subnetId.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
-    /// Whether pods reach Services by their cluster IPs, through a kube-proxy that ACI runs beside each
-    /// pod. It gets a token of a service account (--kube-proxy-service-account) that may read Services
-    /// and their endpoints, and talks to the API server at --api-server-url. Needs subnetId.
+    /// Whether pods can reach Services by cluster IP. If true, ACI runs a
+    /// kube-proxy beside each pod. The kube-proxy connects to the API server at
+    /// --api-server-url, with a token of the service account
+    /// --kube-proxy-service-account, which may read Services and their endpoints.
+    /// Requires subnetId. Defaults to false.
     pub kube_proxy: bool,
-    /// Whether ACI's realtime-metrics extension runs beside each pod that has a subnetId: it tells CPU and
-    /// memory within seconds, on TCP port 18899 of the pod's address. Azure Monitor, minutes late, is
-    /// asked where it does not answer.
+    /// Whether ACI's realtime-metrics extension runs beside each pod. It reports
+    /// CPU and memory within seconds, on TCP port 18899 of the pod's address. Pods
+    /// without a subnet, pods with sku Confidential and pods that use this port
+    /// themselves do not have it. Where it does not answer, the operator reads
+    /// Azure Monitor, whose values are minutes old. Defaults to true.
     pub realtime_metrics: bool,
 }
 
@@ -315,16 +354,18 @@ impl Default for Network {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Dns {
-    /// IPv4 addresses of name servers that the subnet can reach: 3 at most.
+    /// The IPv4 addresses of 1 to 3 name servers that resolve the cluster's names.
+    /// The subnet must be able to reach them.
     #[schemars(length(min = 1, max = 3), inner(length(max = 15)))]
     #[x_kube(validation = Rule::new("self.all(server, server.matches('^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])$'))")
         .message("network.dns.nameServers must be IPv4 addresses that the subnet can reach, such as 10.0.0.10"))]
     pub name_servers: Vec<String>,
-    /// The cluster's domain, a DNS name.
+    /// The domain of the cluster's names, a DNS name in lowercase. Defaults to
+    /// cluster.local.
     #[serde(default = "cluster_local")]
     #[schemars(length(max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$')")
-        .message("network.dns.clusterDomain must be a DNS name in lower case and without a dot at its end, such as cluster.local"))]
+        .message("network.dns.clusterDomain must be a DNS name in lowercase without a trailing dot, such as cluster.local"))]
     pub cluster_domain: String,
 }
 
@@ -339,7 +380,8 @@ pub fn crd_yaml() -> Result<String, serde_yaml::Error> {
     let schemas =
         versions.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut());
     for schema in schemas {
-        // A new pool has a status, too: of no generation yet. The types cannot say it: the field is derived.
+        // Gives a new pool an empty status, in which the API server sets the default of `observedGeneration`. The
+        // types cannot contain this default, because kube derives the field `status`.
         let status = schema
             .properties
             .as_mut()
@@ -363,7 +405,7 @@ mod tests {
         );
     }
 
-    /// The API server kept a null where an earlier definition made the field nullable.
+    /// The API server keeps nulls that were stored while an earlier definition made the field nullable.
     #[test]
     fn a_capacity_that_is_stored_as_null_is_one_that_is_not_set() {
         let stored = serde_json::json!({"cpu": null, "memory": null});
@@ -371,7 +413,7 @@ mod tests {
         assert_eq!(read, Capacity::default());
     }
 
-    /// The API server warns of a format that it does not know, but only whoever changes the definition.
+    /// The API server warns about an unknown format, but only the user who applies the definition sees the warning.
     #[test]
     fn the_crd_has_only_formats_that_the_api_server_knows() {
         let printed = super::crd_yaml().expect("the definition serialises");
@@ -383,7 +425,7 @@ mod tests {
         assert_eq!(unknown, Vec::<&str>::new());
     }
 
-    /// Whoever reads a pool into these types and writes it back writes a duration of 0 as kube does.
+    /// A client that reads a pool into these types and writes it back writes a duration of 0 as `0ns`, as kube does.
     #[test]
     fn where_no_time_is_allowed_the_rules_take_it_as_the_types_write_it() {
         let written = serde_json::to_value(kube::core::Duration::from(std::time::Duration::ZERO));

@@ -1,4 +1,4 @@
-//! Every field of the resource, for people who do not have it in a cluster to ask `kubectl explain`.
+//! Every field of the resource, for readers without a cluster in which `kubectl explain` shows it.
 //!
 #![doc = include_str!("../docs/burstpool-fields.md")]
 #![allow(
@@ -14,12 +14,12 @@ use serde_json::Value;
 
 use super::BurstPool;
 
-/// All fields as Markdown: one row a field, by its path.
+/// All fields as a Markdown table, with one row for each field and its path.
 pub fn table() -> String {
     let definition = serde_json::to_value(BurstPool::crd()).expect("a definition is JSON");
     let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     let mut text =
-        String::from("| field | type | default | what it says |\n| --- | --- | --- | --- |\n");
+        String::from("| field | type | default | description |\n| --- | --- | --- | --- |\n");
     for part in ["spec", "status"] {
         rows(&mut text, part, &schema["properties"][part]);
     }
@@ -49,7 +49,7 @@ fn rows(text: &mut String, path: &str, schema: &Value) {
     }
 }
 
-/// A schema's type in a word or two.
+/// The type of a schema in one or two words.
 fn kind(schema: &Value) -> String {
     let one_of = schema["enum"].as_array().into_iter().flatten();
     let words: Vec<&str> = one_of.filter_map(Value::as_str).collect();
@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    /// A pool with every field, for people to look things up in.
+    /// The sample pool with every field.
     fn sample() -> String {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let path = root.join("config/samples/burstpool-every-field.yaml");
@@ -129,7 +129,7 @@ mod tests {
         assert!(lacks.is_empty(), "the sample does not name {lacks:?}");
     }
 
-    /// The paths of all fields that a value has, lists left out of them as in the table.
+    /// The paths of all fields of a value. As in the table, a path does not show which of its fields are lists.
     fn fields_of(all: &mut BTreeSet<String>, path: &str, value: &Value) {
         all.insert(path.to_owned());
         match value {
@@ -143,7 +143,7 @@ mod tests {
         }
     }
 
-    /// All words that fields of a schema may have as their values.
+    /// All enum values in a schema.
     fn choices_of<'a>(all: &mut BTreeSet<&'a str>, schema: &'a Value) {
         let words = schema["enum"].as_array().into_iter().flatten();
         all.extend(words.filter_map(Value::as_str));

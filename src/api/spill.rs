@@ -1,4 +1,4 @@
-//! Which pods may spill, when and how many.
+//! `spec.workloads`, `spec.spill` and `spec.scaleIn`: which pods may spill, when, how many, and how a peak ends.
 
 #![allow(
     clippy::doc_markdown,
@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::limit::MaxReplicas;
 use super::scale::WorkloadScale;
 
-/// Pods that may spill: those of a target, or those that a selector selects. A pod that two workloads
-/// could have belongs to the first in the list; one that two pools could have to the older pool.
+/// A workload whose pods may spill: the pods of a target, or the pods that a
+/// selector selects. A pod that several workloads select belongs to the first
+/// one in the list; a pod that several pools select belongs to the oldest pool.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -26,32 +27,42 @@ use super::scale::WorkloadScale;
 )]
 #[x_kube(
     validation = Rule::new("!has(self.selector) || !has(self.spill) || !has(self.spill.maxReplicas) || type(self.spill.maxReplicas) == int")
-        .message("spill.maxReplicas must be a number where selector is set: nothing says how many pods are desired, of which a percentage could be taken")
+        .message("spill.maxReplicas must be a number if selector is set: a percentage refers to the desired replicas of a target")
 )]
 #[x_kube(
     validation = Rule::new("!has(self.scale) || has(self.target)")
-        .message("scale needs target: only a target has replicas; add target, or remove scale")
+        .message("scale needs target: only a target has replicas to set; add target, or remove scale")
 )]
 pub struct Workload {
-    /// The workload's name, unique in the pool.
+    /// The name of the workload, unique in the pool: 1 to 63 lowercase letters,
+    /// digits and hyphens.
     #[schemars(length(max = 63))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')")
-        .message("must be 1 to 63 lowercase letters, numbers and hyphens, and begin and end with a letter or number"))]
+        .message("must be 1 to 63 lowercase letters, digits and hyphens, and begin and end with a letter or digit"))]
     pub name: String,
-    /// A Deployment, StatefulSet or anything else with a scale subresource.
+    /// The object whose pods may spill: a Deployment, a StatefulSet, or another
+    /// object with a scale subresource. Exactly one of target and selector must be
+    /// set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// Any pods: those of Jobs and CronJobs, or bare ones.
+    /// Selects the pods that may spill, for pods without a target, such as those of
+    /// Jobs and CronJobs. Exactly one of target and selector must be set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<PodsSelector>,
-    /// What is otherwise than in the pool's spill.
+    /// Overrides of the pool's spill settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spill: Option<SpillOverride>,
-    /// The workload's share when the pool is short: with weights 3 and 1, three of four.
+    /// The workload's share of the pool's slots when there are too few, from 1 to
+    /// 1000. With weights 3 and 1, the first workload gets three of four slots.
+    /// Defaults to 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
     pub weight: u32,
-    /// The target's replicas, by the pool's triggers; nobody's if not given.
+    /// Sets the target's replicas by the pool's triggers, through the target's
+    /// scale subresource. Requires target. If a HorizontalPodAutoscaler, a
+    /// ScaledObject, an older pool or an earlier workload scales the same target,
+    /// the operator writes nothing, and the condition Conflict is True. Without a
+    /// scale block, the operator does not change the replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<WorkloadScale>,
 }
@@ -84,73 +95,82 @@ fn cooldown() -> Span {
     Duration::from_secs(300).into()
 }
 
-/// An object with a scale subresource, which says how many replicas are desired and which pods they
-/// are.
+/// An object with a scale subresource, which contains the desired replicas and
+/// the selector of the pods.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
-    /// Its group and version, such as apps/v1.
+    /// The API group and version of the object, such as apps/v1.
     #[schemars(length(min = 1, max = 317))]
     pub api_version: String,
-    /// Its kind, such as Deployment.
+    /// The kind of the object, such as Deployment.
     #[schemars(length(min = 1, max = 63))]
     pub kind: String,
-    /// Its namespace.
+    /// The namespace of the object.
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
-    /// Its name.
+    /// The name of the object.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
-/// Pods by their labels and their namespaces' labels. An empty selector selects everything.
+/// Selects pods by their own labels and the labels of their namespaces; a pod
+/// must match both.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PodsSelector {
-    /// Namespaces by their labels; kubernetes.io/metadata.name is a namespace's name.
+    /// Selects namespaces by their labels. An empty selector selects all
+    /// namespaces. Every namespace has its name in the label
+    /// kubernetes.io/metadata.name.
     pub namespace_selector: LabelSelector,
-    /// Pods by their labels.
+    /// Selects pods by their labels. An empty selector selects all pods.
     pub pod_selector: LabelSelector,
 }
 
-/// What a workload has otherwise than its pool.
+/// Overrides of the pool's spill settings for one workload.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct SpillOverride {
-    /// How long the scheduler must have refused a pod before it may spill.
+    /// How long the scheduler must have refused a pod before it may spill. From 0s
+    /// to 24h. Defaults to the pool's spill.after. While one of the pool's triggers
+    /// is active, the pool's spill.afterWhenTriggered applies if it is shorter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ns|ms|s|m|h))+$') && duration(self) <= duration('24h')")
         .message("must be a duration of at most 24h, such as 15s or 1m30s"))]
     pub after: Option<Span>,
-    /// How many of the workload's pods may be on ACI at once: a number, or a percentage of the
-    /// replicas that its target desires, rounded up. The pool's own maximum holds as well.
+    /// The maximum number of the workload's pods on ACI at once: a number from 0 to
+    /// 5000, or a percentage from 0% to 100% of the target's desired replicas,
+    /// rounded up. Further pods wait. With selector, it must be a number. The
+    /// pool's own maximum also applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_replicas: Option<MaxReplicas>,
 }
 
-/// When pods spill, and how many.
+/// When pods may spill, how many, and how fast.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Spill {
-    /// How long the scheduler must have refused a pod before it may spill. Raise it to let a node
-    /// autoscaler go first.
+    /// How long the scheduler must have refused a pod before it may spill. Raise it
+    /// to let a node autoscaler go first. From 0s to 24h. Defaults to 15s.
     #[serde(default = "spill_after")]
     #[schemars(length(max = 20))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ns|ms|s|m|h))+$') && duration(self) <= duration('24h')")
         .message("must be a duration of at most 24h, such as 15s or 1m30s"))]
     pub after: Span,
-    /// The same while one of the pool's triggers is active, for every workload that has no shorter time
-    /// of its own; 0s if not given.
-    // kube writes a duration of 0 as 0ns.
+    /// How long the scheduler must have refused a pod before it may spill, while
+    /// one of the pool's triggers is active. If the workload's or the pool's after
+    /// is shorter, that time applies. From 0s to 24h. Defaults to 0s.
+    // The pattern allows `ns` because kube writes a duration of 0 as `0ns`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ns|ms|s|m|h))+$') && duration(self) <= duration('24h')")
         .message("must be a duration of at most 24h, such as 0s or 5s"))]
     pub after_when_triggered: Option<Span>,
-    /// How many pods may be on ACI at once, of all workloads together: a number, or a percentage of
-    /// the replicas that their targets desire, rounded up. A maximum that is lowered takes nothing
-    /// back.
+    /// The maximum number of pods on ACI at once, of all workloads together: a
+    /// number from 0 to 5000, or a percentage from 0% to 100% of the desired
+    /// replicas of all targets, rounded up. Further pods wait. Lowering it does not
+    /// remove running pods. Defaults to 100.
     #[serde(default = "spill_max")]
     pub max_replicas: MaxReplicas,
     /// How fast pods may spill.
@@ -169,15 +189,16 @@ impl Default for Spill {
     }
 }
 
-/// A number of pods in a time.
+/// A number of pods in a period of time.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Rate {
-    /// How many pods may be granted in any span of the length of per.
+    /// The maximum number of grants in any period of the length per. Further pods
+    /// wait. From 1 to 5000. Defaults to 60.
     #[serde(default = "rate_pods")]
     #[schemars(range(min = 1, max = 5000), extend("format" = "int32"))]
     pub pods: u32,
-    /// How long that span is.
+    /// The length of the period. From 1s to 1h. Defaults to 60s.
     #[serde(default = "rate_per")]
     #[schemars(length(max = 20))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ms|s|m|h))+$') && duration(self) >= duration('1s') && duration(self) <= duration('1h')")
@@ -194,15 +215,20 @@ impl Default for Rate {
     }
 }
 
-/// What happens when the peak is over.
+/// Which pods are removed first after a peak, and when the peak is over.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ScaleIn {
-    /// The pod-deletion-cost of pods on ACI: with less than 0, a ReplicaSet that is scaled in removes
-    /// them before those at home.
+    /// The value of the annotation controller.kubernetes.io/pod-deletion-cost of
+    /// pods on ACI. If it is below 0, a ReplicaSet that is scaled in removes these
+    /// pods before those on the cluster's own nodes. A pod that has the annotation
+    /// already keeps its value. A change applies to pods that are bound afterwards.
+    /// Defaults to -1000.
     #[serde(default = "deletion_cost")]
     pub deletion_cost: i32,
-    /// How long no pod may have been on ACI, or on its way there, before the peak is said to be over.
+    /// How long the pool must have no granted pods, neither on ACI nor on their way
+    /// there, before the peak is over and the condition Spilling becomes False.
+    /// From 0s to 24h. Defaults to 300s.
     #[serde(default = "cooldown")]
     #[schemars(length(max = 20))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+(ns|ms|s|m|h))+$') && duration(self) <= duration('24h')")
@@ -219,12 +245,13 @@ impl Default for ScaleIn {
     }
 }
 
-/// Whether a pool acts.
+/// Whether the operator carries out its decisions about a pool.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// What is decided is done.
+    /// The operator carries out its decisions.
     #[default]
     Active,
-    /// What is decided is shown, and nothing is written to pods.
+    /// The operator shows its decisions, and writes neither to pending pods nor to
+    /// the replicas of targets.
     DryRun,
 }

@@ -1,4 +1,4 @@
-//! `BurstPool.status`: what the pool has to say, for people and for programs that wait for it.
+//! `BurstPool.status`: the observed state of a pool, for users and for tools that wait for it.
 
 #![allow(
     clippy::doc_markdown,
@@ -10,137 +10,164 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the pool is doing.
+/// The observed state of the pool.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct BurstPoolStatus {
-    /// The generation of the spec that this status is about; -1 until the operator has looked at the pool.
+    /// The generation of the spec that this status describes. It is -1 until the
+    /// operator has evaluated the pool.
     #[serde(default = "none_yet", skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready: every placement's node is registered. NodesReady: every node takes pods. Spilling: pods are on
-    /// ACI, or were a moment ago. CapacityLimited: pods wait for a limit or for room. TriggersHealthy:
-    /// every trigger's value is known. Conflict: somebody else sets a target's replicas. Stalled: the spec
-    /// must be edited.
+    /// The conditions of the pool. Ready: the node of every placement is
+    /// registered, and nothing has to be drained. NodesReady: every placement takes
+    /// pods. Spilling: granted pods are on ACI or on their way there, or were
+    /// within scaleIn.cooldown. CapacityLimited: pods wait for a limit, for
+    /// capacity or for a placement that is closed. TriggersHealthy: the value of
+    /// every trigger is known. Conflict: something else scales a target of the
+    /// pool; Unknown if the operator cannot find out. Stalled: a user must edit the
+    /// spec or the object that the message names; absent otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// Each placement's node.
+    /// The state of each placement and its node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub placements: Vec<PlacementStatus>,
-    /// How many pods are in which state.
+    /// The number of pods in each state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<PodCounts>,
-    /// Each workload's pods.
+    /// The state of each workload and its pods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub workloads: Vec<WorkloadStatus>,
-    /// Each trigger.
+    /// The state of each trigger.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub triggers: Vec<TriggerStatus>,
-    /// Pods that may have been granted already, or may be within a second: they count until their grant is
-    /// seen, or they are home or gone. Written before a grant is sent, so that no change of leader can
-    /// exceed a limit.
+    /// Pods that count against the limits before their grant is visible: the
+    /// operator may have granted them, or may grant them within a second. The
+    /// operator writes this list before it sends a grant, so that a change of
+    /// leader cannot exceed a limit. A reservation ends when the operator sees that
+    /// the pod is granted, gone, on one of the cluster's own nodes, or at a later
+    /// version without a grant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["uid".into()]))]
     pub reservations: Vec<Reservation>,
-    /// Which instance of the operator decides for this pool, in its present term.
+    /// The instance of the operator that decides for this pool, in its current term
+    /// of leadership.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
 }
 
-/// No generation: Flux and others (kstatus) take a resource that says nothing at all for one that is well.
+/// The generation before the first evaluation. Without it, Flux and other tools that use kstatus would treat a
+/// resource with an empty status as healthy.
 #[allow(clippy::unnecessary_wraps, reason = "the field's type")]
 fn none_yet() -> Option<i64> {
     Some(-1)
 }
 
-/// How many pods of a pool are in which state; each pod is in one of them at most.
+/// The number of pods of a pool in each state. A pod counts in at most one of
+/// them, except that running pods also count as spilled.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodCounts {
-    /// Refused by the scheduler and waiting to be granted, or for room at home.
+    /// The number of pods that the scheduler has refused and that wait for a grant
+    /// or for the cluster's own nodes.
     pub holding: i64,
-    /// Granted, and not yet on a node.
+    /// The number of granted pods that are not on a node yet.
     pub granted: i64,
-    /// Granted, and on ACI.
+    /// The number of granted pods on ACI.
     pub spilled: i64,
-    /// Of these, how many run.
+    /// The number of spilled pods that run.
     pub running: i64,
-    /// Refused by the scheduler, and ACI cannot take them.
+    /// The number of pods that the scheduler has refused and that ACI cannot run,
+    /// and of pods whose grant has expired.
     pub refused: i64,
-    /// On ACI because a user placed them there.
+    /// The number of pods on the pool's nodes without a grant of this pool, because
+    /// they tolerate the nodes' taint themselves. They count against no maximum.
     pub user_placed: i64,
 }
 
-/// What a workload's pods are doing.
+/// The state of a workload and its pods.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkloadStatus {
-    /// The workload's name.
+    /// The name of the workload.
     pub name: String,
-    /// How many pods it shall have; absent where nobody says so.
+    /// The number of replicas that the target's scale requests. Absent if the
+    /// workload has no target, or its scale cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub desired: Option<i64>,
-    /// How many of its pods are on the cluster's own nodes; absent where nobody says so.
+    /// The number of replicas on the cluster's own nodes. Absent if the workload
+    /// has no target, or its scale cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub home: Option<i64>,
-    /// How many wait to be granted, or for room at home.
+    /// The number of pods that the scheduler has refused and that wait for a grant
+    /// or for the cluster's own nodes.
     pub holding: i64,
-    /// How many are granted, and not yet on a node.
+    /// The number of granted pods that are not on a node yet.
     pub granted: i64,
-    /// How many are granted, and on ACI.
+    /// The number of granted pods on ACI.
     pub spilled: i64,
-    /// How many wait although ACI cannot take them.
+    /// The number of pods that wait and that ACI cannot run, and of pods whose
+    /// grant has expired.
     pub refused: i64,
-    /// How many may be on ACI at once.
+    /// The maximum number of the workload's pods on ACI at once: the lower one of
+    /// its own and the pool's maximum. It is 0 while its own maximum is a
+    /// percentage and the desired replicas are unknown.
     pub limit: i64,
-    /// What its scale block comes to, if it has one.
+    /// The state of the workload's scaling. Absent if the workload has no scale
+    /// block.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<ScaleStatus>,
-    /// What there is to know.
+    /// Why pods wait or cannot run on ACI, and which selected pods belong to other
+    /// workloads.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
-/// What the scaling of a workload comes to.
+/// The state of a workload's scaling.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScaleStatus {
-    /// How many replicas the triggers ask for, within minReplicas and maxReplicas, before the behavior
-    /// is looked at; absent while nothing may be written.
+    /// The number of replicas that the triggers propose, within minReplicas and
+    /// maxReplicas, before behavior is applied. Absent while the operator cannot or
+    /// must not scale the target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wanted: Option<i64>,
-    /// Which trigger asks for them; absent while all are quiet.
+    /// The trigger that proposes this number. Absent if all triggers are inactive,
+    /// or if the replicas are kept because a trigger's value is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trigger: Option<String>,
-    /// Why that is not what the target has, if it is not.
+    /// Why the target does not get the wanted number of replicas now, or why it is
+    /// not scaled.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
-/// What a trigger says.
+/// The state of a trigger.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TriggerStatus {
-    /// The trigger's name.
+    /// The name of the trigger.
     pub name: String,
-    /// Whether it is active.
+    /// Whether the trigger is active.
     pub active: bool,
-    /// The last value of its query.
+    /// The last known value of the Prometheus query.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// Since when it is active, or is not.
+    /// When the trigger last became active or inactive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
-    /// Since when nobody knows its value.
+    /// Since when the trigger's value has been unknown: Prometheus gives none, or
+    /// the operator cannot receive alerts. Absent while the value is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown_since: Option<Time>,
-    /// The alerts that fire.
+    /// The alerts that fire and match the trigger, at most 64.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub alerts: Vec<FiringAlert>,
-    /// What there is to know.
+    /// Why the value is unknown or the spec is invalid, warnings of Prometheus,
+    /// when a window opens or ends, or how many alerts fire.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
@@ -149,48 +176,54 @@ pub struct TriggerStatus {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct FiringAlert {
-    /// Alertmanager's fingerprint of its labels.
+    /// Alertmanager's fingerprint of the alert's labels, or a hash of them if the
+    /// sender gives none.
     pub fingerprint: String,
-    /// Until when that is believed if it is not sent again.
+    /// When the alert counts as resolved if Alertmanager does not send it again.
     pub expires: Time,
 }
 
-/// A pod that may have been granted.
+/// A pod that counts against the limits before its grant is visible.
 #[derive(
     JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord,
 )]
 #[serde(rename_all = "camelCase")]
 pub struct Reservation {
-    /// The pod's UID.
+    /// The UID of the pod.
     pub uid: String,
-    /// Its namespace.
+    /// The namespace of the pod.
     pub namespace: String,
-    /// Its name.
+    /// The name of the pod.
     pub name: String,
-    /// The workload that it counts for.
+    /// The workload for which the pod was reserved.
     pub workload: String,
-    /// The instance of the operator that reserved it, in the term in which it did.
+    /// The instance of the operator that reserved the pod, in its term of
+    /// leadership at that time.
     pub holder: String,
-    /// The pod's resourceVersion when it was reserved. No grant is sent for another one: once the pod
-    /// has a later one, and no grant, none can come of this reservation any more.
+    /// The resourceVersion of the pod when it was reserved. The operator grants
+    /// this version only. When the pod has a later version and no grant, this
+    /// reservation can no longer lead to a grant.
     #[serde(default)]
     pub resource_version: String,
 }
 
-/// What a placement is doing.
+/// The state of a placement and its node.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PlacementStatus {
-    /// The placement's name.
+    /// The name of the placement.
     pub name: String,
-    /// Its virtual node.
+    /// The name of the placement's virtual node.
     pub node: String,
-    /// Whether it takes pods.
+    /// Whether the placement takes pods. It is false while the placement is closed
+    /// or its node is cordoned.
     pub ready: bool,
-    /// How many container groups it has in Azure.
+    /// The number of the placement's container groups in Azure, as far as the
+    /// operator knows.
     pub groups: i64,
-    /// Why it takes none, in Azure's words where they are Azure's; while it takes pods, what dnsPolicy
-    /// ClusterFirst means here if the placement has no network.dns.
+    /// Why the placement takes no pods, with Azure's message if Azure is the cause.
+    /// While it takes pods: notes about public addresses, dnsPolicy ClusterFirst,
+    /// quotas that cannot be read, and DaemonSets whose pods do not run.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }

@@ -214,7 +214,7 @@ async fn the_resource_is_served_explained_and_checked_at_apply_time() {
         ),
         (
             with("/spec/placements", json!([changed("zones", json!(["w"]))])),
-            "zones must have the number of a zone",
+            "zones must contain the number of an availability zone",
         ),
         (with("/metadata/name", json!("9-lives")), "metadata.name"),
         (
@@ -362,11 +362,11 @@ async fn what_spills_is_checked_at_apply_time_and_has_columns() {
         ),
         (
             with("/spec/workloads", workload(&percent)),
-            "nothing says how many pods are desired",
+            "must be a number if selector is set",
         ),
         (
             with("/spec", of_nothing),
-            "must be a number where no workload has a target",
+            "must be a number if no workload has a target",
         ),
         (
             with("/spec/workloads", workload(&json!({"name": "Web"}))),
