@@ -1,5 +1,5 @@
-//! The arguments of `burstpool run`. Most can also be set by an environment variable. The doc comments of the
-//! fields are the texts of `--help`.
+//! The arguments of `burstpool run`. Each of them, except the hidden one, can also be set by an environment variable.
+//! The doc comments of the fields are the texts of `--help`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,10 +13,11 @@ use crate::node::environment::AccountName;
 /// Run the operator
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Kubeconfig file; the cluster that this runs in if not given
+    /// Kubeconfig file. By default, the file in KUBECONFIG or ~/.kube/config, and without one, the cluster in which
+    /// the operator runs
     #[arg(long, value_name = "FILE", env = "BURSTPOOL_KUBECONFIG")]
     pub(super) kubeconfig: Option<PathBuf>,
-    /// By how many seconds the machine's clock is taken to be ahead of what it says, in tests
+    /// For tests: the number of seconds that are added to the machine's clock; may be negative
     #[arg(
         long,
         hide = true,
@@ -25,10 +26,11 @@ pub struct Arguments {
         allow_negative_numbers = true
     )]
     pub(super) clock_shift: i64,
-    /// The namespace of the leader's lease; the operator's own, or the kubeconfig's, if not given
+    /// Namespace of the leader election lease. By default, the operator's own namespace, or that of the kubeconfig's
+    /// context
     #[arg(long, value_name = "NAME", env = "BURSTPOOL_NAMESPACE")]
     pub(super) namespace: Option<String>,
-    /// Which Azure: `AzureCloud`, `AzureUSGovernment` or `AzureChinaCloud`
+    /// Azure cloud: `AzureCloud`, `AzureUSGovernment` or `AzureChinaCloud`
     #[arg(
         long,
         value_name = "NAME",
@@ -36,21 +38,21 @@ pub struct Arguments {
         env = "AZURE_ENVIRONMENT"
     )]
     pub(super) cloud: Cloud,
-    /// Another Azure Resource Manager, such as the emulator's
+    /// URL of Azure Resource Manager, scheme and host, if it is not the cloud's: for example the emulator's
     #[arg(long, value_name = "URL", env = "BURSTPOOL_ARM_ENDPOINT")]
     pub(super) arm_endpoint: Option<Url>,
-    /// Where tokens come from, for another cloud; scheme and host
+    /// Authority that issues Azure tokens, scheme and host, if it is not the cloud's
     #[arg(long, value_name = "URL", env = "AZURE_AUTHORITY_HOST")]
     pub(super) authority: Option<String>,
-    /// A file with certificates to trust besides the system's, in PEM
+    /// File with CA certificates, in PEM, that are trusted for Azure in addition to the system's
     #[arg(long, value_name = "FILE", env = "BURSTPOOL_ARM_CA_FILE")]
     pub(super) arm_ca_file: Option<PathBuf>,
-    /// A file with a token; without it, workload identity, a client secret or the machine's managed
-    /// identity, by the environment variables that Azure's clients use
+    /// File with an Azure token. By default, the operator uses workload identity, a client secret or the machine's
+    /// managed identity, as the environment variables of Azure's SDKs configure it
     #[arg(long, value_name = "FILE", env = "BURSTPOOL_ARM_TOKEN_FILE")]
     pub(super) arm_token_file: Option<PathBuf>,
-    /// Hosts besides Azure Monitor's own, themselves and all below them, that get the operator's Azure token
-    /// where a pool's trigger has azureCredential; separated by commas
+    /// Hosts, separated by commas, that may receive the operator's Azure token from triggers with azureCredential, in
+    /// addition to Azure Monitor's own; subdomains are included
     #[arg(
         long,
         value_name = "HOST",
@@ -58,9 +60,9 @@ pub struct Arguments {
         env = "BURSTPOOL_AZURE_MONITOR_HOSTS"
     )]
     pub(super) azure_monitor_host: Vec<String>,
-    /// The namespaces whose pods may choose managed identities, by the annotations burstpool.io/identity and
-    /// burstpool.io/image-pull-identity, of all that the operator's own identity may assign; separated by
-    /// commas, * for all; none if not given
+    /// Namespaces, separated by commas, whose pods may choose managed identities with the annotations
+    /// burstpool.io/identity and burstpool.io/image-pull-identity: each identity that the operator's own identity may
+    /// assign. By default none; * means all
     #[arg(
         long,
         value_name = "NAMESPACE",
@@ -68,7 +70,7 @@ pub struct Arguments {
         env = "BURSTPOOL_POD_IDENTITY_NAMESPACES"
     )]
     pub(super) pod_identity_namespaces: Vec<String>,
-    /// The subscription of pools that name none
+    /// Subscription ID of pools that do not set spec.azure.subscriptionId
     #[arg(
         long,
         value_name = "ID",
@@ -76,7 +78,7 @@ pub struct Arguments {
         default_value = ""
     )]
     pub(super) subscription_id: String,
-    /// The resource group of pools that name none
+    /// Resource group of pools that do not set spec.azure.resourceGroup
     #[arg(
         long,
         value_name = "NAME",
@@ -84,22 +86,23 @@ pub struct Arguments {
         default_value = ""
     )]
     pub(super) resource_group: String,
-    /// Where pods on ACI reach the API server, for placements with network.kubeProxy; the kubeconfig's
-    /// server if not given
+    /// HTTPS URL at which pods on ACI reach the API server, for placements with network.kubeProxy. By default, the
+    /// server of --kubeconfig; required for such placements if --kubeconfig is not given
     #[arg(long, value_name = "URL", env = "BURSTPOOL_API_SERVER_URL")]
     pub(super) api_server_url: Option<Url>,
-    /// The service account whose tokens kube-proxies on ACI get; burstpool-kube-proxy in the namespace
-    /// of the leader's lease if not given
+    /// Service account whose tokens kube-proxies on ACI get. By default, burstpool-kube-proxy in the namespace of the
+    /// leader election lease
     #[arg(
         long,
         value_name = "NAMESPACE/NAME",
         env = "BURSTPOOL_KUBE_PROXY_SERVICE_ACCOUNT"
     )]
     pub(super) kube_proxy_service_account: Option<AccountName>,
-    /// The address under which the API server reaches this process
+    /// IP address at which the API server reaches this process. Virtual nodes have this address
     #[arg(long, value_name = "IP", env = "POD_IP")]
     pub(super) node_address: IpAddr,
-    /// Where the kubelet API listens, which serves kubectl logs, exec and the like; nodes name its port
+    /// Listen address of the kubelet API, which serves kubectl logs, exec, attach and port-forward, and metrics.
+    /// Virtual nodes announce its port
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -107,7 +110,7 @@ pub struct Arguments {
         env = "BURSTPOOL_KUBELET_LISTEN"
     )]
     pub(super) kubelet_listen: SocketAddr,
-    /// Where /metrics, /healthz and /readyz are served
+    /// Listen address of /metrics, /healthz and /readyz
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -115,7 +118,8 @@ pub struct Arguments {
         env = "BURSTPOOL_METRICS_LISTEN"
     )]
     pub(super) metrics_listen: SocketAddr,
-    /// Where alerts come in, at /alerts, for pools with alert triggers; they do not if not given
+    /// Listen address for alerts of Alertmanager, at the path /alerts, for pools with alert triggers. Only the leader
+    /// listens. By default, the operator receives no alerts
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -123,7 +127,7 @@ pub struct Arguments {
         env = "BURSTPOOL_ALERTS_LISTEN"
     )]
     pub(super) alerts_listen: Option<SocketAddr>,
-    /// A file with the bearer token that senders of alerts must have
+    /// File with the bearer token that senders of alerts must present, read for each request
     #[arg(
         long,
         value_name = "FILE",
@@ -131,7 +135,8 @@ pub struct Arguments {
         env = "BURSTPOOL_ALERTS_TOKEN_FILE"
     )]
     pub(super) alerts_token_file: Option<PathBuf>,
-    /// The kubelet API's certificate in PEM, read again when it changes; one is made if not given
+    /// Certificate of the kubelet API, in PEM; a changed file is read again. By default, the operator creates a
+    /// self-signed certificate for --node-address
     #[arg(
         long,
         value_name = "FILE",
@@ -139,7 +144,7 @@ pub struct Arguments {
         env = "BURSTPOOL_KUBELET_CERT_FILE"
     )]
     pub(super) kubelet_cert_file: Option<PathBuf>,
-    /// The key of that certificate
+    /// Private key of --kubelet-cert-file, in PEM
     #[arg(
         long,
         value_name = "FILE",

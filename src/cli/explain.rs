@@ -12,19 +12,21 @@ use kube::Client;
 use super::run::kubernetes;
 use crate::controller::spill::{self, Question};
 
-/// Tell why a pod spills, waits or is refused
+/// Explain why a pod spills, waits or is refused
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The `BurstPool`
+    /// Name of the `BurstPool`
     #[arg(value_name = "POOL")]
     pool: String,
-    /// A pod; without one, which of the pool's workloads could run on ACI, and which field keeps the others off
+    /// Name of the pod. Without it, the text shows which workloads of the pool can run on ACI, and which fields
+    /// prevent the others
     #[arg(value_name = "POD")]
     pod: Option<String>,
-    /// The pod's namespace; the kubeconfig's if not given
+    /// Namespace of the pod. By default, the namespace of the kubeconfig's context
     #[arg(long, short, value_name = "NAME")]
     namespace: Option<String>,
-    /// The operator's option of this name: the namespaces whose pods may choose managed identities
+    /// Namespaces whose pods may choose managed identities, separated by commas: the value of the operator's option
+    /// of this name
     #[arg(
         long,
         value_name = "NAMESPACE",
@@ -32,7 +34,7 @@ pub struct Arguments {
         env = "BURSTPOOL_POD_IDENTITY_NAMESPACES"
     )]
     pod_identity_namespaces: Vec<String>,
-    /// Kubeconfig file; KUBECONFIG or ~/.kube/config if not given
+    /// Kubeconfig file. By default, the file in KUBECONFIG or ~/.kube/config
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 }

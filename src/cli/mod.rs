@@ -30,9 +30,9 @@ struct Arguments {
 enum Command {
     /// Run the operator
     Run(Box<arguments::Arguments>),
-    /// Tell why a pod spills, waits or is refused, or which of a pool's workloads could run on ACI
+    /// Explain why a pod spills, waits or is refused, or which workloads of a pool can run on ACI
     Explain(explain::Arguments),
-    /// Print the custom resource definitions as YAML, for kubectl apply -f -
+    /// Print the custom resource definition as YAML, for kubectl apply -f -
     Crds,
     /// Print the version
     Version,
@@ -51,11 +51,11 @@ pub fn run() -> anyhow::Result<()> {
         .context("writing to standard output")
 }
 
-/// Runs the operator with these arguments of `burstpool run`, until it ends or the future is dropped.
+/// Runs the operator with these arguments of `burstpool run`, until it stops or the future is dropped.
 ///
 /// # Errors
 ///
-/// If the arguments are wrong, or the operator cannot start or cannot continue.
+/// If the arguments are invalid, or the operator cannot start or cannot continue.
 pub async fn operate(arguments: &[&str]) -> anyhow::Result<()> {
     let all = ["burstpool", "run"]
         .into_iter()

@@ -27,10 +27,10 @@ const NO_BODIES: &str = "bollard=info";
 
 /// Emulates Azure Resource Manager and Azure Container Instances on localhost.
 ///
-/// Accepts any bearer token and any subscription; state lives in memory. As soon as it listens, it
-/// prints one JSON line on standard output: {"url": "...", "caFile": "..."} (caFile with --tls only).
-/// Under URL/_emulator/ is an interface for faults, quotas, the clock and the behavior of simulated
-/// containers, with a page that shows what runs.
+/// Accepts any bearer token and any subscription. State is kept in memory only. As soon as the emulator listens, it
+/// prints one JSON line on standard output: {"url": "...", "caFile": "..."} (caFile with --tls only). Below
+/// URL/_emulator/, it serves an interface for faults, quotas, the clock and the behavior of simulated containers, and
+/// a page that shows the container groups.
 #[derive(Debug, Parser)]
 #[command(name = "aci-emulator", version)]
 #[allow(
@@ -41,30 +41,30 @@ struct Arguments {
     /// Listen address; port 0 picks a free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Serve HTTPS with a certificate authority made for this run
+    /// Serve HTTPS with a certificate authority that is created for this run
     #[arg(long)]
     tls: bool,
-    /// File for the authority's certificate; if not given, a temporary file, removed at the end
+    /// File for the authority's certificate. By default, a temporary file that is removed at the end
     #[arg(long, value_name = "FILE", requires = "tls")]
     ca_file: Option<PathBuf>,
-    /// Emulated seconds per real second (0.001 to 100000); only shortens waits: the times in responses
-    /// stay the host's
+    /// Emulated seconds per real second, from 0.001 to 100000. It only shortens waits: the times in responses are the
+    /// host's
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = speed)]
     speed: f64,
     /// Simulated network round trip: half before a request is handled, half after
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     rtt: Duration,
-    /// Time from a group's PUT until its simulated containers run (emulated time); if not given, as
-    /// recorded from the service: 15.6s with a public address, 42.8s in a subnet
+    /// Time from a group's PUT until its simulated containers run, in emulated time. By default, as recorded from the
+    /// service: 15.6s with a public address, 42.8s in a subnet
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     start_latency: Option<Duration>,
-    /// Limit of one of the subscription's usages, such as StandardCores=2000 (may be repeated)
+    /// Limit of one of the subscription's usages, such as StandardCores=2000; can be repeated
     #[arg(long, value_name = "NAME=LIMIT", value_parser = quota)]
     quota: Vec<(String, u64)>,
-    /// Remove all request limits: ARM's and the service's own
+    /// Remove all limits on requests, both of ARM and of the service
     #[arg(long)]
     no_limits: bool,
-    /// Number of elements on a page of a LIST
+    /// Number of elements in a page of a LIST response
     #[arg(long, value_name = "N", default_value_t = 1000)]
     page_size: usize,
     /// Lifetime of the tokens that the emulator issues
@@ -73,7 +73,7 @@ struct Arguments {
     /// Give groups in subnets loopback addresses, where their realtime-metrics extensions answer
     #[arg(long)]
     loopback_subnets: bool,
-    /// Run groups as real containers in Docker or podman (at `DOCKER_HOST`, else at its default socket)
+    /// Run groups as real containers in Docker or podman, at `DOCKER_HOST` or else at its default socket
     #[arg(long)]
     containers: bool,
     /// Unix socket of the container engine
@@ -114,7 +114,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if let Some(file) = emulator.ca_file() {
         line["caFile"] = file.to_string_lossy().into();
     }
-    writeln!(std::io::stdout(), "{line}").context("telling where it listens")?;
+    writeln!(std::io::stdout(), "{line}").context("writing the address to standard output")?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -152,20 +152,20 @@ fn options(arguments: Arguments) -> Options {
 fn speed(text: &str) -> anyhow::Result<f64> {
     let speed: f64 = text.parse()?;
     if !(0.001..=100_000.0).contains(&speed) {
-        bail!("it must be between 0.001 and 100000");
+        bail!("must be from 0.001 to 100000");
     }
     Ok(speed)
 }
 
 fn duration(text: &str) -> anyhow::Result<Duration> {
-    let duration: SignedDuration = text.parse().context("write it like 50ms, 3s or 2m")?;
-    Duration::try_from(duration).context("it must not be negative")
+    let duration: SignedDuration = text.parse().context("must be like 50ms, 3s or 2m")?;
+    Duration::try_from(duration).context("must not be negative")
 }
 
 fn quota(text: &str) -> anyhow::Result<(String, u64)> {
     let (name, limit) = text
         .split_once('=')
-        .context("write it like StandardCores=2000")?;
+        .context("must have the form NAME=LIMIT, such as StandardCores=2000")?;
     Ok((
         name.to_owned(),
         limit.parse().context("the limit must be a whole number")?,
