@@ -110,19 +110,34 @@ impl<'a> Room<'a> {
     }
 
     /// Subtracts granted pods without a node, including those that only the watch of pending pods shows as
-    /// granted. The scheduler chooses where they go. They are counted in the first placement that has room.
+    /// granted. The scheduler chooses where they go. They are counted in the first placement that has room and
+    /// that their constraints permit. If there is none, they are counted in the first placement with room, but
+    /// not as neighbors of other pods there, because the scheduler does not place them there now.
     fn take_what_is_on_its_way(&mut self, seen: &Observed<'a>) {
         let granted = seen.granted.iter();
         let granted = granted.filter(|granted| !granted.is_spilled && !granted.is_home);
         let reserved = seen.reservations.iter().filter(|one| !one.is_settled);
         let reserved = reserved.filter_map(|one| one.on_its_way);
-        for pod in granted.map(|granted| granted.pod).chain(reserved) {
-            let first = self
-                .among(fitting(pod, seen))
-                .find(|(_, spot)| spot.lack(pod).is_none());
-            if let Some((index, spot)) = first {
-                spot.fill(pod);
-                self.topology.assume(pod, index);
+        let all = granted.map(|granted| granted.pod).chain(reserved);
+        let mut all: Vec<&'a PodFacts> = all.collect();
+        // The caches have no order. The same pods must be counted in the same placements in every plan.
+        all.sort_unstable_by_key(|pod| (pod.created, &pod.id));
+        for pod in all {
+            let places = fitting(pod, seen);
+            let mut first = None;
+            for index in (0..self.spots.len()).filter(|index| places.has(*index)) {
+                if self.spots[index].lack(pod).is_some() {
+                    continue;
+                }
+                first.get_or_insert(index);
+                if self.topology.refusal(pod, index).is_none() {
+                    first = Some(index);
+                    self.topology.assume(pod, index);
+                    break;
+                }
+            }
+            if let Some(index) = first {
+                self.spots[index].fill(pod);
             }
         }
     }
@@ -131,8 +146,8 @@ impl<'a> Room<'a> {
     ///
     /// # Errors
     ///
-    /// The reason why no placement takes the pod. Topology comes first, then missing room, then a closed
-    /// placement.
+    /// The reason why no placement takes the pod: missing room or else a closed placement, of the placements
+    /// that the pod's constraints permit; if they permit none, the constraints.
     pub fn take(
         &mut self,
         pod: &'a PodFacts,
@@ -140,25 +155,15 @@ impl<'a> Room<'a> {
         now: Timestamp,
     ) -> Result<String, Lack> {
         let (mut lack, mut unmet) = (None, Vec::new());
-        let those = (0..self.spots.len()).filter(|index| places.has(*index));
-        for index in those {
-            let spot = &self.spots[index];
-            let tried = spot.half_open.is_some() && spot.tried_until.is_some_and(|at| now < at);
-            let why = if tried && spot.door == Door::HalfOpen {
-                Some(Lack::Closed(format!(
-                    "{} is being tried with one pod",
-                    spot.placement
-                )))
-            } else {
-                spot.lack(pod)
-            };
-            match why {
+        for index in (0..self.spots.len()).filter(|index| places.has(*index)) {
+            // First, because room in a placement that the constraints do not permit is of no use to the pod.
+            if let Some(refusal) = self.topology.refusal(pod, index) {
+                unmet.push(refusal.to_string());
+                continue;
+            }
+            let spot = &mut self.spots[index];
+            match spot.lack_at(pod, now) {
                 None => {
-                    if let Some(refusal) = self.topology.refusal(pod, index) {
-                        unmet.push(refusal.to_string());
-                        continue;
-                    }
-                    let spot = &mut self.spots[index];
                     spot.fill(pod);
                     spot.tried_until = spot.half_open.map(|_| later(now, PROBE));
                     let placement = spot.placement.clone();
@@ -170,22 +175,27 @@ impl<'a> Room<'a> {
             }
         }
         let unmet = (!unmet.is_empty()).then(|| Lack::Topology(unmet.join("; ")));
-        let lack = unmet.or(lack);
+        let lack = lack.or(unmet);
         Err(lack.unwrap_or_else(|| Lack::Closed("it has none".to_owned())))
     }
 
     /// Keeps the free capacity of the first open placement in `places` for a pod that has waited long, so that
-    /// smaller pods do not use it up. Only a placement that the pod would fit if it were empty counts.
-    pub fn save(&mut self, pod: &PodFacts, places: Places) {
-        let mut open = self.among(places).filter(|(_, spot)| {
+    /// smaller pods do not use it up. Only a placement counts that the pod's constraints permit, and that the
+    /// pod would fit if it were empty.
+    pub fn save(&mut self, pod: &'a PodFacts, places: Places) {
+        for index in (0..self.spots.len()).filter(|index| places.has(*index)) {
+            let spot = &mut self.spots[index];
             let fits = pod
                 .asks
                 .lacks(spot.offers)
                 .or(pod.uses().lacks(spot.capacity));
-            spot.door == Door::Open && fits.is_none()
-        });
-        if let Some((_, spot)) = open.next() {
-            spot.fill(pod);
+            if spot.door == Door::Open
+                && fits.is_none()
+                && self.topology.refusal(pod, index).is_none()
+            {
+                spot.fill(pod);
+                return;
+            }
         }
     }
 
@@ -196,11 +206,6 @@ impl<'a> Room<'a> {
             .filter_map(|spot| spot.tried_until)
             .filter(|at| now < *at)
             .min()
-    }
-
-    fn among(&mut self, places: Places) -> impl Iterator<Item = (usize, &mut Spot)> {
-        let spots = self.spots.iter_mut().enumerate();
-        spots.filter(move |(index, _)| places.has(*index))
     }
 
     /// Each placement's door, by the placement's name.
@@ -220,6 +225,17 @@ impl Spot {
         let lack = pod.asks.lacks(self.left);
         lack.or_else(|| pod.uses().lacks(self.groups))
             .map(Lack::Room)
+    }
+
+    /// As [`lack`](Self::lack), for a pod that is not granted yet: a placement that is being tested takes no
+    /// other pod.
+    fn lack_at(&self, pod: &PodFacts, now: Timestamp) -> Option<Lack> {
+        let is_tested = self.half_open.is_some() && self.tried_until.is_some_and(|at| now < at);
+        if is_tested && self.door == Door::HalfOpen {
+            let why = format!("{} is being tried with one pod", self.placement);
+            return Some(Lack::Closed(why));
+        }
+        self.lack(pod)
     }
 
     fn fill(&mut self, pod: &PodFacts) {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::burst::fixtures::{Scene, at, granted};
+use crate::burst::fixtures::{Scene, at, granted, place, pod};
 use crate::burst::outcome::Outcome;
 use crate::burst::pod::Stage;
 
@@ -249,4 +249,96 @@ fn pods_that_end_or_are_deleted_count_as_the_scheduler_counts_them() {
         change(&mut scene, |pod| pod.stage = Stage::Finished);
         assert_eq!(granted(&scene.plan(60)), ["a"], "{name}");
     }
+}
+
+/// A pool with the placements `weu` and `neu`, each in its own zone and with room for this number of pods. All
+/// neighbors are known: these pods.
+fn two_placements(others: &[PodFacts], room: i64) -> Scene {
+    let mut scene = scene(others);
+    let mut spec = scene.pool.spec.placements[0].clone();
+    spec.name = "neu".to_owned();
+    scene.pool.spec.placements.push(spec);
+    let labels = scene.places[0].labels.clone();
+    scene.places = vec![place("weu", room), place("neu", room)];
+    for (at, zone) in scene.places.iter_mut().zip(["aci", "neu"]) {
+        at.labels.clone_from(&labels);
+        at.labels.insert(ZONE.to_owned(), zone.to_owned());
+    }
+    scene
+}
+
+/// Required pod affinity or anti-affinity by zone to the pods with this `app` label.
+fn near(kind: &str, app: &str) -> Value {
+    let term = json!([{"topologyKey": ZONE, "labelSelector": {"matchLabels": {"app": app}}}]);
+    json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": term}}})
+}
+
+/// A pod with this `app` label and spec.
+fn of_app(name: &str, app: &str, spec: &Value) -> PodFacts {
+    facts(name, "own", &json!({"app": app}), spec)
+}
+
+#[test]
+fn a_pod_on_its_way_counts_in_the_placement_where_the_scheduler_can_place_it() {
+    let apart = near("podAntiAffinity", "web");
+    let runs = of_app("runs", "web", &json!({})).on(AWAY);
+    let mut scene = two_placements(&[runs], 100);
+    let on_its_way = of_app("on-its-way", "web", &apart);
+    scene.labelled = vec![on_its_way.granted("shop", "all", 0)];
+    // The pod on its way can only go to `neu`, so there is no placement left for another one.
+    scene.waiting = vec![waits(of_app("a", "web", &apart))];
+    assert_eq!(scene.outcome(60, "a").reason(), "ConstraintNotMet");
+    scene.labelled.clear();
+    let outcome = scene.outcome(60, "a");
+    let placement = "neu".to_owned();
+    assert_eq!(outcome, Outcome::Grant { placement });
+}
+
+#[test]
+fn a_pod_on_its_way_that_fits_no_placement_takes_room_and_is_no_neighbor() {
+    let runs = |name: &str, node: &str| of_app(name, "cache", &json!({})).on(node);
+    let others = [runs("runs-weu", AWAY), runs("runs-neu", "burst-shop-neu")];
+    let on_its_way = of_app("on-its-way", "db", &near("podAntiAffinity", "cache"));
+    let on_its_way = on_its_way.granted("shop", "all", 0);
+    let mut scene = two_placements(&others, 2);
+    scene.labelled = vec![on_its_way.clone()];
+    scene.waiting = vec![waits(of_app("a", "web", &near("podAffinity", "db")))];
+    assert_eq!(scene.outcome(60, "a").reason(), "ConstraintNotMet");
+    let mut scene = two_placements(&others, 1);
+    scene.labelled = vec![on_its_way];
+    scene.waiting = ["a", "b"]
+        .map(|name| waits(of_app(name, "web", &json!({}))))
+        .to_vec();
+    let plan = scene.plan(60);
+    let outcomes: Vec<&str> = plan
+        .decisions
+        .iter()
+        .map(|one| one.outcome.reason())
+        .collect();
+    assert_eq!(outcomes, ["Granted", "NoRoom"]);
+}
+
+#[test]
+fn room_is_kept_for_a_large_pod_in_a_placement_that_its_constraints_permit() {
+    let runs = of_app("runs", "web", &json!({})).on(AWAY);
+    let mut scene = two_placements(&[runs], 2);
+    let used = pod("used").of_app("used").granted("shop", "all", 0);
+    scene.labelled = vec![used.on("burst-shop-neu")];
+    let mut large = waits(of_app("large", "web", &near("podAntiAffinity", "web")));
+    large.asks.cpu_milli = 2000;
+    large.takes.cpu_milli = 2000;
+    scene.waiting = vec![large];
+    // `weu` has room and is not permitted, `neu` is permitted and has no room now.
+    assert_eq!(scene.outcome(60, "large").reason(), "NoRoom");
+    for name in ["b", "c", "d"] {
+        let mut small = waits(of_app(name, "other", &json!({})));
+        small.created = at(1);
+        scene.waiting.push(small);
+    }
+    assert_eq!(granted(&scene.plan(60)), ["b", "c", "d"]);
+    // After it has waited for long, the room in `neu` is kept for it, and that in `weu` is not.
+    assert_eq!(granted(&scene.plan(500)), ["b", "c"]);
+    // A placement that is closed is also named before the constraints of others.
+    scene.places[1].shut = Some("it is full".to_owned());
+    assert_eq!(scene.outcome(60, "large").reason(), "PlacementClosed");
 }
