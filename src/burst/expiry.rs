@@ -207,7 +207,11 @@ mod tests {
         else {
             unreachable!("it is granted: {same:?}");
         };
-        assert!(why[0].why.contains("no zone"), "{}", why[0].why);
+        assert_eq!(
+            why[0].why,
+            "the scheduler places the pod shop/stuck of its template on no virtual node; that pod's condition \
+             PodScheduled says why"
+        );
         assert_eq!((plan.counts.refused, plan.counts.granted), (2, 1));
         scene.remember(&plan, 100);
         assert_eq!(scene.plan(101).late, []);
@@ -220,5 +224,33 @@ mod tests {
         assert_eq!(late, ["stuck"]);
         scene.remember(&plan, 102);
         assert_eq!(scene.plan(103).late, []);
+    }
+
+    #[test]
+    fn what_the_scheduler_says_of_expired_grants_changes_no_message() {
+        let mut scene = scene();
+        let mut stuck = scene.labelled.remove(0);
+        stuck.grant.as_mut().expect("a grant").is_expired = true;
+        let mut said = |order: [&str; 2], words: [&str; 2]| {
+            let pods = order.iter().zip(words).map(|(name, words)| {
+                let mut one = stuck.clone();
+                (one.id.name, one.id.uid) = ((*name).to_owned(), (*name).to_owned());
+                one.grant.as_mut().expect("a grant").refused = Some(words.to_owned());
+                one
+            });
+            scene.labelled = pods.collect();
+            let message = scene.plan(100).workloads[0].message.clone();
+            (scene.outcome(100, "same").to_string(), message)
+        };
+        let first = said(["stuck-1", "stuck-2"], ["0/5 nodes", "0/5 nodes"]);
+        assert_eq!(
+            said(["stuck-2", "stuck-1"], ["0/6 nodes", "0/5 nodes"]),
+            first
+        );
+        assert_eq!(
+            said(["stuck-1", "stuck-2"], ["0/6 nodes", "0/7 nodes"]),
+            first
+        );
+        assert!(first.0.contains("shop/stuck-1"), "{}", first.0);
     }
 }

@@ -14,7 +14,7 @@ use super::limits::Limits;
 use super::memory::Attempt;
 use super::observe::{Candidate, Observed};
 use super::outcome::{Held, Ignored, Lack, Outcome};
-use super::pod::{PodFacts, Stage};
+use super::pod::{PodFacts, PodRef, Stage};
 use super::reserve::Seen;
 use super::room::Places;
 use crate::aci::translate::Unsupported;
@@ -85,32 +85,54 @@ pub(super) fn cases<'a>(
 fn refused<'a>(seen: &Observed<'a>, now: Timestamp) -> Refused<'a> {
     let placed = seen.granted.iter().map(|granted| granted.pod);
     let placed = placed.chain(seen.guests.iter().map(|(pod, _)| *pod));
-    let placed = placed.filter_map(|pod| Some((pod.owner.as_ref()?, pod.bound()?)));
-    let refusals = placed.clone().filter_map(|(owner, bound)| {
+    let placed = placed.filter_map(|pod| Some((pod, pod.owner.as_ref()?, pod.bound()?)));
+    let refusals = placed.clone().filter_map(|(pod, owner, bound)| {
         let since = bound.since.map(|since| seen.by_our_clock(since));
         let is_new = since.is_none_or(|since| now < later(since, BELIEVED));
         let why = bound.refused.as_deref().filter(|_| is_new)?;
-        Some((owner.template.as_str(), why))
+        Some((owner.template.as_str(), (&pod.id, why)))
     });
-    let refusals = seen.memory.rejected(now).chain(refusals);
-    let mut refused: Refused<'a> = refusals
-        .map(|(template, why)| {
-            let why = format!("Azure refused another pod of its template: {why}");
-            (template, why)
-        })
-        .collect();
-    for (owner, _) in placed.filter(|(_, bound)| bound.has_started) {
+    let remembered = seen.memory.rejected(now);
+    let remembered = remembered.map(|(template, why)| (template, why.to_owned()));
+    let refusals = first(refusals).map(|(template, (_, why))| (template, why.to_owned()));
+    let mut refused: Refused<'a> = remembered.chain(refusals).collect();
+    for why in refused.values_mut() {
+        *why = format!("Azure refused another pod of its template: {why}");
+    }
+    for (_, owner, _) in placed.filter(|(_, _, bound)| bound.has_started) {
         refused.remove(owner.template.as_str());
     }
+    // Without the scheduler's message: its numbers change, and each change would create another Event for every
+    // pod of the template.
     let expired = seen.expired.iter().filter_map(|(pod, _)| {
         let owner = pod.owner.as_ref()?;
-        let why = pod.grant.as_ref()?.refused.as_deref().unwrap_or_default();
-        let why =
-            format!("the scheduler places another pod of its template on no virtual node: {why}");
-        Some((owner.template.as_str(), why))
+        Some((owner.template.as_str(), (&pod.id, ())))
+    });
+    let expired = first(expired).map(|(template, (id, ()))| {
+        let (namespace, name) = (&id.namespace, &id.name);
+        let why = format!(
+            "the scheduler places the pod {namespace}/{name} of its template on no virtual node; that pod's \
+             condition PodScheduled says why"
+        );
+        (template, why)
     });
     refused.extend(expired);
     refused
+}
+
+/// For each template, what belongs to the first of its pods by ID. The caches have no order, and a message that
+/// names another pod each time would create another Event.
+fn first<'a, T>(
+    all: impl Iterator<Item = (&'a str, (&'a PodRef, T))>,
+) -> impl Iterator<Item = (&'a str, (&'a PodRef, T))> {
+    let mut first: HashMap<&str, (&PodRef, T)> = HashMap::new();
+    for (template, (id, what)) in all {
+        let is_first = first.get(template).is_none_or(|(known, _)| id < *known);
+        if is_first {
+            first.insert(template, (id, what));
+        }
+    }
+    first.into_iter()
 }
 
 fn outcome(

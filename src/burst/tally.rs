@@ -142,10 +142,9 @@ impl Count {
         self.away += i64::from(!pod.is_deleting);
         self.waiting += 1;
         self.status.refused += 1;
-        let why = pod.grant.as_ref().and_then(|one| one.refused.as_deref());
-        let why = why.unwrap_or_default();
-        self.refusals
-            .add([format!("the scheduler places it on no virtual node: {why}")]);
+        // Without the scheduler's message, whose numbers change: each change would write the pool's status.
+        let why = "the scheduler places it on no virtual node; its condition PodScheduled says why";
+        self.refusals.add([why.to_owned()]);
     }
 
     fn told(self, seen: &WorkloadSeen<'_>, limits: &Limits, at: usize) -> WorkloadStatus {
