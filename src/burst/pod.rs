@@ -19,6 +19,9 @@ use crate::api::names::{
 /// The key of the condition `PodScheduled` in managed fields.
 pub const SCHEDULED_FIELD: &str = r#"k:{"type":"PodScheduled"}"#;
 
+/// How far the clocks of two API servers of a cluster may be apart, in seconds.
+const SKEW: i64 = 5;
+
 /// Identifies a pod at one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodRef {
@@ -192,7 +195,7 @@ impl PodFacts {
                     // A mark that is older than the grant is another grant's: of another pool, or copied with the
                     // template.
                     is_expired: at.is_some_and(|at| expired.is_some_and(|expired| at <= expired)),
-                    refused: at.and_then(|at| refusal(pod, at)),
+                    refused: at.and_then(|at| refusal(pod, pool, at)),
                 }
             }),
             foreign_grant: marks.filter(|_| !is_own).cloned(),
@@ -344,16 +347,28 @@ fn stage(pod: &Pod, spec: &PodSpec) -> Stage {
     })
 }
 
-/// The scheduler's message for a refusal that was written at or after `granted`. A grant changes what the
-/// scheduler says about the pool's nodes, so an earlier refusal does not count. Compared in whole seconds, the
-/// resolution of the API server's time.
-fn refusal(pod: &Pod, granted: Timestamp) -> Option<String> {
+/// The scheduler's message, if it has refused the pod since `pool` granted it at `granted`. A grant changes what
+/// the scheduler says about the pool's nodes, so an earlier refusal does not count.
+///
+/// The grant and the condition may have been written through API servers whose clocks differ. Within [`SKEW`],
+/// the condition itself shows whether the scheduler had seen the toleration: by the pod's generation, which the
+/// toleration changes. API servers before Kubernetes 1.34 need not write generations; the message then names the
+/// taint of the pool's nodes if the pod did not tolerate it.
+fn refusal(pod: &Pod, pool: &str, granted: Timestamp) -> Option<String> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let mut conditions = conditions.iter();
     let refused = conditions.find(|one| one.type_ == "PodScheduled" && is_refusal(one))?;
-    let written = refusal_written(pod)?;
-    (written.as_second() >= granted.as_second())
-        .then(|| refused.message.clone().unwrap_or_default())
+    let message = refused.message.clone().unwrap_or_default();
+    // In whole seconds, the resolution of the API server's time.
+    let since = refusal_written(pod)?.as_second() - granted.as_second();
+    let is_after = if since.abs() > SKEW {
+        since > 0
+    } else if let (Some(seen), Some(now)) = (refused.observed_generation, pod.metadata.generation) {
+        seen >= now
+    } else {
+        !message.contains(&format!("{{{PROVIDER_TAINT}: {pool}}}"))
+    };
+    is_after.then_some(message)
 }
 
 /// When the pod's condition `PodScheduled` was last written, by the API server's clock, in whole seconds.
@@ -465,38 +480,62 @@ mod tests {
         assert!(grant.at.is_some() && !granted.is_past_granting());
     }
 
+    /// The refusal of a pod that was granted at 00:01:00.5, which changed its generation to `generations.0`. Its
+    /// condition was written at `written` with this message, for the generation `generations.1`.
+    fn refused(written: &Value, generations: (Value, Value), message: &str) -> Option<String> {
+        let mut conditions = scheduled("False", "Unschedulable");
+        conditions[0]["message"] = json!(message);
+        conditions[0]["observedGeneration"] = generations.1;
+        let managed = json!([{"manager": "kube-scheduler", "operation": "Update", "time": written,
+            "fieldsV1": {"f:status": {"f:conditions": {SCHEDULED_FIELD: {}}}}}]);
+        let granted = facts(&[
+            ("/metadata/labels", json!({"burstpool.io/pool": "shop"})),
+            (
+                "/metadata/annotations",
+                json!({"burstpool.io/granted-uid": "u",
+                "burstpool.io/granted-at": "2026-01-01T00:01:00.5Z"}),
+            ),
+            ("/metadata/generation", generations.0),
+            ("/metadata/managedFields", managed),
+            (
+                "/spec/tolerations",
+                json!([{"key": PROVIDER_TAINT, "value": "shop"}]),
+            ),
+            ("/status/conditions", conditions),
+        ]);
+        granted.grant.expect("a grant").refused
+    }
+
     #[test]
     fn only_what_the_scheduler_says_after_a_grant_is_a_refusal_of_the_granted_pod() {
-        let refused = |written: Value| {
-            let mut conditions = scheduled("False", "Unschedulable");
-            conditions[0]["message"] = json!("no zone");
-            let managed = json!([{"manager": "kube-scheduler", "operation": "Update", "time": written,
-                "fieldsV1": {"f:status": {"f:conditions": {SCHEDULED_FIELD: {}}}}}]);
-            let granted = facts(&[
-                ("/metadata/labels", json!({"burstpool.io/pool": "shop"})),
-                (
-                    "/metadata/annotations",
-                    json!({"burstpool.io/granted-uid": "u",
-                    "burstpool.io/granted-at": "2026-01-01T00:01:00.5Z"}),
-                ),
-                ("/metadata/managedFields", managed),
-                (
-                    "/spec/tolerations",
-                    json!([{"key": PROVIDER_TAINT, "value": "shop"}]),
-                ),
-                ("/status/conditions", conditions),
-            ]);
-            granted.grant.expect("a grant").refused
+        let taint = |pool: &str| {
+            format!("1 node(s) had untolerated taint {{virtual-kubelet.io/provider: {pool}}}")
         };
-        let words = Some("no zone".to_owned());
-        assert_eq!(refused(json!("2026-01-01T00:01:01Z")), words);
-        assert_eq!(
-            refused(json!("2026-01-01T00:01:00Z")),
-            words,
-            "in the same second"
-        );
-        assert_eq!(refused(json!("2026-01-01T00:00:59Z")), None);
-        assert_eq!(refused(Value::Null), None);
+        let (own, other, zone) = (taint("shop"), taint("other"), "no zone".to_owned());
+        // Whether the refusal counts: if it is of the granted pod, of the pod before the grant, and, if the API
+        // server does not track generations, by the message: of another constraint, of the pool's taint, of
+        // another pool's taint.
+        for (written, counts) in [
+            ("2026-01-01T00:02:00Z", [true, true, true, true, true]),
+            ("2026-01-01T00:01:05Z", [true, false, true, false, true]),
+            ("2026-01-01T00:01:00Z", [true, false, true, false, true]),
+            ("2026-01-01T00:00:59Z", [true, false, true, false, true]),
+            ("2026-01-01T00:00:55Z", [true, false, true, false, true]),
+            ("2026-01-01T00:00:54Z", [false; 5]),
+        ] {
+            let known = |observed: u8| (json!(2), json!(observed));
+            let unknown = || (json!(null), json!(null));
+            let written = json!(written);
+            let of = [
+                refused(&written, known(2), &zone),
+                refused(&written, known(1), &zone),
+                refused(&written, unknown(), &zone),
+                refused(&written, unknown(), &own),
+                refused(&written, unknown(), &other),
+            ];
+            assert_eq!(of.map(|one| one.is_some()), counts, "{written}");
+        }
+        assert_eq!(refused(&Value::Null, (json!(2), json!(2)), &zone), None);
     }
 
     #[test]
