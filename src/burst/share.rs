@@ -113,10 +113,9 @@ impl Over {
 /// their hold come first, by age; then the others in the order of fair shares. By fair shares alone, a workload
 /// with short-lived pods would always hold the fewest slots. It would then use the whole rate forever, while
 /// slots of other workloads stay free.
+///
+/// Also if the rate is used up, so that a pod that no placement takes is reported as such.
 fn share_out<'a>(cases: &mut [Case<'a>], seen: &Observed<'_>, shares: &mut Shares<'_, 'a>) {
-    if shares.rate.now == 0 {
-        return;
-    }
     let ready = (0..cases.len()).filter(|at| cases[*at].outcome.is_none());
     let turn = entitled(cases, ready.collect(), seen, shares);
     for (index, lack) in turn.lacking {

@@ -401,3 +401,26 @@ fn a_pod_is_not_deleted_when_azure_lets_it_wait_for_the_first_time() {
         scene.memory.keep(&plan, &HashSet::new(), at(second));
     }
 }
+
+#[test]
+fn while_the_rate_is_used_up_a_pod_without_room_waits_for_room() {
+    let rate = json!({"spill": {"rate": {"pods": 1, "per": "1m"}}});
+    let mut scene = Scene::new(&rate, &["a", "b", "large"]);
+    scene.waiting[2].asks.cpu_milli = 101_000;
+    let reasons = |scene: &Scene, second| {
+        let plan = scene.plan(second);
+        let decisions = plan.decisions.iter();
+        let reasons = decisions.map(|one| (one.pod.name.clone(), one.outcome.reason()));
+        (reasons.collect::<Vec<_>>(), plan)
+    };
+    let of = |names: &[(&str, &'static str)]| -> Vec<(String, &'static str)> {
+        let all = names.iter();
+        all.map(|(name, reason)| ((*name).to_owned(), *reason))
+            .collect()
+    };
+    let (first, plan) = reasons(&scene, 15);
+    let waiting = [("b", "RateLimited"), ("large", "NoRoom")];
+    assert_eq!(first, of(&[("a", "Granted"), waiting[0], waiting[1]]));
+    scene.carry_out(&plan, 15);
+    assert_eq!(reasons(&scene, 16).0, of(&waiting));
+}
