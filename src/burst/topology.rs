@@ -12,7 +12,8 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
@@ -20,7 +21,7 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 use super::assign::Namespaces;
 use super::observe::Observed;
 use super::place::Place;
-use super::pod::{PodFacts, provider_taint};
+use super::pod::{PodFacts, PodRef, provider_taint};
 use crate::aci::translate::Unsupported;
 use rules::{Spread, Term};
 
@@ -100,20 +101,36 @@ impl Neighbors {
 }
 
 /// What is known about the cluster, plus the pods that this plan has put into the placements.
+///
+/// Most pods have no such constraints, and a plan is made for every change of the cluster. So nodes are only
+/// collected when a constraint depends on them, and pods only in the namespaces that constraints name.
 pub(super) struct Topology<'a> {
     pool: &'a str,
     namespaces: &'a Namespaces,
     neighbors: &'a Neighbors,
     places: &'a [Place],
-    /// Labels and taints by node name. The labels of virtual nodes come from the placements.
-    nodes: HashMap<&'a str, (&'a Labels, &'a [Taint])>,
-    /// Pods with the node that each is bound to.
-    pods: Vec<(&'a PodFacts, &'a str)>,
-    /// Pods with required anti-affinity near a placement, with the labels of their nodes.
-    apart: Vec<(&'a PodFacts, &'a Labels)>,
+    /// The pool's granted and user-placed pods.
+    own: Vec<&'a PodFacts>,
+    nodes: OnceCell<HashMap<&'a str, NodeParts<'a>>>,
+    /// Pods with the node that each is bound to, by namespace.
+    pods: HashMap<String, Vec<(&'a PodFacts, &'a str)>>,
+    /// The anti-affinity terms of bound and assumed pods that cover a domain of a placement.
+    apart: Vec<Apart<'a>>,
     /// Pods that count in the placement with this index although the scheduler has not bound them yet.
     assumed: Vec<(&'a PodFacts, usize)>,
     counted: Vec<Counted<'a>>,
+}
+
+/// Labels and taints of a node.
+type NodeParts<'a> = (&'a Labels, &'a [Taint]);
+
+/// An anti-affinity term that pods of one namespace have in a domain.
+struct Apart<'a> {
+    term: &'a Term,
+    /// The domain's value of the term's topology key.
+    value: &'a str,
+    /// The first of these pods by ID: a message that names another pod each time would create another Event.
+    pod: &'a PodRef,
 }
 
 /// Counts of the known pods, for all pods that have the same constraints as `like`.
@@ -131,61 +148,87 @@ struct Counted<'a> {
 
 impl<'a> Topology<'a> {
     pub(super) fn of(seen: &Observed<'a>) -> Self {
-        let neighbors = seen.neighbors;
-        let listed = neighbors.nodes.listed().into_iter().flatten();
-        let mut nodes: HashMap<&str, (&Labels, &[Taint])> = listed
-            .map(|node| (node.name.as_str(), (&node.labels, node.taints.as_slice())))
-            .collect();
-        for place in seen.places {
-            let taints = nodes.get(place.node.as_str()).map(|(_, taints)| *taints);
-            let taints = taints.unwrap_or(&place.taints);
-            nodes.insert(&place.node, (&place.labels, taints));
-        }
         let own = seen.granted.iter().map(|granted| granted.pod);
         let own = own.chain(seen.guests.iter().map(|(pod, _)| *pod));
-        let read = neighbors
-            .pods
-            .values()
-            .filter_map(Listing::listed)
-            .flatten();
-        let mut known = HashSet::new();
-        let pods = own.chain(read.map(Arc::as_ref)).filter_map(|pod| {
-            let node = pod.bound()?.node.as_str();
-            known.insert(pod.id.uid.as_str()).then_some((pod, node))
-        });
-        let pods: Vec<(&PodFacts, &str)> = pods.collect();
         let mut topology = Self {
             pool: seen.pool,
             namespaces: seen.namespaces,
-            neighbors,
+            neighbors: seen.neighbors,
             places: seen.places,
-            nodes,
+            own: own.filter(|pod| pod.bound().is_some()).collect(),
+            nodes: OnceCell::new(),
+            pods: HashMap::new(),
             apart: Vec::new(),
-            pods: Vec::new(),
             assumed: Vec::new(),
             counted: Vec::new(),
         };
-        let keep_apart = pods.iter().filter(|(pod, _)| has_apart(pod));
-        for (pod, node) in keep_apart {
-            topology.keeps_apart(pod, node);
+        let read = topology.neighbors.pods.values();
+        let read = read.filter_map(Listing::listed).flatten();
+        let all = topology.own.iter().copied().chain(read.map(Arc::as_ref));
+        let keep_apart: Vec<&'a PodFacts> = all.filter(|pod| has_apart(pod)).collect();
+        for pod in keep_apart {
+            if let Some(bound) = pod.bound() {
+                topology.keeps_apart(pod, &bound.node);
+            }
         }
-        topology.pods = pods;
         topology
     }
 
-    /// Keeps `pod` if its anti-affinity covers a domain that contains a placement.
+    /// Labels and taints by node name. The labels of virtual nodes come from the placements.
+    fn nodes(&self) -> &HashMap<&'a str, NodeParts<'a>> {
+        self.nodes.get_or_init(|| {
+            let listed = self.neighbors.nodes.listed().into_iter().flatten();
+            let mut nodes: HashMap<&str, NodeParts<'_>> = listed
+                .map(|node| (node.name.as_str(), (&node.labels, node.taints.as_slice())))
+                .collect();
+            for place in self.places {
+                let taints = nodes.get(place.node.as_str()).map(|(_, taints)| *taints);
+                let taints = taints.unwrap_or(&place.taints);
+                nodes.insert(&place.node, (&place.labels, taints));
+            }
+            nodes
+        })
+    }
+
+    /// The known pods of a namespace that are bound to nodes, each with its node.
+    fn bound(&self, namespace: &str) -> Vec<(&'a PodFacts, &'a str)> {
+        let own = self.own.iter().copied();
+        let own = own.filter(|pod| pod.id.namespace == namespace);
+        let read = self.neighbors.of_namespace(namespace).into_iter().flatten();
+        let mut known = HashSet::new();
+        let all = own.chain(read.map(Arc::as_ref)).filter_map(|pod| {
+            let node = pod.bound()?.node.as_str();
+            known.insert(pod.id.uid.as_str()).then_some((pod, node))
+        });
+        all.collect()
+    }
+
+    /// Keeps the anti-affinity terms of `pod` that cover a domain of a placement.
     fn keeps_apart(&mut self, pod: &'a PodFacts, node: &str) {
-        let Some((labels, _)) = self.nodes.get(node).copied() else {
+        let Some((labels, _)) = self.nodes().get(node).copied() else {
             return;
         };
-        let terms = pod.rules.iter().flat_map(|rules| &rules.apart);
-        let mut domains = terms.filter_map(|term| Some((&term.key, labels.get(&term.key)?)));
-        let is_near = |key: &String, value: &String| {
+        for term in pod.rules.iter().flat_map(|rules| &rules.apart) {
+            let Some(value) = labels.get(&term.key) else {
+                continue;
+            };
             let mut places = self.places.iter();
-            places.any(|place| place.labels.get(key) == Some(value))
-        };
-        if domains.any(|(key, value)| is_near(key, value)) {
-            self.apart.push((pod, labels));
+            if !places.any(|place| place.labels.get(&term.key) == Some(value)) {
+                continue;
+            }
+            let mut same = self.apart.iter_mut();
+            let same = same.find(|one| {
+                one.value == value && one.pod.namespace == pod.id.namespace && one.term == term
+            });
+            match same {
+                Some(same) if pod.id < *same.pod => same.pod = &pod.id,
+                Some(_) => {}
+                None => self.apart.push(Apart {
+                    term,
+                    value,
+                    pod: &pod.id,
+                }),
+            }
         }
     }
 
@@ -228,17 +271,12 @@ impl<'a> Topology<'a> {
 
     /// The anti-affinity of another pod in one of the placement's domains that keeps this pod out.
     fn kept_out(&self, pod: &PodFacts, place: &Place) -> Option<Unsupported> {
-        let matching = self.apart.iter().filter_map(|(other, labels)| {
-            let mut terms = other.rules.iter().flat_map(|rules| &rules.apart);
-            let term = terms.find(|term| {
-                let value = labels.get(&term.key);
-                value.is_some()
-                    && value == place.labels.get(&term.key)
-                    && term.selects(pod, &other.id.namespace, self.namespaces)
-            })?;
-            Some((&other.id, term))
+        let matching = self.apart.iter().filter(|one| {
+            place.labels.get(&one.term.key).map(String::as_str) == Some(one.value)
+                && (one.term).selects(pod, &one.pod.namespace, self.namespaces)
         });
-        let (other, term) = matching.min_by_key(|(id, _)| *id)?;
+        let first = matching.min_by_key(|one| (one.pod, &one.term.field))?;
+        let (other, term) = (first.pod, first.term);
         Some(Unsupported {
             field: "metadata.labels".to_owned(),
             why: format!(
@@ -260,7 +298,14 @@ impl<'a> Topology<'a> {
                 && one.like.demands == pod.demands
         };
         let at = self.counted.iter().position(is_alike).unwrap_or_else(|| {
-            self.counted.push(self.count(pod, rules));
+            let namespaces = rules.namespaces(&pod.id.namespace, self.namespaces);
+            for namespace in &namespaces {
+                if !self.pods.contains_key(namespace) {
+                    let bound = self.bound(namespace);
+                    self.pods.insert(namespace.clone(), bound);
+                }
+            }
+            self.counted.push(self.count(pod, rules, &namespaces));
             self.counted.len() - 1
         });
         let mut counted = self.counted.swap_remove(at);
@@ -275,7 +320,12 @@ impl<'a> Topology<'a> {
         self.counted.len() - 1
     }
 
-    fn count(&self, pod: &'a PodFacts, rules: &'a Rules) -> Counted<'a> {
+    fn count(
+        &self,
+        pod: &'a PodFacts,
+        rules: &'a Rules,
+        namespaces: &BTreeSet<String>,
+    ) -> Counted<'a> {
         let mut counted = Counted {
             like: pod,
             spread: vec![HashMap::new(); rules.spread.len()],
@@ -283,14 +333,15 @@ impl<'a> Topology<'a> {
             apart: HashMap::new(),
             assumed: 0,
         };
-        for (name, (labels, taints)) in &self.nodes {
+        for (name, (labels, taints)) in self.nodes() {
             for (spread, counts) in rules.spread.iter().zip(&mut counted.spread) {
                 if let Some(value) = self.domain_of(pod, rules, spread, (name, labels, taints)) {
                     counts.entry(value).or_default();
                 }
             }
         }
-        for (other, node) in &self.pods {
+        let pods = namespaces.iter().filter_map(|one| self.pods.get(one));
+        for (other, node) in pods.flatten() {
             self.add(&mut counted, other, node);
         }
         counted
@@ -298,7 +349,7 @@ impl<'a> Topology<'a> {
 
     fn add(&self, counted: &mut Counted<'a>, other: &'a PodFacts, node: &str) {
         let pod = counted.like;
-        let (Some(rules), Some((labels, taints))) = (pod.rules.as_deref(), self.nodes.get(node))
+        let (Some(rules), Some((labels, taints))) = (pod.rules.as_deref(), self.nodes().get(node))
         else {
             return;
         };
