@@ -26,9 +26,9 @@ pub const NOMINATION: Duration = Duration::from_secs(60);
 pub enum Before {
     /// Not at all. By the API server's own clock, the refusal is at least this old.
     Unseen(Duration),
-    /// Pending, and not refused.
+    /// Pending, and never refused.
     NotRefused,
-    /// Refused.
+    /// Refused, now or before a change that kept the condition's transition time if the refusal is the same.
     Refused {
         /// The transition time of the condition, by the scheduler's clock.
         told: Timestamp,

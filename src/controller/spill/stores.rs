@@ -37,18 +37,27 @@ pub struct Waiting {
     /// The fields that plans need.
     pub facts: Arc<PodFacts>,
     json: Arc<[u8]>,
-    /// The time of the refusal in the pod's `PodScheduled` condition. The facts hold the same time by the
-    /// operator's monotonic clock.
-    told: Option<Timestamp>,
+    /// The pod's last refusal. It stays while the pod is not refused: the condition keeps its transition time
+    /// while its status is `False`, for example during an error of the scheduler.
+    refusal: Option<Refusal>,
     /// Fields of the pod that the operator's types do not have.
     pub unknown: Arc<[String]>,
+}
+
+/// A refusal by the scheduler.
+#[derive(Clone, Copy, Debug)]
+struct Refusal {
+    /// The transition time in the pod's `PodScheduled` condition, by the scheduler's clock.
+    told: Timestamp,
+    /// Since when, by the operator's monotonic clock.
+    at: Timestamp,
 }
 
 impl Waiting {
     fn of(observed: Observed) -> Option<Self> {
         let facts = PodFacts::of(&observed.pod)?;
         Some(Self {
-            told: refused_at(&facts),
+            refusal: None,
             facts: Arc::new(facts),
             json: serde_json::to_vec(&observed.pod).ok()?.into(),
             unknown: observed.unknown.into(),
@@ -381,11 +390,13 @@ fn insert_waiting(view: &mut View, observed: Observed, clock: &Clock) {
     let uid = waiting.facts.id.uid.clone();
     let known = view.waiting.get(&uid);
     if known.is_none_or(|known| version(&known.facts) <= version(&waiting.facts)) {
-        if let Some(told) = waiting.told {
+        waiting.refusal = known.and_then(|known| known.refusal);
+        if let Some(told) = refused_at(&waiting.facts) {
             let unseen =
                 || hold::Before::Unseen(written.map_or(Duration::ZERO, |at| clock.age(at)));
             let before = known.map_or_else(unseen, before);
             let at = hold::refused_at(told, before, clock.steady());
+            waiting.refusal = Some(Refusal { told, at });
             Arc::make_mut(&mut waiting.facts).stage = Stage::Refused(Some(at));
         }
         view.waiting.insert(uid, waiting);
@@ -394,10 +405,11 @@ fn insert_waiting(view: &mut View, observed: Observed, clock: &Clock) {
 
 /// The earlier observation of a pod that is in the cache.
 fn before(known: &Waiting) -> hold::Before {
-    match (known.told, refused_at(&known.facts)) {
-        (Some(told), Some(at)) => hold::Before::Refused { told, at },
-        _ => hold::Before::NotRefused,
-    }
+    known
+        .refusal
+        .map_or(hold::Before::NotRefused, |Refusal { told, at }| {
+            hold::Before::Refused { told, at }
+        })
 }
 
 fn refused_at(facts: &PodFacts) -> Option<Timestamp> {

@@ -154,6 +154,30 @@ fn a_pod_is_refused_since_it_was_seen_so_or_since_the_api_server_wrote_it() {
     assert_eq!(show("future", 1, early, late), Some(0));
 }
 
+#[test]
+fn an_error_of_the_scheduler_does_not_restart_a_hold() {
+    let stores = Stores::default();
+    let show = |version: u32, reason: &str, told: Timestamp| {
+        let mut pod = seen("a", version);
+        let condition = json!({"type": "PodScheduled", "status": "False", "reason": reason,
+            "lastTransitionTime": told.to_string()});
+        let status = json!({"conditions": [condition]});
+        pod.pod.status = serde_json::from_value(status).expect("a status");
+        insert_waiting(&mut stores.lock().view, pod, &stores.clock);
+        refused_at(&stores.view().waiting["a"].facts)
+    };
+    let (told, later) = (Timestamp::UNIX_EPOCH, Timestamp::now());
+    assert_eq!(show(1, "SchedulingGated", told), None);
+    let first = show(2, "Unschedulable", told);
+    assert!(first.is_some());
+    // The status of the condition stays `False`, so its transition time stays the same.
+    assert_eq!(show(3, "SchedulerError", told), None);
+    assert_eq!(show(4, "SchedulerError", told), None);
+    assert_eq!(show(5, "Unschedulable", told), first);
+    assert_eq!(show(6, "SchedulerError", told), None);
+    assert!(show(7, "Unschedulable", later) > first, "another refusal");
+}
+
 /// A pool that a newer version wrote, as the watch delivers it.
 fn novel(uid: &str, version: u32) -> DeserializeGuard<BurstPool> {
     let mut pool = serde_json::to_value(pool(uid, version)).expect("JSON");
