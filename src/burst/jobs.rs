@@ -5,7 +5,7 @@
 //! containers never ran, so only the condition rules of a `podFailurePolicy` can match.
 //! <https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy>
 
-use k8s_openapi::api::batch::v1::{Job, PodFailurePolicyRule};
+use k8s_openapi::api::batch::v1::{Job, JobSpec, PodFailurePolicyRule};
 
 /// The condition of an evicted pod.
 const DISRUPTED: &str = "DisruptionTarget";
@@ -62,12 +62,15 @@ pub fn replaces(job: &Job) -> Result<Cost, String> {
         return Err("its Job would count a failure of its index (backoffLimitPerIndex)".to_owned());
     }
     let limit = spec.backoff_limit.unwrap_or(BACKOFF_LIMIT);
-    // Includes failed and terminating pods that the Job controller has not counted yet.
+    // Includes the pods that have failed, or will, and that the Job controller has not counted yet.
     let uncounted = status.and_then(|status| status.uncounted_terminated_pods.as_ref());
     let uncounted = uncounted
         .and_then(|pods| pods.failed.as_ref())
         .map_or(0, Vec::len);
-    let leaving = status.and_then(|status| status.terminating).unwrap_or(0);
+    let leaving = status
+        .and_then(|status| status.terminating)
+        .filter(|_| counts_late(spec))
+        .unwrap_or(0);
     let failed = status.and_then(|status| status.failed).unwrap_or(0);
     let failed =
         i64::from(failed) + i64::from(leaving) + i64::try_from(uncounted).unwrap_or(i64::MAX);
@@ -78,6 +81,13 @@ pub fn replaces(job: &Job) -> Result<Cost, String> {
             "its Job has had {failed} failures and may have {limit} (backoffLimit): with another one it would fail"
         ))
     }
+}
+
+/// Whether the Job controller counts a pod that is being deleted only once it has failed. Otherwise `failed` includes
+/// the terminating pods already (Job controller, `isPodFailed` and `onlyReplaceFailedPods`).
+fn counts_late(spec: &JobSpec) -> bool {
+    let policy = spec.pod_replacement_policy.as_deref();
+    policy == Some("Failed") || spec.pod_failure_policy.is_some()
 }
 
 fn is_about_disruptions(rule: &PodFailurePolicyRule) -> bool {
@@ -109,7 +119,6 @@ mod tests {
             (json!(0), json!({}), false),
             (json!(1), json!({}), true),
             (json!(1), json!({"failed": 1}), false),
-            (json!(1), json!({"terminating": 1}), false),
             (
                 json!(1),
                 json!({"uncountedTerminatedPods": {"failed": ["u"]}}),
@@ -119,6 +128,39 @@ mod tests {
             let cost = of(&json!({"backoffLimit": limit}), &status);
             let expected = is_made.then_some(Cost::Failure);
             assert_eq!(cost.ok(), expected, "{limit} {status}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_is_being_deleted_counts_once() {
+        let rules = json!({"rules": [{"action": "Count", "onPodConditions": []}]});
+        for (spec, status, is_made) in [
+            // The Job controller has counted the terminating pod as failed.
+            (json!({}), json!({"failed": 1, "terminating": 1}), true),
+            (json!({}), json!({"failed": 1, "terminating": 2}), true),
+            (json!({}), json!({"failed": 2, "terminating": 1}), false),
+            (
+                json!({"podReplacementPolicy": "TerminatingOrFailed"}),
+                json!({"failed": 1, "terminating": 1}),
+                true,
+            ),
+            // It counts it once it has failed.
+            (
+                json!({"podReplacementPolicy": "Failed"}),
+                json!({"failed": 1, "terminating": 1}),
+                false,
+            ),
+            (
+                json!({"podFailurePolicy": rules}),
+                json!({"failed": 1, "terminating": 1}),
+                false,
+            ),
+        ] {
+            let mut two = json!({"backoffLimit": 2});
+            json_patch::merge(&mut two, &spec);
+            let cost = of(&two, &status);
+            let expected = is_made.then_some(Cost::Failure);
+            assert_eq!(cost.ok(), expected, "{spec} {status}");
         }
     }
 

@@ -24,6 +24,9 @@ use crate::k8s::refused;
 const REJECTED: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(3600));
 /// For how long a failed write to a pod, other than a grant, is not repeated, unless the API server denied it.
 const FAILED: Duration = Duration::from_secs(10);
+/// For how long a Job's status may not count an eviction yet. Until then, the Job would seem to tolerate further
+/// evictions.
+const EVICTED: Duration = Duration::from_secs(10);
 /// For how long an unmarked pod (see [`Answer::Unmarked`]) still counts while no watch shows it: a pod on its
 /// way from one watch to another is in neither.
 const UNMARKED: Duration = Duration::from_secs(60);
@@ -138,6 +141,8 @@ pub struct Memory {
     settled: HashMap<String, String>,
     /// Failed writes, by kind and pod UID, with the time when each may be repeated.
     failed: HashMap<(Write, String), Denial>,
+    /// Jobs that lost a pod to an eviction, by UID, with the time of the last one.
+    evicted: HashMap<String, Timestamp>,
     /// Granted pods that the scheduler does not place although there is room, by UID, with the time since when.
     stuck: HashMap<String, Timestamp>,
     /// UIDs of pods that were pending with an expired grant at the last plan.
@@ -272,6 +277,23 @@ impl Memory {
         Some(failed.until)
     }
 
+    /// Whether the API server has denied this kind of write to a pod, since it last accepted one.
+    pub fn was_denied(&self, write: Write, uid: &str) -> bool {
+        let failed = self.failed.get(&(write, uid.to_owned()));
+        failed.is_some_and(|failed| failed.tries > 0)
+    }
+
+    /// Records that a pod of the Job with the UID `job` was evicted, or may have been.
+    pub fn evicted_from(&mut self, job: &str, now: Timestamp) {
+        self.evicted.insert(job.to_owned(), now);
+    }
+
+    /// Whether the Job's status may not count the last eviction of one of its pods yet.
+    pub fn is_counting(&self, job: &str, now: Timestamp) -> bool {
+        let last = self.evicted.get(job);
+        last.is_some_and(|last| now < later(*last, EVICTED))
+    }
+
     /// Since when the scheduler has not placed this granted pod although there is room.
     pub(super) fn stuck_since(&self, uid: &str) -> Option<Timestamp> {
         self.stuck.get(uid).copied()
@@ -342,6 +364,7 @@ impl Memory {
         // A write whose pause ended more than `refused::LONGEST` ago is not due: drop it.
         self.failed
             .retain(|_, failed| later(failed.until, refused::LONGEST) > now);
+        self.evicted.retain(|_, last| now < later(*last, EVICTED));
         self.unmarkable
             .retain(|_, denial| later(denial.until, refused::LONGEST) > now);
         let stuck = plan.stuck.iter().map(|uid| {

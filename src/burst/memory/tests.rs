@@ -109,6 +109,7 @@ fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
         }
         memory.answered(&pod.id, Answer::Unmarked("no".to_owned()), at(100));
         memory.looked(&reservation(&pod, "me"), None);
+        memory.evicted_from(&format!("job-{number}"), at(100));
     }
     memory.keep(
         &Plan {
@@ -131,6 +132,7 @@ fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
         failed,
         unmarked,
         unmarkable,
+        evicted,
         backends,
         rejected,
         stuck,
@@ -142,7 +144,7 @@ fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
     assert!(refused.is_empty() && granted.is_empty() && sent.is_empty() && denied.is_empty());
     assert!(settled.is_empty() && failed.is_empty() && backends.is_empty());
     assert!(unmarked.is_empty() && unmarkable.is_empty() && rejected.is_empty());
-    assert!(stuck.is_empty() && expired.is_empty() && waiting.is_empty());
+    assert!(evicted.is_empty() && stuck.is_empty() && expired.is_empty() && waiting.is_empty());
 }
 
 #[test]
@@ -212,4 +214,19 @@ fn pods_that_azure_refuses_and_that_stay_do_not_keep_their_template_off_for_ever
     }
     assert_eq!(single.rejected(at(20_000)).count(), 0, "one");
     assert_eq!(memory.rejected(at(20_000)).count(), 0, "two");
+}
+
+#[test]
+fn an_eviction_counts_for_its_job_until_the_jobs_status_counts_it() {
+    let mut memory = Memory::default();
+    memory.evicted_from("j", at(100));
+    memory.keep(&Plan::default(), &HashSet::new(), at(105));
+    for (job, now, is_counting) in [
+        ("j", 100, true),
+        ("j", 109, true),
+        ("j", 110, false),
+        ("other", 100, false),
+    ] {
+        assert_eq!(memory.is_counting(job, at(now)), is_counting, "{job} {now}");
+    }
 }

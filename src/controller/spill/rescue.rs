@@ -3,8 +3,7 @@
 //! In: a plan's rescues. Out: writes to pods, whose answers go to [`Memory`](crate::burst::Memory) (leader
 //! state); and for a Job's pod, after its Job has been read, an Event with the result.
 
-use std::collections::HashSet;
-
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -31,29 +30,36 @@ enum Asked {
 impl Act {
     /// Executes rescues. Those that are only reported get their Event from the publisher.
     pub(super) async fn rescue(&self, rescues: &[Rescue], state: &mut Pool) {
-        // The Job's status counts an eviction only a moment later. Until then, the Job would seem to tolerate
-        // further evictions.
-        let mut counting: HashSet<&str> = HashSet::new();
         for rescue in rescues {
             let answer = match (rescue.action, &rescue.owner) {
                 (Action::Delete, _) => self.delete(rescue).await,
-                (Action::AskJob, Some(job)) if !counting.contains(job.uid.as_str()) => {
-                    let is_first = state.memory.pause(Write::Rescue, &rescue.pod.uid).is_none();
+                // A later plan tries it again.
+                (Action::AskJob, Some(job))
+                    if state.memory.is_counting(&job.uid, self.steady()) =>
+                {
+                    Answer::Unsent
+                }
+                (Action::AskJob, Some(job)) => {
+                    let is_first = !state.memory.was_denied(Write::Rescue, &rescue.pod.uid);
                     let (answer, cost) = self.ask(rescue, job, is_first).await;
-                    if cost == Some(Cost::Failure) {
-                        counting.insert(&job.uid);
+                    // An eviction without an answer may have taken effect.
+                    let is_evicted = matches!(answer, Answer::Granted | Answer::Lost);
+                    if is_evicted && cost == Some(Cost::Failure) {
+                        state.memory.evicted_from(&job.uid, self.steady());
                     }
                     answer
                 }
-                // A later plan tries it again.
-                (Action::AskJob, Some(_)) => Answer::Unsent,
                 (Action::Tell | Action::AskJob, _) => continue,
             };
-            let (id, now) = (&rescue.pod, self.context.stores.clock.steady());
+            let (id, now) = (&rescue.pod, self.steady());
             let pod = format!("{}/{}", id.namespace, id.name);
             tracing::info!(pool = self.name, %pod, why = %rescue.why, ?answer, "giving back a pod that never started");
             state.memory.wrote_to(id, Write::Rescue, &answer, now);
         }
+    }
+
+    fn steady(&self) -> Timestamp {
+        self.context.stores.clock.steady()
     }
 
     async fn delete(&self, rescue: &Rescue) -> Answer {
@@ -72,8 +78,7 @@ impl Act {
             Asked::Replaces(cost) => cost,
             Asked::Keeps(why) => {
                 if is_first {
-                    let note = format!("{}; it stays: {why}", rescue.why);
-                    self.sending.granted.tell_never_started(&rescue.pod, &note);
+                    self.tell_stays(rescue, &why);
                 }
                 return (Answer::Denied(why), None);
             }
@@ -85,11 +90,23 @@ impl Act {
             Err(kube::Error::Api(status)) => refusal(*status),
             Err(_) => Answer::Lost,
         };
-        if answer == Answer::Granted {
-            let note = format!("{}; it is evicted, and its Job makes another", rescue.why);
-            self.sending.granted.tell_never_started(&rescue.pod, &note);
+        match &answer {
+            Answer::Granted => {
+                let note = format!("{}; it is evicted, and its Job makes another", rescue.why);
+                self.sending.granted.tell_never_started(&rescue.pod, &note);
+            }
+            Answer::Denied(why) if is_first => {
+                let why = format!("the API server refuses its eviction: {why}");
+                self.tell_stays(rescue, &why);
+            }
+            _ => {}
         }
         (answer, Some(cost))
+    }
+
+    fn tell_stays(&self, rescue: &Rescue, why: &str) {
+        let note = format!("{}; it stays: {why}", rescue.why);
+        self.sending.granted.tell_never_started(&rescue.pod, &note);
     }
 
     async fn asked(&self, rescue: &Rescue, owner: &Owner) -> Asked {
@@ -176,6 +193,66 @@ mod tests {
         tokio::join!(act.rescue(&rescues, &mut state), answers);
         assert!(state.memory.pause(Write::Rescue, "uid-a").is_none());
         assert!(state.memory.pause(Write::Rescue, "uid-b").is_some());
+        assert_eq!(server.told().await, ["NeverStarted a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_loses_no_further_pod_before_its_status_can_count_the_first() {
+        let ours = pool("1", "us-1");
+        // The eviction is accepted; it has no answer; it is refused.
+        for (code, is_counting) in [(200, true), (500, true), (409, false)] {
+            let (mut server, client) = Server::new();
+            let act = act(&ours, &[], &client);
+            let mut state = Pool::of(&ours, &mut terms());
+            let answers = async {
+                server.expect("GET jobs/batch").await.done(&job("j", 1));
+                let asked = server.expect("POST pods/a/eviction").await;
+                if code == 200 {
+                    asked.done(&json!({"kind": "Status", "status": "Success"}));
+                } else {
+                    asked.refused(code);
+                }
+            };
+            let first = [of_a_job("a")];
+            tokio::join!(act.rescue(&first, &mut state), answers);
+            let answers = async {
+                if !is_counting {
+                    server.expect("GET jobs/batch").await.done(&job("j", 0));
+                }
+                server.expect_nothing().await;
+            };
+            let later = [of_a_job("b")];
+            tokio::join!(act.rescue(&later, &mut state), answers);
+            assert!(
+                state.memory.pause(Write::Rescue, "uid-b").is_some(),
+                "{code}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_an_earlier_denial_silences_the_event_of_a_pod_that_stays() {
+        let ours = pool("1", "us-1");
+        let (mut server, client) = Server::new();
+        let act = act(&ours, &[], &client);
+        let mut state = Pool::of(&ours, &mut terms());
+        let rescues = [of_a_job("a")];
+        // The Job cannot be read at first; then the API server refuses the eviction.
+        for refused in [
+            "GET jobs/batch",
+            "POST pods/a/eviction",
+            "POST pods/a/eviction",
+        ] {
+            let answers = async {
+                let asked = server.expect("GET jobs/batch").await;
+                if asked.what == refused {
+                    return asked.refused(500);
+                }
+                asked.done(&job("j", 6));
+                server.expect(refused).await.refused(403);
+            };
+            tokio::join!(act.rescue(&rescues, &mut state), answers);
+        }
         assert_eq!(server.told().await, ["NeverStarted a"]);
     }
 
