@@ -28,6 +28,8 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// How long the group of a finished pod is kept, so that its logs can be read. After that the group is deleted and
 /// no longer counts against the quota.
 pub const KEEP_FINISHED: Duration = Duration::from_secs(300);
+/// The shortest time for which the group is kept after the operator saw the pod finished, whatever the clocks say.
+const KEEP_SEEN: Duration = Duration::from_secs(30);
 
 /// What is known of a pod's container group.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -76,6 +78,8 @@ pub struct Known {
     pub pauses: Pauses,
     /// When the pod was first seen to be deleted, by the operator's clock.
     pub leaving: Option<Timestamp>,
+    /// When the pod was first seen to be finished, by the operator's clock.
+    pub finished: Option<Timestamp>,
     /// Azure cannot run this pod as it is: the operator does not try to create a group.
     pub is_refused: bool,
     /// A LIST or a worker found that the group has changed or is gone: it is read at once.
@@ -279,15 +283,20 @@ pub fn is_gone(pod: Option<&Pod>, known: &Known) -> bool {
 /// When to delete the group of a finished pod: [`KEEP_FINISHED`] after its end, so that its logs can be read. If
 /// Azure has restarted containers although the pod is finished, the group is deleted at once, whatever end Azure's
 /// clock reports.
+///
+/// The time of its end is by Azure's clock, which may differ from the operator's. So it counts only within bounds
+/// from when the operator saw the end: an operator whose clock is ahead leaves [`KEEP_SEEN`] to read the logs, and
+/// one whose clock is behind keeps the group no longer than [`KEEP_FINISHED`].
 fn delete_finished(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Decision {
+    let seen = known.finished.unwrap_or(now);
     let finished = pod.and_then(|pod| finished_at(pod).or_else(|| unready_since(pod)));
-    let finished = finished.unwrap_or(now);
+    let (first, last) = (later(seen, KEEP_SEEN), later(seen, KEEP_FINISHED));
     Decision {
         action: Action::Delete,
         at: if known.is_alive {
             now
         } else {
-            later(finished, KEEP_FINISHED)
+            later(finished.unwrap_or(seen), KEEP_FINISHED).clamp(first, last)
         },
     }
 }

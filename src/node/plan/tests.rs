@@ -138,6 +138,28 @@ fn a_finished_pods_group_is_kept_for_its_logs_and_then_deleted_and_never_made_ag
 }
 
 #[test]
+fn a_finished_pods_group_is_kept_for_as_long_as_its_logs_are_read_whatever_the_clocks_say() {
+    // The pod ended at 100 by Azure's clock; the operator saw its end at this time by its own.
+    let mut ended = pod("Succeeded", false);
+    let conditions = ended.status.as_mut().and_then(|s| s.conditions.as_mut());
+    conditions.expect("conditions")[0].last_transition_time = Some(Time(at(100)));
+    for (seen, deleted) in [
+        (100, 400),
+        (250, 400),
+        (390, 420),
+        (7_000, 7_030),
+        (-7_000, -6_700),
+    ] {
+        let mut group = there(0, Some(seen), true);
+        group.finished = Some(at(seen));
+        for now in [seen, deleted - 1] {
+            let due = decided(&ended, &group, now);
+            assert_eq!(due, (Action::Delete, deleted), "seen at {seen}");
+        }
+    }
+}
+
+#[test]
 fn what_azure_starts_again_although_the_pod_is_finished_is_noticed_and_deleted_at_once() {
     let mut group = there(0, Some(90), true);
     assert_eq!(decided(&pod("Failed", false), &group, 100).0, Action::Read);
@@ -227,11 +249,12 @@ fn a_pod_that_leaves_is_drained_by_our_clock_whatever_the_api_servers_says() {
 
 #[test]
 fn a_finished_pod_of_whose_containers_ends_nobody_knows_when_loses_its_group_too() {
-    let group = there(0, Some(390), true);
+    let mut group = there(0, Some(390), true);
     let mut ended = pod("Succeeded", false);
     assert_eq!(decided(&ended, &group, 400), (Action::Delete, 700));
     let conditions = ended.status.as_mut().and_then(|s| s.conditions.as_mut());
     conditions.expect("conditions")[0].last_transition_time = Some(Time(at(50)));
+    group.finished = Some(at(100));
     assert_eq!(decided(&ended, &group, 400), (Action::Delete, 350));
 }
 

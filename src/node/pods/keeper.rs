@@ -222,6 +222,9 @@ impl Keeper {
         if plan::is_deleting(&self.pod) {
             self.known.leaving.get_or_insert(now);
         }
+        if plan::is_finished(&self.pod) {
+            self.known.finished.get_or_insert(now);
+        }
         let (pod, starts) = (self.exists.then_some(&self.pod), *self.context.starts());
         daemon::decide(pod, &self.known, now)
             .unwrap_or_else(|| plan::plan(pod, &self.known, &starts, now))
