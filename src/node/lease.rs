@@ -47,11 +47,18 @@ pub async fn keep(
     }
     let mut beat = tokio::time::interval(RENEWED_EVERY);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last = None;
-    while cancel.run_until_cancelled(beat.tick()).await.is_some() {
-        if last.is_none() {
-            last = renewed(client, name).await;
+    // Without the time in the lease, a renewal may be earlier than that time.
+    let mut last = loop {
+        if cancel.run_until_cancelled(beat.tick()).await.is_none() {
+            return;
         }
+        match renewed(client, name).await {
+            Ok(last) => break last,
+            Err(error) => tracing::warn!(node = %name, %error, "reading the lease"),
+        }
+    };
+    beat.reset_immediately();
+    while cancel.run_until_cancelled(beat.tick()).await.is_some() {
         let time = renewal(last, Timestamp::now());
         let lease = lease(name, uid.borrow().clone(), time);
         match renew(client, &lease).await {
@@ -70,11 +77,12 @@ fn renewal(last: Option<Timestamp>, now: Timestamp) -> Timestamp {
     next.map_or(now, |next| now.max(next))
 }
 
-/// The last renew time in the node's lease; `None` if there is no lease, or it cannot be read.
-async fn renewed(client: &Client, name: &str) -> Option<Timestamp> {
+/// The last renew time in the node's lease; `None` if there is no lease, or it was never renewed.
+async fn renewed(client: &Client, name: &str) -> Result<Option<Timestamp>, kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    let lease = call::find(PATIENCE, &leases, name).await.ok()??;
-    Some(lease.spec?.renew_time?.0)
+    let lease = call::find(PATIENCE, &leases, name).await?;
+    let time = lease.and_then(|lease| lease.spec?.renew_time);
+    Ok(time.map(|time| time.0))
 }
 
 /// The lease of a node, renewed at `now`; the node with this UID owns it.
@@ -133,7 +141,65 @@ fn is_of(lease: &Lease, node: Option<&Target>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use http_body_util::BodyExt as _;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_whose_time_cannot_be_read_is_not_renewed_until_it_can() {
+        // A leader whose clock was an hour ahead renewed the lease.
+        let ahead = Timestamp::now() + jiff::SignedDuration::from_hours(1);
+        let ahead = ahead.round(jiff::Unit::Second).expect("in range");
+        let held = json!({"metadata": {"name": "n"}, "spec": {"renewTime": ahead.to_string()}});
+        let written: Arc<Mutex<Vec<Timestamp>>> = Arc::default();
+        let (gets, writes) = (Arc::new(Mutex::new(0)), written.clone());
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let (gets, writes, held) = (gets.clone(), writes.clone(), held.clone());
+            async move {
+                let is_get = request.method() == http::Method::GET;
+                let sent = request
+                    .into_body()
+                    .collect()
+                    .await
+                    .expect("a body")
+                    .to_bytes();
+                let (code, body) = if is_get {
+                    let mut gets = gets.lock().expect("gets");
+                    *gets += 1;
+                    match *gets {
+                        1 | 2 => (
+                            500,
+                            json!({"kind": "Status", "status": "Failure", "code": 500}),
+                        ),
+                        _ => (200, held),
+                    }
+                } else {
+                    let sent: Value = serde_json::from_slice(&sent).expect("a lease");
+                    let time = sent["spec"]["renewTime"].as_str().expect("a time");
+                    writes
+                        .lock()
+                        .expect("writes")
+                        .push(time.parse().expect("a time"));
+                    (200, sent)
+                };
+                let answer = http::Response::builder().status(code);
+                answer.body(Body::from(body.to_string().into_bytes()))
+            }
+        });
+        let client = Client::new(service, "default");
+        let (_known, uid) = watch::channel(Some("u".to_owned()));
+        let cancel = CancellationToken::new();
+        let minute = Duration::from_secs(60);
+        let kept = tokio::time::timeout(minute, keep(&client, "n", uid, &cancel));
+        assert!(kept.await.is_err(), "it is kept until it is cancelled");
+        let written = written.lock().expect("written");
+        assert!(written.len() >= 3, "{written:?}");
+        assert!(written.iter().all(|time| *time > ahead), "{written:?}");
+    }
 
     #[test]
     fn each_renewal_is_later_than_the_one_before_however_the_clock_is_set() {
