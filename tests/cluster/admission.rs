@@ -184,7 +184,7 @@ async fn beside_the_status(pods: &Api<Pod>) {
 
 /// A virtual node without its taint would attract pods without a grant. The heartbeats of home nodes
 /// belong to their kubelets.
-async fn around_its_nodes(client: &Client) {
+async fn around_its_nodes(world: &World, client: &Client) {
     let (nodes, params) = (Api::<Node>::all(client.clone()), PostParams::default());
     let node = |spec: Value| -> Node {
         let labels = json!({"burstpool.io/pool": "shop"});
@@ -203,6 +203,19 @@ async fn around_its_nodes(client: &Client) {
         .patch("burst-shop-neu", &PatchParams::default(), &opened)
         .await;
     denied(opened, open);
+
+    // An administrator removed its label, and only the record of its placement marks it.
+    world.kubectl(&["label", "node", "burst-shop-neu", "burstpool.io/pool-"]);
+    world.kubectl(&[
+        "annotate",
+        "node",
+        "burst-shop-neu",
+        "burstpool.io/last-placement={}",
+    ]);
+    let params = PatchParams::default();
+    let label = Patch::Merge(json!({"metadata": {"labels": {"burstpool.io/pool": "shop"}}}));
+    let labelled = nodes.patch("burst-shop-neu", &params, &label).await;
+    labelled.expect("the label of its own node");
 
     let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
     let (apply, elsewhere) = (PatchParams::apply("x").force(), "only its own nodes");
@@ -383,7 +396,7 @@ async fn the_operators_account_can_change_only_what_a_burst_is_made_of() {
     given.expect("a deletion cost");
     denied(pods.patch("away", &params, &cost("5")).await, "once");
     pods.delete("away", &now).await.expect("its own");
-    around_its_nodes(&client).await;
+    around_its_nodes(&world, &client).await;
     its_pools(&world, &client).await;
     tokens(&world, &client).await;
     world.end().await;
