@@ -28,6 +28,10 @@ const LEASE_PATIENCE: Duration = Duration::from_secs(4);
 /// The pause after a failed request for the lease.
 const LEASE_AGAIN: Duration = Duration::from_secs(1);
 
+/// After this time without a renewal, a lease manager that has not taken the lease is replaced: the time in which it
+/// should have taken it.
+const OVERDUE: Duration = Duration::from_secs(LEASE_SECONDS + LEASE_GRACE_SECONDS);
+
 /// How long the leader's work may take to end after the lease is lost: until another process may lead.
 const LOST: Duration = Duration::from_secs(LEASE_GRACE_SECONDS);
 
@@ -83,29 +87,54 @@ pub(super) async fn lead(
 /// Waits until this process holds the lease.
 async fn elected(context: &controller::Context, leases: Client) -> anyhow::Result<LeaseManager> {
     let renewals = Renewals::default();
-    let leases = renewals.client(leases);
-    let mut free = std::pin::pin!(freed(context, renewals));
-    loop {
-        let manager = LeaseManagerBuilder::new(leases.clone(), LEASE)
-            .with_namespace(&context.lease_namespace)
-            .with_identity(context.identity.clone())
-            .with_duration(LEASE_SECONDS)
-            .with_grace(LEASE_GRACE_SECONDS)
-            .build()
-            .await
-            .context("preparing the leader's lease")?;
-        tokio::select! {
-            changed = manager.changed() => match changed {
-                Ok(true) => return Ok(manager),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "asking for the leader's lease");
-                    tokio::time::sleep(LEASE_AGAIN).await;
-                }
-            },
-            // The manager sleeps until the lease expires, even if its holder has released it in the meantime. A new
-            // manager tries at once.
-            Some(()) = free.next() => tracing::debug!("the lease is free"),
+    let standby = Standby {
+        leases: renewals.client(leases),
+        namespace: &context.lease_namespace,
+        identity: &context.identity,
+        renewals: renewals.clone(),
+    };
+    standby.elected(freed(context, renewals)).await
+}
+
+/// A process that waits for the lease.
+pub(super) struct Standby<'a> {
+    /// The client for the lease: that of `renewals`.
+    pub(super) leases: Client,
+    pub(super) namespace: &'a str,
+    pub(super) identity: &'a str,
+    pub(super) renewals: Renewals,
+}
+
+impl Standby<'_> {
+    /// Waits until this process holds the lease. `free` yields whenever no process holds it.
+    pub(super) async fn elected(
+        &self,
+        free: impl futures::Stream<Item = ()>,
+    ) -> anyhow::Result<LeaseManager> {
+        let mut free = std::pin::pin!(free);
+        loop {
+            let manager = LeaseManagerBuilder::new(self.leases.clone(), LEASE)
+                .with_namespace(self.namespace)
+                .with_identity(self.identity)
+                .with_duration(LEASE_SECONDS)
+                .with_grace(LEASE_GRACE_SECONDS)
+                .build()
+                .await
+                .context("preparing the leader's lease")?;
+            // The manager sleeps until the lease expires by the machine's clock, even if its holder has released it
+            // in the meantime, or the clock has been set back. A new manager tries at once.
+            tokio::select! {
+                changed = manager.changed() => match changed {
+                    Ok(true) => return Ok(manager),
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "asking for the leader's lease");
+                        tokio::time::sleep(LEASE_AGAIN).await;
+                    }
+                },
+                Some(()) = free.next() => tracing::debug!("the lease is free"),
+                () = self.renewals.over(OVERDUE) => tracing::debug!("the lease is over"),
+            }
         }
     }
 }

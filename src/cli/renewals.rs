@@ -41,6 +41,19 @@ impl Renewals {
         }
     }
 
+    /// Completes when no renewal has been observed for `lasts`, and at the earliest `lasts` after the call.
+    pub(super) async fn over(&self, lasts: Duration) {
+        let mut since = Instant::now();
+        loop {
+            tokio::time::sleep_until(since + lasts).await;
+            let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*last {
+                Some((_, renewed)) if *renewed > since => since = *renewed,
+                _ => return,
+            }
+        }
+    }
+
     /// Wraps a client so that its answers contain the local renewal time. It must be used for the lease only.
     pub(super) fn client(&self, client: Client) -> Client {
         let namespace = client.default_namespace().to_owned();
@@ -85,6 +98,7 @@ mod tests {
     use serde_json::{Value, json};
     use tokio::sync::mpsc;
 
+    use super::super::lead::Standby;
     use super::*;
 
     /// A lease that another instance holds; it renewed the lease at a time that is `seconds` from now by this
@@ -154,7 +168,55 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lease_is_taken_when_it_was_not_renewed_for_its_duration_whatever_the_clocks_say() {
+    async fn a_lease_is_taken_when_its_time_is_over_though_the_clock_was_set_back_meanwhile() {
+        // The machine's clock stands still while the paused time goes on: it is set back all the time.
+        let lease = held(0);
+        let (asks, mut asked) = mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let _ = asks.send((request.method().to_string(), Instant::now()));
+            let answer = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": "burstpool"}, "spec": lease});
+            async move { answered(&answer) }
+        });
+        let renewals = Renewals::default();
+        let standby = Standby {
+            leases: renewals.client(Client::new(service, "default")),
+            namespace: "default",
+            identity: "us",
+            renewals,
+        };
+        let began = Instant::now();
+        let minute = Duration::from_secs(60);
+        let elected = standby.elected(futures::stream::pending());
+        drop(tokio::time::timeout(minute, elected).await);
+        let mut all = std::iter::from_fn(|| asked.try_recv().ok());
+        let taken = all.find(|(method, _)| method == "PATCH");
+        let (_, at) = taken.expect("the lease is taken");
+        let after = at.saturating_duration_since(began);
+        assert!(
+            after >= Duration::from_secs(15) && after < Duration::from_secs(25),
+            "{after:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_renewed_is_not_over() {
+        let renewals = Renewals::default();
+        let lasts = Duration::from_secs(20);
+        let renewing = async {
+            for n in 0..10 {
+                renewals.see(&held(n));
+                tokio::time::sleep(Duration::from_secs(10)).await;
+            }
+        };
+        let began = Instant::now();
+        tokio::join!(renewals.over(lasts), renewing);
+        assert_eq!(began.elapsed().as_secs(), 110);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_taken_when_it_was_it_was_not_renewed_for_its_duration_whatever_the_clocks_say()
+     {
         for skew in [-3600, -90, 0, 90, 3600] {
             let lease = held(skew);
             let renewals = Renewals::default();
