@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::api::ListParams;
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectList};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
+use tokio::time::error::Elapsed;
 
 use crate::api::{BurstPool, Target};
 use crate::burst::assign::by_age;
+use crate::node::call;
 
 /// The timeout of a call.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,7 +46,10 @@ pub(super) async fn find(client: &Client, target: &Target) -> Result<Option<Stri
     ] {
         let objects: Api<DynamicObject> =
             Api::namespaced_with(client.clone(), &target.namespace, &resource);
-        let listed = tokio::time::timeout(PATIENCE, objects.list(&all)).await;
+        let listed = call::in_time(PATIENCE, objects.list(&all)).await;
+        if is_not_served(client, &resource.group, &listed).await {
+            continue;
+        }
         let listed = said(&format!("{kind}s"), &target.namespace, listed)?;
         if let Some(object) = listed.iter().find(|object| aims_at(target, object, usual)) {
             return Ok(Some(format!(
@@ -68,19 +73,33 @@ fn aims_at(target: &Target, object: &DynamicObject, usual: (&str, &str)) -> bool
     is_same(target, &version, &kind, &text("name", ""))
 }
 
-type Listed<K> = Result<kube::Result<kube::core::ObjectList<K>>, tokio::time::error::Elapsed>;
+/// Whether the cluster does not serve the kind that was listed. The API server answers in its own format for an
+/// unknown kind of a group that it serves. For an unknown group it answers in plain text, as a proxy in between may
+/// do for any path, so the groups that it serves must show that this one is not among them.
+async fn is_not_served<K: Clone>(client: &Client, group: &str, listed: &Listed<K>) -> bool {
+    match listed {
+        Err(kube::Error::Api(status)) if call::is_absent(status) => true,
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            let served = call::in_time(PATIENCE, client.list_api_groups()).await;
+            served.is_ok_and(|served| served.groups.iter().all(|one| one.name != group))
+        }
+        _ => false,
+    }
+}
 
-/// The objects of a list. A kind that the cluster does not serve has none.
+type Listed<K> = kube::Result<ObjectList<K>>;
+
+/// The objects of a list.
 fn said<K: Clone>(kind: &str, namespace: &str, listed: Listed<K>) -> Result<Vec<K>, String> {
     let why = match listed {
-        Ok(Ok(list)) => return Ok(list.items),
-        // For an unknown API group the answer is plain text, so kube finds no reason in it.
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => return Ok(Vec::new()),
-        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
+        Ok(list) => return Ok(list.items),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => {
             "the operator may not list them; to let it: kubectl apply -k config/scaling".to_owned()
         }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "the API server does not answer".to_owned(),
+        Err(kube::Error::Service(error)) if error.is::<Elapsed>() => {
+            "the API server does not answer".to_owned()
+        }
+        Err(error) => error.to_string(),
     };
     Err(format!(
         "nothing is written, because nobody knows which {kind} namespace {namespace} has: {why}"
@@ -126,9 +145,61 @@ pub(super) fn among_pools<'a>(
 
 #[cfg(test)]
 mod tests {
+    use kube::client::Body;
     use serde_json::json;
 
     use super::*;
+
+    /// What is found if lists of these objects get these answers, status and body. The cluster serves the group
+    /// `autoscaling` only.
+    async fn found(
+        autoscalers: (u16, &'static str),
+        scaled_objects: (u16, &'static str),
+    ) -> Result<Option<String>, String> {
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let path = request.uri().path();
+            let (code, body) = if path == "/apis" {
+                (200, GROUPS)
+            } else if path.contains("scaledobjects") {
+                scaled_objects
+            } else {
+                autoscalers
+            };
+            let answer = http::Response::builder().status(code);
+            std::future::ready(answer.body(Body::from(body.as_bytes().to_vec())))
+        });
+        let target = Target {
+            api_version: "apps/v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+        };
+        find(&Client::new(service, "default"), &target).await
+    }
+
+    const GROUPS: &str =
+        r#"{"kind": "APIGroupList", "groups": [{"name": "autoscaling", "versions": []}]}"#;
+    const NONE: &str = r#"{"metadata": {}, "items": []}"#;
+    const UNKNOWN_KIND: &str = r#"{"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404,
+        "message": "the server could not find the requested resource"}"#;
+    const TEXT: &str = "404 page not found";
+
+    #[tokio::test]
+    async fn the_404_of_a_proxy_does_not_mean_that_nothing_else_scales_a_target() {
+        for (autoscalers, scaled_objects, is_known) in [
+            ((200, NONE), (200, NONE), true),
+            ((200, NONE), (404, TEXT), true),
+            ((200, NONE), (404, UNKNOWN_KIND), true),
+            // The group is served, so this is not the API server's answer.
+            ((404, TEXT), (404, TEXT), false),
+            ((404, "<html>"), (200, NONE), false),
+            ((200, NONE), (502, TEXT), false),
+        ] {
+            let found = found(autoscalers, scaled_objects).await;
+            let expected = if is_known { Some(None) } else { None };
+            assert_eq!(found.ok(), expected, "{autoscalers:?} {scaled_objects:?}");
+        }
+    }
 
     fn pool(name: &str, created: &str, workloads: &[&str]) -> BurstPool {
         let workloads = workloads.iter().map(|name| {
