@@ -40,6 +40,9 @@ use crate::trigger::alert::{self, Firing, Notice};
 const LONGEST: usize = 1 << 20;
 /// The timeout for receiving a request.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long answers that are under way may take when the receiver ends. It is shorter than the time after which
+/// another replica may lead.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// The most connections at the same time; further ones wait to be accepted.
 const CONNECTIONS: usize = 64;
 /// How soon listening is tried again after it failed.
@@ -137,7 +140,10 @@ impl Refusal {
             Self::Unauthenticated => {
                 "a bearer token is needed: that of --alerts-token-file".to_owned()
             }
-            Self::NotReady => "the pools' triggers are not all known yet: send again".to_owned(),
+            Self::NotReady => {
+                "the pools' triggers are not all known yet, or this replica ends: send again"
+                    .to_owned()
+            }
             Self::TooLarge => format!("more than {LONGEST} bytes"),
             Self::TooSlow => format!("the body did not come within {PATIENCE:?}"),
             Self::Malformed(why) => why.clone(),
@@ -154,6 +160,7 @@ pub(super) async fn serve(settings: &Settings, shared: &Arc<Shared>, cancel: &Ca
     let receiver = Receiver {
         shared: shared.clone(),
         token_file: settings.token_file.clone(),
+        cancel: cancel.clone(),
     };
     let router = router(receiver);
     loop {
@@ -201,10 +208,15 @@ async fn accept(listener: &TcpListener, router: &Router, cancel: &CancellationTo
                 .http1()
                 .timer(TokioTimer::new())
                 .header_read_timeout(PATIENCE);
+            let connection = server.serve_connection(TokioIo::new(stream), service);
+            tokio::pin!(connection);
             tokio::select! {
                 // Errors of the connection are of no interest to the receiver.
-                _ = server.serve_connection(TokioIo::new(stream), service) => {}
-                () = until.cancelled() => {}
+                _ = connection.as_mut() => {}
+                () = until.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = tokio::time::timeout(FAREWELL, connection).await;
+                }
             }
             drop(place);
         });
@@ -218,6 +230,8 @@ async fn accept(listener: &TcpListener, router: &Router, cancel: &CancellationTo
 struct Receiver {
     shared: Arc<Shared>,
     token_file: PathBuf,
+    /// Cancelled when the receiver ends.
+    cancel: CancellationToken,
 }
 
 fn router(receiver: Receiver) -> Router {
@@ -234,7 +248,10 @@ fn router(receiver: Receiver) -> Router {
 async fn take(State(receiver): State<Receiver>, request: Request) -> Response {
     match receiver.read(request).await {
         Ok(notices) => {
-            if receiver.shared.take(&notices, Timestamp::now()) {
+            // Once the receiver ends, a pool's status may not get the alerts: the sender must retry at the next
+            // leader.
+            let is_ending = receiver.cancel.is_cancelled();
+            if !is_ending && receiver.shared.take(&notices, Timestamp::now()) {
                 StatusCode::OK.into_response()
             } else {
                 // The retry delivers the same alerts again, which changes nothing.

@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use super::*;
@@ -15,6 +17,7 @@ fn receiver() -> (Router, Arc<Shared>, tempfile::NamedTempFile) {
     let router = router(Receiver {
         shared: shared.clone(),
         token_file: token.path().to_owned(),
+        cancel: CancellationToken::new(),
     });
     (router, shared, token)
 }
@@ -112,6 +115,50 @@ async fn a_body_that_does_not_come_is_given_up() {
         sent(&router, to("/alerts", "Bearer right"), never).await,
         408
     );
+}
+
+#[tokio::test]
+async fn a_receiver_that_ends_answers_the_requests_under_way_and_takes_in_no_alerts() {
+    let (_, shared, token) = receiver();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let cancel = CancellationToken::new();
+    let router = router(Receiver {
+        shared,
+        token_file: token.path().to_owned(),
+        cancel: cancel.clone(),
+    });
+    let asking = async {
+        let body = r#"{"version": "4", "alerts": []}"#;
+        let length = body.len();
+        let head = format!(
+            "POST /alerts HTTP/1.1\r\nhost: a\r\nauthorization: Bearer right\r\nexpect: 100-continue\r\n\
+             content-length: {length}\r\n\r\n"
+        );
+        let mut connection = TcpStream::connect(address).await.expect("a connection");
+        connection
+            .write_all(head.as_bytes())
+            .await
+            .expect("it is read");
+        // The receiver sends 100 once it reads the body, so the request is under way.
+        let mut first = [0; 12];
+        connection.read_exact(&mut first).await.expect("it goes on");
+        assert_eq!(&first, b"HTTP/1.1 100");
+        cancel.cancel();
+        connection
+            .write_all(body.as_bytes())
+            .await
+            .expect("it is read");
+        let mut rest = String::new();
+        connection
+            .read_to_string(&mut rest)
+            .await
+            .expect("an answer");
+        assert!(rest.contains("HTTP/1.1 503"), "{rest}");
+    };
+    let both = async { tokio::join!(accept(&listener, &router, &cancel), asking) };
+    let ended = tokio::time::timeout(Duration::from_secs(60), both).await;
+    ended.expect("the receiver ends");
 }
 
 #[test]
