@@ -131,6 +131,11 @@ async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<Stri
     Ok(match pool::count(pool, name, context).await {
         Some(0) => Vec::new(),
         Some(groups) => vec![format!("{groups} container groups of {node}")],
+        None if pool::may_not_list(pool, name, context).await => vec![format!(
+            "the container groups of {node}, which burstpool may not list (Azure answers 403): give its identity \
+             the right Microsoft.ContainerInstance/containerGroups/read on their resource group; if that was \
+             deleted, create it again and assign the role there"
+        )],
         None => vec![format!(
             "the container groups of {node}, which Azure does not list at present"
         )],

@@ -66,6 +66,18 @@ pub(super) fn moved(from: &Scope, to: &Scope) -> Mistake {
     ))
 }
 
+/// The error that the spec names another scope, and that Azure forbids the operator to list the container groups
+/// in the existing one.
+pub(super) fn unlisted(from: &Scope, to: &Scope) -> Mistake {
+    let Mistake(moved) = moved(from, to);
+    let group = &from.resource_group;
+    Mistake(format!(
+        "{moved}. Azure answers 403 when burstpool lists container groups there: give its identity the right \
+         Microsoft.ContainerInstance/containerGroups/read on resource group {group} (if {group} was deleted, create \
+         it again and assign the role there), or give the placements other names"
+    ))
+}
+
 /// Checks that the node of a placement does not belong to another owner. Each node has one owner: the pool that
 /// the node records; before the node exists, the oldest of the `pools` that list it.
 pub(super) fn taken(

@@ -276,31 +276,57 @@ async fn stays(pool: &BurstPool, scope: &Scope, context: &Context) -> Result<(),
         elsewhere.collect()
     };
     for (placement, from) in elsewhere {
-        if !is_empty(&name, &placement, context).await {
-            return Err(mistake::moved(&from, scope));
+        match left(&name, &placement, context).await {
+            Left::Nothing => {}
+            Left::Something => return Err(mistake::moved(&from, scope)),
+            Left::Unlisted => return Err(mistake::unlisted(&from, scope)),
         }
     }
     Ok(())
 }
 
-/// Whether a placement has neither pods nor container groups, read again now. If Azure answers that the scope
-/// does not exist or that the operator may not list it, then there are no container groups that the operator
-/// could have created or could delete.
-async fn is_empty(pool: &str, placement: &str, context: &Context) -> bool {
+/// What is left of a placement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// Neither pods nor container groups.
+    Nothing,
+    /// Pods or container groups, as far as is known.
+    Something,
+    /// No pods. The operator's identity may not list container groups there, and some may exist.
+    Unlisted,
+}
+
+impl Left {
+    /// What is left of a placement without pods, if it has this many container groups. The answer 403 proves
+    /// nothing: the operator's identity may have lost the right while container groups run. A resource group that
+    /// does not exist has the count 0.
+    fn of(groups: Option<usize>, is_forbidden: bool) -> Self {
+        match groups {
+            Some(0) => Self::Nothing,
+            None if is_forbidden => Self::Unlisted,
+            _ => Self::Something,
+        }
+    }
+}
+
+/// What is left of a placement, read again now.
+async fn left(pool: &str, placement: &str, context: &Context) -> Left {
     let kept = {
         let pools = context.pools.lock().await;
         find(&pools, pool, placement).map(|kept| kept.pods.clone())
     };
-    let Some(pods) = kept else { return true };
+    let Some(pods) = kept else {
+        return Left::Nothing;
+    };
     if pods.has_any() {
-        return false;
+        return Left::Something;
     }
     let on_node = drain::pods_on(&object::name(pool, placement), context).await;
     if !on_node.is_ok_and(|pods| pods.is_empty()) {
-        return false;
+        return Left::Something;
     }
     let groups = count(pool, placement, context).await;
-    groups == Some(0) || (groups.is_none() && pods.may_not_list())
+    Left::of(groups, pods.may_not_list())
 }
 
 /// Ends these tasks; all are cancelled first, so that they end in parallel.
@@ -494,6 +520,12 @@ pub async fn count(pool: &str, placement: &str, context: &Context) -> Option<usi
     let counted = pods.count().await;
     counts.counted(counted, pods.groups(), Instant::now());
     counted
+}
+
+/// Whether Azure forbids the operator to list the container groups of a placement.
+pub async fn may_not_list(pool: &str, placement: &str, context: &Context) -> bool {
+    let pools = context.pools.lock().await;
+    find(&pools, pool, placement).is_some_and(|kept| kept.pods.may_not_list())
 }
 
 /// The record of evictions of a placement's pods, if its tasks run.

@@ -461,3 +461,90 @@ async fn a_pool_that_cannot_be_read_does_not_take_a_node_that_another_pool_keeps
     resume(found, &context).await;
     assert_eq!(placements("shop-eu", &context).await, ["west"]);
 }
+
+#[test]
+fn only_an_empty_list_proves_that_no_container_group_is_left() {
+    for (groups, is_forbidden, expected) in [
+        (Some(0), false, Left::Nothing),
+        (Some(2), false, Left::Something),
+        (None, false, Left::Something),
+        (None, true, Left::Unlisted),
+    ] {
+        let left = Left::of(groups, is_forbidden);
+        assert_eq!(left, expected, "{groups:?} {is_forbidden}");
+    }
+    let scope = |resource_group: &str| Scope {
+        subscription: "s".to_owned(),
+        resource_group: resource_group.to_owned(),
+    };
+    let Mistake(mistake) = mistake::unlisted(&scope("old"), &scope("new"));
+    let right = "Microsoft.ContainerInstance/containerGroups/read";
+    assert!(
+        mistake.contains("spec.azure names resource group new"),
+        "{mistake}"
+    );
+    assert!(
+        mistake.contains(&format!("{right} on resource group old")),
+        "{mistake}"
+    );
+}
+
+/// An Azure that answers every request with this status and body, and its URL.
+async fn answering(status: &'static str, body: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let arm = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 8192];
+                while connection
+                    .read(&mut request)
+                    .await
+                    .is_ok_and(|read| read > 0)
+                {
+                    let length = body.len();
+                    let answer = format!(
+                        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+                    );
+                    if connection.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    arm
+}
+
+#[tokio::test]
+async fn only_the_answer_403_says_that_the_operator_may_not_list_groups() {
+    for (status, body, is_forbidden) in [
+        (
+            "403 Forbidden",
+            r#"{"error": {"code": "AuthorizationFailed", "message": "no"}}"#,
+            true,
+        ),
+        (
+            "404 Not Found",
+            r#"{"error": {"code": "SubscriptionNotFound", "message": "no"}}"#,
+            false,
+        ),
+        (
+            "404 Not Found",
+            r#"{"error": {"code": "ResourceGroupNotFound", "message": "no"}}"#,
+            false,
+        ),
+    ] {
+        let context = context(&answering(status, body).await);
+        ensure(&pool("a"), &[], &context).await.expect("it is kept");
+        let kept = context.pools.lock().await["shop"].placements["weu"]
+            .pods
+            .clone();
+        assert!(
+            !timeout(10 * SOON, kept.can_list())
+                .await
+                .expect("an answer")
+        );
+        assert_eq!(kept.may_not_list(), is_forbidden, "{status} {body}");
+    }
+}

@@ -110,7 +110,7 @@ pub struct Context {
     listed: watch::Sender<Option<Arc<Listing>>>,
     /// Whether the watch has delivered the initial list of the node's pods.
     pods_listed: watch::Sender<bool>,
-    /// Whether Azure refused the last LIST with 403 or 404.
+    /// Whether Azure refused the last LIST with 403.
     may_not_list: AtomicBool,
     /// Since when Azure answers each LIST that the resource group or the subscription does not exist.
     denied_since: Mutex<Option<Instant>>,
@@ -284,8 +284,8 @@ impl Context {
         kept.keys().any(|uid| !self.daemon_sets.contains(uid))
     }
 
-    /// Whether Azure answered the last LIST of groups with 403 or 404: the subscription or the resource group does
-    /// not exist, or the operator has no rights there.
+    /// Whether Azure answered the last LIST of groups with 403: the operator's identity lacks the right. Azure also
+    /// answers this for a deleted resource group if the right was assigned there.
     pub fn may_not_list(&self) -> bool {
         self.may_not_list.load(Ordering::Relaxed)
     }

@@ -81,11 +81,11 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
     let listed = match answer {
         Ok(listed) => listed,
         Err(error) => {
-            let refused = error
-                .failure()
-                .is_some_and(|failure| matches!(failure.status, 403 | 404));
-            context.may_not_list.store(refused, Ordering::Relaxed);
-            if refused {
+            let status = error.failure().map(|failure| failure.status);
+            context
+                .may_not_list
+                .store(status == Some(403), Ordering::Relaxed);
+            if matches!(status, Some(403 | 404)) {
                 context.show_unlisted();
             }
             let is_denied = error.means_nothing_to_delete();
