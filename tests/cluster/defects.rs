@@ -183,7 +183,7 @@ async fn a_foreign_group_of_a_pods_name_is_left_alone_and_the_pod_says_so() {
 
     burst
         .until("web", "the pod to say why", |pod| {
-            says(pod, "belongs to somebody else")
+            says(pod, "name another owner")
         })
         .await;
     burst.create("other", &json!({})).await;

@@ -22,6 +22,9 @@ use crate::node::plan::{Action, Group, Sight, is_deleting, never_restarts};
 /// often.
 const MISSING: Duration = Duration::from_secs(10);
 
+/// Reason of the Event about a pod whose group may not be deleted: a kubelet's.
+const NOT_DELETED: &str = "FailedKillPod";
+
 impl Keeper {
     /// Executes `action`; returns `true` when the pod and its group are gone.
     pub async fn act(&mut self, action: Action) -> bool {
@@ -169,7 +172,7 @@ impl Keeper {
     }
 
     /// A GET shows the group: keeps what it says, and learns from a start how long starts take.
-    fn found(&mut self, answer: &Value, asked: Timestamp) {
+    pub fn found(&mut self, answer: &Value, asked: Timestamp) {
         let now = Timestamp::now();
         let Some(view) = View::read(answer) else {
             return self.not_readable();
@@ -177,6 +180,7 @@ impl Keeper {
         if !self.context.owner.owns(&view.tags) {
             return self.belongs_to_another();
         }
+        self.belongs_to_us();
         let going = view.is_being_deleted();
         let started = started(&view);
         let before = self.known.group.clone();
@@ -240,18 +244,37 @@ impl Keeper {
     }
 
     /// A read or a delete failed: the back-off changes, the pod's status does not.
-    fn not_done(&mut self, attempt: Attempt, error: &Error) {
+    pub fn not_done(&mut self, attempt: Attempt, error: &Error) {
         let doing = match attempt {
             Attempt::Delete => "deleting a container group",
             _ => "reading a container group",
         };
         tracing::warn!(pod = %self.pod_name(), error = %error.story(), "{doing}");
         self.context.trouble.notify_one();
+        if self.leaves() && error.failure().is_some_and(|failure| failure.status == 403) {
+            self.stays_terminating(error);
+        }
         let (trouble, refused) = (self.trouble.clone(), self.known.is_refused);
         // Also on an error that would repeat: the operator must not forget a group.
         self.pause(attempt.action(), MISSING);
         self.fail(attempt, &error.verdict());
         (self.trouble, self.known.is_refused) = (trouble, refused);
+    }
+
+    /// Writes an Event that says why the pod stays Terminating. Azure also answers 403 for a deleted resource group if
+    /// the operator's role was assigned there.
+    fn stays_terminating(&mut self, error: &Error) {
+        let metadata = &self.pod.metadata;
+        let (pod, namespace) = (metadata.name.as_deref(), metadata.namespace.as_deref());
+        let (pod, namespace) = (pod.unwrap_or_default(), namespace.unwrap_or_default());
+        let (name, group) = (&self.name, &self.context.scope.resource_group);
+        let message = format!(
+            "burstpool may not delete container group {name}, so the pod stays: assign the operator's role on \
+             resource group {group} (if {group} was deleted, create it again first). If the container group is \
+             certainly gone: kubectl delete pod {pod} -n {namespace} --force --grace-period=0. Azure: {}",
+            error.verdict().message
+        );
+        self.warn(NOT_DELETED, &message);
     }
 
     fn not_readable(&mut self) {

@@ -17,7 +17,7 @@ use super::herd::News;
 use super::report::Say;
 use super::shown::{Brief, Shown};
 use super::{Context, Settings, line};
-use crate::aci::failure::{Class, Retry, Verdict};
+use crate::aci::failure::{Retry, Verdict};
 use crate::aci::names::GroupName;
 use crate::aci::status::Seen;
 use crate::aci::translate::{Group as Body, Unsupported};
@@ -31,9 +31,6 @@ use crate::node::plan::{self, Action, Decision, Group, Known};
 /// The longest sleep of a worker that waits for a time: the wall clock may be set meanwhile, so it compares again
 /// at least once an hour.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
-
-/// How long to leave a group alone whose tags name another owner.
-const FOREIGN: Duration = Duration::from_secs(60);
 
 /// Why a pod has no group, or none that runs. The pod's status shows it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -68,6 +65,8 @@ pub(super) struct Keeper {
     pub known: Known,
     pub view: Option<View>,
     pub trouble: Trouble,
+    /// Whether the tags of the pod's group name another owner.
+    pub is_foreign: bool,
     /// How often each attempt failed in a row.
     pub tries: Tries,
     /// The body of the PUT that got no answer.
@@ -166,6 +165,7 @@ impl Keeper {
             known: Known::default(),
             view: None,
             trouble: Trouble::None,
+            is_foreign: false,
             tries: Tries::default(),
             unanswered: None,
             events: PodEvents::default(),
@@ -254,13 +254,16 @@ impl Keeper {
 
     /// Applies what a LIST showed of the group. Before the first LIST the worker sends no GET for its own group: a
     /// thousand pods cost one request, not a thousand.
-    fn heed(&mut self, shown: &Shown) {
+    pub fn heed(&mut self, shown: &Shown) {
         let now = Timestamp::now();
         match (&self.known.group, shown) {
             (Group::Unknown, Shown::Foreign) if !self.known.is_unanswered => {
                 self.belongs_to_another();
             }
-            (_, Shown::Absent { asked }) => self.not_listed(*asked),
+            (_, Shown::Absent { asked }) => {
+                self.belongs_to_us();
+                self.not_listed(*asked);
+            }
             (group, Shown::There { asked, brief }) => {
                 let ran = matches!(group, Group::There { ran: true, .. });
                 let is_newer = brief.is_newer(*asked, group);
@@ -362,20 +365,6 @@ impl Keeper {
             .into_iter()
             .map(|refusal| (refusal.field, refusal.why));
         self.trouble = Trouble::Refused(fields.collect());
-    }
-
-    /// Records that a group of this name has another owner: the worker neither writes nor deletes it. The name
-    /// contains a hash of the pod's UID, so this is not an accident.
-    pub fn belongs_to_another(&mut self) {
-        if self.known.group == Group::Unknown {
-            self.known.group = Group::Absent { was_there: false };
-        }
-        self.pause(Action::Read, FOREIGN);
-        let message = format!("the container group {} belongs to somebody else", self.name);
-        self.fail(
-            Attempt::Create,
-            &Verdict::new(Class::Permanent, None, message),
-        );
     }
 
     /// Records a failure, and when the verdict allows the next try.

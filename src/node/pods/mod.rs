@@ -28,6 +28,7 @@ mod daemons;
 mod events;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod foreign;
 mod herd;
 mod hosted;
 mod keeper;

@@ -65,8 +65,8 @@ impl Keeper {
         if !self.exists {
             return Say::Nothing;
         }
-        if !self.is_readable {
-            // Writing a status would replace a status that could not be decoded.
+        // Writing a status would replace a status that could not be decoded, or end a pod that may still run.
+        if !self.is_readable || self.is_out_of_sight() {
             let is_due = self.not_written_before.is_none_or(|at| at <= now);
             return if is_due && !self.events.is_empty() {
                 Say::Event
@@ -129,6 +129,9 @@ impl Keeper {
         let Some(this) = Target::of(&self.pod.metadata) else {
             return true;
         };
+        if self.is_out_of_reach() {
+            self.leave_foreign().await;
+        }
         match call::delete(PATIENCE, &self.pods_api(), &this, Some(0)).await {
             // The pod is gone, or another pod has its name.
             Ok(Deletion::Begun | Deletion::NotThere) => true,
@@ -145,13 +148,24 @@ impl Keeper {
 
     /// Queues a Warning Event of the operator about the pod.
     pub fn warn(&mut self, reason: &str, message: &str) {
+        let event = self.warning(reason, message);
+        self.events.add(event);
+    }
+
+    /// Writes a Warning Event now, if the API server answers.
+    pub async fn publish_warning(&mut self, reason: &str, message: &str) {
+        let event = self.warning(reason, message);
+        self.publish(&event).await;
+    }
+
+    fn warning(&self, reason: &str, message: &str) -> PodEvent {
         let unique = uuid::Uuid::new_v5(
             &uuid::Uuid::NAMESPACE_OID,
             format!("{:?}{reason}{message}", self.pod.metadata.uid).as_bytes(),
         );
         let name = self.pod.metadata.name.as_deref().unwrap_or("pod");
         let now = Timestamp::now();
-        let event = PodEvent {
+        PodEvent {
             name: k8s::events::name(name, &unique.simple().to_string()[..16]),
             reason: k8s::events::word(reason),
             message: k8s::events::note(message),
@@ -160,8 +174,7 @@ impl Keeper {
             last: Some(now),
             count: 1,
             field_path: None,
-        };
-        self.events.add(event);
+        }
     }
 
     /// Writes a status. The answer is the new live pod.
@@ -287,4 +300,4 @@ fn says(pod: &Pod, wanted: &PodStatus) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -13,13 +13,14 @@ use super::super::herd::News;
 use super::super::keeper::Attempt;
 use super::super::shown::Shown;
 use super::*;
-use crate::aci::failure::{Class, Verdict};
+use crate::aci::error::Error;
+use crate::aci::failure::{ArmError, Class, Verdict};
 use crate::aci::names::GroupName;
 use crate::node::observed::Observed;
 use crate::node::plan;
 
 /// An API server that answers every request with `status`.
-fn kubernetes(status: &Arc<AtomicU16>) -> kube::Client {
+pub(in super::super) fn kubernetes(status: &Arc<AtomicU16>) -> kube::Client {
     let status = status.clone();
     let service = tower::service_fn(move |_: http::Request<Body>| {
         let code = status.load(Ordering::Relaxed);
@@ -43,7 +44,7 @@ fn keeper_of(client: kube::Client) -> Keeper {
 }
 
 /// A worker to which the last LIST showed this.
-fn keeper_shown(client: kube::Client, shown: Shown) -> Keeper {
+pub(in super::super) fn keeper_shown(client: kube::Client, shown: Shown) -> Keeper {
     let context = context(client);
     let pod = json!({
         "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
@@ -366,4 +367,34 @@ async fn a_worker_does_not_wait_for_a_list_that_azure_refuses() {
         !shown.has_changed().expect("it is followed"),
         "it is listed"
     );
+}
+
+#[tokio::test]
+async fn a_pod_whose_group_may_not_be_deleted_says_how_it_can_end() {
+    let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
+    let refused = |status: u16| {
+        let body = br#"{"error": {"code": "AuthorizationFailed", "message": "no role"}}"#;
+        let failure = Box::new(ArmError::read(status, body, None));
+        let what = "deleting a container group".to_owned();
+        Error::Refused { what, failure }
+    };
+    keeper.not_done(Attempt::Delete, &refused(403));
+    assert!(keeper.events.is_empty(), "the pod is not being deleted");
+    keeper.pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
+    keeper.not_done(Attempt::Delete, &refused(503));
+    assert!(keeper.events.is_empty(), "Azure will answer");
+    for attempt in [Attempt::Read, Attempt::Delete] {
+        keeper.not_done(attempt, &refused(403));
+    }
+    let event = keeper.events.next().expect("an Event");
+    assert_eq!(event.reason, "FailedKillPod");
+    let remedies = [
+        "role on resource group rg",
+        "kubectl delete pod web -n shop --force",
+        "no role",
+    ];
+    for text in remedies {
+        assert!(event.message.contains(text), "{}", event.message);
+    }
+    assert!(keeper.events.is_empty(), "once");
 }

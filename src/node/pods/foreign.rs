@@ -1,0 +1,167 @@
+//! A container group that has a pod's name and the tags of another owner.
+//!
+//! In: a LIST or a GET that shows such a group. Out: an Event and a status with the remedy. The group is neither
+//! changed nor deleted. Its name contains a hash of the pod's UID, so most likely it is the pod's own and its tags
+//! were changed by hand, but nothing proves that. Once the tags are restored, the worker uses the group again, and
+//! deletes it with the pod; if the pod is gone by then, garbage collection does.
+
+use std::time::Duration;
+
+use super::keeper::{Attempt, Keeper, Trouble};
+use crate::aci::failure::{Class, Verdict};
+use crate::node::absence::Absence;
+use crate::node::plan::{self, Action, Group};
+
+/// How long to leave such a group alone.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Reason of the Event.
+const REASON: &str = "ContainerGroupNotOwned";
+
+impl Keeper {
+    /// Records that the tags of the pod's group name another owner: the worker neither writes nor deletes it.
+    pub fn belongs_to_another(&mut self) {
+        if self.known.group == Group::Unknown {
+            self.known.group = Group::Absent { was_there: false };
+        }
+        self.is_foreign = true;
+        self.pause(Action::Read, AGAIN);
+        let message = self.foreign("burstpool does not touch it");
+        self.warn(REASON, &message);
+        self.fail(
+            Attempt::Create,
+            &Verdict::new(Class::Permanent, None, message),
+        );
+    }
+
+    /// Records that the group has the right tags again, or is gone.
+    pub fn belongs_to_us(&mut self) {
+        if self.is_out_of_reach() {
+            self.known.group = Group::Unknown;
+            self.known.absence = Absence::default();
+        }
+        if std::mem::take(&mut self.is_foreign) && self.is_readable {
+            (self.known.is_refused, self.trouble) = (false, Trouble::None);
+        }
+    }
+
+    /// Whether the pod's group exists, as far as is known, and this process has not created it.
+    pub fn is_out_of_reach(&self) -> bool {
+        self.is_foreign && self.known.group == Group::Absent { was_there: false }
+    }
+
+    /// Whether nothing is known of the containers of a pod that ran: its group may still run, with other tags. The
+    /// pod's status then stays as it is.
+    pub fn is_out_of_sight(&self) -> bool {
+        self.is_out_of_reach() && plan::has_run(&self.pod)
+    }
+
+    /// Says that the pod goes and that its group stays.
+    pub async fn leave_foreign(&mut self) {
+        let message = self.foreign("it stays in Azure, and is billed, though its pod goes");
+        tracing::warn!(pod = %self.pod_name(), group = %self.name, "{message}");
+        // The Event is only published once, as the pod goes in any case.
+        self.publish_warning(REASON, &message).await;
+    }
+
+    fn foreign(&self, then: &str) -> String {
+        let tags = self.context.owner.tags(&self.pod);
+        let tags = tags.iter().map(|(tag, value)| format!("{tag}={value}"));
+        let tags: Vec<String> = tags.collect();
+        let (name, group) = (&self.name, &self.context.scope.resource_group);
+        format!(
+            "the tags of container group {name} in resource group {group} name another owner: {then}. If it is this \
+             pod's, set its tags {}; otherwise delete it",
+            tags.join(", ")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU16;
+
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::super::report::Say;
+    use super::super::report::tests::{keeper_shown, kubernetes};
+    use super::super::shown::Shown;
+    use super::*;
+    use crate::aci::schedule::Starts;
+
+    fn decided(keeper: &Keeper) -> Action {
+        let starts = Starts::default();
+        plan::plan(Some(&keeper.pod), &keeper.known, &starts, Timestamp::now()).action
+    }
+
+    fn foreign(phase: &str) -> Keeper {
+        let client = kubernetes(&Arc::new(AtomicU16::new(201)));
+        let mut keeper = keeper_shown(client, Shown::Foreign);
+        keeper.pod.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
+        keeper.belongs_to_another();
+        keeper
+    }
+
+    #[tokio::test]
+    async fn a_group_whose_tags_were_changed_is_named_with_the_tags_that_make_it_the_pods_again() {
+        let mut keeper = foreign("Pending");
+        let event = keeper.events.next().expect("an Event");
+        assert_eq!(event.reason, REASON);
+        let Trouble::Waiting { message, .. } = &keeper.trouble else {
+            unreachable!("the status says why");
+        };
+        for text in [&event.message, message] {
+            assert!(text.contains(keeper.name.as_str()), "{text}");
+            for (tag, value) in keeper.context.owner.tags(&keeper.pod) {
+                assert!(text.contains(&format!("{tag}={value}")), "{text}");
+            }
+        }
+        assert_eq!(decided(&keeper), Action::Rest);
+        assert!(matches!(
+            keeper.to_say(Timestamp::now()),
+            Say::Quietly(_) | Say::Now(_)
+        ));
+    }
+
+    #[tokio::test]
+    async fn the_status_of_a_pod_that_runs_stays_while_its_group_has_other_tags() {
+        let mut keeper = foreign("Running");
+        assert!(matches!(keeper.to_say(Timestamp::now()), Say::Event));
+        keeper.events.next();
+        assert!(matches!(keeper.to_say(Timestamp::now()), Say::Nothing));
+    }
+
+    #[tokio::test]
+    async fn a_group_with_other_tags_that_is_deleted_by_hand_is_looked_for_again() {
+        for phase in ["Pending", "Running"] {
+            let mut keeper = foreign(phase);
+            keeper.heed(&Shown::Foreign);
+            assert_eq!(decided(&keeper), Action::Rest, "{phase}");
+            let asked = Timestamp::now();
+            keeper.heed(&Shown::Absent { asked });
+            assert!(!keeper.is_foreign && !keeper.known.is_refused, "{phase}");
+            assert_ne!(decided(&keeper), Action::Rest, "{phase}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_group_whose_tags_were_restored_is_used_again_and_deleted_with_its_pod() {
+        let mut keeper = foreign("Running");
+        let now = Timestamp::now();
+        keeper.known.listed(now, now);
+        assert_eq!(decided(&keeper), Action::Look);
+        let tags = keeper.context.owner.tags(&keeper.pod);
+        let group =
+            json!({"name": keeper.name.as_str(), "tags": tags, "properties": {"containers": []}});
+        keeper.found(&group, now);
+        assert!(matches!(keeper.known.group, Group::There { .. }));
+        assert!(!keeper.known.is_refused && !keeper.is_out_of_sight());
+        let deleted =
+            json!({"deletionTimestamp": "2026-07-01T00:00:00Z", "deletionGracePeriodSeconds": 0});
+        let deleted: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta =
+            serde_json::from_value(deleted).expect("metadata");
+        keeper.pod.metadata.deletion_timestamp = deleted.deletion_timestamp;
+        assert_eq!(decided(&keeper), Action::Delete);
+    }
+}
