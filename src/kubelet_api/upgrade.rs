@@ -3,8 +3,11 @@
 //! In: a request's head. Out: the answer 101 and the future connection, or an error as plain HTTP.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
+use futures::StreamExt as _;
+use futures::stream::SplitStream;
 use http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
@@ -13,8 +16,10 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
@@ -28,8 +33,11 @@ const ACCEPTED: &str = "x-accepted-stream-protocol-versions";
 /// The largest WebSocket message in bytes: the limit of Kubernetes' own servers.
 const MESSAGE: usize = 32 << 20;
 
-/// A WebSocket on the server's side.
-pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
+/// The interval between pings: a client that is gone shows in a failed write, even while its messages are not read.
+pub const PING: Duration = Duration::from_secs(10);
+/// How long a connection lasts on which nothing arrives, pongs included, while it is read: 1 hour. A client whose user
+/// reads the output page by page does not read, and so does not answer pings.
+pub const SILENCE: Duration = Duration::from_secs(3600);
 
 /// What carries the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +84,23 @@ impl Upcoming {
     }
 }
 
-/// Turns an upgraded connection into a WebSocket.
-pub async fn websocket(io: TokioIo<Upgraded>) -> Socket {
+/// The client's next message; `None` once the client has closed the connection, or has been silent for
+/// [`SILENCE`].
+pub async fn heard<S: AsyncRead + AsyncWrite + Unpin>(
+    source: &mut SplitStream<WebSocketStream<S>>,
+) -> Option<Message> {
+    match tokio::time::timeout(SILENCE, source.next()).await {
+        Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => None,
+        Ok(Some(Ok(message))) => Some(message),
+        Err(_) => {
+            tracing::debug!("the client of a WebSocket does not answer pings");
+            None
+        }
+    }
+}
+
+/// Turns a connection into a WebSocket.
+pub async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> WebSocketStream<S> {
     let limits = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE))
         .max_frame_size(Some(MESSAGE));

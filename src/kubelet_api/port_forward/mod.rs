@@ -53,7 +53,72 @@ pub async fn forward(io: TokioIo<Upgraded>, agreed: &Agreed, address: IpAddr, po
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use futures::StreamExt as _;
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
     use super::*;
+
+    /// A client that vanished answers nothing; one that is connected answers pings.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Peer {
+        Gone,
+        There,
+    }
+
+    /// Whether a port-forward over a WebSocket lasts for two hours in which no port sends anything.
+    async fn goes_on(peer: Peer, is_tunnel: bool) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address");
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let client = async {
+            if peer == Peer::Gone {
+                return std::future::pending().await;
+            }
+            let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+            // Reading answers pings.
+            while let Some(Ok(_)) = client.next().await {}
+        };
+        let forwarding = async {
+            if is_tunnel {
+                let silent = |io| async move {
+                    let _open = io;
+                    std::future::pending::<()>().await;
+                };
+                tunnel::through(ours, silent).await;
+            } else {
+                websocket::forward(ours, port.ip(), &[port.port()]).await;
+            }
+        };
+        let both = async {
+            tokio::select! {
+                () = client => {}
+                () = forwarding => {}
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(7200), both)
+            .await
+            .is_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_forward_over_a_websocket_ends_when_its_client_does_not_answer_pings() {
+        for (peer, is_tunnel, expected) in [
+            (Peer::There, true, true),
+            (Peer::There, false, true),
+            (Peer::Gone, true, false),
+            (Peer::Gone, false, false),
+        ] {
+            assert_eq!(
+                goes_on(peer, is_tunnel).await,
+                expected,
+                "{peer:?} {is_tunnel}"
+            );
+        }
+    }
 
     #[test]
     fn ports_are_numbers() {

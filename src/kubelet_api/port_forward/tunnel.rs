@@ -1,46 +1,50 @@
 //! A byte stream inside the binary messages of a WebSocket.
 //!
-//! In: an upgraded connection. Out: a stream that carries SPDY for the port-forward.
+//! In: an upgraded connection. Out: a stream that carries SPDY for the port-forward. It ends if the client does not
+//! answer pings.
+
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt as _, StreamExt as _};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::kubelet_api::upgrade;
+use crate::kubelet_api::upgrade::{self, PING};
+
+/// How long `inner` may take to end once the client is gone, which reads nothing that is still written to it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs `inner` with the stream until it ends or the client disconnects.
 pub async fn through<F: Future<Output = ()>>(
-    io: TokioIo<Upgraded>,
+    io: impl AsyncRead + AsyncWrite + Unpin,
     inner: impl FnOnce(DuplexStream) -> F,
 ) {
     let (mut sink, mut source) = upgrade::websocket(io).await.split();
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let (mut read, mut write) = tokio::io::split(theirs);
     let inward = async {
-        while let Some(Ok(message)) = source.next().await {
-            let written = match message {
-                Message::Binary(bytes) => write.write_all(&bytes).await.is_ok(),
-                Message::Close(_) => false,
-                _ => true,
-            };
-            if !written {
-                break;
+        while let Some(message) = upgrade::heard(&mut source).await {
+            if let Message::Binary(bytes) = message {
+                // If `inner` has ended, the client may still be reading the last bytes from it.
+                let _ = write.write_all(&bytes).await;
             }
         }
         // The reader may be gone.
         let _ = write.shutdown().await;
     };
+    let mut pings = tokio::time::interval(PING);
     let outward = async {
         loop {
             let mut bytes = BytesMut::with_capacity(32 << 10);
-            let bytes: Bytes = match read.read_buf(&mut bytes).await {
-                Ok(n) if n > 0 => bytes.freeze(),
-                _ => break,
+            let message = tokio::select! {
+                read = read.read_buf(&mut bytes) => match read {
+                    Ok(n) if n > 0 => Message::Binary(bytes.freeze()),
+                    _ => break,
+                },
+                _ = pings.tick() => Message::Ping(Bytes::new()),
             };
-            if sink.send(Message::Binary(bytes)).await.is_err() {
+            if sink.send(message).await.is_err() {
                 break;
             }
         }
@@ -52,6 +56,6 @@ pub async fn through<F: Future<Output = ()>>(
     };
     tokio::select! {
         () = carried => {}
-        () = async { inward.await; std::future::pending().await } => {}
+        () = async { inward.await; tokio::time::sleep(PATIENCE).await } => {}
     }
 }

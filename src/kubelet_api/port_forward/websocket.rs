@@ -2,22 +2,22 @@
 //!
 //! In: an upgraded connection, and the ports that the query names. Out: one connection to each port. Port number n
 //! (from 0) has two channels: 2n for data, 2n + 1 for errors. The first message of each channel contains its port.
+//! The forward ends if the client does not answer pings.
 
 use std::net::IpAddr;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::{SinkExt as _, StreamExt as _};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::dial;
-use crate::kubelet_api::upgrade;
+use crate::kubelet_api::upgrade::{self, PING};
 
 /// Forwards until the client disconnects or all connections have ended.
-pub async fn forward(io: TokioIo<Upgraded>, address: IpAddr, ports: &[u16]) {
+pub async fn forward(io: impl AsyncRead + AsyncWrite + Unpin, address: IpAddr, ports: &[u16]) {
     let (mut sink, mut source) = upgrade::websocket(io).await.split();
     let (out, mut messages) = mpsc::channel::<Bytes>(16);
     let (mut connections, mut inputs) = (JoinSet::new(), Vec::new());
@@ -34,7 +34,7 @@ pub async fn forward(io: TokioIo<Upgraded>, address: IpAddr, ports: &[u16]) {
     }
     drop(out);
     let inward = async {
-        while let Some(Ok(message)) = source.next().await {
+        while let Some(message) = upgrade::heard(&mut source).await {
             let Message::Binary(data) = message else {
                 continue;
             };
@@ -51,9 +51,17 @@ pub async fn forward(io: TokioIo<Upgraded>, address: IpAddr, ports: &[u16]) {
             }
         }
     };
+    let mut pings = tokio::time::interval(PING);
     let outward = async {
-        while let Some(message) = messages.recv().await {
-            if sink.send(Message::Binary(message)).await.is_err() {
+        loop {
+            let message = tokio::select! {
+                message = messages.recv() => match message {
+                    Some(message) => Message::Binary(message),
+                    None => break,
+                },
+                _ = pings.tick() => Message::Ping(Bytes::new()),
+            };
+            if sink.send(message).await.is_err() {
                 return;
             }
         }

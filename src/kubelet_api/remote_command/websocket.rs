@@ -11,13 +11,17 @@ use futures::{SinkExt as _, StreamExt as _};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::size::Sizes;
 use super::{Out, Outcome, Size, Streams, Wanted};
-use crate::kubelet_api::upgrade::{self, Socket};
+use crate::kubelet_api::upgrade::{self, PING};
+
+/// The client's WebSocket.
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -27,8 +31,6 @@ const RESIZE: u8 = 4;
 /// Version 5: the stream whose number follows has ended.
 const CLOSE: u8 = 255;
 
-/// The interval between pings: a client that is gone shows in a failed write, even while its messages are not read.
-const PING: Duration = Duration::from_secs(10);
 /// How long to wait for the client's close message.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -112,11 +114,10 @@ async fn read(
     can_close: bool,
 ) {
     let mut collected = Sizes::default();
-    while let Some(Ok(message)) = source.next().await {
+    while let Some(message) = upgrade::heard(&mut source).await {
         let data = match message {
             Message::Binary(data) => data,
             Message::Text(text) => Bytes::from(text),
-            Message::Close(_) => return,
             _ => continue,
         };
         match data.as_ref() {

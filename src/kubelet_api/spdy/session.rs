@@ -2,7 +2,8 @@
 //!
 //! In: a byte stream. Out: the streams that the peer opens. The peers use no flow control: a stream with a slow
 //! reader stops the whole connection, as in Kubernetes itself. The server pings the peer, because a failed write is
-//! the only sign of a lost peer while the connection is not read.
+//! the only sign of a lost peer while the connection is not read. A peer that is read and answers no pings for
+//! [`SILENCE`] is gone, too.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,13 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use super::frame::reset;
 use super::frame::{Decoder, Encoder, Frame, Headers};
+use crate::kubelet_api::upgrade::{PING, SILENCE};
 
 /// How many parts wait for a stream's reader before the connection is no longer read.
 const WAITING: usize = 4;
 /// The most open streams: a port-forward has two for each connection.
 const STREAMS: usize = 256;
-/// The interval between pings.
-const PING: Duration = Duration::from_secs(10);
 /// How long to wait for a peer to close the connection.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a connected peer may take to read the last frames, such as a command's exit code: a user may read the
@@ -245,10 +245,11 @@ impl Reading {
         loop {
             let frame = match decoder.decode(&mut bytes) {
                 Ok(Some(frame)) => frame,
-                Ok(None) => match io.read_buf(&mut bytes).await {
-                    Ok(n) if n > 0 => continue,
-                    Ok(_) => return tracing::debug!("a peer has hung up"),
-                    Err(error) => return tracing::debug!(%error, "a peer is gone"),
+                Ok(None) => match tokio::time::timeout(SILENCE, io.read_buf(&mut bytes)).await {
+                    Ok(Ok(n)) if n > 0 => continue,
+                    Ok(Ok(_)) => return tracing::debug!("a peer has hung up"),
+                    Ok(Err(error)) => return tracing::debug!(%error, "a peer is gone"),
+                    Err(_) => return tracing::debug!("a peer does not answer pings"),
                 },
                 Err(error) => {
                     tracing::debug!(%error, "a peer does not speak SPDY");

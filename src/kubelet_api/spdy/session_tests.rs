@@ -223,3 +223,32 @@ async fn a_stream_that_the_peer_tears_down_says_so_also_after_its_last_word() {
         soon(reset).await.expect_err("nothing is said but the end");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_pings_stays_and_a_silent_one_goes() {
+    let (session, silent) = connected();
+    let gone = session.gone();
+    let is_gone = tokio::time::timeout(2 * SILENCE, gone.cancelled()).await;
+    assert!(is_gone.is_ok(), "it answers no pings");
+    drop(silent);
+
+    let (session, mut peer) = connected();
+    let gone = session.gone();
+    let answering = async {
+        loop {
+            match peer.decoder.decode(&mut peer.bytes).expect("a frame") {
+                Some(frame @ Frame::Ping { .. }) => peer.say(frame).await,
+                Some(other) => unreachable!("{other:?}"),
+                None => {
+                    let read = peer.read.read_buf(&mut peer.bytes);
+                    assert_ne!(read.await.expect("it is open"), 0);
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = gone.cancelled() => unreachable!("it answers pings"),
+        () = answering => {}
+        () = tokio::time::sleep(2 * SILENCE) => {}
+    }
+}
