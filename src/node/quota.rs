@@ -18,7 +18,7 @@ use super::pods::Context;
 use crate::aci::client::{Scope, Usage};
 
 /// How long the other placements must wait for what a placement gave up.
-const HANDOVER: Duration = Duration::from_secs(10);
+pub(crate) const HANDOVER: Duration = Duration::from_secs(10);
 
 /// The quotas of all subscriptions and regions that have placements.
 #[derive(Default)]
@@ -248,8 +248,8 @@ fn whole(cpu_milli: i64) -> i64 {
 
 /// How much of a resource a placement may use in total.
 #[derive(Debug, Default)]
-struct Share {
-    given: i64,
+pub(crate) struct Share {
+    pub(crate) given: i64,
     /// Earlier, larger amounts, and until when the other placements must leave them free.
     before: Vec<(i64, Instant)>,
 }
@@ -263,15 +263,15 @@ impl Share {
 }
 
 /// A placement's share, how much of it is used, and how much more the placement could use.
-struct Wish<'a> {
-    share: &'a mut Share,
-    has: i64,
-    more: i64,
+pub(crate) struct Wish<'a> {
+    pub(crate) share: &'a mut Share,
+    pub(crate) has: i64,
+    pub(crate) more: i64,
 }
 
 /// Divides `left` units among placements; without a limit each gets all that it can use. Returns whether the
 /// placements could use more than is left.
-fn divide(left: Option<i64>, mut wishes: Vec<Wish<'_>>, now: Instant) -> bool {
+pub(crate) fn divide(left: Option<i64>, mut wishes: Vec<Wish<'_>>, now: Instant) -> bool {
     for wish in &mut wishes {
         wish.share.before.retain(|(_, until)| now < *until);
     }

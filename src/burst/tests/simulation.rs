@@ -83,11 +83,14 @@ impl Simulation {
         checks::nobody_starves(&self.cluster, &self.operators[self.leader]);
         self.cluster.churn.rests(self.cluster.now);
         self.happened.peaks += self.cluster.peaks.begun;
+        self.happened.renamed += self.cluster.renamed;
+        self.happened.shared += self.cluster.region.taken;
     }
 
     fn step(&mut self) {
         let (rng, cluster) = (&mut self.rng, &mut self.cluster);
         cluster.live(rng);
+        cluster.share_quota(rng);
         cluster.schedule(rng);
         let ended = cluster.start_groups(rng);
         for operator in &mut self.operators {

@@ -51,16 +51,20 @@ impl Cluster {
     }
 
     /// Why Azure does not start a pod now. `None` if it starts it.
-    fn refusal(&self, uid: &str, rng: &mut StdRng) -> Option<Class> {
+    fn refusal(&mut self, uid: &str, rng: &mut StdRng) -> Option<Class> {
         if self.pods[uid].is_rejected {
             return Some(Class::Unknown);
         }
-        if self.now < self.throttled_until {
+        if self.now < self.throttled_until || !self.takes_create() {
             return Some(Class::Throttled);
         }
         // Occasionally a pod starts for which Azure already had capacity.
         let class = [Class::Capacity, Class::Quota, Class::Transient];
         let fails = self.now < self.failing_until && !rng.random_bool(0.1);
+        if fails && self.creates_left().is_some() {
+            // This create used up a part of the budget that other pods were granted for.
+            self.shrunk = self.now;
+        }
         fails.then(|| class[rng.random_range(0..3)])
     }
 }

@@ -3,17 +3,19 @@
 mod churn;
 mod doors;
 pub mod peaks;
+mod refused;
 
 pub use churn::Churn;
 pub use doors::Doors;
 pub use peaks::Peaks;
+pub use refused::Refused;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::cluster::{APPS, Cluster, NODE, SimPod};
+use super::cluster::{APPS, Cluster, NEVER, NODE, SimPod};
 use super::operator::{Clocks, Operator};
 use crate::burst::Decision;
 use crate::burst::amounts::Amounts;
@@ -121,6 +123,20 @@ pub fn grant(cluster: &Cluster, pod: &SimPod) {
     let facts = &pod.facts;
     let name = &facts.id.name;
     assert!(facts.grant.is_none(), "{name} is granted twice");
+    assert!(!pod.is_foreign, "{name} tolerates the node by itself");
+    // The plan cannot know in advance that a pod that tolerates the node by itself will run there. Nor does it know
+    // what a pod is that was bound just now, and that no watch of the leader shows for a moment.
+    let is_new = |since: Timestamp| cluster.now < later(since, UNSEEN);
+    let is_known = |other: &&SimPod| {
+        let since = other.facts.bound().and_then(|bound| bound.since);
+        !other.is_foreign && !since.is_some_and(is_new)
+    };
+    let other = cluster.keeps_out(pod).find(is_known);
+    let other = other.map(|other| &other.facts.id.name);
+    assert!(
+        other.is_none(),
+        "{name} is granted beside {other:?}, which keeps it out"
+    );
     assert!(
         !pod.is_ineligible,
         "{name} is granted, and ACI cannot run it"
@@ -150,26 +166,38 @@ pub fn rescue(pod: &SimPod, now: Timestamp) {
     );
 }
 
-/// No more is bound than Azure can start, by container group sizes. An exception are pods that were granted
-/// while Azure had more capacity.
+/// No more is bound than Azure can start, by container group sizes and together with the other placement of the
+/// region. Exceptions are pods that were granted while Azure had more capacity and bound later, pods that users
+/// place, and a quota that is still exceeded after it was reduced.
 pub fn starts_all(cluster: &Cluster) {
-    let bound = cluster.pods.values().map(|pod| &pod.facts);
-    let bound = bound.filter(|facts| facts.bound().is_some_and(|bound| bound.node == NODE));
-    let taken: i64 = bound.clone().map(|facts| facts.uses().cpu_milli).sum();
-    let is_old = |at: Option<Timestamp>| at.is_some_and(|at| at <= cluster.shrunk);
-    let is_excused = bound.clone().any(|facts| {
-        let grant = facts.grant.as_ref();
-        // A pod with an expired grant was not counted.
-        is_old(grant.and_then(|one| one.at)) || grant.is_some_and(|one| one.is_expired)
-    });
+    let taken: i64 = ours(cluster).map(|pod| pod.facts.uses().cpu_milli).sum();
+    let other = cluster.region.other * 1000;
+    let is_excused = cluster.region.is_exceeded || ours(cluster).any(|pod| pod.is_late);
     assert!(
-        is_excused || taken <= cluster.capacity * 1000,
-        "{taken} thousandths of a core are bound of {} cores",
+        taken + other <= cluster.capacity * 1000 || is_excused,
+        "{taken} thousandths of a core are bound beside {other} of another placement, of {} cores",
         cluster.capacity
     );
 }
 
-/// A bound pod starts, or is deleted if its owner replaces it.
+/// No more pods wait for a create than Azure still takes creates.
+pub fn creates_all(cluster: &Cluster) {
+    let waits = |pod: &&SimPod| pod.facts.bound().is_some_and(|bound| !bound.has_started);
+    let uncreated = i64::try_from(ours(cluster).filter(waits).count()).expect("few");
+    let creates = cluster.creates_left().unwrap_or(i64::MAX);
+    assert!(
+        uncreated <= creates || ours(cluster).any(|pod| pod.is_late),
+        "{uncreated} pods wait for a create, of which {creates} are left"
+    );
+}
+
+/// The granted pods on the node.
+fn ours(cluster: &Cluster) -> impl Iterator<Item = &SimPod> {
+    let all = cluster.pods.values().filter(|pod| !pod.is_foreign);
+    all.filter(|pod| pod.facts.bound().is_some_and(|bound| bound.node == NODE))
+}
+
+/// A pod that is bound starts, or is given back where its owner makes another.
 pub fn nobody_waits_in_vain(cluster: &Cluster, calm: Timestamp) {
     let waits = cluster.pods.values().filter(|pod| {
         let facts = &pod.facts;
@@ -201,9 +229,8 @@ fn is_nominated_before(pod: &SimPod, time: Timestamp) -> bool {
 /// `is_triggered` is what the deciding instance knows.
 pub fn hold(cluster: &Cluster, pod: &SimPod, is_triggered: bool) -> bool {
     let spec = &cluster.pool.spec;
-    let mut workloads = spec.workloads.iter();
-    let own = workloads.find(|w| w.name == APPS[pod.app]);
-    let own = own.and_then(|workload| workload.spill.as_ref()?.after);
+    let own = spec.workloads[pod.app].spill.as_ref();
+    let own = own.and_then(|spill| spill.after);
     let after: Duration = own.unwrap_or(spec.spill.after).into();
     let triggered = spec.spill.after_when_triggered.map(Duration::from);
     let least = if is_triggered {
@@ -234,9 +261,8 @@ pub fn held_no_longer(plan: &Plan, cluster: &Cluster) {
         let Some(pod) = cluster.pods.get(&decision.pod.uid) else {
             continue;
         };
-        let mut workloads = spec.workloads.iter();
-        let own = workloads.find(|w| w.name == APPS[pod.app]);
-        let own = own.and_then(|workload| workload.spill.as_ref()?.after);
+        let own = spec.workloads[pod.app].spill.as_ref();
+        let own = own.and_then(|spill| spill.after);
         let after: Duration = own.unwrap_or(spec.spill.after).into();
         // If a pod's spec was changed, its hold begins with the first plan. Instances pause for seconds between
         // plans.
@@ -301,7 +327,7 @@ pub type PassedBy = [(Timestamp, u64); 3];
 /// While pods come and go, nothing fails and Azure does not throttle, a workload that holds less than its own
 /// share is not passed by for long, even if other workloads take slots all the time.
 pub fn nobody_is_passed_by(cluster: &Cluster, leader: &Operator, since: &mut PassedBy) {
-    if !cluster.is_calm || cluster.now < cluster.throttled_until {
+    if !cluster.is_calm || cluster.shut().is_some() {
         *since = cluster.granted.map(|granted| (cluster.now, granted));
         return;
     }
@@ -340,13 +366,18 @@ struct Free {
     limits: Slots,
     room: Amounts,
     groups: Amounts,
+    /// Pods that others keep out of the placement's zone.
+    kept_out: BTreeSet<String>,
 }
 
 impl Free {
     fn of(cluster: &Cluster) -> Self {
+        // A pod with foreign marks takes room too, or may at any time.
         let is_on_node = |pod: &&SimPod| {
             let bound = pod.facts.bound();
-            bound.is_some_and(|bound| bound.node == NODE && pod.facts.grant.is_none())
+            let waits = pod.is_foreign && bound.is_none() && pod.facts.asks.cpu_milli < NEVER;
+            let is_there = bound.is_some_and(|bound| bound.node == NODE);
+            pod.facts.grant.is_none() && (is_there || waits)
         };
         let away = cluster.away();
         let away = away.iter().map(|uid| &cluster.pods[*uid]);
@@ -355,11 +386,14 @@ impl Free {
         for pod in there {
             (room, groups) = (room.minus(pod.facts.asks), groups.minus(pod.facts.uses()));
         }
+        let kept_out = cluster.pods.values();
+        let kept_out = kept_out.filter(|pod| cluster.keeps_out(pod).next().is_some());
         Self {
             held: held(cluster),
             limits: limits(cluster),
             room,
             groups,
+            kept_out: kept_out.map(|pod| pod.facts.id.uid.clone()).collect(),
         }
     }
 
@@ -368,6 +402,7 @@ impl Free {
         self.held.0 < self.limits.0
             && pod.facts.grant.is_none()
             && pod.kept_off_until.is_none()
+            && !pod.is_foreign
             && matches!(pod.facts.stage, Stage::Refused(_))
             && pod.first_refused.is_some_and(|first| first < since)
             && !pod.is_ineligible
@@ -377,6 +412,7 @@ impl Free {
             && self.held.1[pod.app] < self.limits.1[pod.app]
             && pod.facts.asks.lacks(self.room).is_none()
             && pod.facts.uses().lacks(self.groups).is_none()
+            && !self.kept_out.contains(&pod.facts.id.uid)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The API server: pods, the pool and its status, workloads that come and go, and the clock.
 
+mod region;
 mod server;
 mod users;
 
@@ -15,13 +16,13 @@ use serde_json::json;
 
 use crate::api::{BurstPool, BurstPoolStatus, Reservation};
 use crate::burst::Scales;
-use crate::burst::amounts::Amounts;
 use crate::burst::fixtures::{pod, pool, target};
 use crate::burst::hold::later;
 use crate::burst::pod::{PodFacts, Stage};
-use crate::node::capacity::{Load, Offer, Room};
+use crate::burst::topology::Rules;
 
-use super::checks::{Churn, Peaks};
+use super::checks::{Churn, Peaks, Refused};
+use region::Region;
 use server::Late;
 
 pub use server::{Leading, Told, Written};
@@ -30,11 +31,19 @@ pub use server::{Leading, Told, Written};
 pub const APPS: [&str; 3] = ["web", "db", "job"];
 /// The placement's node.
 pub const NODE: &str = "burst-shop-weu";
+/// Millicores that no node has: the scheduler never places a pod that requests them.
+pub const NEVER: i64 = 1_000_000;
+/// The topology key of the zones. The virtual node is alone in its zone.
+pub const ZONE: &str = "topology.kubernetes.io/zone";
 /// The longest step of the clock.
 const LONGEST: Duration = Duration::from_secs(120);
 
 /// A pod as the API server has it, plus what only the model knows.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of one pod, in any combination"
+)]
 pub struct SimPod {
     pub facts: Rc<PodFacts>,
     /// The index of its workload in [`APPS`].
@@ -54,7 +63,11 @@ pub struct SimPod {
     pub is_rejected: bool,
     /// It neither starts nor fails, as with a wrong image name.
     pub is_stuck: bool,
-    /// Until then, or forever, a policy denies its grant.
+    /// It was bound when the node offered less than when it was granted.
+    pub is_late: bool,
+    /// It carries the marks of another pod's grant.
+    pub is_foreign: bool,
+    /// Until then, or forever, a policy denies its grant and its stamp.
     pub denied_until: Timestamp,
     /// When its object is removed, once it is being deleted.
     pub gone_at: Option<Timestamp>,
@@ -99,9 +112,14 @@ pub struct Cluster {
     pub desired: [u64; 3],
     /// How many pods the cluster's own nodes have room for.
     pub home: usize,
+    /// How many cores the quota of the region has.
     pub capacity: i64,
+    /// In some clusters pods of `db` have anti-affinity by zone: only one of them can run on ACI at a time.
+    apart: Option<Rules>,
     /// Until then Azure starts almost nothing.
     pub failing_until: Timestamp,
+    /// The quota, its shares, and how many creates Azure takes.
+    pub region: Region,
     /// Until then Azure throttles creates.
     pub throttled_until: Timestamp,
     /// When the node's capacity last shrank.
@@ -118,11 +136,16 @@ pub struct Cluster {
     /// When the leader last changed, or memory was lost.
     pub disturbed: Timestamp,
     pub churn: Churn,
+    pub refused: Refused,
     pub peaks: Peaks,
     /// The number of changes so far.
     pub count: u64,
     /// How far the scheduler's clock is ahead.
     pub scheduler_skew: SignedDuration,
+    /// The present and earlier names of the workloads, each with its index in [`APPS`].
+    names: Vec<(usize, String)>,
+    /// How many times a workload was renamed.
+    pub renamed: u64,
     scales: Scales,
     late: Vec<Late>,
     next_change: Timestamp,
@@ -169,6 +192,8 @@ impl Cluster {
             scheduler_skew: SignedDuration::from_secs([-90, 0, 0, 90][rng.random_range(0..4)]),
             home: rng.random_range(4..12),
             capacity: rng.random_range(5..25),
+            region: Region::new(rng, start),
+            apart: rng.random_bool(0.4).then(apart),
             job,
             failing_until: start,
             throttled_until: start,
@@ -179,8 +204,11 @@ impl Cluster {
             granted: [0; 3],
             disturbed: start,
             churn: Churn::default(),
+            refused: Refused::default(),
             peaks: Peaks::new(start),
             count: 0,
+            names: APPS.map(str::to_owned).into_iter().enumerate().collect(),
+            renamed: 0,
             scales: Scales::new(),
             late: Vec::new(),
             next_change: start,
@@ -211,6 +239,8 @@ impl Cluster {
             kept_off_until: None,
             is_rejected: false,
             is_stuck: true,
+            is_late: false,
+            is_foreign: false,
             denied_until: self.now,
             gone_at: None,
             try_at: Timestamp::MAX,
@@ -242,7 +272,8 @@ impl Cluster {
             let pods = self.pods.values().flat_map(SimPod::due);
             let due = pods
                 .chain(self.late.iter().map(|late| late.at))
-                .chain([self.next_change]);
+                .chain([self.next_change])
+                .chain(self.refill());
             let due = due.filter(|at| *at > self.now).min();
             let due = due.and_then(|at| Duration::try_from(at.duration_since(self.now)).ok());
             let due = due.unwrap_or(LONGEST).min(again.unwrap_or(LONGEST));
@@ -292,44 +323,49 @@ impl Cluster {
         self.trigger == Some(true)
     }
 
-    /// The node's `allocatable`, for the scheduler.
-    pub fn offers(&self) -> Amounts {
-        amounts(self.offer().allocatable)
+    /// The pods on the node, or on their way there, that keep this one out of its zone.
+    pub fn keeps_out(&self, pod: &SimPod) -> impl Iterator<Item = &SimPod> {
+        let (has_rules, app) = (pod.facts.rules.is_some(), pod.app);
+        let uid = pod.facts.id.uid.clone();
+        self.pods.values().filter(move |other| {
+            let is_home = other.facts.bound().is_some_and(|bound| bound.node != NODE);
+            // The plan does not count a pod whose grant has expired until the scheduler places it.
+            let is_granted = other.facts.grant.is_some() && !other.facts.has_expired();
+            let may_come = is_granted || other.facts.bound().is_some();
+            let is_other = other.app == app && other.facts.id.uid != uid;
+            let is_finished = other.facts.stage == Stage::Finished;
+            has_rules && is_other && may_come && !is_home && !is_finished
+        })
     }
 
-    /// The node's `capacity`, as Azure counts it.
-    pub fn groups(&self) -> Amounts {
-        amounts(self.offer().capacity)
-    }
-
-    fn offer(&self) -> Offer {
-        let bound = self.pods.values().map(|pod| &*pod.facts);
-        let bound = bound.filter(|facts| facts.bound().is_some_and(|bound| bound.node == NODE));
-        let load = Load::of(bound, |_| true, |_| true);
-        let all = Room {
-            cpu_milli: self.capacity * 1000,
-            memory_bytes: self.capacity << 30,
-            pods: self.capacity,
+    /// Whether a pod on the node keeps this one out of its zone, as the scheduler sees it.
+    pub fn keeps_out_there(&self, pod: &SimPod) -> bool {
+        let is_there = |other: &&SimPod| {
+            let bound = other.facts.bound();
+            other.app == pod.app && bound.is_some_and(|bound| bound.node == NODE)
         };
-        Offer::of(&load, all.minus(load.groups))
+        pod.facts.rules.is_some() && self.pods.values().any(|other| is_there(&other))
     }
 
     /// The UIDs of granted pods that are on the node, or may be placed there.
     pub fn away(&self) -> BTreeSet<&str> {
         let away = self.pods.values().filter(|pod| {
             let home = pod.facts.bound().is_some_and(|bound| bound.node != NODE);
-            let is_granted = pod.facts.grant.is_some() && !pod.facts.has_expired();
+            let is_granted =
+                pod.facts.grant.is_some() && !pod.facts.has_expired() && !pod.is_foreign;
             is_granted && !home && pod.facts.stage != Stage::Finished
         });
         away.map(|pod| pod.facts.id.uid.as_str()).collect()
     }
 }
 
-fn amounts(room: Room) -> Amounts {
-    Amounts {
-        cpu_milli: room.cpu_milli,
-        memory: room.memory_bytes,
-        storage: 0,
-        pods: room.pods,
-    }
+/// The anti-affinity by zone of the workload `db`.
+fn apart() -> Rules {
+    let spec = json!({"containers": [], "affinity": {"podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [{
+            "topologyKey": ZONE, "labelSelector": {"matchLabels": {"app": "db"}},
+        }],
+    }}});
+    let spec = serde_json::from_value(spec).expect("a spec");
+    Rules::of(&spec, &BTreeMap::new()).expect("it has rules")
 }

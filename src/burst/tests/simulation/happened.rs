@@ -49,10 +49,19 @@ pub struct Happened {
     /// Creates that Azure throttled, and creates that it refused with an unknown error.
     pub throttled: u64,
     pub rejected: u64,
+    /// Stamps that a policy denied.
+    pub refused_stamps: u64,
+    /// Workloads that were renamed.
+    pub renamed: u64,
+    /// Pods that were not granted because the anti-affinity of others keeps them out.
+    pub kept_out: u64,
+    /// Cores that another placement of the region took, and plans while no create was left.
+    pub shared: u64,
+    pub spent: u64,
 }
 
 impl Happened {
-    fn each(&mut self) -> [&mut u64; 30] {
+    fn each(&mut self) -> [&mut u64; 35] {
         [
             &mut self.plans,
             &mut self.skewed,
@@ -84,6 +93,11 @@ impl Happened {
             &mut self.late,
             &mut self.throttled,
             &mut self.rejected,
+            &mut self.refused_stamps,
+            &mut self.renamed,
+            &mut self.kept_out,
+            &mut self.shared,
+            &mut self.spent,
         ]
     }
 

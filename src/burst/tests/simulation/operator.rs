@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use super::Happened;
 use super::azure::Ended;
 use super::checks::{self, Doors, peaks};
-use super::cluster::{Cluster, NODE, Told};
+use super::cluster::{Cluster, NODE, Told, ZONE};
 use crate::aci::translate::{self, Unsupported};
 use crate::api::BurstPool;
 use crate::burst::fixtures::{namespaces, place};
@@ -24,7 +24,10 @@ use crate::burst::hold::later;
 use crate::burst::observe::Standing;
 use crate::burst::plan::{First, Peak, Plan};
 use crate::burst::pod::{Grant, PodFacts, PodRef, Stage};
-use crate::burst::{Answer, Claims, Door, Memory, Neighbors, Own, Verdicts, World, observe, plan};
+use crate::burst::topology::Listing;
+use crate::burst::{
+    Answer, Claims, Door, Lack, Memory, Neighbors, Outcome, Own, Verdicts, World, observe, plan,
+};
 pub use clocks::Clocks;
 use term::Term;
 use views::{Shared, Views};
@@ -118,8 +121,8 @@ impl Operator {
         self.clocks.learn(rng);
         self.is_due |= self.views.sync(cluster, &self.clocks, rng);
         self.is_due |= self.due <= cluster.now;
-        // The node shows it.
-        let is_throttled = cluster.now < cluster.throttled_until;
+        // The node says so.
+        let is_throttled = cluster.shut().is_some();
         self.is_due |= is_throttled != self.is_throttled;
         self.is_throttled = is_throttled;
     }
@@ -193,6 +196,11 @@ impl Operator {
         happened.late += plan.late.len() as u64;
         happened.skewed += u64::from(self.clocks.are_skewed());
         checks::held_no_longer(&plan, cluster);
+        let decisions = plan.decisions.iter();
+        let kept_out =
+            decisions.filter(|one| matches!(one.outcome, Outcome::Wait(Lack::Topology(_))));
+        happened.kept_out += kept_out.count() as u64;
+        happened.spent += u64::from(cluster.creates_left() == Some(0));
         happened.outdated += u64::from(pool.version != cluster.version);
         let expected = match standing {
             Standing::Leading => First::Nothing,
@@ -291,8 +299,13 @@ impl Operator {
         let mut place = place("weu", 0);
         place.offers = cluster.offers();
         place.capacity = cluster.groups();
-        let is_throttled = cluster.now < cluster.throttled_until;
-        place.shut = is_throttled.then(|| "Azure asks to wait with creates".to_owned());
+        place.shut = cluster.shut();
+        place.labels.insert(ZONE.to_owned(), "aci".to_owned());
+        // The plan knows the pods of its own nodes by itself, and home is in other zones.
+        let neighbors = Neighbors {
+            nodes: Listing::Listed(Vec::new()),
+            pods: [("shop".to_owned(), Listing::Listed(Vec::new()))].into(),
+        };
         let world = World {
             pools: &[pool],
             nodes: &std::collections::HashMap::new(),
@@ -302,7 +315,7 @@ impl Operator {
             scales: cluster.scales(),
             namespaces: &namespaces,
             claims: &Claims::new(),
-            neighbors: &Neighbors::default(),
+            neighbors: &neighbors,
         };
         let identity = self.identity();
         let own = Own {

@@ -6,7 +6,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::checks;
-use super::cluster::{Cluster, NODE, SimPod};
+use super::cluster::{Cluster, NEVER, NODE};
 use crate::burst::amounts::Amounts;
 use crate::burst::hold::by;
 use crate::burst::pod::{Bound, Stage};
@@ -79,11 +79,14 @@ impl Cluster {
     fn place(&mut self, uid: &str, (home, node): &mut (usize, Amounts)) {
         let pod = self.pods[uid].facts.clone();
         let kept_off_until = self.pods[uid].kept_off_until;
-        let is_let_in = pod.grant.is_some() && kept_off_until.is_none_or(|until| until <= self.now);
-        if *home > 0 {
+        let can_run = pod.asks.cpu_milli < NEVER;
+        let is_let_in = (pod.grant.is_some() || pod.foreign_grant.is_some())
+            && kept_off_until.is_none_or(|until| until <= self.now);
+        let is_kept_out = self.keeps_out_there(&self.pods[uid]);
+        if *home > 0 && can_run {
             *home -= 1;
             self.bind(uid, "home-1");
-        } else if is_let_in && pod.asks.lacks(*node).is_none() && !self.is_closed {
+        } else if is_let_in && !is_kept_out && pod.asks.lacks(*node).is_none() && !self.is_closed {
             *node = node.minus(pod.asks);
             self.bind(uid, NODE);
         } else if pod.stage == Stage::New {
@@ -107,11 +110,22 @@ impl Cluster {
         };
         self.change(uid, |facts| facts.stage = Stage::Bound(bound));
         if node == NODE {
-            checks::starts_all(self);
-            // Nothing has granted it since a peak may have ended.
-            let is_expired =
-                |pod: &SimPod| pod.facts.grant.as_ref().is_some_and(|one| one.is_expired);
-            if is_expired(&self.pods[uid]) {
+            let shrunk = self.shrunk;
+            let (mut is_ours, mut is_expired) = (false, false);
+            if let Some(pod) = self.pods.get_mut(uid) {
+                let grant = pod.facts.grant.as_ref();
+                let granted = grant.and_then(|grant| grant.at);
+                is_expired = grant.is_some_and(|grant| grant.is_expired);
+                // What has expired was not counted until now.
+                pod.is_late = granted.is_some_and(|at| at <= shrunk) || is_expired;
+                is_ours = !pod.is_foreign;
+            }
+            if is_ours {
+                checks::starts_all(self);
+                checks::creates_all(self);
+            }
+            // No grant has renewed the peak since it may have ended.
+            if is_expired {
                 self.peaks.granted(self.count);
             }
         }

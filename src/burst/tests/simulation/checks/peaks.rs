@@ -57,8 +57,9 @@ impl Peaks {
 
     /// Another instance leads. It continues the peak in the pool's status, if it sees it.
     pub fn taken_over(&mut self, is_told: bool, now: Timestamp) {
-        // It cannot continue a peak that it does not see yet.
-        self.is_peak &= is_told;
+        // It cannot continue a peak that it does not see yet. If the last leader crashed before it wrote the end
+        // of the peak, the peak continues.
+        self.is_peak = is_told;
         self.led = now;
     }
 

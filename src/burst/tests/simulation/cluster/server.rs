@@ -13,6 +13,7 @@ use super::Cluster;
 use crate::api::condition::{self, SPILLING};
 use crate::api::{PodCounts, Reservation, WorkloadStatus};
 use crate::burst::Answer;
+use crate::burst::plan::Stamp;
 use crate::burst::pod::{Grant, PodRef};
 use crate::burst::tests::simulation::checks::{self, Churn, Slots};
 
@@ -92,6 +93,27 @@ impl Cluster {
         }
         self.churn.release(self, pod);
         self.change(&id.uid, |_| ());
+        Answer::Granted
+    }
+
+    /// Handles a patch that stamps a pod. A policy that denies its grant denies this too.
+    pub fn stamp(&mut self, stamp: &Stamp, by: &str, rng: &mut StdRng) -> Answer {
+        let id = &stamp.pod;
+        let Some(pod) = self.pods.get(&id.uid) else {
+            return Answer::Gone;
+        };
+        if pod.facts.id.resource_version != id.resource_version {
+            return Answer::Conflict;
+        }
+        if self.now < pod.denied_until {
+            self.refused.stamp(id, by, self.now);
+            return Answer::Denied("a policy says no".to_owned());
+        }
+        if rng.random_bool(0.1) {
+            return Answer::Lost;
+        }
+        let since = stamp.since;
+        self.change(&id.uid, |facts| facts.stamped = Some(since));
         Answer::Granted
     }
 

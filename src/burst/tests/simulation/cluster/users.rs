@@ -6,12 +6,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
+use serde_json::json;
 
-use super::{APPS, Cluster, NODE, SimPod};
+use super::{APPS, Cluster, NEVER, NODE, SimPod};
 use crate::api::MaxReplicas;
 use crate::burst::Scales;
 use crate::burst::fixtures::{pod, scale_of};
-use crate::burst::pod::Stage;
+use crate::burst::pod::{PodFacts, Stage};
 
 impl Cluster {
     /// Users and controllers act: replicas change, pods are created, deleted and removed, faults begin and end.
@@ -21,11 +22,11 @@ impl Cluster {
             self.desired[2] = 0;
             self.failing_until = self.failing_until.min(self.now);
             self.throttled_until = self.throttled_until.min(self.now);
-            self.scales = scales(self.desired);
+            self.scales = scales(&self.names, self.desired);
         } else if self.now >= self.next_change {
             self.next_change = self.after(rng, 60..5400);
             self.reconfigure(rng);
-            self.scales = scales(self.desired);
+            self.scales = scales(&self.names, self.desired);
         }
         let gone: Vec<String> = self
             .pods
@@ -86,7 +87,7 @@ impl Cluster {
         if self.is_calm {
             return;
         }
-        match rng.random_range(0..8) {
+        match rng.random_range(0..9) {
             0 => self.home = rng.random_range(2..14),
             1 => {
                 let most = rng.random_range(0..20);
@@ -97,14 +98,26 @@ impl Cluster {
             2 => self.failing_until = self.after(rng, 60..1200),
             3 => {
                 let capacity = rng.random_range(1..25);
-                if capacity < self.capacity {
-                    self.shrunk = self.now;
-                }
+                let is_cut = capacity < self.capacity;
                 self.capacity = capacity;
+                if is_cut {
+                    self.cut();
+                }
             }
             4 => self.throttled_until = self.after(rng, 60..1200),
+            5 => self.rename(app),
             _ => {}
         }
+    }
+
+    /// Gives the workload another name. Its target stays the same.
+    fn rename(&mut self, app: usize) {
+        let name = format!("{}-{}", APPS[app], self.version);
+        let spec = &mut Rc::make_mut(&mut self.pool).spec;
+        spec.workloads[app].name.clone_from(&name);
+        self.names.push((app, name));
+        self.version += 1;
+        self.renamed += 1;
     }
 
     /// Acts as a workload's controller: it deletes pending pods first, then pods on ACI, by their deletion
@@ -154,6 +167,9 @@ impl Cluster {
             1..5 => facts.asks.cpu_milli = 250,
             _ => {}
         }
+        if app == "db" {
+            facts.rules = self.apart.clone().map(Box::new);
+        }
         let is_rejected = rng.random_bool(0.01);
         if let Some(owner) = facts.owner.as_mut().filter(|_| is_rejected) {
             owner.template = format!("rejected-{}", self.count);
@@ -168,8 +184,17 @@ impl Cluster {
             1..5 => self.after(rng, 10..400),
             _ => self.now,
         };
+        let is_foreign = !self.is_still && rng.random_bool(0.03);
+        if is_foreign {
+            mark_as_copied(&mut facts);
+            if rng.random_bool(0.5) {
+                facts.asks.cpu_milli = NEVER;
+            }
+        }
         let pod = SimPod {
             app: index,
+            is_late: false,
+            is_foreign,
             first_refused: None,
             refused_again: None,
             nominated_at: None,
@@ -209,10 +234,31 @@ impl Cluster {
     }
 }
 
-fn scales(desired: [u64; 3]) -> Scales {
-    let all = APPS.iter().zip(desired).map(|(app, desired)| {
-        let key = ("shop".to_owned(), (*app).to_owned());
-        (key, Ok(scale_of(app, desired, desired)))
+/// Gives the pod the label, annotations and toleration of a template that was copied from a granted pod.
+fn mark_as_copied(facts: &mut PodFacts) {
+    let id = &facts.id;
+    let pod = json!({
+        "metadata": {"namespace": id.namespace, "name": id.name, "uid": id.uid,
+            "resourceVersion": id.resource_version, "creationTimestamp": facts.created,
+            "labels": {"burstpool.io/pool": "shop"},
+            "annotations": {"burstpool.io/workload": "web", "burstpool.io/granted-uid": "the-other",
+                "burstpool.io/granted-at": facts.created}},
+        "spec": {"containers": [], "tolerations": [{"key": "virtual-kubelet.io/provider",
+            "operator": "Equal", "value": "shop", "effect": "NoSchedule"}]},
+    });
+    let pod = serde_json::from_value(pod).expect("a pod");
+    let marked = PodFacts::of(&pod).expect("it is created");
+    facts.labels.extend(marked.labels);
+    facts.demands = marked.demands;
+    facts.grant = marked.grant;
+    facts.foreign_grant = marked.foreign_grant;
+}
+
+fn scales(names: &[(usize, String)], desired: [u64; 3]) -> Scales {
+    let all = names.iter().map(|(app, name)| {
+        let key = ("shop".to_owned(), name.clone());
+        let desired = desired[*app];
+        (key, Ok(scale_of(APPS[*app], desired, desired)))
     });
     all.collect()
 }

@@ -128,14 +128,11 @@ impl Operator {
             self.memory.wrote_to(pod, Write::Release, &answer, now);
         }
         for stamp in &plan.stamps {
-            let current = cluster
-                .pods
-                .get(&stamp.pod.uid)
-                .map(|pod| pod.facts.id.clone());
-            if current.as_ref() == Some(&stamp.pod) && rng.random_bool(0.9) {
-                let since = stamp.since;
-                cluster.change(&stamp.pod.uid, |facts| facts.stamped = Some(since));
-            }
+            let identity = self.identity();
+            let answer = cluster.stamp(stamp, &identity, rng);
+            happened.refused_stamps += u64::from(matches!(answer, Answer::Denied(_)));
+            let now = self.clocks.own(cluster.now);
+            self.memory.wrote_to(&stamp.pod, Write::Stamp, &answer, now);
         }
         for expiry in &plan.expiries {
             let id = &expiry.pod;

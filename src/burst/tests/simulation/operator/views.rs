@@ -139,7 +139,7 @@ impl Views {
         let mut is_new = false;
         let stores: [(&mut Store, Belongs); 3] = [
             (&mut self.waiting, |pod| pod.bound().is_none()),
-            (&mut self.labelled, |pod| pod.grant.is_some()),
+            (&mut self.labelled, is_labelled),
             (&mut self.bound, |pod| {
                 pod.bound().is_some_and(|bound| bound.node == NODE)
             }),
@@ -169,8 +169,13 @@ impl Views {
 
     /// Lists the pods with the pool's label, without lag.
     pub fn count(&mut self, cluster: &Cluster) {
-        self.labelled.see(cluster, |pod| pod.grant.is_some());
+        self.labelled.see(cluster, is_labelled);
     }
+}
+
+/// Whether it carries the label of a pool, whosever grant it is of.
+fn is_labelled(pod: &PodFacts) -> bool {
+    pod.grant.is_some() || pod.foreign_grant.is_some()
 }
 
 impl Store {
