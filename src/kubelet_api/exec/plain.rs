@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::shell::{Place, Shell};
 use crate::aci::error::Error;
+use crate::kubelet_api::nodes::Now;
 use crate::kubelet_api::remote_command::{Out, Outcome, Streams, Wanted};
 
 pub async fn run(
@@ -60,7 +61,7 @@ pub async fn run(
                 return Outcome::Failed("the client is gone".to_owned());
             }
         }
-        Outcome::Exited(0)
+        outcome(&place.found.now())
     };
     tokio::select! {
         outcome = shown => Ok(outcome),
@@ -68,8 +69,46 @@ pub async fn run(
     }
 }
 
+/// The outcome of a command whose terminal was closed, given the pod's present state. Azure also closes the terminal
+/// when the operator has asked it to delete the group.
+fn outcome(now: &Now) -> Outcome {
+    let is_cut = match now {
+        Now::There(pod) => pod.is_group_deleted,
+        Now::Gone => true,
+        Now::Unknown => false,
+    };
+    if is_cut {
+        return Outcome::Failed("the pod's container group is deleted".to_owned());
+    }
+    Outcome::Exited(0)
+}
+
 /// Removes the carriage returns that a terminal adds at line ends; a program without a terminal writes none.
 fn without_returns(bytes: &[u8]) -> Bytes {
     let kept = bytes.iter().filter(|byte| **byte != b'\r');
     kept.copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::kubelet_api::given::pod;
+
+    #[test]
+    fn a_command_that_its_groups_deletion_cuts_off_has_not_succeeded() {
+        let there = pod("web");
+        let mut deleted = there.clone();
+        Arc::make_mut(&mut deleted).is_group_deleted = true;
+        let succeeded = [Now::There(there), Now::Unknown];
+        assert!(
+            succeeded
+                .iter()
+                .all(|now| outcome(now) == Outcome::Exited(0))
+        );
+        let cut = [Now::There(deleted), Now::Gone];
+        let failed = |now| matches!(outcome(now), Outcome::Failed(_));
+        assert!(cut.iter().all(failed));
+    }
 }
