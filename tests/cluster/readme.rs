@@ -26,7 +26,7 @@ use crate::support::{Cluster, OPERATOR, Options, objects, wait};
 const EXPLAINED: &str = "web-7d4b";
 const NODE: &str = "burst-peak-weu";
 /// Options of other programs.
-const OTHERS: [&str; 36] = [
+const OTHERS: [&str; 38] = [
     // az
     "--vnet-name",
     "--address-prefixes",
@@ -43,6 +43,8 @@ const OTHERS: [&str; 36] = [
     "--issuer",
     "--subject",
     // kubectl
+    "--force",
+    "--grace-period",
     "--server-side",
     "--replicas",
     "--all",
