@@ -125,7 +125,7 @@ impl<'a> Room<'a> {
         for pod in all {
             let places = fitting(pod, seen);
             let mut first = None;
-            for index in (0..self.spots.len()).filter(|index| places.has(*index)) {
+            for index in self.among(places) {
                 if self.spots[index].lack(pod).is_some() {
                     continue;
                 }
@@ -155,7 +155,7 @@ impl<'a> Room<'a> {
         now: Timestamp,
     ) -> Result<String, Lack> {
         let (mut lack, mut unmet) = (None, Vec::new());
-        for index in (0..self.spots.len()).filter(|index| places.has(*index)) {
+        for index in self.among(places) {
             // First, because room in a placement that the constraints do not permit is of no use to the pod.
             if let Some(refusal) = self.topology.refusal(pod, index) {
                 unmet.push(refusal.to_string());
@@ -183,7 +183,7 @@ impl<'a> Room<'a> {
     /// smaller pods do not use it up. Only a placement counts that the pod's constraints permit, and that the
     /// pod would fit if it were empty.
     pub fn save(&mut self, pod: &'a PodFacts, places: Places) {
-        for index in (0..self.spots.len()).filter(|index| places.has(*index)) {
+        for index in self.among(places) {
             let spot = &mut self.spots[index];
             let fits = pod
                 .asks
@@ -197,6 +197,11 @@ impl<'a> Room<'a> {
                 return;
             }
         }
+    }
+
+    /// The indices of the spots in `places`.
+    fn among(&self, places: Places) -> impl Iterator<Item = usize> + use<> {
+        (0..self.spots.len()).filter(move |index| places.has(*index))
     }
 
     /// When the next half-open placement may be tested with another pod.

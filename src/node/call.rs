@@ -16,6 +16,7 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::core::Status;
 use serde::de::DeserializeOwned;
+use tokio::time::error::Elapsed;
 
 /// The call's answer, or [`kube::Error::Service`] after the timeout.
 pub async fn in_time<T>(
@@ -24,6 +25,11 @@ pub async fn in_time<T>(
 ) -> kube::Result<T> {
     let answer = tokio::time::timeout(patience, call).await;
     answer.unwrap_or_else(|late| Err(kube::Error::Service(Box::new(late))))
+}
+
+/// Whether a call had no answer within the timeout of [`in_time`].
+pub fn is_late(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Service(error) if error.is::<Elapsed>())
 }
 
 /// The object that a deletion or an eviction is meant for.

@@ -151,7 +151,7 @@ async fn tenants_do_not_reach_each_others_nodes() {
 
 #[tokio::test]
 async fn one_patch_sends_one_refused_pod_elsewhere() {
-    // Given two full home nodes and a Deployment of which the scheduler refuses a third,
+    // Given two full home nodes and a Deployment with a third pod that the scheduler refuses,
     let tenant = Cluster::shared()
         .await
         .tenant("spill")

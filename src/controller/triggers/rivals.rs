@@ -12,7 +12,6 @@ use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectList};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
-use tokio::time::error::Elapsed;
 
 use crate::api::{BurstPool, Target};
 use crate::burst::assign::by_age;
@@ -96,9 +95,7 @@ fn said<K: Clone>(kind: &str, namespace: &str, listed: Listed<K>) -> Result<Vec<
         Err(kube::Error::Api(status)) if status.is_forbidden() => {
             "the operator may not list them; to let it: kubectl apply -k config/scaling".to_owned()
         }
-        Err(kube::Error::Service(error)) if error.is::<Elapsed>() => {
-            "the API server does not answer".to_owned()
-        }
+        Err(error) if call::is_late(&error) => "the API server does not answer".to_owned(),
         Err(error) => error.to_string(),
     };
     Err(format!(

@@ -10,7 +10,6 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod, PodSt
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use tokio::time::error::Elapsed;
 
 use super::is_refused;
 use super::keeper::Keeper;
@@ -135,7 +134,7 @@ impl Keeper {
         match call::delete(PATIENCE, &self.pods_api(), &this, Some(0)).await {
             // The pod is gone, or another pod has its name.
             Ok(Deletion::Begun | Deletion::NotThere) => true,
-            Err(kube::Error::Service(error)) if error.is::<Elapsed>() => false,
+            Err(error) if call::is_late(&error) => false,
             Err(error) => {
                 tracing::warn!(pod = %self.pod_name(), %error, "removing a pod");
                 let pause = self.refused(&error).unwrap_or(REMOVE_AGAIN);

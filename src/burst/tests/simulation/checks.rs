@@ -187,7 +187,7 @@ pub fn creates_all(cluster: &Cluster) {
     let creates = cluster.creates_left().unwrap_or(i64::MAX);
     assert!(
         uncreated <= creates || ours(cluster).any(|pod| pod.is_late),
-        "{uncreated} pods wait for a create, of which {creates} are left"
+        "{uncreated} pods wait for a create, and {creates} creates are left"
     );
 }
 

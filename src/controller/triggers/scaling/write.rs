@@ -10,7 +10,6 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
-use tokio::time::error::Elapsed;
 
 use super::PATIENCE;
 use crate::controller::spill::scales::Meta;
@@ -86,7 +85,7 @@ fn outcome(written: kube::Result<()>) -> Result<bool, String> {
             let why = status.message;
             Err(format!("replicas could not be written: {why}{remedy}"))
         }
-        Err(kube::Error::Service(error)) if error.is::<Elapsed>() => {
+        Err(error) if call::is_late(&error) => {
             Err("replicas could not be written: the API server does not answer".to_owned())
         }
         Err(error) => Err(format!("replicas could not be written: {error}")),
