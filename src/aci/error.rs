@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::failure::{ArmError, Class, Verdict};
+use super::failure::{ArmError, FailureClass, FailureVerdict};
 
 /// Why a call to Azure failed.
 #[derive(Debug, Error)]
@@ -85,13 +85,17 @@ impl Error {
     }
 
     /// What to do about the error. If Azure sent no error message, the verdict's message is this error's own text.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> FailureVerdict {
         match self {
             Self::Refused { failure, .. } => failure.verdict(),
-            Self::Waiting { wait, .. } => Verdict::new(Class::Throttled, Some(*wait), self.story()),
-            Self::Credential { .. } => Verdict::new(Class::Config, None, self.story()),
+            Self::Waiting { wait, .. } => {
+                FailureVerdict::new(FailureClass::Throttled, Some(*wait), self.story())
+            }
+            Self::Credential { .. } => {
+                FailureVerdict::new(FailureClass::Config, None, self.story())
+            }
             Self::NoAnswer { .. } | Self::Unreadable { .. } => {
-                Verdict::new(Class::Transient, None, self.story())
+                FailureVerdict::new(FailureClass::Transient, None, self.story())
             }
         }
     }

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use sha2::{Digest as _, Sha256};
 
-use super::view::{self, Event, Group};
+use super::view::{self, ContainerGroup, InstanceEvent};
 use crate::k8s::events;
 
 /// The age up to which an Event is fresh: less than the hour for which an API server keeps Events by default.
@@ -63,16 +63,16 @@ impl PodEvent {
 }
 
 /// The events of the group and of the pod's containers, oldest first.
-pub fn events(pod: &Pod, group: &Group) -> Vec<PodEvent> {
+pub fn events(pod: &Pod, group: &ContainerGroup) -> Vec<PodEvent> {
     let mut all: Vec<PodEvent> = group
         .events()
         .iter()
         .map(|event| of(pod, None, event))
         .collect();
-    let mut add = |field: &str, container: &Container, seen: Option<&view::Container>| {
+    let mut add = |field: &str, container: &Container, seen: Option<&view::GroupContainer>| {
         let path = format!("spec.{field}{{{}}}", container.name);
         let events = seen
-            .and_then(view::Container::view)
+            .and_then(view::GroupContainer::view)
             .map_or(&[][..], |view| &view.events);
         all.extend(events.iter().map(|event| of(pod, Some(&path), event)));
     };
@@ -98,7 +98,7 @@ pub fn events(pod: &Pod, group: &Group) -> Vec<PodEvent> {
     all
 }
 
-fn of(pod: &Pod, field_path: Option<&str>, event: &Event) -> PodEvent {
+fn of(pod: &Pod, field_path: Option<&str>, event: &InstanceEvent) -> PodEvent {
     let reason = reason(event);
     let is_warning = event.kind.as_deref().is_some_and(|kind| kind != "Normal");
     let is_warning = is_warning || WARNINGS.contains(&reason.as_str());
@@ -116,7 +116,7 @@ fn of(pod: &Pod, field_path: Option<&str>, event: &Event) -> PodEvent {
 }
 
 /// Reduces the event's reason to letters and digits, as an Event requires; `AzureEvent` if nothing is left.
-fn reason(event: &Event) -> String {
+fn reason(event: &InstanceEvent) -> String {
     let letters = event.word().chars().filter(char::is_ascii_alphanumeric);
     let letters: String = letters.collect();
     if letters.is_empty() {
@@ -127,7 +127,7 @@ fn reason(event: &Event) -> String {
 }
 
 /// The name of the Event: the pod's name, as is usual, and 16 hex digits of a hash of the identifying fields.
-fn name(pod: &Pod, field_path: Option<&str>, event: &Event) -> String {
+fn name(pod: &Pod, field_path: Option<&str>, event: &InstanceEvent) -> String {
     let metadata = &pod.metadata;
     let first = event.first_timestamp.or(event.last_timestamp);
     let parts = [

@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::view::{ErrorBody, Event, Group};
+use super::view::{ArmErrorBody, ContainerGroup, InstanceEvent};
 
 #[cfg(test)]
 mod tests;
@@ -39,14 +39,14 @@ pub struct ArmError {
     /// The HTTP status; 0 if there was no answer.
     pub status: u16,
     /// The parsed body.
-    pub body: ErrorBody,
+    pub body: ArmErrorBody,
     /// The value of `Retry-After`.
     pub retry_after: Option<Duration>,
 }
 
 /// The class of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
+pub enum FailureClass {
     /// Too many requests: a budget of ARM or ACI is used up.
     Throttled,
     /// The region has no free capacity at present.
@@ -76,7 +76,7 @@ pub enum Class {
 
 /// When to retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retry {
+pub enum RetryPolicy {
     /// After this time.
     After(Duration),
     /// After a pause that doubles each time, from `first` to `limit`.
@@ -92,11 +92,11 @@ pub enum Retry {
 
 /// What to do about a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct FailureVerdict {
     /// The class of the failure.
-    pub class: Class,
+    pub class: FailureClass,
     /// When to retry.
-    pub retry: Retry,
+    pub retry: RetryPolicy,
     /// The reason word for waiting states, conditions and metrics.
     pub reason: &'static str,
     /// Azure's own message.
@@ -108,9 +108,9 @@ impl ArmError {
     pub fn read(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
         let json: Option<Value> = serde_json::from_slice(body).ok();
         let read = json.as_ref().and_then(error_in);
-        let body = read.unwrap_or_else(|| ErrorBody {
+        let body = read.unwrap_or_else(|| ArmErrorBody {
             message: String::from_utf8_lossy(body).chars().take(QUOTED).collect(),
-            ..ErrorBody::default()
+            ..ArmErrorBody::default()
         });
         Self {
             status,
@@ -120,7 +120,7 @@ impl ArmError {
     }
 
     /// What to do about the error.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> FailureVerdict {
         let errors = unwrapped(&self.body);
         let known = errors
             .iter()
@@ -135,7 +135,7 @@ impl ArmError {
             (true, false) => error.message.clone(),
             (true, true) => format!("status {} without a reason", self.status),
         };
-        Verdict::new(class, self.retry_after, message)
+        FailureVerdict::new(class, self.retry_after, message)
     }
 
     /// Whether this answer to a DELETE means that there is nothing to delete. A missing resource group counts here,
@@ -146,9 +146,9 @@ impl ArmError {
     }
 }
 
-impl Verdict {
+impl FailureVerdict {
     /// The verdict on a failure of this class, with Azure's `message`.
-    pub fn new(class: Class, retry_after: Option<Duration>, message: String) -> Self {
+    pub fn new(class: FailureClass, retry_after: Option<Duration>, message: String) -> Self {
         let (reason, retry) = (class.reason(), class.retry(retry_after));
         Self {
             class,
@@ -160,7 +160,7 @@ impl Verdict {
 
     /// Why the container group failed to start; `None` unless its provisioning failed. Such a group must be deleted
     /// before another is created: ACI keeps trying to start it, and keeps billing it.
-    pub fn of_group(group: &Group) -> Option<Self> {
+    pub fn of_group(group: &ContainerGroup) -> Option<Self> {
         if !group.has_failed_provisioning() {
             return None;
         }
@@ -178,7 +178,7 @@ impl Verdict {
     }
 
     /// Why an operation with these events failed: the newest event with a known reason decides.
-    pub fn of_events<'a>(events: impl IntoIterator<Item = &'a Event>) -> Self {
+    pub fn of_events<'a>(events: impl IntoIterator<Item = &'a InstanceEvent>) -> Self {
         let known = events
             .into_iter()
             .filter_map(|event| Some((by_event(event)?, event)))
@@ -186,7 +186,7 @@ impl Verdict {
         match known {
             Some((class, event)) => Self::new(class, None, event.message.clone()),
             None => Self::new(
-                Class::Stuck,
+                FailureClass::Stuck,
                 None,
                 "the group's provisioning failed".to_owned(),
             ),
@@ -194,7 +194,7 @@ impl Verdict {
     }
 }
 
-impl Class {
+impl FailureClass {
     /// The reason word for waiting states, conditions and metrics. It is the kubelet's word where one exists,
     /// because tools know these words: Argo CD shows a pod as degraded if the reason ends in `Error` or `BackOff`
     /// or begins with `Err`, and as progressing otherwise.
@@ -252,12 +252,14 @@ impl Class {
     /// When to retry, given the value of `Retry-After`. Source of the numbers: ACI allows 100 creates in 5 minutes
     /// and 300 in an hour, so failures that may last begin at a pause of 15 to 30 seconds; the kubelet's back-off
     /// for image pulls also ends at 5 minutes.
-    fn retry(self, retry_after: Option<Duration>) -> Retry {
+    fn retry(self, retry_after: Option<Duration>) -> RetryPolicy {
         let seconds = Duration::from_secs;
         let (first, limit) = match self {
-            Self::Permanent | Self::Gone => return Retry::Never,
+            Self::Permanent | Self::Gone => return RetryPolicy::Never,
             Self::Transitioning => {
-                return Retry::After(believed(retry_after.unwrap_or_default().max(TRANSITION)));
+                return RetryPolicy::After(believed(
+                    retry_after.unwrap_or_default().max(TRANSITION),
+                ));
             }
             Self::Transient => (seconds(1), seconds(60)),
             Self::Throttled => (seconds(5), seconds(300)),
@@ -271,8 +273,8 @@ impl Class {
             _ => first,
         };
         match retry_after {
-            Some(asked) => Retry::After(believed(asked.max(least))),
-            None => Retry::Backoff { first, limit },
+            Some(asked) => RetryPolicy::After(believed(asked.max(least))),
+            None => RetryPolicy::Backoff { first, limit },
         }
     }
 }
@@ -282,18 +284,18 @@ fn believed(wait: Duration) -> Duration {
 }
 
 /// The error in a body: `{"error": {...}}`, or the object itself.
-fn error_in(body: &Value) -> Option<ErrorBody> {
+fn error_in(body: &Value) -> Option<ArmErrorBody> {
     let error = body
         .get("error")
         .filter(|error| error.is_object())
         .unwrap_or(body);
-    let error = ErrorBody::deserialize(error).ok()?;
+    let error = ArmErrorBody::deserialize(error).ok()?;
     (!error.code.is_empty() || !error.message.is_empty()).then_some(error)
 }
 
 /// The error and all errors that it wraps, outermost first. A deployment wraps ACI's errors in `details`, and
 /// sometimes as JSON in a message.
-fn unwrapped(error: &ErrorBody) -> Vec<ErrorBody> {
+fn unwrapped(error: &ArmErrorBody) -> Vec<ArmErrorBody> {
     let mut all = vec![error.clone()];
     let mut next = 0;
     while let Some(error) = all.get(next) {
@@ -308,21 +310,21 @@ fn unwrapped(error: &ErrorBody) -> Vec<ErrorBody> {
     all
 }
 
-fn by_code(status: u16, code: &str, message: &str) -> Option<Class> {
+fn by_code(status: u16, code: &str, message: &str) -> Option<FailureClass> {
     let class = match code.trim_end_matches('.') {
-        "TooManyRequests" | "SubscriptionRequestsThrottled" => Class::Throttled,
-        "ServiceUnavailable" if says_quota(message) => Class::Quota,
-        "ServiceUnavailable" if status >= 500 => Class::Transient,
-        "ServiceUnavailable" | "InsufficientCapacity" => Class::Capacity,
-        "ContainerGroupQuotaReached" => Class::Quota,
-        "ContainerGroupTransitioning" | "AnotherOperationInProgress" => Class::Transitioning,
-        "InaccessibleImage" | "RegistryErrorResponse" => Class::Image,
+        "TooManyRequests" | "SubscriptionRequestsThrottled" => FailureClass::Throttled,
+        "ServiceUnavailable" if says_quota(message) => FailureClass::Quota,
+        "ServiceUnavailable" if status >= 500 => FailureClass::Transient,
+        "ServiceUnavailable" | "InsufficientCapacity" => FailureClass::Capacity,
+        "ContainerGroupQuotaReached" => FailureClass::Quota,
+        "ContainerGroupTransitioning" | "AnotherOperationInProgress" => FailureClass::Transitioning,
+        "InaccessibleImage" | "RegistryErrorResponse" => FailureClass::Image,
         "ContainerGroupDeploymentNotReady"
         | "ContainerLogNotAvailable"
         | "InternalServerError"
         | "ServerTimeout"
-        | "GatewayTimeout" => Class::Transient,
-        "ResourceNotFound" => Class::Gone,
+        | "GatewayTimeout" => FailureClass::Transient,
+        "ResourceNotFound" => FailureClass::Gone,
         "AuthorizationFailed"
         | "LinkedAuthorizationFailed"
         | "AuthenticationFailed"
@@ -335,7 +337,7 @@ fn by_code(status: u16, code: &str, message: &str) -> Option<Class> {
         | "RequestDisallowedByPolicy"
         | "ScopeLocked"
         | "VirtualNetworkNotFound"
-        | "SubnetNotFound" => Class::Config,
+        | "SubnetNotFound" => FailureClass::Config,
         "OsVersionNotSupported"
         | "InvalidOsType"
         | "InvalidContainerGroupName"
@@ -350,7 +352,7 @@ fn by_code(status: u16, code: &str, message: &str) -> Option<Class> {
         | "SpotPriorityContainerGroupNotSupportedForInboundConnectivity"
         | "SpotPriorityContainerGroupNotSupportedInSku"
         | "SpotPriorityContainerGroupWithGPUResourcesNotSupported"
-        | "ConfidentialContainerGroupSkuIsNotSupported" => Class::Permanent,
+        | "ConfidentialContainerGroupSkuIsNotSupported" => FailureClass::Permanent,
         _ => return None,
     };
     Some(class)
@@ -360,31 +362,31 @@ fn says_quota(message: &str) -> bool {
     message.to_ascii_lowercase().contains("quota")
 }
 
-fn by_status(status: u16) -> Class {
+fn by_status(status: u16) -> FailureClass {
     match status {
-        429 => Class::Throttled,
-        401 | 403 => Class::Config,
+        429 => FailureClass::Throttled,
+        401 | 403 => FailureClass::Config,
         // A timeout, a conflict with the current state, or an answer that is not ARM's: a retry can succeed.
-        404 | 408 | 409 | 410 | 412 | 423 => Class::Transient,
+        404 | 408 | 409 | 410 | 412 | 423 => FailureClass::Transient,
         // The request has a form that Azure never accepts.
-        405 | 413 | 414 | 415 => Class::Permanent,
+        405 | 413 | 414 | 415 => FailureClass::Permanent,
         // ACI documents no list of codes, and new ones appear: only a known code may fail a pod.
-        400..=499 => Class::Unknown,
-        _ => Class::Transient,
+        400..=499 => FailureClass::Unknown,
+        _ => FailureClass::Transient,
     }
 }
 
-fn by_event(event: &Event) -> Option<Class> {
+fn by_event(event: &InstanceEvent) -> Option<FailureClass> {
     match event.word() {
-        "InsufficientCapacity" => Some(Class::Capacity),
-        "FailedMount" => Some(Class::Mount),
-        "Failed" | "BackOff" if is_about_an_image(event) => Some(Class::Image),
+        "InsufficientCapacity" => Some(FailureClass::Capacity),
+        "FailedMount" => Some(FailureClass::Mount),
+        "Failed" | "BackOff" if is_about_an_image(event) => Some(FailureClass::Image),
         code => by_code(409, code, &event.message),
     }
 }
 
 /// Whether the event reports that an image cannot be pulled.
-pub(super) fn is_about_an_image(event: &Event) -> bool {
+pub(super) fn is_about_an_image(event: &InstanceEvent) -> bool {
     let words = event.message.to_ascii_lowercase();
     matches!(
         event.word(),

@@ -58,7 +58,7 @@ impl fmt::Display for GroupName {
 
 /// The owner of a virtual node's container groups: the values that their tags must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct GroupOwner {
     /// The UID of the cluster's `kube-system` namespace.
     pub cluster: String,
     /// The pool's name.
@@ -67,7 +67,7 @@ pub struct Owner {
     pub node: String,
 }
 
-impl Owner {
+impl GroupOwner {
     /// Whether this owner owns a group with these tags.
     pub fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
         let says = |tag: &str, value: &str| tags.get(tag).is_some_and(|is| is == value);
@@ -185,13 +185,13 @@ mod tests {
 
     #[test]
     fn a_group_is_ours_only_if_cluster_pool_and_node_match() {
-        let owner = |cluster: &str, node: &str| Owner {
+        let owner = |cluster: &str, node: &str| GroupOwner {
             cluster: cluster.into(),
             pool: "shop".into(),
             node: node.into(),
         };
         // The same node name in another pool.
-        let other = Owner {
+        let other = GroupOwner {
             pool: "shop-eu".into(),
             ..owner("c", "n")
         };

@@ -18,7 +18,7 @@ const BURST: f64 = 125.0;
 /// It implements the generic cell rate algorithm, whose state is a single instant. A caller may proceed if that
 /// instant is less than `burst` intervals ahead of now.
 #[derive(Debug)]
-pub struct Pace {
+pub struct RateLimiter {
     interval: Duration,
     tolerance: Duration,
     /// When the next request would be due at the steady rate.
@@ -28,13 +28,13 @@ pub struct Pace {
     line: tokio::sync::Mutex<()>,
 }
 
-impl Default for Pace {
+impl Default for RateLimiter {
     fn default() -> Self {
         Self::new(PER_SECOND, BURST)
     }
 }
 
-impl Pace {
+impl RateLimiter {
     /// Allows `per_second` requests per second, and `burst` requests at once after a pause.
     pub fn new(per_second: f64, burst: f64) -> Self {
         let interval = Duration::from_secs_f64(1.0 / per_second);
@@ -101,7 +101,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_let_through_and_then_the_steady_pace_is_kept() {
-        let pace = Pace::default();
+        let pace = RateLimiter::default();
         let began = Instant::now();
         for _ in 0..125 {
             pace.turn().await;
@@ -126,7 +126,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn turns_go_in_the_order_in_which_they_were_asked_for() {
-        let pace = Arc::new(Pace::new(10.0, 1.0));
+        let pace = Arc::new(RateLimiter::new(10.0, 1.0));
         let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
         for n in 0..5 {
             let (pace, sender) = (pace.clone(), sender.clone());
@@ -146,7 +146,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_ahead_comes_before_those_in_line_and_counts_like_theirs() {
-        let pace = Arc::new(Pace::new(10.0, 1.0));
+        let pace = Arc::new(RateLimiter::new(10.0, 1.0));
         pace.turn().await;
         let (sender, mut order) = tokio::sync::mpsc::unbounded_channel();
         for name in ["first", "second"] {

@@ -33,7 +33,7 @@ const MOST: usize = 256 << 10;
 
 /// The usage of one run of a container.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Reading {
+pub struct ContainerUsage {
     /// The time of the measurement.
     pub at: Timestamp,
     /// CPU time since the start of the run, in seconds.
@@ -43,7 +43,7 @@ pub struct Reading {
 }
 
 /// The usage by container name. It includes containers that Azure adds to the group.
-pub type Readings = BTreeMap<String, Reading>;
+pub type ContainerUsages = BTreeMap<String, ContainerUsage>;
 
 /// Why there are no readings.
 #[derive(Debug, Error)]
@@ -72,7 +72,7 @@ pub enum Error {
 }
 
 /// Reads the usage from the extension of the group at `address`.
-pub async fn read(address: IpAddr) -> Result<Readings, Error> {
+pub async fn read(address: IpAddr) -> Result<ContainerUsages, Error> {
     let asked = tokio::time::timeout(PATIENCE, asked(address)).await;
     readings(&asked.map_err(|_| Error::Slow)??)
 }
@@ -105,7 +105,7 @@ async fn asked(address: IpAddr) -> Result<Bytes, Error> {
 /// The parts of the answer that are used here.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Stats {
+struct RealtimeStats {
     /// Nanoseconds since the Unix epoch.
     #[serde(default)]
     timestamp: i128,
@@ -115,26 +115,26 @@ struct Stats {
 }
 
 #[derive(Deserialize)]
-struct Container {
+struct ContainerStats {
     name: String,
-    cpu: Cpu,
-    memory: Memory,
+    cpu: CpuStats,
+    memory: MemoryStats,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Cpu {
+struct CpuStats {
     usage_core_nano_seconds: u64,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Memory {
+struct MemoryStats {
     working_set_bytes: u64,
 }
 
-fn readings(answer: &[u8]) -> Result<Readings, Error> {
-    let stats: Stats = serde_json::from_slice(answer)?;
+fn readings(answer: &[u8]) -> Result<ContainerUsages, Error> {
+    let stats: RealtimeStats = serde_json::from_slice(answer)?;
     let at = Timestamp::from_nanosecond(stats.timestamp);
     let at = at.ok().filter(|at| *at > Timestamp::UNIX_EPOCH);
     let at = at.ok_or(Error::Silent)?;
@@ -143,8 +143,8 @@ fn readings(answer: &[u8]) -> Result<Readings, Error> {
         reason = "nobody tells days of CPU time by the nanosecond"
     )]
     let containers = stats.containers.into_iter().filter_map(|container| {
-        let container: Container = serde_json::from_value(container).ok()?;
-        let reading = Reading {
+        let container: ContainerStats = serde_json::from_value(container).ok()?;
+        let reading = ContainerUsage {
             at,
             cpu_seconds: container.cpu.usage_core_nano_seconds as f64 / 1e9,
             bytes: container.memory.working_set_bytes as f64,
@@ -179,7 +179,7 @@ mod tests {
         let waits = json!({"name": "log", "cpu": null, "memory": {}});
         stats["containers"] = json!([web, waits, infra]);
         let known = readings(stats.to_string().as_bytes()).expect("readings");
-        let reading = Reading {
+        let reading = ContainerUsage {
             at: "2026-11-24T10:00:00Z".parse().expect("a time"),
             cpu_seconds: 1.5,
             bytes: 1024.0,

@@ -22,7 +22,7 @@ const ENDING: Duration = Duration::from_secs(15);
 
 /// The state of a group that determines how often to read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum PollPhase {
     /// Created, but not all of its containers are running.
     Starting,
     /// Its containers are running, and are restarted when they end.
@@ -35,12 +35,12 @@ pub enum Phase {
 
 /// How long container groups take to start in a region, estimated from the starts that were observed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Starts {
+pub struct StartLatencies {
     mean: Option<f64>,
     deviation: f64,
 }
 
-impl Starts {
+impl StartLatencies {
     /// Records that a group's containers were running `took` after its PUT.
     pub fn learn(&mut self, took: Duration) {
         let took = took.as_secs_f64();
@@ -64,12 +64,12 @@ impl Starts {
 
 /// How long to wait before the next read of a group that has been in `phase` for `since`. `share`, from 0 to 1, is
 /// a constant of the group: it spreads the reads of running groups that started together.
-pub fn wait(phase: Phase, since: Duration, starts: &Starts, share: f64) -> Duration {
+pub fn wait(phase: PollPhase, since: Duration, starts: &StartLatencies, share: f64) -> Duration {
     match phase {
-        Phase::Serving => STEADY.mul_f64(0.5 + share.clamp(0.0, 1.0)),
-        Phase::Working => (since / 4).clamp(ENDING, STEADY / 2),
-        Phase::Going => (since / 2).clamp(SHORTEST, LONGEST),
-        Phase::Starting => match starts.expected() {
+        PollPhase::Serving => STEADY.mul_f64(0.5 + share.clamp(0.0, 1.0)),
+        PollPhase::Working => (since / 4).clamp(ENDING, STEADY / 2),
+        PollPhase::Going => (since / 2).clamp(SHORTEST, LONGEST),
+        PollPhase::Starting => match starts.expected() {
             Some(expected) if since < expected => expected.saturating_sub(since) + MARGIN,
             // The start takes longer than most: the interval grows with the time that has passed.
             _ => (since / 5).clamp(SHORTEST, LONGEST),
@@ -86,10 +86,10 @@ mod tests {
     }
 
     /// How many reads it takes to see a start that takes `took`, and how late it is seen.
-    fn reads(took: f64, starts: &Starts) -> (usize, f64) {
+    fn reads(took: f64, starts: &StartLatencies) -> (usize, f64) {
         let (mut at, mut reads) = (Duration::ZERO, 0);
         loop {
-            at += wait(Phase::Starting, at, starts, 0.5);
+            at += wait(PollPhase::Starting, at, starts, 0.5);
             reads += 1;
             if at >= seconds(took) {
                 return (reads, at.as_secs_f64() - took);
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_start_like_the_ones_before_is_seen_at_the_first_read_and_soon() {
-        let mut starts = Starts::default();
+        let mut starts = StartLatencies::default();
         for _ in 0..30 {
             starts.learn(seconds(3.0));
         }
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn a_start_of_unknown_length_is_seen_within_a_fifth_of_it_or_half_a_second() {
         for took in [0.4, 3.0, 15.6, 42.8, 300.0] {
-            let (count, late) = reads(took, &Starts::default());
+            let (count, late) = reads(took, &StartLatencies::default());
             assert!(
                 late <= (took / 5.0).max(0.5) + 0.01,
                 "{took}: {late} s late"
@@ -121,26 +121,26 @@ mod tests {
 
     #[test]
     fn a_steady_group_costs_half_a_read_a_minute_and_one_that_is_to_end_more() {
-        let starts = Starts::default();
+        let starts = StartLatencies::default();
         let a_minute =
-            |share| 60.0 / wait(Phase::Serving, seconds(1.0), &starts, share).as_secs_f64();
+            |share| 60.0 / wait(PollPhase::Serving, seconds(1.0), &starts, share).as_secs_f64();
         let average = (0..100)
             .map(|n| a_minute((f64::from(n) + 0.5) / 100.0))
             .sum::<f64>()
             / 100.0;
         assert!((0.45..0.5).contains(&average), "{average}");
         assert_eq!(
-            wait(Phase::Serving, seconds(1000.0), &starts, 0.5),
+            wait(PollPhase::Serving, seconds(1000.0), &starts, 0.5),
             seconds(135.0)
         );
-        let working = |since| wait(Phase::Working, seconds(since), &starts, 0.5);
+        let working = |since| wait(PollPhase::Working, seconds(since), &starts, 0.5);
         assert_eq!(working(1.0), seconds(15.0));
         assert_eq!(working(10_000.0), seconds(67.5));
     }
 
     #[test]
     fn the_estimate_follows_what_is_seen() {
-        let mut starts = Starts::default();
+        let mut starts = StartLatencies::default();
         assert_eq!(starts.expected(), None);
         for _ in 0..50 {
             starts.learn(seconds(15.0));

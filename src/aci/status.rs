@@ -34,7 +34,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::view::{Container as SeenContainer, Group, Provisioning};
+use super::view::{ContainerGroup, GroupContainer as SeenContainer, Provisioning};
 
 #[cfg(test)]
 pub(in crate::aci) mod arbitrary;
@@ -50,7 +50,7 @@ mod tests;
 mod waiting;
 mod write;
 
-pub use outdated::{Outdated, images as outdated_images};
+pub use outdated::{OutdatedContainer, images as outdated_images};
 pub use write::{is_urgent, same, status_patch};
 
 /// Reason of a pod whose container group disappeared while it ran, and of its containers' ends.
@@ -67,7 +67,7 @@ pub const MAINTENANCE: &str = "PlatformMaintenance";
 
 /// What is known of a pod's container group.
 #[derive(Clone, Copy, Debug)]
-pub enum Seen<'a> {
+pub enum GroupObservation<'a> {
     /// The operator has not sent anything to Azure yet.
     NotSubmitted,
     /// ACI cannot run the pod: the unsupported fields, each with the reason. The operator sends nothing to Azure.
@@ -81,11 +81,11 @@ pub enum Seen<'a> {
         message: &'a str,
     },
     /// The group, as Azure returned it to a GET, PUT or LIST.
-    Group(&'a Group),
+    Group(&'a ContainerGroup),
     /// The group existed and is gone, and the operator did not delete it.
     Vanished,
     /// The pod was deleted and so was its group; with the last known state of the group, if there is one.
-    Deleted(Option<&'a Group>),
+    Deleted(Option<&'a ContainerGroup>),
 }
 
 /// The properties of the node that appear in a pod's status.
@@ -96,27 +96,32 @@ pub struct NodeFacts {
 }
 
 /// The inputs of a status.
-struct Case<'a> {
+struct StatusInput<'a> {
     pod: &'a Pod,
     spec: &'a PodSpec,
     live: &'a PodStatus,
-    seen: Seen<'a>,
-    policy: Policy,
+    seen: GroupObservation<'a>,
+    policy: PodRestartPolicy,
     now: Timestamp,
 }
 
 /// The pod's restart policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Policy {
+enum PodRestartPolicy {
     Always,
     OnFailure,
     Never,
 }
 
 /// Computes the status of `pod` from the state of its container group.
-pub fn pod_status(pod: &Pod, seen: &Seen, facts: &NodeFacts, now: Timestamp) -> PodStatus {
+pub fn pod_status(
+    pod: &Pod,
+    seen: &GroupObservation,
+    facts: &NodeFacts,
+    now: Timestamp,
+) -> PodStatus {
     let (no_spec, no_status) = (PodSpec::default(), PodStatus::default());
-    let case = Case::new(pod, *seen, now, &no_spec, &no_status);
+    let case = StatusInput::new(pod, *seen, now, &no_spec, &no_status);
     let mut containers = container::main(&case);
     let mut init = container::init(&case, &containers);
     let outcome = phase::of(&case, &init, &containers);
@@ -146,10 +151,10 @@ pub fn pod_status(pod: &Pod, seen: &Seen, facts: &NodeFacts, now: Timestamp) -> 
     }
 }
 
-impl<'a> Case<'a> {
+impl<'a> StatusInput<'a> {
     fn new(
         pod: &'a Pod,
-        seen: Seen<'a>,
+        seen: GroupObservation<'a>,
         now: Timestamp,
         no_spec: &'a PodSpec,
         no_status: &'a PodStatus,
@@ -157,9 +162,9 @@ impl<'a> Case<'a> {
         let spec = pod.spec.as_ref().unwrap_or(no_spec);
         let live = pod.status.as_ref().unwrap_or(no_status);
         let policy = match spec.restart_policy.as_deref() {
-            Some("Never") => Policy::Never,
-            Some("OnFailure") => Policy::OnFailure,
-            _ => Policy::Always,
+            Some("Never") => PodRestartPolicy::Never,
+            Some("OnFailure") => PodRestartPolicy::OnFailure,
+            _ => PodRestartPolicy::Always,
         };
         Self {
             pod,
@@ -172,15 +177,18 @@ impl<'a> Case<'a> {
     }
 
     /// The group, if Azure returned one.
-    fn group(&self) -> Option<&'a Group> {
+    fn group(&self) -> Option<&'a ContainerGroup> {
         match self.seen {
-            Seen::Group(group) | Seen::Deleted(Some(group)) => Some(group),
+            GroupObservation::Group(group) | GroupObservation::Deleted(Some(group)) => Some(group),
             _ => None,
         }
     }
 
     fn is_gone(&self) -> bool {
-        matches!(self.seen, Seen::Vanished | Seen::Deleted(_))
+        matches!(
+            self.seen,
+            GroupObservation::Vanished | GroupObservation::Deleted(_)
+        )
     }
 
     /// Whether the live status says that the pod has ended.
@@ -207,11 +215,14 @@ impl<'a> Case<'a> {
     /// The pod's IP address: the group's address, else the one in the live status. A pod that will get another
     /// group has none until then. A pod that has ended keeps its address.
     fn pod_ip(&self) -> Option<String> {
-        let told = self.group().and_then(Group::ip).map(|ip| ip.to_string());
+        let told = self
+            .group()
+            .and_then(ContainerGroup::ip)
+            .map(|ip| ip.to_string());
         let known = self.live.pod_ip.clone().filter(|ip| !ip.is_empty());
         match self.seen {
             _ if self.is_finished() => known.or(told),
-            Seen::Vanished if !self.ran() => None,
+            GroupObservation::Vanished if !self.ran() => None,
             _ => told.or(known),
         }
     }
@@ -233,7 +244,7 @@ impl<'a> Case<'a> {
 }
 
 /// Ephemeral containers: ACI does not support them. `kubectl debug` prints the message.
-fn ephemeral(case: &Case) -> Vec<ContainerStatus> {
+fn ephemeral(case: &StatusInput) -> Vec<ContainerStatus> {
     let status = |container: &EphemeralContainer| ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
@@ -252,7 +263,7 @@ fn ephemeral(case: &Case) -> Vec<ContainerStatus> {
 }
 
 /// The parts of the spec, of the group and of the live status that determine one container's status.
-struct Part<'a> {
+struct ContainerInput<'a> {
     container: &'a Container,
     seen: Option<&'a SeenContainer>,
     live: Option<&'a ContainerStatus>,

@@ -25,14 +25,14 @@ mod lenient;
 mod tests;
 mod word;
 
-pub use answer::{ErrorBody, Operation, OperationProperties, Page};
+pub use answer::{ArmErrorBody, AsyncOperation, ListPage, OperationProperties};
 use lenient::{each, each_of_map, lenient, time};
 pub use word::{ContainerState, GroupState, OperationState, Provisioning};
 
 /// A container group.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Group {
+pub struct ContainerGroup {
     /// The resource ID in ARM.
     #[serde(deserialize_with = "lenient")]
     pub id: Option<String>,
@@ -50,37 +50,37 @@ pub struct Group {
     pub tags: BTreeMap<String, String>,
     /// All other properties.
     #[serde(deserialize_with = "lenient")]
-    pub properties: Properties,
+    pub properties: GroupProperties,
 }
 
 /// The properties of a container group.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Properties {
+pub struct GroupProperties {
     /// The provisioning state.
     #[serde(deserialize_with = "lenient")]
     pub provisioning_state: Option<Provisioning>,
     /// The init containers, in order.
     #[serde(deserialize_with = "each")]
-    pub init_containers: Vec<Container>,
+    pub init_containers: Vec<GroupContainer>,
     /// The containers, in order.
     #[serde(deserialize_with = "each")]
-    pub containers: Vec<Container>,
+    pub containers: Vec<GroupContainer>,
     /// The restart policy.
     #[serde(deserialize_with = "lenient")]
     pub restart_policy: Option<String>,
     /// The group's address. In a subnet it is absent until Azure has assigned it.
     #[serde(deserialize_with = "lenient")]
-    pub ip_address: Option<Address>,
+    pub ip_address: Option<GroupAddress>,
     /// The live state of the group. A LIST never has it.
     #[serde(deserialize_with = "lenient")]
-    pub instance_view: Option<GroupView>,
+    pub instance_view: Option<GroupInstanceView>,
 }
 
 /// A container or an init container of a group.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Container {
+pub struct GroupContainer {
     /// The container's name.
     #[serde(deserialize_with = "lenient")]
     pub name: Option<String>,
@@ -98,25 +98,25 @@ pub struct ContainerProperties {
     pub image: Option<String>,
     /// The requested resources.
     #[serde(deserialize_with = "lenient")]
-    pub resources: Resources,
+    pub resources: ContainerResources,
     /// The live state of the container.
     #[serde(deserialize_with = "lenient")]
-    pub instance_view: Option<ContainerView>,
+    pub instance_view: Option<ContainerInstanceView>,
 }
 
 /// The requested resources of a container.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Resources {
+pub struct ContainerResources {
     /// The requests, which count against quotas and are billed.
     #[serde(deserialize_with = "lenient")]
-    pub requests: Request,
+    pub requests: ResourceRequest,
 }
 
 /// An amount of CPU and memory.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Request {
+pub struct ResourceRequest {
     /// CPU, in cores.
     #[serde(deserialize_with = "lenient")]
     pub cpu: Option<f64>,
@@ -128,7 +128,7 @@ pub struct Request {
 /// A group's address.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Address {
+pub struct GroupAddress {
     /// The IP address; absent until it is assigned.
     #[serde(deserialize_with = "lenient")]
     pub ip: Option<String>,
@@ -143,37 +143,37 @@ pub struct Address {
 /// The live state of a group as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct GroupView {
+pub struct GroupInstanceView {
     /// The state of the group.
     #[serde(deserialize_with = "lenient")]
     pub state: Option<GroupState>,
     /// The events of the group.
     #[serde(deserialize_with = "each")]
-    pub events: Vec<Event>,
+    pub events: Vec<InstanceEvent>,
 }
 
 /// The live state of a container.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ContainerView {
+pub struct ContainerInstanceView {
     /// How often the container was restarted.
     #[serde(deserialize_with = "lenient")]
     pub restart_count: Option<i64>,
     /// The current run.
     #[serde(deserialize_with = "lenient")]
-    pub current_state: Option<Run>,
+    pub current_state: Option<ContainerRunView>,
     /// The run before the last restart.
     #[serde(deserialize_with = "lenient")]
-    pub previous_state: Option<Run>,
+    pub previous_state: Option<ContainerRunView>,
     /// The events of the container.
     #[serde(deserialize_with = "each")]
-    pub events: Vec<Event>,
+    pub events: Vec<InstanceEvent>,
 }
 
 /// One run of a container, or a wait for it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Run {
+pub struct ContainerRunView {
     /// The state.
     #[serde(deserialize_with = "lenient")]
     pub state: Option<ContainerState>,
@@ -194,7 +194,7 @@ pub struct Run {
 /// An event of a group or a container.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Event {
+pub struct InstanceEvent {
     /// How often it happened.
     #[serde(deserialize_with = "lenient")]
     pub count: Option<i64>,
@@ -215,7 +215,7 @@ pub struct Event {
     pub kind: Option<String>,
 }
 
-impl Group {
+impl ContainerGroup {
     /// Parses a group; `None` unless it is an object with a name.
     pub fn read(value: &Value) -> Option<Self> {
         Self::deserialize(value)
@@ -254,12 +254,12 @@ impl Group {
     }
 
     /// The container called `name`.
-    pub fn container(&self, name: &str) -> Option<&Container> {
+    pub fn container(&self, name: &str) -> Option<&GroupContainer> {
         named(&self.properties.containers, name)
     }
 
     /// The init container called `name`.
-    pub fn init_container(&self, name: &str) -> Option<&Container> {
+    pub fn init_container(&self, name: &str) -> Option<&GroupContainer> {
         named(&self.properties.init_containers, name)
     }
 
@@ -279,7 +279,7 @@ impl Group {
     }
 
     /// The events of the group as a whole.
-    pub fn events(&self) -> &[Event] {
+    pub fn events(&self) -> &[InstanceEvent] {
         self.properties
             .instance_view
             .as_ref()
@@ -312,7 +312,7 @@ impl Group {
     /// Whether any container was restarted.
     pub fn was_restarted(&self) -> bool {
         let containers = self.properties.containers.iter();
-        let mut views = containers.filter_map(Container::view);
+        let mut views = containers.filter_map(GroupContainer::view);
         views.any(|view| view.restart_count.is_some_and(|count| count > 0))
     }
 
@@ -330,14 +330,14 @@ impl Group {
     }
 }
 
-impl Container {
+impl GroupContainer {
     /// The live state of the container; `None` if the answer does not have it.
-    pub fn view(&self) -> Option<&ContainerView> {
+    pub fn view(&self) -> Option<&ContainerInstanceView> {
         self.properties.instance_view.as_ref()
     }
 }
 
-impl Run {
+impl ContainerRunView {
     /// The state of the run. An unknown or missing state counts as Terminated if there is an end time, else as
     /// Waiting.
     pub fn kind(&self) -> ContainerState {
@@ -361,7 +361,7 @@ impl Run {
     }
 }
 
-impl Event {
+impl InstanceEvent {
     /// When it happened last.
     pub fn at(&self) -> Option<Timestamp> {
         self.last_timestamp.or(self.first_timestamp)
@@ -374,8 +374,8 @@ impl Event {
 }
 
 /// The container called `name`. ARM compares names without regard to case.
-fn named<'a>(containers: &'a [Container], name: &str) -> Option<&'a Container> {
-    let is = |container: &&Container| {
+fn named<'a>(containers: &'a [GroupContainer], name: &str) -> Option<&'a GroupContainer> {
+    let is = |container: &&GroupContainer| {
         container
             .name
             .as_deref()

@@ -27,7 +27,7 @@ pub const STALLED: &str = "Stalled";
 
 /// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Is {
+pub enum ConditionStatus {
     /// The condition is true.
     True,
     /// The condition is false.
@@ -36,7 +36,7 @@ pub enum Is {
     Unknown,
 }
 
-impl From<bool> for Is {
+impl From<bool> for ConditionStatus {
     fn from(is: bool) -> Self {
         if is { Self::True } else { Self::False }
     }
@@ -45,7 +45,7 @@ impl From<bool> for Is {
 /// Builds a condition with the transition time `now`.
 pub fn condition(
     kind: &str,
-    status: impl Into<Is>,
+    status: impl Into<ConditionStatus>,
     reason: &str,
     message: impl Into<String>,
     observed_generation: Option<i64>,
@@ -54,9 +54,9 @@ pub fn condition(
     Condition {
         type_: kind.to_owned(),
         status: match status.into() {
-            Is::True => "True",
-            Is::False => "False",
-            Is::Unknown => "Unknown",
+            ConditionStatus::True => "True",
+            ConditionStatus::False => "False",
+            ConditionStatus::Unknown => "Unknown",
         }
         .to_owned(),
         reason: reason.to_owned(),
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!((all.len(), all[0].last_transition_time.0), (1, at(3)));
         set(
             &mut all,
-            condition(READY, Is::Unknown, "Lost", "", Some(2), at(4)),
+            condition(READY, ConditionStatus::Unknown, "Lost", "", Some(2), at(4)),
         );
         assert_eq!(
             (all[0].status.as_str(), all[0].last_transition_time.0),

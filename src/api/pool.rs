@@ -80,7 +80,7 @@ use super::trigger::Trigger;
 #[serde(rename_all = "camelCase")]
 pub struct BurstPoolSpec {
     /// The Azure subscription and resource group of the container groups.
-    pub azure: Azure,
+    pub azure: AzureSpec,
     /// The parts of Azure in which pods may run, 1 to 8. Each placement has one
     /// virtual node, named burst-POOL-PLACEMENT. Removing a placement evicts its
     /// pods and deletes its container groups and its node.
@@ -118,7 +118,7 @@ pub struct BurstPoolSpec {
 /// The subscription and resource group of a pool's container groups.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct Azure {
+pub struct AzureSpec {
     /// The ID of the subscription in which container groups are created and billed.
     /// Defaults to the operator's --subscription-id; one of the two must be set.
     /// Container groups cannot move: if this changes while the pool has pods or

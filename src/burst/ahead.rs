@@ -14,10 +14,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::hold::later;
-use super::observe::{Observed, Standing};
-use super::outcome::{Held, Outcome};
-use super::share::{Shares, entitled};
-use super::sort::Case;
+use super::observe::{Leadership, ObservedPool};
+use super::outcome::{HoldReason, PodOutcome};
+use super::share::{SlotAdmission, entitled};
+use super::sort::TriagedPod;
 
 /// How long before the end of its hold a pod is reserved: 1 second.
 pub const LEAD: Duration = Duration::from_secs(1);
@@ -26,11 +26,11 @@ pub const PACE: Duration = Duration::from_millis(500);
 
 /// Marks the held pods that get a reservation before their hold ends.
 pub(super) fn reserve<'a>(
-    cases: &mut [Case<'a>],
-    seen: &Observed<'_>,
-    shares: &mut Shares<'_, 'a>,
+    cases: &mut [TriagedPod<'a>],
+    seen: &ObservedPool<'_>,
+    shares: &mut SlotAdmission<'_, 'a>,
 ) {
-    if seen.standing != Standing::Leading {
+    if seen.standing != Leadership::Leading {
         return;
     }
     let mut soon = Vec::new();
@@ -51,17 +51,17 @@ pub(super) fn reserve<'a>(
     }
 }
 
-fn is_over_soon(case: &Case<'_>, now: Timestamp) -> bool {
-    let Some(Outcome::Hold { until, why }) = &case.outcome else {
+fn is_over_soon(case: &TriagedPod<'_>, now: Timestamp) -> bool {
+    let Some(PodOutcome::Hold { until, why }) = &case.outcome else {
         return false;
     };
-    *why == Held::Young && *until <= later(now, LEAD)
+    *why == HoldReason::Young && *until <= later(now, LEAD)
 }
 
 /// When to plan again for a pod whose hold ends at `until`.
-pub(super) fn next_look(until: Timestamp, why: &Held, now: Timestamp) -> Timestamp {
+pub(super) fn next_look(until: Timestamp, why: &HoldReason, now: Timestamp) -> Timestamp {
     let ahead = until.saturating_sub(LEAD).unwrap_or(until);
-    if *why == Held::Young && now < ahead {
+    if *why == HoldReason::Young && now < ahead {
         ahead
     } else {
         until

@@ -9,13 +9,13 @@ use k8s_openapi::api::core::v1::{Container, Node, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::aci::translate;
-use crate::aci::translate::quantity::Amount;
+use crate::aci::translate::quantity::NanoAmount;
 
 type Quantities = BTreeMap<String, Quantity>;
 
 /// Amounts of the resources that a virtual node has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Amounts {
+pub struct ResourceAmounts {
     /// CPU in thousandths of a core.
     pub cpu_milli: i64,
     /// Memory in bytes.
@@ -26,7 +26,7 @@ pub struct Amounts {
     pub pods: i64,
 }
 
-impl Amounts {
+impl ResourceAmounts {
     /// Adds two amounts, resource by resource. Saturates.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
@@ -68,32 +68,32 @@ impl Amounts {
     }
 
     fn of(quantities: Option<&Quantities>) -> Self {
-        let amount = |name: &str, step: Amount| {
+        let amount = |name: &str, step: NanoAmount| {
             let quantity = quantities.and_then(|all| all.get(name));
-            let amount = quantity.and_then(Amount::of).unwrap_or_default();
+            let amount = quantity.and_then(NanoAmount::of).unwrap_or_default();
             i64::try_from(amount.in_steps_of(step)).unwrap_or(i64::MAX)
         };
         Self {
-            cpu_milli: amount("cpu", Amount::thousandths(1)),
-            memory: amount("memory", Amount::whole(1)),
-            storage: amount("ephemeral-storage", Amount::whole(1)),
-            pods: amount("pods", Amount::whole(1)),
+            cpu_milli: amount("cpu", NanoAmount::thousandths(1)),
+            memory: amount("memory", NanoAmount::whole(1)),
+            storage: amount("ephemeral-storage", NanoAmount::whole(1)),
+            pods: amount("pods", NanoAmount::whole(1)),
         }
     }
 }
 
 /// The requests of a pod with this spec, as the scheduler counts them.
-pub fn requested(spec: &PodSpec) -> Amounts {
+pub fn requested(spec: &PodSpec) -> ResourceAmounts {
     let of = |container: &Container| {
         let resources = container.resources.as_ref();
-        Amounts::of(resources.and_then(|resources| resources.requests.as_ref()))
+        ResourceAmounts::of(resources.and_then(|resources| resources.requests.as_ref()))
     };
     let mut total = spec
         .containers
         .iter()
         .map(of)
-        .fold(Amounts::default(), Amounts::plus);
-    let (mut side_cars, mut starting) = (Amounts::default(), Amounts::default());
+        .fold(ResourceAmounts::default(), ResourceAmounts::plus);
+    let (mut side_cars, mut starting) = (ResourceAmounts::default(), ResourceAmounts::default());
     for container in spec.init_containers.iter().flatten() {
         let asked = of(container);
         if container.restart_policy.as_deref() == Some("Always") {
@@ -109,37 +109,37 @@ pub fn requested(spec: &PodSpec) -> Amounts {
         .resources
         .as_ref()
         .and_then(|all| all.requests.as_ref());
-    let pod_level = Amounts::of(whole);
+    let pod_level = ResourceAmounts::of(whole);
     if whole.is_some_and(|all| all.contains_key("cpu")) {
         total.cpu_milli = pod_level.cpu_milli;
     }
     if whole.is_some_and(|all| all.contains_key("memory")) {
         total.memory = pod_level.memory;
     }
-    total = total.plus(Amounts::of(spec.overhead.as_ref()));
-    Amounts { pods: 1, ..total }
+    total = total.plus(ResourceAmounts::of(spec.overhead.as_ref()));
+    ResourceAmounts { pods: 1, ..total }
 }
 
 /// What ACI counts for the container group of a pod that requests `asks`. CPU is rounded up to whole cores, at
 /// least one, as ACI bills it, and as a quota counts it at most. ACI has no quota for memory.
-pub fn taken(spec: &PodSpec, asks: Amounts) -> Amounts {
+pub fn taken(spec: &PodSpec, asks: ResourceAmounts) -> ResourceAmounts {
     let cpu = translate::group_cpu(spec).max(asks.cpu_milli);
-    Amounts {
+    ResourceAmounts {
         cpu_milli: cpu.saturating_add(999) / 1000 * 1000,
         ..asks
     }
 }
 
 /// The node's `status.allocatable`, from which the scheduler subtracts pod requests.
-pub fn allocatable(node: &Node) -> Amounts {
+pub fn allocatable(node: &Node) -> ResourceAmounts {
     let status = node.status.as_ref();
-    Amounts::of(status.and_then(|status| status.allocatable.as_ref()))
+    ResourceAmounts::of(status.and_then(|status| status.allocatable.as_ref()))
 }
 
 /// The node's `status.capacity`, from which container groups are subtracted.
-pub fn capacity(node: &Node) -> Amounts {
+pub fn capacity(node: &Node) -> ResourceAmounts {
     let status = node.status.as_ref();
-    Amounts::of(status.and_then(|status| status.capacity.as_ref()))
+    ResourceAmounts::of(status.and_then(|status| status.capacity.as_ref()))
 }
 
 #[cfg(test)]
@@ -217,19 +217,22 @@ mod tests {
 
     #[test]
     fn only_what_is_asked_for_can_be_lacking() {
-        let room = Amounts {
+        let room = ResourceAmounts {
             cpu_milli: 1000,
             memory: -5,
             storage: 0,
             pods: 1,
         };
-        let pod = Amounts {
+        let pod = ResourceAmounts {
             cpu_milli: 1000,
             pods: 1,
-            ..Amounts::default()
+            ..ResourceAmounts::default()
         };
         assert_eq!(pod.lacks(room), None);
-        assert_eq!(Amounts { memory: 1, ..pod }.lacks(room), Some("memory"));
+        assert_eq!(
+            ResourceAmounts { memory: 1, ..pod }.lacks(room),
+            Some("memory")
+        );
         assert_eq!(pod.lacks(room.minus(pod)), Some("pods"));
     }
 }

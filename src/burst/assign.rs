@@ -15,7 +15,7 @@ use crate::api::{BurstPool, Workload};
 
 /// The scale subresource of an object.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Scale {
+pub struct TargetScale {
     /// `spec.replicas`.
     pub desired: u64,
     /// `status.replicas`: more than desired while a rollout surges.
@@ -25,9 +25,9 @@ pub struct Scale {
 }
 
 /// The scales of targets, or why each cannot be read, by pool and workload name.
-pub type Scales = HashMap<(String, String), Result<Scale, String>>;
+pub type TargetScales = HashMap<(String, String), Result<TargetScale, String>>;
 /// Labels of namespaces, by the namespace's name.
-pub type Namespaces = HashMap<String, BTreeMap<String, String>>;
+pub type NamespaceLabels = HashMap<String, BTreeMap<String, String>>;
 
 /// Identifies a workload of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,7 +52,7 @@ pub struct Assignment<'a> {
     matchers: Vec<Matcher<'a>>,
     /// Workloads whose pods cannot be determined, with the reason.
     errors: HashMap<Membership<'a>, String>,
-    namespaces: &'a Namespaces,
+    namespaces: &'a NamespaceLabels,
     known: HashMap<(&'a str, &'a BTreeMap<String, String>), Vec<usize>>,
     /// The names of the pools that are not being deleted.
     pools: HashSet<&'a str>,
@@ -60,7 +60,11 @@ pub struct Assignment<'a> {
 
 impl<'a> Assignment<'a> {
     /// Prepares the assignment for `pools`. A pool that is being deleted gets no pods.
-    pub fn new(pools: &[&'a BurstPool], scales: &'a Scales, namespaces: &'a Namespaces) -> Self {
+    pub fn new(
+        pools: &[&'a BurstPool],
+        scales: &'a TargetScales,
+        namespaces: &'a NamespaceLabels,
+    ) -> Self {
         let (mut matchers, mut errors) = (Vec::new(), HashMap::new());
         let mut names = HashSet::new();
         for pool in by_age(pools.iter().copied()) {
@@ -143,7 +147,7 @@ impl Matcher<'_> {
             && self.pods == other.pods
     }
 
-    fn matches(&self, pod: &PodFacts, namespaces: &Namespaces) -> bool {
+    fn matches(&self, pod: &PodFacts, namespaces: &NamespaceLabels) -> bool {
         let namespace = pod.id.namespace.as_str();
         match self.namespace {
             Some(own) if own != namespace => return false,
@@ -175,7 +179,7 @@ fn created(pool: &BurstPool) -> Timestamp {
 fn matcher<'a>(
     member: Membership<'a>,
     workload: &'a Workload,
-    scales: &Scales,
+    scales: &TargetScales,
 ) -> Result<Matcher<'a>, String> {
     if let Some(target) = &workload.target {
         let key = (member.pool.to_owned(), member.workload.to_owned());
@@ -215,12 +219,16 @@ mod tests {
     use super::*;
     use crate::burst::fixtures::{pod, pool, scale};
 
-    fn chosen(pools: &[&BurstPool], scales: &Scales, pod: &PodFacts) -> Vec<(String, String)> {
+    fn chosen(
+        pools: &[&BurstPool],
+        scales: &TargetScales,
+        pod: &PodFacts,
+    ) -> Vec<(String, String)> {
         let namespaces = [(
             "shop".to_owned(),
             [("team".to_owned(), "a".to_owned())].into(),
         )];
-        let namespaces: Namespaces = namespaces.into();
+        let namespaces: NamespaceLabels = namespaces.into();
         let mut assignment = Assignment::new(pools, scales, &namespaces);
         let all = assignment.of(pod);
         all.map(|member| (member.pool.to_owned(), member.workload.to_owned()))
@@ -245,7 +253,8 @@ mod tests {
     fn a_target_has_the_pods_of_its_namespace_that_its_scale_selects() {
         let mut pool = pool("shop", &json!({}));
         pool.metadata.creation_timestamp = None;
-        let scales: Scales = [(("shop".to_owned(), "web".to_owned()), Ok(scale(4, 4)))].into();
+        let scales: TargetScales =
+            [(("shop".to_owned(), "web".to_owned()), Ok(scale(4, 4)))].into();
         assert_eq!(
             chosen(&[&pool], &scales, &pod("a")),
             named(&[("shop", "web")])
@@ -257,7 +266,7 @@ mod tests {
         other.labels = [("app".to_owned(), "db".to_owned())].into();
         assert_eq!(chosen(&[&pool], &scales, &other), []);
         assert_eq!(
-            chosen(&[&pool], &Scales::new(), &pod("a")),
+            chosen(&[&pool], &TargetScales::new(), &pod("a")),
             [],
             "an unread scale has none"
         );
@@ -265,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_selector_has_pods_by_their_labels_and_their_namespaces_labels() {
-        let none = Scales::new();
+        let none = TargetScales::new();
         for (team, app, has) in [("a", "web", true), ("b", "web", false), ("a", "db", false)] {
             let pool = pool("shop", &json!({"workloads": [selecting(team, app)]}));
             assert_eq!(chosen(&[&pool], &none, &pod("a")).len(), usize::from(has));
@@ -292,14 +301,17 @@ mod tests {
             ("b", "web"),
             ("b", "again"),
         ]);
-        assert_eq!(chosen(&[&b, &older, &a], &Scales::new(), &pod("a")), all);
+        assert_eq!(
+            chosen(&[&b, &older, &a], &TargetScales::new(), &pod("a")),
+            all
+        );
         let mut leaving = older.clone();
         leaving.metadata.deletion_timestamp = leaving.metadata.creation_timestamp.clone();
         assert_eq!(
-            chosen(&[&b, &leaving, &a], &Scales::new(), &pod("a")),
+            chosen(&[&b, &leaving, &a], &TargetScales::new(), &pod("a")),
             all[2..]
         );
-        let (scales, namespaces) = (Scales::new(), Namespaces::new());
+        let (scales, namespaces) = (TargetScales::new(), NamespaceLabels::new());
         let assignment = Assignment::new(&[&b, &older, &a], &scales, &namespaces);
         let owner = |pool: &str| {
             let owner = assignment.owner_of_all(pool, 1)?;

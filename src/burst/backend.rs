@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::hold::later;
-use crate::aci::failure::Class;
+use crate::aci::failure::FailureClass;
 use crate::k8s::backoff::doubled;
 
 /// The number of temporary failures in a row that closes a placement.
@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(600);
 
 /// The results of a placement's creates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Backend {
+pub struct PlacementHealth {
     /// Temporary failures in a row while it is open.
     soft: u32,
     /// How many times in a row it has been closed.
@@ -35,7 +35,7 @@ pub struct Backend {
 
 /// Whether a placement takes pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Door {
+pub enum Admittance {
     /// It takes as many pods as fit.
     Open,
     /// It takes one pod, as a probe.
@@ -50,13 +50,13 @@ pub enum Door {
 }
 
 /// How much a failure counts against the placement.
-enum Weight {
+enum FailureWeight {
     None,
     Soft,
     Hard,
 }
 
-impl Backend {
+impl PlacementHealth {
     /// Records that the containers of a container group started.
     pub fn succeeded(&mut self, now: Timestamp) {
         // While the placement is closed, the create began before that: it does not prove that creates work now.
@@ -66,12 +66,12 @@ impl Backend {
     }
 
     /// Records that a container group could not be created or started, with Azure's message.
-    pub fn failed(&mut self, class: Class, message: &str, now: Timestamp) {
+    pub fn failed(&mut self, class: FailureClass, message: &str, now: Timestamp) {
         let is_closed = self.until.is_some_and(|until| now < until);
         let closes = match weight(class) {
-            Weight::None => return,
-            Weight::Hard => true,
-            Weight::Soft => self.closed > 0 || self.soft + 1 >= SOFT,
+            FailureWeight::None => return,
+            FailureWeight::Hard => true,
+            FailureWeight::Soft => self.closed > 0 || self.soft + 1 >= SOFT,
         };
         message.clone_into(&mut self.why);
         if is_closed {
@@ -86,14 +86,14 @@ impl Backend {
     }
 
     /// Whether the placement takes pods at `now`.
-    pub fn door(&self, now: Timestamp) -> Door {
+    pub fn door(&self, now: Timestamp) -> Admittance {
         match self.until {
-            None => Door::Open,
-            Some(until) if now < until => Door::Closed {
+            None => Admittance::Open,
+            Some(until) if now < until => Admittance::Closed {
                 until: Some(until),
                 why: self.why.clone(),
             },
-            Some(_) => Door::HalfOpen,
+            Some(_) => Admittance::HalfOpen,
         }
     }
 
@@ -108,18 +108,18 @@ impl Backend {
     }
 }
 
-fn weight(class: Class) -> Weight {
+fn weight(class: FailureClass) -> FailureWeight {
     match class {
-        Class::Capacity | Class::Quota | Class::Config => Weight::Hard,
-        Class::Stuck | Class::Transient => Weight::Soft,
+        FailureClass::Capacity | FailureClass::Quota | FailureClass::Config => FailureWeight::Hard,
+        FailureClass::Stuck | FailureClass::Transient => FailureWeight::Soft,
         // These pass without a failure of the placement, or the pod itself is the cause.
-        Class::Throttled
-        | Class::Transitioning
-        | Class::Image
-        | Class::Mount
-        | Class::Unknown
-        | Class::Permanent
-        | Class::Gone => Weight::None,
+        FailureClass::Throttled
+        | FailureClass::Transitioning
+        | FailureClass::Image
+        | FailureClass::Mount
+        | FailureClass::Unknown
+        | FailureClass::Permanent
+        | FailureClass::Gone => FailureWeight::None,
     }
 }
 
@@ -128,32 +128,32 @@ mod tests {
     use super::*;
     use crate::burst::fixtures::at;
 
-    fn closed_until(backend: &Backend, now: i64) -> Option<i64> {
+    fn closed_until(backend: &PlacementHealth, now: i64) -> Option<i64> {
         match backend.door(at(now)) {
-            Door::Closed { until, .. } => until.map(Timestamp::as_second),
+            Admittance::Closed { until, .. } => until.map(Timestamp::as_second),
             _ => None,
         }
     }
 
     #[test]
     fn missing_capacity_closes_at_once_and_each_failed_probe_doubles_the_time() {
-        let mut backend = Backend::default();
+        let mut backend = PlacementHealth::default();
         let mut now = 0;
         for pause in [30, 60, 120, 240, 480, 600, 600] {
-            backend.failed(Class::Capacity, "no room", at(now));
+            backend.failed(FailureClass::Capacity, "no room", at(now));
             assert_eq!(closed_until(&backend, now), Some(now + pause));
             now += pause;
-            assert_eq!(backend.door(at(now)), Door::HalfOpen);
+            assert_eq!(backend.door(at(now)), Admittance::HalfOpen);
         }
         backend.succeeded(at(now));
-        assert_eq!(backend, Backend::default(), "one success opens it");
+        assert_eq!(backend, PlacementHealth::default(), "one success opens it");
     }
 
     #[test]
     fn many_failures_at_once_are_one() {
-        let mut backend = Backend::default();
+        let mut backend = PlacementHealth::default();
         for _ in 0..60 {
-            backend.failed(Class::Quota, "quota", at(5));
+            backend.failed(FailureClass::Quota, "quota", at(5));
         }
         assert_eq!(closed_until(&backend, 5), Some(35));
         assert_eq!(backend.trouble(), Some("quota"));
@@ -161,18 +161,18 @@ mod tests {
 
     #[test]
     fn errors_that_may_pass_close_only_when_there_are_three_in_a_row() {
-        let mut backend = Backend::default();
+        let mut backend = PlacementHealth::default();
         for second in [1, 2] {
-            backend.failed(Class::Transient, "503", at(second));
-            assert_eq!(backend.door(at(second)), Door::Open);
+            backend.failed(FailureClass::Transient, "503", at(second));
+            assert_eq!(backend.door(at(second)), Admittance::Open);
         }
         backend.succeeded(at(3));
-        backend.failed(Class::Transient, "503", at(4));
-        assert_eq!(backend.door(at(4)), Door::Open);
-        backend.failed(Class::Stuck, "stuck", at(5));
-        backend.failed(Class::Transient, "503", at(6));
+        backend.failed(FailureClass::Transient, "503", at(4));
+        assert_eq!(backend.door(at(4)), Admittance::Open);
+        backend.failed(FailureClass::Stuck, "stuck", at(5));
+        backend.failed(FailureClass::Transient, "503", at(6));
         assert_eq!(closed_until(&backend, 6), Some(36));
-        backend.failed(Class::Transient, "503", at(36));
+        backend.failed(FailureClass::Transient, "503", at(36));
         assert_eq!(
             closed_until(&backend, 36),
             Some(96),
@@ -182,24 +182,24 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_one_pod_does_not_close_the_placement() {
-        let mut backend = Backend::default();
+        let mut backend = PlacementHealth::default();
         for class in [
-            Class::Permanent,
-            Class::Image,
-            Class::Mount,
-            Class::Throttled,
+            FailureClass::Permanent,
+            FailureClass::Image,
+            FailureClass::Mount,
+            FailureClass::Throttled,
         ] {
             for _ in 0..10 {
                 backend.failed(class, "its own", at(1));
             }
         }
-        assert_eq!(backend.door(at(1)), Door::Open);
+        assert_eq!(backend.door(at(1)), Admittance::Open);
     }
 
     #[test]
     fn a_success_that_was_begun_before_does_not_open_it() {
-        let mut backend = Backend::default();
-        backend.failed(Class::Capacity, "no room", at(0));
+        let mut backend = PlacementHealth::default();
+        backend.failed(FailureClass::Capacity, "no room", at(0));
         backend.succeeded(at(1));
         assert_eq!(closed_until(&backend, 1), Some(30));
     }

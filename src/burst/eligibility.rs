@@ -9,16 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::pod::{PodFacts, PodRef};
+use super::pod::{PodFacts, PodReference};
 use crate::aci::translate::{self, Unsupported};
 use crate::api;
 
 /// The state of volume claims, by namespace and name. A claim without an entry has not been read yet.
-pub type Claims = HashMap<String, HashMap<String, Behind>>;
+pub type ClaimBackings = HashMap<String, HashMap<String, ClaimKind>>;
 
 /// What a volume claim is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Behind {
+pub enum ClaimKind {
     /// An Azure Files share that ACI can mount, or one that the CSI driver creates after the pod is bound.
     Share,
     /// Nothing yet: the claim does not exist or is not bound. The text says which.
@@ -29,7 +29,7 @@ pub enum Behind {
 
 /// What a pod's volume claims mean for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mounts {
+pub enum MountReadiness {
     /// ACI can mount all of them.
     Ready,
     /// The operator has not read every claim yet.
@@ -41,25 +41,25 @@ pub enum Mounts {
 }
 
 /// What the volume claims of `pod` mean for it.
-pub fn mounts(pod: &PodFacts, claims: &Claims) -> Mounts {
+pub fn mounts(pod: &PodFacts, claims: &ClaimBackings) -> MountReadiness {
     let known = claims.get(&pod.id.namespace);
     let (mut refusals, mut waiting) = (Vec::new(), Vec::new());
     for (at, claim) in &pod.claims {
         match known.and_then(|known| known.get(claim)) {
-            None => return Mounts::Unread,
-            Some(Behind::Share) => {}
-            Some(Behind::Nothing(why)) if waiting.contains(why) => {}
-            Some(Behind::Nothing(why)) => waiting.push(why.clone()),
-            Some(Behind::Other(why)) => refusals.push(Unsupported {
+            None => return MountReadiness::Unread,
+            Some(ClaimKind::Share) => {}
+            Some(ClaimKind::Nothing(why)) if waiting.contains(why) => {}
+            Some(ClaimKind::Nothing(why)) => waiting.push(why.clone()),
+            Some(ClaimKind::Other(why)) => refusals.push(Unsupported {
                 field: format!("spec.volumes[{at}].persistentVolumeClaim"),
                 why: why.clone(),
             }),
         }
     }
     match (refusals.is_empty(), waiting.is_empty()) {
-        (false, _) => Mounts::Refused(refusals),
-        (true, false) => Mounts::Waiting(waiting.join("; ")),
-        (true, true) => Mounts::Ready,
+        (false, _) => MountReadiness::Refused(refusals),
+        (true, false) => MountReadiness::Waiting(waiting.join("; ")),
+        (true, true) => MountReadiness::Ready,
     }
 }
 
@@ -69,22 +69,22 @@ const MOST_ASKED: usize = 256;
 
 /// The cached verdicts of translation, by pod UID.
 #[derive(Debug, Default)]
-pub struct Verdicts {
+pub struct EligibilityCache {
     /// The placements that pods were translated for. A verdict refers to one by number, to save memory.
-    asked: Vec<Asked>,
+    asked: Vec<EvaluatedTarget>,
     next: u64,
     /// Counts lookups, to find the placement that was used longest ago.
     times: AtomicU64,
-    pods: HashMap<String, Verdict>,
+    pods: HashMap<String, EligibilityVerdict>,
 }
 
 /// Identifies a placement that pods were translated for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AskedId(u64);
+pub struct TargetId(u64);
 
 #[derive(Debug)]
-struct Asked {
-    id: AskedId,
+struct EvaluatedTarget {
+    id: TargetId,
     /// The fields that affect translation.
     spec: api::Placement,
     tags: BTreeMap<String, String>,
@@ -102,21 +102,21 @@ fn bearing(spec: &api::Placement) -> api::Placement {
 }
 
 #[derive(Debug, Default)]
-struct Verdict {
+struct EligibilityVerdict {
     resource_version: String,
-    refusals: Vec<(AskedId, Vec<Unsupported>)>,
+    refusals: Vec<(TargetId, Vec<Unsupported>)>,
 }
 
-impl Verdicts {
+impl EligibilityCache {
     /// Translates `pod` for `placement`, unless this version of it was translated already.
     pub fn judge(
         &mut self,
         pod: &Pod,
         unknown_fields: &[String],
-        placement: &translate::Placement<'_>,
+        placement: &translate::TranslationTarget<'_>,
     ) {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let id = PodRef {
+        let id = PodReference {
             namespace: text(&pod.metadata.namespace),
             name: text(&pod.metadata.name),
             uid: text(&pod.metadata.uid),
@@ -133,8 +133,8 @@ impl Verdicts {
     /// Stores what translation refuses of `pod`.
     pub fn learn(
         &mut self,
-        pod: &PodRef,
-        placement: &translate::Placement<'_>,
+        pod: &PodReference,
+        placement: &translate::TranslationTarget<'_>,
         refusals: Vec<Unsupported>,
     ) {
         let known = self.id(placement.spec, placement.tags, placement.node);
@@ -149,8 +149,8 @@ impl Verdicts {
         verdict.refusals.push((asked, refusals));
     }
 
-    fn add(&mut self, placement: &translate::Placement<'_>) -> AskedId {
-        let last = |asked: &Asked| asked.last.load(Ordering::Relaxed);
+    fn add(&mut self, placement: &translate::TranslationTarget<'_>) -> TargetId {
+        let last = |asked: &EvaluatedTarget| asked.last.load(Ordering::Relaxed);
         if self.asked.len() >= MOST_ASKED {
             let oldest = (0..self.asked.len()).min_by_key(|at| last(&self.asked[*at]));
             let gone = oldest.map(|at| self.asked.swap_remove(at).id);
@@ -159,14 +159,14 @@ impl Verdicts {
             }
         }
         self.next += 1;
-        self.asked.push(Asked {
-            id: AskedId(self.next),
+        self.asked.push(EvaluatedTarget {
+            id: TargetId(self.next),
             spec: bearing(placement.spec),
             tags: placement.tags.clone(),
             node: placement.node.to_owned(),
             last: AtomicU64::new(self.times.fetch_add(1, Ordering::Relaxed)),
         });
-        AskedId(self.next)
+        TargetId(self.next)
     }
 
     /// Finds the entry of a placement, and marks it as used. `None` if no pod was translated for it.
@@ -175,9 +175,11 @@ impl Verdicts {
         spec: &api::Placement,
         tags: &BTreeMap<String, String>,
         node: &str,
-    ) -> Option<AskedId> {
+    ) -> Option<TargetId> {
         let spec = bearing(spec);
-        let is = |asked: &&Asked| asked.node == node && asked.tags == *tags && asked.spec == spec;
+        let is = |asked: &&EvaluatedTarget| {
+            asked.node == node && asked.tags == *tags && asked.spec == spec
+        };
         let asked = self.asked.iter().find(is)?;
         let now = self.times.fetch_add(1, Ordering::Relaxed);
         asked.last.store(now, Ordering::Relaxed);
@@ -185,7 +187,7 @@ impl Verdicts {
     }
 
     /// What is refused of this version of the pod there; empty if nothing. `None` if it was not translated yet.
-    pub fn of(&self, pod: &PodRef, asked: AskedId) -> Option<&[Unsupported]> {
+    pub fn of(&self, pod: &PodReference, asked: TargetId) -> Option<&[Unsupported]> {
         let verdict = self.pods.get(&pod.uid)?;
         let mut known = verdict.refusals.iter();
         known
@@ -213,11 +215,11 @@ mod tests {
         serde_json::from_value(pod).expect("a pod")
     }
 
-    fn id(version: &str) -> PodRef {
-        PodRef {
+    fn id(version: &str) -> PodReference {
+        PodReference {
             uid: "u".to_owned(),
             resource_version: version.to_owned(),
-            ..PodRef::default()
+            ..PodReference::default()
         }
     }
 
@@ -229,14 +231,14 @@ mod tests {
             ..api::Placement::default()
         };
         let tags = BTreeMap::new();
-        let place = |spec| translate::Placement {
+        let place = |spec| translate::TranslationTarget {
             spec,
             tags: &tags,
             node: "n",
             node_address: None,
             identities: &translate::NO_IDENTITIES,
         };
-        let mut verdicts = Verdicts::default();
+        let mut verdicts = EligibilityCache::default();
         verdicts.judge(&pod("1", true), &[], &place(&weu));
         assert_eq!(verdicts.id(&neu, &tags, "n"), None);
         let asked = verdicts.id(&weu, &tags, "n").expect("it was asked about");
@@ -253,8 +255,8 @@ mod tests {
     fn placement<'a>(
         spec: &'a api::Placement,
         tags: &'a BTreeMap<String, String>,
-    ) -> translate::Placement<'a> {
-        translate::Placement {
+    ) -> translate::TranslationTarget<'a> {
+        translate::TranslationTarget {
             spec,
             tags,
             node: "n",
@@ -265,7 +267,7 @@ mod tests {
 
     #[test]
     fn an_edit_of_the_capacity_asks_nothing_again_and_others_are_forgotten_in_the_end() {
-        let (tags, mut verdicts) = (BTreeMap::new(), Verdicts::default());
+        let (tags, mut verdicts) = (BTreeMap::new(), EligibilityCache::default());
         let mut weu = api::Placement::default();
         verdicts.judge(&pod("1", true), &[], &placement(&weu, &tags));
         let first = verdicts.id(&weu, &tags, "n");

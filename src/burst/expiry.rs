@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::amounts::Amounts;
-use super::backend::Door;
+use super::amounts::ResourceAmounts;
+use super::backend::Admittance;
 use super::hold::later;
-use super::memory::Write;
-use super::observe::Observed;
-use super::pod::{PodFacts, PodRef, Stage};
+use super::memory::PodWrite;
+use super::observe::ObservedPool;
+use super::pod::{PodFacts, PodReference, PodStage};
 
 /// For how long the scheduler may leave a granted pod without a node while there is room: 330 seconds. The
 /// scheduler retries each unschedulable pod at least every 5 minutes.
@@ -24,17 +24,17 @@ pub const EXPIRES: Duration = Duration::from_secs(330);
 
 /// A grant that expires.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expiry {
+pub struct GrantExpiry {
     /// The granted pod.
-    pub pod: PodRef,
+    pub pod: PodReference,
     /// The scheduler's message that says why it placed the pod on no virtual node.
     pub why: String,
 }
 
 /// Granted pods without a node that the scheduler has refused although there is room.
-pub(super) struct Stuck {
+pub(super) struct UnplacedGrants {
     /// The grants that expire now.
-    pub(super) expiries: Vec<Expiry>,
+    pub(super) expiries: Vec<GrantExpiry>,
     /// UIDs of all these pods.
     pub(super) uids: Vec<String>,
     /// When the next grant expires.
@@ -42,8 +42,8 @@ pub(super) struct Stuck {
 }
 
 /// Finds these pods.
-pub(super) fn stuck(seen: &Observed<'_>, now: Timestamp) -> Stuck {
-    let mut all = Stuck {
+pub(super) fn stuck(seen: &ObservedPool<'_>, now: Timestamp) -> UnplacedGrants {
+    let mut all = UnplacedGrants {
         expiries: Vec::new(),
         uids: Vec::new(),
         next: None,
@@ -67,11 +67,11 @@ pub(super) fn stuck(seen: &Observed<'_>, now: Timestamp) -> Stuck {
         }
         all.uids.push(pod.id.uid.clone());
         let since = seen.memory.stuck_since(&pod.id.uid).unwrap_or(now);
-        let paused = seen.memory.pause(Write::Expire, &pod.id.uid);
+        let paused = seen.memory.pause(PodWrite::Expire, &pod.id.uid);
         let due = later(since, EXPIRES).max(paused.unwrap_or(since));
         if due <= now {
             let grant = pod.grant.as_ref();
-            all.expiries.push(Expiry {
+            all.expiries.push(GrantExpiry {
                 pod: pod.id.clone(),
                 why: grant
                     .and_then(|grant| grant.refused.clone())
@@ -85,14 +85,14 @@ pub(super) fn stuck(seen: &Observed<'_>, now: Timestamp) -> Stuck {
 }
 
 /// UIDs of pending pods whose grants have expired.
-pub(super) fn uids(seen: &Observed<'_>) -> Vec<String> {
+pub(super) fn uids(seen: &ObservedPool<'_>) -> Vec<String> {
     let expired = seen.expired.iter();
     expired.map(|(pod, _)| pod.id.uid.clone()).collect()
 }
 
 /// Pods that the scheduler placed on ACI since the last plan, after their grants had expired. They count as
 /// granted pods, so the pool may exceed its maximum.
-pub(super) fn late(seen: &Observed<'_>) -> Vec<PodRef> {
+pub(super) fn late(seen: &ObservedPool<'_>) -> Vec<PodReference> {
     let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
     let late = spilled.filter(|granted| seen.memory.had_expired(&granted.pod.id.uid));
     late.map(|granted| granted.pod.id.clone()).collect()
@@ -104,12 +104,12 @@ pub(super) fn late(seen: &Observed<'_>) -> Vec<PodRef> {
 fn is_passed_by(pod: &PodFacts) -> bool {
     let grant = pod.grant.as_ref();
     let is_refused = grant.is_some_and(|grant| grant.refused.is_some());
-    matches!(pod.stage, Stage::Refused(_)) && is_refused && !pod.is_deleting
+    matches!(pod.stage, PodStage::Refused(_)) && is_refused && !pod.is_deleting
 }
 
 /// The indexes of the placements that are not closed, with what the pods bound to their nodes leave free.
-fn open(seen: &Observed<'_>, now: Timestamp) -> Vec<(usize, Amounts)> {
-    let mut used: HashMap<&str, Amounts> = HashMap::new();
+fn open(seen: &ObservedPool<'_>, now: Timestamp) -> Vec<(usize, ResourceAmounts)> {
+    let mut used: HashMap<&str, ResourceAmounts> = HashMap::new();
     let granted = seen.granted.iter().map(|granted| granted.pod);
     for pod in granted.chain(seen.guests.iter().map(|(pod, _)| *pod)) {
         if let Some(bound) = pod.bound() {
@@ -120,7 +120,8 @@ fn open(seen: &Observed<'_>, now: Timestamp) -> Vec<(usize, Amounts)> {
     let places = seen.places.iter().enumerate();
     let open = places.filter(|(_, place)| {
         let backend = seen.memory.backends().get(&place.placement);
-        let is_closed = backend.is_some_and(|one| matches!(one.door(now), Door::Closed { .. }));
+        let is_closed =
+            backend.is_some_and(|one| matches!(one.door(now), Admittance::Closed { .. }));
         place.shut.is_none() && !is_closed
     });
     open.map(|(at, place)| {
@@ -134,15 +135,15 @@ fn open(seen: &Observed<'_>, now: Timestamp) -> Vec<(usize, Amounts)> {
 mod tests {
     use serde_json::json;
 
-    use crate::burst::fixtures::{Scene, at, granted, pod};
-    use crate::burst::memory::Write;
-    use crate::burst::outcome::Outcome;
-    use crate::burst::{Answer, Decision};
+    use crate::burst::fixtures::{PlanScene, at, granted, pod};
+    use crate::burst::memory::PodWrite;
+    use crate::burst::outcome::PodOutcome;
+    use crate::burst::{GrantAnswer, PodDecision};
 
     /// The pool's maximum is 1. A granted pod has no node. Two pods wait: one of another template, one of the
     /// same.
-    fn scene() -> Scene {
-        let mut scene = Scene::new(&json!({"spill": {"maxReplicas": 1}}), &["other", "same"]);
+    fn scene() -> PlanScene {
+        let mut scene = PlanScene::new(&json!({"spill": {"maxReplicas": 1}}), &["other", "same"]);
         let owner = scene.waiting[0].owner.as_mut().expect("an owner");
         owner.template = "web-2/".to_owned();
         let mut stuck = pod("stuck").granted("shop", "web", 0);
@@ -151,7 +152,7 @@ mod tests {
         scene
     }
 
-    fn expires_at(scene: &mut Scene, seconds: &[i64]) -> Vec<bool> {
+    fn expires_at(scene: &mut PlanScene, seconds: &[i64]) -> Vec<bool> {
         let mut expire = |second: &i64| {
             let plan = scene.plan(*second);
             scene.remember(&plan, *second);
@@ -179,8 +180,8 @@ mod tests {
         unseen.labelled[0].grant.as_mut().expect("a grant").refused = None;
         assert_eq!(expires_at(&mut unseen, &[10, 340, 1000]), [false; 3]);
         let id = all.labelled[0].id.clone();
-        let denied = Answer::Denied("no".to_owned());
-        all.memory.wrote_to(&id, Write::Expire, &denied, at(340));
+        let denied = GrantAnswer::Denied("no".to_owned());
+        all.memory.wrote_to(&id, PodWrite::Expire, &denied, at(340));
         assert_eq!(expires_at(&mut all, &[341, 349, 350]), [false, false, true]);
     }
 
@@ -200,8 +201,8 @@ mod tests {
         let plan = scene.plan(100);
         assert_eq!(granted(&plan), ["other"]);
         let same = plan.decisions.iter().find(|one| one.pod.name == "same");
-        let Some(Decision {
-            outcome: Outcome::Refuse(why),
+        let Some(PodDecision {
+            outcome: PodOutcome::Refuse(why),
             ..
         }) = same
         else {

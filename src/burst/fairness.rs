@@ -17,7 +17,7 @@ use jiff::Timestamp;
 /// The greatest claim gets it. Of equal claims, the workload with the oldest pod is greater, then the first in
 /// the list.
 #[derive(Clone, Copy, Debug)]
-pub struct Claim {
+pub struct SlotClaim {
     /// The workload's index.
     pub workload: usize,
     /// How many slots it holds.
@@ -31,7 +31,7 @@ pub struct Claim {
     pub is_passed_by: bool,
 }
 
-impl Ord for Claim {
+impl Ord for SlotClaim {
     fn cmp(&self, other: &Self) -> Ordering {
         // Compares (held + 1) / weight without dividing.
         let share = |one: &Self, other: &Self| {
@@ -48,19 +48,19 @@ impl Ord for Claim {
     }
 }
 
-impl PartialOrd for Claim {
+impl PartialOrd for SlotClaim {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Claim {
+impl PartialEq for SlotClaim {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Claim {}
+impl Eq for SlotClaim {}
 
 #[cfg(test)]
 mod tests {
@@ -74,14 +74,14 @@ mod tests {
         for _ in 0..slots {
             let claims = (0..workloads.len())
                 .filter(|w| wanted[*w] > 0)
-                .map(|workload| Claim {
+                .map(|workload| SlotClaim {
                     workload,
                     held: held[workload],
                     weight: workloads[workload].0,
                     oldest: at(0),
                     is_passed_by: false,
                 });
-            let Some(Claim { workload, .. }) = claims.max() else {
+            let Some(SlotClaim { workload, .. }) = claims.max() else {
                 break;
             };
             held[workload] += 1;
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn of_equals_the_one_that_waits_longest_is_first() {
-        let claim = |workload, second| Claim {
+        let claim = |workload, second| SlotClaim {
             workload,
             held: 1,
             weight: 2,
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn who_has_been_passed_by_is_first_whoever_holds_less() {
-        let claim = |held, second, is_passed_by| Claim {
+        let claim = |held, second, is_passed_by| SlotClaim {
             workload: 0,
             held,
             weight: 1,

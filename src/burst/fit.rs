@@ -17,7 +17,7 @@ use crate::aci::translate::Unsupported;
 
 /// A pod's rules for the node that it runs on.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Demands {
+pub struct NodeConstraints {
     node_selector: BTreeMap<String, String>,
     /// The terms of the required node affinity. `None` if there is none.
     terms: Option<Vec<NodeSelectorTerm>>,
@@ -26,7 +26,7 @@ pub struct Demands {
     tolerations: Vec<Toleration>,
 }
 
-impl Demands {
+impl NodeConstraints {
     /// Extracts the rules from a pod's spec.
     pub fn of(spec: &PodSpec) -> Self {
         let affinity = spec.affinity.as_ref();
@@ -225,7 +225,7 @@ mod tests {
         spec["containers"] = json!([]);
         let spec: PodSpec = serde_json::from_value(spec).expect("a spec");
         let taints: Vec<Taint> = serde_json::from_value(taints.clone()).expect("taints");
-        let refusal = Demands::of(&spec).refusal(NODE, &labels(), &taints)?;
+        let refusal = NodeConstraints::of(&spec).refusal(NODE, &labels(), &taints)?;
         Some(refusal.field)
     }
 

@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::amounts::Amounts;
-use super::assign::{Namespaces, Scale, Scales};
-use super::eligibility::{Claims, Verdicts};
-use super::fit::Demands;
+use super::amounts::ResourceAmounts;
+use super::assign::{NamespaceLabels, TargetScale, TargetScales};
+use super::eligibility::{ClaimBackings, EligibilityCache};
+use super::fit::NodeConstraints;
 use super::labels;
-use super::memory::{Answer, Memory};
-use super::observe::{Own, Standing, World, observe};
-use super::outcome::Outcome;
-use super::place::Place;
-use super::plan::{Plan, plan};
-use super::pod::{Bound, Grant, Owner, OwnerKind, PodFacts, PodRef, Stage};
+use super::memory::{GrantAnswer, LeaderState};
+use super::observe::{ClusterInputs, Leadership, PoolInputs, observe};
+use super::outcome::PodOutcome;
+use super::place::PlacementFacts;
+use super::plan::{BurstPlan, plan};
+use super::pod::{BoundPod, GrantRecord, OwnerKind, PodFacts, PodOwner, PodReference, PodStage};
 use super::topology::Neighbors;
 use crate::aci::translate::{self, Unsupported};
 use crate::api::{BurstPool, Reservation};
@@ -28,14 +28,14 @@ pub fn at(second: i64) -> Timestamp {
 /// A pod of the workload `web`, created and refused at second 0.
 pub fn pod(name: &str) -> PodFacts {
     PodFacts {
-        id: PodRef {
+        id: PodReference {
             namespace: "shop".to_owned(),
             name: name.to_owned(),
             uid: format!("uid-{name}"),
             resource_version: "1".to_owned(),
         },
         labels: [("app".to_owned(), "web".to_owned())].into(),
-        owner: Some(Owner {
+        owner: Some(PodOwner {
             kind: OwnerKind::Replaces,
             name: "web-1".to_owned(),
             uid: "web-1".to_owned(),
@@ -46,23 +46,23 @@ pub fn pod(name: &str) -> PodFacts {
         is_deleting: false,
         scheduler: None,
         is_nominated: false,
-        stage: Stage::Refused(Some(at(0))),
+        stage: PodStage::Refused(Some(at(0))),
         grant: None,
         foreign_grant: None,
         stamped: None,
-        asks: Amounts {
+        asks: ResourceAmounts {
             cpu_milli: 1000,
             memory: 1 << 30,
             storage: 0,
             pods: 1,
         },
-        takes: Amounts {
+        takes: ResourceAmounts {
             cpu_milli: 1000,
             memory: 1 << 30,
             storage: 0,
             pods: 1,
         },
-        demands: Demands::default(),
+        demands: NodeConstraints::default(),
         rules: None,
         claims: Vec::new(),
     }
@@ -72,7 +72,7 @@ impl PodFacts {
     /// The pod, bound to `node` and started.
     #[must_use]
     pub fn on(mut self, node: &str) -> Self {
-        self.stage = Stage::Bound(Bound {
+        self.stage = PodStage::Bound(BoundPod {
             node: node.to_owned(),
             since: Some(at(0)),
             has_started: true,
@@ -86,7 +86,7 @@ impl PodFacts {
     /// The pod with a grant of `pool`.
     #[must_use]
     pub fn granted(mut self, pool: &str, workload: &str, second: i64) -> Self {
-        self.grant = Some(Grant {
+        self.grant = Some(GrantRecord {
             pool: pool.to_owned(),
             workload: workload.to_owned(),
             at: Some(at(second)),
@@ -149,13 +149,13 @@ pub fn reservation(pod: &PodFacts, holder: &str) -> Reservation {
 }
 
 /// A scale of the workload `web`.
-pub fn scale(desired: u64, replicas: u64) -> Scale {
+pub fn scale(desired: u64, replicas: u64) -> TargetScale {
     scale_of("web", desired, replicas)
 }
 
 /// A scale that selects the pods with this `app` label.
-pub fn scale_of(app: &str, desired: u64, replicas: u64) -> Scale {
-    Scale {
+pub fn scale_of(app: &str, desired: u64, replicas: u64) -> TargetScale {
+    TargetScale {
         desired,
         replicas,
         selector: labels::selector(&format!("app={app}")).expect("a selector"),
@@ -163,7 +163,7 @@ pub fn scale_of(app: &str, desired: u64, replicas: u64) -> Scale {
 }
 
 /// Scales in the pool `shop`: workload, desired replicas, replicas.
-pub fn scales(all: &[(&str, u64, u64)]) -> Scales {
+pub fn scales(all: &[(&str, u64, u64)]) -> TargetScales {
     let scales = all.iter().map(|(app, desired, replicas)| {
         let key = ("shop".to_owned(), (*app).to_owned());
         (key, Ok(scale_of(app, *desired, *replicas)))
@@ -172,7 +172,7 @@ pub fn scales(all: &[(&str, u64, u64)]) -> Scales {
 }
 
 /// The namespaces `shop` and `other`, with the label that the API server sets.
-pub fn namespaces() -> Namespaces {
+pub fn namespaces() -> NamespaceLabels {
     let all = ["shop", "other"].map(|name| {
         let label = ("kubernetes.io/metadata.name".to_owned(), name.to_owned());
         (name.to_owned(), BTreeMap::from([label]))
@@ -181,19 +181,19 @@ pub fn namespaces() -> Namespaces {
 }
 
 /// An open placement of the pool `shop` with room for `pods` pods of 1 core and 1 GiB.
-pub fn place(name: &str, pods: i64) -> Place {
-    Place {
+pub fn place(name: &str, pods: i64) -> PlacementFacts {
+    PlacementFacts {
         placement: name.to_owned(),
         node: format!("burst-shop-{name}"),
         labels: BTreeMap::new(),
         taints: Vec::new(),
-        offers: Amounts {
+        offers: ResourceAmounts {
             cpu_milli: pods * 1000,
             memory: pods << 30,
             storage: 0,
             pods,
         },
-        capacity: Amounts {
+        capacity: ResourceAmounts {
             cpu_milli: pods * 1000,
             memory: pods << 30,
             storage: 0,
@@ -205,7 +205,7 @@ pub fn place(name: &str, pods: i64) -> Place {
 
 /// The input of a plan in a test, with ways to change it and to carry out plans.
 #[derive(Debug)]
-pub struct Scene {
+pub struct PlanScene {
     /// The pool to plan for.
     pub pool: BurstPool,
     /// Other pools.
@@ -221,19 +221,19 @@ pub struct Scene {
     /// The pool of each virtual node, by the node's name.
     pub nodes: HashMap<String, String>,
     /// The scales.
-    pub scales: Scales,
+    pub scales: TargetScales,
     /// The state of volume claims.
-    pub claims: Claims,
+    pub claims: ClaimBackings,
     /// The placements.
-    pub places: Vec<Place>,
+    pub places: Vec<PlacementFacts>,
     /// Nodes and pods that affect where pending pods may run.
     pub neighbors: Neighbors,
     /// What translation refuses, by the pod's name.
     pub refused: HashMap<String, Unsupported>,
     /// The leader's memory.
-    pub memory: Memory,
+    pub memory: LeaderState,
     /// The leadership state of this instance.
-    pub standing: Standing,
+    pub standing: Leadership,
     pub is_triggered: bool,
     /// This instance's identity.
     pub identity: String,
@@ -241,7 +241,7 @@ pub struct Scene {
     pub ahead: SignedDuration,
 }
 
-impl Scene {
+impl PlanScene {
     /// The pool `shop` with these fields of its spec, one placement for 100 pods, the workload `web` with ten
     /// replicas, and these pods, pending since second 0.
     pub fn new(spec: &Value, waiting: &[&str]) -> Self {
@@ -256,12 +256,12 @@ impl Scene {
             placed: Vec::new(),
             nodes: HashMap::new(),
             scales: scales(&[("web", 10, 10)]),
-            claims: Claims::new(),
+            claims: ClaimBackings::new(),
             places: vec![place("weu", 100)],
             neighbors: Neighbors::default(),
             refused: HashMap::new(),
-            memory: Memory::default(),
-            standing: Standing::Leading,
+            memory: LeaderState::default(),
+            standing: Leadership::Leading,
             is_triggered: false,
             identity: "me".to_owned(),
             ahead: SignedDuration::ZERO,
@@ -269,19 +269,19 @@ impl Scene {
     }
 
     /// The plan at this second.
-    pub fn plan(&self, second: i64) -> Plan {
+    pub fn plan(&self, second: i64) -> BurstPlan {
         self.plan_at(at(second))
     }
 
     /// The plan at this time.
-    pub fn plan_at(&self, now: Timestamp) -> Plan {
+    pub fn plan_at(&self, now: Timestamp) -> BurstPlan {
         let pools: Vec<&BurstPool> = std::iter::once(&self.pool).chain(&self.others).collect();
         let waiting: Vec<&PodFacts> = self.waiting.iter().collect();
         let labelled: Vec<&PodFacts> = self.labelled.iter().collect();
         let bound: Vec<&PodFacts> = self.bound.iter().collect();
         let placed: Vec<&PodFacts> = self.bound.iter().chain(&self.placed).collect();
         let (verdicts, namespaces) = (self.verdicts(), namespaces());
-        let world = World {
+        let world = ClusterInputs {
             pools: &pools,
             nodes: &self.nodes,
             waiting: &waiting,
@@ -292,7 +292,7 @@ impl Scene {
             claims: &self.claims,
             neighbors: &self.neighbors,
         };
-        let own = Own {
+        let own = PoolInputs {
             places: &self.places,
             bound: &bound,
             verdicts: &verdicts,
@@ -305,15 +305,15 @@ impl Scene {
         plan(&self.pool, &observe(&self.pool, &world, &own), now)
     }
 
-    fn verdicts(&self) -> Verdicts {
-        let mut verdicts = Verdicts::default();
+    fn verdicts(&self) -> EligibilityCache {
+        let mut verdicts = EligibilityCache::default();
         for pod in &self.waiting {
             for place in &self.places {
                 let mut specs = self.pool.spec.placements.iter();
                 let spec = specs
                     .find(|spec| spec.name == place.placement)
                     .expect("a place is of a placement");
-                let placement = translate::Placement {
+                let placement = translate::TranslationTarget {
                     spec,
                     tags: &self.pool.spec.azure.tags,
                     node: &place.node,
@@ -328,7 +328,7 @@ impl Scene {
     }
 
     /// The outcome at this second for the pod with this name.
-    pub fn outcome(&self, second: i64, name: &str) -> Outcome {
+    pub fn outcome(&self, second: i64, name: &str) -> PodOutcome {
         let plan = self.plan(second);
         let mut decisions = plan.decisions.into_iter();
         let decision = decisions.find(|decision| decision.pod.name == name);
@@ -338,12 +338,12 @@ impl Scene {
     /// Makes `identity` the leader: with empty memory, after it has claimed the pool and counted its pods.
     pub fn led_by(&mut self, identity: &str) {
         identity.clone_into(&mut self.identity);
-        self.memory = Memory::default();
+        self.memory = LeaderState::default();
         self.pool.status.get_or_insert_default().leader = Some(identity.to_owned());
     }
 
     /// Carries out `plan`: reserves, grants, stamps and remembers. Granted pods stay without a node.
-    pub fn carry_out(&mut self, plan: &Plan, second: i64) {
+    pub fn carry_out(&mut self, plan: &BurstPlan, second: i64) {
         self.reserve(plan);
         if plan.must_reserve {
             self.memory.wrote(at(second));
@@ -351,7 +351,7 @@ impl Scene {
         for decision in plan.grants() {
             self.memory.sending(&decision.pod);
             self.memory
-                .answered(&decision.pod, Answer::Granted, at(second));
+                .answered(&decision.pod, GrantAnswer::Granted, at(second));
             let position = self
                 .waiting
                 .iter()
@@ -371,13 +371,13 @@ impl Scene {
     }
 
     /// Writes the plan's reservations to the pool's status.
-    pub fn reserve(&mut self, plan: &Plan) {
+    pub fn reserve(&mut self, plan: &BurstPlan) {
         let status = self.pool.status.get_or_insert_default();
         status.reservations.clone_from(&plan.reservations);
     }
 
     /// Lets memory keep what the plan contains.
-    pub fn remember(&mut self, plan: &Plan, second: i64) {
+    pub fn remember(&mut self, plan: &BurstPlan, second: i64) {
         let waiting = self.waiting.iter().map(|pod| pod.id.uid.as_str()).collect();
         self.memory.keep(plan, &waiting, at(second));
     }
@@ -394,7 +394,7 @@ impl Scene {
 }
 
 /// The names of the pods that the plan grants.
-pub fn granted(plan: &Plan) -> Vec<&str> {
+pub fn granted(plan: &BurstPlan) -> Vec<&str> {
     plan.grants()
         .map(|decision| decision.pod.name.as_str())
         .collect()

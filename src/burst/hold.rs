@@ -23,7 +23,7 @@ pub const NOMINATION: Duration = Duration::from_secs(60);
 
 /// How the watch showed a pod before it showed it refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Before {
+pub enum PriorRefusal {
     /// Not at all. By the API server's own clock, the refusal is at least this old.
     Unseen(Duration),
     /// Pending, and never refused.
@@ -43,17 +43,17 @@ pub enum Before {
 /// The refusal counts from when the operator saw it, so a clock that is wrong or is changed has no effect on
 /// the hold. If the pod was refused before this process saw it, the age comes from the time at which the API
 /// server stored that write. The condition's own time is only compared: it comes from the scheduler's clock.
-pub fn refused_at(told: Timestamp, before: Before, now: Timestamp) -> Timestamp {
+pub fn refused_at(told: Timestamp, before: PriorRefusal, now: Timestamp) -> Timestamp {
     match before {
-        Before::Refused { told: same, at } if same == told => at,
-        Before::Refused { .. } | Before::NotRefused => now,
-        Before::Unseen(ago) => now.saturating_sub(ago).unwrap_or(now),
+        PriorRefusal::Refused { told: same, at } if same == told => at,
+        PriorRefusal::Refused { .. } | PriorRefusal::NotRefused => now,
+        PriorRefusal::Unseen(ago) => now.saturating_sub(ago).unwrap_or(now),
     }
 }
 
 /// The start of a pod's hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Start {
+pub struct HoldStart {
     /// Since when the pod has been refused, by the operator's monotonic clock.
     pub at: Timestamp,
     /// Whether only this process knows the time, so that it must be written to the pod.
@@ -72,12 +72,12 @@ pub struct Start {
 pub fn start(
     pod: &PodFacts,
     seen: Option<Timestamp>,
-    remembered: Option<Start>,
+    remembered: Option<HoldStart>,
     ahead: SignedDuration,
     now: Timestamp,
-) -> Start {
+) -> HoldStart {
     let nominated = remembered.and_then(|start| start.nominated);
-    let known = |at: Timestamp, must_be_stamped| Start {
+    let known = |at: Timestamp, must_be_stamped| HoldStart {
         at: at.min(now),
         must_be_stamped,
         nominated: pod.is_nominated.then(|| nominated.unwrap_or(now)),
@@ -95,7 +95,7 @@ pub fn start(
 }
 
 /// When a pod that has been refused since `start` may be granted: `after` later, or at the end of a nomination.
-pub fn end(start: Start, after: Duration) -> Timestamp {
+pub fn end(start: HoldStart, after: Duration) -> Timestamp {
     let refused = later(start.at, after);
     let nominated = start.nominated.map(|at| later(at, NOMINATION));
     nominated.map_or(refused, |nominated| refused.max(nominated))
@@ -117,7 +117,7 @@ mod tests {
     use crate::burst::fixtures::{at, pod};
 
     fn started(pod: &PodFacts, transition: i64, remembered: Option<i64>) -> (i64, bool) {
-        let remembered = remembered.map(|second| Start {
+        let remembered = remembered.map(|second| HoldStart {
             at: at(second),
             must_be_stamped: false,
             nominated: None,
@@ -150,15 +150,15 @@ mod tests {
     #[test]
     fn a_refusal_counts_from_when_it_was_seen_or_from_when_the_api_server_wrote_it() {
         let refused = |before, now| refused_at(at(40), before, at(now));
-        let seen = |told, since| Before::Refused {
+        let seen = |told, since| PriorRefusal::Refused {
             told: at(told),
             at: at(since),
         };
-        let unseen = |ago| Before::Unseen(Duration::from_secs(ago));
+        let unseen = |ago| PriorRefusal::Unseen(Duration::from_secs(ago));
         for skew in [-90, -3, 0, 3, 90] {
             let now = 100 + skew;
             let case = format!("{skew} s ahead of the scheduler");
-            assert_eq!(refused(Before::NotRefused, now), at(now), "{case}");
+            assert_eq!(refused(PriorRefusal::NotRefused, now), at(now), "{case}");
             assert_eq!(refused(seen(40, now), now + 5), at(now), "{case}");
             assert_eq!(refused(unseen(0), now), at(now), "{case}");
             assert_eq!(refused(unseen(30), now), at(now - 30), "{case}");
@@ -174,7 +174,7 @@ mod tests {
         let start = |remembered| start(&stamped, None, remembered, ahead, at(100));
         let first = start(None);
         assert_eq!(first.at, at(60));
-        let before = Start {
+        let before = HoldStart {
             at: at(70),
             ..first
         };

@@ -16,7 +16,7 @@ const OVER: [&str; 4] = ["Complete", "Failed", "FailureTarget", "SuccessCriteria
 
 /// What the eviction of a pod costs its Job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cost {
+pub enum EvictionCost {
     /// Nothing: the pod failure policy ignores disruptions.
     Nothing,
     /// One failure, and `backoffLimit` still allows it.
@@ -28,7 +28,7 @@ pub enum Cost {
 /// # Errors
 ///
 /// The reason why the Job does not replace the pod, worded to follow "it stays: ".
-pub fn replaces(job: &Job) -> Result<Cost, String> {
+pub fn replaces(job: &Job) -> Result<EvictionCost, String> {
     let (spec, status) = (job.spec.as_ref(), job.status.as_ref());
     let mut conditions = status
         .iter()
@@ -49,7 +49,7 @@ pub fn replaces(job: &Job) -> Result<Cost, String> {
         .iter()
         .flat_map(|policy| &policy.rules);
     match rules.into_iter().find(|rule| is_about_disruptions(rule)) {
-        Some(rule) if rule.action == "Ignore" => return Ok(Cost::Nothing),
+        Some(rule) if rule.action == "Ignore" => return Ok(EvictionCost::Nothing),
         Some(rule) if rule.action != "Count" => {
             let action = &rule.action;
             return Err(format!(
@@ -75,7 +75,7 @@ pub fn replaces(job: &Job) -> Result<Cost, String> {
     let failed =
         i64::from(failed) + i64::from(leaving) + i64::try_from(uncounted).unwrap_or(i64::MAX);
     if failed < i64::from(limit) {
-        Ok(Cost::Failure)
+        Ok(EvictionCost::Failure)
     } else {
         Err(format!(
             "its Job has had {failed} failures and may have {limit} (backoffLimit): with another one it would fail"
@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    fn of(spec: &Value, status: &Value) -> Result<Cost, String> {
+    fn of(spec: &Value, status: &Value) -> Result<EvictionCost, String> {
         let mut job = json!({"metadata": {}, "spec": {"template": {}}, "status": status});
         json_patch::merge(&mut job["spec"], spec);
         replaces(&serde_json::from_value(job).expect("a Job"))
@@ -126,7 +126,7 @@ mod tests {
             ),
         ] {
             let cost = of(&json!({"backoffLimit": limit}), &status);
-            let expected = is_made.then_some(Cost::Failure);
+            let expected = is_made.then_some(EvictionCost::Failure);
             assert_eq!(cost.ok(), expected, "{limit} {status}");
         }
     }
@@ -159,7 +159,7 @@ mod tests {
             let mut two = json!({"backoffLimit": 2});
             json_patch::merge(&mut two, &spec);
             let cost = of(&two, &status);
-            let expected = is_made.then_some(Cost::Failure);
+            let expected = is_made.then_some(EvictionCost::Failure);
             assert_eq!(cost.ok(), expected, "{spec} {status}");
         }
     }
@@ -183,10 +183,10 @@ mod tests {
         let other = json!({"action": "FailJob", "onPodConditions": [{"type": "ConfigIssue", "status": "True"}]});
         let not = json!({"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "False"}]});
         for (rules, cost) in [
-            (vec![disrupted("Ignore")], Some(Cost::Nothing)),
+            (vec![disrupted("Ignore")], Some(EvictionCost::Nothing)),
             (
                 vec![code.clone(), other.clone(), not, disrupted("Ignore")],
-                Some(Cost::Nothing),
+                Some(EvictionCost::Nothing),
             ),
             (vec![disrupted("FailJob"), disrupted("Ignore")], None),
             (vec![disrupted("FailIndex")], None),

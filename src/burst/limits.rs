@@ -8,12 +8,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::observe::{Limited, Observed, WorkloadSeen};
+use super::observe::{LimitedBy, ObservedPool, ObservedWorkload};
 use crate::api::{BurstPoolSpec, MaxReplicas, Reservation};
 
 /// The limits of a pool and its workloads, and the slots that are in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub struct SlotLimits {
     /// The pool's maximum.
     pub pool: u64,
     /// The slots in use.
@@ -21,12 +21,12 @@ pub struct Limits {
     /// Whether the maximum is a percentage and the scale of at least one target is unknown.
     pub is_unsure: bool,
     /// The workloads, in the order of the pool's spec.
-    pub workloads: Vec<Limit>,
+    pub workloads: Vec<WorkloadSlots>,
 }
 
 /// The limit of a workload, and the slots that are in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limit {
+pub struct WorkloadSlots {
     /// The workload's own maximum. `None` if only the pool's applies; `Err` with the reason if it is a
     /// percentage and the scale is unknown.
     pub own: Option<Result<u64, String>>,
@@ -36,9 +36,9 @@ pub struct Limit {
     pub after: Duration,
 }
 
-impl Limits {
+impl SlotLimits {
     /// Computes the limits. `reserved` are the reservations that count.
-    pub fn of(spec: &BurstPoolSpec, seen: &Observed<'_>, reserved: &[&Reservation]) -> Self {
+    pub fn of(spec: &BurstPoolSpec, seen: &ObservedPool<'_>, reserved: &[&Reservation]) -> Self {
         let scales = seen.workloads.iter().filter_map(|workload| workload.scale);
         let desired = scales.fold(0, |sum: u64, scale| sum.saturating_add(scale.desired));
         let is_triggered = seen.is_triggered;
@@ -64,7 +64,7 @@ impl Limits {
                         (None, Some(why)) => Err(why.clone()),
                         (None, None) => Err("it has no scale".to_owned()),
                     };
-                    Limit {
+                    WorkloadSlots {
                         own: max.map(|max| match max {
                             MaxReplicas::Count(_) => Ok(max.of(0)),
                             MaxReplicas::Percent(_) => desired.map(|desired| max.of(desired)),
@@ -89,9 +89,9 @@ impl Limits {
         let all = seen.reservations.iter();
         for one in all.filter(|one| reserved.contains(one.entry.uid.as_str())) {
             match one.workload {
-                Limited::By(workload) => limits.take(Some(workload)),
-                Limited::ByNone => limits.take(None),
-                Limited::Unknown => limits.take_for_all(),
+                LimitedBy::By(workload) => limits.take(Some(workload)),
+                LimitedBy::ByNone => limits.take(None),
+                LimitedBy::Unknown => limits.take_for_all(),
             }
         }
         limits
@@ -120,11 +120,11 @@ impl Limits {
 }
 
 /// Whether the workload has a target whose scale is unknown.
-fn is_unread(workload: &WorkloadSeen<'_>) -> bool {
+fn is_unread(workload: &ObservedWorkload<'_>) -> bool {
     workload.spec.target.is_some() && workload.scale.is_none()
 }
 
-impl Limit {
+impl WorkloadSlots {
     /// Whether the workload's own maximum leaves no free slot. An unknown maximum leaves none.
     pub fn is_full(&self) -> bool {
         match &self.own {

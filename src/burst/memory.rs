@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::backend::Backend;
-use super::hold::{Start, later};
-use super::plan::{First, Peak, Plan};
-use super::pod::{PodFacts, PodRef};
-use super::reserve::Seen;
+use super::backend::PlacementHealth;
+use super::hold::{HoldStart, later};
+use super::plan::{BurstPlan, PeakState, Precondition};
+use super::pod::{PodFacts, PodReference};
+use super::reserve::VersionComparison;
 use crate::api::Reservation;
 use crate::k8s::backoff::doubled;
 use crate::k8s::refused;
@@ -35,7 +35,7 @@ const LONGEST_SPAN: Duration = Duration::from_secs(3600);
 
 /// The result of a patch that grants a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum GrantAnswer {
     /// The API server applied it.
     Granted,
     /// 409: the pod has changed.
@@ -56,7 +56,7 @@ pub enum Answer {
 
 /// Writes to a pod other than a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Write {
+pub enum PodWrite {
     /// The refused-since time.
     Stamp,
     /// The change of the pod that frees its reservation.
@@ -69,7 +69,7 @@ pub enum Write {
 
 /// A pod template with a pod that Azure has refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Rejection {
+struct TemplateRejection {
     until: Timestamp,
     why: String,
     tries: u32,
@@ -79,7 +79,7 @@ struct Rejection {
 
 /// Why and for how long the operator does not retry a grant or another write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Denial {
+pub struct PodBackoff {
     /// The end of the pause.
     pub until: Timestamp,
     /// The API server's message, or another text for the reason.
@@ -87,7 +87,7 @@ pub struct Denial {
     tries: u32,
 }
 
-impl Denial {
+impl PodBackoff {
     /// The pause after `before`, twice as long each time.
     fn after(before: Option<&Self>, why: String, now: Timestamp) -> Self {
         let tries = before.map_or(0, |denial| denial.tries);
@@ -101,16 +101,16 @@ impl Denial {
 
 /// The state of the last grant patch of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Sent {
+struct LastPatch {
     resource_version: String,
-    outcome: Sending,
+    outcome: PatchState,
     /// The result of an earlier patch for the same version is unknown. That patch may still be applied,
     /// whatever the result of the next one.
     is_lost: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sending {
+enum PatchState {
     OnItsWay,
     Unknown,
     Granted,
@@ -120,7 +120,7 @@ enum Sending {
 
 /// What is known about a pod's last grant patch, at the pod's version in the watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempt {
+pub enum PatchOutcome {
     /// No patch was applied, and none can be: none was sent for this version, or it was denied.
     None,
     /// A patch is in flight, was applied, or met a conflict: its result or the pod's next version will show.
@@ -131,16 +131,16 @@ pub enum Attempt {
 
 /// The leader's memory of one pool.
 #[derive(Clone, Debug, Default)]
-pub struct Memory {
+pub struct LeaderState {
     /// The hold starts of pending pods, by UID.
-    refused: HashMap<String, Start>,
+    refused: HashMap<String, HoldStart>,
     granted: HashMap<String, Timestamp>,
-    sent: HashMap<String, Sent>,
-    denied: HashMap<String, Denial>,
+    sent: HashMap<String, LastPatch>,
+    denied: HashMap<String, PodBackoff>,
     /// Reserved pods that no grant can reach now, by UID, with the version that was reserved.
     settled: HashMap<String, String>,
     /// Failed writes, by kind and pod UID, with the time when each may be repeated.
-    failed: HashMap<(Write, String), Denial>,
+    failed: HashMap<(PodWrite, String), PodBackoff>,
     /// Jobs that lost a pod to an eviction, by UID, with the time of the last one.
     evicted: HashMap<String, Timestamp>,
     /// Granted pods that the scheduler does not place although there is room, by UID, with the time since when.
@@ -152,20 +152,20 @@ pub struct Memory {
     unmarked: HashMap<String, Timestamp>,
     /// Workloads whose pods lose the label and annotations of a grant. The operator grants them no pods until
     /// the pause ends.
-    unmarkable: HashMap<String, Denial>,
+    unmarkable: HashMap<String, PodBackoff>,
     /// Granted pods that have not started, by UID, with the time since when each has been waiting for Azure.
     waiting: HashMap<String, Timestamp>,
-    backends: BTreeMap<String, Backend>,
+    backends: BTreeMap<String, PlacementHealth>,
     /// Templates with a pod that Azure has refused.
-    rejected: HashMap<String, Rejection>,
+    rejected: HashMap<String, TemplateRejection>,
     busy: Option<Timestamp>,
     /// When reservations were last written.
     reserved: Option<Timestamp>,
 }
 
-impl Memory {
+impl LeaderState {
     /// The health of a placement. The caller records the results of creates here.
-    pub fn backend(&mut self, placement: &str) -> &mut Backend {
+    pub fn backend(&mut self, placement: &str) -> &mut PlacementHealth {
         self.backends.entry(placement.to_owned()).or_default()
     }
 
@@ -175,13 +175,13 @@ impl Memory {
     }
 
     /// Call before sending a grant patch for `pod`, at the version that was planned with.
-    pub fn sending(&mut self, pod: &PodRef) {
+    pub fn sending(&mut self, pod: &PodReference) {
         let before = self.sent.get(&pod.uid);
         let is_lost = before
             .is_some_and(|sent| sent.is_lost && sent.resource_version == pod.resource_version);
-        let sent = Sent {
+        let sent = LastPatch {
             resource_version: pod.resource_version.clone(),
-            outcome: Sending::OnItsWay,
+            outcome: PatchState::OnItsWay,
             is_lost,
         };
         self.sent.insert(pod.uid.clone(), sent);
@@ -196,40 +196,40 @@ impl Memory {
     }
 
     /// Records the result of the grant patch for `pod`.
-    pub fn answered(&mut self, pod: &PodRef, answer: Answer, now: Timestamp) {
+    pub fn answered(&mut self, pod: &PodReference, answer: GrantAnswer, now: Timestamp) {
         let outcome = match answer {
-            Answer::Granted => {
+            GrantAnswer::Granted => {
                 self.granted.insert(pod.uid.clone(), now);
                 self.denied.remove(&pod.uid);
-                Sending::Granted
+                PatchState::Granted
             }
-            Answer::Conflict => Sending::Conflict,
-            Answer::Unsent => Sending::Undone,
-            Answer::Gone => {
+            GrantAnswer::Conflict => PatchState::Conflict,
+            GrantAnswer::Unsent => PatchState::Undone,
+            GrantAnswer::Gone => {
                 self.gone(pod);
-                Sending::Undone
+                PatchState::Undone
             }
-            Answer::Denied(why) => {
-                let denial = Denial::after(self.denied.get(&pod.uid), why, now);
+            GrantAnswer::Denied(why) => {
+                let denial = PodBackoff::after(self.denied.get(&pod.uid), why, now);
                 self.denied.insert(pod.uid.clone(), denial);
-                Sending::Undone
+                PatchState::Undone
             }
-            Answer::Unmarked(_) => {
+            GrantAnswer::Unmarked(_) => {
                 self.granted.insert(pod.uid.clone(), now);
                 self.unmarked.insert(pod.uid.clone(), now);
-                Sending::Granted
+                PatchState::Granted
             }
-            Answer::Lost => {
+            GrantAnswer::Lost => {
                 // The patch may have been applied. It counts against the rate, even if the pod is deleted soon
                 // after.
                 self.granted.insert(pod.uid.clone(), now);
-                Sending::Unknown
+                PatchState::Unknown
             }
         };
         // Only if this was the last patch: a patch for a later version of the pod may have been sent since.
         let sent = self.sent.get_mut(&pod.uid);
         if let Some(sent) = sent.filter(|sent| sent.resource_version == pod.resource_version) {
-            sent.is_lost |= outcome == Sending::Unknown;
+            sent.is_lost |= outcome == PatchState::Unknown;
             sent.outcome = outcome;
         }
     }
@@ -241,28 +241,34 @@ impl Memory {
         let before = self.unmarkable.get(workload);
         // Grants that were sent together count as one attempt.
         if before.is_none_or(|denial| denial.until <= now) {
-            let denial = Denial::after(before, why, now);
+            let denial = PodBackoff::after(before, why, now);
             self.unmarkable.insert(workload.to_owned(), denial);
         }
     }
 
     /// Records the result of a write to `pod` other than a grant. A failed write is repeated after a pause. The
     /// pause doubles each time that the API server denies the write.
-    pub fn wrote_to(&mut self, pod: &PodRef, write: Write, answer: &Answer, now: Timestamp) {
+    pub fn wrote_to(
+        &mut self,
+        pod: &PodReference,
+        write: PodWrite,
+        answer: &GrantAnswer,
+        now: Timestamp,
+    ) {
         let key = (write, pod.uid.clone());
         let failed = match answer {
-            Answer::Granted | Answer::Unmarked(_) => {
+            GrantAnswer::Granted | GrantAnswer::Unmarked(_) => {
                 self.failed.remove(&key);
                 return;
             }
-            Answer::Gone => {
-                if write == Write::Release {
+            GrantAnswer::Gone => {
+                if write == PodWrite::Release {
                     self.gone(pod);
                 }
                 return;
             }
-            Answer::Denied(why) => Denial::after(self.failed.get(&key), why.clone(), now),
-            Answer::Conflict | Answer::Lost | Answer::Unsent => Denial {
+            GrantAnswer::Denied(why) => PodBackoff::after(self.failed.get(&key), why.clone(), now),
+            GrantAnswer::Conflict | GrantAnswer::Lost | GrantAnswer::Unsent => PodBackoff {
                 until: later(now, FAILED),
                 why: String::new(),
                 tries: self.failed.get(&key).map_or(0, |failed| failed.tries),
@@ -272,13 +278,13 @@ impl Memory {
     }
 
     /// Until when a failed write to a pod is not repeated.
-    pub fn pause(&self, write: Write, uid: &str) -> Option<Timestamp> {
+    pub fn pause(&self, write: PodWrite, uid: &str) -> Option<Timestamp> {
         let failed = self.failed.get(&(write, uid.to_owned()))?;
         Some(failed.until)
     }
 
     /// Whether the API server has denied this kind of write to a pod, since it last accepted one.
-    pub fn was_denied(&self, write: Write, uid: &str) -> bool {
+    pub fn was_denied(&self, write: PodWrite, uid: &str) -> bool {
         let failed = self.failed.get(&(write, uid.to_owned()));
         failed.is_some_and(|failed| failed.tries > 0)
     }
@@ -310,11 +316,11 @@ impl Memory {
     }
 
     /// Why the operator grants no pods of this workload, if grants in it lose their label and annotations.
-    pub(super) fn unmarkable(&self, workload: &str) -> Option<&Denial> {
+    pub(super) fn unmarkable(&self, workload: &str) -> Option<&PodBackoff> {
         self.unmarkable.get(workload)
     }
 
-    fn gone(&mut self, pod: &PodRef) {
+    fn gone(&mut self, pod: &PodReference) {
         self.settled
             .insert(pod.uid.clone(), pod.resource_version.clone());
     }
@@ -323,7 +329,8 @@ impl Memory {
     /// exist.
     pub fn looked(&mut self, entry: &Reservation, found: Option<&PodFacts>) {
         let is_settled = found.is_none_or(|pod| {
-            let is_void = pod.grant.is_none() && Seen::of(entry, pod) == Seen::Changed;
+            let is_void = pod.grant.is_none()
+                && VersionComparison::of(entry, pod) == VersionComparison::Changed;
             pod.id.uid != entry.uid || pod.is_past_granting() || is_void
         });
         if is_settled {
@@ -334,17 +341,17 @@ impl Memory {
 
     /// Keeps the parts of `plan` that later plans need, and drops what no longer matters. `waiting` are the
     /// UIDs of all pending pods.
-    pub fn keep(&mut self, plan: &Plan, waiting: &HashSet<&str>, now: Timestamp) {
+    pub fn keep(&mut self, plan: &BurstPlan, waiting: &HashSet<&str>, now: Timestamp) {
         for (uid, start) in plan.starts() {
             if self.refused.get(uid) != Some(start) {
                 self.refused.insert(uid.to_owned(), *start);
             }
         }
         self.reject(plan, now);
-        if plan.first == First::Nothing {
+        if plan.first == Precondition::Nothing {
             self.waiting.clone_from(&plan.waiting);
         }
-        if plan.peak == Peak::On {
+        if plan.peak == PeakState::On {
             self.busy = Some(now);
         }
         let reserved: HashMap<&str, &str> = plan
@@ -356,7 +363,7 @@ impl Memory {
         self.refused.retain(|uid, _| waits(uid));
         self.denied.retain(|uid, _| waits(uid));
         self.sent.retain(|uid, sent| {
-            let is_on_its_way = sent.outcome == Sending::OnItsWay;
+            let is_on_its_way = sent.outcome == PatchState::OnItsWay;
             is_on_its_way || waits(uid) || reserved.contains_key(uid.as_str())
         });
         self.settled
@@ -382,7 +389,7 @@ impl Memory {
 
     /// Learns from the plan's rescues which templates Azure refuses. All pods of a template that Azure refuses
     /// during its pause count as one refusal: they were created before the first refusal was known.
-    fn reject(&mut self, plan: &Plan, now: Timestamp) {
+    fn reject(&mut self, plan: &BurstPlan, now: Timestamp) {
         let mut seen = HashSet::new();
         for rescue in &plan.faults {
             let Some((template, why)) = &rescue.fault else {
@@ -427,12 +434,12 @@ impl Memory {
         self.waiting.get(uid).copied()
     }
 
-    pub(super) fn refused_since(&self, uid: &str) -> Option<Start> {
+    pub(super) fn refused_since(&self, uid: &str) -> Option<HoldStart> {
         self.refused.get(uid).copied()
     }
 
     /// The pause after a denied grant of this pod.
-    pub fn denial(&self, uid: &str) -> Option<&Denial> {
+    pub fn denial(&self, uid: &str) -> Option<&PodBackoff> {
         self.denied.get(uid)
     }
 
@@ -440,7 +447,7 @@ impl Memory {
     pub(super) fn grants(&self, now: Timestamp) -> impl Iterator<Item = (&str, Timestamp)> {
         let granted = self.granted.iter().map(|(uid, at)| (uid.as_str(), *at));
         let sent = self.sent.iter();
-        let on_their_way = sent.filter(|(_, sent)| sent.outcome == Sending::OnItsWay);
+        let on_their_way = sent.filter(|(_, sent)| sent.outcome == PatchState::OnItsWay);
         granted.chain(on_their_way.map(move |(uid, _)| (uid.as_str(), now)))
     }
 
@@ -448,7 +455,7 @@ impl Memory {
         self.settled.get(&entry.uid) == Some(&entry.resource_version)
     }
 
-    pub(super) fn backends(&self) -> &BTreeMap<String, Backend> {
+    pub(super) fn backends(&self) -> &BTreeMap<String, PlacementHealth> {
         &self.backends
     }
 
@@ -462,23 +469,25 @@ impl Memory {
     }
 
     /// What is known about the last grant patch for this version of `pod`.
-    pub fn attempt(&self, pod: &PodRef) -> Attempt {
+    pub fn attempt(&self, pod: &PodReference) -> PatchOutcome {
         self.attempt_at(&pod.uid, &pod.resource_version)
     }
 
     /// What is known about the last grant patch for the pod version in `entry`.
-    pub(super) fn attempt_of(&self, entry: &Reservation) -> Attempt {
+    pub(super) fn attempt_of(&self, entry: &Reservation) -> PatchOutcome {
         self.attempt_at(&entry.uid, &entry.resource_version)
     }
 
-    fn attempt_at(&self, uid: &str, version: &str) -> Attempt {
+    fn attempt_at(&self, uid: &str, version: &str) -> PatchOutcome {
         match self.sent.get(uid) {
-            None => Attempt::None,
-            Some(sent) if sent.resource_version != version => Attempt::None,
+            None => PatchOutcome::None,
+            Some(sent) if sent.resource_version != version => PatchOutcome::None,
             Some(sent) => match sent.outcome {
-                Sending::Undone if !sent.is_lost => Attempt::None,
-                Sending::OnItsWay | Sending::Granted | Sending::Conflict => Attempt::Awaited,
-                Sending::Unknown | Sending::Undone => Attempt::Unknown,
+                PatchState::Undone if !sent.is_lost => PatchOutcome::None,
+                PatchState::OnItsWay | PatchState::Granted | PatchState::Conflict => {
+                    PatchOutcome::Awaited
+                }
+                PatchState::Unknown | PatchState::Undone => PatchOutcome::Unknown,
             },
         }
     }

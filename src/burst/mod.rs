@@ -62,14 +62,14 @@ pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
-pub use assign::{Namespaces, Scale, Scales};
-pub use backend::{Backend, Door};
-pub use eligibility::{Behind, Claims, Mounts, Verdicts, mounts};
-pub use memory::{Answer, Memory};
-pub use observe::{Observed, Own, Standing, World, observe};
-pub use outcome::{Lack, Outcome};
-pub use place::Place;
-pub use plan::{Decision, Plan, plan};
-pub use pod::{PodFacts, PodRef};
-pub use reasons::Reasons;
+pub use assign::{NamespaceLabels, TargetScale, TargetScales};
+pub use backend::{Admittance, PlacementHealth};
+pub use eligibility::{ClaimBackings, ClaimKind, EligibilityCache, MountReadiness, mounts};
+pub use memory::{GrantAnswer, LeaderState};
+pub use observe::{ClusterInputs, Leadership, ObservedPool, PoolInputs, observe};
+pub use outcome::{BlockedBy, PodOutcome};
+pub use place::PlacementFacts;
+pub use plan::{BurstPlan, PodDecision, plan};
+pub use pod::{PodFacts, PodReference};
+pub use reasons::ReasonCounts;
 pub use topology::Neighbors;

@@ -13,20 +13,20 @@ use std::collections::{HashMap, HashSet};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
-use super::assign::{Assignment, Namespaces, Scale, Scales};
-use super::eligibility::{Claims, Verdicts};
+use super::assign::{Assignment, NamespaceLabels, TargetScale, TargetScales};
+use super::eligibility::{ClaimBackings, EligibilityCache};
 use super::hold::by;
-use super::memory::Memory;
-use super::place::Place;
-use super::pod::{PodFacts, Stage, provider_taint};
-use super::reserve::Seen;
+use super::memory::LeaderState;
+use super::place::PlacementFacts;
+use super::pod::{PodFacts, PodStage, provider_taint};
+use super::reserve::VersionComparison;
 use super::topology::Neighbors;
 use crate::aci::translate::Unsupported;
 use crate::api::names::node_name;
 use crate::api::{BurstPool, Reservation, Workload};
 
 /// The state of the cluster, the same for every pool.
-pub struct World<'a> {
+pub struct ClusterInputs<'a> {
     /// All pools.
     pub pools: &'a [&'a BurstPool],
     /// The pool of each virtual node, by the node's name.
@@ -38,16 +38,16 @@ pub struct World<'a> {
     /// Pods on the virtual nodes of any pool, both granted and user-placed, from the watches by node.
     pub placed: &'a [&'a PodFacts],
     /// The scale subresources of the workloads' targets.
-    pub scales: &'a Scales,
+    pub scales: &'a TargetScales,
     /// Labels of namespaces.
-    pub namespaces: &'a Namespaces,
+    pub namespaces: &'a NamespaceLabels,
     /// The persistent volume claims of pending pods, with what they are bound to.
-    pub claims: &'a Claims,
+    pub claims: &'a ClaimBackings,
     /// Nodes and pods that affect where pending pods may run (affinity, topology spread).
     pub neighbors: &'a Neighbors,
 }
 
-impl World<'_> {
+impl ClusterInputs<'_> {
     /// Whether a node belongs to a pool: by the Node object, or, if there is none now, by the pool's
     /// placements.
     fn is_of(&self, node: &str, pool: &str) -> bool {
@@ -64,19 +64,19 @@ impl World<'_> {
 }
 
 /// What is known about this pool only.
-pub struct Own<'a> {
+pub struct PoolInputs<'a> {
     /// The pool's placements, in the order of its spec.
-    pub places: &'a [Place],
+    pub places: &'a [PlacementFacts],
     /// Pods on the pool's nodes, both granted and user-placed, from the watches by node.
     pub bound: &'a [&'a PodFacts],
     /// The cached results of `aci::translate` for pods.
-    pub verdicts: &'a Verdicts,
+    pub verdicts: &'a EligibilityCache,
     /// The leader's memory of this pool.
-    pub memory: &'a Memory,
+    pub memory: &'a LeaderState,
     /// Whether at least one of the pool's triggers is active.
     pub is_triggered: bool,
     /// The leadership state. [`observe()`] lowers it to `Unclaimed` unless `status.leader` equals `identity`.
-    pub standing: Standing,
+    pub standing: Leadership,
     /// This instance's identity in the present term of leadership. Each term has a new identity: a leader in
     /// between may have adopted a reservation of an earlier term and still have its grant in flight.
     pub identity: &'a str,
@@ -86,7 +86,7 @@ pub struct Own<'a> {
 
 /// Whether this instance may decide for a pool (decision D1a).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Standing {
+pub enum Leadership {
     /// `status.leader` does not contain this instance's identity yet.
     #[default]
     Unclaimed,
@@ -97,42 +97,42 @@ pub enum Standing {
 }
 
 /// Everything that concerns one pool.
-pub struct Observed<'a> {
+pub struct ObservedPool<'a> {
     /// The pool's name.
     pub pool: &'a str,
     /// Whether this instance may decide for the pool.
-    pub standing: Standing,
+    pub standing: Leadership,
     /// This instance's identity in the present term.
     pub identity: &'a str,
     /// The pool's workloads, in the order of its spec.
-    pub workloads: Vec<WorkloadSeen<'a>>,
+    pub workloads: Vec<ObservedWorkload<'a>>,
     /// Pending pods of its workloads, without those that hold a grant.
-    pub candidates: Vec<Candidate<'a>>,
+    pub candidates: Vec<PendingPod<'a>>,
     /// Pods that the pool has granted, on any node or without one, except finished pods and expired grants.
-    pub granted: Vec<Granted<'a>>,
+    pub granted: Vec<GrantedPod<'a>>,
     /// Pending pods whose grants by this pool have expired, with the index of their workload.
     pub expired: Vec<(&'a PodFacts, Option<usize>)>,
     /// User-placed pods: on the pool's nodes without a grant by the pool, with the index of their workload.
     pub guests: Vec<(&'a PodFacts, Option<usize>)>,
     /// The pool's placements.
-    pub places: &'a [Place],
+    pub places: &'a [PlacementFacts],
     /// The persistent volume claims of pending pods, with what they are bound to.
-    pub claims: &'a Claims,
+    pub claims: &'a ClaimBackings,
     /// Nodes and pods that affect where pending pods may run (affinity, topology spread).
     pub neighbors: &'a Neighbors,
     /// Labels of namespaces.
-    pub namespaces: &'a Namespaces,
+    pub namespaces: &'a NamespaceLabels,
     /// The pool's reservations, with what the watches show of their pods.
-    pub reservations: Vec<Reserved<'a>>,
+    pub reservations: Vec<ReservedPod<'a>>,
     /// Whether at least one of its triggers is active.
     pub is_triggered: bool,
     /// The leader's memory of this pool.
-    pub memory: &'a Memory,
+    pub memory: &'a LeaderState,
     /// How far the API server's clock is ahead of the operator's monotonic clock.
     pub ahead: SignedDuration,
 }
 
-impl Observed<'_> {
+impl ObservedPool<'_> {
     /// Converts a time that was written by the API server's clock (of grants, stamps and bindings) to the
     /// operator's monotonic clock.
     pub(super) fn by_our_clock(&self, written: Timestamp) -> Timestamp {
@@ -147,11 +147,11 @@ impl Observed<'_> {
 }
 
 /// A workload, with what the watches show of it.
-pub struct WorkloadSeen<'a> {
+pub struct ObservedWorkload<'a> {
     /// The entry in `spec.workloads`.
     pub spec: &'a Workload,
     /// The scale subresource of its target. `None` if there is no target, or the scale could not be read.
-    pub scale: Option<&'a Scale>,
+    pub scale: Option<&'a TargetScale>,
     /// Why the operator cannot determine the workload's pods.
     pub error: Option<String>,
     /// The workload before it that selects the same pods and therefore owns all of them.
@@ -165,7 +165,7 @@ pub struct WorkloadSeen<'a> {
 }
 
 /// A pending pod.
-pub struct Candidate<'a> {
+pub struct PendingPod<'a> {
     /// The pod.
     pub pod: &'a PodFacts,
     /// The index of its workload in `spec.workloads`.
@@ -180,7 +180,7 @@ pub struct Candidate<'a> {
 }
 
 /// A pod that the pool has granted.
-pub struct Granted<'a> {
+pub struct GrantedPod<'a> {
     /// The pod.
     pub pod: &'a PodFacts,
     /// The index of the workload whose maximum it counts against: the workload that selects the pod now.
@@ -192,11 +192,11 @@ pub struct Granted<'a> {
 }
 
 /// A reservation, with what the watches show of its pod.
-pub struct Reserved<'a> {
+pub struct ReservedPod<'a> {
     /// The entry in `status.reservations`.
     pub entry: &'a Reservation,
     /// The workload of the pool whose maximum it counts against.
-    pub workload: Limited,
+    pub workload: LimitedBy,
     /// The pod in the watch of pending pods, if this pool has not granted it.
     pub waits: Option<&'a PodFacts>,
     /// The pod in the watch of pending pods, if this pool has granted it.
@@ -210,7 +210,7 @@ pub struct Reserved<'a> {
 
 /// The workload whose maximum a reservation counts against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limited {
+pub enum LimitedBy {
     /// The workload at this index in `spec.workloads`. It selects the pod now.
     By(usize),
     /// No workload of the pool selects the pod.
@@ -221,14 +221,18 @@ pub enum Limited {
 }
 
 /// Collects everything that concerns `pool`.
-pub fn observe<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Observed<'a> {
+pub fn observe<'a>(
+    pool: &'a BurstPool,
+    world: &ClusterInputs<'a>,
+    own: &PoolInputs<'a>,
+) -> ObservedPool<'a> {
     let name = pool.metadata.name.as_deref().unwrap_or_default();
     let mut assignment = Assignment::new(world.pools, world.scales, world.namespaces);
     let mut workloads = workloads(pool, world, &assignment);
     let candidates = candidates(pool, world, own, &mut assignment, &mut workloads);
     lose(name, world, own, &mut assignment, &mut workloads);
     let guests = guests(name, own, &mut assignment);
-    Observed {
+    ObservedPool {
         pool: name,
         standing: standing(pool, own),
         identity: own.identity,
@@ -250,23 +254,23 @@ pub fn observe<'a>(pool: &'a BurstPool, world: &World<'a>, own: &Own<'a>) -> Obs
 
 /// An instance leads only if the pool status that it plans from names it. That status also contains the
 /// reservations that must be counted, and its `resourceVersion` fences the next write.
-fn standing(pool: &BurstPool, own: &Own<'_>) -> Standing {
+fn standing(pool: &BurstPool, own: &PoolInputs<'_>) -> Leadership {
     let leader = pool.status.as_ref().and_then(|s| s.leader.as_deref());
     if leader == Some(own.identity) {
         own.standing
     } else {
-        Standing::Unclaimed
+        Leadership::Unclaimed
     }
 }
 
 fn workloads<'a>(
     pool: &'a BurstPool,
-    world: &World<'a>,
+    world: &ClusterInputs<'a>,
     assignment: &Assignment<'a>,
-) -> Vec<WorkloadSeen<'a>> {
+) -> Vec<ObservedWorkload<'a>> {
     let name = pool.name_any();
     let all = pool.spec.workloads.iter().enumerate();
-    all.map(|(index, spec)| WorkloadSeen {
+    all.map(|(index, spec)| ObservedWorkload {
         spec,
         scale: spec
             .target
@@ -285,11 +289,11 @@ fn workloads<'a>(
 
 fn candidates<'a>(
     pool: &'a BurstPool,
-    world: &World<'a>,
-    own: &Own<'a>,
+    world: &ClusterInputs<'a>,
+    own: &PoolInputs<'a>,
     assignment: &mut Assignment<'a>,
-    workloads: &mut [WorkloadSeen<'a>],
-) -> Vec<Candidate<'a>> {
+    workloads: &mut [ObservedWorkload<'a>],
+) -> Vec<PendingPod<'a>> {
     let name = pool.metadata.name.as_deref().unwrap_or_default();
     let taint = provider_taint(name);
     let asked: Vec<_> = own
@@ -304,7 +308,7 @@ fn candidates<'a>(
     let mut candidates = Vec::new();
     for pod in world.waiting {
         let is_granted = assignment.is_granted(pod) || own.memory.is_unmarked(&pod.id.uid);
-        if is_granted || !matches!(pod.stage, Stage::New | Stage::Refused(_)) {
+        if is_granted || !matches!(pod.stage, PodStage::New | PodStage::Refused(_)) {
             continue;
         }
         let mut members = assignment.of(pod);
@@ -315,7 +319,7 @@ fn candidates<'a>(
             workloads[other.index].lose(named(first.pool, first.workload, name), false);
         }
         if first.pool == name {
-            candidates.push(Candidate {
+            candidates.push(PendingPod {
                 pod,
                 workload: first.index,
                 refusals: asked
@@ -333,16 +337,16 @@ fn candidates<'a>(
 /// Counts the pods that other workloads own: pods granted for them, and user-placed pods on other pools' nodes.
 fn lose<'a>(
     name: &str,
-    world: &World<'a>,
-    own: &Own<'a>,
+    world: &ClusterInputs<'a>,
+    own: &PoolInputs<'a>,
     assignment: &mut Assignment<'a>,
-    workloads: &mut [WorkloadSeen<'a>],
+    workloads: &mut [ObservedWorkload<'a>],
 ) {
     let granted = world.labelled.iter().filter_map(|pod| {
         let grant = pod.grant.as_ref()?;
         Some((*pod, grant.pool.as_str(), grant.workload.as_str()))
     });
-    for (pod, by, of) in granted.filter(|(pod, ..)| pod.stage != Stage::Finished) {
+    for (pod, by, of) in granted.filter(|(pod, ..)| pod.stage != PodStage::Finished) {
         let node = pod.bound().map(|bound| world.is_of(&bound.node, by));
         let is_known = assignment.is_granted(pod);
         let limits = (by == name).then(|| assignment.limits(name, pod, of));
@@ -376,7 +380,7 @@ fn named(pool: &str, workload: &str, to: &str) -> String {
     }
 }
 
-impl WorkloadSeen<'_> {
+impl ObservedWorkload<'_> {
     fn lose(&mut self, to: String, is_at_home: bool) {
         *self.lost.entry(to).or_default() += 1;
         self.elsewhere += u64::from(!is_at_home);
@@ -385,10 +389,10 @@ impl WorkloadSeen<'_> {
 
 fn granted<'a>(
     name: &str,
-    world: &World<'a>,
-    own: &Own<'a>,
+    world: &ClusterInputs<'a>,
+    own: &PoolInputs<'a>,
     assignment: &mut Assignment<'a>,
-) -> Vec<Granted<'a>> {
+) -> Vec<GrantedPod<'a>> {
     let unmarked = world.waiting.iter().chain(own.bound);
     let unmarked = unmarked
         .filter(|pod| pod.grant.is_none() && own.memory.is_unmarked(&pod.id.uid))
@@ -400,12 +404,13 @@ fn granted<'a>(
     // While one of two watches is behind, both may show the same unmarked pod.
     let mut seen = HashSet::new();
     let ours = marked.chain(unmarked).filter_map(|(pod, workload)| {
-        if pod.stage == Stage::Finished || pod.has_expired() || !seen.insert(pod.id.uid.as_str()) {
+        if pod.stage == PodStage::Finished || pod.has_expired() || !seen.insert(pod.id.uid.as_str())
+        {
             return None;
         }
         let node = pod.bound().map(|bound| world.is_of(&bound.node, name));
         let workload = assignment.limits(name, pod, workload);
-        Some(Granted {
+        Some(GrantedPod {
             pod,
             workload: workload.map(|member| member.index),
             is_spilled: node == Some(true),
@@ -417,7 +422,7 @@ fn granted<'a>(
 
 fn expired<'a>(
     name: &str,
-    world: &World<'a>,
+    world: &ClusterInputs<'a>,
     assignment: &mut Assignment<'a>,
 ) -> Vec<(&'a PodFacts, Option<usize>)> {
     let all = world.labelled.iter();
@@ -434,7 +439,7 @@ fn expired<'a>(
 
 fn guests<'a>(
     name: &str,
-    own: &Own<'a>,
+    own: &PoolInputs<'a>,
     assignment: &mut Assignment<'a>,
 ) -> Vec<(&'a PodFacts, Option<usize>)> {
     let placed = own
@@ -453,10 +458,10 @@ fn guests<'a>(
 
 fn reservations<'a>(
     pool: &'a BurstPool,
-    world: &World<'a>,
-    own: &Own<'a>,
+    world: &ClusterInputs<'a>,
+    own: &PoolInputs<'a>,
     assignment: &mut Assignment<'a>,
-) -> Vec<Reserved<'a>> {
+) -> Vec<ReservedPod<'a>> {
     let name = pool.metadata.name.as_deref().unwrap_or_default();
     let all = pool.status.iter().flat_map(|status| &status.reservations);
     let all: Vec<&Reservation> = all.collect();
@@ -477,7 +482,7 @@ fn reservations<'a>(
             || own.memory.is_settled(entry)
             || own.memory.is_unmarked(uid);
         let is_out_of_sight = !is_settled && waits.is_none() && labelled.is_none();
-        Reserved {
+        ReservedPod {
             entry,
             workload: limited(pool, entry, waits.or(labelled), assignment),
             waits: waits.filter(|pod| !pod.is_granted_by(name)),
@@ -492,7 +497,8 @@ fn reservations<'a>(
 /// Whether the label's watch shows that a reserved pod no longer needs its reservation: this pool's grant is
 /// visible, no grant can make the pod need a slot, or it has another grant at a later version.
 fn counts_by_itself(entry: &Reservation, pod: &PodFacts, pool: &str) -> bool {
-    let is_anothers = pod.grant.is_some() && Seen::of(entry, pod) == Seen::Changed;
+    let is_anothers =
+        pod.grant.is_some() && VersionComparison::of(entry, pod) == VersionComparison::Changed;
     pod.is_granted_by(pool) || pod.is_past_granting() || is_anothers
 }
 
@@ -501,13 +507,13 @@ fn limited<'a>(
     entry: &Reservation,
     pod: Option<&'a PodFacts>,
     assignment: &mut Assignment<'a>,
-) -> Limited {
+) -> LimitedBy {
     let name = pool.metadata.name.as_deref().unwrap_or_default();
     let Some(pod) = pod else {
         let mut workloads = pool.spec.workloads.iter();
         let named = workloads.position(|one| one.name == entry.workload);
-        return named.map_or(Limited::Unknown, Limited::By);
+        return named.map_or(LimitedBy::Unknown, LimitedBy::By);
     };
     let member = assignment.limits(name, pod, &entry.workload);
-    member.map_or(Limited::ByNone, |member| Limited::By(member.index))
+    member.map_or(LimitedBy::ByNone, |member| LimitedBy::By(member.index))
 }

@@ -11,7 +11,7 @@ use crate::aci::translate::Unsupported;
 
 /// What the plan decides for a pending pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum PodOutcome {
     /// The operator grants it.
     Grant {
         /// The placement that has room for it. The scheduler may choose another.
@@ -24,19 +24,19 @@ pub enum Outcome {
         /// The end of the hold.
         until: Timestamp,
         /// The reason.
-        why: Held,
+        why: HoldReason,
     },
     /// Its hold is over, but something blocks the grant.
-    Wait(Lack),
+    Wait(BlockedBy),
     /// ACI cannot run it as it is, for these reasons.
     Refuse(Vec<Unsupported>),
     /// The operator makes no decision about it.
-    Ignore(Ignored),
+    Ignore(IgnoreReason),
 }
 
 /// Why the operator holds a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Held {
+pub enum HoldReason {
     /// `spill.after` is not over: the cluster's own nodes or a node autoscaler may still make room.
     Young,
     /// The scheduler preempts other pods on a node for it.
@@ -47,7 +47,7 @@ pub enum Held {
 
 /// What blocks the grant of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Lack {
+pub enum BlockedBy {
     /// The pool's maximum, which is reached.
     PoolLimit(u64),
     /// The workload's maximum, which is reached.
@@ -70,7 +70,7 @@ pub enum Lack {
 
 /// Why the operator makes no decision about a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ignored {
+pub enum IgnoreReason {
     /// The scheduler has not refused it: it has not tried yet, or the pod has scheduling gates.
     NotRefused,
     /// The pod is being deleted.
@@ -83,26 +83,26 @@ pub enum Ignored {
     Unjudged,
 }
 
-impl Outcome {
+impl PodOutcome {
     /// The reason in one word, for Events and `burstpool explain`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Grant { .. } => "Granted",
             Self::InFlight => "InFlight",
             Self::Hold {
-                why: Held::Denied(_),
+                why: HoldReason::Denied(_),
                 ..
             } => "GrantDenied",
             Self::Hold { .. } => "Holding",
             Self::Wait(lack) => lack.reason(),
             Self::Refuse(_) => "CannotSpill",
-            Self::Ignore(Ignored::ForeignGrant) => "GrantIgnored",
+            Self::Ignore(IgnoreReason::ForeignGrant) => "GrantIgnored",
             Self::Ignore(_) => "Ignored",
         }
     }
 }
 
-impl Lack {
+impl BlockedBy {
     /// The reason in one word, for Events and `burstpool explain`.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -119,7 +119,7 @@ impl Lack {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for PodOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Grant { placement } => write!(
@@ -141,7 +141,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-impl fmt::Display for Held {
+impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Young => write!(f, "home may yet have room for it"),
@@ -151,7 +151,7 @@ impl fmt::Display for Held {
     }
 }
 
-impl fmt::Display for Lack {
+impl fmt::Display for BlockedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PoolLimit(limit) => {
@@ -179,7 +179,7 @@ impl fmt::Display for Lack {
     }
 }
 
-impl fmt::Display for Ignored {
+impl fmt::Display for IgnoreReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotRefused => "the scheduler has not refused it",

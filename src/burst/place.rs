@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 
-use super::amounts::{self, Amounts};
+use super::amounts::{self, ResourceAmounts};
 use crate::api::names::{CLOSED_TAINT, LAST_RESORT_TAINT, PROVIDER_TAINT};
 
 /// Taints that repeat other fields of the Node, and come and go.
@@ -19,7 +19,7 @@ const PASSING: [&str; 3] = [
 
 /// A placement as the scheduler sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Place {
+pub struct PlacementFacts {
     /// The placement's name.
     pub placement: String,
     /// The name of its virtual node.
@@ -29,14 +29,14 @@ pub struct Place {
     /// The node's taints, except burstpool's own and those that repeat other fields of the Node.
     pub taints: Vec<Taint>,
     /// The node's `status.allocatable`, from which the scheduler subtracts pod requests.
-    pub offers: Amounts,
+    pub offers: ResourceAmounts,
     /// The node's `status.capacity`, from which container groups are subtracted.
-    pub capacity: Amounts,
+    pub capacity: ResourceAmounts,
     /// Why it takes no pods at present, apart from failed creates.
     pub shut: Option<String>,
 }
 
-impl Place {
+impl PlacementFacts {
     /// Reads the placement `placement` with the node `name`. `closed` is why the region takes no pods. It is
     /// passed in because the node's taint is the same when the plan itself closes the placement.
     pub fn of(placement: &str, name: &str, node: Option<&Node>, closed: Option<&str>) -> Self {
@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    fn place(changes: &[(&str, Value)], closed: Option<&str>) -> Place {
+    fn place(changes: &[(&str, Value)], closed: Option<&str>) -> PlacementFacts {
         let mut node = json!({
             "metadata": {"name": "n", "labels": {"a": "b"}},
             "spec": {"taints": [
@@ -104,13 +104,13 @@ mod tests {
             node.pointer_mut(parent).expect("it is there")[field] = value.clone();
         }
         let node: Node = serde_json::from_value(node).expect("a node");
-        Place::of("weu", "n", Some(&node), closed)
+        PlacementFacts::of("weu", "n", Some(&node), closed)
     }
 
     #[test]
     fn what_a_node_offers_and_whose_taints_matter_is_read() {
         let open = place(&[], None);
-        let offers = Amounts {
+        let offers = ResourceAmounts {
             cpu_milli: 1500,
             memory: 2048,
             storage: 4000,
@@ -123,8 +123,8 @@ mod tests {
 
     #[test]
     fn a_node_that_is_missing_cordoned_leaving_or_not_ready_takes_nothing() {
-        let said = |place: Place| place.shut.unwrap_or_default();
-        assert!(said(Place::of("weu", "n", None, None)).contains("not registered"));
+        let said = |place: PlacementFacts| place.shut.unwrap_or_default();
+        assert!(said(PlacementFacts::of("weu", "n", None, None)).contains("not registered"));
         let leaving = json!("2026-01-01T00:00:00Z");
         for (pointer, value, word) in [
             ("/spec/unschedulable", json!(true), "cordoned"),

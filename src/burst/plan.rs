@@ -10,20 +10,20 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::ahead;
-use super::backend::Door;
-use super::expiry::{self, Expiry};
-use super::hold::{self, Start, later};
-use super::limits::Limits;
-use super::memory::{Attempt, Write};
-use super::observe::{Observed, Standing};
-use super::outcome::{Held, Ignored, Lack, Outcome};
-use super::pod::PodRef;
+use super::backend::Admittance;
+use super::expiry::{self, GrantExpiry};
+use super::hold::{self, HoldStart, later};
+use super::limits::SlotLimits;
+use super::memory::{PatchOutcome, PodWrite};
+use super::observe::{Leadership, ObservedPool};
+use super::outcome::{BlockedBy, HoldReason, IgnoreReason, PodOutcome};
+use super::pod::PodReference;
 use super::rate;
-use super::rescue::{self, Rescue};
-use super::reserve::{self, Reserving};
-use super::room::Room;
-use super::share::{Shares, next_turn, share};
-use super::sort::{Case, cases};
+use super::rescue::{self, NeverStarted};
+use super::reserve::{self, ReservationWrite};
+use super::room::FreeCapacity;
+use super::share::{SlotAdmission, next_turn, share};
+use super::sort::{TriagedPod, cases};
 use super::tally;
 use crate::api::{BurstPool, Mode, PodCounts, Reservation, WorkloadStatus};
 
@@ -33,51 +33,51 @@ const SOON: Duration = Duration::from_secs(1);
 
 /// Everything that the operator does for a pool after one planning run.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
+pub struct BurstPlan {
     /// The pool's `mode` is `DryRun`: the plan is complete, but the operator must not write to pods.
     pub is_dry_run: bool,
     /// The precondition that the operator must meet before it may grant.
-    pub first: First,
+    pub first: Precondition,
     /// The new `status.reservations`. It must be written before the grants that are not yet reserved are sent.
     pub reservations: Vec<Reservation>,
     /// Whether `reservations` differs from `status.reservations` and must be written now.
     pub must_reserve: bool,
     /// Reserved pods that the plan cannot grant now. The operator changes each pod, which frees its
     /// reservation: a grant for the old version of the pod can no longer succeed.
-    pub releases: Vec<PodRef>,
+    pub releases: Vec<PodReference>,
     /// Reservations whose pods are in no watch. The operator reads these pods by name and reports the results
     /// to [`Memory`](super::Memory).
     pub unseen: Vec<Reservation>,
     /// The decision for each pending pod.
-    pub decisions: Vec<Decision>,
+    pub decisions: Vec<PodDecision>,
     /// Refused-since times to write to pods as an annotation.
-    pub stamps: Vec<Stamp>,
+    pub stamps: Vec<RefusedSinceStamp>,
     /// Actions for pods that never started.
-    pub rescues: Vec<Rescue>,
+    pub rescues: Vec<NeverStarted>,
     /// Grants that expire now.
-    pub expiries: Vec<Expiry>,
+    pub expiries: Vec<GrantExpiry>,
     /// UIDs of granted pods that the scheduler does not place although there is room. Memory keeps them.
     pub stuck: Vec<String>,
     /// UIDs of pending pods whose grants have expired. Memory keeps them.
     pub expired: Vec<String>,
     /// Pods that the scheduler placed on ACI after their grants had expired.
-    pub late: Vec<PodRef>,
+    pub late: Vec<PodReference>,
     /// Pods that never started because of their template, also those that are left alone for a while: to be
     /// remembered.
-    pub faults: Vec<Rescue>,
+    pub faults: Vec<NeverStarted>,
     /// Granted pods that have not started, by UID, with the time since when each one has been waiting for
     /// Azure. Memory keeps them.
     pub waiting: HashMap<String, Timestamp>,
     /// UIDs of pods that hold slots without the label and annotations of a grant. Memory keeps them.
     pub unmarked: Vec<String>,
     /// For each placement, by name: whether it takes pods.
-    pub doors: BTreeMap<String, Door>,
+    pub doors: BTreeMap<String, Admittance>,
     /// How many pods are in which state, for `status.pods`.
     pub counts: PodCounts,
     /// The status of each workload.
     pub workloads: Vec<WorkloadStatus>,
     /// Whether the pool has a load peak.
-    pub peak: Peak,
+    pub peak: PeakState,
     /// If a limit holds back pods that would otherwise be granted: the message that names the limit.
     pub limited: Option<String>,
     /// After how long to plan again even if nothing changes.
@@ -86,7 +86,7 @@ pub struct Plan {
 
 /// Whether the pool has a load peak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Peak {
+pub enum PeakState {
     /// No pods are on ACI or on their way there, and the cooldown is over.
     #[default]
     None,
@@ -98,7 +98,7 @@ pub enum Peak {
 
 /// The precondition that the operator must meet before it may grant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum First {
+pub enum Precondition {
     /// Write this instance's identity into `status.leader`.
     Claim,
     /// List the pods that have the pool's label, to count the slots that are in use.
@@ -110,22 +110,22 @@ pub enum First {
 
 /// The decision for one pending pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
+pub struct PodDecision {
     /// The pod, with the version that was planned with.
-    pub pod: PodRef,
+    pub pod: PodReference,
     /// The name of its workload.
     pub workload: String,
     /// The outcome, with its reason.
-    pub outcome: Outcome,
+    pub outcome: PodOutcome,
     /// Whether the pod holds a reservation, or needs one.
-    pub slot: Slot,
+    pub slot: SlotState,
     /// The start of the hold, by the operator's monotonic clock. `None` for pods that cannot burst.
-    pub start: Option<Start>,
+    pub start: Option<HoldStart>,
 }
 
 /// Whether a pod holds a reservation that is to be granted now or when its hold ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Slot {
+pub enum SlotState {
     /// The pod needs no reservation.
     #[default]
     None,
@@ -138,38 +138,38 @@ pub enum Slot {
 
 /// A refused-since time to write to a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub struct RefusedSinceStamp {
     /// The pod.
-    pub pod: PodRef,
+    pub pod: PodReference,
     /// When the scheduler refused the pod first, by the API server's clock.
     pub since: Timestamp,
 }
 
-impl Plan {
+impl BurstPlan {
     /// The decisions whose outcome is a grant.
-    pub fn grants(&self) -> impl Iterator<Item = &Decision> {
+    pub fn grants(&self) -> impl Iterator<Item = &PodDecision> {
         let all = self.decisions.iter();
-        all.filter(|decision| matches!(decision.outcome, Outcome::Grant { .. }))
+        all.filter(|decision| matches!(decision.outcome, PodOutcome::Grant { .. }))
     }
 
     /// The hold starts of the pods, by UID, for memory to keep.
-    pub(super) fn starts(&self) -> impl Iterator<Item = (&str, &Start)> {
+    pub(super) fn starts(&self) -> impl Iterator<Item = (&str, &HoldStart)> {
         let all = self.decisions.iter();
         all.filter_map(|decision| Some((decision.pod.uid.as_str(), decision.start.as_ref()?)))
     }
 }
 
 /// Plans for one pool. `now` is the time by the operator's monotonic clock.
-pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
+pub fn plan(pool: &BurstPool, seen: &ObservedPool<'_>, now: Timestamp) -> BurstPlan {
     let spec = &pool.spec;
     let standing = reserve::standing(seen);
-    let mut limits = Limits::of(spec, seen, &standing.kept);
-    let mut room = Room::of(seen, now);
+    let mut limits = SlotLimits::of(spec, seen, &standing.kept);
+    let mut room = FreeCapacity::of(seen, now);
     let left = rate::left(grants(seen, &standing.kept, now), &spec.spill.rate, now);
     let reserved = standing.kept.iter().map(|one| (one.uid.as_str(), *one));
     let reserved: HashMap<&str, &Reservation> = reserved.collect();
     let mut cases = cases(seen, &limits, &reserved, now);
-    let mut shares = Shares {
+    let mut shares = SlotAdmission {
         limits: &mut limits,
         rate: left,
         room: &mut room,
@@ -181,15 +181,15 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
     let is_dry_run = spec.mode == Mode::DryRun;
     let stamps = stamps(&cases, seen, now);
     let decisions = decisions(cases, seen, is_dry_run);
-    let reserving = Reserving::of(&standing.kept, &decisions, seen, now);
+    let reserving = ReservationWrite::of(&standing.kept, &decisions, seen, now);
     let (releases, next_release) = reserve::releases(seen, &decisions, now);
     let mut due = rescue::due(seen, now);
     let faults = due.rescues.iter().filter(|rescue| rescue.fault.is_some());
     let faults = faults.cloned().collect();
     due.rescues
-        .retain(|rescue| !is_paused(seen, Write::Rescue, &rescue.pod, now));
+        .retain(|rescue| !is_paused(seen, PodWrite::Rescue, &rescue.pod, now));
     let mut stuck = expiry::stuck(seen, now);
-    if seen.standing != Standing::Leading || is_dry_run {
+    if seen.standing != Leadership::Leading || is_dry_run {
         stuck.expiries.clear();
     }
     let tally = tally::of(seen, &decisions, &limits, is_dry_run);
@@ -210,7 +210,7 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
         .chain(reserving.next)
         .chain(cooldown.filter(|_| !is_busy))
         .chain((!standing.unseen.is_empty()).then(|| later(now, SOON)));
-    Plan {
+    BurstPlan {
         look_again_in: until_first(times, now),
         is_dry_run,
         first: first(seen.standing),
@@ -236,7 +236,7 @@ pub fn plan(pool: &BurstPool, seen: &Observed<'_>, now: Timestamp) -> Plan {
     }
 }
 
-fn unmarked(seen: &Observed<'_>) -> Vec<String> {
+fn unmarked(seen: &ObservedPool<'_>) -> Vec<String> {
     let granted = seen.granted.iter().map(|granted| granted.pod);
     let unmarked = granted.filter(|pod| pod.grant.is_none());
     unmarked.map(|pod| pod.id.uid.clone()).collect()
@@ -247,24 +247,24 @@ fn until_first(times: impl Iterator<Item = Timestamp>, now: Timestamp) -> Option
     Some(Duration::try_from(first.duration_since(now)).unwrap_or(SOON))
 }
 
-fn first(standing: Standing) -> First {
+fn first(standing: Leadership) -> Precondition {
     match standing {
-        Standing::Unclaimed => First::Claim,
-        Standing::Uncounted => First::Count,
-        Standing::Leading => First::Nothing,
+        Leadership::Unclaimed => Precondition::Claim,
+        Leadership::Uncounted => Precondition::Count,
+        Leadership::Leading => Precondition::Nothing,
     }
 }
 
-fn peak(is_busy: bool, cooldown: Option<Timestamp>, now: Timestamp) -> Peak {
+fn peak(is_busy: bool, cooldown: Option<Timestamp>, now: Timestamp) -> PeakState {
     match cooldown {
-        _ if is_busy => Peak::On,
-        Some(until) if now < until => Peak::Fading,
-        _ => Peak::None,
+        _ if is_busy => PeakState::On,
+        Some(until) if now < until => PeakState::Fading,
+        _ => PeakState::None,
     }
 }
 
 /// The times of all grants that count against the rate: seen on pods, remembered, or still possible.
-fn grants(seen: &Observed<'_>, kept: &[&Reservation], now: Timestamp) -> Vec<Timestamp> {
+fn grants(seen: &ObservedPool<'_>, kept: &[&Reservation], now: Timestamp) -> Vec<Timestamp> {
     let mut times: BTreeMap<&str, Timestamp> = BTreeMap::new();
     for pod in seen.granted.iter().map(|granted| granted.pod) {
         if let Some(at) = seen.granted_at(pod) {
@@ -280,50 +280,62 @@ fn grants(seen: &Observed<'_>, kept: &[&Reservation], now: Timestamp) -> Vec<Tim
 }
 
 /// The refused-since times to write. Only pods that can burst get one: the hold of other pods never ends.
-fn stamps(cases: &[Case<'_>], seen: &Observed<'_>, now: Timestamp) -> Vec<Stamp> {
-    if seen.standing != Standing::Leading {
+fn stamps(
+    cases: &[TriagedPod<'_>],
+    seen: &ObservedPool<'_>,
+    now: Timestamp,
+) -> Vec<RefusedSinceStamp> {
+    if seen.standing != Leadership::Leading {
         return Vec::new();
     }
     let unknown = cases.iter().filter_map(|case| {
         let start = case.start.filter(|start| start.must_be_stamped)?;
-        let is_known = seen.memory.attempt(&case.pod.id) != Attempt::None
-            || is_paused(seen, Write::Stamp, &case.pod.id, now);
-        (!is_known && !matches!(case.outcome, Some(Outcome::Grant { .. }))).then(|| Stamp {
-            pod: case.pod.id.clone(),
-            since: hold::by(start.at, seen.ahead),
+        let is_known = seen.memory.attempt(&case.pod.id) != PatchOutcome::None
+            || is_paused(seen, PodWrite::Stamp, &case.pod.id, now);
+        (!is_known && !matches!(case.outcome, Some(PodOutcome::Grant { .. }))).then(|| {
+            RefusedSinceStamp {
+                pod: case.pod.id.clone(),
+                since: hold::by(start.at, seen.ahead),
+            }
         })
     });
     unknown.collect()
 }
 
 /// Whether a write of this kind to the pod failed so recently that the operator does not repeat it yet.
-fn is_paused(seen: &Observed<'_>, write: Write, pod: &PodRef, now: Timestamp) -> bool {
+fn is_paused(seen: &ObservedPool<'_>, write: PodWrite, pod: &PodReference, now: Timestamp) -> bool {
     let until = seen.memory.pause(write, &pod.uid);
     until.is_some_and(|until| now < until)
 }
 
-fn decisions(cases: Vec<Case<'_>>, seen: &Observed<'_>, is_dry_run: bool) -> Vec<Decision> {
+fn decisions(
+    cases: Vec<TriagedPod<'_>>,
+    seen: &ObservedPool<'_>,
+    is_dry_run: bool,
+) -> Vec<PodDecision> {
     let entries = seen.reservations.iter().map(|one| one.entry);
     let entries: HashMap<&str, &Reservation> =
         entries.map(|entry| (entry.uid.as_str(), entry)).collect();
     let all = cases.into_iter().map(|case| {
-        let is_granted = matches!(case.outcome, Some(Outcome::Grant { .. }));
-        let mut decision = Decision {
+        let is_granted = matches!(case.outcome, Some(PodOutcome::Grant { .. }));
+        let mut decision = PodDecision {
             pod: case.pod.id.clone(),
             workload: seen.workloads[case.workload].spec.name.clone(),
             // `share` gives every pod an outcome, so this default is never used.
-            outcome: case.outcome.unwrap_or(Outcome::Ignore(Ignored::Unjudged)),
-            slot: Slot::None,
+            outcome: case
+                .outcome
+                .unwrap_or(PodOutcome::Ignore(IgnoreReason::Unjudged)),
+            slot: SlotState::None,
             start: case.start,
         };
         if is_granted || case.is_ahead {
             let entry = entries.get(case.pod.id.uid.as_str());
             let stands = entry.is_some_and(|entry| **entry == decision.reservation(seen.identity));
             decision.slot = match (case.is_reserved, is_dry_run) {
-                (true, _) => Slot::Reserved,
-                (false, true) => Slot::None,
-                (false, false) if stands => Slot::Reserved,
-                (false, false) => Slot::Wanted,
+                (true, _) => SlotState::Reserved,
+                (false, true) => SlotState::None,
+                (false, false) if stands => SlotState::Reserved,
+                (false, false) => SlotState::Wanted,
             };
         }
         decision
@@ -332,24 +344,24 @@ fn decisions(cases: Vec<Case<'_>>, seen: &Observed<'_>, is_dry_run: bool) -> Vec
 }
 
 /// When the outcome of a pod can change even if no object changes.
-fn again(outcome: &Outcome, now: Timestamp) -> Option<Timestamp> {
+fn again(outcome: &PodOutcome, now: Timestamp) -> Option<Timestamp> {
     match outcome {
-        Outcome::Hold { until, why } => Some(ahead::next_look(*until, why, now)),
-        Outcome::Wait(Lack::Rate(next)) => *next,
-        Outcome::Wait(Lack::Room(_)) => Some(next_turn(now)),
-        Outcome::Wait(Lack::Leader) | Outcome::InFlight => Some(later(now, SOON)),
+        PodOutcome::Hold { until, why } => Some(ahead::next_look(*until, why, now)),
+        PodOutcome::Wait(BlockedBy::Rate(next)) => *next,
+        PodOutcome::Wait(BlockedBy::Room(_)) => Some(next_turn(now)),
+        PodOutcome::Wait(BlockedBy::Leader) | PodOutcome::InFlight => Some(later(now, SOON)),
         _ => None,
     }
 }
 
-fn reopens(door: &Door) -> Option<Timestamp> {
+fn reopens(door: &Admittance) -> Option<Timestamp> {
     match door {
-        Door::Closed { until, .. } => *until,
-        Door::Open | Door::HalfOpen => None,
+        Admittance::Closed { until, .. } => *until,
+        Admittance::Open | Admittance::HalfOpen => None,
     }
 }
 
-impl Decision {
+impl PodDecision {
     pub(super) fn reservation(&self, holder: &str) -> Reservation {
         Reservation {
             uid: self.pod.uid.clone(),
@@ -364,12 +376,15 @@ impl Decision {
     /// The limit of the pool or of Azure that blocks the pod, if there is one. Not counted as a limit:
     /// leadership; the rate, which lets each pod pass within seconds; a volume claim, which the cluster binds;
     /// and topology, which depends on other pods.
-    pub(super) fn limit(&self) -> Option<&Lack> {
+    pub(super) fn limit(&self) -> Option<&BlockedBy> {
         match &self.outcome {
-            Outcome::Wait(Lack::Leader | Lack::Rate(_) | Lack::Claim(_) | Lack::Topology(_)) => {
-                None
-            }
-            Outcome::Wait(lack) => Some(lack),
+            PodOutcome::Wait(
+                BlockedBy::Leader
+                | BlockedBy::Rate(_)
+                | BlockedBy::Claim(_)
+                | BlockedBy::Topology(_),
+            ) => None,
+            PodOutcome::Wait(lack) => Some(lack),
             _ => None,
         }
     }
@@ -378,8 +393,8 @@ impl Decision {
     pub fn is_denied(&self) -> bool {
         matches!(
             self.outcome,
-            Outcome::Hold {
-                why: Held::Denied(_),
+            PodOutcome::Hold {
+                why: HoldReason::Denied(_),
                 ..
             }
         )

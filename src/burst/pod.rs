@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodSpec, Taint};
 
-use super::amounts::{self, Amounts};
-use super::fit::Demands;
-use super::topology::Rules;
-use crate::aci::failure::Class;
+use super::amounts::{self, ResourceAmounts};
+use super::fit::NodeConstraints;
+use super::topology::TopologyRules;
+use crate::aci::failure::FailureClass;
 use crate::api::names::{
     GRANT_EXPIRED_ANNOTATION, GRANTED_AT_ANNOTATION, GRANTED_UID_ANNOTATION, LEADER_FIELD_MANAGER,
     POOL_LABEL, PROVIDER_TAINT, REFUSED_SINCE_ANNOTATION, WORKLOAD_ANNOTATION,
@@ -24,7 +24,7 @@ const SKEW: i64 = 5;
 
 /// Identifies a pod at one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PodRef {
+pub struct PodReference {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
@@ -39,11 +39,11 @@ pub struct PodRef {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodFacts {
     /// The pod, at the version that was evaluated.
-    pub id: PodRef,
+    pub id: PodReference,
     /// Its labels. Workloads select pods by them.
     pub labels: BTreeMap<String, String>,
     /// Its controller.
-    pub owner: Option<Owner>,
+    pub owner: Option<PodOwner>,
     /// When it was created.
     pub created: Timestamp,
     /// Whether `metadata.generation` is 1: its spec has not changed since it was created.
@@ -55,29 +55,29 @@ pub struct PodFacts {
     /// Whether it is nominated: the scheduler preempts other pods on a node for it.
     pub is_nominated: bool,
     /// Its stage between creation and completion.
-    pub stage: Stage,
+    pub stage: PodStage,
     /// The grant in its label and annotations, if it tolerates that pool's nodes.
-    pub grant: Option<Grant>,
+    pub grant: Option<GrantRecord>,
     /// The pool in its label if the grant was not given to this pod: its template was copied from a granted
     /// pod, or a user wrote the label and the toleration.
     pub foreign_grant: Option<String>,
     /// When it was first seen refused, from the annotation that the operator wrote.
     pub stamped: Option<Timestamp>,
     /// Its requests, as the scheduler counts them.
-    pub asks: Amounts,
+    pub asks: ResourceAmounts,
     /// The size of its container group, as ACI counts it.
-    pub takes: Amounts,
+    pub takes: ResourceAmounts,
     /// Its node selector, node affinity and tolerations.
-    pub demands: Demands,
+    pub demands: NodeConstraints,
     /// Its required constraints on other pods (affinity, anti-affinity, topology spread), if it has any.
-    pub rules: Option<Box<Rules>>,
+    pub rules: Option<Box<TopologyRules>>,
     /// The names of its persistent volume claims, each with the index of its volume.
     pub claims: Vec<(usize, String)>,
 }
 
 /// The controller of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Owner {
+pub struct PodOwner {
     /// What the controller does when the pod is deleted.
     pub kind: OwnerKind,
     /// Its name.
@@ -105,21 +105,21 @@ pub enum OwnerKind {
 
 /// The stage of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum PodStage {
     /// The scheduler has not decided yet, or the pod has scheduling gates.
     New,
     /// The scheduler found no node for it. The time is the condition's transition time, or when the operator
     /// saw it.
     Refused(Option<Timestamp>),
     /// It is bound to a node.
-    Bound(Bound),
+    Bound(BoundPod),
     /// Its phase is `Succeeded` or `Failed`.
     Finished,
 }
 
 /// A pod that is bound to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bound {
+pub struct BoundPod {
     /// The node's name.
     pub node: String,
     /// Since when, by the transition time of `PodScheduled`.
@@ -131,12 +131,12 @@ pub struct Bound {
     /// Azure's message, if Azure refuses the pod permanently.
     pub refused: Option<String>,
     /// If it waits for Azure: the kind of failure and Azure's message.
-    pub waits: Option<(Class, String)>,
+    pub waits: Option<(FailureClass, String)>,
 }
 
 /// The grant of a pod, as its label and annotations contain it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub struct GrantRecord {
     /// The pool that granted it.
     pub pool: String,
     /// The workload that it was granted for.
@@ -155,7 +155,7 @@ impl PodFacts {
     pub fn of(pod: &Pod) -> Option<Self> {
         let meta = &pod.metadata;
         let spec = pod.spec.as_ref()?;
-        let demands = Demands::of(spec);
+        let demands = NodeConstraints::of(spec);
         let annotations = meta.annotations.as_ref();
         let note = |key: &str| annotations.and_then(|all| all.get(key));
         let labels = meta.labels.clone().unwrap_or_default();
@@ -165,7 +165,7 @@ impl PodFacts {
         let is_own = note(GRANTED_UID_ANNOTATION)
             .map_or_else(|| is_by_a_leader(pod), |uid| Some(uid) == meta.uid.as_ref());
         Some(Self {
-            id: PodRef {
+            id: PodReference {
                 namespace: meta.namespace.clone()?,
                 name: meta.name.clone()?,
                 uid: meta.uid.clone()?,
@@ -188,7 +188,7 @@ impl PodFacts {
                 let at: Option<Timestamp> =
                     note(GRANTED_AT_ANNOTATION).and_then(|at| at.parse().ok());
                 let expired = note(GRANT_EXPIRED_ANNOTATION).and_then(|at| at.parse().ok());
-                Grant {
+                GrantRecord {
                     pool: pool.clone(),
                     workload: note(WORKLOAD_ANNOTATION).cloned().unwrap_or_default(),
                     at,
@@ -203,16 +203,16 @@ impl PodFacts {
             asks: amounts::requested(spec),
             takes: amounts::taken(spec, amounts::requested(spec)),
             claims: claims(spec),
-            rules: Rules::of(spec, &labels).map(Box::new),
+            rules: TopologyRules::of(spec, &labels).map(Box::new),
             demands,
             labels,
         })
     }
 
     /// Its node, if it is bound and not finished.
-    pub fn bound(&self) -> Option<&Bound> {
+    pub fn bound(&self) -> Option<&BoundPod> {
         match &self.stage {
-            Stage::Bound(bound) => Some(bound),
+            PodStage::Bound(bound) => Some(bound),
             _ => None,
         }
     }
@@ -227,7 +227,7 @@ impl PodFacts {
     }
 
     /// What it uses of a virtual node's capacity: the larger of its container group and its requests.
-    pub fn uses(&self) -> Amounts {
+    pub fn uses(&self) -> ResourceAmounts {
         if self.has_group() {
             self.takes.max(self.asks)
         } else {
@@ -238,7 +238,7 @@ impl PodFacts {
     /// Whether it is pending with an expired grant.
     pub fn has_expired(&self) -> bool {
         let is_expired = self.grant.as_ref().is_some_and(|grant| grant.is_expired);
-        is_expired && matches!(self.stage, Stage::New | Stage::Refused(_))
+        is_expired && matches!(self.stage, PodStage::New | PodStage::Refused(_))
     }
 
     /// Whether this pool has granted it.
@@ -249,9 +249,9 @@ impl PodFacts {
     /// Whether a grant can no longer make it need a slot: it is finished, or bound to a node without a grant.
     pub fn is_past_granting(&self) -> bool {
         match self.stage {
-            Stage::Finished => true,
-            Stage::Bound(_) => self.grant.is_none(),
-            Stage::New | Stage::Refused(_) => false,
+            PodStage::Finished => true,
+            PodStage::Bound(_) => self.grant.is_none(),
+            PodStage::New | PodStage::Refused(_) => false,
         }
     }
 }
@@ -293,7 +293,7 @@ fn claims(spec: &PodSpec) -> Vec<(usize, String)> {
     claims.collect()
 }
 
-fn owner(pod: &Pod, labels: &BTreeMap<String, String>) -> Option<Owner> {
+fn owner(pod: &Pod, labels: &BTreeMap<String, String>) -> Option<PodOwner> {
     let mut owners = pod.metadata.owner_references.iter().flatten();
     let owner = owners.find(|owner| owner.controller == Some(true))?;
     let kind = match owner.kind.as_str() {
@@ -303,7 +303,7 @@ fn owner(pod: &Pod, labels: &BTreeMap<String, String>) -> Option<Owner> {
         _ => OwnerKind::Other,
     };
     let revision = labels.get("controller-revision-hash");
-    Some(Owner {
+    Some(PodOwner {
         kind,
         name: owner.name.clone(),
         uid: owner.uid.clone(),
@@ -315,11 +315,11 @@ fn owner(pod: &Pod, labels: &BTreeMap<String, String>) -> Option<Owner> {
     })
 }
 
-fn stage(pod: &Pod, spec: &PodSpec) -> Stage {
+fn stage(pod: &Pod, spec: &PodSpec) -> PodStage {
     let status = pod.status.as_ref();
     let phase = status.and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
-        return Stage::Finished;
+        return PodStage::Finished;
     }
     let conditions = status
         .iter()
@@ -328,8 +328,8 @@ fn stage(pod: &Pod, spec: &PodSpec) -> Stage {
     let since = |condition: &PodCondition| condition.last_transition_time.as_ref().map(|at| at.0);
     let Some(node) = spec.node_name.clone().filter(|node| !node.is_empty()) else {
         return match scheduled {
-            Some(refused) if is_refusal(refused) => Stage::Refused(since(refused)),
-            _ => Stage::New,
+            Some(refused) if is_refusal(refused) => PodStage::Refused(since(refused)),
+            _ => PodStage::New,
         };
     };
     let containers: Vec<&ContainerStatus> = status
@@ -337,7 +337,7 @@ fn stage(pod: &Pod, spec: &PodSpec) -> Stage {
         .flat_map(|status| [&status.container_statuses, &status.init_container_statuses])
         .flat_map(|statuses| statuses.iter().flatten())
         .collect();
-    Stage::Bound(Bound {
+    PodStage::Bound(BoundPod {
         node,
         since: scheduled.and_then(since),
         has_started: containers.iter().any(|status| has_started(status)),
@@ -401,9 +401,9 @@ fn has_started(status: &ContainerStatus) -> bool {
 }
 
 /// The failure that makes a pod wait for Azure. `None` if the user must fix it, such as a wrong image name.
-fn waits(status: &ContainerStatus) -> Option<(Class, String)> {
+fn waits(status: &ContainerStatus) -> Option<(FailureClass, String)> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
-    let class = Class::of_reason(waiting.reason.as_deref()?)?;
+    let class = FailureClass::of_reason(waiting.reason.as_deref()?)?;
     class
         .is_azures()
         .then(|| (class, waiting.message.clone().unwrap_or_default()))
@@ -412,7 +412,7 @@ fn waits(status: &ContainerStatus) -> Option<(Class, String)> {
 /// The message of a pod on ACI that Azure refuses permanently.
 fn refused(status: &ContainerStatus) -> Option<String> {
     let waiting = status.state.as_ref()?.waiting.as_ref()?;
-    (waiting.reason.as_deref() == Some(Class::Permanent.reason()))
+    (waiting.reason.as_deref() == Some(FailureClass::Permanent.reason()))
         .then(|| waiting.message.clone().unwrap_or_default())
 }
 
@@ -449,10 +449,10 @@ mod tests {
         let at = "2026-01-01T00:00:05Z".parse().expect("a time");
         assert_eq!(
             of(scheduled("False", "Unschedulable")),
-            Stage::Refused(Some(at))
+            PodStage::Refused(Some(at))
         );
-        assert_eq!(of(scheduled("False", "SchedulingGated")), Stage::New);
-        assert_eq!(of(json!([])), Stage::New);
+        assert_eq!(of(scheduled("False", "SchedulingGated")), PodStage::New);
+        assert_eq!(of(json!([])), PodStage::New);
     }
 
     #[test]
@@ -638,13 +638,13 @@ mod tests {
         );
         assert_eq!(of(waiting("ErrImagePull")).refused, None);
         assert_eq!(of(waiting("ErrImagePull")).waits, None);
-        let held = Some((Class::Quota, "no such sku".to_owned()));
+        let held = Some((FailureClass::Quota, "no such sku".to_owned()));
         assert_eq!(of(waiting("QuotaExceeded")).waits, held);
         let mut running = waiting("");
         running[0]["state"] = json!({"running": {}});
         assert!(of(running).has_started);
         let finished = facts(&[node.clone(), ("/status/phase", json!("Failed"))]);
-        assert_eq!(finished.stage, Stage::Finished);
+        assert_eq!(finished.stage, PodStage::Finished);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::api::Rate;
 
 /// What the rate allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
+pub struct RateAllowance {
     /// How many pods may be granted now.
     pub now: usize,
     /// When the next grant is allowed after those of now.
@@ -22,7 +22,7 @@ pub struct Left {
 }
 
 /// What `rate` allows after these grants. Grants later than `now`, which another clock wrote, count as of now.
-pub fn left(mut grants: Vec<Timestamp>, rate: &Rate, now: Timestamp) -> Left {
+pub fn left(mut grants: Vec<Timestamp>, rate: &Rate, now: Timestamp) -> RateAllowance {
     let per = Duration::from(rate.per);
     let pods = usize::try_from(rate.pods).unwrap_or(usize::MAX);
     for grant in &mut grants {
@@ -34,7 +34,7 @@ pub fn left(mut grants: Vec<Timestamp>, rate: &Rate, now: Timestamp) -> Left {
     // After the grants of now the window is full. It has room again when the first of them leaves it.
     let over = grants.len().saturating_sub(pods);
     let first = grants.get(over).copied().unwrap_or(now);
-    Left {
+    RateAllowance {
         now: left,
         next: Some(later(first, per)),
     }

@@ -11,12 +11,12 @@ pub const TOLD: usize = 4;
 
 /// The reasons of pods, with counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reasons {
+pub struct ReasonCounts {
     pods: usize,
     counts: BTreeMap<String, usize>,
 }
 
-impl Reasons {
+impl ReasonCounts {
     /// Adds a pod with its reasons. Duplicates count once.
     pub fn add(&mut self, reasons: impl IntoIterator<Item = String>) {
         self.pods += 1;
@@ -57,8 +57,8 @@ impl Reasons {
 mod tests {
     use super::*;
 
-    fn of(pods: &[(usize, &[&str])]) -> Reasons {
-        let mut reasons = Reasons::default();
+    fn of(pods: &[(usize, &[&str])]) -> ReasonCounts {
+        let mut reasons = ReasonCounts::default();
         for (count, whys) in pods {
             for _ in 0..*count {
                 reasons.add(whys.iter().map(|why| (*why).to_owned()));
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn the_words_stay_short_however_many_reasons_there_are() {
         let names: Vec<String> = (10..60).map(|n| format!("claim-{n}")).collect();
-        let mut reasons = Reasons::default();
+        let mut reasons = ReasonCounts::default();
         for name in &names {
             reasons.add([name.clone(), "network".to_owned()]);
         }

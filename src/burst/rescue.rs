@@ -11,9 +11,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::hold::later;
-use super::observe::Observed;
-use super::pod::{Bound, Owner, OwnerKind, PodFacts, PodRef};
-use crate::aci::failure::Class;
+use super::observe::ObservedPool;
+use super::pod::{BoundPod, OwnerKind, PodFacts, PodOwner, PodReference};
+use crate::aci::failure::FailureClass;
 
 /// How long a pod may take to start in a placement where no pod starts, or while it waits for Azure: longer
 /// than an image pull, and longer than the first closed times of a placement.
@@ -27,13 +27,13 @@ const WAITS: Duration = Duration::from_secs(60);
 
 /// A pod that never started.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rescue {
+pub struct NeverStarted {
     /// The pod.
-    pub pod: PodRef,
+    pub pod: PodReference,
     /// What to do about it.
-    pub action: Action,
+    pub action: RescueAction,
     /// Its controller.
-    pub owner: Option<Owner>,
+    pub owner: Option<PodOwner>,
     /// Why it has not started, with Azure's message, and what follows.
     pub why: String,
     /// If Azure's message shows that the template is the cause: the template and the message.
@@ -42,7 +42,7 @@ pub struct Rescue {
 
 /// What to do about a pod that never started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum RescueAction {
     /// Delete it, if its UID is still the same. Its controller replaces it.
     Delete,
     /// Read its Job. If the Job replaces the pod, evict the pod: an eviction adds a disruption condition, which
@@ -54,9 +54,9 @@ pub enum Action {
 
 /// The pods to act on, and what the next plan needs.
 #[derive(Clone, Debug, Default)]
-pub struct Due {
+pub struct DueRescues {
     /// Pods whose time to start is over.
-    pub rescues: Vec<Rescue>,
+    pub rescues: Vec<NeverStarted>,
     /// When the time of the next pod is over.
     pub next: Option<Timestamp>,
     /// Pods that have not started, by UID, with the time since when each has been waiting for Azure.
@@ -68,15 +68,15 @@ pub struct Due {
 /// A pod may have waited for something else first, for example a `ConfigMap`, before the operator created its
 /// container group. So a pod that waits for Azure is also left for a minute from when the operator first saw that
 /// it does. New create attempts in between do not restart that minute.
-pub fn due(seen: &Observed<'_>, now: Timestamp) -> Due {
-    let mut due = Due::default();
+pub fn due(seen: &ObservedPool<'_>, now: Timestamp) -> DueRescues {
+    let mut due = DueRescues::default();
     let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
     for pod in spilled.map(|granted| granted.pod) {
         let Some(bound) = pod.bound().filter(|bound| !bound.has_started) else {
             continue;
         };
-        let cause = Cause::of(bound, seen);
-        let waits = matches!(cause, Some(Cause::Waits(..))).then_some(now);
+        let cause = NotStartedCause::of(bound, seen);
+        let waits = matches!(cause, Some(NotStartedCause::Waits(..))).then_some(now);
         let waits = seen.memory.waits_since(&pod.id.uid).or(waits);
         if let Some(since) = waits {
             due.waiting.insert(pod.id.uid.clone(), since);
@@ -86,8 +86,8 @@ pub fn due(seen: &Observed<'_>, now: Timestamp) -> Due {
         };
         let until = later(seen.by_our_clock(bound_at).min(now), cause.patience());
         let until = match cause {
-            Cause::Waits(..) => until.max(later(waits.unwrap_or(now), WAITS)),
-            Cause::Refused(_) | Cause::Placement(..) => until,
+            NotStartedCause::Waits(..) => until.max(later(waits.unwrap_or(now), WAITS)),
+            NotStartedCause::Refused(_) | NotStartedCause::Placement(..) => until,
         };
         if now < until {
             due.next = Some(due.next.map_or(until, |next| next.min(until)));
@@ -99,17 +99,17 @@ pub fn due(seen: &Observed<'_>, now: Timestamp) -> Due {
 }
 
 /// Why a pod has not started.
-enum Cause<'a> {
+enum NotStartedCause<'a> {
     /// Azure refuses it permanently, with this message.
     Refused(&'a str),
     /// No pod starts in its placement: the placement's name and Azure's message.
     Placement(&'a str, &'a str),
     /// It waits for Azure: the kind of failure and the message.
-    Waits(Class, &'a str),
+    Waits(FailureClass, &'a str),
 }
 
-impl<'a> Cause<'a> {
-    fn of(bound: &'a Bound, seen: &'a Observed<'_>) -> Option<Self> {
+impl<'a> NotStartedCause<'a> {
+    fn of(bound: &'a BoundPod, seen: &'a ObservedPool<'_>) -> Option<Self> {
         if let Some(why) = &bound.refused {
             return Some(Self::Refused(why));
         }
@@ -132,7 +132,7 @@ impl<'a> Cause<'a> {
     /// Azure's message, if the next pod of the template would fail in the same way.
     fn fault(&self) -> Option<&str> {
         match self {
-            Self::Refused(why) | Self::Waits(Class::Unknown, why) => Some(why),
+            Self::Refused(why) | Self::Waits(FailureClass::Unknown, why) => Some(why),
             Self::Placement(..) | Self::Waits(..) => None,
         }
     }
@@ -154,21 +154,21 @@ impl<'a> Cause<'a> {
     }
 }
 
-fn rescue(pod: &PodFacts, cause: &Cause<'_>) -> Rescue {
+fn rescue(pod: &PodFacts, cause: &NotStartedCause<'_>) -> NeverStarted {
     let owner = pod.owner.as_ref();
     let (action, then) = match owner.map(|owner| owner.kind) {
         Some(OwnerKind::Replaces) => {
             let then = "; it is to be deleted, and its owner makes another";
-            (Action::Delete, then)
+            (RescueAction::Delete, then)
         }
-        Some(OwnerKind::Job) => (Action::AskJob, ""),
+        Some(OwnerKind::Job) => (RescueAction::AskJob, ""),
         _ => (
-            Action::Tell,
+            RescueAction::Tell,
             "; it stays: it has no owner that makes another",
         ),
     };
     let template = owner.map(|owner| owner.template.clone());
-    Rescue {
+    NeverStarted {
         pod: pod.id.clone(),
         action,
         owner: owner.cloned(),

@@ -16,15 +16,15 @@ use jiff::Timestamp;
 
 use super::ahead;
 use super::hold::later;
-use super::memory::{Attempt, Write};
-use super::observe::{self, Observed, Reserved};
-use super::outcome::Outcome;
-use super::plan::{Decision, Slot};
-use super::pod::{PodFacts, PodRef};
+use super::memory::{PatchOutcome, PodWrite};
+use super::observe::{self, ObservedPool, ReservedPod};
+use super::outcome::PodOutcome;
+use super::plan::{PodDecision, SlotState};
+use super::pod::{PodFacts, PodReference};
 use crate::api::{Reservation, version};
 
 /// The reservations that still count.
-pub struct Standing<'a> {
+pub struct OpenReservations<'a> {
     /// Reservations that stay.
     pub kept: Vec<&'a Reservation>,
     /// Those of them whose pods are in no watch. The operator reads these pods by name.
@@ -33,7 +33,7 @@ pub struct Standing<'a> {
 
 /// The version of a pod in a watch, compared with the version in its reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum VersionComparison {
     /// The version that was reserved.
     Same,
     /// An earlier version, or one that cannot be compared: the watch is behind.
@@ -42,7 +42,7 @@ pub enum Seen {
     Changed,
 }
 
-impl Seen {
+impl VersionComparison {
     /// Compares the pod as the watch shows it with `entry`.
     pub fn of(entry: &Reservation, pod: &PodFacts) -> Self {
         let (reserved, seen) = (&entry.resource_version, &pod.id.resource_version);
@@ -57,29 +57,32 @@ impl Seen {
 }
 
 /// Finds the reservations that still count.
-pub fn standing<'a>(seen: &Observed<'a>) -> Standing<'a> {
+pub fn standing<'a>(seen: &ObservedPool<'a>) -> OpenReservations<'a> {
     let kept = seen.reservations.iter().filter(|one| stays(one, seen));
     let unseen = seen.reservations.iter();
     let unseen = unseen.filter(|one| one.is_out_of_sight && stays(one, seen));
-    Standing {
+    OpenReservations {
         kept: kept.map(|one| one.entry).collect(),
         unseen: unseen.map(|one| one.entry).collect(),
     }
 }
 
-fn stays(reserved: &Reserved<'_>, seen: &Observed<'_>) -> bool {
+fn stays(reserved: &ReservedPod<'_>, seen: &ObservedPool<'_>) -> bool {
     !reserved.is_settled && !is_free(reserved, seen)
 }
 
-fn is_free(reserved: &Reserved<'_>, seen: &Observed<'_>) -> bool {
+fn is_free(reserved: &ReservedPod<'_>, seen: &ObservedPool<'_>) -> bool {
     let is_unsent = || {
         let own = reserved.entry.holder == seen.identity;
-        own && seen.memory.attempt_of(reserved.entry) == Attempt::None
+        own && seen.memory.attempt_of(reserved.entry) == PatchOutcome::None
     };
-    match reserved.waits.map(|pod| Seen::of(reserved.entry, pod)) {
-        Some(Seen::Changed) => true,
-        Some(Seen::Same) => is_unsent(),
-        Some(Seen::Behind) => false,
+    match reserved
+        .waits
+        .map(|pod| VersionComparison::of(reserved.entry, pod))
+    {
+        Some(VersionComparison::Changed) => true,
+        Some(VersionComparison::Same) => is_unsent(),
+        Some(VersionComparison::Behind) => false,
         None => reserved.is_out_of_sight && is_unsent(),
     }
 }
@@ -87,13 +90,13 @@ fn is_free(reserved: &Reserved<'_>, seen: &Observed<'_>) -> bool {
 /// The reservations that stay, and those of pods to be granted now or when their hold ends, sorted.
 fn reservations(
     kept: &[&Reservation],
-    decisions: &[Decision],
-    seen: &Observed<'_>,
+    decisions: &[PodDecision],
+    seen: &ObservedPool<'_>,
 ) -> Vec<Reservation> {
     let mut all: Vec<Reservation> = kept.iter().map(|entry| (*entry).clone()).collect();
     let known: HashSet<&str> = kept.iter().map(|entry| entry.uid.as_str()).collect();
     let new = decisions.iter().filter(|decision| {
-        decision.slot != Slot::None && !known.contains(decision.pod.uid.as_str())
+        decision.slot != SlotState::None && !known.contains(decision.pod.uid.as_str())
     });
     all.extend(new.map(|decision| decision.reservation(seen.identity)));
     all.sort();
@@ -101,7 +104,7 @@ fn reservations(
 }
 
 /// Whether and when to write `status.reservations`.
-pub(super) struct Reserving {
+pub(super) struct ReservationWrite {
     /// The content of `status.reservations` after this plan.
     pub(super) reservations: Vec<Reservation>,
     /// Whether to write it now.
@@ -110,18 +113,19 @@ pub(super) struct Reserving {
     pub(super) next: Option<Timestamp>,
 }
 
-impl Reserving {
+impl ReservationWrite {
     /// If a grant waits for its reservation, the status is written immediately. Other changes are written
     /// together with it, or at most once per [`ahead::PACE`].
     pub(super) fn of(
         kept: &[&Reservation],
-        decisions: &[Decision],
-        seen: &Observed<'_>,
+        decisions: &[PodDecision],
+        seen: &ObservedPool<'_>,
         now: Timestamp,
     ) -> Self {
         let stand = seen.reservations.iter().map(|one| one.entry);
         let waits = decisions.iter().any(|decision| {
-            decision.slot == Slot::Wanted && matches!(decision.outcome, Outcome::Grant { .. })
+            decision.slot == SlotState::Wanted
+                && matches!(decision.outcome, PodOutcome::Grant { .. })
         });
         let last = seen.memory.reserved();
         let next = last.map(|last| later(last, ahead::PACE));
@@ -143,14 +147,14 @@ impl Reserving {
 /// Pods that hold a slot and cannot be granted now, while a patch in flight may still grant them: the operator
 /// changes these pods. The second value is when to retry the first change that failed.
 pub fn releases(
-    seen: &Observed<'_>,
-    decisions: &[Decision],
+    seen: &ObservedPool<'_>,
+    decisions: &[PodDecision],
     now: Timestamp,
-) -> (Vec<PodRef>, Option<Timestamp>) {
-    if seen.reservations.is_empty() || seen.standing != observe::Standing::Leading {
+) -> (Vec<PodReference>, Option<Timestamp>) {
+    if seen.reservations.is_empty() || seen.standing != observe::Leadership::Leading {
         return (Vec::new(), None);
     }
-    let decided: HashMap<&str, &Decision> = decisions
+    let decided: HashMap<&str, &PodDecision> = decisions
         .iter()
         .map(|decision| (decision.pod.uid.as_str(), decision))
         .collect();
@@ -158,16 +162,16 @@ pub fn releases(
     let stuck = stuck.filter_map(|reserved| {
         let pod = reserved
             .waits
-            .filter(|pod| Seen::of(reserved.entry, pod) == Seen::Same)?;
+            .filter(|pod| VersionComparison::of(reserved.entry, pod) == VersionComparison::Same)?;
         let decision = decided.get(pod.id.uid.as_str());
         let is_going = decision.is_some_and(|decision| {
-            decision.slot != Slot::None || decision.outcome == Outcome::InFlight
+            decision.slot != SlotState::None || decision.outcome == PodOutcome::InFlight
         });
         (!is_going).then_some(&pod.id)
     });
     let (mut due, mut next) = (Vec::new(), None::<Timestamp>);
     for pod in stuck {
-        let pause = seen.memory.pause(Write::Release, &pod.uid);
+        let pause = seen.memory.pause(PodWrite::Release, &pod.uid);
         match pause.filter(|at| now < *at) {
             None => due.push(pod.clone()),
             Some(at) => next = Some(next.map_or(at, |next| next.min(at))),

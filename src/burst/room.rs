@@ -9,19 +9,19 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::amounts::Amounts;
-use super::backend::{Door, PROBE};
+use super::amounts::ResourceAmounts;
+use super::backend::{Admittance, PROBE};
 use super::hold::later;
-use super::observe::Observed;
-use super::outcome::Lack;
+use super::observe::ObservedPool;
+use super::outcome::BlockedBy;
 use super::pod::PodFacts;
 use super::topology::Topology;
 
 /// The placements that could run a pod: one bit each, in the order of the pool's spec. At most 32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Places(u32);
+pub struct PlacementSet(u32);
 
-impl Places {
+impl PlacementSet {
     /// Adds the placement at `index`.
     #[must_use]
     pub fn with(self, index: usize) -> Self {
@@ -40,20 +40,20 @@ impl Places {
 }
 
 /// The free capacity of the pool's placements.
-pub struct Room<'a> {
-    spots: Vec<Spot>,
+pub struct FreeCapacity<'a> {
+    spots: Vec<PlacementCapacity>,
     topology: Topology<'a>,
 }
 
-struct Spot {
+struct PlacementCapacity {
     placement: String,
-    door: Door,
-    offers: Amounts,
-    capacity: Amounts,
+    door: Admittance,
+    offers: ResourceAmounts,
+    capacity: ResourceAmounts,
     /// Free capacity by pod requests, as the scheduler counts it.
-    left: Amounts,
+    left: ResourceAmounts,
     /// Free capacity by container group sizes, as ACI counts it.
-    groups: Amounts,
+    groups: ResourceAmounts,
     /// When the door became half-open: one pod at a time tests whether the placement works again.
     half_open: Option<Timestamp>,
     /// While the door is half-open: until when the present test pod may start. Until then no other pod is
@@ -61,10 +61,10 @@ struct Spot {
     tried_until: Option<Timestamp>,
 }
 
-impl<'a> Room<'a> {
+impl<'a> FreeCapacity<'a> {
     /// Computes the free capacity at `now`.
-    pub fn of(seen: &Observed<'a>, now: Timestamp) -> Self {
-        let mut by_node: BTreeMap<&str, (Amounts, Amounts)> = BTreeMap::new();
+    pub fn of(seen: &ObservedPool<'a>, now: Timestamp) -> Self {
+        let mut by_node: BTreeMap<&str, (ResourceAmounts, ResourceAmounts)> = BTreeMap::new();
         let spilled = seen.granted.iter().filter(|granted| granted.is_spilled);
         let on_nodes = spilled
             .map(|granted| granted.pod)
@@ -81,15 +81,15 @@ impl<'a> Room<'a> {
             let (asked, used) = used.copied().unwrap_or_default();
             let backend = seen.memory.backends().get(&place.placement);
             let door = match (&place.shut, backend) {
-                (Some(why), _) => Door::Closed {
+                (Some(why), _) => Admittance::Closed {
                     until: None,
                     why: why.clone(),
                 },
                 (None, Some(backend)) => backend.door(now),
-                (None, None) => Door::Open,
+                (None, None) => Admittance::Open,
             };
             let half_open = backend.and_then(|backend| backend.half_open_since(now));
-            Spot {
+            PlacementCapacity {
                 placement: place.placement.clone(),
                 door,
                 offers: place.offers,
@@ -113,7 +113,7 @@ impl<'a> Room<'a> {
     /// granted. The scheduler chooses where they go. They are counted in the first placement that has room and
     /// that their constraints permit. If there is none, they are counted in the first placement with room, but
     /// not as neighbors of other pods there, because the scheduler does not place them there now.
-    fn take_what_is_on_its_way(&mut self, seen: &Observed<'a>) {
+    fn take_what_is_on_its_way(&mut self, seen: &ObservedPool<'a>) {
         let granted = seen.granted.iter();
         let granted = granted.filter(|granted| !granted.is_spilled && !granted.is_home);
         let reserved = seen.reservations.iter().filter(|one| !one.is_settled);
@@ -151,9 +151,9 @@ impl<'a> Room<'a> {
     pub fn take(
         &mut self,
         pod: &'a PodFacts,
-        places: Places,
+        places: PlacementSet,
         now: Timestamp,
-    ) -> Result<String, Lack> {
+    ) -> Result<String, BlockedBy> {
         let (mut lack, mut unmet) = (None, Vec::new());
         for index in self.among(places) {
             // First, because room in a placement that the constraints do not permit is of no use to the pod.
@@ -170,26 +170,26 @@ impl<'a> Room<'a> {
                     self.topology.assume(pod, index);
                     return Ok(placement);
                 }
-                Some(Lack::Room(what)) => lack = Some(Lack::Room(what)),
+                Some(BlockedBy::Room(what)) => lack = Some(BlockedBy::Room(what)),
                 Some(other) => lack = lack.or(Some(other)),
             }
         }
-        let unmet = (!unmet.is_empty()).then(|| Lack::Topology(unmet.join("; ")));
+        let unmet = (!unmet.is_empty()).then(|| BlockedBy::Topology(unmet.join("; ")));
         let lack = lack.or(unmet);
-        Err(lack.unwrap_or_else(|| Lack::Closed("it has none".to_owned())))
+        Err(lack.unwrap_or_else(|| BlockedBy::Closed("it has none".to_owned())))
     }
 
     /// Keeps the free capacity of the first open placement in `places` for a pod that has waited long, so that
     /// smaller pods do not use it up. Only a placement counts that the pod's constraints permit, and that the
     /// pod would fit if it were empty.
-    pub fn save(&mut self, pod: &'a PodFacts, places: Places) {
+    pub fn save(&mut self, pod: &'a PodFacts, places: PlacementSet) {
         for index in self.among(places) {
             let spot = &mut self.spots[index];
             let fits = pod
                 .asks
                 .lacks(spot.offers)
                 .or(pod.uses().lacks(spot.capacity));
-            if spot.door == Door::Open
+            if spot.door == Admittance::Open
                 && fits.is_none()
                 && self.topology.refusal(pod, index).is_none()
             {
@@ -200,13 +200,16 @@ impl<'a> Room<'a> {
     }
 
     /// The indices of the spots in `places`.
-    fn among(&self, places: Places) -> impl Iterator<Item = usize> + use<> {
+    fn among(&self, places: PlacementSet) -> impl Iterator<Item = usize> + use<> {
         (0..self.spots.len()).filter(move |index| places.has(*index))
     }
 
     /// When the next half-open placement may be tested with another pod.
     pub fn next_probe(&self, now: Timestamp) -> Option<Timestamp> {
-        let half_open = self.spots.iter().filter(|spot| spot.door == Door::HalfOpen);
+        let half_open = self
+            .spots
+            .iter()
+            .filter(|spot| spot.door == Admittance::HalfOpen);
         half_open
             .filter_map(|spot| spot.tried_until)
             .filter(|at| now < *at)
@@ -214,7 +217,7 @@ impl<'a> Room<'a> {
     }
 
     /// Each placement's door, by the placement's name.
-    pub fn doors(&self) -> BTreeMap<String, Door> {
+    pub fn doors(&self) -> BTreeMap<String, Admittance> {
         let doors = self.spots.iter();
         doors
             .map(|spot| (spot.placement.clone(), spot.door.clone()))
@@ -222,23 +225,23 @@ impl<'a> Room<'a> {
     }
 }
 
-impl Spot {
-    fn lack(&self, pod: &PodFacts) -> Option<Lack> {
-        if let Door::Closed { why, .. } = &self.door {
-            return Some(Lack::Closed(format!("{}: {why}", self.placement)));
+impl PlacementCapacity {
+    fn lack(&self, pod: &PodFacts) -> Option<BlockedBy> {
+        if let Admittance::Closed { why, .. } = &self.door {
+            return Some(BlockedBy::Closed(format!("{}: {why}", self.placement)));
         }
         let lack = pod.asks.lacks(self.left);
         lack.or_else(|| pod.uses().lacks(self.groups))
-            .map(Lack::Room)
+            .map(BlockedBy::Room)
     }
 
     /// As [`lack`](Self::lack), for a pod that is not granted yet: a placement that is being tested takes no
     /// other pod.
-    fn lack_at(&self, pod: &PodFacts, now: Timestamp) -> Option<Lack> {
+    fn lack_at(&self, pod: &PodFacts, now: Timestamp) -> Option<BlockedBy> {
         let is_tested = self.half_open.is_some() && self.tried_until.is_some_and(|at| now < at);
-        if is_tested && self.door == Door::HalfOpen {
+        if is_tested && self.door == Admittance::HalfOpen {
             let why = format!("{} is being tried with one pod", self.placement);
-            return Some(Lack::Closed(why));
+            return Some(BlockedBy::Closed(why));
         }
         self.lack(pod)
     }
@@ -254,7 +257,7 @@ impl Spot {
 ///
 /// A grant may carry a time of the future, if the API server's clock has been set back since: it counts as `now`.
 fn tried_until(
-    seen: &Observed<'_>,
+    seen: &ObservedPool<'_>,
     node: &str,
     (since, now): (Timestamp, Timestamp),
 ) -> Option<Timestamp> {
@@ -272,7 +275,7 @@ fn tried_until(
 }
 
 /// The placements whose nodes the pod's own rules (node selector, node affinity, tolerations) permit.
-pub fn fitting(pod: &PodFacts, seen: &Observed<'_>) -> Places {
+pub fn fitting(pod: &PodFacts, seen: &ObservedPool<'_>) -> PlacementSet {
     let all = seen.places.iter().enumerate();
     all.filter(|(_, place)| {
         let refusal = pod
@@ -280,5 +283,7 @@ pub fn fitting(pod: &PodFacts, seen: &Observed<'_>) -> Places {
             .refusal(&place.node, &place.labels, &place.taints);
         refusal.is_none()
     })
-    .fold(Places::default(), |places, (index, _)| places.with(index))
+    .fold(PlacementSet::default(), |places, (index, _)| {
+        places.with(index)
+    })
 }

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::fairness::Claim;
+use super::fairness::SlotClaim;
 use super::hold::later;
-use super::limits::{Limit, Limits};
-use super::observe::{Observed, Standing};
-use super::outcome::{Lack, Outcome};
-use super::rate::Left;
-use super::room::Room;
-use super::sort::Case;
+use super::limits::{SlotLimits, WorkloadSlots};
+use super::observe::{Leadership, ObservedPool};
+use super::outcome::{BlockedBy, PodOutcome};
+use super::rate::RateAllowance;
+use super::room::FreeCapacity;
+use super::sort::TriagedPod;
 
 /// After its hold, a pod that could be granted may be overtaken for 5 minutes: if it is too large for the free
 /// capacity, smaller pods go first; if the rate is used up, pods of workloads that hold fewer slots go first.
@@ -27,40 +27,44 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const TURN: i64 = 900;
 
 /// What is distributed.
-pub(super) struct Shares<'s, 'a> {
-    pub(super) limits: &'s mut Limits,
-    pub(super) rate: Left,
-    pub(super) room: &'s mut Room<'a>,
+pub(super) struct SlotAdmission<'s, 'a> {
+    pub(super) limits: &'s mut SlotLimits,
+    pub(super) rate: RateAllowance,
+    pub(super) room: &'s mut FreeCapacity<'a>,
     pub(super) now: Timestamp,
 }
 
 /// Gives every case without an outcome its outcome.
-pub(super) fn share<'a>(cases: &mut [Case<'a>], seen: &Observed<'_>, shares: &mut Shares<'_, 'a>) {
-    if seen.standing != Standing::Leading {
+pub(super) fn share<'a>(
+    cases: &mut [TriagedPod<'a>],
+    seen: &ObservedPool<'_>,
+    shares: &mut SlotAdmission<'_, 'a>,
+) {
+    if seen.standing != Leadership::Leading {
         for case in cases.iter_mut().filter(|case| case.outcome.is_none()) {
-            case.outcome = Some(Outcome::Wait(Lack::Leader));
+            case.outcome = Some(PodOutcome::Wait(BlockedBy::Leader));
         }
         return;
     }
     finish(cases, shares);
     share_out(cases, seen, shares);
     for case in cases.iter_mut().filter(|case| case.outcome.is_none()) {
-        case.outcome = Some(Outcome::Wait(shares.lack(case)));
+        case.outcome = Some(PodOutcome::Wait(shares.lack(case)));
     }
 }
 
 /// Grants reserved pods, oldest first, within the limits that apply now. The limits may have been lowered since
 /// the reservation. Pods above a limit wait, and the operator changes them, so that a grant still in flight
 /// from another leader fails.
-fn finish<'a>(cases: &mut [Case<'a>], shares: &mut Shares<'_, 'a>) {
-    let mut reserved: Vec<&mut Case<'a>> =
+fn finish<'a>(cases: &mut [TriagedPod<'a>], shares: &mut SlotAdmission<'_, 'a>) {
+    let mut reserved: Vec<&mut TriagedPod<'a>> =
         cases.iter_mut().filter(|case| case.is_reserved).collect();
     reserved.sort_by_key(|case| (case.pod.created, &case.pod.id));
-    let mut over = Over::of(shares.limits);
+    let mut over = SlotExcess::of(shares.limits);
     // The youngest pods give their slots back first.
     for case in reserved.iter_mut().rev() {
         if case.outcome.is_none() && over.gives_back(case.workload) {
-            case.outcome = Some(Outcome::Wait(shares.lack(case)));
+            case.outcome = Some(PodOutcome::Wait(shares.lack(case)));
         }
     }
     for case in reserved {
@@ -74,14 +78,14 @@ fn finish<'a>(cases: &mut [Case<'a>], shares: &mut Shares<'_, 'a>) {
 }
 
 /// By how many the held slots exceed the limits, for the pool and for each workload.
-struct Over {
+struct SlotExcess {
     pool: u64,
     workloads: Vec<u64>,
 }
 
-impl Over {
-    fn of(limits: &Limits) -> Self {
-        let over = |limit: &Limit| match &limit.own {
+impl SlotExcess {
+    fn of(limits: &SlotLimits) -> Self {
+        let over = |limit: &WorkloadSlots| match &limit.own {
             Some(Ok(own)) => limit.held.saturating_sub(*own),
             Some(Err(_)) | None => 0,
         };
@@ -115,7 +119,11 @@ impl Over {
 /// slots of other workloads stay free.
 ///
 /// Also if the rate is used up, so that a pod that no placement takes is reported as such.
-fn share_out<'a>(cases: &mut [Case<'a>], seen: &Observed<'_>, shares: &mut Shares<'_, 'a>) {
+fn share_out<'a>(
+    cases: &mut [TriagedPod<'a>],
+    seen: &ObservedPool<'_>,
+    shares: &mut SlotAdmission<'_, 'a>,
+) {
     let ready = (0..cases.len()).filter(|at| cases[*at].outcome.is_none());
     let turn = entitled(cases, ready.collect(), seen, shares);
     for (index, lack) in turn.lacking {
@@ -123,7 +131,7 @@ fn share_out<'a>(cases: &mut [Case<'a>], seen: &Observed<'_>, shares: &mut Share
     }
     let mut entitled = turn.placed;
     if entitled.len() > shares.rate.now {
-        let passed_by = |case: &Case<'_>| shares.is_old(case).then_some(case.pod.created);
+        let passed_by = |case: &TriagedPod<'_>| shares.is_old(case).then_some(case.pod.created);
         // A stable sort: pods that have not waited long keep the order of fair shares.
         entitled.sort_by_key(|(index, _)| {
             let since = passed_by(&cases[*index]);
@@ -134,52 +142,54 @@ fn share_out<'a>(cases: &mut [Case<'a>], seen: &Observed<'_>, shares: &mut Share
     for (index, placement) in entitled {
         shares.limits.take(Some(cases[index].workload));
         shares.rate.now -= 1;
-        cases[index].outcome = Some(Outcome::Grant { placement });
+        cases[index].outcome = Some(PodOutcome::Grant { placement });
     }
 }
 
 /// The result of distributing the free slots one by one.
 #[derive(Default)]
-pub(super) struct Turn {
+pub(super) struct AdmissionStep {
     /// Index of each case that gets a slot, with the placement's name.
     pub(super) placed: Vec<(usize, String)>,
     /// Index of each case that no placement takes, with the outcome that says why.
-    pub(super) lacking: Vec<(usize, Outcome)>,
+    pub(super) lacking: Vec<(usize, PodOutcome)>,
 }
 
 /// Distributes the free slots among the cases in `wanting`, one by one, until no slot is free or no case is
 /// left. Works on a copy of the limits, so the caller counts the slots. Takes the room in the placements.
 pub(super) fn entitled<'a>(
-    cases: &[Case<'a>],
+    cases: &[TriagedPod<'a>],
     wanting: Vec<usize>,
-    seen: &Observed<'_>,
-    shares: &mut Shares<'_, 'a>,
-) -> Turn {
+    seen: &ObservedPool<'_>,
+    shares: &mut SlotAdmission<'_, 'a>,
+) -> AdmissionStep {
     let mut queues = queues(cases, wanting, seen.workloads.len());
     let mut limits = shares.limits.clone();
     let weights = seen.workloads.iter().map(|one| u64::from(one.spec.weight));
     let weights = weights.sum::<u64>().max(1);
-    let claim =
-        |workload: usize, next: Option<&usize>, limits: &Limits, shares: &Shares<'_, '_>| {
-            let limit = limits.workloads.get(workload)?;
-            let oldest = &cases[*next?];
-            let weight = seen.workloads[workload].spec.weight;
-            let own = limits.pool.saturating_mul(weight.into()) / weights;
-            (!limit.is_full()).then(|| Claim {
-                workload,
-                held: limit.held,
-                weight,
-                oldest: oldest.pod.created,
-                is_passed_by: limit.held < own && shares.is_old(oldest),
-            })
-        };
+    let claim = |workload: usize,
+                 next: Option<&usize>,
+                 limits: &SlotLimits,
+                 shares: &SlotAdmission<'_, '_>| {
+        let limit = limits.workloads.get(workload)?;
+        let oldest = &cases[*next?];
+        let weight = seen.workloads[workload].spec.weight;
+        let own = limits.pool.saturating_mul(weight.into()) / weights;
+        (!limit.is_full()).then(|| SlotClaim {
+            workload,
+            held: limit.held,
+            weight,
+            oldest: oldest.pod.created,
+            is_passed_by: limit.held < own && shares.is_old(oldest),
+        })
+    };
     let all = queues.iter().enumerate();
-    let mut claims: BinaryHeap<Claim> = all
+    let mut claims: BinaryHeap<SlotClaim> = all
         .filter_map(|(workload, queue)| claim(workload, queue.front(), &limits, shares))
         .collect();
-    let mut turn = Turn::default();
+    let mut turn = AdmissionStep::default();
     while !limits.is_full() {
-        let Some(Claim { workload, .. }) = claims.pop() else {
+        let Some(SlotClaim { workload, .. }) = claims.pop() else {
             break;
         };
         let queue = &mut queues[workload];
@@ -187,7 +197,7 @@ pub(super) fn entitled<'a>(
             continue;
         };
         match shares.place(&cases[index]) {
-            Outcome::Grant { placement } => {
+            PodOutcome::Grant { placement } => {
                 limits.take(Some(workload));
                 turn.placed.push((index, placement));
             }
@@ -200,7 +210,11 @@ pub(super) fn entitled<'a>(
 }
 
 /// The indexes in `wanting` by workload, oldest pod first.
-fn queues(cases: &[Case<'_>], mut wanting: Vec<usize>, workloads: usize) -> Vec<VecDeque<usize>> {
+fn queues(
+    cases: &[TriagedPod<'_>],
+    mut wanting: Vec<usize>,
+    workloads: usize,
+) -> Vec<VecDeque<usize>> {
     wanting.sort_by_key(|at| (cases[*at].pod.created, &cases[*at].pod.id));
     let mut queues = vec![VecDeque::new(); workloads];
     for at in wanting {
@@ -209,22 +223,22 @@ fn queues(cases: &[Case<'_>], mut wanting: Vec<usize>, workloads: usize) -> Vec<
     queues
 }
 
-impl<'a> Shares<'_, 'a> {
-    fn place(&mut self, case: &Case<'a>) -> Outcome {
+impl<'a> SlotAdmission<'_, 'a> {
+    fn place(&mut self, case: &TriagedPod<'a>) -> PodOutcome {
         match self.room.take(case.pod, case.places, self.now) {
-            Ok(placement) => Outcome::Grant { placement },
+            Ok(placement) => PodOutcome::Grant { placement },
             Err(lack) => {
                 let is_kept = self.is_old(case) && is_kept(self.now);
-                if is_kept && matches!(lack, Lack::Room(_)) {
+                if is_kept && matches!(lack, BlockedBy::Room(_)) {
                     self.room.save(case.pod, case.places);
                 }
-                Outcome::Wait(lack)
+                PodOutcome::Wait(lack)
             }
         }
     }
 
     /// Whether the pod has waited longer than its hold plus [`PATIENCE`].
-    fn is_old(&self, case: &Case<'_>) -> bool {
+    fn is_old(&self, case: &TriagedPod<'_>) -> bool {
         let limit = self.limits.workloads.get(case.workload);
         let after = limit.map(|limit| limit.after).unwrap_or_default();
         let start = case.start.as_ref();
@@ -232,17 +246,17 @@ impl<'a> Shares<'_, 'a> {
     }
 
     /// Which limit blocks a pod that got no slot: its workload's, the pool's, or else the rate.
-    fn lack(&self, case: &Case<'_>) -> Lack {
+    fn lack(&self, case: &TriagedPod<'_>) -> BlockedBy {
         let limit = self.limits.workloads.get(case.workload);
         match limit.and_then(|limit| limit.own.as_ref().filter(|_| limit.is_full())) {
-            Some(Ok(most)) => return Lack::WorkloadLimit(*most),
-            Some(Err(why)) => return Lack::Scale(why.clone()),
+            Some(Ok(most)) => return BlockedBy::WorkloadLimit(*most),
+            Some(Err(why)) => return BlockedBy::Scale(why.clone()),
             None => {}
         }
         if self.limits.is_full() {
-            Lack::PoolLimit(self.limits.pool)
+            BlockedBy::PoolLimit(self.limits.pool)
         } else {
-            Lack::Rate(self.rate.next)
+            BlockedBy::Rate(self.rate.next)
         }
     }
 }

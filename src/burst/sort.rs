@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::eligibility::{Mounts, mounts};
-use super::hold::{self, Start, later};
-use super::limits::Limits;
-use super::memory::Attempt;
-use super::observe::{Candidate, Observed};
-use super::outcome::{Held, Ignored, Lack, Outcome};
-use super::pod::{PodFacts, PodRef, Stage};
-use super::reserve::Seen;
-use super::room::Places;
+use super::eligibility::{MountReadiness, mounts};
+use super::hold::{self, HoldStart, later};
+use super::limits::SlotLimits;
+use super::memory::PatchOutcome;
+use super::observe::{ObservedPool, PendingPod};
+use super::outcome::{BlockedBy, HoldReason, IgnoreReason, PodOutcome};
+use super::pod::{PodFacts, PodReference, PodStage};
+use super::reserve::VersionComparison;
+use super::room::PlacementSet;
 use crate::aci::translate::Unsupported;
 use crate::api::Reservation;
 
 /// A pending pod after triage.
-pub(super) struct Case<'a> {
+pub(super) struct TriagedPod<'a> {
     pub(super) pod: &'a PodFacts,
     pub(super) workload: usize,
     /// Whether it holds a slot through a reservation.
@@ -29,11 +29,11 @@ pub(super) struct Case<'a> {
     /// Whether it gets a reservation before its hold ends.
     pub(super) is_ahead: bool,
     /// The outcome. `None` if the pod is ready to be granted.
-    pub(super) outcome: Option<Outcome>,
+    pub(super) outcome: Option<PodOutcome>,
     /// The start of its hold. `None` if the pod cannot burst.
-    pub(super) start: Option<Start>,
+    pub(super) start: Option<HoldStart>,
     /// The placements that could run it.
-    pub(super) places: Places,
+    pub(super) places: PlacementSet,
 }
 
 /// For how long after it was bound a pod that Azure refuses, and that stays on its virtual node, blocks the
@@ -41,34 +41,35 @@ pub(super) struct Case<'a> {
 const BELIEVED: Duration = Duration::from_secs(600);
 
 /// Pod templates that burst no further pods, each with the reason.
-type Refused<'a> = HashMap<&'a str, String>;
+type RefusedTemplates<'a> = HashMap<&'a str, String>;
 
 /// Triages each candidate. `reserved` are the reservations that count, by the pod's UID.
 pub(super) fn cases<'a>(
-    seen: &Observed<'a>,
-    limits: &Limits,
+    seen: &ObservedPool<'a>,
+    limits: &SlotLimits,
     reserved: &HashMap<&str, &Reservation>,
     now: Timestamp,
-) -> Vec<Case<'a>> {
+) -> Vec<TriagedPod<'a>> {
     let refused = refused(seen, now);
     let all = seen.candidates.iter();
     all.map(|candidate| {
         let entry = reserved.get(candidate.pod.id.uid.as_str());
-        let mut case = Case {
+        let mut case = TriagedPod {
             pod: candidate.pod,
             workload: candidate.workload,
             is_reserved: entry.is_some(),
             is_ahead: false,
             outcome: None,
             start: None,
-            places: Places::default(),
+            places: PlacementSet::default(),
         };
         case.outcome = outcome(&mut case, candidate, seen, limits, &refused, now);
-        let is_behind = entry.is_some_and(|entry| Seen::of(entry, case.pod) != Seen::Same);
+        let is_behind = entry
+            .is_some_and(|entry| VersionComparison::of(entry, case.pod) != VersionComparison::Same);
         if is_behind && case.outcome.is_none() {
             // The reservation is for a version of the pod that the watch does not show yet. Only that version
             // may be granted.
-            case.outcome = Some(Outcome::InFlight);
+            case.outcome = Some(PodOutcome::InFlight);
         }
         case
     })
@@ -82,7 +83,7 @@ pub(super) fn cases<'a>(
 ///    then the template is not the cause.
 /// 2. The scheduler places a pod of the template on no virtual node, so its grant expired. This holds even if
 ///    other pods of the template run there: with topology spread by zone, the next pod may fit nowhere.
-fn refused<'a>(seen: &Observed<'a>, now: Timestamp) -> Refused<'a> {
+fn refused<'a>(seen: &ObservedPool<'a>, now: Timestamp) -> RefusedTemplates<'a> {
     let placed = seen.granted.iter().map(|granted| granted.pod);
     let placed = placed.chain(seen.guests.iter().map(|(pod, _)| *pod));
     let placed = placed.filter_map(|pod| Some((pod, pod.owner.as_ref()?, pod.bound()?)));
@@ -95,7 +96,7 @@ fn refused<'a>(seen: &Observed<'a>, now: Timestamp) -> Refused<'a> {
     let remembered = seen.memory.rejected(now);
     let remembered = remembered.map(|(template, why)| (template, why.to_owned()));
     let refusals = first(refusals).map(|(template, (_, why))| (template, why.to_owned()));
-    let mut refused: Refused<'a> = remembered.chain(refusals).collect();
+    let mut refused: RefusedTemplates<'a> = remembered.chain(refusals).collect();
     for why in refused.values_mut() {
         *why = format!("Azure refused another pod of its template: {why}");
     }
@@ -123,9 +124,9 @@ fn refused<'a>(seen: &Observed<'a>, now: Timestamp) -> Refused<'a> {
 /// For each template, what belongs to the first of its pods by ID. The caches have no order, and a message that
 /// names another pod each time would create another Event.
 fn first<'a, T>(
-    all: impl Iterator<Item = (&'a str, (&'a PodRef, T))>,
-) -> impl Iterator<Item = (&'a str, (&'a PodRef, T))> {
-    let mut first: HashMap<&str, (&PodRef, T)> = HashMap::new();
+    all: impl Iterator<Item = (&'a str, (&'a PodReference, T))>,
+) -> impl Iterator<Item = (&'a str, (&'a PodReference, T))> {
+    let mut first: HashMap<&str, (&PodReference, T)> = HashMap::new();
     for (template, (id, what)) in all {
         let is_first = first.get(template).is_none_or(|(known, _)| id < *known);
         if is_first {
@@ -136,25 +137,25 @@ fn first<'a, T>(
 }
 
 fn outcome(
-    case: &mut Case<'_>,
-    candidate: &Candidate<'_>,
-    seen: &Observed<'_>,
-    limits: &Limits,
-    refused: &Refused<'_>,
+    case: &mut TriagedPod<'_>,
+    candidate: &PendingPod<'_>,
+    seen: &ObservedPool<'_>,
+    limits: &SlotLimits,
+    refused: &RefusedTemplates<'_>,
     now: Timestamp,
-) -> Option<Outcome> {
+) -> Option<PodOutcome> {
     let pod = candidate.pod;
-    let Stage::Refused(transition) = pod.stage else {
-        return Some(Outcome::Ignore(Ignored::NotRefused));
+    let PodStage::Refused(transition) = pod.stage else {
+        return Some(PodOutcome::Ignore(IgnoreReason::NotRefused));
     };
     if pod.is_deleting {
-        return Some(Outcome::Ignore(Ignored::Deleting));
+        return Some(PodOutcome::Ignore(IgnoreReason::Deleting));
     }
     if candidate.is_user_placed && candidate.has_foreign_grant {
-        return Some(Outcome::Ignore(Ignored::ForeignGrant));
+        return Some(PodOutcome::Ignore(IgnoreReason::ForeignGrant));
     }
     if candidate.is_user_placed {
-        return Some(Outcome::Ignore(Ignored::UserPlaced));
+        return Some(PodOutcome::Ignore(IgnoreReason::UserPlaced));
     }
     let eligible = eligible(case, candidate, seen, refused);
     if eligible.is_some() {
@@ -163,8 +164,8 @@ fn outcome(
     let remembered = seen.memory.refused_since(&pod.id.uid);
     let start = hold::start(pod, transition, remembered, seen.ahead, now);
     case.start = Some(start);
-    if seen.memory.attempt(&pod.id) == Attempt::Awaited {
-        return Some(Outcome::InFlight);
+    if seen.memory.attempt(&pod.id) == PatchOutcome::Awaited {
+        return Some(PodOutcome::InFlight);
     }
     let after = limits.workloads.get(candidate.workload)?.after;
     held(candidate, start, seen, after, now)
@@ -172,22 +173,22 @@ fn outcome(
 
 /// The hold that still applies to the pod: `spill.after`, a nomination, or the pause after a denied grant.
 fn held(
-    candidate: &Candidate<'_>,
-    start: Start,
-    seen: &Observed<'_>,
+    candidate: &PendingPod<'_>,
+    start: HoldStart,
+    seen: &ObservedPool<'_>,
     after: Duration,
     now: Timestamp,
-) -> Option<Outcome> {
+) -> Option<PodOutcome> {
     let pod = candidate.pod;
     let workload = seen.workloads.get(candidate.workload)?;
     let until = hold::end(start, after);
     if now < until {
         let why = if pod.is_nominated {
-            Held::Nominated
+            HoldReason::Nominated
         } else {
-            Held::Young
+            HoldReason::Young
         };
-        return Some(Outcome::Hold { until, why });
+        return Some(PodOutcome::Hold { until, why });
     }
     let denials = [
         seen.memory.denial(&pod.id.uid),
@@ -195,44 +196,46 @@ fn held(
     ];
     let mut denials = denials.into_iter().flatten();
     let denial = denials.find(|denial| now < denial.until)?;
-    Some(Outcome::Hold {
+    Some(PodOutcome::Hold {
         until: denial.until,
-        why: Held::Denied(denial.why.clone()),
+        why: HoldReason::Denied(denial.why.clone()),
     })
 }
 
 /// Why the pod cannot be granted, or `None` if at least one placement can run it. Sets `case.places`. A refusal
 /// contains every reason at once, including the pod's volume claims.
 fn eligible(
-    case: &mut Case<'_>,
-    candidate: &Candidate<'_>,
-    seen: &Observed<'_>,
-    refused: &Refused<'_>,
-) -> Option<Outcome> {
+    case: &mut TriagedPod<'_>,
+    candidate: &PendingPod<'_>,
+    seen: &ObservedPool<'_>,
+    refused: &RefusedTemplates<'_>,
+) -> Option<PodOutcome> {
     let pod = candidate.pod;
     let placed = place(case, candidate, seen);
     let mut all = own(pod, refused);
     if case.places.is_empty() {
         // The pod has not been translated yet. A pool without placements has nothing to translate for.
         if placed.is_empty() && (all.is_empty() || !seen.places.is_empty()) {
-            return Some(Outcome::Ignore(Ignored::Unjudged));
+            return Some(PodOutcome::Ignore(IgnoreReason::Unjudged));
         }
         all.extend(placed);
     }
     if seen.neighbors.is_awaited(pod, seen.namespaces) {
-        return Some(Outcome::Ignore(Ignored::Unjudged));
+        return Some(PodOutcome::Ignore(IgnoreReason::Unjudged));
     }
     match mounts(pod, seen.claims) {
-        Mounts::Unread => return Some(Outcome::Ignore(Ignored::Unjudged)),
-        Mounts::Waiting(why) if all.is_empty() => return Some(Outcome::Wait(Lack::Claim(why))),
-        Mounts::Refused(refusals) => all.extend(refusals),
-        Mounts::Ready | Mounts::Waiting(_) => {}
+        MountReadiness::Unread => return Some(PodOutcome::Ignore(IgnoreReason::Unjudged)),
+        MountReadiness::Waiting(why) if all.is_empty() => {
+            return Some(PodOutcome::Wait(BlockedBy::Claim(why)));
+        }
+        MountReadiness::Refused(refusals) => all.extend(refusals),
+        MountReadiness::Ready | MountReadiness::Waiting(_) => {}
     }
-    (!all.is_empty()).then_some(Outcome::Refuse(all))
+    (!all.is_empty()).then_some(PodOutcome::Refuse(all))
 }
 
 /// Reasons against every placement, independent of the placements themselves.
-fn own(pod: &PodFacts, refused: &Refused<'_>) -> Vec<Unsupported> {
+fn own(pod: &PodFacts, refused: &RefusedTemplates<'_>) -> Vec<Unsupported> {
     let mut all = Vec::new();
     let mut refuse = |field: &str, why: String| {
         let field = field.to_owned();
@@ -252,7 +255,11 @@ fn own(pod: &PodFacts, refused: &Refused<'_>) -> Vec<Unsupported> {
 }
 
 /// Adds the placements that could run the pod to the case, and returns the reasons against the others.
-fn place(case: &mut Case<'_>, candidate: &Candidate<'_>, seen: &Observed<'_>) -> Vec<Unsupported> {
+fn place(
+    case: &mut TriagedPod<'_>,
+    candidate: &PendingPod<'_>,
+    seen: &ObservedPool<'_>,
+) -> Vec<Unsupported> {
     let pod = candidate.pod;
     let mut all: Vec<Unsupported> = Vec::new();
     for (index, place) in seen.places.iter().enumerate() {

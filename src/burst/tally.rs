@@ -5,16 +5,16 @@
 
 use std::collections::BTreeSet;
 
-use super::limits::Limits;
-use super::observe::{Observed, WorkloadSeen};
-use super::outcome::{Ignored, Lack, Outcome};
-use super::plan::Decision;
+use super::limits::SlotLimits;
+use super::observe::{ObservedPool, ObservedWorkload};
+use super::outcome::{BlockedBy, IgnoreReason, PodOutcome};
+use super::plan::PodDecision;
 use super::pod::PodFacts;
-use super::reasons::{Reasons, TOLD};
+use super::reasons::{ReasonCounts, TOLD};
 use crate::api::{PodCounts, WorkloadStatus};
 
 /// Counts and messages of a pool.
-pub(super) struct Tally {
+pub(super) struct PoolCounts {
     pub(super) counts: PodCounts,
     pub(super) workloads: Vec<WorkloadStatus>,
     /// If a limit holds back pods: the message that names the workloads and limits.
@@ -23,7 +23,7 @@ pub(super) struct Tally {
 
 /// Counts for one workload, from which its status is made.
 #[derive(Default)]
-struct Count {
+struct WorkloadCount {
     status: WorkloadStatus,
     /// How many of the pods in the scale's `status.replicas` are not on the cluster's own nodes: pending,
     /// granted, or on ACI. Pods that are being deleted do not count, because a `ReplicaSet` does not count
@@ -34,22 +34,26 @@ struct Count {
     /// Pending pods that the operator has evaluated, including those with an expired grant.
     waiting: usize,
     /// Why pods cannot run on ACI.
-    refusals: Reasons,
+    refusals: ReasonCounts,
     /// What pods wait for.
-    lacks: Reasons,
+    lacks: ReasonCounts,
     /// Pods with the label and toleration of a grant that was not given to them.
     foreign: usize,
 }
 
 /// Counts all pods once.
 pub(super) fn of(
-    seen: &Observed<'_>,
-    decisions: &[Decision],
-    limits: &Limits,
+    seen: &ObservedPool<'_>,
+    decisions: &[PodDecision],
+    limits: &SlotLimits,
     is_dry_run: bool,
-) -> Tally {
+) -> PoolCounts {
     let mut counts = PodCounts::default();
-    let mut by_workload: Vec<Count> = seen.workloads.iter().map(|_| Count::default()).collect();
+    let mut by_workload: Vec<WorkloadCount> = seen
+        .workloads
+        .iter()
+        .map(|_| WorkloadCount::default())
+        .collect();
     for (candidate, decision) in seen.candidates.iter().zip(decisions) {
         let count = &mut by_workload[candidate.workload];
         count.waits(decision, &mut counts, is_dry_run);
@@ -78,7 +82,7 @@ pub(super) fn of(
         }
     }
     let told = by_workload.into_iter().zip(&seen.workloads).enumerate();
-    Tally {
+    PoolCounts {
         counts,
         workloads: told
             .map(|(at, (count, workload))| count.told(workload, limits, at))
@@ -89,7 +93,7 @@ pub(super) fn of(
 
 /// The limits that block pods, each with the workload. Contains no numbers of pods: they are in the workloads'
 /// status, and the message would change with each granted pod.
-fn limited(decisions: &[Decision]) -> Option<String> {
+fn limited(decisions: &[PodDecision]) -> Option<String> {
     let waiting = decisions
         .iter()
         .filter_map(|decision| Some((decision.workload.as_str(), decision.limit()?.to_string())));
@@ -103,9 +107,9 @@ fn limited(decisions: &[Decision]) -> Option<String> {
     (!told.is_empty()).then(|| told.join("; "))
 }
 
-impl Count {
-    fn waits(&mut self, decision: &Decision, counts: &mut PodCounts, is_dry_run: bool) {
-        let is_deleting = decision.outcome == Outcome::Ignore(Ignored::Deleting);
+impl WorkloadCount {
+    fn waits(&mut self, decision: &PodDecision, counts: &mut PodCounts, is_dry_run: bool) {
+        let is_deleting = decision.outcome == PodOutcome::Ignore(IgnoreReason::Deleting);
         self.away += i64::from(!is_deleting);
         self.waiting += 1;
         let holding = |count: &mut Self, counts: &mut PodCounts| {
@@ -113,27 +117,29 @@ impl Count {
             count.status.holding += 1;
         };
         match &decision.outcome {
-            Outcome::Grant { .. } if is_dry_run => holding(self, counts),
-            Outcome::Grant { .. } | Outcome::InFlight => {
+            PodOutcome::Grant { .. } if is_dry_run => holding(self, counts),
+            PodOutcome::Grant { .. } | PodOutcome::InFlight => {
                 counts.granted += 1;
                 self.status.granted += 1;
             }
-            Outcome::Refuse(refusals) => {
+            PodOutcome::Refuse(refusals) => {
                 counts.refused += 1;
                 self.status.refused += 1;
                 self.refusals.add(refusals.iter().map(ToString::to_string));
             }
-            Outcome::Wait(lack) => {
+            PodOutcome::Wait(lack) => {
                 holding(self, counts);
-                let is_slot = matches!(lack, Lack::PoolLimit(_) | Lack::WorkloadLimit(_));
+                let is_slot = matches!(lack, BlockedBy::PoolLimit(_) | BlockedBy::WorkloadLimit(_));
                 self.slotless += i64::from(is_slot);
-                if !matches!(lack, Lack::Leader) {
+                if !matches!(lack, BlockedBy::Leader) {
                     self.lacks.add([lack.to_string()]);
                 }
             }
-            Outcome::Hold { .. } | Outcome::Ignore(Ignored::Unjudged) => holding(self, counts),
-            Outcome::Ignore(Ignored::ForeignGrant) => self.foreign += 1,
-            Outcome::Ignore(_) => {}
+            PodOutcome::Hold { .. } | PodOutcome::Ignore(IgnoreReason::Unjudged) => {
+                holding(self, counts)
+            }
+            PodOutcome::Ignore(IgnoreReason::ForeignGrant) => self.foreign += 1,
+            PodOutcome::Ignore(_) => {}
         }
     }
 
@@ -147,7 +153,7 @@ impl Count {
         self.refusals.add([why.to_owned()]);
     }
 
-    fn told(self, seen: &WorkloadSeen<'_>, limits: &Limits, at: usize) -> WorkloadStatus {
+    fn told(self, seen: &ObservedWorkload<'_>, limits: &SlotLimits, at: usize) -> WorkloadStatus {
         let own = limits
             .workloads
             .get(at)
@@ -173,7 +179,7 @@ impl Count {
         }
     }
 
-    fn message(&self, seen: &WorkloadSeen<'_>, limit: u64) -> String {
+    fn message(&self, seen: &ObservedWorkload<'_>, limit: u64) -> String {
         let mut parts: Vec<String> = Vec::new();
         parts.extend(seen.error.clone());
         let surges = seen
@@ -199,7 +205,7 @@ impl Count {
             parts.push(format!("{subject} cannot run on ACI: {why}"));
         }
         if self.foreign > 0 {
-            let why = Ignored::ForeignGrant;
+            let why = IgnoreReason::ForeignGrant;
             parts.push(format!("{} ignored: {why}", pods(self.foreign)));
         }
         if let Some(owner) = &seen.owner_of_all {

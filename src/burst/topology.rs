@@ -18,20 +18,20 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 
-use super::assign::Namespaces;
-use super::observe::Observed;
-use super::place::Place;
-use super::pod::{PodFacts, PodRef, provider_taint};
+use super::assign::NamespaceLabels;
+use super::observe::ObservedPool;
+use super::place::PlacementFacts;
+use super::pod::{PodFacts, PodReference, provider_taint};
 use crate::aci::translate::Unsupported;
-use rules::{Spread, Term};
+use rules::{AffinityTerm, SpreadConstraint};
 
-pub use rules::Rules;
+pub use rules::TopologyRules;
 
 type Labels = BTreeMap<String, String>;
 
 /// Objects that the operator reads from the cluster on demand.
 #[derive(Clone, Debug, Default)]
-pub enum Listing<T> {
+pub enum ListResult<T> {
     /// The list call is still running.
     #[default]
     Awaited,
@@ -41,7 +41,7 @@ pub enum Listing<T> {
     Listed(T),
 }
 
-impl<T> Listing<T> {
+impl<T> ListResult<T> {
     fn listed(&self) -> Option<&T> {
         match self {
             Self::Listed(all) => Some(all),
@@ -52,7 +52,7 @@ impl<T> Listing<T> {
 
 /// The parts of a Node that affect where other pods may run.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct NodeFacts {
+pub struct NeighborNode {
     /// The node's name.
     pub name: String,
     /// Its labels.
@@ -61,7 +61,7 @@ pub struct NodeFacts {
     pub taints: Vec<Taint>,
 }
 
-impl NodeFacts {
+impl NeighborNode {
     /// Extracts these parts from `node`.
     pub fn of(node: &Node) -> Self {
         let spec = node.spec.as_ref();
@@ -79,20 +79,20 @@ impl NodeFacts {
 #[derive(Clone, Debug, Default)]
 pub struct Neighbors {
     /// All nodes.
-    pub nodes: Listing<Vec<Arc<NodeFacts>>>,
+    pub nodes: ListResult<Vec<Arc<NeighborNode>>>,
     /// The pods bound to nodes, by namespace. Nothing is known about a namespace without an entry.
-    pub pods: HashMap<String, Listing<Vec<Arc<PodFacts>>>>,
+    pub pods: HashMap<String, ListResult<Vec<Arc<PodFacts>>>>,
 }
 
 impl Neighbors {
     /// Whether `pod` must wait because a list call that its constraints need is still running.
-    pub fn is_awaited(&self, pod: &PodFacts, namespaces: &Namespaces) -> bool {
+    pub fn is_awaited(&self, pod: &PodFacts, namespaces: &NamespaceLabels) -> bool {
         let Some(rules) = pod.rules.as_deref() else {
             return false;
         };
-        let awaits = |one: String| matches!(self.pods.get(&one), Some(Listing::Awaited));
+        let awaits = |one: String| matches!(self.pods.get(&one), Some(ListResult::Awaited));
         let mut all = rules.namespaces(&pod.id.namespace, namespaces).into_iter();
-        matches!(self.nodes, Listing::Awaited) || all.any(awaits)
+        matches!(self.nodes, ListResult::Awaited) || all.any(awaits)
     }
 
     fn of_namespace(&self, namespace: &str) -> Option<&Vec<Arc<PodFacts>>> {
@@ -106,35 +106,35 @@ impl Neighbors {
 /// collected when a constraint depends on them, and pods only in the namespaces that constraints name.
 pub(super) struct Topology<'a> {
     pool: &'a str,
-    namespaces: &'a Namespaces,
+    namespaces: &'a NamespaceLabels,
     neighbors: &'a Neighbors,
-    places: &'a [Place],
+    places: &'a [PlacementFacts],
     /// The pool's granted and user-placed pods.
     own: Vec<&'a PodFacts>,
     nodes: OnceCell<HashMap<&'a str, NodeParts<'a>>>,
     /// Pods with the node that each is bound to, by namespace.
     pods: HashMap<String, Vec<(&'a PodFacts, &'a str)>>,
     /// The anti-affinity terms of bound and assumed pods that cover a domain of a placement.
-    apart: Vec<Apart<'a>>,
+    apart: Vec<AntiAffinityEntry<'a>>,
     /// Pods that count in the placement with this index although the scheduler has not bound them yet.
     assumed: Vec<(&'a PodFacts, usize)>,
-    counted: Vec<Counted<'a>>,
+    counted: Vec<NeighborCounts<'a>>,
 }
 
 /// Labels and taints of a node.
 type NodeParts<'a> = (&'a Labels, &'a [Taint]);
 
 /// An anti-affinity term that pods of one namespace have in a domain.
-struct Apart<'a> {
-    term: &'a Term,
+struct AntiAffinityEntry<'a> {
+    term: &'a AffinityTerm,
     /// The domain's value of the term's topology key.
     value: &'a str,
     /// The first of these pods by ID: a message that names another pod each time would create another Event.
-    pod: &'a PodRef,
+    pod: &'a PodReference,
 }
 
 /// Counts of the known pods, for all pods that have the same constraints as `like`.
-struct Counted<'a> {
+struct NeighborCounts<'a> {
     like: &'a PodFacts,
     /// For each spread constraint, the number of pods by topology domain.
     spread: Vec<HashMap<&'a str, i64>>,
@@ -147,7 +147,7 @@ struct Counted<'a> {
 }
 
 impl<'a> Topology<'a> {
-    pub(super) fn of(seen: &Observed<'a>) -> Self {
+    pub(super) fn of(seen: &ObservedPool<'a>) -> Self {
         let own = seen.granted.iter().map(|granted| granted.pod);
         let own = own.chain(seen.guests.iter().map(|(pod, _)| *pod));
         let mut topology = Self {
@@ -163,7 +163,7 @@ impl<'a> Topology<'a> {
             counted: Vec::new(),
         };
         let read = topology.neighbors.pods.values();
-        let read = read.filter_map(Listing::listed).flatten();
+        let read = read.filter_map(ListResult::listed).flatten();
         let all = topology.own.iter().copied().chain(read.map(Arc::as_ref));
         let keep_apart: Vec<&'a PodFacts> = all.filter(|pod| has_apart(pod)).collect();
         for pod in keep_apart {
@@ -223,7 +223,7 @@ impl<'a> Topology<'a> {
             match same {
                 Some(same) if pod.id < *same.pod => same.pod = &pod.id,
                 Some(_) => {}
-                None => self.apart.push(Apart {
+                None => self.apart.push(AntiAffinityEntry {
                     term,
                     value,
                     pod: &pod.id,
@@ -270,7 +270,7 @@ impl<'a> Topology<'a> {
     }
 
     /// The anti-affinity of another pod in one of the placement's domains that keeps this pod out.
-    fn kept_out(&self, pod: &PodFacts, place: &Place) -> Option<Unsupported> {
+    fn kept_out(&self, pod: &PodFacts, place: &PlacementFacts) -> Option<Unsupported> {
         let matching = self.apart.iter().filter(|one| {
             place.labels.get(&one.term.key).map(String::as_str) == Some(one.value)
                 && (one.term).selects(pod, &one.pod.namespace, self.namespaces)
@@ -291,8 +291,8 @@ impl<'a> Topology<'a> {
     }
 
     /// The index of the counts for the pod's constraints, after adding the newly assumed pods.
-    fn counted(&mut self, pod: &'a PodFacts, rules: &'a Rules) -> usize {
-        let is_alike = |one: &Counted<'_>| {
+    fn counted(&mut self, pod: &'a PodFacts, rules: &'a TopologyRules) -> usize {
+        let is_alike = |one: &NeighborCounts<'_>| {
             one.like.id.namespace == pod.id.namespace
                 && one.like.rules.as_deref() == Some(rules)
                 && one.like.demands == pod.demands
@@ -323,10 +323,10 @@ impl<'a> Topology<'a> {
     fn count(
         &self,
         pod: &'a PodFacts,
-        rules: &'a Rules,
+        rules: &'a TopologyRules,
         namespaces: &BTreeSet<String>,
-    ) -> Counted<'a> {
-        let mut counted = Counted {
+    ) -> NeighborCounts<'a> {
+        let mut counted = NeighborCounts {
             like: pod,
             spread: vec![HashMap::new(); rules.spread.len()],
             together: HashMap::new(),
@@ -347,7 +347,7 @@ impl<'a> Topology<'a> {
         counted
     }
 
-    fn add(&self, counted: &mut Counted<'a>, other: &'a PodFacts, node: &str) {
+    fn add(&self, counted: &mut NeighborCounts<'a>, other: &'a PodFacts, node: &str) {
         let pod = counted.like;
         let (Some(rules), Some((labels, taints))) = (pod.rules.as_deref(), self.nodes().get(node))
         else {
@@ -389,8 +389,8 @@ impl<'a> Topology<'a> {
     fn domain_of(
         &self,
         pod: &PodFacts,
-        rules: &Rules,
-        spread: &Spread,
+        rules: &TopologyRules,
+        spread: &SpreadConstraint,
         (name, labels, taints): (&str, &&'a Labels, &&'a [Taint]),
     ) -> Option<&'a str> {
         let has_all = rules.spread.iter().all(|one| labels.contains_key(&one.key));
@@ -409,8 +409,8 @@ impl<'a> Topology<'a> {
     }
 }
 
-impl Counted<'_> {
-    fn apart(&self, rules: &Rules, place: &Place) -> Option<Unsupported> {
+impl NeighborCounts<'_> {
+    fn apart(&self, rules: &TopologyRules, place: &PlacementFacts) -> Option<Unsupported> {
         rules.apart.iter().enumerate().find_map(|(index, term)| {
             let value = place.labels.get(&term.key)?;
             let other = self.apart.get(&(index, value.as_str()))?;
@@ -429,12 +429,12 @@ impl Counted<'_> {
 
     fn together(
         &self,
-        rules: &Rules,
+        rules: &TopologyRules,
         pod: &PodFacts,
-        place: &Place,
-        namespaces: &Namespaces,
+        place: &PlacementFacts,
+        namespaces: &NamespaceLabels,
     ) -> Option<Unsupported> {
-        let lacks = |term: &&Term| {
+        let lacks = |term: &&AffinityTerm| {
             let value = place.labels.get(&term.key).map(String::as_str);
             value.is_none_or(|value| !self.together.contains_key(&(term.key.as_str(), value)))
         };
@@ -455,7 +455,12 @@ impl Counted<'_> {
         })
     }
 
-    fn spread(&self, rules: &Rules, pod: &PodFacts, place: &Place) -> Option<Unsupported> {
+    fn spread(
+        &self,
+        rules: &TopologyRules,
+        pod: &PodFacts,
+        place: &PlacementFacts,
+    ) -> Option<Unsupported> {
         let all = rules.spread.iter().zip(&self.spread);
         all.into_iter().find_map(|(spread, counts)| {
             let value = place.labels.get(&spread.key)?;
@@ -490,7 +495,7 @@ fn has_apart(pod: &PodFacts) -> bool {
 }
 
 /// Describes the placement's domain for `key`, for use in a message.
-fn domain(place: &Place, key: &str) -> String {
+fn domain(place: &PlacementFacts, key: &str) -> String {
     let value = place.labels.get(key).map_or("", String::as_str);
     format!("placement {} is in {key}={value}, which", place.placement)
 }

@@ -29,7 +29,7 @@ const WARNING: &str = "no admission policy narrows the operator's account: it ma
 
 /// The result of an attempt.
 #[derive(Debug, PartialEq, Eq)]
-enum Tried {
+enum ProbeResult {
     /// The policies apply to this account.
     Refused,
     /// The policies do not apply.
@@ -40,9 +40,9 @@ enum Tried {
 
 /// The warnings for `/readyz`; cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct Admission(Arc<watch::Sender<bool>>);
+pub(super) struct AdmissionWarnings(Arc<watch::Sender<bool>>);
 
-impl Admission {
+impl AdmissionWarnings {
     /// The current warnings.
     pub fn warnings(&self) -> Vec<String> {
         let is_unbound = *self.0.borrow();
@@ -55,15 +55,15 @@ impl Admission {
         loop {
             let tried = attempt(&nodes).await;
             admitted = match &tried {
-                Tried::Admitted => admitted.saturating_add(1),
-                Tried::Refused => 0,
-                Tried::Unknown(why) => {
+                ProbeResult::Admitted => admitted.saturating_add(1),
+                ProbeResult::Refused => 0,
+                ProbeResult::Unknown(why) => {
                     tracing::debug!(why, "trying whether admission policies bind the operator");
                     admitted
                 }
             };
             self.learn(admitted);
-            let pause = if tried == Tried::Admitted {
+            let pause = if tried == ProbeResult::Admitted {
                 SOON
             } else {
                 LATER
@@ -93,7 +93,7 @@ impl Admission {
 }
 
 /// Attempts to register a node that is not a virtual node.
-async fn attempt(nodes: &Api<Node>) -> Tried {
+async fn attempt(nodes: &Api<Node>) -> ProbeResult {
     let params = PostParams {
         dry_run: true,
         ..PostParams::default()
@@ -106,17 +106,17 @@ async fn attempt(nodes: &Api<Node>) -> Tried {
         ..Node::default()
     };
     match tokio::time::timeout(PATIENCE, nodes.create(&params, &node)).await {
-        Ok(Ok(_)) => Tried::Admitted,
+        Ok(Ok(_)) => ProbeResult::Admitted,
         Ok(Err(error)) => tried(&error),
-        Err(_) => Tried::Unknown("the API server does not answer".to_owned()),
+        Err(_) => ProbeResult::Unknown("the API server does not answer".to_owned()),
     }
 }
 
 /// Classifies the API server's error.
-fn tried(error: &kube::Error) -> Tried {
+fn tried(error: &kube::Error) -> ProbeResult {
     match error {
-        kube::Error::Api(status) if status.message.contains(REFUSAL) => Tried::Refused,
-        other => Tried::Unknown(other.to_string()),
+        kube::Error::Api(status) if status.message.contains(REFUSAL) => ProbeResult::Refused,
+        other => ProbeResult::Unknown(other.to_string()),
     }
 }
 
@@ -135,16 +135,16 @@ mod tests {
             tried(&kube::Error::Api(status))
         };
         let words = format!("ValidatingAdmissionPolicy 'x' denied request: {REFUSAL}, whose names");
-        assert_eq!(of(&words), Tried::Refused);
+        assert_eq!(of(&words), ProbeResult::Refused);
         assert!(matches!(
             of("nodes is forbidden: User x"),
-            Tried::Unknown(_)
+            ProbeResult::Unknown(_)
         ));
     }
 
     #[test]
     fn it_is_warned_of_from_the_second_try_on_and_until_one_is_refused() {
-        let admission = Admission::default();
+        let admission = AdmissionWarnings::default();
         for (admitted, warnings) in [(0, 0), (1, 0), (2, 1), (3, 1), (0, 0)] {
             admission.learn(admitted);
             assert_eq!(admission.warnings().len(), warnings, "{admitted}");

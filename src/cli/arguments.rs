@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use clap::Args;
 use url::Url;
 
-use crate::aci::client::Cloud;
+use crate::aci::client::CloudEndpoints;
 use crate::node::environment::AccountName;
 
 /// Run the operator
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct RunArguments {
     /// Kubeconfig file. By default, the file in KUBECONFIG or ~/.kube/config, and without one, the cluster in which
     /// the operator runs
     #[arg(long, value_name = "FILE", env = "BURSTPOOL_KUBECONFIG")]
@@ -37,7 +37,7 @@ pub struct Arguments {
         default_value = "AzureCloud",
         env = "AZURE_ENVIRONMENT"
     )]
-    pub(super) cloud: Cloud,
+    pub(super) cloud: CloudEndpoints,
     /// URL of Azure Resource Manager, scheme and host, if it is not the cloud's: for example the emulator's
     #[arg(long, value_name = "URL", env = "BURSTPOOL_ARM_ENDPOINT")]
     pub(super) arm_endpoint: Option<Url>,

@@ -14,16 +14,16 @@ use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
 use tower::{Layer, Service};
 
-use crate::telemetry::{Clock, Metrics};
+use crate::telemetry::{Metrics, ServerClock};
 
 /// Connects to Kubernetes. Each answer updates `clock` with the API server's time.
 pub(super) fn connected(
     config: Config,
-    clock: &Arc<Clock>,
+    clock: &Arc<ServerClock>,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Client> {
     let builder = ClientBuilder::try_from(config).context("connecting to Kubernetes")?;
-    let dated = Dated {
+    let dated = DateLayer {
         clock: clock.clone(),
         metrics: metrics.clone(),
     };
@@ -32,12 +32,12 @@ pub(super) fn connected(
 
 /// A layer that passes the `Date` of each answer to a clock.
 #[derive(Clone)]
-struct Dated {
-    clock: Arc<Clock>,
+struct DateLayer {
+    clock: Arc<ServerClock>,
     metrics: Arc<Metrics>,
 }
 
-impl Dated {
+impl DateLayer {
     fn heard(&self, sent: Duration, headers: &HeaderMap) {
         let date = headers.get(http::header::DATE);
         if let Some(date) = date.and_then(|date| date.to_str().ok()) {
@@ -47,7 +47,7 @@ impl Dated {
     }
 }
 
-impl<S> Layer<S> for Dated {
+impl<S> Layer<S> for DateLayer {
     type Service = DatedService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
@@ -58,7 +58,7 @@ impl<S> Layer<S> for Dated {
 
 struct DatedService<S> {
     inner: S,
-    dated: Dated,
+    dated: DateLayer,
 }
 
 impl<S, B> Service<Request<Body>> for DatedService<S>

@@ -10,11 +10,11 @@ use clap::Args;
 use kube::Client;
 
 use super::run::kubernetes;
-use crate::controller::spill::{self, Question};
+use crate::controller::spill::{self, ExplainQuery};
 
 /// Explain why a pod spills, waits or is refused
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct ExplainArguments {
     /// Name of the `BurstPool`
     #[arg(value_name = "POOL")]
     pool: String,
@@ -40,13 +40,13 @@ pub struct Arguments {
 }
 
 /// The explanation as text.
-pub async fn explain(arguments: Arguments) -> anyhow::Result<String> {
+pub async fn explain(arguments: ExplainArguments) -> anyhow::Result<String> {
     let config = kubernetes(arguments.kubeconfig.as_deref()).await?;
     let namespace = arguments
         .namespace
         .unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).context("connecting to Kubernetes")?;
-    let question = Question {
+    let question = ExplainQuery {
         pool: arguments.pool,
         pod: arguments.pod.map(|name| (namespace, name)),
         identities: arguments.pod_identity_namespaces.into_iter().collect(),

@@ -38,7 +38,7 @@ const LOST: Duration = Duration::from_secs(LEASE_GRACE_SECONDS);
 /// Waits for the lease, and runs the controller while this process holds it. When the lease is lost, the process
 /// ends, because another one leads.
 pub(super) async fn lead(
-    context: Arc<controller::Context>,
+    context: Arc<controller::ControllerContext>,
     leases: Client,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -85,7 +85,10 @@ pub(super) async fn lead(
 }
 
 /// Waits until this process holds the lease.
-async fn elected(context: &controller::Context, leases: Client) -> anyhow::Result<LeaseManager> {
+async fn elected(
+    context: &controller::ControllerContext,
+    leases: Client,
+) -> anyhow::Result<LeaseManager> {
     let renewals = Renewals::default();
     let standby = Standby {
         leases: renewals.client(leases),
@@ -142,7 +145,7 @@ impl Standby<'_> {
 /// Yields `()` whenever the watch shows that no process holds the lease. `renewals` records each renewal that the
 /// watch shows.
 fn freed(
-    context: &controller::Context,
+    context: &controller::ControllerContext,
     renewals: Renewals,
 ) -> impl futures::Stream<Item = ()> + use<> {
     let leases: Api<DeserializeGuard<Lease>> =

@@ -21,7 +21,7 @@ use crate::{api, telemetry};
 /// Bursts Kubernetes workloads onto Azure Container Instances.
 #[derive(Debug, Parser)]
 #[command(name = "burstpool", version)]
-struct Arguments {
+struct CommandLine {
     #[command(subcommand)]
     command: Command,
 }
@@ -29,9 +29,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the operator
-    Run(Box<arguments::Arguments>),
+    Run(Box<arguments::RunArguments>),
     /// Explain why a pod spills, waits or is refused, or which workloads of a pool can run on ACI
-    Explain(explain::Arguments),
+    Explain(explain::ExplainArguments),
     /// Print the custom resource definition as YAML, for kubectl apply -f -
     Crds,
     /// Print the version
@@ -40,7 +40,7 @@ enum Command {
 
 /// Parses the process arguments and runs the subcommand that they name.
 pub fn run() -> anyhow::Result<()> {
-    let text = match Arguments::parse().command {
+    let text = match CommandLine::parse().command {
         Command::Run(arguments) => return operator(*arguments),
         Command::Explain(arguments) => explained(arguments)?,
         Command::Crds => api::crd_yaml().context("writing the custom resource definition")?,
@@ -60,13 +60,13 @@ pub async fn operate(arguments: &[&str]) -> anyhow::Result<()> {
     let all = ["burstpool", "run"]
         .into_iter()
         .chain(arguments.iter().copied());
-    match Arguments::try_parse_from(all)?.command {
+    match CommandLine::try_parse_from(all)?.command {
         Command::Run(arguments) => Box::pin(run::run(*arguments)).await,
         Command::Explain(_) | Command::Crds | Command::Version => Ok(()),
     }
 }
 
-fn explained(arguments: explain::Arguments) -> anyhow::Result<String> {
+fn explained(arguments: explain::ExplainArguments) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -75,7 +75,7 @@ fn explained(arguments: explain::Arguments) -> anyhow::Result<String> {
         .block_on(Box::pin(explain::explain(arguments)))
 }
 
-fn operator(arguments: arguments::Arguments) -> anyhow::Result<()> {
+fn operator(arguments: arguments::RunArguments) -> anyhow::Result<()> {
     telemetry::logs::init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -17,26 +17,26 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::Admission;
-use super::arguments::Arguments;
+use super::admission::AdmissionWarnings;
+use super::arguments::RunArguments;
 use super::dated::connected;
 use super::lead::{lead, leases};
-use crate::aci::client::{self, Credential, Scope, Settings};
+use crate::aci::client::{self, ClientSettings, Credential, GroupScope};
 use crate::aci::translate::kube_proxy::ApiServer;
 use crate::controller;
-use crate::controller::spill::Stores;
-use crate::controller::triggers::{self, Triggers};
-use crate::kubelet_api::{self, Nodes};
+use crate::controller::spill::ClusterCache;
+use crate::controller::triggers::{self, TriggerTasks};
+use crate::kubelet_api::{self, NodeRegistry};
 use crate::node::environment::{AccountName, KubeProxy, SERVICE_ACCOUNT};
 use crate::node::pods::SWEEP_EVERY;
-use crate::node::quota::Quotas;
-use crate::telemetry::{self, Clock, Metrics};
+use crate::node::quota::QuotaRegistry;
+use crate::telemetry::{self, Metrics, ServerClock};
 
 /// The newest minor version of Kubernetes whose types this program uses.
 const NEWEST_MINOR: u32 = 37;
 
 /// Runs until SIGTERM or SIGINT, or until it cannot continue.
-pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let config = kubernetes(arguments.kubeconfig.as_deref()).await?;
@@ -54,7 +54,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let context = Arc::new(context(&arguments, config, port, kube_proxy, namespace).await?);
     let cancel = CancellationToken::new();
     let served = serve(&arguments, kubelet, &context, cancel.clone()).await?;
-    let admission = Admission::default();
+    let admission = AdmissionWarnings::default();
     let told = telemetry::serve(
         told,
         context.metrics.clone(),
@@ -83,19 +83,19 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Starts the server of the kubelet API.
 async fn serve(
-    arguments: &Arguments,
+    arguments: &RunArguments,
     listener: TcpListener,
-    context: &controller::Context,
+    context: &controller::ControllerContext,
     cancel: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = ()> + use<>> {
     let source = match (&arguments.kubelet_cert_file, &arguments.kubelet_key_file) {
-        (Some(certificate), Some(key)) => kubelet_api::Source::Files {
+        (Some(certificate), Some(key)) => kubelet_api::CertificateSource::Files {
             certificate: certificate.clone(),
             key: key.clone(),
         },
-        _ => kubelet_api::Source::SelfMade(arguments.node_address),
+        _ => kubelet_api::CertificateSource::SelfMade(arguments.node_address),
     };
-    let settings = kubelet_api::Settings {
+    let settings = kubelet_api::KubeletApiSettings {
         listener,
         source,
         client: context.client.clone(),
@@ -106,7 +106,10 @@ async fn serve(
 }
 
 /// The readiness of this process: the caches that it still waits for, and its warnings.
-fn ready(context: &Arc<controller::Context>, admission: &Admission) -> telemetry::Ready {
+fn ready(
+    context: &Arc<controller::ControllerContext>,
+    admission: &AdmissionWarnings,
+) -> telemetry::ReadinessCheck {
     let (stores, admission) = (context.stores.clone(), admission.clone());
     Arc::new(move || telemetry::Readiness {
         missing: stores.missing(),
@@ -135,7 +138,7 @@ pub(super) async fn kubernetes(kubeconfig: Option<&Path>) -> anyhow::Result<Conf
 /// cannot be found from inside the cluster, where pods use a cluster IP, which container groups cannot reach
 /// without kube-proxy.
 fn kube_proxy(
-    arguments: &Arguments,
+    arguments: &RunArguments,
     config: &Config,
     namespace: &str,
 ) -> anyhow::Result<Option<KubeProxy>> {
@@ -173,16 +176,16 @@ fn certificates(config: &Config) -> anyhow::Result<Vec<u8>> {
 }
 
 async fn context(
-    arguments: &Arguments,
+    arguments: &RunArguments,
     config: Config,
     port: u16,
     kube_proxy: Option<KubeProxy>,
     lease_namespace: String,
-) -> anyhow::Result<controller::Context> {
+) -> anyhow::Result<controller::ControllerContext> {
     let mut impatient = config.clone();
     impatient.default_retry = false;
     let shift = SignedDuration::from_secs(arguments.clock_shift);
-    let clock = Arc::new(Clock::shifted(shift));
+    let clock = Arc::new(ServerClock::shifted(shift));
     let metrics = Arc::new(Metrics::new());
     let client = connected(config, &clock, &metrics)?;
     let version = client
@@ -200,9 +203,9 @@ async fn context(
     let system =
         system.context("reading the namespace kube-system, whose UID names this cluster")?;
     let azure = azure(arguments)?.counted(metrics.clone());
-    let stores = Arc::new(Stores::by(clock.clone()));
+    let stores = Arc::new(ClusterCache::by(clock.clone()));
     let identity = uuid::Uuid::new_v4().to_string();
-    let triggers = Triggers::new(triggers::Parts {
+    let triggers = TriggerTasks::new(triggers::TriggerParts {
         client: client.clone(),
         azure: azure.clone(),
         stores: stores.clone(),
@@ -213,11 +216,11 @@ async fn context(
     let alerts = arguments
         .alerts_listen
         .zip(arguments.alerts_token_file.clone());
-    Ok(controller::Context {
+    Ok(controller::ControllerContext {
         client,
         impatient: connected(impatient, &clock, &metrics)?,
         azure,
-        scope: Scope {
+        scope: GroupScope {
             subscription: arguments.subscription_id.clone(),
             resource_group: arguments.resource_group.clone(),
         },
@@ -228,9 +231,9 @@ async fn context(
         sweep_every: SWEEP_EVERY,
         kube_proxy,
         identities: arguments.pod_identity_namespaces.iter().cloned().collect(),
-        nodes: Nodes::default(),
+        nodes: NodeRegistry::default(),
         paces: Mutex::new(HashMap::new()),
-        quotas: Quotas::default(),
+        quotas: QuotaRegistry::default(),
         pools: Mutex::new(HashMap::new()),
         over: CancellationToken::new(),
         refused_statuses: controller::RefusedStatuses::default(),
@@ -239,14 +242,14 @@ async fn context(
         stores,
         triggers,
         alerts: alerts
-            .map(|(listen, token_file)| triggers::alerts::Settings { listen, token_file }),
+            .map(|(listen, token_file)| triggers::alerts::ReceiverSettings { listen, token_file }),
         summaries: controller::spill::summaries(),
         metrics,
     })
 }
 
 /// The hosts of Azure Monitor: the cloud's own, and those of `--azure-monitor-host`.
-fn monitor_hosts(arguments: &Arguments) -> Vec<String> {
+fn monitor_hosts(arguments: &RunArguments) -> Vec<String> {
     let own = arguments.cloud.monitor_host().to_owned();
     let more = arguments.azure_monitor_host.iter();
     let more = more.map(|host| host.trim().trim_matches('.').to_ascii_lowercase());
@@ -254,7 +257,7 @@ fn monitor_hosts(arguments: &Arguments) -> Vec<String> {
     std::iter::once(own).chain(more).collect()
 }
 
-fn azure(arguments: &Arguments) -> anyhow::Result<client::Client> {
+fn azure(arguments: &RunArguments) -> anyhow::Result<client::AciClient> {
     let mut cloud = arguments.cloud.clone();
     if let Some(arm) = &arguments.arm_endpoint {
         if arm.path() != "/" {
@@ -269,7 +272,7 @@ fn azure(arguments: &Arguments) -> anyhow::Result<client::Client> {
         Some(path) => std::fs::read(path).with_context(|| format!("reading {}", path.display()))?,
         None => Vec::new(),
     };
-    let settings = Settings {
+    let settings = ClientSettings {
         cloud: cloud.clone(),
         extra_ca,
     };
@@ -280,7 +283,7 @@ fn azure(arguments: &Arguments) -> anyhow::Result<client::Client> {
             .map_err(|error| anyhow::anyhow!("finding an Azure credential: {error}"))?,
     };
     tracing::info!(%cloud, ?credential, "using Azure");
-    Ok(client::Client::new(&cloud, credential, http))
+    Ok(client::AciClient::new(&cloud, credential, http))
 }
 
 #[cfg(test)]
@@ -290,15 +293,15 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Line {
+    struct RunCommandLine {
         #[command(flatten)]
-        run: Arguments,
+        run: RunArguments,
     }
 
     /// The kube-proxy settings for these arguments, in a cluster whose API server is `https://127.0.0.1:6443`.
     fn given(arguments: &[&str]) -> anyhow::Result<Option<KubeProxy>> {
         let usual = ["burstpool", "--node-address", "10.1.2.3"];
-        let line = Line::try_parse_from(usual.iter().chain(arguments))?;
+        let line = RunCommandLine::try_parse_from(usual.iter().chain(arguments))?;
         let mut config = Config::new("https://127.0.0.1:6443/".parse()?);
         config.root_cert = Some(vec![b"der".to_vec()]);
         kube_proxy(&line.run, &config, "system")

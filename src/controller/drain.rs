@@ -15,21 +15,24 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
 
-use pace::Refusal;
+use pace::EvictionRefusal;
 
-use super::mistake::Mistake;
-use super::{Context, Error, pool, strays};
+use super::mistake::InvalidSpec;
+use super::{ControllerContext, Error, pool, strays};
 use crate::api::BurstPool;
-use crate::node::call::{self, Target};
-use crate::node::observed::Observed;
-use crate::node::record::Found;
+use crate::node::call::{self, ObjectTarget};
+use crate::node::observed::WatchedPod;
+use crate::node::record::DiscoveredNode;
 use crate::node::{daemon, object};
 
 /// The timeout of an eviction: the API server reads and writes the `PodDisruptionBudget` and the pod.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Drains a whole pool, and removes its nodes when nothing is left on them. Returns what is left.
-pub(super) async fn pool(pool: &BurstPool, context: &Context) -> Result<Vec<String>, Error> {
+pub(super) async fn pool(
+    pool: &BurstPool,
+    context: &ControllerContext,
+) -> Result<Vec<String>, Error> {
     let found = strays::adopt(pool, context).await?;
     // After a restart of the operator no pod workers run for the pool, but they must until its pods are gone.
     let ensured = pool::ensure(pool, &found, context).await;
@@ -38,7 +41,7 @@ pub(super) async fn pool(pool: &BurstPool, context: &Context) -> Result<Vec<Stri
     let mut left = match ensured {
         Ok(()) => Vec::new(),
         // Placements that ran before the spec became invalid are drained. Others may still have nodes.
-        Err(Mistake(mistake)) => stranded(&own, &kept, &mistake, context).await?,
+        Err(InvalidSpec(mistake)) => stranded(&own, &kept, &mistake, context).await?,
     };
     left.extend(remove(&own, &kept, context).await?);
     Ok(left)
@@ -50,13 +53,13 @@ async fn stranded(
     pool: &str,
     kept: &[String],
     mistake: &str,
-    context: &Context,
+    context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
     let nodes = strays::nodes_of(pool, context).await?;
     let left = nodes
         .into_iter()
         .filter(|found| !kept.contains(&found.placement));
-    let left = left.map(|Found { node, .. }| {
+    let left = left.map(|DiscoveredNode { node, .. }| {
         format!("node {node} and what runs there, which cannot be drained before this is corrected: {mistake}")
     });
     Ok(left.collect())
@@ -66,7 +69,7 @@ async fn stranded(
 pub(super) async fn placements(
     pool: &str,
     removed: &[String],
-    context: &Context,
+    context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
     let left = removed
         .iter()
@@ -83,7 +86,7 @@ pub(super) async fn placements(
 pub(super) async fn remove(
     pool: &str,
     names: &[String],
-    context: &Context,
+    context: &ControllerContext,
 ) -> Result<Vec<String>, Error> {
     pool::drain(pool, names, context).await;
     let left = remains(pool, names, context).await?;
@@ -103,14 +106,22 @@ pub(super) async fn remove(
 }
 
 /// Evicts the pods of placements, and returns what is left.
-async fn remains(pool: &str, names: &[String], context: &Context) -> Result<Vec<String>, Error> {
+async fn remains(
+    pool: &str,
+    names: &[String],
+    context: &ControllerContext,
+) -> Result<Vec<String>, Error> {
     // In parallel: Azure may take a minute for each placement, and a reconciliation has a deadline.
     let left = names.iter().map(|name| placement(pool, name, context));
     let left: Result<Vec<_>, Error> = join_all(left).await.into_iter().collect();
     Ok(left?.concat())
 }
 
-async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<String>, Error> {
+async fn placement(
+    pool: &str,
+    name: &str,
+    context: &ControllerContext,
+) -> Result<Vec<String>, Error> {
     let node = object::name(pool, name);
     let pods = pods_on(&node, context).await?;
     // The operator must not evict pods from a node that belongs to another owner.
@@ -145,9 +156,9 @@ async fn placement(pool: &str, name: &str, context: &Context) -> Result<Vec<Stri
 /// The pods that are on a node now, without those of `DaemonSet`s, whose controller would recreate them at once
 /// after each eviction. As with `kubectl drain` they stay, and the pod garbage collector deletes them after the
 /// node is removed.
-pub(super) async fn pods_on(node: &str, context: &Context) -> Result<Vec<Pod>, Error> {
+pub(super) async fn pods_on(node: &str, context: &ControllerContext) -> Result<Vec<Pod>, Error> {
     // `Observed` accepts every pod: one unusual pod must not stop a drain.
-    let pods: Api<Observed> = Api::all(context.client.clone());
+    let pods: Api<WatchedPod> = Api::all(context.client.clone());
     let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
     let pods = call::in_time(PATIENCE, pods.list(&on_node)).await;
     let pods = pods.map_err(Error::kubernetes("listing a node's pods"))?;
@@ -156,7 +167,7 @@ pub(super) async fn pods_on(node: &str, context: &Context) -> Result<Vec<Pod>, E
 }
 
 /// Removes a placement's node. Returns what is left of it, as text.
-async fn unregister(pool: &str, name: &str, context: &Context) -> Option<String> {
+async fn unregister(pool: &str, name: &str, context: &ControllerContext) -> Option<String> {
     let why = match pool::unregister(pool, name, context).await {
         Ok(()) => return None,
         Err(kube::Error::Api(status)) => status.message,
@@ -166,17 +177,22 @@ async fn unregister(pool: &str, name: &str, context: &Context) -> Option<String>
 }
 
 /// Evicts those of a placement's pods that are due. Returns what is left of them, as text.
-async fn evict(pool: &str, name: &str, pods: Vec<&Pod>, context: &Context) -> Vec<String> {
+async fn evict(
+    pool: &str,
+    name: &str,
+    pods: Vec<&Pod>,
+    context: &ControllerContext,
+) -> Vec<String> {
     let Some(evictions) = pool::evictions(pool, name, context).await else {
         return pods.into_iter().map(named).collect();
     };
     let mut evictions = evictions.lock().await;
     let stay = pods.iter().filter_map(|pod| {
-        let target = Target::of(&pod.metadata)?;
+        let target = ObjectTarget::of(&pod.metadata)?;
         let stays = pod.metadata.deletion_timestamp.is_none();
         stays.then_some((target.uid.clone(), (*pod, target)))
     });
-    let mut stay: HashMap<String, (&Pod, Target)> = stay.collect();
+    let mut stay: HashMap<String, (&Pod, ObjectTarget)> = stay.collect();
     evictions.retain(|uid| stay.contains_key(uid));
     let order: Vec<&str> = pods
         .iter()
@@ -208,10 +224,11 @@ async fn evict(pool: &str, name: &str, pods: Vec<&Pod>, context: &Context) -> Ve
                 stay.remove(uid);
                 continue;
             }
-            Err(kube::Error::Api(status)) => {
-                (Refusal::of(&status, &namespace), status.message.clone())
-            }
-            Err(error) => (Refusal::Failed, error.to_string()),
+            Err(kube::Error::Api(status)) => (
+                EvictionRefusal::of(&status, &namespace),
+                status.message.clone(),
+            ),
+            Err(error) => (EvictionRefusal::Failed, error.to_string()),
         };
         evictions.refused(uid, why, words, Instant::now());
         // Try each pod once per call: after a slow answer the first one would be due again.

@@ -8,14 +8,14 @@ use kube::{Client, Config};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, RefusedStatuses, spill, triggers};
-use crate::aci::client::{Client as Azure, Cloud, Credential, Scope};
-use crate::aci::translate::Identities;
-use crate::node::quota::Quotas;
+use super::{ControllerContext, RefusedStatuses, spill, triggers};
+use crate::aci::client::{AciClient as Azure, CloudEndpoints, Credential, GroupScope};
+use crate::aci::translate::IdentityNamespaces;
+use crate::node::quota::QuotaRegistry;
 
 /// The triggers of an operator that has seen no pools yet.
-pub(super) fn triggers() -> triggers::Triggers {
-    triggers::Triggers::new(triggers::Parts {
+pub(super) fn triggers() -> triggers::TriggerTasks {
+    triggers::TriggerTasks::new(triggers::TriggerParts {
         client: nobody(),
         azure: azure("http://127.0.0.1:1"),
         stores: Arc::default(),
@@ -26,12 +26,12 @@ pub(super) fn triggers() -> triggers::Triggers {
 }
 
 /// An operator with this Azure endpoint.
-pub(super) fn context(arm: &str) -> Context {
-    Context {
+pub(super) fn context(arm: &str) -> ControllerContext {
+    ControllerContext {
         client: nobody(),
         impatient: nobody(),
         azure: azure(arm),
-        scope: Scope {
+        scope: GroupScope {
             subscription: "s".to_owned(),
             resource_group: "rg".to_owned(),
         },
@@ -41,10 +41,10 @@ pub(super) fn context(arm: &str) -> Context {
         kubernetes_minor: 37,
         sweep_every: Duration::from_secs(60),
         kube_proxy: None,
-        identities: Identities::default(),
-        nodes: crate::kubelet_api::Nodes::default(),
+        identities: IdentityNamespaces::default(),
+        nodes: crate::kubelet_api::NodeRegistry::default(),
         paces: Mutex::default(),
-        quotas: Quotas::default(),
+        quotas: QuotaRegistry::default(),
         pools: Mutex::new(HashMap::new()),
         over: CancellationToken::new(),
         refused_statuses: RefusedStatuses::default(),
@@ -64,7 +64,7 @@ fn nobody() -> Client {
 }
 
 fn azure(arm: &str) -> Azure {
-    let cloud = Cloud::default().with_arm(arm.parse().expect("a URL"));
+    let cloud = CloudEndpoints::default().with_arm(arm.parse().expect("a URL"));
     let token = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/token");
     let token = Credential::File(token.into());
     Azure::new(&cloud, token, reqwest::Client::new())

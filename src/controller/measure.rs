@@ -2,12 +2,12 @@
 
 use kube::ResourceExt as _;
 
-use super::Context;
+use super::ControllerContext;
 use crate::api::{BurstPool, BurstPoolStatus};
 
 /// Updates the metrics of a pool, and drops those of placements that its last status has and the new one does
 /// not.
-pub(super) fn pool(pool: &BurstPool, status: &BurstPoolStatus, context: &Context) {
+pub(super) fn pool(pool: &BurstPool, status: &BurstPoolStatus, context: &ControllerContext) {
     let (metrics, name) = (&context.metrics, pool.name_any());
     let before = pool.status.iter().flat_map(|status| &status.placements);
     let is_left = |name: &str| status.placements.iter().any(|one| one.name == name);
@@ -34,7 +34,7 @@ pub(super) fn pool(pool: &BurstPool, status: &BurstPoolStatus, context: &Context
 }
 
 /// Drops the metrics of a deleted pool.
-pub(super) fn forget(pool: &BurstPool, context: &Context) {
+pub(super) fn forget(pool: &BurstPool, context: &ControllerContext) {
     let told = pool.status.iter().flat_map(|status| &status.placements);
     let told = told.map(|placement| &placement.name);
     let asked = pool.spec.placements.iter().map(|placement| &placement.name);
@@ -45,7 +45,7 @@ pub(super) fn forget(pool: &BurstPool, context: &Context) {
 pub(super) fn forget_all<'a>(
     pool: &str,
     placements: impl IntoIterator<Item = &'a String>,
-    context: &Context,
+    context: &ControllerContext,
 ) {
     for placement in placements {
         context.metrics.forget_placement(pool, placement);

@@ -9,30 +9,33 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 
-use super::Context;
-use crate::aci::client::Scope;
+use super::ControllerContext;
+use crate::aci::client::GroupScope;
 use crate::api::{BurstPool, Placement};
 use crate::node::{capacity, object, record};
 
 /// An error in a pool's spec that the CRD's validation rules cannot detect, as text for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake(pub String);
+pub struct InvalidSpec(pub String);
 
 /// The subscription and resource group of the pool's container groups: from its spec, or else from the
 /// operator's options.
-pub(super) fn scope(pool: &BurstPool, context: &Context) -> Result<Scope, Mistake> {
+pub(super) fn scope(
+    pool: &BurstPool,
+    context: &ControllerContext,
+) -> Result<GroupScope, InvalidSpec> {
     let azure = &pool.spec.azure;
     let or = |own: &Option<String>, usual: &str, field: &str, flag: &str| {
         let value = own.clone().unwrap_or_else(|| usual.to_owned());
         if value.is_empty() {
-            return Err(Mistake(format!(
+            return Err(InvalidSpec(format!(
                 "spec.azure.{field} is not set, and the operator has no {flag}: set either"
             )));
         }
         Ok(value)
     };
     let usual = &context.scope;
-    Ok(Scope {
+    Ok(GroupScope {
         subscription: or(
             &azure.subscription_id,
             &usual.subscription,
@@ -49,15 +52,15 @@ pub(super) fn scope(pool: &BurstPool, context: &Context) -> Result<Scope, Mistak
 }
 
 /// The error that the spec names another scope than that of the existing container groups.
-pub(super) fn moved(from: &Scope, to: &Scope) -> Mistake {
-    let place = |scope: &Scope| {
-        let Scope {
+pub(super) fn moved(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
+    let place = |scope: &GroupScope| {
+        let GroupScope {
             subscription,
             resource_group,
         } = scope;
         format!("resource group {resource_group} of subscription {subscription}")
     };
-    Mistake(format!(
+    InvalidSpec(format!(
         "spec.azure names {}, but the pool's container groups are in {} and cannot move: change it back, or \
          make another pool; it can be changed when none of the pool's pods is on ACI and no container group of \
          theirs is left",
@@ -68,10 +71,10 @@ pub(super) fn moved(from: &Scope, to: &Scope) -> Mistake {
 
 /// The error that the spec names another scope, and that Azure forbids the operator to list the container groups
 /// in the existing one.
-pub(super) fn unlisted(from: &Scope, to: &Scope) -> Mistake {
-    let Mistake(moved) = moved(from, to);
+pub(super) fn unlisted(from: &GroupScope, to: &GroupScope) -> InvalidSpec {
+    let InvalidSpec(moved) = moved(from, to);
     let group = &from.resource_group;
-    Mistake(format!(
+    InvalidSpec(format!(
         "{moved}. Azure answers 403 when burstpool lists container groups there: give its identity the right \
          Microsoft.ContainerInstance/containerGroups/read on resource group {group} (if {group} was deleted, create \
          it again and assign the role there), or give the placements other names"
@@ -85,7 +88,7 @@ pub(super) fn taken(
     placement: &str,
     live: Option<&Node>,
     pools: &[Arc<BurstPool>],
-) -> Result<(), Mistake> {
+) -> Result<(), InvalidSpec> {
     let (name, uid) = (pool.name_any(), pool.uid().unwrap_or_default());
     let node = object::name(&name, placement);
     let another = match live {
@@ -99,8 +102,8 @@ pub(super) fn taken(
 }
 
 /// The error that the node of a placement belongs to another owner.
-pub(super) fn owned(placement: &str, node: &str, another: &str) -> Mistake {
-    Mistake(format!(
+pub(super) fn owned(placement: &str, node: &str, another: &str) -> InvalidSpec {
+    InvalidSpec(format!(
         "spec.placements: the node of placement {placement} would be called {node}, which belongs to {another}: \
          give the placement another name, or make a pool of another name"
     ))
@@ -124,10 +127,10 @@ fn older<'a>(pool: &BurstPool, node: &str, pools: &'a [Arc<BurstPool>]) -> Optio
 }
 
 /// Checks that the operator knows the API server's address if a placement of the pool runs kube-proxy.
-pub(super) fn can_proxy(pool: &BurstPool, is_told: bool) -> Result<(), Mistake> {
+pub(super) fn can_proxy(pool: &BurstPool, is_told: bool) -> Result<(), InvalidSpec> {
     let mut wanted = pool.spec.placements.iter().enumerate();
     match wanted.find(|(_, placement)| placement.network.kube_proxy) {
-        Some((index, _)) if !is_told => Err(Mistake(format!(
+        Some((index, _)) if !is_told => Err(InvalidSpec(format!(
             "spec.placements[{index}].network.kubeProxy needs to know where pods on ACI reach the API \
              server: start burstpool with --api-server-url"
         ))),
@@ -137,7 +140,7 @@ pub(super) fn can_proxy(pool: &BurstPool, is_told: bool) -> Result<(), Mistake> 
 
 /// Checks that the pool's placements can become nodes. The CRD's rules reject most of these errors, but not
 /// all, and a pool may be older than the rules.
-pub(super) fn usable(pool: &BurstPool) -> Result<(), Mistake> {
+pub(super) fn usable(pool: &BurstPool) -> Result<(), InvalidSpec> {
     for (index, placement) in pool.spec.placements.iter().enumerate() {
         let field = format!("spec.placements[{index}]");
         amounts(placement, &field)?;
@@ -146,14 +149,14 @@ pub(super) fn usable(pool: &BurstPool) -> Result<(), Mistake> {
     Ok(())
 }
 
-fn amounts(placement: &Placement, field: &str) -> Result<(), Mistake> {
+fn amounts(placement: &Placement, field: &str) -> Result<(), InvalidSpec> {
     let capacity = &placement.capacity;
     for (name, quantity, example) in [
         ("cpu", &capacity.cpu, "100 or 500m"),
         ("memory", &capacity.memory, "400Gi"),
     ] {
         if capacity::milli(quantity).is_none() {
-            return Err(Mistake(format!(
+            return Err(InvalidSpec(format!(
                 "{field}.capacity.{name}: '{}' is no amount that a node can have: write a quantity from 0 to \
                  2^63 - 1, such as {example}",
                 quantity.0
@@ -164,21 +167,21 @@ fn amounts(placement: &Placement, field: &str) -> Result<(), Mistake> {
 }
 
 /// Checks that these are valid labels of a node (apimachinery `pkg/util/validation`).
-fn labels(labels: &BTreeMap<String, String>, field: &str) -> Result<(), Mistake> {
+fn labels(labels: &BTreeMap<String, String>, field: &str) -> Result<(), InvalidSpec> {
     for (key, value) in labels {
         let (prefix, name) = match key.split_once('/') {
             Some((prefix, name)) => (Some(prefix), name),
             None => (None, key.as_str()),
         };
         if !is_word(name) || name.is_empty() || !prefix.is_none_or(is_subdomain) {
-            return Err(Mistake(format!(
+            return Err(InvalidSpec(format!(
                 "{field}: '{key}' is no key of a label: write a name of at most 63 letters, numbers, '-', '_' \
                  and '.' that begins and ends with a letter or number, after a DNS name and '/' if it has a \
                  prefix, such as example.com/tier"
             )));
         }
         if !is_word(value) {
-            return Err(Mistake(format!(
+            return Err(InvalidSpec(format!(
                 "{field}: '{value}' of {key} is no value of a label: write at most 63 letters, numbers, '-', \
                  '_' and '.', and begin and end with a letter or number"
             )));
@@ -293,7 +296,7 @@ mod tests {
         }];
         let pools = [older.clone(), Arc::new(newer.clone())];
         assert_eq!(taken(&older, "eu-west", None, &pools), Ok(()));
-        let Err(Mistake(mistake)) = taken(&newer, "west", None, &pools) else {
+        let Err(InvalidSpec(mistake)) = taken(&newer, "west", None, &pools) else {
             unreachable!("it is the other's");
         };
         assert_eq!(
@@ -316,7 +319,7 @@ mod tests {
         let mut spec: BurstPoolSpec = serde_json::from_value(spec).expect("a spec");
         let pool = |spec: &BurstPoolSpec| BurstPool::new("shop", spec.clone());
         assert_eq!(can_proxy(&pool(&spec), true), Ok(()));
-        let Err(Mistake(mistake)) = can_proxy(&pool(&spec), false) else {
+        let Err(InvalidSpec(mistake)) = can_proxy(&pool(&spec), false) else {
             unreachable!("it is a mistake");
         };
         assert!(
@@ -337,7 +340,7 @@ mod tests {
             let spec: BurstPoolSpec = serde_json::from_value(spec).expect("a spec");
             usable(&BurstPool::new("shop", spec))
                 .err()
-                .map(|Mistake(mistake)| mistake)
+                .map(|InvalidSpec(mistake)| mistake)
         };
         let long = "a".repeat(64);
         for right in [

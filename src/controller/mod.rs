@@ -42,17 +42,17 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::aci::client::{Client as Azure, Scope};
-use crate::aci::pace::Pace;
-use crate::aci::translate::Identities;
+use crate::aci::client::{AciClient as Azure, GroupScope};
+use crate::aci::pace::RateLimiter;
+use crate::aci::translate::IdentityNamespaces;
 use crate::api::BurstPool;
-use crate::kubelet_api::Nodes;
+use crate::kubelet_api::NodeRegistry;
 use crate::node::environment::KubeProxy;
-use crate::node::quota::Quotas;
+use crate::node::quota::QuotaRegistry;
 use crate::node::watched::reported;
 use crate::telemetry::Metrics;
 
-pub use status::Refused as RefusedStatuses;
+pub use status::StatusRefusals as RefusedStatuses;
 
 /// The finalizer that keeps a deleted pool until it is drained.
 pub const FINALIZER: &str = "burstpool.io/drain";
@@ -118,7 +118,7 @@ impl Error {
 }
 
 /// What every reconciliation needs.
-pub struct Context {
+pub struct ControllerContext {
     /// The Kubernetes client, with retries.
     pub client: Client,
     /// The Kubernetes client, without retries. The API server answers 429 to an eviction that a
@@ -127,7 +127,7 @@ pub struct Context {
     /// The Azure client.
     pub azure: Azure,
     /// The subscription and resource group of pools that do not name their own.
-    pub scope: Scope,
+    pub scope: GroupScope,
     /// The UID of the cluster's `kube-system` namespace; it marks the container groups that this cluster owns.
     pub cluster: String,
     /// The IP address of the virtual nodes.
@@ -141,15 +141,15 @@ pub struct Context {
     /// What kube-proxy on ACI needs; `None` if the address of the API server is not configured.
     pub kube_proxy: Option<KubeProxy>,
     /// The namespaces whose pods may choose managed identities.
-    pub identities: Identities,
+    pub identities: IdentityNamespaces,
     /// The nodes that the kubelet API serves.
-    pub nodes: Nodes,
+    pub nodes: NodeRegistry,
     /// By subscription ID, the rate limiter of reads from Azure.
-    pub paces: Mutex<HashMap<String, Arc<Pace>>>,
+    pub paces: Mutex<HashMap<String, Arc<RateLimiter>>>,
     /// The quotas of regions, which the placements of all pools share.
-    pub quotas: Quotas,
+    pub quotas: QuotaRegistry,
     /// By pool name, the pools whose node tasks run.
-    pub pools: Mutex<HashMap<String, pool::Running>>,
+    pub pools: Mutex<HashMap<String, pool::RunningPool>>,
     /// Cancelled when this instance stops leading or shuts down: ends all node tasks.
     pub over: CancellationToken,
     /// By pool, the writes of its status that the API server refused.
@@ -159,19 +159,19 @@ pub struct Context {
     /// The namespace of the leader's Lease.
     pub lease_namespace: String,
     /// The watched objects from which grants are planned.
-    pub stores: Arc<spill::Stores>,
+    pub stores: Arc<spill::ClusterCache>,
     /// The triggers, and the scaling of replicas that follows from them.
-    pub triggers: triggers::Triggers,
+    pub triggers: triggers::TriggerTasks,
     /// The settings of the alert receiver; `None` if it is off.
-    pub alerts: Option<triggers::alerts::Settings>,
+    pub alerts: Option<triggers::alerts::ReceiverSettings>,
     /// By pool, the summary of its last plan, for its status.
-    pub summaries: watch::Sender<spill::Summaries>,
+    pub summaries: watch::Sender<spill::PlanSummaries>,
     /// The operator's metrics.
     pub metrics: Arc<Metrics>,
 }
 
 /// Reconciles until `cancel`. Nodes, pods and container groups then stay as they are.
-pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
+pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
     let pools: Api<DeserializeGuard<BurstPool>> = Api::all(context.client.clone());
     let config = controller::Config::default().concurrency(4);
     let (reader, writer) = reflector::store();
@@ -226,7 +226,7 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
 
 /// Drops the state of a pool that no longer exists although it was due for another reconciliation: its
 /// finalizer was removed by hand, so it was not drained. `strays` drains its nodes.
-async fn forget(pool: &str, context: &Context) {
+async fn forget(pool: &str, context: &ControllerContext) {
     context.triggers.remove(pool).await;
     context.metrics.forget_pool(pool);
     context.refused_statuses.forget(pool);
@@ -257,7 +257,7 @@ fn paced(words: impl Stream<Item = ()> + Send + 'static) -> impl Stream<Item = (
 
 async fn reconcile(
     pool: Arc<DeserializeGuard<BurstPool>>,
-    context: Arc<Context>,
+    context: Arc<ControllerContext>,
 ) -> Result<Action, Error> {
     // Reads of the Kubernetes client have no timeout of their own. Without this one, a call that hangs would
     // block the pool.
@@ -273,7 +273,7 @@ async fn reconcile(
     reconciled.await.map_err(Error::Late)?
 }
 
-async fn finalized(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
+async fn finalized(pool: &BurstPool, context: &ControllerContext) -> Result<Action, Error> {
     context.metrics.readable(&pool.name_any());
     let api: Api<BurstPool> = Api::all(context.client.clone());
     let reconciled = finalizer(&api, FINALIZER, Arc::new(pool.clone()), |event| async {
@@ -286,7 +286,7 @@ async fn finalized(pool: &BurstPool, context: &Context) -> Result<Action, Error>
     reconciled.map_err(|error| Error::Finalizer(Box::new(error)))
 }
 
-async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
+async fn apply(pool: &BurstPool, context: &ControllerContext) -> Result<Action, Error> {
     context.triggers.ensure(pool).await;
     let found = strays::adopt(pool, context).await?;
     let outcome = pool::ensure(pool, &found, context).await;
@@ -310,7 +310,7 @@ async fn apply(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
 
 /// Returns an error while the pool is not drained: an error keeps the finalizer. [`Error::Draining`] means "not
 /// yet" and is not a failure.
-async fn clean_up(pool: &BurstPool, context: &Context) -> Result<Action, Error> {
+async fn clean_up(pool: &BurstPool, context: &ControllerContext) -> Result<Action, Error> {
     context.triggers.remove(&pool.name_any()).await;
     let left = drain::pool(pool, context).await?;
     if left.is_empty() {
@@ -319,14 +319,18 @@ async fn clean_up(pool: &BurstPool, context: &Context) -> Result<Action, Error> 
     }
     let again = pool::drain_again(&pool.name_any(), &left, context).await;
     let nodes = pool::report(pool, context).await;
-    let quiet = triggers::Told::default();
+    let quiet = triggers::TriggerStatusView::default();
     let status = status::of(pool, &Ok(()), &nodes, &left, None, &quiet);
     status::write(pool, &status, context).await?;
     Err(Error::Draining { left, again })
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the controller calls it so")]
-fn retry(pool: Arc<DeserializeGuard<BurstPool>>, error: &Error, _: Arc<Context>) -> Action {
+fn retry(
+    pool: Arc<DeserializeGuard<BurstPool>>,
+    error: &Error,
+    _: Arc<ControllerContext>,
+) -> Action {
     if let Some(again) = error.drains_again() {
         return Action::requeue(again);
     }

@@ -16,26 +16,26 @@ use kube::ResourceExt as _;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use self::kept::{Kept, Wanted};
-use super::drain::pace::{self, Again, Evictions, Look};
-use super::mistake::{self, Mistake, can_proxy, scope, usable};
-use super::{Context, drain, status};
-use crate::aci::client::Scope;
+use self::kept::{PlacementSpec, PlacementTask};
+use super::drain::pace::{self, CountAction, DrainDelay, EvictionPacer};
+use super::mistake::{self, InvalidSpec, can_proxy, scope, usable};
+use super::{ControllerContext, drain, status};
+use crate::aci::client::GroupScope;
 use crate::api::{BurstPool, Placement, PlacementStatus};
 use crate::burst::PodFacts;
-use crate::node::object::{self, Closed};
+use crate::node::object::{self, Unavailable};
 use crate::node::pods;
-use crate::node::record::{self, Found};
+use crate::node::record::{self, DiscoveredNode};
 use crate::node::{daemon, register};
 
 /// A pool whose node tasks run.
 #[derive(Default)]
-pub struct Running {
-    placements: BTreeMap<String, Kept>,
-    again: Again,
+pub struct RunningPool {
+    placements: BTreeMap<String, PlacementTask>,
+    again: DrainDelay,
 }
 
-impl Running {
+impl RunningPool {
     /// Ends all tasks. Nodes, pods and container groups stay.
     pub async fn stop(self) {
         stop(self.placements.into_values().collect()).await;
@@ -48,7 +48,11 @@ impl Running {
 ///
 /// A spec with an invalid value is a [`Mistake`] under every leader. Running placements then continue
 /// unchanged; after a change of leader they continue with the settings that their node records.
-pub async fn ensure(pool: &BurstPool, nodes: &[Node], context: &Context) -> Result<(), Mistake> {
+pub async fn ensure(
+    pool: &BurstPool,
+    nodes: &[Node],
+    context: &ControllerContext,
+) -> Result<(), InvalidSpec> {
     let mut asked = place(pool, context);
     if let Ok(scope) = &asked
         && let Err(moved) = stays(pool, scope, context).await
@@ -73,16 +77,18 @@ pub async fn ensure(pool: &BurstPool, nodes: &[Node], context: &Context) -> Resu
         let mut nodes = nodes.iter();
         let live = nodes.find(|node| node.metadata.name.as_ref() == Some(&name));
         let fate = match keeper(&pools, &name) {
-            Some(another) => Fate::Refuse(mistake::owned(&placement.name, &name, &another)),
+            Some(another) => {
+                PlacementChange::Refuse(mistake::owned(&placement.name, &name, &another))
+            }
             None => fate(pool, placement, &asked, live, &known),
         };
         let wanted = match fate {
-            Fate::AsAsked(wanted) => wanted,
-            Fate::AsBefore(wanted, mistake) => {
+            PlacementChange::AsAsked(wanted) => wanted,
+            PlacementChange::AsBefore(wanted, mistake) => {
                 mistakes.push(mistake);
                 wanted
             }
-            Fate::Refuse(mistake) => {
+            PlacementChange::Refuse(mistake) => {
                 mistakes.push(mistake);
                 continue;
             }
@@ -91,7 +97,7 @@ pub async fn ensure(pool: &BurstPool, nodes: &[Node], context: &Context) -> Resu
             let found = record::known(node, &wanted.pool, &placement.name);
             found.offers(&wanted.record())
         });
-        let kept = Kept::start(wanted, left, context).await;
+        let kept = PlacementTask::start(wanted, left, context).await;
         let running = pools.entry(pool.name_any()).or_default();
         running.placements.insert(placement.name.clone(), kept);
     }
@@ -100,7 +106,7 @@ pub async fn ensure(pool: &BurstPool, nodes: &[Node], context: &Context) -> Resu
 
 /// The subscription and resource group that the spec names for the pool's container groups, if the spec is
 /// valid.
-fn place(pool: &BurstPool, context: &Context) -> Result<Scope, Mistake> {
+fn place(pool: &BurstPool, context: &ControllerContext) -> Result<GroupScope, InvalidSpec> {
     let scope = scope(pool, context)?;
     usable(pool)?;
     can_proxy(pool, context.kube_proxy.is_some())?;
@@ -109,13 +115,13 @@ fn place(pool: &BurstPool, context: &Context) -> Result<Scope, Mistake> {
 
 /// What to do with a placement that the spec lists and whose tasks do not run.
 #[derive(Debug, PartialEq)]
-enum Fate {
+enum PlacementChange {
     /// Run it with the spec's settings.
-    AsAsked(Wanted),
+    AsAsked(PlacementSpec),
     /// Run it with the settings that its node records, because the spec is invalid.
-    AsBefore(Wanted, Mistake),
+    AsBefore(PlacementSpec, InvalidSpec),
     /// Do not run it.
-    Refuse(Mistake),
+    Refuse(InvalidSpec),
 }
 
 /// Decides about a placement whose node is `live`, if it has one. The node records where its container groups
@@ -124,12 +130,12 @@ enum Fate {
 fn fate(
     pool: &BurstPool,
     placement: &Placement,
-    asked: &Result<Scope, Mistake>,
+    asked: &Result<GroupScope, InvalidSpec>,
     live: Option<&Node>,
     pools: &[Arc<BurstPool>],
-) -> Fate {
+) -> PlacementChange {
     if let Err(mistake) = mistake::taken(pool, &placement.name, live, pools) {
-        return Fate::Refuse(mistake);
+        return PlacementChange::Refuse(mistake);
     }
     let found = live.map(|node| record::known(node, &pool.name_any(), &placement.name));
     let before = found.and_then(|found| found.record);
@@ -137,20 +143,22 @@ fn fate(
         (Ok(scope), Some(before)) if before.scope() != *scope => {
             mistake::moved(&before.scope(), scope)
         }
-        (Ok(scope), _) => return Fate::AsAsked(Wanted::of(pool, placement, scope)),
+        (Ok(scope), _) => {
+            return PlacementChange::AsAsked(PlacementSpec::of(pool, placement, scope));
+        }
         (Err(mistake), _) => mistake.clone(),
     };
     match before {
-        None => Fate::Refuse(mistake),
+        None => PlacementChange::Refuse(mistake),
         Some(before) => {
-            let wanted = Wanted::of(pool, &before.placement, &before.scope());
-            Fate::AsBefore(wanted, mistake)
+            let wanted = PlacementSpec::of(pool, &before.placement, &before.scope());
+            PlacementChange::AsBefore(wanted, mistake)
         }
     }
 }
 
 /// The pool whose tasks keep this node registered, as text.
-fn keeper(pools: &HashMap<String, Running>, node: &str) -> Option<String> {
+fn keeper(pools: &HashMap<String, RunningPool>, node: &str) -> Option<String> {
     let mut all = pools.iter();
     all.find_map(|(pool, running)| {
         let mut kept = running.placements.values();
@@ -160,23 +168,24 @@ fn keeper(pools: &HashMap<String, Running>, node: &str) -> Option<String> {
 }
 
 /// The placements that the spec lists and whose tasks do not run.
-pub async fn unkept(pool: &BurstPool, context: &Context) -> Vec<String> {
+pub async fn unkept(pool: &BurstPool, context: &ControllerContext) -> Vec<String> {
     let pools = context.pools.lock().await;
     let name = pool.name_any();
     let all = pool.spec.placements.iter();
-    let unkept =
-        all.filter(|placement| find(&pools, &name, &placement.name).is_none_or(Kept::is_lost));
+    let unkept = all.filter(|placement| {
+        find(&pools, &name, &placement.name).is_none_or(PlacementTask::is_lost)
+    });
     unkept.map(|placement| placement.name.clone()).collect()
 }
 
 /// Whether a placement's tasks ended because its node belongs to another owner.
-pub async fn is_lost(pool: &str, placement: &str, context: &Context) -> bool {
+pub async fn is_lost(pool: &str, placement: &str, context: &ControllerContext) -> bool {
     let pools = context.pools.lock().await;
-    find(&pools, pool, placement).is_some_and(Kept::is_lost)
+    find(&pools, pool, placement).is_some_and(PlacementTask::is_lost)
 }
 
 /// The placements whose tasks run and that the spec does not list now, even if the rest of the spec is invalid.
-pub async fn removed(pool: &BurstPool, context: &Context) -> Vec<String> {
+pub async fn removed(pool: &BurstPool, context: &ControllerContext) -> Vec<String> {
     let kept = placements(&pool.name_any(), context).await;
     let removed = kept.into_iter().filter(|name| !asks(pool, name));
     removed.collect()
@@ -190,16 +199,16 @@ pub fn asks(pool: &BurstPool, placement: &str) -> bool {
 
 /// Runs a placement that no spec lists until it is drained, with the settings that its node records. If its
 /// tasks run already, they continue unchanged. Returns whether the tasks run now.
-pub async fn adopt(found: Found, context: &Context) -> bool {
+pub async fn adopt(found: DiscoveredNode, context: &ControllerContext) -> bool {
     let mut pools = context.pools.lock().await;
     if find(&pools, &found.pool, &found.placement).is_some() {
         return true;
     }
     let (pool, name) = (found.pool.clone(), found.placement.clone());
-    let Some(wanted) = Wanted::last(found) else {
+    let Some(wanted) = PlacementSpec::last(found) else {
         return false;
     };
-    let kept = Kept::start(wanted, None, context).await;
+    let kept = PlacementTask::start(wanted, None, context).await;
     kept.drain();
     let running = pools.entry(pool).or_default();
     running.placements.insert(name, kept);
@@ -209,7 +218,7 @@ pub async fn adopt(found: Found, context: &Context) -> bool {
 /// Runs a placement with the settings that its node records, because its pool cannot be read; it is not
 /// drained. If its tasks run already, they continue unchanged. A node without a record is left alone. So is a
 /// node that belongs to another pool: one that runs its tasks, or one whose UID the node carries.
-pub async fn resume(found: Found, context: &Context) {
+pub async fn resume(found: DiscoveredNode, context: &ControllerContext) {
     let carries = |pool: &Arc<BurstPool>| {
         let is_another = pool.name_any() != found.pool;
         is_another && found.pool_uid.is_some() && pool.uid() == found.pool_uid
@@ -232,28 +241,32 @@ pub async fn resume(found: Found, context: &Context) {
         found.node.clone(),
     );
     let offers = found.offers.clone();
-    let Some(wanted) = Wanted::last(found) else {
+    let Some(wanted) = PlacementSpec::last(found) else {
         tracing::warn!(%node, "this node's pool cannot be used, and the node does not say what it was kept as");
         return;
     };
-    let kept = Kept::start(wanted, offers, context).await;
+    let kept = PlacementTask::start(wanted, offers, context).await;
     tracing::info!(%node, "keeping a node as it says that it was");
     let running = pools.entry(pool).or_default();
     running.placements.insert(name, kept);
 }
 
 /// The tasks of a placement, if they run.
-fn find<'a>(pools: &'a HashMap<String, Running>, pool: &str, placement: &str) -> Option<&'a Kept> {
+fn find<'a>(
+    pools: &'a HashMap<String, RunningPool>,
+    pool: &str,
+    placement: &str,
+) -> Option<&'a PlacementTask> {
     pools.get(pool)?.placements.get(placement)
 }
 
 /// The names of the pools whose tasks run.
-pub async fn kept(context: &Context) -> Vec<String> {
+pub async fn kept(context: &ControllerContext) -> Vec<String> {
     context.pools.lock().await.keys().cloned().collect()
 }
 
 /// The names of a pool's placements whose tasks run.
-pub async fn placements(pool: &str, context: &Context) -> Vec<String> {
+pub async fn placements(pool: &str, context: &ControllerContext) -> Vec<String> {
     let pools = context.pools.lock().await;
     let kept = pools.get(pool).into_iter();
     kept.flat_map(|kept| kept.placements.keys().cloned())
@@ -263,9 +276,13 @@ pub async fn placements(pool: &str, context: &Context) -> Vec<String> {
 /// Whether the pool's container groups are in the scope that its spec names now. Azure cannot move them, and
 /// the operator would lose track of those in another scope. Until they are gone, all tasks continue unchanged.
 /// A placement that the spec does not list now is drained where it is.
-async fn stays(pool: &BurstPool, scope: &Scope, context: &Context) -> Result<(), Mistake> {
+async fn stays(
+    pool: &BurstPool,
+    scope: &GroupScope,
+    context: &ControllerContext,
+) -> Result<(), InvalidSpec> {
     let name = pool.name_any();
-    let elsewhere: Vec<(String, Scope)> = {
+    let elsewhere: Vec<(String, GroupScope)> = {
         let pools = context.pools.lock().await;
         let kept = pools.get(&name);
         let kept = kept.into_iter().flat_map(|kept| &kept.placements);
@@ -277,9 +294,9 @@ async fn stays(pool: &BurstPool, scope: &Scope, context: &Context) -> Result<(),
     };
     for (placement, from) in elsewhere {
         match left(&name, &placement, context).await {
-            Left::Nothing => {}
-            Left::Something => return Err(mistake::moved(&from, scope)),
-            Left::Unlisted => return Err(mistake::unlisted(&from, scope)),
+            PlacementRemains::Nothing => {}
+            PlacementRemains::Something => return Err(mistake::moved(&from, scope)),
+            PlacementRemains::Unlisted => return Err(mistake::unlisted(&from, scope)),
         }
     }
     Ok(())
@@ -287,7 +304,7 @@ async fn stays(pool: &BurstPool, scope: &Scope, context: &Context) -> Result<(),
 
 /// What is left of a placement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
+enum PlacementRemains {
     /// Neither pods nor container groups.
     Nothing,
     /// Pods or container groups, as far as is known.
@@ -296,7 +313,7 @@ enum Left {
     Unlisted,
 }
 
-impl Left {
+impl PlacementRemains {
     /// What is left of a placement without pods, if it has this many container groups. The answer 403 proves
     /// nothing: the operator's identity may have lost the right while container groups run. A resource group that
     /// does not exist has the count 0.
@@ -310,27 +327,27 @@ impl Left {
 }
 
 /// What is left of a placement, read again now.
-async fn left(pool: &str, placement: &str, context: &Context) -> Left {
+async fn left(pool: &str, placement: &str, context: &ControllerContext) -> PlacementRemains {
     let kept = {
         let pools = context.pools.lock().await;
         find(&pools, pool, placement).map(|kept| kept.pods.clone())
     };
     let Some(pods) = kept else {
-        return Left::Nothing;
+        return PlacementRemains::Nothing;
     };
     if pods.has_any() {
-        return Left::Something;
+        return PlacementRemains::Something;
     }
     let on_node = drain::pods_on(&object::name(pool, placement), context).await;
     if !on_node.is_ok_and(|pods| pods.is_empty()) {
-        return Left::Something;
+        return PlacementRemains::Something;
     }
     let groups = count(pool, placement, context).await;
-    Left::of(groups, pods.may_not_list())
+    PlacementRemains::of(groups, pods.may_not_list())
 }
 
 /// Ends these tasks; all are cancelled first, so that they end in parallel.
-async fn stop(all: Vec<Kept>) {
+async fn stop(all: Vec<PlacementTask>) {
     for kept in &all {
         kept.cancel.cancel();
     }
@@ -341,7 +358,11 @@ async fn stop(all: Vec<Kept>) {
 
 /// Applies the spec to the running tasks. Takes out the placements that need another node, and those that were
 /// drained or ended and that the spec lists again. These take no pods until their tasks are started again.
-async fn take_changed(pool: &BurstPool, scope: Option<&Scope>, context: &Context) -> Vec<Kept> {
+async fn take_changed(
+    pool: &BurstPool,
+    scope: Option<&GroupScope>,
+    context: &ControllerContext,
+) -> Vec<PlacementTask> {
     let mut pools = context.pools.lock().await;
     let Some(running) = pools.get_mut(&pool.name_any()) else {
         return Vec::new();
@@ -351,9 +372,9 @@ async fn take_changed(pool: &BurstPool, scope: Option<&Scope>, context: &Context
         // While the pool is being deleted, the placement stays closed.
         let is_back = pool.metadata.deletion_timestamp.is_none() && kept.is_draining();
         // An invalid spec is not applied.
-        let wanted = scope.map(|scope| Wanted::of(pool, placement, scope));
+        let wanted = scope.map(|scope| PlacementSpec::of(pool, placement, scope));
         let wanted = wanted.filter(|wanted| kept.wanted != *wanted);
-        let is_another = |wanted: &Wanted| !kept.wanted.is_same_node(wanted);
+        let is_another = |wanted: &PlacementSpec| !kept.wanted.is_same_node(wanted);
         if wanted.as_ref().is_some_and(is_another) || kept.is_lost() || is_back && scope.is_some() {
             return running.placements.remove(&placement.name);
         }
@@ -367,7 +388,7 @@ async fn take_changed(pool: &BurstPool, scope: Option<&Scope>, context: &Context
 
 /// The state of the pool's placements.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct PlacementReport {
     /// The placements, for the status.
     pub placements: Vec<PlacementStatus>,
     /// The nodes of placements that the spec lists and that are not registered.
@@ -377,11 +398,11 @@ pub struct Report {
 }
 
 /// Reads the state of the pool's placements.
-pub async fn report(pool: &BurstPool, context: &Context) -> Report {
+pub async fn report(pool: &BurstPool, context: &ControllerContext) -> PlacementReport {
     let pools = context.pools.lock().await;
-    let mut report = Report {
+    let mut report = PlacementReport {
         only_cordons: true,
-        ..Report::default()
+        ..PlacementReport::default()
     };
     let running = pools.get(&pool.name_any());
     for (name, kept) in running.into_iter().flat_map(|running| &running.placements) {
@@ -421,7 +442,10 @@ pub async fn report(pool: &BurstPool, context: &Context) -> Report {
 }
 
 /// The results of creates on a pool's placements since the last call.
-pub async fn ended_creates(pool: &str, context: &Context) -> Vec<(String, pods::Ended)> {
+pub async fn ended_creates(
+    pool: &str,
+    context: &ControllerContext,
+) -> Vec<(String, pods::CreateResult)> {
     let pools = context.pools.lock().await;
     let placements = pools.get(pool).into_iter().flat_map(|r| &r.placements);
     placements
@@ -433,9 +457,9 @@ pub async fn ended_creates(pool: &str, context: &Context) -> Vec<(String, pods::
 }
 
 /// By pool, the pods on its nodes, as the grant loop needs them.
-pub async fn pods(context: &Context) -> BTreeMap<String, Vec<Arc<PodFacts>>> {
+pub async fn pods(context: &ControllerContext) -> BTreeMap<String, Vec<Arc<PodFacts>>> {
     let pools = context.pools.lock().await;
-    let of = |running: &Running| {
+    let of = |running: &RunningPool| {
         let kept = running.placements.values();
         kept.flat_map(|kept| kept.pods.pods()).collect()
     };
@@ -445,7 +469,10 @@ pub async fn pods(context: &Context) -> BTreeMap<String, Vec<Arc<PodFacts>>> {
 }
 
 /// By placement, why its node or its region takes no pods. A placement without tasks takes none.
-pub async fn closed_regions(pool: &BurstPool, context: &Context) -> BTreeMap<String, String> {
+pub async fn closed_regions(
+    pool: &BurstPool,
+    context: &ControllerContext,
+) -> BTreeMap<String, String> {
     let pools = context.pools.lock().await;
     let name = pool.name_any();
     let why = |placement: &Placement| {
@@ -461,7 +488,12 @@ pub async fn closed_regions(pool: &BurstPool, context: &Context) -> BTreeMap<Str
 }
 
 /// Closes a placement to new pods, or opens it again if `closed` is `None`. The cause is that creates fail.
-pub async fn shut(pool: &str, placement: &str, closed: Option<Closed>, context: &Context) {
+pub async fn shut(
+    pool: &str,
+    placement: &str,
+    closed: Option<Unavailable>,
+    context: &ControllerContext,
+) {
     let pools = context.pools.lock().await;
     if let Some(kept) = find(&pools, pool, placement) {
         kept.facts.send_if_modified(|facts| {
@@ -487,7 +519,7 @@ fn message(
 }
 
 /// Closes placements' nodes for good.
-pub async fn drain(pool: &str, placements: &[String], context: &Context) {
+pub async fn drain(pool: &str, placements: &[String], context: &ControllerContext) {
     let pools = context.pools.lock().await;
     let kept = pools
         .get(pool)
@@ -500,13 +532,13 @@ pub async fn drain(pool: &str, placements: &[String], context: &Context) {
 
 /// Whether a pod worker still runs on a placement, for a pod or for the container group of a deleted pod. Pods
 /// of `DaemonSet`s do not count.
-pub async fn is_any_kept(pool: &str, placement: &str, context: &Context) -> bool {
+pub async fn is_any_kept(pool: &str, placement: &str, context: &ControllerContext) -> bool {
     let pools = context.pools.lock().await;
     find(&pools, pool, placement).is_some_and(|kept| kept.pods.is_any_kept())
 }
 
 /// The number of container groups of a placement; `None` if it is not known.
-pub async fn count(pool: &str, placement: &str, context: &Context) -> Option<usize> {
+pub async fn count(pool: &str, placement: &str, context: &ControllerContext) -> Option<usize> {
     // Do not hold the registry's lock: Azure may take a minute to answer, and all pools need the registry.
     let (pods, counts) = {
         let pools = context.pools.lock().await;
@@ -514,7 +546,7 @@ pub async fn count(pool: &str, placement: &str, context: &Context) -> Option<usi
         (kept.pods.clone(), kept.counts.clone())
     };
     let mut counts = counts.lock().await;
-    if let Look::Say(groups) = counts.look(pods.groups(), Instant::now()) {
+    if let CountAction::Say(groups) = counts.look(pods.groups(), Instant::now()) {
         return groups;
     }
     let counted = pods.count().await;
@@ -523,7 +555,7 @@ pub async fn count(pool: &str, placement: &str, context: &Context) -> Option<usi
 }
 
 /// Whether Azure forbids the operator to list the container groups of a placement.
-pub async fn may_not_list(pool: &str, placement: &str, context: &Context) -> bool {
+pub async fn may_not_list(pool: &str, placement: &str, context: &ControllerContext) -> bool {
     let pools = context.pools.lock().await;
     find(&pools, pool, placement).is_some_and(|kept| kept.pods.may_not_list())
 }
@@ -532,28 +564,32 @@ pub async fn may_not_list(pool: &str, placement: &str, context: &Context) -> boo
 pub async fn evictions(
     pool: &str,
     placement: &str,
-    context: &Context,
-) -> Option<Arc<Mutex<Evictions>>> {
+    context: &ControllerContext,
+) -> Option<Arc<Mutex<EvictionPacer>>> {
     let pools = context.pools.lock().await;
     Some(find(&pools, pool, placement)?.evictions.clone())
 }
 
 /// How soon the drain of a pool continues; `left` is what is left of it.
-pub async fn drain_again(pool: &str, left: &[String], context: &Context) -> Duration {
+pub async fn drain_again(pool: &str, left: &[String], context: &ControllerContext) -> Duration {
     let mut pools = context.pools.lock().await;
     let kept = pools.get_mut(pool);
     kept.map_or(pace::LONGEST, |kept| kept.again.after(left, Instant::now()))
 }
 
 /// Whether a placement that was to be drained is wanted again: a pool of that name was created again.
-pub async fn is_back(pool: &str, placement: &str, context: &Context) -> bool {
+pub async fn is_back(pool: &str, placement: &str, context: &ControllerContext) -> bool {
     let pools = context.pools.lock().await;
     find(&pools, pool, placement).is_some_and(|kept| !kept.is_draining())
 }
 
 /// Removes the node of a placement that drains. Its pod workers continue, because the scheduler may have bound
 /// a pod until then. If the node cannot be removed, its registration continues until the next try.
-pub async fn unregister(pool: &str, placement: &str, context: &Context) -> Result<(), kube::Error> {
+pub async fn unregister(
+    pool: &str,
+    placement: &str,
+    context: &ControllerContext,
+) -> Result<(), kube::Error> {
     let (registration, uid) = {
         let pools = context.pools.lock().await;
         match find(&pools, pool, placement) {
@@ -580,14 +616,15 @@ pub async fn unregister(pool: &str, placement: &str, context: &Context) -> Resul
 }
 
 /// Ends the tasks of drained placements whose nodes are removed and that have nothing left.
-pub async fn end(pool: &str, placements: &[String], context: &Context) {
+pub async fn end(pool: &str, placements: &[String], context: &ControllerContext) {
     let mut pools = context.pools.lock().await;
     let Some(running) = pools.get_mut(pool) else {
         return;
     };
-    let is_over = |name: &String, kept: &mut Kept| kept.is_draining() && placements.contains(name);
+    let is_over =
+        |name: &String, kept: &mut PlacementTask| kept.is_draining() && placements.contains(name);
     let over = running.placements.extract_if(.., is_over);
-    let over: Vec<Kept> = over.map(|(_, kept)| kept).collect();
+    let over: Vec<PlacementTask> = over.map(|(_, kept)| kept).collect();
     if running.placements.is_empty() {
         pools.remove(pool);
     }

@@ -14,15 +14,15 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::mistake::Mistake;
-use super::pool::Report;
-use super::spill::Summary;
-use super::triggers::{self, Says};
-use super::{Context, Error, unreadable};
+use super::mistake::InvalidSpec;
+use super::pool::PlacementReport;
+use super::spill::PlanSummary;
+use super::triggers::{self, ConditionUpdate};
+use super::{ControllerContext, Error, unreadable};
 use crate::api::condition::{self, CAPACITY_LIMITED, NODES_READY, READY, SPILLING, STALLED};
 use crate::api::{BurstPool, BurstPoolStatus, Placement, PlacementStatus};
-use crate::burst::plan::Peak;
-use crate::k8s::refused::Refusals;
+use crate::burst::plan::PeakState;
+use crate::k8s::refused::WriteBackoff;
 use crate::node::call;
 
 /// The field manager of pools' statuses.
@@ -34,11 +34,11 @@ const MISCONFIGURED: &str = "Misconfigured";
 /// The status of a pool. Pure, except that it reads the clock for the conditions' times.
 pub(super) fn of(
     pool: &BurstPool,
-    outcome: &Result<(), Mistake>,
-    nodes: &Report,
+    outcome: &Result<(), InvalidSpec>,
+    nodes: &PlacementReport,
     leaving: &[String],
-    summary: Option<&Summary>,
-    told: &triggers::Told,
+    summary: Option<&PlanSummary>,
+    told: &triggers::TriggerStatusView,
 ) -> BurstPoolStatus {
     let (now, generation) = (Timestamp::now(), pool.metadata.generation);
     let placements = &nodes.placements;
@@ -50,7 +50,7 @@ pub(super) fn of(
         );
     };
     match outcome {
-        Err(Mistake(mistake)) => set(READY, false, MISCONFIGURED, mistake.clone()),
+        Err(InvalidSpec(mistake)) => set(READY, false, MISCONFIGURED, mistake.clone()),
         Ok(()) if !leaving.is_empty() => {
             set(
                 READY,
@@ -105,20 +105,20 @@ pub(super) fn of(
     }
     for (kind, says) in triggers::conditions(pool, told) {
         match says {
-            Says::This(is, reason, message) => condition::set(
+            ConditionUpdate::This(is, reason, message) => condition::set(
                 &mut conditions,
                 condition::condition(kind, is, reason, message, generation, now),
             ),
-            Says::Nothing => conditions.retain(|condition| condition.type_ != kind),
+            ConditionUpdate::Nothing => conditions.retain(|condition| condition.type_ != kind),
             // An error of the whole spec is set again below, if it still exists.
-            Says::AsBefore => {
+            ConditionUpdate::AsBefore => {
                 let of_spec = [MISCONFIGURED, unreadable::REASON];
                 conditions
                     .retain(|one| one.type_ != kind || !of_spec.contains(&one.reason.as_str()));
             }
         }
     }
-    if let Err(Mistake(mistake)) = outcome {
+    if let Err(InvalidSpec(mistake)) = outcome {
         let (kind, reason) = (STALLED, MISCONFIGURED);
         let stalled = condition::condition(kind, true, reason, mistake, generation, now);
         condition::set(&mut conditions, stalled);
@@ -141,13 +141,13 @@ pub(super) fn of(
 
 /// The condition that reports whether pods are on ACI. It is separate from readiness: a pool that bursts is
 /// ready.
-fn spilling(summary: &Summary) -> (bool, &'static str, String) {
+fn spilling(summary: &PlanSummary) -> (bool, &'static str, String) {
     let counts = summary.counts;
     let message = format!(
         "{} on ACI, {} granted, {} holding, {} cannot spill",
         counts.spilled, counts.granted, counts.holding, counts.refused
     );
-    let is_peak = summary.peak != Peak::None;
+    let is_peak = summary.peak != PeakState::None;
     if summary.is_dry_run {
         let would = summary.would_be_granted;
         let message = format!(
@@ -156,9 +156,9 @@ fn spilling(summary: &Summary) -> (bool, &'static str, String) {
         return (is_peak, "DryRun", message);
     }
     let reason = match summary.peak {
-        Peak::On => "Peak",
-        Peak::Fading => "Fading",
-        Peak::None => "Quiet",
+        PeakState::On => "Peak",
+        PeakState::Fading => "Fading",
+        PeakState::None => "Quiet",
     };
     (is_peak, reason, message)
 }
@@ -198,9 +198,9 @@ const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
 /// By pool, the refused writes of its status. Without a pause they would be repeated several times a second in
 /// a peak, because every change reconciles the pool.
 #[derive(Default)]
-pub struct Refused(Mutex<HashMap<String, Refusals>>);
+pub struct StatusRefusals(Mutex<HashMap<String, WriteBackoff>>);
 
-impl Refused {
+impl StatusRefusals {
     /// Whether the pool's status may be written now.
     pub(super) fn may_write(&self, pool: &str) -> bool {
         let all = self.lock();
@@ -211,7 +211,7 @@ impl Refused {
     /// Records the answer to a write of the pool's status.
     pub(super) fn answered<T>(&self, pool: &str, answer: &kube::Result<T>) {
         let mut all = self.lock();
-        let new = || Refusals::up_to(LONGEST_REFUSAL);
+        let new = || WriteBackoff::up_to(LONGEST_REFUSAL);
         let refusals = all.entry(pool.to_owned()).or_insert_with(new);
         refusals.answered(answer, Instant::now());
     }
@@ -221,7 +221,7 @@ impl Refused {
         self.lock().remove(pool);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Refusals>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, WriteBackoff>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -230,7 +230,7 @@ impl Refused {
 pub(super) async fn write(
     pool: &BurstPool,
     status: &BurstPoolStatus,
-    context: &Context,
+    context: &ControllerContext,
 ) -> Result<(), Error> {
     let live = pool.status.clone().map(|live| BurstPoolStatus {
         reservations: Vec::new(),

@@ -21,10 +21,10 @@ use kube::core::DeserializeGuard;
 use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
 
-use super::drain::pace::Again;
-use super::{Context, Error, LOOK_AGAIN, PATIENCE, drain, measure, pool};
+use super::drain::pace::DrainDelay;
+use super::{ControllerContext, Error, LOOK_AGAIN, PATIENCE, drain, measure, pool};
 use crate::api::BurstPool;
-use crate::node::record::{self, Found};
+use crate::node::record::{self, DiscoveredNode};
 use crate::node::{call, object, watched};
 
 /// The timeout of a call. It is short because a node's Lease expires 40 s after its last renewal, and no task
@@ -34,7 +34,10 @@ const CALL: Duration = Duration::from_secs(5);
 const REMIND: Duration = Duration::from_secs(600);
 
 /// The nodes of a pool, read from the API server: a watch may still show one that was just removed.
-pub(super) async fn nodes_of(pool: &str, context: &Context) -> Result<Vec<Found>, Error> {
+pub(super) async fn nodes_of(
+    pool: &str,
+    context: &ControllerContext,
+) -> Result<Vec<DiscoveredNode>, Error> {
     let nodes: Api<DeserializeGuard<Node>> = Api::all(context.client.clone());
     let ours = ListParams::default().labels(&format!("{}={pool}", object::POOL_LABEL));
     let nodes = call::in_time(CALL, nodes.list(&ours)).await;
@@ -47,13 +50,13 @@ pub(super) async fn nodes_of(pool: &str, context: &Context) -> Result<Vec<Found>
 }
 
 /// Whether the node carries the UID of an existing pool with another name than that in the node's label.
-fn is_anothers(found: &Found, pools: &[Arc<BurstPool>]) -> bool {
+fn is_anothers(found: &DiscoveredNode, pools: &[Arc<BurstPool>]) -> bool {
     let mut others = pools.iter().filter(|pool| pool.name_any() != found.pool);
     found.pool_uid.is_some() && others.any(|pool| pool.uid() == found.pool_uid)
 }
 
 /// The node of this name, if it exists.
-async fn node(name: &str, context: &Context) -> Result<Option<Node>, Error> {
+async fn node(name: &str, context: &ControllerContext) -> Result<Option<Node>, Error> {
     let nodes: Api<Node> = Api::all(context.client.clone());
     let node = call::find(CALL, &nodes, name).await;
     node.map_err(Error::kubernetes("reading a node"))
@@ -62,7 +65,10 @@ async fn node(name: &str, context: &Context) -> Result<Option<Node>, Error> {
 /// Starts draining the pool's nodes that its spec does not list, once under each leader: later the running
 /// tasks show which placements the spec has lost. Returns the existing nodes of placements that the spec lists
 /// and whose tasks do not run.
-pub(super) async fn adopt(pool: &BurstPool, context: &Context) -> Result<Vec<Node>, Error> {
+pub(super) async fn adopt(
+    pool: &BurstPool,
+    context: &ControllerContext,
+) -> Result<Vec<Node>, Error> {
     let name = pool.name_any();
     if !pool::kept(context).await.contains(&name) {
         let found = nodes_of(&name, context).await?.into_iter();
@@ -79,7 +85,7 @@ pub(super) async fn adopt(pool: &BurstPool, context: &Context) -> Result<Vec<Nod
     Ok(asked)
 }
 
-async fn keep(found: Found, context: &Context) {
+async fn keep(found: DiscoveredNode, context: &ControllerContext) {
     let node = found.node.clone();
     if pool::adopt(found, context).await {
         tracing::info!(%node, "draining a node that no spec asks for");
@@ -89,9 +95,9 @@ async fn keep(found: Found, context: &Context) {
 }
 
 /// Drains what is left of removed pools, for as long as this future is polled.
-pub(super) async fn drain_pools(context: &Context) {
+pub(super) async fn drain_pools(context: &ControllerContext) {
     context.stores.wait_until_ready().await;
-    let mut gone: BTreeMap<String, Gone> = BTreeMap::new();
+    let mut gone: BTreeMap<String, RemovedPool> = BTreeMap::new();
     loop {
         let suspected = {
             let kept = pool::kept(context).await;
@@ -117,14 +123,14 @@ pub(super) async fn drain_pools(context: &Context) {
 
 /// A removed pool, and the state of its drain.
 #[derive(Debug, Default)]
-struct Gone {
-    again: Again,
+struct RemovedPool {
+    again: DrainDelay,
     next: Option<Instant>,
     /// What was logged last, and when.
     logged: Option<(String, Instant)>,
 }
 
-impl Gone {
+impl RemovedPool {
     fn is_due(&self, now: Instant) -> bool {
         self.next.is_none_or(|next| next <= now)
     }
@@ -140,7 +146,7 @@ impl Gone {
     }
 }
 
-async fn drain_again(pool: &str, gone: &mut Gone, context: &Context) {
+async fn drain_again(pool: &str, gone: &mut RemovedPool, context: &ControllerContext) {
     let drained = tokio::time::timeout(PATIENCE, drain_pool(pool, context)).await;
     let now = Instant::now();
     let left = match drained.map_err(Error::Late).flatten() {
@@ -178,7 +184,7 @@ fn suspects<'a>(
 }
 
 /// Drains a pool if it does not exist. Returns what is left of it.
-async fn drain_pool(pool: &str, context: &Context) -> Result<Vec<String>, Error> {
+async fn drain_pool(pool: &str, context: &ControllerContext) -> Result<Vec<String>, Error> {
     if is_there(pool, context).await? {
         return Ok(Vec::new());
     }
@@ -198,7 +204,7 @@ async fn drain_pool(pool: &str, context: &Context) -> Result<Vec<String>, Error>
 
 /// Whether the pool exists. Uses LIST, which fails while the API server does not serve pools; a GET would then
 /// report that the pool does not exist.
-async fn is_there(pool: &str, context: &Context) -> Result<bool, Error> {
+async fn is_there(pool: &str, context: &ControllerContext) -> Result<bool, Error> {
     let pools: Api<BurstPool> = Api::all(context.client.clone());
     let only = ListParams::default().fields(&format!("metadata.name={pool}"));
     let found = call::in_time(CALL, pools.list_metadata(&only)).await;
@@ -224,7 +230,7 @@ mod tests {
 
     #[test]
     fn what_a_drain_waits_for_is_logged_when_it_is_new_and_every_ten_minutes() {
-        let mut gone = Gone::default();
+        let mut gone = RemovedPool::default();
         let start = Instant::now();
         let mut told = 0;
         for second in 0..1500 {

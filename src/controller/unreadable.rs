@@ -18,7 +18,7 @@ use kube::{Api, Resource as _};
 use serde_json::{Value, json};
 
 use super::status::FIELD_MANAGER;
-use super::{Context, Error, pool, strays};
+use super::{ControllerContext, Error, pool, strays};
 use crate::api::BurstPool;
 use crate::api::condition::{self, READY, STALLED};
 use crate::k8s::events;
@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const OF_OTHERS: [&str; 2] = ["reservations", "leader"];
 
 /// Keeps the pool's nodes running, and reports why the pool cannot be read.
-pub(super) async fn keep(pool: &InvalidObject, context: &Context) -> Result<(), Error> {
+pub(super) async fn keep(pool: &InvalidObject, context: &ControllerContext) -> Result<(), Error> {
     let name = pool.metadata.name.clone().unwrap_or_default();
     if context.metrics.unreadable(&name) {
         crate::telemetry::unreadable(&BurstPool::kind(&()), &name, &pool.error);
@@ -46,7 +46,7 @@ pub(super) async fn keep(pool: &InvalidObject, context: &Context) -> Result<(), 
 }
 
 /// Writes the reason into the pool's status and as an Event, unless the status has it already.
-async fn tell(name: &str, context: &Context) -> Result<(), Error> {
+async fn tell(name: &str, context: &ControllerContext) -> Result<(), Error> {
     let kind = ApiResource::erase::<BurstPool>(&());
     let pools: Api<DynamicObject> = Api::all_with(context.client.clone(), &kind);
     let live = call::find(PATIENCE, &pools, name).await;

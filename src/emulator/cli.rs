@@ -17,9 +17,9 @@ use jiff::SignedDuration;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::arm::throttle::Limits;
-use super::clock::Shows;
-use super::{Emulator, EngineSocket, Options, Tls};
+use super::arm::throttle::ThrottleLimits;
+use super::clock::ShownTime;
+use super::{Emulator, EmulatorOptions, EngineSocket, TlsOptions};
 
 /// Log filter: at more detailed levels, bollard logs its request bodies, which contain environment
 /// variables and passwords.
@@ -37,7 +37,7 @@ const NO_BODIES: &str = "bollard=info";
     clippy::struct_excessive_bools,
     reason = "each is a flag of the command line"
 )]
-struct Arguments {
+struct EmulatorArguments {
     /// Listen address; port 0 picks a free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -83,7 +83,7 @@ struct Arguments {
 
 /// Runs the emulator until SIGTERM or SIGINT. Exits with failure if it cannot start.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = EmulatorArguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
@@ -106,7 +106,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
+async fn run(arguments: EmulatorArguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let emulator = Emulator::start(options(arguments)).await?;
@@ -123,23 +123,23 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn options(arguments: Arguments) -> Options {
+fn options(arguments: EmulatorArguments) -> EmulatorOptions {
     let socket = arguments
         .engine_socket
         .map_or(EngineSocket::Usual, EngineSocket::At);
-    Options {
+    EmulatorOptions {
         listen: arguments.listen,
-        tls: arguments.tls.then_some(Tls {
+        tls: arguments.tls.then_some(TlsOptions {
             ca_file: arguments.ca_file,
         }),
         speed: arguments.speed,
-        shows: Shows::HostTime,
+        shows: ShownTime::HostTime,
         rtt: arguments.rtt,
         start_latency: arguments.start_latency,
         limits: if arguments.no_limits {
-            Limits::lifted()
+            ThrottleLimits::lifted()
         } else {
-            Limits::default()
+            ThrottleLimits::default()
         },
         quotas: arguments.quota.into_iter().collect::<BTreeMap<_, _>>(),
         page_size: arguments.page_size,

@@ -21,7 +21,7 @@ const SPEEDS_KEPT: usize = 64;
 
 /// Which times the emulator shows to clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Shows {
+pub enum ShownTime {
     /// The host's time, at every speed. [`Clock::advance`] moves it, and [`Clock::pause`] stops it.
     #[default]
     HostTime,
@@ -34,22 +34,22 @@ pub enum Shows {
 
 /// A clock that runs `speed` times as fast as the host's clock and can be paused.
 #[derive(Debug)]
-pub struct Clock {
-    inner: Mutex<Inner>,
+pub struct EmulatorClock {
+    inner: Mutex<ClockState>,
     changed: watch::Sender<()>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ClockState {
     /// The emulated time at `anchor`.
     at_anchor: Timestamp,
     anchor: Instant,
     speed: f64,
     paused: bool,
-    face: Face,
+    face: ShownClock,
 }
 
-impl Inner {
+impl ClockState {
     fn now(&self) -> Timestamp {
         if self.paused {
             return self.at_anchor;
@@ -65,28 +65,28 @@ impl Inner {
 
 /// Converts emulated times into the times that clients see. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Face {
+pub struct ShownClock {
     /// When each speed took effect, oldest first. Empty if clients see emulated times.
-    spans: Arc<Vec<Span>>,
+    spans: Arc<Vec<SpeedSpan>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Span {
+struct SpeedSpan {
     emulated: Timestamp,
     shown: Timestamp,
     speed: f64,
 }
 
-impl Face {
-    fn new(shows: Shows, now: Timestamp, speed: f64) -> Self {
-        let first = Span {
+impl ShownClock {
+    fn new(shows: ShownTime, now: Timestamp, speed: f64) -> Self {
+        let first = SpeedSpan {
             emulated: now,
             shown: now,
             speed,
         };
         let spans = match shows {
-            Shows::HostTime => vec![first],
-            Shows::EmulatedTime { .. } => Vec::new(),
+            ShownTime::HostTime => vec![first],
+            ShownTime::EmulatedTime { .. } => Vec::new(),
         };
         Self {
             spans: Arc::new(spans),
@@ -114,7 +114,7 @@ impl Face {
         if spans.len() >= SPEEDS_KEPT {
             spans.remove(0);
         }
-        spans.push(Span {
+        spans.push(SpeedSpan {
             emulated: now,
             shown,
             speed,
@@ -122,20 +122,20 @@ impl Face {
     }
 }
 
-impl Clock {
+impl EmulatorClock {
     /// Starts a clock. Clamps `speed` to 0.001..=100,000; a speed that is not finite becomes 1.
-    pub fn new(speed: f64, shows: Shows) -> Self {
+    pub fn new(speed: f64, shows: ShownTime) -> Self {
         let (host, speed) = (Timestamp::now(), sane(speed));
         let now = match shows {
-            Shows::HostTime => host,
-            Shows::EmulatedTime { behind } => host.saturating_sub(behind).unwrap_or(host),
+            ShownTime::HostTime => host,
+            ShownTime::EmulatedTime { behind } => host.saturating_sub(behind).unwrap_or(host),
         };
-        let inner = Inner {
+        let inner = ClockState {
             at_anchor: now,
             anchor: Instant::now(),
             speed,
             paused: false,
-            face: Face::new(shows, now, speed),
+            face: ShownClock::new(shows, now, speed),
         };
         Self {
             inner: Mutex::new(inner),
@@ -149,7 +149,7 @@ impl Clock {
     }
 
     /// Converts emulated times up to now into the times that clients see.
-    pub fn face(&self) -> Face {
+    pub fn face(&self) -> ShownClock {
         self.lock().face.clone()
     }
 
@@ -210,7 +210,7 @@ impl Clock {
         }
     }
 
-    fn change(&self, how: impl FnOnce(&mut Inner)) {
+    fn change(&self, how: impl FnOnce(&mut ClockState)) {
         let mut inner = self.lock();
         inner.rebase();
         how(&mut inner);
@@ -218,7 +218,7 @@ impl Clock {
         self.changed.send_replace(());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, ClockState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -247,7 +247,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn runs_at_its_speed_and_stands_when_paused() {
-        let clock = Clock::new(10.0, Shows::HostTime);
+        let clock = EmulatorClock::new(10.0, ShownTime::HostTime);
         let start = clock.now();
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(between(start, clock.now()), Duration::from_secs(20));
@@ -263,7 +263,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_shown_runs_at_the_hosts_speed_through_changes_of_the_speed() {
-        let clock = Clock::new(10.0, Shows::HostTime);
+        let clock = EmulatorClock::new(10.0, ShownTime::HostTime);
         let (start, mut passed) = (clock.now(), 0);
         assert_eq!(clock.face().shown(start), start);
         let mut looked = vec![];
@@ -283,9 +283,9 @@ mod tests {
             let since = between(start, face.shown(at)).as_millis();
             assert!(since.abs_diff(passed * 1000) <= 1, "{since} {passed}");
         }
-        let emulated = Clock::new(
+        let emulated = EmulatorClock::new(
             10.0,
-            Shows::EmulatedTime {
+            ShownTime::EmulatedTime {
                 behind: Duration::from_secs(60),
             },
         );
@@ -296,7 +296,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sleeper_wakes_when_the_paused_clock_is_moved() {
-        let clock = std::sync::Arc::new(Clock::new(1.0, Shows::HostTime));
+        let clock = std::sync::Arc::new(EmulatorClock::new(1.0, ShownTime::HostTime));
         clock.pause();
         let at = later(clock.now(), Duration::from_secs(60));
         let sleeper = tokio::spawn({

@@ -12,13 +12,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 
-use super::arm::error::ArmError;
+use super::arm::error::ArmFailure;
 use super::group::script::length;
 
 /// A fault and the requests that it applies to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Rule {
+pub struct FaultRule {
     /// The rule's number, assigned by the emulator.
     #[serde(default, skip_deserializing)]
     pub id: u64,
@@ -91,11 +91,11 @@ const PUT: &str = "ContainerGroups_CreateOrUpdate";
 
 /// The combined effect of all rules on one request.
 #[derive(Debug, Default, PartialEq)]
-pub struct Fate {
+pub struct FaultOutcome {
     /// Wait this long (host time) before handling the request.
     pub delay: Duration,
     /// Respond with this error; the request has no effect.
-    pub error: Option<ArmError>,
+    pub error: Option<ArmFailure>,
     /// Drop the connection; the request has no effect.
     pub dropped: bool,
     /// Drop the connection after the request takes effect.
@@ -106,13 +106,13 @@ pub struct Fate {
 
 /// The active rules.
 #[derive(Debug)]
-pub struct Faults {
-    rules: Vec<Rule>,
+pub struct FaultRules {
+    rules: Vec<FaultRule>,
     next: u64,
     chance: StdRng,
 }
 
-impl Default for Faults {
+impl Default for FaultRules {
     fn default() -> Self {
         Self {
             rules: Vec::new(),
@@ -122,9 +122,9 @@ impl Default for Faults {
     }
 }
 
-impl Faults {
+impl FaultRules {
     /// Adds a rule and returns its number. Fails with a message if a field of the rule is invalid.
-    pub fn add(&mut self, mut rule: Rule) -> Result<u64, String> {
+    pub fn add(&mut self, mut rule: FaultRule) -> Result<u64, String> {
         if !(0.0..=1.0).contains(&rule.rate) {
             return Err(format!("rate: {} is not between 0 and 1", rule.rate));
         }
@@ -151,7 +151,7 @@ impl Faults {
     }
 
     /// The active rules, oldest first.
-    pub fn rules(&self) -> &[Rule] {
+    pub fn rules(&self) -> &[FaultRule] {
         &self.rules
     }
 
@@ -168,8 +168,8 @@ impl Faults {
         operation: &str,
         resource_group: Option<&str>,
         group: Option<&str>,
-    ) -> Fate {
-        let mut fate = Fate::default();
+    ) -> FaultOutcome {
+        let mut fate = FaultOutcome::default();
         for rule in &mut self.rules {
             let concerned = (rule.operation == "*"
                 || rule.operation.eq_ignore_ascii_case(operation))
@@ -195,7 +195,7 @@ impl Faults {
     }
 }
 
-impl Fate {
+impl FaultOutcome {
     fn add(&mut self, fault: &Fault) {
         match fault {
             Fault::Drop => self.dropped = true,
@@ -215,7 +215,7 @@ impl Fate {
                 let message = message
                     .clone()
                     .unwrap_or_else(|| "A fault that was asked for.".to_owned());
-                let mut error = ArmError::new(status, code, message);
+                let mut error = ArmFailure::new(status, code, message);
                 if let Some(seconds) = retry_after {
                     error = error.with_header("retry-after", &seconds.to_string());
                 }
@@ -244,18 +244,19 @@ fn usual_code(status: StatusCode) -> &'static str {
 mod tests {
     use super::*;
 
-    fn rule(json: serde_json::Value) -> Rule {
+    fn rule(json: serde_json::Value) -> FaultRule {
         serde_json::from_value(json).expect("a rule")
     }
 
     #[test]
     fn a_count_is_used_up_and_a_rate_is_repeatable() {
         let error = serde_json::json!({"error": {"status": 503, "retryAfter": 7}});
-        let mut faults = Faults::default();
+        let mut faults = FaultRules::default();
         faults
             .add(rule(serde_json::json!({"count": 2, "fault": error})))
             .expect("a rule");
-        let hit = |faults: &mut Faults| faults.fate("ContainerGroups_Get", None, Some("a")).error;
+        let hit =
+            |faults: &mut FaultRules| faults.fate("ContainerGroups_Get", None, Some("a")).error;
         let first = hit(&mut faults).expect("the first");
         assert_eq!(
             (first.status.as_u16(), first.code.as_str()),
@@ -263,7 +264,7 @@ mod tests {
         );
         assert!(hit(&mut faults).is_some() && hit(&mut faults).is_none());
         let share = |rate: f64| {
-            let mut faults = Faults::default();
+            let mut faults = FaultRules::default();
             faults
                 .add(rule(serde_json::json!({"rate": rate, "fault": "drop"})))
                 .expect("a rule");
@@ -277,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_rule_concerns_its_operation_and_groups_only() {
-        let mut faults = Faults::default();
+        let mut faults = FaultRules::default();
         let json = serde_json::json!({"operation": "containergroups_get", "group": "web-", "fault": "loseAnswer"});
         faults.add(rule(json)).expect("a rule");
         assert!(
@@ -287,11 +288,11 @@ mod tests {
         );
         assert_eq!(
             faults.fate("ContainerGroups_Get", None, Some("api")),
-            Fate::default()
+            FaultOutcome::default()
         );
         assert_eq!(
             faults.fate("ContainerGroups_List", None, None),
-            Fate::default()
+            FaultOutcome::default()
         );
         assert_eq!(faults.remove(None), 1);
         let json = serde_json::json!({"resourceGroup": "one", "fault": "drop"});
@@ -306,8 +307,8 @@ mod tests {
 
     #[test]
     fn a_rule_that_cannot_be_is_refused_by_its_field() {
-        let mut faults = Faults::default();
-        let refused = |faults: &mut Faults, json| faults.add(rule(json)).expect_err("refused");
+        let mut faults = FaultRules::default();
+        let refused = |faults: &mut FaultRules, json| faults.add(rule(json)).expect_err("refused");
         let lag = serde_json::json!({"operation": "ContainerGroups_Get", "fault": {"lag": "5s"}});
         assert!(refused(&mut faults, lag).starts_with("fault.lag"));
         let low = serde_json::json!({"fault": {"error": {"status": 200}}});

@@ -46,6 +46,6 @@ pub mod stream;
 pub mod timeline;
 pub mod tls;
 
-pub use clock::Shows;
-pub use options::{EngineSocket, Options, Tls};
+pub use clock::ShownTime;
+pub use options::{EmulatorOptions, EngineSocket, TlsOptions};
 pub use server::{Emulator, StartError};

@@ -5,21 +5,21 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::arm::throttle::Limits;
-use super::clock::Shows;
+use super::arm::throttle::ThrottleLimits;
+use super::clock::ShownTime;
 
 /// Options of an emulator. By default it imitates the service as a new subscription sees it: at real
 /// speed, with simulated containers, on a free loopback port, without TLS.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct EmulatorOptions {
     /// Listen address. Port 0 picks a free port.
     pub listen: SocketAddr,
     /// Serve HTTPS with a CA that the emulator creates at start. `None`: plain HTTP.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsOptions>,
     /// How many emulated seconds pass in one second of the host: 0.001 to 100,000.
     pub speed: f64,
     /// Which times clients see.
-    pub shows: Shows,
+    pub shows: ShownTime,
     /// Simulated network round trip (host time): half before the emulator handles a request, half
     /// after.
     pub rtt: Duration,
@@ -27,7 +27,7 @@ pub struct Options {
     /// from the service.
     pub start_latency: Option<Duration>,
     /// How many requests ARM and the service accept before they throttle.
-    pub limits: Limits,
+    pub limits: ThrottleLimits,
     /// Limits of `usages` by name. Names that are missing have the service's default limit.
     pub quotas: BTreeMap<String, u64>,
     /// How many elements one page of a LIST holds.
@@ -52,22 +52,22 @@ pub enum EngineSocket {
 
 /// Where to write the CA certificate that clients must trust.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tls {
+pub struct TlsOptions {
     /// The file for the certificate. `None`: a temporary file, which the emulator removes when it
     /// stops.
     pub ca_file: Option<PathBuf>,
 }
 
-impl Default for Options {
+impl Default for EmulatorOptions {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: None,
             speed: 1.0,
-            shows: Shows::HostTime,
+            shows: ShownTime::HostTime,
             rtt: Duration::ZERO,
             start_latency: None,
-            limits: Limits::default(),
+            limits: ThrottleLimits::default(),
             quotas: BTreeMap::new(),
             page_size: 1000,
             token_lifetime: Duration::from_secs(3600),

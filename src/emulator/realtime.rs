@@ -22,10 +22,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::arm::metrics::{bytes, millicores};
-use super::clock::Face;
+use super::clock::ShownClock;
 use super::group::id::GroupKey;
-use super::group::run::{Run, RunState};
-use super::shared::Shared;
+use super::group::run::{EmulatedRun, RunState};
+use super::shared::EmulatorState;
 
 /// The port at which the extension answers.
 pub const PORT: u16 = 18899;
@@ -35,7 +35,7 @@ const KIND: &str = "realtime-metrics";
 const EVERY: Duration = Duration::from_millis(100);
 
 /// Serves the extensions of all groups until `cancel`.
-pub async fn serve(shared: Arc<Shared>, cancel: CancellationToken, tasks: TaskTracker) {
+pub async fn serve(shared: Arc<EmulatorState>, cancel: CancellationToken, tasks: TaskTracker) {
     let mut served: HashMap<GroupKey, (Ipv4Addr, DropGuard)> = HashMap::new();
     let mut every = tokio::time::interval(EVERY);
     loop {
@@ -63,7 +63,7 @@ pub async fn serve(shared: Arc<Shared>, cancel: CancellationToken, tasks: TaskTr
 }
 
 /// The groups whose extension must answer now, with their addresses.
-fn wanted(shared: &Shared) -> HashMap<GroupKey, Ipv4Addr> {
+fn wanted(shared: &EmulatorState) -> HashMap<GroupKey, Ipv4Addr> {
     let now = shared.clock.now();
     let mut store = shared.store();
     store.settle_all(now);
@@ -77,13 +77,13 @@ fn wanted(shared: &Shared) -> HashMap<GroupKey, Ipv4Addr> {
         .collect()
 }
 
-fn runs(run: &Run) -> bool {
+fn runs(run: &EmulatedRun) -> bool {
     matches!(run.current, Some(RunState::Running { .. }))
 }
 
 fn answer(
     listener: TcpListener,
-    shared: &Arc<Shared>,
+    shared: &Arc<EmulatorState>,
     key: GroupKey,
     ends: CancellationToken,
 ) -> impl Future<Output = ()> + 'static + use<> {
@@ -105,15 +105,15 @@ fn answer(
 
 /// The realtime-metrics extension of one group.
 struct Extension {
-    shared: Arc<Shared>,
+    shared: Arc<EmulatorState>,
     key: GroupKey,
     /// CPU use so far, by container. Accumulated, because a script may change the usage in between.
-    counted: Mutex<HashMap<String, Counted>>,
+    counted: Mutex<HashMap<String, MeteredContainer>>,
 }
 
 /// The CPU seconds that one run used from `since` to `until`, in the times that clients see.
 #[derive(Clone, Copy)]
-struct Counted {
+struct MeteredContainer {
     since: Timestamp,
     until: Timestamp,
     seconds: f64,
@@ -155,12 +155,12 @@ async fn stats(State(extension): State<Arc<Extension>>) -> Result<Json<Value>, S
 
 impl Extension {
     /// The CPU seconds that the container's current run has used by `now`. `None` if it does not run.
-    fn count(&self, run: &Run, now: Timestamp, face: &Face) -> Option<f64> {
+    fn count(&self, run: &EmulatedRun, now: Timestamp, face: &ShownClock) -> Option<f64> {
         let Some(RunState::Running { since }) = run.current else {
             return None;
         };
         let since = face.shown(since);
-        let begins = Counted {
+        let begins = MeteredContainer {
             since,
             until: since,
             seconds: 0.0,

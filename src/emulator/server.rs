@@ -23,8 +23,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::engine::{self, Engine};
-use super::options::{Options, Tls};
-use super::shared::Shared;
+use super::options::{EmulatorOptions, TlsOptions};
+use super::shared::EmulatorState;
 use super::{admin, arm, realtime, stream, tls};
 
 /// The reasons why an emulator cannot start.
@@ -54,7 +54,7 @@ pub enum StartError {
     },
     /// The container engine does not answer, or cannot be used.
     #[error(transparent)]
-    Engine(#[from] engine::Error),
+    Engine(#[from] engine::EngineError),
 }
 
 /// Marks a response that must not be sent: the server drops the connection instead.
@@ -73,20 +73,20 @@ impl DropConnection {
 /// The server drops the connection because a fault rule asks for it.
 #[derive(Debug, Error)]
 #[error("dropped, as a fault asked for")]
-struct Dropped;
+struct DroppedConnection;
 
 /// A running emulator.
 pub struct Emulator {
     url: String,
-    ca_file: Option<CaFile>,
-    shared: Arc<Shared>,
+    ca_file: Option<WrittenCaFile>,
+    shared: Arc<EmulatorState>,
     cancel: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Emulator {
     /// Starts an emulator. It accepts connections when this returns.
-    pub async fn start(options: Options) -> Result<Self, StartError> {
+    pub async fn start(options: EmulatorOptions) -> Result<Self, StartError> {
         let engine = match &options.containers {
             Some(socket) => Some(Engine::connect(socket).await?),
             None => None,
@@ -98,13 +98,13 @@ impl Emulator {
         let (acceptor, ca_file) = match &options.tls {
             Some(wanted) => {
                 let made = tls::loopback().map_err(StartError::Certificates)?;
-                let file = CaFile::write(wanted, local.port(), &made.ca_pem)?;
+                let file = WrittenCaFile::write(wanted, local.port(), &made.ca_pem)?;
                 (Some(TlsAcceptor::from(made.server)), Some(file))
             }
             None => (None, None),
         };
         let scheme = if acceptor.is_some() { "https" } else { "http" };
-        let shared = Arc::new(Shared::new(options, engine));
+        let shared = Arc::new(EmulatorState::new(options, engine));
         let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
         let serving = Serving {
             router: router(shared.clone()),
@@ -137,7 +137,7 @@ impl Emulator {
     }
 
     /// The shared state, for tests that run the emulator in process.
-    pub fn shared(&self) -> &Arc<Shared> {
+    pub fn shared(&self) -> &Arc<EmulatorState> {
         &self.shared
     }
 
@@ -162,7 +162,7 @@ impl Drop for Emulator {
 }
 
 /// Builds the router. Requests that match no route go to ARM.
-fn router(shared: Arc<Shared>) -> Router {
+fn router(shared: Arc<EmulatorState>) -> Router {
     Router::new()
         .route("/metadata/endpoints", get(arm::entra::metadata))
         .route(
@@ -243,7 +243,11 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, rou
                     Err(never) => match never {},
                 };
                 let dropped = response.extensions().get::<DropConnection>().is_some();
-                if dropped { Err(Dropped) } else { Ok(response) }
+                if dropped {
+                    Err(DroppedConnection)
+                } else {
+                    Ok(response)
+                }
             }
         });
     let builder = auto::Builder::new(TokioExecutor::new());
@@ -256,13 +260,13 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, rou
 }
 
 /// The file with the CA certificate. Drop removes it if the emulator chose a temporary path.
-struct CaFile {
+struct WrittenCaFile {
     path: PathBuf,
     ours: Option<PathBuf>,
 }
 
-impl CaFile {
-    fn write(wanted: &Tls, port: u16, pem: &str) -> Result<Self, StartError> {
+impl WrittenCaFile {
+    fn write(wanted: &TlsOptions, port: u16, pem: &str) -> Result<Self, StartError> {
         let folder =
             std::env::temp_dir().join(format!("aci-emulator-{}-{port}", std::process::id()));
         let path = wanted
@@ -280,7 +284,7 @@ impl CaFile {
     }
 }
 
-impl Drop for CaFile {
+impl Drop for WrittenCaFile {
     fn drop(&mut self) {
         if let Some(folder) = &self.ours {
             // A temporary file that cannot be removed does no harm.

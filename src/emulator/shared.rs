@@ -2,44 +2,44 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::clock::Clock;
+use super::clock::EmulatorClock;
 use super::counters::Counters;
 use super::engine::Engine;
-use super::options::Options;
-use super::store::Store;
-use super::stream::Sessions;
+use super::options::EmulatorOptions;
+use super::store::GroupStore;
+use super::stream::StreamSessions;
 
 /// The shared state of one emulator.
-pub struct Shared {
+pub struct EmulatorState {
     /// The options that the emulator was started with.
-    pub options: Options,
+    pub options: EmulatorOptions,
     /// The emulated clock.
-    pub clock: Clock,
+    pub clock: EmulatorClock,
     /// Request counters.
     pub counters: Counters,
     /// Exec and attach sessions whose client has not connected yet.
-    pub sessions: Sessions,
+    pub sessions: StreamSessions,
     /// The container engine. `None` if groups are simulated.
     pub engine: Option<Engine>,
-    store: Mutex<Store>,
+    store: Mutex<GroupStore>,
 }
 
-impl Shared {
+impl EmulatorState {
     /// Creates the state for an emulator with `options`.
-    pub fn new(options: Options, engine: Option<Engine>) -> Self {
+    pub fn new(options: EmulatorOptions, engine: Option<Engine>) -> Self {
         Self {
-            clock: Clock::new(options.speed, options.shows),
+            clock: EmulatorClock::new(options.speed, options.shows),
             counters: Counters::new(),
-            sessions: Sessions::default(),
+            sessions: StreamSessions::default(),
             engine,
-            store: Mutex::new(Store::new(&options)),
+            store: Mutex::new(GroupStore::new(&options)),
             options,
         }
     }
 
     /// Locks the emulated Azure. Hold the lock only while a request is decided, never across an
     /// `await`.
-    pub fn store(&self) -> MutexGuard<'_, Store> {
+    pub fn store(&self) -> MutexGuard<'_, GroupStore> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::arm::throttle::{Limits, Throttle};
-use super::faults::Faults;
+use super::arm::throttle::{Throttle, ThrottleLimits};
+use super::faults::FaultRules;
 use super::group::id::{GroupId, GroupKey};
-use super::group::life::Group;
-use super::group::run::Event;
-use super::group::script::Script;
-use super::group::stage::Effect;
+use super::group::life::EmulatedGroup;
+use super::group::run::ContainerEvent;
+use super::group::script::ContainerScript;
+use super::group::stage::StageEffect;
 use super::group::view;
-use super::options::Options;
+use super::options::EmulatorOptions;
 use super::timeline::Timeline;
 
 /// How many finished operations the store remembers. The oldest go first.
@@ -37,7 +37,7 @@ pub enum CapacityFailure {
 
 /// A long-running operation.
 #[derive(Clone, Debug)]
-pub struct Operation {
+pub struct StoredOperation {
     /// The container group that the operation acts on.
     pub group: GroupId,
     /// When the operation started.
@@ -45,7 +45,7 @@ pub struct Operation {
     /// What the operation does.
     pub kind: OperationKind,
     /// The result: whether it succeeded, and the group's events at its end. `None` while it runs.
-    pub ended: Option<(bool, Vec<Event>)>,
+    pub ended: Option<(bool, Vec<ContainerEvent>)>,
 }
 
 /// The kinds of long-running operations.
@@ -58,35 +58,35 @@ pub enum OperationKind {
 }
 
 /// A resource that the emulator stores exactly as it was PUT: virtual networks and subnets.
-pub type Kept = Value;
+pub type StoredBody = Value;
 
 /// The emulated Azure.
 #[derive(Debug)]
-pub struct Store {
+pub struct GroupStore {
     /// Container groups by key.
-    pub groups: BTreeMap<GroupKey, Group>,
+    pub groups: BTreeMap<GroupKey, EmulatedGroup>,
     /// Operations by id.
-    pub operations: HashMap<Uuid, Operation>,
+    pub operations: HashMap<Uuid, StoredOperation>,
     /// Resource groups that a client created, by subscription and lower-case name.
-    pub resource_groups: BTreeMap<(String, String), Kept>,
+    pub resource_groups: BTreeMap<(String, String), StoredBody>,
     /// Resource groups that a client deleted. All others exist.
     pub deleted_resource_groups: HashSet<(String, String)>,
     /// Networks and subnets that a client PUT or deleted (`None`), by lower-case id.
-    pub networks: BTreeMap<String, Option<Kept>>,
+    pub networks: BTreeMap<String, Option<StoredBody>>,
     /// Request limits.
-    pub limits: Limits,
+    pub limits: ThrottleLimits,
     /// How much of the request limits is used.
     pub throttle: Throttle,
     /// Usage limits by name, where they differ from the default.
     pub quotas: BTreeMap<String, u64>,
     /// Fault rules.
-    pub faults: Faults,
+    pub faults: FaultRules,
     /// Regions without capacity, and how many more creates fail there (`None`: all).
     pub capacity: HashMap<String, (CapacityFailure, Option<u64>)>,
     /// Role actions that the credential lacks, in lower case.
     pub withheld: BTreeSet<String>,
     /// Scripts set through the admin interface, by group and container.
-    pub scripts: HashMap<(String, String), Script>,
+    pub scripts: HashMap<(String, String), ContainerScript>,
     /// When each group was created, ran and was deleted.
     pub timeline: Timeline,
     /// Groups that GET, LIST and DELETE do not find yet, and until when
@@ -106,9 +106,9 @@ const PRIVATE: (u32, u32) = (0x0a00_0003, 0x00ff_0000);
 const LOOPBACK: std::ops::Range<u32> = 0x7f80_0000..0x7ffe_0000;
 const LOOPBACK_COUNT: u32 = 0xffff;
 
-impl Store {
+impl GroupStore {
     /// Creates an Azure without any groups.
-    pub fn new(options: &Options) -> Self {
+    pub fn new(options: &EmulatorOptions) -> Self {
         let (limits, quotas) = (options.limits, options.quotas.clone());
         let private = if options.loopback_subnets {
             (rand::random_range(LOOPBACK), LOOPBACK_COUNT)
@@ -124,7 +124,7 @@ impl Store {
             limits,
             throttle: Throttle::default(),
             quotas,
-            faults: Faults::default(),
+            faults: FaultRules::default(),
             capacity: HashMap::new(),
             withheld: BTreeSet::new(),
             scripts: HashMap::new(),
@@ -137,7 +137,7 @@ impl Store {
     }
 
     /// Advances the group to `now` and returns it.
-    pub fn group(&mut self, key: &GroupKey, now: Timestamp) -> Option<&mut Group> {
+    pub fn group(&mut self, key: &GroupKey, now: Timestamp) -> Option<&mut EmulatedGroup> {
         self.settle(key, now);
         self.groups.get_mut(key)
     }
@@ -154,7 +154,7 @@ impl Store {
 
     /// Advances all groups to `now`.
     pub fn settle_all(&mut self, now: Timestamp) {
-        let due = |group: &Group| group.next_at().is_some_and(|at| at <= now);
+        let due = |group: &EmulatedGroup| group.next_at().is_some_and(|at| at <= now);
         let keys: Vec<GroupKey> = self
             .groups
             .iter()
@@ -167,21 +167,21 @@ impl Store {
     }
 
     /// Applies the effects of a group's changes to operations, timeline and groups.
-    pub fn apply(&mut self, key: &GroupKey, effects: Vec<Effect>) {
+    pub fn apply(&mut self, key: &GroupKey, effects: Vec<StageEffect>) {
         for effect in effects {
             let Some(group) = self.groups.get(key) else {
                 return;
             };
             match effect {
-                Effect::OperationEnded { succeeded } => {
+                StageEffect::OperationEnded { succeeded } => {
                     let (operation, events) = (group.operation, view::all_events(group));
                     self.end_operation(operation, succeeded, events);
                 }
-                Effect::Running { at } => {
+                StageEffect::Running { at } => {
                     self.timeline
                         .note(key, |entry| entry.running = entry.running.or(Some(at)));
                 }
-                Effect::Gone { at } => {
+                StageEffect::Gone { at } => {
                     let operation = group.operation;
                     self.remove(key, at);
                     self.end_operation(operation, true, Vec::new());
@@ -196,7 +196,7 @@ impl Store {
     }
 
     /// Removes a group and records the time in the timeline.
-    pub fn remove(&mut self, key: &GroupKey, at: Timestamp) -> Option<Group> {
+    pub fn remove(&mut self, key: &GroupKey, at: Timestamp) -> Option<EmulatedGroup> {
         self.timeline.note(key, |entry| entry.gone = Some(at));
         self.lagging.remove(key);
         self.groups.remove(key)
@@ -205,7 +205,7 @@ impl Store {
     /// Starts an operation and returns its id.
     pub fn begin(&mut self, group: &GroupId, kind: OperationKind, now: Timestamp) -> Uuid {
         let id = Uuid::new_v4();
-        let operation = Operation {
+        let operation = StoredOperation {
             group: group.clone(),
             started: now,
             kind,
@@ -216,7 +216,7 @@ impl Store {
     }
 
     /// Ends an operation. Does nothing if it has already ended.
-    pub fn end_operation(&mut self, id: Uuid, succeeded: bool, events: Vec<Event>) {
+    pub fn end_operation(&mut self, id: Uuid, succeeded: bool, events: Vec<ContainerEvent>) {
         let Some(operation) = self.operations.get_mut(&id) else {
             return;
         };

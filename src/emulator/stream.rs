@@ -23,8 +23,8 @@ use uuid::Uuid;
 
 use super::engine::Terminal;
 use super::group::id::GroupKey;
-use super::group::run::{Run, RunState};
-use super::shared::Shared;
+use super::group::run::{EmulatedRun, RunState};
+use super::shared::EmulatorState;
 
 /// How long a session waits for its client, and how long a connected client may take to send the
 /// password.
@@ -34,7 +34,7 @@ const ATTACH_LOOKS: Duration = Duration::from_millis(50);
 
 /// What a session does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Work {
+pub enum StreamWork {
     /// Runs a command in a terminal.
     Exec {
         /// The command. The service splits it at blanks; there is no quoting.
@@ -46,13 +46,13 @@ pub enum Work {
 
 /// A session whose client has not connected yet.
 #[derive(Clone, Debug)]
-pub struct Session {
+pub struct StreamSession {
     /// The container group.
     pub group: GroupKey,
     /// The container's name.
     pub container: String,
     /// Exec or attach.
-    pub work: Work,
+    pub work: StreamWork,
     /// Terminal height in characters. The protocol has no way to change it later.
     pub rows: u16,
     /// Terminal width in characters.
@@ -61,11 +61,11 @@ pub struct Session {
 
 /// Open sessions by id, with password and deadline.
 #[derive(Default)]
-pub struct Sessions(Mutex<HashMap<Uuid, (Session, String, Instant)>>);
+pub struct StreamSessions(Mutex<HashMap<Uuid, (StreamSession, String, Instant)>>);
 
-impl Sessions {
+impl StreamSessions {
     /// Opens a session. Returns its id and the password that the client must send.
-    pub fn open(&self, session: Session) -> (Uuid, String) {
+    pub fn open(&self, session: StreamSession) -> (Uuid, String) {
         let letters = b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefghjkmnpqrstuvwxyz23456789[]{}!.>|";
         let mut random = rand::rng();
         let password: String = (0..32)
@@ -79,7 +79,7 @@ impl Sessions {
         (number, password)
     }
 
-    fn take(&self, number: Uuid) -> Option<(Session, String)> {
+    fn take(&self, number: Uuid) -> Option<(StreamSession, String)> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (session, password, deadline) = waiting.remove(&number)?;
         (deadline > Instant::now()).then_some((session, password))
@@ -88,7 +88,7 @@ impl Sessions {
 
 /// `GET /execstream/sessionId/{number}` and `/attachstream/...`.
 pub async fn connect(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EmulatorState>>,
     Path(number): Path<String>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
@@ -118,8 +118,8 @@ async fn says(socket: &mut WebSocket, password: &str) -> bool {
     matches!(first, Ok(Some(Ok(Message::Text(text)))) if text.as_str() == password)
 }
 
-async fn serve(shared: &Arc<Shared>, socket: &mut WebSocket, session: Session) {
-    let Session {
+async fn serve(shared: &Arc<EmulatorState>, socket: &mut WebSocket, session: StreamSession) {
+    let StreamSession {
         group,
         container,
         work,
@@ -131,17 +131,17 @@ async fn serve(shared: &Arc<Shared>, socket: &mut WebSocket, session: Session) {
     }
     let Some(engine) = &shared.engine else {
         match work {
-            Work::Exec { command } => simulated_shell(socket, &command).await,
-            Work::Attach => simulated_output(shared, socket, &group, &container).await,
+            StreamWork::Exec { command } => simulated_shell(socket, &command).await,
+            StreamWork::Attach => simulated_output(shared, socket, &group, &container).await,
         }
         return;
     };
     let terminal = match work {
-        Work::Exec { command } => {
+        StreamWork::Exec { command } => {
             let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
             engine.exec(&group, &container, words, (rows, cols)).await
         }
-        Work::Attach => engine.attach(&group, &container).await,
+        StreamWork::Attach => engine.attach(&group, &container).await,
     };
     match terminal {
         Ok(terminal) => bridge(socket, terminal).await,
@@ -154,10 +154,10 @@ async fn serve(shared: &Arc<Shared>, socket: &mut WebSocket, session: Session) {
 }
 
 fn with_run<T>(
-    shared: &Shared,
+    shared: &EmulatorState,
     group: &GroupKey,
     container: &str,
-    look: impl FnOnce(&Run) -> T,
+    look: impl FnOnce(&EmulatedRun) -> T,
 ) -> Option<T> {
     let now = shared.clock.now();
     let mut store = shared.store();
@@ -170,8 +170,8 @@ fn with_run<T>(
         .map(look)
 }
 
-fn is_running(shared: &Shared, group: &GroupKey, container: &str) -> bool {
-    let running = |run: &Run| matches!(run.current, Some(RunState::Running { .. }));
+fn is_running(shared: &EmulatorState, group: &GroupKey, container: &str) -> bool {
+    let running = |run: &EmulatedRun| matches!(run.current, Some(RunState::Running { .. }));
     with_run(shared, group, container, running).unwrap_or(false)
 }
 
@@ -271,7 +271,7 @@ fn typed(line: &mut String, text: &str) -> (String, bool) {
 }
 
 async fn simulated_output(
-    shared: &Shared,
+    shared: &EmulatorState,
     socket: &mut WebSocket,
     group: &GroupKey,
     container: &str,
@@ -321,16 +321,16 @@ mod tests {
 
     #[test]
     fn a_session_is_taken_once_and_its_password_is_long_and_has_punctuation() {
-        let sessions = Sessions::default();
+        let sessions = StreamSessions::default();
         let key = GroupKey {
             subscription: String::new(),
             resource_group: String::new(),
             name: String::new(),
         };
-        let session = Session {
+        let session = StreamSession {
             group: key,
             container: "a".into(),
-            work: Work::Attach,
+            work: StreamWork::Attach,
             rows: 1,
             cols: 1,
         };

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::clock::Face;
+use super::clock::ShownClock;
 use super::group::id::{GroupId, GroupKey};
 
 /// How many entries the timeline keeps. The oldest go first.
@@ -15,7 +15,7 @@ const KEPT: usize = 20_000;
 /// The times of one group, in emulated time. A name that is used again gets a new entry.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Entry {
+pub struct TimelineEntry {
     /// The group's ARM id.
     pub group: String,
     /// When the emulator received the PUT that created the group.
@@ -32,10 +32,10 @@ pub struct Entry {
     pub gets: u64,
 }
 
-impl Entry {
+impl TimelineEntry {
     /// A copy with the times that clients see.
     #[must_use]
-    pub fn shown(&self, face: &Face) -> Self {
+    pub fn shown(&self, face: &ShownClock) -> Self {
         let shown = |at: Option<Timestamp>| at.map(|at| face.shown(at));
         Self {
             put_received: face.shown(self.put_received),
@@ -50,7 +50,7 @@ impl Entry {
 /// All entries, oldest first.
 #[derive(Debug, Default)]
 pub struct Timeline {
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, TimelineEntry>,
     latest: HashMap<GroupKey, u64>,
     next: u64,
 }
@@ -58,7 +58,7 @@ pub struct Timeline {
 impl Timeline {
     /// Adds an entry for a group that was created at `at`.
     pub fn put(&mut self, id: &GroupId, at: Timestamp) {
-        let entry = Entry {
+        let entry = TimelineEntry {
             group: id.to_string(),
             put_received: at,
             running: None,
@@ -78,7 +78,7 @@ impl Timeline {
     }
 
     /// Changes the newest entry of a group. Does nothing if there is none.
-    pub fn note(&mut self, key: &GroupKey, what: impl FnOnce(&mut Entry)) {
+    pub fn note(&mut self, key: &GroupKey, what: impl FnOnce(&mut TimelineEntry)) {
         let number = self.latest.get(key);
         if let Some(entry) = number.and_then(|number| self.entries.get_mut(number)) {
             what(entry);
@@ -86,7 +86,7 @@ impl Timeline {
     }
 
     /// All entries, oldest first.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl Iterator<Item = &TimelineEntry> {
         self.entries.values()
     }
 

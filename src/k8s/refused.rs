@@ -31,19 +31,19 @@ pub fn is_refused(status: &Status) -> bool {
 
 /// The number of consecutive refusals of one write, and the time until which it is not repeated.
 #[derive(Clone, Copy, Debug)]
-pub struct Refusals {
+pub struct WriteBackoff {
     longest: Duration,
     tries: u32,
     until: Option<Instant>,
 }
 
-impl Default for Refusals {
+impl Default for WriteBackoff {
     fn default() -> Self {
         Self::up_to(LONGEST)
     }
 }
 
-impl Refusals {
+impl WriteBackoff {
     /// No refusals yet. No pause is longer than `longest`.
     pub fn up_to(longest: Duration) -> Self {
         Self {
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn only_what_is_refused_is_paused_longer_each_time_and_a_success_ends_that() {
         let now = Instant::now();
-        let mut refusals = Refusals::default();
+        let mut refusals = WriteBackoff::default();
         let mut pauses = Vec::new();
         for _ in 0..9 {
             refusals.answered(&answer(403), now);
@@ -92,16 +92,16 @@ mod tests {
         }
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
         for code in [401, 404, 408, 409, 429, 500, 503] {
-            let mut other = Refusals::default();
+            let mut other = WriteBackoff::default();
             other.answered(&answer(code), now);
             assert!(other.may_write(now), "{code}");
         }
         for code in [400, 403, 413, 422] {
-            let mut other = Refusals::default();
+            let mut other = WriteBackoff::default();
             other.answered(&answer(code), now);
             assert!(!other.may_write(now), "{code}");
         }
-        let mut seldom = Refusals::up_to(Duration::from_secs(15));
+        let mut seldom = WriteBackoff::up_to(Duration::from_secs(15));
         seldom.answered(&answer(403), now);
         seldom.answered(&answer(403), now);
         assert!(seldom.may_write(now + Duration::from_secs(15)));

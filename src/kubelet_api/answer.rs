@@ -6,18 +6,18 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 /// A response, or an error that becomes one.
-pub type Answer = Result<Response<Body>, Refusal>;
+pub type ApiResult = Result<Response<Body>, HttpError>;
 
 /// An HTTP error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct HttpError {
     /// The status code.
     pub status: StatusCode,
     /// The message. The API server passes it to its client, except for status 404.
     pub message: String,
 }
 
-impl Refusal {
+impl HttpError {
     /// An error with this status and message.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self {
@@ -47,9 +47,9 @@ pub fn text(status: StatusCode, text: String) -> Response<Body> {
 }
 
 /// A JSON response.
-pub fn json(value: &impl Serialize) -> Answer {
+pub fn json(value: &impl Serialize) -> ApiResult {
     let bytes = serde_json::to_vec(value).map_err(|error| {
-        Refusal::new(
+        HttpError::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             format!("writing the answer: {error}"),
         )

@@ -5,16 +5,16 @@
 
 use tokio::sync::mpsc;
 
-use super::logs::{self, Source};
-use super::remote_command::{Out, Outcome, Streams};
+use super::logs::{self, LogSource};
+use super::remote_command::{CommandOutcome, CommandStreams, OutputStream};
 
 /// Sends the container's output until it ends or the client disconnects.
-pub async fn run(source: Source, streams: Streams) -> Outcome {
-    let Streams { out, gone, .. } = streams;
+pub async fn run(source: LogSource, streams: CommandStreams) -> CommandOutcome {
+    let CommandStreams { out, gone, .. } = streams;
     let (told, mut heard) = mpsc::channel(4);
     let carried = async {
         while let Some(bytes) = heard.recv().await {
-            if out.send((Out::Stdout, bytes)).await.is_err() {
+            if out.send((OutputStream::Stdout, bytes)).await.is_err() {
                 return;
             }
         }
@@ -22,10 +22,10 @@ pub async fn run(source: Source, streams: Streams) -> Outcome {
     let shown = async { tokio::join!(logs::output(source, told), carried).0 };
     let shown = tokio::select! {
         shown = shown => shown,
-        () = gone.cancelled() => return Outcome::Failed("the client is gone".to_owned()),
+        () = gone.cancelled() => return CommandOutcome::Failed("the client is gone".to_owned()),
     };
     match shown {
-        Ok(()) => Outcome::Exited(0),
-        Err(refusal) => Outcome::Failed(refusal.message),
+        Ok(()) => CommandOutcome::Exited(0),
+        Err(refusal) => CommandOutcome::Failed(refusal.message),
     }
 }

@@ -27,9 +27,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::answer::Refusal;
-use super::recently::Recently;
-use super::route::Right;
+use super::answer::HttpError;
+use super::recently::TtlCache;
+use super::route::NodePermission;
 
 /// How long to cache the API server's answers about tokens and permissions.
 const REMEMBERED: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ const AUTHENTICATED: &str = "system:authenticated";
 
 /// An authenticated user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Caller {
+pub struct AuthenticatedUser {
     /// The user name.
     pub user: String,
     /// The UID, if the user has one.
@@ -55,34 +55,34 @@ pub struct Caller {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-type Authority = Arc<dyn ClientCertVerifier>;
+type ClientVerifier = Arc<dyn ClientCertVerifier>;
 
 /// The cached client CA, and when to read it again.
 #[derive(Clone)]
-struct Known {
-    authority: Option<Authority>,
+struct CachedClientVerifier {
+    authority: Option<ClientVerifier>,
     until: Instant,
 }
 
 /// Authenticates and authorizes clients.
-pub struct Callers {
+pub struct Authenticator {
     client: Client,
-    authority: Mutex<Option<Known>>,
+    authority: Mutex<Option<CachedClientVerifier>>,
     /// Held by the request that reads the client CA.
     asking: tokio::sync::Mutex<()>,
-    tokens: Recently<[u8; 32], Option<Caller>>,
-    rights: Recently<(Caller, String, Right), bool>,
+    tokens: TtlCache<[u8; 32], Option<AuthenticatedUser>>,
+    rights: TtlCache<(AuthenticatedUser, String, NodePermission), bool>,
 }
 
-impl Callers {
+impl Authenticator {
     /// Reviews requests with this client of the API server.
     pub fn new(client: Client) -> Self {
         Self {
             client,
             authority: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
-            tokens: Recently::new(REMEMBERED),
-            rights: Recently::new(REMEMBERED),
+            tokens: TtlCache::new(REMEMBERED),
+            rights: TtlCache::new(REMEMBERED),
         }
     }
 
@@ -91,8 +91,8 @@ impl Callers {
         &self,
         certificates: &[CertificateDer<'static>],
         headers: &HeaderMap,
-    ) -> Result<Caller, Refusal> {
-        let stranger = || Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized");
+    ) -> Result<AuthenticatedUser, HttpError> {
+        let stranger = || HttpError::new(StatusCode::UNAUTHORIZED, "Unauthorized");
         if let Some((own, between)) = certificates.split_first()
             && let Some(authority) = self.authority().await
             && authority
@@ -117,7 +117,12 @@ impl Callers {
     }
 
     /// Whether the user has the permission on the node.
-    pub async fn may(&self, caller: &Caller, node: &str, right: Right) -> Result<bool, Refusal> {
+    pub async fn may(
+        &self,
+        caller: &AuthenticatedUser,
+        node: &str,
+        right: NodePermission,
+    ) -> Result<bool, HttpError> {
         let question = (caller.clone(), node.to_owned(), right);
         if let Some(known) = self.rights.get(&question) {
             return Ok(known);
@@ -147,7 +152,7 @@ impl Callers {
         Ok(allowed)
     }
 
-    async fn bearer(&self, token: &str) -> Result<Option<Caller>, Refusal> {
+    async fn bearer(&self, token: &str) -> Result<Option<AuthenticatedUser>, HttpError> {
         let question = <[u8; 32]>::from(Sha256::digest(token));
         if let Some(known) = self.tokens.get(&question) {
             return Ok(known);
@@ -166,7 +171,7 @@ impl Callers {
         Ok(caller)
     }
 
-    async fn ask<K>(&self, review: &K) -> Result<K, Refusal>
+    async fn ask<K>(&self, review: &K) -> Result<K, HttpError>
     where
         K: kube::Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
             + Clone
@@ -180,7 +185,7 @@ impl Callers {
         let unknown = |why: String| {
             tracing::warn!(why, "asking the API server about a caller");
             let message = "the API server does not say who may do this; try again";
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+            HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
         };
         match asked {
             Ok(Ok(answer)) => Ok(answer),
@@ -192,8 +197,8 @@ impl Callers {
 
     /// The CA that signs client certificates; if the API server does not answer, the last known one. One request
     /// reads it for all, and no other request waits if there is a last known CA.
-    async fn authority(&self) -> Option<Authority> {
-        if let Some(known) = self.known().filter(Known::is_good) {
+    async fn authority(&self) -> Option<ClientVerifier> {
+        if let Some(known) = self.known().filter(CachedClientVerifier::is_good) {
             return known.authority;
         }
         let _asking = match (self.asking.try_lock(), self.known()) {
@@ -203,14 +208,14 @@ impl Callers {
         };
         let last = self.known();
         // Another request may have read it meanwhile.
-        if let Some(known) = last.clone().filter(Known::is_good) {
+        if let Some(known) = last.clone().filter(CachedClientVerifier::is_good) {
             return known.authority;
         }
         let (authority, age) = match self.read_authority().await {
             Some(authority) => (authority, AUTHORITY_AGE),
             None => (last.and_then(|last| last.authority), AUTHORITY_AGAIN),
         };
-        let known = Known {
+        let known = CachedClientVerifier {
             authority: authority.clone(),
             until: Instant::now() + age,
         };
@@ -221,7 +226,7 @@ impl Callers {
         authority
     }
 
-    fn known(&self) -> Option<Known> {
+    fn known(&self) -> Option<CachedClientVerifier> {
         let known = self.authority.lock();
         known.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -232,7 +237,7 @@ impl Callers {
         clippy::option_option,
         reason = "no answer is not the answer that there is none"
     )]
-    async fn read_authority(&self) -> Option<Option<Authority>> {
+    async fn read_authority(&self) -> Option<Option<ClientVerifier>> {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), "kube-system");
         let read = maps.get("extension-apiserver-authentication");
         match tokio::time::timeout(PATIENCE, read).await {
@@ -252,42 +257,42 @@ impl Callers {
     }
 }
 
-impl Known {
+impl CachedClientVerifier {
     fn is_good(&self) -> bool {
         Instant::now() < self.until
     }
 }
 
 /// A verifier that trusts the certificates in `pem`.
-fn verifier(pem: &str) -> Option<Authority> {
+fn verifier(pem: &str) -> Option<ClientVerifier> {
     let mut roots = RootCertStore::empty();
     let all = CertificateDer::pem_slice_iter(pem.as_bytes());
     roots.add_parsable_certificates(all.filter_map(Result::ok));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let built = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
     built
-        .map(|verifier| verifier as Authority)
+        .map(|verifier| verifier as ClientVerifier)
         .inspect_err(|error| tracing::warn!(%error, "reading the authority of client certificates"))
         .ok()
 }
 
 /// The user that a certificate names: the common name, with the organizations as groups.
-fn named(certificate: &CertificateDer<'_>) -> Option<Caller> {
+fn named(certificate: &CertificateDer<'_>) -> Option<AuthenticatedUser> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
     let groups = subject.iter_organization();
     let groups = groups.filter_map(|group| Some(group.as_str().ok()?.to_owned()));
     let groups = groups.chain([AUTHENTICATED.to_owned()]).collect();
-    (!user.is_empty()).then(|| Caller {
+    (!user.is_empty()).then(|| AuthenticatedUser {
         user,
         groups,
-        ..Caller::default()
+        ..AuthenticatedUser::default()
     })
 }
 
-fn known(user: UserInfo) -> Option<Caller> {
-    Some(Caller {
+fn known(user: UserInfo) -> Option<AuthenticatedUser> {
+    Some(AuthenticatedUser {
         user: user.username.filter(|name| !name.is_empty())?,
         uid: user.uid,
         groups: user.groups.unwrap_or_default(),
@@ -307,7 +312,7 @@ mod tests {
         let silent = silent.expect("a port");
         let url = format!("http://{}", silent.local_addr().expect("an address"));
         let config = kube::Config::new(url.parse().expect("a URL"));
-        let callers = Callers::new(Client::try_from(config).expect("a client"));
+        let callers = Authenticator::new(Client::try_from(config).expect("a client"));
         let began = Instant::now();
         let all = (0..5).map(|_| callers.authority());
         futures::future::join_all(all).await;
@@ -327,10 +332,10 @@ mod tests {
         let silent = silent.expect("a port");
         let url = format!("http://{}", silent.local_addr().expect("an address"));
         let config = kube::Config::new(url.parse().expect("a URL"));
-        let callers = Callers::new(Client::try_from(config).expect("a client"));
+        let callers = Authenticator::new(Client::try_from(config).expect("a client"));
         let key = KeyPair::generate().expect("a key");
         let certificate = CertificateParams::default().self_signed(&key);
-        let last = Known {
+        let last = CachedClientVerifier {
             authority: verifier(&certificate.expect("a certificate").pem()),
             until: Instant::now(),
         };

@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Where the certificate comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum CertificateSource {
     /// PEM files.
     Files {
         /// The certificate chain.
@@ -65,15 +65,15 @@ pub enum Error {
 }
 
 /// The current serving certificate.
-pub struct Identity(RwLock<Arc<CertifiedKey>>);
+pub struct ServingCertificate(RwLock<Arc<CertifiedKey>>);
 
-impl fmt::Debug for Identity {
+impl fmt::Debug for ServingCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Identity")
     }
 }
 
-impl ResolvesServerCert for Identity {
+impl ResolvesServerCert for ServingCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(
             self.0
@@ -85,24 +85,28 @@ impl ResolvesServerCert for Identity {
 }
 
 /// The contents of the certificate file and the key file.
-type Bytes = (Vec<u8>, Vec<u8>);
+type CertificatePem = (Vec<u8>, Vec<u8>);
 
-impl Identity {
+impl ServingCertificate {
     /// Loads or creates the certificate.
-    pub async fn of(source: &Source) -> Result<Self, Error> {
+    pub async fn of(source: &CertificateSource) -> Result<Self, Error> {
         let key = match source {
-            Source::SelfMade(address) => made(*address)?,
-            Source::Files { certificate, key } => parsed(&read(certificate, key).await?)?,
+            CertificateSource::SelfMade(address) => made(*address)?,
+            CertificateSource::Files { certificate, key } => {
+                parsed(&read(certificate, key).await?)?
+            }
         };
         Ok(Self(RwLock::new(Arc::new(key))))
     }
 
     /// Keeps the certificate up to date until `cancel`.
-    pub async fn keep(&self, source: Source, cancel: CancellationToken) {
+    pub async fn keep(&self, source: CertificateSource, cancel: CancellationToken) {
         let kept = async {
             match source {
-                Source::SelfMade(address) => self.renew(address).await,
-                Source::Files { certificate, key } => self.follow(certificate, key).await,
+                CertificateSource::SelfMade(address) => self.renew(address).await,
+                CertificateSource::Files { certificate, key } => {
+                    self.follow(certificate, key).await
+                }
             }
         };
         tokio::select! {
@@ -153,7 +157,7 @@ impl Identity {
     }
 }
 
-async fn read(certificate: &PathBuf, key: &PathBuf) -> Result<Bytes, Error> {
+async fn read(certificate: &PathBuf, key: &PathBuf) -> Result<CertificatePem, Error> {
     let read = async |path: &PathBuf| {
         let bytes = tokio::fs::read(path).await;
         bytes.map_err(|source| Error::Read {
@@ -164,7 +168,7 @@ async fn read(certificate: &PathBuf, key: &PathBuf) -> Result<Bytes, Error> {
     Ok((read(certificate).await?, read(key).await?))
 }
 
-fn parsed((certificate, key): &Bytes) -> Result<CertifiedKey, Error> {
+fn parsed((certificate, key): &CertificatePem) -> Result<CertifiedKey, Error> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
     let chain = chain.map_err(Error::Pem)?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(Error::Pem)?;
@@ -193,7 +197,7 @@ fn made(address: IpAddr) -> Result<CertifiedKey, Error> {
 mod tests {
     use super::*;
 
-    fn shown(identity: &Identity) -> Vec<u8> {
+    fn shown(identity: &ServingCertificate) -> Vec<u8> {
         let key = identity.0.read().unwrap_or_else(PoisonError::into_inner);
         key.cert[0].to_vec()
     }
@@ -213,8 +217,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let first = write(directory.path());
         let (certificate, key) = (directory.path().join("crt"), directory.path().join("key"));
-        let source = Source::Files { certificate, key };
-        let identity = Arc::new(Identity::of(&source).await.expect("an identity"));
+        let source = CertificateSource::Files { certificate, key };
+        let identity = Arc::new(ServingCertificate::of(&source).await.expect("an identity"));
         assert_eq!(shown(&identity), first);
         let cancel = CancellationToken::new();
         let (kept, until) = (identity.clone(), cancel.clone());
@@ -236,8 +240,8 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_we_make_names_the_address_and_a_key_of_another_is_refused() {
-        let source = Source::SelfMade("10.1.2.3".parse().expect("an address"));
-        let identity = Identity::of(&source).await.expect("an identity");
+        let source = CertificateSource::SelfMade("10.1.2.3".parse().expect("an address"));
+        let identity = ServingCertificate::of(&source).await.expect("an identity");
         let der = shown(&identity);
         assert!(der.windows(4).any(|bytes| bytes == [10, 1, 2, 3]));
         let directory = tempfile::tempdir().expect("a directory");
@@ -246,7 +250,7 @@ mod tests {
         let key = directory.path().join("key");
         std::fs::write(&key, other.serialize_pem()).expect("written");
         let certificate = directory.path().join("crt");
-        let refused = Identity::of(&Source::Files { certificate, key }).await;
+        let refused = ServingCertificate::of(&CertificateSource::Files { certificate, key }).await;
         assert!(matches!(refused, Err(Error::Key(_))), "{refused:?}");
     }
 }

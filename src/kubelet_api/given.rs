@@ -5,22 +5,22 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::usage::Counter;
+use super::usage::CpuCounter;
 use crate::aci::names::GroupName;
-use crate::node::pods::{Hosted, HostedContainer};
+use crate::node::pods::{ContainerInfo, PodInfo};
 
 pub fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("in range")
 }
 
-pub fn pod(name: &str) -> Arc<Hosted> {
-    let container = |name: &str| HostedContainer {
+pub fn pod(name: &str) -> Arc<PodInfo> {
+    let container = |name: &str| ContainerInfo {
         name: name.to_owned(),
         image: format!("image-of-{name}"),
         running_since: Some(at(60)),
         has_ended: false,
     };
-    Arc::new(Hosted {
+    Arc::new(PodInfo {
         namespace: "shop".to_owned(),
         name: name.to_owned(),
         uid: format!("uid-{name}"),
@@ -34,8 +34,8 @@ pub fn pod(name: &str) -> Arc<Hosted> {
     })
 }
 
-pub fn used() -> Vec<(String, Counter)> {
-    let counter = |cpu_seconds, bytes, second| Counter {
+pub fn used() -> Vec<(String, CpuCounter)> {
+    let counter = |cpu_seconds, bytes, second| CpuCounter {
         cpu_seconds,
         millicores: 250.0,
         bytes,

@@ -24,11 +24,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::callers::Callers;
-use super::certificate::{self, Identity, Source};
-use super::nodes::Nodes;
-use super::serve::Server;
-use super::tasks::Tasks;
+use super::callers::Authenticator;
+use super::certificate::{self, CertificateSource, ServingCertificate};
+use super::nodes::NodeRegistry;
+use super::serve::KubeletServer;
+use super::tasks::ListenerTasks;
 
 /// The most connections at once. A shell in a pod takes one, and so does a log that is followed.
 const CONNECTIONS: usize = 512;
@@ -45,33 +45,33 @@ const HEAD_SIZE: usize = 128 << 10;
 const HEADERS: usize = 64;
 
 /// What the kubelet API is built from.
-pub struct Settings {
+pub struct KubeletApiSettings {
     /// The socket to listen on.
     pub listener: TcpListener,
     /// The source of its certificate.
-    pub source: Source,
+    pub source: CertificateSource,
     /// The Kubernetes client.
     pub client: Client,
     /// The nodes that it serves.
-    pub nodes: Nodes,
+    pub nodes: NodeRegistry,
 }
 
 /// Serves until `cancel`, and then until the answers under way have ended. Fails, before it serves anything, only
 /// if there is no usable certificate.
 pub async fn listen(
-    settings: Settings,
+    settings: KubeletApiSettings,
     cancel: CancellationToken,
 ) -> Result<impl Future<Output = ()>, certificate::Error> {
-    let identity = Arc::new(Identity::of(&settings.source).await?);
+    let identity = Arc::new(ServingCertificate::of(&settings.source).await?);
     let tasks = TaskTracker::new();
     let kept = (identity.clone(), settings.source, cancel.clone());
     tasks.spawn(async move { kept.0.keep(kept.1, kept.2).await });
-    let server = Arc::new(Server {
-        callers: Callers::new(settings.client.clone()),
+    let server = Arc::new(KubeletServer {
+        callers: Authenticator::new(settings.client.clone()),
         client: settings.client,
         nodes: settings.nodes,
         usage: Arc::default(),
-        tasks: Tasks {
+        tasks: ListenerTasks {
             tracker: tasks.clone(),
             cancel: cancel.clone(),
         },
@@ -88,7 +88,7 @@ pub async fn listen(
 
 struct Listening {
     acceptor: TlsAcceptor,
-    server: Arc<Server>,
+    server: Arc<KubeletServer>,
     room: Arc<Semaphore>,
     cancel: CancellationToken,
     tasks: TaskTracker,
@@ -161,7 +161,7 @@ fn alive() -> TcpKeepalive {
 
 async fn serve(
     stream: tokio_rustls::server::TlsStream<TcpStream>,
-    server: Arc<Server>,
+    server: Arc<KubeletServer>,
     place: OwnedSemaphorePermit,
     cancel: CancellationToken,
 ) {
@@ -198,13 +198,13 @@ async fn serve(
     }
 }
 
-fn tls(identity: Arc<Identity>) -> ServerConfig {
+fn tls(identity: Arc<ServingCertificate>) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider.clone());
     let mut config = config
         .with_safe_default_protocol_versions()
         .expect("ring speaks the default versions")
-        .with_client_cert_verifier(Arc::new(Shown(provider)))
+        .with_client_cert_verifier(Arc::new(PresentedClientCert(provider)))
         .with_cert_resolver(identity);
     // Upgrades need HTTP/1.1; a client that supports both would choose HTTP/2.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -214,9 +214,9 @@ fn tls(identity: Arc<Identity>) -> ServerConfig {
 /// Accepts any client certificate, as long as the client has its key. [`Callers`] verifies the issuer on each
 /// request, so that a client with an unknown issuer gets 401, and the CA can change at runtime.
 #[derive(Debug)]
-struct Shown(Arc<CryptoProvider>);
+struct PresentedClientCert(Arc<CryptoProvider>);
 
-impl ClientCertVerifier for Shown {
+impl ClientCertVerifier for PresentedClientCert {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

@@ -11,25 +11,25 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::answer::{self, Answer, Refusal};
-use crate::node::observed::Observed;
-use crate::node::pods::{Context, Hosted, HostedContainer};
+use super::answer::{self, ApiResult, HttpError};
+use crate::node::observed::WatchedPod;
+use crate::node::pods::{ContainerInfo, PodInfo, PodsContext};
 
 /// Timeout of one call of the API server.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The pods as the API server has them. Only administrators who debug request this, so the list is read on request
 /// instead of kept in memory a second time.
-pub async fn pods(client: &Client, nodes: &[Arc<Context>]) -> Answer {
+pub async fn pods(client: &Client, nodes: &[Arc<PodsContext>]) -> ApiResult {
     // [`Observed`] always decodes: one unusual pod must not hide the others. It is listed with its metadata only.
-    let api: Api<Observed> = Api::all(client.clone());
+    let api: Api<WatchedPod> = Api::all(client.clone());
     let mut items: Vec<Pod> = Vec::new();
     for node in nodes {
         let ours = ListParams::default().fields(&format!("spec.nodeName={}", node.owner.node));
         let listed = tokio::time::timeout(PATIENCE, api.list(&ours)).await;
         let Ok(Ok(listed)) = listed else {
             let message = "the API server does not list the node's pods; try again";
-            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message));
+            return Err(HttpError::new(StatusCode::SERVICE_UNAVAILABLE, message));
         };
         items.extend(listed.items.into_iter().map(|observed| observed.pod));
     }
@@ -39,7 +39,7 @@ pub async fn pods(client: &Client, nodes: &[Arc<Context>]) -> Answer {
 }
 
 /// The pods with at least one running container.
-pub fn running(nodes: &[Arc<Context>]) -> Answer {
+pub fn running(nodes: &[Arc<PodsContext>]) -> ApiResult {
     let all = nodes.iter().flat_map(|node| node.all_hosted());
     let running = all.filter(|pod| pod.containers.iter().any(is_running));
     let items: Vec<Value> = running.map(|pod| brief(&pod)).collect();
@@ -48,11 +48,11 @@ pub fn running(nodes: &[Arc<Context>]) -> Answer {
     }))
 }
 
-fn is_running(container: &HostedContainer) -> bool {
+fn is_running(container: &ContainerInfo) -> bool {
     container.running_since.is_some()
 }
 
-fn brief(pod: &Hosted) -> Value {
+fn brief(pod: &PodInfo) -> Value {
     let containers = pod.containers.iter().filter(|c| is_running(c));
     let containers: Vec<Value> = containers.map(|c| json!({"name": c.name})).collect();
     json!({

@@ -39,6 +39,6 @@ mod tasks;
 mod upgrade;
 mod usage;
 
-pub use certificate::Source;
-pub use listener::{Settings, listen};
-pub use nodes::{Nodes, Served};
+pub use certificate::CertificateSource;
+pub use listener::{KubeletApiSettings, listen};
+pub use nodes::{NodeRegistry, ServedGuard};

@@ -6,65 +6,65 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::node::pods::{Context, Hosted};
+use crate::node::pods::{PodInfo, PodsContext};
 
-type Kept = Arc<RwLock<BTreeMap<String, Arc<Context>>>>;
+type ServedNodes = Arc<RwLock<BTreeMap<String, Arc<PodsContext>>>>;
 
 /// The nodes of the process; cheap to clone.
 #[derive(Clone, Default)]
-pub struct Nodes(Kept);
+pub struct NodeRegistry(ServedNodes);
 
 /// Guard: the node is served until this value is dropped.
-pub struct Served {
-    nodes: Nodes,
-    context: Arc<Context>,
+pub struct ServedGuard {
+    nodes: NodeRegistry,
+    context: Arc<PodsContext>,
 }
 
 /// A pod, and the node that runs it.
 #[derive(Clone)]
-pub struct Found {
+pub struct FoundPod {
     /// The node.
-    pub node: Arc<Context>,
+    pub node: Arc<PodsContext>,
     /// The pod, as it was when the request found it.
-    pub pod: Arc<Hosted>,
-    nodes: Nodes,
+    pub pod: Arc<PodInfo>,
+    nodes: NodeRegistry,
 }
 
 /// The state of a pod after a request has found it.
-pub enum Now {
+pub enum PodPresence {
     /// The pod exists.
-    There(Arc<Hosted>),
+    There(Arc<PodInfo>),
     /// The pod is gone.
     Gone,
     /// This process does not serve the pod's node at the moment.
     Unknown,
 }
 
-impl Nodes {
+impl NodeRegistry {
     /// Serves a node until the returned guard is dropped.
     #[must_use = "the node is served for as long as this is kept"]
-    pub fn serve(&self, context: Arc<Context>) -> Served {
+    pub fn serve(&self, context: Arc<PodsContext>) -> ServedGuard {
         let name = context.owner.node.clone();
         let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
         kept.insert(name, context.clone());
-        Served {
+        ServedGuard {
             nodes: self.clone(),
             context,
         }
     }
 
     /// All nodes.
-    pub fn all(&self) -> Vec<Arc<Context>> {
+    pub fn all(&self) -> Vec<Arc<PodsContext>> {
         let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
         kept.values().cloned().collect()
     }
 
     /// The pod of this name.
-    pub fn find(&self, namespace: &str, name: &str) -> Option<Found> {
+    pub fn find(&self, namespace: &str, name: &str) -> Option<FoundPod> {
         let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let mut found = kept.values().filter_map(|node| {
             let pod = node.hosted(namespace, name)?;
-            Some(Found {
+            Some(FoundPod {
                 node: node.clone(),
                 pod,
                 nodes: self.clone(),
@@ -74,21 +74,21 @@ impl Nodes {
     }
 }
 
-impl Found {
+impl FoundPod {
     /// The pod's present state. The lookup uses the node that is served now, because a node that was replaced gets
     /// no more updates.
-    pub fn now(&self) -> Now {
+    pub fn now(&self) -> PodPresence {
         match self.nodes.find(&self.pod.namespace, &self.pod.name) {
-            Some(found) if found.pod.uid == self.pod.uid => Now::There(found.pod),
-            Some(_) => Now::Gone,
-            None if self.is_served() => Now::Gone,
-            None => Now::Unknown,
+            Some(found) if found.pod.uid == self.pod.uid => PodPresence::There(found.pod),
+            Some(_) => PodPresence::Gone,
+            None if self.is_served() => PodPresence::Gone,
+            None => PodPresence::Unknown,
         }
     }
 
     /// Whether the pod may still exist.
     pub fn is_there(&self) -> bool {
-        !matches!(self.now(), Now::Gone)
+        !matches!(self.now(), PodPresence::Gone)
     }
 
     fn is_served(&self) -> bool {
@@ -98,7 +98,7 @@ impl Found {
     }
 }
 
-impl Drop for Served {
+impl Drop for ServedGuard {
     fn drop(&mut self) {
         let mut kept = self.nodes.0.write().unwrap_or_else(PoisonError::into_inner);
         // If the node was restarted, its successor is already registered under the same name.

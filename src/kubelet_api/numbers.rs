@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::answer::{self, Answer};
-use super::usage::{Counter, Usage, Used};
-use crate::node::pods::{Context, Hosted};
+use super::answer::{self, ApiResult};
+use super::usage::{CpuCounter, PodUsage, UsageCache};
+use crate::node::pods::{PodInfo, PodsContext};
 
 /// The CPU and memory use of the nodes' pods, and when they started.
-pub fn summary(nodes: &[Arc<Context>], usage: &Usage) -> Answer {
+pub fn summary(nodes: &[Arc<PodsContext>], usage: &UsageCache) -> ApiResult {
     let (all, total) = usage.all(nodes);
     let pods = all.into_iter().map(|(used, pod)| summed(&pod, used));
     let pods: Vec<Value> = pods.collect();
@@ -24,7 +24,7 @@ pub fn summary(nodes: &[Arc<Context>], usage: &Usage) -> Answer {
     answer::json(&json!({"node": node, "pods": pods}))
 }
 
-fn summed(pod: &Hosted, usage: Used) -> Value {
+fn summed(pod: &PodInfo, usage: PodUsage) -> Value {
     let used = usage.unwrap_or_default();
     let running = pod.containers.iter().filter(|c| c.running_since.is_some());
     let containers: Vec<Value> = running
@@ -38,7 +38,7 @@ fn summed(pod: &Hosted, usage: Used) -> Value {
         .collect();
     let all = used.into_iter().map(|(_, counter)| counter);
     let mut told = all
-        .reduce(Counter::and)
+        .reduce(CpuCounter::and)
         .map_or_else(|| json!({}), |counter| numbers(&counter));
     told["podRef"] = json!({"name": pod.name, "namespace": pod.namespace, "uid": pod.uid});
     told["startTime"] = json!(pod.started);
@@ -46,7 +46,7 @@ fn summed(pod: &Hosted, usage: Used) -> Value {
     told
 }
 
-fn numbers(counter: &Counter) -> Value {
+fn numbers(counter: &CpuCounter) -> Value {
     json!({
         "cpu": {
             "time": counter.at,

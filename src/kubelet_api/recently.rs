@@ -14,12 +14,12 @@ use tokio::time::Instant;
 const MOST: usize = 1024;
 
 /// Values by key.
-pub struct Recently<K, V> {
+pub struct TtlCache<K, V> {
     lifetime: Duration,
     answers: Mutex<HashMap<K, (Instant, V)>>,
 }
 
-impl<K: Eq + Hash, V: Clone> Recently<K, V> {
+impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
     /// A cache whose values are valid for this time.
     pub fn new(lifetime: Duration) -> Self {
         Self {
@@ -54,7 +54,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_good_for_its_lifetime_and_a_flood_of_questions_is_bounded() {
-        let recently = Recently::new(Duration::from_secs(10));
+        let recently = TtlCache::new(Duration::from_secs(10));
         recently.put(0, "yes");
         assert_eq!(recently.get(&0), Some("yes"));
         tokio::time::advance(Duration::from_secs(10)).await;

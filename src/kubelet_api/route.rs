@@ -8,7 +8,7 @@ use http::Method;
 
 /// A pod, and one of its containers if the path names one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct ContainerRef {
     /// The pod's namespace.
     pub namespace: String,
     /// The pod's name.
@@ -21,7 +21,7 @@ pub struct Target {
 
 /// The endpoints of the kubelet API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
+pub enum KubeletRoute {
     /// Health of the process.
     Health,
     /// The pods, as objects.
@@ -33,21 +33,21 @@ pub enum Route {
     /// Resource metrics for Prometheus and metrics-server, of all nodes or of one.
     Resource(Option<String>),
     /// Another metrics endpoint of a kubelet.
-    Scrape(Scrape),
+    Scrape(ScrapeEndpoint),
     /// A container's log.
-    Logs(Target),
+    Logs(ContainerRef),
     /// A command in a container.
-    Exec(Target),
+    Exec(ContainerRef),
     /// A container's output from now on.
-    Attach(Target),
+    Attach(ContainerRef),
     /// Ports of a pod.
-    PortForward(Target),
+    PortForward(ContainerRef),
 }
 
 /// The metrics endpoints that Prometheus is usually configured to scrape on every kubelet, besides resource
 /// metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scrape {
+pub enum ScrapeEndpoint {
     /// Metrics of the kubelet itself.
     Kubelet,
     /// Metrics of containers in cAdvisor's format.
@@ -60,7 +60,7 @@ pub enum Scrape {
 
 /// A permission on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Right {
+pub struct NodePermission {
     /// The verb.
     pub verb: &'static str,
     /// The subresource of the node.
@@ -68,39 +68,39 @@ pub struct Right {
 }
 
 /// The endpoint of a path; `None` if there is none.
-pub fn route(path: &str) -> Option<Route> {
+pub fn route(path: &str) -> Option<KubeletRoute> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let target = |container: &str, uid: Option<&str>| Target {
+    let target = |container: &str, uid: Option<&str>| ContainerRef {
         namespace: parts[1].to_owned(),
         pod: parts[2].to_owned(),
         uid: uid.map(str::to_owned),
         container: container.to_owned(),
     };
     Some(match parts.as_slice() {
-        ["healthz"] => Route::Health,
-        ["pods"] => Route::Pods,
-        ["runningpods"] => Route::RunningPods,
-        ["stats", "summary"] => Route::Summary,
-        ["metrics"] => Route::Scrape(Scrape::Kubelet),
-        ["metrics", "cadvisor"] => Route::Scrape(Scrape::Cadvisor),
-        ["metrics", "probes"] => Route::Scrape(Scrape::Probes),
-        ["metrics", "slis"] => Route::Scrape(Scrape::Slis),
-        ["metrics", "resource"] => Route::Resource(None),
-        ["metrics", "resource", node] => Route::Resource(Some((*node).to_owned())),
-        ["containerLogs", _, _, container] => Route::Logs(target(container, None)),
-        ["exec", _, _, container] => Route::Exec(target(container, None)),
-        ["exec", _, _, uid, container] => Route::Exec(target(container, Some(uid))),
-        ["attach", _, _, container] => Route::Attach(target(container, None)),
-        ["attach", _, _, uid, container] => Route::Attach(target(container, Some(uid))),
-        ["portForward", _, _] => Route::PortForward(target("", None)),
-        ["portForward", _, _, uid] => Route::PortForward(target("", Some(uid))),
+        ["healthz"] => KubeletRoute::Health,
+        ["pods"] => KubeletRoute::Pods,
+        ["runningpods"] => KubeletRoute::RunningPods,
+        ["stats", "summary"] => KubeletRoute::Summary,
+        ["metrics"] => KubeletRoute::Scrape(ScrapeEndpoint::Kubelet),
+        ["metrics", "cadvisor"] => KubeletRoute::Scrape(ScrapeEndpoint::Cadvisor),
+        ["metrics", "probes"] => KubeletRoute::Scrape(ScrapeEndpoint::Probes),
+        ["metrics", "slis"] => KubeletRoute::Scrape(ScrapeEndpoint::Slis),
+        ["metrics", "resource"] => KubeletRoute::Resource(None),
+        ["metrics", "resource", node] => KubeletRoute::Resource(Some((*node).to_owned())),
+        ["containerLogs", _, _, container] => KubeletRoute::Logs(target(container, None)),
+        ["exec", _, _, container] => KubeletRoute::Exec(target(container, None)),
+        ["exec", _, _, uid, container] => KubeletRoute::Exec(target(container, Some(uid))),
+        ["attach", _, _, container] => KubeletRoute::Attach(target(container, None)),
+        ["attach", _, _, uid, container] => KubeletRoute::Attach(target(container, Some(uid))),
+        ["portForward", _, _] => KubeletRoute::PortForward(target("", None)),
+        ["portForward", _, _, uid] => KubeletRoute::PortForward(target("", Some(uid))),
         _ => return None,
     })
 }
 
-impl Route {
+impl KubeletRoute {
     /// The pod that the request is about, if any.
-    pub fn target(&self) -> Option<&Target> {
+    pub fn target(&self) -> Option<&ContainerRef> {
         match self {
             Self::Logs(target)
             | Self::Exec(target)
@@ -111,7 +111,7 @@ impl Route {
     }
 
     /// The permission that a request with this method needs.
-    pub fn right(&self, method: &Method) -> Right {
+    pub fn right(&self, method: &Method) -> NodePermission {
         let verb = match *method {
             Method::POST => "create",
             Method::PUT => "update",
@@ -120,19 +120,19 @@ impl Route {
             _ => "get",
         };
         match self {
-            Self::Summary => Right {
+            Self::Summary => NodePermission {
                 verb,
                 subresource: "stats",
             },
-            Self::Resource(_) | Self::Scrape(_) => Right {
+            Self::Resource(_) | Self::Scrape(_) => NodePermission {
                 verb,
                 subresource: "metrics",
             },
-            Self::Exec(_) | Self::Attach(_) | Self::PortForward(_) => Right {
+            Self::Exec(_) | Self::Attach(_) | Self::PortForward(_) => NodePermission {
                 verb: "create",
                 subresource: "proxy",
             },
-            _ => Right {
+            _ => NodePermission {
                 verb,
                 subresource: "proxy",
             },
@@ -146,14 +146,14 @@ mod tests {
 
     #[test]
     fn paths_are_a_kubelets() {
-        let Some(Route::Logs(target)) = route("/containerLogs/shop/web-0/main") else {
+        let Some(KubeletRoute::Logs(target)) = route("/containerLogs/shop/web-0/main") else {
             unreachable!("logs");
         };
         assert_eq!(
             (&*target.namespace, &*target.pod, &*target.container),
             ("shop", "web-0", "main")
         );
-        let Some(Route::Exec(target)) = route("/exec/shop/web-0/123/main") else {
+        let Some(KubeletRoute::Exec(target)) = route("/exec/shop/web-0/123/main") else {
             unreachable!("a command");
         };
         assert_eq!(
@@ -162,12 +162,12 @@ mod tests {
         );
         assert!(matches!(
             route("/portForward/shop/web-0"),
-            Some(Route::PortForward(_))
+            Some(KubeletRoute::PortForward(_))
         ));
-        assert_eq!(route("/runningpods/"), Some(Route::RunningPods));
+        assert_eq!(route("/runningpods/"), Some(KubeletRoute::RunningPods));
         assert_eq!(
             route("/metrics/resource/burst-a"),
-            Some(Route::Resource(Some("burst-a".to_owned())))
+            Some(KubeletRoute::Resource(Some("burst-a".to_owned())))
         );
         for path in [
             "/",

@@ -13,30 +13,34 @@ use http::{HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 
 use super::answer;
-use super::route::Scrape;
-use super::usage::{Counter, Usage, Used};
-use crate::node::pods::{Context, Hosted, HostedContainer};
+use super::route::ScrapeEndpoint;
+use super::usage::{CpuCounter, PodUsage, UsageCache};
+use crate::node::pods::{ContainerInfo, PodInfo, PodsContext};
 
 /// The resource metrics of pods and nodes (`/metrics/resource`).
-pub fn resource(nodes: &[Arc<Context>], usage: &Usage) -> Response<Body> {
+pub fn resource(nodes: &[Arc<PodsContext>], usage: &UsageCache) -> Response<Body> {
     let (pods, total) = usage.all(nodes);
     told(exposed(&pods, total))
 }
 
 /// The metrics of the other endpoints.
-pub fn scrape(what: Scrape, nodes: &[Arc<Context>], usage: &Usage) -> Response<Body> {
+pub fn scrape(
+    what: ScrapeEndpoint,
+    nodes: &[Arc<PodsContext>],
+    usage: &UsageCache,
+) -> Response<Body> {
     told(match what {
-        Scrape::Kubelet => {
+        ScrapeEndpoint::Kubelet => {
             let names: Vec<&str> = nodes.iter().map(|node| &*node.owner.node).collect();
             let pods: Vec<_> = nodes.iter().flat_map(|node| node.all_hosted()).collect();
             kubelet(&names, &pods)
         }
-        Scrape::Cadvisor => {
+        ScrapeEndpoint::Cadvisor => {
             let pods: Vec<_> = nodes.iter().flat_map(|node| usage.of_node(node)).collect();
             cadvisor(&pods)
         }
-        Scrape::Probes => "# Azure runs the probes, and does not count them.\n".to_owned(),
-        Scrape::Slis => slis(),
+        ScrapeEndpoint::Probes => "# Azure runs the probes, and does not count them.\n".to_owned(),
+        ScrapeEndpoint::Slis => slis(),
     })
 }
 
@@ -48,22 +52,22 @@ fn told(text: String) -> Response<Body> {
 }
 
 /// A metric that containers, pods and nodes have.
-struct Family {
+struct MetricFamily {
     name: &'static str,
     kind: &'static str,
     /// The kubelet's help text, before and after the kind of object.
     help: [&'static str; 2],
-    number: fn(&Counter) -> f64,
+    number: fn(&CpuCounter) -> f64,
 }
 
-const FAMILIES: [Family; 2] = [
-    Family {
+const FAMILIES: [MetricFamily; 2] = [
+    MetricFamily {
         name: "cpu_usage_seconds_total",
         kind: "counter",
         help: ["Cumulative cpu time consumed by the", "in core-seconds"],
         number: |counter| counter.cpu_seconds,
     },
-    Family {
+    MetricFamily {
         name: "memory_working_set_bytes",
         kind: "gauge",
         help: ["Current working set of the", "in bytes"],
@@ -71,8 +75,8 @@ const FAMILIES: [Family; 2] = [
     },
 ];
 
-impl Family {
-    fn write(&self, text: &mut String, of: &str, counters: &[(String, Counter)]) {
+impl MetricFamily {
+    fn write(&self, text: &mut String, of: &str, counters: &[(String, CpuCounter)]) {
         let (name, [before, after]) = (format!("{of}_{}", self.name), self.help);
         let help = format!("[STABLE] {before} {of} {after}");
         head(text, &name, self.kind, &help);
@@ -83,14 +87,14 @@ impl Family {
     }
 }
 
-fn exposed(pods: &[(Used, Arc<Hosted>)], total: Option<Counter>) -> String {
+fn exposed(pods: &[(PodUsage, Arc<PodInfo>)], total: Option<CpuCounter>) -> String {
     let (mut of_containers, mut of_pods) = (Vec::new(), Vec::new());
     for (used, pod) in pods {
         for (container, counter) in used.iter().flatten() {
             of_containers.push((of_container(pod, container), *counter));
         }
         let counters = used.iter().flatten().map(|(_, counter)| *counter);
-        let both = counters.reduce(Counter::and);
+        let both = counters.reduce(CpuCounter::and);
         of_pods.extend(both.map(|counter| (of_pod(pod), counter)));
     }
     let of_node = total.map(|counter| (String::new(), counter));
@@ -113,7 +117,7 @@ fn exposed(pods: &[(Used, Arc<Hosted>)], total: Option<Counter>) -> String {
     text
 }
 
-fn starts(text: &mut String, pods: &[(Used, Arc<Hosted>)]) {
+fn starts(text: &mut String, pods: &[(PodUsage, Arc<PodInfo>)]) {
     let name = "container_start_time_seconds";
     let help = "[STABLE] Start time of the container since unix epoch in seconds";
     head(text, name, "gauge", help);
@@ -128,8 +132,8 @@ fn starts(text: &mut String, pods: &[(Used, Arc<Hosted>)]) {
 }
 
 /// The kubelet's own metrics that common alert rules use.
-fn kubelet(names: &[&str], pods: &[Arc<Hosted>]) -> String {
-    let running = |container: &&HostedContainer| container.running_since.is_some();
+fn kubelet(names: &[&str], pods: &[Arc<PodInfo>]) -> String {
+    let running = |container: &&ContainerInfo| container.running_since.is_some();
     let of_pods = pods.iter().map(|pod| {
         let containers = pod.containers.iter();
         containers.filter(running).count()
@@ -174,7 +178,7 @@ fn kubelet(names: &[&str], pods: &[Arc<Hosted>]) -> String {
 }
 
 /// Container metrics with the labels by which dashboards select cAdvisor's series.
-fn cadvisor(pods: &[(Used, Arc<Hosted>)]) -> String {
+fn cadvisor(pods: &[(PodUsage, Arc<PodInfo>)]) -> String {
     let mut lines = Vec::new();
     for (used, pod) in pods {
         for (name, counter) in used.iter().flatten() {
@@ -237,11 +241,11 @@ fn line(text: &mut String, name: &str, labels: &str, number: impl Display, at: O
     text.push('\n');
 }
 
-fn of_container(pod: &Hosted, container: &str) -> String {
+fn of_container(pod: &PodInfo, container: &str) -> String {
     format!("container=\"{container}\",{}", of_pod(pod))
 }
 
-fn of_pod(pod: &Hosted) -> String {
+fn of_pod(pod: &PodInfo) -> String {
     format!("namespace=\"{}\",pod=\"{}\"", pod.namespace, pod.name)
 }
 
@@ -264,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_pod_without_numbers_is_told_without_and_spoils_no_other() {
-        let total = Counter {
+        let total = CpuCounter {
             at: at(200),
             ..used()[0].1
         };
@@ -305,7 +309,7 @@ mod tests {
 
     #[test]
     fn containers_are_told_with_their_images_which_may_be_anything() {
-        let mut odd = Hosted::clone(&pod("web"));
+        let mut odd = PodInfo::clone(&pod("web"));
         odd.containers[0].image = "a\"b\\c\nd".to_owned();
         let text = cadvisor(&[(Some(used()), Arc::new(odd)), (None, pod("new"))]);
         assert_told(

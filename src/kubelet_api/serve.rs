@@ -12,33 +12,33 @@ use hyper::body::{Body as _, Incoming};
 use kube::Client;
 use rustls::pki_types::CertificateDer;
 
-use super::answer::{Answer, Refusal, text};
-use super::callers::{Caller, Callers};
-use super::nodes::{Found, Nodes};
-use super::route::{Right, Route, Scrape, Target, route};
-use super::tasks::Tasks;
-use super::usage::Usage;
+use super::answer::{ApiResult, HttpError, text};
+use super::callers::{AuthenticatedUser, Authenticator};
+use super::nodes::{FoundPod, NodeRegistry};
+use super::route::{ContainerRef, KubeletRoute, NodePermission, ScrapeEndpoint, route};
+use super::tasks::ListenerTasks;
+use super::usage::UsageCache;
 use super::{listing, logs, numbers, scraped, streams};
-use crate::node::pods::Context;
+use crate::node::pods::PodsContext;
 
 /// The largest request body in bytes; no endpoint reads one.
 const BODY_SIZE: u64 = 64 << 10;
 
 /// What answers need.
-pub struct Server {
+pub struct KubeletServer {
     /// Authenticates and authorizes clients.
-    pub callers: Callers,
+    pub callers: Authenticator,
     /// The Kubernetes client.
     pub client: Client,
     /// The nodes that are served.
-    pub nodes: Nodes,
+    pub nodes: NodeRegistry,
     /// The cached CPU and memory use of pods.
-    pub usage: Arc<Usage>,
+    pub usage: Arc<UsageCache>,
     /// Tasks that continue after an answer's head.
-    pub tasks: Tasks,
+    pub tasks: ListenerTasks,
 }
 
-impl Server {
+impl KubeletServer {
     /// Answers a request.
     pub async fn answer(
         self: &Arc<Self>,
@@ -47,7 +47,7 @@ impl Server {
     ) -> Response<Body> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let answered = self.admitted(certificates, request).await;
-        let response = answered.unwrap_or_else(Refusal::response);
+        let response = answered.unwrap_or_else(HttpError::response);
         tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
         response
     }
@@ -56,9 +56,9 @@ impl Server {
         self: &Arc<Self>,
         certificates: &[CertificateDer<'static>],
         request: Request<Incoming>,
-    ) -> Answer {
+    ) -> ApiResult {
         if request.body().size_hint().lower() > BODY_SIZE {
-            return Err(Refusal::new(
+            return Err(HttpError::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "the body is too big",
             ));
@@ -66,7 +66,7 @@ impl Server {
         let caller = self.callers.who(certificates, request.headers()).await?;
         let path = request.uri().path();
         let Some(route) = route(path) else {
-            return Err(Refusal::new(
+            return Err(HttpError::new(
                 StatusCode::NOT_FOUND,
                 format!("nothing is served at {path}"),
             ));
@@ -83,11 +83,16 @@ impl Server {
 
     /// The pod that is requested, if the user has the permission on its node. Only a user with the permission on
     /// some node learns that a pod does not exist.
-    async fn find(&self, caller: &Caller, target: &Target, right: Right) -> Result<Found, Refusal> {
+    async fn find(
+        &self,
+        caller: &AuthenticatedUser,
+        target: &ContainerRef,
+        right: NodePermission,
+    ) -> Result<FoundPod, HttpError> {
         let Some(found) = self.nodes.find(&target.namespace, &target.pod) else {
             self.may_some(caller, right).await?;
             let message = format!("pod {}/{} is not here", target.namespace, target.pod);
-            return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+            return Err(HttpError::new(StatusCode::NOT_FOUND, message));
         };
         let node = &found.node.owner.node;
         if !self.callers.may(caller, node, right).await? {
@@ -95,72 +100,83 @@ impl Server {
         }
         if target.uid.as_ref().is_some_and(|uid| *uid != found.pod.uid) {
             let message = format!("pod {}/{} is another one now", target.namespace, target.pod);
-            return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+            return Err(HttpError::new(StatusCode::NOT_FOUND, message));
         }
         if !target.container.is_empty() && found.pod.container(&target.container).is_none() {
             let message = format!("pod {} has no container {}", target.pod, target.container);
-            return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+            return Err(HttpError::new(StatusCode::NOT_FOUND, message));
         }
         Ok(found)
     }
 
     async fn of_pod(
         self: &Arc<Self>,
-        route: Route,
-        found: Found,
+        route: KubeletRoute,
+        found: FoundPod,
         request: Request<Incoming>,
-    ) -> Answer {
+    ) -> ApiResult {
         match route {
-            Route::Logs(target) => {
+            KubeletRoute::Logs(target) => {
                 let container = target.container;
-                let source = logs::Source { container, found };
+                let source = logs::LogSource { container, found };
                 let query = request.uri().query().unwrap_or_default();
                 logs::answer(source, query, &self.tasks).await
             }
-            Route::Exec(target) => streams::exec(found, &target.container, request, &self.tasks),
-            Route::Attach(target) => {
+            KubeletRoute::Exec(target) => {
+                streams::exec(found, &target.container, request, &self.tasks)
+            }
+            KubeletRoute::Attach(target) => {
                 streams::attach(found, &target.container, request, &self.tasks)
             }
-            Route::PortForward(_) => streams::port_forward(&found, request, &self.tasks),
-            _ => Err(Refusal::new(StatusCode::NOT_FOUND, "not of a pod")),
+            KubeletRoute::PortForward(_) => streams::port_forward(&found, request, &self.tasks),
+            _ => Err(HttpError::new(StatusCode::NOT_FOUND, "not of a pod")),
         }
     }
 
-    async fn of_nodes(&self, route: &Route, caller: &Caller, right: Right) -> Answer {
+    async fn of_nodes(
+        &self,
+        route: &KubeletRoute,
+        caller: &AuthenticatedUser,
+        right: NodePermission,
+    ) -> ApiResult {
         let mut nodes = self.may_some(caller, right).await?;
-        if let Route::Resource(Some(node)) = route {
+        if let KubeletRoute::Resource(Some(node)) = route {
             nodes.retain(|context| context.owner.node == *node);
             if nodes.is_empty() {
                 let message = format!("node {node} is not here");
-                return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+                return Err(HttpError::new(StatusCode::NOT_FOUND, message));
             }
         }
         match route {
-            Route::Health => Ok(text(StatusCode::OK, "ok".to_owned())),
-            Route::Pods => listing::pods(&self.client, &nodes).await,
-            Route::RunningPods => listing::running(&nodes),
-            Route::Summary => {
+            KubeletRoute::Health => Ok(text(StatusCode::OK, "ok".to_owned())),
+            KubeletRoute::Pods => listing::pods(&self.client, &nodes).await,
+            KubeletRoute::RunningPods => listing::running(&nodes),
+            KubeletRoute::Summary => {
                 self.usage.refresh(&nodes, &self.tasks).await;
                 numbers::summary(&nodes, &self.usage)
             }
-            Route::Resource(_) => {
+            KubeletRoute::Resource(_) => {
                 self.usage.refresh(&nodes, &self.tasks).await;
                 Ok(scraped::resource(&nodes, &self.usage))
             }
-            Route::Scrape(what) => {
-                if *what == Scrape::Cadvisor {
+            KubeletRoute::Scrape(what) => {
+                if *what == ScrapeEndpoint::Cadvisor {
                     self.usage.refresh(&nodes, &self.tasks).await;
                 }
                 Ok(scraped::scrape(*what, &nodes, &self.usage))
             }
-            _ => Err(Refusal::new(StatusCode::NOT_FOUND, "of a pod")),
+            _ => Err(HttpError::new(StatusCode::NOT_FOUND, "of a pod")),
         }
     }
 
     /// The nodes on which the user has the permission; 403 if there are none. All nodes share one address, so a
     /// request that names no node means all of these. If the process serves no node, the user needs the permission
     /// on the empty node name.
-    async fn may_some(&self, caller: &Caller, right: Right) -> Result<Vec<Arc<Context>>, Refusal> {
+    async fn may_some(
+        &self,
+        caller: &AuthenticatedUser,
+        right: NodePermission,
+    ) -> Result<Vec<Arc<PodsContext>>, HttpError> {
         let mut allowed = Vec::new();
         let all = self.nodes.all();
         for node in &all {
@@ -176,11 +192,11 @@ impl Server {
     }
 }
 
-fn forbidden(caller: &Caller, node: &str, right: Right) -> Refusal {
-    let Right { verb, subresource } = right;
+fn forbidden(caller: &AuthenticatedUser, node: &str, right: NodePermission) -> HttpError {
+    let NodePermission { verb, subresource } = right;
     let message = format!(
         "Forbidden (user={}, verb={verb}, resource=nodes, subresource={subresource}, name={node})",
         caller.user
     );
-    Refusal::new(StatusCode::FORBIDDEN, message)
+    HttpError::new(StatusCode::FORBIDDEN, message)
 }

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use super::nodes::{Found, Now};
-use crate::node::pods::Hosted;
+use super::nodes::{FoundPod, PodPresence};
+use crate::node::pods::PodInfo;
 
 /// The interval between two checks; a check reads only memory.
 const CHECK: Duration = Duration::from_millis(500);
@@ -19,7 +19,7 @@ const CLOSING: u32 = 60;
 
 /// What a session was opened to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Opened {
+pub enum SessionTarget {
     /// The pod's address.
     Address,
     /// The current run of this container.
@@ -28,7 +28,7 @@ pub enum Opened {
 
 /// Whether a session may continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum SessionVerdict {
     /// It may.
     GoesOn,
     /// It should end by itself soon; after [`CLOSING`] checks it is ended for this reason.
@@ -38,54 +38,54 @@ enum Verdict {
 }
 
 /// Waits until a session must end; returns the reason, for the log.
-pub async fn until_over(found: &Found, opened: &Opened) -> &'static str {
+pub async fn until_over(found: &FoundPod, opened: &SessionTarget) -> &'static str {
     let mut checks = tokio::time::interval(CHECK);
     checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut missing, mut closing) = (0, 0);
     loop {
         checks.tick().await;
         match found.now() {
-            Now::There(now) => {
+            PodPresence::There(now) => {
                 missing = 0;
                 match verdict(&found.pod, &now, opened) {
-                    Verdict::GoesOn => {}
-                    Verdict::Closes(_) if closing < CLOSING => closing += 1,
-                    Verdict::Closes(why) | Verdict::Ends(why) => return why,
+                    SessionVerdict::GoesOn => {}
+                    SessionVerdict::Closes(_) if closing < CLOSING => closing += 1,
+                    SessionVerdict::Closes(why) | SessionVerdict::Ends(why) => return why,
                 }
             }
-            Now::Gone => return "the pod is gone",
-            Now::Unknown if missing < MISSING => missing += 1,
-            Now::Unknown => return "this process no longer serves the pod's node",
+            PodPresence::Gone => return "the pod is gone",
+            PodPresence::Unknown if missing < MISSING => missing += 1,
+            PodPresence::Unknown => return "this process no longer serves the pod's node",
         }
     }
 }
 
 /// Whether a session that was opened to `then` may continue, given the pod's present state.
-fn verdict(then: &Hosted, now: &Hosted, opened: &Opened) -> Verdict {
+fn verdict(then: &PodInfo, now: &PodInfo, opened: &SessionTarget) -> SessionVerdict {
     if now.uid != then.uid {
-        return Verdict::Ends("another pod has its name");
+        return SessionVerdict::Ends("another pod has its name");
     }
     if now.is_group_deleted {
-        return Verdict::Ends("its container group is deleted");
+        return SessionVerdict::Ends("its container group is deleted");
     }
     match opened {
-        Opened::Address if now.has_ended => Verdict::Ends("the pod has ended"),
-        Opened::Address if now.address != then.address => {
-            Verdict::Ends("the pod has another address")
+        SessionTarget::Address if now.has_ended => SessionVerdict::Ends("the pod has ended"),
+        SessionTarget::Address if now.address != then.address => {
+            SessionVerdict::Ends("the pod has another address")
         }
-        Opened::Address => Verdict::GoesOn,
-        Opened::Container(name) => {
-            let running_since = |pod: &Hosted| pod.container(name)?.running_since;
+        SessionTarget::Address => SessionVerdict::GoesOn,
+        SessionTarget::Container(name) => {
+            let running_since = |pod: &PodInfo| pod.container(name)?.running_since;
             let is_another_run = running_since(then)
                 .zip(running_since(now))
                 .is_some_and(|(then, now)| then != now);
             let has_ended = now.container(name).is_none_or(|now| now.has_ended);
             if is_another_run {
-                Verdict::Ends("the container has been started again")
+                SessionVerdict::Ends("the container has been started again")
             } else if now.has_ended || has_ended {
-                Verdict::Closes("the container has ended")
+                SessionVerdict::Closes("the container has ended")
             } else {
-                Verdict::GoesOn
+                SessionVerdict::GoesOn
             }
         }
     }
@@ -98,16 +98,16 @@ mod tests {
 
     #[test]
     fn a_session_ends_with_the_pod_the_address_and_the_run_that_it_was_opened_to() {
-        type Change = fn(&mut Hosted);
+        type HostedChange = fn(&mut PodInfo);
         /// The expected verdicts for a session of an address, and for one of a container.
         #[derive(Debug, PartialEq)]
-        enum Said {
+        enum ExpectedVerdict {
             GoesOn,
             Closes,
             Ends,
         }
-        use Said::{Closes, Ends, GoesOn};
-        let cases: [(&str, Change, Said, Said); 9] = [
+        use ExpectedVerdict::{Closes, Ends, GoesOn};
+        let cases: [(&str, HostedChange, ExpectedVerdict, ExpectedVerdict); 9] = [
             ("nothing", |_| {}, GoesOn, GoesOn),
             ("a pod", |now| now.uid = "other".to_owned(), Ends, Ends),
             ("its end", |now| now.has_ended = true, Ends, Closes),
@@ -140,21 +140,24 @@ mod tests {
         ];
         let mut then = (*pod("web")).clone();
         then.address = "10.0.0.4".parse().ok();
-        let of_container = Opened::Container("a".to_owned());
+        let of_container = SessionTarget::Container("a".to_owned());
         for (what, change, address, container) in cases {
             let mut now = then.clone();
             change(&mut now);
-            let said = |opened: &Opened| match verdict(&then, &now, opened) {
-                Verdict::GoesOn => GoesOn,
-                Verdict::Closes(_) => Closes,
-                Verdict::Ends(_) => Ends,
+            let said = |opened: &SessionTarget| match verdict(&then, &now, opened) {
+                SessionVerdict::GoesOn => GoesOn,
+                SessionVerdict::Closes(_) => Closes,
+                SessionVerdict::Ends(_) => Ends,
             };
-            assert_eq!(said(&Opened::Address), address, "{what}");
+            assert_eq!(said(&SessionTarget::Address), address, "{what}");
             assert_eq!(said(&of_container), container, "{what}");
         }
         // A container that was not running when the session was opened has started for the first time.
         let mut waits = then.clone();
         waits.containers[0].running_since = None;
-        assert_eq!(verdict(&waits, &then, &of_container), Verdict::GoesOn);
+        assert_eq!(
+            verdict(&waits, &then, &of_container),
+            SessionVerdict::GoesOn
+        );
     }
 }

@@ -9,11 +9,11 @@ use http::StatusCode;
 use hyper::Request;
 use hyper::body::Incoming;
 
-use super::answer::{Answer, Refusal};
-use super::nodes::Found;
-use super::remote_command::{self, Outcome, Streams, Wanted};
-use super::session::{self, Opened};
-use super::tasks::Tasks;
+use super::answer::{ApiResult, HttpError};
+use super::nodes::FoundPod;
+use super::remote_command::{self, CommandOutcome, CommandRequest, CommandStreams};
+use super::session::{self, SessionTarget};
+use super::tasks::ListenerTasks;
 use super::upgrade::{self, agree};
 use super::{attach, exec, logs, port_forward};
 
@@ -21,16 +21,21 @@ use super::{attach, exec, logs, port_forward};
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs a command in a container.
-pub fn exec(found: Found, container: &str, request: Request<Incoming>, tasks: &Tasks) -> Answer {
+pub fn exec(
+    found: FoundPod,
+    container: &str,
+    request: Request<Incoming>,
+    tasks: &ListenerTasks,
+) -> ApiResult {
     let wanted = wanted(&found, container, &request)?;
     if wanted.command.is_empty() {
-        return Err(Refusal::bad("command: there is none"));
+        return Err(HttpError::bad("command: there is none"));
     }
-    let place = exec::Place {
+    let place = exec::ShellTarget {
         found: found.clone(),
         container: container.to_owned(),
     };
-    let session = (found, Opened::Container(container.to_owned()));
+    let session = (found, SessionTarget::Container(container.to_owned()));
     commanded(
         request,
         tasks,
@@ -41,32 +46,41 @@ pub fn exec(found: Found, container: &str, request: Request<Incoming>, tasks: &T
 }
 
 /// Sends the client what a container writes.
-pub fn attach(found: Found, container: &str, request: Request<Incoming>, tasks: &Tasks) -> Answer {
+pub fn attach(
+    found: FoundPod,
+    container: &str,
+    request: Request<Incoming>,
+    tasks: &ListenerTasks,
+) -> ApiResult {
     let wanted = wanted(&found, container, &request)?;
     if wanted.stdin {
         // No colon in this text: old versions of kubectl parse a text with a colon as YAML and show none of it.
-        return Err(Refusal::bad(format!(
+        return Err(HttpError::bad(format!(
             "standard input of container {container} cannot be attached to, as Azure Container Instances does \
              not connect it; attach without -i, or use kubectl exec"
         )));
     }
-    let source = logs::Source {
+    let source = logs::LogSource {
         container: container.to_owned(),
         found: found.clone(),
     };
-    let session = (found, Opened::Container(container.to_owned()));
+    let session = (found, SessionTarget::Container(container.to_owned()));
     commanded(request, tasks, wanted, session, |streams, _| {
         attach::run(source, streams)
     })
 }
 
 /// Forwards ports of a pod.
-pub fn port_forward(found: &Found, mut request: Request<Incoming>, tasks: &Tasks) -> Answer {
+pub fn port_forward(
+    found: &FoundPod,
+    mut request: Request<Incoming>,
+    tasks: &ListenerTasks,
+) -> ApiResult {
     let ports = port_forward::ports(request.uri().query().unwrap_or_default());
-    let ports = ports.map_err(Refusal::bad)?;
+    let ports = ports.map_err(HttpError::bad)?;
     let address = found.pod.address.filter(|_| !found.pod.is_group_deleted);
     let Some(address) = address else {
-        return Err(Refusal::bad(format!(
+        return Err(HttpError::bad(format!(
             "pod {} has no address",
             found.pod.name
         )));
@@ -76,7 +90,7 @@ pub fn port_forward(found: &Found, mut request: Request<Incoming>, tasks: &Tasks
         Err(response) => return Ok(*response),
     };
     let (response, upcoming) = upgrade::upgrade(&mut request, &agreed)?;
-    let session = (found.clone(), Opened::Address);
+    let session = (found.clone(), SessionTarget::Address);
     tasks.spawn(async move {
         let Some((io, _place)) = upcoming.connection().await else {
             return;
@@ -87,30 +101,34 @@ pub fn port_forward(found: &Found, mut request: Request<Incoming>, tasks: &Tasks
     Ok(response)
 }
 
-fn wanted(found: &Found, container: &str, request: &Request<Incoming>) -> Result<Wanted, Refusal> {
-    let wanted = Wanted::parse(request.uri().query().unwrap_or_default());
+fn wanted(
+    found: &FoundPod,
+    container: &str,
+    request: &Request<Incoming>,
+) -> Result<CommandRequest, HttpError> {
+    let wanted = CommandRequest::parse(request.uri().query().unwrap_or_default());
     if !wanted.has_streams() {
-        return Err(Refusal::bad(
+        return Err(HttpError::bad(
             "you must specify at least 1 of stdin, stdout, stderr",
         ));
     }
     let has_ended = found.pod.container(container).is_some_and(|c| c.has_ended);
     if has_ended {
         let message = format!("container {container} of pod {} has ended", found.pod.name);
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
+        return Err(HttpError::new(StatusCode::BAD_REQUEST, message));
     }
     Ok(wanted)
 }
 
 fn commanded<F>(
     mut request: Request<Incoming>,
-    tasks: &Tasks,
-    wanted: Wanted,
-    session: (Found, Opened),
-    run: impl FnOnce(Streams, Wanted) -> F + Send + 'static,
-) -> Answer
+    tasks: &ListenerTasks,
+    wanted: CommandRequest,
+    session: (FoundPod, SessionTarget),
+    run: impl FnOnce(CommandStreams, CommandRequest) -> F + Send + 'static,
+) -> ApiResult
 where
-    F: Future<Output = Outcome> + Send + 'static,
+    F: Future<Output = CommandOutcome> + Send + 'static,
 {
     let agreed = match agree(request.headers(), &remote_command::SPOKEN) {
         Ok(agreed) => agreed,
@@ -130,7 +148,7 @@ where
 }
 
 /// Runs a stream until it ends, its pod or container ends, or [`LONGEST`] is over.
-async fn lasting(stream: impl Future<Output = ()>, (found, opened): &(Found, Opened)) {
+async fn lasting(stream: impl Future<Output = ()>, (found, opened): &(FoundPod, SessionTarget)) {
     let ended = tokio::select! {
         stream = tokio::time::timeout(LONGEST, stream) => match stream {
             Ok(()) => return,

@@ -7,14 +7,14 @@ use tokio_util::task::TaskTracker;
 
 /// The tasks of the listener; cheap to clone.
 #[derive(Clone)]
-pub struct Tasks {
+pub struct ListenerTasks {
     /// Tracks all tasks.
     pub tracker: TaskTracker,
     /// Cancels all tasks.
     pub cancel: CancellationToken,
 }
 
-impl Tasks {
+impl ListenerTasks {
     /// Starts a task.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let cancel = self.cancel.clone();

@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use super::answer::{Refusal, text};
+use super::answer::{HttpError, text};
 
 /// The header with the protocols that a SPDY client offers.
 const STREAM_PROTOCOL: &str = "x-stream-protocol-version";
@@ -41,7 +41,7 @@ pub const SILENCE: Duration = Duration::from_secs(3600);
 
 /// What carries the streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carrier {
+pub enum StreamTransport {
     /// SPDY/3.1.
     Spdy,
     /// A WebSocket.
@@ -49,7 +49,7 @@ pub enum Carrier {
 }
 
 /// The supported protocols for each carrier.
-pub struct Spoken {
+pub struct SupportedProtocols {
     /// Over SPDY.
     pub spdy: &'static [&'static str],
     /// Over a WebSocket.
@@ -58,21 +58,21 @@ pub struct Spoken {
 
 /// The negotiated carrier and protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agreed {
+pub struct NegotiatedProtocol {
     /// What carries the streams.
-    pub carrier: Carrier,
+    pub carrier: StreamTransport,
     /// The protocol; empty if a WebSocket client offered none.
     pub protocol: String,
 }
 
 /// A connection that is available once the answer is sent.
-pub struct Upcoming {
+pub struct PendingUpgrade {
     upgrade: OnUpgrade,
     /// The connection's permit of the listener.
     place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
-impl Upcoming {
+impl PendingUpgrade {
     /// The connection, once the answer is sent; `None` if the upgrade failed. Keep the permit as long as the
     /// connection.
     pub async fn connection(
@@ -109,16 +109,23 @@ pub async fn websocket<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> WebSocketStr
 
 /// Negotiates carrier and protocol: the first offer of the client that is supported. The error is the response to
 /// send.
-pub fn agree(headers: &HeaderMap, spoken: &Spoken) -> Result<Agreed, Box<Response<Body>>> {
-    let bad = |message: String| Box::new(Refusal::bad(message).response());
+pub fn agree(
+    headers: &HeaderMap,
+    spoken: &SupportedProtocols,
+) -> Result<NegotiatedProtocol, Box<Response<Body>>> {
+    let bad = |message: String| Box::new(HttpError::bad(message).response());
     let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
     let upgrade = upgrade.unwrap_or_default().to_ascii_lowercase();
     let (carrier, offered, known) = match upgrade.as_str() {
         "websocket" => {
             let offered = listed(headers, SEC_WEBSOCKET_PROTOCOL.as_str());
-            (Carrier::Websocket, offered, spoken.websocket)
+            (StreamTransport::Websocket, offered, spoken.websocket)
         }
-        "spdy/3.1" => (Carrier::Spdy, listed(headers, STREAM_PROTOCOL), spoken.spdy),
+        "spdy/3.1" => (
+            StreamTransport::Spdy,
+            listed(headers, STREAM_PROTOCOL),
+            spoken.spdy,
+        ),
         _ => {
             return Err(bad(
                 "unable to upgrade: ask for SPDY/3.1 or a websocket".to_owned()
@@ -127,20 +134,20 @@ pub fn agree(headers: &HeaderMap, spoken: &Spoken) -> Result<Agreed, Box<Respons
     };
     if let Some(protocol) = offered.iter().find(|offer| known.contains(&offer.as_str())) {
         let protocol = protocol.clone();
-        return Ok(Agreed { carrier, protocol });
+        return Ok(NegotiatedProtocol { carrier, protocol });
     }
     match carrier {
-        Carrier::Websocket if offered.is_empty() => Ok(Agreed {
+        StreamTransport::Websocket if offered.is_empty() => Ok(NegotiatedProtocol {
             carrier,
             protocol: String::new(),
         }),
-        Carrier::Spdy if offered.is_empty() => Err(bad(format!(
+        StreamTransport::Spdy if offered.is_empty() => Err(bad(format!(
             "unable to upgrade: {STREAM_PROTOCOL} is missing"
         ))),
-        Carrier::Websocket => Err(bad(format!(
+        StreamTransport::Websocket => Err(bad(format!(
             "none of the subprotocols is known: {offered:?}"
         ))),
-        Carrier::Spdy => {
+        StreamTransport::Spdy => {
             let message = format!("unable to negotiate protocol: client supports {offered:?}");
             let mut response = text(StatusCode::FORBIDDEN, message);
             for protocol in known {
@@ -155,22 +162,22 @@ pub fn agree(headers: &HeaderMap, spoken: &Spoken) -> Result<Agreed, Box<Respons
 /// The answer 101, and the future connection.
 pub fn upgrade(
     request: &mut Request<Incoming>,
-    agreed: &Agreed,
-) -> Result<(Response<Body>, Upcoming), Refusal> {
+    agreed: &NegotiatedProtocol,
+) -> Result<(Response<Body>, PendingUpgrade), HttpError> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     let protocol = HeaderValue::try_from(&agreed.protocol);
-    let protocol = protocol.map_err(|_| Refusal::bad("a protocol that is no text"))?;
+    let protocol = protocol.map_err(|_| HttpError::bad("a protocol that is no text"))?;
     match agreed.carrier {
-        Carrier::Spdy => {
+        StreamTransport::Spdy => {
             headers.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
             headers.insert(STREAM_PROTOCOL, protocol);
         }
-        Carrier::Websocket => {
+        StreamTransport::Websocket => {
             let key = request.headers().get(SEC_WEBSOCKET_KEY);
-            let key = key.ok_or_else(|| Refusal::bad("Sec-WebSocket-Key is missing"))?;
+            let key = key.ok_or_else(|| HttpError::bad("Sec-WebSocket-Key is missing"))?;
             let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(SEC_WEBSOCKET_ACCEPT, accept.expect("base64 is a header"));
@@ -179,7 +186,7 @@ pub fn upgrade(
             }
         }
     }
-    let upcoming = Upcoming {
+    let upcoming = PendingUpgrade {
         upgrade: hyper::upgrade::on(&mut *request),
         place: request.extensions().get().cloned(),
     };
@@ -198,7 +205,7 @@ fn listed(headers: &HeaderMap, name: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const SPOKEN: Spoken = Spoken {
+    const SPOKEN: SupportedProtocols = SupportedProtocols {
         spdy: &["v4.channel.k8s.io", "channel.k8s.io"],
         websocket: &["v5.channel.k8s.io"],
     };

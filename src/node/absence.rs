@@ -35,7 +35,7 @@ const PATIENT: u32 = 8;
 
 /// What was known of the group before it was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Before {
+pub enum PriorGroupState {
     /// It is not known to have been created: any answer that is not lag proves that it was not.
     NotCreated,
     /// It existed, and the operator did not ask for its deletion.
@@ -46,7 +46,7 @@ pub enum Before {
 
 /// The kind of request that Azure answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum EvidenceSource {
     /// A GET or a DELETE of the group.
     Get,
     /// A LIST.
@@ -55,7 +55,7 @@ pub enum Source {
 
 /// The answers that deny a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Absence {
+pub struct AbsenceEvidence {
     /// Answers to requests that were sent before this time prove nothing: for GETs, and for LISTs.
     from: [Option<Timestamp>; 2],
     /// When the first and the last GET that count were sent.
@@ -68,7 +68,7 @@ pub struct Absence {
     denied: Option<Timestamp>,
 }
 
-impl Absence {
+impl AbsenceEvidence {
     /// The state after a PUT that was sent at `sent`.
     pub fn after_put(sent: Timestamp) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl Absence {
     }
 
     /// An answer to a request that was sent at `asked` shows the group.
-    pub fn shown(&mut self, source: Source, asked: Timestamp) {
+    pub fn shown(&mut self, source: EvidenceSource, asked: Timestamp) {
         self.from[source as usize] = Some(asked);
         if self.denied.is_none_or(|denied| denied <= asked) {
             *self = Self {
@@ -99,7 +99,7 @@ impl Absence {
     /// Azure answered a GET or a DELETE that was sent at `asked` that there is no such group.
     pub fn denied(&mut self, asked: Timestamp) {
         self.denied = Some(asked);
-        if !self.is_lag(Source::Get, asked) {
+        if !self.is_lag(EvidenceSource::Get, asked) {
             let first = self.counted.map_or(asked, |(first, _)| first);
             self.counted = Some((first, asked));
             self.gets += 1;
@@ -108,13 +108,13 @@ impl Absence {
 
     /// A LIST that was sent at `asked` does not contain the group.
     pub fn not_listed(&mut self, asked: Timestamp) {
-        if !self.is_lag(Source::List, asked) {
+        if !self.is_lag(EvidenceSource::List, asked) {
             self.listed = self.listed.max(Some(asked));
         }
     }
 
     /// Whether a denial of this kind, to a request sent at `asked`, proves nothing.
-    pub fn is_lag(&self, source: Source, asked: Timestamp) -> bool {
+    pub fn is_lag(&self, source: EvidenceSource, asked: Timestamp) -> bool {
         self.from[source as usize].is_some_and(|from| asked < from)
     }
 
@@ -124,21 +124,21 @@ impl Absence {
     }
 
     /// Whether the answers prove that the group is gone.
-    pub fn is_proven(&self, before: Before) -> bool {
+    pub fn is_proven(&self, before: PriorGroupState) -> bool {
         let Some((first, last)) = self.counted else {
-            return before == Before::NotCreated && self.listed.is_some();
+            return before == PriorGroupState::NotCreated && self.listed.is_some();
         };
         let lasts = |pause: Duration| later(first, pause) <= last;
         let without_list = |(gets, pause): (u32, Duration)| {
-            self.gets >= gets && lasts(pause) && !self.is_lag(Source::List, last)
+            self.gets >= gets && lasts(pause) && !self.is_lag(EvidenceSource::List, last)
         };
         match before {
-            Before::NotCreated => true,
-            Before::There => {
+            PriorGroupState::NotCreated => true,
+            PriorGroupState::There => {
                 let is_listed = self.listed.is_some_and(|listed| listed > first);
                 (lasts(CONFIRM) && is_listed) || without_list(WITHOUT_LIST[0])
             }
-            Before::Deleted => self.listed.is_some() || without_list(WITHOUT_LIST[1]),
+            PriorGroupState::Deleted => self.listed.is_some() || without_list(WITHOUT_LIST[1]),
         }
     }
 

@@ -34,7 +34,7 @@ pub fn is_late(error: &kube::Error) -> bool {
 
 /// The object that a deletion or an eviction is meant for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct ObjectTarget {
     /// Its name.
     pub name: String,
     /// Its UID: another object may have its name later.
@@ -43,7 +43,7 @@ pub struct Target {
     pub version: Option<String>,
 }
 
-impl Target {
+impl ObjectTarget {
     /// The object with this metadata; `None` without a name or a UID, which every object from the API server has.
     pub fn of(metadata: &ObjectMeta) -> Option<Self> {
         Some(Self {
@@ -56,7 +56,7 @@ impl Target {
 
 /// The result of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deletion {
+pub enum DeletionOutcome {
     /// The API server deletes the object, or will when its grace period and its finalizers allow it.
     Begun,
     /// The object does not exist any longer, another object has its name, or its version differs from the target's.
@@ -67,9 +67,9 @@ pub enum Deletion {
 pub async fn delete<K>(
     patience: Duration,
     api: &Api<K>,
-    target: &Target,
+    target: &ObjectTarget,
     grace: Option<u32>,
-) -> kube::Result<Deletion>
+) -> kube::Result<DeletionOutcome>
 where
     K: Clone + Debug + DeserializeOwned,
 {
@@ -85,15 +85,15 @@ where
     let deleted = api.delete(&target.name, &only_this);
     match in_time(patience, deleted).await {
         Err(kube::Error::Api(status)) if is_absent(&status) || status.is_conflict() => {
-            Ok(Deletion::NotThere)
+            Ok(DeletionOutcome::NotThere)
         }
-        deleted => deleted.map(|_| Deletion::Begun),
+        deleted => deleted.map(|_| DeletionOutcome::Begun),
     }
 }
 
 /// Evicts a pod. The client's own method writes the options under a name that the API server does not know
 /// (`delete_options`), and would evict any pod of that name (kube 5.0).
-pub async fn evict(patience: Duration, pods: &Api<Pod>, target: &Target) -> kube::Result<()> {
+pub async fn evict(patience: Duration, pods: &Api<Pod>, target: &ObjectTarget) -> kube::Result<()> {
     let eviction = Eviction {
         metadata: ObjectMeta {
             name: Some(target.name.clone()),
@@ -145,11 +145,11 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(5);
 
-    type Sent = Arc<Mutex<Vec<(Method, String, Value)>>>;
+    type RecordedRequests = Arc<Mutex<Vec<(Method, String, Value)>>>;
 
     /// A client that records its requests and answers them with `code`.
-    fn recorded(code: u16) -> (Client, Sent) {
-        let sent = Sent::default();
+    fn recorded(code: u16) -> (Client, RecordedRequests) {
+        let sent = RecordedRequests::default();
         let record = sent.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let record = record.clone();
@@ -176,8 +176,8 @@ mod tests {
         (Client::new(service, "default"), sent)
     }
 
-    fn target(version: Option<&str>) -> Target {
-        Target {
+    fn target(version: Option<&str>) -> ObjectTarget {
+        ObjectTarget {
             name: "db-0".to_owned(),
             uid: "u".to_owned(),
             version: version.map(str::to_owned),
@@ -215,9 +215,9 @@ mod tests {
     #[tokio::test]
     async fn an_object_that_is_not_the_one_that_was_meant_is_left_alone_and_that_is_no_error() {
         for (code, outcome) in [
-            (200, Some(Deletion::Begun)),
-            (404, Some(Deletion::NotThere)),
-            (409, Some(Deletion::NotThere)),
+            (200, Some(DeletionOutcome::Begun)),
+            (404, Some(DeletionOutcome::NotThere)),
+            (409, Some(DeletionOutcome::NotThere)),
             (403, None),
         ] {
             let (client, _) = recorded(code);
@@ -233,7 +233,7 @@ mod tests {
             name: Some("db-0".to_owned()),
             ..ObjectMeta::default()
         };
-        assert_eq!(Target::of(&named), None);
+        assert_eq!(ObjectTarget::of(&named), None);
     }
 
     #[tokio::test]

@@ -16,12 +16,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::aci::client::Usage;
-use crate::aci::translate::quantity::Amount;
+use crate::aci::client::QuotaUsage;
+use crate::aci::translate::quantity::NanoAmount;
 use crate::api::{Placement, Priority};
 use crate::burst::PodFacts;
-use crate::burst::amounts::Amounts;
-use crate::burst::pod::Stage;
+use crate::burst::amounts::ResourceAmounts;
+use crate::burst::pod::PodStage;
 
 /// A core in thousandths.
 pub const CORE: i64 = 1000;
@@ -31,7 +31,7 @@ const STORAGE: i64 = 50_000_000_000;
 
 /// An amount of compute; negative if more is used than there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
+pub struct ComputeAmount {
     /// CPU in thousandths of a core.
     pub cpu_milli: i64,
     /// Memory in bytes.
@@ -40,7 +40,7 @@ pub struct Room {
     pub pods: i64,
 }
 
-impl Room {
+impl ComputeAmount {
     /// Reads the amounts of a node's status; `None` if CPU, memory or pods is missing.
     pub fn of(amounts: &BTreeMap<String, Quantity>) -> Option<Self> {
         let milli = |name: &str| milli(amounts.get(name)?);
@@ -52,7 +52,7 @@ impl Room {
     }
 
     /// The amounts of one pod: what it requests, or what its container group takes.
-    fn used(amounts: Amounts) -> Self {
+    fn used(amounts: ResourceAmounts) -> Self {
         Self {
             cpu_milli: amounts.cpu_milli,
             memory_bytes: amounts.memory,
@@ -97,9 +97,9 @@ impl Room {
 }
 
 /// The capacity of the placement's spec.
-pub fn asked(placement: &Placement) -> Room {
+pub fn asked(placement: &Placement) -> ComputeAmount {
     let capacity = &placement.capacity;
-    Room {
+    ComputeAmount {
         cpu_milli: milli(&capacity.cpu).unwrap_or_default(),
         memory_bytes: milli(&capacity.memory).unwrap_or_default() / 1000,
         pods: capacity.pods,
@@ -115,25 +115,25 @@ pub fn cores(placement: &Placement) -> &'static str {
 }
 
 /// What is left of a limit of the region; `None` if Azure does not report it.
-pub fn left_of(name: &str, usages: &[Usage]) -> Option<i64> {
+pub fn left_of(name: &str, usages: &[QuotaUsage]) -> Option<i64> {
     let usage = usages.iter().find(|usage| usage.is_of(name))?;
     Some(usage.limit.saturating_sub(usage.used.max(0)).max(0))
 }
 
 /// What the unfinished pods of a placement's node take, counted in three ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
+pub struct NodeLoad {
     /// What they request, as the scheduler counts it.
-    pub requests: Room,
+    pub requests: ComputeAmount,
     /// What ACI counts for their container groups.
-    pub groups: Room,
+    pub groups: ComputeAmount,
     /// The part of `groups` that the region's usages did not include yet.
-    pub uncounted: Room,
+    pub uncounted: ComputeAmount,
     /// How many of them have no container group yet.
     pub uncreated: i64,
 }
 
-impl Load {
+impl NodeLoad {
     /// The load of `pods`. `is_counted` says whether the group of the pod with this UID existed before the usages
     /// were read; `is_created`, whether it exists now.
     pub fn of<'a>(
@@ -142,9 +142,12 @@ impl Load {
         is_created: impl Fn(&str) -> bool,
     ) -> Self {
         let mut load = Self::default();
-        for pod in pods.into_iter().filter(|pod| pod.stage != Stage::Finished) {
-            let (uid, group) = (pod.id.uid.as_str(), Room::used(pod.uses()));
-            load.requests = load.requests.plus(Room::used(pod.asks));
+        for pod in pods
+            .into_iter()
+            .filter(|pod| pod.stage != PodStage::Finished)
+        {
+            let (uid, group) = (pod.id.uid.as_str(), ComputeAmount::used(pod.uses()));
+            load.requests = load.requests.plus(ComputeAmount::used(pod.asks));
             load.groups = load.groups.plus(group);
             if pod.has_group() && !is_counted(uid) {
                 load.uncounted = load.uncounted.plus(group);
@@ -157,19 +160,19 @@ impl Load {
 
 /// What a placement's node offers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offer {
+pub struct NodeOffer {
     /// In requests, as the scheduler counts: the node's allocatable.
-    pub allocatable: Room,
+    pub allocatable: ComputeAmount,
     /// In container groups, as ACI counts: the node's capacity.
-    pub capacity: Room,
+    pub capacity: ComputeAmount,
 }
 
-impl Offer {
+impl NodeOffer {
     /// The offer of a node with this load, with `left` still available as ACI counts. The pods are bounded by the
     /// cores, since a pod takes at least one.
-    pub fn of(load: &Load, left: Room) -> Self {
+    pub fn of(load: &NodeLoad, left: ComputeAmount) -> Self {
         let pods = left.pods.min(left.cpu_milli / CORE).max(0);
-        let left = Room {
+        let left = ComputeAmount {
             cpu_milli: left.cpu_milli.max(0),
             memory_bytes: left.memory_bytes.max(0),
             pods,
@@ -183,7 +186,7 @@ impl Offer {
 
 /// A quantity in thousandths, rounded up; `None` if it is invalid or negative.
 pub fn milli(quantity: &Quantity) -> Option<i64> {
-    let milli = Amount::of(quantity)?.in_steps_of(Amount::thousandths(1));
+    let milli = NanoAmount::of(quantity)?.in_steps_of(NanoAmount::thousandths(1));
     Some(i64::try_from(milli).unwrap_or(i64::MAX))
 }
 
@@ -206,8 +209,8 @@ mod tests {
         }
     }
 
-    fn usage(name: &str, used: i64, limit: i64) -> Usage {
-        Usage {
+    fn usage(name: &str, used: i64, limit: i64) -> QuotaUsage {
+        QuotaUsage {
             name: name.to_owned(),
             used,
             limit,
@@ -222,9 +225,9 @@ mod tests {
         pod
     }
 
-    fn load(pods: &[PodFacts], counted: &[&str]) -> Load {
+    fn load(pods: &[PodFacts], counted: &[&str]) -> NodeLoad {
         let is_counted = |uid: &str| counted.iter().any(|name| uid == format!("uid-{name}"));
-        Load::of(pods, is_counted, is_counted)
+        NodeLoad::of(pods, is_counted, is_counted)
     }
 
     #[test]
@@ -248,12 +251,12 @@ mod tests {
 
     #[test]
     fn small_pods_are_offered_no_more_than_their_groups_can_have() {
-        let left = Room {
+        let left = ComputeAmount {
             cpu_milli: 5000,
             memory_bytes: 1 << 40,
             pods: 100,
         };
-        let empty = Offer::of(&Load::default(), left);
+        let empty = NodeOffer::of(&NodeLoad::default(), left);
         assert_eq!(
             (empty.allocatable.cpu_milli, empty.allocatable.pods),
             (5000, 5)
@@ -261,7 +264,7 @@ mod tests {
         // Two pods are bound: ACI has three cores left, and the scheduler may place three more pods.
         let two = load(&[pod("a", 250), pod("b", 250)], &[]);
         assert_eq!((two.uncounted.cpu_milli, two.uncreated), (2000, 2));
-        let after = Offer::of(&two, left.minus(two.uncounted));
+        let after = NodeOffer::of(&two, left.minus(two.uncounted));
         assert_eq!(
             (after.allocatable.cpu_milli, after.allocatable.pods),
             (3500, 5)
@@ -272,7 +275,7 @@ mod tests {
     #[test]
     fn what_has_no_group_takes_none_and_what_is_counted_already_is_not_counted_again() {
         let mut refused = pod("refused", 250);
-        if let Stage::Bound(bound) = &mut refused.stage {
+        if let PodStage::Bound(bound) = &mut refused.stage {
             bound.refused = Some("no such sku".to_owned());
         }
         let mut daemon = pod("daemon", 100);
@@ -280,7 +283,7 @@ mod tests {
             owner.kind = OwnerKind::DaemonSet;
         }
         let mut finished = pod("finished", 4000);
-        finished.stage = Stage::Finished;
+        finished.stage = PodStage::Finished;
         let pods = [refused, daemon, finished, pod("old", 1500), pod("new", 500)];
         let load = load(&pods, &["old"]);
         assert_eq!(load.requests.cpu_milli, 250 + 100 + 1500 + 500);
@@ -292,12 +295,12 @@ mod tests {
     #[test]
     fn a_node_that_has_too_much_offers_just_that() {
         let load = load(&[pod("a", 1000)], &[]);
-        let over = Room {
+        let over = ComputeAmount {
             cpu_milli: -3000,
             memory_bytes: -1,
             pods: -7,
         };
-        let offer = Offer::of(&load, over);
+        let offer = NodeOffer::of(&load, over);
         assert_eq!(offer.allocatable, load.requests);
         assert_eq!(offer.capacity, load.groups);
     }

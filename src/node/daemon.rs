@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use super::plan::{Action, Decision, Group, Known, is_deleting};
-use crate::aci::status::Seen;
+use super::plan::{GroupPresence, PodAction, PodState, ScheduledAction, is_deleting};
+use crate::aci::status::GroupObservation;
 
 /// The reason in such a pod's status and Event.
 pub const REASON: &str = "DaemonSetNotRun";
@@ -19,7 +19,7 @@ pub const MESSAGE: &str = "pods of DaemonSets are not run on Azure Container Ins
     {key: type, operator: NotIn, values: [virtual-kubelet]}";
 
 /// What such a pod's status shows, whatever the state of its group.
-pub const SEEN: Seen<'static> = Seen::Waiting {
+pub const SEEN: GroupObservation<'static> = GroupObservation::Waiting {
     reason: REASON,
     message: MESSAGE,
 };
@@ -46,19 +46,21 @@ pub fn daemon_set(pod: &Pod) -> Option<String> {
 }
 
 /// The action for such a pod; `None` if no `DaemonSet` controls it, or if `plan` is to decide as for any pod.
-pub fn decide(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Option<Decision> {
+pub fn decide(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> Option<ScheduledAction> {
     let pod = pod.filter(|pod| is_daemon(pod))?;
     let action = match known.group {
-        Group::There { .. } if known.absence.ask_again().is_none() => Action::Delete,
-        Group::There { .. } | Group::Going { .. } => return None,
+        GroupPresence::There { .. } if known.absence.ask_again().is_none() => PodAction::Delete,
+        GroupPresence::There { .. } | GroupPresence::Going { .. } => return None,
         // Remove the pod at once, whatever Azure answers: if there is a group after all, garbage collection finds
         // it without a pod and deletes it.
-        Group::Unknown | Group::Absent { .. } if is_deleting(pod) => Action::Remove,
-        Group::Unknown | Group::Absent { .. } => Action::Rest,
+        GroupPresence::Unknown | GroupPresence::Absent { .. } if is_deleting(pod) => {
+            PodAction::Remove
+        }
+        GroupPresence::Unknown | GroupPresence::Absent { .. } => PodAction::Rest,
     };
     let pause = known.pauses.of(action);
     let at = pause.map_or(now, |until| now.max(until));
-    Some(Decision { action, at })
+    Some(ScheduledAction { action, at })
 }
 
 /// The pool's message about the `DaemonSet`s that have pods on one of its nodes; empty if there are none.
@@ -92,24 +94,24 @@ mod tests {
         pod(&owner("apps/v1", "DaemonSet", true), changes)
     }
 
-    fn decided(pod: &Pod, group: Group) -> Option<Action> {
-        let known = Known {
+    fn decided(pod: &Pod, group: GroupPresence) -> Option<PodAction> {
+        let known = PodState {
             group,
-            ..Known::default()
+            ..PodState::default()
         };
         decide(Some(pod), &known, Timestamp::UNIX_EPOCH).map(|decision| decision.action)
     }
 
-    const THERE: Group = Group::There {
+    const THERE: GroupPresence = GroupPresence::There {
         since: Timestamp::UNIX_EPOCH,
         read: None,
         ran: true,
     };
-    const GOING: Group = Group::Going {
+    const GOING: GroupPresence = GroupPresence::Going {
         since: Timestamp::UNIX_EPOCH,
         read: None,
     };
-    const ABSENT: Group = Group::Absent { was_there: true };
+    const ABSENT: GroupPresence = GroupPresence::Absent { was_there: true };
 
     #[test]
     fn only_a_controlling_daemon_set_of_apps_counts() {
@@ -123,7 +125,7 @@ mod tests {
             owner("apps.kruise.io/v1alpha1", "DaemonSet", true),
         ] {
             let pod = pod(&other, &json!({}));
-            assert_eq!(decided(&pod, Group::Unknown), None, "{other}");
+            assert_eq!(decided(&pod, GroupPresence::Unknown), None, "{other}");
             assert!(!is_daemon(&pod));
         }
     }
@@ -132,9 +134,9 @@ mod tests {
     fn it_never_gets_a_group_and_one_that_is_there_goes() {
         let pod = daemon(&json!({}));
         for (group, action) in [
-            (Group::Unknown, Some(Action::Rest)),
-            (ABSENT, Some(Action::Rest)),
-            (THERE, Some(Action::Delete)),
+            (GroupPresence::Unknown, Some(PodAction::Rest)),
+            (ABSENT, Some(PodAction::Rest)),
+            (THERE, Some(PodAction::Delete)),
             (GOING, None),
         ] {
             assert_eq!(decided(&pod, group.clone()), action, "{group:?}");
@@ -144,19 +146,25 @@ mod tests {
     #[test]
     fn deleted_it_goes_at_once_also_when_azure_says_nothing() {
         let leaving = daemon(&json!({"metadata": {"deletionTimestamp": "2026-07-01T00:00:00Z"}}));
-        assert_eq!(decided(&leaving, Group::Unknown), Some(Action::Remove));
-        assert_eq!(decided(&leaving, ABSENT), Some(Action::Remove));
-        assert_eq!(decided(&leaving, THERE), Some(Action::Delete));
-        assert_eq!(decide(None, &Known::default(), Timestamp::UNIX_EPOCH), None);
+        assert_eq!(
+            decided(&leaving, GroupPresence::Unknown),
+            Some(PodAction::Remove)
+        );
+        assert_eq!(decided(&leaving, ABSENT), Some(PodAction::Remove));
+        assert_eq!(decided(&leaving, THERE), Some(PodAction::Delete));
+        assert_eq!(
+            decide(None, &PodState::default(), Timestamp::UNIX_EPOCH),
+            None
+        );
     }
 
     #[test]
     fn what_failed_is_not_tried_again_before_its_time() {
-        let mut known = Known {
+        let mut known = PodState {
             group: THERE,
-            ..Known::default()
+            ..PodState::default()
         };
-        known.pauses.set(Action::Delete, Some(Timestamp::MAX));
+        known.pauses.set(PodAction::Delete, Some(Timestamp::MAX));
         let decision = decide(Some(&daemon(&json!({}))), &known, Timestamp::UNIX_EPOCH);
         assert_eq!(decision.map(|decision| decision.at), Some(Timestamp::MAX));
     }

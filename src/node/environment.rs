@@ -19,19 +19,19 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Client;
 
-use crate::aci::translate::{Resolved, needs, resolved};
+use crate::aci::translate::{ResolvedReferences, needs, resolved};
 
 pub use claims::mountable;
-pub use kube_proxy::{AccountName, KubeProxy, NoAccount, SERVICE_ACCOUNT};
-pub use lack::{Missing, Reason};
+pub use kube_proxy::{AccountName, AccountNameError, KubeProxy, SERVICE_ACCOUNT};
+pub use lack::{MissingObject, MissingReason};
 
 /// What was read.
 #[derive(Clone, Debug, Default)]
-pub struct Environment {
+pub struct PodEnvironment {
     /// The values.
-    pub resolved: Resolved,
+    pub resolved: ResolvedReferences,
     /// Pull secrets that do not exist: the pod starts without them.
-    pub warnings: Vec<Missing>,
+    pub warnings: Vec<MissingObject>,
 }
 
 /// Reads what `pod` refers to. `services` are all Services of the cluster; `kube_proxy` is `Some` if the placement
@@ -41,16 +41,16 @@ pub async fn resolve(
     pod: &Pod,
     services: &[Arc<Service>],
     kube_proxy: Option<&KubeProxy>,
-) -> Result<Environment, Vec<Missing>> {
+) -> Result<PodEnvironment, Vec<MissingObject>> {
     let needs = needs(pod);
-    let mut read = read::Read::of(client, pod, &needs, kube_proxy).await;
+    let mut read = read::ReadReferences::of(client, pod, &needs, kube_proxy).await;
     let missing = lack::required(&needs, &read);
     if !missing.is_empty() {
         return Err(missing);
     }
-    Ok(Environment {
+    Ok(PodEnvironment {
         warnings: lack::passed_over(&needs, &read),
-        resolved: Resolved {
+        resolved: ResolvedReferences {
             secrets: read.secrets.found(),
             config_maps: read.config_maps.found(),
             claims: read.claims(),
@@ -63,7 +63,7 @@ pub async fn resolve(
 
 /// The Services for which `pod` gets environment variables: those of its namespace if `links` is set, and the API
 /// server's, unless the namespace has a Service of that name.
-fn visible(pod: &Pod, links: bool, services: &[Arc<Service>]) -> Vec<resolved::Service> {
+fn visible(pod: &Pod, links: bool, services: &[Arc<Service>]) -> Vec<resolved::ServiceAddress> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let in_namespace = |service: &Service, namespace: &str| {
         service.metadata.namespace.as_deref() == Some(namespace)
@@ -71,10 +71,12 @@ fn visible(pod: &Pod, links: bool, services: &[Arc<Service>]) -> Vec<resolved::S
     let own = services
         .iter()
         .filter(|s| links && in_namespace(s, namespace));
-    let mut visible: Vec<_> = own.filter_map(|s| resolved::Service::of(s)).collect();
+    let mut visible: Vec<_> = own
+        .filter_map(|s| resolved::ServiceAddress::of(s))
+        .collect();
     let masters = services.iter().filter(|s| in_namespace(s, "default"));
     let master = masters
-        .filter_map(|s| resolved::Service::of(s))
+        .filter_map(|s| resolved::ServiceAddress::of(s))
         .find(|service| service.name == "kubernetes");
     if let Some(master) = master
         && visible.iter().all(|service| service.name != master.name)

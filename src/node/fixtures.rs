@@ -8,10 +8,10 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::json;
 
-use super::capacity::{Offer, Room};
-use super::object::Facts;
-use super::record::Record;
-use crate::aci::client::Scope;
+use super::capacity::{ComputeAmount, NodeOffer};
+use super::object::NodeConfig;
+use super::record::LastPlacement;
+use crate::aci::client::GroupScope;
 use crate::api::Placement;
 
 /// A client whose requests do not reach the API server: a proxy answers each with 404 and a page.
@@ -39,8 +39,8 @@ pub(crate) fn denied() -> (Client, Arc<AtomicU16>) {
 }
 
 /// A node of the pool `shop` that offers one pod.
-pub(super) fn facts() -> Facts {
-    let scope = Scope {
+pub(super) fn facts() -> NodeConfig {
+    let scope = GroupScope {
         subscription: "s".to_owned(),
         resource_group: "rg".to_owned(),
     };
@@ -50,18 +50,18 @@ pub(super) fn facts() -> Facts {
         labels: BTreeMap::from([("topology.kubernetes.io/region".into(), "westeurope".into())]),
         ..Placement::default()
     };
-    let room = Room {
+    let room = ComputeAmount {
         cpu_milli: 1000,
         memory_bytes: 1 << 30,
         pods: 1,
     };
-    Facts {
+    NodeConfig {
         pool: "shop".into(),
         pool_uid: "u".into(),
-        record: Record::new(&scope, &placement),
+        record: LastPlacement::new(&scope, &placement),
         address: "10.0.0.1".into(),
         port: 10250,
-        offer: Offer {
+        offer: NodeOffer {
             allocatable: room,
             capacity: room,
         },

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{self, Target};
+use super::call::{self, ObjectTarget};
 
 /// The namespace of all node leases.
 const NAMESPACE: &str = "kube-node-lease";
@@ -122,11 +122,15 @@ async fn renew(client: &Client, lease: &Lease) -> Result<(), kube::Error> {
 
 /// Removes the lease of `node`, or, if the node is already gone, the lease that it left behind. The lease of a
 /// later node of the same name stays.
-pub async fn remove(client: &Client, name: &str, node: Option<&Target>) -> Result<(), kube::Error> {
+pub async fn remove(
+    client: &Client,
+    name: &str,
+    node: Option<&ObjectTarget>,
+) -> Result<(), kube::Error> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
     let lease = call::find(PATIENCE, &leases, name).await?;
     let lease = lease.filter(|lease| is_of(lease, node));
-    let Some(lease) = lease.and_then(|lease| Target::of(&lease.metadata)) else {
+    let Some(lease) = lease.and_then(|lease| ObjectTarget::of(&lease.metadata)) else {
         return Ok(());
     };
     let removed = call::delete(PATIENCE, &leases, &lease, None).await;
@@ -134,7 +138,7 @@ pub async fn remove(client: &Client, name: &str, node: Option<&Target>) -> Resul
 }
 
 /// Whether the lease has no owner, or `node` owns it; if `node` is `None`, always.
-fn is_of(lease: &Lease, node: Option<&Target>) -> bool {
+fn is_of(lease: &Lease, node: Option<&ObjectTarget>) -> bool {
     let mut owners = lease.metadata.owner_references.iter().flatten();
     owners.all(|owner| node.is_none_or(|node| node.uid == owner.uid))
 }

@@ -12,8 +12,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
-use super::capacity::{Offer, Room};
-use super::record::{self, Record};
+use super::capacity::{ComputeAmount, NodeOffer};
+use super::record::{self, LastPlacement};
 use crate::api::names::POOL_UID_ANNOTATION;
 
 pub use crate::api::names::node_name as name;
@@ -28,7 +28,7 @@ pub const TYPE: &str = "virtual-kubelet";
 
 /// Why a placement takes no pods at present.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closed {
+pub struct Unavailable {
     /// One word, in CamelCase.
     pub reason: String,
     /// A sentence, usually from Azure.
@@ -37,44 +37,44 @@ pub struct Closed {
 
 /// Everything that a Node object is made from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Facts {
+pub struct NodeConfig {
     /// The pool's name.
     pub pool: String,
     /// The pool's UID; empty if the pool is gone and its node, made by an earlier version, does not carry it.
     pub pool_uid: String,
     /// The placement, and where its container groups are.
-    pub record: Record,
+    pub record: LastPlacement,
     /// The address at which the API server reaches the kubelet API.
     pub address: String,
     /// The kubelet API's port.
     pub port: i32,
     /// What the node offers to the scheduler.
-    pub offer: Offer,
+    pub offer: NodeOffer,
     /// What could not be checked in the region, and why, although the node takes pods.
     pub notice: Option<String>,
     /// Why the region takes no pods, if it does not.
-    pub closed: Option<Closed>,
+    pub closed: Option<Unavailable>,
     /// Why the placement takes no pods although the region does, if so: creates fail.
-    pub shut: Option<Closed>,
+    pub shut: Option<Unavailable>,
     /// The Kubernetes minor version to report: that of the API server, at most the newest that the operator knows.
     pub kubernetes_minor: u32,
 }
 
-impl Facts {
+impl NodeConfig {
     /// The node's name.
     pub fn name(&self) -> String {
         name(&self.pool, &self.record.placement.name)
     }
 
     /// Why the node takes no pods; a closed region comes first.
-    pub fn why_closed(&self) -> Option<&Closed> {
+    pub fn why_closed(&self) -> Option<&Unavailable> {
         self.closed.as_ref().or(self.shut.as_ref())
     }
 }
 
 /// Labels that the node must have. Not `kubernetes.io/hostname`: the scheduler would count the node as an empty
 /// domain of every topology spread (decision D14).
-pub fn labels(facts: &Facts) -> BTreeMap<String, String> {
+pub fn labels(facts: &NodeConfig) -> BTreeMap<String, String> {
     let fixed = [
         ("beta.kubernetes.io/os", "linux"),
         ("kubernetes.azure.com/managed", "false"),
@@ -106,7 +106,7 @@ pub fn labels(facts: &Facts) -> BTreeMap<String, String> {
 
 /// Annotations that the node must have: where metrics-server reads the node's metrics (all nodes of an operator
 /// share one address), the last placement, which a later drain needs, and the pool's UID.
-pub fn annotations(facts: &Facts) -> BTreeMap<String, String> {
+pub fn annotations(facts: &NodeConfig) -> BTreeMap<String, String> {
     let path = format!("/metrics/resource/{}", facts.name());
     let mut annotations = BTreeMap::from([
         ("metrics.k8s.io/resource-metrics-path".to_owned(), path),
@@ -119,7 +119,7 @@ pub fn annotations(facts: &Facts) -> BTreeMap<String, String> {
 }
 
 /// Taints that the node must have.
-pub fn taints(facts: &Facts) -> Vec<Taint> {
+pub fn taints(facts: &NodeConfig) -> Vec<Taint> {
     let taint = |key: &str, value: Option<&str>, effect: &str| Taint {
         key: key.to_owned(),
         value: value.map(str::to_owned),
@@ -137,7 +137,7 @@ pub fn taints(facts: &Facts) -> Vec<Taint> {
 }
 
 /// The whole node, as the operator creates it.
-pub fn node(facts: &Facts, now: Timestamp) -> Node {
+pub fn node(facts: &NodeConfig, now: Timestamp) -> Node {
     Node {
         metadata: ObjectMeta {
             name: Some(facts.name()),
@@ -154,7 +154,7 @@ pub fn node(facts: &Facts, now: Timestamp) -> Node {
 }
 
 /// The node's status. A condition whose status does not change keeps its transition time from `old`.
-pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+pub fn status(facts: &NodeConfig, old: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
     let address = |kind: &str| NodeAddress {
         address: facts.address.clone(),
         type_: kind.to_owned(),
@@ -175,12 +175,12 @@ pub fn status(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> NodeSt
 
 /// The declared feature that lets the API server pass websockets through to the kubelet API, from 1.36 on. Older
 /// servers do not know the field and translate to SPDY.
-fn declared_features(facts: &Facts) -> Option<Vec<String>> {
+fn declared_features(facts: &NodeConfig) -> Option<Vec<String>> {
     let knows = facts.kubernetes_minor >= 36;
     knows.then(|| vec!["ExtendWebSocketsToKubelet".to_owned()])
 }
 
-fn quantities(room: &Room) -> BTreeMap<String, Quantity> {
+fn quantities(room: &ComputeAmount) -> BTreeMap<String, Quantity> {
     [
         ("cpu", format!("{}m", room.cpu_milli)),
         ("memory", room.memory_bytes.to_string()),
@@ -192,7 +192,7 @@ fn quantities(room: &Room) -> BTreeMap<String, Quantity> {
     .collect()
 }
 
-fn info(facts: &Facts) -> NodeSystemInfo {
+fn info(facts: &NodeConfig) -> NodeSystemInfo {
     let version = format!(
         "v1.{}.0-burstpool-{}",
         facts.kubernetes_minor,
@@ -214,7 +214,7 @@ fn info(facts: &Facts) -> NodeSystemInfo {
 
 /// Ready is always True: if Azure cannot be reached, the node is closed, but `NotReady` would make Kubernetes evict
 /// the pods that run.
-fn conditions(facts: &Facts, old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(facts: &NodeConfig, old: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
     let old = old
         .and_then(|status| status.conditions.as_deref())
         .unwrap_or_default();

@@ -19,7 +19,7 @@ use crate::burst::pod::SCHEDULED_FIELD;
 
 /// A pod from a watch.
 #[derive(Clone, Debug, Default)]
-pub struct Observed {
+pub struct WatchedPod {
     /// The pod.
     pub pod: Pod,
     /// Fields that the operator's types do not know.
@@ -28,7 +28,7 @@ pub struct Observed {
     pub unreadable: Option<String>,
 }
 
-impl<'de> Deserialize<'de> for Observed {
+impl<'de> Deserialize<'de> for WatchedPod {
     /// Never fails because of a pod's content: a pod that cannot be decoded must not end the watch of all pods.
     fn deserialize<D: Deserializer<'de>>(raw: D) -> Result<Self, D::Error> {
         let mut raw = Value::deserialize(raw)?;
@@ -77,7 +77,7 @@ fn drop_managed(metadata: &mut Map<String, Value>, waits: bool) {
     }
 }
 
-impl Resource for Observed {
+impl Resource for WatchedPod {
     type DynamicType = ();
     type Scope = NamespaceResourceScope;
 
@@ -117,7 +117,7 @@ mod tests {
             "metadata": {"name": "a", "uid": "u", "managedFields": [{"manager": "m"}]},
             "spec": {"containers": "none"},
         });
-        let observed: Observed = serde_json::from_value(raw).expect("it is never an error");
+        let observed: WatchedPod = serde_json::from_value(raw).expect("it is never an error");
         assert_eq!(observed.pod.metadata.uid.as_deref(), Some("u"));
         assert!(observed.unreadable.is_some());
     }
@@ -137,7 +137,7 @@ mod tests {
             ]},
             "spec": {"containers": []},
         });
-        let observed: Observed = serde_json::from_value(raw).expect("it is never an error");
+        let observed: WatchedPod = serde_json::from_value(raw).expect("it is never an error");
         let kept = observed.pod.metadata.managed_fields.as_deref();
         let kept: Vec<_> = kept
             .expect("entries")
@@ -155,7 +155,7 @@ mod tests {
             "metadata": {"name": "a", "managedFields": [{"manager": "m"}]},
             "spec": {"containers": [], "novel": 1},
         });
-        let observed: Observed = serde_json::from_value(raw).expect("it is never an error");
+        let observed: WatchedPod = serde_json::from_value(raw).expect("it is never an error");
         assert_eq!(observed.unknown, ["spec.novel"]);
         assert_eq!(observed.pod.metadata.managed_fields, None);
     }

@@ -18,9 +18,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use sha2::{Digest as _, Sha256};
 
-use super::absence::{Absence, Before, Source};
-use crate::aci::schedule::{self, Phase, Starts};
-pub use learn::Sight;
+use super::absence::{AbsenceEvidence, EvidenceSource, PriorGroupState};
+use crate::aci::schedule::{self, PollPhase, StartLatencies};
+pub use learn::GroupReading;
 
 /// How long a Ready pod's group outlives the request to delete the pod, so that Services stop sending traffic to it
 /// first.
@@ -33,7 +33,7 @@ const KEEP_SEEN: Duration = Duration::from_secs(30);
 
 /// What is known of a pod's container group.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum Group {
+pub enum GroupPresence {
     /// Not known: the operator has just started, or Azure did not answer a request.
     #[default]
     Unknown,
@@ -66,16 +66,16 @@ pub enum Group {
     clippy::struct_excessive_bools,
     reason = "independent facts, each with its name"
 )]
-pub struct Known {
+pub struct PodState {
     /// The container group.
-    pub group: Group,
+    pub group: GroupPresence,
     /// The answers that deny the group.
-    pub absence: Absence,
+    pub absence: AbsenceEvidence,
     /// Azure did not answer a PUT, which may have created the group. Until the lag of Azure's reads is over, only
     /// the same PUT is sent again.
     pub is_unanswered: bool,
     /// The back-off of each action that failed.
-    pub pauses: Pauses,
+    pub pauses: RetryTimes,
     /// When the pod was first seen to be deleted, by the operator's clock.
     pub leaving: Option<Timestamp>,
     /// When the pod was first seen to be finished, by the operator's clock.
@@ -94,40 +94,40 @@ pub struct Known {
 /// The end of the back-off of each action. They are independent: a create that must wait an hour for quota does not
 /// delay a delete, and neither do throttled reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pauses {
+pub struct RetryTimes {
     creating: Option<Timestamp>,
     reading: Option<Timestamp>,
     deleting: Option<Timestamp>,
     removing: Option<Timestamp>,
 }
 
-impl Pauses {
+impl RetryTimes {
     /// The time before which the action is not tried again.
-    pub fn of(&self, action: Action) -> Option<Timestamp> {
+    pub fn of(&self, action: PodAction) -> Option<Timestamp> {
         match action {
-            Action::Create => self.creating,
-            Action::Look | Action::Read => self.reading,
-            Action::Delete => self.deleting,
-            Action::Remove => self.removing,
-            Action::Rest => None,
+            PodAction::Create => self.creating,
+            PodAction::Look | PodAction::Read => self.reading,
+            PodAction::Delete => self.deleting,
+            PodAction::Remove => self.removing,
+            PodAction::Rest => None,
         }
     }
 
     /// Sets the time before which the action is not tried again.
-    pub fn set(&mut self, action: Action, until: Option<Timestamp>) {
+    pub fn set(&mut self, action: PodAction, until: Option<Timestamp>) {
         match action {
-            Action::Create => self.creating = until,
-            Action::Look | Action::Read => self.reading = until,
-            Action::Delete => self.deleting = until,
-            Action::Remove => self.removing = until,
-            Action::Rest => {}
+            PodAction::Create => self.creating = until,
+            PodAction::Look | PodAction::Read => self.reading = until,
+            PodAction::Delete => self.deleting = until,
+            PodAction::Remove => self.removing = until,
+            PodAction::Rest => {}
         }
     }
 }
 
 /// The next action for a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum PodAction {
     /// Find out whether there is a group.
     Look,
     /// Create the group.
@@ -142,7 +142,7 @@ pub enum Action {
     Rest,
 }
 
-impl Action {
+impl PodAction {
     /// Whether the action only reads from Azure, and so waits for the rate limiter.
     pub fn reads(self) -> bool {
         matches!(self, Self::Look | Self::Read)
@@ -151,39 +151,49 @@ impl Action {
 
 /// An action and its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
+pub struct ScheduledAction {
     /// The action.
-    pub action: Action,
+    pub action: PodAction,
     /// When the action is due; if this is past, now.
     pub at: Timestamp,
 }
 
 /// The next action for the pod. `pod` is `None` if its object was removed by force: its group must be deleted all
 /// the same.
-pub fn plan(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> Decision {
+pub fn plan(
+    pod: Option<&Pod>,
+    known: &PodState,
+    starts: &StartLatencies,
+    now: Timestamp,
+) -> ScheduledAction {
     let decision = decide(pod, known, starts, now);
     let pause = known.pauses.of(decision.action);
-    Decision {
+    ScheduledAction {
         at: pause.map_or(decision.at, |until| decision.at.max(until)),
         ..decision
     }
 }
 
-fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> Decision {
-    let act = |action| Decision { action, at: now };
+fn decide(
+    pod: Option<&Pod>,
+    known: &PodState,
+    starts: &StartLatencies,
+    now: Timestamp,
+) -> ScheduledAction {
+    let act = |action| ScheduledAction { action, at: now };
     let leaves = pod.is_none_or(is_deleting);
     match &known.group {
-        Group::Unknown => look(leaves, known, now),
-        Group::Absent { .. } if leaves => act(Action::Remove),
-        Group::Absent { .. } if known.is_refused || pod.is_some_and(is_finished) => {
-            act(Action::Rest)
+        GroupPresence::Unknown => look(leaves, known, now),
+        GroupPresence::Absent { .. } if leaves => act(PodAction::Remove),
+        GroupPresence::Absent { .. } if known.is_refused || pod.is_some_and(is_finished) => {
+            act(PodAction::Rest)
         }
         // The pod has failed with its group. Its controller creates another pod when it sees this one failed.
-        Group::Absent { .. } if pod.is_some_and(has_run) => act(Action::Rest),
-        Group::Absent { .. } => act(Action::Create),
+        GroupPresence::Absent { .. } if pod.is_some_and(has_run) => act(PodAction::Rest),
+        GroupPresence::Absent { .. } => act(PodAction::Create),
         // An answer denied the group that is to be deleted. A DELETE answers the same question as a GET, has
         // its own budget in ARM, and deletes the group if it exists after all.
-        Group::There { .. }
+        GroupPresence::There { .. }
             if (leaves || known.is_failed)
                 && let Some(at) = known.absence.ask_again() =>
         {
@@ -194,43 +204,45 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
             };
             // Whichever may be sent first.
             let pauses = |action| known.pauses.of(action);
-            let action = if pauses(Action::Delete) > pauses(Action::Read) {
-                Action::Read
+            let action = if pauses(PodAction::Delete) > pauses(PodAction::Read) {
+                PodAction::Read
             } else {
-                Action::Delete
+                PodAction::Delete
             };
-            Decision {
+            ScheduledAction {
                 action,
                 at: at.max(drained),
             }
         }
         // An answer denied the group: before any other action, the next answer decides.
-        Group::Going { .. } | Group::There { .. } if let Some(at) = known.absence.ask_again() => {
-            let action = Action::Read;
-            Decision { action, at }
+        GroupPresence::Going { .. } | GroupPresence::There { .. }
+            if let Some(at) = known.absence.ask_again() =>
+        {
+            let action = PodAction::Read;
+            ScheduledAction { action, at }
         }
-        Group::Going { since, read } => {
-            let wait = |since| schedule::wait(Phase::Going, since, starts, 0.0);
+        GroupPresence::Going { since, read } => {
+            let wait = |since| schedule::wait(PollPhase::Going, since, starts, 0.0);
             read_next(wait, (*since, *read), known, now)
         }
-        Group::There { .. } if leaves => Decision {
-            action: Action::Delete,
+        GroupPresence::There { .. } if leaves => ScheduledAction {
+            action: PodAction::Delete,
             at: drained(pod, known, now),
         },
-        Group::There { since, read, .. } if pod.is_some_and(is_finished) => {
-            let wait = |since| schedule::wait(Phase::Working, since, starts, 0.0);
+        GroupPresence::There { since, read, .. } if pod.is_some_and(is_finished) => {
+            let wait = |since| schedule::wait(PollPhase::Working, since, starts, 0.0);
             let look = read_next(wait, (*since, *read), known, now);
             let delete = delete_finished(pod, known, now);
             // Azure restarts only a group that failed, and only a GET shows whether it did.
             let may_live = pod.is_some_and(has_failed) && look.at < delete.at;
             if may_live { look } else { delete }
         }
-        Group::There { .. } if known.is_failed => act(Action::Delete),
-        Group::There { since, read, ran } => {
+        GroupPresence::There { .. } if known.is_failed => act(PodAction::Delete),
+        GroupPresence::There { since, read, ran } => {
             let phase = match (ran, pod.is_some_and(is_service)) {
-                (false, _) => Phase::Starting,
-                (true, true) => Phase::Serving,
-                (true, false) => Phase::Working,
+                (false, _) => PollPhase::Starting,
+                (true, true) => PollPhase::Serving,
+                (true, false) => PollPhase::Working,
             };
             let share = pod.map_or(0.0, share);
             let wait = |since| schedule::wait(phase, since, starts, share);
@@ -240,42 +252,42 @@ fn decide(pod: Option<&Pod>, known: &Known, starts: &Starts, now: Timestamp) -> 
 }
 
 /// Reads the group until Azure shows it or its absence is proven. A PUT without an answer is sent again.
-fn look(leaves: bool, known: &Known, now: Timestamp) -> Decision {
+fn look(leaves: bool, known: &PodState, now: Timestamp) -> ScheduledAction {
     let Some(again) = known.absence.ask_again() else {
-        return Decision {
-            action: Action::Look,
+        return ScheduledAction {
+            action: PodAction::Look,
             at: now,
         };
     };
-    let create = known.pauses.of(Action::Create).unwrap_or(now).max(now);
+    let create = known.pauses.of(PodAction::Create).unwrap_or(now).max(now);
     if known.is_unanswered
         && !leaves
         && !known.is_refused
-        && known.absence.is_lag(Source::Get, create)
+        && known.absence.is_lag(EvidenceSource::Get, create)
     {
-        return Decision {
-            action: Action::Create,
+        return ScheduledAction {
+            action: PodAction::Create,
             at: create,
         };
     }
-    Decision {
-        action: Action::Look,
+    ScheduledAction {
+        action: PodAction::Look,
         at: again,
     }
 }
 
 /// Whether Azure's answers prove that the group is gone, or was never created.
-pub fn is_gone(pod: Option<&Pod>, known: &Known) -> bool {
+pub fn is_gone(pod: Option<&Pod>, known: &PodState) -> bool {
     let leaves = pod.is_none_or(is_deleting);
     let before = match known.group {
-        Group::Absent { .. } => return true,
-        Group::Going { .. } => Before::Deleted,
-        Group::There { .. } => Before::There,
-        Group::Unknown if leaves => Before::Deleted,
-        Group::Unknown if pod.is_some_and(has_run) => Before::There,
+        GroupPresence::Absent { .. } => return true,
+        GroupPresence::Going { .. } => PriorGroupState::Deleted,
+        GroupPresence::There { .. } => PriorGroupState::There,
+        GroupPresence::Unknown if leaves => PriorGroupState::Deleted,
+        GroupPresence::Unknown if pod.is_some_and(has_run) => PriorGroupState::There,
         // An operator wrote the pod's start time and may have sent a PUT: this process, or the one before it.
-        Group::Unknown if pod.is_some_and(was_seen) => Before::Deleted,
-        Group::Unknown => Before::NotCreated,
+        GroupPresence::Unknown if pod.is_some_and(was_seen) => PriorGroupState::Deleted,
+        GroupPresence::Unknown => PriorGroupState::NotCreated,
     };
     known.absence.is_proven(before)
 }
@@ -287,12 +299,12 @@ pub fn is_gone(pod: Option<&Pod>, known: &Known) -> bool {
 /// The time of its end is by Azure's clock, which may differ from the operator's. So it counts only within bounds
 /// from when the operator saw the end: an operator whose clock is ahead leaves [`KEEP_SEEN`] to read the logs, and
 /// one whose clock is behind keeps the group no longer than [`KEEP_FINISHED`].
-fn delete_finished(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Decision {
+fn delete_finished(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> ScheduledAction {
     let seen = known.finished.unwrap_or(now);
     let finished = pod.and_then(|pod| finished_at(pod).or_else(|| unready_since(pod)));
     let (first, last) = (later(seen, KEEP_SEEN), later(seen, KEEP_FINISHED));
-    Decision {
-        action: Action::Delete,
+    ScheduledAction {
+        action: PodAction::Delete,
         at: if known.is_alive {
             now
         } else {
@@ -312,17 +324,17 @@ fn share(pod: &Pod) -> f64 {
 fn read_next(
     wait: impl Fn(Duration) -> Duration,
     (since, read): (Timestamp, Option<Timestamp>),
-    known: &Known,
+    known: &PodState,
     now: Timestamp,
-) -> Decision {
+) -> ScheduledAction {
     let last = read.unwrap_or(since);
     let at = if known.is_stale {
         now
     } else {
         later(last, wait(between(since, last)))
     };
-    Decision {
-        action: Action::Read,
+    ScheduledAction {
+        action: PodAction::Read,
         at,
     }
 }
@@ -330,7 +342,7 @@ fn read_next(
 /// When the group of a pod that is being deleted may be deleted. A Ready pod waits for [`DRAIN`], so that Services
 /// drop it, but not longer than its grace period. The wait is counted from when the operator saw the deletion: with
 /// the API server's clock, a difference of a minute would mean a minute of Terminating, or no draining at all.
-fn drained(pod: Option<&Pod>, known: &Known, now: Timestamp) -> Timestamp {
+fn drained(pod: Option<&Pod>, known: &PodState, now: Timestamp) -> Timestamp {
     let Some(pod) = pod.filter(|pod| is_ready(pod)) else {
         return now;
     };

@@ -13,20 +13,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::capacity::{self, CORE, Load, Offer, Room};
-use super::pods::Context;
-use crate::aci::client::{Scope, Usage};
+use super::capacity::{self, CORE, ComputeAmount, NodeLoad, NodeOffer};
+use super::pods::PodsContext;
+use crate::aci::client::{GroupScope, QuotaUsage};
 
 /// How long the other placements must wait for what a placement gave up.
 pub(crate) const HANDOVER: Duration = Duration::from_secs(10);
 
 /// The quotas of all subscriptions and regions that have placements.
 #[derive(Default)]
-pub struct Quotas(Mutex<HashMap<(String, String), Arc<Quota>>>);
+pub struct QuotaRegistry(Mutex<HashMap<(String, String), Arc<RegionQuota>>>);
 
-impl Quotas {
+impl QuotaRegistry {
     /// The quota of a subscription in a region.
-    pub fn of(&self, scope: &Scope, region: &str) -> Arc<Quota> {
+    pub fn of(&self, scope: &GroupScope, region: &str) -> Arc<RegionQuota> {
         let key = (scope.subscription.to_lowercase(), region.to_lowercase());
         let mut all = lock(&self.0);
         // Forget quotas that no placement uses.
@@ -37,13 +37,13 @@ impl Quotas {
 
 /// A subscription's quota in a region.
 #[derive(Default)]
-pub struct Quota(Mutex<Inner>);
+pub struct RegionQuota(Mutex<QuotaState>);
 
 #[derive(Default)]
-struct Inner {
-    members: Vec<Member>,
+struct QuotaState {
+    members: Vec<QuotaMember>,
     /// Azure's last answer, and the UIDs of the pods whose groups existed before the request was sent.
-    usages: Option<Vec<Usage>>,
+    usages: Option<Vec<QuotaUsage>>,
     counted: HashSet<String>,
     /// Whether all members' pods were listed at that time. The group of a pod that was not known then is counted
     /// twice: in Azure's usage, and as a group created since.
@@ -53,46 +53,46 @@ struct Inner {
     is_short: bool,
 }
 
-struct Member {
-    context: Weak<Context>,
+struct QuotaMember {
+    context: Weak<PodsContext>,
     /// It takes no new pods.
     is_closed: bool,
-    cpu: Share,
-    pods: Share,
+    cpu: QuotaShare,
+    pods: QuotaShare,
 }
 
 /// A request to Azure: when it was sent, and which pods had groups then.
-pub struct Asked {
+pub struct UsageQuery {
     at: Instant,
     there: HashSet<String>,
     knew_all: bool,
 }
 
-impl Quota {
+impl RegionQuota {
     /// Adds a placement.
-    pub fn join(&self, context: &Arc<Context>) {
+    pub fn join(&self, context: &Arc<PodsContext>) {
         let mut inner = lock(&self.0);
         inner.members.retain(|one| one.context.strong_count() > 0);
-        inner.members.push(Member {
+        inner.members.push(QuotaMember {
             context: Arc::downgrade(context),
             is_closed: false,
-            cpu: Share::default(),
-            pods: Share::default(),
+            cpu: QuotaShare::default(),
+            pods: QuotaShare::default(),
         });
     }
 
     /// Gives the placement no more pods. Its existing pods count for as long as they have workers.
-    pub fn close(&self, context: &Arc<Context>) {
+    pub fn close(&self, context: &Arc<PodsContext>) {
         for member in &mut lock(&self.0).members {
             member.is_closed |= member.is(context);
         }
     }
 
     /// Call this before asking Azure: records which pods have groups.
-    pub fn asking(&self) -> Asked {
+    pub fn asking(&self) -> UsageQuery {
         let inner = lock(&self.0);
         let kept = || inner.members.iter().filter_map(|one| one.context.upgrade());
-        Asked {
+        UsageQuery {
             at: Instant::now(),
             knew_all: kept().all(|context| context.has_listed_pods()),
             there: kept().flat_map(|context| context.created()).collect(),
@@ -101,7 +101,7 @@ impl Quota {
 
     /// Records Azure's answer; `usages` is `None` if the operator may not read them. An answer to an earlier
     /// request than the last one is ignored.
-    pub fn answered(&self, asked: Asked, usages: Option<Vec<Usage>>) {
+    pub fn answered(&self, asked: UsageQuery, usages: Option<Vec<QuotaUsage>>) {
         let mut inner = lock(&self.0);
         if inner.asked.is_none_or(|before| before <= asked.at) {
             inner.asked = Some(asked.at);
@@ -126,7 +126,7 @@ impl Quota {
     }
 
     /// What the placement's node offers now.
-    pub fn offer(&self, context: &Arc<Context>) -> Offer {
+    pub fn offer(&self, context: &Arc<PodsContext>) -> NodeOffer {
         let inner = &mut *lock(&self.0);
         inner.members.retain(|one| one.context.strong_count() > 0);
         let seen = inner.look();
@@ -134,39 +134,39 @@ impl Quota {
         let mut all = inner.members.iter().zip(&seen);
         let own = all.find(|(member, _)| member.is(context));
         own.map(|(member, seen)| {
-            let left = Room {
+            let left = ComputeAmount {
                 cpu_milli: member.cpu.given.saturating_mul(CORE) - seen.load.groups.cpu_milli,
                 memory_bytes: seen.own.memory_bytes,
                 pods: member.pods.given - seen.load.groups.pods,
             };
-            Offer::of(&seen.load, left.at_most(seen.own))
+            NodeOffer::of(&seen.load, left.at_most(seen.own))
         })
         .unwrap_or_default()
     }
 }
 
 /// The current load and limits of a member.
-struct Seen {
-    load: Load,
+struct MemberObservation {
+    load: NodeLoad,
     /// What the placement's own capacity leaves.
-    own: Room,
+    own: ComputeAmount,
     cores: &'static str,
     /// How many groups Azure still lets the subscription create; `None` if not known.
     creates: Option<i64>,
 }
 
-impl Inner {
-    fn look(&self) -> Vec<Seen> {
+impl QuotaState {
+    fn look(&self) -> Vec<MemberObservation> {
         let members = self.members.iter();
         let contexts = members.map(|one| (one, one.context.upgrade()));
         contexts
             .map(|(member, context)| {
                 let Some(context) = context else {
-                    return Seen::nothing();
+                    return MemberObservation::nothing();
                 };
                 let created = context.created();
                 let pods = context.pods();
-                let load = Load::of(
+                let load = NodeLoad::of(
                     pods.iter().map(Arc::as_ref),
                     |uid| self.counted.contains(uid),
                     |uid| created.contains(uid),
@@ -174,10 +174,10 @@ impl Inner {
                 let settings = context.settings();
                 let own = capacity::asked(&settings.placement).minus(load.groups);
                 let creates = context.azure.creates_left(&context.scope);
-                Seen {
+                MemberObservation {
                     load,
                     own: if member.is_closed {
-                        Room::default()
+                        ComputeAmount::default()
                     } else {
                         own
                     },
@@ -189,10 +189,10 @@ impl Inner {
     }
 
     /// Divides the cores that are left, by kind, and the groups that are left.
-    fn share(&mut self, seen: &[Seen], now: Instant) {
+    fn share(&mut self, seen: &[MemberObservation], now: Instant) {
         let usages = self.usages.as_deref().unwrap_or_default();
-        let of_kind = |kind: &str, one: &Seen| kind.is_empty() || one.cores == kind;
-        let left = |name: &str, kind: &str, taken: fn(&Room) -> i64| {
+        let of_kind = |kind: &str, one: &MemberObservation| kind.is_empty() || one.cores == kind;
+        let left = |name: &str, kind: &str, taken: fn(&ComputeAmount) -> i64| {
             let uncounted = seen.iter().filter(|one| of_kind(kind, one));
             let uncounted: i64 = uncounted.map(|one| taken(&one.load.uncounted)).sum();
             capacity::left_of(name, usages).map(|left| left.saturating_sub(uncounted))
@@ -202,7 +202,7 @@ impl Inner {
             let left = left(kind, kind, |room| whole(room.cpu_milli));
             let members = self.members.iter_mut().zip(seen);
             let members = members.filter(|(_, one)| of_kind(kind, one));
-            let members = members.map(|(member, seen)| Wish {
+            let members = members.map(|(member, seen)| ShareRequest {
                 share: &mut member.cpu,
                 has: whole(seen.load.groups.cpu_milli),
                 more: seen.own.cpu_milli.max(0) / CORE,
@@ -214,7 +214,7 @@ impl Inner {
         let creates = seen.iter().filter_map(|one| one.creates).min();
         let creates = creates.map(|left| left.saturating_sub(uncreated));
         let members = self.members.iter_mut().zip(seen);
-        let members = members.map(|(member, seen)| Wish {
+        let members = members.map(|(member, seen)| ShareRequest {
             share: &mut member.pods,
             has: seen.load.groups.pods,
             more: seen.own.pods.max(0),
@@ -224,19 +224,19 @@ impl Inner {
     }
 }
 
-impl Seen {
+impl MemberObservation {
     fn nothing() -> Self {
         Self {
-            load: Load::default(),
-            own: Room::default(),
+            load: NodeLoad::default(),
+            own: ComputeAmount::default(),
             cores: "",
             creates: None,
         }
     }
 }
 
-impl Member {
-    fn is(&self, context: &Arc<Context>) -> bool {
+impl QuotaMember {
+    fn is(&self, context: &Arc<PodsContext>) -> bool {
         std::ptr::eq(self.context.as_ptr(), Arc::as_ptr(context))
     }
 }
@@ -248,13 +248,13 @@ fn whole(cpu_milli: i64) -> i64 {
 
 /// How much of a resource a placement may use in total.
 #[derive(Debug, Default)]
-pub(crate) struct Share {
+pub(crate) struct QuotaShare {
     pub(crate) given: i64,
     /// Earlier, larger amounts, and until when the other placements must leave them free.
     before: Vec<(i64, Instant)>,
 }
 
-impl Share {
+impl QuotaShare {
     /// The most that the placement may have used.
     fn held(&self) -> i64 {
         let before = self.before.iter().map(|(had, _)| *had);
@@ -263,15 +263,15 @@ impl Share {
 }
 
 /// A placement's share, how much of it is used, and how much more the placement could use.
-pub(crate) struct Wish<'a> {
-    pub(crate) share: &'a mut Share,
+pub(crate) struct ShareRequest<'a> {
+    pub(crate) share: &'a mut QuotaShare,
     pub(crate) has: i64,
     pub(crate) more: i64,
 }
 
 /// Divides `left` units among placements; without a limit each gets all that it can use. Returns whether the
 /// placements could use more than is left.
-pub(crate) fn divide(left: Option<i64>, mut wishes: Vec<Wish<'_>>, now: Instant) -> bool {
+pub(crate) fn divide(left: Option<i64>, mut wishes: Vec<ShareRequest<'_>>, now: Instant) -> bool {
     for wish in &mut wishes {
         wish.share.before.retain(|(_, until)| now < *until);
     }
@@ -313,7 +313,7 @@ pub(crate) fn divide(left: Option<i64>, mut wishes: Vec<Wish<'_>>, now: Instant)
         > left
 }
 
-fn give(share: &mut Share, given: i64, now: Instant) {
+fn give(share: &mut QuotaShare, given: i64, now: Instant) {
     if given < share.given {
         share.before.push((share.given, now + HANDOVER));
     }
@@ -348,8 +348,8 @@ mod tests {
 
     #[test]
     fn only_regions_that_placements_are_in_are_remembered() {
-        let quotas = Quotas::default();
-        let scope = Scope {
+        let quotas = QuotaRegistry::default();
+        let scope = GroupScope {
             subscription: "S".to_owned(),
             resource_group: "rg".to_owned(),
         };
@@ -374,12 +374,12 @@ mod tests {
     /// Divides `left` among placements, each given as (used, could use more).
     fn divided(
         left: Option<i64>,
-        shares: &mut [Share],
+        shares: &mut [QuotaShare],
         have: &[(i64, i64)],
         now: Instant,
     ) -> Vec<i64> {
         let wishes = shares.iter_mut().zip(have);
-        let wishes = wishes.map(|(share, (has, more))| Wish {
+        let wishes = wishes.map(|(share, (has, more))| ShareRequest {
             share,
             has: *has,
             more: *more,
@@ -390,7 +390,10 @@ mod tests {
 
     #[test]
     fn what_one_has_given_up_comes_to_another_only_after_a_moment() {
-        let (now, mut shares) = (Instant::now(), [Share::default(), Share::default()]);
+        let (now, mut shares) = (
+            Instant::now(),
+            [QuotaShare::default(), QuotaShare::default()],
+        );
         let start = divided(Some(12), &mut shares, &[(0, 50), (0, 50)], now);
         assert_eq!(start, [6, 6]);
         // The first uses its whole share. The second gives up half of its own.
@@ -411,7 +414,7 @@ mod tests {
             total in 0i64..40,
             steps in proptest::collection::vec((0usize..3, 0i64..8, any::<bool>(), 0u64..14), 1..60),
         ) {
-            let (mut now, mut shares) = (Instant::now(), [Share::default(), Share::default(), Share::default()]);
+            let (mut now, mut shares) = (Instant::now(), [QuotaShare::default(), QuotaShare::default(), QuotaShare::default()]);
             let mut has = [0i64; 3];
             // Earlier offers, each with the time until which the scheduler may still use it.
             let mut offered: Vec<(Instant, usize, i64)> = Vec::new();

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Node;
 use serde::{Deserialize, Serialize};
 
-use super::capacity::{self, Offer, Room};
-use super::object::{self, Closed, PLACEMENT_LABEL, POOL_LABEL, PROVIDER_TAINT};
-use crate::aci::client::Scope;
+use super::capacity::{self, ComputeAmount, NodeOffer};
+use super::object::{self, PLACEMENT_LABEL, POOL_LABEL, PROVIDER_TAINT, Unavailable};
+use crate::aci::client::GroupScope;
 use crate::api::Placement;
 use crate::api::names::POOL_UID_ANNOTATION;
 
@@ -25,16 +25,16 @@ pub const ANNOTATION: &str = "burstpool.io/last-placement";
 /// A placement, and where its container groups are.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct Record {
+pub struct LastPlacement {
     subscription_id: String,
     resource_group: String,
     /// The placement.
     pub placement: Placement,
 }
 
-impl Record {
+impl LastPlacement {
     /// The record of a placement whose groups are in this scope.
-    pub fn new(scope: &Scope, placement: &Placement) -> Self {
+    pub fn new(scope: &GroupScope, placement: &Placement) -> Self {
         Self {
             subscription_id: scope.subscription.clone(),
             resource_group: scope.resource_group.clone(),
@@ -43,8 +43,8 @@ impl Record {
     }
 
     /// The subscription and resource group of its groups.
-    pub fn scope(&self) -> Scope {
-        Scope {
+    pub fn scope(&self) -> GroupScope {
+        GroupScope {
             subscription: self.subscription_id.clone(),
             resource_group: self.resource_group.clone(),
         }
@@ -58,7 +58,7 @@ impl Record {
 
 /// A virtual node of burstpool that was found in the cluster.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
+pub struct DiscoveredNode {
     /// Its name.
     pub node: String,
     /// The name of its pool.
@@ -68,32 +68,32 @@ pub struct Found {
     /// The name of its placement.
     pub placement: String,
     /// Its last placement; `None` if the annotation is missing or names another placement.
-    pub record: Option<Record>,
+    pub record: Option<LastPlacement>,
     /// What its status offers; `None` if it has no full status yet.
-    pub offers: Option<Offers>,
+    pub offers: Option<Advertised>,
 }
 
 /// What a node offers, and why it takes no pods, if so.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Offers {
+pub struct Advertised {
     /// The amounts.
-    pub offer: Offer,
+    pub offer: NodeOffer,
     /// Why it takes no pods; `None` if it takes pods.
-    pub closed: Option<Closed>,
+    pub closed: Option<Unavailable>,
 }
 
-impl Found {
+impl DiscoveredNode {
     /// What the node's status offers, if its groups are in the same scope, region and priority as `wanted`: until
     /// the region is checked again, this is the best answer. It is limited to the capacity of `wanted`.
-    pub fn offers(&self, wanted: &Record) -> Option<Offers> {
+    pub fn offers(&self, wanted: &LastPlacement) -> Option<Advertised> {
         let before = self.record.as_ref()?;
         let is_same = before.scope() == wanted.scope()
             && before.placement.region == wanted.placement.region
             && before.placement.priority == wanted.placement.priority;
         let offers = self.offers.clone().filter(|_| is_same)?;
         let asked = capacity::asked(&wanted.placement);
-        Some(Offers {
-            offer: Offer {
+        Some(Advertised {
+            offer: NodeOffer {
                 allocatable: offers.offer.allocatable.at_most(asked),
                 capacity: offers.offer.capacity.at_most(asked),
             },
@@ -103,11 +103,11 @@ impl Found {
 }
 
 /// A node that is known to belong to this pool ([`owned_by_another`]), even if its labels were changed.
-pub fn known(node: &Node, pool: &str, placement: &str) -> Found {
+pub fn known(node: &Node, pool: &str, placement: &str) -> DiscoveredNode {
     let annotations = node.metadata.annotations.as_ref();
     let text = |key: &str| annotations.and_then(|annotations| annotations.get(key));
-    let record = text(ANNOTATION).and_then(|text| serde_json::from_str::<Record>(text).ok());
-    Found {
+    let record = text(ANNOTATION).and_then(|text| serde_json::from_str::<LastPlacement>(text).ok());
+    DiscoveredNode {
         node: node.metadata.name.clone().unwrap_or_default(),
         pool: pool.to_owned(),
         pool_uid: text(POOL_UID_ANNOTATION).cloned(),
@@ -120,7 +120,7 @@ pub fn known(node: &Node, pool: &str, placement: &str) -> Found {
 /// The node, if it belongs to burstpool. The pool label alone proves nothing: a user with root access to a node can
 /// have its kubelet set the label, and nodes that are found here are drained and removed. So the node's name, type
 /// label and provider taint must also match.
-pub fn found(node: &Node) -> Option<Found> {
+pub fn found(node: &Node) -> Option<DiscoveredNode> {
     let text =
         |from: &Option<BTreeMap<String, String>>, key: &str| from.as_ref()?.get(key).cloned();
     let name = node.metadata.name.clone()?;
@@ -159,7 +159,7 @@ pub fn owned_by_another(node: &Node, pool: &str, uid: &str) -> Option<String> {
         (Some(carried), None) => Some(format!("the pool of UID {carried}")),
         (None, None) => {
             let record = annotations.and_then(|annotations| annotations.get(ANNOTATION));
-            let record = record.and_then(|text| serde_json::from_str::<Record>(text).ok());
+            let record = record.and_then(|text| serde_json::from_str::<LastPlacement>(text).ok());
             let says = record.map(|record| object::name(pool, &record.placement.name));
             let is_ours = says.is_some() && says == node.metadata.name;
             (!is_ours).then(|| "something else than burstpool".to_owned())
@@ -167,19 +167,19 @@ pub fn owned_by_another(node: &Node, pool: &str, uid: &str) -> Option<String> {
     }
 }
 
-fn offers(node: &Node) -> Option<Offers> {
+fn offers(node: &Node) -> Option<Advertised> {
     let status = node.status.as_ref()?;
-    let offer = Offer {
-        allocatable: Room::of(status.allocatable.as_ref()?)?,
-        capacity: Room::of(status.capacity.as_ref()?)?,
+    let offer = NodeOffer {
+        allocatable: ComputeAmount::of(status.allocatable.as_ref()?)?,
+        capacity: ComputeAmount::of(status.capacity.as_ref()?)?,
     };
     let mut conditions = status.conditions.iter().flatten();
     let azure = conditions.find(|one| one.type_ == object::AZURE_CONDITION)?;
-    let closed = (azure.status != "True").then(|| Closed {
+    let closed = (azure.status != "True").then(|| Unavailable {
         reason: azure.reason.clone().unwrap_or_default(),
         message: azure.message.clone().unwrap_or_default(),
     });
-    Some(Offers { offer, closed })
+    Some(Advertised { offer, closed })
 }
 
 #[cfg(test)]
@@ -190,13 +190,13 @@ mod tests {
 
     use super::*;
     use crate::node::fixtures::facts;
-    use crate::node::object::Facts;
+    use crate::node::object::NodeConfig;
 
     fn node() -> Node {
         object::node(&facts(), Timestamp::UNIX_EPOCH)
     }
 
-    fn changed(changes: &Value) -> Option<Found> {
+    fn changed(changes: &Value) -> Option<DiscoveredNode> {
         let mut node = serde_json::to_value(node()).expect("JSON");
         json_patch::merge(&mut node, changes);
         found(&serde_json::from_value(node).expect("a node"))
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_node_goes_on_offering_what_it_did_unless_its_groups_will_be_elsewhere() {
-        let told = |facts: &Facts| {
+        let told = |facts: &NodeConfig| {
             let node = object::node(facts, Timestamp::UNIX_EPOCH);
             found(&node).expect("it is ours")
         };
@@ -273,17 +273,20 @@ mod tests {
         let offers = told(&before).offers(&asked);
         assert_eq!(
             offers,
-            Some(Offers {
+            Some(Advertised {
                 offer,
                 closed: None
             })
         );
-        before.closed = Some(Closed {
+        before.closed = Some(Unavailable {
             reason: "Exhausted".to_owned(),
             message: "no quota".to_owned(),
         });
         let closed = before.closed.clone();
-        assert_eq!(told(&before).offers(&asked), Some(Offers { offer, closed }));
+        assert_eq!(
+            told(&before).offers(&asked),
+            Some(Advertised { offer, closed })
+        );
 
         let mut less = asked.clone();
         less.placement.capacity.cpu = Quantity("250m".to_owned());

@@ -14,9 +14,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::capacity;
-use super::object::{Closed, Facts};
-use super::pods::Context;
-use crate::aci::client::Usage;
+use super::object::{NodeConfig, Unavailable};
+use super::pods::PodsContext;
+use crate::aci::client::QuotaUsage;
 use crate::aci::error::Error;
 use crate::api::Placement;
 use crate::burst::hold::later;
@@ -39,7 +39,11 @@ const RECOUNT: Duration = Duration::from_secs(1);
 const LONG_WAIT: Duration = Duration::from_secs(10);
 
 /// Keeps the offer in `facts`, and whether the region is closed, up to date until `cancel`.
-pub async fn keep(context: Arc<Context>, facts: watch::Sender<Facts>, cancel: CancellationToken) {
+pub async fn keep(
+    context: Arc<PodsContext>,
+    facts: watch::Sender<NodeConfig>,
+    cancel: CancellationToken,
+) {
     // Azure's usage includes the operator's own groups. Until these are known, a node with many groups would seem
     // to be full.
     let listed = tokio::time::timeout(LISTED, context.until_listed());
@@ -52,8 +56,12 @@ pub async fn keep(context: Arc<Context>, facts: watch::Sender<Facts>, cancel: Ca
     context.quota.close(&context);
 }
 
-async fn ask_on(context: &Arc<Context>, facts: &watch::Sender<Facts>, cancel: &CancellationToken) {
-    let mut known = Known::default();
+async fn ask_on(
+    context: &Arc<PodsContext>,
+    facts: &watch::Sender<NodeConfig>,
+    cancel: &CancellationToken,
+) {
+    let mut known = RegionState::default();
     loop {
         let began = Instant::now();
         let before = facts.borrow().closed.clone();
@@ -82,14 +90,14 @@ fn soon(asked: Instant) -> Instant {
 
 /// The region's last answer.
 #[derive(Default)]
-struct Known {
-    closed: Option<Closed>,
+struct RegionState {
+    closed: Option<Unavailable>,
     notice: Option<String>,
 }
 
-impl Known {
+impl RegionState {
     /// Checks the region; returns the time until the next check.
-    async fn ask(&mut self, context: &Arc<Context>, before: Option<&Closed>) -> Duration {
+    async fn ask(&mut self, context: &Arc<PodsContext>, before: Option<&Unavailable>) -> Duration {
         let (settings, asked) = (context.settings(), context.quota.asking());
         let placement = &settings.placement;
         let answer = context
@@ -132,7 +140,7 @@ fn unread(region: &str) -> String {
 }
 
 /// Why Azure would accept no creates now; `None` if it would.
-fn throttled(context: &Context) -> Option<Closed> {
+fn throttled(context: &PodsContext) -> Option<Unavailable> {
     let (settings, now) = (context.settings(), Timestamp::now());
     let region = &settings.placement.region;
     let waits = context.azure.creates_wait_until(&context.scope);
@@ -148,7 +156,7 @@ fn throttled(context: &Context) -> Option<Closed> {
         ),
         (None, None) => return None,
     };
-    Some(Closed {
+    Some(Unavailable {
         reason: "Throttled".to_owned(),
         message,
     })
@@ -157,10 +165,10 @@ fn throttled(context: &Context) -> Option<Closed> {
 /// Writes the result into `facts`, unless the check was cancelled: the code that cancels it decides what the node
 /// shows from then on.
 fn set(
-    facts: &watch::Sender<Facts>,
+    facts: &watch::Sender<NodeConfig>,
     cancel: &CancellationToken,
-    known: &Known,
-    context: &Arc<Context>,
+    known: &RegionState,
+    context: &Arc<PodsContext>,
 ) {
     let offer = context.quota.offer(context);
     let closed = known.closed.clone().or_else(|| throttled(context));
@@ -190,13 +198,13 @@ fn set(
     });
 }
 
-fn log(facts: &Facts, before: Option<&Closed>) {
+fn log(facts: &NodeConfig, before: Option<&Unavailable>) {
     let node = facts.name();
     match &facts.closed {
-        Some(Closed { reason, message }) if before.is_none_or(|one| one.reason != *reason) => {
+        Some(Unavailable { reason, message }) if before.is_none_or(|one| one.reason != *reason) => {
             tracing::warn!(%node, %reason, %message, "closed");
         }
-        Some(Closed { reason, message }) => {
+        Some(Unavailable { reason, message }) => {
             tracing::debug!(%node, %reason, %message, "closed still");
         }
         None => tracing::info!(%node, "open"),
@@ -205,7 +213,7 @@ fn log(facts: &Facts, before: Option<&Closed>) {
 
 /// Why a failed check closes the placement, and the time until the next check. If the placement is already closed
 /// for the same reason, the old message stays: every change of it writes the node and the pool's status.
-fn unasked(error: &Error, before: Option<&Closed>) -> (Closed, Duration) {
+fn unasked(error: &Error, before: Option<&Unavailable>) -> (Unavailable, Duration) {
     let reason = error.verdict().reason;
     let before = before.filter(|before| before.reason == reason);
     let (message, pause, is_told) = if let Error::Waiting { what, wait } = error {
@@ -217,7 +225,7 @@ fn unasked(error: &Error, before: Option<&Closed>) -> (Closed, Duration) {
         let is_told = before.is_some_and(|before| gist(&before.message).eq(gist(&message)));
         (message, AGAIN, is_told)
     };
-    let new = || Closed {
+    let new = || Unavailable {
         reason: reason.to_owned(),
         message,
     };
@@ -239,12 +247,12 @@ fn gist(message: &str) -> impl Iterator<Item = &str> {
 const EXHAUSTED: &str = "QuotaExhausted";
 
 /// The limit of the region that is reached, if any.
-fn exhausted(placement: &Placement, usages: &[Usage]) -> Option<Closed> {
+fn exhausted(placement: &Placement, usages: &[QuotaUsage]) -> Option<Unavailable> {
     let cores = capacity::cores(placement);
     let full = usages.iter().find(|usage| {
         (usage.is_of("ContainerGroups") || usage.is_of(cores)) && usage.used >= usage.limit
     })?;
-    Some(Closed {
+    Some(Unavailable {
         reason: EXHAUSTED.to_owned(),
         message: format!(
             "the quota '{}' in region '{}' is used up: {} of {}",
@@ -298,7 +306,7 @@ mod tests {
 
     #[test]
     fn while_azure_asks_to_wait_a_region_stays_closed_in_the_same_words() {
-        let throttled = Closed {
+        let throttled = Unavailable {
             reason: "Throttled".to_owned(),
             message: "too many requests".to_owned(),
         };
@@ -329,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_quota_that_is_used_up_closes_in_words_and_another_priority_has_its_own() {
-        let usage = |name: &str, used, limit| Usage {
+        let usage = |name: &str, used, limit| QuotaUsage {
             name: name.to_owned(),
             used,
             limit,

@@ -20,13 +20,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::call::Target;
-use super::object::Facts;
-use super::registration::{LOOK_AGAIN, Step, steps};
+use super::call::ObjectTarget;
+use super::object::NodeConfig;
+use super::registration::{LOOK_AGAIN, RegistrationStep, steps};
 use super::watched::{read, reported_items};
 use super::{call, lease, record};
 use crate::api;
-use crate::k8s::refused::Refusals;
+use crate::k8s::refused::WriteBackoff;
 
 /// The field manager of the node's labels, taints and status.
 const FIELD_MANAGER: &str = "burstpool-node";
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a registration ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum RegistrationEnd {
     /// It was cancelled.
     Cancelled,
     /// The node belongs to another pool, or not to burstpool: it is left alone.
@@ -47,7 +47,11 @@ pub enum End {
 
 /// Keeps the node registered until `cancel`, and then leaves it as it is. Ends at once if the node has another
 /// owner.
-pub async fn keep(client: Client, facts: watch::Receiver<Facts>, cancel: CancellationToken) -> End {
+pub async fn keep(
+    client: Client,
+    facts: watch::Receiver<NodeConfig>,
+    cancel: CancellationToken,
+) -> RegistrationEnd {
     let name = facts.borrow().name();
     let (known, uid) = watch::channel(None);
     // The lease ends with the node's task, which may also end because the sender of `facts` is dropped.
@@ -63,10 +67,10 @@ pub async fn keep(client: Client, facts: watch::Receiver<Facts>, cancel: Cancell
 
 async fn keep_node(
     client: &Client,
-    mut facts: watch::Receiver<Facts>,
+    mut facts: watch::Receiver<NodeConfig>,
     uid: watch::Sender<Option<String>>,
     cancel: &CancellationToken,
-) -> End {
+) -> RegistrationEnd {
     let name = facts.borrow().name();
     let nodes: Api<Node> = Api::all(client.clone());
     let guarded: Api<DeserializeGuard<Node>> = Api::all(client.clone());
@@ -75,10 +79,10 @@ async fn keep_node(
     let mut again = tokio::time::interval(LOOK_AGAIN);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut live: Option<Option<Node>> = None;
-    let mut refused = Refused::new();
+    let mut refused = StepRefusals::new();
     loop {
         tokio::select! {
-            () = cancel.cancelled() => return End::Cancelled,
+            () = cancel.cancelled() => return RegistrationEnd::Cancelled,
             seen = watched.next() => match seen.map(known) {
                 // The answer to a write can be newer than the watch. A write that is made from the older version
                 // would only be refused.
@@ -86,9 +90,9 @@ async fn keep_node(
                 Some(Some(node)) => live = Some(node),
                 // The watch failed, or the node cannot be decoded; the watcher tries again.
                 Some(None) => continue,
-                None => return End::Cancelled,
+                None => return RegistrationEnd::Cancelled,
             },
-            changed = facts.changed() => if changed.is_err() { return End::Cancelled },
+            changed = facts.changed() => if changed.is_err() { return RegistrationEnd::Cancelled },
             _ = again.tick() => {}
         }
         // No step before the watch has shown the node, or that it does not exist.
@@ -99,7 +103,7 @@ async fn keep_node(
             .and_then(|node| record::owned_by_another(node, &wanted.pool, &wanted.pool_uid));
         if let Some(another) = another {
             tracing::warn!(node = %name, %another, "the node has another owner and is left alone");
-            return End::AnotherOwner;
+            return RegistrationEnd::AnotherOwner;
         }
         uid.send_replace(known.as_ref().and_then(|node| node.metadata.uid.clone()));
         make_right(&nodes, &name, known, &wanted, &mut refused).await;
@@ -117,7 +121,7 @@ fn known(seen: watcher::Result<Option<DeserializeGuard<Node>>>) -> Option<Option
 }
 
 /// The refusals of the API server, by kind of step.
-type Refused = HashMap<Discriminant<Step>, Refusals>;
+type StepRefusals = HashMap<Discriminant<RegistrationStep>, WriteBackoff>;
 
 /// Executes the steps that correct the node, and updates `live` with the answers. A step that the API server
 /// refuses is repeated only after a back-off: the facts may change several times a second.
@@ -125,12 +129,12 @@ async fn make_right(
     nodes: &Api<Node>,
     name: &str,
     live: &mut Option<Node>,
-    wanted: &Facts,
-    refused: &mut Refused,
+    wanted: &NodeConfig,
+    refused: &mut StepRefusals,
 ) {
     for step in steps(live.as_ref(), wanted, Timestamp::now()) {
         let refusals = refused.entry(discriminant(&step));
-        let refusals = refusals.or_insert_with(|| Refusals::up_to(LONGEST_REFUSAL));
+        let refusals = refusals.or_insert_with(|| WriteBackoff::up_to(LONGEST_REFUSAL));
         if !refusals.may_write(Instant::now()) {
             continue;
         }
@@ -160,7 +164,7 @@ pub async fn remove(
     if node.as_ref().is_some_and(|node| !is_ours(node)) {
         return Ok(());
     }
-    let node = node.and_then(|node| Target::of(&node.metadata));
+    let node = node.and_then(|node| ObjectTarget::of(&node.metadata));
     // The lease first: if a call fails, the caller registers the placement again until the next try, which would
     // create a node that was already removed.
     lease::remove(client, name, node.as_ref()).await?;
@@ -178,14 +182,14 @@ fn is_older(seen: Option<&Node>, known: Option<&Option<Node>>) -> bool {
 }
 
 /// Executes a step; returns the node afterwards.
-async fn take(nodes: &Api<Node>, name: &str, step: &Step) -> Result<Node, kube::Error> {
+async fn take(nodes: &Api<Node>, name: &str, step: &RegistrationStep) -> Result<Node, kube::Error> {
     let apply = PatchParams::apply(FIELD_MANAGER).force();
     let ours = PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
     match step {
-        Step::Create(node) => {
+        RegistrationStep::Create(node) => {
             tracing::info!(node = %name, "registering the node");
             let created_by = PostParams {
                 field_manager: Some(FIELD_MANAGER.to_owned()),
@@ -193,8 +197,8 @@ async fn take(nodes: &Api<Node>, name: &str, step: &Step) -> Result<Node, kube::
             };
             nodes.create(&created_by, node).await
         }
-        Step::Labels(labels) => nodes.patch(name, &ours, &Patch::Merge(labels)).await,
-        Step::Taints { version, taints } => {
+        RegistrationStep::Labels(labels) => nodes.patch(name, &ours, &Patch::Merge(labels)).await,
+        RegistrationStep::Taints { version, taints } => {
             tracing::info!(node = %name, taints = taints.len(), "setting the node's taints");
             let patch: json_patch::Patch = serde_json::from_value(json!([
                 {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
@@ -204,7 +208,7 @@ async fn take(nodes: &Api<Node>, name: &str, step: &Step) -> Result<Node, kube::
             let patch = Patch::Json::<()>(patch);
             nodes.patch(name, &ours, &patch).await
         }
-        Step::Status(status) => {
+        RegistrationStep::Status(status) => {
             nodes
                 .patch_status(name, &apply, &Patch::Apply(applied(name, status)))
                 .await
@@ -227,7 +231,7 @@ mod tests {
     async fn a_step_that_a_policy_denies_is_not_taken_with_every_change_of_the_facts() {
         let (client, sent) = denied();
         let nodes = Api::all(client);
-        let mut refused = Refused::new();
+        let mut refused = StepRefusals::new();
         let mut in_a_burst = async || {
             for _ in 0..100 {
                 make_right(&nodes, "node", &mut None, &facts(), &mut refused).await;

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
 use super::capacity;
-use super::object::{self, CLOSED_TAINT, Facts, LAST_RESORT_TAINT, PROVIDER_TAINT};
+use super::object::{self, CLOSED_TAINT, LAST_RESORT_TAINT, NodeConfig, PROVIDER_TAINT};
 use super::record;
 
 /// The taints that burstpool manages; all others stay.
@@ -23,11 +23,11 @@ pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// between two comparisons.
 const STATUS_AGE: i64 = 60 - LOOK_AGAIN.as_secs().cast_signed();
 
-type Amounts = BTreeMap<String, Quantity>;
+type NodeQuantities = BTreeMap<String, Quantity>;
 
 /// A step towards the wanted node.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum RegistrationStep {
     /// Create the node, which does not exist.
     Create(Box<Node>),
     /// Merge these labels and annotations; null removes one.
@@ -44,9 +44,9 @@ pub enum Step {
 }
 
 /// The steps after which the node matches the facts.
-pub fn steps(live: Option<&Node>, facts: &Facts, now: Timestamp) -> Vec<Step> {
+pub fn steps(live: Option<&Node>, facts: &NodeConfig, now: Timestamp) -> Vec<RegistrationStep> {
     let Some(live) = live else {
-        return vec![Step::Create(Box::new(object::node(facts, now)))];
+        return vec![RegistrationStep::Create(Box::new(object::node(facts, now)))];
     };
     let mut steps = Vec::new();
     steps.extend(labels(live, facts));
@@ -55,7 +55,7 @@ pub fn steps(live: Option<&Node>, facts: &Facts, now: Timestamp) -> Vec<Step> {
     steps
 }
 
-fn labels(live: &Node, facts: &Facts) -> Option<Step> {
+fn labels(live: &Node, facts: &NodeConfig) -> Option<RegistrationStep> {
     let (wanted, annotations) = (object::labels(facts), object::annotations(facts));
     let lacks = |has: Option<&BTreeMap<String, String>>, wanted: &BTreeMap<String, String>| {
         let has = |(key, value)| has.is_some_and(|has| has.get(key) == Some(value));
@@ -70,7 +70,9 @@ fn labels(live: &Node, facts: &Facts) -> Option<Step> {
         let labels = wanted.into_iter().map(|(key, value)| (key, json!(value)));
         let removed = removed.into_iter().map(|key| (key, Value::Null));
         let labels: serde_json::Map<String, Value> = labels.chain(removed).collect();
-        Step::Labels(json!({"metadata": {"labels": labels, "annotations": annotations}}))
+        RegistrationStep::Labels(
+            json!({"metadata": {"labels": labels, "annotations": annotations}}),
+        )
     })
 }
 
@@ -88,7 +90,7 @@ fn removed_labels(live: &Node, wanted: &BTreeMap<String, String>) -> Vec<String>
         .collect()
 }
 
-fn taints(live: &Node, facts: &Facts) -> Option<Step> {
+fn taints(live: &Node, facts: &NodeConfig) -> Option<RegistrationStep> {
     let has = live
         .spec
         .as_ref()
@@ -108,14 +110,14 @@ fn taints(live: &Node, facts: &Facts) -> Option<Step> {
     let others = has.iter().filter(|taint| !is_ours(taint)).cloned();
     let taints = others.chain(wanted).collect();
     let version = live.metadata.resource_version.clone().unwrap_or_default();
-    Some(Step::Taints { version, taints })
+    Some(RegistrationStep::Taints { version, taints })
 }
 
-fn status(live: &Node, facts: &Facts, now: Timestamp) -> Option<Step> {
+fn status(live: &Node, facts: &NodeConfig, now: Timestamp) -> Option<RegistrationStep> {
     let old = live.status.as_ref();
     let wanted = object::status(facts, old, now);
     let is_right = old.is_some_and(|old| says_the_same(old, &wanted) && is_fresh(old, now));
-    (!is_right).then(|| Step::Status(Box::new(wanted)))
+    (!is_right).then(|| RegistrationStep::Status(Box::new(wanted)))
 }
 
 /// Whether the live status already contains everything that is wanted.
@@ -138,8 +140,8 @@ fn says_the_same(live: &NodeStatus, wanted: &NodeStatus) -> bool {
 }
 
 /// Whether two lists of quantities are the same amounts: the API server writes `100000m` as `100`.
-fn same_amounts(live: Option<&Amounts>, wanted: Option<&Amounts>) -> bool {
-    let amounts = |list: Option<&Amounts>| -> BTreeMap<String, Option<i64>> {
+fn same_amounts(live: Option<&NodeQuantities>, wanted: Option<&NodeQuantities>) -> bool {
+    let amounts = |list: Option<&NodeQuantities>| -> BTreeMap<String, Option<i64>> {
         let list = list.into_iter().flatten();
         list.map(|(name, quantity)| (name.clone(), capacity::milli(quantity)))
             .collect()
@@ -166,14 +168,14 @@ fn is_fresh(live: &NodeStatus, now: Timestamp) -> bool {
 mod tests {
     use super::*;
     use crate::node::fixtures::facts;
-    use crate::node::object::Closed;
+    use crate::node::object::Unavailable;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("in range")
     }
 
-    fn closed(mut facts: Facts) -> Facts {
-        facts.closed = Some(Closed {
+    fn closed(mut facts: NodeConfig) -> NodeConfig {
+        facts.closed = Some(Unavailable {
             reason: "Unreachable".into(),
             message: "no answer".into(),
         });
@@ -186,11 +188,11 @@ mod tests {
         assert_eq!(steps(Some(&node), &facts(), at(49)), []);
         assert!(matches!(
             &steps(Some(&node), &facts(), at(50))[..],
-            [Step::Status(_)]
+            [RegistrationStep::Status(_)]
         ));
         assert!(matches!(
             &steps(None, &facts(), at(0))[..],
-            [Step::Create(_)]
+            [RegistrationStep::Create(_)]
         ));
     }
 
@@ -199,7 +201,7 @@ mod tests {
         let node = object::node(&facts(), at(100));
         assert!(matches!(
             &steps(Some(&node), &facts(), at(40))[..],
-            [Step::Status(_)]
+            [RegistrationStep::Status(_)]
         ));
         assert_eq!(steps(Some(&node), &facts(), at(100)), []);
     }
@@ -247,7 +249,7 @@ mod tests {
         live.insert("team".into(), "theirs".into());
         live.insert("added".into(), "theirs".into());
         let steps = |node: &Node| steps(Some(node), &facts(), at(1));
-        let [Step::Labels(patch)] = &steps(&node)[..] else {
+        let [RegistrationStep::Labels(patch)] = &steps(&node)[..] else {
             unreachable!("{:?}", steps(&node))
         };
         let labels = patch["metadata"]["labels"].as_object().expect("labels");
@@ -261,7 +263,7 @@ mod tests {
         assert_eq!(steps(&patched), []);
         // Without the annotation, a node keeps all its labels.
         node.metadata.annotations = None;
-        let [Step::Labels(patch)] = &steps(&node)[..] else {
+        let [RegistrationStep::Labels(patch)] = &steps(&node)[..] else {
             unreachable!("{:?}", steps(&node))
         };
         assert!(!patch.to_string().contains("tier"), "{patch}");
@@ -279,7 +281,11 @@ mod tests {
         };
         node.spec.as_mut().expect("a spec").taints = Some(vec![foreign.clone()]);
         let steps = steps(Some(&node), &facts(), at(1));
-        let [Step::Labels(labels), Step::Taints { version, taints }] = &steps[..] else {
+        let [
+            RegistrationStep::Labels(labels),
+            RegistrationStep::Taints { version, taints },
+        ] = &steps[..]
+        else {
             unreachable!("{steps:?}")
         };
         assert!(
@@ -297,7 +303,11 @@ mod tests {
         let mut node = object::node(&facts(), at(0));
         node.spec.as_mut().expect("a spec").unschedulable = Some(true);
         let steps = steps(Some(&node), &closed(facts()), at(1));
-        let [Step::Taints { taints, .. }, Step::Status(status)] = &steps[..] else {
+        let [
+            RegistrationStep::Taints { taints, .. },
+            RegistrationStep::Status(status),
+        ] = &steps[..]
+        else {
             unreachable!("{steps:?}")
         };
         assert!(
@@ -320,7 +330,7 @@ mod tests {
         let opened = object::node(&closed(facts()), at(0));
         let steps = super::steps(Some(&opened), &facts(), at(1));
         assert!(
-            matches!(&steps[0], Step::Taints { taints, .. } if taints.len() == 2),
+            matches!(&steps[0], RegistrationStep::Taints { taints, .. } if taints.len() == 2),
             "it opens again"
         );
     }

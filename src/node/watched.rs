@@ -9,14 +9,14 @@ use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event};
 
-use crate::telemetry::{self, Streak};
+use crate::telemetry::{self, FailureStreak};
 
 /// The watch, with its failures counted and logged. `watch` says in the log what is watched.
 pub fn reported<K>(
     watch: &'static str,
     events: impl Stream<Item = watcher::Result<Event<K>>>,
 ) -> impl Stream<Item = watcher::Result<Event<K>>> {
-    let mut streak = Streak::new(watch);
+    let mut streak = FailureStreak::new(watch);
     events.inspect(move |event| match event {
         // This event comes before the list request is answered: it does not prove that the watch works.
         Ok(Event::Init) => {}
@@ -30,14 +30,14 @@ pub fn reported_items<T>(
     watch: &'static str,
     items: impl Stream<Item = watcher::Result<T>>,
 ) -> impl Stream<Item = watcher::Result<T>> {
-    let mut streak = Streak::new(watch);
+    let mut streak = FailureStreak::new(watch);
     items.inspect(move |item| match item {
         Ok(_) => streak.worked(),
         Err(error) => failed(&mut streak, error),
     })
 }
 
-fn failed(streak: &mut Streak, error: &watcher::Error) {
+fn failed(streak: &mut FailureStreak, error: &watcher::Error) {
     // The API server forgets old versions of objects that change often; the watcher then lists again.
     let is_expired = matches!(error, watcher::Error::WatchError(status) if status.code == 410);
     if is_expired {

@@ -21,8 +21,8 @@
 mod step;
 mod wanted;
 
-pub use step::{History, Step, step};
-pub use wanted::{Ask, Wanted, wanted};
+pub use step::{ReplicaStep, ScalingHistory, step};
+pub use wanted::{DesiredReplicas, TriggerRequest, wanted};
 
 /// Converts a calculated number of replicas as the HPA's source does: truncated, and saturated at the range of
 /// `i32`.

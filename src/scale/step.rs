@@ -18,13 +18,13 @@ const PERIOD: i32 = 15;
 
 /// Earlier recommendations and changes of one workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct History {
+pub struct ScalingHistory {
     recommended: Vec<(Timestamp, i32)>,
     added: Vec<(Timestamp, i32)>,
     removed: Vec<(Timestamp, i32)>,
 }
 
-impl History {
+impl ScalingHistory {
     /// Records that the replicas were changed.
     pub fn changed(&mut self, from: i32, to: i32, now: Timestamp) {
         if to > from {
@@ -51,7 +51,7 @@ impl History {
 
 /// How many replicas to set, and what limits them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct ReplicaStep {
     /// The replicas to set.
     pub replicas: i32,
     /// Why this is not the number that the triggers ask for. `None` if it is.
@@ -62,15 +62,15 @@ pub struct Step {
 /// `wanted`.
 pub fn step(
     spec: &WorkloadScale,
-    history: &mut History,
+    history: &mut ScalingHistory,
     current: i32,
     wanted: i32,
     now: Timestamp,
-) -> Step {
+) -> ReplicaStep {
     if history.recommended.is_empty() {
         history.recommended.push((now, current));
     }
-    let bounded = |replicas, held| Step {
+    let bounded = |replicas, held| ReplicaStep {
         replicas,
         held: Some(held),
     };
@@ -99,7 +99,7 @@ pub fn step(
 /// down.
 fn stabilised(
     spec: &WorkloadScale,
-    history: &mut History,
+    history: &mut ScalingHistory,
     current: i32,
     wanted: i32,
     now: Timestamp,
@@ -130,11 +130,11 @@ fn stabilised(
 /// Applies the policies and the bounds.
 fn limited(
     spec: &WorkloadScale,
-    history: &History,
+    history: &ScalingHistory,
     current: i32,
     wanted: i32,
     now: Timestamp,
-) -> Step {
+) -> ReplicaStep {
     let behavior = &spec.behavior;
     let (limit, held) = match wanted.cmp(&current) {
         Ordering::Greater => {
@@ -160,14 +160,14 @@ fn limited(
     } else {
         wanted < limit
     };
-    Step {
+    ReplicaStep {
         replicas: if is_beyond { limit } else { wanted },
         held: is_beyond.then_some(held),
     }
 }
 
 /// The most replicas that the scale-up policies allow.
-fn up_limit(rules: &ScalingRules, history: &History, current: i32, now: Timestamp) -> i32 {
+fn up_limit(rules: &ScalingRules, history: &ScalingHistory, current: i32, now: Timestamp) -> i32 {
     let usual = [
         policy(PolicyType::Pods, 4),
         policy(PolicyType::Percent, 100),
@@ -189,7 +189,7 @@ fn up_limit(rules: &ScalingRules, history: &History, current: i32, now: Timestam
 }
 
 /// The fewest replicas that the scale-down policies allow.
-fn down_limit(rules: &ScalingRules, history: &History, current: i32, now: Timestamp) -> i32 {
+fn down_limit(rules: &ScalingRules, history: &ScalingHistory, current: i32, now: Timestamp) -> i32 {
     let usual = [policy(PolicyType::Percent, 100)];
     let proposals = policies(rules, &usual).iter().map(|policy| {
         let start = history.at_start_of(policy, current, now);

@@ -5,23 +5,23 @@
 
 use super::replicas;
 use crate::api::WorkloadScale;
-use crate::trigger::Wish;
+use crate::trigger::ReplicaProposal;
 
 /// The default tolerance, as in the HPA: no change while the load per replica is within 10% of the threshold.
 const TOLERANCE: f64 = 0.1;
 
 /// What one trigger asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub struct TriggerRequest<'a> {
     /// The trigger's name.
     pub trigger: &'a str,
     /// Its proposal.
-    pub wish: Wish,
+    pub wish: ReplicaProposal,
 }
 
 /// What all triggers of a workload ask for together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DesiredReplicas {
     /// The number of replicas. It may be outside of `minReplicas` and `maxReplicas`.
     pub replicas: i32,
     /// The trigger that asks for them. `None` if no trigger does, or if the present replicas are kept.
@@ -33,11 +33,11 @@ pub struct Wanted {
 }
 
 /// The greatest proposal, or `minReplicas` if there is none. `current` is the target's `spec.replicas`.
-pub fn wanted(spec: &WorkloadScale, asks: &[Ask<'_>], current: i32) -> Wanted {
+pub fn wanted(spec: &WorkloadScale, asks: &[TriggerRequest<'_>], current: i32) -> DesiredReplicas {
     let tolerances = Tolerances::of(spec);
-    let mut all = Wanted {
+    let mut all = DesiredReplicas {
         replicas: spec.min_replicas,
-        ..Wanted::default()
+        ..DesiredReplicas::default()
     };
     let mut take = |trigger: &str, replicas: i32| {
         if all.trigger.is_none() || replicas > all.replicas {
@@ -47,11 +47,11 @@ pub fn wanted(spec: &WorkloadScale, asks: &[Ask<'_>], current: i32) -> Wanted {
     };
     for ask in asks {
         match ask.wish {
-            Wish::Quiet => {}
-            Wish::Unsaid => all.unsaid = Some(ask.trigger.to_owned()),
-            Wish::Keep => all.keeps = Some(ask.trigger.to_owned()),
-            Wish::Replicas(replicas) => take(ask.trigger, replicas),
-            Wish::PerReplica { value, threshold } => {
+            ReplicaProposal::Quiet => {}
+            ReplicaProposal::Unsaid => all.unsaid = Some(ask.trigger.to_owned()),
+            ReplicaProposal::Keep => all.keeps = Some(ask.trigger.to_owned()),
+            ReplicaProposal::Replicas(replicas) => take(ask.trigger, replicas),
+            ReplicaProposal::PerReplica { value, threshold } => {
                 take(
                     ask.trigger,
                     tolerances.per_replica(value, threshold, current),
@@ -133,12 +133,12 @@ mod tests {
         serde_json::from_value(spec).expect("a scale")
     }
 
-    fn per_replica(value: f64, threshold: f64) -> Wish {
-        Wish::PerReplica { value, threshold }
+    fn per_replica(value: f64, threshold: f64) -> ReplicaProposal {
+        ReplicaProposal::PerReplica { value, threshold }
     }
 
     fn replicas_for(behavior: &Value, value: f64, threshold: f64, current: i32) -> i32 {
-        let ask = Ask {
+        let ask = TriggerRequest {
             trigger: "a",
             wish: per_replica(value, threshold),
         };
@@ -195,23 +195,23 @@ mod tests {
     #[test]
     fn the_greatest_wish_counts_and_says_whose_it_is() {
         let spec = spec(&json!({}));
-        let ask = |trigger, wish| Ask { trigger, wish };
+        let ask = |trigger, wish| TriggerRequest { trigger, wish };
         let asks = [
             ask("requests", per_replica(1520.0, 100.0)),
-            ask("hours", Wish::Replicas(20)),
-            ask("pager", Wish::Quiet),
+            ask("hours", ReplicaProposal::Replicas(20)),
+            ask("pager", ReplicaProposal::Quiet),
         ];
         let all = wanted(&spec, &asks, 8);
         assert_eq!((all.replicas, all.trigger.as_deref()), (20, Some("hours")));
-        let quiet = wanted(&spec, &[ask("pager", Wish::Quiet)], 8);
+        let quiet = wanted(&spec, &[ask("pager", ReplicaProposal::Quiet)], 8);
         assert_eq!(
             (quiet.replicas, quiet.trigger),
             (2, None),
             "all are quiet: the fewest"
         );
-        let few = wanted(&spec, &[ask("hours", Wish::Replicas(1))], 8);
+        let few = wanted(&spec, &[ask("hours", ReplicaProposal::Replicas(1))], 8);
         assert_eq!((few.replicas, few.trigger.as_deref()), (1, Some("hours")));
-        let unsaid = wanted(&spec, &[ask("hours", Wish::Unsaid)], 8);
+        let unsaid = wanted(&spec, &[ask("hours", ReplicaProposal::Unsaid)], 8);
         assert_eq!(
             (unsaid.replicas, unsaid.unsaid.as_deref()),
             (2, Some("hours"))
@@ -222,14 +222,14 @@ mod tests {
     fn while_one_value_is_not_known_the_others_may_only_add() {
         let spec = spec(&json!({}));
         let with = |wish, current| {
-            let ask = |trigger, wish| Ask { trigger, wish };
-            let asks = [ask("requests", Wish::Keep), ask("hours", wish)];
+            let ask = |trigger, wish| TriggerRequest { trigger, wish };
+            let asks = [ask("requests", ReplicaProposal::Keep), ask("hours", wish)];
             let all = wanted(&spec, &asks, current);
             (all.replicas, all.keeps.is_some())
         };
-        assert_eq!(with(Wish::Replicas(5), 12), (12, true));
-        assert_eq!(with(Wish::Replicas(20), 12), (20, true));
-        assert_eq!(with(Wish::Quiet, 12), (12, true));
-        assert_eq!(with(Wish::Quiet, 0), (2, true));
+        assert_eq!(with(ReplicaProposal::Replicas(5), 12), (12, true));
+        assert_eq!(with(ReplicaProposal::Replicas(20), 12), (20, true));
+        assert_eq!(with(ReplicaProposal::Quiet, 12), (12, true));
+        assert_eq!(with(ReplicaProposal::Quiet, 0), (2, true));
     }
 }

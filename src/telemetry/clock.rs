@@ -24,18 +24,18 @@ const WHOLE: SignedDuration = SignedDuration::from_secs(1);
 
 /// A clock that follows the API server's.
 #[derive(Debug)]
-pub struct Clock {
+pub struct ServerClock {
     began: Instant,
     /// The machine's time at `began`.
     origin: Timestamp,
     /// An artificial error of the machine's clock, for tests.
     shift: SignedDuration,
-    state: Mutex<State>,
+    state: Mutex<OffsetState>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct State {
-    bounds: Option<Bounds>,
+struct OffsetState {
+    bounds: Option<OffsetBounds>,
     /// The estimated offset: how far the API server's clock is ahead.
     ahead: SignedDuration,
     is_told: bool,
@@ -43,18 +43,18 @@ struct State {
 
 /// The smallest and the largest possible offset: how far the API server's clock is ahead of this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Bounds {
+struct OffsetBounds {
     least: SignedDuration,
     most: SignedDuration,
 }
 
-impl Default for Clock {
+impl Default for ServerClock {
     fn default() -> Self {
         Self::shifted(SignedDuration::ZERO)
     }
 }
 
-impl Clock {
+impl ServerClock {
     /// A clock that behaves as if the machine's clock were `shift` ahead of what it shows. For tests.
     pub fn shifted(shift: SignedDuration) -> Self {
         Self {
@@ -135,7 +135,7 @@ impl Clock {
     }
 
     fn learn(&self, sent: Duration, answered: Duration, date: Timestamp) {
-        let new = Bounds {
+        let new = OffsetBounds {
             least: date.duration_since(self.local(answered)),
             most: later(date, WHOLE).duration_since(self.local(sent)),
         };
@@ -145,12 +145,12 @@ impl Clock {
         state.bounds = Some(bounds);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, OffsetState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Bounds {
+impl OffsetBounds {
     /// Combines both bounds. If they contradict each other by at most a second, the clocks have drifted apart, and
     /// the end of `new` that is nearest to the old bounds is used. If they differ by more, a clock was set, and
     /// only `new` is used.
@@ -208,7 +208,7 @@ mod tests {
     /// The offset after a list of answers, each `(sent, answered)` in milliseconds since the clock started. The
     /// server is ahead by `ahead` milliseconds, and writes `Date` in whole seconds halfway through the round trip.
     fn corrected(ahead: i64, answers: &[(u64, u64)]) -> SignedDuration {
-        let clock = Clock::default();
+        let clock = ServerClock::default();
         for (sent, answered) in answers {
             let truly = i64::try_from(u64::midpoint(*sent, *answered)).expect("small") + ahead;
             let date = later(clock.origin, ms(truly));
@@ -251,7 +251,7 @@ mod tests {
     fn an_answer_that_took_long_tells_little_and_one_of_a_clock_that_was_set_counts_alone() {
         let slow = corrected(90_000, &[(0, 20_000)]);
         assert!(slow >= ms(78_000) && slow <= ms(90_000), "{slow}");
-        let clock = Clock::default();
+        let clock = ServerClock::default();
         for ahead in [90, -30] {
             let date = later(clock.origin, SignedDuration::from_secs(ahead));
             clock.learn(Duration::ZERO, Duration::from_millis(5), date);
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn clocks_that_drift_apart_are_followed_without_jumps() {
-        let clock = Clock::default();
+        let clock = ServerClock::default();
         // The clock drifts by a hundred parts per million for five days, with one answer each minute.
         let mut before = None;
         for minute in 0..7200_i64 {
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn what_the_api_server_wrote_is_at_least_so_old() {
         for ahead in [-90, 0, 90] {
-            let clock = Clock::shifted(SignedDuration::from_secs(-ahead));
+            let clock = ServerClock::shifted(SignedDuration::from_secs(-ahead));
             let truly = Timestamp::now();
             let date = Timestamp::from_second(truly.as_second()).expect("in range");
             clock.learn(clock.elapsed(), clock.elapsed(), date);
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_machine_that_is_ahead_is_said_to_be() {
-        let clock = Clock::shifted(SignedDuration::from_secs(90));
+        let clock = ServerClock::shifted(SignedDuration::from_secs(90));
         let skew = clock.skew().as_secs();
         assert!(
             (-1..=1).contains(&skew),

@@ -42,9 +42,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct LogLines(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Lines {
+    impl Write for LogLines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().expect("one writer").write(bytes)
         }
@@ -62,7 +62,7 @@ mod tests {
             );
             Ok::<_, std::convert::Infallible>(http::Response::new(body))
         });
-        let (lines, secrets) = (Lines::default(), Client::new(answers, "default"));
+        let (lines, secrets) = (LogLines::default(), Client::new(answers, "default"));
         let written = lines.clone();
         let layer = fmt::layer().with_writer(move || written.clone());
         let all = tracing_subscriber::registry().with(EnvFilter::new("info"));

@@ -11,7 +11,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use super::triggers::Triggers;
+use super::triggers::TriggerMetrics;
 
 /// The pod states that are counted for each pool.
 pub const STATES: [&str; 6] = [
@@ -32,7 +32,7 @@ const SECONDS: [f64; 10] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60
 
 /// The outcome of a request to Azure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
+pub enum CallOutcome {
     /// It succeeded.
     Done,
     /// Azure refused it with this HTTP status.
@@ -58,7 +58,7 @@ pub struct Metrics {
     grants: IntCounterVec,
     requests: IntCounterVec,
     seconds: HistogramVec,
-    pub(super) triggers: Triggers,
+    pub(super) triggers: TriggerMetrics,
 }
 
 impl Default for Metrics {
@@ -82,7 +82,7 @@ impl Metrics {
         );
         let registry = Registry::new();
         let metrics = Self {
-            triggers: Triggers::new(&registry),
+            triggers: TriggerMetrics::new(&registry),
             registry,
             leader: IntGauge::new("burstpool_leader", "Whether this process leads.")
                 .expect("a well-formed metric"),
@@ -233,20 +233,20 @@ impl Metrics {
     }
 
     /// Counts a request to Azure. `took` is recorded only if Azure answered.
-    pub fn azure(&self, class: &str, call: Call, took: Duration) {
+    pub fn azure(&self, class: &str, call: CallOutcome, took: Duration) {
         let status;
         let outcome = match call {
-            Call::Done => "done",
-            Call::Refused(code) => {
+            CallOutcome::Done => "done",
+            CallOutcome::Refused(code) => {
                 status = code.to_string();
                 &status
             }
-            Call::NoAnswer => "no_answer",
-            Call::NoToken => "no_token",
-            Call::Held => "held",
+            CallOutcome::NoAnswer => "no_answer",
+            CallOutcome::NoToken => "no_token",
+            CallOutcome::Held => "held",
         };
         self.requests.with_label_values(&[class, outcome]).inc();
-        if matches!(call, Call::Done | Call::Refused(_)) {
+        if matches!(call, CallOutcome::Done | CallOutcome::Refused(_)) {
             let seconds = self.seconds.with_label_values(&[class]);
             seconds.observe(took.as_secs_f64());
         }
@@ -264,8 +264,12 @@ mod tests {
         metrics.placement("shop", "weu", true, 3);
         metrics.grant("shop", "granted");
         assert!(metrics.unreadable("shop") && !metrics.unreadable("shop"));
-        metrics.azure("creates", Call::Refused(429), Duration::from_millis(30));
-        metrics.azure("creates", Call::Held, Duration::ZERO);
+        metrics.azure(
+            "creates",
+            CallOutcome::Refused(429),
+            Duration::from_millis(30),
+        );
+        metrics.azure("creates", CallOutcome::Held, Duration::ZERO);
         let text = metrics.text();
         for line in [
             "burstpool_pods{pool=\"shop\",state=\"spilled\"} 3",

@@ -10,7 +10,7 @@ mod server;
 mod triggers;
 mod watches;
 
-pub use clock::Clock;
-pub use metrics::{Call, Metrics, STATES};
-pub use server::{Readiness, Ready, bind, serve};
-pub use watches::{Streak, unreadable, whole};
+pub use clock::ServerClock;
+pub use metrics::{CallOutcome, Metrics, STATES};
+pub use server::{Readiness, ReadinessCheck, bind, serve};
+pub use watches::{FailureStreak, unreadable, whole};

@@ -31,12 +31,12 @@ pub struct Readiness {
 }
 
 /// A function that reports the readiness of the process.
-pub type Ready = Arc<dyn Fn() -> Readiness + Send + Sync>;
+pub type ReadinessCheck = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
 #[derive(Clone)]
-struct Shared {
+struct ServerState {
     metrics: Arc<Metrics>,
-    ready: Ready,
+    ready: ReadinessCheck,
 }
 
 /// Listens on the address and logs it. With port 0, the system chooses a free port.
@@ -60,14 +60,14 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
-    ready: Ready,
+    ready: ReadinessCheck,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let router = Router::new()
         .route("/metrics", get(text))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(is_ready))
-        .with_state(Shared { metrics, ready });
+        .with_state(ServerState { metrics, ready });
     let served = axum::serve(listener, router)
         .with_graceful_shutdown(cancel.clone().cancelled_owned())
         .into_future();
@@ -82,12 +82,12 @@ pub async fn serve(
     }
 }
 
-async fn text(State(shared): State<Shared>) -> impl IntoResponse {
+async fn text(State(shared): State<ServerState>) -> impl IntoResponse {
     let kind = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
     (kind, shared.metrics.text())
 }
 
-async fn is_ready(State(shared): State<Shared>) -> (StatusCode, String) {
+async fn is_ready(State(shared): State<ServerState>) -> (StatusCode, String) {
     (shared.ready)().answer()
 }
 

@@ -14,7 +14,7 @@ use super::Metrics;
 const ANSWERS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
 /// The metrics of triggers.
-pub(super) struct Triggers {
+pub(super) struct TriggerMetrics {
     value: GaugeVec,
     active: IntGaugeVec,
     errors: IntCounterVec,
@@ -22,7 +22,7 @@ pub(super) struct Triggers {
     refused_alerts: IntCounterVec,
 }
 
-impl Triggers {
+impl TriggerMetrics {
     /// Creates the metrics and registers them in `registry`.
     pub(super) fn new(registry: &Registry) -> Self {
         let trigger = &["pool", "trigger"];

@@ -47,12 +47,12 @@ pub fn unreadable(kind: &str, name: &str, why: &str) {
 
 /// The consecutive failures of one watch.
 #[derive(Debug)]
-pub struct Streak {
+pub struct FailureStreak {
     watch: &'static str,
     warned: Option<Instant>,
 }
 
-impl Streak {
+impl FailureStreak {
     /// No failures yet. `watch` is the name of the watch in the log and the metric.
     pub fn new(watch: &'static str) -> Self {
         Self {
@@ -105,7 +105,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_goes_on_failing_is_warned_of_once_and_then_now_and_then() {
         let error = std::io::Error::other("refused");
-        let mut streak = Streak::new("tests");
+        let mut streak = FailureStreak::new("tests");
         assert!(streak.failed(&error), "the first one is seen");
         assert!(!streak.failed(&error));
         tokio::time::advance(REMIND).await;

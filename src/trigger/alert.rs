@@ -18,7 +18,7 @@ const REMEMBERED: usize = 64;
 
 /// What a webhook payload reports about one alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct AlertNotice {
     /// The alert's labels.
     pub labels: BTreeMap<String, String>,
     /// Alertmanager's fingerprint of the labels, or a hash of them if it sent none.
@@ -28,14 +28,14 @@ pub struct Notice {
 }
 
 #[derive(Deserialize)]
-struct Payload {
+struct WebhookPayload {
     version: String,
-    alerts: Vec<Entry>,
+    alerts: Vec<WebhookAlert>,
 }
 
 #[derive(Deserialize)]
-struct Entry {
-    status: State,
+struct WebhookAlert {
+    status: AlertState,
     labels: BTreeMap<String, String>,
     #[serde(default)]
     fingerprint: String,
@@ -43,14 +43,14 @@ struct Entry {
 
 #[derive(Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum AlertState {
     Firing,
     Resolved,
 }
 
 /// Parses a body of the webhook.
-pub fn read(body: &[u8]) -> Result<Vec<Notice>, String> {
-    let payload: Payload = serde_json::from_slice(body)
+pub fn read(body: &[u8]) -> Result<Vec<AlertNotice>, String> {
+    let payload: WebhookPayload = serde_json::from_slice(body)
         .map_err(|error| format!("it is no payload of Alertmanager's webhook: {error}"))?;
     if payload.version != "4" {
         return Err(format!(
@@ -58,8 +58,8 @@ pub fn read(body: &[u8]) -> Result<Vec<Notice>, String> {
             payload.version.chars().take(20).collect::<String>()
         ));
     }
-    let notices = payload.alerts.into_iter().map(|entry| Notice {
-        fires: entry.status == State::Firing,
+    let notices = payload.alerts.into_iter().map(|entry| AlertNotice {
+        fires: entry.status == AlertState::Firing,
         fingerprint: if entry.fingerprint.is_empty() {
             fingerprint(&entry.labels)
         } else {
@@ -80,9 +80,9 @@ fn fingerprint(labels: &BTreeMap<String, String>) -> String {
 
 /// The alerts of one trigger that fire, by fingerprint, with the time at which each expires.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Firing(BTreeMap<String, Timestamp>);
+pub struct ActiveAlerts(BTreeMap<String, Timestamp>);
 
-impl Firing {
+impl ActiveAlerts {
     /// Restores the alerts from a status.
     pub fn restored(alerts: &[FiringAlert]) -> Self {
         let alerts = alerts.iter();
@@ -94,7 +94,7 @@ impl Firing {
     }
 
     /// Applies the notices that match the trigger. Returns whether any did.
-    pub fn take(&mut self, spec: &Alert, notices: &[Notice], now: Timestamp) -> bool {
+    pub fn take(&mut self, spec: &Alert, notices: &[AlertNotice], now: Timestamp) -> bool {
         self.0.retain(|_, expires| *expires > now);
         let believed = Duration::from(spec.expire_after);
         let expires = now.saturating_add(believed).unwrap_or(Timestamp::MAX);
@@ -138,7 +138,7 @@ impl Firing {
 
 /// Whether a notice matches the trigger's labels. A trigger without labels matches none; otherwise it would
 /// match every alert.
-pub fn matches(spec: &Alert, notice: &Notice) -> bool {
+pub fn matches(spec: &Alert, notice: &AlertNotice) -> bool {
     let has = |(name, value): (&String, &String)| notice.labels.get(name) == Some(value);
     !spec.match_labels.is_empty() && spec.match_labels.iter().all(has)
 }
@@ -177,7 +177,7 @@ mod tests {
         })
     }
 
-    fn notices(status: &str, fingerprints: &[&str]) -> Vec<Notice> {
+    fn notices(status: &str, fingerprints: &[&str]) -> Vec<AlertNotice> {
         read(payload(status, fingerprints).to_string().as_bytes()).expect("a payload")
     }
 
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn an_alert_fires_until_it_is_resolved() {
-        let mut firing = Firing::default();
+        let mut firing = ActiveAlerts::default();
         assert!(firing.take(&spec(), &notices("firing", &["a", "b"]), at(0)));
         assert!(firing.is_any(at(1)));
         firing.take(&spec(), &notices("resolved", &["a"]), at(2));
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn an_alert_whose_end_was_lost_expires_unless_it_is_sent_again() {
-        let mut firing = Firing::default();
+        let mut firing = ActiveAlerts::default();
         firing.take(&spec(), &notices("firing", &["a"]), at(0));
         firing.take(&spec(), &notices("firing", &["a"]), at(60));
         assert_eq!(firing.next_expiry(at(61)), Some(at(160)));
@@ -217,20 +217,20 @@ mod tests {
 
     #[test]
     fn alerts_are_after_a_restart_what_they_were_and_one_that_is_sent_again_restores_the_rest() {
-        let mut firing = Firing::default();
+        let mut firing = ActiveAlerts::default();
         firing.take(&spec(), &notices("firing", &["a", "b"]), at(0));
-        let mut restored = Firing::restored(&firing.list(at(1)));
+        let mut restored = ActiveAlerts::restored(&firing.list(at(1)));
         assert_eq!(restored, firing);
         restored.take(&spec(), &notices("resolved", &["a", "b"]), at(2));
         assert!(!restored.is_any(at(2)));
-        let mut lost = Firing::default();
+        let mut lost = ActiveAlerts::default();
         lost.take(&spec(), &notices("firing", &["a"]), at(3));
         assert!(lost.is_any(at(3)));
     }
 
     #[test]
     fn only_alerts_with_all_of_the_labels_concern_a_trigger() {
-        let mut firing = Firing::default();
+        let mut firing = ActiveAlerts::default();
         let mut other = spec();
         other
             .match_labels
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_alerts_is_remembered_in_part() {
-        let mut firing = Firing::default();
+        let mut firing = ActiveAlerts::default();
         let many: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         firing.take(&spec(), &notices("firing", &many), at(0));
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_over_makes_room_for_what_fires_in_the_same_request() {
-        let mut firing = Firing::default();
+        let mut firing = ActiveAlerts::default();
         let old: Vec<String> = (0..REMEMBERED).map(|n| n.to_string()).collect();
         let old: Vec<&str> = old.iter().map(String::as_str).collect();
         firing.take(&spec(), &notices("firing", &old), at(0));

@@ -27,7 +27,7 @@ const KINDS: [&str; 9] = [
 
 /// The value of a query.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reading {
+pub struct MetricValue {
     /// A finite number.
     pub value: f64,
     /// A warning that Prometheus sent with the value, for example about a part that it could not read.
@@ -35,10 +35,10 @@ pub struct Reading {
 }
 
 #[derive(Deserialize)]
-struct Body {
+struct QueryResponse {
     status: String,
     #[serde(default)]
-    data: Option<Data>,
+    data: Option<QueryData>,
     #[serde(default, rename = "errorType")]
     kind: String,
     #[serde(default)]
@@ -49,7 +49,7 @@ struct Body {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Data {
+struct QueryData {
     result_type: String,
     result: Value,
 }
@@ -59,8 +59,8 @@ struct Data {
 /// # Errors
 ///
 /// Why there is no value, worded for a status message.
-pub fn read(status: u16, body: &[u8], hidden: &[String]) -> Result<Reading, String> {
-    let parsed: Result<Body, _> = serde_json::from_slice(body);
+pub fn read(status: u16, body: &[u8], hidden: &[String]) -> Result<MetricValue, String> {
+    let parsed: Result<QueryResponse, _> = serde_json::from_slice(body);
     let Ok(parsed) = parsed else {
         return Err(foreign(status));
     };
@@ -87,7 +87,7 @@ pub fn read(status: u16, body: &[u8], hidden: &[String]) -> Result<Reading, Stri
         return Err("Prometheus' answer has no data".to_owned());
     };
     match value(&data, hidden) {
-        Ok(value) => Ok(Reading { value, warning }),
+        Ok(value) => Ok(MetricValue { value, warning }),
         Err(why) => Err(match warning {
             Some(warning) => format!("{why}; {warning}"),
             None => why,
@@ -95,7 +95,7 @@ pub fn read(status: u16, body: &[u8], hidden: &[String]) -> Result<Reading, Stri
     }
 }
 
-fn value(data: &Data, hidden: &[String]) -> Result<f64, String> {
+fn value(data: &QueryData, hidden: &[String]) -> Result<f64, String> {
     let text = match (data.result_type.as_str(), &data.result) {
         ("vector", Value::Array(elements)) => match elements.as_slice() {
             [] => {
@@ -196,7 +196,7 @@ mod tests {
         success("vector", &elements.collect())
     }
 
-    fn said(status: u16, body: &Value) -> Result<Reading, String> {
+    fn said(status: u16, body: &Value) -> Result<MetricValue, String> {
         read(status, body.to_string().as_bytes(), &["SECRET".to_owned()])
     }
 

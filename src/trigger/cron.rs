@@ -19,7 +19,7 @@ const DAYS: [u32; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 
 /// The five fields of a crontab, as bit sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cron {
+pub struct CronSchedule {
     minutes: u64,
     hours: u64,
     days: u64,
@@ -33,15 +33,15 @@ pub struct Cron {
 
 /// Why a text is not a valid crontab.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WrongCron(pub String);
+pub struct CronError(pub String);
 
-impl fmt::Display for WrongCron {
+impl fmt::Display for CronError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Cron {
+impl CronSchedule {
     /// Whether it names times on this day.
     pub fn has_day(&self, date: Date) -> bool {
         let bit = |bits: u64, at: i8| u32::try_from(at).is_ok_and(|at| bits >> at & 1 == 1);
@@ -74,10 +74,10 @@ impl Cron {
     }
 }
 
-impl FromStr for Cron {
-    type Err = WrongCron;
+impl FromStr for CronSchedule {
+    type Err = CronError;
 
-    fn from_str(text: &str) -> Result<Self, WrongCron> {
+    fn from_str(text: &str) -> Result<Self, CronError> {
         let text = match text {
             "@hourly" => "0 * * * *",
             "@daily" | "@midnight" => "0 0 * * *",
@@ -88,7 +88,7 @@ impl FromStr for Cron {
         };
         let fields: Vec<&str> = text.split_ascii_whitespace().collect();
         let [minute, hour, day, month, weekday] = fields[..] else {
-            return Err(WrongCron(format!(
+            return Err(CronError(format!(
                 "'{text}' has {} fields: a crontab has five, minute, hour, day of month, month and day of week",
                 fields.len()
             )));
@@ -106,7 +106,7 @@ impl FromStr for Cron {
             is_of_every_hour: hour.starts_with('*'),
         };
         if !cron.ever_comes() {
-            return Err(WrongCron(format!(
+            return Err(CronError(format!(
                 "'{text}' never comes: no month has that day"
             )));
         }
@@ -121,9 +121,9 @@ fn field(
     range: RangeInclusive<u32>,
     names: &[&str],
     first: u32,
-) -> Result<u64, WrongCron> {
+) -> Result<u64, CronError> {
     let wrong = |part: &str| {
-        WrongCron(format!(
+        CronError(format!(
             "'{part}' is no {what}: write numbers from {} to {}, ranges such as 1-5, and steps such as */15",
             range.start(),
             range.end()
@@ -166,7 +166,7 @@ fn field(
 mod tests {
     use super::*;
 
-    fn cron(text: &str) -> Cron {
+    fn cron(text: &str) -> CronSchedule {
         text.parse().expect("a crontab's fields")
     }
 
@@ -218,9 +218,12 @@ mod tests {
             ("0 8 30 2 *", "never comes"),
             ("0 8 31 4,6,9,11 *", "never comes"),
         ] {
-            let WrongCron(why) = text.parse::<Cron>().expect_err(text);
+            let CronError(why) = text.parse::<CronSchedule>().expect_err(text);
             assert!(why.contains(said), "{text}: {why}");
         }
-        assert!("0 8 30 2 1".parse::<Cron>().is_ok(), "on Mondays it comes");
+        assert!(
+            "0 8 30 2 1".parse::<CronSchedule>().is_ok(),
+            "on Mondays it comes"
+        );
     }
 }

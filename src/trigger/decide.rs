@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::alert::Firing;
-use super::answer::Reading;
-use super::window::{Window, Windows};
-use super::{QueryError, Standing, Wish};
+use super::alert::ActiveAlerts;
+use super::answer::MetricValue;
+use super::window::{ScheduleWindows, WindowState};
+use super::{QueryError, ReplicaProposal, TriggerState};
 use crate::api::{Alert, OnError, Prometheus, Schedule, Then};
 
 /// The state of a Prometheus trigger after a query succeeded or failed.
 pub fn prometheus(
     spec: &Prometheus,
     on_error: &OnError,
-    before: &Standing,
-    read: Result<Reading, QueryError>,
+    before: &TriggerState,
+    read: Result<MetricValue, QueryError>,
     now: Timestamp,
-) -> Standing {
-    let numbers = match Numbers::of(spec) {
+) -> TriggerState {
+    let numbers = match TriggerNumbers::of(spec) {
         Ok(numbers) => numbers,
-        Err(why) => return Standing::mistaken(why, before, now),
+        Err(why) => return TriggerState::mistaken(why, before, now),
     };
     let standing = match read {
         Ok(reading) => known(&numbers, reading),
@@ -30,7 +30,7 @@ pub fn prometheus(
         // The last decision stays in force for `keepFor`, as in an outage of Prometheus.
         Err(QueryError::Mistake(why)) => {
             let standing = unknown(on_error, before, &why, now);
-            Standing {
+            TriggerState {
                 mistake: Some(standing.message.clone()),
                 ..standing
             }
@@ -40,12 +40,12 @@ pub fn prometheus(
 }
 
 /// The numbers that a spec contains as text.
-struct Numbers {
+struct TriggerNumbers {
     threshold: Option<f64>,
     activation: f64,
 }
 
-impl Numbers {
+impl TriggerNumbers {
     fn of(spec: &Prometheus) -> Result<Self, String> {
         let number = |field: &str, text: &str| {
             let number = text.parse().ok().filter(|number: &f64| number.is_finite());
@@ -65,38 +65,38 @@ impl Numbers {
     }
 }
 
-fn known(numbers: &Numbers, reading: Reading) -> Standing {
+fn known(numbers: &TriggerNumbers, reading: MetricValue) -> TriggerState {
     let value = reading.value;
     let active = value > numbers.activation;
     let wish = match (active, numbers.threshold) {
-        (false, _) => Wish::Quiet,
-        (true, None) => Wish::Unsaid,
-        (true, Some(threshold)) => Wish::PerReplica { value, threshold },
+        (false, _) => ReplicaProposal::Quiet,
+        (true, None) => ReplicaProposal::Unsaid,
+        (true, Some(threshold)) => ReplicaProposal::PerReplica { value, threshold },
     };
-    Standing {
+    TriggerState {
         active,
         wish,
         value: Some(value),
         message: reading.warning.unwrap_or_default(),
-        ..Standing::default()
+        ..TriggerState::default()
     }
 }
 
 /// Keeps the last decision for `onError.keepFor`, then applies `onError.then`. During `keepFor` the replicas
 /// are kept too: a value that was falling may have risen since.
-fn unknown(on_error: &OnError, before: &Standing, why: &str, now: Timestamp) -> Standing {
+fn unknown(on_error: &OnError, before: &TriggerState, why: &str, now: Timestamp) -> TriggerState {
     let since = before.unknown_since.unwrap_or(now).min(now);
     let keep_for = Duration::from(on_error.keep_for);
     let until = since.saturating_add(keep_for).unwrap_or(Timestamp::MAX);
-    let standing = Standing {
+    let standing = TriggerState {
         value: before.value,
         unknown_since: Some(since),
-        ..Standing::default()
+        ..TriggerState::default()
     };
     if now < until {
-        return Standing {
+        return TriggerState {
             active: before.active,
-            wish: Wish::Keep,
+            wish: ReplicaProposal::Keep,
             message: format!(
                 "{why}; what was decided last is kept until {}",
                 second(until)
@@ -106,11 +106,11 @@ fn unknown(on_error: &OnError, before: &Standing, why: &str, now: Timestamp) -> 
     }
     let active = on_error.then == Then::Active;
     let (wish, then) = if active {
-        (Wish::Keep, "Active")
+        (ReplicaProposal::Keep, "Active")
     } else {
-        (Wish::Quiet, "Inactive")
+        (ReplicaProposal::Quiet, "Inactive")
     };
-    Standing {
+    TriggerState {
         active,
         wish,
         message: format!(
@@ -124,31 +124,33 @@ fn unknown(on_error: &OnError, before: &Standing, why: &str, now: Timestamp) -> 
 /// The state of a schedule trigger, and when it changes next.
 pub fn schedule(
     spec: &Schedule,
-    before: &Standing,
+    before: &TriggerState,
     now: Timestamp,
-) -> (Standing, Option<Timestamp>) {
-    let windows = match Windows::of(spec) {
+) -> (TriggerState, Option<Timestamp>) {
+    let windows = match ScheduleWindows::of(spec) {
         Ok(windows) => windows,
-        Err(why) => return (Standing::mistaken(why, before, now), None),
+        Err(why) => return (TriggerState::mistaken(why, before, now), None),
     };
     let (standing, next) = match windows.at(now) {
-        Window::Open(end) => {
-            let open = Standing {
+        WindowState::Open(end) => {
+            let open = TriggerState {
                 active: true,
-                wish: spec.replicas.map_or(Wish::Unsaid, Wish::Replicas),
+                wish: spec
+                    .replicas
+                    .map_or(ReplicaProposal::Unsaid, ReplicaProposal::Replicas),
                 message: format!("open until {} or longer", second(end)),
-                ..Standing::default()
+                ..TriggerState::default()
             };
             (open, Some(end))
         }
-        Window::Closed(next) => {
+        WindowState::Closed(next) => {
             let message = next.map_or_else(
                 || "it does not open again".to_owned(),
                 |next| format!("opens at {}", second(next)),
             );
-            let closed = Standing {
+            let closed = TriggerState {
                 message,
-                ..Standing::default()
+                ..TriggerState::default()
             };
             (closed, next)
         }
@@ -157,12 +159,17 @@ pub fn schedule(
 }
 
 /// The state of an alert trigger, with the alerts that fire.
-pub fn alert(spec: &Alert, firing: &Firing, before: &Standing, now: Timestamp) -> Standing {
+pub fn alert(
+    spec: &Alert,
+    firing: &ActiveAlerts,
+    before: &TriggerState,
+    now: Timestamp,
+) -> TriggerState {
     let active = firing.is_any(now);
     let wish = match (active, spec.replicas) {
-        (false, _) => Wish::Quiet,
-        (true, None) => Wish::Unsaid,
-        (true, Some(replicas)) => Wish::Replicas(replicas),
+        (false, _) => ReplicaProposal::Quiet,
+        (true, None) => ReplicaProposal::Unsaid,
+        (true, Some(replicas)) => ReplicaProposal::Replicas(replicas),
     };
     let alerts = firing.list(now);
     let message = match alerts.len() {
@@ -170,12 +177,12 @@ pub fn alert(spec: &Alert, firing: &Firing, before: &Standing, now: Timestamp) -
         1 => "1 alert fires".to_owned(),
         more => format!("{more} alerts fire"),
     };
-    let standing = Standing {
+    let standing = TriggerState {
         active,
         wish,
         alerts,
         message,
-        ..Standing::default()
+        ..TriggerState::default()
     };
     standing.after(before, now)
 }
@@ -202,14 +209,18 @@ mod tests {
     }
 
     #[allow(clippy::unnecessary_wraps, reason = "what is read may be an error")]
-    fn read(value: f64) -> Result<Reading, String> {
-        Ok(Reading {
+    fn read(value: f64) -> Result<MetricValue, String> {
+        Ok(MetricValue {
             value,
             warning: None,
         })
     }
 
-    fn after(before: &Standing, value: Result<Reading, String>, second: i64) -> Standing {
+    fn after(
+        before: &TriggerState,
+        value: Result<MetricValue, String>,
+        second: i64,
+    ) -> TriggerState {
         let on_error = OnError::default();
         let value = value.map_err(QueryError::Unknown);
         prometheus(&spec("5"), &on_error, before, value, at(second))
@@ -217,14 +228,16 @@ mod tests {
 
     #[test]
     fn a_value_that_equals_the_activation_threshold_does_not_activate() {
-        let quiet = after(&Standing::default(), read(5.0), 0);
+        let quiet = after(&TriggerState::default(), read(5.0), 0);
         assert_eq!(
             (quiet.active, quiet.wish, quiet.value),
-            (false, Wish::Quiet, Some(5.0))
+            (false, ReplicaProposal::Quiet, Some(5.0))
         );
         let active = after(&quiet, read(5.000_001), 15);
         assert_eq!((active.active, active.since), (true, Some(at(15))));
-        assert!(matches!(active.wish, Wish::PerReplica { threshold, .. } if threshold > 99.9));
+        assert!(
+            matches!(active.wish, ReplicaProposal::PerReplica { threshold, .. } if threshold > 99.9)
+        );
         let still = after(&active, read(7.0), 30);
         assert_eq!(
             still.since,
@@ -236,7 +249,7 @@ mod tests {
     #[test]
     fn while_nobody_answers_the_last_decision_is_kept_and_nothing_is_taken_away() {
         let down = || Err("no answer".to_owned());
-        let active = after(&Standing::default(), read(700.0), 0);
+        let active = after(&TriggerState::default(), read(700.0), 0);
         // 30 s, and just under 5 minutes.
         for second in [15, 45, 314] {
             let kept = (15..=second)
@@ -246,7 +259,7 @@ mod tests {
                 });
             assert_eq!(
                 (kept.active, kept.wish, kept.value),
-                (true, Wish::Keep, Some(700.0))
+                (true, ReplicaProposal::Keep, Some(700.0))
             );
             assert_eq!(
                 (kept.unknown_since, kept.since),
@@ -259,7 +272,11 @@ mod tests {
         let first = after(&active, down(), 15);
         for second in [315, 600, 7200] {
             let over = after(&first, down(), second);
-            assert_eq!((over.active, over.wish), (false, Wish::Quiet), "{second}");
+            assert_eq!(
+                (over.active, over.wish),
+                (false, ReplicaProposal::Quiet),
+                "{second}"
+            );
             assert!(over.message.contains("Inactive"), "{}", over.message);
             let back = after(&over, read(700.0), second + 15);
             assert_eq!(
@@ -272,13 +289,13 @@ mod tests {
 
     #[test]
     fn a_mistake_is_reported_and_the_last_decision_holds_meanwhile() {
-        let active = after(&Standing::default(), read(700.0), 0);
+        let active = after(&TriggerState::default(), read(700.0), 0);
         let refused = |second| {
             let read = Err(QueryError::Mistake("annotate it".to_owned()));
             prometheus(&spec("5"), &OnError::default(), &active, read, at(second))
         };
         let kept = refused(15);
-        assert_eq!((kept.active, kept.wish), (true, Wish::Keep));
+        assert_eq!((kept.active, kept.wish), (true, ReplicaProposal::Keep));
         assert!(!kept.is_known());
         let why = kept.mistake.as_deref().expect("a mistake");
         assert!(
@@ -295,7 +312,7 @@ mod tests {
             then: Then::Active,
             ..OnError::default()
         };
-        let down = |before: &Standing, second| {
+        let down = |before: &TriggerState, second| {
             prometheus(
                 &spec("5"),
                 &on_error,
@@ -304,24 +321,27 @@ mod tests {
                 at(second),
             )
         };
-        let quiet = after(&Standing::default(), read(1.0), 0);
+        let quiet = after(&TriggerState::default(), read(1.0), 0);
         let kept = down(&quiet, 10);
         assert!(!kept.active);
         let over = down(&kept, 310);
-        assert_eq!((over.active, over.wish), (true, Wish::Keep));
+        assert_eq!((over.active, over.wish), (true, ReplicaProposal::Keep));
     }
 
     #[test]
     fn a_trigger_that_was_never_known_is_inactive_and_takes_nothing_away() {
-        let unknown = after(&Standing::default(), Err("down".to_owned()), 0);
-        assert_eq!((unknown.active, unknown.wish), (false, Wish::Keep));
+        let unknown = after(&TriggerState::default(), Err("down".to_owned()), 0);
+        assert_eq!(
+            (unknown.active, unknown.wish),
+            (false, ReplicaProposal::Keep)
+        );
     }
 
     #[test]
     fn an_outage_goes_on_across_a_restart_of_the_operator() {
-        let active = after(&Standing::default(), read(700.0), 0);
+        let active = after(&TriggerState::default(), read(700.0), 0);
         let down = after(&active, Err("down".to_owned()), 15);
-        let restored = Standing::restored(&down.status("requests"));
+        let restored = TriggerState::restored(&down.status("requests"));
         let kept = after(&restored, Err("down".to_owned()), 200);
         assert_eq!((kept.active, kept.unknown_since), (true, Some(at(15))));
         let over = after(&restored, Err("down".to_owned()), 320);
@@ -333,7 +353,7 @@ mod tests {
         let wrong = prometheus(
             &spec("many"),
             &OnError::default(),
-            &Standing::default(),
+            &TriggerState::default(),
             Ok(read(1e9).expect("a value")),
             at(0),
         );
@@ -344,9 +364,13 @@ mod tests {
             json!({"start": "0 8 30 2 *", "duration": "1h", "timeZone": "UTC"}),
         )
         .expect("a schedule");
-        let (wrong, next) = schedule(&spec, &Standing::default(), at(0));
+        let (wrong, next) = schedule(&spec, &TriggerState::default(), at(0));
         assert!(!wrong.active && next.is_none());
-        assert_eq!(wrong.wish, Wish::Keep, "a slip takes no replicas away");
+        assert_eq!(
+            wrong.wish,
+            ReplicaProposal::Keep,
+            "a slip takes no replicas away"
+        );
         let why = wrong.status("hours").message;
         assert!(
             why.contains("schedule.start") && why.contains("never comes"),
@@ -360,13 +384,13 @@ mod tests {
             json!({"start": "0 8 * * *", "duration": "10h", "timeZone": "UTC", "replicas": 20}),
         )
         .expect("a schedule");
-        let opened = schedule(&spec, &Standing::default(), at(8 * 3600)).0;
+        let opened = schedule(&spec, &TriggerState::default(), at(8 * 3600)).0;
         let later = at(11 * 3600);
         let without = schedule(&spec, &opened, later);
-        let restored = Standing::restored(&opened.status("hours"));
+        let restored = TriggerState::restored(&opened.status("hours"));
         let with = schedule(&spec, &restored, later);
         assert_eq!(with, without);
-        assert_eq!(with.0.wish, Wish::Replicas(20));
+        assert_eq!(with.0.wish, ReplicaProposal::Replicas(20));
         assert_eq!(
             (with.0.since, with.1),
             (Some(at(8 * 3600)), Some(at(18 * 3600)))

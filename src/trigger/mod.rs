@@ -34,7 +34,7 @@ use crate::api::{FiringAlert, TriggerStatus};
 
 /// How many replicas a trigger proposes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Wish {
+pub enum ReplicaProposal {
     /// None: the trigger is not active.
     #[default]
     Quiet,
@@ -70,11 +70,11 @@ impl From<String> for QueryError {
 
 /// The state of a trigger.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Standing {
+pub struct TriggerState {
     /// Whether it is active.
     pub active: bool,
     /// How many replicas it proposes.
-    pub wish: Wish,
+    pub wish: ReplicaProposal,
     /// The last known value of its query.
     pub value: Option<f64>,
     /// Since when it has been active, or inactive.
@@ -89,12 +89,12 @@ pub struct Standing {
     pub mistake: Option<String>,
 }
 
-impl Standing {
+impl TriggerState {
     /// Restores the state from `status.triggers`, for a new leader.
     pub fn restored(status: &TriggerStatus) -> Self {
         Self {
             active: status.active,
-            wish: Wish::Keep,
+            wish: ReplicaProposal::Keep,
             value: status.value.as_ref().and_then(|value| value.parse().ok()),
             since: status.since.as_ref().map(|time| time.0),
             unknown_since: status.unknown_since.as_ref().map(|time| time.0),
@@ -122,7 +122,7 @@ impl Standing {
     pub fn mistaken(why: String, before: &Self, now: Timestamp) -> Self {
         Self {
             mistake: Some(why),
-            wish: Wish::Keep,
+            wish: ReplicaProposal::Keep,
             ..Self::default()
         }
         .after(before, now)
@@ -165,9 +165,9 @@ mod tests {
     #[test]
     fn what_a_status_keeps_is_what_a_new_leader_begins_with() {
         let at = |second| Timestamp::from_second(second).expect("in range");
-        let before = Standing {
+        let before = TriggerState {
             active: true,
-            wish: Wish::Keep,
+            wish: ReplicaProposal::Keep,
             value: Some(1520.5),
             since: Some(at(5)),
             unknown_since: Some(at(9)),
@@ -180,6 +180,6 @@ mod tests {
         };
         let status = before.status("requests");
         assert_eq!(status.value.as_deref(), Some("1520.5"));
-        assert_eq!(Standing::restored(&status), before);
+        assert_eq!(TriggerState::restored(&status), before);
     }
 }

@@ -13,7 +13,7 @@ use jiff::civil::{Date, DateTime};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
 
-use super::cron::Cron;
+use super::cron::CronSchedule;
 use crate::api::Schedule;
 
 /// How many days ahead to look for the next start: 9 years, because leap days can be 8 years apart.
@@ -21,22 +21,22 @@ const AHEAD: usize = 366 * 9;
 
 /// A schedule that was parsed.
 #[derive(Clone, Debug)]
-pub struct Windows {
-    cron: Cron,
+pub struct ScheduleWindows {
+    cron: CronSchedule,
     zone: TimeZone,
     duration: Duration,
 }
 
 /// Whether a window is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
+pub enum WindowState {
     /// Open. The window that began last ends at this time; the next one may begin before that.
     Open(Timestamp),
     /// Closed. The next window begins at this time. `None` if none begins in the next 9 years.
     Closed(Option<Timestamp>),
 }
 
-impl Windows {
+impl ScheduleWindows {
     /// Parses a schedule. An error names the field.
     pub fn of(spec: &Schedule) -> Result<Self, String> {
         let cron = spec.start.parse();
@@ -53,15 +53,15 @@ impl Windows {
     }
 
     /// Whether a window is open at `now`.
-    pub fn at(&self, now: Timestamp) -> Window {
+    pub fn at(&self, now: Timestamp) -> WindowState {
         let end = |start: Timestamp| {
             start
                 .saturating_add(self.duration)
                 .unwrap_or(Timestamp::MAX)
         };
         match self.last(now).map(end) {
-            Some(end) if end > now => Window::Open(end),
-            _ => Window::Closed(self.next(now)),
+            Some(end) if end > now => WindowState::Open(end),
+            _ => WindowState::Closed(self.next(now)),
         }
     }
 

@@ -8,8 +8,8 @@ use burstpool::aci::translate;
 use burstpool::api::BurstPool;
 use burstpool::burst::labels::selector;
 use burstpool::burst::{
-    Claims, Memory, Namespaces, Neighbors, Own, Place, PodFacts, Scale, Scales, Standing, Verdicts,
-    World, observe, plan,
+    ClaimBackings, ClusterInputs, EligibilityCache, LeaderState, Leadership, NamespaceLabels,
+    Neighbors, PlacementFacts, PodFacts, PoolInputs, TargetScale, TargetScales, observe, plan,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -78,7 +78,7 @@ fn pod(number: usize, is_spilled: bool) -> Pod {
     serde_json::from_value(pod).expect("a pod")
 }
 
-fn place() -> Place {
+fn place() -> PlacementFacts {
     let node = json!({
         "metadata": {"name": NODE, "labels": {"kubernetes.io/os": "linux", "type": "virtual-kubelet"}},
         "status": {
@@ -87,13 +87,13 @@ fn place() -> Place {
         },
     });
     let node: Node = serde_json::from_value(node).expect("a node");
-    Place::of("weu", NODE, Some(&node), None)
+    PlacementFacts::of("weu", NODE, Some(&node), None)
 }
 
-fn scales() -> Scales {
+fn scales() -> TargetScales {
     let all = (0..WORKLOADS).map(|number| {
         let app = format!("w{number}");
-        let scale = Scale {
+        let scale = TargetScale {
             desired: 100,
             replicas: 100,
             selector: selector(&format!("app={app}")).expect("a selector"),
@@ -129,8 +129,9 @@ pub fn run() {
         .collect();
     report("facts, each pod", times);
 
-    let (tags, mut verdicts, mut times) = (BTreeMap::new(), Verdicts::default(), Vec::new());
-    let placement = translate::Placement {
+    let (tags, mut verdicts, mut times) =
+        (BTreeMap::new(), EligibilityCache::default(), Vec::new());
+    let placement = translate::TranslationTarget {
         spec: &pool.spec.placements[0],
         tags: &tags,
         node: NODE,
@@ -145,11 +146,11 @@ pub fn run() {
     report("verdict, each pod", times);
 
     let labelled: Vec<PodFacts> = spilled.iter().map(facts).collect();
-    let (namespaces, memory) = (Namespaces::new(), Memory::default());
+    let (namespaces, memory) = (NamespaceLabels::new(), LeaderState::default());
     let (waiting, labelled): (Vec<_>, Vec<_>) =
         (waiting.iter().collect(), labelled.iter().collect());
     let nodes = HashMap::from([(NODE.to_owned(), "shop".to_owned())]);
-    let world = World {
+    let world = ClusterInputs {
         pools: &[&pool],
         nodes: &nodes,
         waiting: &waiting,
@@ -157,16 +158,16 @@ pub fn run() {
         placed: &labelled,
         scales: &scales,
         namespaces: &namespaces,
-        claims: &Claims::new(),
+        claims: &ClaimBackings::new(),
         neighbors: &Neighbors::default(),
     };
-    let own = Own {
+    let own = PoolInputs {
         places: &places,
         bound: &labelled,
         verdicts: &verdicts,
         memory: &memory,
         is_triggered: false,
-        standing: Standing::Leading,
+        standing: Leadership::Leading,
         identity: "bench",
         ahead: jiff::SignedDuration::ZERO,
     };

@@ -8,17 +8,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use burstpool::aci::client::{Client as AzureClient, Cloud, Credential, Scope, Settings, http};
-use burstpool::aci::names::Owner;
-use burstpool::aci::pace::Pace;
-use burstpool::aci::translate::Identities;
+use burstpool::aci::client::{
+    AciClient as AzureClient, ClientSettings, CloudEndpoints, Credential, GroupScope, http,
+};
+use burstpool::aci::names::GroupOwner;
+use burstpool::aci::pace::RateLimiter;
+use burstpool::aci::translate::IdentityNamespaces;
 use burstpool::api::{Placement, ScaleIn};
 use burstpool::emulator::group::id::GroupKey;
 use burstpool::emulator::group::model::GroupBody;
-use burstpool::emulator::timeline::Entry;
-use burstpool::emulator::{Emulator, Options};
+use burstpool::emulator::timeline::TimelineEntry;
+use burstpool::emulator::{Emulator, EmulatorOptions};
 use burstpool::node::object;
-use burstpool::node::pods::{self, Context, Parts};
+use burstpool::node::pods::{self, PodsConfig, PodsContext};
 use burstpool::node::register;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Node, Pod, Toleration};
 use kube::Api;
@@ -83,9 +85,9 @@ impl Drop for Burst {
 
 /// An Azure that runs twenty times as fast as the real one.
 pub async fn azure() -> Arc<Emulator> {
-    let options = Options {
+    let options = EmulatorOptions {
         speed: 20.0,
-        ..Options::default()
+        ..EmulatorOptions::default()
     };
     Arc::new(Emulator::start(options).await.expect("the emulator starts"))
 }
@@ -157,24 +159,24 @@ impl Burst {
         !self.tasks.is_empty() && self.tasks.iter().all(|task| !task.is_finished())
     }
 
-    fn context(&self) -> Context {
+    fn context(&self) -> PodsContext {
         let arm = self.setup.arm.as_deref().unwrap_or(self.emulator.url());
-        let cloud = Cloud::default().with_arm(arm.parse().expect("a URL"));
-        let http = http(&Settings {
+        let cloud = CloudEndpoints::default().with_arm(arm.parse().expect("a URL"));
+        let http = http(&ClientSettings {
             cloud: cloud.clone(),
             extra_ca: Vec::new(),
         })
         .expect("a client");
         let credential = Credential::File(self.token.path().to_owned());
-        Context::new(Parts {
+        PodsContext::new(PodsConfig {
             client: self.tenant.client.clone(),
             azure: AzureClient::new(&cloud, credential, http),
-            scope: Scope {
+            scope: GroupScope {
                 subscription: "sub".to_owned(),
                 resource_group: "rg".to_owned(),
             },
             owner: self.owner(),
-            settings: pods::Settings {
+            settings: pods::PodSettings {
                 placement: Placement {
                     name: "weu".to_owned(),
                     region: "westeurope".to_owned(),
@@ -185,19 +187,19 @@ impl Burst {
                 deletion_cost: ScaleIn::default().deletion_cost,
             },
             address: "127.0.0.1".to_owned(),
-            pace: Arc::new(Pace::default()),
+            pace: Arc::new(RateLimiter::default()),
             trouble: Arc::new(Notify::new()),
             quota: Arc::default(),
             changed: Arc::new(Notify::new()),
             sweep_every: self.setup.sweep_every,
             orphan_grace: self.setup.orphan_grace,
-            identities: Identities::default(),
+            identities: IdentityNamespaces::default(),
         })
     }
 
     /// The owner of this node's groups.
-    pub fn owner(&self) -> Owner {
-        Owner {
+    pub fn owner(&self) -> GroupOwner {
+        GroupOwner {
             cluster: self.setup.cluster_uid.to_owned(),
             pool: self.pool.clone(),
             node: object::name(&self.pool, "weu"),
@@ -291,7 +293,7 @@ impl Burst {
     }
 
     /// The timeline of every group that ever existed, oldest first.
-    pub fn timeline(&self) -> Vec<Entry> {
+    pub fn timeline(&self) -> Vec<TimelineEntry> {
         timeline(&self.emulator)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use burstpool::aci::names::{GroupName, Owner};
+use burstpool::aci::names::{GroupName, GroupOwner};
 use burstpool::api::BurstPool;
 use burstpool::node::daemon::REASON;
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -118,7 +118,7 @@ async fn put_group(world: &World, pod: &Pod) {
         .await;
     let cluster = system.expect("kube-system").uid().expect("a UID");
     let name = GroupName::of(&cluster, pod);
-    let owner = Owner {
+    let owner = GroupOwner {
         cluster,
         pool: "shop".to_owned(),
         node: NODE.to_owned(),

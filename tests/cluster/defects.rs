@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use burstpool::aci::names::{CLUSTER, GroupName, POD_UID};
 use burstpool::emulator::group::model::{Container, GroupBody, Properties};
-use burstpool::emulator::{Emulator, Options};
+use burstpool::emulator::{Emulator, EmulatorOptions};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
@@ -127,10 +127,10 @@ async fn a_pod_of_the_same_name_gets_its_own_group_while_the_old_one_still_goes(
 /// azure-aci exited when it could not connect to Azure.
 #[tokio::test]
 async fn an_azure_that_refuses_connections_is_waited_for() {
-    let options = |listen: SocketAddr| Options {
+    let options = |listen: SocketAddr| EmulatorOptions {
         listen,
         speed: 20.0,
-        ..Options::default()
+        ..EmulatorOptions::default()
     };
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let azure = Emulator::start(options(any)).await.expect("the emulator");
@@ -245,11 +245,11 @@ async fn reads_that_are_refused_at_a_restart_make_no_group_again() {
 /// azure-aci deleted groups that had just been created, because it compared with an old list.
 #[tokio::test]
 async fn sweeping_without_a_pause_deletes_no_group_that_was_just_made() {
-    let options = Options {
+    let options = EmulatorOptions {
         speed: 20.0,
         // A list is a quarter of a second old when it arrives.
         rtt: Duration::from_millis(500),
-        ..Options::default()
+        ..EmulatorOptions::default()
     };
     let setup = Setup {
         azure: Some(Arc::new(

@@ -1,7 +1,7 @@
 //! The operator's account with another namespace and name, as `config/elsewhere` installs it: the
 //! admission policies apply there, too. If no policy applies to the account, the operator reports it.
 
-use burstpool::emulator::Options as AzureOptions;
+use burstpool::emulator::EmulatorOptions as AzureOptions;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};

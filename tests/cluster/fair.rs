@@ -1,6 +1,6 @@
 //! One operator, two pools with two placements each: trouble in one placement delays no pod in another.
 
-use burstpool::emulator::arm::throttle::{Budget, Limits};
+use burstpool::emulator::arm::throttle::{ThrottleBudget, ThrottleLimits};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher;
 use serde_json::json;
@@ -69,13 +69,13 @@ async fn an_azure_that_hangs_or_fails_for_one_pool_delays_no_pod_of_the_other() 
 #[tokio::test]
 async fn a_region_whose_creates_are_used_up_delays_no_pod_of_another() {
     let world = two_pools().await;
-    let budget = Budget {
+    let budget = ThrottleBudget {
         per_5m: 2,
         per_1h: 100,
     };
     {
         let mut store = world.azure.shared().store();
-        store.limits = Limits {
+        store.limits = ThrottleLimits {
             group_creates: Some(budget),
             ..store.limits
         };

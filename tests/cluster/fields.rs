@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use burstpool::api::BurstPool;
 use burstpool::emulator::group::model::Properties;
-use burstpool::emulator::{Emulator, Options as AzureOptions, Tls};
+use burstpool::emulator::{Emulator, EmulatorOptions as AzureOptions, TlsOptions};
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
@@ -41,7 +41,7 @@ impl World {
         let client = cluster.client().expect("a client");
         let options = AzureOptions {
             speed: 20.0,
-            tls: Some(Tls::default()),
+            tls: Some(TlsOptions::default()),
             ..AzureOptions::default()
         };
         let azure = Emulator::start(options).await.expect("the emulator starts");

@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use burstpool::emulator::{Emulator, Options};
+use burstpool::emulator::{Emulator, EmulatorOptions};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -158,12 +158,12 @@ async fn a_finished_pod_stays_so_and_its_group_goes_when_its_logs_could_be_read(
     // The operator keeps a group for five minutes after its end, in Azure's time. Only these seconds
     // must really pass.
     let left = Duration::from_secs(40);
-    let options = Options {
+    let options = EmulatorOptions {
         start_latency: Some(Duration::from_millis(500)),
-        shows: burstpool::emulator::Shows::EmulatedTime {
+        shows: burstpool::emulator::ShownTime::EmulatedTime {
             behind: burstpool::node::plan::KEEP_FINISHED.saturating_sub(left),
         },
-        ..Options::default()
+        ..EmulatorOptions::default()
     };
     let azure = Emulator::start(options).await.expect("the emulator starts");
     let setup = Setup {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use burstpool::emulator::{Options as AzureOptions, Shows};
+use burstpool::emulator::{EmulatorOptions as AzureOptions, ShownTime};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
@@ -21,7 +21,7 @@ const SUBNET: &str =
 pub fn fast(speed: f64) -> AzureOptions {
     AzureOptions {
         speed,
-        shows: Shows::EmulatedTime {
+        shows: ShownTime::EmulatedTime {
             behind: Duration::from_secs(3500),
         },
         ..AzureOptions::default()

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::process::{ExitStatus, Stdio};
 
-use burstpool::emulator::Options as AzureOptions;
+use burstpool::emulator::EmulatorOptions as AzureOptions;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Preconditions};
 use reqwest::StatusCode;

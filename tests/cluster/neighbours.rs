@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use burstpool::aci::names::{CLUSTER, NODE, Owner, POD_UID};
-use burstpool::emulator::timeline::Entry;
+use burstpool::aci::names::{CLUSTER, GroupOwner, NODE, POD_UID};
+use burstpool::emulator::timeline::TimelineEntry;
 use serde_json::json;
 
 use crate::burst::{Burst, Setup, azure, is_running};
@@ -77,7 +77,7 @@ async fn two_clusters_in_one_resource_group_leave_each_others_groups_alone() {
     until_all_run(&one, &["c", "d", "e"]).await;
     until_all_run(&two, &names).await;
     let timeline = one.timeline();
-    let deleted: Vec<&Entry> = timeline
+    let deleted: Vec<&TimelineEntry> = timeline
         .iter()
         .filter(|entry| entry.delete_received.is_some())
         .collect();
@@ -110,7 +110,7 @@ async fn sweeping_takes_only_groups_of_ours_whose_pod_is_gone() {
     gone.metadata.uid = Some("00000000-0000-0000-0000-000000000000".to_owned());
     let ours = owner.tags(&gone);
     let of = |cluster: &str, node: &str| {
-        let owner = Owner {
+        let owner = GroupOwner {
             cluster: cluster.to_owned(),
             node: node.to_owned(),
             ..owner.clone()
@@ -144,7 +144,7 @@ async fn sweeping_takes_only_groups_of_ours_whose_pod_is_gone() {
     assert_eq!(burst.groups().len(), 1 + theirs.len());
     assert!(burst.is_alive() && is_running(Some(&burst.read("web").await)));
     let timeline = burst.timeline();
-    let swept: Vec<&Entry> = timeline
+    let swept: Vec<&TimelineEntry> = timeline
         .iter()
         .filter(|entry| entry.delete_received.is_some())
         .collect();

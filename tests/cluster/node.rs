@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use burstpool::aci::client::Scope;
+use burstpool::aci::client::GroupScope;
 use burstpool::api::Placement;
-use burstpool::node::capacity::{Offer, Room};
-use burstpool::node::object::{AZURE_CONDITION, CLOSED_TAINT, Closed, Facts};
-use burstpool::node::record::Record;
+use burstpool::node::capacity::{ComputeAmount, NodeOffer};
+use burstpool::node::object::{AZURE_CONDITION, CLOSED_TAINT, NodeConfig, Unavailable};
+use burstpool::node::record::LastPlacement;
 use burstpool::node::register;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -26,15 +26,15 @@ use crate::world::home_node;
 /// A registered node. Drop ends the registration.
 pub struct Kept {
     pub name: String,
-    pub facts: watch::Sender<Facts>,
+    pub facts: watch::Sender<NodeConfig>,
     pub nodes: Api<Node>,
     cancel: CancellationToken,
     _task: JoinHandle<()>,
 }
 
 /// A node of this pool with room for a hundred pods.
-pub fn facts(pool: &str) -> Facts {
-    let scope = Scope {
+pub fn facts(pool: &str) -> NodeConfig {
+    let scope = GroupScope {
         subscription: "s".to_owned(),
         resource_group: "rg".to_owned(),
     };
@@ -43,18 +43,18 @@ pub fn facts(pool: &str) -> Facts {
         region: "westeurope".to_owned(),
         ..Placement::default()
     };
-    let room = Room {
+    let room = ComputeAmount {
         cpu_milli: 100_000,
         memory_bytes: 400 << 30,
         pods: 100,
     };
-    Facts {
+    NodeConfig {
         pool: pool.to_owned(),
         pool_uid: format!("uid-of-{pool}"),
-        record: Record::new(&scope, &placement),
+        record: LastPlacement::new(&scope, &placement),
         address: "127.0.0.1".to_owned(),
         port: 10250,
-        offer: Offer {
+        offer: NodeOffer {
             allocatable: room,
             capacity: room,
         },
@@ -258,7 +258,7 @@ async fn a_node_that_is_stripped_or_deleted_is_put_back_and_what_others_wrote_st
 #[tokio::test]
 async fn a_closed_placement_takes_no_pods_and_stays_ready_until_it_opens_again() {
     let kept = Kept::start(Cluster::shared().await, "closed").await;
-    let closed = Closed {
+    let closed = Unavailable {
         reason: "Unreachable".to_owned(),
         message: "no answer".to_owned(),
     };

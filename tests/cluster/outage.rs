@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use burstpool::node::object::Closed;
+use burstpool::node::object::Unavailable;
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -212,7 +212,7 @@ async fn a_node_that_is_deleted_is_back_before_its_pods_are_given_up() {
 async fn an_administrators_cordon_is_neither_made_nor_undone_by_a_placement_that_closes_and_opens()
 {
     let kept = Kept::start(Cluster::shared().await, "cordoned").await;
-    let closed = Closed {
+    let closed = Unavailable {
         reason: "Unreachable".to_owned(),
         message: "no answer".to_owned(),
     };
@@ -308,7 +308,7 @@ async fn a_node_is_heard_of_while_the_api_server_is_slow_to_take_what_is_written
     kept.facts.send_modify(|facts| {
         let labels = &mut facts.record.placement.labels;
         labels.insert("example.com/new".to_owned(), "yes".to_owned());
-        facts.closed = Some(Closed {
+        facts.closed = Some(Unavailable {
             reason: "Unreachable".to_owned(),
             message: "no answer".to_owned(),
         });

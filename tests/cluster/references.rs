@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use burstpool::aci::translate::claims::Claim;
+use burstpool::aci::translate::claims::ClaimBacking;
 use burstpool::aci::translate::kube_proxy::ApiServer;
-use burstpool::node::environment::{self, AccountName, Environment, KubeProxy, Missing};
+use burstpool::node::environment::{self, AccountName, KubeProxy, MissingObject, PodEnvironment};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenReview};
 use k8s_openapi::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount,
@@ -100,7 +100,7 @@ fn pod(tenant: &Tenant, volumes: &Value) -> Pod {
     read(json!({"metadata": {"name": "web", "namespace": tenant.namespace}, "spec": spec}))
 }
 
-fn said(missing: &[Missing]) -> String {
+fn said(missing: &[MissingObject]) -> String {
     let said: Vec<String> = missing.iter().map(ToString::to_string).collect();
     said.join("; ")
 }
@@ -111,7 +111,7 @@ async fn until<T>(
     client: &Client,
     pod: &Pod,
     proxy: Option<&KubeProxy>,
-    wanted: impl Fn(Result<Environment, Vec<Missing>>) -> Result<T, String>,
+    wanted: impl Fn(Result<PodEnvironment, Vec<MissingObject>>) -> Result<T, String>,
 ) -> T {
     let start = Instant::now();
     let mut again = tokio::time::interval(Duration::from_millis(50));
@@ -126,7 +126,7 @@ async fn until<T>(
 
 /// Resolves until the missing objects are as `expected`.
 async fn lacks(client: &Client, pod: &Pod, proxy: Option<&KubeProxy>, expected: &str) {
-    let lacks = |came: Result<Environment, Vec<Missing>>| match came {
+    let lacks = |came: Result<PodEnvironment, Vec<MissingObject>>| match came {
         Err(missing) if said(&missing).contains(expected) => Ok(()),
         other => Err(format!("not '{expected}' but {other:?}")),
     };
@@ -134,8 +134,9 @@ async fn lacks(client: &Client, pod: &Pod, proxy: Option<&KubeProxy>, expected: 
 }
 
 /// Resolves until nothing is missing.
-async fn resolved(client: &Client, pod: &Pod, proxy: Option<&KubeProxy>) -> Environment {
-    let found = |came: Result<Environment, Vec<Missing>>| came.map_err(|missing| said(&missing));
+async fn resolved(client: &Client, pod: &Pod, proxy: Option<&KubeProxy>) -> PodEnvironment {
+    let found =
+        |came: Result<PodEnvironment, Vec<MissingObject>>| came.map_err(|missing| said(&missing));
     until(client, pod, proxy, found).await
 }
 
@@ -257,7 +258,7 @@ async fn a_claim_is_followed_to_its_share() {
 
     let found = resolved(&client, &claiming(&tenant, "files"), None).await;
     assert!(!format!("{found:?}").contains("HIDDEN"));
-    let Some(Claim::Share(share)) = found.resolved.claims.get("files") else {
+    let Some(ClaimBacking::Share(share)) = found.resolved.claims.get("files") else {
         unreachable!("{found:?}");
     };
     let named = (
@@ -272,7 +273,7 @@ async fn a_claim_is_followed_to_its_share() {
     let found = resolved(&client, &claiming(&tenant, "disk"), None).await;
     let disk = found.resolved.claims.get("disk");
     assert!(
-        matches!(disk, Some(Claim::Other(why)) if why.contains("disk.csi.azure.com")),
+        matches!(disk, Some(ClaimBacking::Other(why)) if why.contains("disk.csi.azure.com")),
         "{disk:?}"
     );
     forget(&tenant, &["files", "tree", "disk"]).await;

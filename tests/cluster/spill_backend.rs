@@ -235,10 +235,10 @@ fn small(replicas: i32) -> k8s_openapi::api::apps::v1::Deployment {
 
 #[tokio::test]
 async fn no_more_is_bound_than_azure_starts_and_what_it_lets_wait_is_given_back() {
-    let azure = burstpool::emulator::Options {
+    let azure = burstpool::emulator::EmulatorOptions {
         speed: 20.0,
         quotas: [("StandardCores".to_owned(), 5)].into(),
-        ..burstpool::emulator::Options::default()
+        ..burstpool::emulator::EmulatorOptions::default()
     };
     let world = Box::pin(World::with(azure)).await;
     // Both are in the same region. At first the operator may not read its usages.

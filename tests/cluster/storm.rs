@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use burstpool::emulator::Options;
-use burstpool::emulator::timeline::Entry;
+use burstpool::emulator::EmulatorOptions;
+use burstpool::emulator::timeline::TimelineEntry;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::ListParams;
@@ -74,7 +74,11 @@ fn comings_and_goings(chance: &mut Chance, parts: usize) -> Vec<(Vec<usize>, Vec
 
 /// Asserts the final state. `groups` are the UIDs of the pods that have a group; `timeline` is the
 /// history of every group that ever existed.
-fn assert_none_is_lost_or_doubled(pods: &[Pod], mut groups: Vec<String>, timeline: &[Entry]) {
+fn assert_none_is_lost_or_doubled(
+    pods: &[Pod],
+    mut groups: Vec<String>,
+    timeline: &[TimelineEntry],
+) {
     let mut expected: Vec<String> = pods.iter().filter_map(ResourceExt::uid).collect();
     expected.sort();
     groups.sort();
@@ -82,7 +86,7 @@ fn assert_none_is_lost_or_doubled(pods: &[Pod], mut groups: Vec<String>, timelin
         groups, expected,
         "every pod has one group and every group a pod"
     );
-    let again: Vec<&Entry> = timeline.iter().filter(|entry| entry.puts != 1).collect();
+    let again: Vec<&TimelineEntry> = timeline.iter().filter(|entry| entry.puts != 1).collect();
     assert!(
         again.is_empty(),
         "asked for again while it was there: {again:?}"
@@ -107,10 +111,10 @@ fn assert_none_is_lost_or_doubled(pods: &[Pod], mut groups: Vec<String>, timelin
 async fn killed_at_any_moment_it_neither_loses_nor_doubles_nor_leaks_anything() {
     let mut chance = Chance::new();
     // A long round trip, so that some calls are in flight when the operator is killed.
-    let options = Options {
+    let options = EmulatorOptions {
         speed: 20.0,
         rtt: Duration::from_millis(100),
-        ..Options::default()
+        ..EmulatorOptions::default()
     };
     let mut world = World::with(options).await;
     world.create_pool("shop").await;

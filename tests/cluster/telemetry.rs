@@ -124,8 +124,11 @@ pub fn assert_well_formed(metrics: &str) {
 
 #[tokio::test]
 async fn an_operator_that_cannot_see_everything_says_what_is_missing() {
-    let mut world =
-        World::without_operator(Options::default(), burstpool::emulator::Options::default()).await;
+    let mut world = World::without_operator(
+        Options::default(),
+        burstpool::emulator::EmulatorOptions::default(),
+    )
+    .await;
     let definition = "customresourcedefinition/burstpools.burstpool.io";
     world.kubectl(&["delete", definition]);
     world.run();

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use burstpool::aci::translate;
 use burstpool::api::BurstPool;
-use burstpool::burst::pod::Stage;
-use burstpool::burst::topology::{Listing, NodeFacts};
+use burstpool::burst::pod::PodStage;
+use burstpool::burst::topology::{ListResult, NeighborNode};
 use burstpool::burst::{
-    Claims, Memory, Namespaces, Neighbors, Outcome, Own, Place, PodFacts, Scales, Standing,
-    Verdicts, World, observe, plan,
+    ClaimBackings, ClusterInputs, EligibilityCache, LeaderState, Leadership, NamespaceLabels,
+    Neighbors, PlacementFacts, PodFacts, PodOutcome, PoolInputs, TargetScales, observe, plan,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Taint};
@@ -201,9 +201,9 @@ fn asked(number: usize, case: &Case, is_granted: bool) -> Pod {
 /// The cluster as the operator reads it.
 struct Known {
     pool: BurstPool,
-    places: [Place; 1],
+    places: [PlacementFacts; 1],
     neighbors: Neighbors,
-    namespaces: Namespaces,
+    namespaces: NamespaceLabels,
 }
 
 impl Known {
@@ -218,7 +218,7 @@ impl Known {
         let of = |name: &str| {
             let facts = pods.iter().filter_map(PodFacts::of);
             let of = facts.filter(|pod| pod.id.namespace == name);
-            Listing::Listed(of.map(Arc::new).collect())
+            ListResult::Listed(of.map(Arc::new).collect())
         };
         let by_name = namespaces
             .iter()
@@ -234,12 +234,12 @@ impl Known {
         });
         Self {
             pool: serde_json::from_value(pool).expect("a pool"),
-            places: [Place::of("weu", AWAY, away, None)],
+            places: [PlacementFacts::of("weu", AWAY, away, None)],
             neighbors: Neighbors {
-                nodes: Listing::Listed(
+                nodes: ListResult::Listed(
                     nodes
                         .iter()
-                        .map(|node| Arc::new(NodeFacts::of(node)))
+                        .map(|node| Arc::new(NeighborNode::of(node)))
                         .collect(),
                 ),
                 pods: by_name.collect(),
@@ -260,9 +260,9 @@ impl Known {
         let created = &self.pool.metadata.creation_timestamp;
         pod.metadata.creation_timestamp.clone_from(created);
         let mut facts = PodFacts::of(&pod).expect("it is created");
-        facts.stage = Stage::Refused(Some(facts.created));
-        let (tags, mut verdicts) = (BTreeMap::new(), Verdicts::default());
-        let placement = translate::Placement {
+        facts.stage = PodStage::Refused(Some(facts.created));
+        let (tags, mut verdicts) = (BTreeMap::new(), EligibilityCache::default());
+        let placement = translate::TranslationTarget {
             spec: &self.pool.spec.placements[0],
             tags: &tags,
             node: AWAY,
@@ -270,25 +270,25 @@ impl Known {
             identities: &translate::NO_IDENTITIES,
         };
         verdicts.judge(&pod, &[], &placement);
-        let world = World {
+        let world = ClusterInputs {
             pools: &[&self.pool],
             nodes: &HashMap::from([(AWAY.to_owned(), "shop".to_owned())]),
             waiting: &[&facts],
             labelled: &[],
             placed: &[],
-            scales: &Scales::new(),
+            scales: &TargetScales::new(),
             namespaces: &self.namespaces,
-            claims: &Claims::new(),
+            claims: &ClaimBackings::new(),
             neighbors: &self.neighbors,
         };
-        let own = Own {
+        let own = PoolInputs {
             ahead: jiff::SignedDuration::ZERO,
             places: &self.places,
             bound: &[],
             verdicts: &verdicts,
-            memory: &Memory::default(),
+            memory: &LeaderState::default(),
             is_triggered: false,
-            standing: Standing::Leading,
+            standing: Leadership::Leading,
             identity: "me",
         };
         let decided = plan(
@@ -297,8 +297,10 @@ impl Known {
             Timestamp::now(),
         );
         match &decided.decisions[0].outcome {
-            Outcome::Grant { .. } => Ok(()),
-            Outcome::Refuse(_) | Outcome::Wait(_) => Err(decided.decisions[0].outcome.to_string()),
+            PodOutcome::Grant { .. } => Ok(()),
+            PodOutcome::Refuse(_) | PodOutcome::Wait(_) => {
+                Err(decided.decisions[0].outcome.to_string())
+            }
             other => unreachable!("{}: {other:?}", case.name),
         }
     }

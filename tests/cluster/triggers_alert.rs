@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use burstpool::emulator::Options as AzureOptions;
+use burstpool::emulator::EmulatorOptions as AzureOptions;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 

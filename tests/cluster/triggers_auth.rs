@@ -1,7 +1,7 @@
 //! Credentials for Prometheus: they come from a Secret that may change, and never appear in logs or
 //! status.
 
-use burstpool::emulator::Options as AzureOptions;
+use burstpool::emulator::EmulatorOptions as AzureOptions;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams};

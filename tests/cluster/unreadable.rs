@@ -1,7 +1,7 @@
 //! Stored pools that the operator cannot read: written by a newer version, or accepted by an older
 //! definition.
 
-use burstpool::emulator::Options as AzureOptions;
+use burstpool::emulator::EmulatorOptions as AzureOptions;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, ResourceExt as _};

@@ -6,8 +6,8 @@ pub mod process;
 use std::path::PathBuf;
 
 use burstpool::api::BurstPool;
-use burstpool::emulator::timeline::Entry;
-use burstpool::emulator::{Emulator, Options as AzureOptions};
+use burstpool::emulator::timeline::TimelineEntry;
+use burstpool::emulator::{Emulator, EmulatorOptions as AzureOptions};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
@@ -270,7 +270,7 @@ impl World {
     }
 
     /// The timeline of every group that ever existed, oldest first.
-    pub fn timeline(&self) -> Vec<Entry> {
+    pub fn timeline(&self) -> Vec<TimelineEntry> {
         timeline(&self.azure)
     }
 
@@ -351,7 +351,7 @@ impl World {
 }
 
 /// The timeline of every group that ever existed, oldest first.
-pub fn timeline(azure: &Emulator) -> Vec<Entry> {
+pub fn timeline(azure: &Emulator) -> Vec<TimelineEntry> {
     let now = azure.shared().clock.now();
     let mut store = azure.shared().store();
     store.settle_all(now);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::Docker;
-use burstpool::emulator::{Emulator, EngineSocket, Options, engine};
+use burstpool::emulator::{Emulator, EmulatorOptions, EngineSocket, engine};
 use futures::TryStreamExt as _;
 
 use crate::Mode;
@@ -26,9 +26,9 @@ pub struct Azure {
 impl Azure {
     pub async fn start(mode: Mode) -> anyhow::Result<Self> {
         println!("==> Starting an emulated Azure");
-        let simulated = Options {
+        let simulated = EmulatorOptions {
             speed: if mode.is_fast { 10.0 } else { 5.0 },
-            ..Options::default()
+            ..EmulatorOptions::default()
         };
         let speed = simulated.speed;
         let (emulator, has_containers) = match real(mode, &simulated).await {
@@ -50,9 +50,9 @@ impl Azure {
 }
 
 /// Starts an emulator with real containers, or says why it cannot.
-async fn real(mode: Mode, simulated: &Options) -> Result<Emulator, String> {
+async fn real(mode: Mode, simulated: &EmulatorOptions) -> Result<Emulator, String> {
     let socket = engine(mode).await?;
-    let real = Options {
+    let real = EmulatorOptions {
         containers: Some(EngineSocket::At(socket)),
         ..simulated.clone()
     };

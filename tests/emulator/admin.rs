@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use burstpool::emulator::Options;
+use burstpool::emulator::EmulatorOptions;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -105,9 +105,9 @@ async fn a_group_that_lags_is_not_known_until_then_and_a_404_denies_it_once() {
 
 #[tokio::test]
 async fn an_answer_is_as_slow_as_asked() {
-    let azure = Azure::with(Options {
+    let azure = Azure::with(EmulatorOptions {
         rtt: Duration::from_millis(40),
-        ..Options::default()
+        ..EmulatorOptions::default()
     })
     .await;
     fault(
@@ -197,7 +197,7 @@ async fn what_the_interface_cannot_read_is_refused_by_its_field() {
 
 #[tokio::test]
 async fn the_clock_is_paused_advanced_and_sped_up() {
-    let azure = Azure::with(Options::default()).await;
+    let azure = Azure::with(EmulatorOptions::default()).await;
     let paused = azure
         .admin(Method::POST, "clock", json!({"paused": true}))
         .await;

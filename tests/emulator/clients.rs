@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use azure_core::auth::{AccessToken, Secret, TokenCredential};
 use azure_mgmt_containerinstance::package_preview_2024_05 as aci;
-use burstpool::emulator::{Options, Tls};
+use burstpool::emulator::{EmulatorOptions, TlsOptions};
 use futures::{SinkExt as _, StreamExt as _};
 use tokio::process::Command;
 use tokio_tungstenite::tungstenite::Message;
@@ -62,9 +62,9 @@ fn model(log: &str) -> aci::models::ContainerGroup {
 
 #[tokio::test]
 async fn the_rust_client_creates_reads_lists_runs_commands_and_deletes() {
-    let azure = Azure::with(Options {
+    let azure = Azure::with(EmulatorOptions {
         page_size: 2,
-        ..Options::default()
+        ..EmulatorOptions::default()
     })
     .await;
     azure.emulator.shared().clock.pause();
@@ -175,11 +175,11 @@ async fn microsofts_python_client_logs_in_and_does_everything() {
             "`make python` installs it or says how to",
         );
     }
-    let options = Options {
-        tls: Some(Tls::default()),
+    let options = EmulatorOptions {
+        tls: Some(TlsOptions::default()),
         speed: 100.0,
         page_size: 2,
-        ..Options::default()
+        ..EmulatorOptions::default()
     };
     let emulator = burstpool::emulator::Emulator::start(options)
         .await

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use burstpool::emulator::Options;
+use burstpool::emulator::EmulatorOptions;
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -19,9 +19,9 @@ fn times(text: &str) -> Vec<Timestamp> {
 #[tokio::test]
 async fn no_time_that_a_fast_emulator_shows_is_later_than_now() {
     let began = Timestamp::now();
-    let azure = Azure::with(Options {
+    let azure = Azure::with(EmulatorOptions {
         speed: 1000.0,
-        ..Options::default()
+        ..EmulatorOptions::default()
     })
     .await;
     let script = [

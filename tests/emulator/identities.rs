@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use burstpool::aci::client::{self, Client, Cloud, Credential, Scope, Settings};
+use burstpool::aci::client::{
+    self, AciClient, ClientSettings, CloudEndpoints, Credential, GroupScope,
+};
 use burstpool::aci::error::Error;
-use burstpool::emulator::{Options, Tls};
+use burstpool::emulator::{EmulatorOptions, TlsOptions};
 use serde_json::json;
 
 use crate::azure::{Azure, RESOURCE_GROUP, SUBSCRIPTION};
@@ -17,22 +19,22 @@ const CLIENT: &str = "22222222-2222-2222-2222-222222222222";
 
 /// The Azure SDK's credentials refuse an Entra ID endpoint without TLS.
 async fn azure(token_lifetime: Duration) -> Azure {
-    Azure::with(Options {
-        tls: Some(Tls::default()),
+    Azure::with(EmulatorOptions {
+        tls: Some(TlsOptions::default()),
         token_lifetime,
-        ..Options::default()
+        ..EmulatorOptions::default()
     })
     .await
 }
 
 /// The kind of credential that the operator chooses in this environment, and a client with it.
-fn login(azure: &Azure, environment: &[(&str, &str)]) -> Result<(String, Client), String> {
+fn login(azure: &Azure, environment: &[(&str, &str)]) -> Result<(String, AciClient), String> {
     let url = azure.emulator.url();
-    let cloud = Cloud::default()
+    let cloud = CloudEndpoints::default()
         .with_arm(url.parse().unwrap())
         .with_authority(url);
     let extra_ca = std::fs::read(azure.emulator.ca_file().unwrap()).unwrap();
-    let settings = Settings {
+    let settings = ClientSettings {
         cloud: cloud.clone(),
         extra_ca,
     };
@@ -41,11 +43,11 @@ fn login(azure: &Azure, environment: &[(&str, &str)]) -> Result<(String, Client)
     let get = |name: &str| variables.get(name).map(|value| (*value).to_owned());
     let credential = Credential::of_environment(get, &cloud, &http).map_err(|e| e.to_string())?;
     let kind = format!("{credential:?}");
-    Ok((kind, Client::new(&cloud, credential, http)))
+    Ok((kind, AciClient::new(&cloud, credential, http)))
 }
 
-async fn call(client: &Client) -> Result<(), Error> {
-    let scope = Scope {
+async fn call(client: &AciClient) -> Result<(), Error> {
+    let scope = GroupScope {
         subscription: SUBSCRIPTION.to_owned(),
         resource_group: RESOURCE_GROUP.to_owned(),
     };

@@ -1,6 +1,6 @@
 //! The operations of the service and of ARM, one by one.
 
-use burstpool::emulator::Options;
+use burstpool::emulator::EmulatorOptions;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -57,9 +57,9 @@ async fn tags_are_patched_without_a_restart() {
 
 #[tokio::test]
 async fn a_list_is_paged_and_stays_right_while_groups_come_and_go() {
-    let azure = Azure::with(Options {
+    let azure = Azure::with(EmulatorOptions {
         page_size: 2,
-        ..Options::default()
+        ..EmulatorOptions::default()
     })
     .await;
     for n in 0..5 {

@@ -4,18 +4,20 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use burstpool::aci::client::{Client, Cloud, Credential, Deletion, Scope, Settings, http};
+use burstpool::aci::client::{
+    AciClient, ClientSettings, CloudEndpoints, Credential, GroupDeletion, GroupScope, http,
+};
 use burstpool::aci::error::Error;
-use burstpool::aci::failure::Class;
-use burstpool::aci::pace::Pace;
-use burstpool::emulator::{Options, Tls};
+use burstpool::aci::failure::FailureClass;
+use burstpool::aci::pace::RateLimiter;
+use burstpool::emulator::{EmulatorOptions, TlsOptions};
 use reqwest::Method;
 use serde_json::json;
 
 use crate::azure::{Azure, RESOURCE_GROUP, SUBSCRIPTION, body};
 
-fn scope() -> Scope {
-    Scope {
+fn scope() -> GroupScope {
+    GroupScope {
         subscription: SUBSCRIPTION.to_owned(),
         resource_group: RESOURCE_GROUP.to_owned(),
     }
@@ -30,26 +32,26 @@ fn kept_secret(azure: &Azure) -> String {
 }
 
 /// A client with a token from a file, and the file.
-fn client(azure: &Azure) -> (Client, tempfile::NamedTempFile) {
+fn client(azure: &Azure) -> (AciClient, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "SECRET-TOKEN\n").unwrap();
-    let cloud = Cloud::default().with_arm(azure.emulator.url().parse().unwrap());
-    let settings = Settings {
+    let cloud = CloudEndpoints::default().with_arm(azure.emulator.url().parse().unwrap());
+    let settings = ClientSettings {
         cloud: cloud.clone(),
         extra_ca: Vec::new(),
     };
     let credential = Credential::File(file.path().to_owned());
     (
-        Client::new(&cloud, credential, http(&settings).unwrap()),
+        AciClient::new(&cloud, credential, http(&settings).unwrap()),
         file,
     )
 }
 
 #[tokio::test]
 async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
-    let azure = Azure::with(Options {
+    let azure = Azure::with(EmulatorOptions {
         page_size: 2,
-        ..Options::default()
+        ..EmulatorOptions::default()
     })
     .await;
     azure.emulator.shared().clock.pause();
@@ -69,7 +71,10 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
     azure.advance(60.0);
     let read = client.get(&scope(), "one").await.unwrap();
     assert_eq!(read["properties"]["instanceView"]["state"], "Running");
-    let listed = client.list(&scope(), &Pace::default()).await.unwrap();
+    let listed = client
+        .list(&scope(), &RateLimiter::default())
+        .await
+        .unwrap();
     let names = listed.all.iter().map(|group| group.name.as_deref());
     let names: Vec<_> = names.flatten().collect();
     assert_eq!(names, ["one", "three", "two"]);
@@ -98,17 +103,17 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
     assert_eq!((cores.used, cores.limit), (3, 100));
     assert_eq!(
         client.delete(&scope(), "one").await.unwrap(),
-        Deletion::Done
+        GroupDeletion::Done
     );
     assert_eq!(
         client.delete(&scope(), "one").await.unwrap(),
-        Deletion::NotFound,
+        GroupDeletion::NotFound,
         "there is none"
     );
     client.put(&scope(), "four", &with_secret).await.unwrap();
     assert_eq!(
         client.delete(&scope(), "four").await.unwrap(),
-        Deletion::Begun
+        GroupDeletion::Begun
     );
     assert!(
         client
@@ -117,7 +122,7 @@ async fn it_creates_reads_lists_and_deletes_and_keeps_secret_volumes() {
             .unwrap_err()
             .verdict()
             .class
-            == Class::Gone
+            == FailureClass::Gone
     );
     client.stop(&scope(), "two").await.unwrap();
 }
@@ -202,7 +207,7 @@ async fn after_a_429_the_same_class_waits_as_long_as_azure_said_and_others_go_on
             .unwrap_err()
             .verdict()
             .class
-            == Class::Gone,
+            == FailureClass::Gone,
         "reads go on, nothing was sent"
     );
 }
@@ -211,28 +216,31 @@ async fn after_a_429_the_same_class_waits_as_long_as_azure_said_and_others_go_on
 async fn a_missing_or_replaced_token_is_noticed_at_the_next_request() {
     let azure = Azure::start().await;
     let (client, file) = client(&azure);
-    assert!(client.list(&scope(), &Pace::default()).await.is_ok());
+    assert!(client.list(&scope(), &RateLimiter::default()).await.is_ok());
     std::fs::write(file.path(), "").unwrap();
-    let error = client.list(&scope(), &Pace::default()).await.unwrap_err();
+    let error = client
+        .list(&scope(), &RateLimiter::default())
+        .await
+        .unwrap_err();
     assert!(matches!(error, Error::Credential { .. }), "{error:?}");
     assert!(error.story().contains("is empty"), "{}", error.story());
     std::fs::write(file.path(), "another").unwrap();
-    assert!(client.list(&scope(), &Pace::default()).await.is_ok());
+    assert!(client.list(&scope(), &RateLimiter::default()).await.is_ok());
 }
 
 #[tokio::test]
 async fn it_logs_in_with_a_client_secret_over_tls() {
-    let azure = Azure::with(Options {
-        tls: Some(Tls::default()),
-        ..Options::default()
+    let azure = Azure::with(EmulatorOptions {
+        tls: Some(TlsOptions::default()),
+        ..EmulatorOptions::default()
     })
     .await;
     let url = azure.emulator.url();
     let ca = std::fs::read(azure.emulator.ca_file().unwrap()).unwrap();
-    let cloud = Cloud::default()
+    let cloud = CloudEndpoints::default()
         .with_arm(url.parse().unwrap())
         .with_authority(url);
-    let http = http(&Settings {
+    let http = http(&ClientSettings {
         cloud: cloud.clone(),
         extra_ca: ca,
     })
@@ -248,8 +256,11 @@ async fn it_logs_in_with_a_client_secret_over_tls() {
     };
     let credential = Credential::of_environment(environment, &cloud, &http).unwrap();
     assert_eq!(format!("{credential:?}"), "ClientSecret");
-    let client = Client::new(&cloud, credential, http);
-    let listed = client.list(&scope(), &Pace::default()).await.unwrap();
+    let client = AciClient::new(&cloud, credential, http);
+    let listed = client
+        .list(&scope(), &RateLimiter::default())
+        .await
+        .unwrap();
     assert!(listed.all.is_empty());
 }
 
@@ -286,7 +297,10 @@ async fn no_log_at_any_level_shows_a_token_or_a_secret() {
         json!([{"name": "PASSWORD", "secureValue": "SECRET-VALUE"}]);
     client.put(&scope(), "one", &secret).await.unwrap();
     client.put(&scope(), "Bad_Name", &secret).await.unwrap_err();
-    client.list(&scope(), &Pace::default()).await.unwrap();
+    client
+        .list(&scope(), &RateLimiter::default())
+        .await
+        .unwrap();
     let text = String::from_utf8_lossy(&kept.0.lock().unwrap()).into_owned();
     assert!(text.contains("the following request"), "{text}");
     assert!(
@@ -314,8 +328,11 @@ fn readme_actions() -> Vec<String> {
 }
 
 /// Sends every request that the operator sends to Azure, and returns the result of each.
-async fn ask_everything(client: &Client, round: usize) -> Vec<(&'static str, Result<(), Error>)> {
-    let (scope, pace) = (scope(), Pace::default());
+async fn ask_everything(
+    client: &AciClient,
+    round: usize,
+) -> Vec<(&'static str, Result<(), Error>)> {
+    let (scope, pace) = (scope(), RateLimiter::default());
     let mut inside = body(&[]);
     inside["properties"]["subnetIds"] = json!([{"id": "/subscriptions/s/resourceGroups/g/providers/\
         Microsoft.Network/virtualNetworks/n/subnets/a"}]);
@@ -399,7 +416,7 @@ async fn each_right_of_the_readme_is_needed_for_just_what_it_names_and_its_lack_
                 Ok(()) => assert!(!lacks, "{what} without {action}"),
                 Err(error) => {
                     assert!(lacks, "{what} without {action}: {}", error.story());
-                    assert_eq!(error.verdict().class, Class::Config, "{action}");
+                    assert_eq!(error.verdict().class, FailureClass::Config, "{action}");
                     assert!(error.story().contains(action.as_str()), "{}", error.story());
                 }
             }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use burstpool::emulator::Options;
+use burstpool::emulator::EmulatorOptions;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -280,9 +280,9 @@ async fn starts_take_as_long_as_recorded() {
             "{name}"
         );
     }
-    let options = Options {
+    let options = EmulatorOptions {
         start_latency: Some(Duration::from_secs(3)),
-        ..Options::default()
+        ..EmulatorOptions::default()
     };
     let azure = Azure::with(options).await;
     azure.emulator.shared().clock.pause();

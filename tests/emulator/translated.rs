@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use burstpool::aci::names::Owner;
+use burstpool::aci::names::GroupOwner;
 use burstpool::aci::translate::claims::ClaimedShare;
-use burstpool::aci::translate::quantity::Amount;
-use burstpool::aci::translate::resolved::Content;
+use burstpool::aci::translate::quantity::NanoAmount;
+use burstpool::aci::translate::resolved::ObjectContent;
 use burstpool::aci::translate::{
-    NO_IDENTITIES, Placement, Unsupported, decode, eligible, needs, translate,
+    NO_IDENTITIES, TranslationTarget, Unsupported, decode, eligible, needs, translate,
 };
 use burstpool::emulator::group::id::GroupId;
 use burstpool::emulator::group::model::GroupBody;
@@ -52,14 +52,14 @@ type Outcome = (
 
 fn outcome(case: &Case) -> Option<Outcome> {
     let (pod, unknown) = decode(case.pod.clone()).ok()?;
-    let placement = Placement {
+    let placement = TranslationTarget {
         spec: &case.place,
         tags: &case.tags,
         node: "burst-shop-weu",
         node_address: Some("10.1.2.3"),
         identities: &NO_IDENTITIES,
     };
-    let owner = Owner {
+    let owner = GroupOwner {
         cluster: "c-1".into(),
         pool: "shop".into(),
         node: "burst-shop-weu".into(),
@@ -122,9 +122,9 @@ fn any_volume_is_a_share_or_refused_by_its_name_and_shows_no_key() {
         let Ok(volume) = serde_json::from_value(arbitrary::volume(seed)) else {
             return Ok(());
         };
-        let content = Content {
+        let content = ObjectContent {
             data: BTreeMap::from([("azurestorageaccountkey".to_owned(), SECRET.into())]),
-            ..Content::default()
+            ..ObjectContent::default()
         };
         match ClaimedShare::of(&PersistentVolumeClaim::default(), &volume) {
             Ok(share) => {
@@ -255,8 +255,8 @@ fn amount(resources: Option<&ResourceRequirements>, list: &str, name: &str, by: 
         "limits" => resources.limits.as_ref(),
         _ => resources.requests.as_ref(),
     });
-    let amount = amounts.and_then(|amounts| Amount::of(amounts.get(name)?));
-    let steps = amount.map_or(0, |amount| amount.in_steps_of(Amount::thousandths(by)));
+    let amount = amounts.and_then(|amounts| NanoAmount::of(amounts.get(name)?));
+    let steps = amount.map_or(0, |amount| amount.in_steps_of(NanoAmount::thousandths(by)));
     f64::from(u32::try_from(steps).expect("small amounts"))
 }
 

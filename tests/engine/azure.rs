@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burstpool::emulator::{Emulator, EngineSocket, Options};
+use burstpool::emulator::{Emulator, EmulatorOptions, EngineSocket};
 use futures::{FutureExt as _, SinkExt as _, StreamExt as _};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -46,10 +46,10 @@ pub async fn with_emulator<F: Future<Output = ()>>(
 
 /// Starts an emulator in this process.
 pub async fn emulator(host: &Host, speed: f64) -> Emulator {
-    let options = Options {
+    let options = EmulatorOptions {
         speed,
         containers: Some(EngineSocket::At(host.socket.clone())),
-        ..Options::default()
+        ..EmulatorOptions::default()
     };
     Emulator::start(options).await.expect("the emulator starts")
 }

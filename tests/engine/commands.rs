@@ -8,7 +8,7 @@ mod terminals;
 
 use std::panic::AssertUnwindSafe;
 
-use burstpool::emulator::{EngineSocket, Options};
+use burstpool::emulator::{EmulatorOptions, EngineSocket};
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher;
@@ -99,9 +99,9 @@ async fn with_pods(cluster: ClusterOptions, work: impl AsyncFnOnce(&World)) {
         return;
     };
     let _turn = TURN.lock().await;
-    let options = Options {
+    let options = EmulatorOptions {
         containers: Some(EngineSocket::At(host.socket.clone())),
-        ..Options::default()
+        ..EmulatorOptions::default()
     };
     let mut world = World::without_operator(cluster, options).await;
     world.run();

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use burstpool::emulator::{Emulator, EngineSocket, Options};
+use burstpool::emulator::{Emulator, EmulatorOptions, EngineSocket};
 use futures::FutureExt as _;
 use serde_json::Value;
 
@@ -77,9 +77,9 @@ async fn what_a_killed_emulator_left_is_removed_by_the_next_and_a_living_ones_is
         .await;
     if let Err(panic) = outcome {
         // The processes were killed: an emulator in this process removes what they left.
-        let options = Options {
+        let options = EmulatorOptions {
             containers: Some(EngineSocket::At(host.socket.clone())),
-            ..Options::default()
+            ..EmulatorOptions::default()
         };
         if let Ok(emulator) = Emulator::start(options).await {
             emulator.stop().await;

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::panic::AssertUnwindSafe;
 use std::process::Stdio;
 
-use burstpool::emulator::{EngineSocket, Options};
+use burstpool::emulator::{EmulatorOptions, EngineSocket};
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher;
@@ -25,9 +25,9 @@ async fn the_pages_of_the_samples_three_replicas_can_be_fetched_at_their_address
         return;
     };
     host.import(IMAGE, Some(COMMAND)).await.expect("an image");
-    let options = Options {
+    let options = EmulatorOptions {
         containers: Some(EngineSocket::At(host.socket.clone())),
-        ..Options::default()
+        ..EmulatorOptions::default()
     };
     let world = World::with(options).await;
     let outcome = AssertUnwindSafe(pages(&world)).catch_unwind().await;

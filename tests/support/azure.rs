@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use burstpool::emulator::{Emulator, Options};
+use burstpool::emulator::{Emulator, EmulatorOptions};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
@@ -54,13 +54,13 @@ impl Answer {
 impl Azure {
     /// Starts an emulator with a paused clock.
     pub async fn start() -> Self {
-        let azure = Self::with(Options::default()).await;
+        let azure = Self::with(EmulatorOptions::default()).await;
         azure.emulator.shared().clock.pause();
         azure
     }
 
     /// Starts an emulator with these options.
-    pub async fn with(options: Options) -> Self {
+    pub async fn with(options: EmulatorOptions) -> Self {
         let emulator = Emulator::start(options).await.expect("the emulator starts");
         Self {
             emulator,

@@ -11,7 +11,7 @@ use url::Url;
 
 /// The endpoints of a cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cloud {
+pub struct CloudEndpoints {
     /// The URL of Azure Resource Manager. It has no path, because the client's routes replace the path.
     pub arm: Url,
     /// The URL that issues tokens: scheme and host.
@@ -29,7 +29,7 @@ pub struct Cloud {
 #[error("{0} is no cloud: use AzureCloud, AzureUSGovernment or AzureChinaCloud")]
 pub struct UnknownCloud(String);
 
-impl Default for Cloud {
+impl Default for CloudEndpoints {
     fn default() -> Self {
         Self::of(
             "https://management.azure.com",
@@ -39,7 +39,7 @@ impl Default for Cloud {
     }
 }
 
-impl Cloud {
+impl CloudEndpoints {
     fn of(arm: &str, authority: &str, monitor: &str) -> Self {
         let arm: Url = arm.parse().expect("the URLs of this file are URLs");
         Self {
@@ -74,7 +74,7 @@ impl Cloud {
     }
 }
 
-impl FromStr for Cloud {
+impl FromStr for CloudEndpoints {
     type Err = UnknownCloud;
 
     /// Parses a cloud's name as the Azure CLI spells it, without regard to case. The endpoints are those that
@@ -97,7 +97,7 @@ impl FromStr for Cloud {
     }
 }
 
-impl fmt::Display for Cloud {
+impl fmt::Display for CloudEndpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.arm)
     }
@@ -131,7 +131,7 @@ mod tests {
             ("AzureUSGovernmentCloud", government),
             ("azurechinacloud", china),
         ] {
-            let cloud: Cloud = name.parse().expect(name);
+            let cloud: CloudEndpoints = name.parse().expect(name);
             assert_eq!(cloud.arm.as_str(), format!("https://{arm}/"), "{name}");
             assert_eq!(cloud.authority, format!("https://{authority}"), "{name}");
             assert_eq!(cloud.scope, format!("https://{arm}/.default"), "{name}");
@@ -141,7 +141,7 @@ mod tests {
             assert_eq!(scope, monitor, "{name}");
         }
         assert_eq!(
-            "Azure".parse::<Cloud>(),
+            "Azure".parse::<CloudEndpoints>(),
             Err(UnknownCloud("Azure".to_owned()))
         );
     }
@@ -167,7 +167,7 @@ mod tests {
             ),
         ];
         for (name, arm, authority) in clouds {
-            let cloud: Cloud = name.parse().expect(name);
+            let cloud: CloudEndpoints = name.parse().expect(name);
             assert_eq!(cloud.arm, **arm, "{name}");
             assert_eq!(
                 Url::parse(&cloud.authority).as_ref(),
@@ -180,11 +180,11 @@ mod tests {
     #[test]
     fn another_endpoint_has_tokens_of_its_own_and_another_authority_changes_nothing_else() {
         let arm = "http://127.0.0.1:1".parse().expect("a URL");
-        let emulator = Cloud::default().with_arm(arm);
+        let emulator = CloudEndpoints::default().with_arm(arm);
         assert_eq!(emulator.scope, "http://127.0.0.1:1/.default");
-        assert_eq!(emulator.authority, Cloud::default().authority);
-        let elsewhere = Cloud::default().with_authority("https://login.example/");
+        assert_eq!(emulator.authority, CloudEndpoints::default().authority);
+        let elsewhere = CloudEndpoints::default().with_authority("https://login.example/");
         assert_eq!(elsewhere.authority, "https://login.example");
-        assert_eq!(elsewhere.scope, Cloud::default().scope);
+        assert_eq!(elsewhere.scope, CloudEndpoints::default().scope);
     }
 }

@@ -20,7 +20,7 @@ use azure_identity::{
 use futures::TryStreamExt as _;
 use url::Url;
 
-use super::cloud::Cloud;
+use super::cloud::CloudEndpoints;
 
 /// The address of the metadata service on an Azure virtual machine.
 const METADATA_SERVICE: &str = "169.254.169.254";
@@ -56,7 +56,7 @@ impl Credential {
     ///    of the metadata service.
     pub fn of_environment(
         environment: impl Fn(&str) -> Option<String>,
-        cloud: &Cloud,
+        cloud: &CloudEndpoints,
         http: &reqwest::Client,
     ) -> Result<Self, BoxError> {
         let get = |name: &str| environment(name).filter(|value| !value.is_empty());
@@ -122,12 +122,16 @@ fn metadata_service(text: &str) -> Result<Url, String> {
     })
 }
 
-fn client_options(cloud: &Cloud, http: &reqwest::Client, metadata: Option<Url>) -> ClientOptions {
+fn client_options(
+    cloud: &CloudEndpoints,
+    http: &reqwest::Client,
+    metadata: Option<Url>,
+) -> ClientOptions {
     let mut custom = CustomConfiguration::default();
     custom.authority_host.clone_from(&cloud.authority);
     ClientOptions {
         // Without an explicit transport, azure_core 1 panics at the first request.
-        transport: Some(Transport::new(Arc::new(Adapter {
+        transport: Some(Transport::new(Arc::new(HttpClientAdapter {
             http: http.clone(),
             metadata,
         }))),
@@ -138,14 +142,14 @@ fn client_options(cloud: &Cloud, http: &reqwest::Client, metadata: Option<Url>) 
 
 /// Adapts our HTTP client to the interface of `azure_core` 1, so that the process has only one HTTP client.
 #[derive(Debug)]
-struct Adapter {
+struct HttpClientAdapter {
     http: reqwest::Client,
     /// The metadata service, if it is not at its usual address; `azure_identity` cannot be configured with another
     /// one.
     metadata: Option<Url>,
 }
 
-impl Adapter {
+impl HttpClientAdapter {
     /// The URL to which a request is actually sent.
     fn target(&self, url: &Url) -> Url {
         let mut target = url.clone();
@@ -162,7 +166,7 @@ impl Adapter {
 }
 
 #[async_trait::async_trait]
-impl HttpClient for Adapter {
+impl HttpClient for HttpClientAdapter {
     async fn execute_request(&self, request: &Request) -> azure_core_v1::Result<AsyncRawResponse> {
         use azure_core_v1::error::{Error, ErrorKind};
         let io = |error: reqwest::Error| Error::new(ErrorKind::Io, error);

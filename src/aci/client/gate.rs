@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// The classes of requests that Azure counts separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
+pub enum RequestClass {
     /// GET.
     Reads,
     /// PUT of container groups.
@@ -33,7 +33,7 @@ pub enum Class {
     Metrics,
 }
 
-impl Class {
+impl RequestClass {
     /// The value of the label in metrics.
     pub fn name(self) -> &'static str {
         match self {
@@ -48,20 +48,20 @@ impl Class {
 
 /// The key of a counter: all requests with the same key share one limit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Counted {
+pub struct RateLimitKey {
     /// The ID of the subscription.
     pub subscription: String,
     /// The region, for classes that Azure counts by region.
     pub region: Option<String>,
     /// The class of the request.
-    pub class: Class,
+    pub class: RequestClass,
 }
 
-impl Counted {
+impl RateLimitKey {
     /// The key of a request of `class` in `region`. The region is ignored for classes that are not counted by
     /// region.
-    pub fn new(subscription: &str, region: Option<&str>, class: Class) -> Self {
-        let is_by_region = matches!(class, Class::Creates | Class::Deletes);
+    pub fn new(subscription: &str, region: Option<&str>, class: RequestClass) -> Self {
+        let is_by_region = matches!(class, RequestClass::Creates | RequestClass::Deletes);
         Self {
             subscription: subscription.to_owned(),
             region: region.filter(|_| is_by_region).map(str::to_owned),
@@ -72,14 +72,14 @@ impl Counted {
 
 /// A window in which ACI counts creates, or deletes, of container groups: 5 minutes or one hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Window {
+pub enum BudgetWindow {
     /// 5 minutes.
     Minutes,
     /// One hour.
     Hour,
 }
 
-impl Window {
+impl BudgetWindow {
     /// Both windows, each with the header that reports its remaining budget.
     pub const HEADERS: [(Self, &str); 2] = [
         (
@@ -106,12 +106,12 @@ const OUT_OF_ORDER: u64 = 64;
 
 /// A point in time, by the monotonic clock (for waiting) and by the wall clock (for display).
 #[derive(Clone, Copy, Debug)]
-struct Until {
+struct Deadline {
     at: Instant,
     shown: Timestamp,
 }
 
-impl Until {
+impl Deadline {
     fn after(wait: Duration) -> Self {
         let shown = Timestamp::now().saturating_add(wait);
         Self {
@@ -127,30 +127,30 @@ impl Until {
 
 /// The remaining budget of a window, valid until the window ends at the latest.
 #[derive(Clone, Copy, Debug)]
-struct Budget {
+struct RemainingBudget {
     left: u64,
-    until: Until,
+    until: Deadline,
     /// Whether the start of the window was observed. If not, the window may end long before `until`.
     is_sure: bool,
 }
 
 /// The waits that Azure has asked for, and the remaining budgets.
 #[derive(Debug, Default)]
-pub struct Gate {
-    closed: Mutex<HashMap<Counted, Until>>,
-    budgets: Mutex<HashMap<(Counted, Window), Budget>>,
+pub struct RetryAfterGate {
+    closed: Mutex<HashMap<RateLimitKey, Deadline>>,
+    budgets: Mutex<HashMap<(RateLimitKey, BudgetWindow), RemainingBudget>>,
 }
 
-impl Gate {
+impl RetryAfterGate {
     /// How long requests with this key must still wait; `None` if they may be sent now.
-    pub fn wait(&self, counted: &Counted) -> Option<Duration> {
+    pub fn wait(&self, counted: &RateLimitKey) -> Option<Duration> {
         let until = *lock(&self.closed).get(counted)?;
         let left = until.at.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
     /// The time, by the host's clock, until which requests with this key must wait; `None` if they may be sent now.
-    pub fn closed_until(&self, counted: &Counted) -> Option<Timestamp> {
+    pub fn closed_until(&self, counted: &RateLimitKey) -> Option<Timestamp> {
         let until = lock(&self.closed).get(counted).copied();
         until
             .filter(|until| until.is_ahead())
@@ -158,8 +158,8 @@ impl Gate {
     }
 
     /// Blocks requests with this key after a 429.
-    pub fn close(&self, counted: Counted, retry_after: Option<Duration>) {
-        let until = Until::after(retry_after.unwrap_or(USUAL).min(LONGEST));
+    pub fn close(&self, counted: RateLimitKey, retry_after: Option<Duration>) {
+        let until = Deadline::after(retry_after.unwrap_or(USUAL).min(LONGEST));
         // The budgets are forgotten: the next answer reports new ones.
         lock(&self.budgets).retain(|(one, _), _| *one != counted);
         let mut closed = lock(&self.closed);
@@ -170,17 +170,17 @@ impl Gate {
     }
 
     /// Records the remaining budget of a window, as an answer to a request with this key reported it.
-    pub fn learn(&self, counted: &Counted, window: Window, left: u64) {
-        let new = Budget {
+    pub fn learn(&self, counted: &RateLimitKey, window: BudgetWindow, left: u64) {
+        let new = RemainingBudget {
             left,
             // The window began no later than this request.
-            until: Until::after(window.length()),
+            until: Deadline::after(window.length()),
             is_sure: false,
         };
         let mut budgets = lock(&self.budgets);
         let known = budgets.entry((counted.clone(), window)).or_insert(new);
         if !known.until.is_ahead() || left > known.left.saturating_add(OUT_OF_ORDER) {
-            *known = Budget {
+            *known = RemainingBudget {
                 is_sure: true,
                 ..new
             };
@@ -192,9 +192,9 @@ impl Gate {
     /// How many requests with this key may still be sent, and the latest time at which that budget is renewed;
     /// `None` if it is not known. If the start of a window was not observed, at least one request may be sent: its
     /// answer reports the actual budget.
-    pub fn left(&self, counted: &Counted) -> Option<(u64, Timestamp)> {
+    pub fn left(&self, counted: &RateLimitKey) -> Option<(u64, Timestamp)> {
         let budgets = lock(&self.budgets);
-        let known = Window::HEADERS.into_iter().filter_map(|(window, _)| {
+        let known = BudgetWindow::HEADERS.into_iter().filter_map(|(window, _)| {
             let known = budgets.get(&(counted.clone(), window))?;
             let least = u64::from(!known.is_sure);
             let left = known.left.max(least);
@@ -214,23 +214,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_counted_together_waits_as_long_as_it_was_asked_to_and_nothing_else_does() {
-        let gate = Gate::default();
-        let counted = |subscription: &str, class| Counted::new(subscription, Some("weu"), class);
-        let creates = counted("s", Class::Creates);
+        let gate = RetryAfterGate::default();
+        let counted =
+            |subscription: &str, class| RateLimitKey::new(subscription, Some("weu"), class);
+        let creates = counted("s", RequestClass::Creates);
         gate.close(creates.clone(), Some(Duration::from_secs(10)));
         gate.close(creates.clone(), Some(Duration::from_secs(1)));
         assert_eq!(gate.wait(&creates), Some(Duration::from_secs(10)));
         for other in [
-            counted("s", Class::Reads),
-            counted("t", Class::Creates),
-            Counted::new("s", Some("neu"), Class::Creates),
+            counted("s", RequestClass::Reads),
+            counted("t", RequestClass::Creates),
+            RateLimitKey::new("s", Some("neu"), RequestClass::Creates),
         ] {
             assert_eq!(gate.wait(&other), None, "{other:?}");
         }
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(gate.wait(&creates), None);
-        gate.close(counted("s", Class::Reads), None);
-        let elsewhere = Counted::new("s", Some("neu"), Class::Reads);
+        gate.close(counted("s", RequestClass::Reads), None);
+        let elsewhere = RateLimitKey::new("s", Some("neu"), RequestClass::Reads);
         assert!(
             gate.wait(&elsewhere).is_some(),
             "reads are the subscription's"
@@ -239,31 +240,31 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_left_of_a_budget_is_known_until_its_window_is_over() {
-        let gate = Gate::default();
-        let creates = Counted::new("s", Some("weu"), Class::Creates);
-        let left = |gate: &Gate| gate.left(&creates).map(|(left, _)| left);
+        let gate = RetryAfterGate::default();
+        let creates = RateLimitKey::new("s", Some("weu"), RequestClass::Creates);
+        let left = |gate: &RetryAfterGate| gate.left(&creates).map(|(left, _)| left);
         assert_eq!(left(&gate), None);
-        gate.learn(&creates, Window::Hour, 150);
-        gate.learn(&creates, Window::Minutes, 9);
+        gate.learn(&creates, BudgetWindow::Hour, 150);
+        gate.learn(&creates, BudgetWindow::Minutes, 9);
         // Answers arrive in any order.
-        gate.learn(&creates, Window::Minutes, 7);
-        gate.learn(&creates, Window::Minutes, 8);
+        gate.learn(&creates, BudgetWindow::Minutes, 7);
+        gate.learn(&creates, BudgetWindow::Minutes, 8);
         assert_eq!(left(&gate), Some(7));
-        let elsewhere = Counted::new("s", Some("neu"), Class::Creates);
+        let elsewhere = RateLimitKey::new("s", Some("neu"), RequestClass::Creates);
         assert_eq!(gate.left(&elsewhere), None);
         tokio::time::advance(Duration::from_secs(200)).await;
-        gate.learn(&creates, Window::Minutes, 0);
+        gate.learn(&creates, BudgetWindow::Minutes, 0);
         assert_eq!(left(&gate), Some(1), "it may have begun long ago");
         tokio::time::advance(Duration::from_secs(100)).await;
         assert_eq!(left(&gate), Some(150), "a new window has begun");
-        gate.learn(&creates, Window::Minutes, 99);
+        gate.learn(&creates, BudgetWindow::Minutes, 99);
         assert_eq!(left(&gate), Some(99));
-        gate.learn(&creates, Window::Minutes, 0);
+        gate.learn(&creates, BudgetWindow::Minutes, 0);
         assert_eq!(left(&gate), Some(0), "its beginning was seen");
         gate.close(creates.clone(), Some(Duration::from_secs(30)));
         assert_eq!(left(&gate), None);
-        gate.learn(&creates, Window::Minutes, 99);
-        gate.learn(&creates, Window::Hour, 3);
+        gate.learn(&creates, BudgetWindow::Minutes, 99);
+        gate.learn(&creates, BudgetWindow::Hour, 3);
         assert_eq!(left(&gate), Some(3), "the hour's is the lesser");
     }
 }

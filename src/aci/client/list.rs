@@ -6,16 +6,16 @@
 use url::Url;
 
 use super::send::body;
-use super::{Class, Client, Scope};
+use super::{AciClient, GroupScope, RequestClass};
 use crate::aci::error::Error;
-use crate::aci::pace::Pace;
-use crate::aci::view::{Group, Page};
+use crate::aci::pace::RateLimiter;
+use crate::aci::view::{ContainerGroup, ListPage};
 
 /// The container groups of a resource group.
 #[derive(Clone, Debug, Default)]
-pub struct Groups {
+pub struct GroupList {
     /// The groups that could be parsed.
-    pub all: Vec<Group>,
+    pub all: Vec<ContainerGroup>,
     /// The number of groups that could not be parsed. If it is not zero, the list does not prove that any group is
     /// gone.
     pub unreadable: usize,
@@ -23,7 +23,7 @@ pub struct Groups {
     pub pages: u32,
 }
 
-impl Client {
+impl AciClient {
     /// Returns all container groups of the resource group, without instance views. Each page takes one turn of the
     /// rate limiter `pace`, ahead of the queue.
     ///
@@ -32,7 +32,7 @@ impl Client {
     /// If a request fails, and also if a page has an invalid link to the next page, or one that points to another
     /// host than Azure's: an incomplete list does not prove that a group is gone, and the token must be sent only
     /// to Azure.
-    pub async fn list(&self, scope: &Scope, pace: &Pace) -> Result<Groups, Error> {
+    pub async fn list(&self, scope: &GroupScope, pace: &RateLimiter) -> Result<GroupList, Error> {
         let what = format!("listing container groups of {}", scope.resource_group);
         let unreadable = |source| Error::Unreadable {
             what: what.clone(),
@@ -43,14 +43,14 @@ impl Client {
             "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.ContainerInstance/containerGroups",
             scope.subscription, scope.resource_group
         ));
-        let mut listed = Groups::default();
+        let mut listed = GroupList::default();
         loop {
             listed.pages += 1;
             pace.turn_ahead().await;
             let answer = self
-                .guarded(scope, Class::Reads, &what, self.read_url(url))
+                .guarded(scope, RequestClass::Reads, &what, self.read_url(url))
                 .await?;
-            let page = Page::parse(&body(answer, &what).await?).map_err(unreadable)?;
+            let page = ListPage::parse(&body(answer, &what).await?).map_err(unreadable)?;
             listed.unreadable += page.unreadable.len();
             listed.all.extend(page.groups);
             let Some(link) = page.next_link else {
@@ -70,12 +70,16 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use crate::aci::client::{Client, Cloud, Credential};
+    use crate::aci::client::{AciClient, CloudEndpoints, Credential};
 
     #[test]
     fn a_next_page_elsewhere_is_not_asked_for_with_our_token() {
         let credential = Credential::File("token".into());
-        let client = Client::new(&Cloud::default(), credential, reqwest::Client::new());
+        let client = AciClient::new(
+            &CloudEndpoints::default(),
+            credential,
+            reqwest::Client::new(),
+        );
         let arm = "https://management.azure.com/subscriptions/s?$skiptoken=a%2Fb";
         assert_eq!(client.next(arm).expect("ours").as_str(), arm);
         for elsewhere in [

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Class, Client, Scope, read};
+use super::{AciClient, GroupScope, RequestClass, read};
 use crate::aci::error::Error;
 
 /// The API version of Azure Monitor.
@@ -21,7 +21,7 @@ const TOP: &str = "200";
 
 /// The usage of a container in one minute.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Minute {
+pub struct MinuteUsage {
     /// The start of the minute.
     pub begins: Timestamp,
     /// Average CPU, in millicores.
@@ -31,16 +31,16 @@ pub struct Minute {
 }
 
 /// The known minutes of each container, in order of time.
-pub type Minutes = BTreeMap<String, Vec<Minute>>;
+pub type MinuteUsages = BTreeMap<String, Vec<MinuteUsage>>;
 
-impl Client {
+impl AciClient {
     /// The usage of the containers of a group between `since` and `until`.
     pub async fn usage(
         &self,
-        scope: &Scope,
+        scope: &GroupScope,
         name: &str,
         (since, until): (Timestamp, Timestamp),
-    ) -> Result<Minutes, Error> {
+    ) -> Result<MinuteUsages, Error> {
         let what = format!("reading metrics of container group {name}");
         let mut url = self.arm.clone();
         url.set_path(&format!(
@@ -57,20 +57,22 @@ impl Client {
             .append_pair("top", TOP)
             .append_pair("$filter", "containerName eq '*'");
         let call = self.read_url(url);
-        let answer = self.guarded(scope, Class::Metrics, &what, call).await?;
+        let answer = self
+            .guarded(scope, RequestClass::Metrics, &what, call)
+            .await?;
         Ok(minutes(&read(answer, &what).await?))
     }
 }
 
 /// Parses Azure Monitor's answer. Unknown or malformed parts are skipped.
-fn minutes(answer: &Value) -> Minutes {
+fn minutes(answer: &Value) -> MinuteUsages {
     let cpu = points(answer, METRICS[0]);
     let memory = points(answer, METRICS[1]);
-    let mut known = Minutes::new();
+    let mut known = MinuteUsages::new();
     for ((container, begins), millicores) in cpu {
         let key = (container, begins);
         if let Some(&bytes) = memory.get(&key) {
-            let minute = Minute {
+            let minute = MinuteUsage {
                 begins,
                 millicores,
                 bytes,
@@ -141,12 +143,15 @@ mod tests {
             ]},
         ]});
         let known = minutes(&answer);
-        let minute = Minute {
+        let minute = MinuteUsage {
             begins: "2026-11-24T10:01:00Z".parse().expect("a time"),
             millicores: 500.5,
             bytes: 1024.0,
         };
-        assert_eq!(known, Minutes::from([("web".to_owned(), vec![minute])]));
+        assert_eq!(
+            known,
+            MinuteUsages::from([("web".to_owned(), vec![minute])])
+        );
         assert!(minutes(&json!({"value": []})).is_empty());
     }
 }

@@ -26,14 +26,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-pub use cloud::{Cloud, UnknownCloud};
+pub use cloud::{CloudEndpoints, UnknownCloud};
 pub use credential::Credential;
-pub use gate::{Class, Counted, Gate};
-pub use list::Groups;
-pub use metrics::{Minute, Minutes};
+pub use gate::{RateLimitKey, RequestClass, RetryAfterGate};
+pub use list::GroupList;
+pub use metrics::{MinuteUsage, MinuteUsages};
 use send::read;
-pub use terminal::{Keyboard, Screen};
-use transport::{Nothing, Transport};
+pub use terminal::{TerminalInput, TerminalOutput};
+use transport::{PlaceholderCredential, Transport};
 
 use super::error::Error;
 use crate::telemetry::Metrics;
@@ -44,7 +44,7 @@ const API_VERSION: &str = "2025-09-01";
 
 /// The subscription and resource group that contain the container groups.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Scope {
+pub struct GroupScope {
     /// The ID of the subscription.
     pub subscription: String,
     /// The name of the resource group.
@@ -53,7 +53,7 @@ pub struct Scope {
 
 /// The result of a DELETE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deletion {
+pub enum GroupDeletion {
     /// The group does not exist: status 204 or 404.
     NotFound,
     /// The group existed and is deleted now: status 200, whose body is the group.
@@ -65,7 +65,7 @@ pub enum Deletion {
 /// A terminal session in a container, as Azure's `exec` call returns it.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Session {
+pub struct TerminalSession {
     /// The URL of the session's websocket.
     pub web_socket_uri: String,
     /// The first message to send on the websocket.
@@ -74,7 +74,7 @@ pub struct Session {
 
 /// The usage and the limit of one quota of a subscription in a region.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Usage {
+pub struct QuotaUsage {
     /// The quota's name in Azure: `ContainerGroups`, `StandardCores`, ...
     pub name: String,
     /// The amount in use, in the quota's unit (groups or cores), rounded up.
@@ -83,7 +83,7 @@ pub struct Usage {
     pub limit: i64,
 }
 
-impl Usage {
+impl QuotaUsage {
     /// Reads one usage from JSON; `None` if the name or a number is missing.
     fn read(usage: &Value) -> Option<Self> {
         Some(Self {
@@ -112,20 +112,20 @@ fn whole(number: &Value) -> Option<i64> {
 
 /// What is needed to build an HTTP client for Azure.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ClientSettings {
     /// The Azure cloud, such as public or US Government.
-    pub cloud: Cloud,
+    pub cloud: CloudEndpoints,
     /// Certificates to trust in addition to the system's, in PEM.
     pub extra_ca: Vec<u8>,
 }
 
 /// A client for one cloud with one credential; cheap to clone. All clones share the rate limits.
 #[derive(Clone)]
-pub struct Client {
+pub struct AciClient {
     api: crate_api::Client,
     transport: Arc<Transport>,
     arm: Url,
-    gate: Arc<Gate>,
+    gate: Arc<RetryAfterGate>,
     monitor_scope: String,
     /// The region of the groups that this client creates and deletes; `None` if it is not set.
     region: Option<String>,
@@ -133,14 +133,14 @@ pub struct Client {
 }
 
 /// Builds an HTTP client that trusts the system's certificates and those of the settings.
-pub fn http(settings: &Settings) -> reqwest::Result<reqwest::Client> {
+pub fn http(settings: &ClientSettings) -> reqwest::Result<reqwest::Client> {
     let extra = reqwest::Certificate::from_pem_bundle(&settings.extra_ca)?;
     Transport::http(&extra)
 }
 
-impl Client {
+impl AciClient {
     /// Creates a client that authenticates with `credential`.
-    pub fn new(cloud: &Cloud, credential: Credential, http: reqwest::Client) -> Self {
+    pub fn new(cloud: &CloudEndpoints, credential: Credential, http: reqwest::Client) -> Self {
         let mut arm = cloud.arm.clone();
         arm.query_pairs_mut()
             .append_pair("api-version", API_VERSION);
@@ -151,7 +151,12 @@ impl Client {
             scope: scope.clone(),
         });
         let options = transport::options(transport.clone());
-        let api = crate_api::Client::new(arm.clone(), Arc::new(Nothing), vec![scope], options);
+        let api = crate_api::Client::new(
+            arm.clone(),
+            Arc::new(PlaceholderCredential),
+            vec![scope],
+            options,
+        );
         Self {
             api,
             transport,
@@ -197,7 +202,7 @@ impl Client {
     /// Creates or updates a container group. Returns the group as Azure describes it in its answer.
     pub async fn put(
         &self,
-        scope: &Scope,
+        scope: &GroupScope,
         name: &str,
         body: &impl Serialize,
     ) -> Result<Value, Error> {
@@ -212,84 +217,90 @@ impl Client {
         let groups = self.api.container_groups_client();
         let call = groups.create_or_update(&scope.subscription, &scope.resource_group, name, empty);
         let call = transport::with_body(Bytes::from(body), call.send());
-        let sent = self.guarded(scope, Class::Creates, &what, call).await?;
+        let sent = self
+            .guarded(scope, RequestClass::Creates, &what, call)
+            .await?;
         read(sent.into_raw_response(), &what).await
     }
 
     /// Reads a container group with its instance views (the live states of its containers).
-    pub async fn get(&self, scope: &Scope, name: &str) -> Result<Value, Error> {
+    pub async fn get(&self, scope: &GroupScope, name: &str) -> Result<Value, Error> {
         let what = format!("reading container group {name}");
         let groups = self.api.container_groups_client();
         let call = groups.get(&scope.subscription, &scope.resource_group, name);
         let sent = self
-            .guarded(scope, Class::Reads, &what, call.send())
+            .guarded(scope, RequestClass::Reads, &what, call.send())
             .await?;
         read(sent.into_raw_response(), &what).await
     }
 
     /// Deletes a container group. A group that does not exist is not an error: see [`Deletion::NotFound`].
-    pub async fn delete(&self, scope: &Scope, name: &str) -> Result<Deletion, Error> {
+    pub async fn delete(&self, scope: &GroupScope, name: &str) -> Result<GroupDeletion, Error> {
         let what = format!("deleting container group {name}");
         let groups = self.api.container_groups_client();
         let call = groups.delete(&scope.subscription, &scope.resource_group, name);
         match self
-            .guarded(scope, Class::Deletes, &what, call.send())
+            .guarded(scope, RequestClass::Deletes, &what, call.send())
             .await
         {
             Ok(sent) => Ok(match u16::from(sent.as_raw_response().status()) {
-                200 => Deletion::Done,
-                202 => Deletion::Begun,
-                _ => Deletion::NotFound,
+                200 => GroupDeletion::Done,
+                202 => GroupDeletion::Begun,
+                _ => GroupDeletion::NotFound,
             }),
-            Err(error) if error.means_nothing_to_delete() => Ok(Deletion::NotFound),
+            Err(error) if error.means_nothing_to_delete() => Ok(GroupDeletion::NotFound),
             Err(error) => Err(error),
         }
     }
 
     /// Stops a container group: its containers end and Azure stops billing it.
-    pub async fn stop(&self, scope: &Scope, name: &str) -> Result<(), Error> {
+    pub async fn stop(&self, scope: &GroupScope, name: &str) -> Result<(), Error> {
         let what = format!("stopping container group {name}");
         let groups = self.api.container_groups_client();
         let call = groups.stop(&scope.subscription, &scope.resource_group, name);
-        self.guarded(scope, Class::Actions, &what, call.send())
+        self.guarded(scope, RequestClass::Actions, &what, call.send())
             .await
             .map(drop)
     }
 
     /// The time until which Azure asked to send no creates of container groups; `None` if creates may be sent.
-    pub fn creates_wait_until(&self, scope: &Scope) -> Option<Timestamp> {
+    pub fn creates_wait_until(&self, scope: &GroupScope) -> Option<Timestamp> {
         self.gate.closed_until(&self.creates(scope))
     }
 
     /// How many container groups Azure still lets this client create, and the latest time at which that budget is
     /// renewed; `None` if it is not known.
-    pub fn creates_left(&self, scope: &Scope) -> Option<(u64, Timestamp)> {
+    pub fn creates_left(&self, scope: &GroupScope) -> Option<(u64, Timestamp)> {
         self.gate.left(&self.creates(scope))
     }
 
-    fn creates(&self, scope: &Scope) -> Counted {
-        Counted::new(&scope.subscription, self.region.as_deref(), Class::Creates)
+    fn creates(&self, scope: &GroupScope) -> RateLimitKey {
+        RateLimitKey::new(
+            &scope.subscription,
+            self.region.as_deref(),
+            RequestClass::Creates,
+        )
     }
 
     /// The subscription's quota usages in `region`.
-    pub async fn usages(&self, scope: &Scope, region: &str) -> Result<Vec<Usage>, Error> {
+    pub async fn usages(&self, scope: &GroupScope, region: &str) -> Result<Vec<QuotaUsage>, Error> {
         let what = format!("reading usages of {region}");
         let call = self
             .api
             .location_client()
             .list_usage(&scope.subscription, region);
         let sent = self
-            .guarded(scope, Class::Reads, &what, call.send())
+            .guarded(scope, RequestClass::Reads, &what, call.send())
             .await?;
         let answer = read(sent.into_raw_response(), &what).await?;
         let usages = answer["value"].as_array().into_iter().flatten();
-        Ok(usages.filter_map(Usage::read).collect())
+        Ok(usages.filter_map(QuotaUsage::read).collect())
     }
 
     /// The last `tail` lines of a container's log; without `tail`, all that ACI keeps.
     pub async fn logs(
         &self,
-        scope: &Scope,
+        scope: &GroupScope,
         name: &str,
         container: &str,
         tail: Option<i32>,
@@ -304,7 +315,7 @@ impl Client {
             call = call.tail(tail);
         }
         let sent = self
-            .guarded(scope, Class::Reads, &what, call.send())
+            .guarded(scope, RequestClass::Reads, &what, call.send())
             .await?;
         let answer = read(sent.into_raw_response(), &what).await?;
         Ok(answer["content"].as_str().unwrap_or_default().to_owned())
@@ -313,12 +324,12 @@ impl Client {
     /// Starts a command in a container, in a terminal of the given size (rows, columns).
     pub async fn exec(
         &self,
-        scope: &Scope,
+        scope: &GroupScope,
         name: &str,
         container: &str,
         command: &str,
         (rows, cols): (u16, u16),
-    ) -> Result<Session, Error> {
+    ) -> Result<TerminalSession, Error> {
         let what = format!("running a command in {container} of {name}");
         let body = serde_json::json!({
             "command": command,
@@ -329,7 +340,9 @@ impl Client {
         let (subscription, group) = (&scope.subscription, &scope.resource_group);
         let call = containers.execute_command(subscription, group, name, container, request);
         let call = transport::with_body(Bytes::from(body.to_string()), call.send());
-        let sent = self.guarded(scope, Class::Actions, &what, call).await?;
+        let sent = self
+            .guarded(scope, RequestClass::Actions, &what, call)
+            .await?;
         let answer = read(sent.into_raw_response(), &what).await?;
         serde_json::from_value(answer).map_err(|source| Error::Unreadable { what, source })
     }
@@ -352,7 +365,7 @@ mod tests {
         let read = |used: Value, limit: Value| {
             let usage =
                 json!({"name": {"value": "StandardCores"}, "currentValue": used, "limit": limit});
-            Usage::read(&usage).map(|usage| (usage.used, usage.limit))
+            QuotaUsage::read(&usage).map(|usage| (usage.used, usage.limit))
         };
         assert_eq!(read(json!(3), json!(10)), Some((3, 10)));
         assert_eq!(read(json!(2.5), json!(10.0)), Some((3, 10)));

@@ -8,28 +8,28 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::transport::{NoToken, Refusal, with_budgets};
-use super::{Class, Client, Counted, Scope};
+use super::transport::{HttpFailure, TokenError, with_budgets};
+use super::{AciClient, GroupScope, RateLimitKey, RequestClass};
 use crate::aci::error::Error;
-use crate::telemetry::Call;
+use crate::telemetry::CallOutcome;
 
-impl Client {
+impl AciClient {
     /// Sends `call` as [`Self::sent`] does, and counts the result and the duration in the metrics.
     pub(super) async fn guarded<T>(
         &self,
-        scope: &Scope,
-        class: Class,
+        scope: &GroupScope,
+        class: RequestClass,
         what: &str,
         call: impl Future<Output = azure_core::Result<T>>,
     ) -> Result<T, Error> {
         let begun = Instant::now();
         let sent = self.sent(scope, class, what, call).await;
         let became = match &sent {
-            Ok(_) => Call::Done,
-            Err(Error::Refused { failure, .. }) => Call::Refused(failure.status),
-            Err(Error::Waiting { .. }) => Call::Held,
-            Err(Error::Credential { .. }) => Call::NoToken,
-            Err(_) => Call::NoAnswer,
+            Ok(_) => CallOutcome::Done,
+            Err(Error::Refused { failure, .. }) => CallOutcome::Refused(failure.status),
+            Err(Error::Waiting { .. }) => CallOutcome::Held,
+            Err(Error::Credential { .. }) => CallOutcome::NoToken,
+            Err(_) => CallOutcome::NoAnswer,
         };
         self.metrics.azure(class.name(), became, begun.elapsed());
         sent
@@ -38,13 +38,13 @@ impl Client {
     /// Sends `call`, unless requests of its class must wait. A 429 makes the class wait.
     async fn sent<T>(
         &self,
-        scope: &Scope,
-        class: Class,
+        scope: &GroupScope,
+        class: RequestClass,
         what: &str,
         call: impl Future<Output = azure_core::Result<T>>,
     ) -> Result<T, Error> {
         let what = what.to_owned();
-        let counted = Counted::new(&scope.subscription, self.region.as_deref(), class);
+        let counted = RateLimitKey::new(&scope.subscription, self.region.as_deref(), class);
         if let Some(wait) = self.gate.wait(&counted) {
             return Err(Error::Waiting { what, wait });
         }
@@ -56,7 +56,7 @@ impl Client {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        if let Some(Refusal(failure)) = error.get_ref().and_then(|e| e.downcast_ref()) {
+        if let Some(HttpFailure(failure)) = error.get_ref().and_then(|e| e.downcast_ref()) {
             if failure.status == 429 {
                 self.gate.close(counted, failure.retry_after);
             }
@@ -67,7 +67,7 @@ impl Client {
         }
         if error
             .get_ref()
-            .and_then(|e| e.downcast_ref::<NoToken>())
+            .and_then(|e| e.downcast_ref::<TokenError>())
             .is_some()
         {
             return Err(Error::Credential {

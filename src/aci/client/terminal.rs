@@ -19,21 +19,24 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::{Client, Session};
+use super::{AciClient, TerminalSession};
 use crate::aci::error::Error;
 
 /// Timeout for connecting.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The input side of a terminal.
-pub struct Keyboard(SplitSink<WebSocketStream<Upgraded>, Message>);
+pub struct TerminalInput(SplitSink<WebSocketStream<Upgraded>, Message>);
 
 /// The output side of a terminal.
-pub struct Screen(SplitStream<WebSocketStream<Upgraded>>);
+pub struct TerminalOutput(SplitStream<WebSocketStream<Upgraded>>);
 
-impl Client {
+impl AciClient {
     /// Connects to the terminal of a session and sends the password.
-    pub async fn connect(&self, session: &Session) -> Result<(Keyboard, Screen), Error> {
+    pub async fn connect(
+        &self,
+        session: &TerminalSession,
+    ) -> Result<(TerminalInput, TerminalOutput), Error> {
         let connected = tokio::time::timeout(PATIENCE, self.upgraded(session)).await;
         let connected = connected.unwrap_or_else(|_| Err("it takes too long".into()));
         let unheard = |source| Error::NoAnswer {
@@ -45,13 +48,13 @@ impl Client {
         let (mut sink, stream) = socket.split();
         let sent = sink.send(Message::text(session.password.as_str())).await;
         sent.map_err(|error| unheard(error.into()))?;
-        Ok((Keyboard(sink), Screen(stream)))
+        Ok((TerminalInput(sink), TerminalOutput(stream)))
     }
 
     /// Opens the websocket with the shared HTTP client, which trusts the configured certificates.
     async fn upgraded(
         &self,
-        session: &Session,
+        session: &TerminalSession,
     ) -> Result<Upgraded, Box<dyn std::error::Error + Send + Sync>> {
         let url = session.web_socket_uri.replacen("ws", "http", 1);
         let key = generate_key();
@@ -79,7 +82,7 @@ impl Client {
     }
 }
 
-impl Keyboard {
+impl TerminalInput {
     /// Sends input. Returns false if the terminal has ended.
     pub async fn send(&mut self, bytes: Bytes) -> bool {
         self.0.send(Message::Binary(bytes)).await.is_ok()
@@ -92,7 +95,7 @@ impl Keyboard {
     }
 }
 
-impl Screen {
+impl TerminalOutput {
     /// The next output; `None` after the terminal has ended.
     pub async fn next(&mut self) -> Option<Bytes> {
         loop {

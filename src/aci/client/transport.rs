@@ -16,14 +16,14 @@ use bytes::Bytes;
 use reqwest::header::RETRY_AFTER;
 
 use super::credential::Credential;
-use super::gate::Window;
+use super::gate::BudgetWindow;
 use crate::aci::failure::ArmError;
 
 tokio::task_local! {
     /// The body of the request that the current task sends.
     static BODY: Bytes;
     /// The remaining budgets that the answer to the current task's request reported.
-    static LEFT: RefCell<Vec<(Window, u64)>>;
+    static LEFT: RefCell<Vec<(BudgetWindow, u64)>>;
 }
 
 /// Timeout of a request, from connecting to the end of the answer.
@@ -35,7 +35,9 @@ pub(super) async fn with_body<T>(body: Bytes, call: impl Future<Output = T>) -> 
 }
 
 /// Runs `call`. Also returns the remaining budgets that the answer reported.
-pub(super) async fn with_budgets<T>(call: impl Future<Output = T>) -> (T, Vec<(Window, u64)>) {
+pub(super) async fn with_budgets<T>(
+    call: impl Future<Output = T>,
+) -> (T, Vec<(BudgetWindow, u64)>) {
     let scoped = async {
         let answer = call.await;
         (answer, LEFT.with(RefCell::take))
@@ -45,10 +47,12 @@ pub(super) async fn with_budgets<T>(call: impl Future<Output = T>) -> (T, Vec<(W
 
 /// Stores the remaining budgets of an answer for [`with_budgets`].
 fn note_budgets(headers: &reqwest::header::HeaderMap) {
-    let told = Window::HEADERS.into_iter().filter_map(|(window, name)| {
-        let left = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
-        Some((window, left))
-    });
+    let told = BudgetWindow::HEADERS
+        .into_iter()
+        .filter_map(|(window, name)| {
+            let left = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
+            Some((window, left))
+        });
     // Outside of `with_budgets` there is no place to store them, and they are dropped.
     let _ = LEFT.try_with(|left| left.borrow_mut().extend(told));
 }
@@ -56,12 +60,12 @@ fn note_budgets(headers: &reqwest::header::HeaderMap) {
 /// An answer with an error status, as a source inside the crate's error.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?}")]
-pub(super) struct Refusal(pub ArmError);
+pub(super) struct HttpFailure(pub ArmError);
 
 /// No token could be obtained; a source inside the crate's error.
 #[derive(Debug, thiserror::Error)]
 #[error("no token")]
-pub(super) struct NoToken(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+pub(super) struct TokenError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 
 /// Our HTTP client behind the interface that the Azure crate expects.
 #[derive(Debug)]
@@ -91,7 +95,7 @@ impl Transport {
 impl HttpClient for Transport {
     async fn execute_request(&self, request: &Request) -> azure_core::Result<Response> {
         let token = self.credential.token(&self.scope).await;
-        let token = token.map_err(|error| Error::new(ErrorKind::Credential, NoToken(error)))?;
+        let token = token.map_err(|error| Error::new(ErrorKind::Credential, TokenError(error)))?;
         let io = |error: reqwest::Error| Error::new(ErrorKind::Io, error.without_url());
         let method = request
             .method()
@@ -119,7 +123,7 @@ impl HttpClient for Transport {
         let body = response.bytes().await.map_err(io)?;
         if !success {
             let failure = ArmError::read(status, &body, retry_after);
-            return Err(Error::new(ErrorKind::Other, Refusal(failure)));
+            return Err(Error::new(ErrorKind::Other, HttpFailure(failure)));
         }
         let status = StatusCode::try_from(status).unwrap_or(StatusCode::Ok);
         let stream = futures::stream::once(std::future::ready(Ok(body)));
@@ -130,10 +134,10 @@ impl HttpClient for Transport {
 
 /// A placeholder credential for the crate's client. `transport` adds the real token.
 #[derive(Debug)]
-pub(super) struct Nothing;
+pub(super) struct PlaceholderCredential;
 
 #[async_trait::async_trait]
-impl azure_core::auth::TokenCredential for Nothing {
+impl azure_core::auth::TokenCredential for PlaceholderCredential {
     async fn get_token(&self, _: &[&str]) -> azure_core::Result<azure_core::auth::AccessToken> {
         let expires = time::OffsetDateTime::now_utc() + Duration::from_secs(3600);
         let token = azure_core::auth::Secret::new("added below");

@@ -32,13 +32,13 @@ fn event(name: &str, message: &str, second: u32, count: u32) -> Value {
            "lastTimestamp": format!("2026-11-24T08:00:{second:02}Z")})
 }
 
-fn group(web: &Value, whole: &Value) -> Group {
+fn group(web: &Value, whole: &Value) -> ContainerGroup {
     let container = |name: &str, events: &Value| json!({"name": name, "properties": {"instanceView": {"events": events}}});
     let body = json!({"name": "g", "properties": {
         "containers": [container("web", web), container("strange", &json!([event("Started", "", 1, 1)]))],
         "initContainers": [container("setup", &json!([event("Pulled", "busybox", 2, 1)]))],
         "instanceView": {"events": whole}}});
-    Group::read(&body).expect("a group")
+    ContainerGroup::read(&body).expect("a group")
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn error(status: u16, code: &str, message: &str) -> ArmError {
 
 #[test]
 fn every_code_has_its_class() {
-    use Class::{
+    use FailureClass::{
         Capacity, Config, Gone, Image, Permanent, Quota, Throttled, Transient, Transitioning,
         Unknown,
     };
@@ -114,13 +114,17 @@ fn every_code_has_its_class() {
         assert_eq!(verdict.class, class, "{status} {code} {message}");
         assert_eq!(verdict.reason, class.reason());
         let never = matches!(class, Permanent | Gone);
-        assert_eq!(verdict.retry == Retry::Never, never, "{status} {code}");
+        assert_eq!(
+            verdict.retry == RetryPolicy::Never,
+            never,
+            "{status} {code}"
+        );
     }
 }
 
 #[test]
 fn a_reason_is_one_word_and_nothing_lasting_is_tried_faster_than_every_half_minute() {
-    use Class::{
+    use FailureClass::{
         Capacity, Config, Gone, Image, Mount, Permanent, Quota, Stuck, Throttled, Transient,
         Transitioning, Unknown,
     };
@@ -148,7 +152,7 @@ fn a_reason_is_one_word_and_nothing_lasting_is_tried_faster_than_every_half_minu
     reasons.dedup();
     assert_eq!(reasons.len(), all.len());
     for class in [Capacity, Quota, Image, Mount, Stuck] {
-        let Retry::Backoff { first, limit } = class.retry(None) else {
+        let RetryPolicy::Backoff { first, limit } = class.retry(None) else {
             unreachable!("{class:?} backs off")
         };
         assert!(first >= Duration::from_secs(30) && limit > first);
@@ -162,7 +166,7 @@ fn retry_after_is_honoured_within_reason() {
         error.retry_after = Some(Duration::from_secs(seconds));
         error.verdict().retry
     };
-    let wait = |seconds| Retry::After(Duration::from_secs(seconds));
+    let wait = |seconds| RetryPolicy::After(Duration::from_secs(seconds));
     assert_eq!(after(429, "TooManyRequests", 17), wait(17));
     assert_eq!(after(429, "TooManyRequests", 0), wait(1));
     assert_eq!(after(503, "", 7), wait(7));
@@ -171,7 +175,7 @@ fn retry_after_is_honoured_within_reason() {
     assert_eq!(after(409, "InsufficientCapacity", 60), wait(60));
     assert_eq!(after(409, "ContainerGroupTransitioning", 1), wait(10));
     assert_eq!(after(409, "ContainerGroupTransitioning", 20), wait(20));
-    assert_eq!(after(400, "InvalidOsType", 20), Retry::Never);
+    assert_eq!(after(400, "InvalidOsType", 20), RetryPolicy::Never);
     assert_eq!(
         error(409, "ContainerGroupTransitioning", "")
             .verdict()
@@ -194,7 +198,7 @@ fn a_wrapped_error_is_found() {
     ];
     for body in bodies {
         let verdict = ArmError::read(400, body.to_string().as_bytes(), None).verdict();
-        assert_eq!(verdict.class, Class::Image, "{body}");
+        assert_eq!(verdict.class, FailureClass::Image, "{body}");
         assert_eq!(
             verdict.message,
             "InaccessibleImage: The image 'x' is not accessible."
@@ -206,14 +210,14 @@ fn a_wrapped_error_is_found() {
 fn a_body_that_is_no_error_is_quoted_not_believed() {
     let page = "<html>504 Gateway</html>".repeat(100);
     let verdict = ArmError::read(404, page.as_bytes(), None).verdict();
-    assert_eq!(verdict.class, Class::Transient);
+    assert_eq!(verdict.class, FailureClass::Transient);
     assert!(verdict.message.starts_with("<html>") && verdict.message.chars().count() == 300);
     let verdict = ArmError::read(502, b"", None).verdict();
     assert_eq!(verdict.message, "status 502 without a reason");
     let odd = ArmError::read(400, br#"{"error": "text"}"#, None).verdict();
     assert_eq!(
         (odd.class, odd.message.as_str()),
-        (Class::Unknown, r#"{"error": "text"}"#)
+        (FailureClass::Unknown, r#"{"error": "text"}"#)
     );
 }
 
@@ -225,10 +229,10 @@ fn a_delete_has_nothing_to_do_where_group_or_resource_group_is_gone() {
     assert!(!error(403, "ResourceNotFound", "").means_nothing_to_delete());
 }
 
-fn failed_group(events: &Value) -> Group {
+fn failed_group(events: &Value) -> ContainerGroup {
     let body = json!({"name": "a", "properties": {
         "provisioningState": "Failed", "instanceView": {"state": "Pending", "events": events}}});
-    Group::read(&body).expect("a group")
+    ContainerGroup::read(&body).expect("a group")
 }
 
 #[test]
@@ -239,32 +243,36 @@ fn a_group_that_could_not_be_started_says_why() {
     let cases = [
         (
             json!([event("InsufficientCapacity.", "no room", 11)]),
-            Class::Capacity,
+            FailureClass::Capacity,
             "no room",
         ),
         (
             json!([event("FailedMount", "mount error(2)", 1)]),
-            Class::Mount,
+            FailureClass::Mount,
             "mount error(2)",
         ),
-        (json!([event("Failed", pull, 1)]), Class::Image, pull),
+        (json!([event("Failed", pull, 1)]), FailureClass::Image, pull),
         (
             json!([
                 event("FailedMount", "old", 1),
                 event("InsufficientCapacity.", "new", 2)
             ]),
-            Class::Capacity,
+            FailureClass::Capacity,
             "new",
         ),
         (
             json!([event("Pulled", "fine", 1)]),
-            Class::Stuck,
+            FailureClass::Stuck,
             "the group's provisioning failed",
         ),
-        (json!([]), Class::Stuck, "the group's provisioning failed"),
+        (
+            json!([]),
+            FailureClass::Stuck,
+            "the group's provisioning failed",
+        ),
     ];
     for (events, class, message) in cases {
-        let verdict = Verdict::of_group(&failed_group(&events)).expect("it failed");
+        let verdict = FailureVerdict::of_group(&failed_group(&events)).expect("it failed");
         assert_eq!(
             (verdict.class, verdict.message.as_str()),
             (class, message),
@@ -273,5 +281,5 @@ fn a_group_that_could_not_be_started_says_why() {
     }
     let mut running = failed_group(&json!([]));
     running.properties.provisioning_state = None;
-    assert_eq!(Verdict::of_group(&running), None);
+    assert_eq!(FailureVerdict::of_group(&running), None);
 }

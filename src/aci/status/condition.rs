@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodCondition};
 
-use super::phase::{FAILED, Outcome, SUCCEEDED};
-use super::{Case, MAINTENANCE, NOT_FOUND, REPAIRING, STOPPED, run, seconds};
+use super::phase::{FAILED, PhaseOutcome, SUCCEEDED};
+use super::{MAINTENANCE, NOT_FOUND, REPAIRING, STOPPED, StatusInput, run, seconds};
 use crate::aci::view::Provisioning;
 
 /// The types of the conditions that only a node's agent writes.
@@ -32,9 +32,9 @@ pub fn is_ours(condition: &PodCondition) -> bool {
 }
 
 /// The value of a condition: status, reason and message.
-struct Says(bool, Option<&'static str>, Option<String>);
+struct ConditionValue(bool, Option<&'static str>, Option<String>);
 
-impl Says {
+impl ConditionValue {
     fn yes() -> Self {
         Self(true, None, None)
     }
@@ -50,8 +50,8 @@ impl Says {
 
 /// All conditions of the pod.
 pub fn all(
-    case: &Case,
-    outcome: &Outcome,
+    case: &StatusInput,
+    outcome: &PhaseOutcome,
     init: &[ContainerStatus],
     containers: &[ContainerStatus],
 ) -> Vec<PodCondition> {
@@ -80,11 +80,15 @@ pub fn all(
     all
 }
 
-fn live<'a>(case: &Case<'a>) -> &'a [PodCondition] {
+fn live<'a>(case: &StatusInput<'a>) -> &'a [PodCondition] {
     case.live.conditions.as_deref().unwrap_or_default()
 }
 
-fn make(case: &Case, kind: &str, Says(is_true, reason, message): Says) -> PodCondition {
+fn make(
+    case: &StatusInput,
+    kind: &str,
+    ConditionValue(is_true, reason, message): ConditionValue,
+) -> PodCondition {
     let status = if is_true { "True" } else { "False" };
     let old = live(case)
         .iter()
@@ -104,37 +108,41 @@ fn make(case: &Case, kind: &str, Says(is_true, reason, message): Says) -> PodCon
 /// `PodReadyToStartContainers`. For a kubelet, it means that the sandbox and its network exist. Here, it means that
 /// Azure has assigned a machine: an image was pulled, a container has run, or the address is known.
 fn has_sandbox(
-    case: &Case,
+    case: &StatusInput,
     phase: &str,
     init: &[ContainerStatus],
     containers: &[ContainerStatus],
-) -> Says {
+) -> ConditionValue {
     let group = case.group().filter(|_| !case.is_gone());
     let has_address = group.is_some_and(|group| group.ip().is_some());
     let mut all = init.iter().chain(containers);
     let is_there = all.any(|status| run::has_run(status) || !status.image_id.is_empty());
     let is_over = matches!(phase, SUCCEEDED | FAILED);
-    Says(!is_over && (has_address || is_there), None, None)
+    ConditionValue(!is_over && (has_address || is_there), None, None)
 }
 
-fn initialized(phase: &str, init: &[ContainerStatus]) -> Says {
+fn initialized(phase: &str, init: &[ContainerStatus]) -> ConditionValue {
     let names = names(init, |status| {
         run::end_of(status).is_none_or(|end| end.exit_code != 0)
     });
     if names.is_empty() {
-        Says(true, (phase == SUCCEEDED).then_some("PodCompleted"), None)
+        ConditionValue(true, (phase == SUCCEEDED).then_some("PodCompleted"), None)
     } else {
-        Says::no(
+        ConditionValue::no(
             "ContainersNotInitialized",
             format!("containers with incomplete status: {names}"),
         )
     }
 }
 
-fn containers_ready(case: &Case, phase: &str, containers: &[ContainerStatus]) -> Says {
+fn containers_ready(
+    case: &StatusInput,
+    phase: &str,
+    containers: &[ContainerStatus],
+) -> ConditionValue {
     match phase {
-        SUCCEEDED => return Says::no("PodCompleted", String::new()),
-        FAILED => return Says::no("PodFailed", String::new()),
+        SUCCEEDED => return ConditionValue::no("PodCompleted", String::new()),
+        FAILED => return ConditionValue::no("PodFailed", String::new()),
         _ => {}
     }
     if let Some(state) = case.disturbance() {
@@ -144,13 +152,13 @@ fn containers_ready(case: &Case, phase: &str, containers: &[ContainerStatus]) ->
             REPAIRING
         };
         let message = format!("Azure says that the container group is {}", state.as_str());
-        return Says::no(reason, message);
+        return ConditionValue::no(reason, message);
     }
     let names = names(containers, |status| !status.ready);
     if names.is_empty() && !containers.is_empty() {
-        Says::yes()
+        ConditionValue::yes()
     } else {
-        Says::no(
+        ConditionValue::no(
             "ContainersNotReady",
             format!("containers with unready status: {names}"),
         )
@@ -158,9 +166,9 @@ fn containers_ready(case: &Case, phase: &str, containers: &[ContainerStatus]) ->
 }
 
 /// `Ready`: the containers are ready, and the condition of every readiness gate is True.
-fn gated(case: &Case, ready: &Says, others: &[PodCondition]) -> Says {
-    let Says(true, ..) = ready else {
-        return Says(ready.0, ready.1, ready.2.clone());
+fn gated(case: &StatusInput, ready: &ConditionValue, others: &[PodCondition]) -> ConditionValue {
+    let ConditionValue(true, ..) = ready else {
+        return ConditionValue(ready.0, ready.1, ready.2.clone());
     };
     let shut = |kind: &String| {
         let status = others
@@ -182,15 +190,15 @@ fn gated(case: &Case, ready: &Says, others: &[PodCondition]) -> Says {
         .filter_map(|gate| shut(&gate.condition_type))
         .collect();
     if shut.is_empty() {
-        Says::yes()
+        ConditionValue::yes()
     } else {
-        Says::no("ReadinessGatesNotReady", shut.join(", "))
+        ConditionValue::no("ReadinessGatesNotReady", shut.join(", "))
     }
 }
 
 /// `PodResizePending`: an in-place resize (KEP-1287) is infeasible, because to change a container group ACI
 /// restarts it or needs another one.
-fn resize(case: &Case) -> Option<Says> {
+fn resize(case: &StatusInput) -> Option<ConditionValue> {
     let statuses = case.live.container_statuses.as_deref().unwrap_or_default();
     let differs = |container: &&Container| {
         let status = statuses.iter().find(|status| status.name == container.name);
@@ -211,7 +219,7 @@ fn resize(case: &Case) -> Option<Says> {
             "Azure Container Instances cannot resize a running container: {}",
             names.join(", ")
         );
-        Says(true, Some("Infeasible"), Some(message))
+        ConditionValue(true, Some("Infeasible"), Some(message))
     })
 }
 
@@ -226,7 +234,7 @@ fn is_same<T: PartialEq>(
 }
 
 /// `DisruptionTarget`: the platform caused the failure, not the program. A Job's `podFailurePolicy` can ignore it.
-fn disrupted(outcome: &Outcome, containers: &[ContainerStatus]) -> Option<Says> {
+fn disrupted(outcome: &PhaseOutcome, containers: &[ContainerStatus]) -> Option<ConditionValue> {
     if outcome.phase != FAILED {
         return None;
     }
@@ -235,13 +243,13 @@ fn disrupted(outcome: &Outcome, containers: &[ContainerStatus]) -> Option<Says> 
         .into_iter()
         .find(|one| reason == Some(*one))
     {
-        return Some(Says(true, Some(reason), outcome.message.clone()));
+        return Some(ConditionValue(true, Some(reason), outcome.message.clone()));
     }
     let mut ends = containers.iter().filter_map(run::end_of);
     let by_maintenance = ends.any(|end| run::MAINTENANCE_CODES.contains(&end.exit_code));
     by_maintenance.then(|| {
         let message = "a container was ended by maintenance of Azure's platform".to_owned();
-        Says(true, Some(MAINTENANCE), Some(message))
+        ConditionValue(true, Some(MAINTENANCE), Some(message))
     })
 }
 

@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStatus, ResourceRequirements,
 };
 
-use super::{Case, Part, Policy, run, waiting};
-use crate::aci::view::{self, ContainerView, Group, Provisioning};
+use super::{ContainerInput, PodRestartPolicy, StatusInput, run, waiting};
+use crate::aci::view::{self, ContainerGroup, ContainerInstanceView, Provisioning};
 
 /// The statuses of the init containers, given those of the main containers, which start after them.
-pub fn init(case: &Case, containers: &[ContainerStatus]) -> Vec<ContainerStatus> {
+pub fn init(case: &StatusInput, containers: &[ContainerStatus]) -> Vec<ContainerStatus> {
     let live = case
         .live
         .init_container_statuses
@@ -21,14 +21,14 @@ pub fn init(case: &Case, containers: &[ContainerStatus]) -> Vec<ContainerStatus>
     let infers = started && !case.is_finished();
     let status = |container: &Container| {
         let name = &container.name;
-        let part = Part {
+        let part = ContainerInput {
             container,
             seen: case.group().and_then(|group| group.init_container(name)),
             live: live.iter().find(|status| status.name == *name),
         };
         let mut status = base(case, &part);
         fill(case, &part, waiting::INITIALIZING, &mut status);
-        let is_told = part.seen.and_then(view::Container::view).is_some();
+        let is_told = part.seen.and_then(view::GroupContainer::view).is_some();
         if infers && !is_told && run::end_of(&status).is_none() && !run::is_running(&status) {
             // Main containers start only after all init containers have succeeded, whether Azure reports that or
             // not.
@@ -36,9 +36,9 @@ pub fn init(case: &Case, containers: &[ContainerStatus]) -> Vec<ContainerStatus>
                 .live
                 .and_then(run::end_of)
                 .filter(|end| end.exit_code == 0);
-            let untold = view::Run {
+            let untold = view::ContainerRunView {
                 exit_code: Some(0),
-                ..view::Run::default()
+                ..view::ContainerRunView::default()
             };
             let end = known
                 .cloned()
@@ -63,7 +63,7 @@ pub fn set_ready(init: &mut [ContainerStatus]) {
 }
 
 /// The statuses of the main containers.
-pub fn main(case: &Case) -> Vec<ContainerStatus> {
+pub fn main(case: &StatusInput) -> Vec<ContainerStatus> {
     let live = case.live.container_statuses.as_deref().unwrap_or_default();
     let has_init = case
         .spec
@@ -78,7 +78,7 @@ pub fn main(case: &Case) -> Vec<ContainerStatus> {
     };
     let status = |container: &Container| {
         let name = &container.name;
-        let part = Part {
+        let part = ContainerInput {
             container,
             seen: case.group().and_then(|group| group.container(name)),
             live: live.iter().find(|status| status.name == *name),
@@ -94,7 +94,7 @@ pub fn main(case: &Case) -> Vec<ContainerStatus> {
 
 /// Whether a running container is ready, as far as Azure reports: it reports health for the whole group only. If
 /// some containers have readiness probes, an unhealthy group makes only those containers not ready.
-fn is_ready(case: &Case, container: &Container) -> bool {
+fn is_ready(case: &StatusInput, container: &Container) -> bool {
     let probed = |container: &Container| container.readiness_probe.is_some();
     match case.disturbance() {
         None => true,
@@ -106,8 +106,8 @@ fn is_ready(case: &Case, container: &Container) -> bool {
 }
 
 /// The fields of a container's status that do not depend on its state.
-fn base(case: &Case, part: &Part) -> ContainerStatus {
-    let view = part.seen.and_then(view::Container::view);
+fn base(case: &StatusInput, part: &ContainerInput) -> ContainerStatus {
+    let view = part.seen.and_then(view::GroupContainer::view);
     let live = part.live.filter(|_| !is_new(case));
     let known = live.map(|live| live.image_id.clone());
     ContainerStatus {
@@ -119,7 +119,7 @@ fn base(case: &Case, part: &Part) -> ContainerStatus {
 
 /// The image that the container runs or ran, else the one of the spec. The spec's image may change later; the
 /// group's does not.
-fn image(part: &Part, status: &ContainerStatus) -> String {
+fn image(part: &ContainerInput, status: &ContainerStatus) -> String {
     let ran = part
         .live
         .filter(|_| run::has_run(status))
@@ -133,15 +133,15 @@ fn image(part: &Part, status: &ContainerStatus) -> String {
 
 /// Sets the state, restart count and ID. A final live state wins, then the group's instance view, then, if the
 /// group has none, the live state again.
-fn fill(case: &Case, part: &Part, usual: &str, status: &mut ContainerStatus) {
-    let view = part.seen.and_then(view::Container::view);
+fn fill(case: &StatusInput, part: &ContainerInput, usual: &str, status: &mut ContainerStatus) {
+    let view = part.seen.and_then(view::GroupContainer::view);
     let live = part.live;
     if let Some(live) = live.filter(|live| is_final(case, live)) {
         keep(live, status);
     } else if let Some(view) = view {
         told(case, view, usual, status);
     } else if was_started(case) && live.is_none_or(is_usual) {
-        status.state = Some(run::running(&view::Run::default()));
+        status.state = Some(run::running(&view::ContainerRunView::default()));
     } else if let Some(live) = live.filter(|live| is_untold(case, live)) {
         keep(live, status);
     } else {
@@ -158,18 +158,18 @@ fn fill(case: &Case, part: &Part, usual: &str, status: &mut ContainerStatus) {
 
 /// Whether the live state of a container is final: the pod has ended, or the container has ended and its restart
 /// policy does not restart it.
-fn is_final(case: &Case, live: &ContainerStatus) -> bool {
+fn is_final(case: &StatusInput, live: &ContainerStatus) -> bool {
     let ended = run::end_of(live).is_some_and(|end| match case.policy {
-        Policy::Never => true,
-        Policy::OnFailure => end.exit_code == 0,
-        Policy::Always => false,
+        PodRestartPolicy::Never => true,
+        PodRestartPolicy::OnFailure => end.exit_code == 0,
+        PodRestartPolicy::Always => false,
     });
     ended || (case.is_finished() && live.state.is_some())
 }
 
 /// Whether to keep the live state of a container because no newer answer has instance views.
-fn is_untold(case: &Case, live: &ContainerStatus) -> bool {
-    let stands = |group: &Group| {
+fn is_untold(case: &StatusInput, live: &ContainerStatus) -> bool {
+    let stands = |group: &ContainerGroup| {
         !group.is_full() && live.state.is_some() && waiting::trouble(case).is_none()
     };
     let has_run = run::has_run(live) && !is_new(case);
@@ -181,10 +181,11 @@ fn is_untold(case: &Case, live: &ContainerStatus) -> bool {
 
 /// Whether a LIST implies that the containers were started: provisioning succeeded, and with restart policy
 /// `Always` they run until their group ends.
-fn was_started(case: &Case) -> bool {
-    let started =
-        |group: &Group| !group.is_full() && group.provisioning() == Some(&Provisioning::Succeeded);
-    case.policy == Policy::Always && !case.ran() && case.group().is_some_and(started)
+fn was_started(case: &StatusInput) -> bool {
+    let started = |group: &ContainerGroup| {
+        !group.is_full() && group.provisioning() == Some(&Provisioning::Succeeded)
+    };
+    case.policy == PodRestartPolicy::Always && !case.ran() && case.group().is_some_and(started)
 }
 
 /// Whether the live status says only that the container is being created.
@@ -198,8 +199,8 @@ fn is_usual(live: &ContainerStatus) -> bool {
 }
 
 /// Whether the live container statuses are obsolete because the pod gets a new group.
-fn is_new(case: &Case) -> bool {
-    matches!(case.seen, super::Seen::Vanished) && !case.ran() && !case.is_finished()
+fn is_new(case: &StatusInput) -> bool {
+    matches!(case.seen, super::GroupObservation::Vanished) && !case.ran() && !case.is_finished()
 }
 
 fn keep(live: &ContainerStatus, status: &mut ContainerStatus) {
@@ -213,7 +214,12 @@ fn keep(live: &ContainerStatus, status: &mut ContainerStatus) {
 }
 
 /// Copies what the group's instance view says about a container.
-fn told(case: &Case, view: &ContainerView, usual: &str, status: &mut ContainerStatus) {
+fn told(
+    case: &StatusInput,
+    view: &ContainerInstanceView,
+    usual: &str,
+    status: &mut ContainerStatus,
+) {
     let name = status.name.clone();
     if let Some(first) = run::first_end(case, &name, view) {
         status.container_id.clone_from(&first.container_id);
@@ -237,7 +243,7 @@ fn told(case: &Case, view: &ContainerView, usual: &str, status: &mut ContainerSt
 }
 
 /// The image by digest, from ACI's events: `Successfully pulled image "nginx@sha256:..."`.
-fn image_id(view: &ContainerView) -> Option<String> {
+fn image_id(view: &ContainerInstanceView) -> Option<String> {
     let quoted = |message: &str| Some(message.split_once('"')?.1.split_once('"')?.0.to_owned());
     let pulls = view
         .events
@@ -250,7 +256,7 @@ fn image_id(view: &ContainerView) -> Option<String> {
 /// Sets the allocated resources: the spec's resources at the time when the group was first seen. They never change
 /// after that, so a resize shows as a difference to the spec (KEP-1287). A resize between the PUT and the first
 /// answer goes unnoticed.
-fn allocate(case: &Case, part: &Part, status: &mut ContainerStatus) {
+fn allocate(case: &StatusInput, part: &ContainerInput, status: &mut ContainerStatus) {
     let live = part.live.filter(|_| !is_new(case));
     if let Some(live) = live.filter(|live| live.resources.is_some()) {
         status
@@ -268,15 +274,18 @@ fn allocate(case: &Case, part: &Part, status: &mut ContainerStatus) {
     }
 }
 
-fn mains_have_started(case: &Case) -> bool {
+fn mains_have_started(case: &StatusInput) -> bool {
     let containers = case
         .group()
         .map_or(&[][..], |group| &group.properties.containers);
-    let has_run = |container: &view::Container| {
+    let has_run = |container: &view::GroupContainer| {
         let Some(view) = container.view() else {
             return false;
         };
-        let current = view.current_state.as_ref().map(view::Run::kind);
+        let current = view
+            .current_state
+            .as_ref()
+            .map(view::ContainerRunView::kind);
         run::previous(view).is_some()
             || view.restart_count.unwrap_or_default() > 0
             || current.is_some_and(|kind| kind != view::ContainerState::Waiting)
@@ -285,11 +294,11 @@ fn mains_have_started(case: &Case) -> bool {
 }
 
 /// Whether the group reports that all of its init containers ended with exit code 0.
-fn are_initialised(case: &Case) -> bool {
+fn are_initialised(case: &StatusInput) -> bool {
     let containers = case
         .group()
         .map_or(&[][..], |group| &group.properties.init_containers);
-    let is_done = |container: &view::Container| {
+    let is_done = |container: &view::GroupContainer| {
         let run = container
             .view()
             .and_then(|view| view.current_state.as_ref());

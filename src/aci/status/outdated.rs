@@ -4,11 +4,11 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use crate::aci::view::{Container as SeenContainer, Group};
+use crate::aci::view::{ContainerGroup, GroupContainer as SeenContainer};
 
 /// A container that runs another image than its pod's spec names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outdated {
+pub struct OutdatedContainer {
     /// The container's name.
     pub container: String,
     /// The image in the group.
@@ -18,7 +18,7 @@ pub struct Outdated {
 }
 
 /// The containers whose image was changed on the pod but not in the group.
-pub fn images(pod: &Pod, group: &Group) -> Vec<Outdated> {
+pub fn images(pod: &Pod, group: &ContainerGroup) -> Vec<OutdatedContainer> {
     let Some(spec) = &pod.spec else {
         return Vec::new();
     };
@@ -31,10 +31,10 @@ pub fn images(pod: &Pod, group: &Group) -> Vec<Outdated> {
         .collect()
 }
 
-fn outdated(container: &Container, seen: &SeenContainer) -> Option<Outdated> {
+fn outdated(container: &Container, seen: &SeenContainer) -> Option<OutdatedContainer> {
     let (wanted, has) = (container.image.as_ref()?, seen.properties.image.as_ref()?);
     let differs = !has.trim().is_empty() && has.trim() != wanted.trim();
-    differs.then(|| Outdated {
+    differs.then(|| OutdatedContainer {
         container: container.name.clone(),
         has: has.clone(),
         wanted: wanted.clone(),

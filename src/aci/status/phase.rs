@@ -4,8 +4,10 @@
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus};
 
-use super::{Case, NOT_FOUND, Policy, STOPPED, Seen, run, seconds, waiting};
-use crate::aci::view::{Group, GroupState};
+use super::{
+    GroupObservation, NOT_FOUND, PodRestartPolicy, STOPPED, StatusInput, run, seconds, waiting,
+};
+use crate::aci::view::{ContainerGroup, GroupState};
 
 pub const PENDING: &str = "Pending";
 pub const RUNNING: &str = "Running";
@@ -13,16 +15,16 @@ pub const SUCCEEDED: &str = "Succeeded";
 pub const FAILED: &str = "Failed";
 
 /// A pod's phase, with reason and message.
-pub struct Outcome {
+pub struct PhaseOutcome {
     pub phase: &'static str,
     pub reason: Option<String>,
     pub message: Option<String>,
     /// How containers ended whose own end is not known; `None` if no end follows from the phase.
-    pub end: Option<End>,
+    pub end: Option<UnobservedEnd>,
 }
 
 /// The end of containers whose end was not observed.
-pub struct End {
+pub struct UnobservedEnd {
     code: i32,
     reason: &'static str,
     message: &'static str,
@@ -31,31 +33,31 @@ pub struct End {
 }
 
 /// The pod was deleted. The kubelet writes `Error` for a container that it had to kill.
-const DELETED: End = End {
+const DELETED: UnobservedEnd = UnobservedEnd {
     code: run::UNKNOWN_CODE,
     reason: "Error",
     message: "ended with its container group when the pod was deleted; Azure does not tell its exit code",
     all: false,
 };
-const LOST: End = End {
+const LOST: UnobservedEnd = UnobservedEnd {
     code: run::UNKNOWN_CODE,
     reason: NOT_FOUND,
     message: "its container group is gone",
     all: false,
 };
-const HALTED: End = End {
+const HALTED: UnobservedEnd = UnobservedEnd {
     code: run::UNKNOWN_CODE,
     reason: STOPPED,
     message: "its container group was stopped in Azure",
     all: false,
 };
-const UNTOLD_SUCCESS: End = End {
+const UNTOLD_SUCCESS: UnobservedEnd = UnobservedEnd {
     code: 0,
     reason: "Completed",
     message: "the container group succeeded",
     all: true,
 };
-const UNTOLD_FAILURE: End = End {
+const UNTOLD_FAILURE: UnobservedEnd = UnobservedEnd {
     code: run::UNKNOWN_CODE,
     reason: run::UNKNOWN,
     message: "the container group failed, and Azure does not tell of this container",
@@ -63,17 +65,21 @@ const UNTOLD_FAILURE: End = End {
 };
 
 /// Computes the pod's phase.
-pub fn of(case: &Case, init: &[ContainerStatus], containers: &[ContainerStatus]) -> Outcome {
+pub fn of(
+    case: &StatusInput,
+    init: &[ContainerStatus],
+    containers: &[ContainerStatus],
+) -> PhaseOutcome {
     if case.is_finished() {
         return kept(case);
     }
     match case.seen {
-        Seen::Deleted(_) => deleted(containers),
-        Seen::Vanished if case.ran() => {
+        GroupObservation::Deleted(_) => deleted(containers),
+        GroupObservation::Vanished if case.ran() => {
             let message = "the container group is gone although nobody deleted the pod";
             failed(NOT_FOUND, message, LOST)
         }
-        Seen::Group(group) => match ended(case, group, init, containers) {
+        GroupObservation::Group(group) => match ended(case, group, init, containers) {
             Some(outcome) => outcome,
             None => unfinished(case, containers),
         },
@@ -82,15 +88,15 @@ pub fn of(case: &Case, init: &[ContainerStatus], containers: &[ContainerStatus])
 }
 
 /// Keeps a finished phase. If the group is gone, containers that were still running have ended with it.
-fn kept(case: &Case) -> Outcome {
+fn kept(case: &StatusInput) -> PhaseOutcome {
     let succeeded = case.live.phase.as_deref() == Some(SUCCEEDED);
-    Outcome {
+    PhaseOutcome {
         phase: if succeeded { SUCCEEDED } else { FAILED },
         reason: case.live.reason.clone(),
         message: case.live.message.clone(),
         end: case
             .is_gone()
-            .then_some(if matches!(case.seen, Seen::Vanished) {
+            .then_some(if matches!(case.seen, GroupObservation::Vanished) {
                 LOST
             } else {
                 DELETED
@@ -100,7 +106,7 @@ fn kept(case: &Case) -> Outcome {
 
 /// The phase of a deleted pod, by the kubelet's rule: Succeeded if every container ended with exit code 0, else
 /// Failed. Jobs with a `podFailurePolicy` or `podReplacementPolicy: Failed` wait for this phase.
-fn deleted(containers: &[ContainerStatus]) -> Outcome {
+fn deleted(containers: &[ContainerStatus]) -> PhaseOutcome {
     let ended_well = |status: &ContainerStatus| {
         let end = run::end_of(status).or_else(|| {
             let waits = !run::is_running(status);
@@ -114,11 +120,11 @@ fn deleted(containers: &[ContainerStatus]) -> Outcome {
 
 /// The phase of a pod whose group has ended; `None` if it has not.
 fn ended(
-    case: &Case,
-    group: &Group,
+    case: &StatusInput,
+    group: &ContainerGroup,
     init: &[ContainerStatus],
     containers: &[ContainerStatus],
-) -> Option<Outcome> {
+) -> Option<PhaseOutcome> {
     let state = group.state().filter(|_| group.is_terminal());
     if state == Some(&GroupState::Stopped) {
         return Some(failed(
@@ -141,24 +147,24 @@ fn ended(
             .filter_map(run::end_of)
             .any(|end| end.exit_code != 0);
     match (case.policy, state) {
-        (Policy::Always, _) => None,
-        (Policy::Never, _) if init_failed => Some(plain(FAILED, None)),
+        (PodRestartPolicy::Always, _) => None,
+        (PodRestartPolicy::Never, _) if init_failed => Some(plain(FAILED, None)),
         (_, _) if all_ended && all_well => Some(plain(SUCCEEDED, None)),
-        (Policy::Never, _) if all_ended => Some(plain(FAILED, None)),
+        (PodRestartPolicy::Never, _) if all_ended => Some(plain(FAILED, None)),
         (_, Some(GroupState::Succeeded)) if all_well => {
             Some(plain(SUCCEEDED, Some(UNTOLD_SUCCESS)))
         }
-        (Policy::Never, Some(_)) => Some(plain(FAILED, Some(UNTOLD_FAILURE))),
-        (Policy::OnFailure | Policy::Never, _) => None,
+        (PodRestartPolicy::Never, Some(_)) => Some(plain(FAILED, Some(UNTOLD_FAILURE))),
+        (PodRestartPolicy::OnFailure | PodRestartPolicy::Never, _) => None,
     }
 }
 
 /// Pending, or Running once a container has run. It never goes back to Pending.
-fn unfinished(case: &Case, containers: &[ContainerStatus]) -> Outcome {
+fn unfinished(case: &StatusInput, containers: &[ContainerStatus]) -> PhaseOutcome {
     let ran = case.ran() || containers.iter().any(run::has_run);
     let trouble = waiting::trouble(case);
     let (reason, message) = trouble.unzip();
-    Outcome {
+    PhaseOutcome {
         phase: if ran { RUNNING } else { PENDING },
         reason,
         message,
@@ -166,8 +172,8 @@ fn unfinished(case: &Case, containers: &[ContainerStatus]) -> Outcome {
     }
 }
 
-fn plain(phase: &'static str, end: Option<End>) -> Outcome {
-    Outcome {
+fn plain(phase: &'static str, end: Option<UnobservedEnd>) -> PhaseOutcome {
+    PhaseOutcome {
         phase,
         reason: None,
         message: None,
@@ -175,8 +181,8 @@ fn plain(phase: &'static str, end: Option<End>) -> Outcome {
     }
 }
 
-fn failed(reason: &str, message: &str, end: End) -> Outcome {
-    Outcome {
+fn failed(reason: &str, message: &str, end: UnobservedEnd) -> PhaseOutcome {
+    PhaseOutcome {
         phase: FAILED,
         reason: Some(reason.to_owned()),
         message: Some(message.to_owned()),
@@ -184,10 +190,10 @@ fn failed(reason: &str, message: &str, end: End) -> Outcome {
     }
 }
 
-impl End {
+impl UnobservedEnd {
     /// Ends a container that has not ended. If it was waiting for a restart, its last end becomes its end. If it
     /// never ran, it stays as it is, as with the kubelet, unless the end applies to all containers.
-    pub fn reach(&self, status: &mut ContainerStatus, case: &Case) {
+    pub fn reach(&self, status: &mut ContainerStatus, case: &StatusInput) {
         if run::end_of(status).is_some() {
             return;
         }

@@ -12,24 +12,24 @@ const CASES: u32 = 500;
 
 /// An owned version of [`Seen`].
 #[derive(Clone, Debug)]
-enum Look {
+enum SampleSeen {
     NotSubmitted,
     Refused,
     Waiting,
-    Group(Group),
+    Group(ContainerGroup),
     Vanished,
-    Deleted(Option<Group>),
+    Deleted(Option<ContainerGroup>),
 }
 
-fn look() -> impl Strategy<Value = Look> {
-    let read = || group().prop_map(|body| Group::read(&body).expect("a group has a name"));
+fn look() -> impl Strategy<Value = SampleSeen> {
+    let read = || group().prop_map(|body| ContainerGroup::read(&body).expect("a group has a name"));
     prop_oneof![
-        1 => Just(Look::NotSubmitted),
-        1 => Just(Look::Refused),
-        1 => Just(Look::Waiting),
-        8 => read().prop_map(Look::Group),
-        1 => Just(Look::Vanished),
-        1 => prop::option::of(read()).prop_map(Look::Deleted),
+        1 => Just(SampleSeen::NotSubmitted),
+        1 => Just(SampleSeen::Refused),
+        1 => Just(SampleSeen::Waiting),
+        8 => read().prop_map(SampleSeen::Group),
+        1 => Just(SampleSeen::Vanished),
+        1 => prop::option::of(read()).prop_map(SampleSeen::Deleted),
     ]
 }
 
@@ -37,18 +37,18 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_795_507_200 + second).expect("in range")
 }
 
-fn status(pod: &Pod, look: &Look, second: i64) -> PodStatus {
+fn status(pod: &Pod, look: &SampleSeen, second: i64) -> PodStatus {
     let refusals = [("spec.hostNetwork".to_owned(), "ACI has none".to_owned())];
     let seen = match look {
-        Look::NotSubmitted => Seen::NotSubmitted,
-        Look::Refused => Seen::Refused(&refusals),
-        Look::Waiting => Seen::Waiting {
+        SampleSeen::NotSubmitted => GroupObservation::NotSubmitted,
+        SampleSeen::Refused => GroupObservation::Refused(&refusals),
+        SampleSeen::Waiting => GroupObservation::Waiting {
             reason: "Throttled",
             message: "later",
         },
-        Look::Group(group) => Seen::Group(group),
-        Look::Vanished => Seen::Vanished,
-        Look::Deleted(group) => Seen::Deleted(group.as_ref()),
+        SampleSeen::Group(group) => GroupObservation::Group(group),
+        SampleSeen::Vanished => GroupObservation::Vanished,
+        SampleSeen::Deleted(group) => GroupObservation::Deleted(group.as_ref()),
     };
     let facts = NodeFacts {
         host_ip: "10.1.0.1".parse().ok(),
@@ -121,7 +121,7 @@ proptest! {
                 prop_assert_ne!(new.phase.as_deref(), Some("Pending"));
             }
             prop_assert!(!revives(&pod, &old, &new), "{:?}\n{:?}", old, new);
-            let gone = matches!(look, Look::Deleted(_) | Look::Vanished);
+            let gone = matches!(look, SampleSeen::Deleted(_) | SampleSeen::Vanished);
             let ended = is_finished(&new) && (gone || !is_finished(&old));
             let mut statuses = new.container_statuses.iter().flatten();
             prop_assert!(!ended || !statuses.any(|s| run::is_running(s) || s.ready));
@@ -154,7 +154,7 @@ proptest! {
 
     #[test]
     fn events_have_names_of_their_own_that_stay(pod in pod(), body in group()) {
-        let group = Group::read(&body).expect("a group");
+        let group = ContainerGroup::read(&body).expect("a group");
         let told = events(&pod, &group);
         prop_assert_eq!(&told, &events(&pod, &group));
         let names: std::collections::BTreeSet<_> = told.iter().map(|event| &event.name).collect();

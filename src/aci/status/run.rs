@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{Case, MAINTENANCE, Policy, seconds};
-use crate::aci::view::{self, ContainerView, Run};
+use super::{MAINTENANCE, PodRestartPolicy, StatusInput, seconds};
+use crate::aci::view::{self, ContainerInstanceView, ContainerRunView};
 
 /// Exit codes of a container that the platform's maintenance ended (documentation of 2025-04).
 pub const MAINTENANCE_CODES: [i32; 2] = [7147, 7148];
@@ -36,7 +36,7 @@ pub fn ended(terminated: ContainerStateTerminated) -> ContainerState {
 }
 
 /// The state of a running container.
-pub fn running(run: &Run) -> ContainerState {
+pub fn running(run: &ContainerRunView) -> ContainerState {
     let started_at = run.start_time.map(seconds);
     ContainerState {
         running: Some(ContainerStateRunning { started_at }),
@@ -69,14 +69,14 @@ pub fn has_run(status: &ContainerStatus) -> bool {
 
 /// The ID of one run of a container. ACI has no such ID, so it is a hash of the pod's UID, the container's name and
 /// the start time.
-pub fn id(case: &Case, name: &str, run: &Run) -> Option<String> {
+pub fn id(case: &StatusInput, name: &str, run: &ContainerRunView) -> Option<String> {
     let start = run.start_time?.as_millisecond();
     let digest = Sha256::digest(format!("{}/{name}/{start}", case.uid()));
     Some(format!("aci://{digest:x}"))
 }
 
 /// How a run ended.
-pub fn end(case: &Case, name: &str, run: &Run) -> ContainerStateTerminated {
+pub fn end(case: &StatusInput, name: &str, run: &ContainerRunView) -> ContainerStateTerminated {
     let code = exit_code(run);
     let reason = match (code, run.detail()) {
         (None, _) => UNKNOWN,
@@ -103,8 +103,8 @@ pub fn end(case: &Case, name: &str, run: &Run) -> ContainerStateTerminated {
 }
 
 /// The previous run, if it has ended.
-pub fn previous(view: &ContainerView) -> Option<&Run> {
-    let is_end = |run: &&Run| run.kind() == view::ContainerState::Terminated;
+pub fn previous(view: &ContainerInstanceView) -> Option<&ContainerRunView> {
+    let is_end = |run: &&ContainerRunView| run.kind() == view::ContainerState::Terminated;
     view.previous_state.as_ref().filter(is_end)
 }
 
@@ -115,13 +115,13 @@ pub fn previous(view: &ContainerView) -> Option<&Run> {
 /// oldest known end is used instead. If no end is known, it was a failure, because the platform restarts such
 /// containers only after failures.
 pub fn first_end(
-    case: &Case,
+    case: &StatusInput,
     name: &str,
-    view: &ContainerView,
+    view: &ContainerInstanceView,
 ) -> Option<ContainerStateTerminated> {
     let restarts = view.restart_count.unwrap_or_default();
     let previous = previous(view);
-    if case.policy != Policy::Never || (restarts <= 0 && previous.is_none()) {
+    if case.policy != PodRestartPolicy::Never || (restarts <= 0 && previous.is_none()) {
         return None;
     }
     let mut first = previous.map_or_else(
@@ -148,7 +148,7 @@ pub fn first_end(
 
 /// The exit code. Windows exit codes are unsigned; they are converted to signed numbers as a container runtime
 /// does.
-fn exit_code(run: &Run) -> Option<i32> {
+fn exit_code(run: &ContainerRunView) -> Option<i32> {
     let Some(code) = run.exit_code else {
         return (run.detail() == Some("Completed")).then_some(0);
     };

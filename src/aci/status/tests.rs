@@ -45,7 +45,7 @@ fn pod(policy: &str, containers: &[&str], init: &[&str]) -> Pod {
 }
 
 /// A group in this state with these containers, each with its instance view (null: none).
-fn group(provisioning: &str, state: &str, containers: &[(&str, Value)]) -> Group {
+fn group(provisioning: &str, state: &str, containers: &[(&str, Value)]) -> ContainerGroup {
     group_with_init(provisioning, state, containers, &[])
 }
 
@@ -54,7 +54,7 @@ fn group_with_init(
     state: &str,
     containers: &[(&str, Value)],
     init: &[(&str, Value)],
-) -> Group {
+) -> ContainerGroup {
     let list = |all: &[(&str, Value)]| -> Value {
         let one = |(name, view): &(&str, Value)| json!({"name": name, "properties": {"image": "nginx:1", "instanceView": view}});
         all.iter().map(one).collect()
@@ -63,7 +63,7 @@ fn group_with_init(
         "provisioningState": provisioning, "containers": list(containers),
         "initContainers": list(init), "ipAddress": {"ip": "10.0.0.4", "type": "Private"},
         "instanceView": {"state": state, "events": []}}});
-    Group::read(&body).expect("a group")
+    ContainerGroup::read(&body).expect("a group")
 }
 
 fn running(since: i64) -> Value {
@@ -85,12 +85,12 @@ fn waiting(detail: &str) -> Value {
 }
 
 /// The status of a pod at a given time.
-fn status(pod: &Pod, seen: &Seen, second: i64) -> PodStatus {
+fn status(pod: &Pod, seen: &GroupObservation, second: i64) -> PodStatus {
     pod_status(pod, seen, &FACTS, at(second))
 }
 
 /// Stores the status at a given time in the pod, as the API server would, and returns it.
-fn write(pod: &mut Pod, seen: &Seen, second: i64) -> PodStatus {
+fn write(pod: &mut Pod, seen: &GroupObservation, second: i64) -> PodStatus {
     let status = stored(&status(pod, seen, second));
     pod.status = Some(status.clone());
     status

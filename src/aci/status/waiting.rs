@@ -5,9 +5,9 @@
 
 use k8s_openapi::api::core::v1::ContainerState;
 
-use super::{Case, Policy, Seen, UNSUPPORTED, run};
-use crate::aci::failure::{Verdict, is_about_an_image};
-use crate::aci::view::{ContainerView, Event};
+use super::{GroupObservation, PodRestartPolicy, StatusInput, UNSUPPORTED, run};
+use crate::aci::failure::{FailureVerdict, is_about_an_image};
+use crate::aci::view::{ContainerInstanceView, InstanceEvent};
 
 /// The usual reason of a waiting container before Azure reports anything about it.
 pub const CREATING: &str = "ContainerCreating";
@@ -17,7 +17,11 @@ pub const INITIALIZING: &str = "PodInitializing";
 pub const CRASH_LOOP: &str = "CrashLoopBackOff";
 
 /// Why a container waits. `usual` is the reason if there is no problem.
-pub fn state(case: &Case, view: Option<&ContainerView>, usual: &str) -> ContainerState {
+pub fn state(
+    case: &StatusInput,
+    view: Option<&ContainerInstanceView>,
+    usual: &str,
+) -> ContainerState {
     match trouble(case) {
         Some((reason, message)) => run::waiting(&reason, Some(message)),
         None => of_container(case, view, usual),
@@ -25,34 +29,40 @@ pub fn state(case: &Case, view: Option<&ContainerView>, usual: &str) -> Containe
 }
 
 /// The problem that keeps the whole group from starting: reason word and message.
-pub fn trouble(case: &Case) -> Option<(String, String)> {
+pub fn trouble(case: &StatusInput) -> Option<(String, String)> {
     match case.seen {
-        Seen::NotSubmitted | Seen::Deleted(None) => None,
-        Seen::Refused(fields) => {
+        GroupObservation::NotSubmitted | GroupObservation::Deleted(None) => None,
+        GroupObservation::Refused(fields) => {
             let fields: Vec<_> = fields
                 .iter()
                 .map(|(field, why)| format!("{field}: {why}"))
                 .collect();
             Some((UNSUPPORTED.to_owned(), fields.join("; ")))
         }
-        Seen::Waiting { reason, message } => Some((reason.to_owned(), message.to_owned())),
-        Seen::Vanished => {
+        GroupObservation::Waiting { reason, message } => {
+            Some((reason.to_owned(), message.to_owned()))
+        }
+        GroupObservation::Vanished => {
             let message = "the container group is gone, and is created again";
             Some((CREATING.to_owned(), message.to_owned()))
         }
-        Seen::Group(group) | Seen::Deleted(Some(group)) => {
-            let verdict = Verdict::of_group(group)?;
+        GroupObservation::Group(group) | GroupObservation::Deleted(Some(group)) => {
+            let verdict = FailureVerdict::of_group(group)?;
             Some((verdict.reason.to_owned(), verdict.message))
         }
     }
 }
 
-fn of_container(case: &Case, view: Option<&ContainerView>, usual: &str) -> ContainerState {
+fn of_container(
+    case: &StatusInput,
+    view: Option<&ContainerInstanceView>,
+    usual: &str,
+) -> ContainerState {
     let own = view.map_or(&[][..], |view| &view.events);
     let groups = case.group().map_or(&[][..], |group| group.events());
     let current = view.and_then(|view| view.current_state.as_ref());
     let pulling = pulling(own);
-    let is_over = |event: &Event| pulling.is_none() && is_about_an_image(event);
+    let is_over = |event: &InstanceEvent| pulling.is_none() && is_about_an_image(event);
     let all = own.iter().chain(groups);
     let warning = newest(all.filter(|event| is_warning(event) && !is_over(event)));
     let message = warning.map(|event| event.message.clone());
@@ -67,7 +77,7 @@ fn of_container(case: &Case, view: Option<&ContainerView>, usual: &str) -> Conta
             "ErrImagePull"
         };
         run::waiting(reason, Some(event.message.clone()))
-    } else if restarts > 0 && case.policy != Policy::Never {
+    } else if restarts > 0 && case.policy != PodRestartPolicy::Never {
         run::waiting(CRASH_LOOP, message)
     } else {
         run::waiting(usual, message)
@@ -76,8 +86,8 @@ fn of_container(case: &Case, view: Option<&ContainerView>, usual: &str) -> Conta
 
 /// The event that says that the container's image cannot be pulled, unless a newer event says that the pull
 /// succeeded.
-fn pulling(events: &[Event]) -> Option<&Event> {
-    let is_good = |event: &Event| matches!(event.word(), "Pulled" | "Created" | "Started");
+fn pulling(events: &[InstanceEvent]) -> Option<&InstanceEvent> {
+    let is_good = |event: &InstanceEvent| matches!(event.word(), "Pulled" | "Created" | "Started");
     let told = events
         .iter()
         .filter(|event| is_good(event) || is_about_an_image(event));
@@ -85,12 +95,12 @@ fn pulling(events: &[Event]) -> Option<&Event> {
 }
 
 /// The newest event; of several with the same time, the last in the list.
-fn newest<'a>(events: impl Iterator<Item = &'a Event>) -> Option<&'a Event> {
+fn newest<'a>(events: impl Iterator<Item = &'a InstanceEvent>) -> Option<&'a InstanceEvent> {
     events.max_by_key(|event| event.at())
 }
 
 /// Whether an event reports a problem. An example in ACI's documentation gives a failed mount the type `Normal`, so
 /// the name is checked as well.
-fn is_warning(event: &Event) -> bool {
+fn is_warning(event: &InstanceEvent) -> bool {
     event.kind.as_deref() == Some("Warning") || event.word().starts_with("Failed")
 }

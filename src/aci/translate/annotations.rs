@@ -21,10 +21,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::body::{Confidential, Empty, Identity};
-use super::placement::Placement;
+use super::body::{Confidential, EmptyObject, Identity};
+use super::placement::TranslationTarget;
 use super::refusals::Refusals;
-use crate::aci::names::Owner;
+use crate::aci::names::GroupOwner;
 
 /// Managed identities for the pod's code.
 pub const IDENTITY: &str = "burstpool.io/identity";
@@ -70,7 +70,7 @@ pub(super) fn dns_name_label(pod: &Pod) -> Option<(&'static str, &str)> {
 /// The identity that pulls images, if the pod requests one.
 pub(super) fn pull_identity<'a>(
     pod: &'a Pod,
-    placement: &Placement<'_>,
+    placement: &TranslationTarget<'_>,
     refusals: &mut Refusals,
 ) -> Option<&'a str> {
     let (name, id) = find(pod, &[PULL_IDENTITY])?;
@@ -82,7 +82,12 @@ pub(super) fn pull_identity<'a>(
 
 /// Refuses an annotation that names an identity if the pod's namespace is not listed in
 /// `--pod-identity-namespaces`.
-fn require_listed(name: &str, pod: &Pod, placement: &Placement<'_>, refusals: &mut Refusals) {
+fn require_listed(
+    name: &str,
+    pod: &Pod,
+    placement: &TranslationTarget<'_>,
+    refusals: &mut Refusals,
+) {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     refusals.require(
         placement.identities.allow(namespace),
@@ -100,17 +105,17 @@ const NO_IDENTITY: &str = "is no resource id of a managed identity: /subscriptio
 pub(super) fn identity(
     pod: &Pod,
     pull: Option<&str>,
-    placement: &Placement<'_>,
+    placement: &TranslationTarget<'_>,
     refusals: &mut Refusals,
 ) -> Option<Identity> {
-    let mut assigned: BTreeMap<String, Empty> = BTreeMap::new();
+    let mut assigned: BTreeMap<String, EmptyObject> = BTreeMap::new();
     let mut system = false;
     if let Some((name, value)) = find(pod, &[IDENTITY]) {
         for id in value.split(',').map(str::trim).filter(|id| !id.is_empty()) {
             if id.eq_ignore_ascii_case("system") {
                 system = true;
             } else if is_identity(id) {
-                assigned.insert(id.to_owned(), Empty::new());
+                assigned.insert(id.to_owned(), EmptyObject::new());
             } else {
                 refusals.refuse(
                     path(name),
@@ -125,7 +130,7 @@ pub(super) fn identity(
     if let Some(id) = pull
         && !assigned.keys().any(|known| known.eq_ignore_ascii_case(id))
     {
-        assigned.insert(id.to_owned(), Empty::new());
+        assigned.insert(id.to_owned(), EmptyObject::new());
     }
     let kind = match (system, assigned.is_empty()) {
         (false, true) => return None,
@@ -164,7 +169,7 @@ fn is_identity(id: &str) -> bool {
 /// The policy of a confidential group. Only a placement with the SKU Confidential can enforce it.
 pub(super) fn confidential(
     pod: &Pod,
-    placement: &Placement<'_>,
+    placement: &TranslationTarget<'_>,
     refusals: &mut Refusals,
 ) -> Option<Confidential> {
     const WHY: &str = "needs a placement of the SKU Confidential";
@@ -184,8 +189,8 @@ pub(super) fn confidential(
 /// is already used is refused.
 pub(super) fn tags(
     pod: &Pod,
-    owner: &Owner,
-    placement: &Placement<'_>,
+    owner: &GroupOwner,
+    placement: &TranslationTarget<'_>,
     refusals: &mut Refusals,
 ) -> BTreeMap<String, String> {
     let mut tags = owner.tags(pod);

@@ -4,28 +4,28 @@
 
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 
-use super::quantity::Amount;
+use super::quantity::NanoAmount;
 use super::refusals::Refusals;
-use super::resources::Size;
+use super::resources::GroupSize;
 
 /// The steps of ACI: 0.01 CPU and 0.1 GB of 10^9 bytes (from its documentation and from azure-aci).
-const CPU_STEP: Amount = Amount::thousandths(10);
-const MEMORY_STEP: Amount = Amount::whole(100_000_000);
+const CPU_STEP: NanoAmount = NanoAmount::thousandths(10);
+const MEMORY_STEP: NanoAmount = NanoAmount::whole(100_000_000);
 
 /// The requests and limits of a container or a pod.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Asked {
-    cpu: Option<Amount>,
-    cpu_limit: Option<Amount>,
-    memory: Option<Amount>,
-    pub(super) memory_limit: Option<Amount>,
-    pub(super) disk: Amount,
+pub(super) struct RequestedResources {
+    cpu: Option<NanoAmount>,
+    cpu_limit: Option<NanoAmount>,
+    memory: Option<NanoAmount>,
+    pub(super) memory_limit: Option<NanoAmount>,
+    pub(super) disk: NanoAmount,
 }
 
-impl Asked {
+impl RequestedResources {
     /// The limits, in steps; `otherwise` where there is none.
-    pub(super) fn limit(&self, otherwise: Size) -> Size {
-        Size {
+    pub(super) fn limit(&self, otherwise: GroupSize) -> GroupSize {
+        GroupSize {
             cpu: self.cpu_limit.map_or(otherwise.cpu, cpu_steps),
             memory: self.memory_limit.map_or(otherwise.memory, memory_steps),
         }
@@ -39,25 +39,29 @@ impl Asked {
     }
 
     /// The requests, in steps; `otherwise` where there is none. A limit without a request counts as the request.
-    pub(super) fn request(&self, otherwise: Size) -> Size {
+    pub(super) fn request(&self, otherwise: GroupSize) -> GroupSize {
         let (cpu, memory) = self.given();
-        Size {
+        GroupSize {
             cpu: cpu.unwrap_or(otherwise.cpu),
             memory: memory.unwrap_or(otherwise.memory),
         }
     }
 }
 
-fn cpu_steps(amount: Amount) -> u64 {
+fn cpu_steps(amount: NanoAmount) -> u64 {
     amount.in_steps_of(CPU_STEP)
 }
 
-fn memory_steps(amount: Amount) -> u64 {
+fn memory_steps(amount: NanoAmount) -> u64 {
     amount.in_steps_of(MEMORY_STEP)
 }
 
 /// The requests and limits of each of the containers; `at` is the field path of the list.
-pub(super) fn asked_by(containers: &[Container], at: &str, refusals: &mut Refusals) -> Vec<Asked> {
+pub(super) fn asked_by(
+    containers: &[Container],
+    at: &str,
+    refusals: &mut Refusals,
+) -> Vec<RequestedResources> {
     let all = containers.iter().enumerate();
     all.map(|(index, container)| {
         let at = format!("{at}[{index}].resources");
@@ -71,8 +75,8 @@ pub(super) fn asked(
     resources: Option<&ResourceRequirements>,
     at: &str,
     refusals: &mut Refusals,
-) -> Asked {
-    let mut asked = Asked::default();
+) -> RequestedResources {
+    let mut asked = RequestedResources::default();
     let Some(resources) = resources else {
         return asked;
     };
@@ -83,7 +87,7 @@ pub(super) fn asked(
     for (list, amounts) in lists {
         for (name, quantity) in amounts.iter().flatten() {
             let at = format!("{at}.{list}.{name}");
-            let Some(amount) = Amount::of(quantity) else {
+            let Some(amount) = NanoAmount::of(quantity) else {
                 refusals.refuse(at, format!("'{}' is no amount", quantity.0));
                 continue;
             };

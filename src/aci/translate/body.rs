@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::concealed::Concealed;
+use super::concealed::SecretString;
 
 macro_rules! body {
     ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })*) => {$(
@@ -38,7 +38,7 @@ body! {
         #[serde(rename = "type")]
         kind: String,
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-        user_assigned_identities: BTreeMap<String, Empty>,
+        user_assigned_identities: BTreeMap<String, EmptyObject>,
     }
     /// `ContainerGroupProperties.properties`.
     Properties {
@@ -98,7 +98,7 @@ body! {
     /// A port of a container or of the group's address.
     #[derive(Copy, Eq, PartialOrd, Ord)]
     Port {
-        protocol: Protocol,
+        protocol: PortProtocol,
         port: u16,
     }
     /// An environment variable: exactly one of the two values is set.
@@ -107,7 +107,7 @@ body! {
         #[serde(skip_serializing_if = "Option::is_none")]
         value: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        secure_value: Option<Concealed>,
+        secure_value: Option<SecretString>,
     }
     /// Requests and limits.
     Resources {
@@ -182,9 +182,9 @@ body! {
         #[serde(skip_serializing_if = "Option::is_none")]
         azure_file: Option<AzureFile>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        empty_dir: Option<Empty>,
+        empty_dir: Option<EmptyObject>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        secret: Option<BTreeMap<String, Concealed>>,
+        secret: Option<BTreeMap<String, SecretString>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         git_repo: Option<GitRepo>,
     }
@@ -194,7 +194,7 @@ body! {
         share_name: String,
         read_only: bool,
         storage_account_name: String,
-        storage_account_key: Concealed,
+        storage_account_key: SecretString,
     }
     /// A clone of a git repository.
     GitRepo {
@@ -210,7 +210,7 @@ body! {
         #[serde(skip_serializing_if = "Option::is_none")]
         username: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        password: Option<Concealed>,
+        password: Option<SecretString>,
         #[serde(skip_serializing_if = "Option::is_none")]
         identity: Option<String>,
     }
@@ -238,7 +238,7 @@ body! {
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         settings: BTreeMap<String, String>,
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-        protected_settings: BTreeMap<String, Concealed>,
+        protected_settings: BTreeMap<String, SecretString>,
     }
     /// The DNS configuration of the group: name servers, search domains and options.
     DnsConfig {
@@ -251,11 +251,11 @@ body! {
 }
 
 /// The empty object, `{}`.
-pub type Empty = serde_json::Map<String, serde_json::Value>;
+pub type EmptyObject = serde_json::Map<String, serde_json::Value>;
 
 /// The protocol of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Protocol {
+pub enum PortProtocol {
     /// TCP.
     #[default]
     #[serde(rename = "TCP")]
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_is_secret_is_sent_and_not_shown() {
-        let hidden = || Concealed::new("HIDE");
+        let hidden = || SecretString::new("HIDE");
         let mut group = Group::default();
         group.properties.volumes = vec![Volume {
             name: "files".into(),

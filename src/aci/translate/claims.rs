@@ -17,9 +17,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::body::AzureFile;
-use super::concealed::Concealed;
+use super::concealed::SecretString;
 use super::refusals::Refusals;
-use super::resolved::{Content, Values};
+use super::resolved::{ObjectContent, ValueSource};
 use super::shares::DRIVER;
 
 /// Volume attributes that ACI cannot honor: the name, the values that are harmless, and why ACI does not support
@@ -60,7 +60,7 @@ pub struct ClaimedShare {
 
 /// The volume behind a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum ClaimBacking {
     /// An Azure Files share, which ACI can mount.
     Share(AzureFile),
     /// Any other volume: why ACI cannot mount it, and what to do.
@@ -101,14 +101,14 @@ impl ClaimedShare {
     }
 
     /// The share with the key from its Secret, or the name of the Secret's key that is missing.
-    pub fn with_key(self, secret: &Content) -> Result<AzureFile, &'static str> {
+    pub fn with_key(self, secret: &ObjectContent) -> Result<AzureFile, &'static str> {
         let account = entry(secret, ["azurestorageaccountname", "accountname"]);
         let key = entry(secret, ["azurestorageaccountkey", "accountkey"]);
         Ok(AzureFile {
             share_name: self.share,
             read_only: self.read_only,
             storage_account_name: account.or(self.account).ok_or("azurestorageaccountname")?,
-            storage_account_key: Concealed::new(key.ok_or("azurestorageaccountkey")?),
+            storage_account_key: SecretString::new(key.ok_or("azurestorageaccountkey")?),
         })
     }
 }
@@ -125,7 +125,7 @@ pub fn provisions_shares(class: &StorageClass) -> Result<(), String> {
 }
 
 /// The value of a Secret under either of two key names. The driver accepts keys in any case.
-fn entry(secret: &Content, names: [&str; 2]) -> Option<String> {
+fn entry(secret: &ObjectContent, names: [&str; 2]) -> Option<String> {
     let entries = secret.files().filter(|(key, _)| is_any(key, &names));
     let mut values = entries.map(|(_, value)| String::from_utf8_lossy(value).trim().to_owned());
     values.find(|value| !value.is_empty())
@@ -159,7 +159,7 @@ fn by_driver(csi: &CSIPersistentVolumeSource, claims: &str) -> Result<ClaimedSha
             ));
         }
     }
-    let handle = Handle::of(&csi.volume_handle);
+    let handle = VolumeHandle::of(&csi.volume_handle);
     if let Some(disk) = handle.disk {
         return Err(format!(
             "it is the disk image {disk} in a share, and ACI mounts shares; {REMEDY}"
@@ -187,7 +187,7 @@ fn by_driver(csi: &CSIPersistentVolumeSource, claims: &str) -> Result<ClaimedSha
 /// the driver created for the account.
 fn by_name<'a>(
     attribute: &dyn Fn(&str) -> Option<&'a str>,
-    handle: &Handle<'_>,
+    handle: &VolumeHandle<'_>,
     account: Option<&str>,
     claims: &str,
 ) -> Result<(String, String), String> {
@@ -210,14 +210,14 @@ fn some(text: Option<&str>) -> Option<&str> {
 /// The parts of a volume handle that the driver writes for volumes that it provisions:
 /// `group#account#share#disk#uuid#namespace#subscription`. The handles of other volumes have no defined format.
 #[derive(Default)]
-struct Handle<'a> {
+struct VolumeHandle<'a> {
     account: Option<&'a str>,
     share: Option<&'a str>,
     disk: Option<&'a str>,
     namespace: Option<&'a str>,
 }
 
-impl<'a> Handle<'a> {
+impl<'a> VolumeHandle<'a> {
     fn of(handle: &'a str) -> Self {
         let parts: Vec<&str> = handle.split('#').collect();
         if parts.len() < 3 {
@@ -263,15 +263,15 @@ pub(super) fn volume(
     name: &str,
     read_only: bool,
     at: &str,
-    values: Values<'_>,
+    values: ValueSource<'_>,
     refusals: &mut Refusals,
 ) -> Option<AzureFile> {
     match values.claim(name) {
-        Ok(Claim::Share(share)) => Some(AzureFile {
+        Ok(ClaimBacking::Share(share)) => Some(AzureFile {
             read_only: share.read_only || read_only,
             ..share
         }),
-        Ok(Claim::Other(why)) | Err(why) => {
+        Ok(ClaimBacking::Other(why)) | Err(why) => {
             refusals.refuse(format!("{at}.persistentVolumeClaim"), why);
             None
         }

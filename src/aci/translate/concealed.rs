@@ -9,9 +9,9 @@ use serde::Serialize;
 /// A secret value. It serializes to its text; `Debug` hides it.
 #[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Concealed(String);
+pub struct SecretString(String);
 
-impl Concealed {
+impl SecretString {
     /// Wraps `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
@@ -23,7 +23,7 @@ impl Concealed {
     }
 }
 
-impl fmt::Debug for Concealed {
+impl fmt::Debug for SecretString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(concealed)")
     }

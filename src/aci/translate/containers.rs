@@ -8,20 +8,20 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::Container;
 
 use super::body::{self, ContainerProperties, Port};
-use super::env::{Environment, environment};
+use super::env::{ContainerEnv, environment};
 use super::network::ports;
-use super::pod::Context;
+use super::pod::TranslationContext;
 use super::probes::probe;
 use super::refusals::Refusals;
 use super::security::security_context;
-use super::volumes::{Names, mounts};
+use super::volumes::{VolumeNames, mounts};
 
 /// The most containers in a group, including init containers (a hard limit; quotas page of 2025-11).
 const MOST: usize = 60;
 
 /// All containers of a group.
 #[derive(Debug, Default)]
-pub(super) struct Containers {
+pub(super) struct GroupContainers {
     pub(super) init: Vec<body::Container>,
     pub(super) proper: Vec<body::Container>,
     /// The ports of all containers.
@@ -30,7 +30,7 @@ pub(super) struct Containers {
 
 /// All containers, init containers first, each with its field path. The index is `None` for init containers.
 pub(super) fn all<'a>(
-    context: &Context<'a>,
+    context: &TranslationContext<'a>,
 ) -> impl Iterator<Item = (String, &'a Container, Option<usize>)> {
     let init = context.spec.init_containers.iter().flatten().enumerate();
     let init = init.map(|(index, c)| (format!("spec.initContainers[{index}]"), c, None));
@@ -41,11 +41,11 @@ pub(super) fn all<'a>(
 
 /// Translates the containers of a pod. `names` maps the pod's volumes to volume names in the group.
 pub(super) fn containers(
-    context: &Context<'_>,
-    names: &Names,
+    context: &TranslationContext<'_>,
+    names: &VolumeNames,
     refusals: &mut Refusals,
-) -> Containers {
-    let mut containers = Containers::default();
+) -> GroupContainers {
+    let mut containers = GroupContainers::default();
     let count = all(context).count();
     let any = !context.spec.containers.is_empty();
     refusals.require(any, "spec.containers", "there are none");
@@ -86,8 +86,8 @@ pub(super) fn containers(
 fn common(
     container: &Container,
     at: &str,
-    context: &Context<'_>,
-    names: &Names,
+    context: &TranslationContext<'_>,
+    names: &VolumeNames,
     refusals: &mut Refusals,
 ) -> ContainerProperties {
     let name = &container.name;
@@ -127,7 +127,7 @@ fn common(
 fn command(
     container: &Container,
     at: &str,
-    environment: &Environment,
+    environment: &ContainerEnv,
     refusals: &mut Refusals,
 ) -> Vec<String> {
     let command = container.command.as_deref().unwrap_or_default();

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{PodDNSConfig, PodDNSConfigOption};
 
 use super::body::DnsConfig;
-use super::pod::Context;
+use super::pod::TranslationContext;
 use super::refusals::Refusals;
 
 /// Azure's resolver. It has this address in every virtual network.
@@ -24,7 +24,10 @@ const MOST_SERVERS: usize = 3;
 const MOST_SEARCHES: (usize, usize) = (32, 2048);
 
 /// The group's DNS configuration; `None` to use Azure's resolver.
-pub(super) fn dns_config(context: &Context<'_>, refusals: &mut Refusals) -> Option<DnsConfig> {
+pub(super) fn dns_config(
+    context: &TranslationContext<'_>,
+    refusals: &mut Refusals,
+) -> Option<DnsConfig> {
     let none = PodDNSConfig::default();
     let own = context.spec.dns_config.as_ref().unwrap_or(&none);
     let policy = context.spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
@@ -45,7 +48,7 @@ pub(super) fn dns_config(context: &Context<'_>, refusals: &mut Refusals) -> Opti
     if cluster.is_none() && *own == none && policy != "None" {
         return None;
     }
-    let mut config = Lists::default();
+    let mut config = DnsLists::default();
     if let Some(dns) = cluster {
         let namespace = context
             .pod
@@ -84,13 +87,13 @@ pub(super) fn dns_config(context: &Context<'_>, refusals: &mut Refusals) -> Opti
 }
 
 #[derive(Default)]
-struct Lists {
+struct DnsLists {
     servers: Vec<String>,
     searches: Vec<String>,
     options: Vec<(String, Option<String>)>,
 }
 
-impl Lists {
+impl DnsLists {
     /// Adds the pod's own settings. An option replaces an earlier option of the same name.
     fn add(&mut self, own: &PodDNSConfig) {
         let lists = [

@@ -9,20 +9,24 @@ use k8s_openapi::api::core::v1::{Container, ResourceFieldSelector};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::needs::service_account;
-use super::pod::Context;
+use super::pod::TranslationContext;
 use super::printable::is_print;
-use super::quantity::Amount;
+use super::quantity::NanoAmount;
 use super::resources::DISK;
 
 /// Where the value is used: some fields are available only in variables, others only in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asker {
+pub(super) enum DownwardTarget {
     Variable,
     File,
 }
 
 /// The value of a field of the pod; the error says why it is not available.
-pub(super) fn field(path: &str, asker: Asker, context: &Context<'_>) -> Result<String, String> {
+pub(super) fn field(
+    path: &str,
+    asker: DownwardTarget,
+    context: &TranslationContext<'_>,
+) -> Result<String, String> {
     let metadata = &context.pod.metadata;
     let text = |text: &Option<String>| Ok(text.clone().unwrap_or_default());
     let key = |map: &Option<BTreeMap<String, String>>, key: &str| {
@@ -32,19 +36,25 @@ pub(super) fn field(path: &str, asker: Asker, context: &Context<'_>) -> Result<S
     match (subscripted(path), asker) {
         (("metadata.labels", Some(name)), _) => key(&metadata.labels, name),
         (("metadata.annotations", Some(name)), _) => key(&metadata.annotations, name),
-        (("metadata.labels", None), Asker::File) => Ok(listed(metadata.labels.as_ref())),
-        (("metadata.annotations", None), Asker::File) => Ok(listed(metadata.annotations.as_ref())),
+        (("metadata.labels", None), DownwardTarget::File) => Ok(listed(metadata.labels.as_ref())),
+        (("metadata.annotations", None), DownwardTarget::File) => {
+            Ok(listed(metadata.annotations.as_ref()))
+        }
         (("metadata.name", None), _) => text(&metadata.name),
         (("metadata.namespace", None), _) => text(&metadata.namespace),
         (("metadata.uid", None), _) => text(&metadata.uid),
-        (("spec.nodeName", None), Asker::Variable) => Ok(context.placement.node.to_owned()),
-        (("spec.serviceAccountName", None), Asker::Variable) => Ok(service_account(context.spec)),
-        (("status.hostIP" | "status.hostIPs", None), Asker::Variable) => context
+        (("spec.nodeName", None), DownwardTarget::Variable) => {
+            Ok(context.placement.node.to_owned())
+        }
+        (("spec.serviceAccountName", None), DownwardTarget::Variable) => {
+            Ok(service_account(context.spec))
+        }
+        (("status.hostIP" | "status.hostIPs", None), DownwardTarget::Variable) => context
             .placement
             .node_address
             .map(str::to_owned)
             .ok_or_else(|| "the virtual node's address is not known".to_owned()),
-        (("status.podIP" | "status.podIPs", None), Asker::Variable) => {
+        (("status.podIP" | "status.podIPs", None), DownwardTarget::Variable) => {
             Err("ACI gives a pod its address after its containers are described".to_owned())
         }
         _ => Err(format!("'{path}' is no field that a pod can ask for here")),
@@ -103,7 +113,7 @@ fn quoted(text: &str) -> String {
 pub(super) fn resource(
     selector: &ResourceFieldSelector,
     own: Option<&Container>,
-    context: &Context<'_>,
+    context: &TranslationContext<'_>,
 ) -> Result<String, String> {
     let name = selector.container_name.as_deref().unwrap_or_default();
     let container = if name.is_empty() {
@@ -135,16 +145,16 @@ pub(super) fn resource(
         limit.filter(|limit| !limit.is_zero()).unwrap_or(whole)
     } else {
         let request = own.and_then(|r| r.requests.as_ref()?.get(resource));
-        request.map_or(Ok(Amount::default()), parsed)?
+        request.map_or(Ok(NanoAmount::default()), parsed)?
     };
     let divisor = selector.divisor.as_ref().map(parsed).transpose()?;
-    let one = Amount::whole(1);
+    let one = NanoAmount::whole(1);
     let divisor = divisor.filter(|divisor| !divisor.is_zero()).unwrap_or(one);
     Ok(amount.in_steps_of(divisor).to_string())
 }
 
-fn parsed(quantity: &Quantity) -> Result<Amount, String> {
-    Amount::of(quantity).ok_or_else(|| format!("'{}' is no amount", quantity.0))
+fn parsed(quantity: &Quantity) -> Result<NanoAmount, String> {
+    NanoAmount::of(quantity).ok_or_else(|| format!("'{}' is no amount", quantity.0))
 }
 
 #[cfg(test)]

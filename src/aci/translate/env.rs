@@ -11,20 +11,20 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, EnvFromSource, EnvVarSource};
 
 use super::body::EnvironmentVariable;
-use super::concealed::Concealed;
-use super::downward::{self, Asker};
+use super::concealed::SecretString;
+use super::downward::{self, DownwardTarget};
 use super::expansion::{Expanded, expand};
-use super::pod::Context;
+use super::pod::TranslationContext;
 use super::refusals::Refusals;
-use super::resolved::Kind;
+use super::resolved::ReferenceKind;
 use super::services;
 
 const NO_NAME: &str = "ACI takes variable names of 1 to 63 letters, digits and underscores only";
 
 /// The environment variables of a container.
 #[derive(Debug, Default)]
-pub(super) struct Environment {
-    variables: BTreeMap<String, (usize, Value)>,
+pub(super) struct ContainerEnv {
+    variables: BTreeMap<String, (usize, EnvValue)>,
     set: usize,
     /// The host name. It becomes the variable HOSTNAME, which is set last because no command may refer to it.
     hostname: String,
@@ -35,12 +35,12 @@ pub(super) struct Environment {
 }
 
 /// The value of a variable.
-struct Value {
+struct EnvValue {
     text: String,
     secret: bool,
 }
 
-impl std::fmt::Debug for Value {
+impl std::fmt::Debug for EnvValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.secret {
             "(concealed)"
@@ -50,8 +50,8 @@ impl std::fmt::Debug for Value {
     }
 }
 
-impl Environment {
-    fn set(&mut self, name: &str, value: Value) {
+impl ContainerEnv {
+    fn set(&mut self, name: &str, value: EnvValue) {
         self.set += 1;
         self.variables.insert(name.to_owned(), (self.set, value));
     }
@@ -61,7 +61,7 @@ impl Environment {
             let text = text.to_owned();
             self.set(
                 name,
-                Value {
+                EnvValue {
                     text,
                     secret: false,
                 },
@@ -108,7 +108,7 @@ impl Environment {
             .into_iter()
             .map(|(name, (_, value))| {
                 let (plain, secret) = if value.secret {
-                    (None, Some(Concealed::new(value.text)))
+                    (None, Some(SecretString::new(value.text)))
                 } else {
                     (Some(value.text), None)
                 };
@@ -126,10 +126,10 @@ impl Environment {
 pub(super) fn environment(
     container: &Container,
     at: &str,
-    context: &Context<'_>,
+    context: &TranslationContext<'_>,
     refusals: &mut Refusals,
-) -> Environment {
-    let mut environment = Environment::default();
+) -> ContainerEnv {
+    let mut environment = ContainerEnv::default();
     for (index, source) in container.env_from.iter().flatten().enumerate() {
         let at = format!("{at}.envFrom[{index}]");
         from_object(source, &at, context, &mut environment, refusals);
@@ -146,7 +146,7 @@ pub(super) fn environment(
             }
             _ => {
                 let Expanded { text, secret } = environment.expand(text, &by_name);
-                Some(Value { text, secret })
+                Some(EnvValue { text, secret })
             }
         };
         if !is_name(&variable.name) {
@@ -176,7 +176,7 @@ fn is_secret(source: Option<&EnvVarSource>) -> bool {
 }
 
 /// The host name that a kubelet would set: `spec.hostname`, else the pod's name, cut to 63 characters.
-fn hostname<'a>(context: &Context<'a>) -> &'a str {
+fn hostname<'a>(context: &TranslationContext<'a>) -> &'a str {
     let given = context
         .spec
         .hostname
@@ -199,14 +199,14 @@ fn is_name(name: &str) -> bool {
 fn from_object(
     source: &EnvFromSource,
     at: &str,
-    context: &Context<'_>,
-    environment: &mut Environment,
+    context: &TranslationContext<'_>,
+    environment: &mut ContainerEnv,
     refusals: &mut Refusals,
 ) {
     let map = source.config_map_ref.as_ref();
-    let map = map.map(|map| (Kind::ConfigMap, &map.name, map.optional));
+    let map = map.map(|map| (ReferenceKind::ConfigMap, &map.name, map.optional));
     let secret = source.secret_ref.as_ref();
-    let secret = secret.map(|secret| (Kind::Secret, &secret.name, secret.optional));
+    let secret = secret.map(|secret| (ReferenceKind::Secret, &secret.name, secret.optional));
     for (kind, name, optional) in map.into_iter().chain(secret) {
         let object = match context.values.object(kind, name, optional) {
             Ok(Some(object)) => object,
@@ -233,13 +233,13 @@ fn from_source(
     source: &EnvVarSource,
     container: &Container,
     at: &str,
-    context: &Context<'_>,
+    context: &TranslationContext<'_>,
     refusals: &mut Refusals,
-) -> Option<Value> {
+) -> Option<EnvValue> {
     let map = source.config_map_key_ref.as_ref();
-    let map = map.map(|key| (Kind::ConfigMap, &key.name, &key.key, key.optional));
+    let map = map.map(|key| (ReferenceKind::ConfigMap, &key.name, &key.key, key.optional));
     let secret = source.secret_key_ref.as_ref();
-    let secret = secret.map(|key| (Kind::Secret, &key.name, &key.key, key.optional));
+    let secret = secret.map(|key| (ReferenceKind::Secret, &key.name, &key.key, key.optional));
     if let Some((kind, name, key, optional)) = map.or(secret) {
         return match context.values.variable(kind, name, key, optional) {
             Ok(value) => text(value?, kind, at, refusals),
@@ -250,7 +250,7 @@ fn from_source(
         };
     }
     let value = if let Some(field) = &source.field_ref {
-        downward::field(&field.field_path, Asker::Variable, context)
+        downward::field(&field.field_path, DownwardTarget::Variable, context)
             .map_err(|why| (format!("{at}.valueFrom.fieldRef.fieldPath"), why))
     } else if let Some(selector) = &source.resource_field_ref {
         downward::resource(selector, Some(container), context)
@@ -259,7 +259,7 @@ fn from_source(
         Ok(String::new())
     };
     match value {
-        Ok(text) => Some(Value {
+        Ok(text) => Some(EnvValue {
             text,
             secret: false,
         }),
@@ -271,11 +271,16 @@ fn from_source(
 }
 
 /// Converts bytes to the value of a variable.
-fn text(value: Vec<u8>, kind: Kind, at: &str, refusals: &mut Refusals) -> Option<Value> {
+fn text(
+    value: Vec<u8>,
+    kind: ReferenceKind,
+    at: &str,
+    refusals: &mut Refusals,
+) -> Option<EnvValue> {
     let Ok(text) = String::from_utf8(value) else {
         refusals.refuse(at, "the value is no text, and a variable can only be text");
         return None;
     };
-    let secret = kind == Kind::Secret;
-    Some(Value { text, secret })
+    let secret = kind == ReferenceKind::Secret;
+    Some(EnvValue { text, secret })
 }

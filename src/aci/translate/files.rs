@@ -10,23 +10,23 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Volume, VolumeProjection};
 
-use super::concealed::Concealed;
-use super::downward::{self, Asker};
+use super::concealed::SecretString;
+use super::downward::{self, DownwardTarget};
 use super::needs;
-use super::pod::Context;
+use super::pod::TranslationContext;
 use super::refusals::Refusals;
-use super::resolved::Kind;
+use super::resolved::ReferenceKind;
 
 /// File contents by name.
 #[derive(Default)]
-pub(super) struct Files(BTreeMap<String, Vec<u8>>);
+pub(super) struct FileMap(BTreeMap<String, Vec<u8>>);
 
-impl Files {
+impl FileMap {
     /// The files in the format of ACI's API; `None` if there are none.
-    pub(super) fn into_body(self) -> Option<BTreeMap<String, Concealed>> {
+    pub(super) fn into_body(self) -> Option<BTreeMap<String, SecretString>> {
         let encoded = self.0.into_iter();
         let encoded =
-            encoded.map(|(name, content)| (name, Concealed::new(STANDARD.encode(content))));
+            encoded.map(|(name, content)| (name, SecretString::new(STANDARD.encode(content))));
         let encoded: BTreeMap<_, _> = encoded.collect();
         (!encoded.is_empty()).then_some(encoded)
     }
@@ -51,18 +51,18 @@ fn is_path(path: &str, at: &str, refusals: &mut Refusals) -> bool {
 }
 
 /// An object whose keys become files.
-struct Object<'a> {
-    kind: Kind,
+struct KeyedObject<'a> {
+    kind: ReferenceKind,
     name: &'a str,
     optional: Option<bool>,
     items: Option<&'a [KeyToPath]>,
 }
 
-impl<'a> Object<'a> {
+impl<'a> KeyedObject<'a> {
     fn secret(name: &'a str, optional: Option<bool>, items: Option<&'a Vec<KeyToPath>>) -> Self {
         let items = items.map(Vec::as_slice);
         Self {
-            kind: Kind::Secret,
+            kind: ReferenceKind::Secret,
             name,
             optional,
             items,
@@ -74,7 +74,7 @@ impl<'a> Object<'a> {
         optional: Option<bool>,
         items: Option<&'a Vec<KeyToPath>>,
     ) -> Self {
-        let kind = Kind::ConfigMap;
+        let kind = ReferenceKind::ConfigMap;
         Self {
             kind,
             ..Self::secret(name, optional, items)
@@ -86,13 +86,13 @@ impl<'a> Object<'a> {
 pub(super) fn files(
     volume: &Volume,
     at: &str,
-    context: &Context<'_>,
+    context: &TranslationContext<'_>,
     refusals: &mut Refusals,
-) -> Option<Files> {
-    let mut files = Files::default();
+) -> Option<FileMap> {
+    let mut files = FileMap::default();
     if let Some(own) = &volume.secret {
         let name = own.secret_name.as_deref().unwrap_or_default();
-        let object = Object::secret(name, own.optional, own.items.as_ref());
+        let object = KeyedObject::secret(name, own.optional, own.items.as_ref());
         from_object(
             &object,
             &format!("{at}.secret"),
@@ -101,7 +101,7 @@ pub(super) fn files(
             refusals,
         );
     } else if let Some(map) = &volume.config_map {
-        let object = Object::config_map(&map.name, map.optional, map.items.as_ref());
+        let object = KeyedObject::config_map(&map.name, map.optional, map.items.as_ref());
         from_object(
             &object,
             &format!("{at}.configMap"),
@@ -132,16 +132,16 @@ pub(super) fn files(
 fn projection(
     source: &VolumeProjection,
     at: &str,
-    context: &Context<'_>,
-    files: &mut Files,
+    context: &TranslationContext<'_>,
+    files: &mut FileMap,
     refusals: &mut Refusals,
 ) {
     if let Some(own) = &source.secret {
-        let object = Object::secret(&own.name, own.optional, own.items.as_ref());
+        let object = KeyedObject::secret(&own.name, own.optional, own.items.as_ref());
         from_object(&object, &format!("{at}.secret"), context, files, refusals);
     }
     if let Some(map) = &source.config_map {
-        let object = Object::config_map(&map.name, map.optional, map.items.as_ref());
+        let object = KeyedObject::config_map(&map.name, map.optional, map.items.as_ref());
         from_object(
             &object,
             &format!("{at}.configMap"),
@@ -171,13 +171,13 @@ fn projection(
 }
 
 fn from_object(
-    object: &Object<'_>,
+    object: &KeyedObject<'_>,
     at: &str,
-    context: &Context<'_>,
-    files: &mut Files,
+    context: &TranslationContext<'_>,
+    files: &mut FileMap,
     refusals: &mut Refusals,
 ) {
-    let Object {
+    let KeyedObject {
         kind,
         name,
         optional,
@@ -209,14 +209,16 @@ fn from_object(
 fn from_pod(
     items: &[DownwardAPIVolumeFile],
     at: &str,
-    context: &Context<'_>,
-    files: &mut Files,
+    context: &TranslationContext<'_>,
+    files: &mut FileMap,
     refusals: &mut Refusals,
 ) {
     for (index, item) in items.iter().enumerate() {
         let at = format!("{at}.items[{index}]");
         let value = match (&item.field_ref, &item.resource_field_ref) {
-            (Some(field), None) => downward::field(&field.field_path, Asker::File, context),
+            (Some(field), None) => {
+                downward::field(&field.field_path, DownwardTarget::File, context)
+            }
             (None, Some(selector)) => downward::resource(selector, None, context),
             _ => Err("a file has exactly one of fieldRef and resourceFieldRef".to_owned()),
         };

@@ -17,13 +17,13 @@ const HUB_NAMES: [&str; 4] = [
 
 /// The location of an image: its registry, and its path in the registry without tag and digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Location {
+pub(super) struct ImageLocation {
     pub(super) registry: String,
     path: String,
 }
 
 /// Parses an image reference as Docker does: the first part is a registry if it looks like a host name.
-pub(super) fn location(image: &str) -> Location {
+pub(super) fn location(image: &str) -> ImageLocation {
     let image = image.split('@').next().unwrap_or_default();
     let (first, rest) = image.split_once('/').unwrap_or(("", image));
     let is_host = first.contains(['.', ':']) || first == "localhost";
@@ -42,7 +42,7 @@ pub(super) fn location(image: &str) -> Location {
     } else {
         path.to_owned()
     };
-    Location { registry, path }
+    ImageLocation { registry, path }
 }
 
 /// Normalizes the name of a registry.
@@ -58,7 +58,7 @@ fn normalised(registry: &str) -> String {
 /// How well the entry `key` of a pull secret matches `location`: `None` if it does not match, else the length of
 /// the path in the key. A key is a registry with an optional scheme, an optional prefix of the image's path, and
 /// `*` as a wildcard within parts of the host name (the kubelet's rules).
-pub(super) fn fit(key: &str, location: &Location) -> Option<usize> {
+pub(super) fn fit(key: &str, location: &ImageLocation) -> Option<usize> {
     let key = key.trim();
     let key = key.split_once("://").map_or(key, |(_, rest)| rest);
     let (host, path) = key.split_once('/').unwrap_or((key, ""));

@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::body::{Extension, ExtensionProperties};
-use super::concealed::Concealed;
-use super::pod::Context;
+use super::concealed::SecretString;
+use super::pod::TranslationContext;
 use super::refusals::Refusals;
 
 /// The type of the extension, and its name in the group.
@@ -36,7 +36,7 @@ pub struct ApiServer {
 
 impl ApiServer {
     /// A kubeconfig for this server with `token`, in the format of the protected setting: base64-encoded JSON.
-    pub fn kube_config(&self, token: &Concealed) -> Concealed {
+    pub fn kube_config(&self, token: &SecretString) -> SecretString {
         let mut cluster = json!({"server": self.url});
         if !self.certificate_authority.is_empty() {
             let certificates = STANDARD.encode(&self.certificate_authority);
@@ -50,12 +50,15 @@ impl ApiServer {
             "contexts": [{"name": KUBE_PROXY, "context": {"cluster": KUBE_PROXY, "user": KUBE_PROXY}}],
             "current-context": KUBE_PROXY,
         });
-        Concealed::new(STANDARD.encode(config.to_string()))
+        SecretString::new(STANDARD.encode(config.to_string()))
     }
 }
 
 /// The extension, if the placement requests it.
-pub(super) fn extension(context: &Context<'_>, refusals: &mut Refusals) -> Option<Extension> {
+pub(super) fn extension(
+    context: &TranslationContext<'_>,
+    refusals: &mut Refusals,
+) -> Option<Extension> {
     if !context.placement.spec.network.kube_proxy {
         return None;
     }
@@ -93,7 +96,7 @@ mod tests {
     use super::*;
 
     fn decoded(server: &ApiServer) -> Value {
-        let config = server.kube_config(&Concealed::new("s3cret"));
+        let config = server.kube_config(&SecretString::new("s3cret"));
         assert!(!format!("{config:?}").contains("s3cret"));
         let config = STANDARD.decode(config.reveal()).expect("base64");
         serde_json::from_slice(&config).expect("JSON")

@@ -68,11 +68,11 @@ mod volumes;
 pub use body::Group;
 pub use decisions::table;
 pub use decode::decode;
-pub use needs::{Needs, needs};
-pub use placement::{Identities, NO_IDENTITIES, Placement};
+pub use needs::{PodReferences, needs};
+pub use placement::{IdentityNamespaces, NO_IDENTITIES, TranslationTarget};
 pub use pod::{eligible, translate};
 pub use refusals::Unsupported;
-pub use resolved::Resolved;
+pub use resolved::ResolvedReferences;
 pub use resources::group_cpu;
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ const TOKEN_SECONDS: i64 = 3600;
 
 /// What a pod needs of one Secret or `ConfigMap`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Need {
+pub struct KeyedReference {
     /// Whether the pod cannot start without the object.
     pub required: bool,
     /// The keys that the pod uses; true if the pod cannot start without the key.
@@ -35,11 +35,11 @@ pub struct TokenNeed {
 
 /// The objects that a pod refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
+pub struct PodReferences {
     /// Secrets by name.
-    pub secrets: BTreeMap<String, Need>,
+    pub secrets: BTreeMap<String, KeyedReference>,
     /// `ConfigMap`s by name.
-    pub config_maps: BTreeMap<String, Need>,
+    pub config_maps: BTreeMap<String, KeyedReference>,
     /// Persistent volume claims by name.
     pub claims: BTreeSet<String>,
     /// Secrets for pulling images. The pod starts even if they are missing.
@@ -52,7 +52,7 @@ pub struct Needs {
     pub services: bool,
 }
 
-impl Needs {
+impl PodReferences {
     /// Whether the pod refers to no other object (Services are not counted).
     pub fn is_empty(&self) -> bool {
         self.secrets.is_empty()
@@ -64,15 +64,15 @@ impl Needs {
 }
 
 /// The objects that `pod` refers to.
-pub fn needs(pod: &Pod) -> Needs {
+pub fn needs(pod: &Pod) -> PodReferences {
     let Some(spec) = &pod.spec else {
-        return Needs::default();
+        return PodReferences::default();
     };
-    let mut needs = Needs {
+    let mut needs = PodReferences {
         pull_secrets: pull_secrets(spec),
         service_account: service_account(spec),
         services: spec.enable_service_links.unwrap_or(true),
-        ..Needs::default()
+        ..PodReferences::default()
     };
     let init = spec.init_containers.iter().flatten();
     for container in init.chain(&spec.containers) {
@@ -105,11 +105,11 @@ fn pull_secrets(spec: &PodSpec) -> BTreeSet<String> {
     names.filter(|name| !name.is_empty()).collect()
 }
 
-type Objects = BTreeMap<String, Need>;
+type ReferencedObjects = BTreeMap<String, KeyedReference>;
 
 /// Records a reference to the object `name`, and to `keys` in it.
 fn need<'a>(
-    objects: &mut Objects,
+    objects: &mut ReferencedObjects,
     name: &str,
     optional: Option<bool>,
     keys: impl IntoIterator<Item = &'a str>,
@@ -122,7 +122,7 @@ fn need<'a>(
     }
 }
 
-fn of_container(container: &Container, needs: &mut Needs) {
+fn of_container(container: &Container, needs: &mut PodReferences) {
     for source in container.env_from.iter().flatten() {
         if let Some(map) = &source.config_map_ref {
             need(&mut needs.config_maps, &map.name, map.optional, []);
@@ -141,7 +141,7 @@ fn of_container(container: &Container, needs: &mut Needs) {
     }
 }
 
-fn of_variable(source: &EnvVarSource, needs: &mut Needs) {
+fn of_variable(source: &EnvVarSource, needs: &mut PodReferences) {
     if let Some(map) = &source.config_map_key_ref {
         let key = map.key.as_str();
         need(&mut needs.config_maps, &map.name, map.optional, [key]);
@@ -152,7 +152,7 @@ fn of_variable(source: &EnvVarSource, needs: &mut Needs) {
     }
 }
 
-fn of_volume(volume: &Volume, needs: &mut Needs) {
+fn of_volume(volume: &Volume, needs: &mut PodReferences) {
     if let Some(secret) = &volume.secret {
         let name = secret.secret_name.as_deref().unwrap_or_default();
         need(
@@ -179,7 +179,7 @@ fn of_volume(volume: &Volume, needs: &mut Needs) {
     }
 }
 
-fn of_projection(source: &VolumeProjection, needs: &mut Needs) {
+fn of_projection(source: &VolumeProjection, needs: &mut PodReferences) {
     if let Some(secret) = &source.secret {
         let keys = keys(secret.items.as_deref());
         need(&mut needs.secrets, &secret.name, secret.optional, keys);
@@ -210,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    fn of(spec: &serde_json::Value) -> Needs {
+    fn of(spec: &serde_json::Value) -> PodReferences {
         let pod = json!({"metadata": {"name": "a"}, "spec": spec});
         needs(&serde_json::from_value(pod).expect("a pod"))
     }
@@ -228,11 +228,11 @@ mod tests {
         }));
         let keys =
             |keys: &[(&str, bool)]| keys.iter().map(|(k, r)| ((*k).to_owned(), *r)).collect();
-        let secret = Need {
+        let secret = KeyedReference {
             required: true,
             keys: keys(&[("a", false), ("b", true)]),
         };
-        let map = Need {
+        let map = KeyedReference {
             required: false,
             keys: keys(&[("c", false)]),
         };

@@ -16,8 +16,8 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::Container;
 
 use super::annotations::{self, path};
-use super::body::{IpAddress, Port, Protocol, SubnetId};
-use super::pod::Context;
+use super::body::{IpAddress, Port, PortProtocol, SubnetId};
+use super::pod::TranslationContext;
 use super::probes;
 use super::refusals::Refusals;
 
@@ -52,8 +52,8 @@ pub(super) fn ports(
     for (index, port) in container.ports.iter().flatten().enumerate() {
         let at = format!("{at}.ports[{index}]");
         let protocol = match port.protocol.as_deref() {
-            Some("UDP") => Protocol::Udp,
-            _ => Protocol::Tcp,
+            Some("UDP") => PortProtocol::Udp,
+            _ => PortProtocol::Tcp,
         };
         let number = u16::try_from(port.container_port).ok();
         let Some(number) = number.filter(|number| *number > 0) else {
@@ -81,7 +81,7 @@ pub(super) fn ports(
 }
 
 /// The subnet that contains the group, if the placement has one.
-pub(super) fn subnets(context: &Context<'_>) -> Vec<SubnetId> {
+pub(super) fn subnets(context: &TranslationContext<'_>) -> Vec<SubnetId> {
     let id = context.placement.spec.subnet_id.iter();
     id.map(|id| SubnetId { id: id.clone() }).collect()
 }
@@ -89,7 +89,7 @@ pub(super) fn subnets(context: &Context<'_>) -> Vec<SubnetId> {
 /// The public address of a group with these ports; `None` if it gets no public address.
 pub(super) fn address(
     ports: &BTreeSet<Port>,
-    context: &Context<'_>,
+    context: &TranslationContext<'_>,
     refusals: &mut Refusals,
 ) -> Option<IpAddress> {
     let placement = context.placement;

@@ -9,7 +9,7 @@ use crate::api::{self, Priority, Sku};
 
 /// The properties of the pool and of the virtual node that the translation needs.
 #[derive(Clone, Copy, Debug)]
-pub struct Placement<'a> {
+pub struct TranslationTarget<'a> {
     /// The placement in the pool's spec.
     pub spec: &'a api::Placement,
     /// The pool's tags for container groups.
@@ -19,25 +19,25 @@ pub struct Placement<'a> {
     /// The address of the virtual node. Without it, a pod that refers to `status.hostIP` is refused.
     pub node_address: Option<&'a str>,
     /// The namespaces whose pods may choose managed identities.
-    pub identities: &'a Identities,
+    pub identities: &'a IdentityNamespaces,
 }
 
 /// The namespaces whose pods may choose any managed identity that the operator may assign
 /// (`--pod-identity-namespaces`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identities(BTreeSet<String>);
+pub struct IdentityNamespaces(BTreeSet<String>);
 
 /// No namespace: pods may not choose identities.
-pub static NO_IDENTITIES: Identities = Identities(BTreeSet::new());
+pub static NO_IDENTITIES: IdentityNamespaces = IdentityNamespaces(BTreeSet::new());
 
-impl Identities {
+impl IdentityNamespaces {
     /// Whether pods of this namespace may choose identities.
     pub(super) fn allow(&self, namespace: &str) -> bool {
         self.0.contains(namespace) || self.0.contains("*")
     }
 }
 
-impl FromIterator<String> for Identities {
+impl FromIterator<String> for IdentityNamespaces {
     /// Collects namespace names; `*` stands for all namespaces.
     fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Self {
         let names = names.into_iter().map(|name| name.trim().to_owned());
@@ -45,7 +45,7 @@ impl FromIterator<String> for Identities {
     }
 }
 
-impl Placement<'_> {
+impl TranslationTarget<'_> {
     pub(super) fn is_spot(&self) -> bool {
         self.spec.priority == Priority::Spot
     }

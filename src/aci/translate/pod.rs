@@ -11,23 +11,23 @@ use super::decisions;
 use super::dns::dns_config;
 use super::kube_proxy;
 use super::network::{address, subnets};
-use super::placement::Placement;
+use super::placement::TranslationTarget;
 use super::realtime;
 use super::refusals::{Refusals, Unsupported};
 use super::registry::credentials;
-use super::resolved::{Resolved, Values};
-use super::resources::{Sizes, sizes};
+use super::resolved::{ResolvedReferences, ValueSource};
+use super::resources::{ContainerSizes, sizes};
 use super::volumes::volumes;
-use crate::aci::names::Owner;
+use crate::aci::names::GroupOwner;
 
 /// The inputs that every part of the translation shares.
 #[derive(Clone, Copy)]
-pub(super) struct Context<'a> {
+pub(super) struct TranslationContext<'a> {
     pub(super) pod: &'a Pod,
     pub(super) spec: &'a PodSpec,
-    pub(super) values: Values<'a>,
-    pub(super) placement: &'a Placement<'a>,
-    pub(super) sizes: &'a Sizes,
+    pub(super) values: ValueSource<'a>,
+    pub(super) placement: &'a TranslationTarget<'a>,
+    pub(super) sizes: &'a ContainerSizes,
 }
 
 /// Whether ACI can run `pod` in `placement`, as far as the pod itself shows. It is called before a grant and reads
@@ -35,28 +35,28 @@ pub(super) struct Context<'a> {
 pub fn eligible(
     pod: &Pod,
     unknown_fields: &[String],
-    placement: &Placement<'_>,
+    placement: &TranslationTarget<'_>,
 ) -> Result<(), Vec<Unsupported>> {
-    let nobody = Owner {
+    let nobody = GroupOwner {
         cluster: String::new(),
         pool: String::new(),
         node: placement.node.to_owned(),
     };
-    build(pod, unknown_fields, Values::Unread, &nobody, placement).map(drop)
+    build(pod, unknown_fields, ValueSource::Unread, &nobody, placement).map(drop)
 }
 
 /// The container group of `pod`, or everything in it that ACI does not support.
 pub fn translate(
     pod: &Pod,
     unknown_fields: &[String],
-    resolved: &Resolved,
-    owner: &Owner,
-    placement: &Placement<'_>,
+    resolved: &ResolvedReferences,
+    owner: &GroupOwner,
+    placement: &TranslationTarget<'_>,
 ) -> Result<Group, Vec<Unsupported>> {
     build(
         pod,
         unknown_fields,
-        Values::Read(resolved),
+        ValueSource::Read(resolved),
         owner,
         placement,
     )
@@ -65,9 +65,9 @@ pub fn translate(
 fn build(
     pod: &Pod,
     unknown_fields: &[String],
-    values: Values<'_>,
-    owner: &Owner,
-    placement: &Placement<'_>,
+    values: ValueSource<'_>,
+    owner: &GroupOwner,
+    placement: &TranslationTarget<'_>,
 ) -> Result<Group, Vec<Unsupported>> {
     let mut refusals = Refusals::default();
     let empty = PodSpec::default();
@@ -79,7 +79,7 @@ fn build(
     }
     decisions::check(spec, &mut refusals);
     let sizes = sizes(spec, placement, &mut refusals);
-    let context = Context {
+    let context = TranslationContext {
         pod,
         spec,
         values,
@@ -98,7 +98,7 @@ fn build(
 }
 
 fn properties(
-    context: &Context<'_>,
+    context: &TranslationContext<'_>,
     pull_identity: Option<&str>,
     refusals: &mut Refusals,
 ) -> Properties {

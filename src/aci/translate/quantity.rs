@@ -11,9 +11,9 @@ const ONE: i128 = 1_000_000_000;
 
 /// An amount in billionths of its unit (cores or bytes).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Amount(i128);
+pub struct NanoAmount(i128);
 
-impl Amount {
+impl NanoAmount {
     /// An amount of `count` whole units.
     pub const fn whole(count: u64) -> Self {
         // This cannot overflow: 2^64 times 10^9 is below 2^127.
@@ -127,8 +127,8 @@ fn scaled(whole: &str, fraction: &str, base: u32, exponent: i32) -> Option<i128>
 mod tests {
     use super::*;
 
-    fn amount(text: &str) -> Option<Amount> {
-        Amount::of(&Quantity(text.to_owned()))
+    fn amount(text: &str) -> Option<NanoAmount> {
+        NanoAmount::of(&Quantity(text.to_owned()))
     }
 
     #[test]
@@ -152,12 +152,15 @@ mod tests {
         ] {
             assert_eq!(
                 amount(text),
-                Some(Amount::thousandths(thousandths)),
+                Some(NanoAmount::thousandths(thousandths)),
                 "{text}"
             );
         }
-        assert_eq!(amount("1E"), Some(Amount::whole(1_000_000_000_000_000_000)));
-        assert_eq!(amount("7Ei"), Some(Amount::whole(7 << 60)));
+        assert_eq!(
+            amount("1E"),
+            Some(NanoAmount::whole(1_000_000_000_000_000_000))
+        );
+        assert_eq!(amount("7Ei"), Some(NanoAmount::whole(7 << 60)));
     }
 
     #[test]
@@ -168,11 +171,11 @@ mod tests {
             "0.0000000000000000000000000000000000001",
             "1e-400",
         ] {
-            assert_eq!(amount(text), Some(Amount(1)), "{text}");
+            assert_eq!(amount(text), Some(NanoAmount(1)), "{text}");
         }
         assert_eq!(
             amount("0.00000000000000000000000000000000000"),
-            Some(Amount(0))
+            Some(NanoAmount(0))
         );
     }
 
@@ -204,7 +207,7 @@ mod tests {
 
     #[test]
     fn steps_are_counted_up() {
-        let step = Amount::thousandths(10);
+        let step = NanoAmount::thousandths(10);
         for (text, steps) in [("0", 0), ("1m", 1), ("10m", 1), ("11m", 2), ("1.981", 199)] {
             assert_eq!(
                 amount(text).expect("an amount").in_steps_of(step),
@@ -212,6 +215,9 @@ mod tests {
                 "{text}"
             );
         }
-        assert_eq!(Amount::whole(u64::MAX).in_steps_of(Amount(0)), u64::MAX);
+        assert_eq!(
+            NanoAmount::whole(u64::MAX).in_steps_of(NanoAmount(0)),
+            u64::MAX
+        );
     }
 }

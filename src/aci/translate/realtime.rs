@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::body::{Extension, ExtensionProperties, Port, Protocol};
-use super::pod::Context;
+use super::body::{Extension, ExtensionProperties, Port, PortProtocol};
+use super::pod::TranslationContext;
 use crate::aci::realtime::PORT;
 
 /// The type of the extension.
@@ -19,10 +19,13 @@ const VERSION: &str = "1.0";
 
 /// The extension; `None` if the placement does not request it or it cannot work. A confidential group runs only
 /// what its policy names, so it cannot have the extension.
-pub(super) fn extension(ports: &BTreeSet<Port>, context: &Context<'_>) -> Option<Extension> {
+pub(super) fn extension(
+    ports: &BTreeSet<Port>,
+    context: &TranslationContext<'_>,
+) -> Option<Extension> {
     let placement = context.placement;
     let own = Port {
-        protocol: Protocol::Tcp,
+        protocol: PortProtocol::Tcp,
         port: PORT,
     };
     let is_wanted = placement.spec.network.realtime_metrics;

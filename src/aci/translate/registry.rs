@@ -15,32 +15,32 @@ use serde::Deserialize;
 
 use super::annotations::{PULL_IDENTITY, path};
 use super::body::RegistryCredential;
-use super::concealed::Concealed;
-use super::image::{self, Location};
-use super::pod::Context;
+use super::concealed::SecretString;
+use super::image::{self, ImageLocation};
+use super::pod::TranslationContext;
 use super::refusals::Refusals;
-use super::resolved::{Content, Values};
+use super::resolved::{ObjectContent, ValueSource};
 
 /// The content of Docker's `config.json`.
 #[derive(Default, Deserialize)]
 struct DockerConfig {
     #[serde(default)]
-    auths: Option<Entries>,
+    auths: Option<RegistryEntries>,
 }
 
 /// Entries by registry. Go parses `null` as an empty entry.
-type Entries = BTreeMap<String, Option<Entry>>;
+type RegistryEntries = BTreeMap<String, Option<RegistryEntry>>;
 
 /// The entry of a registry. `auth` is `username:password` in base64 and takes precedence over the two other fields.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
-struct Entry {
+struct RegistryEntry {
     username: Option<String>,
     password: Option<String>,
     auth: Option<String>,
 }
 
-impl Entry {
+impl RegistryEntry {
     /// Whether the entry is empty. Some tools write an empty entry for each registry that they know.
     fn is_empty(&self) -> bool {
         let all = [&self.username, &self.password, &self.auth];
@@ -51,17 +51,17 @@ impl Entry {
 }
 
 /// An entry, with its registry key and the index of its Secret.
-struct Candidate {
+struct CredentialCandidate {
     secret: usize,
     key: String,
-    entry: Entry,
+    entry: RegistryEntry,
 }
 
 /// The credentials for the registries of `images`. Each image comes with its field path.
 pub(super) fn credentials(
     images: &[(String, &str)],
     identity: Option<&str>,
-    context: &Context<'_>,
+    context: &TranslationContext<'_>,
     refusals: &mut Refusals,
 ) -> Vec<RegistryCredential> {
     let candidates = candidates(context, refusals);
@@ -104,7 +104,10 @@ fn of_identity(id: &str, registry: &str) -> RegistryCredential {
 }
 
 /// The candidate that matches most of the image's path; of several, the first.
-fn best<'a>(candidates: &'a [Candidate], location: &Location) -> Option<&'a Candidate> {
+fn best<'a>(
+    candidates: &'a [CredentialCandidate],
+    location: &ImageLocation,
+) -> Option<&'a CredentialCandidate> {
     let fits = candidates.iter().rev();
     let fits =
         fits.filter_map(|candidate| Some((image::fit(&candidate.key, location)?, candidate)));
@@ -113,7 +116,7 @@ fn best<'a>(candidates: &'a [Candidate], location: &Location) -> Option<&'a Cand
 }
 
 fn of_entry(
-    candidate: &Candidate,
+    candidate: &CredentialCandidate,
     registry: &str,
     refusals: &mut Refusals,
 ) -> Option<RegistryCredential> {
@@ -136,7 +139,7 @@ fn of_entry(
 }
 
 /// The username and password of an entry. The password may contain colons.
-fn login(entry: &Entry) -> Option<(String, Concealed)> {
+fn login(entry: &RegistryEntry) -> Option<(String, SecretString)> {
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     if let Some(auth) = given(&entry.auth) {
         let auth = auth.trim();
@@ -147,18 +150,21 @@ fn login(entry: &Entry) -> Option<(String, Concealed)> {
         let (username, password) = decoded.split_once(':')?;
         // Docker sometimes ends the password with NUL characters.
         let password = password.trim_end_matches('\0');
-        return Some((username.to_owned(), Concealed::new(password)));
+        return Some((username.to_owned(), SecretString::new(password)));
     }
     Some((
         given(&entry.username)?,
-        Concealed::new(given(&entry.password)?),
+        SecretString::new(given(&entry.password)?),
     ))
 }
 
 /// The non-empty entries of the pod's pull secrets, in order. Before a grant there are none, because no Secret has
 /// been read.
-fn candidates(context: &Context<'_>, refusals: &mut Refusals) -> Vec<Candidate> {
-    let Values::Read(resolved) = context.values else {
+fn candidates(
+    context: &TranslationContext<'_>,
+    refusals: &mut Refusals,
+) -> Vec<CredentialCandidate> {
+    let ValueSource::Read(resolved) = context.values else {
         return Vec::new();
     };
     let mut candidates = Vec::new();
@@ -172,7 +178,7 @@ fn candidates(context: &Context<'_>, refusals: &mut Refusals) -> Vec<Candidate> 
                 let entries = entries.into_iter();
                 let given = entries.filter_map(|(key, entry)| {
                     let entry = entry.filter(|entry| !entry.is_empty())?;
-                    Some(Candidate { secret, key, entry })
+                    Some(CredentialCandidate { secret, key, entry })
                 });
                 candidates.extend(given);
             }
@@ -186,7 +192,7 @@ fn candidates(context: &Context<'_>, refusals: &mut Refusals) -> Vec<Candidate> 
     candidates
 }
 
-fn entries(content: &Content) -> Result<Entries, serde_json::Error> {
+fn entries(content: &ObjectContent) -> Result<RegistryEntries, serde_json::Error> {
     if let Some(config) = content.data.get(".dockerconfigjson") {
         let config: DockerConfig = serde_json::from_slice(config)?;
         return Ok(config.auths.unwrap_or_default());

@@ -11,27 +11,27 @@ use std::fmt;
 use k8s_openapi::api::core::v1::{self as core, ConfigMap, Secret};
 
 use super::body::AzureFile;
-use super::claims::Claim;
-use super::concealed::Concealed;
+use super::claims::ClaimBacking;
+use super::concealed::SecretString;
 use super::needs::TokenNeed;
 
 /// The content of a Secret or a `ConfigMap`. `Debug` prints only the keys.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Content {
+pub struct ObjectContent {
     /// `data`.
     pub data: BTreeMap<String, Vec<u8>>,
     /// `binaryData` of a `ConfigMap`. It is used for files and not for variables.
     pub binary: BTreeMap<String, Vec<u8>>,
 }
 
-impl fmt::Debug for Content {
+impl fmt::Debug for ObjectContent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = self.data.keys().chain(self.binary.keys());
         f.debug_set().entries(keys).finish()
     }
 }
 
-impl Content {
+impl ObjectContent {
     /// The content of the file for `key`.
     pub fn file(&self, key: &str) -> Option<&[u8]> {
         let file = self.data.get(key).or_else(|| self.binary.get(key));
@@ -45,7 +45,7 @@ impl Content {
     }
 }
 
-impl From<Secret> for Content {
+impl From<Secret> for ObjectContent {
     fn from(secret: Secret) -> Self {
         let data = secret.data.unwrap_or_default().into_iter();
         Self {
@@ -55,7 +55,7 @@ impl From<Secret> for Content {
     }
 }
 
-impl From<ConfigMap> for Content {
+impl From<ConfigMap> for ObjectContent {
     fn from(map: ConfigMap) -> Self {
         let data = map.data.unwrap_or_default().into_iter();
         let binary = map.binary_data.unwrap_or_default().into_iter();
@@ -68,7 +68,7 @@ impl From<ConfigMap> for Content {
 
 /// A Service with a cluster IP, for the variables that describe it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Service {
+pub struct ServiceAddress {
     /// The Service's name.
     pub name: String,
     /// The Service's cluster IP.
@@ -77,7 +77,7 @@ pub struct Service {
     pub ports: Vec<(Option<String>, String, i32)>,
 }
 
-impl Service {
+impl ServiceAddress {
     /// Extracts the fields that variables need; `None` if the Service has no cluster IP.
     pub fn of(service: &core::Service) -> Option<Self> {
         let spec = service.spec.as_ref()?;
@@ -98,34 +98,34 @@ impl Service {
 
 /// The content of all objects that a pod refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resolved {
+pub struct ResolvedReferences {
     /// Secrets by name.
-    pub secrets: BTreeMap<String, Content>,
+    pub secrets: BTreeMap<String, ObjectContent>,
     /// `ConfigMap`s by name.
-    pub config_maps: BTreeMap<String, Content>,
+    pub config_maps: BTreeMap<String, ObjectContent>,
     /// The volumes behind persistent volume claims, by the claims' names.
-    pub claims: BTreeMap<String, Claim>,
+    pub claims: BTreeMap<String, ClaimBacking>,
     /// Tokens of the pod's service account.
-    pub tokens: BTreeMap<TokenNeed, Concealed>,
+    pub tokens: BTreeMap<TokenNeed, SecretString>,
     /// The kubeconfig for ACI's kube-proxy, in base64, if the placement requests kube-proxy.
-    pub kube_config: Option<Concealed>,
+    pub kube_config: Option<SecretString>,
     /// The Services for which the pod gets variables: those of its namespace if it wants them, and `kubernetes` of
     /// the namespace `default`.
-    pub services: Vec<Service>,
+    pub services: Vec<ServiceAddress>,
 }
 
 /// The kind of object that holds a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ReferenceKind {
     Secret,
     ConfigMap,
 }
 
 /// The source of values.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Values<'a> {
+pub(super) enum ValueSource<'a> {
     /// The objects have been read.
-    Read(&'a Resolved),
+    Read(&'a ResolvedReferences),
     /// The objects have not been read; placeholders are used.
     Unread,
 }
@@ -134,22 +134,22 @@ pub(super) enum Values<'a> {
 const PLACEHOLDER: &[u8] = b"placeholder";
 
 /// The result of a lookup: `None` if the value is optional and missing. The error says what is missing.
-pub(super) type Found<T> = Result<Option<T>, String>;
+pub(super) type Lookup<T> = Result<Option<T>, String>;
 
-impl<'a> Values<'a> {
+impl<'a> ValueSource<'a> {
     /// The content of a whole object.
     pub(super) fn object(
         self,
-        kind: Kind,
+        kind: ReferenceKind,
         name: &str,
         optional: Option<bool>,
-    ) -> Found<Cow<'a, Content>> {
+    ) -> Lookup<Cow<'a, ObjectContent>> {
         let Self::Read(resolved) = self else {
-            return Ok(Some(Cow::Owned(Content::default())));
+            return Ok(Some(Cow::Owned(ObjectContent::default())));
         };
         let (objects, what) = match kind {
-            Kind::Secret => (&resolved.secrets, "Secret"),
-            Kind::ConfigMap => (&resolved.config_maps, "ConfigMap"),
+            ReferenceKind::Secret => (&resolved.secrets, "Secret"),
+            ReferenceKind::ConfigMap => (&resolved.config_maps, "ConfigMap"),
         };
         match objects.get(name) {
             Some(content) => Ok(Some(Cow::Borrowed(content))),
@@ -161,15 +161,15 @@ impl<'a> Values<'a> {
     /// The value of one key for a variable. A `ConfigMap`'s binary data is not used.
     pub(super) fn variable(
         self,
-        kind: Kind,
+        kind: ReferenceKind,
         name: &str,
         key: &str,
         optional: Option<bool>,
-    ) -> Found<Vec<u8>> {
+    ) -> Lookup<Vec<u8>> {
         let content = self.object(kind, name, optional)?;
-        let content = content.map(|content| Content {
+        let content = content.map(|content| ObjectContent {
             data: content.data.clone(),
-            ..Content::default()
+            ..ObjectContent::default()
         });
         self.of(content.as_ref(), name, key, optional)
     }
@@ -177,22 +177,22 @@ impl<'a> Values<'a> {
     /// The value of one key for a file.
     pub(super) fn key(
         self,
-        kind: Kind,
+        kind: ReferenceKind,
         name: &str,
         key: &str,
         optional: Option<bool>,
-    ) -> Found<Vec<u8>> {
+    ) -> Lookup<Vec<u8>> {
         let content = self.object(kind, name, optional)?;
         self.of(content.as_deref(), name, key, optional)
     }
 
     fn of(
         self,
-        content: Option<&Content>,
+        content: Option<&ObjectContent>,
         name: &str,
         key: &str,
         optional: Option<bool>,
-    ) -> Found<Vec<u8>> {
+    ) -> Lookup<Vec<u8>> {
         let Some(content) = content else {
             return Ok(None);
         };
@@ -215,25 +215,25 @@ impl<'a> Values<'a> {
     }
 
     /// The volume behind a claim.
-    pub(super) fn claim(self, name: &str) -> Result<Claim, String> {
+    pub(super) fn claim(self, name: &str) -> Result<ClaimBacking, String> {
         let Self::Read(resolved) = self else {
-            return Ok(Claim::Share(AzureFile::default()));
+            return Ok(ClaimBacking::Share(AzureFile::default()));
         };
         let claim = resolved.claims.get(name).cloned();
         claim.ok_or_else(|| format!("the PersistentVolumeClaim '{name}' has not been read"))
     }
 
     /// The kubeconfig for ACI's kube-proxy.
-    pub(super) fn kube_config(self) -> Result<Concealed, String> {
+    pub(super) fn kube_config(self) -> Result<SecretString, String> {
         let Self::Read(resolved) = self else {
-            return Ok(Concealed::default());
+            return Ok(SecretString::default());
         };
         let kube_config = resolved.kube_config.clone();
         kube_config.ok_or_else(|| "no token for kube-proxy has been requested".to_owned())
     }
 
     /// The Services for which the pod gets variables.
-    pub(super) fn services(self) -> &'a [Service] {
+    pub(super) fn services(self) -> &'a [ServiceAddress] {
         match self {
             Self::Read(resolved) => &resolved.services,
             Self::Unread => &[],

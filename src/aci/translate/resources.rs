@@ -20,32 +20,32 @@
 
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::asked::{Asked, asked, asked_by};
+use super::asked::{RequestedResources, asked, asked_by};
 use super::body::{Amounts, Resources};
-use super::placement::Placement;
-use super::quantity::Amount;
+use super::placement::TranslationTarget;
+use super::quantity::NanoAmount;
 use super::refusals::Refusals;
 
 /// The smallest group: 1 CPU and 1 GB (quotas page of 2025-11).
-const LEAST: Size = Size {
+const LEAST: GroupSize = GroupSize {
     cpu: 100,
     memory: 10,
 };
 /// The size of a container without requests: the scheduler's non-zero defaults of 100m and 200Mi, rounded up.
-const DEFAULT: Size = Size { cpu: 10, memory: 3 };
+const DEFAULT: GroupSize = GroupSize { cpu: 10, memory: 3 };
 /// The smallest size of a container.
-const STEP: Size = Size { cpu: 1, memory: 1 };
+const STEP: GroupSize = GroupSize { cpu: 1, memory: 1 };
 /// The disk of a group: 50 GB (quotas page of 2025-11).
-pub(super) const DISK: Amount = Amount::whole(50_000_000_000);
+pub(super) const DISK: NanoAmount = NanoAmount::whole(50_000_000_000);
 
 /// CPU in hundredths of a core, and memory in tenths of a GB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Size {
+pub(super) struct GroupSize {
     pub(super) cpu: u64,
     pub(super) memory: u64,
 }
 
-impl Size {
+impl GroupSize {
     fn amounts(self) -> Amounts {
         let number = |steps: u64| f64::from(u32::try_from(steps).unwrap_or(u32::MAX));
         Amounts {
@@ -78,14 +78,14 @@ impl Size {
 
 /// The sizes of a group and its containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sizes {
+pub(super) struct ContainerSizes {
     /// The request and the limit of each container.
-    containers: Vec<(Size, Size)>,
+    containers: Vec<(GroupSize, GroupSize)>,
     /// The sum of all containers' requests.
-    pub(super) total: Size,
+    pub(super) total: GroupSize,
 }
 
-impl Sizes {
+impl ContainerSizes {
     /// The resources of the container at `index`.
     pub(super) fn of(&self, index: usize) -> Option<Resources> {
         let (requests, limits) = self.containers.get(index)?;
@@ -96,9 +96,9 @@ impl Sizes {
     }
 
     /// CPU (in cores) and memory (in bytes) of the whole group.
-    pub(super) fn total(&self) -> (Amount, Amount) {
-        let cpu = Amount::thousandths(self.total.cpu.saturating_mul(10));
-        let memory = Amount::whole(self.total.memory.saturating_mul(100_000_000));
+    pub(super) fn total(&self) -> (NanoAmount, NanoAmount) {
+        let cpu = NanoAmount::thousandths(self.total.cpu.saturating_mul(10));
+        let memory = NanoAmount::whole(self.total.memory.saturating_mul(100_000_000));
         (cpu, memory)
     }
 }
@@ -110,13 +110,17 @@ pub fn group_cpu(spec: &PodSpec) -> i64 {
 }
 
 /// The sizes of a pod's group. A group that is too large is refused.
-pub(super) fn sizes(spec: &PodSpec, placement: &Placement<'_>, refusals: &mut Refusals) -> Sizes {
+pub(super) fn sizes(
+    spec: &PodSpec,
+    placement: &TranslationTarget<'_>,
+    refusals: &mut Refusals,
+) -> ContainerSizes {
     let sizes = measured(spec, refusals);
     largest(sizes.total, placement, refusals);
     sizes
 }
 
-fn measured(spec: &PodSpec, refusals: &mut Refusals) -> Sizes {
+fn measured(spec: &PodSpec, refusals: &mut Refusals) -> ContainerSizes {
     let init = spec.init_containers.as_deref().unwrap_or_default();
     let init = asked_by(init, "spec.initContainers", refusals);
     let proper = asked_by(&spec.containers, "spec.containers", refusals);
@@ -124,30 +128,33 @@ fn measured(spec: &PodSpec, refusals: &mut Refusals) -> Sizes {
     disk(&init, &proper, refusals);
 
     let default = default(&pod, &proper);
-    let mut requests: Vec<Size> = proper
+    let mut requests: Vec<GroupSize> = proper
         .iter()
         .map(|asked| {
             let mut size = asked.request(default).max(STEP);
             if pod.memory_limit.is_none() {
-                size.memory = size.memory.max(asked.limit(Size::default()).memory);
+                size.memory = size.memory.max(asked.limit(GroupSize::default()).memory);
             }
             size
         })
         .collect();
-    let mut wanted = LEAST.max(pod.request(Size::default()));
-    wanted.memory = wanted.memory.max(pod.limit(Size::default()).memory);
+    let mut wanted = LEAST.max(pod.request(GroupSize::default()));
+    wanted.memory = wanted.memory.max(pod.limit(GroupSize::default()).memory);
     for asked in &init {
-        wanted = wanted.max(asked.request(Size::default()));
-        wanted.memory = wanted.memory.max(asked.limit(Size::default()).memory);
+        wanted = wanted.max(asked.request(GroupSize::default()));
+        wanted.memory = wanted.memory.max(asked.limit(GroupSize::default()).memory);
     }
     fill_up(&mut requests, wanted);
-    let total = requests.iter().copied().fold(Size::default(), Size::plus);
+    let total = requests
+        .iter()
+        .copied()
+        .fold(GroupSize::default(), GroupSize::plus);
 
     let most = pod.limit(total).min(total);
     let limits = proper.iter().map(|asked| asked.limit(most).min(most));
     let containers = requests.iter().zip(limits);
     let containers = containers.map(|(request, limit)| (*request, limit.max(*request)));
-    Sizes {
+    ContainerSizes {
         containers: containers.collect(),
         total,
     }
@@ -155,16 +162,16 @@ fn measured(spec: &PodSpec, refusals: &mut Refusals) -> Sizes {
 
 /// The size of a container without requests. With a pod-level request, it is at most an equal part of what the
 /// other containers leave.
-fn default(pod: &Asked, proper: &[Asked]) -> Size {
+fn default(pod: &RequestedResources, proper: &[RequestedResources]) -> GroupSize {
     let (cpu, memory) = pod.given();
-    let part = |whole: Option<u64>, of: fn(&Asked) -> Option<u64>, usual: u64| {
+    let part = |whole: Option<u64>, of: fn(&RequestedResources) -> Option<u64>, usual: u64| {
         let Some(whole) = whole else { return usual };
         let asked: u64 = proper.iter().filter_map(of).fold(0, u64::saturating_add);
         let silent = proper.iter().filter(|asked| of(asked).is_none()).count();
         let silent = u64::try_from(silent.max(1)).unwrap_or(u64::MAX);
         usual.min(whole.saturating_sub(asked) / silent)
     };
-    Size {
+    GroupSize {
         cpu: part(cpu, |asked| asked.given().0, DEFAULT.cpu),
         memory: part(memory, |asked| asked.given().1, DEFAULT.memory),
     }
@@ -172,8 +179,11 @@ fn default(pod: &Asked, proper: &[Asked]) -> Size {
 
 /// Raises the total to `wanted` by adding the missing amount to the container with the largest request; of several,
 /// the first.
-fn fill_up(requests: &mut [Size], wanted: Size) {
-    let total = requests.iter().copied().fold(Size::default(), Size::plus);
+fn fill_up(requests: &mut [GroupSize], wanted: GroupSize) {
+    let total = requests
+        .iter()
+        .copied()
+        .fold(GroupSize::default(), GroupSize::plus);
     let by_cpu = requests
         .iter()
         .enumerate()
@@ -192,7 +202,7 @@ fn fill_up(requests: &mut [Size], wanted: Size) {
 
 /// Refuses a pod that exceeds the largest group. The limits are those of the quotas page of 2025-11; the FAQ says
 /// 32 CPU and 256 GB, and only the smaller numbers are safe.
-fn largest(total: Size, placement: &Placement<'_>, refusals: &mut Refusals) {
+fn largest(total: GroupSize, placement: &TranslationTarget<'_>, refusals: &mut Refusals) {
     let (kind, cpu, memory) = if placement.is_spot() {
         ("Spot", 4, 16)
     } else if placement.is_confidential() {
@@ -212,10 +222,10 @@ fn largest(total: Size, placement: &Placement<'_>, refusals: &mut Refusals) {
 }
 
 /// Refuses a pod that needs more ephemeral storage than the disk of a group has.
-fn disk(init: &[Asked], proper: &[Asked], refusals: &mut Refusals) {
+fn disk(init: &[RequestedResources], proper: &[RequestedResources], refusals: &mut Refusals) {
     let together = proper
         .iter()
-        .fold(Amount::default(), |sum, a| sum.plus(a.disk));
+        .fold(NanoAmount::default(), |sum, a| sum.plus(a.disk));
     let most = init.iter().map(|a| a.disk).max().unwrap_or_default();
     refusals.require(
         together.max(most) <= DISK,

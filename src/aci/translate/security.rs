@@ -5,7 +5,7 @@
 use k8s_openapi::api::core::v1::{Capabilities, Container, PodSecurityContext, SecurityContext};
 
 use super::body;
-use super::placement::Placement;
+use super::placement::TranslationTarget;
 use super::refusals::Refusals;
 
 const TOO_LARGE: &str = "ACI takes numbers from 0 to 2147483647";
@@ -15,7 +15,7 @@ pub(super) fn security_context(
     container: &Container,
     pod: Option<&PodSecurityContext>,
     at: &str,
-    placement: &Placement<'_>,
+    placement: &TranslationTarget<'_>,
     refusals: &mut Refusals,
 ) -> Option<body::SecurityContext> {
     let at = format!("{at}.securityContext");

@@ -4,14 +4,14 @@
 //! extension (decision D17). A variable whose name ACI does not accept (longer than 63 characters) is left out: the
 //! pod did not request that Service explicitly.
 
-use super::resolved::Service;
+use super::resolved::ServiceAddress;
 
 /// The variables for all `services`, in their order.
-pub(super) fn variables(services: &[Service]) -> Vec<(String, String)> {
+pub(super) fn variables(services: &[ServiceAddress]) -> Vec<(String, String)> {
     services.iter().flat_map(of_service).collect()
 }
 
-fn of_service(service: &Service) -> Vec<(String, String)> {
+fn of_service(service: &ServiceAddress) -> Vec<(String, String)> {
     let prefix = spelled(&service.name);
     let address = &service.address;
     let mut variables = vec![(format!("{prefix}_SERVICE_HOST"), address.clone())];
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_service_has_the_variables_that_a_kubelet_gives_it() {
-        let service = Service {
+        let service = ServiceAddress {
             name: "web-db".into(),
             address: "10.0.0.7".into(),
             ports: vec![
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_address_is_bracketed_in_urls() {
-        let service = Service {
+        let service = ServiceAddress {
             name: "a".into(),
             address: "fd00::1".into(),
             ports: vec![(None, "TCP".into(), 80)],

@@ -5,9 +5,9 @@
 use k8s_openapi::api::core::v1::Volume;
 
 use super::body::AzureFile;
-use super::concealed::Concealed;
+use super::concealed::SecretString;
 use super::refusals::Refusals;
-use super::resolved::{Kind, Values};
+use super::resolved::{ReferenceKind, ValueSource};
 
 /// The keys of a Secret that holds the credentials of a storage account (both the in-tree plugin and the CSI driver
 /// use these names).
@@ -20,19 +20,19 @@ pub(super) const DRIVER: &str = "file.csi.azure.com";
 
 /// A share as a pod's spec names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Share<'a> {
+pub(super) struct AzureFilesShare<'a> {
     pub(super) secret: Option<&'a str>,
     name: Option<&'a str>,
     read_only: bool,
 }
 
 /// The share that a volume names; `None` if it is another kind of volume.
-pub(super) fn share(volume: &Volume) -> Option<Share<'_>> {
+pub(super) fn share(volume: &Volume) -> Option<AzureFilesShare<'_>> {
     fn some(text: &str) -> Option<&str> {
         (!text.is_empty()).then_some(text)
     }
     if let Some(file) = &volume.azure_file {
-        return Some(Share {
+        return Some(AzureFilesShare {
             secret: some(&file.secret_name),
             name: some(&file.share_name),
             read_only: file.read_only.unwrap_or(false),
@@ -44,7 +44,7 @@ pub(super) fn share(volume: &Volume) -> Option<Share<'_>> {
         let (_, value) = all.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
         some(value)
     };
-    Some(Share {
+    Some(AzureFilesShare {
         secret: attribute("secretName"),
         name: attribute("shareName"),
         read_only: csi.read_only.unwrap_or(false),
@@ -55,7 +55,7 @@ pub(super) fn share(volume: &Volume) -> Option<Share<'_>> {
 pub(super) fn azure_file(
     volume: &Volume,
     at: &str,
-    values: Values<'_>,
+    values: ValueSource<'_>,
     refusals: &mut Refusals,
 ) -> Option<AzureFile> {
     let share = share(volume)?;
@@ -64,7 +64,7 @@ pub(super) fn azure_file(
         refusals.refuse(at, "an Azure Files share needs secretName and shareName");
         return None;
     };
-    let mut key = |key: &str| match values.key(Kind::Secret, secret, key, None) {
+    let mut key = |key: &str| match values.key(ReferenceKind::Secret, secret, key, None) {
         Ok(value) => value.map(|value| String::from_utf8_lossy(&value).trim().to_owned()),
         Err(why) => {
             refusals.refuse(at, why);
@@ -81,7 +81,7 @@ pub(super) fn azure_file(
         share_name: name.to_owned(),
         read_only: share.read_only,
         storage_account_name: account,
-        storage_account_key: Concealed::new(account_key),
+        storage_account_key: SecretString::new(account_key),
     })
 }
 

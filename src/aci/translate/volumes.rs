@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, Volume};
 
-use super::body::{self, Empty, GitRepo, VolumeMount};
+use super::body::{self, EmptyObject, GitRepo, VolumeMount};
 use super::claims;
 use super::files::files;
-use super::pod::Context;
+use super::pod::TranslationContext;
 use super::refusals::Refusals;
 use super::shares;
 
@@ -21,9 +21,9 @@ const MOST: usize = 20;
 
 /// The name in the group for each of the pod's volumes.
 #[derive(Debug, Default)]
-pub(super) struct Names(BTreeMap<String, String>);
+pub(super) struct VolumeNames(BTreeMap<String, String>);
 
-impl Names {
+impl VolumeNames {
     /// Chooses names for `volumes`. A volume keeps its name if ACI accepts it.
     fn of(volumes: &[Volume]) -> Self {
         let mut taken: BTreeSet<String> = volumes.iter().map(|v| v.name.clone()).collect();
@@ -53,11 +53,11 @@ fn is_name(name: &str) -> bool {
 
 /// The group's volumes, and their names.
 pub(super) fn volumes(
-    context: &Context<'_>,
+    context: &TranslationContext<'_>,
     refusals: &mut Refusals,
-) -> (Vec<body::Volume>, Names) {
+) -> (Vec<body::Volume>, VolumeNames) {
     let volumes = context.spec.volumes.as_deref().unwrap_or_default();
-    let names = Names::of(volumes);
+    let names = VolumeNames::of(volumes);
     refusals.require(
         volumes.len() <= MOST,
         "spec.volumes",
@@ -82,7 +82,12 @@ pub(super) fn volumes(
 }
 
 /// The type-specific part of a volume, without its name.
-fn kind(volume: &Volume, at: &str, context: &Context<'_>, refusals: &mut Refusals) -> body::Volume {
+fn kind(
+    volume: &Volume,
+    at: &str,
+    context: &TranslationContext<'_>,
+    refusals: &mut Refusals,
+) -> body::Volume {
     let given = [
         volume.empty_dir.is_some(),
         volume.secret.is_some(),
@@ -105,7 +110,7 @@ fn kind(volume: &Volume, at: &str, context: &Context<'_>, refusals: &mut Refusal
     if let Some(files) = files(volume, at, context, refusals) {
         translated.secret = files.into_body();
         if translated.secret.is_none() {
-            translated.empty_dir = Some(Empty::new());
+            translated.empty_dir = Some(EmptyObject::new());
         }
     } else if let Some(repository) = &volume.git_repo {
         let given = !repository.repository.is_empty();
@@ -122,7 +127,7 @@ fn kind(volume: &Volume, at: &str, context: &Context<'_>, refusals: &mut Refusal
     } else if let Some(share) = shares::azure_file(volume, at, context.values, refusals) {
         translated.azure_file = Some(share);
     } else if volume.empty_dir.is_some() {
-        translated.empty_dir = Some(Empty::new());
+        translated.empty_dir = Some(EmptyObject::new());
     }
     translated
 }
@@ -131,7 +136,7 @@ fn kind(volume: &Volume, at: &str, context: &Context<'_>, refusals: &mut Refusal
 pub(super) fn mounts(
     container: &Container,
     at: &str,
-    names: &Names,
+    names: &VolumeNames,
     refusals: &mut Refusals,
 ) -> Vec<VolumeMount> {
     let mut paths = BTreeSet::new();
@@ -187,7 +192,7 @@ mod tests {
             "volume-1",
             &long,
         ];
-        let names = Names::of(&all.map(volume)).0;
+        let names = VolumeNames::of(&all.map(volume)).0;
         let made = |name: &str| names[name].as_str();
         assert_eq!(made("config"), "config");
         assert_eq!(made("volume-0"), "volume-0");

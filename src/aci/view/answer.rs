@@ -10,13 +10,13 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::lenient::{each, lenient, time};
-use super::{Event, Group, OperationState};
+use super::{ContainerGroup, InstanceEvent, OperationState};
 
 /// One page of a LIST.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Page {
+pub struct ListPage {
     /// The groups that could be parsed.
-    pub groups: Vec<Group>,
+    pub groups: Vec<ContainerGroup>,
     /// The indexes of the elements that could not be parsed. A page with such elements does not prove that a group
     /// is gone.
     pub unreadable: Vec<usize>,
@@ -27,7 +27,7 @@ pub struct Page {
 /// An asynchronous operation that a PUT, a DELETE or a start began.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Operation {
+pub struct AsyncOperation {
     /// The status of the operation.
     #[serde(deserialize_with = "lenient")]
     pub status: Option<OperationState>,
@@ -39,7 +39,7 @@ pub struct Operation {
     pub properties: OperationProperties,
     /// The error, if the operation failed and ARM reports it in its usual form.
     #[serde(deserialize_with = "lenient")]
-    pub error: Option<ErrorBody>,
+    pub error: Option<ArmErrorBody>,
 }
 
 /// The results of an operation besides its status.
@@ -48,13 +48,13 @@ pub struct Operation {
 pub struct OperationProperties {
     /// The events of the group and of all its containers.
     #[serde(deserialize_with = "each")]
-    pub events: Vec<Event>,
+    pub events: Vec<InstanceEvent>,
 }
 
 /// An error in ARM's format.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ErrorBody {
+pub struct ArmErrorBody {
     /// The error code: one word.
     #[serde(deserialize_with = "lenient")]
     pub code: String,
@@ -66,29 +66,29 @@ pub struct ErrorBody {
     pub target: Option<String>,
     /// The errors that this one wraps.
     #[serde(deserialize_with = "each")]
-    pub details: Vec<ErrorBody>,
+    pub details: Vec<ArmErrorBody>,
 }
 
 /// The body of an answer to LIST.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
-    value: Elements,
+struct ListResponse {
+    value: ListElements,
     #[serde(default)]
     next_link: Option<String>,
 }
 
 /// The elements of a page: the groups that could be parsed, and the indexes of the others.
 #[derive(Default)]
-struct Elements(Vec<Group>, Vec<usize>);
+struct ListElements(Vec<ContainerGroup>, Vec<usize>);
 
-impl<'de> Deserialize<'de> for Elements {
+impl<'de> Deserialize<'de> for ListElements {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_seq(Self::default())
     }
 }
 
-impl<'de> Visitor<'de> for Elements {
+impl<'de> Visitor<'de> for ListElements {
     type Value = Self;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,7 +98,7 @@ impl<'de> Visitor<'de> for Elements {
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<Self, A::Error> {
         let mut at = 0;
         while let Some(element) = elements.next_element::<Value>()? {
-            match Group::read(&element) {
+            match ContainerGroup::read(&element) {
                 Some(group) => self.0.push(group),
                 None => self.1.push(at),
             }
@@ -108,7 +108,7 @@ impl<'de> Visitor<'de> for Elements {
     }
 }
 
-impl Page {
+impl ListPage {
     /// Parses the body of an answer to LIST, element by element: as one JSON value, a page of a thousand groups
     /// would need ten times its length in memory.
     ///
@@ -117,8 +117,8 @@ impl Page {
     /// If the body is not an answer to LIST. It must not be taken for an empty page, which would prove that no
     /// group exists.
     pub fn parse(body: &[u8]) -> serde_json::Result<Self> {
-        let answer: Answer = serde_json::from_slice(body)?;
-        let Elements(groups, unreadable) = answer.value;
+        let answer: ListResponse = serde_json::from_slice(body)?;
+        let ListElements(groups, unreadable) = answer.value;
         Ok(Self {
             groups,
             unreadable,
@@ -127,7 +127,7 @@ impl Page {
     }
 }
 
-impl Operation {
+impl AsyncOperation {
     /// Parses the body of an answer that contains an operation.
     pub fn parse(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok()

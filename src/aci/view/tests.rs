@@ -49,7 +49,7 @@ fn recorded() -> Vec<(String, Value)> {
 }
 
 /// Asserts that the lenient parser has lost nothing of a group.
-fn nothing_is_lost(place: &str, body: &Value, group: &Group) {
+fn nothing_is_lost(place: &str, body: &Value, group: &ContainerGroup) {
     let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str);
     let count = |pointer: &str| {
         body.pointer(pointer)
@@ -138,7 +138,7 @@ fn every_official_example_and_every_recording_is_read_whole() {
             fields.iter().all(|field| body.get(field).is_some())
         };
         if is_group(&body) {
-            let group = Group::parse(bytes.as_bytes()).expect(&place);
+            let group = ContainerGroup::parse(bytes.as_bytes()).expect(&place);
             nothing_is_lost(&place, &body, &group);
             groups += 1;
         } else if body
@@ -148,7 +148,7 @@ fn every_official_example_and_every_recording_is_read_whole() {
                 .get("properties")
                 .is_some_and(|p| p.get("containers").is_some())
         {
-            let page = Page::parse(bytes.as_bytes()).expect(&place);
+            let page = ListPage::parse(bytes.as_bytes()).expect(&place);
             assert!(page.unreadable.is_empty(), "{place}");
             let elements = body["value"].as_array().expect("a list");
             for (element, group) in elements.iter().zip(&page.groups) {
@@ -157,7 +157,7 @@ fn every_official_example_and_every_recording_is_read_whole() {
             assert_eq!(page.groups.len(), elements.len(), "{place}");
             pages += 1;
         } else if body.get("status").is_some() {
-            let operation = Operation::parse(bytes.as_bytes()).expect(&place);
+            let operation = AsyncOperation::parse(bytes.as_bytes()).expect(&place);
             let count = body["properties"]["events"].as_array().map_or(0, Vec::len);
             assert_eq!(operation.properties.events.len(), count, "{place}");
             assert!(operation.start_time.is_some(), "{place}");
@@ -176,7 +176,7 @@ fn every_official_example_and_every_recording_is_read_whole() {
 fn an_operation_that_failed_says_why() {
     let path = format!("{FIXTURES}/recordings/operation-failed-insufficient-capacity.json");
     let body = json_of(Path::new(&path))["body"].to_string();
-    let operation = Operation::parse(body.as_bytes()).expect("an operation");
+    let operation = AsyncOperation::parse(body.as_bytes()).expect("an operation");
     assert_eq!(operation.status, Some(OperationState::Failed));
     assert_eq!(
         operation.properties.events[0].word(),
@@ -191,7 +191,7 @@ fn a_broken_element_of_a_list_does_not_lose_the_others() {
         "broken", null, {"id": 3}, {"name": 4},
         {"name": "b", "tags": {"one": "1", "two": 2}, "properties": {"instanceView": [1]}},
     ], "nextLink": "https://next"});
-    let page = Page::parse(body.to_string().as_bytes()).expect("a page");
+    let page = ListPage::parse(body.to_string().as_bytes()).expect("a page");
     let names: Vec<_> = page
         .groups
         .iter()
@@ -207,7 +207,7 @@ fn a_broken_element_of_a_list_does_not_lose_the_others() {
         r#"{"value": {}}"#,
         r#"{"value": [], "nextLink": 7}"#,
     ] {
-        assert!(Page::parse(unusable.as_bytes()).is_err(), "{unusable}");
+        assert!(ListPage::parse(unusable.as_bytes()).is_err(), "{unusable}");
     }
 }
 
@@ -243,7 +243,8 @@ fn times_are_read_in_every_form_and_an_unset_one_is_none() {
         (json!(null), None),
     ];
     for (written, wanted) in cases {
-        let run: Run = serde_json::from_value(json!({"startTime": written})).expect("lenient");
+        let run: ContainerRunView =
+            serde_json::from_value(json!({"startTime": written})).expect("lenient");
         let wanted = wanted.map(|time| time.parse().expect("a time"));
         assert_eq!(run.start_time, wanted, "{written}");
     }
@@ -253,7 +254,7 @@ fn times_are_read_in_every_form_and_an_unset_one_is_none() {
 fn an_unknown_word_is_kept_and_case_does_not_matter() {
     let group = json!({"name": "a", "properties": {
         "provisioningState": "Hibernating", "instanceView": {"state": "RUNNING"}}});
-    let group = Group::read(&group).expect("a group");
+    let group = ContainerGroup::read(&group).expect("a group");
     assert_eq!(
         group.provisioning(),
         Some(&Provisioning::Other("Hibernating".into()))
@@ -266,7 +267,7 @@ fn a_group_whose_provisioning_failed_is_not_at_its_end() {
     let group = |provisioning: &str, state: &str| {
         let body = json!({"name": "a", "properties": {
             "provisioningState": provisioning, "instanceView": {"state": state}}});
-        Group::read(&body).expect("a group")
+        ContainerGroup::read(&body).expect("a group")
     };
     assert!(group("Succeeded", "Failed").is_terminal());
     assert!(group("Succeeded", "Stopped").is_terminal());
@@ -283,8 +284,8 @@ proptest! {
         rest in super::super::status::arbitrary::json(),
     ) {
         let body = json!({"name": name.clone(), "properties": rest.clone(), "tags": rest.clone()});
-        prop_assert_eq!(Group::read(&body).and_then(|group| group.name), Some(name));
-        let _ = Page::parse(json!({"value": rest.clone()}).to_string().as_bytes());
-        let _ = Operation::parse(rest.to_string().as_bytes());
+        prop_assert_eq!(ContainerGroup::read(&body).and_then(|group| group.name), Some(name));
+        let _ = ListPage::parse(json!({"value": rest.clone()}).to_string().as_bytes());
+        let _ = AsyncOperation::parse(rest.to_string().as_bytes());
     }
 }

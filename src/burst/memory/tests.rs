@@ -3,8 +3,8 @@
 use super::*;
 use crate::burst::fixtures::{at, pod, reservation};
 
-fn tried(answers: &[Answer]) -> Memory {
-    let mut memory = Memory::default();
+fn tried(answers: &[GrantAnswer]) -> LeaderState {
+    let mut memory = LeaderState::default();
     for answer in answers {
         memory.sending(&pod("a").id);
         memory.answered(&pod("a").id, answer.clone(), at(100));
@@ -12,57 +12,66 @@ fn tried(answers: &[Answer]) -> Memory {
     memory
 }
 
-fn attempt(answers: &[Answer]) -> Attempt {
+fn attempt(answers: &[GrantAnswer]) -> PatchOutcome {
     tried(answers).attempt(&pod("a").id)
 }
 
-fn denied() -> Answer {
-    Answer::Denied("no".to_owned())
+fn denied() -> GrantAnswer {
+    GrantAnswer::Denied("no".to_owned())
 }
 
 #[test]
 fn only_what_cannot_be_carried_out_any_more_is_none() {
-    assert_eq!(attempt(&[]), Attempt::None);
-    assert_eq!(attempt(&[Answer::Granted]), Attempt::Awaited);
-    assert_eq!(attempt(&[Answer::Conflict]), Attempt::Awaited);
-    assert_eq!(attempt(&[Answer::Lost]), Attempt::Unknown);
-    assert_eq!(attempt(&[denied()]), Attempt::None);
+    assert_eq!(attempt(&[]), PatchOutcome::None);
+    assert_eq!(attempt(&[GrantAnswer::Granted]), PatchOutcome::Awaited);
+    assert_eq!(attempt(&[GrantAnswer::Conflict]), PatchOutcome::Awaited);
+    assert_eq!(attempt(&[GrantAnswer::Lost]), PatchOutcome::Unknown);
+    assert_eq!(attempt(&[denied()]), PatchOutcome::None);
     assert_eq!(
-        attempt(&[Answer::Lost, denied()]),
-        Attempt::Unknown,
+        attempt(&[GrantAnswer::Lost, denied()]),
+        PatchOutcome::Unknown,
         "the lost one may come"
     );
-    assert_eq!(attempt(&[Answer::Lost, Answer::Conflict]), Attempt::Awaited);
+    assert_eq!(
+        attempt(&[GrantAnswer::Lost, GrantAnswer::Conflict]),
+        PatchOutcome::Awaited
+    );
 }
 
 #[test]
 fn a_grant_on_its_way_counts_against_the_rate_also_when_its_pod_is_gone() {
-    let mut memory = Memory::default();
+    let mut memory = LeaderState::default();
     memory.sending(&pod("a").id);
-    memory.keep(&Plan::default(), &HashSet::new(), at(100));
+    memory.keep(&BurstPlan::default(), &HashSet::new(), at(100));
     let counts: Vec<_> = memory.grants(at(101)).collect();
     assert_eq!(counts, [("uid-a", at(101))]);
-    memory.answered(&pod("a").id, Answer::Granted, at(102));
+    memory.answered(&pod("a").id, GrantAnswer::Granted, at(102));
     let counts: Vec<_> = memory.grants(at(103)).collect();
     assert_eq!(counts, [("uid-a", at(102))]);
 }
 
 #[test]
 fn a_pod_that_was_said_to_be_gone_and_is_not_is_granted_again() {
-    assert_eq!(attempt(&[Answer::Gone]), Attempt::None);
-    assert_eq!(attempt(&[Answer::Unsent]), Attempt::None);
-    assert_eq!(attempt(&[Answer::Lost, Answer::Unsent]), Attempt::Unknown);
+    assert_eq!(attempt(&[GrantAnswer::Gone]), PatchOutcome::None);
+    assert_eq!(attempt(&[GrantAnswer::Unsent]), PatchOutcome::None);
+    assert_eq!(
+        attempt(&[GrantAnswer::Lost, GrantAnswer::Unsent]),
+        PatchOutcome::Unknown
+    );
 }
 
 #[test]
 fn a_grant_that_was_done_or_may_have_been_counts_against_the_rate() {
     let counts = |answer| tried(&[answer]).grants(at(100)).count();
-    assert_eq!([counts(Answer::Granted), counts(Answer::Lost)], [1, 1]);
+    assert_eq!(
+        [counts(GrantAnswer::Granted), counts(GrantAnswer::Lost)],
+        [1, 1]
+    );
     assert_eq!(
         [
-            counts(Answer::Conflict),
+            counts(GrantAnswer::Conflict),
             counts(denied()),
-            counts(Answer::Gone)
+            counts(GrantAnswer::Gone)
         ],
         [0; 3]
     );
@@ -73,13 +82,13 @@ fn a_later_version_that_is_not_granted_ends_all_doubt() {
     let mut later = pod("a").id;
     later.resource_version = "2".to_owned();
     for answers in [
-        vec![Answer::Lost],
-        vec![Answer::Conflict],
-        vec![Answer::Lost, denied()],
+        vec![GrantAnswer::Lost],
+        vec![GrantAnswer::Conflict],
+        vec![GrantAnswer::Lost, denied()],
     ] {
         assert_eq!(
             tried(&answers).attempt(&later),
-            Attempt::None,
+            PatchOutcome::None,
             "{answers:?}"
         );
     }
@@ -97,33 +106,33 @@ fn a_pod_whose_grant_is_denied_is_left_alone_for_longer_each_time() {
 
 #[test]
 fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
-    let mut memory = Memory::default();
+    let mut memory = LeaderState::default();
     for number in 0..50 {
         let pod = pod(&format!("pod-{number}"));
         memory.backend(&format!("placement-{number}"));
         memory.sending(&pod.id);
         memory.answered(&pod.id, denied(), at(100));
         memory.leaves_no_marks(&format!("workload-{number}"), "no".to_owned(), at(100));
-        for write in [Write::Stamp, Write::Release, Write::Rescue] {
+        for write in [PodWrite::Stamp, PodWrite::Release, PodWrite::Rescue] {
             memory.wrote_to(&pod.id, write, &denied(), at(100));
         }
-        memory.answered(&pod.id, Answer::Unmarked("no".to_owned()), at(100));
+        memory.answered(&pod.id, GrantAnswer::Unmarked("no".to_owned()), at(100));
         memory.looked(&reservation(&pod, "me"), None);
         memory.evicted_from(&format!("job-{number}"), at(100));
     }
     memory.keep(
-        &Plan {
+        &BurstPlan {
             stuck: vec!["uid-a".to_owned()],
             expired: vec!["uid-b".to_owned()],
             waiting: [("uid-c".to_owned(), at(100))].into(),
-            ..Plan::default()
+            ..BurstPlan::default()
         },
         &HashSet::new(),
         at(100),
     );
     memory.retain_backends(|_| false);
-    memory.keep(&Plan::default(), &HashSet::new(), at(100_000));
-    let Memory {
+    memory.keep(&BurstPlan::default(), &HashSet::new(), at(100_000));
+    let LeaderState {
         refused,
         granted,
         sent,
@@ -149,7 +158,7 @@ fn whatever_comes_and_goes_a_pool_of_nothing_remembers_nothing_in_the_end() {
 
 #[test]
 fn what_is_settled_of_one_version_is_not_of_the_next() {
-    let mut memory = Memory::default();
+    let mut memory = LeaderState::default();
     memory.looked(&reservation(&pod("a"), "me"), None);
     let later = reservation(&pod("a").at_version("2"), "me");
     assert!(!memory.is_settled(&later));
@@ -159,7 +168,7 @@ fn what_is_settled_of_one_version_is_not_of_the_next() {
 fn a_pod_that_was_looked_for_is_settled_if_it_is_gone_replaced_changed_or_home() {
     let entry = reservation(&pod("a"), "me");
     let is_settled = |found: Option<PodFacts>| {
-        let mut memory = Memory::default();
+        let mut memory = LeaderState::default();
         memory.looked(&entry, found.as_ref());
         memory.is_settled(&entry)
     };
@@ -175,25 +184,25 @@ fn a_pod_that_was_looked_for_is_settled_if_it_is_gone_replaced_changed_or_home()
     )));
 }
 
-fn refused(names: &[&str], action: crate::burst::rescue::Action) -> Plan {
-    let rescues = names.iter().map(|name| crate::burst::rescue::Rescue {
+fn refused(names: &[&str], action: crate::burst::rescue::RescueAction) -> BurstPlan {
+    let rescues = names.iter().map(|name| crate::burst::rescue::NeverStarted {
         pod: pod(name).id,
         action,
         owner: None,
         why: String::new(),
         fault: Some(("web-1/".to_owned(), "no".to_owned())),
     });
-    Plan {
+    BurstPlan {
         faults: rescues.collect(),
-        ..Plan::default()
+        ..BurstPlan::default()
     }
 }
 
 #[test]
 fn ten_pods_that_azure_refuses_at_once_are_one_try() {
-    let mut memory = Memory::default();
+    let mut memory = LeaderState::default();
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
-    let plan = refused(&names, crate::burst::rescue::Action::Delete);
+    let plan = refused(&names, crate::burst::rescue::RescueAction::Delete);
     memory.keep(&plan, &HashSet::new(), at(0));
     assert_eq!(
         memory.rejected(at(601)).count(),
@@ -204,10 +213,10 @@ fn ten_pods_that_azure_refuses_at_once_are_one_try() {
 
 #[test]
 fn pods_that_azure_refuses_and_that_stay_do_not_keep_their_template_off_for_ever() {
-    let mut memory = Memory::default();
-    let one = refused(&["a"], crate::burst::rescue::Action::Tell);
-    let two = refused(&["a", "b"], crate::burst::rescue::Action::Tell);
-    let mut single = Memory::default();
+    let mut memory = LeaderState::default();
+    let one = refused(&["a"], crate::burst::rescue::RescueAction::Tell);
+    let two = refused(&["a", "b"], crate::burst::rescue::RescueAction::Tell);
+    let mut single = LeaderState::default();
     for second in 0..20_000 {
         single.keep(&one, &HashSet::new(), at(second));
         memory.keep(&two, &HashSet::new(), at(second));
@@ -218,9 +227,9 @@ fn pods_that_azure_refuses_and_that_stay_do_not_keep_their_template_off_for_ever
 
 #[test]
 fn an_eviction_counts_for_its_job_until_the_jobs_status_counts_it() {
-    let mut memory = Memory::default();
+    let mut memory = LeaderState::default();
     memory.evicted_from("j", at(100));
-    memory.keep(&Plan::default(), &HashSet::new(), at(105));
+    memory.keep(&BurstPlan::default(), &HashSet::new(), at(105));
     for (job, now, is_counting) in [
         ("j", 100, true),
         ("j", 109, true),

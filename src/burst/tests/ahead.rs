@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::burst::fixtures::{Scene, at, granted, pod};
-use crate::burst::outcome::Outcome;
-use crate::burst::plan::{Plan, Slot};
-use crate::burst::pod::{PodFacts, Stage};
+use crate::burst::fixtures::{PlanScene, at, granted, pod};
+use crate::burst::outcome::PodOutcome;
+use crate::burst::plan::{BurstPlan, SlotState};
+use crate::burst::pod::{PodFacts, PodStage};
 
 fn millis(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).expect("in range")
@@ -16,19 +16,19 @@ fn millis(ms: i64) -> Timestamp {
 fn refused(name: &str, second: i64) -> PodFacts {
     let mut pod = pod(name);
     pod.created = at(second);
-    pod.stage = Stage::Refused(Some(at(second)));
+    pod.stage = PodStage::Refused(Some(at(second)));
     pod
 }
 
 /// A scene with pods whose holds end at these seconds.
-fn scene(spec: &Value, pods: &[(&str, i64)]) -> Scene {
-    let mut scene = Scene::new(spec, &[]);
+fn scene(spec: &Value, pods: &[(&str, i64)]) -> PlanScene {
+    let mut scene = PlanScene::new(spec, &[]);
     let pods = pods.iter();
     scene.waiting = pods.map(|(name, end)| refused(name, end - 15)).collect();
     scene
 }
 
-fn reserved(plan: &Plan) -> Vec<&str> {
+fn reserved(plan: &BurstPlan) -> Vec<&str> {
     let entries = plan.reservations.iter();
     entries.map(|entry| entry.name.as_str()).collect()
 }
@@ -52,7 +52,7 @@ fn a_pod_is_reserved_a_second_before_its_hold_is_over_and_granted_then_without_a
 
     let due = scene.plan(30);
     assert_eq!((granted(&due), due.must_reserve), (vec!["a"], false));
-    assert_eq!(due.decisions[0].slot, Slot::Reserved);
+    assert_eq!(due.decisions[0].slot, SlotState::Reserved);
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn only_what_those_that_are_ready_leave_of_slots_rate_and_room_is_reserved_ahead
     let mut narrow = scene(&json!({}), &pods);
     narrow.places[0].offers.cpu_milli = 2500;
     assert_eq!(reserved(&narrow.plan(29)), ["a", "b"]);
-    assert!(matches!(narrow.outcome(29, "c"), Outcome::Hold { .. }));
+    assert!(matches!(narrow.outcome(29, "c"), PodOutcome::Hold { .. }));
     let shown = scene(&json!({"mode": "DryRun"}), &pods);
     assert_eq!(reserved(&shown.plan(29)), Vec::<&str>::new());
 }
@@ -90,7 +90,7 @@ fn a_dry_run_keeps_nothing_that_was_reserved_ahead() {
     scene.pool.spec.mode = crate::api::Mode::DryRun;
     let plan = scene.plan(30);
     assert_eq!((reserved(&plan), plan.must_reserve), (vec![], true));
-    assert_eq!(plan.decisions[0].slot, Slot::None);
+    assert_eq!(plan.decisions[0].slot, SlotState::None);
 }
 
 #[test]

@@ -3,33 +3,33 @@
 use serde_json::json;
 
 use crate::aci::translate::Unsupported;
-use crate::burst::eligibility::Behind;
-use crate::burst::fit::Demands;
-use crate::burst::fixtures::{Scene, place, pod};
-use crate::burst::outcome::{Ignored, Lack, Outcome};
-use crate::burst::pod::{Bound, Stage};
+use crate::burst::eligibility::ClaimKind;
+use crate::burst::fit::NodeConstraints;
+use crate::burst::fixtures::{PlanScene, place, pod};
+use crate::burst::outcome::{BlockedBy, IgnoreReason, PodOutcome};
+use crate::burst::pod::{BoundPod, PodStage};
 
-fn refused(scene: &Scene, name: &str) -> String {
+fn refused(scene: &PlanScene, name: &str) -> String {
     let outcome = scene.outcome(60, name);
-    assert!(matches!(outcome, Outcome::Refuse(_)), "{outcome:?}");
+    assert!(matches!(outcome, PodOutcome::Refuse(_)), "{outcome:?}");
     outcome.to_string()
 }
 
-fn behind(scene: &mut Scene, behind: Behind) {
+fn behind(scene: &mut PlanScene, behind: ClaimKind) {
     let claims = [("data".to_owned(), behind)].into();
     scene.claims.insert("shop".to_owned(), claims);
 }
 
-fn demanding(scene: &mut Scene, spec: serde_json::Value) {
+fn demanding(scene: &mut PlanScene, spec: serde_json::Value) {
     let mut spec = spec;
     spec["containers"] = json!([]);
     let spec = serde_json::from_value(spec).expect("a spec");
-    scene.waiting[0].demands = Demands::of(&spec);
+    scene.waiting[0].demands = NodeConstraints::of(&spec);
 }
 
 #[test]
 fn what_aci_cannot_run_is_refused_in_translations_words() {
-    let mut scene = Scene::new(&json!({}), &["a", "b"]);
+    let mut scene = PlanScene::new(&json!({}), &["a", "b"]);
     let refusal = Unsupported {
         field: "spec.hostNetwork".to_owned(),
         why: "there is no host".to_owned(),
@@ -47,7 +47,7 @@ fn what_aci_cannot_run_is_refused_in_translations_words() {
 
 #[test]
 fn every_reason_of_a_workloads_refused_pods_is_counted() {
-    let mut scene = Scene::new(&json!({}), &["a", "b", "c", "d"]);
+    let mut scene = PlanScene::new(&json!({}), &["a", "b", "c", "d"]);
     for (pod, field) in [("a", "spec.volumes[0].hostPath"), ("b", "spec.hostNetwork")] {
         let refusal = Unsupported {
             field: field.to_owned(),
@@ -68,24 +68,27 @@ fn every_reason_of_a_workloads_refused_pods_is_counted() {
 #[test]
 fn a_pod_waits_until_somebody_has_looked_behind_its_claims_and_is_refused_if_aci_cannot_mount_them()
 {
-    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut scene = PlanScene::new(&json!({}), &["a"]);
     scene.waiting[0].claims = vec![(1, "data".to_owned())];
-    let unjudged = Outcome::Ignore(Ignored::Unjudged);
+    let unjudged = PodOutcome::Ignore(IgnoreReason::Unjudged);
     assert_eq!(scene.outcome(60, "a"), unjudged);
-    behind(&mut scene, Behind::Other("it is a disk".to_owned()));
+    behind(&mut scene, ClaimKind::Other("it is a disk".to_owned()));
     let told = "it cannot run on ACI: spec.volumes[1].persistentVolumeClaim: it is a disk";
     assert_eq!(refused(&scene, "a"), told);
-    behind(&mut scene, Behind::Share);
-    assert!(matches!(scene.outcome(60, "a"), Outcome::Grant { .. }));
+    behind(&mut scene, ClaimKind::Share);
+    assert!(matches!(scene.outcome(60, "a"), PodOutcome::Grant { .. }));
 }
 
 #[test]
 fn a_claim_that_is_not_bound_yet_is_a_wait_and_no_refusal_and_no_limit_of_the_pool() {
-    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut scene = PlanScene::new(&json!({}), &["a"]);
     scene.waiting[0].claims = vec![(0, "data".to_owned())];
     let why = "PersistentVolumeClaim shop/data is not bound yet".to_owned();
-    behind(&mut scene, Behind::Nothing(why.clone()));
-    assert_eq!(scene.outcome(60, "a"), Outcome::Wait(Lack::Claim(why)));
+    behind(&mut scene, ClaimKind::Nothing(why.clone()));
+    assert_eq!(
+        scene.outcome(60, "a"),
+        PodOutcome::Wait(BlockedBy::Claim(why))
+    );
     let plan = scene.plan(60);
     assert_eq!((plan.counts.refused, plan.counts.holding), (0, 1));
     assert_eq!(plan.limited, None);
@@ -97,7 +100,7 @@ fn a_claim_that_is_not_bound_yet_is_a_wait_and_no_refusal_and_no_limit_of_the_po
 
 #[test]
 fn all_that_is_wrong_with_a_pod_is_said_at_once_once_its_claims_are_known() {
-    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut scene = PlanScene::new(&json!({}), &["a"]);
     let refusal = Unsupported {
         field: "spec.hostNetwork".to_owned(),
         why: "there is no host".to_owned(),
@@ -105,9 +108,9 @@ fn all_that_is_wrong_with_a_pod_is_said_at_once_once_its_claims_are_known() {
     scene.refused.insert("a".to_owned(), refusal);
     scene.waiting[0].scheduler = Some("volcano".to_owned());
     scene.waiting[0].claims = vec![(0, "data".to_owned())];
-    let unjudged = Outcome::Ignore(Ignored::Unjudged);
+    let unjudged = PodOutcome::Ignore(IgnoreReason::Unjudged);
     assert_eq!(scene.outcome(60, "a"), unjudged);
-    behind(&mut scene, Behind::Other("it is a disk".to_owned()));
+    behind(&mut scene, ClaimKind::Other("it is a disk".to_owned()));
     let told = refused(&scene, "a");
     for field in [
         "spec.schedulerName",
@@ -116,7 +119,7 @@ fn all_that_is_wrong_with_a_pod_is_said_at_once_once_its_claims_are_known() {
     ] {
         assert!(told.contains(field), "{told}");
     }
-    behind(&mut scene, Behind::Nothing("it is not bound".to_owned()));
+    behind(&mut scene, ClaimKind::Nothing("it is not bound".to_owned()));
     assert!(!refused(&scene, "a").contains("not bound"));
 }
 
@@ -134,7 +137,7 @@ fn a_pod_that_the_virtual_node_could_not_take_is_refused_by_the_field_that_keeps
             "topology.kubernetes.io/zone",
         ),
     ] {
-        let mut scene = Scene::new(&json!({}), &["a"]);
+        let mut scene = PlanScene::new(&json!({}), &["a"]);
         demanding(&mut scene, spec);
         assert!(refused(&scene, "a").contains(field), "{field}");
         assert_eq!(scene.plan(60).stamps, []);
@@ -145,19 +148,19 @@ fn a_pod_that_the_virtual_node_could_not_take_is_refused_by_the_field_that_keeps
 fn a_pod_goes_to_the_placement_that_can_run_it() {
     let placements =
         json!([{"name": "weu", "region": "westeurope"}, {"name": "neu", "region": "northeurope"}]);
-    let mut scene = Scene::new(&json!({"placements": placements}), &["a"]);
+    let mut scene = PlanScene::new(&json!({"placements": placements}), &["a"]);
     scene.places.push(place("neu", 10));
     scene.places[1]
         .labels
         .insert("agentpool".to_owned(), "x".to_owned());
     demanding(&mut scene, json!({"nodeSelector": {"agentpool": "x"}}));
     let placement = "neu".to_owned();
-    assert_eq!(scene.outcome(60, "a"), Outcome::Grant { placement });
+    assert_eq!(scene.outcome(60, "a"), PodOutcome::Grant { placement });
 }
 
 #[test]
 fn another_schedulers_pod_is_refused_by_name() {
-    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut scene = PlanScene::new(&json!({}), &["a"]);
     scene.waiting[0].scheduler = Some("volcano".to_owned());
     assert!(refused(&scene, "a").contains("spec.schedulerName: volcano"));
     assert_eq!(scene.plan(60).counts.refused, 1);
@@ -165,8 +168,8 @@ fn another_schedulers_pod_is_refused_by_name() {
 
 #[test]
 fn pods_of_a_template_that_azure_refuses_are_refused_and_the_placement_stays_open() {
-    let mut scene = Scene::new(&json!({}), &["a", "b"]).spilled("web", &["g"]);
-    scene.labelled[0].stage = Stage::Bound(Bound {
+    let mut scene = PlanScene::new(&json!({}), &["a", "b"]).spilled("web", &["g"]);
+    scene.labelled[0].stage = PodStage::Bound(BoundPod {
         node: "burst-shop-weu".to_owned(),
         since: None,
         has_started: false,
@@ -185,15 +188,18 @@ fn pods_of_a_template_that_azure_refuses_are_refused_and_the_placement_stays_ope
     let placement = "weu".to_owned();
     assert_eq!(
         scene.outcome(60, "b"),
-        Outcome::Grant { placement },
+        PodOutcome::Grant { placement },
         "a new template is tried"
     );
 }
 
 #[test]
 fn a_version_that_translation_was_not_asked_about_waits_for_the_answer() {
-    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut scene = PlanScene::new(&json!({}), &["a"]);
     scene.places.clear();
-    assert_eq!(scene.outcome(60, "a"), Outcome::Ignore(Ignored::Unjudged));
+    assert_eq!(
+        scene.outcome(60, "a"),
+        PodOutcome::Ignore(IgnoreReason::Unjudged)
+    );
     assert_eq!(pod("a").scheduler, None);
 }

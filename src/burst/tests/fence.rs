@@ -3,12 +3,12 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
-use crate::burst::Answer;
-use crate::burst::fixtures::{Scene, at, granted, pod, pool, reservation, scales, target};
-use crate::burst::memory::Write;
-use crate::burst::observe::Standing;
-use crate::burst::outcome::{Lack, Outcome};
-use crate::burst::plan::First;
+use crate::burst::GrantAnswer;
+use crate::burst::fixtures::{PlanScene, at, granted, pod, pool, reservation, scales, target};
+use crate::burst::memory::PodWrite;
+use crate::burst::observe::Leadership;
+use crate::burst::outcome::{BlockedBy, PodOutcome};
+use crate::burst::plan::Precondition;
 
 fn one() -> Value {
     json!({"spill": {"maxReplicas": 1}})
@@ -16,10 +16,10 @@ fn one() -> Value {
 
 #[test]
 fn a_new_leader_claims_the_pool_then_counts_and_grants_only_then() {
-    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut scene = PlanScene::new(&json!({}), &["a"]);
     for (standing, first) in [
-        (Standing::Unclaimed, First::Claim),
-        (Standing::Uncounted, First::Count),
+        (Leadership::Unclaimed, Precondition::Claim),
+        (Leadership::Uncounted, Precondition::Count),
     ] {
         scene.standing = standing;
         let plan = scene.plan(15);
@@ -27,26 +27,29 @@ fn a_new_leader_claims_the_pool_then_counts_and_grants_only_then() {
             (plan.first, plan.grants().count(), plan.must_reserve),
             (first, 0, false)
         );
-        assert_eq!(scene.outcome(15, "a"), Outcome::Wait(Lack::Leader));
+        assert_eq!(scene.outcome(15, "a"), PodOutcome::Wait(BlockedBy::Leader));
     }
-    scene.standing = Standing::Leading;
+    scene.standing = Leadership::Leading;
     let plan = scene.plan(15);
-    assert_eq!((plan.first, granted(&plan)), (First::Nothing, vec!["a"]));
+    assert_eq!(
+        (plan.first, granted(&plan)),
+        (Precondition::Nothing, vec!["a"])
+    );
 }
 
 #[test]
 fn a_reserved_pod_counts_before_it_is_seen_granted_and_is_not_reserved_twice() {
-    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     assert!(plan.must_reserve);
     scene.reserve(&plan);
     scene.memory.sending(&scene.waiting[0].id.clone());
     scene
         .memory
-        .answered(&scene.waiting[0].id.clone(), Answer::Granted, at(15));
+        .answered(&scene.waiting[0].id.clone(), GrantAnswer::Granted, at(15));
     let next = scene.plan(15);
     assert_eq!((next.grants().count(), next.must_reserve), (0, false));
-    assert_eq!(scene.outcome(15, "a"), Outcome::InFlight);
+    assert_eq!(scene.outcome(15, "a"), PodOutcome::InFlight);
     // Now the label's watch shows it: it counts as granted, and its reservation is removed.
     let a = scene.waiting.remove(0).granted("shop", "web", 15);
     scene.labelled.push(a);
@@ -57,7 +60,7 @@ fn a_reserved_pod_counts_before_it_is_seen_granted_and_is_not_reserved_twice() {
 
 #[test]
 fn a_grant_on_its_way_holds_its_slot_and_is_neither_sent_again_nor_taken_back() {
-    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     let first = scene.waiting[0].id.clone();
@@ -67,7 +70,7 @@ fn a_grant_on_its_way_holds_its_slot_and_is_neither_sent_again_nor_taken_back() 
     assert_eq!((plan.grants().count(), plan.releases.len()), (0, 0));
     assert_eq!((plan.reservations.len(), plan.must_reserve), (1, false));
     scene.places[0].shut = None;
-    assert_eq!(scene.outcome(16, "a"), Outcome::InFlight);
+    assert_eq!(scene.outcome(16, "a"), PodOutcome::InFlight);
 
     // The pod changes, and is granted again before the first grant is answered. The answer belongs to the
     // first.
@@ -76,16 +79,16 @@ fn a_grant_on_its_way_holds_its_slot_and_is_neither_sent_again_nor_taken_back() 
     assert_eq!((granted(&plan), plan.must_reserve), (vec!["a"], true));
     scene.reserve(&plan);
     scene.memory.sending(&scene.waiting[0].id.clone());
-    let denied = Answer::Denied("no".to_owned());
+    let denied = GrantAnswer::Denied("no".to_owned());
     scene.memory.answered(&first, denied, at(17));
     let plan = scene.plan(17);
     assert_eq!((plan.grants().count(), plan.must_reserve), (0, false));
-    assert_eq!(scene.outcome(17, "a"), Outcome::InFlight);
+    assert_eq!(scene.outcome(17, "a"), PodOutcome::InFlight);
 }
 
 #[test]
 fn a_grant_that_only_the_watch_of_waiting_pods_shows_counts_still_by_its_reservation() {
-    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     scene.memory.sending(&scene.waiting[0].id.clone());
@@ -105,17 +108,17 @@ fn a_grant_that_only_the_watch_of_waiting_pods_shows_counts_still_by_its_reserva
 
 #[test]
 fn a_lost_answer_is_asked_for_again_and_counts_until_it_is_known() {
-    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     let a = scene.waiting[0].id.clone();
     scene.memory.sending(&a);
-    scene.memory.answered(&a, Answer::Lost, at(15));
+    scene.memory.answered(&a, GrantAnswer::Lost, at(15));
     assert_eq!(granted(&scene.plan(16)), ["a"]);
     scene.memory.sending(&a);
     scene
         .memory
-        .answered(&a, Answer::Denied("no".to_owned()), at(16));
+        .answered(&a, GrantAnswer::Denied("no".to_owned()), at(16));
     let plan = scene.plan(17);
     assert_eq!(plan.grants().count(), 0, "the first patch may come yet");
     assert_eq!(plan.releases, [a], "and does not when the pod is changed");
@@ -129,7 +132,7 @@ fn a_lost_answer_is_asked_for_again_and_counts_until_it_is_known() {
 
 #[test]
 fn a_new_leader_finishes_the_reservations_that_it_finds() {
-    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     scene.led_by("another");
@@ -145,7 +148,7 @@ fn a_new_leader_finishes_the_reservations_that_it_finds() {
 
 #[test]
 fn a_pod_that_has_changed_without_a_grant_holds_no_slot_whoever_reserved_it() {
-    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     scene.led_by("another");
@@ -159,7 +162,7 @@ fn a_pod_that_has_changed_without_a_grant_holds_no_slot_whoever_reserved_it() {
 
 #[test]
 fn a_pod_is_granted_only_at_the_version_that_is_reserved() {
-    let mut scene = Scene::new(&one(), &["a"]);
+    let mut scene = PlanScene::new(&one(), &["a"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     scene.waiting[0] = pod("a").at_version("2");
@@ -177,14 +180,14 @@ fn a_pod_is_granted_only_at_the_version_that_is_reserved() {
         (plan.reservations, plan.must_reserve),
         (anew.reservations, false)
     );
-    assert_eq!(scene.outcome(17, "a"), Outcome::InFlight);
+    assert_eq!(scene.outcome(17, "a"), PodOutcome::InFlight);
     scene.waiting[0] = pod("a").at_version("10");
     assert_eq!(granted(&scene.plan(18)), ["a"], "10 is later than 2");
 }
 
 #[test]
 fn a_reservation_that_comes_to_nothing_is_given_back_by_changing_its_pod() {
-    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     scene.led_by("another");
@@ -197,7 +200,7 @@ fn a_reservation_that_comes_to_nothing_is_given_back_by_changing_its_pod() {
     );
     scene
         .memory
-        .wrote_to(&a, Write::Release, &Answer::Lost, at(16));
+        .wrote_to(&a, PodWrite::Release, &GrantAnswer::Lost, at(16));
     let plan = scene.plan(17);
     assert_eq!(plan.releases, [], "it is not asked for again at once");
     assert_eq!(plan.look_again_in, Some(std::time::Duration::from_secs(9)));
@@ -209,7 +212,7 @@ fn a_reservation_that_comes_to_nothing_is_given_back_by_changing_its_pod() {
 
 #[test]
 fn a_reserved_pod_that_went_home_by_itself_frees_its_slot() {
-    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     scene.led_by("another");
@@ -223,7 +226,7 @@ fn a_reserved_pod_that_went_home_by_itself_frees_its_slot() {
 
 #[test]
 fn a_reserved_pod_counts_against_the_rate_and_gives_its_slot_back_when_the_limit_falls() {
-    let mut scene = Scene::new(&json!({"spill": {"rate": {"pods": 2}}}), &["a", "b", "c"]);
+    let mut scene = PlanScene::new(&json!({"spill": {"rate": {"pods": 2}}}), &["a", "b", "c"]);
     let plan = scene.plan(15);
     assert_eq!(granted(&plan), ["a", "b"]);
     scene.reserve(&plan);
@@ -233,7 +236,10 @@ fn a_reserved_pod_counts_against_the_rate_and_gives_its_slot_back_when_the_limit
     let plan = scene.plan(16);
     assert_eq!(granted(&plan), ["a"]);
     assert_eq!(plan.releases, [scene.waiting[1].id.clone()]);
-    assert_eq!(scene.outcome(16, "b"), Outcome::Wait(Lack::PoolLimit(1)));
+    assert_eq!(
+        scene.outcome(16, "b"),
+        PodOutcome::Wait(BlockedBy::PoolLimit(1))
+    );
     assert_eq!(plan.reservations.len(), 2, "until they are changed");
     scene.pool.spec.spill.max_replicas = crate::api::MaxReplicas::Count(0);
     assert_eq!(scene.plan(16).releases.len(), 2);
@@ -243,7 +249,7 @@ fn a_reserved_pod_counts_against_the_rate_and_gives_its_slot_back_when_the_limit
 fn a_new_leader_gives_nothing_back_for_a_percentage_of_what_it_does_not_know_yet() {
     let workloads = [target("web"), target("db")];
     let half = json!({"workloads": workloads, "spill": {"maxReplicas": "50%"}});
-    let mut scene = Scene::new(&half, &["a", "b"]);
+    let mut scene = PlanScene::new(&half, &["a", "b"]);
     scene.scales = scales(&[("web", 2, 2), ("db", 18, 18)]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
@@ -255,12 +261,12 @@ fn a_new_leader_gives_nothing_back_for_a_percentage_of_what_it_does_not_know_yet
 
 #[test]
 fn a_pod_that_was_said_to_be_gone_and_is_sent_again_holds_its_slot() {
-    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     let a = scene.waiting[0].id.clone();
     scene.memory.sending(&a);
-    scene.memory.answered(&a, Answer::Gone, at(15));
+    scene.memory.answered(&a, GrantAnswer::Gone, at(15));
     scene.remember(&plan, 15);
     let plan = scene.plan(16);
     assert_eq!(granted(&plan), ["a"]);
@@ -272,17 +278,20 @@ fn a_pod_that_was_said_to_be_gone_and_is_sent_again_holds_its_slot() {
 
 #[test]
 fn who_is_not_named_by_the_status_that_it_plans_from_does_not_lead() {
-    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut scene = PlanScene::new(&json!({}), &["a"]);
     scene.pool.status.get_or_insert_default().leader = Some("another".to_owned());
     let plan = scene.plan(15);
-    assert_eq!((plan.first, plan.grants().count()), (First::Claim, 0));
+    assert_eq!(
+        (plan.first, plan.grants().count()),
+        (Precondition::Claim, 0)
+    );
     scene.pool.status = None;
-    assert_eq!(scene.plan(15).first, First::Claim);
+    assert_eq!(scene.plan(15).first, Precondition::Claim);
 }
 
 #[test]
 fn who_leads_again_frees_what_it_reserved_before_only_once_its_pod_is_changed() {
-    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let mut scene = PlanScene::new(&one(), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     // Another instance leads, adopts the reservation, and freezes with its patch in flight. Then the first
@@ -294,7 +303,7 @@ fn who_leads_again_frees_what_it_reserved_before_only_once_its_pod_is_changed() 
     scene.memory.sending(&a);
     scene
         .memory
-        .answered(&a, Answer::Denied("no".to_owned()), at(17));
+        .answered(&a, GrantAnswer::Denied("no".to_owned()), at(17));
     let plan = scene.plan(18);
     assert_eq!(
         plan.grants().count(),
@@ -307,14 +316,14 @@ fn who_leads_again_frees_what_it_reserved_before_only_once_its_pod_is_changed() 
     );
     scene
         .memory
-        .wrote_to(&a, Write::Release, &Answer::Granted, at(18));
+        .wrote_to(&a, PodWrite::Release, &GrantAnswer::Granted, at(18));
     scene.waiting[0] = pod("a").at_version("2");
     assert_eq!(granted(&scene.plan(19)), ["b"]);
 }
 
 #[test]
 fn a_lost_grant_counts_against_the_rate_for_as_long_as_it_may_yet_be_given() {
-    let mut scene = Scene::new(
+    let mut scene = PlanScene::new(
         &json!({"spill": {"rate": {"pods": 1, "per": "1m"}}}),
         &["a", "b"],
     );
@@ -323,7 +332,7 @@ fn a_lost_grant_counts_against_the_rate_for_as_long_as_it_may_yet_be_given() {
     scene.reserve(&plan);
     let a = scene.waiting[0].id.clone();
     scene.memory.sending(&a);
-    scene.memory.answered(&a, Answer::Lost, at(15));
+    scene.memory.answered(&a, GrantAnswer::Lost, at(15));
     assert_eq!(
         granted(&scene.plan(80)),
         ["a"],
@@ -333,7 +342,7 @@ fn a_lost_grant_counts_against_the_rate_for_as_long_as_it_may_yet_be_given() {
 
 #[test]
 fn a_pod_that_was_granted_by_a_pool_that_is_gone_is_granted_anew_and_counts() {
-    let mut scene = Scene::new(&one(), &["a", "b"]);
+    let mut scene = PlanScene::new(&one(), &["a", "b"]);
     scene.waiting[0] = pod("a").granted("old", "web", 1);
     scene.labelled = scene.waiting[..1].to_vec();
     let mut old = pool("old", &json!({"workloads": []}));
@@ -364,7 +373,7 @@ fn a_pod_that_was_granted_by_a_pool_that_is_gone_is_granted_anew_and_counts() {
 
 #[test]
 fn a_reservation_of_a_pod_that_another_pool_granted_meanwhile_is_given_back() {
-    let mut scene = Scene::new(&one(), &["a"]);
+    let mut scene = PlanScene::new(&one(), &["a"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     scene.led_by("other");
@@ -380,8 +389,11 @@ fn a_reservation_of_a_pod_that_another_pool_granted_meanwhile_is_given_back() {
 
 #[test]
 fn a_pod_that_another_pool_granted_and_that_came_to_this_ones_node_holds_a_slot_here() {
-    let mut scene = Scene::new(&one(), &["a"]);
+    let mut scene = PlanScene::new(&one(), &["a"]);
     scene.others = vec![pool("old", &json!({"workloads": []}))];
     scene.bound = vec![pod("b").granted("old", "web", 1).on("burst-shop-weu")];
-    assert_eq!(scene.outcome(15, "a"), Outcome::Wait(Lack::PoolLimit(1)));
+    assert_eq!(
+        scene.outcome(15, "a"),
+        PodOutcome::Wait(BlockedBy::PoolLimit(1))
+    );
 }

@@ -3,31 +3,31 @@
 use jiff::SignedDuration;
 use serde_json::json;
 
-use crate::burst::Answer;
-use crate::burst::fixtures::{Scene, at, granted, pod, pool};
+use crate::burst::GrantAnswer;
+use crate::burst::fixtures::{PlanScene, at, granted, pod, pool};
 use crate::burst::hold::NOMINATION;
-use crate::burst::outcome::{Held, Ignored, Outcome};
-use crate::burst::plan::Plan;
-use crate::burst::pod::Stage;
+use crate::burst::outcome::{HoldReason, IgnoreReason, PodOutcome};
+use crate::burst::plan::BurstPlan;
+use crate::burst::pod::PodStage;
 
-fn held(second: i64) -> Outcome {
-    Outcome::Hold {
+fn held(second: i64) -> PodOutcome {
+    PodOutcome::Hold {
         until: at(second),
-        why: Held::Young,
+        why: HoldReason::Young,
     }
 }
 
-fn ignored(why: Ignored) -> Outcome {
-    Outcome::Ignore(why)
+fn ignored(why: IgnoreReason) -> PodOutcome {
+    PodOutcome::Ignore(why)
 }
 
-fn is_granted(scene: &Scene, second: i64, name: &str) -> bool {
-    matches!(scene.outcome(second, name), Outcome::Grant { .. })
+fn is_granted(scene: &PlanScene, second: i64, name: &str) -> bool {
+    matches!(scene.outcome(second, name), PodOutcome::Grant { .. })
 }
 
 #[test]
 fn a_refused_pod_is_granted_after_its_hold_and_not_before() {
-    let scene = Scene::new(&json!({}), &["a", "b"]);
+    let scene = PlanScene::new(&json!({}), &["a", "b"]);
     let early = scene.plan(14);
     assert_eq!(scene.outcome(14, "a"), held(15));
     assert_eq!(early.look_again_in, Some(std::time::Duration::from_secs(1)));
@@ -37,7 +37,7 @@ fn a_refused_pod_is_granted_after_its_hold_and_not_before() {
 #[test]
 fn neither_a_hold_nor_the_rate_changes_when_the_api_servers_clock_is_set() {
     let spec = json!({"spill": {"rate": {"pods": 1, "per": "1m"}}});
-    let mut scene = Scene::new(&spec, &["a", "gated"]);
+    let mut scene = PlanScene::new(&spec, &["a", "gated"]);
     scene.waiting[1].is_first_generation = false;
     scene.ahead = SignedDuration::from_secs(90);
     let first = scene.plan(0);
@@ -68,7 +68,7 @@ fn neither_a_hold_nor_the_rate_changes_when_the_api_servers_clock_is_set() {
 fn a_workloads_own_hold_replaces_the_pools() {
     let mut workload = crate::burst::fixtures::target("web");
     workload["spill"] = json!({"after": "20m"});
-    let scene = Scene::new(&json!({"workloads": [workload]}), &["a"]);
+    let scene = PlanScene::new(&json!({"workloads": [workload]}), &["a"]);
     assert_eq!(scene.outcome(1199, "a"), held(1200));
     assert!(is_granted(&scene, 1200, "a"));
 }
@@ -76,7 +76,7 @@ fn a_workloads_own_hold_replaces_the_pools() {
 #[test]
 fn while_a_trigger_is_active_the_hold_is_the_shorter_one_and_no_limit_is_exceeded() {
     let spec = json!({"spill": {"after": "15s", "afterWhenTriggered": "2s", "maxReplicas": 1}});
-    let mut scene = Scene::new(&spec, &["a", "b"]);
+    let mut scene = PlanScene::new(&spec, &["a", "b"]);
     scene.is_triggered = true;
     assert_eq!(scene.outcome(1, "a"), held(2));
     assert_eq!(granted(&scene.plan(2)).len(), 1);
@@ -89,7 +89,7 @@ fn while_a_trigger_is_active_the_hold_is_the_shorter_one_and_no_limit_is_exceede
     let mut workload = crate::burst::fixtures::target("web");
     workload["spill"] = json!({"after": "1s"});
     let spec = json!({"spill": {"afterWhenTriggered": "2s"}, "workloads": [workload]});
-    let mut own = Scene::new(&spec, &["a"]);
+    let mut own = PlanScene::new(&spec, &["a"]);
     own.is_triggered = true;
     assert!(
         is_granted(&own, 1, "a"),
@@ -99,13 +99,13 @@ fn while_a_trigger_is_active_the_hold_is_the_shorter_one_and_no_limit_is_exceede
 
 #[test]
 fn a_pod_that_was_gated_is_held_from_when_it_was_first_seen_refused_also_across_a_restart() {
-    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut scene = PlanScene::new(&json!({}), &["a"]);
     scene.waiting[0].is_first_generation = false;
     assert_eq!(scene.outcome(600, "a"), held(615));
     let plan = scene.plan(600);
     assert_eq!(plan.stamps.len(), 1);
     scene.carry_out(&plan, 600);
-    scene.memory = crate::burst::Memory::default();
+    scene.memory = crate::burst::LeaderState::default();
     assert_eq!(scene.plan(610).stamps, []);
     assert_eq!(scene.outcome(610, "a"), held(615));
     assert!(is_granted(&scene, 615, "a"));
@@ -113,7 +113,7 @@ fn a_pod_that_was_gated_is_held_from_when_it_was_first_seen_refused_also_across_
 
 #[test]
 fn a_stamp_that_cannot_be_written_does_not_start_the_hold_anew() {
-    let mut scene = Scene::new(&json!({"mode": "DryRun"}), &["a"]);
+    let mut scene = PlanScene::new(&json!({"mode": "DryRun"}), &["a"]);
     scene.waiting[0].is_first_generation = false;
     let plan = scene.plan(600);
     scene.remember(&plan, 600);
@@ -122,24 +122,30 @@ fn a_stamp_that_cannot_be_written_does_not_start_the_hold_anew() {
 
 #[test]
 fn a_gated_deleting_or_not_yet_refused_pod_is_never_granted() {
-    let mut scene = Scene::new(&json!({}), &["gated", "deleting"]);
-    scene.waiting[0].stage = Stage::New;
+    let mut scene = PlanScene::new(&json!({}), &["gated", "deleting"]);
+    scene.waiting[0].stage = PodStage::New;
     scene.waiting[1].is_deleting = true;
-    assert_eq!(scene.outcome(3600, "gated"), ignored(Ignored::NotRefused));
-    assert_eq!(scene.outcome(3600, "deleting"), ignored(Ignored::Deleting));
+    assert_eq!(
+        scene.outcome(3600, "gated"),
+        ignored(IgnoreReason::NotRefused)
+    );
+    assert_eq!(
+        scene.outcome(3600, "deleting"),
+        ignored(IgnoreReason::Deleting)
+    );
     assert_eq!(scene.plan(3600).counts, crate::api::PodCounts::default());
 }
 
 #[test]
 fn a_nominated_pod_is_granted_only_when_its_nomination_is_stale() {
-    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut scene = PlanScene::new(&json!({}), &["a"]);
     scene.waiting[0].is_nominated = true;
     let span = i64::try_from(NOMINATION.as_secs()).expect("a small number");
     // The pod has waited long. Its nomination counts from when it was seen.
     let plan = scene.plan(2000);
-    let why = Held::Nominated;
+    let why = HoldReason::Nominated;
     let until = at(2000 + span);
-    assert_eq!(plan.decisions[0].outcome, Outcome::Hold { until, why });
+    assert_eq!(plan.decisions[0].outcome, PodOutcome::Hold { until, why });
     scene.remember(&plan, 2000);
     assert!(!is_granted(&scene, 2000 + span - 1, "a"));
     assert!(is_granted(&scene, 2000 + span, "a"));
@@ -147,7 +153,7 @@ fn a_nominated_pod_is_granted_only_when_its_nomination_is_stale() {
 
 #[test]
 fn a_pod_whose_spec_changes_while_it_is_held_is_not_held_anew() {
-    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut scene = PlanScene::new(&json!({}), &["a"]);
     let plan = scene.plan(10);
     scene.remember(&plan, 10);
     scene.waiting[0] = pod("a").at_version("2");
@@ -158,11 +164,11 @@ fn a_pod_whose_spec_changes_while_it_is_held_is_not_held_anew() {
 
 #[test]
 fn a_pod_that_tolerates_the_nodes_by_itself_is_left_to_its_user() {
-    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut scene = PlanScene::new(&json!({}), &["a"]);
     let spec = json!({"containers": [], "tolerations": [{"operator": "Exists"}]});
     let spec = serde_json::from_value(spec).expect("a spec");
-    scene.waiting[0].demands = crate::burst::fit::Demands::of(&spec);
-    assert_eq!(scene.outcome(60, "a"), ignored(Ignored::UserPlaced));
+    scene.waiting[0].demands = crate::burst::fit::NodeConstraints::of(&spec);
+    assert_eq!(scene.outcome(60, "a"), ignored(IgnoreReason::UserPlaced));
     scene.bound = vec![pod("b").on("burst-shop-weu")];
     let plan = scene.plan(60);
     assert_eq!((plan.counts.user_placed, plan.counts.spilled), (1, 0));
@@ -170,7 +176,7 @@ fn a_pod_that_tolerates_the_nodes_by_itself_is_left_to_its_user() {
 
 #[test]
 fn a_pod_that_another_pool_granted_is_not_granted_again() {
-    let mut scene = Scene::new(&json!({}), &[]);
+    let mut scene = PlanScene::new(&json!({}), &[]);
     scene.waiting = vec![pod("a").granted("other", "web", 3)];
     scene.others = vec![pool("other", &json!({"workloads": []}))];
     assert_eq!(scene.plan(60).decisions, []);
@@ -178,15 +184,17 @@ fn a_pod_that_another_pool_granted_is_not_granted_again() {
 
 #[test]
 fn a_pod_whose_grant_is_denied_is_left_alone_for_a_while_and_the_others_go_on() {
-    let mut scene = Scene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b"]);
+    let mut scene = PlanScene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b"]);
     let plan = scene.plan(15);
     assert_eq!(granted(&plan), ["a"]);
     scene.reserve(&plan);
     let a = scene.waiting[0].id.clone();
     scene.memory.sending(&a);
-    scene
-        .memory
-        .answered(&a, Answer::Denied("Kyverno says no".to_owned()), at(15));
+    scene.memory.answered(
+        &a,
+        GrantAnswer::Denied("Kyverno says no".to_owned()),
+        at(15),
+    );
     let plan = scene.plan(16);
     assert_eq!(
         granted(&plan),
@@ -201,29 +209,29 @@ fn a_pod_whose_grant_is_denied_is_left_alone_for_a_while_and_the_others_go_on() 
 
 #[test]
 fn a_pod_that_changed_meanwhile_is_decided_anew_when_it_is_seen_again() {
-    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut scene = PlanScene::new(&json!({}), &["a"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     let a = scene.waiting[0].id.clone();
     scene.memory.sending(&a);
-    scene.memory.answered(&a, Answer::Conflict, at(15));
+    scene.memory.answered(&a, GrantAnswer::Conflict, at(15));
     assert_eq!(
         scene.outcome(15, "a"),
-        Outcome::InFlight,
+        PodOutcome::InFlight,
         "the old version is not tried twice"
     );
     scene.waiting[0].id.resource_version = "2".to_owned();
     scene.waiting[0].is_deleting = true;
-    assert_eq!(scene.outcome(16, "a"), ignored(Ignored::Deleting));
+    assert_eq!(scene.outcome(16, "a"), ignored(IgnoreReason::Deleting));
     assert_eq!(scene.plan(16).reservations, [], "and its slot is free");
 }
 
 #[test]
 fn a_dry_run_decides_the_same_and_reserves_nothing() {
-    let active = Scene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b"]).plan(15);
+    let active = PlanScene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b"]).plan(15);
     let spec = json!({"mode": "DryRun", "spill": {"maxReplicas": 1}});
-    let dry = Scene::new(&spec, &["a", "b"]).plan(15);
-    let outcomes = |plan: &Plan| -> Vec<Outcome> {
+    let dry = PlanScene::new(&spec, &["a", "b"]).plan(15);
+    let outcomes = |plan: &BurstPlan| -> Vec<PodOutcome> {
         let decisions = plan.decisions.iter();
         decisions.map(|decision| decision.outcome.clone()).collect()
     };

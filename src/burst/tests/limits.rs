@@ -4,11 +4,11 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use crate::burst::Answer;
-use crate::burst::fit::Demands;
-use crate::burst::fixtures::{Scene, at, granted, pod, reservation, scale_of, scales, target};
-use crate::burst::outcome::{Held, Ignored, Lack, Outcome};
-use crate::burst::pod::Stage;
+use crate::burst::GrantAnswer;
+use crate::burst::fit::NodeConstraints;
+use crate::burst::fixtures::{PlanScene, at, granted, pod, reservation, scale_of, scales, target};
+use crate::burst::outcome::{BlockedBy, HoldReason, IgnoreReason, PodOutcome};
+use crate::burst::pod::PodStage;
 
 fn many(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("p{n:04}")).collect()
@@ -24,7 +24,7 @@ fn max(limit: &Value) -> Value {
 
 #[test]
 fn no_more_than_the_maximum_are_granted_of_five_hundred_at_once() {
-    let mut scene = Scene::new(&max(&json!(50)), &names(&many(500)));
+    let mut scene = PlanScene::new(&max(&json!(50)), &names(&many(500)));
     scene.places[0].offers.pods = 1000;
     scene.places[0].offers.cpu_milli = 1_000_000;
     scene.places[0].offers.memory <<= 4;
@@ -32,7 +32,7 @@ fn no_more_than_the_maximum_are_granted_of_five_hundred_at_once() {
     assert_eq!((plan.grants().count(), plan.reservations.len()), (50, 50));
     assert_eq!(
         scene.outcome(15, "p0050"),
-        Outcome::Wait(Lack::PoolLimit(50))
+        PodOutcome::Wait(BlockedBy::PoolLimit(50))
     );
     scene.carry_out(&plan, 15);
     assert_eq!(scene.plan(16).grants().count(), 0);
@@ -40,7 +40,7 @@ fn no_more_than_the_maximum_are_granted_of_five_hundred_at_once() {
 
 #[test]
 fn grants_in_flight_count() {
-    let mut scene = Scene::new(&max(&json!(5)), &["x", "y", "z"]);
+    let mut scene = PlanScene::new(&max(&json!(5)), &["x", "y", "z"]);
     scene.labelled = (0..5)
         .map(|n| pod(&format!("g{n}")).granted("shop", "web", 1))
         .collect();
@@ -50,11 +50,11 @@ fn grants_in_flight_count() {
 
 #[test]
 fn a_granted_pod_that_landed_home_or_is_finished_frees_its_slot() {
-    let mut scene = Scene::new(&max(&json!(1)), &["x"]);
+    let mut scene = PlanScene::new(&max(&json!(1)), &["x"]);
     scene.labelled = vec![pod("g").granted("shop", "web", 1).on("home-1")];
     let plan = scene.plan(15);
     assert_eq!((granted(&plan), plan.counts.spilled), (vec!["x"], 0));
-    scene.labelled[0].stage = Stage::Finished;
+    scene.labelled[0].stage = PodStage::Finished;
     assert_eq!(granted(&scene.plan(15)), ["x"]);
     scene.labelled = vec![pod("g").granted("shop", "web", 1).on("burst-shop-weu")];
     assert_eq!(scene.plan(15).grants().count(), 0);
@@ -68,7 +68,7 @@ fn a_granted_pod_that_landed_home_or_is_finished_frees_its_slot() {
 
 #[test]
 fn a_percentage_is_of_the_desired_replicas_rounded_up_and_follows_them() {
-    let mut scene = Scene::new(&max(&json!("30%")), &["a", "b", "c", "d", "e"]);
+    let mut scene = PlanScene::new(&max(&json!("30%")), &["a", "b", "c", "d", "e"]);
     for (desired, granted) in [(7, 3), (10, 3), (11, 4), (0, 0)] {
         scene.scales = scales(&[("web", desired, desired)]);
         let plan = scene.plan(15);
@@ -83,7 +83,7 @@ fn a_percentage_is_of_the_desired_replicas_rounded_up_and_follows_them() {
 #[test]
 fn a_limit_that_falls_takes_nothing_back_and_gives_nothing_more() {
     let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
-    let scene = Scene::new(&max(&json!(4)), &["x"]).spilled("web", &names);
+    let scene = PlanScene::new(&max(&json!(4)), &["x"]).spilled("web", &names);
     let plan = scene.plan(15);
     assert_eq!(
         (
@@ -100,7 +100,7 @@ fn a_workloads_own_limit_holds_beside_the_pools() {
     let mut limited = target("web");
     limited["spill"] = json!({"maxReplicas": 1});
     let spec = json!({"workloads": [limited, target("db")], "spill": {"maxReplicas": 3}});
-    let mut scene = Scene::new(&spec, &["a", "b"]);
+    let mut scene = PlanScene::new(&spec, &["a", "b"]);
     scene.scales = scales(&[("web", 10, 10), ("db", 10, 10)]);
     scene
         .waiting
@@ -108,9 +108,12 @@ fn a_workloads_own_limit_holds_beside_the_pools() {
     assert_eq!(granted(&scene.plan(15)), ["a", "c", "d"]);
     assert_eq!(
         scene.outcome(15, "b"),
-        Outcome::Wait(Lack::WorkloadLimit(1))
+        PodOutcome::Wait(BlockedBy::WorkloadLimit(1))
     );
-    assert_eq!(scene.outcome(15, "e"), Outcome::Wait(Lack::PoolLimit(3)));
+    assert_eq!(
+        scene.outcome(15, "e"),
+        PodOutcome::Wait(BlockedBy::PoolLimit(3))
+    );
 }
 
 #[test]
@@ -134,7 +137,7 @@ fn a_workload_that_is_renamed_or_takes_another_ones_name_keeps_its_maximum() {
         ("a selector instead of a target", json!([selecting])),
         ("moved behind another", json!([target("db"), web])),
     ] {
-        let mut scene = Scene::new(&json!({ "workloads": workloads }), &["a", "b"]);
+        let mut scene = PlanScene::new(&json!({ "workloads": workloads }), &["a", "b"]);
         let scales = workloads
             .as_array()
             .expect("a list")
@@ -172,16 +175,16 @@ fn a_workload_that_is_renamed_or_takes_another_ones_name_keeps_its_maximum() {
 
 #[test]
 fn marks_of_another_pods_grant_hold_no_slot_and_are_told() {
-    let mut scene = Scene::new(&max(&json!(1)), &["a", "copy"]);
+    let mut scene = PlanScene::new(&max(&json!(1)), &["a", "copy"]);
     let copy = &mut scene.waiting[1];
     let spec = json!({"containers": [], "tolerations": [{"key": "virtual-kubelet.io/provider",
         "value": "shop", "effect": "NoSchedule"}]});
-    copy.demands = Demands::of(&serde_json::from_value(spec).expect("a spec"));
+    copy.demands = NodeConstraints::of(&serde_json::from_value(spec).expect("a spec"));
     copy.foreign_grant = Some("shop".to_owned());
     scene.labelled.push(copy.clone());
     let plan = scene.plan(15);
     assert_eq!(granted(&plan), ["a"]);
-    let ignored = Outcome::Ignore(Ignored::ForeignGrant);
+    let ignored = PodOutcome::Ignore(IgnoreReason::ForeignGrant);
     assert_eq!(scene.outcome(15, "copy"), ignored);
     let message = &plan.workloads[0].message;
     assert!(
@@ -193,20 +196,22 @@ fn marks_of_another_pods_grant_hold_no_slot_and_are_told() {
 #[test]
 fn a_pod_that_a_grant_lets_run_and_does_not_mark_holds_its_slot_and_stops_the_grants_of_its_workload()
  {
-    let mut scene = Scene::new(&max(&json!(3)), &["a", "b"]);
+    let mut scene = PlanScene::new(&max(&json!(3)), &["a", "b"]);
     let plan = scene.plan(15);
     scene.reserve(&plan);
     let a = scene.waiting[0].id.clone();
     scene.memory.sending(&a);
     let why = || "a webhook removed the label".to_owned();
-    scene.memory.answered(&a, Answer::Unmarked(why()), at(15));
+    scene
+        .memory
+        .answered(&a, GrantAnswer::Unmarked(why()), at(15));
     scene.memory.leaves_no_marks("web", why(), at(15));
     scene.waiting[0] = pod("a").at_version("2");
     let plan = scene.plan(16);
     assert_eq!((granted(&plan), plan.counts.granted), (vec![], 1));
     assert_eq!(plan.unmarked, ["uid-a"]);
-    let held = Held::Denied(why());
-    assert!(matches!(scene.outcome(16, "b"), Outcome::Hold { why, .. } if why == held));
+    let held = HoldReason::Denied(why());
+    assert!(matches!(scene.outcome(16, "b"), PodOutcome::Hold { why, .. } if why == held));
     // It is on ACI, and still counts.
     scene.waiting.remove(0);
     scene
@@ -225,7 +230,7 @@ fn a_percentage_of_what_nobody_knows_grants_nothing_and_says_so() {
     let mut limited = target("web");
     limited["spill"] = json!({"maxReplicas": "50%"});
     let batch = json!({"name": "batch", "selector": {"namespaceSelector": {}, "podSelector": {}}});
-    let mut scene = Scene::new(&json!({"workloads": [limited, batch]}), &["a"]);
+    let mut scene = PlanScene::new(&json!({"workloads": [limited, batch]}), &["a"]);
     let key = ("shop".to_owned(), "web".to_owned());
     scene
         .scales
@@ -242,7 +247,7 @@ fn a_percentage_of_what_nobody_knows_grants_nothing_and_says_so() {
 #[test]
 fn five_a_minute_are_five_in_each_minute_also_after_a_restart() {
     let spec = json!({"spill": {"rate": {"pods": 5, "per": "1m"}}});
-    let mut scene = Scene::new(&spec, &names(&many(12)));
+    let mut scene = PlanScene::new(&spec, &names(&many(12)));
     for (second, count) in [(15, 5), (16, 0), (74, 0), (75, 5), (100, 0), (135, 2)] {
         let plan = scene.plan(second);
         assert_eq!(plan.grants().count(), count, "at second {second}");
@@ -254,11 +259,11 @@ fn five_a_minute_are_five_in_each_minute_also_after_a_restart() {
             );
             assert_eq!(
                 plan.decisions[0].outcome,
-                Outcome::Wait(Lack::Rate(Some(at(75))))
+                PodOutcome::Wait(BlockedBy::Rate(Some(at(75))))
             );
         }
         scene.carry_out(&plan, second);
-        scene.memory = crate::burst::Memory::default();
+        scene.memory = crate::burst::LeaderState::default();
     }
 }
 
@@ -268,7 +273,7 @@ fn workloads_share_by_weight_and_the_oldest_pods_go_first() {
     heavy["weight"] = json!(3);
     let spec = json!({"workloads": [heavy, target("db")], "spill": {"maxReplicas": 40}});
     let all = many(40);
-    let mut scene = Scene::new(&spec, &names(&all));
+    let mut scene = PlanScene::new(&spec, &names(&all));
     scene.scales = scales(&[("web", 40, 40), ("db", 40, 40)]);
     scene
         .waiting
@@ -280,7 +285,7 @@ fn workloads_share_by_weight_and_the_oldest_pods_go_first() {
     let of = |workload: &str| plan.grants().filter(|d| d.workload == workload).count();
     assert_eq!((of("web"), of("db")), (30, 10));
     let youngest = scene.outcome(15, "p0000");
-    assert_eq!(youngest, Outcome::Wait(Lack::PoolLimit(40)));
+    assert_eq!(youngest, PodOutcome::Wait(BlockedBy::PoolLimit(40)));
 }
 
 #[test]
@@ -290,17 +295,17 @@ fn a_workload_whose_pods_come_and_go_does_not_take_the_whole_rate_for_ever() {
         "spill": {"after": "0s", "maxReplicas": 10, "rate": {"pods": 1, "per": "1m"}},
     });
     // Two of the five slots of web's share are free. A job's pod comes and goes each minute.
-    let mut scene = Scene::new(&spec, &["late"]).spilled("web", &["a", "b", "c"]);
+    let mut scene = PlanScene::new(&spec, &["late"]).spilled("web", &["a", "b", "c"]);
     scene.scales = scales(&[("web", 4, 4), ("job", 1, 1)]);
     scene.waiting[0].created = at(30);
-    scene.waiting[0].stage = Stage::Refused(Some(at(30)));
+    scene.waiting[0].stage = PodStage::Refused(Some(at(30)));
     let mut jobs = 0;
     while scene.waiting.iter().any(|pod| pod.id.name == "late") {
         jobs += 1;
         assert!(jobs < 10, "it waits for ever");
         let second = jobs * 60;
         let mut job = pod(&format!("job-{jobs}")).of_app("job");
-        (job.created, job.stage) = (at(second), Stage::Refused(Some(at(second))));
+        (job.created, job.stage) = (at(second), PodStage::Refused(Some(at(second))));
         scene.waiting.push(job);
         let plan = scene.plan(second);
         assert_eq!(plan.grants().count(), 1, "at {second}");
@@ -310,7 +315,7 @@ fn a_workload_whose_pods_come_and_go_does_not_take_the_whole_rate_for_ever() {
             .iter_mut()
             .filter(|pod| pod.labels["app"] == "job")
         {
-            job.stage = Stage::Finished;
+            job.stage = PodStage::Finished;
         }
     }
     assert_eq!(
@@ -326,11 +331,11 @@ fn a_workload_of_which_as_many_pods_wait_as_slots_are_free_does_not_take_each_of
         "spill": {"after": "0s", "maxReplicas": 4, "rate": {"pods": 1, "per": "1m"}},
     });
     // One of the two slots of web's share is free. Five pods of the job wait, and none stays.
-    let mut scene = Scene::new(&spec, &["late"]).spilled("web", &["a"]);
+    let mut scene = PlanScene::new(&spec, &["late"]).spilled("web", &["a"]);
     scene.scales = scales(&[("web", 2, 2), ("job", 5, 5)]);
     let refused = |name: &str, second| {
         let mut pod = pod(name).of_app("job");
-        (pod.created, pod.stage) = (at(second), Stage::Refused(Some(at(second))));
+        (pod.created, pod.stage) = (at(second), PodStage::Refused(Some(at(second))));
         pod
     };
     let first = (0..5).map(|job| refused(&format!("job-0-{job}"), 1));
@@ -345,7 +350,7 @@ fn a_workload_of_which_as_many_pods_wait_as_slots_are_free_does_not_take_each_of
         scene.carry_out(&plan, second);
         let jobs = scene.labelled.iter_mut();
         for job in jobs.filter(|pod| pod.labels["app"] == "job") {
-            job.stage = Stage::Finished;
+            job.stage = PodStage::Finished;
         }
         let job = refused(&format!("job-{minute}"), second);
         scene.waiting.push(job);
@@ -357,7 +362,7 @@ fn a_workload_of_which_as_many_pods_wait_as_slots_are_free_does_not_take_each_of
 fn a_pod_that_two_workloads_or_pools_could_have_has_one_and_the_loser_says_so() {
     let again = json!({"name": "again", "selector": {"namespaceSelector": {}, "podSelector": {}}});
     let spec = json!({"workloads": [target("web"), again]});
-    let mut scene = Scene::new(&spec, &["a"]);
+    let mut scene = PlanScene::new(&spec, &["a"]);
     let plan = scene.plan(15);
     assert_eq!(plan.decisions.len(), 1);
     assert_eq!(plan.decisions[0].workload, "web");
@@ -377,7 +382,7 @@ fn a_pod_that_two_workloads_or_pools_could_have_has_one_and_the_loser_says_so() 
 
 #[test]
 fn what_was_granted_still_counts_when_its_workload_is_gone_from_the_spec() {
-    let mut scene = Scene::new(&max(&json!(2)), &["x", "y"]).spilled("removed", &["g"]);
+    let mut scene = PlanScene::new(&max(&json!(2)), &["x", "y"]).spilled("removed", &["g"]);
     let plan = scene.plan(15);
     assert_eq!((plan.grants().count(), plan.counts.spilled), (1, 1));
     scene.labelled.clear();
@@ -386,13 +391,13 @@ fn what_was_granted_still_counts_when_its_workload_is_gone_from_the_spec() {
 
 #[test]
 fn a_pod_is_not_deleted_when_azure_lets_it_wait_for_the_first_time() {
-    use crate::aci::failure::Class;
-    let mut scene = Scene::new(&max(&json!(2)), &[]);
+    use crate::aci::failure::FailureClass;
+    let mut scene = PlanScene::new(&max(&json!(2)), &[]);
     let mut waits = pod("a").granted("shop", "web", 1).on("burst-shop-weu");
     // Bound at 0. Its ConfigMap was created at 1000, and the first PUT got a 503.
-    if let Stage::Bound(bound) = &mut waits.stage {
+    if let PodStage::Bound(bound) = &mut waits.stage {
         (bound.has_started, bound.is_running) = (false, false);
-        bound.waits = Some((Class::Transient, "503".to_owned()));
+        bound.waits = Some((FailureClass::Transient, "503".to_owned()));
     }
     (scene.labelled, scene.bound) = (vec![waits.clone()], vec![waits]);
     for (second, rescued) in [(1001, 0), (1060, 0), (1061, 1)] {
@@ -405,9 +410,9 @@ fn a_pod_is_not_deleted_when_azure_lets_it_wait_for_the_first_time() {
 #[test]
 fn while_the_rate_is_used_up_a_pod_without_room_waits_for_room() {
     let rate = json!({"spill": {"rate": {"pods": 1, "per": "1m"}}});
-    let mut scene = Scene::new(&rate, &["a", "b", "large"]);
+    let mut scene = PlanScene::new(&rate, &["a", "b", "large"]);
     scene.waiting[2].asks.cpu_milli = 101_000;
-    let reasons = |scene: &Scene, second| {
+    let reasons = |scene: &PlanScene, second| {
         let plan = scene.plan(second);
         let decisions = plan.decisions.iter();
         let reasons = decisions.map(|one| (one.pod.name.clone(), one.outcome.reason()));

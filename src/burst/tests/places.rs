@@ -2,21 +2,21 @@
 
 use serde_json::{Value, json};
 
-use crate::aci::failure::Class;
-use crate::burst::fixtures::{Scene, at, granted, place, pod};
-use crate::burst::outcome::{Lack, Outcome};
-use crate::burst::pod::{Bound, Owner, OwnerKind, PodFacts, Stage};
-use crate::burst::rescue::Action;
-use crate::burst::{Door, Plan};
+use crate::aci::failure::FailureClass;
+use crate::burst::fixtures::{PlanScene, at, granted, place, pod};
+use crate::burst::outcome::{BlockedBy, PodOutcome};
+use crate::burst::pod::{BoundPod, OwnerKind, PodFacts, PodOwner, PodStage};
+use crate::burst::rescue::RescueAction;
+use crate::burst::{Admittance, BurstPlan};
 
 fn two() -> Value {
     json!({"placements": [{"name": "weu", "region": "westeurope"}, {"name": "neu", "region": "northeurope"}]})
 }
 
-fn places(plan: &Plan) -> Vec<&str> {
+fn places(plan: &BurstPlan) -> Vec<&str> {
     plan.grants()
         .map(|decision| match &decision.outcome {
-            Outcome::Grant { placement } => placement.as_str(),
+            PodOutcome::Grant { placement } => placement.as_str(),
             _ => "",
         })
         .collect()
@@ -24,7 +24,7 @@ fn places(plan: &Plan) -> Vec<&str> {
 
 fn starting(name: &str, second: i64) -> PodFacts {
     let mut pod = pod(name).granted("shop", "web", second);
-    pod.stage = Stage::Bound(Bound {
+    pod.stage = PodStage::Bound(BoundPod {
         node: "burst-shop-weu".to_owned(),
         since: Some(at(second)),
         has_started: false,
@@ -37,21 +37,27 @@ fn starting(name: &str, second: i64) -> PodFacts {
 
 #[test]
 fn no_more_are_granted_than_requests_leave_room_for_guests_and_those_on_their_way_included() {
-    let mut scene = Scene::new(&json!({}), &["a", "b", "c", "d"]).spilled("web", &["g"]);
+    let mut scene = PlanScene::new(&json!({}), &["a", "b", "c", "d"]).spilled("web", &["g"]);
     scene.places = vec![place("weu", 5)];
     scene.bound = vec![pod("guest").on("burst-shop-weu")];
     scene.labelled.push(pod("flying").granted("shop", "web", 3));
     let plan = scene.plan(15);
     assert_eq!(granted(&plan), ["a", "b"]);
-    assert_eq!(scene.outcome(15, "c"), Outcome::Wait(Lack::Room("pods")));
+    assert_eq!(
+        scene.outcome(15, "c"),
+        PodOutcome::Wait(BlockedBy::Room("pods"))
+    );
     scene.waiting[0].asks.cpu_milli = 9000;
-    assert_eq!(scene.outcome(15, "a"), Outcome::Wait(Lack::Room("cpu")));
+    assert_eq!(
+        scene.outcome(15, "a"),
+        PodOutcome::Wait(BlockedBy::Room("cpu"))
+    );
     assert_eq!(granted(&scene.plan(15)), ["b", "c"], "smaller ones pass");
 }
 
 #[test]
 fn room_is_kept_in_turns_for_a_large_pod_that_has_waited_long() {
-    let mut scene = Scene::new(&json!({}), &["big", "small"]).spilled("web", &["g"]);
+    let mut scene = PlanScene::new(&json!({}), &["big", "small"]).spilled("web", &["g"]);
     scene.places = vec![place("weu", 4)];
     scene.waiting[0].asks.cpu_milli = 4000;
     scene.waiting[0].created = at(-1);
@@ -73,30 +79,33 @@ fn room_is_kept_in_turns_for_a_large_pod_that_has_waited_long() {
 
 #[test]
 fn a_full_or_closed_placement_is_passed_over_for_the_next() {
-    let mut scene = Scene::new(&two(), &["a", "b", "c"]);
+    let mut scene = PlanScene::new(&two(), &["a", "b", "c"]);
     scene.places = vec![place("weu", 1), place("neu", 1)];
     assert_eq!(places(&scene.plan(15)), ["weu", "neu"]);
     scene.places[0].shut = Some("its node is cordoned".to_owned());
     assert_eq!(places(&scene.plan(15)), ["neu"]);
     scene.places[1].shut = Some("its node is not ready".to_owned());
     let why = "weu: its node is cordoned".to_owned();
-    assert_eq!(scene.outcome(15, "a"), Outcome::Wait(Lack::Closed(why)));
+    assert_eq!(
+        scene.outcome(15, "a"),
+        PodOutcome::Wait(BlockedBy::Closed(why))
+    );
 }
 
 #[test]
 fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
-    let mut scene = Scene::new(&two(), &["a", "b", "c"]);
+    let mut scene = PlanScene::new(&two(), &["a", "b", "c"]);
     scene.places = vec![place("weu", 9), place("neu", 1)];
     scene
         .memory
         .backend("weu")
-        .failed(Class::Quota, "no cores left", at(20));
+        .failed(FailureClass::Quota, "no cores left", at(20));
     let plan = scene.plan(20);
     assert_eq!(places(&plan), ["neu"], "the other one is used");
     let why = "no cores left".to_owned();
     assert_eq!(
         plan.doors["weu"],
-        Door::Closed {
+        Admittance::Closed {
             until: Some(at(50)),
             why
         }
@@ -111,7 +120,7 @@ fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
     let plan = scene.plan(50);
     assert_eq!(
         (places(&plan), plan.doors["weu"].clone()),
-        (vec!["weu"], Door::HalfOpen)
+        (vec!["weu"], Admittance::HalfOpen)
     );
     scene.carry_out(&plan, 50);
     assert_eq!(
@@ -127,10 +136,10 @@ fn a_placement_whose_creates_fail_is_closed_and_then_tried_with_one_pod() {
 
 #[test]
 fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_otherwise() {
-    let mut scene = Scene::new(&json!({}), &[]);
+    let mut scene = PlanScene::new(&json!({}), &[]);
     let owned = |name: &str, kind: OwnerKind| {
         let mut pod = starting(name, 10);
-        pod.owner = Some(Owner {
+        pod.owner = Some(PodOwner {
             kind,
             name: name.to_owned(),
             uid: name.to_owned(),
@@ -153,7 +162,7 @@ fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_othe
     scene
         .memory
         .backend("weu")
-        .failed(Class::Capacity, "no room", at(20));
+        .failed(FailureClass::Capacity, "no room", at(20));
     let plan = scene.plan(309);
     assert_eq!(
         (plan.rescues.len(), plan.look_again_in),
@@ -165,9 +174,9 @@ fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_othe
         .map(|one| (one.pod.name.as_str(), one.action))
         .collect();
     let all = [
-        ("web", Action::Delete),
-        ("job", Action::AskJob),
-        ("other", Action::Tell),
+        ("web", RescueAction::Delete),
+        ("job", RescueAction::AskJob),
+        ("other", RescueAction::Tell),
     ];
     assert_eq!(told, all);
     let why =
@@ -191,24 +200,27 @@ fn pods_that_never_started_are_deleted_where_that_costs_nothing_and_told_of_othe
 
 #[test]
 fn pods_that_request_little_are_granted_as_far_as_their_groups_find_cores() {
-    let mut scene = Scene::new(&json!({}), &["a", "b", "c", "d"]).spilled("web", &["g"]);
+    let mut scene = PlanScene::new(&json!({}), &["a", "b", "c", "d"]).spilled("web", &["g"]);
     for pod in scene.waiting.iter_mut().chain(&mut scene.labelled) {
         pod.asks.cpu_milli = 250;
     }
     scene.places = vec![place("weu", 100)];
     scene.places[0].capacity.cpu_milli = 3000;
     assert_eq!(granted(&scene.plan(15)), ["a", "b"]);
-    assert_eq!(scene.outcome(15, "c"), Outcome::Wait(Lack::Room("cpu")));
+    assert_eq!(
+        scene.outcome(15, "c"),
+        PodOutcome::Wait(BlockedBy::Room("cpu"))
+    );
     scene.labelled.push(pod("flying").granted("shop", "web", 3));
     assert_eq!(granted(&scene.plan(15)), ["a"]);
 }
 
 #[test]
 fn a_half_open_placement_is_tried_with_a_pod_of_our_choice_whoever_else_waits_there() {
-    let mut scene = Scene::new(&json!({}), &["a", "b"]);
-    let failed = |scene: &mut Scene, second| {
+    let mut scene = PlanScene::new(&json!({}), &["a", "b"]);
+    let failed = |scene: &mut PlanScene, second| {
         let backend = scene.memory.backend("weu");
-        backend.failed(Class::Capacity, "no room", at(second));
+        backend.failed(FailureClass::Capacity, "no room", at(second));
     };
     // A user-placed pod that waits for a ConfigMap that is never created.
     let mut guest = starting("guest", 1);
@@ -238,18 +250,18 @@ fn a_half_open_placement_is_tried_with_a_pod_of_our_choice_whoever_else_waits_th
 
 #[test]
 fn a_pod_that_azure_lets_wait_or_refuses_is_given_back_and_one_that_waits_for_its_user_is_not() {
-    let waits = |name: &str, class: Option<Class>, refused: Option<&str>| {
+    let waits = |name: &str, class: Option<FailureClass>, refused: Option<&str>| {
         let mut pod = starting(name, 10);
-        if let Stage::Bound(bound) = &mut pod.stage {
+        if let PodStage::Bound(bound) = &mut pod.stage {
             bound.waits = class.map(|class| (class, "please wait".to_owned()));
             bound.refused = refused.map(str::to_owned);
         }
         pod
     };
-    let mut scene = Scene::new(&json!({}), &[]);
+    let mut scene = PlanScene::new(&json!({}), &[]);
     scene.labelled = vec![
-        waits("throttled", Some(Class::Throttled), None),
-        waits("unknown", Some(Class::Unknown), None),
+        waits("throttled", Some(FailureClass::Throttled), None),
+        waits("unknown", Some(FailureClass::Unknown), None),
         waits("refused", None, Some("no such sku")),
         waits("typo", None, None),
     ];
@@ -271,10 +283,10 @@ fn a_pod_that_azure_lets_wait_or_refuses_is_given_back_and_one_that_waits_for_it
 
 #[test]
 fn what_azure_refuses_of_a_template_is_believed_for_a_while_and_not_while_another_of_it_runs() {
-    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut scene = PlanScene::new(&json!({}), &["a"]);
     let mut unknown = starting("unknown", 0);
-    if let Stage::Bound(bound) = &mut unknown.stage {
-        bound.waits = Some((Class::Unknown, "nobody knows this".to_owned()));
+    if let PodStage::Bound(bound) = &mut unknown.stage {
+        bound.waits = Some((FailureClass::Unknown, "nobody knows this".to_owned()));
     }
     scene.labelled = vec![unknown.clone()];
     let plan = scene.plan(0);
@@ -283,7 +295,8 @@ fn what_azure_refuses_of_a_template_is_believed_for_a_while_and_not_while_anothe
     let plan = scene.plan(300);
     scene.remember(&plan, 300);
     scene.labelled.clear();
-    let refused = |scene: &Scene, second| matches!(scene.outcome(second, "a"), Outcome::Refuse(_));
+    let refused =
+        |scene: &PlanScene, second| matches!(scene.outcome(second, "a"), PodOutcome::Refuse(_));
     assert!(refused(&scene, 301) && refused(&scene, 899));
     let plan = scene.plan(899);
     assert_eq!(plan.look_again_in, Some(std::time::Duration::from_secs(1)));

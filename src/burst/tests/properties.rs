@@ -7,9 +7,9 @@ use serde_json::json;
 
 use crate::aci::translate::Unsupported;
 use crate::api::MaxReplicas;
-use crate::burst::fixtures::{Scene, at, pod, scales, target};
-use crate::burst::outcome::Outcome;
-use crate::burst::pod::{PodFacts, Stage};
+use crate::burst::fixtures::{PlanScene, at, pod, scales, target};
+use crate::burst::outcome::PodOutcome;
+use crate::burst::pod::{PodFacts, PodStage};
 
 const APPS: [&str; 2] = ["web", "db"];
 
@@ -22,9 +22,9 @@ fn built(number: usize, (app, age, cores, matter): (usize, i64, i64, u8)) -> Pod
     let mut pod = pod(&format!("p{number:03}")).of_app(APPS[app]);
     pod.created = at(100 - age);
     pod.asks.cpu_milli = cores * 1000;
-    pod.stage = Stage::Refused(Some(at(100 - age)));
+    pod.stage = PodStage::Refused(Some(at(100 - age)));
     match matter {
-        0 => pod.stage = Stage::New,
+        0 => pod.stage = PodStage::New,
         1 => pod.is_deleting = true,
         2 => pod.is_first_generation = false,
         3 => pod.is_nominated = true,
@@ -46,7 +46,7 @@ fn in_trouble(number: usize, app: &str, has_expired: bool) -> PodFacts {
         return pod;
     }
     let mut pod = pod.on("burst-shop-weu");
-    if let Stage::Bound(bound) = &mut pod.stage {
+    if let PodStage::Bound(bound) = &mut pod.stage {
         (bound.has_started, bound.is_running, bound.refused) = (false, false, said);
     }
     pod
@@ -59,13 +59,13 @@ prop_compose! {
         (max, own, weight) in (0..20_u32, 0..101_u32, 1..5_u32),
         (rate, capacity) in (1..20_u32, 0..30_i64),
         (desired, refused) in ((0..30_u64, 0..30_u64), 0..50_usize),
-    ) -> Scene {
+    ) -> PlanScene {
         let mut web = target("web");
         web["weight"] = json!(weight);
         web["spill"] = json!({"maxReplicas": format!("{own}%")});
         let spec = json!({"workloads": [web, target("db")],
             "spill": {"maxReplicas": max, "rate": {"pods": rate, "per": "1m"}}});
-        let mut scene = Scene::new(&spec, &[]);
+        let mut scene = PlanScene::new(&spec, &[]);
         scene.scales = scales(&[("web", desired.0, desired.0), ("db", desired.1, desired.1)]);
         scene.places[0].offers.pods = capacity;
         scene.waiting = waiting.into_iter().enumerate().map(|(n, one)| built(n, one)).collect();
@@ -84,7 +84,7 @@ prop_compose! {
 }
 
 /// How many slots are in use: in the pool, and in each workload.
-fn held(scene: &Scene) -> (u64, [u64; 2]) {
+fn held(scene: &PlanScene) -> (u64, [u64; 2]) {
     let mut held = (0, [0; 2]);
     for pod in &scene.labelled {
         if pod.bound().is_none_or(|bound| bound.node != "home-1") {
@@ -132,7 +132,7 @@ proptest! {
         }
         let plan = scene.plan(100);
         prop_assert_eq!(&plan, &scene.plan(100));
-        let outcomes = |plan: &crate::burst::Plan| -> BTreeMap<String, String> {
+        let outcomes = |plan: &crate::burst::BurstPlan| -> BTreeMap<String, String> {
             let all = plan.decisions.iter();
             all.map(|one| (one.pod.uid.clone(), one.outcome.to_string())).collect()
         };
@@ -163,7 +163,7 @@ proptest! {
         let uids: BTreeSet<&str> = plan.decisions.iter().map(|one| one.pod.uid.as_str()).collect();
         prop_assert_eq!((plan.decisions.len(), uids.len()), (scene.waiting.len(), scene.waiting.len()));
         let ignored = plan.decisions.iter();
-        let ignored = ignored.filter(|one| matches!(one.outcome, Outcome::Ignore(_))).count();
+        let ignored = ignored.filter(|one| matches!(one.outcome, PodOutcome::Ignore(_))).count();
         let counts = plan.counts;
         let away = i64::try_from(held(&scene).0).expect("few");
         let all = counts.holding + counts.granted + counts.refused + counts.spilled - away;
@@ -176,7 +176,7 @@ proptest! {
             let pod = scene.waiting.iter().find(|pod| pod.id == decision.pod).expect("it waits");
             prop_assert!(pod.created <= at(85) && !pod.is_deleting && pod.is_first_generation);
             prop_assert!(pod.scheduler.is_none() && !scene.refused.contains_key(&pod.id.name));
-            prop_assert!(matches!(pod.stage, Stage::Refused(_)));
+            prop_assert!(matches!(pod.stage, PodStage::Refused(_)));
         }
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use crate::aci::failure::Class;
+use crate::aci::failure::FailureClass;
 use cluster::Cluster;
 use happened::Happened;
 use operator::Operator;
@@ -98,8 +98,8 @@ impl Simulation {
             operator.learn(&ended, cluster.now);
             let classes = ended.iter().filter_map(|one| one.err());
             for class in classes {
-                self.happened.throttled += u64::from(class == Class::Throttled);
-                self.happened.rejected += u64::from(class == Class::Unknown);
+                self.happened.throttled += u64::from(class == FailureClass::Throttled);
+                self.happened.rejected += u64::from(class == FailureClass::Unknown);
             }
         }
         self.elect();

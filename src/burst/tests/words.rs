@@ -4,8 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use crate::api::{PodCounts, WorkloadStatus};
-use crate::burst::fixtures::{Scene, at, granted, pod, pool, scales, target};
-use crate::burst::plan::Peak;
+use crate::burst::fixtures::{PlanScene, at, granted, pod, pool, scales, target};
+use crate::burst::plan::PeakState;
 
 /// A workload that selects the pods with this `app` label.
 fn selecting(app: &str) -> Value {
@@ -15,9 +15,9 @@ fn selecting(app: &str) -> Value {
 
 #[test]
 fn every_pod_counts_once() {
-    let mut scene = Scene::new(&json!({}), &["old", "young"]).spilled("web", &["s"]);
+    let mut scene = PlanScene::new(&json!({}), &["old", "young"]).spilled("web", &["s"]);
     scene.scales = scales(&[("web", 9, 8)]);
-    scene.waiting[1].stage = crate::burst::pod::Stage::Refused(Some(at(50)));
+    scene.waiting[1].stage = crate::burst::pod::PodStage::Refused(Some(at(50)));
     scene.labelled.push(pod("flying").granted("shop", "web", 1));
     scene
         .labelled
@@ -51,7 +51,7 @@ fn every_pod_counts_once() {
 
 #[test]
 fn pods_that_end_on_aci_are_not_taken_off_those_at_home() {
-    let mut scene = Scene::new(&json!({}), &[]).spilled("web", &["a", "b", "c"]);
+    let mut scene = PlanScene::new(&json!({}), &[]).spilled("web", &["a", "b", "c"]);
     scene.bound = scene.labelled.clone();
     for pod in scene.labelled.iter_mut().take(2) {
         pod.is_deleting = true;
@@ -64,7 +64,7 @@ fn pods_that_end_on_aci_are_not_taken_off_those_at_home() {
 
 #[test]
 fn what_others_have_of_a_workloads_pods_is_not_home_and_is_said() {
-    let mut scene = Scene::new(&json!({}), &["w"]);
+    let mut scene = PlanScene::new(&json!({}), &["w"]);
     let (mut older, mut youth) = (pool("older", &json!({})), scene.pool.clone());
     youth.metadata.creation_timestamp = Some(Time(at(9)));
     let shop = json!({"workloads": [selecting("web")]});
@@ -104,7 +104,7 @@ fn a_rollout_that_stands_still_says_how_many_slots_it_needs() {
     limited["spill"] = json!({"maxReplicas": "20%"});
     let names = ["a", "b"];
     let mut scene =
-        Scene::new(&json!({"workloads": [limited]}), &["x", "y", "z"]).spilled("web", &names);
+        PlanScene::new(&json!({"workloads": [limited]}), &["x", "y", "z"]).spilled("web", &names);
     scene.scales = scales(&[("web", 10, 13)]);
     let message = scene.plan(15).workloads[0].message.clone();
     assert!(
@@ -121,28 +121,29 @@ fn a_rollout_that_stands_still_says_how_many_slots_it_needs() {
 
 #[test]
 fn a_peak_lasts_until_nothing_has_been_on_aci_for_the_cooldown() {
-    let mut scene = Scene::new(&json!({"scaleIn": {"cooldown": "5m"}}), &[]).spilled("web", &["a"]);
+    let mut scene =
+        PlanScene::new(&json!({"scaleIn": {"cooldown": "5m"}}), &[]).spilled("web", &["a"]);
     let plan = scene.plan(100);
-    assert_eq!(plan.peak, Peak::On);
+    assert_eq!(plan.peak, PeakState::On);
     scene.remember(&plan, 100);
     scene.labelled.clear();
     let plan = scene.plan(399);
-    assert_eq!(plan.peak, Peak::Fading);
+    assert_eq!(plan.peak, PeakState::Fading);
     assert_eq!(plan.look_again_in, Some(std::time::Duration::from_secs(1)));
     scene.remember(&plan, 399);
-    assert_eq!(scene.plan(400).peak, Peak::None);
-    scene.memory = crate::burst::Memory::default();
+    assert_eq!(scene.plan(400).peak, PeakState::None);
+    scene.memory = crate::burst::LeaderState::default();
     scene.memory.found_a_peak(at(390));
     assert_eq!(
         scene.plan(400).peak,
-        Peak::Fading,
+        PeakState::Fading,
         "a new leader goes on with it"
     );
 }
 
 #[test]
 fn a_limit_that_is_reached_is_said_once_for_the_pool() {
-    let scene = Scene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b", "c"]);
+    let scene = PlanScene::new(&json!({"spill": {"maxReplicas": 1}}), &["a", "b", "c"]);
     let told =
         "pods of web wait: the pool has as many pods on ACI as spec.spill.maxReplicas lets it: 1";
     assert_eq!(scene.plan(15).limited.as_deref(), Some(told));
@@ -158,7 +159,7 @@ fn each_reason_why_pods_wait_is_said_with_its_workload_and_the_rate_by_the_workl
     let mut web = target("web");
     web["spill"] = json!({"maxReplicas": 1});
     let spec = json!({"workloads": [web, target("db")], "spill": {"rate": {"pods": 2}}});
-    let mut scene = Scene::new(&spec, &["a", "b"]);
+    let mut scene = PlanScene::new(&spec, &["a", "b"]);
     scene.waiting.push(pod("d").of_app("db"));
     scene.waiting.push(pod("e").of_app("db"));
     scene.scales = scales(&[("web", 10, 10), ("db", 10, 10)]);
@@ -171,12 +172,12 @@ fn each_reason_why_pods_wait_is_said_with_its_workload_and_the_rate_by_the_workl
 
 #[test]
 fn a_pod_whose_grant_is_denied_again_and_again_makes_no_peak() {
-    let mut scene = Scene::new(&json!({}), &["a"]);
+    let mut scene = PlanScene::new(&json!({}), &["a"]);
     let plan = scene.plan(15);
-    assert_eq!((granted(&plan), plan.peak), (vec!["a"], Peak::None));
+    assert_eq!((granted(&plan), plan.peak), (vec!["a"], PeakState::None));
     scene.memory.sending(&scene.waiting[0].id.clone());
-    assert_eq!(scene.plan(15).peak, Peak::None);
+    assert_eq!(scene.plan(15).peak, PeakState::None);
     let a = scene.waiting.remove(0);
     scene.labelled.push(a.granted("shop", "web", 15));
-    assert_eq!(scene.plan(15).peak, Peak::On);
+    assert_eq!(scene.plan(15).peak, PeakState::On);
 }

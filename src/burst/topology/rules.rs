@@ -9,22 +9,22 @@ use k8s_openapi::api::core::v1::{PodAffinityTerm, PodSpec, TopologySpreadConstra
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Expression, Selector, SelectorExt as _};
 
-use crate::burst::assign::Namespaces;
+use crate::burst::assign::NamespaceLabels;
 use crate::burst::pod::PodFacts;
 
 /// A pod's required constraints on running pods. Preferred terms are not included.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rules {
-    pub(super) spread: Vec<Spread>,
+pub struct TopologyRules {
+    pub(super) spread: Vec<SpreadConstraint>,
     /// Required pod affinity terms.
-    pub(super) together: Vec<Term>,
+    pub(super) together: Vec<AffinityTerm>,
     /// Required pod anti-affinity terms.
-    pub(super) apart: Vec<Term>,
+    pub(super) apart: Vec<AffinityTerm>,
 }
 
 /// A topology spread constraint with `whenUnsatisfiable: DoNotSchedule`.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Spread {
+pub(super) struct SpreadConstraint {
     pub(super) field: String,
     pub(super) key: String,
     pub(super) max_skew: i64,
@@ -39,7 +39,7 @@ pub(super) struct Spread {
 
 /// A required term of pod affinity or anti-affinity.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Term {
+pub(super) struct AffinityTerm {
     pub(super) field: String,
     pub(super) key: String,
     namespaces: Vec<String>,
@@ -48,7 +48,7 @@ pub(super) struct Term {
     pods: Option<Selector>,
 }
 
-impl Rules {
+impl TopologyRules {
     /// The constraints of a pod with this spec and these labels. `None` if there are none, or if a selector is
     /// invalid, which the API server would not accept.
     pub fn of(spec: &PodSpec, labels: &BTreeMap<String, String>) -> Option<Self> {
@@ -58,8 +58,8 @@ impl Rules {
             .flatten()
             .enumerate();
         let hard = hard.filter(|(_, one)| one.when_unsatisfiable == "DoNotSchedule");
-        let spread: Option<Vec<Spread>> = hard
-            .map(|(index, one)| Spread::of(index, one, labels))
+        let spread: Option<Vec<SpreadConstraint>> = hard
+            .map(|(index, one)| SpreadConstraint::of(index, one, labels))
             .collect();
         let affinity = spec.affinity.as_ref();
         let together = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
@@ -72,11 +72,12 @@ impl Rules {
             one.required_during_scheduling_ignored_during_execution
                 .as_ref()
         });
-        let terms = |field: &str, terms: Option<&Vec<PodAffinityTerm>>| -> Option<Vec<Term>> {
-            let all = terms.into_iter().flatten().enumerate();
-            all.map(|(index, one)| Term::of(field, index, one))
-                .collect()
-        };
+        let terms =
+            |field: &str, terms: Option<&Vec<PodAffinityTerm>>| -> Option<Vec<AffinityTerm>> {
+                let all = terms.into_iter().flatten().enumerate();
+                all.map(|(index, one)| AffinityTerm::of(field, index, one))
+                    .collect()
+            };
         let rules = Self {
             spread: spread?,
             together: terms("podAffinity", together)?,
@@ -87,7 +88,7 @@ impl Rules {
 
     /// The namespaces of all pods that can affect a pod in the namespace `own`. `known` holds the namespaces'
     /// labels.
-    pub fn namespaces(&self, own: &str, known: &Namespaces) -> BTreeSet<String> {
+    pub fn namespaces(&self, own: &str, known: &NamespaceLabels) -> BTreeSet<String> {
         let mut all = self.together_in(own, known);
         all.extend(
             self.apart
@@ -101,19 +102,24 @@ impl Rules {
     }
 
     /// The namespaces of the pods that can satisfy the affinity.
-    pub(super) fn together_in(&self, own: &str, known: &Namespaces) -> BTreeSet<String> {
+    pub(super) fn together_in(&self, own: &str, known: &NamespaceLabels) -> BTreeSet<String> {
         let terms = self.together.iter();
         terms.flat_map(|term| term.namespaces(own, known)).collect()
     }
 
     /// Whether `other` satisfies every affinity term of a pod in the namespace `own`.
-    pub(super) fn is_together_with(&self, other: &PodFacts, own: &str, known: &Namespaces) -> bool {
+    pub(super) fn is_together_with(
+        &self,
+        other: &PodFacts,
+        own: &str,
+        known: &NamespaceLabels,
+    ) -> bool {
         let mut terms = self.together.iter();
         !self.together.is_empty() && terms.all(|term| term.selects(other, own, known))
     }
 }
 
-impl Spread {
+impl SpreadConstraint {
     fn of(
         index: usize,
         constraint: &TopologySpreadConstraint,
@@ -153,7 +159,7 @@ impl Spread {
     }
 }
 
-impl Term {
+impl AffinityTerm {
     fn of(field: &str, index: usize, term: &PodAffinityTerm) -> Option<Self> {
         let field = format!(
             "spec.affinity.{field}.requiredDuringSchedulingIgnoredDuringExecution[{index}]"
@@ -167,7 +173,7 @@ impl Term {
         })
     }
 
-    fn namespaces(&self, own: &str, known: &Namespaces) -> Vec<String> {
+    fn namespaces(&self, own: &str, known: &NamespaceLabels) -> Vec<String> {
         if self.namespaces.is_empty() && self.namespace_selector.is_none() {
             return vec![own.to_owned()];
         }
@@ -180,7 +186,7 @@ impl Term {
     }
 
     /// Whether the term selects `pod`, if the term belongs to a pod in the namespace `own`.
-    pub(super) fn selects(&self, pod: &PodFacts, own: &str, known: &Namespaces) -> bool {
+    pub(super) fn selects(&self, pod: &PodFacts, own: &str, known: &NamespaceLabels) -> bool {
         let namespace = &pod.id.namespace;
         let is_in = if self.namespaces.is_empty() && self.namespace_selector.is_none() {
             namespace == own

@@ -8,31 +8,31 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::burst::fixtures::{Scene, at, granted, place, pod};
-use crate::burst::outcome::Outcome;
-use crate::burst::pod::Stage;
+use crate::burst::fixtures::{PlanScene, at, granted, place, pod};
+use crate::burst::outcome::PodOutcome;
+use crate::burst::pod::PodStage;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 const AWAY: &str = "burst-shop-weu";
 
 #[derive(Deserialize)]
-struct Case {
+struct TopologyCase {
     name: String,
     labels: Value,
     spec: Value,
-    others: Vec<Other>,
+    others: Vec<NeighborSpec>,
     refused: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Other {
+struct NeighborSpec {
     node: String,
     labels: Value,
     spec: Value,
     namespace: String,
 }
 
-fn cases() -> Vec<Case> {
+fn cases() -> Vec<TopologyCase> {
     serde_json::from_str(include_str!("cases.json")).expect("cases")
 }
 
@@ -51,14 +51,14 @@ fn facts(name: &str, namespace: &str, labels: &Value, spec: &Value) -> PodFacts 
     PodFacts::of(&pod).expect("it is created")
 }
 
-fn node(name: &str, zone: &str, rack: &str, taint: Option<(&str, &str)>) -> NodeFacts {
+fn node(name: &str, zone: &str, rack: &str, taint: Option<(&str, &str)>) -> NeighborNode {
     let mut labels = json!({ZONE: zone, "example.com/rack": rack});
     if name != AWAY {
         labels["kubernetes.io/hostname"] = name.into();
     }
     let taint =
         taint.map(|(key, value)| json!({"key": key, "value": value, "effect": "NoSchedule"}));
-    NodeFacts {
+    NeighborNode {
         name: name.to_owned(),
         labels: serde_json::from_value(labels).expect("labels"),
         taints: taint
@@ -69,8 +69,8 @@ fn node(name: &str, zone: &str, rack: &str, taint: Option<(&str, &str)>) -> Node
 }
 
 /// A pool with one placement. All neighbors are known: these pods.
-fn scene(others: &[PodFacts]) -> Scene {
-    let mut scene = Scene::new(
+fn scene(others: &[PodFacts]) -> PlanScene {
+    let mut scene = PlanScene::new(
         &json!({"workloads": [
         {"name": "all", "selector": {"namespaceSelector": {}, "podSelector": {}}}]}),
         &[],
@@ -87,25 +87,25 @@ fn scene(others: &[PodFacts]) -> Scene {
         ),
     ];
     scene.places[0].labels.clone_from(&nodes[3].labels);
-    let mut pods: HashMap<String, Listing<Vec<Arc<PodFacts>>>> = HashMap::new();
+    let mut pods: HashMap<String, ListResult<Vec<Arc<PodFacts>>>> = HashMap::new();
     for namespace in ["shop", "other"] {
         let of = others.iter().filter(|pod| pod.id.namespace == namespace);
         let of = of.cloned().map(Arc::new).collect();
-        pods.insert(namespace.to_owned(), Listing::Listed(of));
+        pods.insert(namespace.to_owned(), ListResult::Listed(of));
     }
     scene.neighbors = Neighbors {
-        nodes: Listing::Listed(nodes.into_iter().map(Arc::new).collect()),
+        nodes: ListResult::Listed(nodes.into_iter().map(Arc::new).collect()),
         pods,
     };
     scene
 }
 
 fn waits(mut pod: PodFacts) -> PodFacts {
-    pod.stage = Stage::Refused(Some(at(0)));
+    pod.stage = PodStage::Refused(Some(at(0)));
     pod
 }
 
-fn scene_of(case: &Case) -> Scene {
+fn scene_of(case: &TopologyCase) -> PlanScene {
     let others = case.others.iter().enumerate().map(|(index, one)| {
         let name = format!("other-{index}");
         facts(&name, &one.namespace, &one.labels, &one.spec).on(&one.node)
@@ -121,14 +121,14 @@ fn a_pod_is_granted_where_the_scheduler_would_place_it_beside_those_that_run() {
         let outcome = scene_of(&case).outcome(60, "a");
         match &case.refused {
             None => assert!(
-                matches!(outcome, Outcome::Grant { .. }),
+                matches!(outcome, PodOutcome::Grant { .. }),
                 "{}: {outcome}",
                 case.name
             ),
             Some(field) => {
                 let told = outcome.to_string();
                 assert!(
-                    matches!(outcome, Outcome::Wait(_) | Outcome::Refuse(_)),
+                    matches!(outcome, PodOutcome::Wait(_) | PodOutcome::Refuse(_)),
                     "{}: {told}",
                     case.name
                 );
@@ -166,7 +166,7 @@ fn a_pod_that_cannot_be_placed_holds_no_slot_and_is_no_limit_of_the_pool() {
     scene
         .neighbors
         .pods
-        .insert("shop".to_owned(), Listing::Listed(Vec::new()));
+        .insert("shop".to_owned(), ListResult::Listed(Vec::new()));
     assert_eq!(granted(&scene.plan(60)), ["a"]);
 }
 
@@ -175,19 +175,19 @@ fn what_is_not_known_keeps_no_pod_from_being_granted() {
     for case in cases() {
         let mut scene = scene_of(&case);
         for listing in scene.neighbors.pods.values_mut() {
-            *listing = Listing::Unknown;
+            *listing = ListResult::Unknown;
         }
-        scene.neighbors.nodes = Listing::Unknown;
+        scene.neighbors.nodes = ListResult::Unknown;
         let outcome = scene.outcome(60, "a");
         let lacks_label = case.refused.as_deref() == Some("spec.topologySpreadConstraints");
         assert_eq!(
-            matches!(outcome, Outcome::Grant { .. }),
+            matches!(outcome, PodOutcome::Grant { .. }),
             !lacks_label,
             "{}: {outcome}",
             case.name
         );
-        scene.neighbors.nodes = Listing::Awaited;
-        let is_granted = matches!(scene.outcome(60, "a"), Outcome::Grant { .. });
+        scene.neighbors.nodes = ListResult::Awaited;
+        let is_granted = matches!(scene.outcome(60, "a"), PodOutcome::Grant { .. });
         let has_rules = scene.waiting[0].rules.is_some();
         assert_eq!(is_granted, !has_rules, "{} is granted unread", case.name);
     }
@@ -231,8 +231,8 @@ fn pods_that_end_or_are_deleted_count_as_the_scheduler_counts_them() {
         let case = cases.iter().find(|case| case.name == name);
         scene_of(case.expect("it is one of them"))
     };
-    let change = |scene: &mut Scene, change: fn(&mut PodFacts)| {
-        let Some(Listing::Listed(pods)) = scene.neighbors.pods.get_mut("shop") else {
+    let change = |scene: &mut PlanScene, change: fn(&mut PodFacts)| {
+        let Some(ListResult::Listed(pods)) = scene.neighbors.pods.get_mut("shop") else {
             unreachable!("they are listed");
         };
         for pod in pods {
@@ -246,14 +246,14 @@ fn pods_that_end_or_are_deleted_count_as_the_scheduler_counts_them() {
         change(&mut scene, |pod| pod.is_deleting = true);
         assert_eq!(granted(&scene.plan(60)).is_empty(), !grants, "{name}");
         let mut scene = of(name);
-        change(&mut scene, |pod| pod.stage = Stage::Finished);
+        change(&mut scene, |pod| pod.stage = PodStage::Finished);
         assert_eq!(granted(&scene.plan(60)), ["a"], "{name}");
     }
 }
 
 /// A pool with the placements `weu` and `neu`, each in its own zone and with room for this number of pods. All
 /// neighbors are known: these pods.
-fn two_placements(others: &[PodFacts], room: i64) -> Scene {
+fn two_placements(others: &[PodFacts], room: i64) -> PlanScene {
     let mut scene = scene(others);
     let mut spec = scene.pool.spec.placements[0].clone();
     spec.name = "neu".to_owned();
@@ -291,7 +291,7 @@ fn a_pod_on_its_way_counts_in_the_placement_where_the_scheduler_can_place_it() {
     scene.labelled.clear();
     let outcome = scene.outcome(60, "a");
     let placement = "neu".to_owned();
-    assert_eq!(outcome, Outcome::Grant { placement });
+    assert_eq!(outcome, PodOutcome::Grant { placement });
 }
 
 #[test]

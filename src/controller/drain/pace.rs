@@ -26,12 +26,12 @@ const LONGEST_COUNT: Duration = Duration::from_secs(15);
 
 /// A pause that doubles from [`FIRST`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::controller) struct Pause {
+pub(in crate::controller) struct DoublingPause {
     times: u32,
     until: Option<Instant>,
 }
 
-impl Pause {
+impl DoublingPause {
     /// Starts the next pause, twice as long as the last, and returns its length.
     pub fn grow(&mut self, longest: Duration, now: Instant) -> Duration {
         let pause = doubled(FIRST, self.times, longest);
@@ -47,18 +47,18 @@ impl Pause {
 }
 
 /// A `PodDisruptionBudget`: its namespace, and its name; the name is empty if the answer does not contain it.
-pub(in crate::controller) type Budget = (String, String);
+pub(in crate::controller) type DisruptionBudgetRef = (String, String);
 
 /// Why an eviction was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::controller) enum Refusal {
+pub(in crate::controller) enum EvictionRefusal {
     /// A budget blocks it.
-    Held(Budget),
+    Held(DisruptionBudgetRef),
     /// Any other reason.
     Failed,
 }
 
-impl Refusal {
+impl EvictionRefusal {
     /// Reads the API server's answer to the eviction of a pod in that namespace.
     pub fn of(status: &Status, namespace: &str) -> Self {
         if status.code != 429 {
@@ -76,29 +76,29 @@ impl Refusal {
 
 /// A pod whose eviction was refused.
 #[derive(Clone, Debug)]
-struct Refused {
-    why: Refusal,
+struct RefusedEviction {
+    why: EvictionRefusal,
     words: String,
     at: Instant,
-    pause: Pause,
+    pause: DoublingPause,
 }
 
 /// The evictions of a placement's pods.
 #[derive(Debug, Default)]
-pub(in crate::controller) struct Evictions {
+pub(in crate::controller) struct EvictionPacer {
     /// The refused pods, by UID.
-    pods: HashMap<String, Refused>,
-    budgets: BTreeMap<Budget, Pause>,
+    pods: HashMap<String, RefusedEviction>,
+    budgets: BTreeMap<DisruptionBudgetRef, DoublingPause>,
 }
 
-impl Evictions {
+impl EvictionPacer {
     /// Forgets pods that are gone, and budgets that blocked only those.
     pub fn retain(&mut self, is_left: impl Fn(&str) -> bool) {
         self.pods.retain(|uid, _| is_left(uid));
         let pods = &self.pods;
         self.budgets.retain(|budget, _| {
             let mut all = pods.values();
-            all.any(|pod| pod.why == Refusal::Held(budget.clone()))
+            all.any(|pod| pod.why == EvictionRefusal::Held(budget.clone()))
         });
     }
 
@@ -108,8 +108,8 @@ impl Evictions {
         let due = pods.iter().filter(|uid| match self.pods.get(**uid) {
             None => true,
             Some(refused) => match &refused.why {
-                Refusal::Failed => refused.pause.is_over(now),
-                Refusal::Held(budget) => {
+                EvictionRefusal::Failed => refused.pause.is_over(now),
+                EvictionRefusal::Held(budget) => {
                     let pause = self.budgets.get(budget);
                     pause.is_none_or(|pause| pause.is_over(now))
                 }
@@ -122,19 +122,19 @@ impl Evictions {
     /// Records that the eviction succeeded: the budget that had blocked the pod may now allow others.
     pub fn accepted(&mut self, uid: &str) {
         if let Some(refused) = self.pods.remove(uid)
-            && let Refusal::Held(budget) = refused.why
+            && let EvictionRefusal::Held(budget) = refused.why
         {
             self.budgets.remove(&budget);
         }
     }
 
     /// Records that the eviction was refused.
-    pub fn refused(&mut self, uid: &str, why: Refusal, words: String, now: Instant) {
+    pub fn refused(&mut self, uid: &str, why: EvictionRefusal, words: String, now: Instant) {
         let before = self.pods.remove(uid);
         let mut pause = before.map(|before| before.pause).unwrap_or_default();
         match &why {
-            Refusal::Failed => drop(pause.grow(LONGEST_AFTER_ERROR, now)),
-            Refusal::Held(budget) => {
+            EvictionRefusal::Failed => drop(pause.grow(LONGEST_AFTER_ERROR, now)),
+            EvictionRefusal::Held(budget) => {
                 let pause = self.budgets.entry(budget.clone()).or_default();
                 // Several pods that were tried in one round count as one refusal of the budget.
                 if pause.is_over(now) {
@@ -142,7 +142,7 @@ impl Evictions {
                 }
             }
         }
-        let refused = Refused {
+        let refused = RefusedEviction {
             why,
             words,
             at: now,
@@ -159,7 +159,7 @@ impl Evictions {
 
 /// How to find out the number of container groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::controller) enum Look {
+pub(in crate::controller) enum CountAction {
     /// List them in Azure.
     Count,
     /// Use this number; `None` if it is not known.
@@ -168,29 +168,29 @@ pub(in crate::controller) enum Look {
 
 /// The counts of a placement's container groups. Each count is a LIST, and Azure limits their rate.
 #[derive(Debug, Default)]
-pub(in crate::controller) struct Counts {
+pub(in crate::controller) struct GroupCountPacer {
     /// The number that was known without asking Azure at the last count.
     known: Option<usize>,
     counted: Option<usize>,
-    pause: Pause,
+    pause: DoublingPause,
 }
 
-impl Counts {
+impl GroupCountPacer {
     /// How to find out the number of container groups; `known` is the number known without asking Azure, from
     /// the last listing and the pod workers. When that falls to 0, the groups are counted at once; otherwise at
     /// growing intervals.
-    pub fn look(&self, known: Option<usize>, now: Instant) -> Look {
+    pub fn look(&self, known: Option<usize>, now: Instant) -> CountAction {
         let is_new = known == Some(0) && self.known != Some(0);
         if is_new || self.pause.is_over(now) {
-            return Look::Count;
+            return CountAction::Count;
         }
-        Look::Say(known.filter(|groups| *groups > 0).or(self.counted))
+        CountAction::Say(known.filter(|groups| *groups > 0).or(self.counted))
     }
 
     /// Records a count; `None` if Azure did not answer.
     pub fn counted(&mut self, counted: Option<usize>, known: Option<usize>, now: Instant) {
         if counted == Some(0) {
-            self.pause = Pause::default();
+            self.pause = DoublingPause::default();
         } else {
             self.pause.grow(LONGEST_COUNT, now);
         }
@@ -200,17 +200,17 @@ impl Counts {
 
 /// When a drain continues.
 #[derive(Debug, Default)]
-pub(in crate::controller) struct Again {
+pub(in crate::controller) struct DrainDelay {
     left: Vec<String>,
-    pause: Pause,
+    pause: DoublingPause,
 }
 
-impl Again {
+impl DrainDelay {
     /// How soon the drain continues. The pause starts again from 1 s whenever `left` changes.
     pub fn after(&mut self, left: &[String], now: Instant) -> Duration {
         if self.left != left {
             self.left = left.to_vec();
-            self.pause = Pause::default();
+            self.pause = DoublingPause::default();
         }
         self.pause.grow(LONGEST, now)
     }
@@ -224,17 +224,17 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn held(budget: &str) -> Refusal {
-        Refusal::Held(("default".to_owned(), budget.to_owned()))
+    fn held(budget: &str) -> EvictionRefusal {
+        EvictionRefusal::Held(("default".to_owned(), budget.to_owned()))
     }
 
     /// Tries every second for `seconds`. Returns how often each pod was tried.
     fn ask(
-        evictions: &mut Evictions,
+        evictions: &mut EvictionPacer,
         pods: &[&'static str],
         seconds: u32,
         start: Instant,
-        answer: impl Fn(&str) -> Option<Refusal>,
+        answer: impl Fn(&str) -> Option<EvictionRefusal>,
     ) -> BTreeMap<&'static str, u32> {
         let mut asked = BTreeMap::new();
         for second in 0..seconds {
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_budget_that_holds_is_asked_about_as_often_as_kubectl_does_however_many_pods_it_holds() {
-        let mut evictions = Evictions::default();
+        let mut evictions = EvictionPacer::default();
         let start = Instant::now();
         let asked = ask(&mut evictions, &PODS, 60, start, |_| Some(held("web")));
         let all: u32 = asked.values().sum();
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn the_others_are_asked_for_at_once_when_the_budget_lets_one_go_and_one_budget_is_not_anothers()
     {
-        let mut evictions = Evictions::default();
+        let mut evictions = EvictionPacer::default();
         let now = Instant::now();
         for uid in PODS {
             let budget = if uid == "l" { "db" } else { "web" };
@@ -295,10 +295,10 @@ mod tests {
 
     #[test]
     fn an_eviction_that_fails_waits_by_itself_and_longer_each_time() {
-        let mut evictions = Evictions::default();
+        let mut evictions = EvictionPacer::default();
         let start = Instant::now();
         let asked = ask(&mut evictions, &["a", "b"], 600, start, |_| {
-            Some(Refusal::Failed)
+            Some(EvictionRefusal::Failed)
         });
         assert_eq!(asked["a"], asked["b"]);
         assert!((15..=25).contains(&asked["a"]), "{asked:?}");
@@ -311,44 +311,48 @@ mod tests {
                 "message": "Cannot evict pod as it would violate the pod's disruption budget.",
                 "details": {"causes": [{"reason": "DisruptionBudget", "message": message}]}});
             let status: Status = serde_json::from_value(status).expect("a status");
-            Refusal::of(&status, "default")
+            EvictionRefusal::of(&status, "default")
         };
         let needs = "The disruption budget web needs 2 healthy pods and has 1 currently";
         assert_eq!(refusal(needs, 429), held("web"));
         let processed = "The disruption budget web is still being processed by the server.";
         assert_eq!(refusal(processed, 429), held("web"));
         assert_eq!(refusal("too busy", 429), held(""));
-        assert_eq!(refusal(needs, 500), Refusal::Failed);
+        assert_eq!(refusal(needs, 500), EvictionRefusal::Failed);
     }
 
     #[test]
     fn groups_are_counted_when_something_is_new_of_them_and_else_less_and_less_often() {
-        let mut counts = Counts::default();
+        let mut counts = GroupCountPacer::default();
         let start = Instant::now();
         let mut asked = 0;
         for second in 0..600 {
             let now = start + SECOND * second;
-            if counts.look(Some(3), now) == Look::Count {
+            if counts.look(Some(3), now) == CountAction::Count {
                 asked += 1;
                 counts.counted(Some(3), Some(3), now);
             }
         }
         assert!((40..=50).contains(&asked), "{asked}");
         let now = start + 594 * SECOND;
-        assert_eq!(counts.look(Some(2), now), Look::Say(Some(2)));
-        assert_eq!(counts.look(None, now), Look::Say(Some(3)));
-        assert_eq!(counts.look(Some(0), now), Look::Count, "the last is gone");
+        assert_eq!(counts.look(Some(2), now), CountAction::Say(Some(2)));
+        assert_eq!(counts.look(None, now), CountAction::Say(Some(3)));
+        assert_eq!(
+            counts.look(Some(0), now),
+            CountAction::Count,
+            "the last is gone"
+        );
         counts.counted(Some(0), Some(0), now);
         assert_eq!(
             counts.look(Some(0), now),
-            Look::Count,
+            CountAction::Count,
             "and again, to be sure"
         );
     }
 
     #[test]
     fn a_drain_that_waits_is_looked_at_every_few_seconds_and_soon_when_something_happens() {
-        let mut again = Again::default();
+        let mut again = DrainDelay::default();
         let now = Instant::now();
         let (two, one) = (["a".to_owned(), "b".to_owned()], ["b".to_owned()]);
         let pauses: Vec<u64> = (0..5).map(|_| again.after(&two, now).as_secs()).collect();

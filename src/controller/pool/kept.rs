@@ -11,33 +11,33 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::aci::client::Scope;
-use crate::aci::names::Owner;
-use crate::aci::pace::Pace;
+use crate::aci::client::GroupScope;
+use crate::aci::names::GroupOwner;
+use crate::aci::pace::RateLimiter;
 use crate::api::{BurstPool, Placement, ScaleIn};
-use crate::controller::Context;
-use crate::controller::drain::pace::{Counts, Evictions};
-use crate::kubelet_api::Served;
-use crate::node::capacity::Offer;
-use crate::node::object::{self, Closed, Facts};
-use crate::node::pods::{self, Parts, Settings};
-use crate::node::record::{Found, Offers, Record};
+use crate::controller::ControllerContext;
+use crate::controller::drain::pace::{EvictionPacer, GroupCountPacer};
+use crate::kubelet_api::ServedGuard;
+use crate::node::capacity::NodeOffer;
+use crate::node::object::{self, NodeConfig, Unavailable};
+use crate::node::pods::{self, PodSettings, PodsConfig};
+use crate::node::record::{Advertised, DiscoveredNode, LastPlacement};
 use crate::node::{capacity, region, register};
 
 /// The settings with which a placement runs.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Wanted {
+pub(super) struct PlacementSpec {
     pub pool: String,
     pub pool_uid: String,
     pub placement: Placement,
-    pub scope: Scope,
+    pub scope: GroupScope,
     pub tags: BTreeMap<String, String>,
     pub deletion_cost: i32,
 }
 
-impl Wanted {
+impl PlacementSpec {
     /// The settings that the pool's spec asks for.
-    pub fn of(pool: &BurstPool, placement: &Placement, scope: &Scope) -> Self {
+    pub fn of(pool: &BurstPool, placement: &Placement, scope: &GroupScope) -> Self {
         Self {
             pool: pool.name_any(),
             pool_uid: pool.uid().unwrap_or_default(),
@@ -65,9 +65,9 @@ impl Wanted {
     }
 
     /// The settings that can change while pods run.
-    fn settings(&self, context: &Context) -> Settings {
+    fn settings(&self, context: &ControllerContext) -> PodSettings {
         let kube_proxy = context.kube_proxy.clone();
-        Settings {
+        PodSettings {
             placement: self.placement.clone(),
             tags: self.tags.clone(),
             kube_proxy: kube_proxy.filter(|_| self.placement.network.kube_proxy),
@@ -76,14 +76,14 @@ impl Wanted {
     }
 
     /// The settings to be recorded on the node.
-    pub fn record(&self) -> Record {
-        Record::new(&self.scope, &self.placement)
+    pub fn record(&self) -> LastPlacement {
+        LastPlacement::new(&self.scope, &self.placement)
     }
 
     /// The settings that the node records, for a placement that drains or whose pool cannot be read; `None` if
     /// it records none. The pool's tags and deletion cost are not recorded: existing container groups have
     /// their tags already, and the deletion cost is the default, because such a placement is not scaled in.
-    pub fn last(found: Found) -> Option<Self> {
+    pub fn last(found: DiscoveredNode) -> Option<Self> {
         let record = found.record?;
         Some(Self {
             pool: found.pool,
@@ -97,33 +97,37 @@ impl Wanted {
 }
 
 /// The running tasks of a placement.
-pub(super) struct Kept {
-    pub wanted: Wanted,
-    pub facts: watch::Sender<Facts>,
-    pub pods: Arc<pods::Context>,
-    pub registration: Registration,
+pub(super) struct PlacementTask {
+    pub wanted: PlacementSpec,
+    pub facts: watch::Sender<NodeConfig>,
+    pub pods: Arc<pods::PodsContext>,
+    pub registration: RegistrationTask,
     /// Guard: the kubelet API serves the node until this value is dropped.
-    _served: Served,
+    _served: ServedGuard,
     pub cancel: CancellationToken,
     /// Ends only the region check, so that a draining node stays closed.
     region: CancellationToken,
     pub tasks: TaskTracker,
     /// The results of evictions of its pods, while it drains.
-    pub evictions: Arc<Mutex<Evictions>>,
+    pub evictions: Arc<Mutex<EvictionPacer>>,
     /// The results of counts of its container groups, while it drains.
-    pub counts: Arc<Mutex<Counts>>,
+    pub counts: Arc<Mutex<GroupCountPacer>>,
 }
 
-impl Kept {
+impl PlacementTask {
     /// Starts the tasks. The node advertises what it did before (`left`) until Azure has answered about the
     /// region.
-    pub async fn start(wanted: Wanted, left: Option<Offers>, context: &Context) -> Self {
+    pub async fn start(
+        wanted: PlacementSpec,
+        left: Option<Advertised>,
+        context: &ControllerContext,
+    ) -> Self {
         let (facts, _) = watch::channel(facts(&wanted, left, context));
-        let pods = Arc::new(pods::Context::new(parts(&wanted, context).await));
+        let pods = Arc::new(pods::PodsContext::new(parts(&wanted, context).await));
         let (cancel, tasks) = (context.over.child_token(), TaskTracker::new());
         pods.quota.join(&pods);
         let region = cancel.child_token();
-        let registration = Registration::start(&context.client, &facts, &cancel);
+        let registration = RegistrationTask::start(&context.client, &facts, &cancel);
         tasks.spawn(region::keep(pods.clone(), facts.clone(), region.clone()));
         tasks.spawn(pods::keep(pods.clone(), cancel.clone()));
         Self {
@@ -141,7 +145,7 @@ impl Kept {
     }
 
     /// Applies changed settings to the same node. No task ends or starts.
-    pub fn change(&mut self, wanted: Wanted, context: &Context) {
+    pub fn change(&mut self, wanted: PlacementSpec, context: &ControllerContext) {
         let record = wanted.record();
         self.facts.send_if_modified(|facts| {
             let changed = facts.record != record;
@@ -155,7 +159,7 @@ impl Kept {
     /// Closes its node for good.
     pub fn drain(&self) {
         self.region.cancel();
-        let closed = Closed {
+        let closed = Unavailable {
             reason: "Draining".to_owned(),
             message: "it is being drained".to_owned(),
         };
@@ -178,7 +182,7 @@ impl Kept {
 
     /// Registers the node again.
     pub fn register(&mut self, client: &Client) {
-        self.registration = Registration::start(client, &self.facts, &self.cancel);
+        self.registration = RegistrationTask::start(client, &self.facts, &self.cancel);
     }
 
     /// Ends all tasks. Nodes, pods and container groups stay.
@@ -192,19 +196,19 @@ impl Kept {
 
 /// The task that keeps a node registered.
 #[derive(Clone)]
-pub(super) struct Registration {
+pub(super) struct RegistrationTask {
     cancel: CancellationToken,
     task: TaskTracker,
 }
 
-impl Registration {
-    fn start(client: &Client, facts: &watch::Sender<Facts>, over: &CancellationToken) -> Self {
+impl RegistrationTask {
+    fn start(client: &Client, facts: &watch::Sender<NodeConfig>, over: &CancellationToken) -> Self {
         let (cancel, task) = (over.child_token(), TaskTracker::new());
         let kept = register::keep(client.clone(), facts.subscribe(), cancel.clone());
         let over = over.clone();
         task.spawn(async move {
             // The pods on another owner's node are not this operator's either.
-            if kept.await == register::End::AnotherOwner {
+            if kept.await == register::RegistrationEnd::AnotherOwner {
                 over.cancel();
             }
         });
@@ -226,19 +230,19 @@ impl Registration {
 }
 
 /// The rate limiter of reads in a subscription. Drops the limiters of subscriptions that no placement uses now.
-async fn pace(subscription: &str, context: &Context) -> Arc<Pace> {
+async fn pace(subscription: &str, context: &ControllerContext) -> Arc<RateLimiter> {
     let mut paces = context.paces.lock().await;
     paces.retain(|_, pace| Arc::strong_count(pace) > 1);
     paces.entry(subscription.to_owned()).or_default().clone()
 }
 
-async fn parts(wanted: &Wanted, context: &Context) -> Parts {
+async fn parts(wanted: &PlacementSpec, context: &ControllerContext) -> PodsConfig {
     let placement = &wanted.placement;
-    Parts {
+    PodsConfig {
         client: context.client.clone(),
         azure: context.azure.in_region(&placement.region),
         scope: wanted.scope.clone(),
-        owner: Owner {
+        owner: GroupOwner {
             cluster: context.cluster.clone(),
             pool: wanted.pool.clone(),
             node: object::name(&wanted.pool, &placement.name),
@@ -258,19 +262,23 @@ async fn parts(wanted: &Wanted, context: &Context) -> Parts {
 /// The initial configuration of a node. A new node is closed until Azure has answered about the region, because
 /// its capacity is not known. An existing node keeps what it advertised, so that a change of leader changes
 /// nothing.
-pub(super) fn facts(wanted: &Wanted, left: Option<Offers>, context: &Context) -> Facts {
+pub(super) fn facts(
+    wanted: &PlacementSpec,
+    left: Option<Advertised>,
+    context: &ControllerContext,
+) -> NodeConfig {
     let asked = capacity::asked(&wanted.placement);
-    let left = left.unwrap_or_else(|| Offers {
-        offer: Offer {
+    let left = left.unwrap_or_else(|| Advertised {
+        offer: NodeOffer {
             allocatable: asked,
             capacity: asked,
         },
-        closed: Some(Closed {
+        closed: Some(Unavailable {
             reason: "Starting".to_owned(),
             message: "the region has not been asked yet what it has to offer".to_owned(),
         }),
     });
-    Facts {
+    NodeConfig {
         pool: wanted.pool.clone(),
         pool_uid: wanted.pool_uid.clone(),
         record: wanted.record(),

@@ -285,7 +285,7 @@ async fn a_node_that_no_spec_asks_for_is_kept_closed_where_it_says_that_its_grou
     facts.pool = "gone".to_owned();
     let node = object::node(&facts, Timestamp::now());
     let found = record::found(&node).expect("it is ours");
-    let silent = Found {
+    let silent = DiscoveredNode {
         record: None,
         pool: "silent".to_owned(),
         ..found.clone()
@@ -356,12 +356,12 @@ async fn where_the_spec_has_a_mistake_the_next_leader_keeps_nodes_as_they_say_th
 }
 
 /// The node of the placement of [`pool`], registered with its container groups in this resource group.
-fn registered(pool: &BurstPool, resource_group: &str, context: &Context) -> Node {
-    let scope = Scope {
+fn registered(pool: &BurstPool, resource_group: &str, context: &ControllerContext) -> Node {
+    let scope = GroupScope {
         subscription: "s".to_owned(),
         resource_group: resource_group.to_owned(),
     };
-    let wanted = Wanted::of(pool, &pool.spec.placements[0], &scope);
+    let wanted = PlacementSpec::of(pool, &pool.spec.placements[0], &scope);
     object::node(&kept::facts(&wanted, None, context), Timestamp::now())
 }
 
@@ -372,7 +372,7 @@ async fn a_new_leader_keeps_groups_where_their_node_says_and_refuses_a_spec_that
     let node = registered(&moved, "earlier", &context);
     // Under the new leader, at every reconciliation: Azure does not answer whether there are container groups.
     for nodes in [&[node][..], &[], &[]] {
-        let Err(Mistake(mistake)) = ensure(&moved, nodes, &context).await else {
+        let Err(InvalidSpec(mistake)) = ensure(&moved, nodes, &context).await else {
             unreachable!("it is refused");
         };
         let (to, from) = (
@@ -401,7 +401,7 @@ async fn an_operator_that_is_started_without_what_a_pool_needs_keeps_what_runs()
     let mut pool = pool("a");
     pool.spec.azure.resource_group = None;
     let node = registered(&pool, "earlier", &context);
-    let Err(Mistake(mistake)) = ensure(&pool, &[node], &context).await else {
+    let Err(InvalidSpec(mistake)) = ensure(&pool, &[node], &context).await else {
         unreachable!("it is told");
     };
     assert!(mistake.contains("--resource-group"), "{mistake}");
@@ -424,7 +424,7 @@ async fn a_node_is_kept_for_one_pool_and_the_other_one_is_told_of_it() {
     };
     let (one, other) = (named("shop", "eu-west"), named("shop-eu", "west"));
     assert_eq!(ensure(&one, &[], &context).await, Ok(()));
-    let Err(Mistake(mistake)) = ensure(&other, &[], &context).await else {
+    let Err(InvalidSpec(mistake)) = ensure(&other, &[], &context).await else {
         unreachable!("it is the other's");
     };
     assert!(mistake.contains("belongs to pool shop:"), "{mistake}");
@@ -465,19 +465,19 @@ async fn a_pool_that_cannot_be_read_does_not_take_a_node_that_another_pool_keeps
 #[test]
 fn only_an_empty_list_proves_that_no_container_group_is_left() {
     for (groups, is_forbidden, expected) in [
-        (Some(0), false, Left::Nothing),
-        (Some(2), false, Left::Something),
-        (None, false, Left::Something),
-        (None, true, Left::Unlisted),
+        (Some(0), false, PlacementRemains::Nothing),
+        (Some(2), false, PlacementRemains::Something),
+        (None, false, PlacementRemains::Something),
+        (None, true, PlacementRemains::Unlisted),
     ] {
-        let left = Left::of(groups, is_forbidden);
+        let left = PlacementRemains::of(groups, is_forbidden);
         assert_eq!(left, expected, "{groups:?} {is_forbidden}");
     }
-    let scope = |resource_group: &str| Scope {
+    let scope = |resource_group: &str| GroupScope {
         subscription: "s".to_owned(),
         resource_group: resource_group.to_owned(),
     };
-    let Mistake(mistake) = mistake::unlisted(&scope("old"), &scope("new"));
+    let InvalidSpec(mistake) = mistake::unlisted(&scope("old"), &scope("new"));
     let right = "Microsoft.ContainerInstance/containerGroups/read";
     assert!(
         mistake.contains("spec.azure names resource group new"),

@@ -15,22 +15,22 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::Status;
 use serde_json::json;
 
-use super::granting::Sending;
-use super::stores::View;
-use super::term::{Pool, leader};
-use super::{Context, grant};
+use super::granting::GrantSender;
+use super::stores::Snapshot;
+use super::term::{PoolLeaderState, leader};
+use super::{ControllerContext, grant};
 use crate::api::names::{GRANTED_UID_ANNOTATION, LEADER_FIELD_MANAGER, POOL_LABEL};
 use crate::api::{BurstPool, Reservation};
-use crate::burst::expiry::Expiry;
-use crate::burst::memory::Write;
-use crate::burst::plan::{Decision, First, Slot, Stamp};
+use crate::burst::expiry::GrantExpiry;
+use crate::burst::memory::PodWrite;
+use crate::burst::plan::{PodDecision, Precondition, RefusedSinceStamp, SlotState};
 use crate::burst::pod::provider_taint;
-use crate::burst::{Answer, Plan, PodFacts, PodRef};
+use crate::burst::{BurstPlan, GrantAnswer, PodFacts, PodReference};
 use crate::controller::LEASE;
 use crate::k8s::backoff::doubled;
 use crate::k8s::refused::is_refused;
 use crate::node::call;
-use crate::node::observed::Observed;
+use crate::node::observed::WatchedPod;
 
 /// How many pods are read or patched at the same time.
 pub(super) const AT_ONCE: usize = 16;
@@ -45,17 +45,17 @@ const REFUSED: Duration = Duration::from_secs(10);
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is needed to execute the plan of one pool.
-pub(super) struct Act {
-    pub context: Arc<Context>,
-    pub view: Arc<View>,
+pub(super) struct Executor {
+    pub context: Arc<ControllerContext>,
+    pub view: Arc<Snapshot>,
     pub pool: Arc<BurstPool>,
     pub name: String,
-    pub sending: Sending,
+    pub sending: GrantSender,
 }
 
 /// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Written {
+enum WriteOutcome {
     Yes,
     /// The pool has another version, or does not exist.
     No,
@@ -65,26 +65,26 @@ enum Written {
     Unknown,
 }
 
-impl Act {
+impl Executor {
     /// Executes `plan`. Returns `true` if another plan is needed at once.
-    pub async fn carry_out(&self, plan: &Plan, state: &mut Pool) -> bool {
+    pub async fn carry_out(&self, plan: &BurstPlan, state: &mut PoolLeaderState) -> bool {
         match plan.first {
-            First::Claim => {
+            Precondition::Claim => {
                 state.is_claimed = self.leads().await && self.reserve(plan, state).await;
                 return state.is_claimed;
             }
-            First::Count => {
+            Precondition::Count => {
                 state.is_counted = self.count().await;
                 return state.is_counted;
             }
-            First::Nothing => {}
+            Precondition::Nothing => {}
         }
         state.granting.find(self);
         // An unconfirmed write may still take effect and remove a reservation.
         let stands = !plan.is_dry_run && !state.doubt.is_open(&self.pool);
         let (reserved, wanted): (Vec<_>, Vec<_>) = plan
             .grants()
-            .partition(|decision| stands && decision.slot == Slot::Reserved);
+            .partition(|decision| stands && decision.slot == SlotState::Reserved);
         self.send(reserved, state);
         if plan.must_reserve && !self.reserve(plan, state).await {
             // Another writer has changed the pool: plan again, and grant nothing more until then.
@@ -109,7 +109,7 @@ impl Act {
         released
     }
 
-    fn send(&self, grants: Vec<&Decision>, state: &mut Pool) {
+    fn send(&self, grants: Vec<&PodDecision>, state: &mut PoolLeaderState) {
         for decision in grants {
             state.granting.send(decision, self, &mut state.memory);
         }
@@ -135,37 +135,37 @@ impl Act {
 
     /// Writes the leader and the reservations into the pool's status, if the pool is still as it was planned
     /// with.
-    async fn reserve(&self, plan: &Plan, state: &mut Pool) -> bool {
+    async fn reserve(&self, plan: &BurstPlan, state: &mut PoolLeaderState) -> bool {
         let mut pool = self.pool.clone();
         let mut written = self.write(&pool, plan, &state.identity).await;
-        if written == Written::No
+        if written == WriteOutcome::No
             && let Some(told) = self.told_meanwhile().await
         {
             pool = Arc::new(told);
             written = self.write(&pool, plan, &state.identity).await;
         }
         match written {
-            Written::Yes => {
+            WriteOutcome::Yes => {
                 state.refused = 0;
                 state.memory.wrote(self.context.stores.clock.steady());
             }
-            Written::No => {}
-            Written::Refused => {
+            WriteOutcome::No => {}
+            WriteOutcome::Refused => {
                 // No grant is possible without this write: the pool waits, longer each time.
                 let pause = doubled(PAUSE, state.refused, REFUSED);
                 state.refused = state.refused.saturating_add(1);
                 tokio::time::sleep(pause).await;
             }
-            Written::Unknown => {
+            WriteOutcome::Unknown => {
                 state.doubt.open(&pool);
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        written == Written::Yes
+        written == WriteOutcome::Yes
     }
 
     /// Ends an unconfirmed write by reading the pool, when there is nothing to write that would end it.
-    async fn resolve(&self, state: &mut Pool) {
+    async fn resolve(&self, state: &mut PoolLeaderState) {
         tokio::time::sleep(PAUSE).await;
         if let Some(pool) = self.read().await {
             state.doubt.read(&pool);
@@ -194,7 +194,7 @@ impl Act {
         Some(pool)
     }
 
-    async fn write(&self, pool: &BurstPool, plan: &Plan, identity: &str) -> Written {
+    async fn write(&self, pool: &BurstPool, plan: &BurstPlan, identity: &str) -> WriteOutcome {
         let pools: Api<BurstPool> = Api::all(self.context.impatient.clone());
         let patch = json!({
             "metadata": {
@@ -208,12 +208,12 @@ impl Act {
         match tokio::time::timeout(PATIENCE, written).await {
             Ok(Ok(pool)) => {
                 self.context.stores.learn_pool(pool);
-                Written::Yes
+                WriteOutcome::Yes
             }
             Ok(Err(kube::Error::Api(status)))
                 if status.is_conflict() || call::is_absent(&status) =>
             {
-                Written::No
+                WriteOutcome::No
             }
             Ok(Err(error)) => {
                 tracing::warn!(pool = self.name, %error, "reserving");
@@ -221,7 +221,7 @@ impl Act {
             }
             Err(_) => {
                 tracing::warn!(pool = self.name, "reserving: no answer");
-                Written::Unknown
+                WriteOutcome::Unknown
             }
         }
     }
@@ -229,7 +229,7 @@ impl Act {
     /// Lists the pods with the pool's label in a consistent read from the API server, not from a cache.
     async fn count(&self) -> bool {
         // `Observed` accepts every pod: one unusual pod must not stop the pool.
-        let pods: Api<Observed> = Api::all(self.context.impatient.clone());
+        let pods: Api<WatchedPod> = Api::all(self.context.impatient.clone());
         let ours = ListParams::default().labels(&format!("{POOL_LABEL}={}", self.name));
         match tokio::time::timeout(PATIENCE.saturating_mul(4), pods.list(&ours)).await {
             Ok(Ok(pods)) => {
@@ -247,7 +247,7 @@ impl Act {
     }
 
     /// Reads, by name, reserved pods that no watch has delivered.
-    async fn look(&self, unseen: &[Reservation], state: &mut Pool) {
+    async fn look(&self, unseen: &[Reservation], state: &mut PoolLeaderState) {
         let found = futures::stream::iter(unseen).map(async |entry| {
             let client = self.context.impatient.clone();
             let pods: Api<Pod> = Api::namespaced(client, &entry.namespace);
@@ -269,13 +269,13 @@ impl Act {
     async fn patch_waiting<'t, T: Sync>(
         &self,
         targets: &'t [T],
-        id: fn(&T) -> &PodRef,
+        id: fn(&T) -> &PodReference,
         patch: impl Fn(&Pod, &T) -> Patch<()> + Sync,
-    ) -> Vec<(&'t T, Answer)> {
+    ) -> Vec<(&'t T, GrantAnswer)> {
         let sent = futures::stream::iter(targets).map(async |target| {
             let id = id(target);
             let Some(pod) = self.view.waiting_pod(&id.uid) else {
-                return (target, Answer::Conflict);
+                return (target, GrantAnswer::Conflict);
             };
             let patch = patch(&pod, target);
             (target, patch_pod(&self.context, id, &patch).await)
@@ -285,9 +285,10 @@ impl Act {
 
     /// Invalidates grants in flight, so that their reservations can be removed. Returns `true` if there were
     /// any.
-    async fn release(&self, releases: &[PodRef], state: &mut Pool) -> bool {
+    async fn release(&self, releases: &[PodReference], state: &mut PoolLeaderState) -> bool {
         let clock = &self.context.stores.clock;
-        let patch = |pod: &Pod, id: &PodRef| grant::release(pod, &id.resource_version, clock.now());
+        let patch =
+            |pod: &Pod, id: &PodReference| grant::release(pod, &id.resource_version, clock.now());
         let answers = self.patch_waiting(releases, |id| id, patch).await;
         for (pod, answer) in &answers {
             tracing::info!(
@@ -298,47 +299,48 @@ impl Act {
             );
             state
                 .memory
-                .wrote_to(pod, Write::Release, answer, clock.steady());
+                .wrote_to(pod, PodWrite::Release, answer, clock.steady());
         }
         !answers.is_empty()
     }
 
-    async fn stamp(&self, stamps: &[Stamp], state: &mut Pool) {
+    async fn stamp(&self, stamps: &[RefusedSinceStamp], state: &mut PoolLeaderState) {
         let clock = &self.context.stores.clock;
-        let patch =
-            |pod: &Pod, stamp: &Stamp| grant::stamp(pod, &stamp.pod.resource_version, stamp.since);
+        let patch = |pod: &Pod, stamp: &RefusedSinceStamp| {
+            grant::stamp(pod, &stamp.pod.resource_version, stamp.since)
+        };
         // The leader state keeps a time that was not written; only a restart before the next try loses it.
-        for (Stamp { pod, .. }, answer) in
+        for (RefusedSinceStamp { pod, .. }, answer) in
             &self.patch_waiting(stamps, |stamp| &stamp.pod, patch).await
         {
-            if let Answer::Denied(why) = answer {
+            if let GrantAnswer::Denied(why) = answer {
                 let pod = format!("{}/{}", pod.namespace, pod.name);
                 tracing::warn!(pool = self.name, %pod, %why, "writing since when a pod waits");
             }
             state
                 .memory
-                .wrote_to(pod, Write::Stamp, answer, clock.steady());
+                .wrote_to(pod, PodWrite::Stamp, answer, clock.steady());
         }
     }
 
-    async fn expire(&self, expiries: &[Expiry], state: &mut Pool) {
+    async fn expire(&self, expiries: &[GrantExpiry], state: &mut PoolLeaderState) {
         let clock = &self.context.stores.clock;
-        let patch = |pod: &Pod, expiry: &Expiry| {
+        let patch = |pod: &Pod, expiry: &GrantExpiry| {
             grant::expire(pod, &expiry.pod.resource_version, clock.now())
         };
         for (expiry, answer) in &self
             .patch_waiting(expiries, |expiry| &expiry.pod, patch)
             .await
         {
-            let Expiry { pod, why } = expiry;
+            let GrantExpiry { pod, why } = expiry;
             let name = format!("{}/{}", pod.namespace, pod.name);
             tracing::warn!(pool = self.name, pod = %name, ?answer, %why, "its grant expires");
-            if *answer == Answer::Granted {
+            if *answer == GrantAnswer::Granted {
                 self.sending.granted.tell_expired(expiry);
             }
             state
                 .memory
-                .wrote_to(pod, Write::Expire, answer, clock.steady());
+                .wrote_to(pod, PodWrite::Expire, answer, clock.steady());
         }
     }
 }
@@ -346,21 +348,25 @@ impl Act {
 /// Whether a failed write may still take effect. Client errors are definite, 429 as well: the API server
 /// rejects a request for which it has no capacity before it processes it. Only 408 means that the request timed
 /// out during processing.
-fn unwritten(error: &kube::Error) -> Written {
+fn unwritten(error: &kube::Error) -> WriteOutcome {
     match error {
         kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 408 => {
-            Written::Refused
+            WriteOutcome::Refused
         }
-        _ => Written::Unknown,
+        _ => WriteOutcome::Unknown,
     }
 }
 
 /// Patches a pod, and updates the cache with the answer.
-async fn patch_pod(context: &Context, id: &PodRef, patch: &Patch<()>) -> Answer {
+async fn patch_pod(
+    context: &ControllerContext,
+    id: &PodReference,
+    patch: &Patch<()>,
+) -> GrantAnswer {
     match patched(context, id, patch).await {
         Ok(pod) => {
             context.stores.learn_pod(pod);
-            Answer::Granted
+            GrantAnswer::Granted
         }
         Err(answer) => answer,
     }
@@ -369,11 +375,11 @@ async fn patch_pod(context: &Context, id: &PodRef, patch: &Patch<()>) -> Answer 
 /// Patches a pod with a grant of `pool`. The answer shows what mutating admission policies and webhooks left of
 /// the patch.
 pub(super) async fn grant_pod(
-    context: &Context,
-    id: &PodRef,
+    context: &ControllerContext,
+    id: &PodReference,
     patch: &Patch<()>,
     pool: &str,
-) -> Answer {
+) -> GrantAnswer {
     let pod = match patched(context, id, patch).await {
         Ok(pod) => pod,
         Err(answer) => return answer,
@@ -382,12 +388,12 @@ pub(super) async fn grant_pod(
     context.stores.learn_pod(pod);
     match facts {
         Some(facts) if !facts.is_granted_by(pool) => incomplete(&facts, pool),
-        _ => Answer::Granted,
+        _ => GrantAnswer::Granted,
     }
 }
 
 /// The result of a grant that the API server applied only in part.
-fn incomplete(facts: &PodFacts, pool: &str) -> Answer {
+fn incomplete(facts: &PodFacts, pool: &str) -> GrantAnswer {
     let removed = |what: &str| {
         format!(
             "a mutating admission policy or webhook removed {what} from the grant: exempt from it what \
@@ -396,20 +402,24 @@ fn incomplete(facts: &PodFacts, pool: &str) -> Answer {
     };
     if facts.demands.tolerates(&provider_taint(pool)) {
         let marks = format!("the label {POOL_LABEL} or the annotation {GRANTED_UID_ANNOTATION}");
-        Answer::Unmarked(removed(&marks))
+        GrantAnswer::Unmarked(removed(&marks))
     } else {
-        Answer::Denied(removed("the toleration"))
+        GrantAnswer::Denied(removed("the toleration"))
     }
 }
 
-async fn patched(context: &Context, id: &PodRef, patch: &Patch<()>) -> Result<Pod, Answer> {
+async fn patched(
+    context: &ControllerContext,
+    id: &PodReference,
+    patch: &Patch<()>,
+) -> Result<Pod, GrantAnswer> {
     let pods: Api<Pod> = Api::namespaced(context.impatient.clone(), &id.namespace);
     let manager = as_leader();
     let sent = pods.patch(&id.name, &manager, patch);
     match tokio::time::timeout(PATIENCE, sent).await {
         Ok(Ok(pod)) => Ok(pod),
         Ok(Err(kube::Error::Api(status))) => Err(refusal(*status)),
-        Ok(Err(_)) | Err(_) => Err(Answer::Lost),
+        Ok(Err(_)) | Err(_) => Err(GrantAnswer::Lost),
     }
 }
 
@@ -433,13 +443,13 @@ fn as_leader() -> PatchParams {
 }
 
 /// Converts the error of a patch. A 404 from a proxy says nothing about the pod.
-pub(super) fn refusal(status: Status) -> Answer {
+pub(super) fn refusal(status: Status) -> GrantAnswer {
     match status.code {
-        404 if call::is_absent(&status) => Answer::Gone,
-        404 => Answer::Lost,
-        409 => Answer::Conflict,
-        _ if is_refused(&status) => Answer::Denied(status.message),
-        _ => Answer::Lost,
+        404 if call::is_absent(&status) => GrantAnswer::Gone,
+        404 => GrantAnswer::Lost,
+        409 => GrantAnswer::Conflict,
+        _ if is_refused(&status) => GrantAnswer::Denied(status.message),
+        _ => GrantAnswer::Lost,
     }
 }
 

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::stores::View;
-use crate::burst::{Behind, Claims};
-use crate::node::environment::{self, Missing, Reason};
+use super::stores::Snapshot;
+use crate::burst::{ClaimBackings, ClaimKind};
+use crate::node::environment::{self, MissingObject, MissingReason};
 
 /// How soon a claim without a volume is read again: a claim that was created together with its pod is bound a
 /// moment later. The pause doubles each time up to a limit, so that a thousand claims that are never bound do
@@ -30,33 +30,33 @@ const LATER: Duration = Duration::from_mins(5);
 pub(super) const AT_ONCE: usize = 8;
 
 /// Namespace and name of a claim.
-type Key = (String, String);
+type ClaimKey = (String, String);
 
 /// The cached claims.
-pub struct Looked {
+pub struct ClaimCache {
     client: Client,
     cancel: CancellationToken,
     changed: Arc<Notify>,
     turns: Arc<Semaphore>,
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<CachedClaim>>,
 }
 
 #[derive(Default)]
-struct Known {
-    claims: Claims,
-    looks: HashMap<Key, Look>,
+struct CachedClaim {
+    claims: ClaimBackings,
+    looks: HashMap<ClaimKey, ClaimReader>,
 }
 
 /// The reads of one claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Look {
+struct ClaimReader {
     /// When to read it again; `None` while a read is in flight.
     again: Option<Instant>,
     /// The last pause, if the claim has no volume.
     pause: Option<Duration>,
 }
 
-impl Looked {
+impl ClaimCache {
     /// An empty cache; `changed` is notified of every new answer.
     pub fn new(client: Client, changed: Arc<Notify>, cancel: CancellationToken) -> Self {
         Self {
@@ -69,12 +69,12 @@ impl Looked {
     }
 
     /// The current content of the cache.
-    pub fn claims(&self) -> Claims {
+    pub fn claims(&self) -> ClaimBackings {
         lock(&self.known).claims.clone()
     }
 
     /// Forgets claims that no waiting pod names, and reads those again that are due.
-    pub fn follow(&self, view: &View, tasks: &TaskTracker) {
+    pub fn follow(&self, view: &Snapshot, tasks: &TaskTracker) {
         let named = view.waiting.values().flat_map(|one| {
             let names = one.facts.claims.iter();
             names.map(|(_, name)| (one.facts.id.namespace.as_str(), name.as_str()))
@@ -89,17 +89,17 @@ impl Looked {
             claims.retain(|name, _| is_named(namespace, name));
         }
         known.claims.retain(|_, claims| !claims.is_empty());
-        let all: Vec<Key> = known.looks.keys().cloned().collect();
+        let all: Vec<ClaimKey> = known.looks.keys().cloned().collect();
         drop(known);
         self.look(all, tasks);
     }
 
     /// Reads those of `wanted` that are due.
-    pub fn look(&self, wanted: impl IntoIterator<Item = Key>, tasks: &TaskTracker) {
+    pub fn look(&self, wanted: impl IntoIterator<Item = ClaimKey>, tasks: &TaskTracker) {
         let now = Instant::now();
         for key in wanted {
             let mut known = lock(&self.known);
-            let is_due = |look: &Look| look.again.is_some_and(|again| again <= now);
+            let is_due = |look: &ClaimReader| look.again.is_some_and(|again| again <= now);
             if known.looks.get(&key).is_some_and(|look| !is_due(look)) {
                 continue;
             }
@@ -125,9 +125,13 @@ impl Looked {
     }
 }
 
-impl Known {
+impl CachedClaim {
     /// Records the result of a read. Returns the pause until the next read, if the claim has no volume.
-    fn put(&mut self, key: Key, read: Result<Result<(), String>, Missing>) -> Option<Duration> {
+    fn put(
+        &mut self,
+        key: ClaimKey,
+        read: Result<Result<(), String>, MissingObject>,
+    ) -> Option<Duration> {
         let look = self.looks.entry(key.clone()).or_default();
         let longer = |pause: Duration| AGAIN_AT_MOST.min(pause * 2);
         let is_missing = read.is_err();
@@ -142,21 +146,21 @@ impl Known {
 }
 
 /// Converts the result of reading a claim; `None` if the read failed: the cache then keeps its last answer.
-pub(super) fn behind(read: Result<Result<(), String>, Missing>) -> Option<Behind> {
+pub(super) fn behind(read: Result<Result<(), String>, MissingObject>) -> Option<ClaimKind> {
     match read {
-        Ok(Ok(())) => Some(Behind::Share),
-        Ok(Err(why)) => Some(Behind::Other(why)),
+        Ok(Ok(())) => Some(ClaimKind::Share),
+        Ok(Err(why)) => Some(ClaimKind::Other(why)),
         Err(missing) => match missing.reason {
-            Reason::Unreadable => None,
+            MissingReason::Unreadable => None,
             // The cluster may bind it at any time, without a change of the pod.
-            Reason::Missing => Some(Behind::Nothing(missing.to_string())),
+            MissingReason::Missing => Some(ClaimKind::Nothing(missing.to_string())),
             // This stays so until an administrator grants the permission that the message names.
-            Reason::Forbidden => Some(Behind::Other(missing.to_string())),
+            MissingReason::Forbidden => Some(ClaimKind::Other(missing.to_string())),
         },
     }
 }
 
-fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+fn lock(known: &Mutex<CachedClaim>) -> MutexGuard<'_, CachedClaim> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -164,8 +168,8 @@ fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
 mod tests {
     use super::*;
 
-    fn missing(reason: Reason) -> Missing {
-        Missing {
+    fn missing(reason: MissingReason) -> MissingObject {
+        MissingObject {
             what: "PersistentVolumeClaim shop/data".to_owned(),
             reason,
             why: "does not exist".to_owned(),
@@ -176,24 +180,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_missing_is_read_again_soon_then_seldom_and_no_answer_changes_nothing() {
         let key = || ("shop".to_owned(), "data".to_owned());
-        let mut known = Known::default();
-        known.put(key(), Err(missing(Reason::Unreadable)));
+        let mut known = CachedClaim::default();
+        known.put(key(), Err(missing(MissingReason::Unreadable)));
         assert!(known.claims.is_empty());
-        let why = Behind::Nothing("PersistentVolumeClaim shop/data does not exist".to_owned());
-        let refused = Behind::Other("PersistentVolumeClaim shop/data does not exist".to_owned());
+        let why = ClaimKind::Nothing("PersistentVolumeClaim shop/data does not exist".to_owned());
+        let refused = ClaimKind::Other("PersistentVolumeClaim shop/data does not exist".to_owned());
         for (read, behind, wait) in [
-            (Err(missing(Reason::Missing)), &why, AGAIN * 2),
-            (Err(missing(Reason::Unreadable)), &why, AGAIN * 4),
-            (Ok(Ok(())), &Behind::Share, LATER),
-            (Err(missing(Reason::Missing)), &why, AGAIN),
-            (Err(missing(Reason::Forbidden)), &refused, AGAIN * 2),
+            (Err(missing(MissingReason::Missing)), &why, AGAIN * 2),
+            (Err(missing(MissingReason::Unreadable)), &why, AGAIN * 4),
+            (Ok(Ok(())), &ClaimKind::Share, LATER),
+            (Err(missing(MissingReason::Missing)), &why, AGAIN),
+            (Err(missing(MissingReason::Forbidden)), &refused, AGAIN * 2),
         ] {
             known.put(key(), read);
             assert_eq!(&known.claims["shop"]["data"], behind);
             assert_eq!(known.looks[&key()].again, Some(Instant::now() + wait));
         }
         for _ in 0..9 {
-            known.put(key(), Err(missing(Reason::Missing)));
+            known.put(key(), Err(missing(MissingReason::Missing)));
         }
         assert_eq!(known.looks[&key()].pause, Some(AGAIN_AT_MOST));
     }

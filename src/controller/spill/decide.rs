@@ -9,21 +9,21 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 
-use super::View;
-use crate::aci::translate::{self, Identities};
+use super::Snapshot;
+use crate::aci::translate::{self, IdentityNamespaces};
 use crate::api::BurstPool;
-use crate::burst::pod::Stage;
+use crate::burst::pod::PodStage;
 use crate::burst::{
-    self, Claims, Memory, Neighbors, Observed, Place, Plan, PodFacts, Scales, Standing, Verdicts,
-    World,
+    self, BurstPlan, ClaimBackings, ClusterInputs, EligibilityCache, LeaderState, Leadership,
+    Neighbors, ObservedPool, PlacementFacts, PodFacts, TargetScales,
 };
 use crate::node::{object, record};
 
 /// The inputs that all pools share in one round.
-pub(super) struct Seen {
-    pub view: Arc<View>,
-    pub scales: Scales,
-    pub claims: Claims,
+pub(super) struct PlanInputs {
+    pub view: Arc<Snapshot>,
+    pub scales: TargetScales,
+    pub claims: ClaimBackings,
     /// The nodes and pods that affect where waiting pods may run (affinity and topology spread).
     pub neighbors: Neighbors,
     /// By pool, the pods on its nodes.
@@ -31,12 +31,12 @@ pub(super) struct Seen {
 }
 
 /// The inputs of one pool.
-pub(super) struct Own<'a> {
-    pub places: &'a [Place],
+pub(super) struct PlannedPool<'a> {
+    pub places: &'a [PlacementFacts],
     /// The pods on the pool's nodes.
     pub bound: Vec<&'a PodFacts>,
-    pub standing: Standing,
-    pub memory: &'a Memory,
+    pub standing: Leadership,
+    pub memory: &'a LeaderState,
     pub is_triggered: bool,
     pub identity: &'a str,
     /// How far the API server's clock is ahead of the plan's clock.
@@ -45,13 +45,13 @@ pub(super) struct Own<'a> {
 
 /// Makes a plan; calls the translation for pods that have not been evaluated yet.
 pub(super) fn plan(
-    verdicts: &mut Verdicts,
-    seen: &Seen,
+    verdicts: &mut EligibilityCache,
+    seen: &PlanInputs,
     pool: &BurstPool,
-    own: &Own<'_>,
-    node: &Host<'_>,
+    own: &PlannedPool<'_>,
+    node: &HostSettings<'_>,
     now: Timestamp,
-) -> Plan {
+) -> BurstPlan {
     let view = &seen.view;
     let pools: Vec<&BurstPool> = view.pools.values().map(Arc::as_ref).collect();
     let waiting: Vec<&PodFacts> = view.waiting.values().map(|one| &*one.facts).collect();
@@ -62,7 +62,7 @@ pub(super) fn plan(
         Some((node.metadata.name.clone()?, pool))
     });
     let nodes = nodes.collect();
-    let world = World {
+    let world = ClusterInputs {
         pools: &pools,
         nodes: &nodes,
         waiting: &waiting,
@@ -92,25 +92,25 @@ pub(super) fn plan(
 
 /// The settings that all virtual nodes share in the translation.
 #[derive(Clone, Copy)]
-pub(super) struct Host<'a> {
+pub(super) struct HostSettings<'a> {
     /// The IP address of the nodes.
     pub address: Option<&'a str>,
     /// The namespaces whose pods may choose managed identities.
-    pub identities: &'a Identities,
+    pub identities: &'a IdentityNamespaces,
 }
 
 /// The pool's placements, as inputs of the translation.
 pub(super) fn asked<'a>(
     pool: &'a BurstPool,
-    places: &'a [Place],
-    node: &Host<'a>,
-) -> impl Iterator<Item = translate::Placement<'a>> {
+    places: &'a [PlacementFacts],
+    node: &HostSettings<'a>,
+) -> impl Iterator<Item = translate::TranslationTarget<'a>> {
     let specs = pool.spec.placements.iter().zip(places);
-    let Host {
+    let HostSettings {
         address,
         identities,
     } = *node;
-    specs.map(move |(spec, place)| translate::Placement {
+    specs.map(move |(spec, place)| translate::TranslationTarget {
         spec,
         tags: &pool.spec.azure.tags,
         node: &place.node,
@@ -121,27 +121,27 @@ pub(super) fn asked<'a>(
 
 /// The state of the pool's placements; `closed` holds why some take no pods.
 pub(super) fn places(
-    view: &View,
+    view: &Snapshot,
     pool: &BurstPool,
     closed: &BTreeMap<String, String>,
-) -> Vec<Place> {
+) -> Vec<PlacementFacts> {
     let name = pool.name_any();
     let all = pool.spec.placements.iter().map(|placement| {
         let node = object::name(&name, &placement.name);
         let why = closed.get(&placement.name).map(String::as_str);
         let live = view.nodes.get(&node).map(Arc::as_ref);
-        Place::of(&placement.name, &node, live, why)
+        PlacementFacts::of(&placement.name, &node, live, why)
     });
     all.collect()
 }
 
 fn observe<'a>(
     pool: &'a BurstPool,
-    world: &World<'a>,
-    own: &'a Own<'a>,
-    verdicts: &'a Verdicts,
-) -> Observed<'a> {
-    let own = burst::Own {
+    world: &ClusterInputs<'a>,
+    own: &'a PlannedPool<'a>,
+    verdicts: &'a EligibilityCache,
+) -> ObservedPool<'a> {
+    let own = burst::PoolInputs {
         places: own.places,
         bound: &own.bound,
         verdicts,
@@ -155,10 +155,10 @@ fn observe<'a>(
 }
 
 /// The UIDs of refused pods for which the translation has not been called for some placement.
-fn unjudged(seen: &Observed<'_>) -> Vec<String> {
+fn unjudged(seen: &ObservedPool<'_>) -> Vec<String> {
     let candidates = seen.candidates.iter();
     let missing = candidates.filter(|candidate| {
-        matches!(candidate.pod.stage, Stage::Refused(_))
+        matches!(candidate.pod.stage, PodStage::Refused(_))
             && candidate.refusals.iter().any(Option::is_none)
     });
     missing

@@ -17,13 +17,16 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 
-use super::decide::{self, Own, Seen};
-use crate::aci::translate::{self, Identities, Unsupported};
+use super::decide::{self, PlanInputs, PlannedPool};
+use crate::aci::translate::{self, IdentityNamespaces, Unsupported};
 use crate::api::{BurstPool, Workload};
 use crate::burst::assign::Assignment;
-use crate::burst::pod::Stage;
-use crate::burst::{self, Claims, Memory, Neighbors, Place, PodFacts, Reasons, Standing, Verdicts};
-use crate::node::observed::Observed;
+use crate::burst::pod::PodStage;
+use crate::burst::{
+    self, ClaimBackings, EligibilityCache, LeaderState, Leadership, Neighbors, PlacementFacts,
+    PodFacts, ReasonCounts,
+};
+use crate::node::observed::WatchedPod;
 use does::does;
 
 /// How many failed reads the answer names.
@@ -31,13 +34,13 @@ const UNREAD: usize = 5;
 
 /// What to explain.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct ExplainQuery {
     /// The name of the pool.
     pub pool: String,
     /// Namespace and name of a pod; `None` to explain the workloads.
     pub pod: Option<(String, String)>,
     /// The namespaces whose pods may choose managed identities, as in the operator's option.
-    pub identities: Identities,
+    pub identities: IdentityNamespaces,
 }
 
 /// Returns the answer, as lines of text.
@@ -45,7 +48,7 @@ pub struct Question {
 /// # Errors
 ///
 /// If the pool or the pod does not exist, or the cluster cannot be read.
-pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<String> {
+pub async fn explain(client: &Client, question: &ExplainQuery) -> anyhow::Result<String> {
     let view = Arc::new(read::view(client).await?);
     if view.unreadable.contains(&question.pool) {
         bail!(
@@ -59,18 +62,18 @@ pub async fn explain(client: &Client, question: &Question) -> anyhow::Result<Str
             question.pool
         );
     };
-    let seen = Seen {
+    let seen = PlanInputs {
         scales: read::scales(client, &view, &pool).await,
-        claims: Claims::new(),
+        claims: ClaimBackings::new(),
         neighbors: Neighbors::default(),
         // Only the counts of a status need it.
         placed: BTreeMap::new(),
         view,
     };
-    let all: Api<Observed> = Api::all(client.clone());
+    let all: Api<WatchedPod> = Api::all(client.clone());
     let pods = all.list(&ListParams::default()).await;
     let pods = pods.context("listing pods")?.items;
-    let mut explained = Explained {
+    let mut explained = ExplainInputs {
         pods: known(&pods, &seen, &pool),
         places: decide::places(&seen.view, &pool, &closed(&pool)),
         pool: &pool,
@@ -97,16 +100,16 @@ fn closed(pool: &BurstPool) -> BTreeMap<String, String> {
 }
 
 /// A pod, and its workload in the pool, or where it belongs instead.
-struct Known<'a> {
-    observed: &'a Observed,
+struct ExplainedPod<'a> {
+    observed: &'a WatchedPod,
     facts: PodFacts,
     workload: Result<String, String>,
 }
 
 /// All pods that can be read, each with its workload.
-fn known<'a>(pods: &'a [Observed], seen: &Seen, pool: &BurstPool) -> Vec<Known<'a>> {
+fn known<'a>(pods: &'a [WatchedPod], seen: &PlanInputs, pool: &BurstPool) -> Vec<ExplainedPod<'a>> {
     let pools: Vec<&BurstPool> = seen.view.pools.values().map(AsRef::as_ref).collect();
-    let facts: Vec<(&Observed, PodFacts)> = pods
+    let facts: Vec<(&WatchedPod, PodFacts)> = pods
         .iter()
         .filter_map(|one| Some((one, PodFacts::of(&one.pod)?)))
         .collect();
@@ -122,7 +125,7 @@ fn known<'a>(pods: &'a [Observed], seen: &Seen, pool: &BurstPool) -> Vec<Known<'
         .collect();
     drop(assignment);
     let all = facts.into_iter().zip(workloads);
-    all.map(|((observed, facts), workload)| Known {
+    all.map(|((observed, facts), workload)| ExplainedPod {
         observed,
         facts,
         workload,
@@ -131,27 +134,27 @@ fn known<'a>(pods: &'a [Observed], seen: &Seen, pool: &BurstPool) -> Vec<Known<'
 }
 
 /// The inputs of an answer.
-struct Explained<'a> {
-    seen: Seen,
+struct ExplainInputs<'a> {
+    seen: PlanInputs,
     pool: &'a BurstPool,
-    pods: Vec<Known<'a>>,
-    places: Vec<Place>,
-    identities: &'a Identities,
+    pods: Vec<ExplainedPod<'a>>,
+    places: Vec<PlacementFacts>,
+    identities: &'a IdentityNamespaces,
     /// What could not be read, and is missing from the answer.
     unread: Vec<String>,
 }
 
-impl Explained<'_> {
+impl ExplainInputs<'_> {
     /// The address is not needed, because no refusal depends on it.
-    fn node(&self) -> decide::Host<'_> {
-        decide::Host {
+    fn node(&self) -> decide::HostSettings<'_> {
+        decide::HostSettings {
             address: None,
             identities: self.identities,
         }
     }
 
     /// The claims of the pod in question, or of all pods of the pool's workloads.
-    fn claims_of(&self, question: &Question) -> BTreeSet<(String, String)> {
+    fn claims_of(&self, question: &ExplainQuery) -> BTreeSet<(String, String)> {
         let asked = self.pods.iter().filter(|pod| match &question.pod {
             Some((namespace, name)) => pod.is_called(namespace, name),
             None => pod.workload.is_ok(),
@@ -178,12 +181,12 @@ impl Explained<'_> {
             Err(other) => writeln!(said, "workload: {other}"),
         };
         let words = match &facts.stage {
-            Stage::Finished => "it has finished".to_owned(),
-            Stage::Bound(bound) => self.bound(found, &bound.node),
-            Stage::New | Stage::Refused(_) if workload.is_err() => {
+            PodStage::Finished => "it has finished".to_owned(),
+            PodStage::Bound(bound) => self.bound(found, &bound.node),
+            PodStage::New | PodStage::Refused(_) if workload.is_err() => {
                 format!("pool {pool} does not decide about it")
             }
-            Stage::New | Stage::Refused(_) => self.decision(facts),
+            PodStage::New | PodStage::Refused(_) => self.decision(facts),
         };
         let _ = writeln!(said, "{words}");
         let scales = workload.is_err().then(|| self.unread_scales());
@@ -205,7 +208,7 @@ impl Explained<'_> {
         unread.collect()
     }
 
-    fn bound(&self, pod: &Known<'_>, node: &str) -> String {
+    fn bound(&self, pod: &ExplainedPod<'_>, node: &str) -> String {
         let place = self.places.iter().find(|place| place.node == node);
         let name = self.pool.name_any();
         let grant = pod.facts.grant.as_ref().filter(|grant| grant.pool == name);
@@ -239,19 +242,19 @@ impl Explained<'_> {
             node.is_some_and(|node| self.places.iter().any(|place| place.node == *node))
         };
         let leader = self.pool.status.as_ref().and_then(|s| s.leader.clone());
-        let (leader, memory) = (leader.unwrap_or_default(), Memory::default());
+        let (leader, memory) = (leader.unwrap_or_default(), LeaderState::default());
         let mut triggers = self.pool.status.iter().flat_map(|s| &s.triggers);
         let pods = self.pods.iter().map(|pod| &pod.facts);
-        let own = Own {
+        let own = PlannedPool {
             is_triggered: triggers.any(|trigger| trigger.active),
             places: &self.places,
             bound: pods.filter(is_here).collect(),
-            standing: Standing::Leading,
+            standing: Leadership::Leading,
             memory: &memory,
             identity: &leader,
             ahead: SignedDuration::ZERO,
         };
-        let mut verdicts = Verdicts::default();
+        let mut verdicts = EligibilityCache::default();
         let (seen, now) = (&self.seen, Timestamp::now());
         let node = self.node();
         let plan = decide::plan(&mut verdicts, seen, self.pool, &own, &node, now);
@@ -293,17 +296,17 @@ impl Explained<'_> {
         if let Some(Err(why)) = self.seen.scales.get(&key) {
             return format!("its pods cannot be told: {why}");
         }
-        let is_its = |pod: &&Known<'_>| pod.workload.as_ref() == Ok(&workload.name);
-        let of_it: Vec<&Known<'_>> = self.pods.iter().filter(is_its).collect();
+        let is_its = |pod: &&ExplainedPod<'_>| pod.workload.as_ref() == Ok(&workload.name);
+        let of_it: Vec<&ExplainedPod<'_>> = self.pods.iter().filter(is_its).collect();
         // Finished pods are weak evidence for future ones, but better than none.
-        let is_over = |pod: &Known<'_>| matches!(pod.facts.stage, Stage::Finished);
+        let is_over = |pod: &ExplainedPod<'_>| matches!(pod.facts.stage, PodStage::Finished);
         let are_over = of_it.iter().all(|pod| is_over(pod));
         let looked_at = of_it.iter().filter(|pod| are_over || !is_over(pod));
         verdict(looked_at.map(|pod| self.refused(pod)))
     }
 
     /// What keeps a pod off every placement; empty if a placement could take it.
-    fn refused(&self, pod: &Known<'_>) -> Vec<String> {
+    fn refused(&self, pod: &ExplainedPod<'_>) -> Vec<String> {
         let (mut all, mut is_possible) = (BTreeSet::new(), false);
         let (observed, demands) = (pod.observed, &pod.facts.demands);
         let unbound = unbound(&observed.pod);
@@ -317,7 +320,8 @@ impl Explained<'_> {
             is_possible |= refused.is_empty() && ruled.is_none();
             all.extend(refused.into_iter().chain(ruled).map(words));
         }
-        if let burst::Mounts::Refused(behind) = burst::mounts(&pod.facts, &self.seen.claims) {
+        if let burst::MountReadiness::Refused(behind) = burst::mounts(&pod.facts, &self.seen.claims)
+        {
             is_possible = false;
             all.extend(behind.into_iter().map(words));
         }
@@ -331,7 +335,7 @@ impl Explained<'_> {
 /// Whether pods can run on ACI. `pods` holds the refusals of each pod, which are empty if a placement could
 /// take it.
 fn verdict(pods: impl Iterator<Item = Vec<String>>) -> String {
-    let (mut count, mut refused) = (0, Reasons::default());
+    let (mut count, mut refused) = (0, ReasonCounts::default());
     for refusals in pods {
         count += 1;
         if !refusals.is_empty() {
@@ -365,7 +369,7 @@ fn unread<'a>(all: impl Iterator<Item = &'a String>) -> String {
     lines
 }
 
-impl Known<'_> {
+impl ExplainedPod<'_> {
     fn is_called(&self, namespace: &str, name: &str) -> bool {
         self.facts.id.namespace == namespace && self.facts.id.name == name
     }

@@ -15,28 +15,28 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::act::Act;
-use super::granting::Sending;
-use super::stores::Stores;
-use super::tell::Teller;
-use super::term::Terms;
+use super::act::Executor;
+use super::granting::GrantSender;
+use super::stores::ClusterCache;
+use super::tell::EventPublisher;
+use super::term::TermCounter;
 use crate::api::{BurstPool, Reservation};
-use crate::burst::plan::{Decision, Slot};
-use crate::burst::{Outcome, PodRef};
+use crate::burst::plan::{PodDecision, SlotState};
+use crate::burst::{PodOutcome, PodReference};
 use crate::controller::fixtures;
 
 /// Shorter than the timeout of any caller, and longer than any pause between two calls.
 const SOON: Duration = Duration::from_secs(4);
 
 /// A call that waits for its answer. If this value is dropped, the answer is lost.
-pub struct Asked {
+pub struct PendingCall {
     /// Method and path, such as `PATCH pods/web-1`.
     pub what: String,
     pub body: Value,
     answer: oneshot::Sender<(u16, Value)>,
 }
 
-impl Asked {
+impl PendingCall {
     /// Answers with this object.
     pub fn done(self, object: &impl serde::Serialize) {
         let object = serde_json::to_value(object).expect("JSON");
@@ -64,12 +64,12 @@ impl Asked {
 }
 
 /// An API server whose answers and their order the test chooses.
-pub struct Server {
-    asked: mpsc::UnboundedReceiver<Asked>,
+pub struct ScriptedServer {
+    asked: mpsc::UnboundedReceiver<PendingCall>,
     told: Arc<Mutex<Vec<String>>>,
 }
 
-impl Server {
+impl ScriptedServer {
     pub fn new() -> (Self, Client) {
         let (asks, asked) = mpsc::unbounded_channel();
         let told: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -88,7 +88,7 @@ impl Server {
                 } else {
                     let (answer, answered) = oneshot::channel();
                     let what = what(&parts);
-                    drop(asks.send(Asked { what, body, answer }));
+                    drop(asks.send(PendingCall { what, body, answer }));
                     answered.await?
                 };
                 let answer = http::Response::builder().status(code);
@@ -100,20 +100,20 @@ impl Server {
     }
 
     /// The next call; it must come within [`SOON`].
-    pub async fn asked(&mut self) -> Asked {
+    pub async fn asked(&mut self) -> PendingCall {
         let asked = tokio::time::timeout(SOON, self.asked.recv()).await;
         asked.expect("something is asked").expect("somebody asks")
     }
 
     /// The next call, which must be `what`.
-    pub async fn expect(&mut self, what: &str) -> Asked {
+    pub async fn expect(&mut self, what: &str) -> PendingCall {
         let asked = self.asked().await;
         assert_eq!(asked.what, what, "{}", asked.body);
         asked
     }
 
     /// The next two calls, in any order; sorted by method and path.
-    pub async fn both(&mut self) -> [Asked; 2] {
+    pub async fn both(&mut self) -> [PendingCall; 2] {
         let mut both = [self.asked().await, self.asked().await];
         both.sort_by(|one, other| one.what.cmp(&other.what));
         both
@@ -176,16 +176,16 @@ pub fn patched(name: &str, patch: &Value) -> Pod {
 }
 
 /// The decision to grant the pod.
-pub fn decision(name: &str, slot: Slot) -> Decision {
-    Decision {
-        pod: PodRef {
+pub fn decision(name: &str, slot: SlotState) -> PodDecision {
+    PodDecision {
+        pod: PodReference {
             namespace: "default".to_owned(),
             name: name.to_owned(),
             uid: name.to_owned(),
             resource_version: "1".to_owned(),
         },
         workload: "web".to_owned(),
-        outcome: Outcome::Grant {
+        outcome: PodOutcome::Grant {
             placement: "a".to_owned(),
         },
         slot,
@@ -200,8 +200,8 @@ pub fn reservation(name: &str) -> Reservation {
     serde_json::from_value(reservation).expect("a reservation")
 }
 
-pub fn terms() -> Terms {
-    Terms {
+pub fn terms() -> TermCounter {
+    TermCounter {
         instance: "us".to_owned(),
         begun: 0,
         clock: Arc::default(),
@@ -209,19 +209,19 @@ pub fn terms() -> Terms {
 }
 
 /// What executes plans of `pool`, whose pods `waiting` have no node.
-pub fn act(pool: &BurstPool, waiting: &[&str], client: &Client) -> Act {
+pub fn act(pool: &BurstPool, waiting: &[&str], client: &Client) -> Executor {
     let mut context = fixtures::context("http://127.0.0.1:1");
     context.impatient = client.clone();
     let waiting = waiting.iter().map(|name| pod(name)).collect();
-    context.stores = Arc::new(Stores::listed(pool.clone(), waiting));
-    let (teller, telling) = Teller::new(client.clone(), "us");
+    context.stores = Arc::new(ClusterCache::listed(pool.clone(), waiting));
+    let (teller, telling) = EventPublisher::new(client.clone(), "us");
     tokio::spawn(telling);
-    Act {
+    Executor {
         view: Arc::new(context.stores.view()),
         context: Arc::new(context),
         pool: Arc::new(pool.clone()),
         name: "shop".to_owned(),
-        sending: Sending {
+        sending: GrantSender {
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
             granted: teller.granted(),

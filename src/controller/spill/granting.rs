@@ -15,14 +15,14 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::act::{AT_ONCE, Act, PAUSE, grant_pod};
-use super::stores::Waiting;
-use super::tell::Granted;
+use super::act::{AT_ONCE, Executor, PAUSE, grant_pod};
+use super::stores::WaitingPod;
+use super::tell::GrantedNotifier;
 use super::term::leader;
-use super::{Context, grant};
+use super::{ControllerContext, grant};
 use crate::api::{BurstPool, Mode};
-use crate::burst::{Answer, Decision, Memory};
-use crate::telemetry::Clock;
+use crate::burst::{GrantAnswer, LeaderState, PodDecision};
+use crate::telemetry::ServerClock;
 
 /// How many grants of a pool may be in flight. Further ones are planned again once some are answered.
 const MOST: usize = 1000;
@@ -32,35 +32,35 @@ const MOST: usize = 1000;
 const LOST: SignedDuration = SignedDuration::from_secs(120);
 
 /// The result of a grant.
-struct Came {
-    decision: Decision,
+struct GrantResult {
+    decision: PodDecision,
     /// The grant time that the patch writes to the pod. No other grant has the same time, so it identifies this
     /// one.
     sent: Option<Timestamp>,
-    answer: Answer,
+    answer: GrantAnswer,
     /// When the answer came, by the operator's monotonic clock.
     at: Timestamp,
 }
 
 /// The grants of a pool that are in flight.
-pub(super) struct Granting {
-    answer: mpsc::Sender<Came>,
-    answers: mpsc::Receiver<Came>,
+pub(super) struct InFlightGrants {
+    answer: mpsc::Sender<GrantResult>,
+    answers: mpsc::Receiver<GrantResult>,
     turns: Arc<Semaphore>,
     on_their_way: usize,
     /// The grants without an answer, and the grant time that each would have written.
-    lost: Vec<(Decision, Timestamp)>,
+    lost: Vec<(PodDecision, Timestamp)>,
 }
 
 /// The tasks that send grants, and the token that stops them.
 #[derive(Clone)]
-pub(super) struct Sending {
+pub(super) struct GrantSender {
     pub(super) tasks: TaskTracker,
     pub(super) cancel: CancellationToken,
-    pub(super) granted: Granted,
+    pub(super) granted: GrantedNotifier,
 }
 
-impl Default for Granting {
+impl Default for InFlightGrants {
     fn default() -> Self {
         let (answer, answers) = mpsc::channel(MOST);
         Self {
@@ -73,10 +73,15 @@ impl Default for Granting {
     }
 }
 
-impl Granting {
+impl InFlightGrants {
     /// Sends a grant for the pod version that is reserved. Records it in `memory` now, and its answer in
     /// [`Granting::hear`].
-    pub(super) fn send(&mut self, decision: &Decision, act: &Act, memory: &mut Memory) {
+    pub(super) fn send(
+        &mut self,
+        decision: &PodDecision,
+        act: &Executor,
+        memory: &mut LeaderState,
+    ) {
         // Each grant reserves a place in the channel for its answer before it is sent, so that no answer is
         // lost or blocked.
         let Ok(place) = self.answer.clone().try_reserve_owned() else {
@@ -84,33 +89,33 @@ impl Granting {
         };
         memory.sending(&decision.pod);
         self.on_their_way += 1;
-        let grant = Grant {
+        let grant = GrantRequest {
             context: act.context.clone(),
             pool: act.pool.clone(),
             pod: act.view.waiting.get(&decision.pod.uid).cloned(),
             decision: decision.clone(),
             granted: act.sending.granted.clone(),
         };
-        let answering = Answering {
+        let answering = AnswerGuard {
             answer: Some(place),
             changed: act.context.stores.changed.clone(),
             clock: act.context.stores.clock.clone(),
             decision: decision.clone(),
             sent: None,
-            came: Answer::Lost,
+            came: GrantAnswer::Lost,
         };
         let turns = self.turns.clone();
-        let Sending { tasks, cancel, .. } = act.sending.clone();
+        let GrantSender { tasks, cancel, .. } = act.sending.clone();
         tasks.spawn(cancel.run_until_cancelled_owned(async move {
             // The semaphore is never closed.
             let turn = turns.acquire().await;
             let sent = grant.context.stores.clock.now();
             let came = grant.carry_out(sent).await;
-            if came == Answer::Lost {
+            if came == GrantAnswer::Lost {
                 tokio::time::sleep(PAUSE).await;
             }
             drop(turn);
-            if came == Answer::Gone {
+            if came == GrantAnswer::Gone {
                 // The cache still has the pod for a moment, and the loop would send the grant again at once.
                 tokio::time::sleep(PAUSE).await;
             }
@@ -119,13 +124,13 @@ impl Granting {
     }
 
     /// Records in `memory` the answers that came since the last call.
-    pub(super) fn hear(&mut self, memory: &mut Memory) {
+    pub(super) fn hear(&mut self, memory: &mut LeaderState) {
         while let Ok(came) = self.answers.try_recv() {
             self.on_their_way -= 1;
-            if let Some(sent) = came.sent.filter(|_| came.answer == Answer::Lost) {
+            if let Some(sent) = came.sent.filter(|_| came.answer == GrantAnswer::Lost) {
                 self.lost.push((came.decision.clone(), sent));
             }
-            if let Answer::Unmarked(why) = &came.answer {
+            if let GrantAnswer::Unmarked(why) = &came.answer {
                 memory.leaves_no_marks(&came.decision.workload, why.clone(), came.at);
             }
             memory.answered(&came.decision.pod, came.answer, came.at);
@@ -133,7 +138,7 @@ impl Granting {
     }
 
     /// Writes the Events of grants whose answers were lost, if the cache shows that they took effect.
-    pub(super) fn find(&mut self, act: &Act) {
+    pub(super) fn find(&mut self, act: &Executor) {
         let now = act.context.stores.clock.now();
         self.lost.retain(|(decision, sent)| {
             let seen = act.view.labelled.get(&decision.pod.uid);
@@ -155,26 +160,26 @@ impl Granting {
 
 /// Guard: sends an answer when it is dropped, however the grant ends. Otherwise the grant would stay in flight
 /// for good.
-struct Answering {
+struct AnswerGuard {
     /// The reserved place in the channel, until the answer is sent.
-    answer: Option<mpsc::OwnedPermit<Came>>,
+    answer: Option<mpsc::OwnedPermit<GrantResult>>,
     changed: Arc<Notify>,
-    clock: Arc<Clock>,
-    decision: Decision,
+    clock: Arc<ServerClock>,
+    decision: PodDecision,
     sent: Option<Timestamp>,
-    came: Answer,
+    came: GrantAnswer,
 }
 
-impl Answering {
-    fn tell(mut self, came: Answer, sent: Timestamp) {
+impl AnswerGuard {
+    fn tell(mut self, came: GrantAnswer, sent: Timestamp) {
         self.came = came;
         self.sent = Some(sent);
     }
 }
 
-impl Drop for Answering {
+impl Drop for AnswerGuard {
     fn drop(&mut self) {
-        let came = Came {
+        let came = GrantResult {
             decision: self.decision.clone(),
             sent: self.sent,
             answer: self.came.clone(),
@@ -189,25 +194,25 @@ impl Drop for Answering {
 }
 
 /// One grant, with only as much of its plan as it needs.
-struct Grant {
-    context: Arc<Context>,
+struct GrantRequest {
+    context: Arc<ControllerContext>,
     pool: Arc<BurstPool>,
-    pod: Option<Waiting>,
-    decision: Decision,
-    granted: Granted,
+    pod: Option<WaitingPod>,
+    decision: PodDecision,
+    granted: GrantedNotifier,
 }
 
-impl Grant {
-    async fn carry_out(&self, now: Timestamp) -> Answer {
+impl GrantRequest {
+    async fn carry_out(&self, now: Timestamp) -> GrantAnswer {
         let (id, name) = (&self.decision.pod, self.pool.name_any());
-        let answer = match self.pod.as_ref().and_then(Waiting::pod) {
-            Some(_) if !self.is_still_wanted(&name) => Answer::Unsent,
+        let answer = match self.pod.as_ref().and_then(WaitingPod::pod) {
+            Some(_) if !self.is_still_wanted(&name) => GrantAnswer::Unsent,
             Some(pod) => {
                 let (version, workload) = (&id.resource_version, &self.decision.workload);
                 let patch = grant::grant(&pod, version, &name, workload, now);
                 grant_pod(&self.context, id, &patch, &name).await
             }
-            None => Answer::Conflict,
+            None => GrantAnswer::Conflict,
         };
         tracing::info!(
             pool = name,
@@ -217,8 +222,8 @@ impl Grant {
         );
         self.context.metrics.grant(&name, outcome(&answer));
         match &answer {
-            Answer::Granted => self.granted.tell(&self.decision),
-            Answer::Unmarked(why) => self.granted.tell_incomplete(&self.decision, why),
+            GrantAnswer::Granted => self.granted.tell(&self.decision),
+            GrantAnswer::Unmarked(why) => self.granted.tell_incomplete(&self.decision, why),
             _ => {}
         }
         answer
@@ -237,37 +242,37 @@ impl Grant {
 }
 
 /// The value of the metric's label for an answer.
-fn outcome(answer: &Answer) -> &'static str {
+fn outcome(answer: &GrantAnswer) -> &'static str {
     match answer {
-        Answer::Granted => "granted",
-        Answer::Conflict => "conflict",
-        Answer::Gone => "gone",
-        Answer::Denied(_) => "denied",
-        Answer::Unmarked(_) => "unmarked",
-        Answer::Lost => "lost",
-        Answer::Unsent => "unsent",
+        GrantAnswer::Granted => "granted",
+        GrantAnswer::Conflict => "conflict",
+        GrantAnswer::Gone => "gone",
+        GrantAnswer::Denied(_) => "denied",
+        GrantAnswer::Unmarked(_) => "unmarked",
+        GrantAnswer::Lost => "lost",
+        GrantAnswer::Unsent => "unsent",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{Server, act, decision, patched, pool, terms};
-    use super::super::term::Pool;
+    use super::super::fixtures::{ScriptedServer, act, decision, patched, pool, terms};
+    use super::super::term::PoolLeaderState;
     use super::*;
     use crate::api::names::GRANTED_AT_ANNOTATION;
-    use crate::burst::memory::Attempt;
-    use crate::burst::plan::Slot;
-    use crate::burst::{Plan, PodFacts};
+    use crate::burst::memory::PatchOutcome;
+    use crate::burst::plan::SlotState;
+    use crate::burst::{BurstPlan, PodFacts};
 
     #[tokio::test]
     async fn a_pool_is_looked_at_anew_only_when_none_of_its_grants_is_on_its_way() {
         let (ours, theirs) = (pool("1", "us-1"), pool("1", "them-1"));
-        let mut state = Pool::of(&ours, &mut terms());
+        let mut state = PoolLeaderState::of(&ours, &mut terms());
         // The pod has changed and does not wait now.
-        let act = act(&ours, &[], &Server::new().1);
-        let decision = decision("web-1", Slot::Reserved);
+        let act = act(&ours, &[], &ScriptedServer::new().1);
+        let decision = decision("web-1", SlotState::Reserved);
         state.granting.send(&decision, &act, &mut state.memory);
-        assert_eq!(state.memory.attempt(&decision.pod), Attempt::Awaited);
+        assert_eq!(state.memory.attempt(&decision.pod), PatchOutcome::Awaited);
         assert!(state.hear(&ours), "others may be granted meanwhile");
         assert!(!state.hear(&theirs));
 
@@ -279,16 +284,16 @@ mod tests {
     #[tokio::test]
     async fn a_grant_that_ends_in_the_middle_or_is_wanted_no_more_is_answered_too() {
         let ours = pool("1", "us-1");
-        let mut state = Pool::of(&ours, &mut terms());
-        let act = act(&ours, &["web-1"], &Server::new().1);
+        let mut state = PoolLeaderState::of(&ours, &mut terms());
+        let act = act(&ours, &["web-1"], &ScriptedServer::new().1);
         act.sending.cancel.cancel();
-        let decision = decision("web-1", Slot::Reserved);
+        let decision = decision("web-1", SlotState::Reserved);
         state.granting.send(&decision, &act, &mut state.memory);
         act.context.stores.changed.notified().await;
         assert!(state.hear(&ours) && state.granting.is_done());
-        assert_eq!(state.memory.attempt(&decision.pod), Attempt::Unknown);
+        assert_eq!(state.memory.attempt(&decision.pod), PatchOutcome::Unknown);
 
-        let grant = |pool: BurstPool| Grant {
+        let grant = |pool: BurstPool| GrantRequest {
             context: act.context.clone(),
             pool: Arc::new(pool),
             pod: None,
@@ -303,12 +308,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_grant_whose_answer_was_lost_is_told_once_if_its_pod_is_seen_to_have_it() {
         let ours = pool("1", "us-1");
-        let mut state = Pool::of(&ours, &mut terms());
-        let (mut server, client) = Server::new();
+        let mut state = PoolLeaderState::of(&ours, &mut terms());
+        let (mut server, client) = ScriptedServer::new();
         let mut act = act(&ours, &["done", "undone", "again"], &client);
         let mut labelled = std::collections::HashMap::new();
         for name in ["done", "undone", "again"] {
-            let decision = decision(name, Slot::Reserved);
+            let decision = decision(name, SlotState::Reserved);
             state.granting.send(&decision, &act, &mut state.memory);
             let mut asked = server.expect(&format!("PATCH pods/{name}")).await;
             if name == "again" {
@@ -325,13 +330,13 @@ mod tests {
             act.context.stores.changed.notified().await;
             assert!(state.hear(&ours));
         }
-        act.carry_out(&Plan::default(), &mut state).await;
+        act.carry_out(&BurstPlan::default(), &mut state).await;
         assert_eq!(server.told().await, Vec::<String>::new());
         let mut view = (*act.view).clone();
         view.labelled = labelled;
         act.view = Arc::new(view);
         for _ in 0..2 {
-            act.carry_out(&Plan::default(), &mut state).await;
+            act.carry_out(&BurstPlan::default(), &mut state).await;
             assert_eq!(server.told().await, ["Granted done"]);
         }
     }

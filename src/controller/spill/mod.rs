@@ -42,23 +42,23 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Context, pool};
+use super::{ControllerContext, pool};
 use crate::api::{BurstPool, PodCounts, WorkloadStatus};
-use crate::burst::outcome::{Ignored, Outcome};
-use crate::burst::plan::Peak;
-use crate::burst::{Door, Plan, Standing, Verdicts};
-use crate::node::object::Closed;
-use act::Act;
-use claims::Looked;
-use decide::{Own, Seen};
-pub use explain::{Question, explain};
-use granting::Sending;
+use crate::burst::outcome::{IgnoreReason, PodOutcome};
+use crate::burst::plan::PeakState;
+use crate::burst::{Admittance, BurstPlan, EligibilityCache, Leadership};
+use crate::node::object::Unavailable;
+use act::Executor;
+use claims::ClaimCache;
+use decide::{PlanInputs, PlannedPool};
+pub use explain::{ExplainQuery, explain};
+use granting::GrantSender;
 use neighbors::Watched;
-use scales::Followed;
-pub use stores::Stores;
-use stores::View;
-use tell::Teller;
-use term::{Pool, Terms};
+use scales::ScaleCache;
+pub use stores::ClusterCache;
+use stores::Snapshot;
+use tell::EventPublisher;
+use term::{PoolLeaderState, TermCounter};
 
 /// The shortest interval between two rounds of plans. Changes come in bursts, and a plan of thousands of pods
 /// takes some milliseconds.
@@ -68,13 +68,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What a pool's status reports of its last plan.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Summary {
+pub struct PlanSummary {
     /// The number of pods in each state.
     pub counts: PodCounts,
     /// The pods of each workload.
     pub workloads: Vec<WorkloadStatus>,
     /// Whether there is a peak.
-    pub peak: Peak,
+    pub peak: PeakState,
     /// Whether the pool is in dry-run mode, in which the operator writes nothing to pods.
     pub is_dry_run: bool,
     /// The limit that keeps pods from being granted, as text; `None` if no limit does.
@@ -84,29 +84,29 @@ pub struct Summary {
 }
 
 /// By pool name, the summary of its last plan.
-pub type Summaries = BTreeMap<String, Summary>;
+pub type PlanSummaries = BTreeMap<String, PlanSummary>;
 
 /// The result of executing a pool's plan.
-struct Acted {
+struct ExecutionResult {
     name: String,
-    state: Pool,
-    plan: Plan,
-    view: Arc<View>,
+    state: PoolLeaderState,
+    plan: BurstPlan,
+    view: Arc<Snapshot>,
     /// Whether the loop must plan again at once.
     again: bool,
 }
 
 /// Plans and executes until `cancel`.
-pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
+pub async fn run(context: Arc<ControllerContext>, cancel: CancellationToken) {
     let tasks = TaskTracker::new();
-    let (teller, telling) = Teller::new(context.client.clone(), &context.identity);
+    let (teller, telling) = EventPublisher::new(context.client.clone(), &context.identity);
     let stores = context.stores.clone();
-    let scales = Followed::new(
+    let scales = ScaleCache::new(
         context.client.clone(),
         stores.changed.clone(),
         cancel.child_token(),
     );
-    let claims = Looked::new(
+    let claims = ClaimCache::new(
         context.client.clone(),
         stores.changed.clone(),
         cancel.child_token(),
@@ -116,14 +116,14 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
         stores.changed.clone(),
         cancel.child_token(),
     );
-    let terms = Terms {
+    let terms = TermCounter {
         instance: context.identity.clone(),
         begun: 0,
         clock: stores.clock.clone(),
     };
-    let mut spill = Spill {
+    let mut spill = GrantLoop {
         context,
-        sending: Sending {
+        sending: GrantSender {
             tasks: tasks.clone(),
             cancel: cancel.clone(),
             granted: teller.granted(),
@@ -132,12 +132,12 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
         claims,
         neighbors,
         teller,
-        verdicts: Verdicts::default(),
+        verdicts: EligibilityCache::default(),
         pools: HashMap::new(),
         acting: FuturesUnordered::new(),
         busy: HashMap::new(),
         terms,
-        summaries: Summaries::new(),
+        summaries: PlanSummaries::new(),
     };
     let work = async {
         stores.wait_until_ready().await;
@@ -153,23 +153,23 @@ pub async fn run(context: Arc<Context>, cancel: CancellationToken) {
     tasks.wait().await;
 }
 
-struct Spill {
-    context: Arc<Context>,
-    sending: Sending,
-    scales: Followed,
-    claims: Looked,
+struct GrantLoop {
+    context: Arc<ControllerContext>,
+    sending: GrantSender,
+    scales: ScaleCache,
+    claims: ClaimCache,
     neighbors: Watched,
-    teller: Teller,
-    verdicts: Verdicts,
-    pools: HashMap<String, Pool>,
-    acting: FuturesUnordered<LocalBoxFuture<'static, Acted>>,
+    teller: EventPublisher,
+    verdicts: EligibilityCache,
+    pools: HashMap<String, PoolLeaderState>,
+    acting: FuturesUnordered<LocalBoxFuture<'static, ExecutionResult>>,
     /// Pools whose plan is being executed, and whether anything changed since it was made.
     busy: HashMap<String, bool>,
-    terms: Terms,
-    summaries: Summaries,
+    terms: TermCounter,
+    summaries: PlanSummaries,
 }
 
-impl Spill {
+impl GrantLoop {
     async fn work(&mut self) {
         let changed = self.context.stores.changed.clone();
         loop {
@@ -199,7 +199,7 @@ impl Spill {
         self.scales.follow(&view, &self.sending.tasks);
         self.claims.follow(&view, &self.sending.tasks);
         self.neighbors.follow(&view, &self.sending.tasks);
-        let seen = Seen {
+        let seen = PlanInputs {
             scales: self.scales.scales(),
             claims: self.claims.claims(),
             neighbors: self.neighbors.neighbors(),
@@ -241,7 +241,7 @@ impl Spill {
     }
 
     /// Plans for one pool, and starts executing. Returns when to plan again if nothing changes.
-    async fn one(&mut self, seen: &Seen, pool: &Arc<BurstPool>) -> Instant {
+    async fn one(&mut self, seen: &PlanInputs, pool: &Arc<BurstPool>) -> Instant {
         let name = pool.name_any();
         let mut known = self.pools.remove(&name);
         if let Some(waits) = known.take_if(|known| !known.hear(pool)) {
@@ -249,7 +249,7 @@ impl Spill {
             return Instant::now() + LOOK_AGAIN;
         }
         let known = known.filter(|known| known.uid == pool.uid());
-        let mut state = known.unwrap_or_else(|| Pool::of(pool, &mut self.terms));
+        let mut state = known.unwrap_or_else(|| PoolLeaderState::of(pool, &mut self.terms));
         let leader = term::leader(pool);
         let standing = state.led_by(leader, &name, &mut self.terms);
         let clock = self.context.stores.clock.clone();
@@ -268,7 +268,7 @@ impl Spill {
         let places = decide::places(&seen.view, pool, &regions);
         let bound = seen.placed.get(&name).into_iter().flatten();
         let time = clock.steady();
-        let own = Own {
+        let own = PlannedPool {
             places: &places,
             bound: bound.map(Arc::as_ref).collect(),
             standing,
@@ -277,7 +277,7 @@ impl Spill {
             identity: &state.identity,
             ahead: clock.ahead(),
         };
-        let node = decide::Host {
+        let node = decide::HostSettings {
             address: Some(self.context.address.as_str()),
             identities: &self.context.identities,
         };
@@ -290,10 +290,10 @@ impl Spill {
         for (placement, door) in &plan.doors {
             pool::shut(&name, placement, closed(door), &self.context).await;
         }
-        if standing == Standing::Leading {
+        if standing == Leadership::Leading {
             self.summaries.insert(name.clone(), summary(&plan));
         }
-        let act = Act {
+        let act = Executor {
             context: self.context.clone(),
             view: seen.view.clone(),
             pool: pool.clone(),
@@ -303,8 +303,8 @@ impl Spill {
         self.busy.insert(name, false);
         self.acting.push(Box::pin(async move {
             let again = act.carry_out(&plan, &mut state).await;
-            let Act { name, view, .. } = act;
-            Acted {
+            let Executor { name, view, .. } = act;
+            ExecutionResult {
                 name,
                 state,
                 plan,
@@ -316,8 +316,8 @@ impl Spill {
     }
 
     /// Records the result of executing a pool's plan.
-    fn finish(&mut self, acted: Acted) {
-        let Acted {
+    fn finish(&mut self, acted: ExecutionResult) {
+        let ExecutionResult {
             name,
             mut state,
             plan,
@@ -341,8 +341,8 @@ impl Spill {
 
 /// The claims (namespace, name) of waiting pods that the plan has not evaluated yet; their volumes may have to
 /// be read.
-fn unlooked(plan: &Plan, view: &View) -> Vec<(String, String)> {
-    let unjudged = Outcome::Ignore(Ignored::Unjudged);
+fn unlooked(plan: &BurstPlan, view: &Snapshot) -> Vec<(String, String)> {
+    let unjudged = PodOutcome::Ignore(IgnoreReason::Unjudged);
     let decisions = plan.decisions.iter();
     let pods = decisions.filter(|decision| decision.outcome == unjudged);
     let pods = pods.filter_map(|decision| view.waiting.get(&decision.pod.uid));
@@ -353,8 +353,8 @@ fn unlooked(plan: &Plan, view: &View) -> Vec<(String, String)> {
     .collect()
 }
 
-fn summary(plan: &Plan) -> Summary {
-    Summary {
+fn summary(plan: &BurstPlan) -> PlanSummary {
+    PlanSummary {
         counts: plan.counts,
         workloads: plan.workloads.clone(),
         peak: plan.peak,
@@ -369,11 +369,11 @@ fn summary(plan: &Plan) -> Summary {
 }
 
 /// Why failing creates close a placement; `None` if they do not.
-fn closed(door: &Door) -> Option<Closed> {
+fn closed(door: &Admittance) -> Option<Unavailable> {
     match door {
         // The node or the region reports these causes; a cordon is the administrator's decision.
-        Door::Open | Door::HalfOpen | Door::Closed { until: None, .. } => None,
-        Door::Closed { why, .. } => Some(Closed {
+        Admittance::Open | Admittance::HalfOpen | Admittance::Closed { until: None, .. } => None,
+        Admittance::Closed { why, .. } => Some(Unavailable {
             reason: "CreatesFail".to_owned(),
             message: why.clone(),
         }),
@@ -381,6 +381,6 @@ fn closed(door: &Door) -> Option<Closed> {
 }
 
 /// A channel of summaries: this loop sends, and the writer of statuses receives.
-pub fn summaries() -> watch::Sender<Summaries> {
-    watch::Sender::new(Summaries::new())
+pub fn summaries() -> watch::Sender<PlanSummaries> {
+    watch::Sender::new(PlanSummaries::new())
 }

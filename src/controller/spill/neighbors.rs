@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::stores::View;
-use crate::burst::topology::{Listing, NodeFacts};
+use super::stores::Snapshot;
+use crate::burst::topology::{ListResult, NeighborNode};
 use crate::burst::{Neighbors, PodFacts};
 use crate::node::watched::{readable, reported};
 
@@ -34,15 +34,15 @@ const MOST: usize = 64;
 
 /// What one watch covers: all nodes, or the pods of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Part {
+enum WatchScope {
     Nodes,
     Pods(String),
 }
 
 /// A watched node (key: name) or pod (key: UID).
 #[derive(Clone, Debug)]
-enum Object {
-    Node(Arc<NodeFacts>),
+enum WatchedObject {
+    Node(Arc<NeighborNode>),
     Pod(Arc<PodFacts>),
 }
 
@@ -51,24 +51,24 @@ pub struct Watched {
     client: Client,
     cancel: CancellationToken,
     changed: Arc<Notify>,
-    parts: HashMap<Part, Running>,
+    parts: HashMap<WatchScope, RunningWatch>,
 }
 
-struct Running {
+struct RunningWatch {
     cancel: CancellationToken,
     began: Instant,
     needed: Instant,
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<WatchCache>>,
 }
 
 /// What one watch has delivered.
 #[derive(Debug, Default)]
-struct Known {
+struct WatchCache {
     is_listed: bool,
     has_failed: bool,
-    objects: HashMap<String, Object>,
+    objects: HashMap<String, WatchedObject>,
     /// What the list in progress has delivered so far.
-    listing: HashMap<String, Object>,
+    listing: HashMap<String, WatchedObject>,
 }
 
 impl Watched {
@@ -83,7 +83,7 @@ impl Watched {
     }
 
     /// Starts the watches that waiting pods need, and stops those that no pod has needed for [`IDLE`].
-    pub fn follow(&mut self, view: &View, tasks: &TaskTracker) {
+    pub fn follow(&mut self, view: &Snapshot, tasks: &TaskTracker) {
         let now = Instant::now();
         for part in needed(view) {
             if let Some(running) = self.parts.get_mut(&part) {
@@ -107,9 +107,9 @@ impl Watched {
         let mut all = Neighbors::default();
         for (part, running) in &self.parts {
             match part {
-                Part::Nodes => all.nodes = running.listing(Object::node),
-                Part::Pods(namespace) => {
-                    let pods = running.listing(Object::pod);
+                WatchScope::Nodes => all.nodes = running.listing(WatchedObject::node),
+                WatchScope::Pods(namespace) => {
+                    let pods = running.listing(WatchedObject::pod);
                     all.pods.insert(namespace.clone(), pods);
                 }
             }
@@ -117,7 +117,7 @@ impl Watched {
         all
     }
 
-    fn start(&self, part: &Part, tasks: &TaskTracker) -> Running {
+    fn start(&self, part: &WatchScope, tasks: &TaskTracker) -> RunningWatch {
         let (cancel, known) = (self.cancel.child_token(), Arc::default());
         let follows = Follows {
             known: Arc::clone(&known),
@@ -126,12 +126,12 @@ impl Watched {
         let (client, until, part) = (self.client.clone(), cancel.clone(), part.clone());
         let follow = async move {
             match part {
-                Part::Nodes => {
+                WatchScope::Nodes => {
                     let nodes: Api<DeserializeGuard<Node>> = Api::all(client);
                     let events = readable(watcher(nodes, watcher::Config::default()));
                     follows.follow("nodes of the cluster", events).await;
                 }
-                Part::Pods(namespace) => {
+                WatchScope::Pods(namespace) => {
                     let pods: Api<DeserializeGuard<Pod>> = Api::namespaced(client, &namespace);
                     // As the scheduler does, ignore pods that have ended.
                     let bound = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed";
@@ -142,7 +142,7 @@ impl Watched {
             }
         };
         tasks.spawn(async move { until.run_until_cancelled(Box::pin(follow)).await });
-        Running {
+        RunningWatch {
             cancel,
             began: Instant::now(),
             needed: Instant::now(),
@@ -152,41 +152,41 @@ impl Watched {
 }
 
 /// The watches that the constraints of waiting pods need.
-fn needed(view: &View) -> BTreeSet<Part> {
+fn needed(view: &Snapshot) -> BTreeSet<WatchScope> {
     let waiting = view.waiting.values().map(|one| &one.facts);
     let ruled = waiting.filter_map(|facts| Some((facts.rules.as_deref()?, &facts.id.namespace)));
     let ruled: Vec<_> = ruled.collect();
     // Also where no namespace matches a selector now: the plan waits for the nodes of every pod with constraints.
-    let nodes = (!ruled.is_empty()).then_some(Part::Nodes);
-    let pods: BTreeSet<Part> = ruled
+    let nodes = (!ruled.is_empty()).then_some(WatchScope::Nodes);
+    let pods: BTreeSet<WatchScope> = ruled
         .into_iter()
         .flat_map(|(rules, own)| rules.namespaces(own, &view.namespaces))
-        .map(Part::Pods)
+        .map(WatchScope::Pods)
         .collect();
     nodes.into_iter().chain(pods).collect()
 }
 
-impl Running {
-    fn listing<T>(&self, of: impl Fn(&Object) -> Option<Arc<T>>) -> Listing<Vec<Arc<T>>> {
+impl RunningWatch {
+    fn listing<T>(&self, of: impl Fn(&WatchedObject) -> Option<Arc<T>>) -> ListResult<Vec<Arc<T>>> {
         let known = lock(&self.known);
         if known.is_listed {
-            Listing::Listed(known.objects.values().filter_map(of).collect())
+            ListResult::Listed(known.objects.values().filter_map(of).collect())
         } else if known.has_failed || self.began.elapsed() > PATIENCE {
-            Listing::Unknown
+            ListResult::Unknown
         } else {
-            Listing::Awaited
+            ListResult::Awaited
         }
     }
 }
 
 /// Where a watch writes what it delivers.
 struct Follows {
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<WatchCache>>,
     changed: Arc<Notify>,
 }
 
 impl Follows {
-    async fn follow<K: Facts>(
+    async fn follow<K: WatchedFacts>(
         &self,
         what: &'static str,
         events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
@@ -201,9 +201,9 @@ impl Follows {
     }
 }
 
-impl Known {
+impl WatchCache {
     /// Applies an event of the watch. Returns whether it changes anything for plans.
-    fn take<K: Facts>(&mut self, event: watcher::Result<watcher::Event<K>>) -> bool {
+    fn take<K: WatchedFacts>(&mut self, event: watcher::Result<watcher::Event<K>>) -> bool {
         match event {
             Ok(watcher::Event::Init) => {
                 self.listing.clear();
@@ -234,8 +234,8 @@ impl Known {
     }
 }
 
-impl Object {
-    fn node(&self) -> Option<Arc<NodeFacts>> {
+impl WatchedObject {
+    fn node(&self) -> Option<Arc<NeighborNode>> {
         match self {
             Self::Node(node) => Some(node.clone()),
             Self::Pod(_) => None,
@@ -265,24 +265,24 @@ impl Object {
 }
 
 /// An object's key, and the fields that are kept of it.
-trait Facts {
-    fn facts(&self) -> Option<(String, Object)>;
+trait WatchedFacts {
+    fn facts(&self) -> Option<(String, WatchedObject)>;
 }
 
-impl Facts for Node {
-    fn facts(&self) -> Option<(String, Object)> {
-        let facts = NodeFacts::of(self);
-        Some((facts.name.clone(), Object::Node(Arc::new(facts))))
+impl WatchedFacts for Node {
+    fn facts(&self) -> Option<(String, WatchedObject)> {
+        let facts = NeighborNode::of(self);
+        Some((facts.name.clone(), WatchedObject::Node(Arc::new(facts))))
     }
 }
 
-impl Facts for Pod {
-    fn facts(&self) -> Option<(String, Object)> {
+impl WatchedFacts for Pod {
+    fn facts(&self) -> Option<(String, WatchedObject)> {
         let facts = PodFacts::of(self)?;
-        Some((facts.id.uid.clone(), Object::Pod(Arc::new(facts))))
+        Some((facts.id.uid.clone(), WatchedObject::Pod(Arc::new(facts))))
     }
 }
 
-fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+fn lock(known: &Mutex<WatchCache>) -> MutexGuard<'_, WatchCache> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }

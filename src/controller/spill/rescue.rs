@@ -8,53 +8,53 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 
-use super::act::{Act, PATIENCE, refusal};
-use super::term::Pool;
-use crate::burst::Answer;
-use crate::burst::jobs::{self, Cost};
-use crate::burst::memory::Write;
-use crate::burst::pod::Owner;
-use crate::burst::rescue::{Action, Rescue};
-use crate::node::call::{self, Deletion, Target};
+use super::act::{Executor, PATIENCE, refusal};
+use super::term::PoolLeaderState;
+use crate::burst::GrantAnswer;
+use crate::burst::jobs::{self, EvictionCost};
+use crate::burst::memory::PodWrite;
+use crate::burst::pod::PodOwner;
+use crate::burst::rescue::{NeverStarted, RescueAction};
+use crate::node::call::{self, DeletionOutcome, ObjectTarget};
 
 /// What a Job does about one of its pods.
-enum Asked {
+enum JobAnswer {
     /// It creates a replacement; an eviction costs this.
-    Replaces(Cost),
+    Replaces(EvictionCost),
     /// It creates no replacement, for this reason.
     Keeps(String),
     /// The Job could not be read.
     Unknown,
 }
 
-impl Act {
+impl Executor {
     /// Executes rescues. Those that are only reported get their Event from the publisher.
-    pub(super) async fn rescue(&self, rescues: &[Rescue], state: &mut Pool) {
+    pub(super) async fn rescue(&self, rescues: &[NeverStarted], state: &mut PoolLeaderState) {
         for rescue in rescues {
             let answer = match (rescue.action, &rescue.owner) {
-                (Action::Delete, _) => self.delete(rescue).await,
+                (RescueAction::Delete, _) => self.delete(rescue).await,
                 // A later plan tries it again.
-                (Action::AskJob, Some(job))
+                (RescueAction::AskJob, Some(job))
                     if state.memory.is_counting(&job.uid, self.steady()) =>
                 {
-                    Answer::Unsent
+                    GrantAnswer::Unsent
                 }
-                (Action::AskJob, Some(job)) => {
-                    let is_first = !state.memory.was_denied(Write::Rescue, &rescue.pod.uid);
+                (RescueAction::AskJob, Some(job)) => {
+                    let is_first = !state.memory.was_denied(PodWrite::Rescue, &rescue.pod.uid);
                     let (answer, cost) = self.ask(rescue, job, is_first).await;
                     // An eviction without an answer may have taken effect.
-                    let is_evicted = matches!(answer, Answer::Granted | Answer::Lost);
-                    if is_evicted && cost == Some(Cost::Failure) {
+                    let is_evicted = matches!(answer, GrantAnswer::Granted | GrantAnswer::Lost);
+                    if is_evicted && cost == Some(EvictionCost::Failure) {
                         state.memory.evicted_from(&job.uid, self.steady());
                     }
                     answer
                 }
-                (Action::Tell | Action::AskJob, _) => continue,
+                (RescueAction::Tell | RescueAction::AskJob, _) => continue,
             };
             let (id, now) = (&rescue.pod, self.steady());
             let pod = format!("{}/{}", id.namespace, id.name);
             tracing::info!(pool = self.name, %pod, why = %rescue.why, ?answer, "giving back a pod that never started");
-            state.memory.wrote_to(id, Write::Rescue, &answer, now);
+            state.memory.wrote_to(id, PodWrite::Rescue, &answer, now);
         }
     }
 
@@ -62,40 +62,45 @@ impl Act {
         self.context.stores.clock.steady()
     }
 
-    async fn delete(&self, rescue: &Rescue) -> Answer {
+    async fn delete(&self, rescue: &NeverStarted) -> GrantAnswer {
         match call::delete(PATIENCE, &self.pods(rescue), &unchanged(rescue), None).await {
-            Ok(Deletion::Begun) => Answer::Granted,
-            Ok(Deletion::NotThere) => Answer::Conflict,
+            Ok(DeletionOutcome::Begun) => GrantAnswer::Granted,
+            Ok(DeletionOutcome::NotThere) => GrantAnswer::Conflict,
             Err(kube::Error::Api(status)) => refusal(*status),
-            Err(_) => Answer::Lost,
+            Err(_) => GrantAnswer::Lost,
         }
     }
 
     /// Evicts the pod if its Job creates a replacement, and publishes an Event if the result is new. Returns
     /// the answer, and what an eviction costs the Job.
-    async fn ask(&self, rescue: &Rescue, job: &Owner, is_first: bool) -> (Answer, Option<Cost>) {
+    async fn ask(
+        &self,
+        rescue: &NeverStarted,
+        job: &PodOwner,
+        is_first: bool,
+    ) -> (GrantAnswer, Option<EvictionCost>) {
         let cost = match self.asked(rescue, job).await {
-            Asked::Replaces(cost) => cost,
-            Asked::Keeps(why) => {
+            JobAnswer::Replaces(cost) => cost,
+            JobAnswer::Keeps(why) => {
                 if is_first {
                     self.tell_stays(rescue, &why);
                 }
-                return (Answer::Denied(why), None);
+                return (GrantAnswer::Denied(why), None);
             }
-            Asked::Unknown => return (Answer::Lost, None),
+            JobAnswer::Unknown => return (GrantAnswer::Lost, None),
         };
         let answer = match call::evict(PATIENCE, &self.pods(rescue), &unchanged(rescue)).await {
-            Ok(()) => Answer::Granted,
-            Err(kube::Error::Api(status)) if call::is_absent(&status) => Answer::Conflict,
+            Ok(()) => GrantAnswer::Granted,
+            Err(kube::Error::Api(status)) if call::is_absent(&status) => GrantAnswer::Conflict,
             Err(kube::Error::Api(status)) => refusal(*status),
-            Err(_) => Answer::Lost,
+            Err(_) => GrantAnswer::Lost,
         };
         match &answer {
-            Answer::Granted => {
+            GrantAnswer::Granted => {
                 let note = format!("{}; it is evicted, and its Job makes another", rescue.why);
                 self.sending.granted.tell_never_started(&rescue.pod, &note);
             }
-            Answer::Denied(why) if is_first => {
+            GrantAnswer::Denied(why) if is_first => {
                 let why = format!("the API server refuses its eviction: {why}");
                 self.tell_stays(rescue, &why);
             }
@@ -104,38 +109,38 @@ impl Act {
         (answer, Some(cost))
     }
 
-    fn tell_stays(&self, rescue: &Rescue, why: &str) {
+    fn tell_stays(&self, rescue: &NeverStarted, why: &str) {
         let note = format!("{}; it stays: {why}", rescue.why);
         self.sending.granted.tell_never_started(&rescue.pod, &note);
     }
 
-    async fn asked(&self, rescue: &Rescue, owner: &Owner) -> Asked {
+    async fn asked(&self, rescue: &NeverStarted, owner: &PodOwner) -> JobAnswer {
         let client = self.context.impatient.clone();
         let jobs: Api<Job> = Api::namespaced(client, &rescue.pod.namespace);
         match call::find(PATIENCE, &jobs, &owner.name).await {
             Ok(Some(job)) if job.metadata.uid.as_ref() == Some(&owner.uid) => {
-                jobs::replaces(&job).map_or_else(Asked::Keeps, Asked::Replaces)
+                jobs::replaces(&job).map_or_else(JobAnswer::Keeps, JobAnswer::Replaces)
             }
-            Ok(_) => Asked::Keeps("its Job is gone".to_owned()),
-            Err(kube::Error::Api(status)) if status.is_forbidden() => Asked::Keeps(
+            Ok(_) => JobAnswer::Keeps("its Job is gone".to_owned()),
+            Err(kube::Error::Api(status)) if status.is_forbidden() => JobAnswer::Keeps(
                 "burstpool may not read its Job: its ClusterRole lacks the right to get jobs of batch"
                     .to_owned(),
             ),
             Err(error) => {
                 tracing::warn!(pool = self.name, job = owner.name, %error, "reading a Job");
-                Asked::Unknown
+                JobAnswer::Unknown
             }
         }
     }
 
-    fn pods(&self, rescue: &Rescue) -> Api<Pod> {
+    fn pods(&self, rescue: &NeverStarted) -> Api<Pod> {
         Api::namespaced(self.context.impatient.clone(), &rescue.pod.namespace)
     }
 }
 
 /// A precondition: the pod in the version that the plan saw. By now it may have started.
-fn unchanged(rescue: &Rescue) -> Target {
-    Target {
+fn unchanged(rescue: &NeverStarted) -> ObjectTarget {
+    ObjectTarget {
         name: rescue.pod.name.clone(),
         uid: rescue.pod.uid.clone(),
         version: Some(rescue.pod.resource_version.clone()),
@@ -146,21 +151,21 @@ fn unchanged(rescue: &Rescue) -> Target {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::fixtures::{Server, act, pool, terms};
+    use super::super::fixtures::{ScriptedServer, act, pool, terms};
     use super::*;
-    use crate::burst::PodRef;
+    use crate::burst::PodReference;
     use crate::burst::pod::OwnerKind;
 
-    fn of_a_job(name: &str) -> Rescue {
-        Rescue {
-            pod: PodRef {
+    fn of_a_job(name: &str) -> NeverStarted {
+        NeverStarted {
+            pod: PodReference {
                 namespace: "default".to_owned(),
                 name: name.to_owned(),
                 uid: format!("uid-{name}"),
                 resource_version: "7".to_owned(),
             },
-            action: Action::AskJob,
-            owner: Some(Owner {
+            action: RescueAction::AskJob,
+            owner: Some(PodOwner {
                 kind: OwnerKind::Job,
                 name: "batch".to_owned(),
                 uid: "j".to_owned(),
@@ -178,9 +183,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_pod_of_a_job_that_makes_another_is_evicted_as_it_was_seen_and_one_at_a_time() {
         let ours = pool("1", "us-1");
-        let (mut server, client) = Server::new();
+        let (mut server, client) = ScriptedServer::new();
         let act = act(&ours, &[], &client);
-        let mut state = Pool::of(&ours, &mut terms());
+        let mut state = PoolLeaderState::of(&ours, &mut terms());
         let rescues = ["a", "b"].map(of_a_job);
         let answers = async {
             server.expect("GET jobs/batch").await.done(&job("j", 1));
@@ -191,8 +196,8 @@ mod tests {
             server.expect_nothing().await;
         };
         tokio::join!(act.rescue(&rescues, &mut state), answers);
-        assert!(state.memory.pause(Write::Rescue, "uid-a").is_none());
-        assert!(state.memory.pause(Write::Rescue, "uid-b").is_some());
+        assert!(state.memory.pause(PodWrite::Rescue, "uid-a").is_none());
+        assert!(state.memory.pause(PodWrite::Rescue, "uid-b").is_some());
         assert_eq!(server.told().await, ["NeverStarted a"]);
     }
 
@@ -201,9 +206,9 @@ mod tests {
         let ours = pool("1", "us-1");
         // The eviction is accepted; it has no answer; it is refused.
         for (code, is_counting) in [(200, true), (500, true), (409, false)] {
-            let (mut server, client) = Server::new();
+            let (mut server, client) = ScriptedServer::new();
             let act = act(&ours, &[], &client);
-            let mut state = Pool::of(&ours, &mut terms());
+            let mut state = PoolLeaderState::of(&ours, &mut terms());
             let answers = async {
                 server.expect("GET jobs/batch").await.done(&job("j", 1));
                 let asked = server.expect("POST pods/a/eviction").await;
@@ -224,7 +229,7 @@ mod tests {
             let later = [of_a_job("b")];
             tokio::join!(act.rescue(&later, &mut state), answers);
             assert!(
-                state.memory.pause(Write::Rescue, "uid-b").is_some(),
+                state.memory.pause(PodWrite::Rescue, "uid-b").is_some(),
                 "{code}"
             );
         }
@@ -233,9 +238,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_an_earlier_denial_silences_the_event_of_a_pod_that_stays() {
         let ours = pool("1", "us-1");
-        let (mut server, client) = Server::new();
+        let (mut server, client) = ScriptedServer::new();
         let act = act(&ours, &[], &client);
-        let mut state = Pool::of(&ours, &mut terms());
+        let mut state = PoolLeaderState::of(&ours, &mut terms());
         let rescues = [of_a_job("a")];
         // The Job cannot be read at first; then the API server refuses the eviction.
         for refused in [
@@ -265,9 +270,9 @@ mod tests {
             (Value::Null, 403),
             (Value::Null, 404),
         ] {
-            let (mut server, client) = Server::new();
+            let (mut server, client) = ScriptedServer::new();
             let act = act(&ours, &[], &client);
-            let mut state = Pool::of(&ours, &mut terms());
+            let mut state = PoolLeaderState::of(&ours, &mut terms());
             let rescues = [of_a_job("a")];
             for _ in 0..2 {
                 let answers = async {
@@ -281,7 +286,7 @@ mod tests {
                 };
                 tokio::join!(act.rescue(&rescues, &mut state), answers);
             }
-            assert!(state.memory.pause(Write::Rescue, "uid-a").is_some());
+            assert!(state.memory.pause(PodWrite::Rescue, "uid-a").is_some());
             assert_eq!(server.told().await, ["NeverStarted a"], "{code} {answer}");
         }
     }

@@ -14,9 +14,9 @@ use kube::{Api, Client};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::stores::View;
+use super::stores::Snapshot;
 use crate::api::Target;
-use crate::burst::{Scale, Scales, labels};
+use crate::burst::{TargetScale, TargetScales, labels};
 use crate::node::call;
 use crate::node::watched::reported;
 
@@ -28,20 +28,20 @@ const SETTLE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The metadata of an object of any kind: enough to see that the object changed.
-pub(in crate::controller) type Meta = PartialObjectMeta<DynamicObject>;
+pub(in crate::controller) type AnyObject = PartialObjectMeta<DynamicObject>;
 /// Pool name and workload name.
-type Key = (String, String);
+type ScaleKey = (String, String);
 
 /// The scales, and the task that watches each target.
-pub struct Followed {
+pub struct ScaleCache {
     client: Client,
     cancel: CancellationToken,
     changed: Arc<Notify>,
-    scales: Arc<Mutex<Scales>>,
-    tasks: HashMap<Key, (Target, CancellationToken)>,
+    scales: Arc<Mutex<TargetScales>>,
+    tasks: HashMap<ScaleKey, (Target, CancellationToken)>,
 }
 
-impl Followed {
+impl ScaleCache {
     /// An empty cache; `changed` is notified of every change.
     pub fn new(client: Client, changed: Arc<Notify>, cancel: CancellationToken) -> Self {
         Self {
@@ -54,13 +54,13 @@ impl Followed {
     }
 
     /// The current content of the cache.
-    pub fn scales(&self) -> Scales {
+    pub fn scales(&self) -> TargetScales {
         lock(&self.scales).clone()
     }
 
     /// Watches the targets that the pools have now, and stops watching others.
-    pub fn follow(&mut self, view: &View, tasks: &tokio_util::task::TaskTracker) {
-        let wanted: HashMap<Key, &Target> = view
+    pub fn follow(&mut self, view: &Snapshot, tasks: &tokio_util::task::TaskTracker) {
+        let wanted: HashMap<ScaleKey, &Target> = view
             .pools
             .iter()
             .flat_map(|(pool, object)| {
@@ -85,7 +85,7 @@ impl Followed {
                 continue;
             }
             let cancel = self.cancel.child_token();
-            let one = One {
+            let one = ScaleWatcher {
                 client: self.client.clone(),
                 target: target.clone(),
                 key: key.clone(),
@@ -104,20 +104,20 @@ impl Followed {
     }
 }
 
-fn lock(scales: &Mutex<Scales>) -> MutexGuard<'_, Scales> {
+fn lock(scales: &Mutex<TargetScales>) -> MutexGuard<'_, TargetScales> {
     scales.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The watcher of one target.
-struct One {
+struct ScaleWatcher {
     client: Client,
     target: Target,
-    key: Key,
-    scales: Arc<Mutex<Scales>>,
+    key: ScaleKey,
+    scales: Arc<Mutex<TargetScales>>,
     changed: Arc<Notify>,
 }
 
-impl One {
+impl ScaleWatcher {
     async fn follow(&self) {
         loop {
             match api(&self.client, &self.target).await {
@@ -131,7 +131,7 @@ impl One {
     }
 
     /// Reads the scale whenever the target changes. Returns when the kind's API has to be discovered again.
-    async fn follow_in(&self, api: &Api<Meta>) {
+    async fn follow_in(&self, api: &Api<AnyObject>) {
         let by_name = format!("metadata.name={}", self.target.name);
         let changes = watcher(api.clone(), watcher::Config::default().fields(&by_name));
         let changes = reported("workloads' targets", changes.default_backoff());
@@ -152,21 +152,21 @@ impl One {
         }
     }
 
-    async fn read(&self, api: &Api<Meta>) -> Result<Scale, String> {
+    async fn read(&self, api: &Api<AnyObject>) -> Result<TargetScale, String> {
         let scale = get(api, &self.target).await?;
         let status = scale.status.unwrap_or_default();
         let replicas = scale
             .spec
             .and_then(|spec| spec.replicas)
             .unwrap_or_default();
-        Ok(Scale {
+        Ok(TargetScale {
             desired: u64::try_from(replicas).unwrap_or_default(),
             replicas: u64::try_from(status.replicas).unwrap_or_default(),
             selector: labels::selector(&status.selector.unwrap_or_default())?,
         })
     }
 
-    fn put(&self, read: Result<Scale, String>) {
+    fn put(&self, read: Result<TargetScale, String>) {
         let mut scales = lock(&self.scales);
         if scales.get(&self.key) != Some(&read) {
             scales.insert(self.key.clone(), read);
@@ -180,7 +180,7 @@ impl One {
 pub(in crate::controller) async fn api(
     client: &Client,
     target: &Target,
-) -> Result<Api<Meta>, String> {
+) -> Result<Api<AnyObject>, String> {
     let Target {
         api_version, kind, ..
     } = target;
@@ -203,7 +203,7 @@ pub(in crate::controller) async fn api(
 
 /// Reads a target's scale.
 pub(in crate::controller) async fn get(
-    api: &Api<Meta>,
+    api: &Api<AnyObject>,
     target: &Target,
 ) -> Result<k8s_openapi::api::autoscaling::v1::Scale, String> {
     let Target {

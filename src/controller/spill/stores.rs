@@ -22,39 +22,39 @@ use tokio::time::Instant;
 
 use crate::api::names::POOL_LABEL;
 use crate::api::{self, BurstPool};
-use crate::burst::pod::{self, Stage};
-use crate::burst::{Namespaces, PodFacts, hold};
-use crate::node::observed::Observed;
+use crate::burst::pod::{self, PodStage};
+use crate::burst::{NamespaceLabels, PodFacts, hold};
+use crate::node::observed::WatchedPod;
 use crate::node::watched::{readable, reported};
-use crate::telemetry::Clock;
-use listing::Part;
-pub use listing::{Failure, Listing, Trouble};
+use crate::telemetry::ServerClock;
+use listing::CachePart;
+pub use listing::{FailureKind, SyncFailure, SyncState};
 
 /// A pod without a node: the fields that plans need, and the whole pod as JSON, which takes a fraction of a
 /// typed pod's memory. The JSON is for the translation to ACI and for the grant's patch.
 #[derive(Clone, Debug)]
-pub struct Waiting {
+pub struct WaitingPod {
     /// The fields that plans need.
     pub facts: Arc<PodFacts>,
     json: Arc<[u8]>,
     /// The pod's last refusal. It stays while the pod is not refused: the condition keeps its transition time
     /// while its status is `False`, for example during an error of the scheduler.
-    refusal: Option<Refusal>,
+    refusal: Option<LastRefusal>,
     /// Fields of the pod that the operator's types do not have.
     pub unknown: Arc<[String]>,
 }
 
 /// A refusal by the scheduler.
 #[derive(Clone, Copy, Debug)]
-struct Refusal {
+struct LastRefusal {
     /// The transition time in the pod's `PodScheduled` condition, by the scheduler's clock.
     told: Timestamp,
     /// Since when, by the operator's monotonic clock.
     at: Timestamp,
 }
 
-impl Waiting {
-    fn of(observed: Observed) -> Option<Self> {
+impl WaitingPod {
+    fn of(observed: WatchedPod) -> Option<Self> {
         let facts = PodFacts::of(&observed.pod)?;
         Some(Self {
             refusal: None,
@@ -72,22 +72,22 @@ impl Waiting {
 
 /// A snapshot of the cache.
 #[derive(Clone, Debug, Default)]
-pub struct View {
+pub struct Snapshot {
     /// Pools by name. For a pool that cannot be read now, the last version that could.
     pub pools: BTreeMap<String, Arc<BurstPool>>,
     /// The names of pools that exist and cannot be read.
     pub unreadable: BTreeSet<String>,
     /// Pending pods without a node, by UID.
-    pub waiting: HashMap<String, Waiting>,
+    pub waiting: HashMap<String, WaitingPod>,
     /// Pods with a pool's label, by UID.
     pub labelled: HashMap<String, Arc<PodFacts>>,
     /// Virtual nodes by name.
     pub nodes: HashMap<String, Arc<Node>>,
     /// The labels of namespaces, by name.
-    pub namespaces: Namespaces,
+    pub namespaces: NamespaceLabels,
 }
 
-impl View {
+impl Snapshot {
     /// The whole pod of this UID, if it waits.
     pub fn waiting_pod(&self, uid: &str) -> Option<Pod> {
         self.waiting.get(uid)?.pod()
@@ -105,21 +105,21 @@ const GONE: Duration = Duration::from_secs(60);
 
 /// The content of the cache.
 #[derive(Debug, Default)]
-struct Known {
-    view: View,
-    gone: Gone,
+struct CacheContent {
+    view: Snapshot,
+    gone: DeletedPods,
 }
 
 /// The UIDs of deleted labelled pods. The answer to a call in flight must not put such a pod back into the
 /// cache, because no watch would remove it again.
 #[derive(Debug, Default)]
-struct Gone {
+struct DeletedPods {
     now: HashSet<String>,
     before: HashSet<String>,
     since: Option<Instant>,
 }
 
-impl Gone {
+impl DeletedPods {
     fn add(&mut self, uid: &str) {
         if self.since.is_none_or(|since| since.elapsed() > GONE) {
             self.before = std::mem::take(&mut self.now);
@@ -135,19 +135,19 @@ impl Gone {
 
 /// The watched objects: the cache itself.
 #[derive(Debug, Default)]
-pub struct Stores {
-    known: Mutex<Known>,
+pub struct ClusterCache {
+    known: Mutex<CacheContent>,
     /// Which parts have been listed, and why others have not.
-    pub listing: Listing,
+    pub listing: SyncState,
     /// Notified of every change.
     pub changed: Arc<Notify>,
     /// The API server's time and the operator's.
-    pub clock: Arc<Clock>,
+    pub clock: Arc<ServerClock>,
 }
 
-impl Stores {
+impl ClusterCache {
     /// An empty cache that uses this clock.
-    pub fn by(clock: Arc<Clock>) -> Self {
+    pub fn by(clock: Arc<ServerClock>) -> Self {
         Self {
             clock,
             ..Self::default()
@@ -155,7 +155,7 @@ impl Stores {
     }
 
     /// A snapshot of the current content.
-    pub fn view(&self) -> View {
+    pub fn view(&self) -> Snapshot {
         self.lock().view.clone()
     }
 
@@ -176,7 +176,7 @@ impl Stores {
 
     /// Whether virtual nodes have been listed. Before that, a node that is not in the cache may exist.
     pub fn has_listed_nodes(&self) -> bool {
-        self.listing.is_listed(Part::Nodes)
+        self.listing.is_listed(CachePart::Nodes)
     }
 
     /// The virtual node of this name, if it is in the cache now.
@@ -202,7 +202,7 @@ impl Stores {
         let view = &mut known.view;
         let waits = view.waiting.get(&observed_uid(&pod));
         if let Some(unknown) = waits.map(|waits| waits.unknown.to_vec()) {
-            let observed = Observed {
+            let observed = WatchedPod {
                 pod,
                 unknown,
                 unreadable: None,
@@ -235,7 +235,7 @@ impl Stores {
         );
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, CacheContent> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -244,11 +244,11 @@ impl Stores {
     /// than the list, and the watch that follows will correct that.
     async fn follow<K>(
         &self,
-        part: Part,
+        part: CachePart,
         events: impl futures::Stream<Item = watcher::Result<watcher::Event<K>>>,
-        mut put: impl FnMut(&mut Known, K),
-        mut remove: impl FnMut(&mut Known, &str),
-        keys: impl Fn(&View) -> Vec<String>,
+        mut put: impl FnMut(&mut CacheContent, K),
+        mut remove: impl FnMut(&mut CacheContent, &str),
+        keys: impl Fn(&Snapshot) -> Vec<String>,
         key: impl Fn(&K) -> String,
     ) {
         let mut events = std::pin::pin!(reported(part.name(), events.default_backoff()));
@@ -295,7 +295,7 @@ impl Stores {
         >,
     ) {
         self.follow(
-            Part::Pools,
+            CachePart::Pools,
             events,
             |known, pool| put_pool(&mut known.view, pool),
             |known, name| {
@@ -309,11 +309,11 @@ impl Stores {
     }
 
     async fn waiting(&self, client: &Client) {
-        let pods: Api<Observed> = Api::all(client.clone());
+        let pods: Api<WatchedPod> = Api::all(client.clone());
         // Only pods in phase Pending: a pod that failed before it had a node does not wait.
         let waiting = "spec.nodeName=,status.phase=Pending";
         self.follow(
-            Part::Waiting,
+            CachePart::Waiting,
             watcher(pods, watcher::Config::default().fields(waiting)),
             |known, pod| insert_waiting(&mut known.view, pod, &self.clock),
             |known, uid| drop(known.view.waiting.remove(uid)),
@@ -325,10 +325,10 @@ impl Stores {
 
     async fn labelled(
         &self,
-        events: impl futures::Stream<Item = watcher::Result<watcher::Event<Observed>>>,
+        events: impl futures::Stream<Item = watcher::Result<watcher::Event<WatchedPod>>>,
     ) {
         self.follow(
-            Part::Labelled,
+            CachePart::Labelled,
             events,
             |known, pod| {
                 if let Some(facts) = PodFacts::of(&pod.pod) {
@@ -349,7 +349,7 @@ impl Stores {
         let nodes: Api<DeserializeGuard<Node>> = Api::all(client.clone());
         let ours = watcher::Config::default().labels(POOL_LABEL);
         self.follow(
-            Part::Nodes,
+            CachePart::Nodes,
             readable(watcher(nodes, ours)),
             |known, node| {
                 known.view.nodes.insert(node.name_any(), Arc::new(node));
@@ -364,7 +364,7 @@ impl Stores {
     async fn namespaces(&self, client: &Client) {
         let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
         self.follow(
-            Part::Namespaces,
+            CachePart::Namespaces,
             watcher(namespaces, watcher::Config::default()),
             |known, namespace: PartialObjectMeta<Namespace>| {
                 let labels = namespace.metadata.labels.clone().unwrap_or_default();
@@ -382,9 +382,9 @@ fn observed_uid(pod: &Pod) -> String {
     pod.metadata.uid.clone().unwrap_or_default()
 }
 
-fn insert_waiting(view: &mut View, observed: Observed, clock: &Clock) {
+fn insert_waiting(view: &mut Snapshot, observed: WatchedPod, clock: &ServerClock) {
     let written = pod::refusal_written(&observed.pod);
-    let Some(mut waiting) = Waiting::of(observed) else {
+    let Some(mut waiting) = WaitingPod::of(observed) else {
         return;
     };
     let uid = waiting.facts.id.uid.clone();
@@ -393,28 +393,27 @@ fn insert_waiting(view: &mut View, observed: Observed, clock: &Clock) {
         waiting.refusal = known.and_then(|known| known.refusal);
         if let Some(told) = refused_at(&waiting.facts) {
             let unseen =
-                || hold::Before::Unseen(written.map_or(Duration::ZERO, |at| clock.age(at)));
+                || hold::PriorRefusal::Unseen(written.map_or(Duration::ZERO, |at| clock.age(at)));
             let before = known.map_or_else(unseen, before);
             let at = hold::refused_at(told, before, clock.steady());
-            waiting.refusal = Some(Refusal { told, at });
-            Arc::make_mut(&mut waiting.facts).stage = Stage::Refused(Some(at));
+            waiting.refusal = Some(LastRefusal { told, at });
+            Arc::make_mut(&mut waiting.facts).stage = PodStage::Refused(Some(at));
         }
         view.waiting.insert(uid, waiting);
     }
 }
 
 /// The earlier observation of a pod that is in the cache.
-fn before(known: &Waiting) -> hold::Before {
-    known
-        .refusal
-        .map_or(hold::Before::NotRefused, |Refusal { told, at }| {
-            hold::Before::Refused { told, at }
-        })
+fn before(known: &WaitingPod) -> hold::PriorRefusal {
+    known.refusal.map_or(
+        hold::PriorRefusal::NotRefused,
+        |LastRefusal { told, at }| hold::PriorRefusal::Refused { told, at },
+    )
 }
 
 fn refused_at(facts: &PodFacts) -> Option<Timestamp> {
     match facts.stage {
-        Stage::Refused(at) => at,
+        PodStage::Refused(at) => at,
         _ => None,
     }
 }
@@ -432,7 +431,7 @@ fn version(facts: &PodFacts) -> Option<u128> {
 
 /// If a pool cannot be read, the cache keeps the last version that could; but not that of an earlier pool of
 /// the same name.
-fn put_pool(view: &mut View, pool: DeserializeGuard<BurstPool>) {
+fn put_pool(view: &mut Snapshot, pool: DeserializeGuard<BurstPool>) {
     let (name, uid) = (pool.name_any(), pool.uid());
     if let Ok(pool) = pool.0 {
         view.unreadable.remove(&name);
@@ -446,7 +445,7 @@ fn put_pool(view: &mut View, pool: DeserializeGuard<BurstPool>) {
     view.unreadable.insert(name);
 }
 
-fn insert_pool(view: &mut View, pool: BurstPool) {
+fn insert_pool(view: &mut Snapshot, pool: BurstPool) {
     let version = |pool: &BurstPool| api::version(&pool.resource_version()?);
     let known = view.pools.get(&pool.name_any());
     let same = known.filter(|known| known.uid() == pool.uid());

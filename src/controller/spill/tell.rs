@@ -16,11 +16,11 @@ use tokio::sync::mpsc;
 
 use crate::api::BurstPool;
 use crate::api::condition::{self, CAPACITY_LIMITED, SPILLING};
-use crate::burst::expiry::Expiry;
-use crate::burst::outcome::Ignored;
-use crate::burst::plan::{First, Peak};
-use crate::burst::rescue::{Action, Rescue};
-use crate::burst::{Decision, Lack, Outcome, Plan, PodRef};
+use crate::burst::expiry::GrantExpiry;
+use crate::burst::outcome::IgnoreReason;
+use crate::burst::plan::{PeakState, Precondition};
+use crate::burst::rescue::{NeverStarted, RescueAction};
+use crate::burst::{BlockedBy, BurstPlan, PodDecision, PodOutcome, PodReference};
 use crate::k8s::events;
 use crate::k8s::refused::is_refused;
 use crate::node::call;
@@ -49,7 +49,7 @@ const PAUSES: [Duration; 3] = [
 const NEVER_STARTED: &str = "NeverStarted";
 
 /// An Event that waits to be written.
-struct Told {
+struct QueuedEvent {
     about: ObjectReference,
     event: Event,
     /// The pod's UID and the reason, if a later plan is to publish the Event again when this one is lost.
@@ -58,16 +58,16 @@ struct Told {
 
 /// By pod UID, the Events that were written or wait, as reason and content. Another Event of the same reason is
 /// published only if its content differs.
-type Said = HashMap<String, Vec<(&'static str, String)>>;
+type PublishedEvents = HashMap<String, Vec<(&'static str, String)>>;
 
 /// The state of a pool, as far as its Events report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct State {
+struct PublishedState {
     is_peak: bool,
     is_limited: bool,
 }
 
-impl State {
+impl PublishedState {
     /// The state in the pool's status, so that a new leader does not report again the peak in which it starts.
     fn of(pool: &BurstPool) -> Self {
         Self {
@@ -78,22 +78,22 @@ impl State {
 }
 
 /// Publishes Events about decisions.
-pub(super) struct Teller {
-    said: Arc<Mutex<Said>>,
+pub(super) struct EventPublisher {
+    said: Arc<Mutex<PublishedEvents>>,
     /// By pool name, the state that was last reported.
-    pools: HashMap<String, State>,
-    queue: mpsc::Sender<Told>,
+    pools: HashMap<String, PublishedState>,
+    queue: mpsc::Sender<QueuedEvent>,
 }
 
-impl Teller {
+impl EventPublisher {
     /// A publisher, and the future that writes its Events for as long as it is polled.
     pub fn new(client: Client, instance: &str) -> (Self, impl Future<Output = ()> + use<>) {
-        let (queue, mut told) = mpsc::channel::<Told>(BACKLOG);
+        let (queue, mut told) = mpsc::channel::<QueuedEvent>(BACKLOG);
         let reporter = Reporter {
             controller: REPORTER.to_owned(),
             instance: Some(instance.to_owned()),
         };
-        let said = Arc::<Mutex<Said>>::default();
+        let said = Arc::<Mutex<PublishedEvents>>::default();
         let written = said.clone();
         let write = async move {
             while let Some(told) = told.recv().await {
@@ -113,7 +113,7 @@ impl Teller {
     }
 
     /// Publishes what is new in `plan`.
-    pub fn tell(&mut self, plan: &Plan) {
+    pub fn tell(&mut self, plan: &BurstPlan) {
         for decision in &plan.decisions {
             if let Some((kind, reason, message)) = words(decision, plan.is_dry_run) {
                 self.say(&decision.pod, kind, reason, &message, plan.is_dry_run);
@@ -121,7 +121,7 @@ impl Teller {
         }
         for rescue in &plan.rescues {
             // The Event about a Job's pod is published after the Job has been read.
-            if rescue.action != Action::AskJob || plan.is_dry_run {
+            if rescue.action != RescueAction::AskJob || plan.is_dry_run {
                 self.say_never_started(rescue, plan.is_dry_run);
             }
         }
@@ -132,22 +132,22 @@ impl Teller {
     }
 
     /// A handle that publishes Events about grants.
-    pub fn granted(&self) -> Granted {
-        Granted(self.queue.clone())
+    pub fn granted(&self) -> GrantedNotifier {
+        GrantedNotifier(self.queue.clone())
     }
 
     /// Publishes that a peak of the pool begins or ends, and that a limit is reached.
-    pub fn tell_of(&mut self, pool: &BurstPool, plan: &Plan) {
+    pub fn tell_of(&mut self, pool: &BurstPool, plan: &BurstPlan) {
         // An instance that does not lead the pool yet knows neither.
-        if plan.first != First::Nothing {
+        if plan.first != Precondition::Nothing {
             return;
         }
-        let now = State {
-            is_peak: plan.peak != Peak::None,
+        let now = PublishedState {
+            is_peak: plan.peak != PeakState::None,
             is_limited: plan.limited.is_some(),
         };
         let before = self.pools.insert(pool.name_any(), now);
-        let before = before.unwrap_or_else(|| State::of(pool));
+        let before = before.unwrap_or_else(|| PublishedState::of(pool));
         let limited = plan.limited.clone().unwrap_or_default();
         let limited = marked(plan.is_dry_run, &limited);
         let news = [
@@ -176,7 +176,7 @@ impl Teller {
                 secondary: None,
             };
             // Dropped only if thousands wait already.
-            let _ = self.queue.try_send(Told {
+            let _ = self.queue.try_send(QueuedEvent {
                 about: pool.object_ref(&()),
                 event,
                 said: None,
@@ -196,7 +196,7 @@ impl Teller {
 
     fn say(
         &mut self,
-        pod: &PodRef,
+        pod: &PodReference,
         type_: EventType,
         reason: &'static str,
         message: &str,
@@ -208,7 +208,7 @@ impl Teller {
 
     /// Publishes that a pod never started: once for each action, however often its deletion is tried and
     /// however Azure's message changes.
-    fn say_never_started(&mut self, rescue: &Rescue, is_dry_run: bool) {
+    fn say_never_started(&mut self, rescue: &NeverStarted, is_dry_run: bool) {
         let note = marked(is_dry_run, &rescue.why);
         let told = about(&rescue.pod, EventType::Warning, NEVER_STARTED, &note);
         let what = format!("{:?}", rescue.action);
@@ -216,7 +216,13 @@ impl Teller {
     }
 
     /// Queues an Event, unless the last one about the pod with this reason had the same content.
-    fn say_if_new(&mut self, mut told: Told, pod: &PodRef, reason: &'static str, what: String) {
+    fn say_if_new(
+        &mut self,
+        mut told: QueuedEvent,
+        pod: &PodReference,
+        reason: &'static str,
+        what: String,
+    ) {
         // Hold the lock until the Event is queued: the writer may finish, or fail, before it is recorded here.
         let mut all = lock(&self.said);
         let before = all.get(&pod.uid).into_iter().flatten();
@@ -235,7 +241,7 @@ impl Teller {
 
 /// Writes an Event, with retries if the API server does not accept it for now. Returns `false` if it is lost. A
 /// refusal is final, for example in a namespace that is being deleted, and counts as written.
-async fn publish(client: &Client, reporter: &Reporter, told: &Told) -> bool {
+async fn publish(client: &Client, reporter: &Reporter, told: &QueuedEvent) -> bool {
     let mut pauses = PAUSES.iter();
     loop {
         let written = events::publish(client, reporter, &told.event, &told.about);
@@ -256,25 +262,25 @@ async fn publish(client: &Client, reporter: &Reporter, told: &Told) -> bool {
     }
 }
 
-fn forget(said: &Mutex<Said>, uid: &str, reason: &str) {
+fn forget(said: &Mutex<PublishedEvents>, uid: &str, reason: &str) {
     let mut all = lock(said);
     if let Some(said) = all.get_mut(uid) {
         said.retain(|(of, _)| *of != reason);
     }
 }
 
-fn lock(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
+fn lock(said: &Mutex<PublishedEvents>) -> MutexGuard<'_, PublishedEvents> {
     said.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Publishes Events about results: grants that took effect in full or in part, expired grants, and what is done
 /// with a Job's pod that never started. A planned write may still be denied.
 #[derive(Clone)]
-pub(super) struct Granted(mpsc::Sender<Told>);
+pub(super) struct GrantedNotifier(mpsc::Sender<QueuedEvent>);
 
-impl Granted {
+impl GrantedNotifier {
     /// Publishes that the pod was granted.
-    pub(super) fn tell(&self, decision: &Decision) {
+    pub(super) fn tell(&self, decision: &PodDecision) {
         let (reason, note) = (decision.outcome.reason(), decision.outcome.to_string());
         // Dropped only if thousands wait already.
         let _ = self
@@ -283,9 +289,9 @@ impl Granted {
     }
 }
 
-impl Granted {
+impl GrantedNotifier {
     /// Publishes what is done with a pod that never started.
-    pub(super) fn tell_never_started(&self, pod: &PodRef, note: &str) {
+    pub(super) fn tell_never_started(&self, pod: &PodReference, note: &str) {
         // Dropped only if thousands wait already.
         let _ = self
             .0
@@ -293,7 +299,7 @@ impl Granted {
     }
 
     /// Publishes that a grant has expired and that the pod is marked so.
-    pub(super) fn tell_expired(&self, expiry: &Expiry) {
+    pub(super) fn tell_expired(&self, expiry: &GrantExpiry) {
         let note = format!(
             "a virtual node has room for the pod, and the scheduler does not place it there: {}; while it \
              waits, it holds no slot of the pool, and no other pod of its template is granted",
@@ -305,7 +311,7 @@ impl Granted {
     }
 
     /// Publishes that a grant took effect only in part, and why.
-    pub(super) fn tell_incomplete(&self, decision: &Decision, why: &str) {
+    pub(super) fn tell_incomplete(&self, decision: &PodDecision, why: &str) {
         let event = about(&decision.pod, EventType::Warning, "GrantIncomplete", why);
         // Dropped only if thousands wait already.
         let _ = self.0.try_send(event);
@@ -321,7 +327,7 @@ fn marked(is_dry_run: bool, note: &str) -> String {
     format!("{mark}{note}")
 }
 
-fn about(pod: &PodRef, type_: EventType, reason: &str, note: &str) -> Told {
+fn about(pod: &PodReference, type_: EventType, reason: &str, note: &str) -> QueuedEvent {
     let about = ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Pod".to_owned()),
@@ -337,7 +343,7 @@ fn about(pod: &PodRef, type_: EventType, reason: &str, note: &str) -> Told {
         action: "Bursting".to_owned(),
         secondary: None,
     };
-    Told {
+    QueuedEvent {
         about,
         event,
         said: None,
@@ -347,21 +353,23 @@ fn about(pod: &PodRef, type_: EventType, reason: &str, note: &str) -> Told {
 /// The Event for a decision, if it deserves one. The pool's status shows held pods and those that wait for the
 /// rate limit, so they get no Event, except after a denied grant. A grant gets its Event when it has taken
 /// effect; in dry-run mode, when it is planned.
-fn words(decision: &Decision, is_dry_run: bool) -> Option<(EventType, &'static str, String)> {
+fn words(decision: &PodDecision, is_dry_run: bool) -> Option<(EventType, &'static str, String)> {
     let kind = match &decision.outcome {
-        Outcome::Grant { .. } if !is_dry_run => return None,
-        Outcome::Refuse(_) | Outcome::Ignore(Ignored::ForeignGrant) => EventType::Warning,
-        Outcome::Hold { .. } if decision.is_denied() => EventType::Warning,
-        Outcome::Wait(Lack::Leader | Lack::Rate(_))
-        | Outcome::Hold { .. }
-        | Outcome::InFlight
-        | Outcome::Ignore(_) => return None,
-        Outcome::Grant { .. } | Outcome::Wait(_) => EventType::Normal,
+        PodOutcome::Grant { .. } if !is_dry_run => return None,
+        PodOutcome::Refuse(_) | PodOutcome::Ignore(IgnoreReason::ForeignGrant) => {
+            EventType::Warning
+        }
+        PodOutcome::Hold { .. } if decision.is_denied() => EventType::Warning,
+        PodOutcome::Wait(BlockedBy::Leader | BlockedBy::Rate(_))
+        | PodOutcome::Hold { .. }
+        | PodOutcome::InFlight
+        | PodOutcome::Ignore(_) => return None,
+        PodOutcome::Grant { .. } | PodOutcome::Wait(_) => EventType::Normal,
     };
     let outcome = &decision.outcome;
     // A time in the message would make every Event new.
     let message = match outcome {
-        Outcome::Hold { why, .. } => why.to_string(),
+        PodOutcome::Hold { why, .. } => why.to_string(),
         outcome => outcome.to_string(),
     };
     Some((kind, outcome.reason(), message))
@@ -375,13 +383,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::burst::outcome::Held;
-    use crate::burst::plan::Slot;
+    use crate::burst::outcome::HoldReason;
+    use crate::burst::plan::SlotState;
     use crate::controller::fixtures;
 
-    fn plan(outcome: Outcome, is_dry_run: bool) -> Plan {
-        let decision = Decision {
-            pod: PodRef {
+    fn plan(outcome: PodOutcome, is_dry_run: bool) -> BurstPlan {
+        let decision = PodDecision {
+            pod: PodReference {
                 namespace: "default".to_owned(),
                 name: "web-1".to_owned(),
                 uid: "web-1".to_owned(),
@@ -389,26 +397,26 @@ mod tests {
             },
             workload: "web".to_owned(),
             outcome,
-            slot: Slot::None,
+            slot: SlotState::None,
             start: None,
         };
-        Plan {
+        BurstPlan {
             decisions: vec![decision],
             is_dry_run,
-            ..Plan::default()
+            ..BurstPlan::default()
         }
     }
 
-    fn grant() -> Outcome {
-        Outcome::Grant {
+    fn grant() -> PodOutcome {
+        PodOutcome::Grant {
             placement: "weu".to_owned(),
         }
     }
 
     /// The Events of these plans, in order.
-    fn told(plans: &[Plan]) -> Vec<String> {
+    fn told(plans: &[BurstPlan]) -> Vec<String> {
         let (queue, mut waiting) = mpsc::channel(BACKLOG);
-        let mut teller = Teller {
+        let mut teller = EventPublisher {
             said: Arc::default(),
             pools: HashMap::new(),
             queue,
@@ -425,19 +433,19 @@ mod tests {
     #[test]
     fn each_reason_is_told_once_however_often_the_outcome_changes() {
         let denied = || {
-            let why = Held::Denied("no".to_owned());
+            let why = HoldReason::Denied("no".to_owned());
             let until = jiff::Timestamp::UNIX_EPOCH;
-            plan(Outcome::Hold { until, why }, false)
+            plan(PodOutcome::Hold { until, why }, false)
         };
-        let lacks = |lack| plan(Outcome::Wait(lack), false);
+        let lacks = |lack| plan(PodOutcome::Wait(lack), false);
         let rounds = [
             denied(),
             plan(grant(), false),
             denied(),
-            lacks(Lack::PoolLimit(1)),
-            lacks(Lack::Room("cpu")),
-            lacks(Lack::PoolLimit(1)),
-            lacks(Lack::PoolLimit(2)),
+            lacks(BlockedBy::PoolLimit(1)),
+            lacks(BlockedBy::Room("cpu")),
+            lacks(BlockedBy::PoolLimit(1)),
+            lacks(BlockedBy::PoolLimit(2)),
         ];
         let told = told(&rounds);
         let reasons: Vec<&str> = told
@@ -450,18 +458,18 @@ mod tests {
 
     #[test]
     fn a_dry_run_is_marked_and_what_follows_it_is_told_anew() {
-        let lack = || Outcome::Wait(Lack::PoolLimit(1));
+        let lack = || PodOutcome::Wait(BlockedBy::PoolLimit(1));
         let told = told(&[plan(grant(), true), plan(lack(), true), plan(lack(), false)]);
         let is_marked: Vec<bool> = told.iter().map(|one| one.contains("dry run")).collect();
         assert_eq!(is_marked, [true, true, false], "{told:?}");
     }
 
-    fn never_started(why: &str) -> Plan {
+    fn never_started(why: &str) -> BurstPlan {
         let plan = plan(grant(), false);
-        Plan {
-            rescues: vec![Rescue {
+        BurstPlan {
+            rescues: vec![NeverStarted {
                 pod: plan.decisions[0].pod.clone(),
-                action: Action::Delete,
+                action: RescueAction::Delete,
                 owner: None,
                 why: why.to_owned(),
                 fault: None,
@@ -490,9 +498,9 @@ mod tests {
             let answer = http::Response::builder().status(code);
             std::future::ready(answer.body(Body::from(body.to_string().into_bytes())))
         });
-        let (mut teller, telling) = Teller::new(Client::new(service, "default"), "us");
+        let (mut teller, telling) = EventPublisher::new(Client::new(service, "default"), "us");
         let telling = tokio::spawn(telling);
-        let lack = plan(Outcome::Wait(Lack::PoolLimit(1)), false);
+        let lack = plan(PodOutcome::Wait(BlockedBy::PoolLimit(1)), false);
         let mut sent_after = async |code_now: u16| {
             code.store(code_now, Ordering::Relaxed);
             teller.tell(&lack);
@@ -514,7 +522,7 @@ mod tests {
         let planned = plan(grant(), false);
         assert_eq!(told(std::slice::from_ref(&planned)), Vec::<String>::new());
         let client = fixtures::context("http://127.0.0.1:1").client.clone();
-        let (teller, _telling) = Teller::new(client, "us");
+        let (teller, _telling) = EventPublisher::new(client, "us");
         assert_eq!(teller.queue.capacity(), BACKLOG);
         teller.granted().tell(&planned.decisions[0]);
         assert_eq!(teller.queue.capacity(), BACKLOG - 1);

@@ -10,11 +10,11 @@ use std::time::Duration;
 use kube::ResourceExt as _;
 use tokio::time::Instant;
 
-use super::granting::Granting;
+use super::granting::InFlightGrants;
 use crate::api::BurstPool;
 use crate::api::condition::{self, SPILLING};
-use crate::burst::{Memory, Standing};
-use crate::telemetry::Clock;
+use crate::burst::{LeaderState, Leadership};
+use crate::telemetry::ServerClock;
 
 /// How long a write without an answer may still take effect: API servers give up on a request after one minute.
 pub(super) const DOUBT: Duration = Duration::from_secs(60);
@@ -26,18 +26,18 @@ pub(super) fn leader(pool: &BurstPool) -> Option<&str> {
 
 /// The state of a pool that is kept from one plan to the next.
 #[derive(Default)]
-pub(super) struct Pool {
+pub(super) struct PoolLeaderState {
     /// The UID of the pool: another pool may be created under the same name.
     pub(super) uid: Option<String>,
     /// The identity of this instance in this term.
     pub(super) identity: String,
-    pub(super) memory: Memory,
-    pub(super) granting: Granting,
+    pub(super) memory: LeaderState,
+    pub(super) granting: InFlightGrants,
     /// Whether the pool's status names this identity as the leader.
     pub(super) is_claimed: bool,
     /// Whether the pool's pods have been listed since the claim.
     pub(super) is_counted: bool,
-    pub(super) doubt: Doubt,
+    pub(super) doubt: UnconfirmedWrite,
     /// How many writes of its status the API server has refused in a row.
     pub(super) refused: u32,
 }
@@ -45,9 +45,9 @@ pub(super) struct Pool {
 /// An unconfirmed write: whether a write of the pool without an answer may still take effect. Holds the pool's
 /// version and the time of the write.
 #[derive(Debug, Default)]
-pub(super) struct Doubt(Option<(Option<String>, Instant)>);
+pub(super) struct UnconfirmedWrite(Option<(Option<String>, Instant)>);
 
-impl Doubt {
+impl UnconfirmedWrite {
     /// Records that a write on this version of the pool was not answered.
     pub(super) fn open(&mut self, pool: &BurstPool) {
         self.0 = Some((pool.resource_version(), Instant::now()));
@@ -69,9 +69,9 @@ impl Doubt {
     }
 }
 
-impl Pool {
-    pub(super) fn of(pool: &BurstPool, terms: &mut Terms) -> Self {
-        let mut memory = Memory::default();
+impl PoolLeaderState {
+    pub(super) fn of(pool: &BurstPool, terms: &mut TermCounter) -> Self {
+        let mut memory = LeaderState::default();
         if condition::is_true(pool, SPILLING) {
             memory.found_a_peak(terms.clock.steady());
         }
@@ -98,8 +98,8 @@ impl Pool {
         &mut self,
         leader: Option<&str>,
         name: &str,
-        terms: &mut Terms,
-    ) -> Standing {
+        terms: &mut TermCounter,
+    ) -> Leadership {
         let leads = leader == Some(self.identity.as_str());
         if self.is_claimed && !leads {
             tracing::warn!(pool = name, leader, "the pool names another instance");
@@ -108,22 +108,22 @@ impl Pool {
         self.is_claimed = leads;
         self.is_counted &= leads;
         match (leads, self.is_counted) {
-            (false, _) => Standing::Unclaimed,
-            (true, false) => Standing::Uncounted,
-            (true, true) => Standing::Leading,
+            (false, _) => Leadership::Unclaimed,
+            (true, false) => Leadership::Uncounted,
+            (true, true) => Leadership::Leading,
         }
     }
 }
 
 /// A counter of terms; each term has its own identity, because the leader of a term in between may have used a
 /// reservation of an earlier one.
-pub(super) struct Terms {
+pub(super) struct TermCounter {
     pub(super) instance: String,
     pub(super) begun: u64,
-    pub(super) clock: Arc<Clock>,
+    pub(super) clock: Arc<ServerClock>,
 }
 
-impl Terms {
+impl TermCounter {
     pub(super) fn begin(&mut self) -> String {
         self.begun += 1;
         format!("{}-{}", self.instance, self.begun)
@@ -148,41 +148,47 @@ mod tests {
 
     #[test]
     fn a_pool_that_was_taken_from_us_is_claimed_and_counted_anew_in_another_term() {
-        let mut terms = Terms {
+        let mut terms = TermCounter {
             instance: "us".to_owned(),
             begun: 0,
             clock: Arc::default(),
         };
-        let mut state = Pool::of(&pool("1"), &mut terms);
-        let mut says =
-            |state: &mut Pool, leader: Option<&str>| state.led_by(leader, "shop", &mut terms);
-        assert_eq!(says(&mut state, None), Standing::Unclaimed);
-        assert_eq!(says(&mut state, Some("us-1")), Standing::Uncounted);
+        let mut state = PoolLeaderState::of(&pool("1"), &mut terms);
+        let mut says = |state: &mut PoolLeaderState, leader: Option<&str>| {
+            state.led_by(leader, "shop", &mut terms)
+        };
+        assert_eq!(says(&mut state, None), Leadership::Unclaimed);
+        assert_eq!(says(&mut state, Some("us-1")), Leadership::Uncounted);
         state.is_counted = true;
-        assert_eq!(says(&mut state, Some("us-1")), Standing::Leading);
-        assert_eq!(says(&mut state, Some("a stale one")), Standing::Unclaimed);
-        assert_eq!(says(&mut state, Some("us-1")), Standing::Unclaimed);
-        assert_eq!(says(&mut state, Some("us-2")), Standing::Uncounted);
+        assert_eq!(says(&mut state, Some("us-1")), Leadership::Leading);
+        assert_eq!(says(&mut state, Some("a stale one")), Leadership::Unclaimed);
+        assert_eq!(says(&mut state, Some("us-1")), Leadership::Unclaimed);
+        assert_eq!(says(&mut state, Some("us-2")), Leadership::Uncounted);
     }
 
     #[test]
     fn who_begins_to_lead_in_a_peak_goes_on_with_it() {
-        let mut terms = Terms {
+        let mut terms = TermCounter {
             instance: "us".to_owned(),
             begun: 0,
             clock: Arc::default(),
         };
         let mut shop = pool("1");
-        assert_eq!(Pool::of(&shop, &mut terms).memory.busy(), None);
+        assert_eq!(PoolLeaderState::of(&shop, &mut terms).memory.busy(), None);
         let peak = condition::condition(SPILLING, true, "Fading", "", None, Timestamp::now());
         shop.status.get_or_insert_default().conditions.push(peak);
-        assert!(Pool::of(&shop, &mut terms).memory.busy().is_some());
+        assert!(
+            PoolLeaderState::of(&shop, &mut terms)
+                .memory
+                .busy()
+                .is_some()
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_write_without_an_answer_is_in_doubt_until_the_pool_changes_or_no_server_remembers_it()
      {
-        let mut doubt = Doubt::default();
+        let mut doubt = UnconfirmedWrite::default();
         assert!(!doubt.is_open(&pool("1")));
         doubt.open(&pool("1"));
         assert!(doubt.is_open(&pool("1")) && !doubt.is_open(&pool("2")));

@@ -112,16 +112,16 @@ fn argo(pool: &Value) -> (String, String) {
 }
 
 /// The inputs of the status of a pool of generation 2.
-struct State {
-    outcome: Result<(), Mistake>,
+struct ConditionState {
+    outcome: Result<(), InvalidSpec>,
     is_open: bool,
     is_cordoned: bool,
     missing: Vec<String>,
     leaving: Vec<String>,
-    summary: Option<Summary>,
+    summary: Option<PlanSummary>,
 }
 
-impl Default for State {
+impl Default for ConditionState {
     fn default() -> Self {
         Self {
             outcome: Ok(()),
@@ -129,12 +129,12 @@ impl Default for State {
             is_cordoned: false,
             missing: Vec::new(),
             leaving: Vec::new(),
-            summary: Some(Summary::default()),
+            summary: Some(PlanSummary::default()),
         }
     }
 }
 
-impl State {
+impl ConditionState {
     fn pool(self) -> Value {
         let mut pool: BurstPool = serde_json::from_value(json!({
             "apiVersion": "burstpool.io/v1alpha1", "kind": "BurstPool",
@@ -153,64 +153,66 @@ impl State {
         let status = of(
             &pool,
             outcome,
-            &Report {
+            &PlacementReport {
                 placements: vec![placement],
                 missing: self.missing,
                 only_cordons: self.is_cordoned,
             },
             leaving,
             self.summary.as_ref(),
-            &triggers::Told::default(),
+            &triggers::TriggerStatusView::default(),
         );
         pool.status = Some(status);
         serde_json::to_value(pool).expect("JSON")
     }
 }
 
-fn peak(limited: Option<&str>, is_dry_run: bool) -> State {
+fn peak(limited: Option<&str>, is_dry_run: bool) -> ConditionState {
     let counts = PodCounts {
         holding: 2,
         spilled: 3,
         ..PodCounts::default()
     };
-    let summary = Summary {
+    let summary = PlanSummary {
         counts,
-        peak: Peak::On,
+        peak: PeakState::On,
         limited: limited.map(str::to_owned),
         is_dry_run,
-        ..Summary::default()
+        ..PlanSummary::default()
     };
-    State {
+    ConditionState {
         summary: Some(summary),
-        ..State::default()
+        ..ConditionState::default()
     }
 }
 
 #[test]
 fn bursting_is_healthy_and_only_a_mistake_is_degraded() {
-    let mistake = State {
-        outcome: Err(Mistake("spec.azure.resourceGroup is not set".to_owned())),
-        ..State::default()
+    let mistake = ConditionState {
+        outcome: Err(InvalidSpec(
+            "spec.azure.resourceGroup is not set".to_owned(),
+        )),
+        ..ConditionState::default()
     };
-    let draining = State {
+    let draining = ConditionState {
         leaving: vec!["default/web".to_owned()],
-        ..State::default()
+        ..ConditionState::default()
     };
-    let closed = State {
+    let closed = ConditionState {
         is_open: false,
-        ..State::default()
+        ..ConditionState::default()
     };
-    let unregistered = State {
+    let unregistered = ConditionState {
         missing: vec!["burst-shop-weu".to_owned()],
-        ..State::default()
+        ..ConditionState::default()
     };
-    let begun = State {
+    let begun = ConditionState {
         summary: None,
-        ..State::default()
+        ..ConditionState::default()
     };
     for (what, state, flux, health) in [
         ("just begun", begun, "Current", "Healthy"),
-        ("quiet", State::default(), "Current", "Healthy"),
+        ("quiet", ConditionState::default(), "Current", "Healthy"),
         ("a peak", peak(None, false), "Current", "Healthy"),
         (
             "a limit",
@@ -240,47 +242,47 @@ fn bursting_is_healthy_and_only_a_mistake_is_degraded() {
 
 #[test]
 fn a_pool_that_is_ready_says_whether_its_nodes_take_pods() {
-    let said = |state: State| {
+    let said = |state: ConditionState| {
         let pool: BurstPool = serde_json::from_value(state.pool()).expect("a pool");
         let conditions = pool.status.expect("a status").conditions;
         let ready = conditions.into_iter().find(|one| one.type_ == READY);
         ready.expect("it says so").message
     };
-    let open = said(State::default());
+    let open = said(ConditionState::default());
     assert_eq!(open, "every node is registered and takes pods");
-    let closed = said(State {
+    let closed = said(ConditionState {
         is_open: false,
-        ..State::default()
+        ..ConditionState::default()
     });
     assert!(closed.contains("take no pods: weu"), "{closed}");
 }
 
 #[test]
 fn a_pool_is_ready_when_its_nodes_are_there_and_a_cordon_is_told_as_such() {
-    let said = |state: State, kind: &str| {
+    let said = |state: ConditionState, kind: &str| {
         let pool = state.pool();
         let all = pool["status"]["conditions"].as_array().cloned();
         let mut all = all.into_iter().flatten();
         let one = all.find(|one| one["type"] == kind).expect("it is there");
         (one["status"].clone(), one["reason"].clone())
     };
-    let missing = State {
+    let missing = ConditionState {
         missing: vec!["burst-shop-weu".to_owned()],
-        ..State::default()
+        ..ConditionState::default()
     };
     assert_eq!(
         said(missing, READY),
         (json!("False"), json!("NotRegistered"))
     );
     assert_eq!(
-        said(State::default(), READY),
+        said(ConditionState::default(), READY),
         (json!("True"), json!("Registered"))
     );
     for (is_cordoned, reason) in [(true, "Cordoned"), (false, "Closed")] {
-        let closed = State {
+        let closed = ConditionState {
             is_open: false,
             is_cordoned,
-            ..State::default()
+            ..ConditionState::default()
         };
         assert_eq!(said(closed, NODES_READY), (json!("False"), json!(reason)));
     }
@@ -288,7 +290,7 @@ fn a_pool_is_ready_when_its_nodes_are_there_and_a_cordon_is_told_as_such() {
 
 #[test]
 fn what_nobody_has_looked_at_yet_is_in_progress_and_so_is_what_goes() {
-    let mut new = State::default().pool();
+    let mut new = ConditionState::default().pool();
     // A status without fields, as the API server stores it, and the first status that a leader writes.
     for status in [json!({}), json!({"leader": "we"})] {
         let status: BurstPoolStatus = serde_json::from_value(status).expect("a status");
@@ -299,16 +301,16 @@ fn what_nobody_has_looked_at_yet_is_in_progress_and_so_is_what_goes() {
         );
     }
 
-    let mut changed = State::default().pool();
+    let mut changed = ConditionState::default().pool();
     changed["metadata"]["generation"] = json!(3);
     assert_eq!(
         (kstatus(&changed), argo(&changed).0.as_str()),
         ("InProgress", "Progressing")
     );
 
-    let leaving = State {
+    let leaving = ConditionState {
         leaving: vec!["default/web".to_owned()],
-        ..State::default()
+        ..ConditionState::default()
     };
     let mut going = leaving.pool();
     going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
@@ -322,16 +324,18 @@ fn what_nobody_has_looked_at_yet_is_in_progress_and_so_is_what_goes() {
 
 #[test]
 fn a_mistake_that_was_mended_is_not_stalled_any_more() {
-    let mistake = State {
-        outcome: Err(Mistake("spec.azure.resourceGroup is not set".to_owned())),
-        ..State::default()
+    let mistake = ConditionState {
+        outcome: Err(InvalidSpec(
+            "spec.azure.resourceGroup is not set".to_owned(),
+        )),
+        ..ConditionState::default()
     };
     let pool: BurstPool = serde_json::from_value(mistake.pool()).expect("a pool");
     let stalled =
         |status: &BurstPoolStatus| status.conditions.iter().any(|one| one.type_ == STALLED);
     assert!(pool.status.as_ref().is_some_and(stalled));
-    let told = triggers::Told::default();
-    let none = Report::default();
+    let told = triggers::TriggerStatusView::default();
+    let none = PlacementReport::default();
     assert!(!stalled(&of(&pool, &Ok(()), &none, &[], None, &told)));
     // The same before the scaling of a target has been evaluated.
     let mut scaled = serde_json::to_value(&pool).expect("JSON");

@@ -32,9 +32,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Shared;
+use super::TriggerContext;
 use crate::api::{BurstPool, FiringAlert};
-use crate::trigger::alert::{self, Firing, Notice};
+use crate::trigger::alert::{self, ActiveAlerts, AlertNotice};
 
 /// The largest request body that is read, in bytes: enough for hundreds of alerts.
 const LONGEST: usize = 1 << 20;
@@ -50,7 +50,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// The settings of the receiver.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ReceiverSettings {
     /// The address to listen on.
     pub listen: SocketAddr,
     /// The file with the bearer token that senders must present.
@@ -58,32 +58,32 @@ pub struct Settings {
 }
 
 /// Pool name and trigger name.
-type Key = (String, String);
+type AlertKey = (String, String);
 
 /// The firing alerts of each trigger.
 #[derive(Default)]
-pub(super) struct Alerts {
-    firing: Mutex<BTreeMap<Key, Firing>>,
+pub(super) struct FiringAlerts {
+    firing: Mutex<BTreeMap<AlertKey, ActiveAlerts>>,
     /// Why no alerts can arrive; `None` if they can. Also notified when alerts have arrived.
     deaf: watch::Sender<Option<String>>,
 }
 
-impl Alerts {
+impl FiringAlerts {
     /// Adds a trigger with the alerts that its status has. Changes nothing if the trigger is known already.
-    pub fn know(&self, key: &Key, kept: &[FiringAlert]) {
+    pub fn know(&self, key: &AlertKey, kept: &[FiringAlert]) {
         let mut firing = self.lock();
         firing
             .entry(key.clone())
-            .or_insert_with(|| Firing::restored(kept));
+            .or_insert_with(|| ActiveAlerts::restored(kept));
     }
 
     /// Forgets a trigger that was removed.
-    pub fn forget(&self, key: &Key) {
+    pub fn forget(&self, key: &AlertKey) {
         self.lock().remove(key);
     }
 
     /// The firing alerts of a trigger.
-    pub fn of(&self, key: &Key) -> Firing {
+    pub fn of(&self, key: &AlertKey) -> ActiveAlerts {
         self.lock().get(key).cloned().unwrap_or_default()
     }
 
@@ -102,14 +102,14 @@ impl Alerts {
         self.deaf.subscribe()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Firing>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<AlertKey, ActiveAlerts>> {
         self.firing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Refusal {
+enum AlertRefusal {
     Unauthenticated,
     NotReady,
     TooLarge,
@@ -120,7 +120,7 @@ enum Refusal {
     NoToken(String),
 }
 
-impl Refusal {
+impl AlertRefusal {
     /// The HTTP status, and the value of the metric's label.
     fn kind(&self) -> (StatusCode, &'static str) {
         match self {
@@ -156,7 +156,11 @@ impl Refusal {
 }
 
 /// Listens until `cancel`.
-pub(super) async fn serve(settings: &Settings, shared: &Arc<Shared>, cancel: &CancellationToken) {
+pub(super) async fn serve(
+    settings: &ReceiverSettings,
+    shared: &Arc<TriggerContext>,
+    cancel: &CancellationToken,
+) {
     let receiver = Receiver {
         shared: shared.clone(),
         token_file: settings.token_file.clone(),
@@ -228,20 +232,20 @@ async fn accept(listener: &TcpListener, router: &Router, cancel: &CancellationTo
 /// The state of the request handlers.
 #[derive(Clone)]
 struct Receiver {
-    shared: Arc<Shared>,
+    shared: Arc<TriggerContext>,
     token_file: PathBuf,
     /// Cancelled when the receiver ends.
     cancel: CancellationToken,
 }
 
 fn router(receiver: Receiver) -> Router {
-    let refuse = |refusal: Refusal| {
+    let refuse = |refusal: AlertRefusal| {
         move |State(receiver): State<Receiver>| async move { receiver.refuse(&refusal) }
     };
-    let alerts = post(take).fallback(refuse(Refusal::WrongMethod));
+    let alerts = post(take).fallback(refuse(AlertRefusal::WrongMethod));
     Router::new()
         .route("/alerts", alerts)
-        .fallback(refuse(Refusal::WrongPath))
+        .fallback(refuse(AlertRefusal::WrongPath))
         .with_state(receiver)
 }
 
@@ -255,7 +259,7 @@ async fn take(State(receiver): State<Receiver>, request: Request) -> Response {
                 StatusCode::OK.into_response()
             } else {
                 // The retry delivers the same alerts again, which changes nothing.
-                receiver.refuse(&Refusal::NotReady)
+                receiver.refuse(&AlertRefusal::NotReady)
             }
         }
         Err(refusal) => receiver.refuse(&refusal),
@@ -264,23 +268,23 @@ async fn take(State(receiver): State<Receiver>, request: Request) -> Response {
 
 impl Receiver {
     /// Authenticates the sender before it reads any of the body.
-    async fn read(&self, request: Request) -> Result<Vec<Notice>, Refusal> {
+    async fn read(&self, request: Request) -> Result<Vec<AlertNotice>, AlertRefusal> {
         let (head, body) = request.into_parts();
         self.admit(&head.headers).await?;
         let announced = head.headers.get(http::header::CONTENT_LENGTH);
         let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if announced.is_some_and(|length| length > LONGEST) {
-            return Err(Refusal::TooLarge);
+            return Err(AlertRefusal::TooLarge);
         }
         let body = read_all(body).await?;
-        alert::read(&body).map_err(Refusal::Malformed)
+        alert::read(&body).map_err(AlertRefusal::Malformed)
     }
 
-    async fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    async fn admit(&self, headers: &HeaderMap) -> Result<(), AlertRefusal> {
         let token = tokio::fs::read_to_string(&self.token_file).await;
-        let token = token.map_err(|error| Refusal::NoToken(error.to_string()))?;
+        let token = token.map_err(|error| AlertRefusal::NoToken(error.to_string()))?;
         if token.trim().is_empty() {
-            return Err(Refusal::NoToken("it is empty".to_owned()));
+            return Err(AlertRefusal::NoToken("it is empty".to_owned()));
         }
         let shown = headers
             .get(AUTHORIZATION)
@@ -291,14 +295,14 @@ impl Receiver {
         let digest = |text: &str| Sha256::digest(text.trim().as_bytes());
         match shown {
             Some((_, shown)) if digest(shown) == digest(&token) => Ok(()),
-            _ => Err(Refusal::Unauthenticated),
+            _ => Err(AlertRefusal::Unauthenticated),
         }
     }
 
-    fn refuse(&self, refusal: &Refusal) -> Response {
+    fn refuse(&self, refusal: &AlertRefusal) -> Response {
         let (status, reason) = refusal.kind();
         self.shared.metrics.refused_alert(reason);
-        if let Refusal::NoToken(why) = refusal {
+        if let AlertRefusal::NoToken(why) = refusal {
             let file = self.token_file.display();
             tracing::warn!(%file, why, "reading the token of the alert receiver");
         } else {
@@ -308,26 +312,28 @@ impl Receiver {
     }
 }
 
-async fn read_all(body: Body) -> Result<bytes::Bytes, Refusal> {
+async fn read_all(body: Body) -> Result<bytes::Bytes, AlertRefusal> {
     match tokio::time::timeout(PATIENCE, to_bytes(body, LONGEST)).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) => {
             let error = error.into_inner();
             if error.is::<http_body_util::LengthLimitError>() {
-                Err(Refusal::TooLarge)
+                Err(AlertRefusal::TooLarge)
             } else {
-                Err(Refusal::Malformed(format!("the body ends early: {error}")))
+                Err(AlertRefusal::Malformed(format!(
+                    "the body ends early: {error}"
+                )))
             }
         }
-        Err(_) => Err(Refusal::TooSlow),
+        Err(_) => Err(AlertRefusal::TooSlow),
     }
 }
 
-impl Shared {
+impl TriggerContext {
     /// Records the alerts of a request for every trigger that they match. Returns `false` if one of these
     /// triggers has not started or the pools have not been listed yet: the sender must then retry, or that
     /// trigger would miss the alerts.
-    fn take(&self, notices: &[Notice], now: Timestamp) -> bool {
+    fn take(&self, notices: &[AlertNotice], now: Timestamp) -> bool {
         // Checked first: otherwise a pool that is listed in between would be missed.
         let are_listed = self.stores.missing().is_empty();
         let pools = self.stores.all_pools();
@@ -350,10 +356,10 @@ impl Shared {
 /// trigger that has not started. A trigger that cannot start must not keep the alerts from the others.
 fn give(
     pools: &[Arc<BurstPool>],
-    firing: &mut BTreeMap<Key, Firing>,
-    notices: &[Notice],
+    firing: &mut BTreeMap<AlertKey, ActiveAlerts>,
+    notices: &[AlertNotice],
     now: Timestamp,
-) -> (bool, Option<Key>) {
+) -> (bool, Option<AlertKey>) {
     let (mut any, mut missed) = (false, None);
     for pool in pools {
         let name = pool.metadata.name.clone().unwrap_or_default();

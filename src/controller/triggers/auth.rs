@@ -10,7 +10,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 
 /// The credentials for queries to Prometheus.
 #[derive(Default)]
-pub(super) struct Auth {
+pub(super) struct PrometheusAuth {
     /// The header that authenticates the operator.
     pub header: Option<(HeaderName, HeaderValue)>,
     /// A client certificate and its key, in PEM.
@@ -30,7 +30,7 @@ const PAIRS: [(&str, &str); 3] = [
     ("tls.crt", "tls.key"),
 ];
 
-impl Auth {
+impl PrometheusAuth {
     /// Reads a Secret's keys.
     pub fn of<'a>(
         data: impl Iterator<Item = (&'a str, &'a [u8])>,
@@ -142,8 +142,8 @@ fn secret(key: &str, text: &str) -> Result<HeaderValue, String> {
 mod tests {
     use super::*;
 
-    fn of(data: &[(&str, &str)]) -> Result<Auth, String> {
-        Auth::of(
+    fn of(data: &[(&str, &str)]) -> Result<PrometheusAuth, String> {
+        PrometheusAuth::of(
             data.iter().map(|(key, value)| (*key, value.as_bytes())),
             None,
         )

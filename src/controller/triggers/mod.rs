@@ -32,43 +32,43 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::spill::Stores;
-use crate::aci::client::Client as Azure;
+use super::spill::ClusterCache;
+use crate::aci::client::AciClient as Azure;
 use crate::api::{Alert, BurstPool, Schedule, Trigger, TriggerStatus};
 use crate::telemetry::Metrics;
-use crate::trigger::{Standing, decide};
-use alerts::Alerts;
+use crate::trigger::{TriggerState, decide};
+use alerts::FiringAlerts;
 pub(super) use scaling::Scaling;
-pub(super) use status::{Says, Told, conditions};
+pub(super) use status::{ConditionUpdate, TriggerStatusView, conditions};
 
 /// The longest wait between two evaluations of a schedule: the machine's clock may be set in between.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The states of the triggers, by pool and trigger name.
-pub type Readings = BTreeMap<String, BTreeMap<String, Standing>>;
+pub type TriggerStates = BTreeMap<String, BTreeMap<String, TriggerState>>;
 /// The results of scaling, by pool and workload.
-type Scalings = BTreeMap<String, BTreeMap<String, Scaling>>;
+type ScalingStates = BTreeMap<String, BTreeMap<String, Scaling>>;
 
 /// The triggers of all pools.
-pub struct Triggers {
-    shared: Arc<Shared>,
-    pools: Mutex<HashMap<String, Running>>,
+pub struct TriggerTasks {
+    shared: Arc<TriggerContext>,
+    pools: Mutex<HashMap<String, PoolTriggers>>,
 }
 
 /// What the tasks share.
-struct Shared {
+struct TriggerContext {
     client: Client,
     azure: Azure,
-    stores: Arc<Stores>,
+    stores: Arc<ClusterCache>,
     metrics: Arc<Metrics>,
     reporter: Reporter,
-    alerts: Alerts,
+    alerts: FiringAlerts,
     /// The hosts of Azure Monitor.
     monitor_hosts: Vec<String>,
     /// Cancelled when this instance stops leading or shuts down: no task may then call or write.
     over: CancellationToken,
-    readings: watch::Sender<Readings>,
-    scalings: watch::Sender<Scalings>,
+    readings: watch::Sender<TriggerStates>,
+    scalings: watch::Sender<ScalingStates>,
     /// Notified of changes that a status should report at once. Changed values alone wait for the next status
     /// update.
     notable: watch::Sender<()>,
@@ -76,20 +76,20 @@ struct Shared {
 
 /// The tasks of a pool.
 #[derive(Default)]
-struct Running {
+struct PoolTriggers {
     triggers: BTreeMap<String, (Trigger, CancellationToken)>,
-    scalings: BTreeMap<String, (watch::Sender<scaling::Asked>, CancellationToken)>,
+    scalings: BTreeMap<String, (watch::Sender<scaling::ScalingRequest>, CancellationToken)>,
     tasks: TaskTracker,
 }
 
 /// What triggers need.
-pub struct Parts {
+pub struct TriggerParts {
     /// The Kubernetes client, with retries.
     pub client: Client,
     /// The Azure client, whose identity authenticates to Azure Monitor.
     pub azure: Azure,
     /// The cache of the grant loop: notified when a trigger becomes active or inactive.
-    pub stores: Arc<Stores>,
+    pub stores: Arc<ClusterCache>,
     /// The operator's metrics.
     pub metrics: Arc<Metrics>,
     /// The identity of this instance of the operator.
@@ -98,20 +98,20 @@ pub struct Parts {
     pub monitor_hosts: Vec<String>,
 }
 
-impl Triggers {
+impl TriggerTasks {
     /// No triggers yet.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: TriggerParts) -> Self {
         let reporter = Reporter {
             controller: "burstpool".to_owned(),
             instance: Some(parts.identity),
         };
-        let shared = Shared {
+        let shared = TriggerContext {
             reporter,
             client: parts.client,
             azure: parts.azure,
             stores: parts.stores,
             metrics: parts.metrics,
-            alerts: Alerts::default(),
+            alerts: FiringAlerts::default(),
             monitor_hosts: parts.monitor_hosts,
             over: CancellationToken::new(),
             readings: watch::Sender::default(),
@@ -170,7 +170,7 @@ impl Triggers {
     }
 
     /// What a pool's status reports about triggers and scaling.
-    pub(super) fn told(&self, pool: &BurstPool) -> Told {
+    pub(super) fn told(&self, pool: &BurstPool) -> TriggerStatusView {
         let name = pool.name_any();
         let readings = self.shared.readings.borrow();
         let standings = readings.get(&name);
@@ -180,7 +180,7 @@ impl Triggers {
             Some((trigger.name.clone(), standing.clone()))
         });
         let scalings = self.shared.scalings.borrow();
-        Told {
+        TriggerStatusView {
             triggers: triggers.collect(),
             scalings: scalings.get(&name).cloned().unwrap_or_default(),
         }
@@ -219,12 +219,16 @@ impl Triggers {
     }
 
     /// Receives alerts until `cancel`.
-    pub(super) async fn receive(&self, settings: &alerts::Settings, cancel: &CancellationToken) {
+    pub(super) async fn receive(
+        &self,
+        settings: &alerts::ReceiverSettings,
+        cancel: &CancellationToken,
+    ) {
         alerts::serve(settings, &self.shared, cancel).await;
     }
 }
 
-impl Running {
+impl PoolTriggers {
     async fn stop(self) {
         let triggers = self.triggers.into_values().map(|(_, cancel)| cancel);
         let scalings = self.scalings.into_values().map(|(_, cancel)| cancel);
@@ -236,7 +240,7 @@ impl Running {
     }
 }
 
-impl Shared {
+impl TriggerContext {
     /// Starts a trigger's task. It begins with the last state, or else with the state in the pool's status.
     fn start(
         self: &Arc<Self>,
@@ -246,7 +250,7 @@ impl Shared {
         tasks: &TaskTracker,
     ) -> CancellationToken {
         let cancel = self.over.child_token();
-        let one = One {
+        let one = TriggerTask {
             shared: self.clone(),
             pool: pool.to_owned(),
             trigger: trigger.name.clone(),
@@ -258,7 +262,7 @@ impl Shared {
         });
         self.readings.send_if_modified(|all| {
             let standings = all.entry(one.pool.clone()).or_default();
-            let restored = || Standing::restored(&status);
+            let restored = || TriggerState::restored(&status);
             standings
                 .entry(trigger.name.clone())
                 .or_insert_with(restored);
@@ -291,15 +295,15 @@ impl Shared {
 }
 
 /// The task of one trigger.
-struct One {
-    shared: Arc<Shared>,
+struct TriggerTask {
+    shared: Arc<TriggerContext>,
     pool: String,
     trigger: String,
     /// Cancelled when the trigger is removed or changed.
     until: CancellationToken,
 }
 
-impl One {
+impl TriggerTask {
     fn key(&self) -> (String, String) {
         (self.pool.clone(), self.trigger.clone())
     }
@@ -344,7 +348,7 @@ impl One {
     }
 
     /// The current state.
-    fn standing(&self) -> Standing {
+    fn standing(&self) -> TriggerState {
         let readings = self.shared.readings.borrow();
         let standing = readings
             .get(&self.pool)
@@ -354,7 +358,7 @@ impl One {
 
     /// Publishes the state, unless the trigger has been removed: a late result would otherwise bring it back
     /// for good.
-    fn publish(&self, standing: &Standing) {
+    fn publish(&self, standing: &TriggerState) {
         let (active, value) = (standing.active, standing.value);
         let before = self.standing();
         let turned = before.active != active;

@@ -18,13 +18,13 @@ use kube::Api;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 
-use super::One;
-use super::auth::Auth;
-use super::server::{Server, check_allowed};
+use super::TriggerTask;
+use super::auth::PrometheusAuth;
+use super::server::{ServerAddress, check_allowed};
 use crate::aci::address::is_reserved;
 use crate::api::{OnError, Prometheus, SecretRef};
 use crate::node::call;
-use crate::trigger::answer::{self, Reading};
+use crate::trigger::answer::{self, MetricValue};
 use crate::trigger::{QueryError, decide};
 
 /// The timeout of a call to the API server, and of a request for an Azure token.
@@ -35,8 +35,8 @@ const LONGEST: usize = 1 << 20;
 const MOST: usize = 300;
 
 /// Queries at the trigger's interval, at least 1 s.
-pub(super) async fn follow(one: &One, spec: &Prometheus, on_error: &OnError) {
-    let mut asker = Asker {
+pub(super) async fn follow(one: &TriggerTask, spec: &Prometheus, on_error: &OnError) {
+    let mut asker = PrometheusQuerier {
         one,
         spec,
         ready: None,
@@ -66,16 +66,16 @@ pub(super) async fn follow(one: &One, spec: &Prometheus, on_error: &OnError) {
 }
 
 /// The connection of one trigger to Prometheus.
-struct Asker<'a> {
-    one: &'a One,
+struct PrometheusQuerier<'a> {
+    one: &'a TriggerTask,
     spec: &'a Prometheus,
     /// An HTTP client, and the version of the Secret with which it was built.
     ready: Option<(Option<String>, reqwest::Client)>,
 }
 
-impl Asker<'_> {
-    async fn ask(&mut self) -> Result<Reading, QueryError> {
-        let server = Server::of(&self.spec.server_address).map_err(QueryError::Mistake)?;
+impl PrometheusQuerier<'_> {
+    async fn ask(&mut self) -> Result<MetricValue, QueryError> {
+        let server = ServerAddress::of(&self.spec.server_address).map_err(QueryError::Mistake)?;
         let mut auth = self.auth(&server).await?;
         let client = self.client(&auth)?;
         if self.spec.azure_credential {
@@ -96,9 +96,9 @@ impl Asker<'_> {
     }
 
     /// The credentials in the Secret, read now, if they may be sent to the server.
-    async fn auth(&self, server: &Server) -> Result<Auth, QueryError> {
+    async fn auth(&self, server: &ServerAddress) -> Result<PrometheusAuth, QueryError> {
         let Some(SecretRef { namespace, name }) = &self.spec.auth_secret_ref else {
-            return Ok(Auth::default());
+            return Ok(PrometheusAuth::default());
         };
         for (field, value) in [("namespace", namespace), ("name", name)] {
             if !is_name(value) {
@@ -139,7 +139,7 @@ impl Asker<'_> {
         allowed.map_err(|why| QueryError::Mistake(format!("{what} {why}")))?;
         let version = secret.metadata.resource_version;
         let data = secret.data.unwrap_or_default();
-        let auth = Auth::of(
+        let auth = PrometheusAuth::of(
             data.iter().map(|(key, value)| (key.as_str(), &value.0[..])),
             version,
         );
@@ -150,7 +150,7 @@ impl Asker<'_> {
     /// the client that the operator uses for the rest of Azure: behind a proxy that inspects TLS, or in a
     /// private cloud, both have the same certificate authority. The spec cannot combine a Secret with
     /// `azureCredential`.
-    fn client(&mut self, auth: &Auth) -> Result<reqwest::Client, String> {
+    fn client(&mut self, auth: &PrometheusAuth) -> Result<reqwest::Client, String> {
         if self.spec.azure_credential {
             return Ok(self.one.shared.azure.http());
         }
@@ -206,8 +206,8 @@ impl Asker<'_> {
 async fn query(
     client: &reqwest::Client,
     spec: &Prometheus,
-    auth: &Auth,
-) -> Result<Reading, String> {
+    auth: &PrometheusAuth,
+) -> Result<MetricValue, String> {
     let url = format!("{}/api/v1/query", spec.server_address.trim_end_matches('/'));
     let patience = Duration::from(spec.timeout).as_millis();
     let form = serde_urlencoded::to_string([

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether another autoscaler sets a target's replicas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::controller) enum Rival {
+pub(in crate::controller) enum OtherAutoscaler {
     /// No other one does.
     #[default]
     Nobody,
@@ -75,7 +75,11 @@ fn aims_at(target: &Target, object: &DynamicObject, usual: (&str, &str)) -> bool
 /// Whether the cluster does not serve the kind that was listed. The API server answers in its own format for an
 /// unknown kind of a group that it serves. For an unknown group it answers in plain text, as a proxy in between may
 /// do for any path, so the groups that it serves must show that this one is not among them.
-async fn is_not_served<K: Clone>(client: &Client, group: &str, listed: &Listed<K>) -> bool {
+async fn is_not_served<K: Clone>(
+    client: &Client,
+    group: &str,
+    listed: &ListedAutoscalers<K>,
+) -> bool {
     match listed {
         Err(kube::Error::Api(status)) if call::is_absent(status) => true,
         Err(kube::Error::Api(status)) if status.code == 404 => {
@@ -86,10 +90,14 @@ async fn is_not_served<K: Clone>(client: &Client, group: &str, listed: &Listed<K
     }
 }
 
-type Listed<K> = kube::Result<ObjectList<K>>;
+type ListedAutoscalers<K> = kube::Result<ObjectList<K>>;
 
 /// The objects of a list.
-fn said<K: Clone>(kind: &str, namespace: &str, listed: Listed<K>) -> Result<Vec<K>, String> {
+fn said<K: Clone>(
+    kind: &str,
+    namespace: &str,
+    listed: ListedAutoscalers<K>,
+) -> Result<Vec<K>, String> {
     let why = match listed {
         Ok(list) => return Ok(list.items),
         Err(kube::Error::Api(status)) if status.is_forbidden() => {

@@ -17,13 +17,13 @@ use kube::{Resource as _, ResourceExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::rivals::{self, Rival};
-use super::{Running, Shared};
+use super::rivals::{self, OtherAutoscaler};
+use super::{PoolTriggers, TriggerContext};
 use crate::api::{BurstPool, Mode, ScaleStatus, Target, WorkloadScale};
 use crate::controller::spill::scales;
 use crate::k8s::events;
-use crate::scale::{self, Ask, History, Step, Wanted};
-use crate::trigger::Wish;
+use crate::scale::{self, DesiredReplicas, ReplicaStep, ScalingHistory, TriggerRequest};
+use crate::trigger::ReplicaProposal;
 
 /// How often a workload is evaluated if nothing changes: the interval of the `HorizontalPodAutoscaler`.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a pool's spec asks for a workload.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Asked {
+pub(super) struct ScalingRequest {
     target: Target,
     scale: WorkloadScale,
     /// The names of the pool's triggers.
@@ -51,16 +51,16 @@ pub(in crate::controller) struct Scaling {
     /// The workload's part of the status.
     pub status: ScaleStatus,
     /// Another autoscaler that sets the replicas.
-    pub rival: Rival,
+    pub rival: OtherAutoscaler,
     /// An error in the spec, as text.
     pub mistake: Option<String>,
 }
 
 /// Starts, changes and ends the tasks of a pool's workloads to match its spec.
-pub(super) fn ensure(pool: &BurstPool, running: &mut Running, shared: &Arc<Shared>) {
+pub(super) fn ensure(pool: &BurstPool, running: &mut PoolTriggers, shared: &Arc<TriggerContext>) {
     let asked = |name: &str| {
         let workload = pool.spec.workloads.iter().find(|one| one.name == name)?;
-        Some(Asked {
+        Some(ScalingRequest {
             target: workload.target.clone()?,
             scale: workload.scale.clone()?,
             triggers: pool
@@ -103,13 +103,13 @@ pub(super) fn ensure(pool: &BurstPool, running: &mut Running, shared: &Arc<Share
         if let Some(asked) = asked(&workload.name).filter(|_| is_new) {
             let (sender, receiver) = watch::channel(asked);
             let cancel = shared.over.child_token();
-            let one = One {
+            let one = WorkloadScaler {
                 until: cancel.clone(),
                 shared: shared.clone(),
                 pool: name.clone(),
                 workload: workload.name.clone(),
-                history: History::default(),
-                writer: write::Writer::new(),
+                history: ScalingHistory::default(),
+                writer: write::ReplicaWriter::new(),
             };
             let until = cancel.clone();
             running.tasks.spawn(async move {
@@ -126,18 +126,18 @@ pub(super) fn ensure(pool: &BurstPool, running: &mut Running, shared: &Arc<Share
 }
 
 /// The scaling task of one workload.
-struct One {
-    shared: Arc<Shared>,
+struct WorkloadScaler {
+    shared: Arc<TriggerContext>,
     pool: String,
     workload: String,
-    history: History,
-    writer: write::Writer,
+    history: ScalingHistory,
+    writer: write::ReplicaWriter,
     /// Cancelled when the spec does not scale the workload any longer.
     until: CancellationToken,
 }
 
-impl One {
-    async fn follow(mut self, mut asked: watch::Receiver<Asked>) {
+impl WorkloadScaler {
+    async fn follow(mut self, mut asked: watch::Receiver<ScalingRequest>) {
         let mut readings = self.shared.readings.subscribe();
         loop {
             readings.borrow_and_update();
@@ -180,7 +180,7 @@ impl One {
 
     /// Evaluates once, and writes if the replicas must change. Returns `None` if another evaluation is needed
     /// soon.
-    async fn once(&mut self, asked: &Asked) -> Option<Scaling> {
+    async fn once(&mut self, asked: &ScalingRequest) -> Option<Scaling> {
         let rival = self.rival(&asked.target).await;
         let mut named = asked.scale.triggers.iter();
         if let Some(unknown) = named.find(|name| !asked.triggers.contains(name)) {
@@ -194,10 +194,10 @@ impl One {
                 rival,
             });
         }
-        if let Rival::Somebody(why) | Rival::Unknown(why) = &rival {
-            if matches!(rival, Rival::Somebody(_)) {
+        if let OtherAutoscaler::Somebody(why) | OtherAutoscaler::Unknown(why) = &rival {
+            if matches!(rival, OtherAutoscaler::Somebody(_)) {
                 // The other autoscaler has its own history.
-                self.history = History::default();
+                self.history = ScalingHistory::default();
             }
             return Some(Scaling {
                 status: says(why),
@@ -211,25 +211,25 @@ impl One {
         }
     }
 
-    async fn rival(&self, target: &Target) -> Rival {
+    async fn rival(&self, target: &Target) -> OtherAutoscaler {
         let pools = self.shared.stores.all_pools();
         let pools = pools.iter().map(Arc::as_ref);
         if let Some(rival) = rivals::among_pools(pools, &self.pool, &self.workload, target) {
-            return Rival::Somebody(rival);
+            return OtherAutoscaler::Somebody(rival);
         }
         match rivals::find(&self.shared.client, target).await {
-            Ok(Some(rival)) => Rival::Somebody(rival),
-            Ok(None) => Rival::Nobody,
-            Err(why) => Rival::Unknown(why),
+            Ok(Some(rival)) => OtherAutoscaler::Somebody(rival),
+            Ok(None) => OtherAutoscaler::Nobody,
+            Err(why) => OtherAutoscaler::Unknown(why),
         }
     }
 
     /// Reads the scale, decides, and writes the result. Returns `None` if another write came first.
-    async fn set(&mut self, asked: &Asked) -> Result<Option<ScaleStatus>, String> {
+    async fn set(&mut self, asked: &ScalingRequest) -> Result<Option<ScaleStatus>, String> {
         let api = scales::api(&self.shared.client, &asked.target).await?;
         let scale = scales::get(&api, &asked.target).await?;
         let (wishes, now) = (self.wishes(asked), Timestamp::now());
-        let Decided {
+        let ScalingDecision {
             current,
             wanted,
             step,
@@ -269,14 +269,14 @@ impl One {
     }
 
     /// The proposals of the triggers that the workload names. A trigger without a state yet counts as unknown.
-    fn wishes(&self, asked: &Asked) -> Vec<(String, Wish)> {
+    fn wishes(&self, asked: &ScalingRequest) -> Vec<(String, ReplicaProposal)> {
         let readings = self.shared.readings.borrow();
         let standings = readings.get(&self.pool);
         let wish = |name: &String| {
             let standing = standings.and_then(|standings| standings.get(name));
             (
                 name.clone(),
-                standing.map_or(Wish::Keep, |standing| standing.wish),
+                standing.map_or(ReplicaProposal::Keep, |standing| standing.wish),
             )
         };
         asked.scale.triggers.iter().map(wish).collect()
@@ -285,11 +285,11 @@ impl One {
     /// Publishes an Event on the target: the new replicas, and the trigger that asked for them.
     async fn announce(
         &self,
-        asked: &Asked,
+        asked: &ScalingRequest,
         scale: &Scale,
         from: i32,
-        wanted: &Wanted,
-        step: &Step,
+        wanted: &DesiredReplicas,
+        step: &ReplicaStep,
     ) {
         let who = match &wanted.trigger {
             Some(trigger) => format!(
@@ -333,13 +333,13 @@ impl One {
 }
 
 /// The decision for a target.
-struct Decided {
+struct ScalingDecision {
     /// The current `spec.replicas`.
     current: i32,
     /// What the triggers ask for.
-    wanted: Wanted,
+    wanted: DesiredReplicas,
     /// The replicas to be set now.
-    step: Step,
+    step: ReplicaStep,
 }
 
 /// Decides from the target's `spec.replicas`, not from `status.replicas`, which is higher while a rollout
@@ -347,21 +347,21 @@ struct Decided {
 /// returns an error if the target itself has no replicas field.
 fn decide(
     spec: &WorkloadScale,
-    wishes: &[(String, Wish)],
+    wishes: &[(String, ReplicaProposal)],
     scale: &Scale,
-    history: &mut History,
+    history: &mut ScalingHistory,
     now: Timestamp,
-) -> Decided {
+) -> ScalingDecision {
     let current = scale.spec.as_ref().and_then(|spec| spec.replicas);
     let current = current.unwrap_or(0);
-    let asks = wishes.iter().map(|(trigger, wish)| Ask {
+    let asks = wishes.iter().map(|(trigger, wish)| TriggerRequest {
         trigger,
         wish: *wish,
     });
-    let asks: Vec<Ask<'_>> = asks.collect();
+    let asks: Vec<TriggerRequest<'_>> = asks.collect();
     let wanted = scale::wanted(spec, &asks, current);
     let step = scale::step(spec, history, current, wanted.replicas, now);
-    Decided {
+    ScalingDecision {
         current,
         wanted,
         step,
@@ -383,7 +383,7 @@ fn status(status: ScaleStatus) -> Scaling {
 }
 
 /// The status message about a decision.
-fn words(wanted: &Wanted, step: &Step) -> String {
+fn words(wanted: &DesiredReplicas, step: &ReplicaStep) -> String {
     let mut parts: Vec<String> = Vec::new();
     if let Some(trigger) = &wanted.keeps {
         parts.push(format!(

@@ -22,13 +22,13 @@ const SERVICE_ACCOUNT_TOKEN: &str = "kubernetes.io/service-account-token";
 
 /// A server, as a URL names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Server {
+pub(super) struct ServerAddress {
     host: String,
     port: u16,
     is_plain: bool,
 }
 
-impl Server {
+impl ServerAddress {
     /// Parses `serverAddress`.
     pub fn of(address: &str) -> Result<Self, String> {
         let wrong = |why: &str| format!("serverAddress {why}");
@@ -99,14 +99,14 @@ impl Server {
     }
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
     }
 }
 
 /// Checks that a Secret may be sent to the server. The error contains the command that allows it.
-pub(super) fn check_allowed(secret: &Secret, server: &Server) -> Result<(), String> {
+pub(super) fn check_allowed(secret: &Secret, server: &ServerAddress) -> Result<(), String> {
     if secret.type_.as_deref() == Some(SERVICE_ACCOUNT_TOKEN) {
         return Err(format!(
             "has the type {SERVICE_ACCOUNT_TOKEN}, and a service account's token is never sent: name a Secret \
@@ -145,8 +145,8 @@ mod tests {
 
     use super::*;
 
-    fn server(address: &str) -> Server {
-        Server::of(address).expect(address)
+    fn server(address: &str) -> ServerAddress {
+        ServerAddress::of(address).expect(address)
     }
 
     fn secret(kind: &str, allowed: Option<&str>) -> Secret {
@@ -251,7 +251,7 @@ mod tests {
             ("http://[fd00:ec2::254]/", "never asked"),
             ("http://0.0.0.0:8081/", "never asked"),
         ] {
-            let why = Server::of(address).expect_err(address);
+            let why = ServerAddress::of(address).expect_err(address);
             assert!(why.contains(said), "{address}: {why}");
         }
         for address in [

@@ -7,32 +7,32 @@
 use std::collections::BTreeMap;
 
 use super::Scaling;
-use super::rivals::Rival;
-use crate::api::condition::{CONFLICT, Is, STALLED, TRIGGERS_HEALTHY};
+use super::rivals::OtherAutoscaler;
+use crate::api::condition::{CONFLICT, ConditionStatus, STALLED, TRIGGERS_HEALTHY};
 use crate::api::{BurstPool, ScaleStatus, TriggerStatus, WorkloadStatus};
-use crate::trigger::Standing;
+use crate::trigger::TriggerState;
 
 /// The states of a pool's triggers and scaled workloads.
 #[derive(Clone, Debug, Default)]
-pub(in crate::controller) struct Told {
+pub(in crate::controller) struct TriggerStatusView {
     /// The triggers by name, in the pool's order, with their current state or that restored from the status.
-    pub triggers: Vec<(String, Standing)>,
+    pub triggers: Vec<(String, TriggerState)>,
     /// The scaled workloads that have been evaluated, by name.
     pub scalings: BTreeMap<String, Scaling>,
 }
 
 /// The update of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::controller) enum Says {
+pub(in crate::controller) enum ConditionUpdate {
     /// Set it: status, reason and message.
-    This(Is, &'static str, String),
+    This(ConditionStatus, &'static str, String),
     /// Remove it.
     Nothing,
     /// Leave it as it is: this leader has not evaluated it yet.
     AsBefore,
 }
 
-impl Told {
+impl TriggerStatusView {
     /// The triggers, in the form of the status.
     pub fn triggers(&self) -> Vec<TriggerStatus> {
         let all = self.triggers.iter();
@@ -72,19 +72,19 @@ fn scaled(pool: &BurstPool) -> impl Iterator<Item = &str> {
 /// The updates of the conditions about triggers and scaling.
 pub(in crate::controller) fn conditions(
     pool: &BurstPool,
-    told: &Told,
-) -> [(&'static str, Says); 3] {
+    told: &TriggerStatusView,
+) -> [(&'static str, ConditionUpdate); 3] {
     if !is_followed(pool) {
-        return [TRIGGERS_HEALTHY, CONFLICT, STALLED].map(|kind| (kind, Says::Nothing));
+        return [TRIGGERS_HEALTHY, CONFLICT, STALLED].map(|kind| (kind, ConditionUpdate::Nothing));
     }
     let unknown = told.triggers.iter().filter(|(_, one)| !one.is_known());
     let unknown = unknown.map(|(name, one)| format!("{name}: {}", one.status(name).message));
     let healthy = match joined(unknown) {
-        _ if pool.spec.triggers.is_empty() => Says::Nothing,
-        Some(why) => Says::This(Is::False, "ValueUnknown", why),
+        _ if pool.spec.triggers.is_empty() => ConditionUpdate::Nothing,
+        Some(why) => ConditionUpdate::This(ConditionStatus::False, "ValueUnknown", why),
         None => {
             let words = "every trigger's value is known".to_owned();
-            Says::This(Is::True, "Known", words)
+            ConditionUpdate::This(ConditionStatus::True, "Known", words)
         }
     };
     let wrong = told.triggers.iter().filter_map(|(name, standing)| {
@@ -94,9 +94,9 @@ pub(in crate::controller) fn conditions(
     let wrong = wrong.chain(told.scalings.values().filter_map(|one| one.mistake.clone()));
     let is_looked_at = scaled(pool).all(|one| told.scalings.contains_key(one));
     let stalled = match joined(wrong) {
-        Some(why) => Says::This(Is::True, "InvalidSpec", why),
-        None if !is_looked_at => Says::AsBefore,
-        None => Says::Nothing,
+        Some(why) => ConditionUpdate::This(ConditionStatus::True, "InvalidSpec", why),
+        None if !is_looked_at => ConditionUpdate::AsBefore,
+        None => ConditionUpdate::Nothing,
     };
     [
         (TRIGGERS_HEALTHY, healthy),
@@ -106,32 +106,34 @@ pub(in crate::controller) fn conditions(
 }
 
 /// The `Conflict` condition: known other autoscalers take precedence over unknown ones.
-fn conflict(pool: &BurstPool, told: &Told) -> Says {
+fn conflict(pool: &BurstPool, told: &TriggerStatusView) -> ConditionUpdate {
     if scaled(pool).next().is_none() {
-        return Says::Nothing;
+        return ConditionUpdate::Nothing;
     }
-    let said = |of: fn(&Rival) -> Option<&String>| {
+    let said = |of: fn(&OtherAutoscaler) -> Option<&String>| {
         joined(told.scalings.iter().filter_map(|(name, scaling)| {
             let words = of(&scaling.rival)?;
             Some(format!("workload {name}: {words}"))
         }))
     };
     let somebody = said(|rival| match rival {
-        Rival::Somebody(who) => Some(who),
+        OtherAutoscaler::Somebody(who) => Some(who),
         _ => None,
     });
     let unknown = said(|rival| match rival {
-        Rival::Unknown(why) => Some(why),
+        OtherAutoscaler::Unknown(why) => Some(why),
         _ => None,
     });
     let is_looked_at = scaled(pool).all(|name| told.scalings.contains_key(name));
     match (somebody, unknown) {
-        (Some(who), _) => Says::This(Is::True, "TargetHasAnotherScaler", who),
-        (None, Some(why)) => Says::This(Is::Unknown, "ScalersUnknown", why),
-        (None, None) if !is_looked_at => Says::AsBefore,
+        (Some(who), _) => {
+            ConditionUpdate::This(ConditionStatus::True, "TargetHasAnotherScaler", who)
+        }
+        (None, Some(why)) => ConditionUpdate::This(ConditionStatus::Unknown, "ScalersUnknown", why),
+        (None, None) if !is_looked_at => ConditionUpdate::AsBefore,
         (None, None) => {
             let words = "nobody else sets the replicas of a target".to_owned();
-            Says::This(Is::False, "NoOtherScaler", words)
+            ConditionUpdate::This(ConditionStatus::False, "NoOtherScaler", words)
         }
     }
 }
@@ -157,18 +159,21 @@ mod tests {
         serde_json::from_value(pool).expect("a pool")
     }
 
-    fn said(pool: &BurstPool, told: &Told) -> Vec<(&'static str, Is, String)> {
+    fn said(
+        pool: &BurstPool,
+        told: &TriggerStatusView,
+    ) -> Vec<(&'static str, ConditionStatus, String)> {
         let all = conditions(pool, told).into_iter();
         all.filter_map(|(kind, says)| match says {
-            Says::This(is, _, message) => Some((kind, is, message)),
-            Says::Nothing | Says::AsBefore => None,
+            ConditionUpdate::This(is, _, message) => Some((kind, is, message)),
+            ConditionUpdate::Nothing | ConditionUpdate::AsBefore => None,
         })
         .collect()
     }
 
     #[test]
     fn a_pool_without_triggers_and_scales_has_no_conditions_of_them() {
-        assert_eq!(said(&pool(&json!({})), &Told::default()), []);
+        assert_eq!(said(&pool(&json!({})), &TriggerStatusView::default()), []);
     }
 
     #[test]
@@ -180,12 +185,16 @@ mod tests {
                 "scale": {"maxReplicas": 5, "triggers": ["hours"]}}],
         }));
         let now = jiff::Timestamp::UNIX_EPOCH;
-        let wrong = Standing::mistaken("schedule.start: x".to_owned(), &Standing::default(), now);
+        let wrong = TriggerState::mistaken(
+            "schedule.start: x".to_owned(),
+            &TriggerState::default(),
+            now,
+        );
         let rival = Scaling {
-            rival: Rival::Somebody("an autoscaler has it".to_owned()),
+            rival: OtherAutoscaler::Somebody("an autoscaler has it".to_owned()),
             ..Scaling::default()
         };
-        let told = Told {
+        let told = TriggerStatusView {
             triggers: vec![("hours".to_owned(), wrong)],
             scalings: [("web".to_owned(), rival)].into(),
         };
@@ -194,7 +203,7 @@ mod tests {
             all[0],
             (
                 "TriggersHealthy",
-                Is::False,
+                ConditionStatus::False,
                 "hours: schedule.start: x".to_owned()
             )
         );
@@ -202,7 +211,7 @@ mod tests {
             all[1],
             (
                 "Conflict",
-                Is::True,
+                ConditionStatus::True,
                 "workload web: an autoscaler has it".to_owned()
             )
         );
@@ -210,12 +219,12 @@ mod tests {
             all[2],
             (
                 "Stalled",
-                Is::True,
+                ConditionStatus::True,
                 "trigger hours: schedule.start: x".to_owned()
             )
         );
-        let seen = |rival| Told {
-            triggers: vec![("hours".to_owned(), Standing::default())],
+        let seen = |rival| TriggerStatusView {
+            triggers: vec![("hours".to_owned(), TriggerState::default())],
             scalings: [(
                 "web".to_owned(),
                 Scaling {
@@ -225,11 +234,19 @@ mod tests {
             )]
             .into(),
         };
-        let all = said(&pool, &seen(Rival::Nobody));
-        assert_eq!((all.len(), all[0].1, all[1].1), (2, Is::True, Is::False));
-        let unknown = seen(Rival::Unknown("the operator may not list them".to_owned()));
+        let all = said(&pool, &seen(OtherAutoscaler::Nobody));
+        assert_eq!(
+            (all.len(), all[0].1, all[1].1),
+            (2, ConditionStatus::True, ConditionStatus::False)
+        );
+        let unknown = seen(OtherAutoscaler::Unknown(
+            "the operator may not list them".to_owned(),
+        ));
         let words = "workload web: the operator may not list them".to_owned();
-        assert_eq!(said(&pool, &unknown)[1], ("Conflict", Is::Unknown, words));
+        assert_eq!(
+            said(&pool, &unknown)[1],
+            ("Conflict", ConditionStatus::Unknown, words)
+        );
     }
 
     #[test]
@@ -239,9 +256,12 @@ mod tests {
             "scale": {"maxReplicas": 5, "triggers": ["hours"]}}]}));
         let web = json!({"name": "web", "scale": {"message": "as before"}});
         pool.status = Some(serde_json::from_value(json!({"workloads": [web]})).expect("a status"));
-        let told = Told::default();
+        let told = TriggerStatusView::default();
         let [_, conflict, stalled] = conditions(&pool, &told).map(|(_, says)| says);
-        assert_eq!((conflict, stalled), (Says::AsBefore, Says::AsBefore));
+        assert_eq!(
+            (conflict, stalled),
+            (ConditionUpdate::AsBefore, ConditionUpdate::AsBefore)
+        );
         let scale = |pool: &BurstPool| {
             let mut workloads = pool.status.clone().unwrap_or_default().workloads;
             told.add_to(&mut workloads, pool);
@@ -251,7 +271,10 @@ mod tests {
 
         pool.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
         let ends = conditions(&pool, &told).map(|(_, says)| says);
-        assert!(ends.iter().all(|says| *says == Says::Nothing), "{ends:?}");
+        assert!(
+            ends.iter().all(|says| *says == ConditionUpdate::Nothing),
+            "{ends:?}"
+        );
         assert_eq!(scale(&pool), None);
     }
 }

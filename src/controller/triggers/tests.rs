@@ -19,7 +19,7 @@ fn pager(alert: &str) -> BurstPool {
 }
 
 /// Waits until the state of the pool's only trigger satisfies `is_so`.
-async fn until(triggers: &Triggers, is_so: impl Fn(&Standing) -> bool) {
+async fn until(triggers: &TriggerTasks, is_so: impl Fn(&TriggerState) -> bool) {
     let mut readings = triggers.shared.readings.subscribe();
     let seen = readings.wait_for(|all| {
         let mut standings = all.get("shop").into_iter().flat_map(BTreeMap::values);
@@ -61,7 +61,7 @@ async fn a_trigger_that_no_alert_can_reach_says_so() {
     let why = &told[0].message;
     assert!(why.contains("--alerts-listen"), "{why}");
     triggers.shared.alerts.hears(None);
-    until(&triggers, Standing::is_known).await;
+    until(&triggers, TriggerState::is_known).await;
     triggers.stop().await;
 }
 
@@ -81,15 +81,15 @@ async fn no_trigger_begins_after_the_end() {
 #[tokio::test]
 async fn a_trigger_that_is_no_more_is_not_active_by_an_answer_that_comes_late() {
     let triggers = triggers();
-    let one = One {
+    let one = TriggerTask {
         shared: triggers.shared.clone(),
         pool: "shop".to_owned(),
         trigger: "requests".to_owned(),
         until: CancellationToken::new(),
     };
-    let active = Standing {
+    let active = TriggerState {
         active: true,
-        ..Standing::default()
+        ..TriggerState::default()
     };
     one.publish(&active);
     assert!(triggers.is_any_active("shop"));

@@ -20,28 +20,28 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::arm::route::region;
-use super::arm::throttle::Limits;
+use super::arm::throttle::ThrottleLimits;
 use super::group::id::{GroupId, GroupKey};
 use super::group::run::RunState;
-use super::group::script::{Script, length};
-use super::shared::Shared;
-use super::store::{CapacityFailure, Store};
+use super::group::script::{ContainerScript, length};
+use super::shared::EmulatorState;
+use super::store::{CapacityFailure, GroupStore};
 
-type Parts = State<Arc<Shared>>;
-type Outcome = Result<Json<Value>, Refusal>;
+type AdminState = State<Arc<EmulatorState>>;
+type AdminResult = Result<Json<Value>, AdminError>;
 
 /// An error response: status and message.
 #[derive(Debug)]
-struct Refusal(StatusCode, String);
+struct AdminError(StatusCode, String);
 
-impl IntoResponse for Refusal {
+impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
         (self.0, Json(json!({"error": self.1}))).into_response()
     }
 }
 
 /// The routes under `/_emulator`.
-pub fn router() -> Router<Arc<Shared>> {
+pub fn router() -> Router<Arc<EmulatorState>> {
     Router::new()
         .route("/", get(page::page))
         .route("/metrics", get(metrics))
@@ -65,24 +65,24 @@ pub fn router() -> Router<Arc<Shared>> {
         .route("/reset", post(reset))
 }
 
-fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, AdminError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     serde_path_to_error::deserialize(&mut reader).map_err(|why| refuse(why.to_string()))
 }
 
-fn refuse(why: String) -> Refusal {
-    Refusal(StatusCode::BAD_REQUEST, why)
+fn refuse(why: String) -> AdminError {
+    AdminError(StatusCode::BAD_REQUEST, why)
 }
 
 fn done() -> Json<Value> {
     Json(json!({"done": true}))
 }
 
-async fn metrics(State(shared): Parts) -> String {
+async fn metrics(State(shared): AdminState) -> String {
     shared.counters.text()
 }
 
-async fn timeline(State(shared): Parts) -> Json<Value> {
+async fn timeline(State(shared): AdminState) -> Json<Value> {
     let (now, face) = (shared.clock.now(), shared.clock.face());
     let mut store = shared.store();
     store.settle_all(now);
@@ -90,20 +90,20 @@ async fn timeline(State(shared): Parts) -> Json<Value> {
     Json(json!({"groups": entries.collect::<Vec<_>>()}))
 }
 
-async fn faults(State(shared): Parts) -> Json<Value> {
+async fn faults(State(shared): AdminState) -> Json<Value> {
     Json(json!({"faults": shared.store().faults.rules()}))
 }
 
-async fn add_fault(State(shared): Parts, body: Bytes) -> Outcome {
+async fn add_fault(State(shared): AdminState, body: Bytes) -> AdminResult {
     let id = shared.store().faults.add(read(&body)?).map_err(refuse)?;
     Ok(Json(json!({"id": id})))
 }
 
-async fn remove_faults(State(shared): Parts) -> Json<Value> {
+async fn remove_faults(State(shared): AdminState) -> Json<Value> {
     Json(json!({"removed": shared.store().faults.remove(None)}))
 }
 
-async fn remove_fault(State(shared): Parts, Path(id): Path<u64>) -> Json<Value> {
+async fn remove_fault(State(shared): AdminState, Path(id): Path<u64>) -> Json<Value> {
     Json(json!({"removed": shared.store().faults.remove(Some(id))}))
 }
 
@@ -114,7 +114,11 @@ struct LackCapacity {
     count: Option<u64>,
 }
 
-async fn lack_capacity(State(shared): Parts, Path(place): Path<String>, body: Bytes) -> Outcome {
+async fn lack_capacity(
+    State(shared): AdminState,
+    Path(place): Path<String>,
+    body: Bytes,
+) -> AdminResult {
     let wanted: LackCapacity = read(&body)?;
     if wanted.count == Some(0) {
         return Err(refuse("count: must be at least 1".to_owned()));
@@ -126,11 +130,11 @@ async fn lack_capacity(State(shared): Parts, Path(place): Path<String>, body: By
     Ok(done())
 }
 
-async fn have_capacity(State(shared): Parts, Path(place): Path<String>) -> Json<Value> {
+async fn have_capacity(State(shared): AdminState, Path(place): Path<String>) -> Json<Value> {
     Json(json!({"removed": shared.store().capacity.remove(&region(&place)).is_some()}))
 }
 
-async fn set_quotas(State(shared): Parts, body: Bytes) -> Outcome {
+async fn set_quotas(State(shared): AdminState, body: Bytes) -> AdminResult {
     let quotas: BTreeMap<String, u64> = read(&body)?;
     shared.store().quotas.extend(quotas);
     Ok(done())
@@ -143,19 +147,19 @@ struct SetRights {
 }
 
 /// Sets the role actions that the credential lacks. Replaces the earlier list.
-async fn set_rights(State(shared): Parts, body: Bytes) -> Outcome {
+async fn set_rights(State(shared): AdminState, body: Bytes) -> AdminResult {
     let wanted: SetRights = read(&body)?;
     let actions = wanted.withheld.iter().map(|action| action.to_lowercase());
     shared.store().withheld = actions.collect();
     Ok(done())
 }
 
-async fn limits(State(shared): Parts) -> Json<Limits> {
+async fn limits(State(shared): AdminState) -> Json<ThrottleLimits> {
     Json(shared.store().limits)
 }
 
-async fn set_limits(State(shared): Parts, body: Bytes) -> Outcome {
-    let limits: Limits = read(&body)?;
+async fn set_limits(State(shared): AdminState, body: Bytes) -> AdminResult {
+    let limits: ThrottleLimits = read(&body)?;
     let mut store = shared.store();
     store.limits = limits;
     store.throttle.reset();
@@ -170,13 +174,13 @@ struct SetClock {
     advance: Option<SignedDuration>,
 }
 
-async fn clock(State(shared): Parts) -> Json<Value> {
+async fn clock(State(shared): AdminState) -> Json<Value> {
     let clock = &shared.clock;
     let now = clock.face().shown(clock.now());
     Json(json!({"now": now, "paused": clock.is_paused(), "speed": clock.speed()}))
 }
 
-async fn set_clock(State(shared): Parts, body: Bytes) -> Outcome {
+async fn set_clock(State(shared): AdminState, body: Bytes) -> AdminResult {
     let wanted: SetClock = read(&body)?;
     if let Some(speed) = wanted.speed {
         if speed <= 0.0 {
@@ -200,12 +204,12 @@ async fn set_clock(State(shared): Parts, body: Bytes) -> Outcome {
 struct SetScript {
     group: String,
     container: String,
-    script: Script,
+    script: ContainerScript,
 }
 
 /// Sets a container's script, for existing groups and for groups created later. An exit that is already
 /// scheduled stays as it is until the container's next start.
-async fn set_script(State(shared): Parts, body: Bytes) -> Outcome {
+async fn set_script(State(shared): AdminState, body: Bytes) -> AdminResult {
     let SetScript {
         group,
         container,
@@ -231,15 +235,15 @@ async fn set_script(State(shared): Parts, body: Bytes) -> Outcome {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Exit {
+struct ExitRequest {
     group: String,
     container: String,
     code: i32,
 }
 
 /// Ends a running simulated container with an exit code.
-async fn exit(State(shared): Parts, body: Bytes) -> Outcome {
-    let Exit {
+async fn exit(State(shared): AdminState, body: Bytes) -> AdminResult {
+    let ExitRequest {
         group: name,
         container,
         code,
@@ -263,16 +267,16 @@ async fn exit(State(shared): Parts, body: Bytes) -> Outcome {
     }
     if ended == 0 {
         let why = format!("no simulated container '{container}' of a group '{name}' is running");
-        return Err(Refusal(StatusCode::NOT_FOUND, why));
+        return Err(AdminError(StatusCode::NOT_FOUND, why));
     }
     Ok(done())
 }
 
 /// Removes a group immediately, without a DELETE: imitates a deletion by another client.
 async fn vanish(
-    State(shared): Parts,
+    State(shared): AdminState,
     Path((subscription, resource_group, name)): Path<(String, String, String)>,
-) -> Outcome {
+) -> AdminResult {
     let key = GroupId {
         subscription,
         resource_group,
@@ -288,11 +292,11 @@ async fn vanish(
 }
 
 /// Resets everything but the clock to the state at start.
-async fn reset(State(shared): Parts) -> Json<Value> {
+async fn reset(State(shared): AdminState) -> Json<Value> {
     let keys: Vec<GroupKey> = {
         let mut store = shared.store();
         let keys = store.groups.keys().cloned().collect();
-        *store = Store::new(&shared.options);
+        *store = GroupStore::new(&shared.options);
         keys
     };
     if let Some(engine) = &shared.engine {
@@ -304,7 +308,7 @@ async fn reset(State(shared): Parts) -> Json<Value> {
     done()
 }
 
-fn named(store: &Store, name: &str) -> Vec<GroupKey> {
+fn named(store: &GroupStore, name: &str) -> Vec<GroupKey> {
     let name = name.to_lowercase();
     store
         .groups

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Html;
 
-use crate::emulator::clock::Face;
-use crate::emulator::group::life::Group;
-use crate::emulator::group::run::{Run, RunState};
+use crate::emulator::clock::ShownClock;
+use crate::emulator::group::life::EmulatedGroup;
+use crate::emulator::group::run::{EmulatedRun, RunState};
 use crate::emulator::group::view;
-use crate::emulator::shared::Shared;
+use crate::emulator::shared::EmulatorState;
 
 const HEAD: &str = "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=2>\
 <title>aci-emulator</title><style>body{font:15px system-ui;margin:2em;max-width:70em}\
@@ -18,7 +18,7 @@ table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3em .8e
 .Running{color:#067647}.Pending,.Waiting{color:#b54708}.Failed{color:#b42318}small{color:#666}</style>";
 
 /// Shows all groups with their containers, the number of faults, and the clock.
-pub async fn page(State(shared): State<Arc<Shared>>) -> Html<String> {
+pub async fn page(State(shared): State<Arc<EmulatorState>>) -> Html<String> {
     let (now, face) = (shared.clock.now(), shared.clock.face());
     let mut store = shared.store();
     store.settle_all(now);
@@ -52,7 +52,7 @@ pub async fn page(State(shared): State<Arc<Shared>>) -> Html<String> {
     Html(page)
 }
 
-fn row(page: &mut String, group: &Group, provisioning: &str, face: &Face) {
+fn row(page: &mut String, group: &EmulatedGroup, provisioning: &str, face: &ShownClock) {
     let state = view::state(group);
     let address = group.ip.map(|ip| ip.to_string()).unwrap_or_default();
     let _ = write!(
@@ -74,7 +74,7 @@ fn row(page: &mut String, group: &Group, provisioning: &str, face: &Face) {
     }
 }
 
-fn doing(run: &Run, face: &Face) -> String {
+fn doing(run: &EmulatedRun, face: &ShownClock) -> String {
     match &run.current {
         None => "not pulled".to_owned(),
         Some(RunState::Waiting { detail: "" }) => "waiting".to_owned(),

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Call;
-use super::answer::Answer;
+use super::ArmCall;
+use super::answer::ArmResponse;
 use super::entra::TENANT;
-use super::error::ArmError;
+use super::error::ArmFailure;
 use super::groups::{read, require_resource_group};
-use super::route::Crud;
+use super::route::CrudVerb;
 use super::version::VERSIONS;
 use crate::emulator::group::id::GroupKey;
-use crate::emulator::group::model::Object;
-use crate::emulator::shared::Shared;
-use crate::emulator::store::Store;
+use crate::emulator::group::model::JsonObject;
+use crate::emulator::shared::EmulatorState;
+use crate::emulator::store::GroupStore;
 
 /// The only subscription that the emulator lists, for clients that do not have an id yet.
 const SUBSCRIPTION: &str = "00000000-0000-0000-0000-000000000000";
@@ -25,8 +25,8 @@ const SUBSCRIPTION: &str = "00000000-0000-0000-0000-000000000000";
 const REGION: &str = "westeurope";
 
 /// Lists one subscription.
-pub fn subscriptions() -> Answer {
-    Answer::ok(
+pub fn subscriptions() -> ArmResponse {
+    ArmResponse::ok(
         json!({"value": [subscription(SUBSCRIPTION)], "count": {"type": "Total", "value": 1}}),
     )
 }
@@ -45,8 +45,8 @@ pub fn subscription(id: &str) -> Value {
 }
 
 /// The resource provider Microsoft.ContainerInstance, always registered.
-pub fn provider(subscription: &str) -> Answer {
-    Answer::ok(json!({
+pub fn provider(subscription: &str) -> ArmResponse {
+    ArmResponse::ok(json!({
         "id": format!("/subscriptions/{subscription}/providers/Microsoft.ContainerInstance"),
         "namespace": "Microsoft.ContainerInstance",
         "registrationState": "Registered",
@@ -55,40 +55,40 @@ pub fn provider(subscription: &str) -> Answer {
 }
 
 /// Lists the resource groups that a client created.
-pub fn resource_groups(shared: &Shared, subscription: &str) -> Answer {
+pub fn resource_groups(shared: &EmulatorState, subscription: &str) -> ArmResponse {
     let store = shared.store();
     let subscription = subscription.to_lowercase();
     let made = store
         .resource_groups
         .iter()
         .filter(|((owner, _), _)| *owner == subscription);
-    Answer::ok(json!({"value": made.map(|(_, group)| group).collect::<Vec<_>>()}))
+    ArmResponse::ok(json!({"value": made.map(|(_, group)| group).collect::<Vec<_>>()}))
 }
 
 /// Handles an operation on a resource group.
 pub fn resource_group(
-    shared: &Arc<Shared>,
-    call: &Call,
+    shared: &Arc<EmulatorState>,
+    call: &ArmCall,
     subscription: &str,
     name: &str,
-    verb: Crud,
-) -> Result<Answer, ArmError> {
+    verb: CrudVerb,
+) -> Result<ArmResponse, ArmFailure> {
     let key = (subscription.to_lowercase(), name.to_lowercase());
     let mut store = shared.store();
     match verb {
-        Crud::Head => Ok(match require_resource_group(&store, subscription, name) {
-            Ok(()) => Answer::empty(StatusCode::NO_CONTENT),
-            Err(_) => Answer::empty(StatusCode::NOT_FOUND),
+        CrudVerb::Head => Ok(match require_resource_group(&store, subscription, name) {
+            Ok(()) => ArmResponse::empty(StatusCode::NO_CONTENT),
+            Err(_) => ArmResponse::empty(StatusCode::NOT_FOUND),
         }),
-        Crud::Get => {
+        CrudVerb::Get => {
             require_resource_group(&store, subscription, name)?;
             let kept = store.resource_groups.get(&key).cloned();
-            Ok(Answer::ok(kept.unwrap_or_else(|| {
-                group(subscription, name, &Object::new())
+            Ok(ArmResponse::ok(kept.unwrap_or_else(|| {
+                group(subscription, name, &JsonObject::new())
             })))
         }
-        Crud::Put => {
-            let group = group(subscription, name, &read::<Object>(call)?);
+        CrudVerb::Put => {
+            let group = group(subscription, name, &read::<JsonObject>(call)?);
             store.deleted_resource_groups.remove(&key);
             let known = store.resource_groups.insert(key, group.clone()).is_some();
             let status = if known {
@@ -96,9 +96,9 @@ pub fn resource_group(
             } else {
                 StatusCode::CREATED
             };
-            Ok(Answer::new(status, group))
+            Ok(ArmResponse::new(status, group))
         }
-        Crud::Delete => {
+        CrudVerb::Delete => {
             require_resource_group(&store, subscription, name)?;
             store.resource_groups.remove(&key);
             store.deleted_resource_groups.insert(key.clone());
@@ -112,19 +112,19 @@ pub fn resource_group(
                     engine.remove(shared, group);
                 }
             }
-            Ok(Answer::empty(StatusCode::OK))
+            Ok(ArmResponse::empty(StatusCode::OK))
         }
     }
 }
 
-fn groups_of(store: &Store, (subscription, name): &(String, String)) -> Vec<GroupKey> {
+fn groups_of(store: &GroupStore, (subscription, name): &(String, String)) -> Vec<GroupKey> {
     let all = store.groups.keys();
     all.filter(|key| key.subscription == *subscription && key.resource_group == *name)
         .cloned()
         .collect()
 }
 
-fn group(subscription: &str, name: &str, body: &Object) -> Value {
+fn group(subscription: &str, name: &str, body: &JsonObject) -> Value {
     json!({
         "id": format!("/subscriptions/{subscription}/resourceGroups/{name}"),
         "name": name,

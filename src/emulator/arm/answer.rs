@@ -5,17 +5,17 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::throttle::Headers;
+use super::throttle::ThrottleHeaders;
 
 /// A successful ARM response.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct ArmResponse {
     status: StatusCode,
     body: Option<Value>,
-    headers: Headers,
+    headers: ThrottleHeaders,
 }
 
-impl Answer {
+impl ArmResponse {
     /// 200 with a body.
     pub fn ok(body: Value) -> Self {
         Self::new(StatusCode::OK, body)
@@ -50,13 +50,13 @@ impl Answer {
 
     /// Adds headers.
     #[must_use]
-    pub fn with_headers(mut self, headers: Headers) -> Self {
+    pub fn with_headers(mut self, headers: ThrottleHeaders) -> Self {
         self.headers.extend(headers);
         self
     }
 }
 
-impl IntoResponse for Answer {
+impl IntoResponse for ArmResponse {
     fn into_response(self) -> Response {
         let mut response = match self.body {
             Some(body) => (self.status, axum::Json(body)).into_response(),

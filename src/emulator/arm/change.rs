@@ -4,22 +4,26 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::Call;
-use super::answer::Answer;
+use super::ArmCall;
+use super::answer::ArmResponse;
 use super::create::script;
-use super::error::ArmError;
+use super::error::ArmFailure;
 use super::groups::{existing, operation_url, read, require_resource_group, require_settled};
 use super::route::GroupVerb;
 use super::throttle::GroupBudget;
 use crate::emulator::group::id::GroupId;
 use crate::emulator::group::model::{Properties, TagsBody};
-use crate::emulator::group::stage::Stage;
+use crate::emulator::group::stage::GroupStage;
 use crate::emulator::group::view;
-use crate::emulator::shared::Shared;
+use crate::emulator::shared::EmulatorState;
 use crate::emulator::store::OperationKind;
 
 /// Replaces the group's tags.
-pub fn patch(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {
+pub fn patch(
+    shared: &EmulatorState,
+    call: &ArmCall,
+    id: &GroupId,
+) -> Result<ArmResponse, ArmFailure> {
     let now = shared.clock.now();
     let change: TagsBody = read(call)?;
     let mut store = shared.store();
@@ -27,7 +31,7 @@ pub fn patch(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmEr
     if let Some(tags) = change.tags {
         group.body.tags = Some(tags);
     }
-    Ok(Answer::ok(view::full(
+    Ok(ArmResponse::ok(view::full(
         group,
         call.version,
         now,
@@ -36,7 +40,11 @@ pub fn patch(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmEr
 }
 
 /// Deletes the group.
-pub fn delete(shared: &Arc<Shared>, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {
+pub fn delete(
+    shared: &Arc<EmulatorState>,
+    call: &ArmCall,
+    id: &GroupId,
+) -> Result<ArmResponse, ArmFailure> {
     let (answer, engine) = begin_delete(shared, call, id)?;
     if engine && let Some(engine) = &shared.engine {
         engine.remove(shared, id.key());
@@ -45,17 +53,21 @@ pub fn delete(shared: &Arc<Shared>, call: &Call, id: &GroupId) -> Result<Answer,
 }
 
 /// Decides a delete. The flag tells whether the engine has containers to remove.
-fn begin_delete(shared: &Shared, call: &Call, id: &GroupId) -> Result<(Answer, bool), ArmError> {
+fn begin_delete(
+    shared: &EmulatorState,
+    call: &ArmCall,
+    id: &GroupId,
+) -> Result<(ArmResponse, bool), ArmFailure> {
     let (now, speed) = (shared.clock.now(), shared.clock.speed());
     let mut store = shared.store();
     let store = &mut *store;
     require_resource_group(store, &id.subscription, &id.resource_group)?;
     let key = id.key();
     if store.lags(&key, now) {
-        return Ok((Answer::empty(StatusCode::NO_CONTENT), false));
+        return Ok((ArmResponse::empty(StatusCode::NO_CONTENT), false));
     }
     let Some(place) = store.group(&key, now).map(|group| group.region.clone()) else {
-        return Ok((Answer::empty(StatusCode::NO_CONTENT), false));
+        return Ok((ArmResponse::empty(StatusCode::NO_CONTENT), false));
     };
     let limits = store.limits;
     let budget = store.throttle.group(
@@ -71,7 +83,7 @@ fn begin_delete(shared: &Shared, call: &Call, id: &GroupId) -> Result<(Answer, b
     let running = store
         .groups
         .get(&key)
-        .map(|g| (g.operation, matches!(g.stage, Stage::Deleting { .. })));
+        .map(|g| (g.operation, matches!(g.stage, GroupStage::Deleting { .. })));
     let operation = match running {
         Some((operation, true)) => operation,
         running => {
@@ -82,16 +94,19 @@ fn begin_delete(shared: &Shared, call: &Call, id: &GroupId) -> Result<(Answer, b
         }
     };
     let Some(group) = store.groups.get_mut(&key) else {
-        return Ok((Answer::empty(StatusCode::NO_CONTENT), false));
+        return Ok((ArmResponse::empty(StatusCode::NO_CONTENT), false));
     };
-    let (was_deleting, is_real) = (matches!(group.stage, Stage::Deleting { .. }), group.is_real);
+    let (was_deleting, is_real) = (
+        matches!(group.stage, GroupStage::Deleting { .. }),
+        group.is_real,
+    );
     if !was_deleting && group.delete(now, operation, is_real) {
         let body = view::full(group, call.version, now, &shared.clock.face());
         store.remove(&key, now);
         store.end_operation(operation, true, Vec::new());
-        return Ok((Answer::ok(body).with_headers(budget), false));
+        return Ok((ArmResponse::ok(body).with_headers(budget), false));
     }
-    let answer = Answer::empty(StatusCode::ACCEPTED)
+    let answer = ArmResponse::empty(StatusCode::ACCEPTED)
         .with_header(
             "azure-asyncoperation",
             &operation_url(call, group, operation, false),
@@ -102,14 +117,18 @@ fn begin_delete(shared: &Shared, call: &Call, id: &GroupId) -> Result<(Answer, b
 }
 
 /// Deploys a group again that is stopped or whose containers have all ended. Otherwise does nothing.
-pub fn start(shared: &Arc<Shared>, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {
+pub fn start(
+    shared: &Arc<EmulatorState>,
+    call: &ArmCall,
+    id: &GroupId,
+) -> Result<ArmResponse, ArmFailure> {
     let now = shared.clock.now();
     let mut store = shared.store();
     let store = &mut *store;
     let group = existing(store, id, now)?;
     require_settled(group)?;
     if group.holds_cores() {
-        return Ok(Answer::empty(StatusCode::NO_CONTENT));
+        return Ok(ArmResponse::empty(StatusCode::NO_CONTENT));
     }
     let private = group
         .body
@@ -122,12 +141,12 @@ pub fn start(shared: &Arc<Shared>, call: &Call, id: &GroupId) -> Result<Answer, 
     );
     let key = id.key();
     let Some(mut group) = store.groups.remove(&key) else {
-        return Ok(Answer::empty(StatusCode::NO_CONTENT));
+        return Ok(ArmResponse::empty(StatusCode::NO_CONTENT));
     };
     group.next_ip = address;
     group.deploy(now, operation);
     script(store, &mut group);
-    let answer = Answer::empty(StatusCode::ACCEPTED)
+    let answer = ArmResponse::empty(StatusCode::ACCEPTED)
         .with_header(
             "azure-asyncoperation",
             &operation_url(call, &group, operation, false),
@@ -142,7 +161,11 @@ pub fn start(shared: &Arc<Shared>, call: &Call, id: &GroupId) -> Result<Answer, 
 }
 
 /// Stops or restarts the group.
-pub fn act(shared: &Arc<Shared>, id: &GroupId, verb: GroupVerb) -> Result<Answer, ArmError> {
+pub fn act(
+    shared: &Arc<EmulatorState>,
+    id: &GroupId,
+    verb: GroupVerb,
+) -> Result<ArmResponse, ArmFailure> {
     let now = shared.clock.now();
     let mut store = shared.store();
     let group = existing(&mut store, id, now)?;
@@ -163,5 +186,5 @@ pub fn act(shared: &Arc<Shared>, id: &GroupId, verb: GroupVerb) -> Result<Answer
             _ => engine.restart(shared, key),
         }
     }
-    Ok(Answer::empty(StatusCode::NO_CONTENT))
+    Ok(ArmResponse::empty(StatusCode::NO_CONTENT))
 }

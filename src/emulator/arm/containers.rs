@@ -5,44 +5,51 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde_json::json;
 
-use super::Call;
-use super::answer::Answer;
-use super::error::ArmError;
+use super::ArmCall;
+use super::answer::ArmResponse;
+use super::error::ArmFailure;
 use super::groups::{existing, read};
 use super::route::ContainerVerb;
 use crate::emulator::group::id::GroupId;
-use crate::emulator::group::life::Group;
-use crate::emulator::group::log::{Log, RUNNING_LIMIT, last_bytes};
+use crate::emulator::group::life::EmulatedGroup;
+use crate::emulator::group::log::{ContainerLog, RUNNING_LIMIT, last_bytes};
 use crate::emulator::group::model::ExecBody;
-use crate::emulator::group::run::{Run, RunState};
-use crate::emulator::group::stage::Stage;
-use crate::emulator::shared::Shared;
-use crate::emulator::stream::{Session, Work};
+use crate::emulator::group::run::{EmulatedRun, RunState};
+use crate::emulator::group::stage::GroupStage;
+use crate::emulator::shared::EmulatorState;
+use crate::emulator::stream::{StreamSession, StreamWork};
 
 /// Handles an operation on one container.
 pub async fn container(
-    shared: &Arc<Shared>,
-    call: &Call,
+    shared: &Arc<EmulatorState>,
+    call: &ArmCall,
     id: &GroupId,
     name: &str,
     verb: ContainerVerb,
-) -> Result<Answer, ArmError> {
+) -> Result<ArmResponse, ArmFailure> {
     match verb {
         ContainerVerb::ListLogs => logs(shared, call, id, name).await,
         ContainerVerb::ExecuteCommand => exec(shared, call, id, name),
         ContainerVerb::Attach => {
             find(shared, id, name)?;
-            Ok(session(shared, call, id, name, Work::Attach, (24, 80)))
+            Ok(session(
+                shared,
+                call,
+                id,
+                name,
+                StreamWork::Attach,
+                (24, 80),
+            ))
         }
     }
 }
 
 async fn logs(
-    shared: &Arc<Shared>,
-    call: &Call,
+    shared: &Arc<EmulatorState>,
+    call: &ArmCall,
     id: &GroupId,
     name: &str,
-) -> Result<Answer, ArmError> {
+) -> Result<ArmResponse, ArmFailure> {
     let tail = match call.query.get("tail") {
         None => None,
         Some(text) => Some(
@@ -53,7 +60,7 @@ async fn logs(
                     let message = format!(
                         "The value '{text}' of the parameter 'tail' must be a number of lines."
                     );
-                    ArmError::bad_request("InvalidParameter", message)
+                    ArmFailure::bad_request("InvalidParameter", message)
                 })?,
         ),
     };
@@ -73,15 +80,20 @@ async fn logs(
             log.unwrap_or_default().text(tail, times)
         }
     };
-    Ok(Answer::ok(json!({"content": content})))
+    Ok(ArmResponse::ok(json!({"content": content})))
 }
 
-fn exec(shared: &Shared, call: &Call, id: &GroupId, name: &str) -> Result<Answer, ArmError> {
+fn exec(
+    shared: &EmulatorState,
+    call: &ArmCall,
+    id: &GroupId,
+    name: &str,
+) -> Result<ArmResponse, ArmFailure> {
     let body: ExecBody = read(call)?;
     let command = body.command.unwrap_or_default();
     if command.trim().is_empty() {
         let message = "The property 'command' is required.";
-        return Err(ArmError::bad_request("InvalidRequestContent", message).about("command"));
+        return Err(ArmFailure::bad_request("InvalidRequestContent", message).about("command"));
     }
     let size = body.terminal_size.unwrap_or_default();
     let within = |n: Option<i64>, usual| {
@@ -97,24 +109,24 @@ fn exec(shared: &Shared, call: &Call, id: &GroupId, name: &str) -> Result<Answer
         call,
         id,
         name,
-        Work::Exec { command },
+        StreamWork::Exec { command },
         size,
     ))
 }
 
 fn session(
-    shared: &Shared,
-    call: &Call,
+    shared: &EmulatorState,
+    call: &ArmCall,
     id: &GroupId,
     container: &str,
-    work: Work,
+    work: StreamWork,
     (rows, cols): (u16, u16),
-) -> Answer {
+) -> ArmResponse {
     let path = match work {
-        Work::Exec { .. } => "execstream",
-        Work::Attach => "attachstream",
+        StreamWork::Exec { .. } => "execstream",
+        StreamWork::Attach => "attachstream",
     };
-    let session = Session {
+    let session = StreamSession {
         group: id.key(),
         container: container.to_owned(),
         work,
@@ -124,12 +136,16 @@ fn session(
     let (number, password) = shared.sessions.open(session);
     let origin = call.origin.replacen("http", "ws", 1);
     let uri = format!("{origin}/{path}/sessionId/{number}?api-version=1.0&rows={rows}&cols={cols}");
-    Answer::ok(json!({"webSocketUri": uri, "password": password}))
+    ArmResponse::ok(json!({"webSocketUri": uri, "password": password}))
 }
 
 /// Checks that the container has started. Returns its log, or `None` if the engine has the log (a real
 /// container of a group that is not stopped).
-fn find(shared: &Shared, id: &GroupId, name: &str) -> Result<Option<Log>, ArmError> {
+fn find(
+    shared: &EmulatorState,
+    id: &GroupId,
+    name: &str,
+) -> Result<Option<ContainerLog>, ArmFailure> {
     let now = shared.clock.now();
     let mut store = shared.store();
     let group = existing(&mut store, id, now)?;
@@ -138,28 +154,31 @@ fn find(shared: &Shared, id: &GroupId, name: &str) -> Result<Option<Log>, ArmErr
             "Microsoft.ContainerInstance/containerGroups/{}/containers/{name}",
             id.name
         );
-        return Err(ArmError::resource_not_found(&resource, &id.resource_group));
+        return Err(ArmFailure::resource_not_found(
+            &resource,
+            &id.resource_group,
+        ));
     };
     let started = !matches!(run.current, None | Some(RunState::Waiting { detail: "" }));
     if !started
         || matches!(
             group.stage,
-            Stage::Allocating { .. } | Stage::Pulling { .. }
+            GroupStage::Allocating { .. } | GroupStage::Pulling { .. }
         )
     {
         let message = format!("The container group '{}' is not ready.", id.name);
-        let error = ArmError::new(
+        let error = ArmFailure::new(
             StatusCode::CONFLICT,
             "ContainerGroupDeploymentNotReady",
             message,
         );
         return Err(error);
     }
-    let kept = !group.is_real || group.stage == Stage::Stopped;
+    let kept = !group.is_real || group.stage == GroupStage::Stopped;
     Ok(kept.then(|| run.log.clone()))
 }
 
-fn run<'a>(group: &'a Group, name: &str) -> Option<&'a Run> {
+fn run<'a>(group: &'a EmulatedGroup, name: &str) -> Option<&'a EmulatedRun> {
     group
         .containers
         .iter()

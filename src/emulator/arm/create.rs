@@ -6,47 +6,51 @@ use http::StatusCode;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::Call;
-use super::answer::Answer;
-use super::error::ArmError;
+use super::ArmCall;
+use super::answer::ArmResponse;
+use super::error::ArmFailure;
 use super::groups::{operation_url, read, require_resource_group, require_settled};
 use super::rights;
 use super::route::region;
 use super::throttle::GroupBudget;
-use crate::emulator::engine::Inaccessible;
+use crate::emulator::engine::InaccessibleImage;
 use crate::emulator::group::id::GroupId;
-use crate::emulator::group::life::Group;
+use crate::emulator::group::life::EmulatedGroup;
 use crate::emulator::group::model::{GroupBody, Properties};
-use crate::emulator::group::stage::{Latency, Stage};
+use crate::emulator::group::stage::{GroupStage, StageLatency};
 use crate::emulator::group::{quota, validate, view};
-use crate::emulator::shared::Shared;
-use crate::emulator::store::{CapacityFailure, OperationKind, Store};
+use crate::emulator::shared::EmulatorState;
+use crate::emulator::store::{CapacityFailure, GroupStore, OperationKind};
 
 /// Creates the group, or updates it if it exists.
-pub async fn put(shared: &Arc<Shared>, call: &Call, id: GroupId) -> Result<Answer, ArmError> {
+pub async fn put(
+    shared: &Arc<EmulatorState>,
+    call: &ArmCall,
+    id: GroupId,
+) -> Result<ArmResponse, ArmFailure> {
     let body: GroupBody = read(call)?;
     if let Some(engine) = &shared.engine {
         require_resource_group(&shared.store(), &id.subscription, &id.resource_group)?;
         validate::validate(&id, &body)?;
         let accessible = engine.accessible(&body).await;
-        accessible.map_err(|Inaccessible { image }| {
+        accessible.map_err(|InaccessibleImage { image }| {
             let message = format!(
                 "The image '{image}' in container group '{}' is not accessible. Please check the \
                  image and registry credential.",
                 id.name
             );
-            ArmError::bad_request("InaccessibleImage", message)
+            ArmFailure::bad_request("InaccessibleImage", message)
         })?;
     }
     decide(shared, call, id, body)
 }
 
 fn decide(
-    shared: &Arc<Shared>,
-    call: &Call,
+    shared: &Arc<EmulatorState>,
+    call: &ArmCall,
     id: GroupId,
     body: GroupBody,
-) -> Result<Answer, ArmError> {
+) -> Result<ArmResponse, ArmFailure> {
     let (now, speed) = (shared.clock.now(), shared.clock.speed());
     let mut store = shared.store();
     let store = &mut *store;
@@ -60,7 +64,7 @@ fn decide(
     if let Some(old) = old {
         store.timeline.note(&id.key(), |entry| entry.puts += 1);
         check_update(old, &body, &place)?;
-        if old.body.properties == body.properties && old.stage != Stage::Stopped {
+        if old.body.properties == body.properties && old.stage != GroupStage::Stopped {
             return Ok(update_outside(store, call, &id, body));
         }
     } else {
@@ -87,7 +91,7 @@ fn decide(
     } else {
         StatusCode::OK
     };
-    let mut answer = Answer::new(status, answer).with_headers(budget);
+    let mut answer = ArmResponse::new(status, answer).with_headers(budget);
     answer = answer.with_header(
         "azure-asyncoperation",
         &operation_url(call, &group, operation, false),
@@ -101,11 +105,17 @@ fn decide(
     Ok(answer)
 }
 
-fn old_is_none(store: &Store, id: &GroupId) -> bool {
+fn old_is_none(store: &GroupStore, id: &GroupId) -> bool {
     !store.groups.contains_key(&id.key())
 }
 
-fn insert(shared: &Arc<Shared>, store: &mut Store, mut group: Group, is_new: bool, now: Timestamp) {
+fn insert(
+    shared: &Arc<EmulatorState>,
+    store: &mut GroupStore,
+    mut group: EmulatedGroup,
+    is_new: bool,
+    now: Timestamp,
+) {
     let key = group.id.key();
     if is_new {
         store.timeline.put(&group.id, now);
@@ -121,13 +131,13 @@ fn insert(shared: &Arc<Shared>, store: &mut Store, mut group: Group, is_new: boo
 }
 
 fn new_group(
-    shared: &Shared,
-    store: &mut Store,
+    shared: &EmulatorState,
+    store: &mut GroupStore,
     id: GroupId,
     body: GroupBody,
     place: String,
-) -> Group {
-    let latency = Latency::recorded(&body);
+) -> EmulatedGroup {
+    let latency = StageLatency::recorded(&body);
     let latency = shared
         .options
         .start_latency
@@ -136,13 +146,13 @@ fn new_group(
         .properties
         .as_ref()
         .is_some_and(Properties::is_in_subnet);
-    Group {
+    EmulatedGroup {
         id,
         body,
         region: place,
         deployed: Timestamp::UNIX_EPOCH,
         operation: Uuid::nil(),
-        stage: Stage::Up,
+        stage: GroupStage::Up,
         init: Vec::new(),
         containers: Vec::new(),
         events: Vec::new(),
@@ -157,7 +167,7 @@ fn new_group(
 }
 
 /// Gives the group's containers the scripts that were set through the admin interface.
-pub fn script(store: &Store, group: &mut Group) {
+pub fn script(store: &GroupStore, group: &mut EmulatedGroup) {
     if group.is_real {
         return;
     }
@@ -170,15 +180,20 @@ pub fn script(store: &Store, group: &mut Group) {
 }
 
 /// Applies a PUT that changes nothing in `properties`: it replaces the body and restarts nothing.
-fn update_outside(store: &mut Store, call: &Call, id: &GroupId, body: GroupBody) -> Answer {
+fn update_outside(
+    store: &mut GroupStore,
+    call: &ArmCall,
+    id: &GroupId,
+    body: GroupBody,
+) -> ArmResponse {
     let Some(group) = store.groups.get_mut(&id.key()) else {
-        return Answer::empty(StatusCode::OK);
+        return ArmResponse::empty(StatusCode::OK);
     };
     group.body = body;
-    Answer::ok(view::created(group, call.version))
+    ArmResponse::ok(view::created(group, call.version))
 }
 
-fn check_update(old: &Group, body: &GroupBody, place: &str) -> Result<(), ArmError> {
+fn check_update(old: &EmulatedGroup, body: &GroupBody, place: &str) -> Result<(), ArmFailure> {
     require_settled(old)?;
     let name = &old.id.name;
     if old.region != place {
@@ -188,7 +203,7 @@ fn check_update(old: &Group, body: &GroupBody, place: &str) -> Result<(), ArmErr
              new resource name.",
             old.region, old.id.resource_group
         );
-        return Err(ArmError::conflict("InvalidResourceLocation", message));
+        return Err(ArmFailure::conflict("InvalidResourceLocation", message));
     }
     let (Some(before), Some(after)) = (&old.body.properties, &body.properties) else {
         return Ok(());
@@ -200,7 +215,7 @@ fn check_update(old: &Group, body: &GroupBody, place: &str) -> Result<(), ArmErr
                 "The updates on container group '{name}' are invalid. If you are going to update the \
                  {property} of a container group, please delete it first and then create a new one."
             );
-            Err(ArmError::bad_request(
+            Err(ArmFailure::bad_request(
                 "InvalidContainerGroupUpdate",
                 message,
             ))
@@ -208,7 +223,7 @@ fn check_update(old: &Group, body: &GroupBody, place: &str) -> Result<(), ArmErr
     }
 }
 
-fn require_network(store: &Store, body: &GroupBody) -> Result<(), ArmError> {
+fn require_network(store: &GroupStore, body: &GroupBody) -> Result<(), ArmFailure> {
     let subnets = body
         .properties
         .iter()
@@ -219,7 +234,12 @@ fn require_network(store: &Store, body: &GroupBody) -> Result<(), ArmError> {
     Ok(())
 }
 
-fn check_quota(store: &Store, id: &GroupId, body: &GroupBody, place: &str) -> Result<(), ArmError> {
+fn check_quota(
+    store: &GroupStore,
+    id: &GroupId,
+    body: &GroupBody,
+    place: &str,
+) -> Result<(), ArmFailure> {
     let Some(properties) = &body.properties else {
         return Ok(());
     };
@@ -236,7 +256,10 @@ fn check_quota(store: &Store, id: &GroupId, body: &GroupBody, place: &str) -> Re
                  '{name}' exceeded in region '{place}'. Limit: '{limit}', Usage: '{usage}' \
                  Requested: '{wanted}'."
             );
-            return Err(ArmError::bad_request("ContainerGroupQuotaReached", message));
+            return Err(ArmFailure::bad_request(
+                "ContainerGroupQuotaReached",
+                message,
+            ));
         }
     }
     Ok(())
@@ -244,7 +267,11 @@ fn check_quota(store: &Store, id: &GroupId, body: &GroupBody, place: &str) -> Re
 
 /// Whether the region accepts the create but will fail it later for lack of capacity. Fails if the
 /// region rejects the create itself.
-fn take_capacity(store: &mut Store, body: &GroupBody, place: &str) -> Result<bool, ArmError> {
+fn take_capacity(
+    store: &mut GroupStore,
+    body: &GroupBody,
+    place: &str,
+) -> Result<bool, ArmFailure> {
     let Some((face, left)) = store.capacity.get_mut(place) else {
         return Ok(false);
     };
@@ -257,7 +284,7 @@ fn take_capacity(store: &mut Store, body: &GroupBody, place: &str) -> Result<boo
     }
     match face {
         CapacityFailure::Async => Ok(true),
-        CapacityFailure::Sync => Err(ArmError::conflict(
+        CapacityFailure::Sync => Err(ArmFailure::conflict(
             "ServiceUnavailable",
             validate::no_capacity(body, place),
         )),

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::origin;
-use crate::emulator::shared::Shared;
+use crate::emulator::shared::EmulatorState;
 
 /// The tenant that all subscriptions and managed identities belong to.
 pub const TENANT: &str = "11111111-1111-1111-1111-111111111111";
@@ -37,7 +37,7 @@ pub struct MetadataVersion {
 /// `GET /metadata/endpoints`: the endpoints of this cloud. Before 2022-09-01 the response is a list of
 /// clouds; from then on it is this cloud alone, which is what the Azure CLI 2.91 expects.
 pub async fn metadata(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EmulatorState>>,
     Query(version): Query<MetadataVersion>,
     headers: HeaderMap,
 ) -> Json<Value> {
@@ -68,7 +68,7 @@ pub async fn metadata(
 
 /// `GET /{tenant}/v2.0/.well-known/openid-configuration`.
 pub async fn configuration(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EmulatorState>>,
     Path(tenant): Path<String>,
     headers: HeaderMap,
 ) -> Json<Value> {
@@ -91,7 +91,7 @@ pub async fn configuration(
 
 /// `POST /{tenant}/oauth2/v2.0/token`.
 pub async fn token(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EmulatorState>>,
     Path(tenant): Path<String>,
     body: Bytes,
 ) -> Response {
@@ -170,7 +170,7 @@ pub struct MachineToken {
 /// `GET /metadata/identity/oauth2/token`: the instance metadata service of a virtual machine. It
 /// requires the header `Metadata: true`.
 pub async fn managed_identity(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EmulatorState>>,
     Query(asked): Query<MachineToken>,
     headers: HeaderMap,
 ) -> Response {
@@ -181,7 +181,7 @@ pub async fn managed_identity(
 /// `GET /msi/token`: the endpoint that App Service puts into `IDENTITY_ENDPOINT`. It requires a secret
 /// in `X-IDENTITY-HEADER`; the emulator accepts any.
 pub async fn app_service(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<EmulatorState>>,
     Query(asked): Query<MachineToken>,
     headers: HeaderMap,
 ) -> Response {
@@ -191,7 +191,12 @@ pub async fn app_service(
     machine_token(&shared, "Token_AppService", allowed, asked)
 }
 
-fn machine_token(shared: &Shared, kind: &str, allowed: bool, asked: MachineToken) -> Response {
+fn machine_token(
+    shared: &EmulatorState,
+    kind: &str,
+    allowed: bool,
+    asked: MachineToken,
+) -> Response {
     let resource = asked.resource.filter(|resource| !resource.is_empty());
     let Some(resource) = resource.filter(|_| allowed) else {
         shared.counters.count(kind, "400");
@@ -219,7 +224,7 @@ fn machine_token(shared: &Shared, kind: &str, allowed: bool, asked: MachineToken
 }
 
 /// How long a token is valid, in seconds.
-fn lifetime(shared: &Shared) -> i64 {
+fn lifetime(shared: &EmulatorState) -> i64 {
     i64::try_from(shared.options.token_lifetime.as_secs()).unwrap_or(i64::MAX)
 }
 

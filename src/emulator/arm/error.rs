@@ -6,7 +6,7 @@ use serde_json::json;
 
 /// An error with the service's status, code and message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArmError {
+pub struct ArmFailure {
     /// The HTTP status, 4xx or 5xx.
     pub status: StatusCode,
     /// The error code of ARM or of the service.
@@ -19,7 +19,7 @@ pub struct ArmError {
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl ArmError {
+impl ArmFailure {
     /// An error of `status` with `code` and `message`.
     pub fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
         Self {
@@ -73,7 +73,7 @@ impl ArmError {
     }
 }
 
-impl IntoResponse for ArmError {
+impl IntoResponse for ArmFailure {
     fn into_response(self) -> Response {
         let mut error = json!({"code": self.code, "message": self.message});
         if let Some(target) = self.target {

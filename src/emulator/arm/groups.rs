@@ -8,26 +8,26 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::answer::Answer;
-use super::error::ArmError;
+use super::answer::ArmResponse;
+use super::error::ArmFailure;
 use super::route::GroupVerb;
-use super::{Call, change, create};
+use super::{ArmCall, change, create};
 use crate::emulator::group::id::{GroupId, GroupKey};
-use crate::emulator::group::life::Group;
+use crate::emulator::group::life::EmulatedGroup;
 use crate::emulator::group::view;
-use crate::emulator::shared::Shared;
-use crate::emulator::store::{OperationKind, Store};
+use crate::emulator::shared::EmulatorState;
+use crate::emulator::store::{GroupStore, OperationKind};
 
 /// The API version in the URLs of long-running operations, as recorded from the service.
 const OPERATION_VERSION: &str = "2018-06-01";
 
 /// Handles an operation on one group.
 pub async fn group(
-    shared: &Arc<Shared>,
-    call: &Call,
+    shared: &Arc<EmulatorState>,
+    call: &ArmCall,
     id: GroupId,
     verb: GroupVerb,
-) -> Result<Answer, ArmError> {
+) -> Result<ArmResponse, ArmFailure> {
     match verb {
         GroupVerb::Get => get(shared, call, &id),
         GroupVerb::CreateOrUpdate => create::put(shared, call, id).await,
@@ -38,18 +38,18 @@ pub async fn group(
         GroupVerb::OutboundEndpoints => {
             let mut store = shared.store();
             existing(&mut store, &id, shared.clock.now())?;
-            Ok(Answer::ok(json!([])))
+            Ok(ArmResponse::ok(json!([])))
         }
     }
 }
 
 /// Lists the groups of a subscription or resource group, one page at a time.
 pub fn list(
-    shared: &Shared,
-    call: &Call,
+    shared: &EmulatorState,
+    call: &ArmCall,
     subscription: &str,
     resource_group: Option<&str>,
-) -> Result<Answer, ArmError> {
+) -> Result<ArmResponse, ArmFailure> {
     let now = shared.clock.now();
     let mut store = shared.store();
     if let Some(name) = resource_group {
@@ -93,15 +93,20 @@ pub fn list(
         )
         .into();
     }
-    Ok(Answer::ok(answer))
+    Ok(ArmResponse::ok(answer))
 }
 
 /// The state of a long-running operation, or its result if `result` is set.
-pub fn operation(shared: &Shared, call: &Call, id: &str, result: bool) -> Result<Answer, ArmError> {
+pub fn operation(
+    shared: &EmulatorState,
+    call: &ArmCall,
+    id: &str,
+    result: bool,
+) -> Result<ArmResponse, ArmFailure> {
     let (now, face) = (shared.clock.now(), shared.clock.face());
     let mut store = shared.store();
     let missing = || {
-        ArmError::new(
+        ArmFailure::new(
             StatusCode::NOT_FOUND,
             "NotFound",
             format!("The operation '{id}' was not found."),
@@ -118,9 +123,9 @@ pub fn operation(shared: &Shared, call: &Call, id: &str, result: bool) -> Result
             .get(&key)
             .filter(|_| operation.kind == OperationKind::Deploy);
         return Ok(match group {
-            _ if !done => Answer::empty(StatusCode::ACCEPTED),
-            Some(group) => Answer::ok(view::full(group, call.version, now, &face)),
-            None => Answer::empty(StatusCode::NO_CONTENT),
+            _ if !done => ArmResponse::empty(StatusCode::ACCEPTED),
+            Some(group) => ArmResponse::ok(view::full(group, call.version, now, &face)),
+            None => ArmResponse::empty(StatusCode::NO_CONTENT),
         });
     }
     let running = || store.groups.get(&key).map(view::all_events);
@@ -129,7 +134,7 @@ pub fn operation(shared: &Shared, call: &Call, id: &str, result: bool) -> Result
         Some((true, events)) => ("Succeeded", events.clone()),
         Some((false, events)) => ("Failed", events.clone()),
     };
-    Ok(Answer::ok(json!({
+    Ok(ArmResponse::ok(json!({
         "id": operation.group.to_string(),
         "status": status,
         "startTime": view::operation_time(face.shown(operation.started)),
@@ -138,11 +143,11 @@ pub fn operation(shared: &Shared, call: &Call, id: &str, result: bool) -> Result
 }
 
 /// Parses a JSON body. An invalid body is a 400 that names the field.
-pub fn read<T: DeserializeOwned + Default>(call: &Call) -> Result<T, ArmError> {
+pub fn read<T: DeserializeOwned + Default>(call: &ArmCall) -> Result<T, ArmFailure> {
     let refuse = |why: String| {
         let message =
             format!("The request content was invalid and could not be deserialized: '{why}'.");
-        ArmError::bad_request("InvalidRequestContent", message)
+        ArmFailure::bad_request("InvalidRequestContent", message)
     };
     let value: Value = serde_json::from_slice(&call.body).map_err(|why| refuse(why.to_string()))?;
     if !value.is_object() {
@@ -153,14 +158,14 @@ pub fn read<T: DeserializeOwned + Default>(call: &Call) -> Result<T, ArmError> {
 
 /// Fails with 404 if a client deleted the resource group.
 pub fn require_resource_group(
-    store: &Store,
+    store: &GroupStore,
     subscription: &str,
     name: &str,
-) -> Result<(), ArmError> {
+) -> Result<(), ArmFailure> {
     let key = (subscription.to_lowercase(), name.to_lowercase());
     if store.deleted_resource_groups.contains(&key) {
         let message = format!("Resource group '{name}' could not be found.");
-        let error = ArmError::new(StatusCode::NOT_FOUND, "ResourceGroupNotFound", message);
+        let error = ArmFailure::new(StatusCode::NOT_FOUND, "ResourceGroupNotFound", message);
         return Err(error.from_gateway());
     }
     Ok(())
@@ -168,13 +173,13 @@ pub fn require_resource_group(
 
 /// The group, advanced to `now`. Fails with 404 if it does not exist or lags ([`Store::lags`]).
 pub fn existing<'a>(
-    store: &'a mut Store,
+    store: &'a mut GroupStore,
     id: &GroupId,
     now: Timestamp,
-) -> Result<&'a mut Group, ArmError> {
+) -> Result<&'a mut EmulatedGroup, ArmFailure> {
     require_resource_group(store, &id.subscription, &id.resource_group)?;
     let resource = format!("Microsoft.ContainerInstance/containerGroups/{}", id.name);
-    let missing = ArmError::resource_not_found(&resource, &id.resource_group);
+    let missing = ArmFailure::resource_not_found(&resource, &id.resource_group);
     let key = id.key();
     if store.lags(&key, now) {
         return Err(missing);
@@ -182,16 +187,16 @@ pub fn existing<'a>(
     store.group(&key, now).ok_or(missing)
 }
 
-fn get(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {
+fn get(shared: &EmulatorState, call: &ArmCall, id: &GroupId) -> Result<ArmResponse, ArmFailure> {
     let (now, face) = (shared.clock.now(), shared.clock.face());
     let mut store = shared.store();
     let answer = view::full(existing(&mut store, id, now)?, call.version, now, &face);
     store.timeline.note(&id.key(), |entry| entry.gets += 1);
-    Ok(Answer::ok(answer))
+    Ok(ArmResponse::ok(answer))
 }
 
 /// Fails with 409 while the group is deploying, restarting, stopping or being deleted.
-pub fn require_settled(group: &Group) -> Result<(), ArmError> {
+pub fn require_settled(group: &EmulatedGroup) -> Result<(), ArmFailure> {
     if !group.is_in_motion() {
         return Ok(());
     }
@@ -199,11 +204,16 @@ pub fn require_settled(group: &Group) -> Result<(), ArmError> {
         "The container group '{}' is still transitioning, please retry later.",
         group.id.name
     );
-    Err(ArmError::conflict("ContainerGroupTransitioning", message))
+    Err(ArmFailure::conflict("ContainerGroupTransitioning", message))
 }
 
 /// The URL of an operation's state, or of its result.
-pub fn operation_url(call: &Call, group: &Group, operation: Uuid, result: bool) -> String {
+pub fn operation_url(
+    call: &ArmCall,
+    group: &EmulatedGroup,
+    operation: Uuid,
+    result: bool,
+) -> String {
     let kind = if result {
         "operationResults"
     } else {

@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 
-use super::answer::Answer;
+use super::answer::ArmResponse;
 use super::route::LocationList;
 use crate::emulator::group::quota;
-use crate::emulator::shared::Shared;
+use crate::emulator::shared::EmulatorState;
 
 /// Some of the images that the service caches in every region.
 const CACHED_IMAGES: [(&str, &str); 4] = [
@@ -17,8 +17,13 @@ const CACHED_IMAGES: [(&str, &str); 4] = [
 ];
 
 /// Answers one of a region's list requests.
-pub fn list(shared: &Shared, subscription: &str, region: &str, list: LocationList) -> Answer {
-    Answer::ok(match list {
+pub fn list(
+    shared: &EmulatorState,
+    subscription: &str,
+    region: &str,
+    list: LocationList,
+) -> ArmResponse {
+    ArmResponse::ok(match list {
         LocationList::Usage => usages(shared, subscription, region),
         LocationList::CachedImages => {
             let image = |(os, image): &(&str, &str)| json!({"osType": os, "image": image});
@@ -29,7 +34,7 @@ pub fn list(shared: &Shared, subscription: &str, region: &str, list: LocationLis
 }
 
 /// The operations that a role can permit: the response of `Operations_List`.
-pub fn operations() -> Answer {
+pub fn operations() -> ArmResponse {
     let all = [
         ("containerGroups/read", "Get Container Groups"),
         ("containerGroups/write", "Create or Update Container Groups"),
@@ -63,10 +68,10 @@ pub fn operations() -> Answer {
             "origin": "User",
         })
     };
-    Answer::ok(json!({"value": all.iter().map(one).collect::<Vec<_>>()}))
+    ArmResponse::ok(json!({"value": all.iter().map(one).collect::<Vec<_>>()}))
 }
 
-fn usages(shared: &Shared, subscription: &str, region: &str) -> Value {
+fn usages(shared: &EmulatorState, subscription: &str, region: &str) -> Value {
     let now = shared.clock.now();
     let mut store = shared.store();
     store.settle_all(now);

@@ -9,14 +9,14 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::Call;
-use super::answer::Answer;
-use super::error::ArmError;
+use super::ArmCall;
+use super::answer::ArmResponse;
+use super::error::ArmFailure;
 use super::groups::existing;
-use crate::emulator::clock::Face;
+use crate::emulator::clock::ShownClock;
 use crate::emulator::group::id::GroupId;
-use crate::emulator::group::run::{Run, RunState};
-use crate::emulator::shared::Shared;
+use crate::emulator::group::run::{EmulatedRun, RunState};
+use crate::emulator::shared::EmulatorState;
 
 /// The supported metrics: name, display name, unit.
 const KNOWN: [(&str, &str, &str); 2] = [
@@ -32,7 +32,11 @@ const TOP: usize = 10;
 const USUAL: (f64, f64) = (1.0, 16_777_216.0);
 
 /// `GET {group}/providers/Microsoft.Insights/metrics`.
-pub fn list(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmError> {
+pub fn list(
+    shared: &EmulatorState,
+    call: &ArmCall,
+    id: &GroupId,
+) -> Result<ArmResponse, ArmFailure> {
     let (now, face) = (shared.clock.now(), shared.clock.face());
     let shown_now = face.shown(now);
     let (since, until) = timespan(call, shown_now)?;
@@ -53,7 +57,7 @@ pub fn list(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmErr
     let top = if apart { top(call)? } else { usize::MAX };
     let mut store = shared.store();
     let group = existing(&mut store, id, now)?;
-    let measured: Vec<&Run> = group
+    let measured: Vec<&EmulatedRun> = group
         .containers
         .iter()
         .filter(|run| !group.is_real && !run.script.unmeasured)
@@ -76,7 +80,7 @@ pub fn list(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmErr
             "errorCode": "Success",
         }));
     }
-    Ok(Answer::ok(json!({
+    Ok(ArmResponse::ok(json!({
         "cost": 0,
         "timespan": format!("{since}/{until}"),
         "interval": interval,
@@ -85,7 +89,7 @@ pub fn list(shared: &Shared, call: &Call, id: &GroupId) -> Result<Answer, ArmErr
     })))
 }
 
-fn unknown(name: &str) -> ArmError {
+fn unknown(name: &str) -> ArmFailure {
     let valid = KNOWN.map(|known| known.0).join(",");
     refused(format!(
         "Failed to find metric configuration for provider: Microsoft.ContainerInstance, resource Type: \
@@ -94,7 +98,7 @@ fn unknown(name: &str) -> ArmError {
 }
 
 /// The query parameter `top`: how many containers get a series.
-fn top(call: &Call) -> Result<usize, ArmError> {
+fn top(call: &ArmCall) -> Result<usize, ArmFailure> {
     let Some(text) = call.query.get("top") else {
         return Ok(TOP);
     };
@@ -102,7 +106,7 @@ fn top(call: &Call) -> Result<usize, ArmError> {
     text.parse().map_err(refusal)
 }
 
-fn timespan(call: &Call, now: Timestamp) -> Result<(Timestamp, Timestamp), ArmError> {
+fn timespan(call: &ArmCall, now: Timestamp) -> Result<(Timestamp, Timestamp), ArmFailure> {
     let Some(text) = call.query.get("timespan") else {
         return Ok((now.saturating_sub(HOUR).unwrap_or(now), now));
     };
@@ -113,18 +117,18 @@ fn timespan(call: &Call, now: Timestamp) -> Result<(Timestamp, Timestamp), ArmEr
     parsed.ok_or_else(|| refused(format!("Detected invalid timespan input '{text}'")))
 }
 
-fn refused(message: String) -> ArmError {
-    ArmError::bad_request("BadRequest", message)
+fn refused(message: String) -> ArmFailure {
+    ArmFailure::bad_request("BadRequest", message)
 }
 
 fn series(
-    runs: &[&Run],
+    runs: &[&EmulatedRun],
     metric: &str,
     apart: bool,
     (since, until): (Timestamp, Timestamp),
-    face: &Face,
+    face: &ShownClock,
 ) -> Vec<Value> {
-    let of = |runs: &[&Run], labels: Value| {
+    let of = |runs: &[&EmulatedRun], labels: Value| {
         let points: Vec<Value> = minutes(since, until)
             .map(|(begins, is_over)| {
                 let ends = begins + SignedDuration::from_secs(MINUTE);
@@ -145,7 +149,7 @@ fn series(
             .collect();
         json!({"metadatavalues": labels, "data": points})
     };
-    let label = |run: &Run| {
+    let label = |run: &EmulatedRun| {
         json!([{
             "name": {"value": "containername", "localizedValue": "containername"},
             "value": run.name,
@@ -169,7 +173,7 @@ fn minutes(since: Timestamp, until: Timestamp) -> impl Iterator<Item = (Timestam
 }
 
 /// Whether the container's current run was running when the minute ended.
-fn ran_until(run: &Run, ends: Timestamp, face: &Face) -> bool {
+fn ran_until(run: &EmulatedRun, ends: Timestamp, face: &ShownClock) -> bool {
     match run.current {
         Some(RunState::Running { since }) => face.shown(since) < ends,
         Some(RunState::Terminated {
@@ -179,7 +183,7 @@ fn ran_until(run: &Run, ends: Timestamp, face: &Face) -> bool {
     }
 }
 
-fn used(run: &Run, metric: &str) -> f64 {
+fn used(run: &EmulatedRun, metric: &str) -> f64 {
     match metric {
         "CpuUsage" => millicores(run),
         _ => bytes(run),
@@ -187,11 +191,11 @@ fn used(run: &Run, metric: &str) -> f64 {
 }
 
 /// A container's CPU use in thousandths of a core.
-pub fn millicores(run: &Run) -> f64 {
+pub fn millicores(run: &EmulatedRun) -> f64 {
     run.script.cpu.unwrap_or(USUAL.0)
 }
 
 /// A container's memory use in bytes.
-pub fn bytes(run: &Run) -> f64 {
+pub fn bytes(run: &EmulatedRun) -> f64 {
     run.script.memory.unwrap_or(USUAL.1)
 }

@@ -32,22 +32,22 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use jiff::Timestamp;
 
-use self::answer::Answer;
-use self::error::ArmError;
-use self::route::{NoRoute, Route};
-use self::throttle::Kind;
-use self::version::Version;
-use super::faults::Fate;
+use self::answer::ArmResponse;
+use self::error::ArmFailure;
+use self::route::{ArmRoute, NoRoute};
+use self::throttle::ThrottleKind;
+use self::version::ApiVersion;
+use super::faults::FaultOutcome;
 use super::server::DropConnection;
-use super::shared::Shared;
+use super::shared::EmulatorState;
 
 /// The largest request body that ARM accepts: 4 MiB.
 const LARGEST_BODY: usize = 4 << 20;
 
 /// A request as the operations see it.
-pub struct Call {
+pub struct ArmCall {
     /// The requested API version. The newest one for resources of other providers.
-    pub version: Version,
+    pub version: ApiVersion,
     /// All other query parameters, by lower-case name.
     pub query: HashMap<String, String>,
     /// The body.
@@ -57,11 +57,11 @@ pub struct Call {
 }
 
 /// Handles a request to ARM.
-pub async fn handle(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
+pub async fn handle(State(shared): State<Arc<EmulatorState>>, request: Request<Body>) -> Response {
     let half = shared.options.rtt / 2;
     tokio::time::sleep(half).await;
-    let routed = Route::parse(request.method(), request.uri().path());
-    let operation = routed.as_ref().map_or("unknown", Route::name);
+    let routed = ArmRoute::parse(request.method(), request.uri().path());
+    let operation = routed.as_ref().map_or("unknown", ArmRoute::name);
     let mut response = match routed {
         Ok(route) => fated(&shared, route, request).await,
         Err(why) => Err(no_route(why, &request)),
@@ -81,11 +81,11 @@ pub async fn handle(State(shared): State<Arc<Shared>>, request: Request<Body>) -
 
 /// Applies the injected faults to the request, then handles it.
 async fn fated(
-    shared: &Arc<Shared>,
-    route: Route,
+    shared: &Arc<EmulatorState>,
+    route: ArmRoute,
     request: Request<Body>,
-) -> Result<Response, ArmError> {
-    let Fate {
+) -> Result<Response, ArmFailure> {
+    let FaultOutcome {
         delay,
         error,
         dropped,
@@ -103,7 +103,7 @@ async fn fated(
         return Err(error);
     }
     let lagging = match &route {
-        Route::Group { id, .. } if !lag.is_zero() => Some(id.key()),
+        ArmRoute::Group { id, .. } if !lag.is_zero() => Some(id.key()),
         _ => None,
     };
     if let Some(key) = &lagging {
@@ -124,17 +124,17 @@ async fn fated(
 }
 
 async fn checked(
-    shared: &Arc<Shared>,
-    route: Route,
+    shared: &Arc<EmulatorState>,
+    route: ArmRoute,
     request: Request<Body>,
-) -> Result<Response, ArmError> {
+) -> Result<Response, ArmFailure> {
     let (parts, body) = request.into_parts();
     authenticate(&parts.headers)?;
     rights::require(&shared.store(), &route, parts.uri.path())?;
     let mut query = query(parts.uri.query().unwrap_or_default());
     let version = query.remove("api-version");
     let version = if route.is_of_the_service() {
-        Version::parse(version.as_deref(), "containerGroups")?
+        ApiVersion::parse(version.as_deref(), "containerGroups")?
     } else {
         any_version(version.as_deref())?
     };
@@ -143,14 +143,14 @@ async fn checked(
         .await
         .map_err(|_| {
             let message = "The request content size exceeds the maximum size of 4 MB.";
-            ArmError::new(
+            ArmFailure::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "RequestContentTooLarge",
                 message,
             )
         })?;
     let origin = origin(&parts.headers, shared.options.tls.is_some());
-    let call = Call {
+    let call = ArmCall {
         version,
         query,
         body,
@@ -160,58 +160,70 @@ async fn checked(
     Ok(answer.with_headers(budget).into_response())
 }
 
-async fn operate(shared: &Arc<Shared>, route: Route, call: Call) -> Result<Answer, ArmError> {
+async fn operate(
+    shared: &Arc<EmulatorState>,
+    route: ArmRoute,
+    call: ArmCall,
+) -> Result<ArmResponse, ArmFailure> {
     match route {
-        Route::GroupsList { subscription } => groups::list(shared, &call, &subscription, None),
-        Route::GroupsListByResourceGroup {
+        ArmRoute::GroupsList { subscription } => groups::list(shared, &call, &subscription, None),
+        ArmRoute::GroupsListByResourceGroup {
             subscription,
             resource_group,
         } => groups::list(shared, &call, &subscription, Some(&resource_group)),
-        Route::Group { id, verb } => groups::group(shared, &call, id, verb).await,
-        Route::Container {
+        ArmRoute::Group { id, verb } => groups::group(shared, &call, id, verb).await,
+        ArmRoute::Container {
             id,
             container,
             verb,
         } => containers::container(shared, &call, &id, &container, verb).await,
-        Route::Metrics { id } => metrics::list(shared, &call, &id),
-        Route::Location {
+        ArmRoute::Metrics { id } => metrics::list(shared, &call, &id),
+        ArmRoute::Location {
             subscription,
             region,
             list,
         } => Ok(locations::list(shared, &subscription, &region, list)),
-        Route::Operation {
+        ArmRoute::Operation {
             operation, result, ..
         } => groups::operation(shared, &call, &operation, result),
-        Route::OperationsList => Ok(locations::operations()),
-        Route::ServiceAssociationLinkDelete { .. } => Ok(Answer::empty(StatusCode::NO_CONTENT)),
-        Route::Network { id, kind, verb, .. } => network::network(shared, &call, &id, kind, verb),
-        Route::ResourceGroup {
+        ArmRoute::OperationsList => Ok(locations::operations()),
+        ArmRoute::ServiceAssociationLinkDelete { .. } => {
+            Ok(ArmResponse::empty(StatusCode::NO_CONTENT))
+        }
+        ArmRoute::Network { id, kind, verb, .. } => {
+            network::network(shared, &call, &id, kind, verb)
+        }
+        ArmRoute::ResourceGroup {
             subscription,
             name,
             verb,
         } => account::resource_group(shared, &call, &subscription, &name, verb),
-        Route::ResourceGroupsList { subscription } => {
+        ArmRoute::ResourceGroupsList { subscription } => {
             Ok(account::resource_groups(shared, &subscription))
         }
-        Route::SubscriptionsList => Ok(account::subscriptions()),
-        Route::Subscription { subscription } => {
-            Ok(Answer::ok(account::subscription(&subscription)))
+        ArmRoute::SubscriptionsList => Ok(account::subscriptions()),
+        ArmRoute::Subscription { subscription } => {
+            Ok(ArmResponse::ok(account::subscription(&subscription)))
         }
-        Route::Provider { subscription } => Ok(account::provider(&subscription)),
+        ArmRoute::Provider { subscription } => Ok(account::provider(&subscription)),
     }
 }
 
-fn spend(shared: &Shared, route: &Route, method: &Method) -> Result<throttle::Headers, ArmError> {
+fn spend(
+    shared: &EmulatorState,
+    route: &ArmRoute,
+    method: &Method,
+) -> Result<throttle::ThrottleHeaders, ArmFailure> {
     let (now, speed) = (shared.clock.now(), shared.clock.speed());
     let mut store = shared.store();
     let limits = store.limits;
     let subscription = route.subscription().unwrap_or_default();
     store
         .throttle
-        .arm(&limits, subscription, Kind::of(method), now, speed)
+        .arm(&limits, subscription, ThrottleKind::of(method), now, speed)
 }
 
-fn authenticate(headers: &HeaderMap) -> Result<(), ArmError> {
+fn authenticate(headers: &HeaderMap) -> Result<(), ArmFailure> {
     let given = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
@@ -229,7 +241,7 @@ fn authenticate(headers: &HeaderMap) -> Result<(), ArmError> {
                 "scheme is not supported"
             };
             let message = format!("Authentication failed. The 'Authorization' {why}.");
-            let error = ArmError::new(StatusCode::UNAUTHORIZED, "AuthenticationFailed", message);
+            let error = ArmFailure::new(StatusCode::UNAUTHORIZED, "AuthenticationFailed", message);
             Err(error
                 .with_header("www-authenticate", "Bearer")
                 .from_gateway())
@@ -238,7 +250,7 @@ fn authenticate(headers: &HeaderMap) -> Result<(), ArmError> {
 }
 
 /// Resources of other providers have their own API versions; the emulator accepts any date.
-fn any_version(text: Option<&str>) -> Result<Version, ArmError> {
+fn any_version(text: Option<&str>) -> Result<ApiVersion, ArmFailure> {
     let looks_right = |text: &str| {
         let date = text.get(..10).unwrap_or_default();
         date.len() == 10
@@ -248,26 +260,29 @@ fn any_version(text: Option<&str>) -> Result<Version, ArmError> {
             })
     };
     match text.filter(|text| !text.is_empty()) {
-        Some(text) if looks_right(text) => Ok(Version::newest()),
+        Some(text) if looks_right(text) => Ok(ApiVersion::newest()),
         Some(text) => {
             let message = format!(
                 "The api-version '{text}' is invalid. It must be a date such as 2024-11-01."
             );
-            Err(ArmError::bad_request("InvalidApiVersionParameter", message))
+            Err(ArmFailure::bad_request(
+                "InvalidApiVersionParameter",
+                message,
+            ))
         }
-        None => Version::parse(None, ""),
+        None => ApiVersion::parse(None, ""),
     }
 }
 
-fn no_route(why: NoRoute, request: &Request<Body>) -> ArmError {
+fn no_route(why: NoRoute, request: &Request<Body>) -> ArmFailure {
     let (method, path) = (request.method(), request.uri().path());
     match why {
-        NoRoute::UnknownMethod => ArmError::new(
+        NoRoute::UnknownMethod => ArmFailure::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "MethodNotAllowed",
             format!("The requested resource does not support http method '{method}'."),
         ),
-        NoRoute::UnknownPath => ArmError::new(
+        NoRoute::UnknownPath => ArmFailure::new(
             StatusCode::NOT_FOUND,
             "InvalidResourceType",
             format!("The resource type could not be found for the path '{path}'."),

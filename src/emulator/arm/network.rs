@@ -5,35 +5,35 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Call;
-use super::answer::Answer;
-use super::error::ArmError;
+use super::ArmCall;
+use super::answer::ArmResponse;
+use super::error::ArmFailure;
 use super::groups::read;
-use super::route::{Crud, NetworkKind};
-use crate::emulator::group::model::Object;
-use crate::emulator::shared::Shared;
-use crate::emulator::store::Store;
+use super::route::{CrudVerb, NetworkKind};
+use crate::emulator::group::model::JsonObject;
+use crate::emulator::shared::EmulatorState;
+use crate::emulator::store::GroupStore;
 
 /// Handles an operation on a virtual network or a subnet.
 pub fn network(
-    shared: &Shared,
-    call: &Call,
+    shared: &EmulatorState,
+    call: &ArmCall,
     id: &str,
     kind: NetworkKind,
-    verb: Crud,
-) -> Result<Answer, ArmError> {
+    verb: CrudVerb,
+) -> Result<ArmResponse, ArmFailure> {
     let key = id.to_lowercase();
     let mut store = shared.store();
     match verb {
-        Crud::Head | Crud::Get => {
+        CrudVerb::Head | CrudVerb::Get => {
             require(&store, id).map_err(|_| missing(id))?;
             let kept = store.networks.get(&key).cloned().flatten();
-            Ok(Answer::ok(
-                kept.unwrap_or_else(|| resource(id, kind, &Object::new())),
+            Ok(ArmResponse::ok(
+                kept.unwrap_or_else(|| resource(id, kind, &JsonObject::new())),
             ))
         }
-        Crud::Put => {
-            let body: Object = read(call)?;
+        CrudVerb::Put => {
+            let body: JsonObject = read(call)?;
             let resource = resource(id, kind, &body);
             let known = store
                 .networks
@@ -45,9 +45,9 @@ pub fn network(
             } else {
                 StatusCode::CREATED
             };
-            Ok(Answer::new(status, resource))
+            Ok(ArmResponse::new(status, resource))
         }
-        Crud::Delete => {
+        CrudVerb::Delete => {
             let used = store.groups.values().any(|group| {
                 let subnets = group
                     .body
@@ -62,13 +62,16 @@ pub fn network(
                 let message = format!(
                     "The subnet '{id}' is in use by container groups and cannot be deleted."
                 );
-                return Err(ArmError::bad_request("InUseSubnetCannotBeDeleted", message));
+                return Err(ArmFailure::bad_request(
+                    "InUseSubnetCannotBeDeleted",
+                    message,
+                ));
             }
             let known = store
                 .networks
                 .insert(key, None)
                 .is_none_or(|kept| kept.is_some());
-            Ok(Answer::empty(if known {
+            Ok(ArmResponse::empty(if known {
                 StatusCode::OK
             } else {
                 StatusCode::NO_CONTENT
@@ -78,26 +81,26 @@ pub fn network(
 }
 
 /// Fails if a client deleted the subnet or its virtual network.
-pub fn require(store: &Store, subnet: &str) -> Result<(), ArmError> {
+pub fn require(store: &GroupStore, subnet: &str) -> Result<(), ArmFailure> {
     let key = subnet.to_lowercase();
     let network = key.split("/subnets/").next().unwrap_or_default();
     let deleted = |id: &str| matches!(store.networks.get(id), Some(None));
     if deleted(&key) || deleted(network) {
         let message = format!("The virtual network of the subnet '{subnet}' was not found.");
-        return Err(ArmError::bad_request("VirtualNetworkNotFound", message));
+        return Err(ArmFailure::bad_request("VirtualNetworkNotFound", message));
     }
     Ok(())
 }
 
-fn missing(id: &str) -> ArmError {
+fn missing(id: &str) -> ArmFailure {
     let parts: Vec<&str> = id.split('/').collect();
     let group = parts.get(4).copied().unwrap_or_default();
-    ArmError::resource_not_found(&parts.get(6..).unwrap_or_default().join("/"), group)
+    ArmFailure::resource_not_found(&parts.get(6..).unwrap_or_default().join("/"), group)
 }
 
 /// The resource with the fields that ARM and the network provider add. A subnet without delegations
 /// gets one to container groups.
-fn resource(id: &str, kind: NetworkKind, body: &Object) -> Value {
+fn resource(id: &str, kind: NetworkKind, body: &JsonObject) -> Value {
     let mut properties = body
         .get("properties")
         .filter(|p| p.is_object())

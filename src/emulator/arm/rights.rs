@@ -5,21 +5,21 @@
 
 use http::StatusCode;
 
-use super::error::ArmError;
-use super::route::{ContainerVerb, Crud, GroupVerb, LocationList, NetworkKind, Route};
+use super::error::ArmFailure;
+use super::route::{ArmRoute, ContainerVerb, CrudVerb, GroupVerb, LocationList, NetworkKind};
 use crate::emulator::group::model::Properties;
-use crate::emulator::store::Store;
+use crate::emulator::store::GroupStore;
 
 /// The action that a credential needs to put a group into a subnet.
 const JOIN: &str = "Microsoft.Network/virtualNetworks/subnets/join/action";
 
 /// The action that a request needs. `None` if the request needs no right.
-fn action(route: &Route) -> Option<&'static str> {
+fn action(route: &ArmRoute) -> Option<&'static str> {
     Some(match route {
-        Route::GroupsList { .. } | Route::GroupsListByResourceGroup { .. } => {
+        ArmRoute::GroupsList { .. } | ArmRoute::GroupsListByResourceGroup { .. } => {
             "Microsoft.ContainerInstance/containerGroups/read"
         }
-        Route::Group { verb, .. } => match verb {
+        ArmRoute::Group { verb, .. } => match verb {
             GroupVerb::Get => "Microsoft.ContainerInstance/containerGroups/read",
             GroupVerb::CreateOrUpdate | GroupVerb::Update => {
                 "Microsoft.ContainerInstance/containerGroups/write"
@@ -30,7 +30,7 @@ fn action(route: &Route) -> Option<&'static str> {
             GroupVerb::Stop => "Microsoft.ContainerInstance/containerGroups/stop/action",
             GroupVerb::OutboundEndpoints => return None,
         },
-        Route::Container { verb, .. } => match verb {
+        ArmRoute::Container { verb, .. } => match verb {
             ContainerVerb::ListLogs => {
                 "Microsoft.ContainerInstance/containerGroups/containers/logs/read"
             }
@@ -41,17 +41,17 @@ fn action(route: &Route) -> Option<&'static str> {
                 "Microsoft.ContainerInstance/containerGroups/containers/attach/action"
             }
         },
-        Route::Metrics { .. } => "Microsoft.Insights/metrics/read",
-        Route::Location { list, .. } => match list {
+        ArmRoute::Metrics { .. } => "Microsoft.Insights/metrics/read",
+        ArmRoute::Location { list, .. } => match list {
             LocationList::Usage => "Microsoft.ContainerInstance/locations/usages/read",
             LocationList::CachedImages => "Microsoft.ContainerInstance/locations/cachedImages/read",
             LocationList::Capabilities => "Microsoft.ContainerInstance/locations/capabilities/read",
         },
-        Route::Network { kind, verb, .. } => match (kind, verb) {
-            (NetworkKind::Subnet, Crud::Head | Crud::Get) => {
+        ArmRoute::Network { kind, verb, .. } => match (kind, verb) {
+            (NetworkKind::Subnet, CrudVerb::Head | CrudVerb::Get) => {
                 "Microsoft.Network/virtualNetworks/subnets/read"
             }
-            (NetworkKind::VirtualNetwork, Crud::Head | Crud::Get) => {
+            (NetworkKind::VirtualNetwork, CrudVerb::Head | CrudVerb::Get) => {
                 "Microsoft.Network/virtualNetworks/read"
             }
             _ => return None,
@@ -61,7 +61,7 @@ fn action(route: &Route) -> Option<&'static str> {
 }
 
 /// Fails with 403 if the action that the request needs is withheld.
-pub fn require(store: &Store, route: &Route, scope: &str) -> Result<(), ArmError> {
+pub fn require(store: &GroupStore, route: &ArmRoute, scope: &str) -> Result<(), ArmFailure> {
     match action(route) {
         Some(action) if store.lacks(action) => {
             let message = format!(
@@ -76,7 +76,7 @@ pub fn require(store: &Store, route: &Route, scope: &str) -> Result<(), ArmError
 }
 
 /// Fails with 403 if the group is in a subnet and the right to join subnets is withheld.
-pub fn require_join(store: &Store, properties: Option<&Properties>) -> Result<(), ArmError> {
+pub fn require_join(store: &GroupStore, properties: Option<&Properties>) -> Result<(), ArmFailure> {
     if store.lacks(JOIN) && properties.is_some_and(Properties::is_in_subnet) {
         let message = format!(
             "The client has permission to perform action \
@@ -89,6 +89,6 @@ pub fn require_join(store: &Store, properties: Option<&Properties>) -> Result<()
     Ok(())
 }
 
-fn refused(code: &str, message: String) -> ArmError {
-    ArmError::new(StatusCode::FORBIDDEN, code, message).from_gateway()
+fn refused(code: &str, message: String) -> ArmFailure {
+    ArmFailure::new(StatusCode::FORBIDDEN, code, message).from_gateway()
 }

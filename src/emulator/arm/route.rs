@@ -12,7 +12,7 @@ use crate::emulator::group::id::GroupId;
     missing_docs,
     reason = "the variants are the specification's operations"
 )]
-pub enum Route {
+pub enum ArmRoute {
     OperationsList,
     GroupsList {
         subscription: String,
@@ -50,12 +50,12 @@ pub enum Route {
         subscription: String,
         id: String,
         kind: NetworkKind,
-        verb: Crud,
+        verb: CrudVerb,
     },
     ResourceGroup {
         subscription: String,
         name: String,
-        verb: Crud,
+        verb: CrudVerb,
     },
     ResourceGroupsList {
         subscription: String,
@@ -122,7 +122,7 @@ pub enum NetworkKind {
 /// The operations on a resource that the emulator only stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the variants are HTTP's methods")]
-pub enum Crud {
+pub enum CrudVerb {
     Head,
     Get,
     Put,
@@ -138,7 +138,7 @@ pub enum NoRoute {
     UnknownMethod,
 }
 
-impl Route {
+impl ArmRoute {
     /// The operation's name in the specification. Fault rules and counters use it.
     pub fn name(&self) -> &'static str {
         match self {

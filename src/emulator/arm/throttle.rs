@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::error::ArmError;
+use super::error::ArmFailure;
 use crate::emulator::clock::{between, later};
 
 /// ARM's tenant-wide limit is this many times the limit of a subscription.
@@ -21,23 +21,23 @@ const GLOBAL: f64 = 15.0;
 /// The limits. `null` for a bucket or a budget removes that limit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Limits {
+pub struct ThrottleLimits {
     /// ARM's bucket for GET, HEAD and OPTIONS.
-    pub reads: Option<Bucket>,
+    pub reads: Option<TokenBucket>,
     /// ARM's bucket for PUT, PATCH and POST.
-    pub writes: Option<Bucket>,
+    pub writes: Option<TokenBucket>,
     /// ARM's bucket for DELETE.
-    pub deletes: Option<Bucket>,
+    pub deletes: Option<TokenBucket>,
     /// The service's budget for creating and updating container groups.
-    pub group_creates: Option<Budget>,
+    pub group_creates: Option<ThrottleBudget>,
     /// The service's budget for deleting container groups.
-    pub group_deletes: Option<Budget>,
+    pub group_deletes: Option<ThrottleBudget>,
 }
 
 /// A token bucket: each request takes one token.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Bucket {
+pub struct TokenBucket {
     /// How many tokens the bucket holds.
     pub size: f64,
     /// How many tokens are added per second.
@@ -47,29 +47,29 @@ pub struct Bucket {
 /// A budget per fixed time window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Budget {
+pub struct ThrottleBudget {
     /// Requests per 5 minutes.
     pub per_5m: u64,
     /// Requests per hour.
     pub per_1h: u64,
 }
 
-impl Default for Limits {
+impl Default for ThrottleLimits {
     fn default() -> Self {
-        let budget = Some(Budget {
+        let budget = Some(ThrottleBudget {
             per_5m: 100,
             per_1h: 300,
         });
         Self {
-            reads: Some(Bucket {
+            reads: Some(TokenBucket {
                 size: 250.0,
                 per_second: 25.0,
             }),
-            writes: Some(Bucket {
+            writes: Some(TokenBucket {
                 size: 200.0,
                 per_second: 10.0,
             }),
-            deletes: Some(Bucket {
+            deletes: Some(TokenBucket {
                 size: 200.0,
                 per_second: 10.0,
             }),
@@ -79,7 +79,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl ThrottleLimits {
     /// No limits.
     pub const fn lifted() -> Self {
         Self {
@@ -94,7 +94,7 @@ impl Limits {
 
 /// The kinds of requests that ARM counts separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ThrottleKind {
     /// GET, HEAD and OPTIONS.
     Reads,
     /// PUT, PATCH and POST.
@@ -103,7 +103,7 @@ pub enum Kind {
     Deletes,
 }
 
-impl Kind {
+impl ThrottleKind {
     /// The kind of a request with `method`.
     pub fn of(method: &http::Method) -> Self {
         match *method {
@@ -132,12 +132,12 @@ pub enum GroupBudget {
 }
 
 /// Response headers.
-pub type Headers = Vec<(HeaderName, HeaderValue)>;
+pub type ThrottleHeaders = Vec<(HeaderName, HeaderValue)>;
 
 /// How much of the limits is used.
 #[derive(Debug, Default)]
 pub struct Throttle {
-    buckets: HashMap<(String, Kind), (f64, Timestamp)>,
+    buckets: HashMap<(String, ThrottleKind), (f64, Timestamp)>,
     windows: HashMap<(String, String, GroupBudget, u64), (u64, Timestamp)>,
 }
 
@@ -146,16 +146,16 @@ impl Throttle {
     /// seconds for `Retry-After`. Fails with 429 if the bucket is empty.
     pub fn arm(
         &mut self,
-        limits: &Limits,
+        limits: &ThrottleLimits,
         subscription: &str,
-        kind: Kind,
+        kind: ThrottleKind,
         now: Timestamp,
         speed: f64,
-    ) -> Result<Headers, ArmError> {
+    ) -> Result<ThrottleHeaders, ArmFailure> {
         let bucket = match kind {
-            Kind::Reads => limits.reads,
-            Kind::Writes => limits.writes,
-            Kind::Deletes => limits.deletes,
+            ThrottleKind::Reads => limits.reads,
+            ThrottleKind::Writes => limits.writes,
+            ThrottleKind::Deletes => limits.deletes,
         };
         let Some(bucket) = bucket else {
             return Ok(Vec::new());
@@ -171,7 +171,7 @@ impl Throttle {
                  Please try again after some time.",
                 kind.name()
             );
-            let error = ArmError::new(
+            let error = ArmFailure::new(
                 StatusCode::TOO_MANY_REQUESTS,
                 "SubscriptionRequestsThrottled",
                 message,
@@ -197,12 +197,12 @@ impl Throttle {
     /// up.
     pub fn group(
         &mut self,
-        limits: &Limits,
+        limits: &ThrottleLimits,
         (subscription, region): (&str, &str),
         which: GroupBudget,
         now: Timestamp,
         speed: f64,
-    ) -> Result<Headers, ArmError> {
+    ) -> Result<ThrottleHeaders, ArmFailure> {
         let budget = match which {
             GroupBudget::Create => limits.group_creates,
             GroupBudget::Delete => limits.group_deletes,
@@ -231,7 +231,7 @@ impl Throttle {
                      container groups in '{region}' is reached."
                 );
                 let error =
-                    ArmError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
+                    ArmFailure::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
                 return Err(retry_after(error, between(now, ends), speed));
             }
             left.push((name, most - *used - 1));
@@ -256,27 +256,27 @@ impl Throttle {
     }
 }
 
-fn retry_after(error: ArmError, wait: Duration, speed: f64) -> ArmError {
+fn retry_after(error: ArmFailure, wait: Duration, speed: f64) -> ArmFailure {
     let seconds = (wait.as_secs_f64() / speed).ceil().clamp(1.0, 86_400.0);
     error.with_header("retry-after", &format!("{seconds:.0}"))
 }
 
 /// A header with a number. Fractions are rounded down: a fraction of a token permits no request.
-fn header(name: &str, value: impl Into<Number>) -> (HeaderName, HeaderValue) {
+fn header(name: &str, value: impl Into<HeaderNumber>) -> (HeaderName, HeaderValue) {
     let name = HeaderName::try_from(name).expect("the names above are header names");
     let value = HeaderValue::try_from(value.into().0).expect("digits are a header value");
     (name, value)
 }
 
-struct Number(String);
+struct HeaderNumber(String);
 
-impl From<f64> for Number {
+impl From<f64> for HeaderNumber {
     fn from(value: f64) -> Self {
         Self(format!("{:.0}", value.floor().max(0.0)))
     }
 }
 
-impl From<u64> for Number {
+impl From<u64> for HeaderNumber {
     fn from(value: u64) -> Self {
         Self(value.to_string())
     }
@@ -292,15 +292,16 @@ mod tests {
 
     #[test]
     fn a_bucket_counts_down_refuses_when_empty_and_refills() {
-        let limits = Limits {
-            reads: Some(Bucket {
+        let limits = ThrottleLimits {
+            reads: Some(TokenBucket {
                 size: 2.0,
                 per_second: 0.5,
             }),
-            ..Limits::default()
+            ..ThrottleLimits::default()
         };
         let mut throttle = Throttle::default();
-        let mut read = |second, speed| throttle.arm(&limits, "S", Kind::Reads, at(second), speed);
+        let mut read =
+            |second, speed| throttle.arm(&limits, "S", ThrottleKind::Reads, at(second), speed);
         assert_eq!(read(0, 1.0).expect("allowed")[0].1, "1");
         assert_eq!(read(0, 1.0).expect("allowed")[0].1, "0");
         let refused = read(0, 1.0).expect_err("empty");
@@ -317,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_services_budgets_are_300_an_hour_and_100_in_5_minutes_for_each_region() {
-        let (limits, mut throttle) = (Limits::default(), Throttle::default());
+        let (limits, mut throttle) = (ThrottleLimits::default(), Throttle::default());
         let mut create = |region: &str, second| {
             throttle.group(&limits, ("s", region), GroupBudget::Create, at(second), 1.0)
         };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::error::ArmError;
+use super::error::ArmFailure;
 
 /// The versions from 2018-10-01 on, oldest first. Source: the service's published types, read 2026-11.
 pub const VERSIONS: [&str; 19] = [
@@ -29,15 +29,18 @@ pub const VERSIONS: [&str; 19] = [
 
 /// A supported API version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(&'static str);
+pub struct ApiVersion(&'static str);
 
-impl Version {
+impl ApiVersion {
     /// Reads the query parameter `api-version` of a request for `resource_type`.
-    pub fn parse(text: Option<&str>, resource_type: &str) -> Result<Self, ArmError> {
+    pub fn parse(text: Option<&str>, resource_type: &str) -> Result<Self, ArmFailure> {
         let Some(text) = text.filter(|text| !text.is_empty()) else {
             let message =
                 "The api-version query parameter (?api-version=) is required for all requests.";
-            return Err(ArmError::bad_request("MissingApiVersionParameter", message));
+            return Err(ArmFailure::bad_request(
+                "MissingApiVersionParameter",
+                message,
+            ));
         };
         let known = VERSIONS
             .iter()
@@ -48,7 +51,7 @@ impl Version {
                  '{resource_type}'. The supported api-versions are '{}'.",
                 VERSIONS.join(", ")
             );
-            ArmError::bad_request("NoRegisteredProviderFound", message)
+            ArmFailure::bad_request("NoRegisteredProviderFound", message)
         })
     }
 
@@ -75,7 +78,7 @@ impl Version {
     }
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for ApiVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
     }

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use tokio::sync::Semaphore;
 
-use super::error::Error;
-use super::listing::{self, Inspected, Listed};
+use super::error::EngineError;
+use super::listing::{self, InspectedContainer, ListedContainer};
 
 /// How many calls may run at the same time.
 const AT_ONCE: usize = 8;
@@ -35,7 +35,7 @@ const WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A connection to an engine. Cheap to clone.
 #[derive(Clone)]
-pub struct Client {
+pub struct EngineClient {
     docker: Docker,
     waiting: Docker,
     permits: Arc<Semaphore>,
@@ -44,9 +44,9 @@ pub struct Client {
     architecture: String,
 }
 
-impl Client {
+impl EngineClient {
     /// Connects to the engine that listens on `socket`. Fails if it does not answer within 5 s.
-    pub async fn connect(socket: &Path) -> Result<Self, Error> {
+    pub async fn connect(socket: &Path) -> Result<Self, EngineError> {
         let what = "connecting";
         let docker = Docker::connect_with_unix(
             &socket.to_string_lossy(),
@@ -76,7 +76,11 @@ impl Client {
     }
 
     /// Creates a container and returns its id.
-    pub async fn create(&self, name: &str, body: ContainerCreateBody) -> Result<String, Error> {
+    pub async fn create(
+        &self,
+        name: &str,
+        body: ContainerCreateBody,
+    ) -> Result<String, EngineError> {
         let options = query::CreateContainerOptionsBuilder::new()
             .name(name)
             .build();
@@ -88,14 +92,14 @@ impl Client {
     }
 
     /// Starts a container.
-    pub async fn start(&self, name: &str) -> Result<(), Error> {
+    pub async fn start(&self, name: &str) -> Result<(), EngineError> {
         let started = self.docker.start_container(name, None);
         self.call(&format!("starting container {name}"), started)
             .await
     }
 
     /// A container's state and network. `None` if it does not exist.
-    pub async fn inspect(&self, name: &str) -> Result<Option<Inspected>, Error> {
+    pub async fn inspect(&self, name: &str) -> Result<Option<InspectedContainer>, EngineError> {
         let seen = listing::inspect(&self.socket, name);
         found(
             self.call(&format!("inspecting container {name}"), seen)
@@ -105,7 +109,7 @@ impl Client {
 
     /// Waits until a container has ended and returns its exit code. podman 4.3.1 reports the end up to
     /// a second late.
-    pub async fn wait(&self, name: &str) -> Result<i64, Error> {
+    pub async fn wait(&self, name: &str) -> Result<i64, EngineError> {
         let options = query::WaitContainerOptionsBuilder::new()
             .condition("not-running")
             .build();
@@ -120,12 +124,12 @@ impl Client {
             // bollard reports every exit code except 0 as an error.
             Some(Err(Cause::DockerContainerWaitError { code, .. })) => Ok(code),
             Some(Err(source)) => Err(refused(&what, source)),
-            None => Err(Error::TimedOut { what }),
+            None => Err(EngineError::TimedOut { what }),
         }
     }
 
     /// Sends SIGTERM to a container's process, and SIGKILL after `grace` seconds.
-    pub async fn stop(&self, name: &str, grace: i32) -> Result<(), Error> {
+    pub async fn stop(&self, name: &str, grace: i32) -> Result<(), EngineError> {
         let options = query::StopContainerOptionsBuilder::new().t(grace).build();
         let stopped = self.docker.stop_container(name, Some(options));
         self.call(&format!("stopping container {name}"), stopped)
@@ -133,7 +137,7 @@ impl Client {
     }
 
     /// Sends SIGKILL to a container's process.
-    pub async fn kill(&self, name: &str) -> Result<(), Error> {
+    pub async fn kill(&self, name: &str) -> Result<(), EngineError> {
         let options = query::KillContainerOptionsBuilder::new()
             .signal("SIGKILL")
             .build();
@@ -144,7 +148,7 @@ impl Client {
 
     /// Removes a container and its anonymous volumes, also while it runs. Succeeds if it does not
     /// exist.
-    pub async fn remove(&self, name: &str) -> Result<(), Error> {
+    pub async fn remove(&self, name: &str) -> Result<(), EngineError> {
         let options = query::RemoveContainerOptionsBuilder::new()
             .force(true)
             .v(true)
@@ -158,13 +162,13 @@ impl Client {
     }
 
     /// All containers that have all of `labels` (`name` or `name=value`), running or not.
-    pub async fn list(&self, labels: &[String]) -> Result<Vec<Listed>, Error> {
+    pub async fn list(&self, labels: &[String]) -> Result<Vec<ListedContainer>, EngineError> {
         self.call("listing containers", listing::list(&self.socket, labels))
             .await
     }
 
     /// An image that the engine has locally. `None` if it does not.
-    pub async fn image(&self, name: &str) -> Result<Option<ImageInspect>, Error> {
+    pub async fn image(&self, name: &str) -> Result<Option<ImageInspect>, EngineError> {
         let seen = self.docker.inspect_image(name);
         found(self.call(&format!("looking up image {name}"), seen).await)
     }
@@ -175,7 +179,7 @@ impl Client {
         name: &str,
         credentials: Option<DockerCredentials>,
         mut progress: impl FnMut(),
-    ) -> Result<(), Error> {
+    ) -> Result<(), EngineError> {
         let options = query::CreateImageOptionsBuilder::new()
             .from_image(name)
             .build();
@@ -193,7 +197,7 @@ impl Client {
         &self,
         options: query::CreateImageOptions,
         root: Bytes,
-    ) -> Result<(), Error> {
+    ) -> Result<(), EngineError> {
         let body = bollard::body_full(root);
         let steps = self.docker.create_image(Some(options), Some(body), None);
         self.call(
@@ -216,7 +220,7 @@ impl Client {
     pub async fn attach(
         &self,
         name: &str,
-    ) -> Result<impl Stream<Item = Result<LogOutput, Cause>> + Send + use<>, Error> {
+    ) -> Result<impl Stream<Item = Result<LogOutput, Cause>> + Send + use<>, EngineError> {
         let options = query::AttachContainerOptionsBuilder::new()
             .stream(true)
             .stdout(true)
@@ -230,7 +234,7 @@ impl Client {
     }
 
     /// Prepares a command in a container and returns the command's id.
-    pub async fn create_exec(&self, name: &str, exec: ExecConfig) -> Result<String, Error> {
+    pub async fn create_exec(&self, name: &str, exec: ExecConfig) -> Result<String, EngineError> {
         let created = self.docker.create_exec(name, exec);
         let created = self
             .call(&format!("running a command in container {name}"), created)
@@ -243,24 +247,24 @@ impl Client {
     pub async fn run_exec(
         &self,
         id: &str,
-    ) -> Result<impl Stream<Item = Result<LogOutput, Cause>> + Send + use<>, Error> {
+    ) -> Result<impl Stream<Item = Result<LogOutput, Cause>> + Send + use<>, EngineError> {
         let what = "running a command";
         match self.call(what, self.docker.start_exec(id, None)).await? {
             bollard::exec::StartExecResults::Attached { output, .. } => Ok(output),
-            bollard::exec::StartExecResults::Detached => Err(Error::TimedOut {
+            bollard::exec::StartExecResults::Detached => Err(EngineError::TimedOut {
                 what: what.to_owned(),
             }),
         }
     }
 
     /// The state of a command: whether it runs, its process id and exit code.
-    pub async fn inspect_exec(&self, id: &str) -> Result<ExecInspectResponse, Error> {
+    pub async fn inspect_exec(&self, id: &str) -> Result<ExecInspectResponse, EngineError> {
         self.call("inspecting a command", self.docker.inspect_exec(id))
             .await
     }
 
     /// Sets the size of a command's terminal, in rows and columns.
-    pub async fn resize_exec(&self, id: &str, (rows, cols): (u16, u16)) -> Result<(), Error> {
+    pub async fn resize_exec(&self, id: &str, (rows, cols): (u16, u16)) -> Result<(), EngineError> {
         let options = query::ResizeExecOptionsBuilder::new()
             .h(i32::from(rows))
             .w(i32::from(cols))
@@ -273,7 +277,7 @@ impl Client {
         &self,
         what: &str,
         call: impl Future<Output = Result<T, Cause>>,
-    ) -> Result<T, Error> {
+    ) -> Result<T, EngineError> {
         let _permit = self.permits.acquire().await;
         within(CALL, what, call).await
     }
@@ -283,24 +287,24 @@ async fn within<T>(
     limit: Duration,
     what: &str,
     call: impl Future<Output = Result<T, Cause>>,
-) -> Result<T, Error> {
+) -> Result<T, EngineError> {
     match tokio::time::timeout(limit, call).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(source)) => Err(refused(what, source)),
-        Err(_) => Err(Error::TimedOut {
+        Err(_) => Err(EngineError::TimedOut {
             what: what.to_owned(),
         }),
     }
 }
 
-fn refused(what: &str, source: Cause) -> Error {
-    Error::Refused {
+fn refused(what: &str, source: Cause) -> EngineError {
+    EngineError::Refused {
         what: what.to_owned(),
         source,
     }
 }
 
-fn found<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+fn found<T>(answer: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(error) if error.is_not_found() => Ok(None),

@@ -13,27 +13,27 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::error::Error;
-use super::groups::Parts;
+use super::error::EngineError;
+use super::groups::EngineParts;
 use super::{images, spec, volumes};
 use crate::emulator::group::id::GroupKey;
-use crate::emulator::group::life::Group;
+use crate::emulator::group::life::EmulatedGroup;
 use crate::emulator::group::model::{Container, Properties};
-use crate::emulator::group::run::{Due, Run, note};
-use crate::emulator::group::stage::Stage;
-use crate::emulator::shared::Shared;
+use crate::emulator::group::run::{DueChange, EmulatedRun, note};
+use crate::emulator::group::stage::GroupStage;
+use crate::emulator::shared::EmulatorState;
 
 /// Why a deployment ends early.
-pub(super) enum Halt {
+pub(super) enum DeploymentHalt {
     /// Nothing is left to do: the group has failed, or a newer deployment or command has replaced this
     /// one.
     Over,
     /// The engine refused a call.
-    Failed(Error),
+    Failed(EngineError),
 }
 
-impl From<Error> for Halt {
-    fn from(error: Error) -> Self {
+impl From<EngineError> for DeploymentHalt {
+    fn from(error: EngineError) -> Self {
         Self::Failed(error)
     }
 }
@@ -41,9 +41,9 @@ impl From<Error> for Halt {
 /// One deployment of a group.
 pub(super) struct Deployment {
     /// The emulator's shared state.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<EmulatorState>,
     /// The engine.
-    pub parts: Arc<Parts>,
+    pub parts: Arc<EngineParts>,
     /// The group.
     pub key: GroupKey,
     /// The properties to deploy.
@@ -58,7 +58,7 @@ pub(super) struct Deployment {
 
 /// A container's position in the group's lists.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum DeploymentTarget {
     /// In `initContainers`.
     Init(usize),
     /// In `containers`.
@@ -69,8 +69,8 @@ impl Deployment {
     /// The current deployment of a group. `None` if the group does not exist. `interrupt` ends all
     /// waits.
     pub fn begin(
-        shared: &Arc<Shared>,
-        parts: &Arc<Parts>,
+        shared: &Arc<EmulatorState>,
+        parts: &Arc<EngineParts>,
         key: &GroupKey,
         interrupt: CancellationToken,
     ) -> Option<Self> {
@@ -90,8 +90,8 @@ impl Deployment {
     /// Deploys the group, then supervises its containers until all have ended for good.
     pub async fn run(&self) {
         match self.steps().await {
-            Ok(()) | Err(Halt::Over) => {}
-            Err(Halt::Failed(error)) => {
+            Ok(()) | Err(DeploymentHalt::Over) => {}
+            Err(DeploymentHalt::Failed(error)) => {
                 let error = error.in_full();
                 tracing::warn!(group = self.key.name, error, "deploying a group");
                 self.fail(&error);
@@ -99,10 +99,10 @@ impl Deployment {
         }
     }
 
-    async fn steps(&self) -> Result<(), Halt> {
+    async fn steps(&self) -> Result<(), DeploymentHalt> {
         self.capacity().await?;
         self.report(|group, at, _| {
-            if !matches!(group.stage, Stage::Pulling { .. }) {
+            if !matches!(group.stage, GroupStage::Pulling { .. }) {
                 group.pulling(at);
             }
         })?;
@@ -117,12 +117,12 @@ impl Deployment {
         })?;
         self.initialise().await?;
         let refused = self.start_all().await?;
-        self.report(Group::up)?;
+        self.report(EmulatedGroup::up)?;
         self.supervise(refused).await
     }
 
     /// Waits until the region has capacity for the group.
-    async fn capacity(&self) -> Result<(), Halt> {
+    async fn capacity(&self) -> Result<(), DeploymentHalt> {
         loop {
             let now = self.shared.clock.now();
             self.shared.store().settle(&self.key, now);
@@ -134,7 +134,7 @@ impl Deployment {
     }
 
     /// Creates the infra container unless it is still running, and returns the group's address.
-    async fn network(&self) -> Result<Option<Ipv4Addr>, Halt> {
+    async fn network(&self) -> Result<Option<Ipv4Addr>, DeploymentHalt> {
         let (client, instance) = (&self.parts.client, &self.parts.instance);
         let name = instance.infra_name(&self.key);
         let seen = client.inspect(&name).await?;
@@ -157,18 +157,20 @@ impl Deployment {
     }
 
     /// Runs the init containers one after the other.
-    async fn initialise(&self) -> Result<(), Halt> {
+    async fn initialise(&self) -> Result<(), DeploymentHalt> {
         loop {
             let stage = self.report(|group, _, _| group.stage.clone())?;
             let index = match stage {
-                Stage::Initialising { index } => index,
-                Stage::Failed => return Err(Halt::Over),
+                GroupStage::Initialising { index } => index,
+                GroupStage::Failed => return Err(DeploymentHalt::Over),
                 _ => return Ok(()),
             };
-            if let Some((at, Due::Start)) = self.report(|group, _, _| group.init[index].due)? {
+            if let Some((at, DueChange::Start)) =
+                self.report(|group, _, _| group.init[index].due)?
+            {
                 self.sleep_until(at).await?;
             }
-            let place = Place::Init(index);
+            let place = DeploymentTarget::Init(index);
             self.create(place).await?;
             let code = match self.start(place).await? {
                 Some(code) => code,
@@ -180,16 +182,16 @@ impl Deployment {
 
     /// Starts all containers. For each, returns the exit code to report if the engine refused to start
     /// it.
-    async fn start_all(&self) -> Result<Vec<Option<i32>>, Halt> {
+    async fn start_all(&self) -> Result<Vec<Option<i32>>, DeploymentHalt> {
         self.report(|group, at, _| {
-            if !matches!(group.stage, Stage::Starting { .. }) {
+            if !matches!(group.stage, GroupStage::Starting { .. }) {
                 group.starting(at);
             }
         })?;
         let containers = 0..self.properties.containers().len();
         let started = containers.map(|index| async move {
-            self.create(Place::Proper(index)).await?;
-            self.start(Place::Proper(index)).await
+            self.create(DeploymentTarget::Proper(index)).await?;
+            self.start(DeploymentTarget::Proper(index)).await
         });
         // Wait for all, even if one fails: a call that creates something must not be cancelled.
         futures::future::join_all(started)
@@ -199,11 +201,11 @@ impl Deployment {
     }
 
     /// Creates a container. Removes an old one of the same name first: the previous run.
-    pub(super) async fn create(&self, place: Place) -> Result<(), Error> {
+    pub(super) async fn create(&self, place: DeploymentTarget) -> Result<(), EngineError> {
         let (client, instance) = (&self.parts.client, &self.parts.instance);
         let (container, name) = (self.container(place), self.name(place));
         client.remove(&name).await?;
-        let placed = spec::Placed {
+        let placed = spec::PlacedContainer {
             labels: instance.labels(&self.key, container.name()),
             mounts: volumes::mounts(instance, &self.key, &self.properties, container),
             infra: instance.infra_name(&self.key),
@@ -216,12 +218,15 @@ impl Deployment {
     }
 
     /// Starts a container. Returns the exit code to report if the engine refuses.
-    pub(super) async fn start(&self, place: Place) -> Result<Option<i32>, Halt> {
+    pub(super) async fn start(
+        &self,
+        place: DeploymentTarget,
+    ) -> Result<Option<i32>, DeploymentHalt> {
         let started = self.parts.client.start(&self.name(place)).await;
         self.report(|group, at, _| {
-            let run: &mut Run = match place {
-                Place::Init(index) => &mut group.init[index],
-                Place::Proper(index) => &mut group.containers[index],
+            let run: &mut EmulatedRun = match place {
+                DeploymentTarget::Init(index) => &mut group.init[index],
+                DeploymentTarget::Proper(index) => &mut group.containers[index],
             };
             run.start(at);
             let error = started.err()?.in_full();
@@ -237,22 +242,22 @@ impl Deployment {
     }
 
     /// A container's name in the engine.
-    pub(super) fn name(&self, place: Place) -> String {
+    pub(super) fn name(&self, place: DeploymentTarget) -> String {
         self.parts
             .instance
             .container_name(&self.key, self.container(place).name())
     }
 
     /// The container's specification.
-    pub(super) fn container(&self, place: Place) -> &Container {
+    pub(super) fn container(&self, place: DeploymentTarget) -> &Container {
         match place {
-            Place::Init(index) => &self.properties.init_containers()[index],
-            Place::Proper(index) => &self.properties.containers()[index],
+            DeploymentTarget::Init(index) => &self.properties.init_containers()[index],
+            DeploymentTarget::Proper(index) => &self.properties.containers()[index],
         }
     }
 
     /// Waits until the emulated time is `at`. Fails if interrupted.
-    pub(super) async fn sleep_until(&self, at: Timestamp) -> Result<(), Halt> {
+    pub(super) async fn sleep_until(&self, at: Timestamp) -> Result<(), DeploymentHalt> {
         self.unless_interrupted(self.shared.clock.sleep_until(at))
             .await
     }
@@ -261,10 +266,10 @@ impl Deployment {
     pub(super) async fn unless_interrupted<T>(
         &self,
         what: impl Future<Output = T>,
-    ) -> Result<T, Halt> {
+    ) -> Result<T, DeploymentHalt> {
         tokio::select! {
             biased;
-            () = self.interrupt.cancelled() => Err(Halt::Over),
+            () = self.interrupt.cancelled() => Err(DeploymentHalt::Over),
             outcome = what => Ok(outcome),
         }
     }

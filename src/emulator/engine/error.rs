@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// What the emulator attempted, and why it failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum EngineError {
     /// No socket answers.
     #[error(
         "no container engine answers ({tried}); start one, for example with \
@@ -53,7 +53,7 @@ pub enum Error {
     Terminal(String),
 }
 
-impl Error {
+impl EngineError {
     /// The HTTP status of the engine's answer, if it answered.
     pub(super) fn status(&self) -> Option<u16> {
         match self {

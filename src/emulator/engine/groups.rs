@@ -12,43 +12,43 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::client::Client;
+use super::client::EngineClient;
 use super::deployment::Deployment;
-use super::error::Error;
-use super::images::{self, Inaccessible};
-use super::instance::Instance;
-use super::teardown::{self, Manner, Scope};
+use super::error::EngineError;
+use super::images::{self, InaccessibleImage};
+use super::instance::EmulatorInstance;
+use super::teardown::{self, TeardownManner, TeardownScope};
 use super::terminal::{self, Terminal};
 use super::{logs, pause, socket, sweep};
 use crate::emulator::group::id::GroupKey;
 use crate::emulator::group::model::GroupBody;
 use crate::emulator::options::EngineSocket;
-use crate::emulator::shared::Shared;
+use crate::emulator::shared::EmulatorState;
 
 /// A container engine that runs the groups of one emulator.
 #[derive(Clone)]
 pub struct Engine {
-    parts: Arc<Parts>,
+    parts: Arc<EngineParts>,
 }
 
 /// What the workers of all groups share.
-pub(super) struct Parts {
+pub(super) struct EngineParts {
     /// The engine's API.
-    pub client: Client,
+    pub client: EngineClient,
     /// This emulator's labels and directory.
-    pub instance: Instance,
+    pub instance: EmulatorInstance,
     /// All tasks.
     pub tasks: TaskTracker,
     /// Ends all tasks.
     pub cancel: CancellationToken,
     /// How many CPUs the machine has.
     pub cpus: f64,
-    workers: Mutex<HashMap<GroupKey, watch::Sender<Wish>>>,
+    workers: Mutex<HashMap<GroupKey, watch::Sender<GroupCommand>>>,
 }
 
 /// A command for a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
+enum GroupCommand {
     /// Deploy the group from scratch.
     Deploy,
     /// Restart its containers; keep its address and volumes.
@@ -62,9 +62,9 @@ enum Wish {
 impl Engine {
     /// Connects to an engine, removes what crashed emulators left there, and prepares the infra
     /// containers' image.
-    pub async fn connect(socket: &EngineSocket) -> Result<Self, Error> {
+    pub async fn connect(socket: &EngineSocket) -> Result<Self, EngineError> {
         let client = socket::connect(socket).await?;
-        let instance = Instance::new()?;
+        let instance = EmulatorInstance::new()?;
         if let Err(error) = sweep::remove_orphans(&client).await {
             tracing::warn!(
                 error = error.in_full(),
@@ -73,7 +73,7 @@ impl Engine {
         }
         pause::ensure(&client).await?;
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let parts = Parts {
+        let parts = EngineParts {
             client,
             instance,
             tasks: TaskTracker::new(),
@@ -87,7 +87,7 @@ impl Engine {
     }
 
     /// Checks that the engine has, or can pull, every image of the group.
-    pub async fn accessible(&self, body: &GroupBody) -> Result<(), Inaccessible> {
+    pub async fn accessible(&self, body: &GroupBody) -> Result<(), InaccessibleImage> {
         match &body.properties {
             Some(properties) => images::accessible(&self.parts.client, properties).await,
             None => Ok(()),
@@ -96,23 +96,23 @@ impl Engine {
 
     /// Deploys a group once its region has capacity. First removes the containers of an older
     /// deployment.
-    pub fn deploy(&self, shared: &Arc<Shared>, key: GroupKey) {
-        self.wish(shared, key, Wish::Deploy);
+    pub fn deploy(&self, shared: &Arc<EmulatorState>, key: GroupKey) {
+        self.wish(shared, key, GroupCommand::Deploy);
     }
 
     /// Restarts a group's containers. The group keeps its address and volumes.
-    pub fn restart(&self, shared: &Arc<Shared>, key: GroupKey) {
-        self.wish(shared, key, Wish::Restart);
+    pub fn restart(&self, shared: &Arc<EmulatorState>, key: GroupKey) {
+        self.wish(shared, key, GroupCommand::Restart);
     }
 
     /// Stops a group: keeps its logs, removes its containers and volumes.
-    pub fn stop(&self, shared: &Arc<Shared>, key: GroupKey) {
-        self.wish(shared, key, Wish::Stop);
+    pub fn stop(&self, shared: &Arc<EmulatorState>, key: GroupKey) {
+        self.wish(shared, key, GroupCommand::Stop);
     }
 
     /// Removes a group.
-    pub fn remove(&self, shared: &Arc<Shared>, key: GroupKey) {
-        self.wish(shared, key, Wish::Remove);
+    pub fn remove(&self, shared: &Arc<EmulatorState>, key: GroupKey) {
+        self.wish(shared, key, GroupCommand::Remove);
     }
 
     /// The log of a container's current or last run. Empty if it never ran.
@@ -134,13 +134,13 @@ impl Engine {
         container: &str,
         command: Vec<String>,
         size: (u16, u16),
-    ) -> Result<Terminal, Error> {
+    ) -> Result<Terminal, EngineError> {
         let name = self.parts.instance.container_name(key, container);
         terminal::exec(&self.parts, &name, command, size).await
     }
 
     /// A container's output from now on.
-    pub async fn attach(&self, key: &GroupKey, container: &str) -> Result<Terminal, Error> {
+    pub async fn attach(&self, key: &GroupKey, container: &str) -> Result<Terminal, EngineError> {
         let name = self.parts.instance.container_name(key, container);
         terminal::attach(&self.parts.client, &name).await
     }
@@ -166,7 +166,7 @@ impl Engine {
         super::instance::remove_directory(self.parts.instance.directory());
     }
 
-    fn wish(&self, shared: &Arc<Shared>, key: GroupKey, wish: Wish) {
+    fn wish(&self, shared: &Arc<EmulatorState>, key: GroupKey, wish: GroupCommand) {
         if self.parts.cancel.is_cancelled() {
             return;
         }
@@ -174,7 +174,7 @@ impl Engine {
             Entry::Occupied(worker) => drop(worker.get().send_replace(wish)),
             Entry::Vacant(place) => {
                 let (sender, wishes) = watch::channel(wish);
-                let worker = Worker {
+                let worker = GroupWorker {
                     shared: shared.clone(),
                     parts: self.parts.clone(),
                     key: place.key().clone(),
@@ -186,21 +186,21 @@ impl Engine {
     }
 }
 
-impl Parts {
-    fn workers(&self) -> MutexGuard<'_, HashMap<GroupKey, watch::Sender<Wish>>> {
+impl EngineParts {
+    fn workers(&self) -> MutexGuard<'_, HashMap<GroupKey, watch::Sender<GroupCommand>>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The worker of one group.
-struct Worker {
-    shared: Arc<Shared>,
-    parts: Arc<Parts>,
+struct GroupWorker {
+    shared: Arc<EmulatorState>,
+    parts: Arc<EngineParts>,
     key: GroupKey,
 }
 
-impl Worker {
-    async fn work(self, mut wishes: watch::Receiver<Wish>) {
+impl GroupWorker {
+    async fn work(self, mut wishes: watch::Receiver<GroupCommand>) {
         loop {
             let wish = *wishes.borrow_and_update();
             let interrupt = self.parts.cancel.child_token();
@@ -213,7 +213,7 @@ impl Worker {
                     continue;
                 }
             }
-            if wish == Wish::Remove && self.leave(&wishes) {
+            if wish == GroupCommand::Remove && self.leave(&wishes) {
                 return;
             }
             tokio::select! {
@@ -221,11 +221,17 @@ impl Worker {
                 () = self.parts.cancel.cancelled() => break,
             }
         }
-        teardown::containers(&self.parts, &self.key, Scope::All, Manner::AtOnce).await;
+        teardown::containers(
+            &self.parts,
+            &self.key,
+            TeardownScope::All,
+            TeardownManner::AtOnce,
+        )
+        .await;
     }
 
     /// Ends this worker if no newer command has arrived. Returns whether it has ended.
-    fn leave(&self, wishes: &watch::Receiver<Wish>) -> bool {
+    fn leave(&self, wishes: &watch::Receiver<GroupCommand>) -> bool {
         let mut workers = self.parts.workers();
         let done = !wishes.has_changed().unwrap_or(false);
         if done {
@@ -234,20 +240,20 @@ impl Worker {
         done
     }
 
-    async fn carry_out(&self, wish: Wish, interrupt: &CancellationToken) {
+    async fn carry_out(&self, wish: GroupCommand, interrupt: &CancellationToken) {
         tracing::debug!(group = self.key.name, ?wish, "working on a group");
-        let scope = if wish == Wish::Restart {
-            Scope::Joined
+        let scope = if wish == GroupCommand::Restart {
+            TeardownScope::Joined
         } else {
-            Scope::All
+            TeardownScope::All
         };
         let kept = match wish {
-            Wish::Stop => teardown::last_words(&self.parts, &self.shared, &self.key).await,
+            GroupCommand::Stop => teardown::last_words(&self.parts, &self.shared, &self.key).await,
             _ => HashMap::new(),
         };
-        teardown::containers(&self.parts, &self.key, scope, Manner::Gracefully).await;
+        teardown::containers(&self.parts, &self.key, scope, TeardownManner::Gracefully).await;
         match wish {
-            Wish::Deploy | Wish::Restart => {
+            GroupCommand::Deploy | GroupCommand::Restart => {
                 let interrupt = interrupt.clone();
                 if let Some(deployment) =
                     Deployment::begin(&self.shared, &self.parts, &self.key, interrupt)
@@ -255,8 +261,8 @@ impl Worker {
                     deployment.run().await;
                 }
             }
-            Wish::Stop => teardown::report_stopped(&self.shared, &self.key, kept),
-            Wish::Remove => teardown::report_gone(&self.shared, &self.key),
+            GroupCommand::Stop => teardown::report_stopped(&self.shared, &self.key, kept),
+            GroupCommand::Remove => teardown::report_gone(&self.shared, &self.key),
         }
     }
 }

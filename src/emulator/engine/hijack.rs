@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Chain};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::error::Error;
+use super::error::EngineError;
 
 /// How long the engine may take to start the command.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,26 +20,26 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST: usize = 16 << 10;
 
 /// The command's output from its first byte on.
-pub type Output = Chain<Cursor<Vec<u8>>, OwnedReadHalf>;
+pub type HijackedOutput = Chain<Cursor<Vec<u8>>, OwnedReadHalf>;
 
 /// Starts the command `id` in a terminal of `size` (rows, columns).
 pub async fn start(
     socket: &Path,
     id: &str,
     size: (u16, u16),
-) -> Result<(Output, OwnedWriteHalf), Error> {
-    let late = |_| Error::Terminal("the container engine did not answer in time".to_owned());
+) -> Result<(HijackedOutput, OwnedWriteHalf), EngineError> {
+    let late = |_| EngineError::Terminal("the container engine did not answer in time".to_owned());
     let started = tokio::time::timeout(PATIENCE, request(socket, id, size))
         .await
         .map_err(late)?;
-    started.map_err(|error| Error::Terminal(error.to_string()))?
+    started.map_err(|error| EngineError::Terminal(error.to_string()))?
 }
 
 async fn request(
     socket: &Path,
     id: &str,
     (rows, cols): (u16, u16),
-) -> std::io::Result<Result<(Output, OwnedWriteHalf), Error>> {
+) -> std::io::Result<Result<(HijackedOutput, OwnedWriteHalf), EngineError>> {
     let mut stream = UnixStream::connect(socket).await?;
     let body =
         serde_json::json!({"Detach": false, "Tty": true, "ConsoleSize": [rows, cols]}).to_string();
@@ -70,7 +70,7 @@ async fn request(
         // Error messages are short. A partial one is good enough.
         let more = stream.read_buf(&mut rest);
         let _ = tokio::time::timeout(Duration::from_millis(200), more).await;
-        return Ok(Err(Error::Terminal(words(&rest))));
+        return Ok(Err(EngineError::Terminal(words(&rest))));
     }
     let early = received.split_off(end);
     let (read, write) = stream.into_split();

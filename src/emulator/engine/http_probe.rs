@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use crate::emulator::group::model::ProbeHttpGet;
 
 /// The reason why a probe failed.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type BoxFailure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Probes `address` once. Fails after `timeout` (host time).
 pub async fn get(address: Ipv4Addr, probe: &ProbeHttpGet, timeout: Duration) -> Result<(), String> {
@@ -72,7 +72,7 @@ fn path(probe: &ProbeHttpGet) -> String {
     }
 }
 
-async fn status(address: Ipv4Addr, probe: &ProbeHttpGet) -> Result<u16, Failure> {
+async fn status(address: Ipv4Addr, probe: &ProbeHttpGet) -> Result<u16, BoxFailure> {
     let mut request = Request::get(path(probe))
         .header(header::HOST, format!("{address}:{}", port(probe)))
         .header(header::USER_AGENT, "aci-emulator")
@@ -96,7 +96,7 @@ async fn status(address: Ipv4Addr, probe: &ProbeHttpGet) -> Result<u16, Failure>
 async fn send(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
     request: Request<Body>,
-) -> Result<u16, Failure> {
+) -> Result<u16, BoxFailure> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let mut answer = std::pin::pin!(sender.send_request(request));
     // Poll the connection together with its only request. It may end when the response arrives.
@@ -108,7 +108,7 @@ async fn send(
     Ok(answer?.status().as_u16())
 }
 
-fn connector() -> Result<TlsConnector, Failure> {
+fn connector() -> Result<TlsConnector, BoxFailure> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
 
-use super::client::Client;
-use super::error::Error;
+use super::client::EngineClient;
+use super::error::EngineError;
 use crate::emulator::group::model::{Properties, RegistryCredential};
 
 /// How long a PUT waits for an image. If the registry has sent anything by then, the image counts as
@@ -23,13 +23,16 @@ const HUB: &str = "docker.io";
 
 /// An image that is missing and cannot be pulled.
 #[derive(Debug)]
-pub struct Inaccessible {
+pub struct InaccessibleImage {
     /// The image's name in the group's body.
     pub image: String,
 }
 
 /// Checks that the engine has, or can pull, every image of the group.
-pub async fn accessible(client: &Client, properties: &Properties) -> Result<(), Inaccessible> {
+pub async fn accessible(
+    client: &EngineClient,
+    properties: &Properties,
+) -> Result<(), InaccessibleImage> {
     for image in names(properties) {
         let moved = AtomicBool::new(false);
         let fetched = fetch(client, properties, image, || {
@@ -44,7 +47,7 @@ pub async fn accessible(client: &Client, properties: &Properties) -> Result<(), 
             Err(_) => moved.load(Ordering::Relaxed),
         };
         if !had {
-            return Err(Inaccessible {
+            return Err(InaccessibleImage {
                 image: image.to_owned(),
             });
         }
@@ -53,10 +56,10 @@ pub async fn accessible(client: &Client, properties: &Properties) -> Result<(), 
 }
 
 /// Pulls every image of the group that the engine does not have.
-pub async fn pull(client: &Client, properties: &Properties) -> Result<(), Error> {
+pub async fn pull(client: &EngineClient, properties: &Properties) -> Result<(), EngineError> {
     for image in names(properties) {
         let fetched = fetch(client, properties, image, || ());
-        let late = |_| Error::TimedOut {
+        let late = |_| EngineError::TimedOut {
             what: format!("pulling image {image}"),
         };
         tokio::time::timeout(PULL, fetched).await.map_err(late)??;
@@ -75,13 +78,13 @@ pub fn tagged(image: &str) -> String {
 }
 
 async fn fetch(
-    client: &Client,
+    client: &EngineClient,
     properties: &Properties,
     image: &str,
     progress: impl FnMut(),
-) -> Result<(), Error> {
+) -> Result<(), EngineError> {
     if !is_plain(image) {
-        return Err(Error::NotAnImage(image.to_owned()));
+        return Err(EngineError::NotAnImage(image.to_owned()));
     }
     let name = tagged(image);
     if client.image(&name).await?.is_some() {

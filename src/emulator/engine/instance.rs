@@ -12,8 +12,8 @@ use std::{fs, io};
 
 use uuid::Uuid;
 
-use super::error::Error;
-use super::listing::Listed;
+use super::error::EngineError;
+use super::listing::ListedContainer;
 use crate::emulator::group::id::GroupKey;
 
 /// `<process id>-<start time>` of the emulator that created the container.
@@ -36,27 +36,27 @@ const OWNER_FILE: &str = "owner";
 
 /// One emulator's identity. Drop removes its directory.
 #[derive(Debug)]
-pub struct Instance {
+pub struct EmulatorInstance {
     id: Uuid,
-    owner: Owner,
+    owner: InstanceOwner,
     directory: PathBuf,
 }
 
 /// The process that created something.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Owner {
+pub struct InstanceOwner {
     /// `<process id>-<start time>`.
     pub process: String,
     /// `<boot id>-<process namespace>`. Empty if unknown.
     pub place: String,
 }
 
-impl Instance {
+impl EmulatorInstance {
     /// Creates an id and a directory for an emulator in this process.
-    pub fn new() -> Result<Self, Error> {
+    pub fn new() -> Result<Self, EngineError> {
         let (id, pid) = (Uuid::new_v4(), std::process::id());
         let started = started(pid).unwrap_or_default();
-        let owner = Owner {
+        let owner = InstanceOwner {
             process: format!("{pid}-{started}"),
             place: place(),
         };
@@ -72,7 +72,7 @@ impl Instance {
             .mode(0o700)
             .create(path)
             .and_then(|()| fs::write(path.join(OWNER_FILE), made.owner.line()))
-            .map_err(|source| Error::Files {
+            .map_err(|source| EngineError::Files {
                 path: path.clone(),
                 source,
             })?;
@@ -134,15 +134,15 @@ impl Instance {
     }
 }
 
-impl Drop for Instance {
+impl Drop for EmulatorInstance {
     fn drop(&mut self) {
         remove_directory(&self.directory);
     }
 }
 
-impl Owner {
+impl InstanceOwner {
     /// The owner of a container, from its labels. `None` if they are missing.
-    pub fn of(container: &Listed) -> Option<Self> {
+    pub fn of(container: &ListedContainer) -> Option<Self> {
         let label = |name| container.label(name).map(str::to_owned);
         Some(Self {
             process: label(OWNER)?,
@@ -191,7 +191,7 @@ pub fn orphaned_directories(named: impl Iterator<Item = PathBuf>) -> Vec<PathBuf
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        name.starts_with(PREFIX) && Owner::read(path).is_some_and(|owner| owner.is_dead())
+        name.starts_with(PREFIX) && InstanceOwner::read(path).is_some_and(|owner| owner.is_dead())
     });
     found
 }
@@ -246,7 +246,7 @@ mod tests {
     fn only_a_process_of_this_place_whose_start_differs_is_dead() {
         let pid = std::process::id();
         let began = started(pid).expect("this process runs");
-        let owner = |process: String, place: String| Owner { process, place };
+        let owner = |process: String, place: String| InstanceOwner { process, place };
         assert!(!owner(format!("{pid}-{began}"), place()).is_dead());
         assert!(owner(format!("{pid}-{}", began + 1), place()).is_dead());
         assert!(!owner(format!("{pid}-{}", began + 1), "elsewhere".into()).is_dead());
@@ -255,9 +255,9 @@ mod tests {
 
     #[test]
     fn a_directory_of_a_dead_owner_is_found_and_a_living_ones_is_not() {
-        let living = Instance::new().expect("a directory");
-        let dead = Instance::new().expect("a directory");
-        let line = Owner {
+        let living = EmulatorInstance::new().expect("a directory");
+        let dead = EmulatorInstance::new().expect("a directory");
+        let line = InstanceOwner {
             process: "1-1".into(),
             place: place(),
         }

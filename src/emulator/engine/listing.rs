@@ -24,14 +24,14 @@ const LARGEST: usize = 64 << 20;
 /// A container in a list.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Listed {
+pub struct ListedContainer {
     /// The container's id.
     pub id: String,
     #[serde(default)]
     labels: Option<HashMap<String, String>>,
 }
 
-impl Listed {
+impl ListedContainer {
     /// The value of a label.
     pub fn label(&self, name: &str) -> Option<&str> {
         self.labels.as_ref()?.get(name).map(String::as_str)
@@ -41,16 +41,16 @@ impl Listed {
 /// An inspected container.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct Inspected {
+pub struct InspectedContainer {
     /// Whether it runs, and its exit code.
-    pub state: State,
-    network_settings: Networks,
+    pub state: EngineState,
+    network_settings: EngineNetworks,
 }
 
 /// A container's state.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct State {
+pub struct EngineState {
     /// Whether it runs.
     pub running: bool,
     /// Its exit code after it has ended.
@@ -59,18 +59,18 @@ pub struct State {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct Networks {
-    networks: Option<HashMap<String, Endpoint>>,
+struct EngineNetworks {
+    networks: Option<HashMap<String, NetworkEndpoint>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Endpoint {
+struct NetworkEndpoint {
     #[serde(rename = "IPAddress")]
     address: Option<String>,
 }
 
-impl Inspected {
+impl InspectedContainer {
     /// Its IPv4 address. `None` if it has no address of its own.
     pub fn address(&self) -> Option<std::net::Ipv4Addr> {
         let mut ends = self.network_settings.networks.iter().flatten();
@@ -79,7 +79,7 @@ impl Inspected {
 }
 
 /// All containers that carry all of `labels` (`name` or `name=value`), running or not.
-pub async fn list(socket: &Path, labels: &[String]) -> Result<Vec<Listed>, Cause> {
+pub async fn list(socket: &Path, labels: &[String]) -> Result<Vec<ListedContainer>, Cause> {
     let filters = json!({"label": labels}).to_string();
     let query = serde_urlencoded::to_string([("all", "true"), ("filters", &filters)]);
     get(
@@ -90,7 +90,7 @@ pub async fn list(socket: &Path, labels: &[String]) -> Result<Vec<Listed>, Cause
 }
 
 /// Inspects a container.
-pub async fn inspect(socket: &Path, name: &str) -> Result<Inspected, Cause> {
+pub async fn inspect(socket: &Path, name: &str) -> Result<InspectedContainer, Cause> {
     get(socket, &format!("/containers/{name}/json")).await
 }
 
@@ -137,14 +137,14 @@ mod tests {
 
     #[test]
     fn what_matters_is_read_whatever_else_an_engine_says() {
-        let seen: Inspected = serde_json::from_value(json!({
+        let seen: InspectedContainer = serde_json::from_value(json!({
             "State": {"Status": "stopped", "Running": false, "ExitCode": 3},
             "NetworkSettings": {"Networks": {"n": {"IPAddress": ""}, "podman": {"IPAddress": "10.88.0.2"}}},
         }))
         .expect("it is read");
         assert_eq!((seen.state.running, seen.state.exit_code), (false, 3));
         assert_eq!(seen.address(), Some([10, 88, 0, 2].into()));
-        let listed: Listed =
+        let listed: ListedContainer =
             serde_json::from_value(json!({"Id": "i", "Labels": null, "State": "stopped"}))
                 .expect("it is read");
         assert_eq!(listed.label("any"), None);

@@ -7,15 +7,20 @@ use bollard::query_parameters::LogsOptionsBuilder;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 
-use super::client::Client;
-use crate::emulator::group::log::{Log, RUNNING_LIMIT, STOPPED_LINES};
+use super::client::EngineClient;
+use crate::emulator::group::log::{ContainerLog, RUNNING_LIMIT, STOPPED_LINES};
 
 /// Timeout for reading a log.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The last `tail` lines (all if `None`) of standard output and standard error, at least the last
 /// [`RUNNING_LIMIT`] bytes of them. If the engine fails, the text is incomplete or empty.
-pub async fn text(client: &Client, name: &str, tail: Option<usize>, timestamps: bool) -> String {
+pub async fn text(
+    client: &EngineClient,
+    name: &str,
+    tail: Option<usize>,
+    timestamps: bool,
+) -> String {
     let tail = tail.map_or("all".to_owned(), |tail| tail.to_string());
     let options = LogsOptionsBuilder::new()
         .stdout(true)
@@ -49,11 +54,11 @@ pub async fn text(client: &Client, name: &str, tail: Option<usize>, timestamps: 
 /// The part of a stopped container's log that the service keeps. A line whose time cannot be parsed
 /// gets the time `now`. The lines are read without times, because an engine also puts times inside long
 /// lines.
-pub async fn kept(client: &Client, name: &str, now: Timestamp) -> Log {
+pub async fn kept(client: &EngineClient, name: &str, now: Timestamp) -> ContainerLog {
     let lines = text(client, name, Some(STOPPED_LINES), false).await;
     let times = text(client, name, Some(STOPPED_LINES), true).await;
     let mut times = times.lines().map(timed);
-    let mut log = Log::default();
+    let mut log = ContainerLog::default();
     for line in lines.lines() {
         log.push(times.next().flatten().unwrap_or(now), line);
     }

@@ -49,8 +49,8 @@ mod teardown;
 mod terminal;
 mod volumes;
 
-pub use error::Error;
+pub use error::EngineError;
 pub use groups::Engine;
-pub use images::Inaccessible;
+pub use images::InaccessibleImage;
 pub use socket::candidates;
 pub use terminal::Terminal;

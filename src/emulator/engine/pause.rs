@@ -11,8 +11,8 @@
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use bytes::Bytes;
 
-use super::client::Client;
-use super::error::Error;
+use super::client::EngineClient;
+use super::error::EngineError;
 
 /// The image's name.
 pub const IMAGE: &str = "localhost/burstpool-aci-emulator/pause:1";
@@ -35,7 +35,7 @@ const AARCH64: [u8; 28] = [
 ];
 
 /// Imports the image unless the engine has it.
-pub async fn ensure(client: &Client) -> Result<(), Error> {
+pub async fn ensure(client: &EngineClient) -> Result<(), EngineError> {
     if client.image(IMAGE).await?.is_some() {
         return Ok(());
     }
@@ -50,7 +50,7 @@ pub async fn ensure(client: &Client) -> Result<(), Error> {
 }
 
 /// A tar archive of a root file system with the program.
-fn archive(architecture: &str) -> Result<Bytes, Error> {
+fn archive(architecture: &str) -> Result<Bytes, EngineError> {
     let program = program(architecture);
     let mut header = tar::Header::new_ustar();
     header.set_size(program.len() as u64);
@@ -64,7 +64,7 @@ fn archive(architecture: &str) -> Result<Bytes, Error> {
         )
         .and_then(|()| archive.into_inner())
         .map(Bytes::from)
-        .map_err(|source| Error::Files {
+        .map_err(|source| EngineError::Files {
             path: PROGRAM.into(),
             source,
         })

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bollard::models::ExecConfig;
 use futures::StreamExt as _;
 
-use super::deployment::{Deployment, Place};
+use super::deployment::{Deployment, DeploymentTarget};
 use super::{http_probe, terminal};
 use crate::emulator::clock::later;
 use crate::emulator::group::model::Probe;
@@ -25,39 +25,39 @@ const READ: usize = 64 << 10;
 
 /// Probes a container and returns when it must be killed. Never returns without a liveness probe.
 pub(super) async fn until_unhealthy(deployment: &Deployment, index: usize) {
-    let container = deployment.container(Place::Proper(index));
+    let container = deployment.container(DeploymentTarget::Proper(index));
     let properties = container.properties.as_ref();
     let liveness = properties.and_then(|p| p.liveness_probe.as_ref());
     let readiness = properties.and_then(|p| p.readiness_probe.as_ref());
-    let probing = |kind, probe| Probing {
+    let probing = |kind, probe| ProbeLoop {
         deployment,
         index,
         kind,
         probe,
     };
     tokio::select! {
-        () = probing(Kind::Liveness, liveness).run() => {}
-        () = probing(Kind::Readiness, readiness).run() => {}
+        () = probing(ProbeKind::Liveness, liveness).run() => {}
+        () = probing(ProbeKind::Readiness, readiness).run() => {}
     }
 }
 
 /// The two kinds of probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ProbeKind {
     /// Decides whether the container is killed.
     Liveness,
     /// Only creates events.
     Readiness,
 }
 
-struct Probing<'a> {
+struct ProbeLoop<'a> {
     deployment: &'a Deployment,
     index: usize,
-    kind: Kind,
+    kind: ProbeKind,
     probe: Option<&'a Probe>,
 }
 
-impl Probing<'_> {
+impl ProbeLoop<'_> {
     /// Probes until the container must be killed.
     async fn run(self) {
         let Some(probe) = self.probe else {
@@ -84,7 +84,7 @@ impl Probing<'_> {
                         .note(self.index, "Unhealthy", &message, true);
                 }
             }
-            if self.kind == Kind::Liveness && failures >= threshold {
+            if self.kind == ProbeKind::Liveness && failures >= threshold {
                 return;
             }
             tokio::join!(clock.sleep_until(next), tokio::time::sleep(SHORTEST));
@@ -117,8 +117,8 @@ impl Probing<'_> {
             cmd: Some(command),
             ..ExecConfig::default()
         };
-        let name = self.deployment.name(Place::Proper(self.index));
-        let failed = |error: super::error::Error| error.in_full();
+        let name = self.deployment.name(DeploymentTarget::Proper(self.index));
+        let failed = |error: super::error::EngineError| error.in_full();
         let id = client.create_exec(&name, wanted).await.map_err(failed)?;
         let mut output = Vec::new();
         let run = async {

@@ -5,23 +5,26 @@
 
 use jiff::Timestamp;
 
-use super::deployment::{Deployment, Halt};
-use crate::emulator::group::life::Group;
+use super::deployment::{Deployment, DeploymentHalt};
+use crate::emulator::group::life::EmulatedGroup;
 use crate::emulator::group::run::note;
-use crate::emulator::group::stage::Effect;
+use crate::emulator::group::stage::StageEffect;
 
 impl Deployment {
     /// Applies `change` to the group, with the current time.
     pub(super) fn report<T>(
         &self,
-        change: impl FnOnce(&mut Group, Timestamp, &mut Vec<Effect>) -> T,
-    ) -> Result<T, Halt> {
+        change: impl FnOnce(&mut EmulatedGroup, Timestamp, &mut Vec<StageEffect>) -> T,
+    ) -> Result<T, DeploymentHalt> {
         let now = self.shared.clock.now();
         let mut store = self.shared.store();
         if !store.is_current(&self.key, self.generation, self.operation) {
-            return Err(Halt::Over);
+            return Err(DeploymentHalt::Over);
         }
-        let group = store.groups.get_mut(&self.key).ok_or(Halt::Over)?;
+        let group = store
+            .groups
+            .get_mut(&self.key)
+            .ok_or(DeploymentHalt::Over)?;
         let mut effects = Vec::new();
         let outcome = change(group, now, &mut effects);
         store.apply(&self.key, effects);

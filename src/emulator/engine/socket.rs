@@ -6,27 +6,27 @@
 use std::env;
 use std::path::PathBuf;
 
-use super::client::Client;
-use super::error::Error;
+use super::client::EngineClient;
+use super::error::EngineError;
 use crate::emulator::options::EngineSocket;
 
 /// The socket that the error message suggests: podman's default for root.
 const SUGGESTION: &str = "/run/podman/podman.sock";
 
 /// Connects to the first engine that answers.
-pub async fn connect(socket: &EngineSocket) -> Result<Client, Error> {
+pub async fn connect(socket: &EngineSocket) -> Result<EngineClient, EngineError> {
     let mut tried = Vec::new();
     for path in &candidates(socket)? {
         if !path.exists() {
             tried.push(format!("{}: not there", path.display()));
             continue;
         }
-        match Client::connect(path).await {
+        match EngineClient::connect(path).await {
             Ok(client) => return Ok(client),
             Err(error) => tried.push(format!("{}: {}", path.display(), error.in_full())),
         }
     }
-    Err(Error::NoEngine {
+    Err(EngineError::NoEngine {
         tried: tried.join("; "),
         suggestion: match socket {
             EngineSocket::At(path) => path.display().to_string(),
@@ -40,7 +40,7 @@ pub async fn connect(socket: &EngineSocket) -> Result<Client, Error> {
 /// # Errors
 ///
 /// Fails if `DOCKER_HOST` is not a unix socket.
-pub fn candidates(socket: &EngineSocket) -> Result<Vec<PathBuf>, Error> {
+pub fn candidates(socket: &EngineSocket) -> Result<Vec<PathBuf>, EngineError> {
     match socket {
         EngineSocket::At(path) => Ok(vec![path.clone()]),
         EngineSocket::Usual => usual(
@@ -52,11 +52,11 @@ pub fn candidates(socket: &EngineSocket) -> Result<Vec<PathBuf>, Error> {
 
 /// Only `DOCKER_HOST` if it is set. Otherwise Docker's socket, podman's for root, podman's for this
 /// user.
-fn usual(host: Option<String>, runtime: Option<String>) -> Result<Vec<PathBuf>, Error> {
+fn usual(host: Option<String>, runtime: Option<String>) -> Result<Vec<PathBuf>, EngineError> {
     if let Some(host) = host.filter(|host| !host.is_empty()) {
         return match host.strip_prefix("unix://") {
             Some(path) => Ok(vec![path.into()]),
-            None => Err(Error::NotAUnixSocket(host)),
+            None => Err(EngineError::NotAUnixSocket(host)),
         };
     }
     let mut paths: Vec<PathBuf> = vec!["/var/run/docker.sock".into(), SUGGESTION.into()];

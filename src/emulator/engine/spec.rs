@@ -9,15 +9,15 @@ use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Moun
 use serde_json::Value;
 
 use super::{images, pause};
-use crate::emulator::group::model::{Container, DnsConfig, Object, Properties};
+use crate::emulator::group::model::{Container, DnsConfig, JsonObject, Properties};
 
 /// Labels by name.
-pub type Labels = HashMap<String, String>;
+pub type EngineLabels = HashMap<String, String>;
 
 /// Where a container of a group is placed: what does not come from its specification.
-pub struct Placed {
+pub struct PlacedContainer {
     /// Its labels.
-    pub labels: Labels,
+    pub labels: EngineLabels,
     /// What it mounts.
     pub mounts: Vec<Mount>,
     /// The infra container whose network it shares.
@@ -27,7 +27,7 @@ pub struct Placed {
 }
 
 /// The infra container. It holds the group's network and DNS settings.
-pub fn infra(name: &str, properties: &Properties, labels: Labels) -> ContainerCreateBody {
+pub fn infra(name: &str, properties: &Properties, labels: EngineLabels) -> ContainerCreateBody {
     let dns = properties.dns_config.clone().unwrap_or_default();
     let DnsConfig {
         name_servers,
@@ -60,7 +60,7 @@ pub fn infra(name: &str, properties: &Properties, labels: Labels) -> ContainerCr
 }
 
 /// A container of the group.
-pub fn container(container: &Container, placed: Placed) -> ContainerCreateBody {
+pub fn container(container: &Container, placed: PlacedContainer) -> ContainerCreateBody {
     let (cpu, memory) = container.limits();
     let security = container
         .properties
@@ -113,7 +113,7 @@ fn environment(container: &Container) -> Vec<String> {
     container.environment().iter().map(one).collect()
 }
 
-fn options(security: Option<&Object>) -> Vec<String> {
+fn options(security: Option<&JsonObject>) -> Vec<String> {
     let escalates = security
         .and_then(|s| s.get("allowPrivilegeEscalation"))
         .and_then(Value::as_bool);
@@ -125,7 +125,7 @@ fn options(security: Option<&Object>) -> Vec<String> {
 }
 
 /// `user[:group]`. A group without a user belongs to root.
-fn user(security: &Object) -> Option<String> {
+fn user(security: &JsonObject) -> Option<String> {
     let number = |name| security.get(name).and_then(Value::as_u64);
     match (number("runAsUser"), number("runAsGroup")) {
         (Some(user), Some(group)) => Some(format!("{user}:{group}")),
@@ -160,9 +160,9 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn placed() -> Placed {
-        Placed {
-            labels: Labels::new(),
+    fn placed() -> PlacedContainer {
+        PlacedContainer {
+            labels: EngineLabels::new(),
             mounts: Vec::new(),
             infra: "i".into(),
             cpus: 2.0,

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
-use super::deployment::{Deployment, Halt, Place};
+use super::deployment::{Deployment, DeploymentHalt, DeploymentTarget};
 use super::probe;
-use crate::emulator::group::run::{Due, note};
+use crate::emulator::group::run::{DueChange, note};
 
 /// How long to wait before asking the engine again after an error.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -16,7 +16,7 @@ const KILLED: i32 = 137;
 impl Deployment {
     /// Supervises all containers until each has ended for good. `refused` has the exit codes of those
     /// that the engine refused to start.
-    pub(super) async fn supervise(&self, refused: Vec<Option<i32>>) -> Result<(), Halt> {
+    pub(super) async fn supervise(&self, refused: Vec<Option<i32>>) -> Result<(), DeploymentHalt> {
         let lives = refused
             .into_iter()
             .enumerate()
@@ -25,7 +25,7 @@ impl Deployment {
         join_all(lives).await.into_iter().collect()
     }
 
-    async fn life(&self, index: usize, mut refused: Option<i32>) -> Result<(), Halt> {
+    async fn life(&self, index: usize, mut refused: Option<i32>) -> Result<(), DeploymentHalt> {
         loop {
             let code = match refused {
                 Some(code) => code,
@@ -40,7 +40,7 @@ impl Deployment {
                 group.containers[index].exit(at, code, policy);
                 group.containers[index].due
             })?;
-            let Some((at, Due::Start)) = due else {
+            let Some((at, DueChange::Start)) = due else {
                 return Ok(());
             };
             self.sleep_until(at).await?;
@@ -49,9 +49,9 @@ impl Deployment {
     }
 
     /// Creates and starts a container again. Returns the exit code to report if the engine refuses.
-    async fn start_again(&self, index: usize) -> Result<Option<i32>, Halt> {
-        let Err(error) = self.create(Place::Proper(index)).await else {
-            return self.start(Place::Proper(index)).await;
+    async fn start_again(&self, index: usize) -> Result<Option<i32>, DeploymentHalt> {
+        let Err(error) = self.create(DeploymentTarget::Proper(index)).await else {
+            return self.start(DeploymentTarget::Proper(index)).await;
         };
         self.report(|group, at, _| {
             let (run, words) = (&mut group.containers[index], error.in_full());
@@ -70,7 +70,7 @@ impl Deployment {
     /// Waits until the current run ends by itself, or kills it when it is unhealthy. Returns the exit
     /// code.
     async fn run_of(&self, index: usize) -> i32 {
-        let place = Place::Proper(index);
+        let place = DeploymentTarget::Proper(index);
         let mut ended = std::pin::pin!(self.ended(place));
         tokio::select! {
             code = &mut ended => return code,
@@ -83,7 +83,7 @@ impl Deployment {
     }
 
     /// Waits until a container has ended and returns its exit code.
-    pub(super) async fn ended(&self, place: Place) -> i32 {
+    pub(super) async fn ended(&self, place: DeploymentTarget) -> i32 {
         let (client, name) = (&self.parts.client, self.name(place));
         loop {
             match client.wait(&name).await {

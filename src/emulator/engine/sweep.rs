@@ -5,17 +5,17 @@ use std::path::PathBuf;
 
 use futures::StreamExt as _;
 
-use super::client::Client;
-use super::error::Error;
-use super::instance::{self, CONTAINER, DIRECTORY, OWNER, Owner};
-use super::listing::Listed;
+use super::client::EngineClient;
+use super::error::EngineError;
+use super::instance::{self, CONTAINER, DIRECTORY, InstanceOwner, OWNER};
+use super::listing::ListedContainer;
 
 /// Removes containers and directories whose emulator has ended. Several emulators may do so at the same
 /// time.
-pub async fn remove_orphans(client: &Client) -> Result<(), Error> {
+pub async fn remove_orphans(client: &EngineClient) -> Result<(), EngineError> {
     let all = client.list(&[OWNER.to_owned()]).await?;
-    let dead = |c: &Listed| Owner::of(c).is_some_and(|owner| owner.is_dead());
-    let orphans: Vec<Listed> = all.into_iter().filter(dead).collect();
+    let dead = |c: &ListedContainer| InstanceOwner::of(c).is_some_and(|owner| owner.is_dead());
+    let orphans: Vec<ListedContainer> = all.into_iter().filter(dead).collect();
     let named: Vec<PathBuf> = orphans
         .iter()
         .filter_map(|c| c.label(DIRECTORY))
@@ -36,7 +36,10 @@ pub async fn remove_orphans(client: &Client) -> Result<(), Error> {
 
 /// Kills and removes containers. Infra containers come last: an engine does not remove a container
 /// whose network others use.
-pub async fn remove(client: &Client, containers: Vec<Listed>) -> Result<(), Error> {
+pub async fn remove(
+    client: &EngineClient,
+    containers: Vec<ListedContainer>,
+) -> Result<(), EngineError> {
     let (infra, joined): (Vec<_>, Vec<_>) = containers
         .into_iter()
         .partition(|c| c.label(CONTAINER).is_some_and(str::is_empty));

@@ -8,16 +8,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::Error;
-use super::groups::Parts;
-use super::instance::{CONTAINER, Instance, remove_directory};
-use super::listing::Listed;
+use super::error::EngineError;
+use super::groups::EngineParts;
+use super::instance::{CONTAINER, EmulatorInstance, remove_directory};
+use super::listing::ListedContainer;
 use super::{logs, sweep};
 use crate::emulator::group::id::GroupKey;
-use crate::emulator::group::log::Log;
-use crate::emulator::group::run::RestartPolicy;
-use crate::emulator::group::stage::Stage;
-use crate::emulator::shared::Shared;
+use crate::emulator::group::log::ContainerLog;
+use crate::emulator::group::run::GroupRestartPolicy;
+use crate::emulator::group::stage::GroupStage;
+use crate::emulator::shared::EmulatorState;
 
 /// How many host seconds a process has between SIGTERM and SIGKILL. The service's value is not
 /// documented.
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How to end a group's processes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Manner {
+pub(super) enum TeardownManner {
     /// SIGTERM first.
     Gracefully,
     /// SIGKILL.
@@ -38,7 +38,7 @@ pub(super) enum Manner {
 
 /// What to remove of a group.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(super) enum TeardownScope {
     /// All containers, and the volumes.
     All,
     /// The containers, but neither the infra container nor the volumes.
@@ -48,11 +48,16 @@ pub(super) enum Scope {
 /// A container's last exit code and log.
 pub(super) struct LastWords {
     code: Option<i32>,
-    log: Log,
+    log: ContainerLog,
 }
 
 /// Removes a group's containers, and with [`Scope::All`] its volumes.
-pub(super) async fn containers(parts: &Parts, key: &GroupKey, scope: Scope, manner: Manner) {
+pub(super) async fn containers(
+    parts: &EngineParts,
+    key: &GroupKey,
+    scope: TeardownScope,
+    manner: TeardownManner,
+) {
     for attempt in 1..=ATTEMPTS {
         match remove(parts, key, scope, manner).await {
             Ok(0) => break,
@@ -71,7 +76,7 @@ pub(super) async fn containers(parts: &Parts, key: &GroupKey, scope: Scope, mann
             tokio::time::sleep(PAUSE).await;
         }
     }
-    if scope == Scope::All {
+    if scope == TeardownScope::All {
         let path = parts.instance.group_directory(key);
         // Volumes may be large: use a blocking thread. `remove_directory` logs its errors.
         let _ = tokio::task::spawn_blocking(move || remove_directory(&path)).await;
@@ -80,21 +85,21 @@ pub(super) async fn containers(parts: &Parts, key: &GroupKey, scope: Scope, mann
 
 /// Removes the containers and returns how many are left: other clients may be removing them, too.
 async fn remove(
-    parts: &Parts,
+    parts: &EngineParts,
     key: &GroupKey,
-    scope: Scope,
-    manner: Manner,
-) -> Result<usize, Error> {
+    scope: TeardownScope,
+    manner: TeardownManner,
+) -> Result<usize, EngineError> {
     let found = || async {
         let mut found = of_group(parts, key).await?;
-        found.retain(|container| scope == Scope::All || !name(container).is_empty());
-        Ok::<_, Error>(found)
+        found.retain(|container| scope == TeardownScope::All || !name(container).is_empty());
+        Ok::<_, EngineError>(found)
     };
     let containers = found().await?;
     if containers.is_empty() {
         return Ok(0);
     }
-    if manner == Manner::Gracefully {
+    if manner == TeardownManner::Gracefully {
         stop(parts, &containers).await;
     }
     sweep::remove(&parts.client, containers).await?;
@@ -103,8 +108,8 @@ async fn remove(
 
 /// Stops a group's containers and returns each one's exit code and log.
 pub(super) async fn last_words(
-    parts: &Parts,
-    shared: &Shared,
+    parts: &EngineParts,
+    shared: &EmulatorState,
     key: &GroupKey,
 ) -> HashMap<String, LastWords> {
     let found = match of_group(parts, key).await {
@@ -134,7 +139,7 @@ pub(super) async fn last_words(
 }
 
 /// Stops the processes. One that cannot be stopped is killed when its container is removed.
-async fn stop(parts: &Parts, containers: &[Listed]) {
+async fn stop(parts: &EngineParts, containers: &[ListedContainer]) {
     let stops = containers
         .iter()
         .filter(|c| !name(c).is_empty())
@@ -146,21 +151,24 @@ async fn stop(parts: &Parts, containers: &[Listed]) {
     futures::future::join_all(stops).await;
 }
 
-async fn of_group(parts: &Parts, key: &GroupKey) -> Result<Vec<Listed>, Error> {
+async fn of_group(
+    parts: &EngineParts,
+    key: &GroupKey,
+) -> Result<Vec<ListedContainer>, EngineError> {
     parts
         .client
-        .list(&[parts.instance.label(), Instance::group_label(key)])
+        .list(&[parts.instance.label(), EmulatorInstance::group_label(key)])
         .await
 }
 
 /// The container's name in its group; empty for the infra container.
-fn name(container: &Listed) -> &str {
+fn name(container: &ListedContainer) -> &str {
     container.label(CONTAINER).unwrap_or_default()
 }
 
 /// Reports that the group has stopped, if it is still stopping.
 pub(super) fn report_stopped(
-    shared: &Shared,
+    shared: &EmulatorState,
     key: &GroupKey,
     mut words: HashMap<String, LastWords>,
 ) {
@@ -169,14 +177,14 @@ pub(super) fn report_stopped(
     let Some(group) = store
         .groups
         .get_mut(key)
-        .filter(|g| matches!(g.stage, Stage::Stopping { .. }))
+        .filter(|g| matches!(g.stage, GroupStage::Stopping { .. }))
     else {
         return;
     };
     for run in group.init.iter_mut().chain(&mut group.containers) {
         if let Some(LastWords { code, log }) = words.remove(&run.name) {
             if let Some(code) = code {
-                run.exit(now, code, RestartPolicy::Never);
+                run.exit(now, code, GroupRestartPolicy::Never);
             }
             run.log = log;
         }
@@ -185,13 +193,13 @@ pub(super) fn report_stopped(
 }
 
 /// Reports that the group is gone, if it is still being deleted.
-pub(super) fn report_gone(shared: &Arc<Shared>, key: &GroupKey) {
+pub(super) fn report_gone(shared: &Arc<EmulatorState>, key: &GroupKey) {
     let now = shared.clock.now();
     let mut store = shared.store();
     let Some(group) = store
         .groups
         .get_mut(key)
-        .filter(|g| matches!(g.stage, Stage::Deleting { .. }))
+        .filter(|g| matches!(g.stage, GroupStage::Deleting { .. }))
     else {
         return;
     };

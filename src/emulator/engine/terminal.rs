@@ -22,9 +22,9 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio_util::io::ReaderStream;
 
-use super::client::Client;
-use super::error::Error;
-use super::groups::Parts;
+use super::client::EngineClient;
+use super::error::EngineError;
+use super::groups::EngineParts;
 use super::hijack;
 
 /// How many bytes of input are buffered for a command that does not read.
@@ -47,11 +47,11 @@ pub struct Terminal {
 
 /// Runs a command in a container.
 pub(super) async fn exec(
-    parts: &Arc<Parts>,
+    parts: &Arc<EngineParts>,
     name: &str,
     command: Vec<String>,
     size: (u16, u16),
-) -> Result<Terminal, Error> {
+) -> Result<Terminal, EngineError> {
     let client = &parts.client;
     let wanted = ExecConfig {
         attach_stdin: Some(true),
@@ -85,7 +85,7 @@ pub(super) async fn exec(
 }
 
 /// Shows a container's output from now on. Input is discarded.
-pub(super) async fn attach(client: &Client, name: &str) -> Result<Terminal, Error> {
+pub(super) async fn attach(client: &EngineClient, name: &str) -> Result<Terminal, EngineError> {
     let output = client.attach(name).await?;
     let output = output
         .take_while(|part| std::future::ready(part.is_ok()))
@@ -99,7 +99,12 @@ pub(super) async fn attach(client: &Client, name: &str) -> Result<Terminal, Erro
 }
 
 /// Copies input to the command, and ends the command when the client has disconnected.
-async fn stay(parts: Arc<Parts>, id: String, mut typed: DuplexStream, mut write: OwnedWriteHalf) {
+async fn stay(
+    parts: Arc<EngineParts>,
+    id: String,
+    mut typed: DuplexStream,
+    mut write: OwnedWriteHalf,
+) {
     let carried = async {
         // Ignore the error: if the command has ended, its output ends, too.
         let _ = tokio::io::copy(&mut typed, &mut write).await;
@@ -118,10 +123,10 @@ async fn stay(parts: Arc<Parts>, id: String, mut typed: DuplexStream, mut write:
 
 /// Ends a command whose client has disconnected: SIGHUP, then SIGKILL, or typed keys.
 pub(super) async fn hang_up(
-    client: &Client,
+    client: &EngineClient,
     id: &str,
     mut input: Option<&mut OwnedWriteHalf>,
-) -> Result<(), Error> {
+) -> Result<(), EngineError> {
     for signal in ["HUP", "KILL"] {
         let seen = client.inspect_exec(id).await?;
         let Some(process) = running(&seen) else {

@@ -12,31 +12,31 @@ use bollard::models::{Mount, MountType};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::fs;
 
-use super::error::Error;
-use super::instance::Instance;
+use super::error::EngineError;
+use super::instance::EmulatorInstance;
 use crate::emulator::group::id::GroupKey;
 use crate::emulator::group::model::{AzureFile, Container, Properties, Volume, secret_bytes};
 
 /// Creates the directories of all volumes. Existing ones are left unchanged.
 pub async fn make(
-    instance: &Instance,
+    instance: &EmulatorInstance,
     key: &GroupKey,
     properties: &Properties,
-) -> Result<(), Error> {
+) -> Result<(), EngineError> {
     for volume in properties.volumes() {
         let path = directory(instance, key, volume);
         let made = match &volume.secret {
             Some(files) => secret(&path, files.iter()).await,
             None => directory_for_all(&path).await,
         };
-        made.map_err(|source| Error::Files { path, source })?;
+        made.map_err(|source| EngineError::Files { path, source })?;
     }
     Ok(())
 }
 
 /// The bind mounts of a container.
 pub fn mounts(
-    instance: &Instance,
+    instance: &EmulatorInstance,
     key: &GroupKey,
     properties: &Properties,
     container: &Container,
@@ -72,7 +72,7 @@ pub fn mounts(
 
 /// The directory of a volume. Azure file shares are identified by account and share; others belong to
 /// the group.
-fn directory(instance: &Instance, key: &GroupKey, volume: &Volume) -> PathBuf {
+fn directory(instance: &EmulatorInstance, key: &GroupKey, volume: &Volume) -> PathBuf {
     let plain = |text: &Option<String>| {
         utf8_percent_encode(text.as_deref().unwrap_or_default(), NON_ALPHANUMERIC).to_string()
     };

@@ -15,9 +15,9 @@ use uuid::Uuid;
 
 use super::id::GroupId;
 use super::model::{Container, GroupBody};
-use super::run::{Due, Event, RestartPolicy, Run, note};
-use super::script::{Script, length};
-use super::stage::{Effect, Latency, Stage};
+use super::run::{ContainerEvent, DueChange, EmulatedRun, GroupRestartPolicy, note};
+use super::script::{ContainerScript, length};
+use super::stage::{GroupStage, StageEffect, StageLatency};
 use crate::emulator::clock::later;
 
 /// How long after its PUT a group fails for lack of capacity (from a user's report of 2025-04).
@@ -33,7 +33,7 @@ pub const PROVISIONING_TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// A container group.
 #[derive(Clone, Debug)]
-pub struct Group {
+pub struct EmulatedGroup {
     /// Its ARM id.
     pub id: GroupId,
     /// The request body, including secrets.
@@ -45,13 +45,13 @@ pub struct Group {
     /// The operation that deploys or deletes it.
     pub operation: Uuid,
     /// Its position in the life cycle.
-    pub stage: Stage,
+    pub stage: GroupStage,
     /// Its init containers.
-    pub init: Vec<Run>,
+    pub init: Vec<EmulatedRun>,
     /// Its containers.
-    pub containers: Vec<Run>,
+    pub containers: Vec<EmulatedRun>,
     /// Events of the group as a whole.
-    pub events: Vec<Event>,
+    pub events: Vec<ContainerEvent>,
     /// Its IP address. `None` until the containers start, and when it is stopped.
     pub ip: Option<Ipv4Addr>,
     /// The address that the group gets when its containers start.
@@ -61,30 +61,30 @@ pub struct Group {
     /// Whether the deployment fails for lack of capacity.
     pub lacks_capacity: bool,
     /// How long each step of its start takes, if simulated.
-    pub latency: Latency,
+    pub latency: StageLatency,
     /// How many deployments and restarts the group has had. Reports about older ones are ignored.
     pub generation: u64,
     /// Whether the end of the current operation still has to be reported.
     pub reporting: bool,
 }
 
-impl Group {
+impl EmulatedGroup {
     /// Starts a deployment at `at`, as after a PUT.
     pub fn deploy(&mut self, at: Timestamp, operation: Uuid) {
         let properties = self.body.properties.clone().unwrap_or_default();
         // Scripts apply only to simulated containers.
         let is_real = self.is_real;
         let run = |c: &Container| {
-            Run::new(
+            EmulatedRun::new(
                 c,
                 if is_real {
-                    Script::default()
+                    ContainerScript::default()
                 } else {
-                    Script::of(c)
+                    ContainerScript::of(c)
                 },
             )
         };
-        let runs = |list: &[Container]| -> Vec<Run> { list.iter().map(run).collect() };
+        let runs = |list: &[Container]| -> Vec<EmulatedRun> { list.iter().map(run).collect() };
         self.init = runs(properties.init_containers());
         self.containers = runs(properties.containers());
         self.events.clear();
@@ -98,7 +98,7 @@ impl Group {
         } else {
             self.latency.pulling
         };
-        self.stage = Stage::Allocating {
+        self.stage = GroupStage::Allocating {
             until: self.simulated(at, wait),
         };
     }
@@ -106,17 +106,17 @@ impl Group {
     /// When the group changes next without a request.
     pub fn next_at(&self) -> Option<Timestamp> {
         let own = match &self.stage {
-            Stage::Allocating { until }
-            | Stage::Pulling { until }
-            | Stage::Starting { until }
-            | Stage::Stopping { until }
-            | Stage::Deleting { until } => *until,
-            Stage::WithoutCapacity { until } => Some(*until),
-            Stage::Initialising { index } => self.init.get(*index).and_then(due_at),
-            Stage::Up | Stage::Failed | Stage::Stopped | Stage::Gone => None,
+            GroupStage::Allocating { until }
+            | GroupStage::Pulling { until }
+            | GroupStage::Starting { until }
+            | GroupStage::Stopping { until }
+            | GroupStage::Deleting { until } => *until,
+            GroupStage::WithoutCapacity { until } => Some(*until),
+            GroupStage::Initialising { index } => self.init.get(*index).and_then(due_at),
+            GroupStage::Up | GroupStage::Failed | GroupStage::Stopped | GroupStage::Gone => None,
         };
         let runs = match self.stage {
-            Stage::Up => self.containers.iter().filter_map(due_at).min(),
+            GroupStage::Up => self.containers.iter().filter_map(due_at).min(),
             _ => None,
         };
         if self.is_real {
@@ -127,7 +127,7 @@ impl Group {
     }
 
     /// Advances the group to `now`. `capacity` tells whether the region has capacity.
-    pub fn advance(&mut self, now: Timestamp, capacity: bool) -> Vec<Effect> {
+    pub fn advance(&mut self, now: Timestamp, capacity: bool) -> Vec<StageEffect> {
         let mut effects = Vec::new();
         while let Some(at) = self.next_at().filter(|at| *at <= now) {
             self.step(at, capacity, &mut effects);
@@ -138,24 +138,26 @@ impl Group {
         effects
     }
 
-    fn step(&mut self, at: Timestamp, capacity: bool, effects: &mut Vec<Effect>) {
+    fn step(&mut self, at: Timestamp, capacity: bool, effects: &mut Vec<StageEffect>) {
         match self.stage.clone() {
-            Stage::Allocating { .. } if self.lacks_capacity => self.refuse_capacity(at, effects),
-            Stage::WithoutCapacity { .. } if !capacity => self.refuse_capacity(at, effects),
-            Stage::WithoutCapacity { .. } => {
+            GroupStage::Allocating { .. } if self.lacks_capacity => {
+                self.refuse_capacity(at, effects)
+            }
+            GroupStage::WithoutCapacity { .. } if !capacity => self.refuse_capacity(at, effects),
+            GroupStage::WithoutCapacity { .. } => {
                 self.lacks_capacity = false;
-                self.stage = Stage::Allocating {
+                self.stage = GroupStage::Allocating {
                     until: self.simulated(at, self.latency.pulling),
                 };
             }
-            Stage::Allocating { .. } => self.pulling(at),
-            Stage::Pulling { .. } => self.pulled(at),
-            Stage::Initialising { index } => self.init_due(at, index, effects),
-            Stage::Starting { .. } => self.starting_due(at, effects),
-            Stage::Up => self.runs_due(at),
-            Stage::Stopping { .. } => self.stopped(at),
-            Stage::Deleting { .. } => self.gone(at, effects),
-            Stage::Failed | Stage::Stopped | Stage::Gone => {}
+            GroupStage::Allocating { .. } => self.pulling(at),
+            GroupStage::Pulling { .. } => self.pulled(at),
+            GroupStage::Initialising { index } => self.init_due(at, index, effects),
+            GroupStage::Starting { .. } => self.starting_due(at, effects),
+            GroupStage::Up => self.runs_due(at),
+            GroupStage::Stopping { .. } => self.stopped(at),
+            GroupStage::Deleting { .. } => self.gone(at, effects),
+            GroupStage::Failed | GroupStage::Stopped | GroupStage::Gone => {}
         }
     }
 
@@ -165,7 +167,7 @@ impl Group {
             run.pulling(at);
         }
         let pull = self.latency.pulled.saturating_sub(self.latency.pulling);
-        self.stage = Stage::Pulling {
+        self.stage = GroupStage::Pulling {
             until: self.simulated(at, pull),
         };
     }
@@ -177,7 +179,7 @@ impl Group {
             .filter(|run| !run.script.never_start)
             .for_each(|run| run.pulled(at));
         if self.init.iter().any(|run| run.ended().is_none()) {
-            self.stage = Stage::Initialising { index: 0 };
+            self.stage = GroupStage::Initialising { index: 0 };
             if !self.is_real {
                 self.start_init(at, 0);
             }
@@ -190,13 +192,13 @@ impl Group {
         let run = &mut self.init[index];
         run.start(at);
         let runs_for = run.script.exit_after.map_or(INIT_RUNS, length);
-        run.due = Some((later(at, runs_for), Due::Exit(run.script.exit_code)));
+        run.due = Some((later(at, runs_for), DueChange::Exit(run.script.exit_code)));
     }
 
-    fn init_due(&mut self, at: Timestamp, index: usize, effects: &mut Vec<Effect>) {
+    fn init_due(&mut self, at: Timestamp, index: usize, effects: &mut Vec<StageEffect>) {
         match self.init[index].due {
-            Some((_, Due::Exit(code))) => self.init_ended(at, index, code, effects),
-            Some((_, Due::Start)) => self.start_init(at, index),
+            Some((_, DueChange::Exit(code))) => self.init_ended(at, index, code, effects),
+            Some((_, DueChange::Start)) => self.start_init(at, index),
             None => {}
         }
     }
@@ -207,15 +209,15 @@ impl Group {
         at: Timestamp,
         index: usize,
         code: i32,
-        effects: &mut Vec<Effect>,
+        effects: &mut Vec<StageEffect>,
     ) {
         let retry = match self.policy() {
-            RestartPolicy::Never => RestartPolicy::Never,
-            _ => RestartPolicy::OnFailure,
+            GroupRestartPolicy::Never => GroupRestartPolicy::Never,
+            _ => GroupRestartPolicy::OnFailure,
         };
         self.init[index].exit(at, code, retry);
         if code == 0 && index + 1 < self.init.len() {
-            self.stage = Stage::Initialising { index: index + 1 };
+            self.stage = GroupStage::Initialising { index: index + 1 };
             if !self.is_real {
                 self.start_init(at, index + 1);
             }
@@ -229,13 +231,13 @@ impl Group {
     /// Starting the containers begins.
     pub fn starting(&mut self, at: Timestamp) {
         let rest = self.latency.started.saturating_sub(self.latency.pulled);
-        self.stage = Stage::Starting {
+        self.stage = GroupStage::Starting {
             until: self.simulated(at, rest),
         };
         self.ip = Some(self.next_ip);
     }
 
-    fn starting_due(&mut self, at: Timestamp, effects: &mut Vec<Effect>) {
+    fn starting_due(&mut self, at: Timestamp, effects: &mut Vec<StageEffect>) {
         let deadline = later(self.deployed, self.timeout());
         if self.containers.iter().all(|run| !run.script.never_start) {
             self.up(at, effects);
@@ -249,23 +251,23 @@ impl Group {
                 .iter_mut()
                 .filter(|run| !run.script.never_start);
             able.by_ref().for_each(|run| run.start(at));
-            self.stage = Stage::Starting {
+            self.stage = GroupStage::Starting {
                 until: Some(deadline),
             };
         }
     }
 
     /// All containers run.
-    pub fn up(&mut self, at: Timestamp, effects: &mut Vec<Effect>) {
+    pub fn up(&mut self, at: Timestamp, effects: &mut Vec<StageEffect>) {
         if !self.is_real {
             for run in &mut self.containers {
                 run.start(at);
             }
         }
-        self.stage = Stage::Up;
+        self.stage = GroupStage::Up;
         self.ip = Some(self.next_ip);
         if self.reporting {
-            effects.push(Effect::Running { at });
+            effects.push(StageEffect::Running { at });
         }
         self.report(true, effects);
     }
@@ -274,14 +276,14 @@ impl Group {
         let policy = self.policy();
         for run in &mut self.containers {
             match run.due.filter(|(due, _)| *due <= at) {
-                Some((_, Due::Exit(code))) => run.exit(at, code, policy),
-                Some((_, Due::Start)) => run.start(at),
+                Some((_, DueChange::Exit(code))) => run.exit(at, code, policy),
+                Some((_, DueChange::Start)) => run.start(at),
                 None => {}
             }
         }
     }
 
-    fn refuse_capacity(&mut self, at: Timestamp, effects: &mut Vec<Effect>) {
+    fn refuse_capacity(&mut self, at: Timestamp, effects: &mut Vec<StageEffect>) {
         let message = super::validate::no_capacity(&self.body, &self.region);
         note(
             &mut self.events,
@@ -290,28 +292,28 @@ impl Group {
             &message,
             true,
         );
-        self.stage = Stage::WithoutCapacity {
+        self.stage = GroupStage::WithoutCapacity {
             until: later(at, CAPACITY_RETRY),
         };
         self.report(false, effects);
     }
 
     /// The deployment has failed for good.
-    pub fn fail(&mut self, effects: &mut Vec<Effect>) {
-        self.stage = Stage::Failed;
+    pub fn fail(&mut self, effects: &mut Vec<StageEffect>) {
+        self.stage = GroupStage::Failed;
         self.report(false, effects);
     }
 
-    fn report(&mut self, succeeded: bool, effects: &mut Vec<Effect>) {
+    fn report(&mut self, succeeded: bool, effects: &mut Vec<StageEffect>) {
         if std::mem::take(&mut self.reporting) {
-            effects.push(Effect::OperationEnded { succeeded });
+            effects.push(StageEffect::OperationEnded { succeeded });
         }
     }
 
     /// Begins to stop the group. Like the service, does nothing if all containers have already ended.
     pub fn stop(&mut self, at: Timestamp) {
-        if self.ended().is_none() && self.stage != Stage::Stopped {
-            self.stage = Stage::Stopping {
+        if self.ended().is_none() && self.stage != GroupStage::Stopped {
+            self.stage = GroupStage::Stopping {
                 until: self.simulated(at, WIND_DOWN),
             };
         }
@@ -324,7 +326,7 @@ impl Group {
         }
         self.ip = None;
         self.lacks_capacity = false;
-        self.stage = Stage::Stopped;
+        self.stage = GroupStage::Stopped;
     }
 
     /// Begins to restart all containers, with images pulled again. Does nothing for a group without
@@ -345,26 +347,29 @@ impl Group {
         self.operation = operation;
         self.reporting = false;
         if slowly || self.is_in_motion() {
-            self.stage = Stage::Deleting {
+            self.stage = GroupStage::Deleting {
                 until: self.simulated(at, WIND_DOWN),
             };
             return false;
         }
-        self.stage = Stage::Gone;
+        self.stage = GroupStage::Gone;
         true
     }
 
     /// The group is gone.
-    pub fn gone(&mut self, at: Timestamp, effects: &mut Vec<Effect>) {
-        self.stage = Stage::Gone;
-        effects.push(Effect::Gone { at });
+    pub fn gone(&mut self, at: Timestamp, effects: &mut Vec<StageEffect>) {
+        self.stage = GroupStage::Gone;
+        effects.push(StageEffect::Gone { at });
     }
 
     /// Whether an operation is in progress. The service then rejects most other requests.
     pub fn is_in_motion(&self) -> bool {
         !matches!(
             self.stage,
-            Stage::Up | Stage::Failed | Stage::Stopped | Stage::WithoutCapacity { .. }
+            GroupStage::Up
+                | GroupStage::Failed
+                | GroupStage::Stopped
+                | GroupStage::WithoutCapacity { .. }
         )
     }
 
@@ -372,33 +377,36 @@ impl Group {
     pub fn is_ending(&self) -> bool {
         matches!(
             self.stage,
-            Stage::Stopping { .. } | Stage::Stopped | Stage::Deleting { .. } | Stage::Gone
+            GroupStage::Stopping { .. }
+                | GroupStage::Stopped
+                | GroupStage::Deleting { .. }
+                | GroupStage::Gone
         )
     }
 
     /// Whether the group counts against the core quota. It does not when it is stopped or all
     /// containers have ended.
     pub fn holds_cores(&self) -> bool {
-        self.stage != Stage::Stopped && self.ended().is_none()
+        self.stage != GroupStage::Stopped && self.ended().is_none()
     }
 
     /// `None` until every container has ended for good; then whether all exited with 0.
     pub fn ended(&self) -> Option<bool> {
-        if self.stage != Stage::Up {
+        if self.stage != GroupStage::Up {
             return None;
         }
-        let codes: Option<Vec<i32>> = self.containers.iter().map(Run::ended).collect();
+        let codes: Option<Vec<i32>> = self.containers.iter().map(EmulatedRun::ended).collect();
         codes.map(|codes| codes.iter().all(|code| *code == 0))
     }
 
     /// The restart policy; the service's default is `Always`.
-    pub fn policy(&self) -> RestartPolicy {
+    pub fn policy(&self) -> GroupRestartPolicy {
         let name = self
             .body
             .properties
             .as_ref()
             .and_then(|p| p.restart_policy.as_deref());
-        RestartPolicy::of(name).unwrap_or(RestartPolicy::Always)
+        GroupRestartPolicy::of(name).unwrap_or(GroupRestartPolicy::Always)
     }
 
     fn timeout(&self) -> Duration {
@@ -417,6 +425,6 @@ impl Group {
     }
 }
 
-fn due_at(run: &Run) -> Option<Timestamp> {
+fn due_at(run: &EmulatedRun) -> Option<Timestamp> {
     run.due.map(|(at, _)| at)
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use jiff::Timestamp;
 
 use super::view::time;
-use crate::emulator::clock::Face;
+use crate::emulator::clock::ShownClock;
 
 /// How many bytes the service keeps of a running container's log (quotas page, 2025-11).
 pub const RUNNING_LIMIT: usize = 4 << 20;
@@ -20,13 +20,13 @@ const PART: usize = 8 << 10;
 
 /// Log lines with their times, oldest first.
 #[derive(Clone, Debug, Default)]
-pub struct Log {
+pub struct ContainerLog {
     lines: VecDeque<(Timestamp, String)>,
     bytes: usize,
     written: usize,
 }
 
-impl Log {
+impl ContainerLog {
     /// Adds a line. Drops the oldest lines beyond [`RUNNING_LIMIT`].
     pub fn push(&mut self, at: Timestamp, line: impl Into<String>) {
         let line = line.into();
@@ -43,7 +43,7 @@ impl Log {
 
     /// The last `tail` lines (all if `None`). If `times` is given, a time precedes each line, and each
     /// part of a long line.
-    pub fn text(&self, tail: Option<usize>, times: Option<&Face>) -> String {
+    pub fn text(&self, tail: Option<usize>, times: Option<&ShownClock>) -> String {
         let skip = tail.map_or(0, |tail| self.lines.len().saturating_sub(tail));
         let mut text = String::new();
         for (at, line) in self.lines.iter().skip(skip) {
@@ -112,23 +112,23 @@ pub fn last_bytes(text: String, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::emulator::clock::{Clock, Shows};
+    use crate::emulator::clock::{EmulatorClock, ShownTime};
 
-    fn emulated() -> Face {
+    fn emulated() -> ShownClock {
         let behind = std::time::Duration::ZERO;
-        Clock::new(1.0, Shows::EmulatedTime { behind }).face()
+        EmulatorClock::new(1.0, ShownTime::EmulatedTime { behind }).face()
     }
 
     #[test]
     fn a_running_log_keeps_4_mb_and_a_stopped_one_1000_lines_in_16_kb() {
-        let mut log = Log::default();
+        let mut log = ContainerLog::default();
         for _ in 0..5000 {
             log.push(Timestamp::UNIX_EPOCH, "x".repeat(1023));
         }
         assert_eq!(log.text(None, None).len(), RUNNING_LIMIT);
         log.stop();
         assert_eq!(log.text(None, None).len(), STOPPED_LIMIT);
-        let mut short = Log::default();
+        let mut short = ContainerLog::default();
         for n in 0..2000 {
             short.push(Timestamp::UNIX_EPOCH, n.to_string());
         }
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_long_line_has_a_time_in_front_of_each_part() {
-        let mut log = Log::default();
+        let mut log = ContainerLog::default();
         log.push(Timestamp::UNIX_EPOCH, "x".repeat(PART) + "yz");
         log.push(Timestamp::UNIX_EPOCH, "");
         let x = "x".repeat(PART);

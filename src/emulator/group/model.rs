@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
 /// A JSON object of any content.
-pub type Object = serde_json::Map<String, Value>;
+pub type JsonObject = serde_json::Map<String, Value>;
 
 macro_rules! body {
     ($($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* })*) => {$(
@@ -56,15 +56,15 @@ body! {
         diagnostics: Diagnostics,
         subnet_ids: Vec<SubnetId>,
         dns_config: DnsConfig,
-        encryption_properties: Object,
+        encryption_properties: JsonObject,
         extensions: Vec<Extension>,
-        confidential_compute_properties: Object,
+        confidential_compute_properties: JsonObject,
         priority: String,
         provisioning_timeout_in_seconds: i64,
         container_group_profile: ProfileReference,
-        standby_pool_profile: Object,
-        secret_references: Vec<Object>,
-        identity_acls: Object,
+        standby_pool_profile: JsonObject,
+        secret_references: Vec<JsonObject>,
+        identity_acls: JsonObject,
     }
     /// A container or an init container.
     Container {
@@ -81,8 +81,8 @@ body! {
         volume_mounts: Vec<VolumeMount>,
         liveness_probe: Probe,
         readiness_probe: Probe,
-        security_context: Object,
-        config_map: Object,
+        security_context: JsonObject,
+        config_map: JsonObject,
     }
     /// A port of a container or of the group's IP address.
     Port {
@@ -130,8 +130,8 @@ body! {
         failure_threshold: i64,
         success_threshold: i64,
         timeout_seconds: i64,
-        tcp_socket: Object,
-        grpc: Object,
+        tcp_socket: JsonObject,
+        grpc: JsonObject,
     }
     /// A probe's command.
     ProbeExec {
@@ -153,11 +153,11 @@ body! {
     Volume {
         name: String,
         azure_file: AzureFile,
-        empty_dir: Object,
+        empty_dir: JsonObject,
         #[serde(serialize_with = "emptied")]
         secret: BTreeMap<String, String>,
-        git_repo: Object,
-        secret_reference: Object,
+        git_repo: JsonObject,
+        secret_reference: JsonObject,
     }
     /// An Azure Files share. Responses never contain its key.
     AzureFile {

@@ -1,6 +1,6 @@
 //! How much of its subscription's quotas a container group uses.
 
-use super::life::Group;
+use super::life::EmulatedGroup;
 use super::model::Properties;
 use super::validate::gpus;
 
@@ -25,7 +25,7 @@ pub fn default_limit(name: &str) -> u64 {
 }
 
 /// What a group uses now: always one group, and its cores while [`Group::holds_cores`].
-pub fn uses(group: &Group) -> Vec<(String, f64)> {
+pub fn uses(group: &EmulatedGroup) -> Vec<(String, f64)> {
     let Some(properties) = group.body.properties.as_ref() else {
         return Vec::new();
     };

@@ -9,9 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::log::Log;
+use super::log::ContainerLog;
 use super::model::Container;
-use super::script::{Script, length};
+use super::script::{ContainerScript, length};
 use crate::emulator::clock::later;
 
 /// Pause before the first restart. It doubles up to [`BACKOFF_LIMIT`], as in the kubelet.
@@ -28,7 +28,7 @@ const CATCH_UP: u64 = 5000;
 
 /// Which exits cause a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestartPolicy {
+pub enum GroupRestartPolicy {
     /// Every exit.
     Always,
     /// An exit code other than 0.
@@ -38,7 +38,7 @@ pub enum RestartPolicy {
     Never,
 }
 
-impl RestartPolicy {
+impl GroupRestartPolicy {
     /// Parses the service's name of a policy. Without a name it is `Always`; `None` if the name is
     /// unknown.
     pub fn of(name: Option<&str>) -> Option<Self> {
@@ -53,7 +53,7 @@ impl RestartPolicy {
 
 /// An event of an instance view.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct ContainerEvent {
     /// How often it happened.
     pub count: u32,
     /// When it happened first.
@@ -69,7 +69,13 @@ pub struct Event {
 }
 
 /// Adds an event. If the list has the same name and message, increases its count instead.
-pub fn note(events: &mut Vec<Event>, at: Timestamp, name: &str, message: &str, warning: bool) {
+pub fn note(
+    events: &mut Vec<ContainerEvent>,
+    at: Timestamp,
+    name: &str,
+    message: &str,
+    warning: bool,
+) {
     if let Some(same) = events
         .iter_mut()
         .find(|e| e.name == name && e.message == message)
@@ -82,7 +88,7 @@ pub fn note(events: &mut Vec<Event>, at: Timestamp, name: &str, message: &str, w
         events.remove(0);
     }
     let (name, message) = (name.to_owned(), message.to_owned());
-    events.push(Event {
+    events.push(ContainerEvent {
         count: 1,
         first: at,
         last: at,
@@ -118,7 +124,7 @@ pub enum RunState {
 
 /// A scheduled change of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Due {
+pub enum DueChange {
     /// It exits with this code.
     Exit(i32),
     /// It starts, again or for the first time.
@@ -127,11 +133,11 @@ pub enum Due {
 
 /// One container with its state, events and log.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct EmulatedRun {
     /// The container's name.
     pub name: String,
     /// What the container does if it is simulated.
-    pub script: Script,
+    pub script: ContainerScript,
     /// How often it was restarted.
     pub restarts: i64,
     /// The current state. `None` until its image is pulled.
@@ -139,20 +145,20 @@ pub struct Run {
     /// How its previous run ended.
     pub previous: Option<RunState>,
     /// Its events.
-    pub events: Vec<Event>,
+    pub events: Vec<ContainerEvent>,
     /// Its output, if simulated.
-    pub log: Log,
+    pub log: ContainerLog,
     /// The next scheduled change.
-    pub due: Option<(Timestamp, Due)>,
+    pub due: Option<(Timestamp, DueChange)>,
     image: String,
     pauses: u32,
     logged_until: Option<Timestamp>,
     logged: u64,
 }
 
-impl Run {
+impl EmulatedRun {
     /// A container whose image has not been pulled.
-    pub fn new(container: &Container, script: Script) -> Self {
+    pub fn new(container: &Container, script: ContainerScript) -> Self {
         Self {
             name: container.name().to_owned(),
             script,
@@ -160,7 +166,7 @@ impl Run {
             current: None,
             previous: None,
             events: Vec::new(),
-            log: Log::default(),
+            log: ContainerLog::default(),
             due: None,
             image: digested(container.image()),
             pauses: 0,
@@ -189,20 +195,22 @@ impl Run {
         }
         note(&mut self.events, at, "Started", "Started container", false);
         self.current = Some(RunState::Running { since: at });
-        self.log = Log::default();
+        self.log = ContainerLog::default();
         for line in self.script.log.lines() {
             self.log.push(at, line);
         }
         (self.logged_until, self.logged) = (Some(at), 0);
-        self.due = self
-            .script
-            .exit_after
-            .map(|after| (later(at, length(after)), Due::Exit(self.script.exit_code)));
+        self.due = self.script.exit_after.map(|after| {
+            (
+                later(at, length(after)),
+                DueChange::Exit(self.script.exit_code),
+            )
+        });
     }
 
     /// The container exited with `code`. If `policy` requires a restart, the container waits, and `due`
     /// holds the time of the restart.
-    pub fn exit(&mut self, at: Timestamp, code: i32, policy: RestartPolicy) {
+    pub fn exit(&mut self, at: Timestamp, code: i32, policy: GroupRestartPolicy) {
         let Some(RunState::Running { since }) = self.current else {
             return;
         };
@@ -228,7 +236,7 @@ impl Run {
         self.previous = self.current.replace(RunState::Waiting {
             detail: "CrashLoopBackOff",
         });
-        self.due = Some((later(at, pause), Due::Start));
+        self.due = Some((later(at, pause), DueChange::Start));
     }
 
     /// The container is killed. It does not restart before its group does.
@@ -300,15 +308,15 @@ impl Run {
         self.logged_until = Some(at);
     }
 
-    fn starts_again(&mut self, code: i32, policy: RestartPolicy) -> bool {
+    fn starts_again(&mut self, code: i32, policy: GroupRestartPolicy) -> bool {
         match policy {
-            RestartPolicy::Always => true,
-            RestartPolicy::OnFailure => code != 0,
-            RestartPolicy::Never if code != 0 && self.script.platform_restarts > 0 => {
+            GroupRestartPolicy::Always => true,
+            GroupRestartPolicy::OnFailure => code != 0,
+            GroupRestartPolicy::Never if code != 0 && self.script.platform_restarts > 0 => {
                 self.script.platform_restarts -= 1;
                 true
             }
-            RestartPolicy::Never => false,
+            GroupRestartPolicy::Never => false,
         }
     }
 
@@ -348,8 +356,8 @@ fn digested(image: &str) -> String {
 mod tests {
     use super::*;
 
-    fn run(script: Script) -> Run {
-        Run::new(&Container::default(), script)
+    fn run(script: ContainerScript) -> EmulatedRun {
+        EmulatedRun::new(&Container::default(), script)
     }
 
     fn at(seconds: i64) -> Timestamp {
@@ -358,20 +366,20 @@ mod tests {
 
     #[test]
     fn pauses_between_restarts_double_up_to_five_minutes_and_start_anew_after_ten_good_ones() {
-        let mut run = run(Script::default());
+        let mut run = run(ContainerScript::default());
         let (mut now, mut pauses) = (0, Vec::new());
         for _ in 0..7 {
             run.start(at(now));
-            run.exit(at(now + 1), 1, RestartPolicy::Always);
+            run.exit(at(now + 1), 1, GroupRestartPolicy::Always);
             let (due, what) = run.due.expect("a restart is due");
-            assert_eq!(what, Due::Start);
+            assert_eq!(what, DueChange::Start);
             pauses.push(due.as_second() - now - 1);
             now = due.as_second();
         }
         assert_eq!(pauses, [10, 20, 40, 80, 160, 300, 300]);
         assert_eq!(run.restarts, 6);
         run.start(at(now));
-        run.exit(at(now + 600), 1, RestartPolicy::Always);
+        run.exit(at(now + 600), 1, GroupRestartPolicy::Always);
         assert_eq!(run.due.expect("due").0.as_second() - now - 600, 10);
     }
 
@@ -385,10 +393,10 @@ mod tests {
 
     #[test]
     fn a_scripted_log_is_complete_and_survives_a_jump_of_the_clock() {
-        let script = Script {
+        let script = ContainerScript {
             log: "hello".into(),
             log_every: "1s".parse().ok(),
-            ..Script::default()
+            ..ContainerScript::default()
         };
         let mut run = run(script);
         run.start(at(0));

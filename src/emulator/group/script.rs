@@ -15,7 +15,7 @@ const PREFIX: &str = "ACI_EMULATOR_";
 /// Durations are text such as `5s`, `250ms` or `2m`, in emulated time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Script {
+pub struct ContainerScript {
     /// `ACI_EMULATOR_NEVER_START=true`: pulling the image never ends; after the provisioning timeout
     /// (1800 s by default) the group fails.
     pub never_start: bool,
@@ -44,7 +44,7 @@ pub struct Script {
     pub unmeasured: bool,
 }
 
-impl Script {
+impl ContainerScript {
     /// Reads the script from the container's environment. Ignores values that it cannot parse: the real
     /// service ignores these variables.
     pub fn of(container: &Container) -> Self {

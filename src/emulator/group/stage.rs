@@ -9,7 +9,7 @@ use super::model::GroupBody;
 
 /// The times of a new group's start, each counted from its PUT.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Latency {
+pub struct StageLatency {
     /// When pulling the images begins.
     pub pulling: Duration,
     /// When all images are pulled.
@@ -18,7 +18,7 @@ pub struct Latency {
     pub started: Duration,
 }
 
-impl Latency {
+impl StageLatency {
     const fn of_millis(pulling: u64, pulled: u64, started: u64) -> Self {
         Self {
             pulling: Duration::from_millis(pulling),
@@ -51,7 +51,7 @@ impl Latency {
 
 /// The stages. `until` is the time at which a simulated stage ends; it is `None` for real groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum GroupStage {
     /// Azure looks for a node and a network address.
     Allocating {
         /// The end of the stage.
@@ -100,7 +100,7 @@ pub enum Stage {
 
 /// The effect of a group's change on the rest of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum StageEffect {
     /// The operation that created, updated or started the group has ended.
     OperationEnded {
         /// Whether it succeeded.

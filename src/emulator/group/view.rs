@@ -7,12 +7,12 @@
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use serde_json::{Value, json};
 
-use super::life::{Group, PROVISIONING_TIMEOUT};
+use super::life::{EmulatedGroup, PROVISIONING_TIMEOUT};
 use super::model::Container;
-use super::run::{Event, Run, RunState};
-use super::stage::Stage;
-use crate::emulator::arm::version::Version;
-use crate::emulator::clock::Face;
+use super::run::{ContainerEvent, EmulatedRun, RunState};
+use super::stage::GroupStage;
+use crate::emulator::arm::version::ApiVersion;
+use crate::emulator::clock::ShownClock;
 
 /// A time in a GET response: RFC 3339 with up to three fractional digits.
 pub fn time(at: Timestamp) -> String {
@@ -32,14 +32,19 @@ pub fn operation_time(at: Timestamp) -> String {
 }
 
 /// The response to a PUT: an empty instance view with the state `Pending`.
-pub fn created(group: &Group, version: Version) -> Value {
+pub fn created(group: &EmulatedGroup, version: ApiVersion) -> Value {
     let mut answer = base(group, version, None);
     answer["properties"]["instanceView"] = json!({"events": [], "state": "Pending"});
     answer
 }
 
 /// The response to a GET, with the instance views.
-pub fn full(group: &Group, version: Version, now: Timestamp, face: &Face) -> Value {
+pub fn full(
+    group: &EmulatedGroup,
+    version: ApiVersion,
+    now: Timestamp,
+    face: &ShownClock,
+) -> Value {
     let mut answer = base(group, version, Some(now));
     answer["properties"]["instanceView"] =
         json!({"events": events(&group.events, face), "state": state(group)});
@@ -50,44 +55,46 @@ pub fn full(group: &Group, version: Version, now: Timestamp, face: &Face) -> Val
 }
 
 /// One element of a LIST: no instance views, neither the group's nor the containers'.
-pub fn listed(group: &Group, version: Version, now: Timestamp) -> Value {
+pub fn listed(group: &EmulatedGroup, version: ApiVersion, now: Timestamp) -> Value {
     base(group, version, Some(now))
 }
 
 /// The group's `instanceView.state`.
-pub fn state(group: &Group) -> &'static str {
+pub fn state(group: &EmulatedGroup) -> &'static str {
     match (&group.stage, group.ended()) {
-        (Stage::Up, Some(true)) => "Succeeded",
-        (Stage::Up, Some(false)) | (Stage::Failed, _) => "Failed",
-        (Stage::Up, None) | (Stage::Stopping { .. }, _) => "Running",
-        (Stage::Stopped, _) => "Stopped",
+        (GroupStage::Up, Some(true)) => "Succeeded",
+        (GroupStage::Up, Some(false)) | (GroupStage::Failed, _) => "Failed",
+        (GroupStage::Up, None) | (GroupStage::Stopping { .. }, _) => "Running",
+        (GroupStage::Stopped, _) => "Stopped",
         _ => "Pending",
     }
 }
 
 /// The group's `provisioningState` at `now`. Without `now`, readiness is ignored.
-pub fn provisioning(group: &Group, now: Option<Timestamp>) -> &'static str {
+pub fn provisioning(group: &EmulatedGroup, now: Option<Timestamp>) -> &'static str {
     let unready = now.is_some_and(|now| group.containers.iter().any(|run| run.is_unready(now)));
     match group.stage {
-        Stage::Allocating { .. } => "Pending",
-        Stage::WithoutCapacity { .. } | Stage::Failed => "Failed",
-        Stage::Pulling { .. } | Stage::Initialising { .. } | Stage::Starting { .. } => "Creating",
-        Stage::Up if unready => "Unhealthy",
-        Stage::Deleting { .. } | Stage::Gone => "Deleting",
-        Stage::Up | Stage::Stopping { .. } | Stage::Stopped => "Succeeded",
+        GroupStage::Allocating { .. } => "Pending",
+        GroupStage::WithoutCapacity { .. } | GroupStage::Failed => "Failed",
+        GroupStage::Pulling { .. }
+        | GroupStage::Initialising { .. }
+        | GroupStage::Starting { .. } => "Creating",
+        GroupStage::Up if unready => "Unhealthy",
+        GroupStage::Deleting { .. } | GroupStage::Gone => "Deleting",
+        GroupStage::Up | GroupStage::Stopping { .. } | GroupStage::Stopped => "Succeeded",
     }
 }
 
 /// The events of the group and of all its containers, for an operation's response.
-pub fn all_events(group: &Group) -> Vec<Event> {
+pub fn all_events(group: &EmulatedGroup) -> Vec<ContainerEvent> {
     let runs = group.init.iter().chain(&group.containers);
     let of_runs = runs.flat_map(|run| &run.events);
     group.events.iter().chain(of_runs).cloned().collect()
 }
 
 /// Events in the form of instance views and operations.
-pub fn events(events: &[Event], face: &Face) -> Value {
-    let one = |event: &Event| {
+pub fn events(events: &[ContainerEvent], face: &ShownClock) -> Value {
+    let one = |event: &ContainerEvent| {
         json!({
             "count": event.count,
             "firstTimestamp": whole(face.shown(event.first)),
@@ -106,7 +113,7 @@ fn whole(at: Timestamp) -> String {
         .to_string()
 }
 
-fn base(group: &Group, version: Version, now: Option<Timestamp>) -> Value {
+fn base(group: &EmulatedGroup, version: ApiVersion, now: Option<Timestamp>) -> Value {
     let mut properties = json!({});
     if let Some(asked) = &group.body.properties {
         properties = serde_json::to_value(asked).unwrap_or(properties);
@@ -137,7 +144,7 @@ fn base(group: &Group, version: Version, now: Option<Timestamp>) -> Value {
     answer
 }
 
-fn add_defaults(properties: &mut Value, group: &Group, version: Version) {
+fn add_defaults(properties: &mut Value, group: &EmulatedGroup, version: ApiVersion) {
     if version.has_sku() && properties.get("sku").is_none() {
         properties["sku"] = "Standard".into();
     }
@@ -160,7 +167,7 @@ fn add_defaults(properties: &mut Value, group: &Group, version: Version) {
 /// Adds the address. Before it is known, a private address is left out and a public one has no `ip`. A
 /// group in a subnet has an address even without asking for one: Azure's virtual nodes rely on that for
 /// their pods.
-fn add_address(properties: &mut Value, group: &Group, with_private: bool) {
+fn add_address(properties: &mut Value, group: &EmulatedGroup, with_private: bool) {
     let asked = group.body.properties.as_ref();
     let is_private = asked.is_some_and(super::model::Properties::is_in_subnet);
     if let Some(ip) = group.ip.filter(|_| is_private)
@@ -217,7 +224,7 @@ fn containers(list: &[Container]) -> Value {
     list.iter().map(one).collect()
 }
 
-fn with_runs(containers: &mut Value, runs: &[Run], face: &Face) {
+fn with_runs(containers: &mut Value, runs: &[EmulatedRun], face: &ShownClock) {
     let Some(containers) = containers.as_array_mut() else {
         return;
     };
@@ -237,7 +244,7 @@ fn with_runs(containers: &mut Value, runs: &[Run], face: &Face) {
     }
 }
 
-fn run_state(state: &RunState, face: &Face) -> Value {
+fn run_state(state: &RunState, face: &ShownClock) -> Value {
     let time = |at: Timestamp| time(face.shown(at));
     match state {
         RunState::Waiting { detail } => json!({"state": "Waiting", "detailStatus": detail}),
@@ -259,7 +266,7 @@ fn run_state(state: &RunState, face: &Face) -> Value {
 }
 
 /// The group's identity, with principal and client ids that are derived from the group's id.
-fn identity(group: &Group) -> Option<Value> {
+fn identity(group: &EmulatedGroup) -> Option<Value> {
     let asked = group.body.identity.as_ref()?;
     let given = |salt: &str| {
         uuid::Uuid::new_v5(

@@ -15,7 +15,7 @@ type Variables = BTreeMap<String, String>;
 
 /// The environments of the shells and the container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Environment {
+pub struct ShellEnvironment {
     /// What the service gave the first shell.
     given: Variables,
     /// What the container's first process was given; empty if the operator may not read it.
@@ -24,7 +24,7 @@ pub struct Environment {
     shell: Variables,
 }
 
-impl Environment {
+impl ShellEnvironment {
     /// Reads three environments in the format of `/proc`: variables that each end with a NUL.
     pub fn read(given: &[u8], container: &[u8], shell: &[u8]) -> Self {
         Self {
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn what_the_shells_added_goes_and_what_they_changed_or_dropped_comes_back() {
-        let environment = Environment::read(
+        let environment = ShellEnvironment::read(
             b"A=1\0PWD=/given\0my.name=x\ny\0SHLVL=3\0",
             b"",
             b"A=1\0PWD=/\0SHLVL=5\0_=/bin/env\0OLDPWD=/\0",
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_command_has_a_terminals_name_if_it_has_a_terminal_or_the_container_has_one() {
         let words = |given: &[u8], container: &[u8], shell: &[u8], has_terminal| {
-            let environment = Environment::read(given, container, shell);
+            let environment = ShellEnvironment::read(given, container, shell);
             environment.words(has_terminal).map(|words| words.join(" "))
         };
         let (with, without) = (&b"A=1\0TERM=xterm\0"[..], &b"A=1\0"[..]);

@@ -16,13 +16,13 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
-use self::script::Mark;
-use self::sieve::{Sieve, Strainer};
-use super::remote_command::{Out, Outcome, Streams, Wanted};
-use crate::aci::client::{Keyboard, Screen};
+use self::script::OutputMarker;
+use self::sieve::{MarkerFilter, MarkerScanner};
+use super::remote_command::{CommandOutcome, CommandRequest, CommandStreams, OutputStream};
+use crate::aci::client::{TerminalInput, TerminalOutput};
 use crate::aci::error::Error;
-pub use shell::Place;
-use shell::{Asked, Shell};
+pub use shell::ShellTarget;
+use shell::{RemoteShell, ShellProbe};
 
 /// The most input that is sent to the script in one part, in bytes.
 const PART: usize = 256 << 10;
@@ -30,7 +30,11 @@ const PART: usize = 256 << 10;
 const LAST: Duration = Duration::from_secs(5);
 
 /// Runs a command until it ends or its client disconnects, which also ends the command.
-pub async fn run(place: &Place, wanted: &Wanted, streams: Streams) -> Outcome {
+pub async fn run(
+    place: &ShellTarget,
+    wanted: &CommandRequest,
+    streams: CommandStreams,
+) -> CommandOutcome {
     let gone = streams.gone.clone();
     let ran = async {
         if wanted.tty {
@@ -42,13 +46,17 @@ pub async fn run(place: &Place, wanted: &Wanted, streams: Streams) -> Outcome {
     let ran = tokio::select! {
         ran = ran => ran,
         // Dropping a terminal ends the program in it.
-        () = gone.cancelled() => return Outcome::Failed("the client is gone".to_owned()),
+        () = gone.cancelled() => return CommandOutcome::Failed("the client is gone".to_owned()),
     };
-    ran.unwrap_or_else(|error| Outcome::Failed(error.story()))
+    ran.unwrap_or_else(|error| CommandOutcome::Failed(error.story()))
 }
 
 /// Runs a command without a terminal for the client: stdout and stderr are separate.
-async fn apart(place: &Place, wanted: &Wanted, streams: Streams) -> Result<Outcome, Error> {
+async fn apart(
+    place: &ShellTarget,
+    wanted: &CommandRequest,
+    streams: CommandStreams,
+) -> Result<CommandOutcome, Error> {
     let asked = if wanted.stderr {
         tokio::try_join!(place.shell(None), async {
             place.shell(None).await.map(Some)
@@ -57,11 +65,11 @@ async fn apart(place: &Place, wanted: &Wanted, streams: Streams) -> Result<Outco
         (place.shell(None).await?, None)
     };
     let (mut main, errors) = match asked {
-        (Asked::None(shown), _) => return plain::run(place, wanted, streams, &shown).await,
-        (Asked::Ready(main), Some(Asked::Ready(errors))) => (main, Some(errors)),
-        (Asked::Ready(main), _) => (main, None),
+        (ShellProbe::None(shown), _) => return plain::run(place, wanted, streams, &shown).await,
+        (ShellProbe::Ready(main), Some(ShellProbe::Ready(errors))) => (main, Some(errors)),
+        (ShellProbe::Ready(main), _) => (main, None),
     };
-    let mark = Mark::new();
+    let mark = OutputMarker::new();
     let errors = match errors {
         Some(mut shell) => {
             shell.keyboard.send(script::errors(&mark).into()).await;
@@ -71,25 +79,31 @@ async fn apart(place: &Place, wanted: &Wanted, streams: Streams) -> Result<Outco
         }
         None => None,
     };
-    let taken = Mark::new();
+    let taken = OutputMarker::new();
     let script = script::apart(wanted, &main.environment, &mark, &taken);
     main.keyboard.send(script.into()).await;
-    let Streams { stdin, out, .. } = streams;
-    let Shell {
+    let CommandStreams { stdin, out, .. } = streams;
+    let RemoteShell {
         mut keyboard,
         screen,
         shown,
         ..
     } = main;
     let (told, turns) = mpsc::channel(1);
-    let turns_told = wanted.stdin.then(|| Taken {
-        strainer: Strainer::new(taken.bytes()),
+    let turns_told = wanted.stdin.then(|| InputAcknowledgements {
+        strainer: MarkerFilter::new(taken.bytes()),
         told,
     });
-    let output = carry((screen, shown), Out::Stdout, &out, &mark, turns_told);
+    let output = carry(
+        (screen, shown),
+        OutputStream::Stdout,
+        &out,
+        &mark,
+        turns_told,
+    );
     let failed = async {
-        if let Some(Shell { screen, shown, .. }) = errors {
-            carry((screen, shown), Out::Stderr, &out, &mark, None).await;
+        if let Some(RemoteShell { screen, shown, .. }) = errors {
+            carry((screen, shown), OutputStream::Stderr, &out, &mark, None).await;
         }
     };
     let typed = async {
@@ -119,22 +133,22 @@ async fn apart(place: &Place, wanted: &Wanted, streams: Streams) -> Result<Outco
 }
 
 /// The outcome of a command, from the exit code that its script printed.
-fn outcome(said: Option<String>) -> Outcome {
+fn outcome(said: Option<String>) -> CommandOutcome {
     match said.map(|said| said.parse()) {
-        Some(Ok(code)) => Outcome::Exited(code),
-        _ => Outcome::Failed(
+        Some(Ok(code)) => CommandOutcome::Exited(code),
+        _ => CommandOutcome::Failed(
             "the container's terminal was closed before the command ended".to_owned(),
         ),
     }
 }
 
 /// Removes from the output the markers that acknowledge a part of the input, and passes them on.
-struct Taken {
-    strainer: Strainer,
+struct InputAcknowledgements {
+    strainer: MarkerFilter,
     told: mpsc::Sender<()>,
 }
 
-impl Taken {
+impl InputAcknowledgements {
     fn strain(&mut self, bytes: &[u8]) -> Bytes {
         let (through, times) = self.strainer.take(bytes);
         if times > 0 {
@@ -147,13 +161,13 @@ impl Taken {
 
 /// Sends the terminal's output to the client up to the marker; returns the text after the marker.
 async fn carry(
-    (mut screen, shown): (Screen, Bytes),
-    to: Out,
-    out: &mpsc::Sender<(Out, Bytes)>,
-    mark: &Mark,
-    mut taken: Option<Taken>,
+    (mut screen, shown): (TerminalOutput, Bytes),
+    to: OutputStream,
+    out: &mpsc::Sender<(OutputStream, Bytes)>,
+    mark: &OutputMarker,
+    mut taken: Option<InputAcknowledgements>,
 ) -> Option<String> {
-    let mut sieve = Sieve::new(mark.bytes());
+    let mut sieve = MarkerScanner::new(mark.bytes());
     let mut next = Some(shown);
     while let Some(mut bytes) = next {
         if let Some(taken) = &mut taken {
@@ -181,7 +195,7 @@ async fn carry(
 /// Sends the client's input in parts, each with its length in front, and each after the previous part was
 /// acknowledged. A part of length 0 marks the end.
 async fn type_in(
-    keyboard: &mut Keyboard,
+    keyboard: &mut TerminalInput,
     mut stdin: mpsc::Receiver<Bytes>,
     mut turns: mpsc::Receiver<()>,
 ) {

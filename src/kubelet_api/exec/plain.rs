@@ -5,21 +5,23 @@
 
 use bytes::Bytes;
 
-use super::shell::{Place, Shell};
+use super::shell::{RemoteShell, ShellTarget};
 use crate::aci::error::Error;
-use crate::kubelet_api::nodes::Now;
-use crate::kubelet_api::remote_command::{Out, Outcome, Streams, Wanted};
+use crate::kubelet_api::nodes::PodPresence;
+use crate::kubelet_api::remote_command::{
+    CommandOutcome, CommandRequest, CommandStreams, OutputStream,
+};
 
 pub async fn run(
-    place: &Place,
-    wanted: &Wanted,
-    streams: Streams,
+    place: &ShellTarget,
+    wanted: &CommandRequest,
+    streams: CommandStreams,
     shown: &str,
-) -> Result<Outcome, Error> {
+) -> Result<CommandOutcome, Error> {
     let container = &place.container;
     let needs_quotes = |word: &String| word.is_empty() || word.contains(char::is_whitespace);
     if let Some(word) = wanted.command.iter().find(|word| needs_quotes(word)) {
-        return Ok(Outcome::Failed(format!(
+        return Ok(CommandOutcome::Failed(format!(
             "container {container} has no /bin/sh with stty, and without one Azure Container Instances \
              takes no argument with blanks in it: {word:?}"
         )));
@@ -30,10 +32,10 @@ pub async fn run(
         "burstpool: container {container} has no /bin/sh with stty: errors come with the output, and how \
          the command ends is not known{end}"
     );
-    let Streams { mut stdin, out, .. } = streams;
+    let CommandStreams { mut stdin, out, .. } = streams;
     // The client may have disconnected.
-    let _ = out.send((Out::Stderr, notice.into())).await;
-    let Shell {
+    let _ = out.send((OutputStream::Stderr, notice.into())).await;
+    let RemoteShell {
         mut keyboard,
         mut screen,
         ..
@@ -57,30 +59,30 @@ pub async fn run(
             } else {
                 without_returns(&bytes)
             };
-            if out.send((Out::Stdout, bytes)).await.is_err() {
-                return Outcome::Failed("the client is gone".to_owned());
+            if out.send((OutputStream::Stdout, bytes)).await.is_err() {
+                return CommandOutcome::Failed("the client is gone".to_owned());
             }
         }
         outcome(&place.found.now())
     };
     tokio::select! {
         outcome = shown => Ok(outcome),
-        () = typed => Ok(Outcome::Exited(0)),
+        () = typed => Ok(CommandOutcome::Exited(0)),
     }
 }
 
 /// The outcome of a command whose terminal was closed, given the pod's present state. Azure also closes the terminal
 /// when the operator has asked it to delete the group.
-fn outcome(now: &Now) -> Outcome {
+fn outcome(now: &PodPresence) -> CommandOutcome {
     let is_cut = match now {
-        Now::There(pod) => pod.is_group_deleted,
-        Now::Gone => true,
-        Now::Unknown => false,
+        PodPresence::There(pod) => pod.is_group_deleted,
+        PodPresence::Gone => true,
+        PodPresence::Unknown => false,
     };
     if is_cut {
-        return Outcome::Failed("the pod's container group is deleted".to_owned());
+        return CommandOutcome::Failed("the pod's container group is deleted".to_owned());
     }
-    Outcome::Exited(0)
+    CommandOutcome::Exited(0)
 }
 
 /// Removes the carriage returns that a terminal adds at line ends; a program without a terminal writes none.
@@ -101,14 +103,14 @@ mod tests {
         let there = pod("web");
         let mut deleted = there.clone();
         Arc::make_mut(&mut deleted).is_group_deleted = true;
-        let succeeded = [Now::There(there), Now::Unknown];
+        let succeeded = [PodPresence::There(there), PodPresence::Unknown];
         assert!(
             succeeded
                 .iter()
-                .all(|now| outcome(now) == Outcome::Exited(0))
+                .all(|now| outcome(now) == CommandOutcome::Exited(0))
         );
-        let cut = [Now::There(deleted), Now::Gone];
-        let failed = |now| matches!(outcome(now), Outcome::Failed(_));
+        let cut = [PodPresence::There(deleted), PodPresence::Gone];
+        let failed = |now| matches!(outcome(now), CommandOutcome::Failed(_));
         assert!(cut.iter().all(failed));
     }
 }

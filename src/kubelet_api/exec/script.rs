@@ -14,17 +14,17 @@
 
 use std::fmt::Write as _;
 
-use super::environment::Environment;
-use crate::kubelet_api::remote_command::{Size, Wanted};
+use super::environment::ShellEnvironment;
+use crate::kubelet_api::remote_command::{CommandRequest, TerminalSize};
 
 /// The directories to try for the named pipe.
 const DIRECTORIES: [&str; 3] = ["/tmp", "/dev/shm", "/var/tmp"];
 
 /// A random marker in the output, which nothing else can print by accident.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark(String);
+pub struct OutputMarker(String);
 
-impl Mark {
+impl OutputMarker {
     /// A new marker.
     pub fn new() -> Self {
         Self(uuid::Uuid::new_v4().simple().to_string())
@@ -55,7 +55,7 @@ impl Mark {
 ///
 /// The first shell is interactive: it runs the file that `ENV` names (the backslashes bypass its aliases), and may
 /// write the line into its history file.
-pub fn boot(mark: &Mark) -> String {
+pub fn boot(mark: &OutputMarker) -> String {
     let halves = mark.halves();
     let said = format!("printf \"%s%s;\" {halves}");
     let inner = inner(mark);
@@ -66,7 +66,7 @@ pub fn boot(mark: &Mark) -> String {
 
 /// The program of the second shell. Its arguments are the terminal's original settings, and the first shell's
 /// history file, from which it removes the first line. It must not contain a single quote.
-fn inner(mark: &Mark) -> String {
+fn inner(mark: &OutputMarker) -> String {
     let (halves, line) = (mark.halves(), mark.variable('s'));
     format!(
         "set +aefu;if grep -qs \"stty raw -echo\" \"$2\";then sed -i \"/stty raw -echo/d\" \"$2\";[ -s \"$2\" ]||rm -f \"$2\";fi;command -v env >/dev/null&&{{ env -0||cat /proc/self/environ;}} 2>/dev/null;printf \"%s%s;\" {halves};while IFS= read -r {line};do case ${line} in :*)eval \"${line}\";exit;;esac;done"
@@ -76,7 +76,12 @@ fn inner(mark: &Mark) -> String {
 /// The script for a command without a terminal. It prints `taken` after each part of the input, and the next part
 /// must not be sent earlier: whatever carries the terminal may carry one direction at a time, and an unread part
 /// would block the output.
-pub fn apart(wanted: &Wanted, environment: &Environment, mark: &Mark, taken: &Mark) -> String {
+pub fn apart(
+    wanted: &CommandRequest,
+    environment: &ShellEnvironment,
+    mark: &OutputMarker,
+    taken: &OutputMarker,
+) -> String {
     let (halves, taken) = (mark.halves(), taken.halves());
     let words = environment.words(false).unwrap_or_default();
     let mut script = format!(":;{}", arguments(&wanted.command, words, mark));
@@ -113,7 +118,7 @@ pub fn apart(wanted: &Wanted, environment: &Environment, mark: &Mark, taken: &Ma
 
 /// The script of the session that reads stderr: prints the marker and 1 once the pipe exists, or 0 if none can be
 /// created.
-pub fn errors(mark: &Mark) -> String {
+pub fn errors(mark: &OutputMarker) -> String {
     let (halves, pipes) = (mark.halves(), pipes(mark));
     format!(
         ":;for f in {pipes};do mkfifo -m 600 $f 2>/dev/null&&break;f=;done;if [ \"$f\" ];then printf '%s%s1;' {halves};exec cat $f;else printf '%s%s0;' {halves};fi\n"
@@ -123,16 +128,16 @@ pub fn errors(mark: &Mark) -> String {
 /// The script for a command in the client's terminal: prints the marker and the terminal's device first, and
 /// restores the terminal's original settings.
 pub fn terminal(
-    wanted: &Wanted,
-    environment: &Environment,
-    mark: &Mark,
-    size: Option<Size>,
+    wanted: &CommandRequest,
+    environment: &ShellEnvironment,
+    mark: &OutputMarker,
+    size: Option<TerminalSize>,
 ) -> String {
     let halves = mark.halves();
     let mut script = format!(
         ":;printf '%s%s%s;' {halves} \"$(tty)\";stty \"$1\" 2>/dev/null||stty sane 2>/dev/null;"
     );
-    if let Some(Size { width, height }) = size {
+    if let Some(TerminalSize { width, height }) = size {
         let _ = write!(script, "stty rows {height} cols {width} 2>/dev/null;");
     }
     let words = environment.words(true);
@@ -149,7 +154,7 @@ pub fn terminal(
 }
 
 /// The script that resizes another session's terminal; `None` if `terminal` is not a device path.
-pub fn resize(terminal: &str, Size { width, height }: Size) -> Option<String> {
+pub fn resize(terminal: &str, TerminalSize { width, height }: TerminalSize) -> Option<String> {
     let is_device = terminal.starts_with("/dev/")
         && terminal
             .bytes()
@@ -157,14 +162,14 @@ pub fn resize(terminal: &str, Size { width, height }: Size) -> Option<String> {
     is_device.then(|| format!(":;stty rows {height} cols {width} <{terminal}\n"))
 }
 
-fn pipes(mark: &Mark) -> String {
+fn pipes(mark: &OutputMarker) -> String {
     let names = DIRECTORIES.map(|directory| format!("{directory}/.{}", mark.0));
     names.join(" ")
 }
 
 /// Sets the command as the shell's arguments, with `words` in front. The script must be one line, so a variable
 /// stands for each line break.
-fn arguments(command: &[String], mut words: Vec<String>, mark: &Mark) -> String {
+fn arguments(command: &[String], mut words: Vec<String>, mark: &OutputMarker) -> String {
     // `env` would read a program name with `=` as a variable.
     if command.first().is_some_and(|program| program.contains('=')) {
         words.clear();
@@ -191,11 +196,11 @@ mod tests {
 
     use super::*;
 
-    fn wanted(command: &[&str]) -> Wanted {
-        Wanted {
+    fn wanted(command: &[&str]) -> CommandRequest {
+        CommandRequest {
             command: command.iter().map(|word| (*word).to_owned()).collect(),
             stdout: true,
-            ..Wanted::default()
+            ..CommandRequest::default()
         }
     }
 
@@ -215,13 +220,13 @@ mod tests {
 
     #[test]
     fn arguments_reach_the_command_as_they_are() {
-        let mark = Mark::new();
+        let mark = OutputMarker::new();
         let hostile = "a'b \"c\" $(d) `e` \\ \n\nf;*";
         let script = apart(
             &wanted(&["printf", "%s|", hostile, "", "-x"]),
-            &Environment::default(),
+            &ShellEnvironment::default(),
             &mark,
-            &Mark::new(),
+            &OutputMarker::new(),
         );
         assert_eq!(script.matches('\n').count(), 1, "it is one line");
         assert_eq!(run(&script, b""), format!("{hostile}||-x|{}0;", mark.0));
@@ -229,29 +234,29 @@ mod tests {
 
     #[test]
     fn exit_codes_are_said_after_all_output() {
-        let mark = Mark::new();
+        let mark = OutputMarker::new();
         for (command, code) in [("echo x; exit 3", 3), ("echo x; kill -9 $$", 137)] {
             let script = apart(
                 &wanted(&["sh", "-c", command]),
-                &Environment::default(),
+                &ShellEnvironment::default(),
                 &mark,
-                &Mark::new(),
+                &OutputMarker::new(),
             );
             assert_eq!(run(&script, b""), format!("x\n{}{code};", mark.0));
         }
         let script = apart(
             &wanted(&["no-such-program"]),
-            &Environment::default(),
+            &ShellEnvironment::default(),
             &mark,
-            &Mark::new(),
+            &OutputMarker::new(),
         );
         assert_eq!(run(&script, b""), format!("{}127;", mark.0));
         // The program called `exit`, not the shell's builtin.
         let script = apart(
             &wanted(&["exit", "3"]),
-            &Environment::default(),
+            &ShellEnvironment::default(),
             &mark,
-            &Mark::new(),
+            &OutputMarker::new(),
         );
         assert_eq!(run(&script, b""), format!("{}127;", mark.0));
     }
@@ -264,7 +269,7 @@ mod tests {
         RANDOM=1\0SECONDS=2\0PS1=>\0PS4=!\0ENV=/nowhere\0SHELLOPTS=errexit:nounset\0EMPTY=\0";
 
     /// The output of `shell` for [`inner`] and then for `script`, split at the marker.
-    fn waits(shell: &[&str], mark: &Mark, script: &str) -> Option<Vec<String>> {
+    fn waits(shell: &[&str], mark: &OutputMarker, script: &str) -> Option<Vec<String>> {
         let variables = GIVEN.split(|byte| *byte == 0);
         let variables = variables.filter_map(|one| std::str::from_utf8(one).ok()?.split_once('='));
         let mut shell = Command::new(shell[0])
@@ -293,18 +298,18 @@ mod tests {
         };
         let given = sorted(&String::from_utf8_lossy(GIVEN));
         for shell in SHELLS {
-            let mark = Mark::new();
+            let mark = OutputMarker::new();
             let Some(said) = waits(shell, &mark, "") else {
                 continue;
             };
             assert_ne!(sorted(&said[0]), given, "{shell:?} changes nothing");
-            let environment = Environment::read(GIVEN, b"", said[0].as_bytes());
+            let environment = ShellEnvironment::read(GIVEN, b"", said[0].as_bytes());
             for (stdin, input) in [(false, ""), (true, "0\n")] {
-                let wanted = Wanted {
+                let wanted = CommandRequest {
                     stdin,
                     ..wanted(&["env", "-0"])
                 };
-                let script = apart(&wanted, &environment, &mark, &Mark::new());
+                let script = apart(&wanted, &environment, &mark, &OutputMarker::new());
                 let said = waits(shell, &mark, &(script + input)).expect("it was there");
                 assert_eq!(sorted(&said[1][1..]), given, "{shell:?}");
                 assert_eq!(said[2], "0;", "{shell:?}");
@@ -324,7 +329,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("history");
         for (before, after) in [("ls\n", Some("ls\n")), ("", None)] {
-            let mark = Mark::new();
+            let mark = OutputMarker::new();
             let line = boot(&mark).lines().next().expect("a line").to_owned();
             std::fs::write(&file, format!("{before}{line}\n")).expect("it is written");
             let ended = Command::new("sh")
@@ -340,13 +345,13 @@ mod tests {
 
     #[test]
     fn input_comes_in_parts_and_ends() {
-        let (mark, taken) = (Mark::new(), Mark::new());
+        let (mark, taken) = (OutputMarker::new(), OutputMarker::new());
         let script = apart(
-            &Wanted {
+            &CommandRequest {
                 stdin: true,
                 ..wanted(&["cat"])
             },
-            &Environment::default(),
+            &ShellEnvironment::default(),
             &mark,
             &taken,
         );
@@ -359,16 +364,17 @@ mod tests {
 
     #[test]
     fn what_is_typed_holds_no_mark() {
-        let mark = Mark::new();
+        let mark = OutputMarker::new();
         assert!(!boot(&mark).contains(&mark.0));
         assert!(
-            !terminal(&wanted(&["sh"]), &Environment::default(), &mark, None).contains(&mark.0)
+            !terminal(&wanted(&["sh"]), &ShellEnvironment::default(), &mark, None)
+                .contains(&mark.0)
         );
     }
 
     #[test]
     fn only_terminals_are_sized() {
-        let size = Size {
+        let size = TerminalSize {
             width: 120,
             height: 40,
         };

@@ -7,73 +7,77 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::environment::Environment;
-use super::script::{self, Mark};
-use super::sieve::Sieve;
-use crate::aci::client::{Keyboard, Screen};
+use super::environment::ShellEnvironment;
+use super::script::{self, OutputMarker};
+use super::sieve::MarkerScanner;
+use crate::aci::client::{TerminalInput, TerminalOutput};
 use crate::aci::error::Error;
-use crate::kubelet_api::nodes::Found;
-use crate::kubelet_api::remote_command::Size;
+use crate::kubelet_api::nodes::FoundPod;
+use crate::kubelet_api::remote_command::TerminalSize;
 
 /// How long a shell may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The size of a terminal that no user sees: wide, so that it does not break long lines.
-const UNSEEN: Size = Size {
+const UNSEEN: TerminalSize = TerminalSize {
     width: 1000,
     height: 24,
 };
 
 /// A container of a pod.
 #[derive(Clone)]
-pub struct Place {
+pub struct ShellTarget {
     /// The pod.
-    pub found: Found,
+    pub found: FoundPod,
     /// The container's name.
     pub container: String,
 }
 
 /// A terminal, and the output of it that was not taken yet.
-pub struct Shell {
-    pub keyboard: Keyboard,
-    pub screen: Screen,
+pub struct RemoteShell {
+    pub keyboard: TerminalInput,
+    pub screen: TerminalOutput,
     pub shown: Bytes,
     /// The container's environment.
-    pub environment: Environment,
+    pub environment: ShellEnvironment,
 }
 
 /// The result of preparing a shell.
-pub enum Asked {
+pub enum ShellProbe {
     /// The shell waits for a script.
-    Ready(Shell),
+    Ready(RemoteShell),
     /// The image has no `/bin/sh`, or none with `stty`; what the terminal showed.
     None(String),
 }
 
-impl Place {
+impl ShellTarget {
     /// Opens a terminal in which `program` runs.
-    pub async fn open(&self, program: &str, size: Option<Size>) -> Result<Shell, Error> {
+    pub async fn open(
+        &self,
+        program: &str,
+        size: Option<TerminalSize>,
+    ) -> Result<RemoteShell, Error> {
         let (node, pod) = (&self.found.node, &self.found.pod);
-        let Size { width, height } = size.unwrap_or(UNSEEN);
+        let TerminalSize { width, height } = size.unwrap_or(UNSEEN);
         let (group, size) = (pod.group.as_str(), (height, width));
         let session = node
             .azure
             .exec(&node.scope, group, &self.container, program, size)
             .await?;
         let (keyboard, screen) = node.azure.connect(&session).await?;
-        Ok(Shell {
+        Ok(RemoteShell {
             keyboard,
             screen,
             shown: Bytes::new(),
-            environment: Environment::default(),
+            environment: ShellEnvironment::default(),
         })
     }
 
     /// Opens a shell that waits for a script.
-    pub async fn shell(&self, size: Option<Size>) -> Result<Asked, Error> {
+    pub async fn shell(&self, size: Option<TerminalSize>) -> Result<ShellProbe, Error> {
         let mut shell = self.open("/bin/sh", size).await?;
-        let mark = Mark::new();
+        let mark = OutputMarker::new();
         shell.keyboard.send(script::boot(&mark).into()).await;
-        let mut parts = Parts::new(&mark);
+        let mut parts = ShellPrompt::new(&mark);
         let ready = async {
             while let Some(bytes) = shell.screen.next().await {
                 if let Some(rest) = parts.take(bytes) {
@@ -86,28 +90,28 @@ impl Place {
         let is_ready = tokio::time::timeout(PATIENCE, ready).await.unwrap_or(false);
         let [before, given, container, after] = &parts.all;
         if is_ready {
-            shell.environment = Environment::read(given, container, after);
-            return Ok(Asked::Ready(shell));
+            shell.environment = ShellEnvironment::read(given, container, after);
+            return Ok(ShellProbe::Ready(shell));
         }
         let before = String::from_utf8_lossy(before).into_owned();
         shell.keyboard.leave().await;
-        Ok(Asked::None(before))
+        Ok(ShellProbe::None(before))
     }
 }
 
 /// The parts that a shell prints before it waits for a script, each followed by the marker.
-struct Parts<'a> {
-    mark: &'a Mark,
-    sieve: Sieve,
+struct ShellPrompt<'a> {
+    mark: &'a OutputMarker,
+    sieve: MarkerScanner,
     all: [Vec<u8>; 4],
     at: usize,
 }
 
-impl<'a> Parts<'a> {
-    fn new(mark: &'a Mark) -> Self {
+impl<'a> ShellPrompt<'a> {
+    fn new(mark: &'a OutputMarker) -> Self {
         Self {
             mark,
-            sieve: Sieve::new(mark.bytes()),
+            sieve: MarkerScanner::new(mark.bytes()),
             all: Default::default(),
             at: 0,
         }
@@ -119,7 +123,7 @@ impl<'a> Parts<'a> {
             let (through, said) = self.sieve.take(&shown);
             self.all[self.at].extend_from_slice(&through);
             said?;
-            let next = Sieve::new(self.mark.bytes());
+            let next = MarkerScanner::new(self.mark.bytes());
             shown = std::mem::replace(&mut self.sieve, next).rest();
             self.at += 1;
             if self.at == self.all.len() {
@@ -129,7 +133,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-impl Shell {
+impl RemoteShell {
     /// The next output; `None` at the end.
     pub async fn next(&mut self) -> Option<Bytes> {
         if self.shown.is_empty() {
@@ -139,8 +143,8 @@ impl Shell {
     }
 
     /// Reads up to a marker, drops everything before it, and returns the text after it.
-    pub async fn until(&mut self, mark: &Mark) -> Option<String> {
-        let mut sieve = Sieve::new(mark.bytes());
+    pub async fn until(&mut self, mark: &OutputMarker) -> Option<String> {
+        let mut sieve = MarkerScanner::new(mark.bytes());
         loop {
             let bytes = self.next().await?;
             if let (_, Some(said)) = sieve.take(&bytes) {

@@ -10,13 +10,13 @@ use bytes::{Bytes, BytesMut};
 const LONGEST: usize = 256;
 
 /// Looks for one marker.
-pub struct Sieve {
+pub struct MarkerScanner {
     mark: Vec<u8>,
     held: BytesMut,
     is_found: bool,
 }
 
-impl Sieve {
+impl MarkerScanner {
     /// Looks for this marker.
     pub fn new(mark: &[u8]) -> Self {
         Self {
@@ -66,17 +66,17 @@ impl Sieve {
 }
 
 /// Removes a marker wherever and however often it occurs.
-pub struct Strainer {
+pub struct MarkerFilter {
     mark: Vec<u8>,
-    sieve: Sieve,
+    sieve: MarkerScanner,
 }
 
-impl Strainer {
+impl MarkerFilter {
     /// Removes this marker, with the text up to `;` after it.
     pub fn new(mark: &[u8]) -> Self {
         Self {
             mark: mark.to_vec(),
-            sieve: Sieve::new(mark),
+            sieve: MarkerScanner::new(mark),
         }
     }
 
@@ -86,7 +86,7 @@ impl Strainer {
         let mut times = 0;
         while said.is_some() {
             times += 1;
-            let fresh = Sieve::new(&self.mark);
+            let fresh = MarkerScanner::new(&self.mark);
             let rest = std::mem::replace(&mut self.sieve, fresh).rest();
             let (more, again) = self.sieve.take(&rest);
             through = [through, more].concat().into();
@@ -129,7 +129,7 @@ mod tests {
         ) {
             let mark = b"abacabab0";
             let stream = [&before[..], mark, b"137;after"].concat();
-            let (mut sieve, mut through, mut said) = (Sieve::new(mark), Vec::new(), None);
+            let (mut sieve, mut through, mut said) = (MarkerScanner::new(mark), Vec::new(), None);
             for part in stream.chunks(size) {
                 if said.is_some() {
                     break;
@@ -153,7 +153,7 @@ mod tests {
             size in 1_usize..50,
         ) {
             let stream = parts.join(&b"abacabab0;"[..]);
-            let mut strainer = Strainer::new(b"abacabab0");
+            let mut strainer = MarkerFilter::new(b"abacabab0");
             let (mut through, mut times) = (Vec::new(), 0);
             for part in stream.chunks(size) {
                 let (bytes, more) = strainer.take(part);
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_looks_like_a_mark_and_is_none_is_the_rest() {
-        let mut sieve = Sieve::new(b"mark");
+        let mut sieve = MarkerScanner::new(b"mark");
         assert_eq!(sieve.take(b"a ma"), (Bytes::from_static(b"a "), None));
         assert_eq!(sieve.rest(), "ma");
     }

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::script::{self, Mark};
-use super::shell::{Asked, Place, Shell};
+use super::script::{self, OutputMarker};
+use super::shell::{RemoteShell, ShellProbe, ShellTarget};
 use super::{carry, outcome, plain};
 use crate::aci::error::Error;
-use crate::kubelet_api::remote_command::{Out, Outcome, Size, Streams, Wanted};
+use crate::kubelet_api::remote_command::{
+    CommandOutcome, CommandRequest, CommandStreams, OutputStream, TerminalSize,
+};
 
 /// How long to wait for the size of the client's terminal, which usually arrives first.
 const FIRST_SIZE: Duration = Duration::from_millis(500);
@@ -20,24 +22,28 @@ const SETTLED: Duration = Duration::from_millis(200);
 /// Timeout of one resize.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub async fn run(place: &Place, wanted: &Wanted, mut streams: Streams) -> Result<Outcome, Error> {
+pub async fn run(
+    place: &ShellTarget,
+    wanted: &CommandRequest,
+    mut streams: CommandStreams,
+) -> Result<CommandOutcome, Error> {
     let size = tokio::time::timeout(FIRST_SIZE, streams.resize.recv()).await;
     let size = size.ok().flatten();
     let mut shell = match place.shell(size).await? {
-        Asked::Ready(shell) => shell,
-        Asked::None(shown) => return plain::run(place, wanted, streams, &shown).await,
+        ShellProbe::Ready(shell) => shell,
+        ShellProbe::None(shown) => return plain::run(place, wanted, streams, &shown).await,
     };
-    let mark = Mark::new();
+    let mark = OutputMarker::new();
     let script = script::terminal(wanted, &shell.environment, &mark, size);
     shell.keyboard.send(script.into()).await;
     let terminal = shell.until(&mark).await;
-    let Streams {
+    let CommandStreams {
         mut stdin,
         resize,
         out,
         ..
     } = streams;
-    let Shell {
+    let RemoteShell {
         mut keyboard,
         screen,
         shown,
@@ -58,14 +64,14 @@ pub async fn run(place: &Place, wanted: &Wanted, mut streams: Streams) -> Result
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        said = carry((screen, shown), Out::Stdout, &out, &mark, None) => Ok(outcome(said)),
+        said = carry((screen, shown), OutputStream::Stdout, &out, &mark, None) => Ok(outcome(said)),
         () = typed => Ok(outcome(None)),
         () = sized => Ok(outcome(None)),
     }
 }
 
 /// Resizes a terminal with the client's, from a second session: ACI has no other way.
-async fn follow(place: &Place, terminal: &str, mut sizes: mpsc::Receiver<Size>) {
+async fn follow(place: &ShellTarget, terminal: &str, mut sizes: mpsc::Receiver<TerminalSize>) {
     while let Some(mut size) = sizes.recv().await {
         while let Ok(Some(newer)) = tokio::time::timeout(SETTLED, sizes.recv()).await {
             size = newer;
@@ -75,11 +81,11 @@ async fn follow(place: &Place, terminal: &str, mut sizes: mpsc::Receiver<Size>) 
         };
         let sized = async {
             match place.shell(None).await {
-                Ok(Asked::Ready(mut shell)) => {
+                Ok(ShellProbe::Ready(mut shell)) => {
                     shell.keyboard.send(script.into()).await;
                     while shell.next().await.is_some() {}
                 }
-                Ok(Asked::None(_)) => {}
+                Ok(ShellProbe::None(_)) => {}
                 Err(error) => tracing::debug!(error = error.story(), "sizing a terminal"),
             }
         };

@@ -10,7 +10,7 @@ const HEAD: usize = 24;
 
 /// The position up to which a log was read.
 #[derive(Debug, Default)]
-pub struct Grown {
+pub struct LogCursor {
     /// The length of the last read, in bytes.
     length: usize,
     /// The end of the last read.
@@ -19,24 +19,24 @@ pub struct Grown {
 
 /// The new part of a log.
 #[derive(Debug, PartialEq, Eq)]
-pub enum New<'a> {
+pub enum LogDelta<'a> {
     /// This follows what was read before; it may be empty.
     More(&'a str),
     /// Nothing of the previous read is left: the log is another run's, or grew by more than the service keeps.
     Other(&'a str),
 }
 
-impl Grown {
+impl LogCursor {
     /// The new part of `log`. An incomplete last line is left for the next read, unless the log has ended.
-    pub fn take<'a>(&mut self, log: &'a str, has_ended: bool) -> New<'a> {
+    pub fn take<'a>(&mut self, log: &'a str, has_ended: bool) -> LogDelta<'a> {
         let whole = match log.rfind('\n') {
             _ if has_ended => log,
             Some(at) => &log[..=at],
             None => "",
         };
         let new = match self.place(whole) {
-            Some(place) => New::More(&whole[place..]),
-            None => New::Other(whole),
+            Some(place) => LogDelta::More(&whole[place..]),
+            None => LogDelta::Other(whole),
         };
         self.length = whole.len();
         let mut from = whole.len().saturating_sub(KEPT);
@@ -86,25 +86,25 @@ mod tests {
 
     #[test]
     fn a_line_that_is_not_whole_waits_for_its_end() {
-        let mut grown = Grown::default();
-        assert_eq!(grown.take("1 a\n2 b", false), New::More("1 a\n"));
-        assert_eq!(grown.take("1 a\n2 bc\n", false), New::More("2 bc\n"));
-        assert_eq!(grown.take("1 a\n2 bc\n3", true), New::More("3"));
+        let mut grown = LogCursor::default();
+        assert_eq!(grown.take("1 a\n2 b", false), LogDelta::More("1 a\n"));
+        assert_eq!(grown.take("1 a\n2 bc\n", false), LogDelta::More("2 bc\n"));
+        assert_eq!(grown.take("1 a\n2 bc\n3", true), LogDelta::More("3"));
     }
 
     #[test]
     fn another_runs_log_is_another() {
-        let mut grown = Grown::default();
+        let mut grown = LogCursor::default();
         let (old, new) = (line(1) + &line(2), line(7));
         grown.take(&old, false);
-        assert_eq!(grown.take(&new, false), New::Other(&new));
-        assert_eq!(grown.take("", false), New::Other(""));
+        assert_eq!(grown.take(&new, false), LogDelta::Other(&new));
+        assert_eq!(grown.take("", false), LogDelta::Other(""));
     }
 
     /// However a log grows between two reads, and however much of its beginning is dropped: no line is lost or sent
     /// twice, as long as part of the previous read is left.
     fn follow(looks: &[(usize, usize)]) {
-        let (mut grown, mut log, mut told) = (Grown::default(), String::new(), String::new());
+        let (mut grown, mut log, mut told) = (LogCursor::default(), String::new(), String::new());
         let mut next = 0;
         for (lines, cut) in looks {
             let before = log.len();
@@ -115,8 +115,8 @@ mod tests {
             // Part of the previous read stays.
             let cut = before.saturating_sub(40).min(*cut);
             match grown.take(&log[cut..], false) {
-                New::More(new) => told.push_str(new),
-                New::Other(_) => unreachable!("the place was not found"),
+                LogDelta::More(new) => told.push_str(new),
+                LogDelta::Other(_) => unreachable!("the place was not found"),
             }
             log.drain(..cut);
         }

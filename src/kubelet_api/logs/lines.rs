@@ -13,20 +13,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::options::Options;
+use super::options::LogOptions;
 
 /// Formats the lines of one log.
 #[derive(Debug)]
-pub struct Lines {
-    options: Options,
+pub struct LineFormatter {
+    options: LogOptions,
     /// How many more bytes may be sent.
     left: usize,
     is_young: bool,
 }
 
-impl Lines {
+impl LineFormatter {
     /// Formats according to these options.
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: LogOptions) -> Self {
         Self {
             left: options.limit.unwrap_or(usize::MAX),
             is_young: options.since.is_none(),
@@ -84,7 +84,7 @@ pub fn tail(text: &str, lines: usize) -> &str {
 
 /// A timestamp as the service writes it.
 #[derive(Clone, Copy)]
-struct Stamp<'a> {
+struct LogTimestamp<'a> {
     at: Timestamp,
     text: &'a str,
 }
@@ -94,7 +94,7 @@ const BUFFER: usize = 4 << 10;
 /// The most time between two parts of one line, if nothing else shows that they belong together.
 const NEXT: Duration = Duration::from_secs(2);
 
-impl<'a> Stamp<'a> {
+impl<'a> LogTimestamp<'a> {
     fn of(text: &'a str) -> Option<Self> {
         let at = text.parse().ok()?;
         Some(Self { at, text })
@@ -123,16 +123,16 @@ impl<'a> Stamp<'a> {
 }
 
 /// A line's timestamp, and the rest of the line.
-fn timed(line: &str) -> (Option<Stamp<'_>>, &str) {
+fn timed(line: &str) -> (Option<LogTimestamp<'_>>, &str) {
     let (first, rest) = line.split_once(' ').unwrap_or((line.trim_end(), "\n"));
-    match Stamp::of(first) {
+    match LogTimestamp::of(first) {
         Some(stamp) => (Some(stamp), rest),
         None => (None, line),
     }
 }
 
 /// A line without the timestamps in front of its later parts.
-fn joined<'a>(first: &Stamp<'_>, line: &'a str) -> Cow<'a, str> {
+fn joined<'a>(first: &LogTimestamp<'_>, line: &'a str) -> Cow<'a, str> {
     const DATE: usize = "2026-11-24".len();
     let (mut whole, mut part, mut from) = (String::new(), 0, 0);
     let mut stamp = *first;
@@ -147,7 +147,7 @@ fn joined<'a>(first: &Stamp<'_>, line: &'a str) -> Cow<'a, str> {
         let Some((text, _)) = rest.split_once(' ') else {
             break;
         };
-        let next = Stamp::of(text);
+        let next = LogTimestamp::of(text);
         if let Some(next) = next.filter(|next| stamp.is_before(next, &line[part..begin])) {
             whole.push_str(&line[part..begin]);
             part = begin + text.len() + 1;
@@ -169,18 +169,18 @@ mod tests {
     const LOG: &str =
         "1970-01-01T00:00:01Z a\n1970-01-01T00:00:02Z b c\nno time\n1970-01-01T00:00:03.5Z \n";
 
-    fn shaped(options: Options) -> String {
-        String::from_utf8(Lines::new(options).shape(LOG)).expect("text")
+    fn shaped(options: LogOptions) -> String {
+        String::from_utf8(LineFormatter::new(options).shape(LOG)).expect("text")
     }
 
     #[test]
     fn times_are_shown_or_not() {
         // Timestamps were not requested, so what looks like one is the program's.
-        assert_eq!(shaped(Options::default()), LOG);
+        assert_eq!(shaped(LogOptions::default()), LOG);
         let timestamps = true;
-        let options = Options {
+        let options = LogOptions {
             timestamps,
-            ..Options::default()
+            ..LogOptions::default()
         };
         assert_eq!(shaped(options), LOG);
     }
@@ -188,13 +188,13 @@ mod tests {
     #[test]
     fn old_lines_are_left_out_and_bytes_are_counted() {
         let since = Timestamp::from_second(2).ok();
-        let options = Options {
+        let options = LogOptions {
             since,
-            ..Options::default()
+            ..LogOptions::default()
         };
         assert_eq!(shaped(options), "b c\nno time\n\n");
         let limit = Some(3);
-        let mut lines = Lines::new(Options { limit, ..options });
+        let mut lines = LineFormatter::new(LogOptions { limit, ..options });
         assert_eq!(lines.shape(LOG), b"b c");
         assert!(lines.is_full() && lines.shape(LOG).is_empty());
     }
@@ -211,11 +211,11 @@ mod tests {
     fn parts_of_a_line_are_joined_and_a_programs_own_times_stay() {
         let timed = |log: &str| {
             let timestamps = true;
-            let options = Options {
+            let options = LogOptions {
                 timestamps,
-                ..Options::default()
+                ..LogOptions::default()
             };
-            String::from_utf8(Lines::new(options).shape(log)).expect("text")
+            String::from_utf8(LineFormatter::new(options).shape(log)).expect("text")
         };
         let second = "2026-11-30T03:40:02Z";
         let later = "2026-11-30T03:40:02.5Z";

@@ -22,12 +22,12 @@ use http::{Response, StatusCode};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::answer::{Answer, Refusal, text};
-use super::tasks::Tasks;
-use grown::{Grown, New};
-use lines::Lines;
-use options::Options;
-pub use source::Source;
+use super::answer::{ApiResult, HttpError, text};
+use super::tasks::ListenerTasks;
+use grown::{LogCursor, LogDelta};
+use lines::LineFormatter;
+use options::LogOptions;
+pub use source::LogSource;
 
 /// The shortest and the longest pause between two reads of a log that is followed: after new output, and after a
 /// longer time without.
@@ -37,10 +37,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 const BYTES_PER_SECOND: usize = 1 << 20;
 
 /// Answers a request for a container's log.
-pub async fn answer(source: Source, query: &str, tasks: &Tasks) -> Answer {
-    let options = options::parse(query, Timestamp::now()).map_err(Refusal::bad)?;
+pub async fn answer(source: LogSource, query: &str, tasks: &ListenerTasks) -> ApiResult {
+    let options = options::parse(query, Timestamp::now()).map_err(HttpError::bad)?;
     if options.previous {
-        return Err(Refusal::bad(format!(
+        return Err(HttpError::bad(format!(
             "the log of the previous run of container {} is not to be had: Azure Container Instances keeps \
              the log of the last run only",
             source.container
@@ -50,7 +50,7 @@ pub async fn answer(source: Source, query: &str, tasks: &Tasks) -> Answer {
         return follow(source, options, tasks).await;
     }
     let log = source.read(options.tail, options.needs_times()).await?;
-    let mut lines = Lines::new(options);
+    let mut lines = LineFormatter::new(options);
     let shaped = match options.tail {
         Some(tail) => lines.shape(lines::tail(&log, tail)),
         None => lines.shape(&log),
@@ -61,14 +61,14 @@ pub async fn answer(source: Source, query: &str, tasks: &Tasks) -> Answer {
 }
 
 /// Follows a log. The first read happens before the answer starts, so that its error becomes the answer's status.
-async fn follow(source: Source, options: Options, tasks: &Tasks) -> Answer {
+async fn follow(source: LogSource, options: LogOptions, tasks: &ListenerTasks) -> ApiResult {
     let log = source.read(None, options.needs_times()).await?;
     let (told, mut wanted) = mpsc::channel::<Bytes>(4);
-    let follower = Follower {
+    let follower = LogFollower {
         source,
-        grown: Grown::default(),
+        grown: LogCursor::default(),
         times: options.needs_times(),
-        lines: Lines::new(options),
+        lines: LineFormatter::new(options),
         told,
     };
     tasks.spawn(follower.follow(log, options.tail));
@@ -92,30 +92,30 @@ async fn follow(source: Source, options: Options, tasks: &Tasks) -> Answer {
 }
 
 /// Sends what a container writes from now on to `told`, until the container ends or the receiver is dropped.
-pub async fn output(source: Source, told: mpsc::Sender<Bytes>) -> Result<(), Refusal> {
-    let options = Options::default();
+pub async fn output(source: LogSource, told: mpsc::Sender<Bytes>) -> Result<(), HttpError> {
+    let options = LogOptions::default();
     let log = source.read(None, options.needs_times()).await?;
-    let follower = Follower {
+    let follower = LogFollower {
         source,
-        grown: Grown::default(),
+        grown: LogCursor::default(),
         times: options.needs_times(),
-        lines: Lines::new(options),
+        lines: LineFormatter::new(options),
         told,
     };
     follower.follow(log, Some(0)).await;
     Ok(())
 }
 
-struct Follower {
-    source: Source,
-    grown: Grown,
+struct LogFollower {
+    source: LogSource,
+    grown: LogCursor,
     /// Whether to request timestamps.
     times: bool,
-    lines: Lines,
+    lines: LineFormatter,
     told: mpsc::Sender<Bytes>,
 }
 
-impl Follower {
+impl LogFollower {
     /// Sends the log until the container ends or the receiver is dropped.
     async fn follow(mut self, first: String, tail: Option<usize>) {
         let told = self.told.clone();
@@ -127,7 +127,7 @@ impl Follower {
 
     async fn tell(&mut self, first: String, tail: Option<usize>) {
         let run = self.source.run().await;
-        let (New::More(new) | New::Other(new)) = self.grown.take(&first, false);
+        let (LogDelta::More(new) | LogDelta::Other(new)) = self.grown.take(&first, false);
         let new = tail.map_or(new, |tail| lines::tail(new, tail));
         let shaped = self.lines.shape(new);
         if !self.say(shaped).await {
@@ -152,8 +152,8 @@ impl Follower {
             size = log.len();
             let shaped = match self.grown.take(&log, has_ended) {
                 // The run has ended, and this log is the next run's.
-                New::Other(_) if has_ended => return,
-                New::More(new) | New::Other(new) => self.lines.shape(new),
+                LogDelta::Other(_) if has_ended => return,
+                LogDelta::More(new) | LogDelta::Other(new) => self.lines.shape(new),
             };
             pause = if shaped.is_empty() {
                 (pause * 2).min(PAUSES.1)

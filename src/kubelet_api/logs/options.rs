@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 /// The options of a log request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct LogOptions {
     /// Whether to follow the log.
     pub follow: bool,
     /// Whether to return the previous run's log.
@@ -21,7 +21,7 @@ pub struct Options {
     pub limit: Option<usize>,
 }
 
-impl Options {
+impl LogOptions {
     /// Whether the log must be read with timestamps.
     pub fn needs_times(&self) -> bool {
         self.timestamps || self.since.is_some()
@@ -29,8 +29,8 @@ impl Options {
 }
 
 /// Reads a query, as a kubelet does; ignores unknown parameters.
-pub fn parse(query: &str, now: Timestamp) -> Result<Options, String> {
-    let mut options = Options::default();
+pub fn parse(query: &str, now: Timestamp) -> Result<LogOptions, String> {
+    let mut options = LogOptions::default();
     let mut sinces = 0;
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let (key, value) = (&*key, &*value);
@@ -85,7 +85,7 @@ mod tests {
         let query =
             "follow=true&previous=false&timestamps=&tailLines=0&sinceSeconds=60&limitBytes=9";
         let options = parse(query, now).expect("options");
-        let wanted = Options {
+        let wanted = LogOptions {
             follow: true,
             previous: false,
             timestamps: true,
@@ -94,7 +94,7 @@ mod tests {
             limit: Some(9),
         };
         assert_eq!(options, wanted);
-        assert_eq!(parse("", now), Ok(Options::default()));
+        assert_eq!(parse("", now), Ok(LogOptions::default()));
         let time = parse("sinceTime=1970-01-01T00:00:01%2B00:00", now).expect("options");
         assert_eq!(time.since, Timestamp::from_second(1).ok());
     }

@@ -6,9 +6,9 @@ use http::StatusCode;
 use jiff::Timestamp;
 
 use crate::aci::error::Error;
-use crate::aci::view::{ContainerState, Group};
-use crate::kubelet_api::answer::Refusal;
-use crate::kubelet_api::nodes::Found;
+use crate::aci::view::{ContainerGroup, ContainerState};
+use crate::kubelet_api::answer::HttpError;
+use crate::kubelet_api::nodes::FoundPod;
 
 /// The error codes with which Azure says that it is too early; they depend on the version of the service.
 const TOO_EARLY: [&str; 3] = [
@@ -19,24 +19,24 @@ const TOO_EARLY: [&str; 3] = [
 
 /// A container of a pod.
 #[derive(Clone)]
-pub struct Source {
+pub struct LogSource {
     /// The container's name.
     pub container: String,
     /// The pod.
-    pub found: Found,
+    pub found: FoundPod,
 }
 
 /// Identifies one run of a container.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct ContainerRun {
     started: Option<Timestamp>,
     restarts: Option<i64>,
 }
 
-impl Source {
+impl LogSource {
     /// The last `tail` lines of the log, or all that the service keeps; with `times`, each has its timestamp in
     /// front.
-    pub async fn read(&self, tail: Option<usize>, times: bool) -> Result<String, Refusal> {
+    pub async fn read(&self, tail: Option<usize>, times: bool) -> Result<String, HttpError> {
         let (node, pod) = (&self.found.node, &self.found.pod);
         // At least one line: Azure does not document whether 0 is accepted.
         let tail = tail.map(|lines| i32::try_from(lines.max(1)).unwrap_or(i32::MAX));
@@ -52,12 +52,12 @@ impl Source {
     }
 
     /// The current run of the container; `None` if Azure does not report it.
-    pub async fn run(&self) -> Option<Run> {
+    pub async fn run(&self) -> Option<ContainerRun> {
         Some(self.look().await.ok()??.0)
     }
 
     /// Whether that run has ended.
-    pub async fn has_ended(&self, run: Option<&Run>) -> bool {
+    pub async fn has_ended(&self, run: Option<&ContainerRun>) -> bool {
         if !self.found.is_there() {
             return true;
         }
@@ -68,16 +68,16 @@ impl Source {
         }
     }
 
-    async fn look(&self) -> Result<Option<(Run, bool)>, Error> {
+    async fn look(&self) -> Result<Option<(ContainerRun, bool)>, Error> {
         let (node, pod) = (&self.found.node, &self.found.pod);
         node.pace.turn_ahead().await;
         let group = node.azure.get(&node.scope, pod.group.as_str()).await?;
-        Ok(Group::read(&group).and_then(|group| {
+        Ok(ContainerGroup::read(&group).and_then(|group| {
             let container = group.container(&self.container);
             let container = container.or_else(|| group.init_container(&self.container));
             let view = container?.view()?;
             let current = view.current_state.as_ref()?;
-            let run = Run {
+            let run = ContainerRun {
                 started: current.start_time,
                 restarts: view.restart_count,
             };
@@ -86,22 +86,22 @@ impl Source {
         }))
     }
 
-    fn refusal(&self, error: &Error) -> Refusal {
+    fn refusal(&self, error: &Error) -> HttpError {
         let (container, pod) = (&self.container, &self.found.pod.name);
         match error.failure() {
             Some(failure) if TOO_EARLY.contains(&failure.body.code.as_str()) => {
-                Refusal::bad(format!(
+                HttpError::bad(format!(
                     "container \"{container}\" in pod \"{pod}\" is waiting to start: ContainerCreating"
                 ))
             }
-            Some(failure) if failure.status == 404 => Refusal::bad(format!(
+            Some(failure) if failure.status == 404 => HttpError::bad(format!(
                 "container \"{container}\" in pod \"{pod}\" has no container group in Azure (any more)"
             )),
             Some(failure) if failure.status == 429 => {
-                Refusal::new(StatusCode::TOO_MANY_REQUESTS, error.story())
+                HttpError::new(StatusCode::TOO_MANY_REQUESTS, error.story())
             }
             // Not 503: kubectl does not show its message.
-            _ => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.story()),
+            _ => HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, error.story()),
         }
     }
 }

@@ -14,14 +14,14 @@ use std::net::IpAddr;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 
-use super::spdy::session::Session;
-use super::upgrade::{Agreed, Carrier, Spoken};
+use super::spdy::session::SpdySession;
+use super::upgrade::{NegotiatedProtocol, StreamTransport, SupportedProtocols};
 
 /// SPDY inside a WebSocket.
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
 /// The supported subprotocols of port-forwards.
-pub const SPOKEN: Spoken = Spoken {
+pub const SPOKEN: SupportedProtocols = SupportedProtocols {
     spdy: &["portforward.k8s.io"],
     websocket: &[TUNNEL, "v4.channel.k8s.io"],
 };
@@ -41,13 +41,18 @@ pub fn ports(query: &str) -> Result<Vec<u16>, String> {
 }
 
 /// Forwards ports until the client disconnects.
-pub async fn forward(io: TokioIo<Upgraded>, agreed: &Agreed, address: IpAddr, ports: &[u16]) {
+pub async fn forward(
+    io: TokioIo<Upgraded>,
+    agreed: &NegotiatedProtocol,
+    address: IpAddr,
+    ports: &[u16],
+) {
     match agreed.carrier {
-        Carrier::Spdy => spdy::forward(Session::new(io), address).await,
-        Carrier::Websocket if agreed.protocol == TUNNEL => {
-            tunnel::through(io, |io| spdy::forward(Session::new(io), address)).await;
+        StreamTransport::Spdy => spdy::forward(SpdySession::new(io), address).await,
+        StreamTransport::Websocket if agreed.protocol == TUNNEL => {
+            tunnel::through(io, |io| spdy::forward(SpdySession::new(io), address)).await;
         }
-        Carrier::Websocket => websocket::forward(io, address, ports).await,
+        StreamTransport::Websocket => websocket::forward(io, address, ports).await,
     }
 }
 

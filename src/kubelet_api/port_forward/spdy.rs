@@ -11,14 +11,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::dial;
-use crate::kubelet_api::spdy::session::{Session, Stream, reset};
+use crate::kubelet_api::spdy::session::{SpdySession, SpdyStream, reset};
 
 /// How long a stream waits for the other one of its pair.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Forwards until the client disconnects.
-pub async fn forward(mut session: Session, address: IpAddr) {
-    let mut halves: HashMap<String, (Stream, Instant)> = HashMap::new();
+pub async fn forward(mut session: SpdySession, address: IpAddr) {
+    let mut halves: HashMap<String, (SpdyStream, Instant)> = HashMap::new();
     let mut pairs = JoinSet::new();
     let mut looks = tokio::time::interval(PATIENCE);
     loop {
@@ -26,7 +26,7 @@ pub async fn forward(mut session: Session, address: IpAddr) {
             stream = session.accept() => stream,
             Some(_) = pairs.join_next() => continue,
             _ = looks.tick() => {
-                let late = |_: &String, half: &mut (Stream, Instant)| half.1.elapsed() > PATIENCE;
+                let late = |_: &String, half: &mut (SpdyStream, Instant)| half.1.elapsed() > PATIENCE;
                 for (_, (stream, _)) in halves.extract_if(late) {
                     stream.sender().reset(reset::REFUSED).await;
                 }
@@ -56,7 +56,7 @@ pub async fn forward(mut session: Session, address: IpAddr) {
 }
 
 /// The pair and port of a stream, and whether it carries data; `None` if its headers are invalid.
-fn half(stream: &Stream) -> Option<(String, u16, bool)> {
+fn half(stream: &SpdyStream) -> Option<(String, u16, bool)> {
     let is_data = match stream.header("streamtype")? {
         "data" => true,
         "error" => false,
@@ -76,11 +76,11 @@ fn half(stream: &Stream) -> Option<(String, u16, bool)> {
     Some((key, port, is_data))
 }
 
-fn is_data_of(stream: &Stream) -> bool {
+fn is_data_of(stream: &SpdyStream) -> bool {
     stream.header("streamtype") == Some("data")
 }
 
-async fn pair(address: IpAddr, port: u16, data: Stream, error: Stream) {
+async fn pair(address: IpAddr, port: u16, data: SpdyStream, error: SpdyStream) {
     let error = error.sender();
     let (from_client, to_client, reset) = data.split();
     match dial::dial(address, port).await {

@@ -14,12 +14,12 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::upgrade::{Agreed, Carrier, Spoken};
-pub use outcome::Outcome;
-pub use size::Size;
+use super::upgrade::{NegotiatedProtocol, StreamTransport, SupportedProtocols};
+pub use outcome::CommandOutcome;
+pub use size::TerminalSize;
 
 /// The supported subprotocols of remote commands.
-pub const SPOKEN: Spoken = Spoken {
+pub const SPOKEN: SupportedProtocols = SupportedProtocols {
     spdy: &[
         "v5.channel.k8s.io",
         "v4.channel.k8s.io",
@@ -33,7 +33,7 @@ pub const SPOKEN: Spoken = Spoken {
 /// The command to run, and its streams.
 #[allow(clippy::struct_excessive_bools, reason = "they are a query's")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct CommandRequest {
     /// The command and its arguments.
     pub command: Vec<String>,
     /// Whether to connect stdin.
@@ -46,7 +46,7 @@ pub struct Wanted {
     pub tty: bool,
 }
 
-impl Wanted {
+impl CommandRequest {
     /// Reads the query of a kubelet request.
     pub fn parse(query: &str) -> Self {
         let mut wanted = Self::default();
@@ -73,7 +73,7 @@ impl Wanted {
 
 /// The destination of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Out {
+pub enum OutputStream {
     /// Standard output.
     Stdout,
     /// Standard error; sent as standard output if the client has no separate stream.
@@ -81,27 +81,27 @@ pub enum Out {
 }
 
 /// What a command is connected to.
-pub struct Streams {
+pub struct CommandStreams {
     /// Its input; closed at once if stdin is not connected.
     pub stdin: mpsc::Receiver<Bytes>,
     /// Sizes of the client's terminal.
-    pub resize: mpsc::Receiver<Size>,
+    pub resize: mpsc::Receiver<TerminalSize>,
     /// Its output.
-    pub out: mpsc::Sender<(Out, Bytes)>,
+    pub out: mpsc::Sender<(OutputStream, Bytes)>,
     /// Cancelled when the client disconnects.
     pub gone: CancellationToken,
 }
 
 /// Connects a command with its client: `run` gets the streams, and its outcome is sent to the client.
-pub async fn connect<F: Future<Output = Outcome>>(
+pub async fn connect<F: Future<Output = CommandOutcome>>(
     io: TokioIo<Upgraded>,
-    agreed: &Agreed,
-    wanted: &Wanted,
-    run: impl FnOnce(Streams) -> F,
+    agreed: &NegotiatedProtocol,
+    wanted: &CommandRequest,
+    run: impl FnOnce(CommandStreams) -> F,
 ) {
     match agreed.carrier {
-        Carrier::Spdy => spdy::connect(io, &agreed.protocol, wanted, run).await,
-        Carrier::Websocket => websocket::connect(io, &agreed.protocol, wanted, run).await,
+        StreamTransport::Spdy => spdy::connect(io, &agreed.protocol, wanted, run).await,
+        StreamTransport::Websocket => websocket::connect(io, &agreed.protocol, wanted, run).await,
     }
 }
 
@@ -111,10 +111,11 @@ mod tests {
 
     #[test]
     fn a_query_is_read_and_a_terminal_has_no_errors_apart() {
-        let wanted =
-            Wanted::parse("command=sh&command=-c&command=a+b%26&input=1&output=1&error=1&tty=1");
+        let wanted = CommandRequest::parse(
+            "command=sh&command=-c&command=a+b%26&input=1&output=1&error=1&tty=1",
+        );
         assert_eq!(wanted.command, ["sh", "-c", "a b&"]);
         assert!(wanted.stdin && wanted.stdout && wanted.tty && !wanted.stderr);
-        assert!(!Wanted::parse("command=sh&output=0").has_streams());
+        assert!(!CommandRequest::parse("command=sh&output=0").has_streams());
     }
 }

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CommandOutcome {
     /// It exited with this code.
     Exited(i32),
     /// It did not run, or its end is not known; a message.
     Failed(String),
 }
 
-impl Outcome {
+impl CommandOutcome {
     /// The text for the error stream of this protocol version.
     pub fn told(&self, protocol: &str) -> String {
         match protocol {
@@ -55,14 +55,14 @@ mod tests {
 
     #[test]
     fn an_exit_code_is_told_as_a_cause_and_to_old_clients_in_words() {
-        let told = Outcome::Exited(3).told("v4.channel.k8s.io");
+        let told = CommandOutcome::Exited(3).told("v4.channel.k8s.io");
         let status: Value = serde_json::from_str(&told).expect("an object");
         assert_eq!(status["details"]["causes"][0]["message"], "3");
         assert!(
-            Outcome::Exited(3)
+            CommandOutcome::Exited(3)
                 .told("v2.channel.k8s.io")
                 .contains("exit status 3")
         );
-        assert_eq!(Outcome::Exited(0).told("channel.k8s.io"), "");
+        assert_eq!(CommandOutcome::Exited(0).told("channel.k8s.io"), "");
     }
 }

@@ -12,7 +12,7 @@ const LONGEST: usize = 1024;
 /// The size of a terminal.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "PascalCase")]
-pub struct Size {
+pub struct TerminalSize {
     /// In characters.
     pub width: u16,
     /// In characters.
@@ -21,13 +21,13 @@ pub struct Size {
 
 /// Collects sizes from parts.
 #[derive(Default)]
-pub struct Sizes(Vec<u8>);
+pub struct ResizeReader(Vec<u8>);
 
-impl Sizes {
+impl ResizeReader {
     /// Adds a part; returns the last size that is complete now.
-    pub fn take(&mut self, part: &[u8]) -> Option<Size> {
+    pub fn take(&mut self, part: &[u8]) -> Option<TerminalSize> {
         self.0.extend_from_slice(part);
-        let mut objects = serde_json::Deserializer::from_slice(&self.0).into_iter::<Size>();
+        let mut objects = serde_json::Deserializer::from_slice(&self.0).into_iter::<TerminalSize>();
         let mut last = None;
         while let Some(Ok(size)) = objects.next() {
             last = Some(size);
@@ -42,8 +42,8 @@ impl Sizes {
 }
 
 /// Decodes sizes until the parts end.
-pub async fn carry(mut parts: mpsc::Receiver<Bytes>, sizes: mpsc::Sender<Size>) {
-    let mut collected = Sizes::default();
+pub async fn carry(mut parts: mpsc::Receiver<Bytes>, sizes: mpsc::Sender<TerminalSize>) {
+    let mut collected = ResizeReader::default();
     while let Some(part) = parts.recv().await {
         if let Some(size) = collected.take(&part)
             && sizes.send(size).await.is_err()
@@ -59,18 +59,18 @@ mod tests {
 
     #[test]
     fn objects_are_found_however_they_are_split_and_rubbish_is_bounded() {
-        let mut sizes = Sizes::default();
+        let mut sizes = ResizeReader::default();
         let (width, height) = (120, 40);
         assert_eq!(
             sizes.take(br#"{"Width":1,"Height":2}{"Wid"#),
-            Some(Size {
+            Some(TerminalSize {
                 width: 1,
                 height: 2
             })
         );
         assert_eq!(
             sizes.take(br#"th":120,"Height":40}"#),
-            Some(Size { width, height })
+            Some(TerminalSize { width, height })
         );
         for _ in 0..100 {
             assert_eq!(sizes.take(&[b'x'; 100]), None);

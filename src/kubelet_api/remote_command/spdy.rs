@@ -11,25 +11,25 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 
-use super::{Out, Outcome, Streams, Wanted, size};
-use crate::kubelet_api::spdy::session::{Sender, Session, Stream, reset};
+use super::{CommandOutcome, CommandRequest, CommandStreams, OutputStream, size};
+use crate::kubelet_api::spdy::session::{SpdySession, SpdyStream, StreamSender, reset};
 
 /// How long the client may take to open its streams.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub async fn connect<F: Future<Output = Outcome>>(
+pub async fn connect<F: Future<Output = CommandOutcome>>(
     io: TokioIo<Upgraded>,
     protocol: &str,
-    wanted: &Wanted,
-    run: impl FnOnce(Streams) -> F,
+    wanted: &CommandRequest,
+    run: impl FnOnce(CommandStreams) -> F,
 ) {
-    let mut session = Session::new(io);
+    let mut session = SpdySession::new(io);
     let names = names(protocol, wanted);
     let opened = tokio::time::timeout(PATIENCE, open(&mut session, &names)).await;
     let Ok(Some(mut opened)) = opened else {
         return session.close().await;
     };
-    let sender = |name: &str| opened.get(name).map(Stream::sender);
+    let sender = |name: &str| opened.get(name).map(SpdyStream::sender);
     let (stdout, stderr, error) = (sender("stdout"), sender("stderr"), sender("error"));
     let (out, written) = mpsc::channel(16);
     let (sizes, resize) = mpsc::channel(4);
@@ -37,7 +37,7 @@ pub async fn connect<F: Future<Output = Outcome>>(
     let parts = opened.remove("resize").map_or_else(ended, |s| s.split().0);
     let gone = session.gone();
     // From here on no stream is accepted: a stream that the client opens now waits for ever.
-    let streams = Streams {
+    let streams = CommandStreams {
         stdin,
         resize,
         out,
@@ -70,7 +70,7 @@ fn ended() -> mpsc::Receiver<Bytes> {
     mpsc::channel(1).1
 }
 
-fn names(protocol: &str, wanted: &Wanted) -> Vec<&'static str> {
+fn names(protocol: &str, wanted: &CommandRequest) -> Vec<&'static str> {
     let can_resize = !matches!(protocol, "channel.k8s.io" | "v2.channel.k8s.io");
     let all = [
         ("error", true),
@@ -84,7 +84,10 @@ fn names(protocol: &str, wanted: &Wanted) -> Vec<&'static str> {
 }
 
 /// Waits for all streams; `None` if the client disconnects before.
-async fn open(session: &mut Session, names: &[&'static str]) -> Option<HashMap<String, Stream>> {
+async fn open(
+    session: &mut SpdySession,
+    names: &[&'static str],
+) -> Option<HashMap<String, SpdyStream>> {
     let mut opened = HashMap::new();
     while opened.len() < names.len() {
         let stream = session.accept().await?;
@@ -101,14 +104,14 @@ async fn open(session: &mut Session, names: &[&'static str]) -> Option<HashMap<S
 
 /// Sends output until the command drops its end of the channel.
 async fn pump(
-    mut written: mpsc::Receiver<(Out, Bytes)>,
-    stdout: Option<&Sender>,
-    stderr: Option<&Sender>,
+    mut written: mpsc::Receiver<(OutputStream, Bytes)>,
+    stdout: Option<&StreamSender>,
+    stderr: Option<&StreamSender>,
 ) {
     while let Some((to, part)) = written.recv().await {
         let to = match to {
-            Out::Stdout => stdout,
-            Out::Stderr => stderr.or(stdout),
+            OutputStream::Stdout => stdout,
+            OutputStream::Stderr => stderr.or(stdout),
         };
         if let Some(to) = to
             && !to.send(part).await

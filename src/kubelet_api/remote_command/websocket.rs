@@ -16,8 +16,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::size::Sizes;
-use super::{Out, Outcome, Size, Streams, Wanted};
+use super::size::ResizeReader;
+use super::{CommandOutcome, CommandRequest, CommandStreams, OutputStream, TerminalSize};
 use crate::kubelet_api::upgrade::{self, PING};
 
 /// The client's WebSocket.
@@ -34,18 +34,18 @@ const CLOSE: u8 = 255;
 /// How long to wait for the client's close message.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub async fn connect<F: Future<Output = Outcome>>(
+pub async fn connect<F: Future<Output = CommandOutcome>>(
     io: TokioIo<Upgraded>,
     protocol: &str,
-    wanted: &Wanted,
-    run: impl FnOnce(Streams) -> F,
+    wanted: &CommandRequest,
+    run: impl FnOnce(CommandStreams) -> F,
 ) {
     let (mut sink, source) = upgrade::websocket(io).await.split();
     let (typed, stdin) = mpsc::channel(4);
     let (sizes, resize) = mpsc::channel(4);
     let (out, written) = mpsc::channel(16);
     let gone = tokio_util::sync::CancellationToken::new();
-    let streams = Streams {
+    let streams = CommandStreams {
         stdin,
         resize,
         out,
@@ -110,10 +110,10 @@ fn protocol_of_errors(protocol: &str) -> &str {
 async fn read(
     mut source: SplitStream<Socket>,
     mut stdin: Option<mpsc::Sender<Bytes>>,
-    sizes: mpsc::Sender<Size>,
+    sizes: mpsc::Sender<TerminalSize>,
     can_close: bool,
 ) {
-    let mut collected = Sizes::default();
+    let mut collected = ResizeReader::default();
     while let Some(message) = upgrade::heard(&mut source).await {
         let data = match message {
             Message::Binary(data) => data,
@@ -144,7 +144,7 @@ async fn read(
 /// Sends output until the command drops its end of the channel. Returns whether the client is still connected.
 async fn write(
     sink: &mut SplitSink<Socket, Message>,
-    mut written: mpsc::Receiver<(Out, Bytes)>,
+    mut written: mpsc::Receiver<(OutputStream, Bytes)>,
 ) -> bool {
     let mut pings = tokio::time::interval(PING);
     pings.reset();
@@ -154,8 +154,8 @@ async fn write(
                 Some((to, part)) => {
                     let mut message = BytesMut::with_capacity(part.len() + 1);
                     message.put_u8(match to {
-                        Out::Stdout => STDOUT,
-                        Out::Stderr => STDERR,
+                        OutputStream::Stdout => STDOUT,
+                        OutputStream::Stderr => STDERR,
                     });
                     message.put(part);
                     Message::Binary(message.freeze())

@@ -21,7 +21,7 @@ const MAX_PART: usize = 32 << 10;
 const ID: u32 = 0x7fff_ffff;
 
 /// Names, in lower case, and values.
-pub type Headers = Vec<(String, String)>;
+pub type SpdyHeaders = Vec<(String, String)>;
 
 /// Status codes of [`Frame::Reset`].
 pub mod reset {
@@ -33,12 +33,12 @@ pub mod reset {
 
 /// A frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frame {
+pub enum SpdyFrame {
     /// `SYN_STREAM`: opens a stream.
     Open {
         id: u32,
         fin: bool,
-        headers: Headers,
+        headers: SpdyHeaders,
     },
     /// `SYN_REPLY`: accepts a stream.
     Accepted { id: u32 },
@@ -75,13 +75,13 @@ pub enum Error {
 }
 
 /// Decodes frames. Headers share a compression state, so there is one decoder for each connection.
-pub struct Decoder {
+pub struct FrameDecoder {
     zlib: Decompress,
     /// The data frame that has not arrived completely: stream, bytes left, whether it is the stream's last.
     data: Option<(u32, usize, bool)>,
 }
 
-impl Default for Decoder {
+impl Default for FrameDecoder {
     fn default() -> Self {
         Self {
             zlib: Decompress::new(true),
@@ -90,9 +90,9 @@ impl Default for Decoder {
     }
 }
 
-impl Decoder {
+impl FrameDecoder {
     /// Removes the next frame from the front of `bytes`; `None` if it has not arrived completely.
-    pub fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<Frame>, Error> {
+    pub fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<SpdyFrame>, Error> {
         if self.data.is_some() {
             return Ok(self.part(bytes));
         }
@@ -126,7 +126,7 @@ impl Decoder {
             .map(Some)
     }
 
-    fn part(&mut self, bytes: &mut BytesMut) -> Option<Frame> {
+    fn part(&mut self, bytes: &mut BytesMut) -> Option<SpdyFrame> {
         let (id, left, fin) = self.data?;
         if left > 0 && bytes.is_empty() {
             return None;
@@ -135,10 +135,10 @@ impl Decoder {
         let left = left - part.len();
         self.data = (left > 0).then_some((id, left, fin));
         let fin = fin && left == 0;
-        Some(Frame::Data { id, fin, part })
+        Some(SpdyFrame::Data { id, fin, part })
     }
 
-    fn control(&mut self, kind: u16, flags: u8, mut body: Bytes) -> Result<Frame, Error> {
+    fn control(&mut self, kind: u16, flags: u8, mut body: Bytes) -> Result<SpdyFrame, Error> {
         let least = match kind {
             1 => 10,
             3 | 7 => 8,
@@ -155,32 +155,32 @@ impl Decoder {
                 body.advance(6); // associated stream, priority, slot
                 let headers = self.headers(&body)?;
                 let fin = flags & FIN != 0;
-                Frame::Open { id, fin, headers }
+                SpdyFrame::Open { id, fin, headers }
             }
             2 => {
                 let id = body.get_u32() & ID;
                 self.headers(&body)?;
-                Frame::Accepted { id }
+                SpdyFrame::Accepted { id }
             }
-            3 => Frame::Reset {
+            3 => SpdyFrame::Reset {
                 id: body.get_u32() & ID,
                 code: body.get_u32(),
             },
-            6 => Frame::Ping { id: body.get_u32() },
-            7 => Frame::GoAway {
+            6 => SpdyFrame::Ping { id: body.get_u32() },
+            7 => SpdyFrame::GoAway {
                 last: body.get_u32() & ID,
                 code: body.get_u32(),
             },
             8 => {
                 body.advance(4);
                 self.headers(&body)?; // decompress them: the state is shared
-                Frame::Ignored
+                SpdyFrame::Ignored
             }
-            _ => Frame::Ignored,
+            _ => SpdyFrame::Ignored,
         })
     }
 
-    fn headers(&mut self, mut packed: &[u8]) -> Result<Headers, Error> {
+    fn headers(&mut self, mut packed: &[u8]) -> Result<SpdyHeaders, Error> {
         let mut plain = BytesMut::zeroed(MAX_HEADERS);
         let mut filled = 0;
         while !packed.is_empty() {
@@ -209,7 +209,7 @@ fn since(before: u64, after: u64) -> usize {
     usize::try_from(after - before).unwrap_or(usize::MAX)
 }
 
-fn unpacked(mut block: Bytes) -> Result<Headers, Error> {
+fn unpacked(mut block: Bytes) -> Result<SpdyHeaders, Error> {
     fn number(block: &mut Bytes) -> Result<usize, Error> {
         let short = |_| Error::Malformed("a short header block");
         let number = block.try_get_u32().map_err(short)?;
@@ -224,7 +224,7 @@ fn unpacked(mut block: Bytes) -> Result<Headers, Error> {
         text.map_err(|_| Error::Malformed("a header that is no text"))
     }
     let count = number(&mut block)?;
-    let mut headers = Headers::new();
+    let mut headers = SpdyHeaders::new();
     for _ in 0..count {
         headers.push((text(&mut block)?.to_ascii_lowercase(), text(&mut block)?));
     }
@@ -232,11 +232,11 @@ fn unpacked(mut block: Bytes) -> Result<Headers, Error> {
 }
 
 /// Encodes frames; one for each connection, as with the decoder.
-pub struct Encoder {
+pub struct FrameEncoder {
     zlib: Compress,
 }
 
-impl Default for Encoder {
+impl Default for FrameEncoder {
     fn default() -> Self {
         let mut zlib = Compress::new(Compression::fast(), true);
         zlib.set_dictionary(&DICTIONARY)
@@ -245,47 +245,47 @@ impl Default for Encoder {
     }
 }
 
-impl Encoder {
+impl FrameEncoder {
     /// Appends a frame to `out`.
-    pub fn encode(&mut self, frame: &Frame, out: &mut BytesMut) {
+    pub fn encode(&mut self, frame: &SpdyFrame, out: &mut BytesMut) {
         match frame {
-            Frame::Open { id, fin, headers } => {
+            SpdyFrame::Open { id, fin, headers } => {
                 let block = self.headers(headers);
                 control(out, 1, u8::from(*fin), 10 + block.len());
                 out.put_u32(*id);
                 out.put_bytes(0, 6);
                 out.put(block);
             }
-            Frame::Accepted { id } => {
-                let block = self.headers(&Headers::new());
+            SpdyFrame::Accepted { id } => {
+                let block = self.headers(&SpdyHeaders::new());
                 control(out, 2, 0, 4 + block.len());
                 out.put_u32(*id);
                 out.put(block);
             }
-            Frame::Reset { id, code } => {
+            SpdyFrame::Reset { id, code } => {
                 control(out, 3, 0, 8);
                 out.put_u32(*id);
                 out.put_u32(*code);
             }
-            Frame::Ping { id } => {
+            SpdyFrame::Ping { id } => {
                 control(out, 6, 0, 4);
                 out.put_u32(*id);
             }
-            Frame::GoAway { last, code } => {
+            SpdyFrame::GoAway { last, code } => {
                 control(out, 7, 0, 8);
                 out.put_u32(*last);
                 out.put_u32(*code);
             }
-            Frame::Data { id, fin, part } => {
+            SpdyFrame::Data { id, fin, part } => {
                 out.put_u32(*id);
                 put_length(out, u8::from(*fin), part.len());
                 out.put_slice(part);
             }
-            Frame::Ignored => {}
+            SpdyFrame::Ignored => {}
         }
     }
 
-    fn headers(&mut self, headers: &Headers) -> Bytes {
+    fn headers(&mut self, headers: &SpdyHeaders) -> Bytes {
         let length = |n: usize| u32::try_from(n).expect("headers are short");
         let mut plain = BytesMut::new();
         plain.put_u32(length(headers.len()));

@@ -11,35 +11,35 @@ fn header(name: &str, value: &str) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-fn open(headers: Headers) -> Frame {
-    Frame::Open {
+fn open(headers: SpdyHeaders) -> SpdyFrame {
+    SpdyFrame::Open {
         id: 1,
         fin: false,
         headers,
     }
 }
 
-fn some_frames() -> Vec<Frame> {
+fn some_frames() -> Vec<SpdyFrame> {
     vec![
         open(vec![header("streamtype", "error")]),
-        Frame::Accepted { id: 1 },
-        Frame::Data {
+        SpdyFrame::Accepted { id: 1 },
+        SpdyFrame::Data {
             id: 1,
             fin: true,
             part: Bytes::from_static(b"hello"),
         },
-        Frame::Ping { id: 7 },
-        Frame::Reset {
+        SpdyFrame::Ping { id: 7 },
+        SpdyFrame::Reset {
             id: 1,
             code: reset::REFUSED,
         },
-        Frame::GoAway { last: 1, code: 0 },
+        SpdyFrame::GoAway { last: 1, code: 0 },
         open(vec![header("port", "80"), header("requestid", "0")]),
     ]
 }
 
-fn wire(frames: &[Frame]) -> BytesMut {
-    let (mut encoder, mut wire) = (Encoder::default(), BytesMut::new());
+fn wire(frames: &[SpdyFrame]) -> BytesMut {
+    let (mut encoder, mut wire) = (FrameEncoder::default(), BytesMut::new());
     for frame in frames {
         encoder.encode(frame, &mut wire);
     }
@@ -47,16 +47,16 @@ fn wire(frames: &[Frame]) -> BytesMut {
 }
 
 /// All frames of `bytes`, decoded in parts of `size` bytes; the parts of data frames are joined.
-fn decoded(bytes: &[u8], size: usize) -> Result<Vec<Frame>, Error> {
-    let (mut decoder, mut arrived) = (Decoder::default(), BytesMut::new());
-    let mut frames: Vec<Frame> = Vec::new();
+fn decoded(bytes: &[u8], size: usize) -> Result<Vec<SpdyFrame>, Error> {
+    let (mut decoder, mut arrived) = (FrameDecoder::default(), BytesMut::new());
+    let mut frames: Vec<SpdyFrame> = Vec::new();
     for part in bytes.chunks(size) {
         arrived.put_slice(part);
         while let Some(frame) = decoder.decode(&mut arrived)? {
             match (frames.last_mut(), frame) {
                 (
-                    Some(Frame::Data { part, fin, .. }),
-                    Frame::Data {
+                    Some(SpdyFrame::Data { part, fin, .. }),
+                    SpdyFrame::Data {
                         part: more,
                         fin: last,
                         ..
@@ -119,15 +119,15 @@ proptest! {
                 bytes.put_slice(&tail);
             }
             _ => {
-                bytes = wire(&[open(vec![header("streamtype", "data")]), Frame::Accepted { id: 1 }]);
+                bytes = wire(&[open(vec![header("streamtype", "data")]), SpdyFrame::Accepted { id: 1 }]);
                 let at = at.index(bytes.len());
                 bytes[at] ^= wrong;
             }
         }
-        let (mut decoder, mut given) = (Decoder::default(), 0);
+        let (mut decoder, mut given) = (FrameDecoder::default(), 0);
         let all = bytes.len();
         while let Ok(Some(frame)) = decoder.decode(&mut bytes) {
-            if let Frame::Data { part, .. } = frame {
+            if let SpdyFrame::Data { part, .. } = frame {
                 given += part.len();
             }
             prop_assert!(given <= all);

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use super::frame::reset;
-use super::frame::{Decoder, Encoder, Frame, Headers};
+use super::frame::{FrameDecoder, FrameEncoder, SpdyFrame, SpdyHeaders};
 use crate::kubelet_api::upgrade::{PING, SILENCE};
 
 /// How many parts wait for a stream's reader before the connection is no longer read.
@@ -29,34 +29,34 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(3600);
 
 /// A connection.
-pub struct Session {
-    opened: mpsc::Receiver<Stream>,
-    out: mpsc::Sender<Frame>,
+pub struct SpdySession {
+    opened: mpsc::Receiver<SpdyStream>,
+    out: mpsc::Sender<SpdyFrame>,
     writer: JoinHandle<()>,
     reader: JoinHandle<()>,
     gone: CancellationToken,
 }
 
 /// A stream that the peer has opened.
-pub struct Stream {
+pub struct SpdyStream {
     id: u32,
-    headers: Headers,
+    headers: SpdyHeaders,
     parts: mpsc::Receiver<Bytes>,
-    out: mpsc::Sender<Frame>,
-    reset: Reset,
+    out: mpsc::Sender<SpdyFrame>,
+    reset: StreamReset,
 }
 
 /// Completes, with a value or an error, when the peer aborts the stream or disconnects.
-pub type Reset = oneshot::Receiver<()>;
+pub type StreamReset = oneshot::Receiver<()>;
 
 /// The writing half of a stream. Dropping it does not end the stream; [`Sender::finish`] does.
 #[derive(Clone)]
-pub struct Sender {
+pub struct StreamSender {
     id: u32,
-    out: mpsc::Sender<Frame>,
+    out: mpsc::Sender<SpdyFrame>,
 }
 
-impl Session {
+impl SpdySession {
     /// Speaks SPDY over `io`.
     pub fn new(io: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
         let (read, write) = tokio::io::split(io);
@@ -69,7 +69,7 @@ impl Session {
             writing.await;
             drop(ended);
         });
-        let reading = Reading {
+        let reading = FrameReader {
             out: out.clone(),
             accept,
             streams: HashMap::new(),
@@ -90,7 +90,7 @@ impl Session {
     }
 
     /// The next stream that the peer opens; `None` once the connection is closed.
-    pub async fn accept(&mut self) -> Option<Stream> {
+    pub async fn accept(&mut self) -> Option<SpdyStream> {
         self.opened.recv().await
     }
 
@@ -103,7 +103,7 @@ impl Session {
     pub async fn close(mut self) {
         let said = async {
             // The peer may have disconnected.
-            let _ = self.out.send(Frame::GoAway { last: 0, code: 0 }).await;
+            let _ = self.out.send(SpdyFrame::GoAway { last: 0, code: 0 }).await;
             // The writer ends by itself after GOAWAY, unless the peer does not read.
             let _ = (&mut self.writer).await;
         };
@@ -117,14 +117,14 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for SpdySession {
     fn drop(&mut self) {
         self.reader.abort();
         self.writer.abort();
     }
 }
 
-impl Stream {
+impl SpdyStream {
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
@@ -139,47 +139,50 @@ impl Stream {
     /// Accepts the stream. The peer sends data only after this.
     pub async fn reply(&self) {
         // The peer may have disconnected.
-        let _ = self.out.send(Frame::Accepted { id: self.id }).await;
+        let _ = self.out.send(SpdyFrame::Accepted { id: self.id }).await;
     }
 
     /// The stream's writing half.
-    pub fn sender(&self) -> Sender {
-        Sender {
+    pub fn sender(&self) -> StreamSender {
+        StreamSender {
             id: self.id,
             out: self.out.clone(),
         }
     }
 
     /// Both halves, and the signal that the peer aborts the stream.
-    pub fn split(self) -> (mpsc::Receiver<Bytes>, Sender, Reset) {
+    pub fn split(self) -> (mpsc::Receiver<Bytes>, StreamSender, StreamReset) {
         let sender = self.sender();
         (self.parts, sender, self.reset)
     }
 }
 
-impl Sender {
+impl StreamSender {
     /// Sends data; returns false once the connection is closed.
     pub async fn send(&self, part: Bytes) -> bool {
         let (id, fin) = (self.id, false);
-        self.out.send(Frame::Data { id, fin, part }).await.is_ok()
+        self.out
+            .send(SpdyFrame::Data { id, fin, part })
+            .await
+            .is_ok()
     }
 
     /// Ends this half of the stream.
     pub async fn finish(&self) {
         let (id, fin, part) = (self.id, true, Bytes::new());
         // The peer may have disconnected.
-        let _ = self.out.send(Frame::Data { id, fin, part }).await;
+        let _ = self.out.send(SpdyFrame::Data { id, fin, part }).await;
     }
 
     /// Aborts the stream.
     pub async fn reset(&self, code: u32) {
         // The peer may have disconnected.
-        let _ = self.out.send(Frame::Reset { id: self.id, code }).await;
+        let _ = self.out.send(SpdyFrame::Reset { id: self.id, code }).await;
     }
 }
 
-async fn write_frames(mut io: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<Frame>) {
-    let (mut encoder, mut bytes) = (Encoder::default(), BytesMut::new());
+async fn write_frames(mut io: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<SpdyFrame>) {
+    let (mut encoder, mut bytes) = (FrameEncoder::default(), BytesMut::new());
     let mut pings = tokio::time::interval(PING);
     pings.reset();
     // The server's pings have even ids.
@@ -192,10 +195,10 @@ async fn write_frames(mut io: impl AsyncWrite + Unpin, mut frames: mpsc::Receive
             },
             _ = pings.tick() => {
                 ping = (ping + 2) & 0x7fff_fffe;
-                Frame::Ping { id: ping }
+                SpdyFrame::Ping { id: ping }
             }
         };
-        let ends = |frame: &Frame| matches!(frame, Frame::GoAway { .. });
+        let ends = |frame: &SpdyFrame| matches!(frame, SpdyFrame::GoAway { .. });
         let mut is_last = ends(&frame);
         encoder.encode(&frame, &mut bytes);
         while bytes.len() < 64 << 10
@@ -216,22 +219,22 @@ async fn write_frames(mut io: impl AsyncWrite + Unpin, mut frames: mpsc::Receive
     let _ = io.shutdown().await;
 }
 
-struct Reading {
-    out: mpsc::Sender<Frame>,
-    accept: mpsc::Sender<Stream>,
-    streams: HashMap<u32, Opened>,
+struct FrameReader {
+    out: mpsc::Sender<SpdyFrame>,
+    accept: mpsc::Sender<SpdyStream>,
+    streams: HashMap<u32, StreamEntry>,
     last: u32,
 }
 
 /// The reading task's side of a stream that the peer has opened.
-struct Opened {
+struct StreamEntry {
     /// `None` once the peer has ended its half.
     parts: Option<mpsc::Sender<Bytes>>,
     /// Dropped when the peer aborts the stream.
     reset: oneshot::Sender<()>,
 }
 
-impl Opened {
+impl StreamEntry {
     /// Whether any half of the stream is still in use.
     fn is_used(&self) -> bool {
         let is_read = self.parts.as_ref().is_some_and(|parts| !parts.is_closed());
@@ -239,9 +242,9 @@ impl Opened {
     }
 }
 
-impl Reading {
+impl FrameReader {
     async fn read(mut self, mut io: impl AsyncRead + Unpin) {
-        let (mut decoder, mut bytes) = (Decoder::default(), BytesMut::with_capacity(64 << 10));
+        let (mut decoder, mut bytes) = (FrameDecoder::default(), BytesMut::with_capacity(64 << 10));
         loop {
             let frame = match decoder.decode(&mut bytes) {
                 Ok(Some(frame)) => frame,
@@ -255,7 +258,7 @@ impl Reading {
                     tracing::debug!(%error, "a peer does not speak SPDY");
                     let last = self.last;
                     // The peer may have disconnected.
-                    let _ = self.out.send(Frame::GoAway { last, code: 1 }).await;
+                    let _ = self.out.send(SpdyFrame::GoAway { last, code: 1 }).await;
                     return;
                 }
             };
@@ -266,10 +269,10 @@ impl Reading {
     }
 
     /// Handles a frame; returns whether to continue.
-    async fn take(&mut self, frame: Frame) -> bool {
+    async fn take(&mut self, frame: SpdyFrame) -> bool {
         match frame {
-            Frame::Open { id, fin, headers } => return self.open(id, fin, headers).await,
-            Frame::Data { id, fin, part } => {
+            SpdyFrame::Open { id, fin, headers } => return self.open(id, fin, headers).await,
+            SpdyFrame::Data { id, fin, part } => {
                 let Some(stream) = self.streams.get_mut(&id) else {
                     return true;
                 };
@@ -284,21 +287,21 @@ impl Reading {
                     stream.parts = None;
                 }
             }
-            Frame::Reset { id, .. } => drop(self.streams.remove(&id)),
+            SpdyFrame::Reset { id, .. } => drop(self.streams.remove(&id)),
             // Odd ids are the client's pings; an even id is the answer to one of the server's.
-            Frame::Ping { id } if id % 2 == 1 => {
-                return self.out.send(Frame::Ping { id }).await.is_ok();
+            SpdyFrame::Ping { id } if id % 2 == 1 => {
+                return self.out.send(SpdyFrame::Ping { id }).await.is_ok();
             }
-            Frame::GoAway { .. } => {
+            SpdyFrame::GoAway { .. } => {
                 tracing::debug!("a peer goes");
                 return false;
             }
-            Frame::Ping { .. } | Frame::Accepted { .. } | Frame::Ignored => {}
+            SpdyFrame::Ping { .. } | SpdyFrame::Accepted { .. } | SpdyFrame::Ignored => {}
         }
         true
     }
 
-    async fn open(&mut self, id: u32, fin: bool, headers: Headers) -> bool {
+    async fn open(&mut self, id: u32, fin: bool, headers: SpdyHeaders) -> bool {
         let refused = if id.is_multiple_of(2) || id <= self.last {
             Some(reset::PROTOCOL_ERROR)
         } else {
@@ -307,16 +310,16 @@ impl Reading {
             (self.streams.len() >= STREAMS).then_some(reset::REFUSED)
         };
         if let Some(code) = refused {
-            return self.out.send(Frame::Reset { id, code }).await.is_ok();
+            return self.out.send(SpdyFrame::Reset { id, code }).await.is_ok();
         }
         let (read, parts) = mpsc::channel(WAITING);
         let (torn_down, reset) = oneshot::channel();
-        let ours = Opened {
+        let ours = StreamEntry {
             parts: (!fin).then_some(read),
             reset: torn_down,
         };
         self.streams.insert(id, ours);
-        let opened = Stream {
+        let opened = SpdyStream {
             id,
             headers,
             parts,

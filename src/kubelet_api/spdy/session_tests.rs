@@ -8,18 +8,18 @@ use super::*;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A fake peer: what it sends, and what it receives.
-struct Peer {
-    encoder: Encoder,
-    decoder: Decoder,
+struct FakePeer {
+    encoder: FrameEncoder,
+    decoder: FrameDecoder,
     read: ReadHalf<DuplexStream>,
     write: WriteHalf<DuplexStream>,
     bytes: BytesMut,
     unsaid: BytesMut,
 }
 
-impl Peer {
+impl FakePeer {
     /// Sends a frame. If this is cancelled, the next call sends what is left.
-    async fn say(&mut self, frame: Frame) {
+    async fn say(&mut self, frame: SpdyFrame) {
         self.encoder.encode(&frame, &mut self.unsaid);
         let said = self.write.write_all_buf(&mut self.unsaid).await;
         said.expect("it is read");
@@ -28,14 +28,14 @@ impl Peer {
     async fn open(&mut self, id: u32) {
         let headers = vec![("streamtype".to_owned(), "data".to_owned())];
         let fin = false;
-        self.say(Frame::Open { id, fin, headers }).await;
+        self.say(SpdyFrame::Open { id, fin, headers }).await;
     }
 
     /// The next frame that the peer receives, except for pings; `None` at the end.
-    async fn hear(&mut self) -> Option<Frame> {
+    async fn hear(&mut self) -> Option<SpdyFrame> {
         loop {
             match self.decoder.decode(&mut self.bytes).expect("a frame") {
-                Some(Frame::Ping { id }) if id % 2 == 0 => {}
+                Some(SpdyFrame::Ping { id }) if id % 2 == 0 => {}
                 Some(frame) => return Some(frame),
                 None => {
                     let read = self.read.read_buf(&mut self.bytes);
@@ -48,18 +48,18 @@ impl Peer {
     }
 }
 
-fn connected() -> (Session, Peer) {
+fn connected() -> (SpdySession, FakePeer) {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let (read, write) = tokio::io::split(theirs);
-    let peer = Peer {
-        encoder: Encoder::default(),
-        decoder: Decoder::default(),
+    let peer = FakePeer {
+        encoder: FrameEncoder::default(),
+        decoder: FrameDecoder::default(),
         read,
         write,
         bytes: BytesMut::new(),
         unsaid: BytesMut::new(),
     };
-    (Session::new(ours), peer)
+    (SpdySession::new(ours), peer)
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
@@ -73,21 +73,27 @@ async fn a_stream_carries_bytes_both_ways_and_each_way_ends_by_itself() {
     let stream = soon(session.accept()).await.expect("a stream");
     assert_eq!(stream.header("streamtype"), Some("data"));
     stream.reply().await;
-    assert_eq!(soon(peer.hear()).await, Some(Frame::Accepted { id: 1 }));
+    assert_eq!(soon(peer.hear()).await, Some(SpdyFrame::Accepted { id: 1 }));
     let (mut parts, sender, _reset) = stream.split();
     let part = Bytes::from_static(b"there");
     let (id, fin) = (1, true);
-    peer.say(Frame::Data { id, fin, part }).await;
+    peer.say(SpdyFrame::Data { id, fin, part }).await;
     assert_eq!(soon(parts.recv()).await.as_deref(), Some(&b"there"[..]));
     assert_eq!(soon(parts.recv()).await, None);
     assert!(sender.send(Bytes::from_static(b"back")).await);
     sender.finish().await;
     let (fin, part) = (false, Bytes::from_static(b"back"));
-    assert_eq!(soon(peer.hear()).await, Some(Frame::Data { id, fin, part }));
+    assert_eq!(
+        soon(peer.hear()).await,
+        Some(SpdyFrame::Data { id, fin, part })
+    );
     let (fin, part) = (true, Bytes::new());
-    assert_eq!(soon(peer.hear()).await, Some(Frame::Data { id, fin, part }));
-    peer.say(Frame::Ping { id: 7 }).await;
-    assert_eq!(soon(peer.hear()).await, Some(Frame::Ping { id: 7 }));
+    assert_eq!(
+        soon(peer.hear()).await,
+        Some(SpdyFrame::Data { id, fin, part })
+    );
+    peer.say(SpdyFrame::Ping { id: 7 }).await;
+    assert_eq!(soon(peer.hear()).await, Some(SpdyFrame::Ping { id: 7 }));
 }
 
 #[tokio::test]
@@ -105,16 +111,16 @@ async fn a_flood_of_streams_is_refused_and_the_open_ones_go_on() {
     for id in (1..=last).step_by(2) {
         peer.open(id).await;
     }
-    peer.say(Frame::Ping { id: 9 }).await;
+    peer.say(SpdyFrame::Ping { id: 9 }).await;
     loop {
         match soon(peer.hear()).await {
-            Some(Frame::Reset { code, .. }) if code == reset::REFUSED => refused += 1,
-            Some(Frame::Ping { id: 9 }) => break,
+            Some(SpdyFrame::Reset { code, .. }) if code == reset::REFUSED => refused += 1,
+            Some(SpdyFrame::Ping { id: 9 }) => break,
             other => unreachable!("{other:?}"),
         }
     }
     assert_eq!(refused, 51);
-    peer.say(Frame::GoAway { last: 0, code: 0 }).await;
+    peer.say(SpdyFrame::GoAway { last: 0, code: 0 }).await;
     assert_eq!(soon(accepting).await.expect("it ends"), STREAMS);
 }
 
@@ -126,7 +132,7 @@ async fn a_stream_of_another_number_than_the_next_is_refused() {
     }
     for id in [3, 1, 2] {
         let code = reset::PROTOCOL_ERROR;
-        assert_eq!(soon(peer.hear()).await, Some(Frame::Reset { id, code }));
+        assert_eq!(soon(peer.hear()).await, Some(SpdyFrame::Reset { id, code }));
     }
 }
 
@@ -141,7 +147,7 @@ async fn a_peer_is_not_read_while_nobody_takes_what_it_says() {
     let saying = async {
         loop {
             let (id, fin, part) = (1, false, part.clone());
-            peer.say(Frame::Data { id, fin, part }).await;
+            peer.say(SpdyFrame::Data { id, fin, part }).await;
             said += 1;
         }
     };
@@ -150,14 +156,14 @@ async fn a_peer_is_not_read_while_nobody_takes_what_it_says() {
     // Dropping the stream drops the data that follows.
     drop(stream);
     let (id, fin) = (1, true);
-    soon(peer.say(Frame::Data {
+    soon(peer.say(SpdyFrame::Data {
         id,
         fin,
         part: Bytes::new(),
     }))
     .await;
-    soon(peer.say(Frame::Ping { id: 5 })).await;
-    assert_eq!(soon(peer.hear()).await, Some(Frame::Ping { id: 5 }));
+    soon(peer.say(SpdyFrame::Ping { id: 5 })).await;
+    assert_eq!(soon(peer.hear()).await, Some(SpdyFrame::Ping { id: 5 }));
 }
 
 #[tokio::test]
@@ -167,7 +173,7 @@ async fn a_peer_that_does_not_speak_spdy_is_told_to_go() {
     peer.write.write_all(rubbish).await.expect("it is read");
     assert_eq!(
         soon(peer.hear()).await,
-        Some(Frame::GoAway { last: 0, code: 1 })
+        Some(SpdyFrame::GoAway { last: 0, code: 1 })
     );
     assert!(soon(session.accept()).await.is_none());
     soon(session.gone().cancelled_owned()).await;
@@ -199,8 +205,8 @@ async fn what_was_said_last_reaches_a_peer_that_takes_its_time_and_then_the_conn
     let (mut heard, mut has_ended) = (0, false);
     while let Some(frame) = peer.hear().await {
         match frame {
-            Frame::Data { part, fin, .. } => (heard, has_ended) = (heard + part.len(), fin),
-            Frame::GoAway { .. } => {}
+            SpdyFrame::Data { part, fin, .. } => (heard, has_ended) = (heard + part.len(), fin),
+            SpdyFrame::GoAway { .. } => {}
             other => unreachable!("{other:?}"),
         }
     }
@@ -216,10 +222,10 @@ async fn a_stream_that_the_peer_tears_down_says_so_also_after_its_last_word() {
         let (mut parts, _sender, reset) = soon(session.accept()).await.expect("a stream").split();
         if says_last {
             let (fin, part) = (true, Bytes::new());
-            peer.say(Frame::Data { id, fin, part }).await;
+            peer.say(SpdyFrame::Data { id, fin, part }).await;
             assert_eq!(soon(parts.recv()).await, None);
         }
-        peer.say(Frame::Reset { id, code: 5 }).await;
+        peer.say(SpdyFrame::Reset { id, code: 5 }).await;
         soon(reset).await.expect_err("nothing is said but the end");
     }
 }
@@ -237,7 +243,7 @@ async fn a_peer_that_answers_pings_stays_and_a_silent_one_goes() {
     let answering = async {
         loop {
             match peer.decoder.decode(&mut peer.bytes).expect("a frame") {
-                Some(frame @ Frame::Ping { .. }) => peer.say(frame).await,
+                Some(frame @ SpdyFrame::Ping { .. }) => peer.say(frame).await,
                 Some(other) => unreachable!("{other:?}"),
                 None => {
                     let read = peer.read.read_buf(&mut peer.bytes);

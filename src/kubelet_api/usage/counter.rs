@@ -5,8 +5,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::aci::client::Minute;
-use crate::aci::realtime::Reading;
+use crate::aci::client::MinuteUsage;
+use crate::aci::realtime::ContainerUsage;
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 /// The initial value in seconds: metrics-server ignores a pod that has used nothing.
@@ -14,7 +14,7 @@ const BEGINNING: f64 = 0.001;
 
 /// What a run of a container has used.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Counter {
+pub struct CpuCounter {
     /// CPU time since counting began, in seconds.
     pub cpu_seconds: f64,
     /// CPU in thousandths of a core, in the last known interval.
@@ -25,10 +25,14 @@ pub struct Counter {
     pub at: Timestamp,
 }
 
-impl Counter {
+impl CpuCounter {
     /// The counter after more minutes of the run that began at `started`; the counter of an earlier run starts
     /// again. A missing minute counts like the minute after it.
-    pub fn grown(before: Option<Self>, started: Timestamp, minutes: &[Minute]) -> Option<Self> {
+    pub fn grown(
+        before: Option<Self>,
+        started: Timestamp,
+        minutes: &[MinuteUsage],
+    ) -> Option<Self> {
         let mut counter = before.filter(|counter| counter.at > started);
         for minute in minutes {
             let ends = minute
@@ -56,9 +60,9 @@ impl Counter {
     /// to it.
     pub fn seen(
         before: Option<Self>,
-        last: Option<Reading>,
+        last: Option<ContainerUsage>,
         started: Timestamp,
-        now: Reading,
+        now: ContainerUsage,
     ) -> Option<Self> {
         let before = before.filter(|counter| counter.at > started);
         let last = last.filter(|last| {
@@ -124,16 +128,16 @@ mod tests {
         Timestamp::from_second(second).expect("in range")
     }
 
-    fn minute(begins: i64, millicores: f64) -> Minute {
-        Minute {
+    fn minute(begins: i64, millicores: f64) -> MinuteUsage {
+        MinuteUsage {
             begins: at(begins),
             millicores,
             bytes: 1024.0,
         }
     }
 
-    fn grown(before: Option<Counter>, started: i64, minutes: &[Minute]) -> (f64, i64) {
-        let counter = Counter::grown(before, at(started), minutes).expect("a counter");
+    fn grown(before: Option<CpuCounter>, started: i64, minutes: &[MinuteUsage]) -> (f64, i64) {
+        let counter = CpuCounter::grown(before, at(started), minutes).expect("a counter");
         (
             (counter.cpu_seconds * 1000.0).round(),
             counter.at.as_second(),
@@ -144,7 +148,7 @@ mod tests {
     fn what_is_told_again_counts_once_and_a_gap_is_like_what_follows() {
         let first = [minute(60, 500.0), minute(120, 1000.0)];
         assert_eq!(grown(None, 0, &first), (90_001.0, 180));
-        let counter = Counter::grown(None, at(0), &first);
+        let counter = CpuCounter::grown(None, at(0), &first);
         assert_eq!(grown(counter, 0, &first), (90_001.0, 180));
         let more = [minute(120, 1000.0), minute(300, 100.0)];
         assert_eq!(grown(counter, 0, &more), (108_001.0, 360));
@@ -154,13 +158,13 @@ mod tests {
     fn what_was_used_before_the_run_began_is_another_runs() {
         let minutes = [minute(0, 1000.0), minute(60, 1000.0), minute(120, 1000.0)];
         assert_eq!(grown(None, 90, &minutes), (90_001.0, 180));
-        let before = Counter::grown(None, at(0), &minutes[..1]);
+        let before = CpuCounter::grown(None, at(0), &minutes[..1]);
         assert_eq!(grown(before, 90, &minutes), (90_001.0, 180));
-        assert_eq!(Counter::grown(before, at(90), &[]), None);
+        assert_eq!(CpuCounter::grown(before, at(90), &[]), None);
     }
 
-    fn reading(second: i64, cpu_seconds: f64) -> Reading {
-        Reading {
+    fn reading(second: i64, cpu_seconds: f64) -> ContainerUsage {
+        ContainerUsage {
             at: at(second),
             cpu_seconds,
             bytes: 2048.0,
@@ -169,64 +173,64 @@ mod tests {
 
     #[test]
     fn looks_at_what_was_used_add_what_is_between_them() {
-        let first = Counter::seen(None, None, at(0), reading(10, 5.0)).expect("a counter");
+        let first = CpuCounter::seen(None, None, at(0), reading(10, 5.0)).expect("a counter");
         assert_eq!((first.cpu_seconds, first.millicores), (5.0, 500.0));
-        let second = Counter::seen(Some(first), Some(reading(10, 5.0)), at(0), reading(20, 8.0));
+        let second = CpuCounter::seen(Some(first), Some(reading(10, 5.0)), at(0), reading(20, 8.0));
         let second = second.expect("a counter");
         assert_eq!((second.cpu_seconds, second.millicores), (8.0, 300.0));
         // The same reading again, and a lower one.
         for now in [reading(20, 8.0), reading(30, 1.0)] {
-            let again = Counter::seen(Some(second), Some(reading(20, 8.0)), at(0), now);
+            let again = CpuCounter::seen(Some(second), Some(reading(20, 8.0)), at(0), now);
             assert_eq!(again, Some(second));
         }
         // Another run.
-        let next = Counter::seen(
+        let next = CpuCounter::seen(
             Some(second),
             Some(reading(20, 8.0)),
             at(25),
             reading(35, 1.0),
         );
         assert_eq!(next.map(|next| next.cpu_seconds), Some(1.0));
-        assert_eq!(Counter::seen(None, None, at(40), reading(35, 1.0)), None);
+        assert_eq!(CpuCounter::seen(None, None, at(40), reading(35, 1.0)), None);
     }
 
     #[test]
     fn a_counter_goes_on_when_its_source_changes() {
-        let monitor = Counter::grown(None, at(0), &[minute(60, 500.0)]);
+        let monitor = CpuCounter::grown(None, at(0), &[minute(60, 500.0)]);
         let before = monitor.expect("a counter").cpu_seconds;
         // The reading includes CPU time from before the minutes that Azure Monitor was asked for.
         let (one, other) = (reading(300, 4000.0), reading(310, 4010.0));
-        assert_eq!(Counter::seen(monitor, None, at(0), one), monitor);
-        let realtime = Counter::seen(monitor, Some(one), at(0), other).expect("a counter");
+        assert_eq!(CpuCounter::seen(monitor, None, at(0), one), monitor);
+        let realtime = CpuCounter::seen(monitor, Some(one), at(0), other).expect("a counter");
         assert!((realtime.cpu_seconds - before - 190.0).abs() < 1e-9);
         // And back: of the minutes, only the time after the counter counts.
         let minutes = [minute(120, 9000.0), minute(300, 1000.0)];
-        let back = Counter::grown(Some(realtime), at(0), &minutes).expect("a counter");
+        let back = CpuCounter::grown(Some(realtime), at(0), &minutes).expect("a counter");
         assert!((back.cpu_seconds - realtime.cpu_seconds - 50.0).abs() < 1e-9);
     }
 
     #[test]
     fn a_nodes_counter_neither_falls_when_a_pod_ends_nor_leaps_when_one_is_known() {
-        let pod = |cpu_seconds, millicores| Counter {
+        let pod = |cpu_seconds, millicores| CpuCounter {
             cpu_seconds,
             millicores,
             bytes: 1024.0,
             at: at(60),
         };
-        let first = Counter::passed(None, &[pod(500.0, 500.0)], at(100));
+        let first = CpuCounter::passed(None, &[pod(500.0, 500.0)], at(100));
         let both = [pod(510.0, 500.0), pod(9000.0, 1000.0)];
-        let second = Counter::passed(Some(first), &both, at(120));
+        let second = CpuCounter::passed(Some(first), &both, at(120));
         assert!((second.cpu_seconds - first.cpu_seconds - 30.0).abs() < 1e-9);
         assert!((second.bytes - 2048.0).abs() < 1e-9);
-        let last = Counter::passed(Some(second), &[], at(180));
+        let last = CpuCounter::passed(Some(second), &[], at(180));
         assert_eq!((last.cpu_seconds, last.bytes), (second.cpu_seconds, 0.0));
         // The clock is set back.
-        assert_eq!(Counter::passed(Some(last), &both, at(0)).at, at(180));
+        assert_eq!(CpuCounter::passed(Some(last), &both, at(0)).at, at(180));
     }
 
     #[test]
     fn an_idle_container_has_used_something() {
-        let idle = Counter::grown(None, at(0), &[minute(60, 0.0)]).expect("a counter");
+        let idle = CpuCounter::grown(None, at(0), &[minute(60, 0.0)]).expect("a counter");
         assert!(idle.cpu_seconds * 1e9 >= 1.0);
     }
 }

@@ -16,12 +16,12 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::tasks::Tasks;
-use crate::aci::client::Minutes;
-use crate::aci::pace::Pace;
-use crate::aci::realtime::{self, Readings};
-use crate::node::pods::{Context, Hosted, HostedContainer};
-pub use counter::Counter;
+use super::tasks::ListenerTasks;
+use crate::aci::client::MinuteUsages;
+use crate::aci::pace::RateLimiter;
+use crate::aci::realtime::{self, ContainerUsages};
+use crate::node::pods::{ContainerInfo, PodInfo, PodsContext};
+pub use counter::CpuCounter;
 
 /// The shortest interval between two reads of a pod in Azure Monitor, which has new values each minute.
 const AGAIN: Duration = Duration::from_secs(20);
@@ -49,30 +49,30 @@ const BURST: f64 = 64.0;
 const KEPT_FOR: SignedDuration = SignedDuration::from_hours(1);
 
 /// The use of each running container of a pod, by name; `None` if it is not known for all of them.
-pub type Used = Option<Vec<(String, Counter)>>;
+pub type PodUsage = Option<Vec<(String, CpuCounter)>>;
 
 /// The use of all pods, cached.
-pub struct Usage {
-    pods: Mutex<HashMap<String, Known>>,
+pub struct UsageCache {
+    pods: Mutex<HashMap<String, CachedPodUsage>>,
     /// The last reported counter of each node, by name.
-    nodes: Mutex<HashMap<String, Counter>>,
-    pace: Pace,
+    nodes: Mutex<HashMap<String, CpuCounter>>,
+    pace: RateLimiter,
 }
 
 /// What is known of a pod.
-struct Known {
+struct CachedPodUsage {
     asked: Instant,
     is_being_read: bool,
     /// When a value last changed.
     heard: Instant,
-    containers: BTreeMap<String, Counter>,
+    containers: BTreeMap<String, CpuCounter>,
     /// The last readings of the realtime-metrics extension, while it answers.
-    readings: Readings,
+    readings: ContainerUsages,
     /// Until when its group is not asked, and how long that pause is.
     deaf: Option<(Instant, Duration)>,
 }
 
-impl Known {
+impl CachedPodUsage {
     /// How soon there may be new values.
     fn again(&self) -> Duration {
         if self.readings.is_empty() {
@@ -93,7 +93,7 @@ impl Known {
         self.deaf = Some((Instant::now() + pause, pause));
     }
 
-    fn learn(&mut self, container: &str, counter: Counter) {
+    fn learn(&mut self, container: &str, counter: CpuCounter) {
         let before = self.containers.insert(container.to_owned(), counter);
         if before != Some(counter) {
             self.heard = Instant::now();
@@ -101,20 +101,20 @@ impl Known {
     }
 }
 
-impl Default for Usage {
+impl Default for UsageCache {
     fn default() -> Self {
         Self {
             pods: Mutex::default(),
             nodes: Mutex::default(),
-            pace: Pace::new(PER_SECOND, BURST),
+            pace: RateLimiter::new(PER_SECOND, BURST),
         }
     }
 }
 
-impl Usage {
+impl UsageCache {
     /// The use of each running container of the pod; `None` unless it is known for all of them, since an autoscaler
     /// would take a partial sum for the whole.
-    pub fn of(&self, pod: &Hosted) -> Used {
+    pub fn of(&self, pod: &PodInfo) -> PodUsage {
         let pods = self.lock();
         let known = pods.get(&pod.uid)?;
         if known.heard.elapsed() > GOOD_FOR {
@@ -133,14 +133,17 @@ impl Usage {
     }
 
     /// The use of each pod of a node.
-    pub fn of_node(&self, node: &Context) -> Vec<(Used, Arc<Hosted>)> {
+    pub fn of_node(&self, node: &PodsContext) -> Vec<(PodUsage, Arc<PodInfo>)> {
         let hosted = node.all_hosted().into_iter();
         hosted.map(|pod| (self.of(&pod), pod)).collect()
     }
 
     /// The use of each pod of these nodes, and the sum of the nodes' counters.
-    pub fn all(&self, nodes: &[Arc<Context>]) -> (Vec<(Used, Arc<Hosted>)>, Option<Counter>) {
-        let (mut all, mut total) = (Vec::new(), None::<Counter>);
+    pub fn all(
+        &self,
+        nodes: &[Arc<PodsContext>],
+    ) -> (Vec<(PodUsage, Arc<PodInfo>)>, Option<CpuCounter>) {
+        let (mut all, mut total) = (Vec::new(), None::<CpuCounter>);
         for node in nodes {
             let pods = self.of_node(node);
             if let Some(counter) = self.total(&node.owner.node, &pods) {
@@ -152,23 +155,23 @@ impl Usage {
     }
 
     /// The node's counter, advanced by what its known pods use; `None` if pods run and none of them is known.
-    fn total(&self, name: &str, pods: &[(Used, Arc<Hosted>)]) -> Option<Counter> {
+    fn total(&self, name: &str, pods: &[(PodUsage, Arc<PodInfo>)]) -> Option<CpuCounter> {
         let is_known = pods.iter().any(|(used, _)| used.is_some());
         if !is_known && pods.iter().any(|(_, pod)| runs(pod)) {
             return None;
         }
         let used = pods.iter().filter_map(|(used, _)| used.as_ref());
-        let known: Vec<Counter> = used.flatten().map(|(_, counter)| *counter).collect();
+        let known: Vec<CpuCounter> = used.flatten().map(|(_, counter)| *counter).collect();
         let now = Timestamp::now();
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         nodes.retain(|_, told| now.duration_since(told.at) < KEPT_FOR);
-        let counter = Counter::passed(nodes.get(name).copied(), &known, now);
+        let counter = CpuCounter::passed(nodes.get(name).copied(), &known, now);
         nodes.insert(name.to_owned(), counter);
         Some(counter)
     }
 
     /// Reads the pods that may have new values, and waits up to 2 s for the results.
-    pub async fn refresh(self: &Arc<Self>, nodes: &[Arc<Context>], tasks: &Tasks) {
+    pub async fn refresh(self: &Arc<Self>, nodes: &[Arc<PodsContext>], tasks: &ListenerTasks) {
         let due = self.due(nodes);
         if due.is_empty() {
             return;
@@ -186,7 +189,7 @@ impl Usage {
     }
 
     /// The pods to read now. Forgets pods that were not read for 10 minutes.
-    fn due(&self, nodes: &[Arc<Context>]) -> Vec<(Arc<Context>, Arc<Hosted>)> {
+    fn due(&self, nodes: &[Arc<PodsContext>]) -> Vec<(Arc<PodsContext>, Arc<PodInfo>)> {
         let all = nodes.iter().flat_map(|node| {
             let pods = node.all_hosted().into_iter();
             pods.map(|pod| (node.clone(), pod))
@@ -203,12 +206,12 @@ impl Usage {
                 }
                 (known.is_being_read, known.asked) = (true, now);
             } else {
-                let known = Known {
+                let known = CachedPodUsage {
                     asked: now,
                     is_being_read: true,
                     heard: now,
                     containers: BTreeMap::new(),
-                    readings: Readings::new(),
+                    readings: ContainerUsages::new(),
                     deaf: None,
                 };
                 pods.insert(pod.uid.clone(), known);
@@ -218,16 +221,16 @@ impl Usage {
         due
     }
 
-    async fn read(&self, node: Arc<Context>, pod: Arc<Hosted>) {
+    async fn read(&self, node: Arc<PodsContext>, pod: Arc<PodInfo>) {
         let news = match self.realtime(&node, &pod).await {
-            Some(readings) => News::Readings(readings),
-            None => News::Minutes(self.minutes(&node, &pod).await),
+            Some(readings) => UsageUpdate::Readings(readings),
+            None => UsageUpdate::Minutes(self.minutes(&node, &pod).await),
         };
         self.learn(&pod, &news);
     }
 
     /// Reads the group's realtime-metrics extension; `None` if there is none or it does not answer.
-    async fn realtime(&self, node: &Context, pod: &Hosted) -> Option<Readings> {
+    async fn realtime(&self, node: &PodsContext, pod: &PodInfo) -> Option<ContainerUsages> {
         let is_in_subnet = node.settings().placement.subnet_id.is_some();
         let address = pod.address.filter(|_| is_in_subnet)?;
         if self.lock().get(&pod.uid)?.is_deaf() {
@@ -236,7 +239,7 @@ impl Usage {
         let mut running = pod.containers.iter().filter(|c| c.running_since.is_some());
         let read = realtime::read(address).await.and_then(|mut readings| {
             readings.retain(|name, _| pod.container(name).is_some());
-            let is_told = |container: &HostedContainer| readings.contains_key(&container.name);
+            let is_told = |container: &ContainerInfo| readings.contains_key(&container.name);
             let is_told = running.all(is_told);
             is_told.then_some(readings).ok_or(realtime::Error::Silent)
         });
@@ -248,31 +251,31 @@ impl Usage {
     }
 
     /// Reads Azure Monitor; empty if there is nothing new or the read fails.
-    async fn minutes(&self, node: &Context, pod: &Hosted) -> Minutes {
+    async fn minutes(&self, node: &PodsContext, pod: &PodInfo) -> MinuteUsages {
         self.pace.turn().await;
         node.pace.turn().await;
         let until = Timestamp::now();
         let since = self.since(pod, until);
         if until.duration_since(since) < MINUTE {
-            return Minutes::new();
+            return MinuteUsages::new();
         }
         let (group, span) = (pod.group.as_str(), (since, until));
         let read = node.azure.usage(&node.scope, group, span).await;
         read.unwrap_or_else(|error| {
             let (pod, error) = (&pod.name, error.story());
             tracing::debug!(pod, error, "reading what a pod uses");
-            Minutes::new()
+            MinuteUsages::new()
         })
     }
 
-    fn learn(&self, pod: &Hosted, news: &News) {
+    fn learn(&self, pod: &PodInfo, news: &UsageUpdate) {
         let mut pods = self.lock();
         let Some(known) = pods.get_mut(&pod.uid) else {
             return;
         };
         known.is_being_read = false;
         let last = std::mem::take(&mut known.readings);
-        if let News::Readings(readings) = news {
+        if let UsageUpdate::Readings(readings) = news {
             known.readings.clone_from(readings);
             known.deaf = None;
         }
@@ -282,12 +285,12 @@ impl Usage {
             };
             let before = known.containers.get(name).copied();
             let counter = match news {
-                News::Readings(now) => now
+                UsageUpdate::Readings(now) => now.get(name).and_then(|now| {
+                    CpuCounter::seen(before, last.get(name).copied(), started, *now)
+                }),
+                UsageUpdate::Minutes(minutes) => minutes
                     .get(name)
-                    .and_then(|now| Counter::seen(before, last.get(name).copied(), started, *now)),
-                News::Minutes(minutes) => minutes
-                    .get(name)
-                    .and_then(|minutes| Counter::grown(before, started, minutes)),
+                    .and_then(|minutes| CpuCounter::grown(before, started, minutes)),
             };
             if let Some(counter) = counter {
                 known.learn(name, counter);
@@ -297,7 +300,7 @@ impl Usage {
 
     /// From when to read Azure Monitor: the oldest last value of the pod's containers, or [`FIRST_LOOK`] ago if a
     /// container has none or it is older.
-    fn since(&self, pod: &Hosted, now: Timestamp) -> Timestamp {
+    fn since(&self, pod: &PodInfo, now: Timestamp) -> Timestamp {
         let first = now.saturating_sub(FIRST_LOOK).unwrap_or(now);
         let pods = self.lock();
         let known = pods.get(&pod.uid).map(|known| &known.containers);
@@ -306,18 +309,18 @@ impl Usage {
         oldest.map_or(first, |at| at.clamp(first, now))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, CachedPodUsage>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The result of one read.
-enum News {
-    Readings(Readings),
-    Minutes(Minutes),
+enum UsageUpdate {
+    Readings(ContainerUsages),
+    Minutes(MinuteUsages),
 }
 
-fn runs(pod: &Hosted) -> bool {
+fn runs(pod: &PodInfo) -> bool {
     let mut containers = pod.containers.iter();
     containers.any(|container| container.running_since.is_some())
 }

@@ -7,10 +7,10 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 /// A group that an answer showed at 100 s, and that GETs and LISTs sent at these times deny.
-fn denied(gets: &[i64], lists: &[i64]) -> Absence {
-    let mut absence = Absence::default();
-    absence.shown(Source::Get, at(100));
-    absence.shown(Source::List, at(100));
+fn denied(gets: &[i64], lists: &[i64]) -> AbsenceEvidence {
+    let mut absence = AbsenceEvidence::default();
+    absence.shown(EvidenceSource::Get, at(100));
+    absence.shown(EvidenceSource::List, at(100));
     for asked in gets {
         absence.denied(at(*asked));
     }
@@ -36,7 +36,7 @@ fn a_group_that_runs_is_gone_after_two_gets_and_a_list_that_began_in_between_or_
     ] {
         let absence = denied(gets, lists);
         assert_eq!(
-            absence.is_proven(Before::There),
+            absence.is_proven(PriorGroupState::There),
             is_gone,
             "{gets:?} {lists:?}"
         );
@@ -48,55 +48,59 @@ fn a_deleted_group_is_gone_after_a_get_and_a_list_and_what_was_asked_before_the_
  {
     let mut absence = denied(&[110], &[111]);
     absence.deleted(at(120));
-    assert!(!absence.is_proven(Before::Deleted));
+    assert!(!absence.is_proven(PriorGroupState::Deleted));
     absence.not_listed(at(119));
     absence.denied(at(121));
-    assert!(!absence.is_proven(Before::Deleted));
+    assert!(!absence.is_proven(PriorGroupState::Deleted));
     absence.not_listed(at(122));
-    assert!(absence.is_proven(Before::Deleted));
+    assert!(absence.is_proven(PriorGroupState::Deleted));
     let without_list = denied(&[121, 130, 141], &[]);
-    assert!(without_list.is_proven(Before::Deleted));
+    assert!(without_list.is_proven(PriorGroupState::Deleted));
 }
 
 #[test]
 fn a_denial_soon_after_a_put_is_lag_until_an_answer_has_shown_the_group() {
-    let mut absence = Absence::after_put(at(100));
+    let mut absence = AbsenceEvidence::after_put(at(100));
     for asked in [101, 110, 119] {
         absence.denied(at(asked));
         absence.not_listed(at(asked));
     }
-    for before in [Before::NotCreated, Before::There, Before::Deleted] {
+    for before in [
+        PriorGroupState::NotCreated,
+        PriorGroupState::There,
+        PriorGroupState::Deleted,
+    ] {
         assert!(!absence.is_proven(before), "{before:?}");
     }
     assert_eq!(absence.ask_again(), Some(at(121)));
     absence.denied(at(120));
-    assert!(absence.is_proven(Before::NotCreated));
-    absence.shown(Source::Get, at(131));
+    assert!(absence.is_proven(PriorGroupState::NotCreated));
+    absence.shown(EvidenceSource::Get, at(131));
     assert_eq!(absence.ask_again(), None);
-    assert!(!absence.is_proven(Before::NotCreated));
+    assert!(!absence.is_proven(PriorGroupState::NotCreated));
 }
 
 #[test]
 fn an_answer_that_was_asked_for_before_the_last_denial_does_not_clear_it() {
     let mut absence = denied(&[110], &[]);
-    absence.shown(Source::Get, at(109));
+    absence.shown(EvidenceSource::Get, at(109));
     assert!(absence.is_suspected());
-    absence.shown(Source::Get, at(111));
+    absence.shown(EvidenceSource::Get, at(111));
     assert!(!absence.is_suspected());
 }
 
 #[test]
 fn a_list_that_shows_the_group_does_not_end_the_lag_of_gets() {
-    let mut absence = Absence::after_put(at(100));
-    absence.shown(Source::List, at(101));
+    let mut absence = AbsenceEvidence::after_put(at(100));
+    absence.shown(EvidenceSource::List, at(101));
     absence.denied(at(110));
     absence.not_listed(at(111));
     absence.denied(at(116));
-    assert!(!absence.is_proven(Before::There) && !absence.is_suspected());
+    assert!(!absence.is_proven(PriorGroupState::There) && !absence.is_suspected());
     absence.deleted(at(117));
     absence.denied(at(118));
     absence.not_listed(at(119));
-    assert!(!absence.is_proven(Before::Deleted));
+    assert!(!absence.is_proven(PriorGroupState::Deleted));
     absence.denied(at(120));
-    assert!(absence.is_proven(Before::Deleted));
+    assert!(absence.is_proven(PriorGroupState::Deleted));
 }

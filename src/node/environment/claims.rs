@@ -11,10 +11,10 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
 
-use super::lack::{Missing, Reason, in_namespace};
-use super::read::{Failure, by_name};
-use crate::aci::translate::claims::{Claim, ClaimedShare, provisions_shares};
-use crate::aci::translate::resolved::Content;
+use super::lack::{MissingObject, MissingReason, in_namespace};
+use super::read::{ReadFailure, by_name};
+use crate::aci::translate::claims::{ClaimBacking, ClaimedShare, provisions_shares};
+use crate::aci::translate::resolved::ObjectContent;
 
 /// The permission to read volumes, which are cluster-scoped.
 const VOLUMES: &str = "to let burstpool read what is behind claims, give its ClusterRole the verb get on persistentvolumes";
@@ -24,7 +24,7 @@ pub(super) async fn read(
     client: &Client,
     namespace: &str,
     names: &BTreeSet<String>,
-) -> BTreeMap<String, Result<Claim, Missing>> {
+) -> BTreeMap<String, Result<ClaimBacking, MissingObject>> {
     let reads = names.iter().map(|name| async move {
         let claim = one(client, namespace, name).await;
         (name.clone(), claim)
@@ -38,7 +38,7 @@ pub async fn mountable(
     client: &Client,
     namespace: &str,
     name: &str,
-) -> Result<Result<(), String>, Missing> {
+) -> Result<Result<(), String>, MissingObject> {
     let claim = claim(client, namespace, name).await?;
     if bound(&claim).is_err()
         && let Some(class) = class(client, &claim).await
@@ -59,28 +59,28 @@ async fn claim(
     client: &Client,
     namespace: &str,
     name: &str,
-) -> Result<PersistentVolumeClaim, Missing> {
+) -> Result<PersistentVolumeClaim, MissingObject> {
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     let claim = by_name(&claims, name).await;
     let what = || format!("PersistentVolumeClaim {namespace}/{name}");
-    claim.map_err(|failure| Missing::of(what(), &failure, in_namespace(namespace)))
+    claim.map_err(|failure| MissingObject::of(what(), &failure, in_namespace(namespace)))
 }
 
 /// The name of the volume that `claim` is bound to, and its share; the inner error says why ACI cannot mount it.
 async fn share(
     client: &Client,
     claim: &PersistentVolumeClaim,
-) -> Result<Result<(String, ClaimedShare), String>, Missing> {
+) -> Result<Result<(String, ClaimedShare), String>, MissingObject> {
     let meta = &claim.metadata;
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let name = meta.name.as_deref().unwrap_or_default();
     let what = format!("PersistentVolumeClaim {namespace}/{name}");
-    let unbound = |why: String| Missing::because(what.clone(), why);
+    let unbound = |why: String| MissingObject::because(what.clone(), why);
     let name = bound(claim).map_err(unbound)?;
     let volumes: Api<PersistentVolume> = Api::all(client.clone());
     let volume = by_name(&volumes, name).await;
-    let missing = |failure: Failure| {
-        Missing::of(
+    let missing = |failure: ReadFailure| {
+        MissingObject::of(
             format!("PersistentVolume {name} of {what}"),
             &failure,
             VOLUMES,
@@ -91,22 +91,22 @@ async fn share(
     Ok(ClaimedShare::of(claim, &volume).map(|share| (name.to_owned(), share)))
 }
 
-async fn one(client: &Client, namespace: &str, name: &str) -> Result<Claim, Missing> {
+async fn one(client: &Client, namespace: &str, name: &str) -> Result<ClaimBacking, MissingObject> {
     let claim = claim(client, namespace, name).await?;
     let (name, share) = match share(client, &claim).await? {
         Ok(share) => share,
-        Err(why) => return Ok(Claim::Other(why)),
+        Err(why) => return Ok(ClaimBacking::Other(why)),
     };
     let (namespace, secret) = share.secret.clone();
     let what = format!("Secret {namespace}/{secret} of PersistentVolume {name}");
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
     let secret = by_name(&secrets, &secret).await;
-    let secret =
-        secret.map_err(|failure| Missing::of(what.clone(), &failure, in_namespace(&namespace)))?;
-    let share = share.with_key(&Content::from(secret));
+    let secret = secret
+        .map_err(|failure| MissingObject::of(what.clone(), &failure, in_namespace(&namespace)))?;
+    let share = share.with_key(&ObjectContent::from(secret));
     share
-        .map(Claim::Share)
-        .map_err(|key| Missing::because(what, format!("has no key '{key}'")))
+        .map(ClaimBacking::Share)
+        .map_err(|key| MissingObject::because(what, format!("has no key '{key}'")))
 }
 
 /// The name of the volume that a claim is bound to; the error says what the claim waits for.
@@ -152,12 +152,12 @@ fn belongs(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(
     ))
 }
 
-impl Missing {
+impl MissingObject {
     /// An object that exists, but not in the state that the pod needs: the pod waits for it.
     fn because(what: String, why: String) -> Self {
         Self {
             what,
-            reason: Reason::Missing,
+            reason: MissingReason::Missing,
             why,
             remedy: None,
         }

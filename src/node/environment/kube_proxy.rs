@@ -12,9 +12,9 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client};
 use thiserror::Error;
 
-use super::lack::Missing;
-use super::read::{Failure, is_name, request};
-use crate::aci::translate::concealed::Concealed;
+use super::lack::MissingObject;
+use super::read::{ReadFailure, is_name, request};
+use crate::aci::translate::concealed::SecretString;
 use crate::aci::translate::kube_proxy::ApiServer;
 
 /// The name of the service account in the operator's namespace, unless a flag names another.
@@ -37,18 +37,18 @@ pub struct AccountName {
 /// A text that is not of the form NAMESPACE/NAME.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("{0} is no service account: write NAMESPACE/NAME")]
-pub struct NoAccount(String);
+pub struct AccountNameError(String);
 
 impl FromStr for AccountName {
-    type Err = NoAccount;
+    type Err = AccountNameError;
 
-    fn from_str(text: &str) -> Result<Self, NoAccount> {
+    fn from_str(text: &str) -> Result<Self, AccountNameError> {
         match text.split_once('/') {
             Some((namespace, name)) if is_name(namespace) && is_name(name) => Ok(Self {
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),
             }),
-            _ => Err(NoAccount(text.to_owned())),
+            _ => Err(AccountNameError(text.to_owned())),
         }
     }
 }
@@ -71,7 +71,7 @@ pub struct KubeProxy {
 impl KubeProxy {
     /// The kubeconfig for one container group. Its token is not bound to the pod: Kubernetes binds tokens only to
     /// pods of the same service account.
-    pub(super) async fn kube_config(&self, client: &Client) -> Result<Concealed, Missing> {
+    pub(super) async fn kube_config(&self, client: &Client) -> Result<SecretString, MissingObject> {
         let AccountName { namespace, name } = &self.account;
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
         let wanted = TokenRequest {
@@ -87,21 +87,21 @@ impl KubeProxy {
         }
     }
 
-    fn missing(&self, failure: &Failure) -> Missing {
+    fn missing(&self, failure: &ReadFailure) -> MissingObject {
         let what = format!("the ServiceAccount {} of network.kubeProxy", self.account);
         match failure {
-            Failure::Absent => Missing {
+            ReadFailure::Absent => MissingObject {
                 remedy: Some(REMEDY.to_owned()),
-                ..Missing::of(what, failure, REMEDY)
+                ..MissingObject::of(what, failure, REMEDY)
             },
-            _ => Missing::requested(format!("a token of {what}"), failure, REMEDY),
+            _ => MissingObject::requested(format!("a token of {what}"), failure, REMEDY),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::lack::Reason;
+    use super::super::lack::MissingReason;
     use super::*;
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
         for wrong in ["", "a", "a/", "/a", "a/b/c", "A/b", "a/../b"] {
             assert_eq!(
                 wrong.parse::<AccountName>(),
-                Err(NoAccount(wrong.to_owned()))
+                Err(AccountNameError(wrong.to_owned()))
             );
         }
     }
@@ -125,23 +125,23 @@ mod tests {
                 certificate_authority: Vec::new(),
             },
         };
-        let said = |failure: &Failure| proxy.missing(failure).to_string();
+        let said = |failure: &ReadFailure| proxy.missing(failure).to_string();
         let account = "the ServiceAccount burstpool/proxy of network.kubeProxy";
         let remedy = "kubectl apply -k config/kube-proxy";
-        let absent = said(&Failure::Absent);
+        let absent = said(&ReadFailure::Absent);
         assert!(
             absent.starts_with(&format!("{account} does not exist; ")),
             "{absent}"
         );
         assert!(absent.ends_with(remedy), "{absent}");
-        let forbidden = said(&Failure::Forbidden);
+        let forbidden = said(&ReadFailure::Forbidden);
         assert!(
             forbidden.starts_with(&format!("a token of {account} may not be requested; ")),
             "{forbidden}"
         );
         assert!(forbidden.ends_with(remedy), "{forbidden}");
-        let unreadable = proxy.missing(&Failure::Unreadable("slow".into()));
-        assert_eq!(unreadable.reason, Reason::Unreadable);
+        let unreadable = proxy.missing(&ReadFailure::Unreadable("slow".into()));
+        assert_eq!(unreadable.reason, MissingReason::Unreadable);
         assert_eq!(
             unreadable.to_string(),
             format!("a token of {account} could not be requested: slow")

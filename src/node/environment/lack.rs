@@ -5,14 +5,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::read::{Failure, Objects, Read};
-use crate::aci::translate::Needs;
-use crate::aci::translate::needs::Need;
-use crate::aci::translate::resolved::Content;
+use super::read::{ReadFailure, ReadObjects, ReadReferences};
+use crate::aci::translate::PodReferences;
+use crate::aci::translate::needs::KeyedReference;
+use crate::aci::translate::resolved::ObjectContent;
 
 /// Why an object is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum MissingReason {
     /// It does not exist, or it lacks a key.
     Missing,
     /// The operator has no permission to read it.
@@ -21,7 +21,7 @@ pub enum Reason {
     Unreadable,
 }
 
-impl Reason {
+impl MissingReason {
     /// The reason in CamelCase.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -34,18 +34,18 @@ impl Reason {
 
 /// An object that a pod needs and does not get. Its text contains no value of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
+pub struct MissingObject {
     /// The object, such as `Secret shop/db`.
     pub what: String,
     /// Why it is missing.
-    pub reason: Reason,
+    pub reason: MissingReason,
     /// Why, as the second half of a sentence, such as `does not exist`.
     pub why: String,
     /// What to do about it; only on the last of several with the same remedy.
     pub remedy: Option<String>,
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for MissingObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.what, self.why)?;
         match &self.remedy {
@@ -62,24 +62,27 @@ pub(super) fn in_namespace(namespace: &str) -> String {
     )
 }
 
-impl Missing {
+impl MissingObject {
     /// An object that could not be read; `right` is the remedy if a permission is missing.
-    pub(super) fn of(what: String, failure: &Failure, right: impl Into<String>) -> Self {
+    pub(super) fn of(what: String, failure: &ReadFailure, right: impl Into<String>) -> Self {
         Self::asked(what, failure, "read", right.into())
     }
 
     /// A token that could not be requested; `right` is the remedy if a permission is missing.
-    pub(super) fn requested(what: String, failure: &Failure, right: impl Into<String>) -> Self {
+    pub(super) fn requested(what: String, failure: &ReadFailure, right: impl Into<String>) -> Self {
         Self::asked(what, failure, "requested", right.into())
     }
 
-    fn asked(what: String, failure: &Failure, verb: &str, right: String) -> Self {
+    fn asked(what: String, failure: &ReadFailure, verb: &str, right: String) -> Self {
         let (reason, why) = match failure {
-            Failure::Absent => (Reason::Missing, "does not exist".to_owned()),
-            Failure::Forbidden => (Reason::Forbidden, format!("may not be {verb}")),
-            Failure::Unreadable(why) => (Reason::Unreadable, format!("could not be {verb}: {why}")),
+            ReadFailure::Absent => (MissingReason::Missing, "does not exist".to_owned()),
+            ReadFailure::Forbidden => (MissingReason::Forbidden, format!("may not be {verb}")),
+            ReadFailure::Unreadable(why) => (
+                MissingReason::Unreadable,
+                format!("could not be {verb}: {why}"),
+            ),
         };
-        let remedy = (reason == Reason::Forbidden).then_some(right);
+        let remedy = (reason == MissingReason::Forbidden).then_some(right);
         Self {
             what,
             reason,
@@ -91,7 +94,7 @@ impl Missing {
 
 /// Everything that the pod requires and that was not read. An optional object may be missing, but only if the API
 /// server says that it does not exist.
-pub(super) fn required(needs: &Needs, read: &Read) -> Vec<Missing> {
+pub(super) fn required(needs: &PodReferences, read: &ReadReferences) -> Vec<MissingObject> {
     let namespace = &read.namespace;
     let mut missing = lacks("Secret", &needs.secrets, &read.secrets, namespace);
     missing.extend(lacks(
@@ -105,10 +108,10 @@ pub(super) fn required(needs: &Needs, read: &Read) -> Vec<Missing> {
     missing.extend(tokens(needs, read));
     for name in &needs.pull_secrets {
         if let Some(Err(failure)) = read.secrets.0.get(name)
-            && *failure != Failure::Absent
+            && *failure != ReadFailure::Absent
             && !needs.secrets.contains_key(name)
         {
-            missing.push(Missing::of(
+            missing.push(MissingObject::of(
                 format!("Secret {namespace}/{name}"),
                 failure,
                 in_namespace(namespace),
@@ -122,7 +125,10 @@ pub(super) fn required(needs: &Needs, read: &Read) -> Vec<Missing> {
     missing
 }
 
-fn tokens<'a>(needs: &'a Needs, read: &'a Read) -> impl Iterator<Item = Missing> + 'a {
+fn tokens<'a>(
+    needs: &'a PodReferences,
+    read: &'a ReadReferences,
+) -> impl Iterator<Item = MissingObject> + 'a {
     read.token_requests.iter().filter_map(|(need, token)| {
         let failure = token.as_ref().err()?;
         let audience = match need.audience.as_str() {
@@ -132,16 +138,16 @@ fn tokens<'a>(needs: &'a Needs, read: &'a Read) -> impl Iterator<Item = Missing>
         let namespace = &read.namespace;
         let account = format!("ServiceAccount {namespace}/{}", needs.service_account);
         let right = in_namespace(namespace);
-        if *failure == Failure::Absent {
-            return Some(Missing::of(account, failure, right));
+        if *failure == ReadFailure::Absent {
+            return Some(MissingObject::of(account, failure, right));
         }
         let what = format!("a token{audience} of the {account}");
-        Some(Missing::requested(what, failure, right))
+        Some(MissingObject::requested(what, failure, right))
     })
 }
 
 /// Keeps each remedy only on the last object that needs it: an Event's message has at most 1,024 characters.
-fn say_once(missing: &mut [Missing]) {
+fn say_once(missing: &mut [MissingObject]) {
     let mut said = Vec::new();
     for one in missing.iter_mut().rev() {
         match &one.remedy {
@@ -153,24 +159,24 @@ fn say_once(missing: &mut [Missing]) {
 }
 
 /// Pull secrets that do not exist.
-pub(super) fn passed_over(needs: &Needs, read: &Read) -> Vec<Missing> {
-    let absent = |name: &&String| read.secrets.0.get(*name) == Some(&Err(Failure::Absent));
+pub(super) fn passed_over(needs: &PodReferences, read: &ReadReferences) -> Vec<MissingObject> {
+    let absent = |name: &&String| read.secrets.0.get(*name) == Some(&Err(ReadFailure::Absent));
     let absent = needs.pull_secrets.iter().filter(absent);
     let namespace = &read.namespace;
     absent
         .map(|name| {
             let what = format!("Secret {namespace}/{name} of imagePullSecrets");
-            Missing::of(what, &Failure::Absent, in_namespace(namespace))
+            MissingObject::of(what, &ReadFailure::Absent, in_namespace(namespace))
         })
         .collect()
 }
 
 fn lacks(
     kind: &str,
-    needs: &BTreeMap<String, Need>,
-    objects: &Objects<Content>,
+    needs: &BTreeMap<String, KeyedReference>,
+    objects: &ReadObjects<ObjectContent>,
     namespace: &str,
-) -> Vec<Missing> {
+) -> Vec<MissingObject> {
     let mut missing = Vec::new();
     for (name, need) in needs {
         let what = format!("{kind} {namespace}/{name}");
@@ -178,18 +184,22 @@ fn lacks(
             Some(Ok(content)) => {
                 let required = need.keys.iter().filter(|(_, required)| **required);
                 let lacking = required.filter(|(key, _)| content.file(key).is_none());
-                missing.extend(lacking.map(|(key, _)| Missing {
+                missing.extend(lacking.map(|(key, _)| MissingObject {
                     what: what.clone(),
-                    reason: Reason::Missing,
+                    reason: MissingReason::Missing,
                     why: format!("has no key '{key}'"),
                     remedy: None,
                 }));
             }
-            Some(Err(Failure::Absent)) if !need.required => {}
+            Some(Err(ReadFailure::Absent)) if !need.required => {}
             Some(Err(failure)) => {
-                missing.push(Missing::of(what, failure, in_namespace(namespace)));
+                missing.push(MissingObject::of(what, failure, in_namespace(namespace)));
             }
-            None => missing.push(Missing::of(what, &Failure::Absent, in_namespace(namespace))),
+            None => missing.push(MissingObject::of(
+                what,
+                &ReadFailure::Absent,
+                in_namespace(namespace),
+            )),
         }
     }
     missing
@@ -201,7 +211,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::aci::translate::concealed::Concealed;
+    use crate::aci::translate::concealed::SecretString;
     use crate::aci::translate::needs::{TokenNeed, needs};
 
     fn pod() -> Pod {
@@ -215,45 +225,49 @@ mod tests {
         serde_json::from_value(pod).expect("a pod")
     }
 
-    type Answers<'a> = &'a [(&'a str, Result<&'a [&'a str], Failure>)];
+    type Answers<'a> = &'a [(&'a str, Result<&'a [&'a str], ReadFailure>)];
 
-    fn objects(answers: Answers<'_>) -> Objects<Content> {
+    fn objects(answers: Answers<'_>) -> ReadObjects<ObjectContent> {
         let answers = answers.iter().map(|(name, answer)| {
-            let content = answer.clone().map(|keys| Content {
+            let content = answer.clone().map(|keys| ObjectContent {
                 data: keys
                     .iter()
                     .map(|key| ((*key).to_owned(), b"hidden".to_vec()))
                     .collect(),
-                ..Content::default()
+                ..ObjectContent::default()
             });
             ((*name).to_owned(), content)
         });
-        Objects(answers.collect())
+        ReadObjects(answers.collect())
     }
 
-    fn read(secrets: Answers<'_>, maps: Answers<'_>, token: Result<&str, Failure>) -> Read {
+    fn read(
+        secrets: Answers<'_>,
+        maps: Answers<'_>,
+        token: Result<&str, ReadFailure>,
+    ) -> ReadReferences {
         let need = TokenNeed {
             audience: "vault".into(),
             seconds: 3600,
         };
-        Read {
+        ReadReferences {
             namespace: "shop".into(),
             secrets: objects(secrets),
             config_maps: objects(maps),
             claims: BTreeMap::new(),
-            token_requests: vec![(need, token.map(Concealed::new))],
+            token_requests: vec![(need, token.map(SecretString::new))],
             kube_config: None,
         }
     }
 
-    fn said(read: &Read) -> Vec<String> {
+    fn said(read: &ReadReferences) -> Vec<String> {
         let missing = required(&needs(&pod()), read);
         missing.iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn what_is_required_is_missing_and_what_is_optional_is_not() {
-        let absent = || Err(Failure::Absent);
+        let absent = || Err(ReadFailure::Absent);
         let all = read(
             &[
                 ("db", Ok(&["user"])),
@@ -276,7 +290,7 @@ mod tests {
                 ("pull", absent()),
             ],
             &[("conf", absent())],
-            Err(Failure::Absent),
+            Err(ReadFailure::Absent),
         );
         assert_eq!(
             said(&none),
@@ -290,8 +304,8 @@ mod tests {
 
     #[test]
     fn what_may_not_be_read_comes_with_the_command_that_allows_it() {
-        let no = || Err(Failure::Forbidden);
-        let token = Err(Failure::Forbidden);
+        let no = || Err(ReadFailure::Forbidden);
+        let token = Err(ReadFailure::Forbidden);
         let read = read(
             &[("db", no()), ("maybe", no()), ("pull", no())],
             &[("conf", Ok(&[]))],
@@ -308,7 +322,11 @@ mod tests {
                 "Secret shop/pull",
             ]
         );
-        assert!(missing.iter().all(|one| one.reason == Reason::Forbidden));
+        assert!(
+            missing
+                .iter()
+                .all(|one| one.reason == MissingReason::Forbidden)
+        );
         let said: Vec<String> = missing.iter().map(ToString::to_string).collect();
         let said = said.join("; ");
         let remedy = "kubectl apply -k config/namespace -n shop";
@@ -319,15 +337,17 @@ mod tests {
     #[test]
     fn claims_and_kube_proxys_token_are_missing_like_anything_else() {
         let mut read = read(&[("db", Ok(&["user"]))], &[("conf", Ok(&[]))], Ok("hidden"));
-        read.secrets.0.insert("maybe".into(), Err(Failure::Absent));
+        read.secrets
+            .0
+            .insert("maybe".into(), Err(ReadFailure::Absent));
         let right = in_namespace("shop");
-        let claim = Missing::of(
+        let claim = MissingObject::of(
             "PersistentVolumeClaim shop/data".into(),
-            &Failure::Forbidden,
+            &ReadFailure::Forbidden,
             right,
         );
         read.claims.insert("data".into(), Err(claim));
-        let token = Missing::requested("a token".into(), &Failure::Forbidden, "do this");
+        let token = MissingObject::requested("a token".into(), &ReadFailure::Forbidden, "do this");
         read.kube_config = Some(Err(token));
         let command = in_namespace("shop");
         assert_eq!(
@@ -341,7 +361,7 @@ mod tests {
 
     #[test]
     fn what_was_not_answered_is_asked_for_again_also_if_it_is_optional() {
-        let slow = || Err(Failure::Unreadable("slow".into()));
+        let slow = || Err(ReadFailure::Unreadable("slow".into()));
         let read = read(
             &[("db", Ok(&["user"])), ("maybe", slow()), ("pull", slow())],
             &[("conf", Ok(&[]))],

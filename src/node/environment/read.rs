@@ -15,12 +15,12 @@ use serde::de::DeserializeOwned;
 
 use super::KubeProxy;
 use super::claims;
-use super::lack::Missing;
-use crate::aci::translate::Needs;
-use crate::aci::translate::claims::Claim;
-use crate::aci::translate::concealed::Concealed;
+use super::lack::MissingObject;
+use crate::aci::translate::PodReferences;
+use crate::aci::translate::claims::ClaimBacking;
+use crate::aci::translate::concealed::SecretString;
 use crate::aci::translate::needs::TokenNeed;
-use crate::aci::translate::resolved::Content;
+use crate::aci::translate::resolved::ObjectContent;
 use crate::node::call::is_absent;
 
 /// Timeout of one call. A slow API server may need longer, but a pod that waits is tried again anyway.
@@ -28,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why an object was not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum ReadFailure {
     /// It does not exist.
     Absent,
     /// The operator has no permission to read it (401 or 403).
@@ -39,9 +39,9 @@ pub(super) enum Failure {
 
 /// Objects of a kind by name, each with the result of reading it.
 #[derive(Debug)]
-pub(super) struct Objects<T>(pub(super) BTreeMap<String, Result<T, Failure>>);
+pub(super) struct ReadObjects<T>(pub(super) BTreeMap<String, Result<T, ReadFailure>>);
 
-impl<T> Objects<T> {
+impl<T> ReadObjects<T> {
     /// Takes out the objects that were found.
     pub(super) fn found(&mut self) -> BTreeMap<String, T> {
         let all = std::mem::take(&mut self.0).into_iter();
@@ -52,22 +52,22 @@ impl<T> Objects<T> {
 
 /// Everything that was read for a pod.
 #[derive(Debug)]
-pub(super) struct Read {
+pub(super) struct ReadReferences {
     pub(super) namespace: String,
-    pub(super) secrets: Objects<Content>,
-    pub(super) config_maps: Objects<Content>,
-    pub(super) claims: BTreeMap<String, Result<Claim, Missing>>,
-    pub(super) token_requests: Vec<(TokenNeed, Result<Concealed, Failure>)>,
+    pub(super) secrets: ReadObjects<ObjectContent>,
+    pub(super) config_maps: ReadObjects<ObjectContent>,
+    pub(super) claims: BTreeMap<String, Result<ClaimBacking, MissingObject>>,
+    pub(super) token_requests: Vec<(TokenNeed, Result<SecretString, ReadFailure>)>,
     /// The kubeconfig of ACI's kube-proxy; `None` if the placement does not enable it.
-    pub(super) kube_config: Option<Result<Concealed, Missing>>,
+    pub(super) kube_config: Option<Result<SecretString, MissingObject>>,
 }
 
-impl Read {
+impl ReadReferences {
     /// Reads what `needs` names for `pod`, and requests the token of its kube-proxy.
     pub(super) async fn of(
         client: &Client,
         pod: &Pod,
-        needs: &Needs,
+        needs: &PodReferences,
         kube_proxy: Option<&KubeProxy>,
     ) -> Self {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
@@ -98,39 +98,39 @@ impl Read {
     }
 
     /// The claims that were read.
-    pub(super) fn claims(&self) -> BTreeMap<String, Claim> {
+    pub(super) fn claims(&self) -> BTreeMap<String, ClaimBacking> {
         let read = self.claims.iter();
         let read = read.filter_map(|(name, claim)| Some((name.clone(), claim.clone().ok()?)));
         read.collect()
     }
 
     /// The tokens that the API server issued.
-    pub(super) fn tokens(&self) -> BTreeMap<TokenNeed, Concealed> {
+    pub(super) fn tokens(&self) -> BTreeMap<TokenNeed, SecretString> {
         let given = self.token_requests.iter();
         let given = given.filter_map(|(need, token)| Some((need.clone(), token.clone().ok()?)));
         given.collect()
     }
 }
 
-async fn all<K>(api: &Api<K>, names: Vec<&String>) -> Objects<Content>
+async fn all<K>(api: &Api<K>, names: Vec<&String>) -> ReadObjects<ObjectContent>
 where
     K: Clone + DeserializeOwned + std::fmt::Debug,
-    Content: From<K>,
+    ObjectContent: From<K>,
 {
     let reads = names.into_iter().map(|name| async move {
-        let object = by_name(api, name).await.map(Content::from);
+        let object = by_name(api, name).await.map(ObjectContent::from);
         (name.clone(), object)
     });
-    Objects(join_all(reads).await.into_iter().collect())
+    ReadObjects(join_all(reads).await.into_iter().collect())
 }
 
 /// Reads the object called `name`.
-pub(super) async fn by_name<K>(api: &Api<K>, name: &str) -> Result<K, Failure>
+pub(super) async fn by_name<K>(api: &Api<K>, name: &str) -> Result<K, ReadFailure>
 where
     K: Clone + DeserializeOwned + std::fmt::Debug,
 {
     if !is_name(name) {
-        return Err(Failure::Absent);
+        return Err(ReadFailure::Absent);
     }
     call(api.get(name)).await
 }
@@ -141,7 +141,7 @@ async fn token(
     account: &str,
     need: &TokenNeed,
     pod: &Pod,
-) -> (TokenNeed, Result<Concealed, Failure>) {
+) -> (TokenNeed, Result<SecretString, ReadFailure>) {
     let audience = Some(&need.audience).filter(|audience| !audience.is_empty());
     let wanted = TokenRequest {
         metadata: ObjectMeta::default(),
@@ -166,34 +166,36 @@ pub(super) async fn request(
     accounts: &Api<ServiceAccount>,
     account: &str,
     wanted: &TokenRequest,
-) -> Result<Concealed, Failure> {
+) -> Result<SecretString, ReadFailure> {
     if !is_name(account) {
-        return Err(Failure::Absent);
+        return Err(ReadFailure::Absent);
     }
     let parameters = PostParams::default();
     let answer = call(accounts.create_token_request(account, &parameters, wanted)).await?;
     let token = answer.status.and_then(|status| status.token);
-    let token = token.filter(|token| !token.is_empty()).map(Concealed::new);
-    token.ok_or_else(|| Failure::Unreadable("no token was given".to_owned()))
+    let token = token
+        .filter(|token| !token.is_empty())
+        .map(SecretString::new);
+    token.ok_or_else(|| ReadFailure::Unreadable("no token was given".to_owned()))
 }
 
 /// Makes a call with the timeout. An answer that cannot be decoded may contain a secret, and the decoder's error
 /// quotes it: that error is not passed on.
-async fn call<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+async fn call<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, ReadFailure> {
     match tokio::time::timeout(TIMEOUT, call).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(kube::Error::Api(status))) => Err(match status.code {
-            404 if is_absent(&status) => Failure::Absent,
-            401 | 403 => Failure::Forbidden,
-            _ => Failure::Unreadable(format!("the API server answers: {}", status.message)),
+            404 if is_absent(&status) => ReadFailure::Absent,
+            401 | 403 => ReadFailure::Forbidden,
+            _ => ReadFailure::Unreadable(format!("the API server answers: {}", status.message)),
         }),
-        Ok(Err(kube::Error::SerdeError(_) | kube::Error::FromUtf8(_))) => Err(Failure::Unreadable(
-            "the API server's answer was not understood".to_owned(),
-        )),
-        Ok(Err(error)) => Err(Failure::Unreadable(format!(
+        Ok(Err(kube::Error::SerdeError(_) | kube::Error::FromUtf8(_))) => Err(
+            ReadFailure::Unreadable("the API server's answer was not understood".to_owned()),
+        ),
+        Ok(Err(error)) => Err(ReadFailure::Unreadable(format!(
             "the API server was not reached: {error}"
         ))),
-        Err(_) => Err(Failure::Unreadable(format!(
+        Err(_) => Err(ReadFailure::Unreadable(format!(
             "the API server did not answer within {} s",
             TIMEOUT.as_secs()
         ))),
@@ -232,7 +234,7 @@ mod tests {
         let failure = call(never).await.expect_err("it times out");
         assert_eq!(
             failure,
-            Failure::Unreadable("the API server did not answer within 10 s".to_owned())
+            ReadFailure::Unreadable("the API server did not answer within 10 s".to_owned())
         );
     }
 
@@ -242,10 +244,10 @@ mod tests {
             let status = Status::failure("404 page not found", reason).with_code(404);
             call(async { Err::<(), _>(kube::Error::Api(Box::new(status))) }).await
         };
-        assert_eq!(answered("NotFound").await, Err(Failure::Absent));
+        assert_eq!(answered("NotFound").await, Err(ReadFailure::Absent));
         // A proxy's 404 page must not make a pod start without its optional ConfigMap.
         let page = answered("Failed to parse error data").await;
-        assert!(matches!(page, Err(Failure::Unreadable(_))), "{page:?}");
+        assert!(matches!(page, Err(ReadFailure::Unreadable(_))), "{page:?}");
     }
 
     #[tokio::test]

@@ -6,12 +6,12 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::{Group, Known, is_gone};
-use crate::node::absence::{Absence, Source};
+use super::{GroupPresence, PodState, is_gone};
+use crate::node::absence::{AbsenceEvidence, EvidenceSource};
 
 /// What a GET shows of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sight {
+pub struct GroupReading {
     /// When the GET was sent.
     pub asked: Timestamp,
     /// Whether Azure is deleting the group.
@@ -20,12 +20,12 @@ pub struct Sight {
     pub has_started: bool,
 }
 
-impl Known {
+impl PodState {
     /// Azure accepted a PUT that was sent at `sent`.
     pub fn put_accepted(&mut self, sent: Timestamp) {
         (self.is_failed, self.is_stale, self.is_unanswered) = (false, false, false);
-        self.absence = Absence::after_put(sent);
-        self.group = Group::There {
+        self.absence = AbsenceEvidence::after_put(sent);
+        self.group = GroupPresence::There {
             since: sent,
             read: None,
             ran: false,
@@ -34,51 +34,51 @@ impl Known {
 
     /// A PUT that was sent at `sent` got no answer: the group may exist.
     pub fn put_unanswered(&mut self, sent: Timestamp) {
-        self.group = Group::Unknown;
-        self.absence = Absence::after_put(sent);
+        self.group = GroupPresence::Unknown;
+        self.absence = AbsenceEvidence::after_put(sent);
         self.is_unanswered = true;
     }
 
     /// Azure refused a PUT that was sent at `sent`, because it is changing a group of this name.
     pub fn put_too_early(&mut self, sent: Timestamp) {
-        self.group = Group::Unknown;
-        self.absence = Absence::after_put(sent);
+        self.group = GroupPresence::Unknown;
+        self.absence = AbsenceEvidence::after_put(sent);
     }
 
     /// Azure refused a PUT. An earlier PUT without an answer may have created the group all the same.
     pub fn put_refused(&mut self) {
         if !self.is_unanswered {
-            self.group = Group::Absent { was_there: false };
+            self.group = GroupPresence::Absent { was_there: false };
         }
     }
 
     /// Azure accepted a DELETE that was sent at `sent`.
     pub fn delete_accepted(&mut self, sent: Timestamp, now: Timestamp) {
         self.absence.deleted(sent);
-        self.group = Group::Going {
+        self.group = GroupPresence::Going {
             since: now,
             read: None,
         };
     }
 
     /// A GET shows the group.
-    pub fn read(&mut self, sight: Sight, now: Timestamp) {
-        self.absence.shown(Source::Get, sight.asked);
+    pub fn read(&mut self, sight: GroupReading, now: Timestamp) {
+        self.absence.shown(EvidenceSource::Get, sight.asked);
         (self.is_unanswered, self.is_stale) = (false, false);
-        let there = |since, ran| Group::There {
+        let there = |since, ran| GroupPresence::There {
             since,
             read: Some(now),
             ran,
         };
-        let going = |since| Group::Going {
+        let going = |since| GroupPresence::Going {
             since,
             read: Some(now),
         };
         self.group = match self.group {
-            Group::There { since, ran, .. } if !sight.is_going => {
+            GroupPresence::There { since, ran, .. } if !sight.is_going => {
                 there(since, ran || sight.has_started)
             }
-            Group::Going { since, .. } => going(since),
+            GroupPresence::Going { since, .. } => going(since),
             _ if sight.is_going => going(now),
             _ => there(now, sight.has_started),
         };
@@ -88,23 +88,25 @@ impl Known {
     pub fn listed(&mut self, asked: Timestamp, now: Timestamp) {
         match self.group {
             // Azure created a group after it had refused to, or deletes one late: forget every denial.
-            Group::Absent { .. } => {
-                self.group = Group::Unknown;
-                self.absence = Absence::default();
+            GroupPresence::Absent { .. } => {
+                self.group = GroupPresence::Unknown;
+                self.absence = AbsenceEvidence::default();
             }
-            Group::Unknown => {
-                self.absence.shown(Source::List, asked);
-                self.group = Group::There {
+            GroupPresence::Unknown => {
+                self.absence.shown(EvidenceSource::List, asked);
+                self.group = GroupPresence::There {
                     since: now,
                     read: None,
                     ran: false,
                 };
                 self.is_stale = true;
             }
-            Group::There { since, .. } | Group::Going { since, .. } if since < asked => {
-                self.absence.shown(Source::List, asked);
+            GroupPresence::There { since, .. } | GroupPresence::Going { since, .. }
+                if since < asked =>
+            {
+                self.absence.shown(EvidenceSource::List, asked);
             }
-            Group::There { .. } | Group::Going { .. } => {}
+            GroupPresence::There { .. } | GroupPresence::Going { .. } => {}
         }
     }
 
@@ -114,11 +116,13 @@ impl Known {
         self.absence.not_listed(asked);
         let is_gone = self.conclude(pod);
         let is_news = match self.group {
-            Group::There { since, .. } | Group::Going { since, .. } => since < asked,
-            Group::Unknown | Group::Absent { .. } => false,
+            GroupPresence::There { since, .. } | GroupPresence::Going { since, .. } => {
+                since < asked
+            }
+            GroupPresence::Unknown | GroupPresence::Absent { .. } => false,
         };
         let is_open =
-            !self.absence.is_lag(Source::List, asked) && self.absence.ask_again().is_none();
+            !self.absence.is_lag(EvidenceSource::List, asked) && self.absence.ask_again().is_none();
         self.is_stale |= is_news && is_open;
         is_gone
     }
@@ -131,11 +135,13 @@ impl Known {
         listed: Option<Timestamp>,
         asked: Timestamp,
     ) -> bool {
-        if let (Some(listed), Group::There { since, .. } | Group::Going { since, .. }) =
-            (listed, &self.group)
+        if let (
+            Some(listed),
+            GroupPresence::There { since, .. } | GroupPresence::Going { since, .. },
+        ) = (listed, &self.group)
             && *since < listed
         {
-            self.absence.shown(Source::List, listed);
+            self.absence.shown(EvidenceSource::List, listed);
         }
         self.is_stale = false;
         self.absence.denied(asked);
@@ -143,10 +149,10 @@ impl Known {
     }
 
     fn conclude(&mut self, pod: Option<&Pod>) -> bool {
-        let is_new = !matches!(self.group, Group::Absent { .. }) && is_gone(pod, self);
+        let is_new = !matches!(self.group, GroupPresence::Absent { .. }) && is_gone(pod, self);
         if is_new {
-            let was_there = self.group != Group::Unknown;
-            self.group = Group::Absent { was_there };
+            let was_there = self.group != GroupPresence::Unknown;
+            self.group = GroupPresence::Absent { was_there };
             self.is_unanswered = false;
         }
         is_new

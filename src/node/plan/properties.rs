@@ -6,18 +6,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 
 use super::*;
-use crate::node::absence::{LAG, Source};
+use crate::node::absence::{EvidenceSource, LAG};
 
 /// The source that now and then denies a group that it must know. Never both: the truth could not be found out.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Liar {
+enum LyingSource {
     Get,
     List,
 }
 
 /// How a PUT ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Put {
+enum PutOutcome {
     Answered,
     AnswerLost,
     Lost,
@@ -25,13 +25,13 @@ enum Put {
 
 /// What Azure and users do in one run. Times are in half seconds.
 #[derive(Clone, Debug)]
-struct Script {
+struct RunScript {
     /// How long after a PUT a GET and a LIST may not know the group.
     lag: (i64, i64),
-    liar: Liar,
+    liar: LyingSource,
     /// Which of its answers are lies; the pattern repeats.
     lies: Vec<bool>,
-    puts: Vec<Put>,
+    puts: Vec<PutOutcome>,
     start: i64,
     deletion: i64,
     list_every: i64,
@@ -43,23 +43,23 @@ struct Script {
     restarts: Option<i64>,
 }
 
-fn script() -> impl Strategy<Value = Script> {
+fn script() -> impl Strategy<Value = RunScript> {
     let most = i64::try_from(LAG.as_secs()).expect("it is short") * 2 - 1;
     let put = prop_oneof![
-        4 => Just(Put::Answered),
-        1 => Just(Put::AnswerLost),
-        1 => Just(Put::Lost),
+        4 => Just(PutOutcome::Answered),
+        1 => Just(PutOutcome::AnswerLost),
+        1 => Just(PutOutcome::Lost),
     ];
     let moment = || prop::option::of(1..400_i64);
     (
         (0..most, 0..most),
-        prop_oneof![Just(Liar::Get), Just(Liar::List)],
+        prop_oneof![Just(LyingSource::Get), Just(LyingSource::List)],
         prop::collection::vec(any::<bool>(), 1..12),
         prop::collection::vec(put, 1..6),
         (1..60_i64, 0..40_i64, 2..130_i64),
         (moment(), moment(), moment()),
     )
-        .prop_map(|(lag, liar, lies, puts, times, moments)| Script {
+        .prop_map(|(lag, liar, lies, puts, times, moments)| RunScript {
             lag,
             liar,
             lies,
@@ -75,15 +75,15 @@ fn script() -> impl Strategy<Value = Script> {
 
 /// The group in Azure.
 #[derive(Clone, Copy, Debug)]
-struct Real {
+struct RealGroup {
     put: i64,
     delete: Option<i64>,
 }
 
-struct Run {
-    script: Script,
-    real: Option<Real>,
-    known: Known,
+struct SimulatedRun {
+    script: RunScript,
+    real: Option<RealGroup>,
+    known: PodState,
     pod: Pod,
     now: i64,
     listed: i64,
@@ -101,8 +101,8 @@ fn at(half_seconds: i64) -> Timestamp {
     Timestamp::from_millisecond(1_795_507_200_000 + half_seconds * 500).expect("in range")
 }
 
-impl Run {
-    fn new(script: Script) -> Self {
+impl SimulatedRun {
+    fn new(script: RunScript) -> Self {
         let pod = Pod {
             spec: Some(PodSpec::default()),
             status: Some(PodStatus {
@@ -114,9 +114,9 @@ impl Run {
         Self {
             script,
             real: None,
-            known: Known {
-                group: Group::Absent { was_there: false },
-                ..Known::default()
+            known: PodState {
+                group: GroupPresence::Absent { was_there: false },
+                ..PodState::default()
             },
             pod,
             now: 0,
@@ -135,7 +135,7 @@ impl Run {
     }
 
     /// Whether a source denies the group.
-    fn denies(&mut self, source: Liar, lag: i64) -> bool {
+    fn denies(&mut self, source: LyingSource, lag: i64) -> bool {
         let Some(real) = self.real else { return true };
         if self.now < real.put + lag {
             return true;
@@ -146,7 +146,7 @@ impl Run {
 
     fn world(&mut self) {
         let (script, now) = (self.script.clone(), self.now);
-        let is_deleted = |real: Real| {
+        let is_deleted = |real: RealGroup| {
             real.delete
                 .is_some_and(|delete| delete + script.deletion <= now)
         };
@@ -163,13 +163,13 @@ impl Run {
         let lag = i64::try_from(LAG.as_secs()).expect("it is short") * 2;
         let lags = self.real.is_some_and(|real| real.put + lag > now);
         if script.restarts == Some(now) && !lags {
-            self.known = Known::default();
+            self.known = PodState::default();
             self.listed = i64::MIN / 2;
             self.shown = None;
         }
         if now - self.listed >= script.list_every || (self.list_wanted && now - self.listed >= 2) {
             (self.listed, self.list_wanted) = (now, false);
-            if self.denies(Liar::List, script.lag.1) {
+            if self.denies(LyingSource::List, script.lag.1) {
                 self.shown = None;
                 self.known.not_listed(Some(&self.pod), at(now));
             } else {
@@ -180,7 +180,7 @@ impl Run {
     }
 
     fn get(&mut self) {
-        if self.denies(Liar::Get, self.script.lag.0) {
+        if self.denies(LyingSource::Get, self.script.lag.0) {
             let shown = self.shown.map(at);
             if !self.known.denied(Some(&self.pod), shown, at(self.now)) {
                 self.list_wanted |= self.known.absence.is_suspected();
@@ -189,7 +189,7 @@ impl Run {
         }
         let real = self.real.expect("it is not denied");
         let has_started = self.now >= real.put + self.script.start;
-        let sight = Sight {
+        let sight = GroupReading {
             asked: at(self.now),
             is_going: real.delete.is_some(),
             has_started,
@@ -208,16 +208,16 @@ impl Run {
         if self.real.is_some_and(|real| real.delete.is_some()) {
             return self.known.put_too_early(sent);
         }
-        if answer != Put::Lost && self.real.is_none() {
+        if answer != PutOutcome::Lost && self.real.is_none() {
             let (put, delete) = (self.now, None);
-            self.real = Some(Real { put, delete });
+            self.real = Some(RealGroup { put, delete });
         }
         match answer {
-            Put::Answered => self.known.put_accepted(sent),
-            Put::AnswerLost | Put::Lost => {
+            PutOutcome::Answered => self.known.put_accepted(sent),
+            PutOutcome::AnswerLost | PutOutcome::Lost => {
                 self.known.put_unanswered(sent);
                 let again = Some(at(self.now + 2));
-                self.known.pauses.set(Action::Create, again);
+                self.known.pauses.set(PodAction::Create, again);
             }
         }
     }
@@ -229,7 +229,10 @@ impl Run {
             Some(real) if self.now >= real.put + lag => {
                 real.delete.get_or_insert(self.now);
                 self.known.delete_accepted(at(self.now), at(self.now));
-                self.list_wanted |= self.known.absence.is_lag(Source::List, at(self.now));
+                self.list_wanted |= self
+                    .known
+                    .absence
+                    .is_lag(EvidenceSource::List, at(self.now));
                 if self.script.deletion == 0 {
                     // Azure answers with 200: the group is gone.
                     self.known.denied(Some(&self.pod), None, at(self.now));
@@ -244,27 +247,27 @@ impl Run {
     }
 
     /// Runs until the pod is removed or has lost its group; returns which of the two, and when.
-    fn until_the_end(&mut self) -> Option<(Action, i64)> {
+    fn until_the_end(&mut self) -> Option<(PodAction, i64)> {
         while self.now < 1200 {
             self.world();
             for _ in 0..8 {
-                let starts = Starts::default();
+                let starts = StartLatencies::default();
                 let decision = plan(Some(&self.pod), &self.known, &starts, at(self.now));
-                let is_lost = matches!(self.known.group, Group::Absent { .. })
+                let is_lost = matches!(self.known.group, GroupPresence::Absent { .. })
                     && has_run(&self.pod)
                     && !is_deleting(&self.pod);
                 if is_lost {
-                    return Some((Action::Rest, self.now));
+                    return Some((PodAction::Rest, self.now));
                 }
                 if decision.at > at(self.now) {
                     break;
                 }
                 match decision.action {
-                    Action::Look | Action::Read => self.get(),
-                    Action::Create => self.put(),
-                    Action::Delete => self.delete(),
-                    Action::Remove => return Some((Action::Remove, self.now)),
-                    Action::Rest => break,
+                    PodAction::Look | PodAction::Read => self.get(),
+                    PodAction::Create => self.put(),
+                    PodAction::Delete => self.delete(),
+                    PodAction::Remove => return Some((PodAction::Remove, self.now)),
+                    PodAction::Rest => break,
                 }
             }
             self.now += 1;
@@ -278,7 +281,7 @@ proptest! {
 
     #[test]
     fn no_pod_is_ended_while_its_group_exists(script in script()) {
-        let mut run = Run::new(script);
+        let mut run = SimulatedRun::new(script);
         let end = run.until_the_end();
         prop_assert!(end.is_none() || run.real.is_none(), "{end:?} with {:?}", run.real);
         prop_assert!(!run.is_doubled, "a second PUT of another content");
@@ -286,8 +289,8 @@ proptest! {
 
     #[test]
     fn a_deleted_pod_leaves_at_last_whatever_azure_answers(script in script()) {
-        let script = Script { deleted: Some(300), ..script };
-        let end = Run::new(script).until_the_end();
+        let script = RunScript { deleted: Some(300), ..script };
+        let end = SimulatedRun::new(script).until_the_end();
         prop_assert!(end.is_some());
     }
 
@@ -297,13 +300,13 @@ proptest! {
         deletion in 0..40_i64,
         start in 1..60_i64,
     ) {
-        let script = Script {
-            lag: (0, 0), liar: Liar::Get, lies: vec![false], puts: vec![Put::Answered],
+        let script = RunScript {
+            lag: (0, 0), liar: LyingSource::Get, lies: vec![false], puts: vec![PutOutcome::Answered],
             start, deletion, list_every: 120,
             vanishes: None, deleted: Some(deleted), restarts: None,
         };
-        let mut run = Run::new(script);
-        let Some((Action::Remove, removed)) = run.until_the_end() else {
+        let mut run = SimulatedRun::new(script);
+        let Some((PodAction::Remove, removed)) = run.until_the_end() else {
             return Err(TestCaseError::fail("it stays"));
         };
         // The next GET, which comes after at most half the duration of the deletion, finds the group gone, and the
@@ -317,12 +320,12 @@ proptest! {
 
     #[test]
     fn a_group_that_vanished_is_noticed_though_lists_lie(script in script()) {
-        let script = Script {
-            liar: Liar::List, puts: vec![Put::Answered],
+        let script = RunScript {
+            liar: LyingSource::List, puts: vec![PutOutcome::Answered],
             vanishes: Some(500), deleted: None, restarts: None, ..script
         };
-        let mut run = Run::new(script);
+        let mut run = SimulatedRun::new(script);
         let end = run.until_the_end();
-        prop_assert!(matches!(end, Some((Action::Rest, 500..))), "{end:?}");
+        prop_assert!(matches!(end, Some((PodAction::Rest, 500..))), "{end:?}");
     }
 }

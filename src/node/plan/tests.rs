@@ -33,23 +33,23 @@ fn leaving(mut pod: Pod, asked: i64, grace: i64) -> Pod {
     pod
 }
 
-fn known(group: Group) -> Known {
-    Known {
+fn known(group: GroupPresence) -> PodState {
+    PodState {
         group,
-        ..Known::default()
+        ..PodState::default()
     }
 }
 
-fn there(since: i64, read: Option<i64>, ran: bool) -> Known {
-    known(Group::There {
+fn there(since: i64, read: Option<i64>, ran: bool) -> PodState {
+    known(GroupPresence::There {
         since: at(since),
         read: read.map(at),
         ran,
     })
 }
 
-fn decided(pod: &Pod, known: &Known, now: i64) -> (Action, i64) {
-    let decision = plan(Some(pod), known, &Starts::default(), at(now));
+fn decided(pod: &Pod, known: &PodState, now: i64) -> (PodAction, i64) {
+    let decision = plan(Some(pod), known, &StartLatencies::default(), at(now));
     (decision.action, decision.at.as_second())
 }
 
@@ -60,24 +60,27 @@ fn a_pod_whose_group_is_not_known_of_is_looked_at_before_anything_else() {
         leaving(pod("Running", true), 0, 30),
         pod("Failed", false),
     ] {
-        assert_eq!(decided(&pod, &Known::default(), 5), (Action::Look, 5));
+        assert_eq!(decided(&pod, &PodState::default(), 5), (PodAction::Look, 5));
     }
 }
 
 #[test]
 fn a_new_pod_is_created_at_once_and_after_a_failure_not_before_its_time() {
-    let mut known = known(Group::Absent { was_there: false });
+    let mut known = known(GroupPresence::Absent { was_there: false });
     assert_eq!(
         decided(&pod("Pending", false), &known, 5),
-        (Action::Create, 5)
+        (PodAction::Create, 5)
     );
-    known.pauses.set(Action::Create, Some(at(60)));
+    known.pauses.set(PodAction::Create, Some(at(60)));
     assert_eq!(
         decided(&pod("Pending", false), &known, 5),
-        (Action::Create, 60)
+        (PodAction::Create, 60)
     );
     known.is_refused = true;
-    assert_eq!(decided(&pod("Pending", false), &known, 5).0, Action::Rest);
+    assert_eq!(
+        decided(&pod("Pending", false), &known, 5).0,
+        PodAction::Rest
+    );
 }
 
 #[test]
@@ -86,43 +89,43 @@ fn a_ready_pod_that_leaves_is_drained_for_3_s_or_its_grace_period_and_any_other_
     group.leaving = Some(at(100));
     assert_eq!(
         decided(&leaving(pod("Running", true), 100, 30), &group, 101),
-        (Action::Delete, 103)
+        (PodAction::Delete, 103)
     );
     assert_eq!(
         decided(&leaving(pod("Running", true), 100, 1), &group, 101),
-        (Action::Delete, 101)
+        (PodAction::Delete, 101)
     );
     assert_eq!(
         decided(&leaving(pod("Running", true), 100, 0), &group, 100),
-        (Action::Delete, 100)
+        (PodAction::Delete, 100)
     );
     assert_eq!(
         decided(&leaving(pod("Pending", false), 100, 30), &group, 101),
-        (Action::Delete, 101)
+        (PodAction::Delete, 101)
     );
 }
 
 #[test]
 fn a_pod_that_leaves_is_removed_when_its_group_is_gone_and_not_before() {
     let pod = leaving(pod("Running", true), 100, 30);
-    let going = known(Group::Going {
+    let going = known(GroupPresence::Going {
         since: at(104),
         read: None,
     });
-    assert_eq!(decided(&pod, &going, 104).0, Action::Read);
-    let gone = known(Group::Absent { was_there: true });
-    assert_eq!(decided(&pod, &gone, 105), (Action::Remove, 105));
+    assert_eq!(decided(&pod, &going, 104).0, PodAction::Read);
+    let gone = known(GroupPresence::Absent { was_there: true });
+    assert_eq!(decided(&pod, &gone, 105), (PodAction::Remove, 105));
 }
 
 #[test]
 fn the_group_of_a_pod_that_was_deleted_by_force_goes_all_the_same() {
-    let starts = Starts::default();
-    let decide = |known: &Known| plan(None, known, &starts, at(9)).action;
-    assert_eq!(decide(&Known::default()), Action::Look);
-    assert_eq!(decide(&there(0, None, false)), Action::Delete);
+    let starts = StartLatencies::default();
+    let decide = |known: &PodState| plan(None, known, &starts, at(9)).action;
+    assert_eq!(decide(&PodState::default()), PodAction::Look);
+    assert_eq!(decide(&there(0, None, false)), PodAction::Delete);
     assert_eq!(
-        decide(&known(Group::Absent { was_there: true })),
-        Action::Remove
+        decide(&known(GroupPresence::Absent { was_there: true })),
+        PodAction::Remove
     );
 }
 
@@ -131,10 +134,13 @@ fn a_finished_pods_group_is_kept_for_its_logs_and_then_deleted_and_never_made_ag
     let group = there(0, Some(90), true);
     assert_eq!(
         decided(&pod("Succeeded", false), &group, 100),
-        (Action::Delete, 400)
+        (PodAction::Delete, 400)
     );
-    let gone = known(Group::Absent { was_there: true });
-    assert_eq!(decided(&pod("Failed", false), &gone, 100).0, Action::Rest);
+    let gone = known(GroupPresence::Absent { was_there: true });
+    assert_eq!(
+        decided(&pod("Failed", false), &gone, 100).0,
+        PodAction::Rest
+    );
 }
 
 #[test]
@@ -154,7 +160,7 @@ fn a_finished_pods_group_is_kept_for_as_long_as_its_logs_are_read_whatever_the_c
         group.finished = Some(at(seen));
         for now in [seen, deleted - 1] {
             let due = decided(&ended, &group, now);
-            assert_eq!(due, (Action::Delete, deleted), "seen at {seen}");
+            assert_eq!(due, (PodAction::Delete, deleted), "seen at {seen}");
         }
     }
 }
@@ -162,20 +168,23 @@ fn a_finished_pods_group_is_kept_for_as_long_as_its_logs_are_read_whatever_the_c
 #[test]
 fn what_azure_starts_again_although_the_pod_is_finished_is_noticed_and_deleted_at_once() {
     let mut group = there(0, Some(90), true);
-    assert_eq!(decided(&pod("Failed", false), &group, 100).0, Action::Read);
-    group.group = Group::There {
+    assert_eq!(
+        decided(&pod("Failed", false), &group, 100).0,
+        PodAction::Read
+    );
+    group.group = GroupPresence::There {
         since: at(0),
         read: Some(at(399)),
         ran: true,
     };
     assert_eq!(
         decided(&pod("Failed", false), &group, 100),
-        (Action::Delete, 400)
+        (PodAction::Delete, 400)
     );
     group.is_alive = true;
     assert_eq!(
         decided(&pod("Failed", false), &group, 100),
-        (Action::Delete, 100)
+        (PodAction::Delete, 100)
     );
 }
 
@@ -183,30 +192,30 @@ fn what_azure_starts_again_although_the_pod_is_finished_is_noticed_and_deleted_a
 fn a_group_that_could_not_be_started_is_deleted_at_once_and_made_again_later() {
     let mut group = there(0, Some(90), false);
     group.is_failed = true;
-    group.pauses.set(Action::Create, Some(at(200)));
+    group.pauses.set(PodAction::Create, Some(at(200)));
     let pending = pod("Pending", false);
-    assert_eq!(decided(&pending, &group, 100), (Action::Delete, 100));
-    group.pauses.set(Action::Delete, Some(at(130)));
+    assert_eq!(decided(&pending, &group, 100), (PodAction::Delete, 100));
+    group.pauses.set(PodAction::Delete, Some(at(130)));
     assert_eq!(
         decided(&pending, &group, 100),
-        (Action::Delete, 130),
+        (PodAction::Delete, 130),
         "a delete that failed is not tried in a loop"
     );
-    (group.is_failed, group.group) = (false, Group::Absent { was_there: true });
-    assert_eq!(decided(&pending, &group, 100), (Action::Create, 200));
+    (group.is_failed, group.group) = (false, GroupPresence::Absent { was_there: true });
+    assert_eq!(decided(&pending, &group, 100), (PodAction::Create, 200));
 }
 
 #[test]
 fn a_group_that_vanished_before_it_ran_is_created_again_and_one_that_ran_is_not() {
-    let gone = known(Group::Absent { was_there: true });
-    let never = known(Group::Absent { was_there: false });
+    let gone = known(GroupPresence::Absent { was_there: true });
+    let never = known(GroupPresence::Absent { was_there: false });
     for known in [&gone, &never] {
         let (action, _) = decided(&pod("Running", true), known, 100);
-        assert_eq!(action, Action::Rest, "its owner makes another pod");
+        assert_eq!(action, PodAction::Rest, "its owner makes another pod");
     }
     assert_eq!(
         decided(&pod("Pending", false), &gone, 100),
-        (Action::Create, 100)
+        (PodAction::Create, 100)
     );
 }
 
@@ -214,23 +223,26 @@ fn a_group_that_vanished_before_it_ran_is_created_again_and_one_that_ran_is_not(
 fn a_running_group_is_read_rarely_unless_somebody_says_that_it_changed() {
     let mut group = there(0, Some(1000), true);
     let (action, at) = decided(&pod("Running", true), &group, 1001);
-    assert!(action == Action::Read && (1067..1203).contains(&at), "{at}");
+    assert!(
+        action == PodAction::Read && (1067..1203).contains(&at),
+        "{at}"
+    );
     group.is_stale = true;
     assert_eq!(
         decided(&pod("Running", true), &group, 1001),
-        (Action::Read, 1001)
+        (PodAction::Read, 1001)
     );
 }
 
 #[test]
 fn what_must_wait_holds_up_nothing_else() {
     let leaving = leaving(pod("Pending", false), 100, 30);
-    let mut unmade = known(Group::Absent { was_there: false });
-    unmade.pauses.set(Action::Create, Some(at(3600)));
-    assert_eq!(decided(&leaving, &unmade, 100), (Action::Remove, 100));
+    let mut unmade = known(GroupPresence::Absent { was_there: false });
+    unmade.pauses.set(PodAction::Create, Some(at(3600)));
+    assert_eq!(decided(&leaving, &unmade, 100), (PodAction::Remove, 100));
     let mut unread = there(0, Some(90), true);
-    unread.pauses.set(Action::Read, Some(at(3600)));
-    assert_eq!(decided(&leaving, &unread, 100), (Action::Delete, 100));
+    unread.pauses.set(PodAction::Read, Some(at(3600)));
+    assert_eq!(decided(&leaving, &unread, 100), (PodAction::Delete, 100));
 }
 
 #[test]
@@ -241,7 +253,7 @@ fn a_pod_that_leaves_is_drained_by_our_clock_whatever_the_api_servers_says() {
         let pod = leaving(pod("Running", true), 100 + skew, 30);
         assert_eq!(
             decided(&pod, &group, 101),
-            (Action::Delete, 103),
+            (PodAction::Delete, 103),
             "{skew} s"
         );
     }
@@ -251,19 +263,19 @@ fn a_pod_that_leaves_is_drained_by_our_clock_whatever_the_api_servers_says() {
 fn a_finished_pod_of_whose_containers_ends_nobody_knows_when_loses_its_group_too() {
     let mut group = there(0, Some(390), true);
     let mut ended = pod("Succeeded", false);
-    assert_eq!(decided(&ended, &group, 400), (Action::Delete, 700));
+    assert_eq!(decided(&ended, &group, 400), (PodAction::Delete, 700));
     let conditions = ended.status.as_mut().and_then(|s| s.conditions.as_mut());
     conditions.expect("conditions")[0].last_transition_time = Some(Time(at(50)));
     group.finished = Some(at(100));
-    assert_eq!(decided(&ended, &group, 400), (Action::Delete, 350));
+    assert_eq!(decided(&ended, &group, 400), (PodAction::Delete, 350));
 }
 
 /// If the resource group was deleted, a DELETE answers that there is no group, and there is no LIST.
 #[test]
 fn a_pod_ends_although_its_resource_group_is_gone() {
-    let mut known = Known::default();
+    let mut known = PodState::default();
     known.put_accepted(at(0));
-    let sight = Sight {
+    let sight = GroupReading {
         asked: at(30),
         is_going: false,
         has_started: true,
@@ -278,13 +290,15 @@ fn a_pod_ends_although_its_resource_group_is_gone() {
             continue;
         }
         match action {
-            Action::Delete => {
+            PodAction::Delete => {
                 deletes += 1;
                 known.denied(Some(&pod), None, at(now));
             }
             // `not_done` in `act` sets this back-off.
-            Action::Read | Action::Look => known.pauses.set(Action::Read, Some(at(now + 15))),
-            Action::Remove => return,
+            PodAction::Read | PodAction::Look => {
+                known.pauses.set(PodAction::Read, Some(at(now + 15)))
+            }
+            PodAction::Remove => return,
             other => unreachable!("{other:?}"),
         }
     }
@@ -293,18 +307,24 @@ fn a_pod_ends_although_its_resource_group_is_gone() {
 
 #[test]
 fn throttled_reads_do_not_hold_up_a_delete() {
-    let mut known = Known::default();
+    let mut known = PodState::default();
     known.put_accepted(at(0));
     // The first GET came too early; the following GETs are throttled.
     known.denied(None, None, at(2));
-    known.pauses.set(Action::Read, Some(at(3600)));
+    known.pauses.set(PodAction::Read, Some(at(3600)));
     let pod = leaving(pod("Pending", false), 10, 30);
     known.leaving = Some(at(10));
     let (action, due) = decided(&pod, &known, 60);
-    assert!(action == Action::Delete && due <= 60, "{action:?} at {due}");
+    assert!(
+        action == PodAction::Delete && due <= 60,
+        "{action:?} at {due}"
+    );
     // The other way round, a GET tells whether the group is gone.
-    known.pauses.set(Action::Read, None);
-    known.pauses.set(Action::Delete, Some(at(3600)));
+    known.pauses.set(PodAction::Read, None);
+    known.pauses.set(PodAction::Delete, Some(at(3600)));
     let (action, due) = decided(&pod, &known, 60);
-    assert!(action == Action::Read && due <= 60, "{action:?} at {due}");
+    assert!(
+        action == PodAction::Read && due <= 60,
+        "{action:?} at {due}"
+    );
 }

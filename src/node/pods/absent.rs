@@ -5,17 +5,20 @@
 
 use jiff::Timestamp;
 
-use super::keeper::{Keeper, Trouble};
-use super::shown::Shown;
-use crate::node::plan::{Group, is_deleting};
+use super::keeper::{CreateProblem, PodWorker};
+use super::shown::ListedState;
+use crate::node::plan::{GroupPresence, is_deleting};
 
-impl Keeper {
+impl PodWorker {
     /// Records that a GET or a DELETE sent at `asked` denies the group.
     pub fn denied(&mut self, asked: Timestamp) {
         // A LIST that shows the same as the one before does not wake the worker: read it here.
         let listed = match *self.shown_now() {
-            Shown::There { asked, .. } => Some(asked),
-            Shown::Nothing | Shown::Unlisted | Shown::Absent { .. } | Shown::Foreign => None,
+            ListedState::There { asked, .. } => Some(asked),
+            ListedState::Nothing
+            | ListedState::Unlisted
+            | ListedState::Absent { .. }
+            | ListedState::Foreign => None,
         };
         let before = self.known.group.clone();
         let pod = self.exists.then_some(&self.pod);
@@ -37,14 +40,14 @@ impl Keeper {
     }
 
     /// Records that the group is gone.
-    fn lost(&mut self, before: &Group) {
+    fn lost(&mut self, before: &GroupPresence) {
         self.context.learn(&self.name, false);
         self.unanswered = None;
         let is_wanted = self.exists && !is_deleting(&self.pod);
-        if matches!(before, Group::There { .. }) && is_wanted {
+        if matches!(before, GroupPresence::There { .. }) && is_wanted {
             tracing::warn!(pod = %self.pod_name(), group = %self.name, "the container group vanished");
             if !self.known.is_failed {
-                self.trouble = Trouble::None;
+                self.trouble = CreateProblem::None;
             }
             (self.known.is_failed, self.view) = (false, None);
         }

@@ -8,15 +8,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::keeper::{Attempt, Keeper, Trouble};
-use crate::aci::client::Deletion;
+use super::keeper::{AttemptKind, CreateProblem, PodWorker};
+use crate::aci::client::GroupDeletion;
 use crate::aci::error::Error;
-use crate::aci::failure::{Class, Verdict};
+use crate::aci::failure::{FailureClass, FailureVerdict};
 use crate::aci::translate::{self, Group as Body};
-use crate::aci::view::Group as View;
-use crate::node::absence::Source;
+use crate::aci::view::ContainerGroup as View;
+use crate::node::absence::EvidenceSource;
 use crate::node::environment;
-use crate::node::plan::{Action, Group, Sight, is_deleting, never_restarts};
+use crate::node::plan::{GroupPresence, GroupReading, PodAction, is_deleting, never_restarts};
 
 /// How long a pod waits for a `ConfigMap`, a Secret or a permission that is missing. A kubelet tries again about as
 /// often.
@@ -25,15 +25,15 @@ const MISSING: Duration = Duration::from_secs(10);
 /// Reason of the Event about a pod whose group may not be deleted: a kubelet's.
 const NOT_DELETED: &str = "FailedKillPod";
 
-impl Keeper {
+impl PodWorker {
     /// Executes `action`; returns `true` when the pod and its group are gone.
-    pub async fn act(&mut self, action: Action) -> bool {
+    pub async fn act(&mut self, action: PodAction) -> bool {
         // In boxes: nearly all workers wait, and a waiting worker must not be as large as one that acts.
         match action {
-            Action::Create => Box::pin(self.create()).await,
-            Action::Delete => Box::pin(self.delete()).await,
-            Action::Remove => return Box::pin(self.remove()).await,
-            Action::Look | Action::Read | Action::Rest => {}
+            PodAction::Create => Box::pin(self.create()).await,
+            PodAction::Delete => Box::pin(self.delete()).await,
+            PodAction::Remove => return Box::pin(self.remove()).await,
+            PodAction::Look | PodAction::Read | PodAction::Rest => {}
         }
         false
     }
@@ -54,7 +54,7 @@ impl Keeper {
                 environment.resolved
             }
             Err(missing) => {
-                self.pause(Action::Create, MISSING);
+                self.pause(PodAction::Create, MISSING);
                 let told: Vec<String> = missing.iter().map(ToString::to_string).collect();
                 let message = told.join("; ");
                 self.wait_for("CreateContainerConfigError", &message);
@@ -72,7 +72,7 @@ impl Keeper {
                 if translate::eligible(pod, unknown, &placement).is_ok() {
                     // The spec is eligible, so the content of a Secret or a ConfigMap is at fault; a user may
                     // correct it.
-                    self.pause(Action::Create, MISSING);
+                    self.pause(PodAction::Create, MISSING);
                     self.wait_for("CreateContainerConfigError", &told);
                 } else {
                     self.refuse(refusals);
@@ -108,8 +108,8 @@ impl Keeper {
             .await
         {
             Ok(answer) => {
-                self.succeed(Attempt::Create);
-                self.trouble = Trouble::None;
+                self.succeed(AttemptKind::Create);
+                self.trouble = CreateProblem::None;
                 context.learn(&self.name, true);
                 self.known.put_accepted(sent);
                 self.mark_group_deleted(false);
@@ -122,7 +122,7 @@ impl Keeper {
     fn create_failed(&mut self, error: &Error, (sent, group): (Timestamp, Box<Body>)) {
         let verdict = error.verdict();
         tracing::warn!(pod = %self.pod_name(), error = %error.story(), "creating a container group");
-        self.not_started(Attempt::Create, &verdict);
+        self.not_started(AttemptKind::Create, &verdict);
         let may_be_there = match error {
             Error::NoAnswer { .. } | Error::Unreadable { .. } => true,
             // A 5xx or 408 from a gateway says nothing about the service behind it.
@@ -131,7 +131,7 @@ impl Keeper {
         };
         if may_be_there {
             self.known.put_unanswered(sent);
-        } else if verdict.class == Class::Transitioning {
+        } else if verdict.class == FailureClass::Transitioning {
             self.known.put_too_early(sent);
         } else {
             self.known.put_refused();
@@ -142,14 +142,14 @@ impl Keeper {
 
     /// Azure did not create the group, or could not start it: the region is checked, and the placement's controller
     /// gets the result.
-    fn not_started(&mut self, attempt: Attempt, verdict: &Verdict) {
+    fn not_started(&mut self, attempt: AttemptKind, verdict: &FailureVerdict) {
         self.fail(attempt, verdict);
         self.context.trouble.notify_one();
         self.context.ended(Some(verdict.class), &verdict.message);
     }
 
     /// Reads the group, or finds out whether there is one.
-    pub async fn read(&mut self, action: Action) {
+    pub async fn read(&mut self, action: PodAction) {
         let context = self.context.clone();
         let sent = Timestamp::now();
         let asked = context.azure.get(&context.scope, self.name.as_str());
@@ -158,12 +158,12 @@ impl Keeper {
             // A missing resource group counts only for a pod that is being deleted: its groups are gone with it, and the
             // pod must be able to end.
             Err(error) if is_gone(&error) || self.leaves() && error.means_nothing_to_delete() => {
-                self.tries.succeeded(Attempt::Read);
+                self.tries.succeeded(AttemptKind::Read);
                 self.denied(sent);
             }
             Err(error) => {
-                self.not_done(Attempt::Read, &error);
-                if action == Action::Look {
+                self.not_done(AttemptKind::Read, &error);
+                if action == PodAction::Look {
                     let verdict = error.verdict();
                     self.wait_for(verdict.reason, &verdict.message);
                 }
@@ -184,9 +184,9 @@ impl Keeper {
         let going = view.is_being_deleted();
         let started = started(&view);
         let before = self.known.group.clone();
-        let was_going = matches!(before, Group::Going { .. });
+        let was_going = matches!(before, GroupPresence::Going { .. });
         if let (
-            Group::There {
+            GroupPresence::There {
                 since, ran: false, ..
             },
             Some(started),
@@ -197,39 +197,39 @@ impl Keeper {
             self.context.ended(None, "");
         }
         self.unanswered = None;
-        let sight = Sight {
+        let sight = GroupReading {
             asked,
             is_going: going,
             has_started: started.is_some(),
         };
         self.known.read(sight, now);
-        self.succeed(Attempt::Read);
+        self.succeed(AttemptKind::Read);
         // While the group is being deleted so that another can replace it, the reason and the back-off for the next
         // create stay.
         if !was_going {
-            self.succeed(Attempt::Create);
-            self.trouble = Trouble::None;
+            self.succeed(AttemptKind::Create);
+            self.trouble = CreateProblem::None;
         }
         if started.is_some() {
-            self.tries.succeeded(Attempt::Start);
+            self.tries.succeeded(AttemptKind::Start);
         }
         // Between two runs of a container the group looks as if it had ended.
         let runs_again = never_restarts(&self.pod) && view.was_restarted();
         self.known.is_alive = runs_again || !view.is_terminal();
-        let failed = Verdict::of_group(&view).filter(|_| started.is_none() && !was_going);
+        let failed = FailureVerdict::of_group(&view).filter(|_| started.is_none() && !was_going);
         self.note_events(&view);
         // A pod that waits for a replacement group shows the reason until it has one.
         let is_replaced = was_going && self.exists && !is_deleting(&self.pod);
-        if !is_replaced || self.trouble == Trouble::None {
+        if !is_replaced || self.trouble == CreateProblem::None {
             self.view = Some(view.without_tags());
         }
-        if before == Group::Unknown {
+        if before == GroupPresence::Unknown {
             // The pod's images may have changed while no operator ran.
             self.note_images();
         }
         if let Some(verdict) = failed {
             tracing::warn!(pod = %self.pod_name(), message = %verdict.message, "a container group did not start");
-            self.not_started(Attempt::Start, &verdict);
+            self.not_started(AttemptKind::Start, &verdict);
             self.known.is_failed = true;
         }
     }
@@ -244,9 +244,9 @@ impl Keeper {
     }
 
     /// A read or a delete failed: the back-off changes, the pod's status does not.
-    pub fn not_done(&mut self, attempt: Attempt, error: &Error) {
+    pub fn not_done(&mut self, attempt: AttemptKind, error: &Error) {
         let doing = match attempt {
-            Attempt::Delete => "deleting a container group",
+            AttemptKind::Delete => "deleting a container group",
             _ => "reading a container group",
         };
         tracing::warn!(pod = %self.pod_name(), error = %error.story(), "{doing}");
@@ -279,8 +279,8 @@ impl Keeper {
 
     fn not_readable(&mut self) {
         let message = "Azure's answer cannot be read".to_owned();
-        let verdict = Verdict::new(Class::Transient, None, message);
-        self.fail(Attempt::Read, &verdict);
+        let verdict = FailureVerdict::new(FailureClass::Transient, None, message);
+        self.fail(AttemptKind::Read, &verdict);
     }
 
     /// Records whether the group is being deleted: the kubelet API ends its sessions then.
@@ -301,31 +301,35 @@ impl Keeper {
             .await
         {
             Ok(deletion) => {
-                self.succeed(Attempt::Delete);
+                self.succeed(AttemptKind::Delete);
                 self.known.is_stale = false;
                 if self.known.is_failed {
                     // The worker creates a replacement when its back-off is over; until then the pod shows the
                     // reason.
                     (self.known.is_failed, self.view) = (false, None);
                 } else {
-                    self.trouble = Trouble::None;
+                    self.trouble = CreateProblem::None;
                 }
                 match deletion {
-                    Deletion::NotFound => self.denied(sent),
-                    Deletion::Done => {
+                    GroupDeletion::NotFound => self.denied(sent),
+                    GroupDeletion::Done => {
                         self.known.delete_accepted(sent, Timestamp::now());
                         self.denied(sent);
                     }
-                    Deletion::Begun => {
+                    GroupDeletion::Begun => {
                         self.known.delete_accepted(sent, Timestamp::now());
-                        if self.known.absence.is_lag(Source::List, Timestamp::now()) {
+                        if self
+                            .known
+                            .absence
+                            .is_lag(EvidenceSource::List, Timestamp::now())
+                        {
                             // During the deletion, a LIST can still show that Azure's lag is over.
                             context.line.want_list();
                         }
                     }
                 }
             }
-            Err(error) => self.not_done(Attempt::Delete, &error),
+            Err(error) => self.not_done(AttemptKind::Delete, &error),
         }
     }
 
@@ -348,7 +352,7 @@ impl Keeper {
 /// Whether Azure says that the group does not exist. A missing resource group or subscription says nothing about
 /// what runs in it.
 fn is_gone(error: &Error) -> bool {
-    error.verdict().class == Class::Gone
+    error.verdict().class == FailureClass::Gone
 }
 
 /// When the last of the group's containers started, once all of them have started.

@@ -3,28 +3,28 @@
 //! In: the pod from the watch. Out: an Event for each change that its container group cannot take over: the API
 //! server allows changes of a running pod's image and of a few other fields.
 
-use super::keeper::{Keeper, Trouble};
-use super::shown::Shown;
-use crate::aci::status::{self, Outdated};
+use super::keeper::{CreateProblem, PodWorker};
+use super::shown::ListedState;
+use crate::aci::status::{self, OutdatedContainer};
 use crate::aci::translate;
-use crate::node::observed::Observed;
-use crate::node::plan::{self, Group};
+use crate::node::observed::WatchedPod;
+use crate::node::plan::{self, GroupPresence};
 
 /// Reason of the Event about a changed image.
 const IMAGE: &str = "ImageNotChanged";
 /// Reason of the Event about a pod that cannot be decoded.
 const UNREADABLE: &str = "PodNotReadable";
 
-impl Keeper {
+impl PodWorker {
     /// Takes in the new state of the pod.
-    pub fn changed(&mut self, observed: Observed) {
+    pub fn changed(&mut self, observed: WatchedPod) {
         if let Some(why) = observed.unreadable {
             self.pod.metadata = observed.pod.metadata;
             return self.cannot_read(&why);
         }
         if !self.is_readable {
             self.is_readable = true;
-            (self.known.is_refused, self.trouble) = (false, Trouble::None);
+            (self.known.is_refused, self.trouble) = (false, CreateProblem::None);
         }
         let before = self.pod.metadata.generation;
         (self.pod, self.unknown) = (observed.pod, observed.unknown);
@@ -43,9 +43,9 @@ impl Keeper {
     /// again.
     pub fn settings_changed(&mut self) {
         // A foreign group of the pod's name stays foreign, whatever is edited.
-        let is_foreign = *self.shown_now() == Shown::Foreign;
+        let is_foreign = *self.shown_now() == ListedState::Foreign;
         if self.is_readable && self.known.is_refused && !is_foreign {
-            (self.known.is_refused, self.trouble) = (false, Trouble::None);
+            (self.known.is_refused, self.trouble) = (false, CreateProblem::None);
         }
     }
 
@@ -54,7 +54,7 @@ impl Keeper {
     pub fn cannot_read(&mut self, why: &str) {
         self.is_readable = false;
         self.known.is_refused = true;
-        self.trouble = Trouble::Refused(vec![("pod".to_owned(), why.to_owned())]);
+        self.trouble = CreateProblem::Refused(vec![("pod".to_owned(), why.to_owned())]);
         let message = format!("burstpool cannot read this pod, and does not run it: {why}");
         self.warn(UNREADABLE, &message);
     }
@@ -62,7 +62,7 @@ impl Keeper {
     /// Writes an Event for each image that the group does not get. A group that has not run yet is created again
     /// with the new images.
     pub fn note_images(&mut self) {
-        let (Some(view), Group::There { ran, .. }) = (&self.view, &self.known.group) else {
+        let (Some(view), GroupPresence::There { ran, .. }) = (&self.view, &self.known.group) else {
             return;
         };
         let outdated = status::outdated_images(&self.pod, view);
@@ -73,7 +73,7 @@ impl Keeper {
             self.known.is_failed = true;
             return;
         }
-        for Outdated {
+        for OutdatedContainer {
             container,
             has,
             wanted,
@@ -89,7 +89,7 @@ impl Keeper {
 
     /// Writes an Event about fields of the changed spec that ACI does not support.
     fn note_fields(&mut self) {
-        if !matches!(self.known.group, Group::There { .. }) {
+        if !matches!(self.known.group, GroupPresence::There { .. }) {
             return;
         }
         let context = self.context.clone();

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::keeper::Keeper;
+use super::keeper::PodWorker;
 use super::lock;
 use crate::node::daemon;
 
@@ -43,7 +43,7 @@ impl DaemonSets {
     }
 }
 
-impl Keeper {
+impl PodWorker {
     /// If a `DaemonSet` controls the pod, records its name and queues the Event.
     pub fn heed_daemon_set(&mut self) {
         if let Some(daemon_set) = daemon::daemon_set(&self.pod).filter(|_| self.exists) {

@@ -7,28 +7,28 @@ use std::sync::Arc;
 use kube::Client;
 use tokio::sync::Notify;
 
-use super::{Context, ORPHAN_GRACE, Parts, SWEEP_EVERY, Settings};
-use crate::aci::client::{Client as Azure, Cloud, Credential, Scope};
-use crate::aci::names::Owner;
-use crate::aci::translate::Identities;
+use super::{ORPHAN_GRACE, PodSettings, PodsConfig, PodsContext, SWEEP_EVERY};
+use crate::aci::client::{AciClient as Azure, CloudEndpoints, Credential, GroupScope};
+use crate::aci::names::GroupOwner;
+use crate::aci::translate::IdentityNamespaces;
 use crate::api::Placement;
 
 /// A context with this Kubernetes client and an Azure that cannot be reached.
-pub(crate) fn context(client: Client) -> Context {
+pub(crate) fn context(client: Client) -> PodsContext {
     let nowhere = Credential::File(PathBuf::from("/nowhere"));
-    Context::new(Parts {
+    PodsContext::new(PodsConfig {
         client,
-        azure: Azure::new(&Cloud::default(), nowhere, reqwest::Client::new()),
-        scope: Scope {
+        azure: Azure::new(&CloudEndpoints::default(), nowhere, reqwest::Client::new()),
+        scope: GroupScope {
             subscription: "s".to_owned(),
             resource_group: "rg".to_owned(),
         },
-        owner: Owner {
+        owner: GroupOwner {
             cluster: "c".to_owned(),
             pool: "p".to_owned(),
             node: "n".to_owned(),
         },
-        settings: Settings {
+        settings: PodSettings {
             placement: Placement::default(),
             tags: BTreeMap::new(),
             kube_proxy: None,
@@ -41,6 +41,6 @@ pub(crate) fn context(client: Client) -> Context {
         changed: Arc::new(Notify::new()),
         sweep_every: SWEEP_EVERY,
         orphan_grace: ORPHAN_GRACE,
-        identities: Identities::default(),
+        identities: IdentityNamespaces::default(),
     })
 }

@@ -7,46 +7,46 @@
 
 use std::time::Duration;
 
-use super::keeper::{Attempt, Keeper, Trouble};
-use crate::aci::failure::{Class, Verdict};
-use crate::node::absence::Absence;
-use crate::node::plan::{self, Action, Group};
+use super::keeper::{AttemptKind, CreateProblem, PodWorker};
+use crate::aci::failure::{FailureClass, FailureVerdict};
+use crate::node::absence::AbsenceEvidence;
+use crate::node::plan::{self, GroupPresence, PodAction};
 
 /// How long to leave such a group alone.
 const AGAIN: Duration = Duration::from_secs(60);
 /// Reason of the Event.
 const REASON: &str = "ContainerGroupNotOwned";
 
-impl Keeper {
+impl PodWorker {
     /// Records that the tags of the pod's group name another owner: the worker neither writes nor deletes it.
     pub fn belongs_to_another(&mut self) {
-        if self.known.group == Group::Unknown {
-            self.known.group = Group::Absent { was_there: false };
+        if self.known.group == GroupPresence::Unknown {
+            self.known.group = GroupPresence::Absent { was_there: false };
         }
         self.is_foreign = true;
-        self.pause(Action::Read, AGAIN);
+        self.pause(PodAction::Read, AGAIN);
         let message = self.foreign("burstpool does not touch it");
         self.warn(REASON, &message);
         self.fail(
-            Attempt::Create,
-            &Verdict::new(Class::Permanent, None, message),
+            AttemptKind::Create,
+            &FailureVerdict::new(FailureClass::Permanent, None, message),
         );
     }
 
     /// Records that the group has the right tags again, or is gone.
     pub fn belongs_to_us(&mut self) {
         if self.is_out_of_reach() {
-            self.known.group = Group::Unknown;
-            self.known.absence = Absence::default();
+            self.known.group = GroupPresence::Unknown;
+            self.known.absence = AbsenceEvidence::default();
         }
         if std::mem::take(&mut self.is_foreign) && self.is_readable {
-            (self.known.is_refused, self.trouble) = (false, Trouble::None);
+            (self.known.is_refused, self.trouble) = (false, CreateProblem::None);
         }
     }
 
     /// Whether the pod's group exists, as far as is known, and this process has not created it.
     pub fn is_out_of_reach(&self) -> bool {
-        self.is_foreign && self.known.group == Group::Absent { was_there: false }
+        self.is_foreign && self.known.group == GroupPresence::Absent { was_there: false }
     }
 
     /// Whether nothing is known of the containers of a pod that ran: its group may still run, with other tags. The
@@ -84,20 +84,20 @@ mod tests {
     use jiff::Timestamp;
     use serde_json::json;
 
-    use super::super::report::Say;
+    use super::super::report::PendingWrite;
     use super::super::report::tests::{keeper_shown, kubernetes};
-    use super::super::shown::Shown;
+    use super::super::shown::ListedState;
     use super::*;
-    use crate::aci::schedule::Starts;
+    use crate::aci::schedule::StartLatencies;
 
-    fn decided(keeper: &Keeper) -> Action {
-        let starts = Starts::default();
+    fn decided(keeper: &PodWorker) -> PodAction {
+        let starts = StartLatencies::default();
         plan::plan(Some(&keeper.pod), &keeper.known, &starts, Timestamp::now()).action
     }
 
-    fn foreign(phase: &str) -> Keeper {
+    fn foreign(phase: &str) -> PodWorker {
         let client = kubernetes(&Arc::new(AtomicU16::new(201)));
-        let mut keeper = keeper_shown(client, Shown::Foreign);
+        let mut keeper = keeper_shown(client, ListedState::Foreign);
         keeper.pod.status = serde_json::from_value(json!({"phase": phase})).expect("a status");
         keeper.belongs_to_another();
         keeper
@@ -108,7 +108,7 @@ mod tests {
         let mut keeper = foreign("Pending");
         let event = keeper.events.next().expect("an Event");
         assert_eq!(event.reason, REASON);
-        let Trouble::Waiting { message, .. } = &keeper.trouble else {
+        let CreateProblem::Waiting { message, .. } = &keeper.trouble else {
             unreachable!("the status says why");
         };
         for text in [&event.message, message] {
@@ -117,31 +117,37 @@ mod tests {
                 assert!(text.contains(&format!("{tag}={value}")), "{text}");
             }
         }
-        assert_eq!(decided(&keeper), Action::Rest);
+        assert_eq!(decided(&keeper), PodAction::Rest);
         assert!(matches!(
             keeper.to_say(Timestamp::now()),
-            Say::Quietly(_) | Say::Now(_)
+            PendingWrite::Quietly(_) | PendingWrite::Now(_)
         ));
     }
 
     #[tokio::test]
     async fn the_status_of_a_pod_that_runs_stays_while_its_group_has_other_tags() {
         let mut keeper = foreign("Running");
-        assert!(matches!(keeper.to_say(Timestamp::now()), Say::Event));
+        assert!(matches!(
+            keeper.to_say(Timestamp::now()),
+            PendingWrite::Event
+        ));
         keeper.events.next();
-        assert!(matches!(keeper.to_say(Timestamp::now()), Say::Nothing));
+        assert!(matches!(
+            keeper.to_say(Timestamp::now()),
+            PendingWrite::Nothing
+        ));
     }
 
     #[tokio::test]
     async fn a_group_with_other_tags_that_is_deleted_by_hand_is_looked_for_again() {
         for phase in ["Pending", "Running"] {
             let mut keeper = foreign(phase);
-            keeper.heed(&Shown::Foreign);
-            assert_eq!(decided(&keeper), Action::Rest, "{phase}");
+            keeper.heed(&ListedState::Foreign);
+            assert_eq!(decided(&keeper), PodAction::Rest, "{phase}");
             let asked = Timestamp::now();
-            keeper.heed(&Shown::Absent { asked });
+            keeper.heed(&ListedState::Absent { asked });
             assert!(!keeper.is_foreign && !keeper.known.is_refused, "{phase}");
-            assert_ne!(decided(&keeper), Action::Rest, "{phase}");
+            assert_ne!(decided(&keeper), PodAction::Rest, "{phase}");
         }
     }
 
@@ -150,18 +156,18 @@ mod tests {
         let mut keeper = foreign("Running");
         let now = Timestamp::now();
         keeper.known.listed(now, now);
-        assert_eq!(decided(&keeper), Action::Look);
+        assert_eq!(decided(&keeper), PodAction::Look);
         let tags = keeper.context.owner.tags(&keeper.pod);
         let group =
             json!({"name": keeper.name.as_str(), "tags": tags, "properties": {"containers": []}});
         keeper.found(&group, now);
-        assert!(matches!(keeper.known.group, Group::There { .. }));
+        assert!(matches!(keeper.known.group, GroupPresence::There { .. }));
         assert!(!keeper.known.is_refused && !keeper.is_out_of_sight());
         let deleted =
             json!({"deletionTimestamp": "2026-07-01T00:00:00Z", "deletionGracePeriodSeconds": 0});
         let deleted: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta =
             serde_json::from_value(deleted).expect("metadata");
         keeper.pod.metadata.deletion_timestamp = deleted.deletion_timestamp;
-        assert_eq!(decided(&keeper), Action::Delete);
+        assert_eq!(decided(&keeper), PodAction::Delete);
     }
 }

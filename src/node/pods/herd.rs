@@ -14,43 +14,43 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::keeper::Keeper;
-use super::settle::Settled;
-use super::{Context, Hosted, lock, settle};
+use super::keeper::PodWorker;
+use super::settle::PostBindState;
+use super::{PodInfo, PodsContext, lock, settle};
 use crate::aci::names::GroupName;
 use crate::burst::PodFacts;
-use crate::node::observed::Observed;
+use crate::node::observed::WatchedPod;
 use crate::node::watched::reported;
 use crate::telemetry;
 
 /// An update of a pod. The worker takes it out of the channel, so that each pod is in memory once.
 #[derive(Debug, Default)]
-pub(super) enum News {
+pub(super) enum PodUpdate {
     /// No update.
     #[default]
     None,
     /// The pod changed; this is its new state.
-    Seen(Box<Observed>),
+    Seen(Box<WatchedPod>),
     /// The pod's object is gone.
     Gone,
 }
 
 /// Starts and informs the workers of the node's pods. The workers are kept by pod UID.
-pub(super) struct Herd {
-    pub context: Arc<Context>,
+pub(super) struct PodController {
+    pub context: Arc<PodsContext>,
     pub cancel: CancellationToken,
     pub tasks: TaskTracker,
-    pub keepers: HashMap<String, Arc<watch::Sender<News>>>,
+    pub keepers: HashMap<String, Arc<watch::Sender<PodUpdate>>>,
     /// The state of the patch after binding, by pod UID.
-    pub settled: HashMap<String, Arc<Settled>>,
+    pub settled: HashMap<String, Arc<PostBindState>>,
 }
 
-impl Herd {
+impl PodController {
     /// Watches the node's pods, and starts and informs their workers. Runs until the watch ends, which is never.
     pub async fn watch(&mut self) {
         // A group that is created before the Services are known lacks their environment variables.
         let _ = self.context.services.wait_until_ready().await;
-        let pods: Api<Observed> = Api::all(self.context.client.clone());
+        let pods: Api<WatchedPod> = Api::all(self.context.client.clone());
         let ours = format!("spec.nodeName={}", self.context.owner.node);
         let config = watcher::Config::default().fields(&ours);
         let events = watcher(pods, config).default_backoff();
@@ -84,7 +84,7 @@ impl Herd {
         }
     }
 
-    fn seen(&mut self, observed: Observed) {
+    fn seen(&mut self, observed: WatchedPod) {
         let Some(uid) = observed.pod.metadata.uid.clone() else {
             return;
         };
@@ -99,7 +99,7 @@ impl Herd {
             self.settle(&uid, &observed.pod);
         }
         let cluster = &self.context.owner.cluster;
-        if let Some(hosted) = Hosted::of(cluster, &observed.pod) {
+        if let Some(hosted) = PodInfo::of(cluster, &observed.pod) {
             self.context.hosted.put(hosted);
         }
         if let Some(facts) = PodFacts::of(&observed.pod) {
@@ -107,21 +107,21 @@ impl Herd {
         }
         match self.keepers.get(&uid) {
             Some(keeper) if !keeper.is_closed() => {
-                keeper.send_replace(News::Seen(Box::new(observed)));
+                keeper.send_replace(PodUpdate::Seen(Box::new(observed)));
             }
             _ => self.start(uid, observed),
         }
     }
 
-    fn start(&mut self, uid: String, observed: Observed) {
+    fn start(&mut self, uid: String, observed: WatchedPod) {
         self.keepers.retain(|_, keeper| !keeper.is_closed());
-        let (sender, news) = watch::channel(News::None);
+        let (sender, news) = watch::channel(PodUpdate::None);
         let sender = Arc::new(sender);
         let name = GroupName::of(&self.context.owner.cluster, &observed.pod);
         let shown = self.context.follow(&uid, &name);
         let context = self.context.clone();
         let news = (sender.clone(), news);
-        let keeper = Box::new(Keeper::new(context, observed, name, news, shown));
+        let keeper = Box::new(PodWorker::new(context, observed, name, news, shown));
         let (kept, cancel) = (keeper.keep(), self.cancel.clone());
         self.tasks
             .spawn(async move { cancel.run_until_cancelled(kept).await });
@@ -144,7 +144,7 @@ impl Herd {
         self.settled.remove(uid);
         lock(&self.context.facts).remove(uid);
         if let Some(keeper) = self.keepers.get(uid) {
-            keeper.send_replace(News::Gone);
+            keeper.send_replace(PodUpdate::Gone);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::aci::names::GroupName;
 
 /// A pod of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hosted {
+pub struct PodInfo {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
@@ -25,9 +25,9 @@ pub struct Hosted {
     /// The name of its container group.
     pub group: GroupName,
     /// Its containers.
-    pub containers: Vec<HostedContainer>,
+    pub containers: Vec<ContainerInfo>,
     /// Its init containers.
-    pub init_containers: Vec<HostedContainer>,
+    pub init_containers: Vec<ContainerInfo>,
     /// Its IP address, once it has one.
     pub address: Option<IpAddr>,
     /// Its start time (`status.startTime`).
@@ -41,7 +41,7 @@ pub struct Hosted {
 
 /// A container of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostedContainer {
+pub struct ContainerInfo {
     /// Its name.
     pub name: String,
     /// Its image, as the pod's spec names it.
@@ -52,7 +52,7 @@ pub struct HostedContainer {
     pub has_ended: bool,
 }
 
-impl Hosted {
+impl PodInfo {
     /// What the index holds for a pod; `None` if the pod has no spec, namespace, name or UID.
     pub fn of(cluster: &str, pod: &Pod) -> Option<Self> {
         let status = pod.status.as_ref();
@@ -62,7 +62,7 @@ impl Hosted {
         let all_of = |containers: &[Container], states: Option<&[ContainerStatus]>| {
             let states = states.unwrap_or_default();
             let all = containers.iter();
-            all.map(|container| HostedContainer::of(container, states))
+            all.map(|container| ContainerInfo::of(container, states))
                 .collect()
         };
         let before = spec.init_containers.as_deref().unwrap_or_default();
@@ -85,13 +85,13 @@ impl Hosted {
     }
 
     /// The container or init container of this name.
-    pub fn container(&self, name: &str) -> Option<&HostedContainer> {
+    pub fn container(&self, name: &str) -> Option<&ContainerInfo> {
         let mut all = self.containers.iter().chain(&self.init_containers);
         all.find(|container| container.name == name)
     }
 }
 
-impl HostedContainer {
+impl ContainerInfo {
     fn of(container: &Container, states: &[ContainerStatus]) -> Self {
         let state = states.iter().find(|status| status.name == container.name);
         let state = state.and_then(|status| status.state.as_ref());
@@ -107,11 +107,11 @@ impl HostedContainer {
 
 /// A node's pods by namespace and name.
 #[derive(Default)]
-pub(super) struct AllHosted(Mutex<HashMap<(String, String), Arc<Hosted>>>);
+pub(super) struct PodIndex(Mutex<HashMap<(String, String), Arc<PodInfo>>>);
 
-impl AllHosted {
+impl PodIndex {
     /// Adds or replaces a pod. A new pod replaces an earlier one of the same name.
-    pub fn put(&self, mut pod: Hosted) {
+    pub fn put(&self, mut pod: PodInfo) {
         let key = (pod.namespace.clone(), pod.name.clone());
         let mut all = self.lock();
         let before = all.get(&key).filter(|before| before.uid == pod.uid);
@@ -133,16 +133,16 @@ impl AllHosted {
         self.lock().retain(|_, pod| pod.uid != uid);
     }
 
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Hosted>> {
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<PodInfo>> {
         let key = (namespace.to_owned(), name.to_owned());
         self.lock().get(&key).cloned()
     }
 
-    pub fn all(&self) -> Vec<Arc<Hosted>> {
+    pub fn all(&self) -> Vec<Arc<PodInfo>> {
         self.lock().values().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Arc<Hosted>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Arc<PodInfo>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(uid: &str) -> Hosted {
+    fn pod(uid: &str) -> PodInfo {
         let pod = json!({
             "metadata": {"namespace": "n", "name": "web-0", "uid": uid},
             "spec": {"initContainers": [{"name": "i"}], "containers": [{"name": "c"}]},
@@ -163,7 +163,7 @@ mod tests {
             }]},
         });
         let pod: Pod = serde_json::from_value(pod).expect("a pod");
-        Hosted::of("cluster", &pod).expect("it has a name")
+        PodInfo::of("cluster", &pod).expect("it has a name")
     }
 
     #[test]
@@ -180,14 +180,14 @@ mod tests {
                 "status": {"podIP": address},
             });
             let pod: Pod = serde_json::from_value(pod).expect("a pod");
-            let hosted = Hosted::of("cluster", &pod).expect("it has a name");
+            let hosted = PodInfo::of("cluster", &pod).expect("it has a name");
             assert_eq!(hosted.address.is_some(), is_kept, "{address}");
         }
     }
 
     #[test]
     fn a_request_finds_its_pod_by_name_and_the_pods_containers_by_theirs() {
-        let all = AllHosted::default();
+        let all = PodIndex::default();
         all.put(pod("1"));
         let found = all.get("n", "web-0").expect("it is there");
         assert_eq!(found.address, "10.0.0.4".parse().ok());
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_deleted_group_is_remembered_until_there_is_another() {
-        let all = AllHosted::default();
+        let all = PodIndex::default();
         let is_deleted = || {
             all.get("n", "web-0")
                 .is_some_and(|pod| pod.is_group_deleted)
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_took_the_name_of_one_that_goes_stays() {
-        let all = AllHosted::default();
+        let all = PodIndex::default();
         all.put(pod("1"));
         all.put(pod("2"));
         all.remove("1");

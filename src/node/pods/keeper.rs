@@ -13,20 +13,20 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::events::PodEvents;
-use super::herd::News;
-use super::report::Say;
-use super::shown::{Brief, Shown};
-use super::{Context, Settings, line};
-use crate::aci::failure::{Retry, Verdict};
+use super::herd::PodUpdate;
+use super::report::PendingWrite;
+use super::shown::{ListedGroup, ListedState};
+use super::{PodSettings, PodsContext, line};
+use crate::aci::failure::{FailureVerdict, RetryPolicy};
 use crate::aci::names::GroupName;
-use crate::aci::status::Seen;
+use crate::aci::status::GroupObservation;
 use crate::aci::translate::{Group as Body, Unsupported};
-use crate::aci::view::Group as View;
+use crate::aci::view::ContainerGroup as View;
 use crate::api;
 use crate::k8s::backoff::doubled;
 use crate::node::daemon;
-use crate::node::observed::Observed;
-use crate::node::plan::{self, Action, Decision, Group, Known};
+use crate::node::observed::WatchedPod;
+use crate::node::plan::{self, GroupPresence, PodAction, PodState, ScheduledAction};
 
 /// The longest sleep of a worker that waits for a time: the wall clock may be set meanwhile, so it compares again
 /// at least once an hour.
@@ -34,7 +34,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
 /// Why a pod has no group, or none that runs. The pod's status shows it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) enum Trouble {
+pub(super) enum CreateProblem {
     /// No problem is known.
     #[default]
     None,
@@ -50,8 +50,8 @@ pub(super) enum Trouble {
 }
 
 /// The worker of one pod.
-pub(super) struct Keeper {
-    pub context: Arc<Context>,
+pub(super) struct PodWorker {
+    pub context: Arc<PodsContext>,
     /// The pod as last seen in the watch or in the answer to a write.
     pub pod: Pod,
     /// Whether the pod's object exists.
@@ -62,13 +62,13 @@ pub(super) struct Keeper {
     /// Fields of the pod that the operator's types do not know.
     pub unknown: Vec<String>,
     pub name: GroupName,
-    pub known: Known,
+    pub known: PodState,
     pub view: Option<View>,
-    pub trouble: Trouble,
+    pub trouble: CreateProblem,
     /// Whether the tags of the pod's group name another owner.
     pub is_foreign: bool,
     /// How often each attempt failed in a row.
-    pub tries: Tries,
+    pub tries: FailureCounts,
     /// The body of the PUT that got no answer.
     pub unanswered: Option<Box<Body>>,
     /// Events to write, and the names of those already written.
@@ -77,16 +77,16 @@ pub(super) struct Keeper {
     pub refusals: u32,
     /// The status is not written before this time, because the last write failed.
     pub not_written_before: Option<Timestamp>,
-    news: (Arc<watch::Sender<News>>, watch::Receiver<News>),
-    shown: watch::Receiver<Shown>,
-    settings: watch::Receiver<Arc<Settings>>,
+    news: (Arc<watch::Sender<PodUpdate>>, watch::Receiver<PodUpdate>),
+    shown: watch::Receiver<ListedState>,
+    settings: watch::Receiver<Arc<PodSettings>>,
     /// The ticket in the read queue, while the worker waits for a GET.
     turn: Option<BoxFuture<'static, ()>>,
 }
 
 /// The attempts that can fail. Each has its own count of failures; `Create` and `Start` delay the same action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Attempt {
+pub(super) enum AttemptKind {
     /// Azure accepts a PUT.
     Create,
     /// Azure starts the containers of a group that it accepted.
@@ -99,40 +99,40 @@ pub(super) enum Attempt {
 
 /// How often each attempt failed in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tries([u32; 4]);
+pub(super) struct FailureCounts([u32; 4]);
 
-impl Attempt {
+impl AttemptKind {
     /// The action that waits after this attempt has failed.
-    pub fn action(self) -> Action {
+    pub fn action(self) -> PodAction {
         match self {
-            Self::Create | Self::Start => Action::Create,
-            Self::Read => Action::Read,
-            Self::Delete => Action::Delete,
+            Self::Create | Self::Start => PodAction::Create,
+            Self::Read => PodAction::Read,
+            Self::Delete => PodAction::Delete,
         }
     }
 }
 
-impl Tries {
+impl FailureCounts {
     /// How often the attempt failed in a row.
-    pub fn of(self, attempt: Attempt) -> u32 {
+    pub fn of(self, attempt: AttemptKind) -> u32 {
         self.0[attempt as usize]
     }
 
     /// Counts one more failure; returns how many there were before.
-    fn failed(&mut self, attempt: Attempt) -> u32 {
+    fn failed(&mut self, attempt: AttemptKind) -> u32 {
         let tries = &mut self.0[attempt as usize];
         *tries = tries.saturating_add(1);
         *tries - 1
     }
 
     /// Resets the count of failures.
-    pub fn succeeded(&mut self, attempt: Attempt) {
+    pub fn succeeded(&mut self, attempt: AttemptKind) {
         self.0[attempt as usize] = 0;
     }
 }
 
 /// Why a worker stops waiting.
-enum Woken {
+enum WakeReason {
     /// The pod changed, or an action or a write is due.
     Up,
     /// A LIST shows a change of the group.
@@ -145,13 +145,13 @@ enum Woken {
     Quiet(OwnedSemaphorePermit),
 }
 
-impl Keeper {
+impl PodWorker {
     pub fn new(
-        context: Arc<Context>,
-        observed: Observed,
+        context: Arc<PodsContext>,
+        observed: WatchedPod,
         name: GroupName,
-        news: (Arc<watch::Sender<News>>, watch::Receiver<News>),
-        shown: watch::Receiver<Shown>,
+        news: (Arc<watch::Sender<PodUpdate>>, watch::Receiver<PodUpdate>),
+        shown: watch::Receiver<ListedState>,
     ) -> Self {
         let unreadable = observed.unreadable;
         let settings = context.settings.subscribe();
@@ -162,11 +162,11 @@ impl Keeper {
             is_readable: true,
             unknown: observed.unknown,
             name,
-            known: Known::default(),
+            known: PodState::default(),
             view: None,
-            trouble: Trouble::None,
+            trouble: CreateProblem::None,
             is_foreign: false,
-            tries: Tries::default(),
+            tries: FailureCounts::default(),
             unanswered: None,
             events: PodEvents::default(),
             refusals: 0,
@@ -192,7 +192,7 @@ impl Keeper {
             self.heed_daemon_set();
             let now = Timestamp::now();
             let decision = self.decide(now);
-            let is_due = decision.at <= now && decision.action != Action::Rest;
+            let is_due = decision.at <= now && decision.action != PodAction::Rest;
             if is_due && !decision.action.reads() {
                 if Box::pin(self.act(decision.action)).await {
                     let uid = self.pod.metadata.uid.take().unwrap_or_default();
@@ -203,22 +203,22 @@ impl Keeper {
                 continue;
             }
             match self.to_say(now) {
-                Say::Now(status) => Box::pin(self.write(&status)).await,
+                PendingWrite::Now(status) => Box::pin(self.write(&status)).await,
                 say => match self.wait(decision, now, say.is_something()).await {
-                    Woken::Up => {}
-                    Woken::Shown => {
+                    WakeReason::Up => {}
+                    WakeReason::Shown => {
                         let shown = self.shown.borrow_and_update().clone();
                         self.heed(&shown);
                     }
-                    Woken::Edited => self.settings_changed(),
-                    Woken::Turn => Box::pin(self.read(decision.action)).await,
-                    Woken::Quiet(_permit) => Box::pin(self.say(say)).await,
+                    WakeReason::Edited => self.settings_changed(),
+                    WakeReason::Turn => Box::pin(self.read(decision.action)).await,
+                    WakeReason::Quiet(_permit) => Box::pin(self.say(say)).await,
                 },
             }
         }
     }
 
-    fn decide(&mut self, now: Timestamp) -> Decision {
+    fn decide(&mut self, now: Timestamp) -> ScheduledAction {
         if plan::is_deleting(&self.pod) {
             self.known.leaving.get_or_insert(now);
         }
@@ -232,16 +232,16 @@ impl Keeper {
 
     /// Takes the latest update of the pod from the pod controller.
     pub fn hear(&mut self) {
-        let mut news = News::None;
+        let mut news = PodUpdate::None;
         self.news.1.mark_unchanged();
         self.news.0.send_if_modified(|new| {
             news = std::mem::take(new);
             false
         });
         match news {
-            News::None => {}
-            News::Gone => self.exists = false,
-            News::Seen(observed) => {
+            PodUpdate::None => {}
+            PodUpdate::Gone => self.exists = false,
+            PodUpdate::Seen(observed) => {
                 // The answer to a write can be newer than the watch.
                 let version = |pod: &Pod| api::version(pod.metadata.resource_version.as_ref()?);
                 let is_old = version(&observed.pod) < version(&self.pod);
@@ -254,18 +254,18 @@ impl Keeper {
 
     /// Applies what a LIST showed of the group. Before the first LIST the worker sends no GET for its own group: a
     /// thousand pods cost one request, not a thousand.
-    pub fn heed(&mut self, shown: &Shown) {
+    pub fn heed(&mut self, shown: &ListedState) {
         let now = Timestamp::now();
         match (&self.known.group, shown) {
-            (Group::Unknown, Shown::Foreign) if !self.known.is_unanswered => {
+            (GroupPresence::Unknown, ListedState::Foreign) if !self.known.is_unanswered => {
                 self.belongs_to_another();
             }
-            (_, Shown::Absent { asked }) => {
+            (_, ListedState::Absent { asked }) => {
                 self.belongs_to_us();
                 self.not_listed(*asked);
             }
-            (group, Shown::There { asked, brief }) => {
-                let ran = matches!(group, Group::There { ran: true, .. });
+            (group, ListedState::There { asked, brief }) => {
+                let ran = matches!(group, GroupPresence::There { ran: true, .. });
                 let is_newer = brief.is_newer(*asked, group);
                 self.known.listed(*asked, now);
                 if is_newer {
@@ -279,8 +279,8 @@ impl Keeper {
     /// Applies the provisioning state and address from a LIST. Until the containers have run, the pod's status
     /// shows them, and a GET follows once provisioning has succeeded; after that, any difference from the last GET
     /// makes the group stale, so that a GET follows.
-    fn heed_brief(&mut self, brief: &Brief, ran: bool) {
-        let known = self.view.as_ref().map(Brief::of);
+    fn heed_brief(&mut self, brief: &ListedGroup, ran: bool) {
+        let known = self.view.as_ref().map(ListedGroup::of);
         if known.as_ref() == Some(brief) {
             return;
         }
@@ -294,7 +294,12 @@ impl Keeper {
     }
 
     /// Waits until the decision is due, or there is a reason to decide again.
-    async fn wait(&mut self, decision: Decision, now: Timestamp, has_to_say: bool) -> Woken {
+    async fn wait(
+        &mut self,
+        decision: ScheduledAction,
+        now: Timestamp,
+        has_to_say: bool,
+    ) -> WakeReason {
         let left = Duration::try_from(decision.at.duration_since(now)).unwrap_or_default();
         if left.is_zero() && self.may_read(decision.action) {
             let context = self.context.clone();
@@ -302,7 +307,7 @@ impl Keeper {
         } else {
             self.turn = None;
         }
-        let has_time = decision.action != Action::Rest && !left.is_zero();
+        let has_time = decision.action != PodAction::Rest && !left.is_zero();
         let due = has_time.then(|| left.min(LOOK_AGAIN));
         let written = self.not_written_before;
         let written = written.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
@@ -312,49 +317,51 @@ impl Keeper {
             biased;
             changed = news.changed() => if changed.is_err() { std::future::pending().await },
             changed = shown.changed() => match changed {
-                Ok(()) => return Woken::Shown,
+                Ok(()) => return WakeReason::Shown,
                 Err(_) => std::future::pending().await,
             },
             changed = settings.changed() => match changed {
-                Ok(()) => return Woken::Edited,
+                Ok(()) => return WakeReason::Edited,
                 Err(_) => std::future::pending().await,
             },
             () = of(&mut self.turn) => {
                 self.turn = None;
-                return Woken::Turn;
+                return WakeReason::Turn;
             }
             () = after(due) => {}
             () = after(written) => {}
             permit = quiet.acquire_owned(), if has_to_say => {
-                return permit.map_or(Woken::Up, Woken::Quiet);
+                return permit.map_or(WakeReason::Up, WakeReason::Quiet);
             }
         }
-        Woken::Up
+        WakeReason::Up
     }
 
     /// Whether the worker may queue for a GET. Before the first LIST no worker looks for its group: the LIST
     /// answers for all of them.
-    fn may_read(&self, action: Action) -> bool {
+    fn may_read(&self, action: PodAction) -> bool {
         match action {
-            Action::Read => true,
-            Action::Look => {
-                let is_listed = *self.shown.borrow() != Shown::Nothing;
-                is_listed || self.known.is_unanswered || self.tries.of(Attempt::Read) > 0
+            PodAction::Read => true,
+            PodAction::Look => {
+                let is_listed = *self.shown.borrow() != ListedState::Nothing;
+                is_listed || self.known.is_unanswered || self.tries.of(AttemptKind::Read) > 0
             }
             _ => false,
         }
     }
 
     /// What is known of the group, in the form that the status needs.
-    pub fn seen(&self) -> Seen<'_> {
-        let is_absent = matches!(self.known.group, Group::Absent { .. });
+    pub fn seen(&self) -> GroupObservation<'_> {
+        let is_absent = matches!(self.known.group, GroupPresence::Absent { .. });
         match (&self.trouble, &self.view) {
-            _ if is_absent && plan::has_run(&self.pod) => Seen::Vanished,
+            _ if is_absent && plan::has_run(&self.pod) => GroupObservation::Vanished,
             _ if daemon::is_daemon(&self.pod) => daemon::SEEN,
-            (Trouble::Refused(fields), _) => Seen::Refused(fields),
-            (Trouble::Waiting { reason, message }, None) => Seen::Waiting { reason, message },
-            (_, Some(view)) => Seen::Group(view),
-            (Trouble::None, None) => Seen::NotSubmitted,
+            (CreateProblem::Refused(fields), _) => GroupObservation::Refused(fields),
+            (CreateProblem::Waiting { reason, message }, None) => {
+                GroupObservation::Waiting { reason, message }
+            }
+            (_, Some(view)) => GroupObservation::Group(view),
+            (CreateProblem::None, None) => GroupObservation::NotSubmitted,
         }
     }
 
@@ -364,16 +371,16 @@ impl Keeper {
         let fields = refusals
             .into_iter()
             .map(|refusal| (refusal.field, refusal.why));
-        self.trouble = Trouble::Refused(fields.collect());
+        self.trouble = CreateProblem::Refused(fields.collect());
     }
 
     /// Records a failure, and when the verdict allows the next try.
-    pub fn fail(&mut self, attempt: Attempt, verdict: &Verdict) {
+    pub fn fail(&mut self, attempt: AttemptKind, verdict: &FailureVerdict) {
         let tries = self.tries.failed(attempt);
         let pause = match verdict.retry {
-            Retry::After(pause) => Some(pause),
-            Retry::Backoff { first, limit } => Some(doubled(first, tries, limit)),
-            Retry::Never => None,
+            RetryPolicy::After(pause) => Some(pause),
+            RetryPolicy::Backoff { first, limit } => Some(doubled(first, tries, limit)),
+            RetryPolicy::Never => None,
         };
         match pause {
             Some(pause) => self.pause(attempt.action(), pause),
@@ -383,27 +390,27 @@ impl Keeper {
     }
 
     /// Does not try this action for the given time.
-    pub fn pause(&mut self, action: Action, pause: Duration) {
+    pub fn pause(&mut self, action: PodAction, pause: Duration) {
         let until = Timestamp::now().checked_add(pause).ok();
         self.known.pauses.set(action, until);
     }
 
     /// Records why the pod waits, for its status.
     pub fn wait_for(&mut self, reason: &str, message: &str) {
-        self.trouble = Trouble::Waiting {
+        self.trouble = CreateProblem::Waiting {
             reason: reason.to_owned(),
             message: message.to_owned(),
         };
     }
 
     /// Records success: the back-off starts again at its first value.
-    pub fn succeed(&mut self, attempt: Attempt) {
+    pub fn succeed(&mut self, attempt: AttemptKind) {
         self.tries.succeeded(attempt);
         self.known.pauses.set(attempt.action(), None);
     }
 
     /// What the last LIST showed of the group.
-    pub fn shown_now(&self) -> watch::Ref<'_, Shown> {
+    pub fn shown_now(&self) -> watch::Ref<'_, ListedState> {
         self.shown.borrow()
     }
 }
@@ -433,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_keeper_that_waits_is_small() {
-        let bytes = size(Keeper::keep);
+        let bytes = size(PodWorker::keep);
         assert!(bytes < 2048, "{bytes} bytes for each pod");
     }
 }

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
-use super::Context;
+use super::PodsContext;
 
 /// Counts the pod workers that wait.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct ReadQueue {
     length: AtomicUsize,
     /// Notified when a worker has to wait.
     grown: Notify,
@@ -22,15 +22,15 @@ pub(super) struct Line {
 }
 
 /// A ticket in the queue; dropping it leaves the queue.
-struct Place(Arc<Context>);
+struct ReadTicket(Arc<PodsContext>);
 
-impl Drop for Place {
+impl Drop for ReadTicket {
     fn drop(&mut self) {
         self.0.line.length.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Line {
+impl ReadQueue {
     /// Whether no worker waits.
     pub fn is_empty(&self) -> bool {
         self.length.load(Ordering::Relaxed) == 0
@@ -55,10 +55,10 @@ impl Line {
 }
 
 /// Waits for the rate limiter, in the order of arrival. Dropping the future leaves the queue.
-pub(super) fn turn(context: Arc<Context>) -> BoxFuture<'static, ()> {
+pub(super) fn turn(context: Arc<PodsContext>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         context.line.length.fetch_add(1, Ordering::Relaxed);
-        let place = Place(context);
+        let place = ReadTicket(context);
         let mut turn = std::pin::pin!(place.0.pace.turn());
         if futures::poll!(turn.as_mut()).is_pending() {
             place.0.line.grown.notify_one();

@@ -57,22 +57,22 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::aci::client::{Client as Azure, Scope};
-use crate::aci::failure::Class;
-use crate::aci::names::{GroupName, Owner};
-use crate::aci::pace::Pace;
-use crate::aci::schedule::Starts;
-use crate::aci::translate::{self, Identities};
+use crate::aci::client::{AciClient as Azure, GroupScope};
+use crate::aci::failure::FailureClass;
+use crate::aci::names::{GroupName, GroupOwner};
+use crate::aci::pace::RateLimiter;
+use crate::aci::schedule::StartLatencies;
+use crate::aci::translate::{self, IdentityNamespaces};
 use crate::api::Placement;
 use crate::burst::PodFacts;
 use crate::node::environment::KubeProxy;
-use crate::node::quota::Quota;
+use crate::node::quota::RegionQuota;
 use crate::node::watched::{readable, reported};
-use herd::Herd;
-use hosted::AllHosted;
-pub use hosted::{Hosted, HostedContainer};
-use line::Line;
-use shown::{Listing, Shown, Since};
+use herd::PodController;
+use hosted::PodIndex;
+pub use hosted::{ContainerInfo, PodInfo};
+use line::ReadQueue;
+use shown::{GroupChanges, GroupListing, ListedState};
 
 /// Default interval between two LISTs of the container groups.
 pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -98,17 +98,17 @@ fn is_refused(status: &Status) -> bool {
 }
 
 /// What the pod workers of one node share.
-pub struct Context {
-    parts: Parts,
+pub struct PodsContext {
+    parts: PodsConfig,
     /// The current settings. Pod workers are notified only when a setting that translation uses changes.
-    settings: watch::Sender<Arc<Settings>>,
+    settings: watch::Sender<Arc<PodSettings>>,
     /// The cluster's Services, for the `{SERVICE}_SERVICE_HOST` environment variables.
     services: Store<Service>,
     watched: Mutex<Option<Writer<Service>>>,
     /// How long starts take on this node.
-    starts: Mutex<Starts>,
+    starts: Mutex<StartLatencies>,
     /// The result of the last LIST; `None` before the first.
-    listed: watch::Sender<Option<Arc<Listing>>>,
+    listed: watch::Sender<Option<Arc<GroupListing>>>,
     /// Whether the watch has delivered the initial list of the node's pods.
     pods_listed: watch::Sender<bool>,
     /// Whether Azure refused the last LIST with 403.
@@ -116,10 +116,10 @@ pub struct Context {
     /// Since when Azure answers each LIST that the resource group or the subscription does not exist.
     denied_since: Mutex<Option<Instant>>,
     /// What workers learned about groups since the last LIST.
-    since: Mutex<Since>,
+    since: Mutex<GroupChanges>,
     /// The pods that have a worker, by UID: the name of the group, and the channel that carries what each LIST
     /// shows of it.
-    kept: Mutex<HashMap<String, (GroupName, watch::Sender<Shown>)>>,
+    kept: Mutex<HashMap<String, (GroupName, watch::Sender<ListedState>)>>,
     /// Limits concurrent creates and deletes of groups.
     turns: Semaphore,
     /// Limits concurrent status writes.
@@ -127,61 +127,61 @@ pub struct Context {
     /// Limits writes that are not urgent: one at a time.
     quiet: Arc<Semaphore>,
     /// The read queue: workers that wait for a GET.
-    line: Line,
+    line: ReadQueue,
     /// The facts about the node's pods that burst decisions use, by UID.
     facts: Mutex<HashMap<String, Arc<PodFacts>>>,
     /// Create results that were not taken yet.
-    ended: Mutex<Vec<Ended>>,
+    ended: Mutex<Vec<CreateResult>>,
     daemon_sets: daemons::DaemonSets,
     /// The node's pods, for the kubelet API.
-    hosted: AllHosted,
+    hosted: PodIndex,
 }
 
 /// How the creation of a container group ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct CreateResult {
     /// When it ended.
     pub at: Timestamp,
     /// What was wrong; `None` if the containers started.
-    pub class: Option<Class>,
+    pub class: Option<FailureClass>,
     /// Azure's message; empty if the containers started.
     pub message: String,
 }
 
 /// What a node's [`Context`] is built from.
-pub struct Parts {
+pub struct PodsConfig {
     /// The Kubernetes client, which retries.
     pub client: Client,
     /// The Azure client.
     pub azure: Azure,
     /// The subscription and resource group of the node's container groups.
-    pub scope: Scope,
+    pub scope: GroupScope,
     /// The cluster, pool and node that own the groups: the groups' tags name them.
-    pub owner: Owner,
+    pub owner: GroupOwner,
     /// The settings that may change while the node's pods run, with their initial values.
-    pub settings: Settings,
+    pub settings: PodSettings,
     /// The node's IP address.
     pub address: String,
     /// The rate limiter for reads, shared by all readers of this subscription.
-    pub pace: Arc<Pace>,
+    pub pace: Arc<RateLimiter>,
     /// Notified when the region must be checked immediately: Azure returned an error, or the settings changed.
     pub trouble: Arc<Notify>,
     /// Notified when anything about the node's pods changed.
     pub changed: Arc<Notify>,
     /// The regional quota that the node's groups count against.
-    pub quota: Arc<Quota>,
+    pub quota: Arc<RegionQuota>,
     /// The interval between two LISTs of the groups.
     pub sweep_every: Duration,
     /// How long a group must have been without a pod before it is deleted.
     pub orphan_grace: Duration,
     /// The namespaces whose pods may choose managed identities.
-    pub identities: Identities,
+    pub identities: IdentityNamespaces,
 }
 
 /// The settings of a placement and its pool that may change while pods run there. Groups that exist keep what they
 /// were created with.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct PodSettings {
     /// The placement from the pool's spec. Its name, region and subnet do not change.
     pub placement: Placement,
     /// The pool's tags for container groups.
@@ -192,7 +192,7 @@ pub struct Settings {
     pub deletion_cost: i32,
 }
 
-impl Settings {
+impl PodSettings {
     /// Whether every pod translates to the same group with these settings as with `other`.
     fn translates_as(&self, other: &Self) -> bool {
         let node_only = Placement {
@@ -209,23 +209,23 @@ impl Settings {
     }
 }
 
-impl Deref for Context {
-    type Target = Parts;
+impl Deref for PodsContext {
+    type Target = PodsConfig;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &PodsConfig {
         &self.parts
     }
 }
 
-impl Context {
+impl PodsContext {
     /// The current settings.
-    pub fn settings(&self) -> Arc<Settings> {
+    pub fn settings(&self) -> Arc<PodSettings> {
         self.settings.borrow().clone()
     }
 
     /// Applies new settings while pods run; no container group is restarted. The region is checked again, because
     /// the capacity or the priority may have changed.
-    pub fn change(&self, settings: Settings) {
+    pub fn change(&self, settings: PodSettings) {
         self.settings.send_if_modified(|now| {
             let is_other = !settings.translates_as(now);
             *now = Arc::new(settings);
@@ -236,8 +236,8 @@ impl Context {
     }
 
     /// The placement in the form that translation takes.
-    fn place<'a>(&'a self, settings: &'a Settings) -> translate::Placement<'a> {
-        translate::Placement {
+    fn place<'a>(&'a self, settings: &'a PodSettings) -> translate::TranslationTarget<'a> {
+        translate::TranslationTarget {
             spec: &settings.placement,
             tags: &settings.tags,
             node: &self.owner.node,
@@ -247,7 +247,7 @@ impl Context {
     }
 
     /// A context that has not yet seen any pod or group.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(parts: PodsConfig) -> Self {
         let (services, watched) = reflector::store();
         Self {
             services,
@@ -264,11 +264,11 @@ impl Context {
             turns: Semaphore::new(AT_ONCE),
             urgent: Semaphore::new(WRITES_AT_ONCE),
             quiet: Arc::new(Semaphore::new(1)),
-            line: Line::default(),
+            line: ReadQueue::default(),
             facts: Mutex::default(),
             ended: Mutex::default(),
             daemon_sets: daemons::DaemonSets::default(),
-            hosted: AllHosted::default(),
+            hosted: PodIndex::default(),
         }
     }
 
@@ -338,14 +338,14 @@ impl Context {
     }
 
     /// Takes the create results since the last call.
-    pub fn take_ended(&self) -> Vec<Ended> {
+    pub fn take_ended(&self) -> Vec<CreateResult> {
         std::mem::take(&mut lock(&self.ended))
     }
 
-    fn ended(&self, class: Option<Class>, message: &str) {
+    fn ended(&self, class: Option<FailureClass>, message: &str) {
         let mut ended = lock(&self.ended);
         if ended.len() < MOST_ENDED {
-            ended.push(Ended {
+            ended.push(CreateResult {
                 at: Timestamp::now(),
                 class,
                 message: message.to_owned(),
@@ -361,20 +361,20 @@ impl Context {
     }
 
     /// The node's pod of this name.
-    pub fn hosted(&self, namespace: &str, name: &str) -> Option<Arc<Hosted>> {
+    pub fn hosted(&self, namespace: &str, name: &str) -> Option<Arc<PodInfo>> {
         self.hosted.get(namespace, name)
     }
 
     /// All pods of the node.
-    pub fn all_hosted(&self) -> Vec<Arc<Hosted>> {
+    pub fn all_hosted(&self) -> Vec<Arc<PodInfo>> {
         self.hosted.all()
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<String, (GroupName, watch::Sender<Shown>)>> {
+    fn kept(&self) -> MutexGuard<'_, HashMap<String, (GroupName, watch::Sender<ListedState>)>> {
         lock(&self.kept)
     }
 
-    fn starts(&self) -> MutexGuard<'_, Starts> {
+    fn starts(&self) -> MutexGuard<'_, StartLatencies> {
         lock(&self.starts)
     }
 }
@@ -384,11 +384,11 @@ fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Runs the pods of the node until `cancel`. After that the groups and pods stay as they are.
-pub async fn keep(context: Arc<Context>, cancel: CancellationToken) {
+pub async fn keep(context: Arc<PodsContext>, cancel: CancellationToken) {
     let tasks = TaskTracker::new();
     tasks.spawn(sweep::keep(context.clone(), cancel.clone()));
     tasks.spawn(services(context.clone(), cancel.clone()));
-    let mut herd = Herd {
+    let mut herd = PodController {
         context,
         cancel: cancel.clone(),
         tasks: tasks.clone(),
@@ -404,7 +404,7 @@ pub async fn keep(context: Arc<Context>, cancel: CancellationToken) {
 }
 
 /// Watches the cluster's Services until `cancel`.
-async fn services(context: Arc<Context>, cancel: CancellationToken) {
+async fn services(context: Arc<PodsContext>, cancel: CancellationToken) {
     let writer = lock(&context.watched).take();
     let Some(writer) = writer else { return };
     let services: Api<DeserializeGuard<Service>> = Api::all(context.client.clone());

@@ -12,13 +12,13 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 
 use super::is_refused;
-use super::keeper::Keeper;
+use super::keeper::PodWorker;
 use crate::aci::events::{self, PodEvent};
-use crate::aci::status::{self, NodeFacts, Seen};
-use crate::aci::view::Group as View;
+use crate::aci::status::{self, GroupObservation, NodeFacts};
+use crate::aci::view::ContainerGroup as View;
 use crate::k8s::{self, refused};
-use crate::node::call::{self, Deletion, Target};
-use crate::node::plan::Action;
+use crate::node::call::{self, DeletionOutcome, ObjectTarget};
+use crate::node::plan::PodAction;
 
 /// The field manager of pod statuses.
 const FIELD_MANAGER: &str = "burstpool-pod";
@@ -40,7 +40,7 @@ const REFUSED_AT_MOST: Duration = Duration::from_secs(60);
 
 /// The next write to the API server.
 #[derive(Debug)]
-pub(super) enum Say {
+pub(super) enum PendingWrite {
     /// There is nothing to write.
     Nothing,
     /// A status that is urgent: it changes the phase, the readiness or an address.
@@ -51,26 +51,26 @@ pub(super) enum Say {
     Event,
 }
 
-impl Say {
+impl PendingWrite {
     /// Whether there is anything to write.
     pub fn is_something(&self) -> bool {
         !matches!(self, Self::Nothing)
     }
 }
 
-impl Keeper {
+impl PodWorker {
     /// The next write: what the pod's live status does not show yet, then Events.
-    pub fn to_say(&self, now: Timestamp) -> Say {
+    pub fn to_say(&self, now: Timestamp) -> PendingWrite {
         if !self.exists {
-            return Say::Nothing;
+            return PendingWrite::Nothing;
         }
         // Writing a status would replace a status that could not be decoded, or end a pod that may still run.
         if !self.is_readable || self.is_out_of_sight() {
             let is_due = self.not_written_before.is_none_or(|at| at <= now);
             return if is_due && !self.events.is_empty() {
-                Say::Event
+                PendingWrite::Event
             } else {
-                Say::Nothing
+                PendingWrite::Nothing
             };
         }
         let wanted = status::pod_status(&self.pod, &self.seen(), &self.facts(), now);
@@ -79,24 +79,24 @@ impl Keeper {
             let (none, wanted) = (PodStatus::default(), Box::new(wanted));
             let live = self.pod.status.as_ref().unwrap_or(&none);
             return if status::is_urgent(live, &wanted) {
-                Say::Now(wanted)
+                PendingWrite::Now(wanted)
             } else {
-                Say::Quietly(wanted)
+                PendingWrite::Quietly(wanted)
             };
         }
         if may_write && !self.events.is_empty() {
-            Say::Event
+            PendingWrite::Event
         } else {
-            Say::Nothing
+            PendingWrite::Nothing
         }
     }
 
     /// Makes a write that is not urgent.
-    pub async fn say(&mut self, what: Say) {
+    pub async fn say(&mut self, what: PendingWrite) {
         match what {
-            Say::Nothing => {}
-            Say::Now(status) | Say::Quietly(status) => self.write(&status).await,
-            Say::Event => {
+            PendingWrite::Nothing => {}
+            PendingWrite::Now(status) | PendingWrite::Quietly(status) => self.write(&status).await,
+            PendingWrite::Event => {
                 if let Some(event) = self.events.next()
                     && !self.publish(&event).await
                 {
@@ -120,12 +120,12 @@ impl Keeper {
         if !self.exists {
             return true;
         }
-        let seen = Seen::Deleted(self.view.as_ref());
+        let seen = GroupObservation::Deleted(self.view.as_ref());
         let wanted = status::pod_status(&self.pod, &seen, &self.facts(), Timestamp::now());
         if self.is_readable && !says(&self.pod, &wanted) {
             self.write(&wanted).await;
         }
-        let Some(this) = Target::of(&self.pod.metadata) else {
+        let Some(this) = ObjectTarget::of(&self.pod.metadata) else {
             return true;
         };
         if self.is_out_of_reach() {
@@ -133,13 +133,13 @@ impl Keeper {
         }
         match call::delete(PATIENCE, &self.pods_api(), &this, Some(0)).await {
             // The pod is gone, or another pod has its name.
-            Ok(Deletion::Begun | Deletion::NotThere) => true,
+            Ok(DeletionOutcome::Begun | DeletionOutcome::NotThere) => true,
             Err(error) if call::is_late(&error) => false,
             Err(error) => {
                 tracing::warn!(pod = %self.pod_name(), %error, "removing a pod");
                 let pause = self.refused(&error).unwrap_or(REMOVE_AGAIN);
                 let again = Timestamp::now().checked_add(pause).ok();
-                self.known.pauses.set(Action::Remove, again);
+                self.known.pauses.set(PodAction::Remove, again);
                 false
             }
         }

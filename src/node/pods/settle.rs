@@ -20,7 +20,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{AT_ONCE, Context, is_refused};
+use super::{AT_ONCE, PodsContext, is_refused};
 use crate::k8s::refused;
 use crate::node::{binding, call};
 
@@ -53,14 +53,14 @@ const RELEASES: u32 = 4;
 
 /// The state of the patch of one pod.
 #[derive(Debug, Default)]
-pub(super) struct Settled {
+pub(super) struct PostBindState {
     is_under_way: AtomicBool,
     /// How many patches were accepted.
     times: AtomicU32,
 }
 
 /// The result of a patch.
-enum Outcome {
+enum PatchResult {
     /// The API server accepted it; the pod afterwards.
     Done(Box<Pod>),
     /// The pod does not exist.
@@ -72,9 +72,9 @@ enum Outcome {
 }
 
 /// One pod to patch.
-struct Written {
-    context: Arc<Context>,
-    settled: Arc<Settled>,
+struct PostBindPod {
+    context: Arc<PodsContext>,
+    settled: Arc<PostBindState>,
     pods: Api<Pod>,
     name: String,
     uid: Option<String>,
@@ -84,8 +84,8 @@ struct Written {
 /// what the patch needs of the pod, and boxes the calls: without that, each of a thousand waiting pods takes 6 KB
 /// (measured).
 pub(super) fn settle(
-    context: &Arc<Context>,
-    settled: &Arc<Settled>,
+    context: &Arc<PodsContext>,
+    settled: &Arc<PostBindState>,
     pod: &Pod,
 ) -> Option<impl Future<Output = ()> + use<>> {
     let times = settled.times.load(Ordering::Relaxed);
@@ -98,7 +98,7 @@ pub(super) fn settle(
     }
     let metadata = &pod.metadata;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    let written = Written {
+    let written = PostBindPod {
         context: context.clone(),
         settled: settled.clone(),
         pods: Api::namespaced(context.client.clone(), namespace),
@@ -112,7 +112,7 @@ pub(super) fn settle(
 }
 
 /// The patch that the pod needs after `times` accepted patches.
-fn needed(context: &Context, times: u32, pod: &Pod) -> Option<json_patch::Patch> {
+fn needed(context: &PodsContext, times: u32, pod: &Pod) -> Option<json_patch::Patch> {
     if times == 0 {
         binding::patch(pod, context.settings().deletion_cost)
     } else {
@@ -120,7 +120,7 @@ fn needed(context: &Context, times: u32, pod: &Pod) -> Option<json_patch::Patch>
     }
 }
 
-impl Written {
+impl PostBindPod {
     /// Sends the patch; without one, waits, and sends the patch that the pod needs then.
     async fn write(&self, mut patch: Option<json_patch::Patch>) {
         let times = self.settled.times.load(Ordering::Relaxed);
@@ -143,10 +143,10 @@ impl Written {
             let outcome = Box::pin(self.send(sent)).await;
             drop(turn);
             let (why, longest) = match outcome {
-                Outcome::Done(pod) => return Box::pin(self.done(times, pod)).await,
-                Outcome::Gone => return,
-                Outcome::Failed(why) => (why, LONGEST_PAUSE),
-                Outcome::Refused(why) => {
+                PatchResult::Done(pod) => return Box::pin(self.done(times, pod)).await,
+                PatchResult::Gone => return,
+                PatchResult::Failed(why) => (why, LONGEST_PAUSE),
+                PatchResult::Refused(why) => {
                     refusals += 1;
                     (why, refused::LONGEST)
                 }
@@ -199,7 +199,7 @@ impl Written {
                 return;
             };
             let _turn = self.context.quiet.acquire().await;
-            if let Outcome::Done(_) | Outcome::Gone = self.send(&patch).await {
+            if let PatchResult::Done(_) | PatchResult::Gone = self.send(&patch).await {
                 return;
             }
             // The API server refused it, probably because another client wrote the pod meanwhile.
@@ -220,19 +220,19 @@ impl Written {
         found.map(|pod| pod.filter(same)).map_err(|_| ())
     }
 
-    async fn send(&self, patch: &json_patch::Patch) -> Outcome {
+    async fn send(&self, patch: &json_patch::Patch) -> PatchResult {
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
         let patch = Patch::Json::<()>(patch.clone());
         match call::in_time(PATIENCE, self.pods.patch(&self.name, &params, &patch)).await {
-            Ok(pod) => Outcome::Done(Box::new(pod)),
-            Err(kube::Error::Api(status)) if call::is_absent(&status) => Outcome::Gone,
+            Ok(pod) => PatchResult::Done(Box::new(pod)),
+            Err(kube::Error::Api(status)) if call::is_absent(&status) => PatchResult::Gone,
             Err(kube::Error::Api(status)) if is_refused(&status) => {
-                Outcome::Refused(status.message)
+                PatchResult::Refused(status.message)
             }
-            Err(error) => Outcome::Failed(error.to_string()),
+            Err(error) => PatchResult::Failed(error.to_string()),
         }
     }
 }
@@ -251,7 +251,7 @@ fn ownership(pod: &Pod) -> Option<json_patch::Patch> {
 }
 
 /// Returns when no group of the node is being created or deleted, or after [`LOOKS`] checks (30 s).
-async fn give_way(context: &Context) {
+async fn give_way(context: &PodsContext) {
     for _ in 0..LOOKS {
         tokio::time::sleep(LOOK_AGAIN).await;
         if context.turns.available_permits() == AT_ONCE {
@@ -271,7 +271,7 @@ mod tests {
 
     /// A pod that lacks a deletion cost and tolerations, a context whose API server answers a patch of it with
     /// `code`, and the number of patches that were sent.
-    fn refusing(code: &Arc<AtomicU16>) -> (Pod, Arc<Context>, Arc<AtomicU16>) {
+    fn refusing(code: &Arc<AtomicU16>) -> (Pod, Arc<PodsContext>, Arc<AtomicU16>) {
         let pod = json!({
             "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
             "spec": {"containers": []},
@@ -331,7 +331,7 @@ mod tests {
     }
 
     fn size<F>(
-        _: impl for<'a> FnOnce(&'a Arc<Context>, &'a Arc<Settled>, &'a Pod) -> Option<F>,
+        _: impl for<'a> FnOnce(&'a Arc<PodsContext>, &'a Arc<PostBindState>, &'a Pod) -> Option<F>,
     ) -> usize {
         size_of::<F>()
     }

@@ -9,32 +9,32 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::{Context, lock};
+use super::{PodsContext, lock};
 use crate::aci::names::GroupName;
-use crate::aci::view::{Group as View, Provisioning};
-use crate::node::plan::Group;
+use crate::aci::view::{ContainerGroup as View, Provisioning};
+use crate::node::plan::GroupPresence;
 
 /// The result of one LIST.
 #[derive(Debug)]
-pub(super) struct Listing {
+pub(super) struct GroupListing {
     /// When the LIST was sent: it shows no later change.
     pub asked: Timestamp,
     /// The node's groups by name.
-    pub groups: HashMap<String, Brief>,
+    pub groups: HashMap<String, ListedGroup>,
     /// The names of all other groups in the answer.
     pub foreign: HashSet<String>,
 }
 
 /// What a LIST says of one group.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Brief {
+pub(super) struct ListedGroup {
     pub provisioning: Option<Provisioning>,
     pub ip: Option<IpAddr>,
 }
 
 /// What the last LIST showed of one group.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) enum Shown {
+pub(super) enum ListedState {
     /// There was no LIST yet.
     #[default]
     Nothing,
@@ -52,11 +52,11 @@ pub(super) enum Shown {
     There {
         /// When the LIST was sent.
         asked: Timestamp,
-        brief: Brief,
+        brief: ListedGroup,
     },
 }
 
-impl Brief {
+impl ListedGroup {
     pub fn of(group: &View) -> Self {
         Self {
             provisioning: group.provisioning().cloned(),
@@ -75,8 +75,8 @@ impl Brief {
     /// A start that succeeded is always news, even if a GET read the group after the LIST was sent: a group never
     /// goes back behind its start, and an earlier GET may be processed after this. Each state of a LIST is
     /// delivered only once.
-    pub fn is_newer(&self, asked: Timestamp, group: &Group) -> bool {
-        let Group::There { since, read, ran } = group else {
+    pub fn is_newer(&self, asked: Timestamp, group: &GroupPresence) -> bool {
+        let GroupPresence::There { since, read, ran } = group else {
             return false;
         };
         let is_start = !ran && self.has_started();
@@ -84,21 +84,21 @@ impl Brief {
     }
 }
 
-impl Listing {
-    fn of(&self, name: &str) -> Shown {
+impl GroupListing {
+    fn of(&self, name: &str) -> ListedState {
         let asked = self.asked;
         match self.groups.get(name) {
-            Some(brief) => Shown::There {
+            Some(brief) => ListedState::There {
                 asked,
                 brief: brief.clone(),
             },
-            None if self.foreign.contains(name) => Shown::Foreign,
-            None => Shown::Absent { asked },
+            None if self.foreign.contains(name) => ListedState::Foreign,
+            None => ListedState::Absent { asked },
         }
     }
 }
 
-impl Shown {
+impl ListedState {
     /// Whether a worker must receive this after `before`. Every LIST without the group is news: only one that was
     /// sent after the PUT shows that the group vanished.
     fn is_news(&self, before: &Self) -> bool {
@@ -111,9 +111,9 @@ impl Shown {
 
 /// Groups that workers saw come and go, and when, since the last LIST was sent. The LIST shows all earlier changes.
 #[derive(Debug, Default)]
-pub(super) struct Since(HashMap<String, (Timestamp, bool)>);
+pub(super) struct GroupChanges(HashMap<String, (Timestamp, bool)>);
 
-impl Since {
+impl GroupChanges {
     fn learn(&mut self, name: &str, is_there: bool, now: Timestamp) {
         self.0.insert(name.to_owned(), (now, is_there));
     }
@@ -123,21 +123,21 @@ impl Since {
     }
 
     /// Whether a group of this name exists, by the last LIST and later changes.
-    pub fn is_there(&self, name: &str, listing: Option<&Listing>) -> bool {
+    pub fn is_there(&self, name: &str, listing: Option<&GroupListing>) -> bool {
         let listed = || listing.is_some_and(|listing| listing.groups.contains_key(name));
         let learned = self.0.get(name).map(|(_, is_there)| *is_there);
         learned.unwrap_or_else(listed)
     }
 
     /// How many groups exist, by the last LIST and later changes.
-    fn count(&self, listing: &Listing) -> usize {
+    fn count(&self, listing: &GroupListing) -> usize {
         let listed = listing.groups.keys();
         let unchanged = listed.filter(|name| !self.0.contains_key(*name)).count();
         unchanged + self.0.values().filter(|(_, is_there)| *is_there).count()
     }
 }
 
-impl Context {
+impl PodsContext {
     /// How many groups the node has, as far as is known; `None` before the first LIST.
     pub fn groups(&self) -> Option<usize> {
         let listed = self.listed.borrow();
@@ -151,7 +151,7 @@ impl Context {
     }
 
     /// Sends each worker what a LIST showed of its group.
-    pub(super) fn show(&self, listing: Listing) {
+    pub(super) fn show(&self, listing: GroupListing) {
         let listing = Arc::new(listing);
         lock(&self.since).forget(listing.asked);
         let kept = self.kept();
@@ -170,9 +170,9 @@ impl Context {
     pub(super) fn show_unlisted(&self) {
         for (_, shown) in self.kept().values() {
             shown.send_if_modified(|shown| {
-                let is_new = *shown == Shown::Nothing;
+                let is_new = *shown == ListedState::Nothing;
                 if is_new {
-                    *shown = Shown::Unlisted;
+                    *shown = ListedState::Unlisted;
                 }
                 is_new
             });
@@ -180,10 +180,10 @@ impl Context {
     }
 
     /// Subscribes the worker of the pod with this UID to what LISTs show of its group.
-    pub(super) fn follow(&self, uid: &str, name: &GroupName) -> watch::Receiver<Shown> {
+    pub(super) fn follow(&self, uid: &str, name: &GroupName) -> watch::Receiver<ListedState> {
         let mut kept = self.kept();
         let listing = self.listed.borrow().clone();
-        let shown = listing.map_or(Shown::Nothing, |listing| listing.of(name.as_str()));
+        let shown = listing.map_or(ListedState::Nothing, |listing| listing.of(name.as_str()));
         let (sender, receiver) = watch::channel(shown);
         kept.insert(uid.to_owned(), (name.clone(), sender));
         receiver
@@ -197,15 +197,15 @@ mod tests {
     #[test]
     fn groups_that_have_come_and_gone_since_the_last_list_are_counted() {
         let at = |second| Timestamp::from_second(second).expect("a time");
-        let listing = |asked, names: &[&str]| Listing {
+        let listing = |asked, names: &[&str]| GroupListing {
             asked: at(asked),
             groups: names
                 .iter()
-                .map(|name| ((*name).to_owned(), Brief::default()))
+                .map(|name| ((*name).to_owned(), ListedGroup::default()))
                 .collect(),
             foreign: HashSet::new(),
         };
-        let mut since = Since::default();
+        let mut since = GroupChanges::default();
         let first = listing(10, &["a", "b"]);
         assert_eq!(since.count(&first), 2);
         since.learn("b", false, at(11));
@@ -226,16 +226,16 @@ mod tests {
     #[test]
     fn a_list_that_was_asked_before_the_last_read_tells_nothing_but_that_the_start_has_succeeded() {
         let at = |second| Timestamp::from_second(second).expect("a time");
-        let brief = |provisioning| Brief {
+        let brief = |provisioning| ListedGroup {
             provisioning: Some(provisioning),
             ip: None,
         };
-        let group = |read: Option<i64>, ran| Group::There {
+        let group = |read: Option<i64>, ran| GroupPresence::There {
             since: at(10),
             read: read.map(at),
             ran,
         };
-        let tells = |word, asked, group: &Group| brief(word).is_newer(at(asked), group);
+        let tells = |word, asked, group: &GroupPresence| brief(word).is_newer(at(asked), group);
         let (creating, succeeded) = (Provisioning::Creating, Provisioning::Succeeded);
         // After the PUT, and before or after the last read.
         assert!(!tells(succeeded.clone(), 9, &group(None, false)));
@@ -245,6 +245,6 @@ mod tests {
         assert!(tells(succeeded.clone(), 11, &group(Some(12), false)));
         assert!(!tells(succeeded.clone(), 9, &group(Some(12), false)));
         assert!(!tells(succeeded.clone(), 11, &group(Some(12), true)));
-        assert!(!tells(succeeded, 11, &Group::Unknown));
+        assert!(!tells(succeeded, 11, &GroupPresence::Unknown));
     }
 }

@@ -16,10 +16,10 @@ use kube::Api;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::shown::{Brief, Listing};
-use super::{Context, lock};
+use super::shown::{GroupListing, ListedGroup};
+use super::{PodsContext, lock};
 use crate::aci::names::pod_of;
-use crate::aci::view::Group as View;
+use crate::aci::view::ContainerGroup as View;
 use crate::node::call;
 
 /// The interval after a LIST that failed.
@@ -31,7 +31,7 @@ const SOON: Duration = Duration::from_secs(1);
 const SHARE: u32 = 4;
 
 /// Lists and collects until `cancel`.
-pub(super) async fn keep(context: Arc<Context>, cancel: CancellationToken) {
+pub(super) async fn keep(context: Arc<PodsContext>, cancel: CancellationToken) {
     let until_then = async {
         let mut orphans: HashMap<String, Instant> = HashMap::new();
         let mut swept: Option<Instant> = None;
@@ -65,7 +65,7 @@ pub(super) async fn keep(context: Arc<Context>, cancel: CancellationToken) {
 }
 
 /// The result of a LIST, as far as garbage collection needs it.
-pub(super) struct Listed {
+pub(super) struct SweptGroups {
     /// The node's groups.
     pub all: Vec<View>,
     /// How many pages the LIST of the whole resource group took.
@@ -75,7 +75,7 @@ pub(super) struct Listed {
 }
 
 /// Lists the node's groups and sends the workers what the LIST shows; `None` if the LIST failed.
-pub(super) async fn list(context: &Context) -> Option<Listed> {
+pub(super) async fn list(context: &PodsContext) -> Option<SweptGroups> {
     let asked = Timestamp::now();
     let answer = context.azure.list(&context.scope, &context.pace).await;
     let listed = match answer {
@@ -107,10 +107,10 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
     if is_whole {
         let briefs = all
             .iter()
-            .filter_map(|view| Some((view.name.clone()?, Brief::of(view))));
+            .filter_map(|view| Some((view.name.clone()?, ListedGroup::of(view))));
         let groups = briefs.collect();
         let foreign = foreign.into_iter().filter_map(|view| view.name).collect();
-        context.show(Listing {
+        context.show(GroupListing {
             asked,
             groups,
             foreign,
@@ -118,7 +118,7 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
     } else {
         context.show_unlisted();
     }
-    Some(Listed {
+    Some(SweptGroups {
         all,
         pages,
         is_whole,
@@ -126,7 +126,7 @@ pub(super) async fn list(context: &Context) -> Option<Listed> {
 }
 
 /// Deletes groups that have had no pod for the orphan grace period.
-async fn sweep(context: &Context, groups: &[View], orphans: &mut HashMap<String, Instant>) {
+async fn sweep(context: &PodsContext, groups: &[View], orphans: &mut HashMap<String, Instant>) {
     let mut seen = HashSet::new();
     for group in groups {
         let (Some(name), Some(pod)) = (&group.name, pod_of(&group.tags)) else {
@@ -151,7 +151,10 @@ async fn sweep(context: &Context, groups: &[View], orphans: &mut HashMap<String,
 
 /// Whether the pod that a group was created for exists, with the same UID; `None` if the API server does not
 /// answer. Reads from the API server, because a cache may be behind.
-async fn has_pod(context: &Context, (namespace, name, uid): (&str, &str, &str)) -> Option<bool> {
+async fn has_pod(
+    context: &PodsContext,
+    (namespace, name, uid): (&str, &str, &str),
+) -> Option<bool> {
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
     let found = call::find(Duration::from_secs(10), &pods, name)
         .await

@@ -46,7 +46,7 @@ fn events(changes: &[i32], seconds: i64) -> Vec<(Timestamp, i32)> {
         .collect()
 }
 
-struct Case(
+struct StepCase(
     &'static str,
     (i32, i32),
     Value,
@@ -56,8 +56,8 @@ struct Case(
     Option<&'static str>,
 );
 
-fn check(case: &Case, history: &History) {
-    let Case(name, (min, max), behavior, current, wanted, expected, held) = case;
+fn check(case: &StepCase, history: &ScalingHistory) {
+    let StepCase(name, (min, max), behavior, current, wanted, expected, held) = case;
     let spec = spec(*min, *max, behavior);
     let step = limited(&spec, history, *current, *wanted, at(NOW));
     assert_eq!((step.replicas, step.held), (*expected, *held), "{name}");
@@ -73,27 +73,27 @@ const FEWEST: Option<&str> = Some("it is minReplicas");
 fn bounds_and_policies_are_those_of_the_autoscalers_own_tests() {
     let none = json!({});
     for case in [
-        Case("within range", (3, 8), none.clone(), 5, 7, 7, None),
-        Case("desired < minReplicas", (2, 8), none.clone(), 3, 1, 2, FEWEST),
-        Case("within range when minReplicas is 0", (0, 10), none.clone(), 1, 0, 0, None),
-        Case("maxReplicas is the limit because maxReplicas < scaleUpLimit", (1, 10), none.clone(), 20, 1000, 10, MOST),
-        Case("more than the maximum", (100, 150), none.clone(), 100, 1000, 150, MOST),
-        Case("scaleUpLimit with user policies", (1, 2000), up(&rules(0, 0, 1, 60)), 3, 1000, 4, UP),
-        Case("scaleUp with default behavior", (1, 1000), none.clone(), 10, 50, 20, UP),
-        Case("scaleUp with default behavior, few", (1, 1000), none, 1, 50, 5, UP),
-        Case("scaleUp with pods policy larger", (1, 1000), up(&rules(100, 60, 100, 60)), 10, 500, 110, UP),
-        Case("scaleUp with percent policy larger", (1, 1000), up(&rules(2, 60, 100, 60)), 10, 500, 20, UP),
-        Case("large pod policy", (1, 1000), up(&rules(100, 60, 0, 0)), 10, 50, 50, None),
-        Case("scaleUp with pod policy limitation", (1, 1000), up(&rules(30, 60, 0, 0)), 10, 50, 40, UP),
-        Case("scaleUp with percent policy limitation", (1, 1000), up(&rules(0, 0, 200, 60)), 10, 50, 30, UP),
-        Case("scaleDown with percent and pod policy", (1, 1000), down(&rules(20, 60, 1, 60)), 100, 2, 80, DOWN),
-        Case("scaleDown with pod and percent policy", (1, 1000), down(&rules(2, 60, 1, 60)), 100, 2, 98, DOWN),
-        Case("scaleDown with large pod policy", (1, 1000), down(&rules(100, 60, 0, 0)), 10, 0, 1, FEWEST),
-        Case("scaleDown with large percent policy", (5, 1000), down(&rules(0, 0, 100, 60)), 10, 2, 5, FEWEST),
-        Case("scaleDown with pod policy limitation", (1, 1000), down(&rules(5, 60, 0, 0)), 10, 2, 5, DOWN),
-        Case("scaleDown with percent policy limitation", (1, 1000), down(&rules(0, 0, 50, 60)), 10, 5, 5, None),
+        StepCase("within range", (3, 8), none.clone(), 5, 7, 7, None),
+        StepCase("desired < minReplicas", (2, 8), none.clone(), 3, 1, 2, FEWEST),
+        StepCase("within range when minReplicas is 0", (0, 10), none.clone(), 1, 0, 0, None),
+        StepCase("maxReplicas is the limit because maxReplicas < scaleUpLimit", (1, 10), none.clone(), 20, 1000, 10, MOST),
+        StepCase("more than the maximum", (100, 150), none.clone(), 100, 1000, 150, MOST),
+        StepCase("scaleUpLimit with user policies", (1, 2000), up(&rules(0, 0, 1, 60)), 3, 1000, 4, UP),
+        StepCase("scaleUp with default behavior", (1, 1000), none.clone(), 10, 50, 20, UP),
+        StepCase("scaleUp with default behavior, few", (1, 1000), none, 1, 50, 5, UP),
+        StepCase("scaleUp with pods policy larger", (1, 1000), up(&rules(100, 60, 100, 60)), 10, 500, 110, UP),
+        StepCase("scaleUp with percent policy larger", (1, 1000), up(&rules(2, 60, 100, 60)), 10, 500, 20, UP),
+        StepCase("large pod policy", (1, 1000), up(&rules(100, 60, 0, 0)), 10, 50, 50, None),
+        StepCase("scaleUp with pod policy limitation", (1, 1000), up(&rules(30, 60, 0, 0)), 10, 50, 40, UP),
+        StepCase("scaleUp with percent policy limitation", (1, 1000), up(&rules(0, 0, 200, 60)), 10, 50, 30, UP),
+        StepCase("scaleDown with percent and pod policy", (1, 1000), down(&rules(20, 60, 1, 60)), 100, 2, 80, DOWN),
+        StepCase("scaleDown with pod and percent policy", (1, 1000), down(&rules(2, 60, 1, 60)), 100, 2, 98, DOWN),
+        StepCase("scaleDown with large pod policy", (1, 1000), down(&rules(100, 60, 0, 0)), 10, 0, 1, FEWEST),
+        StepCase("scaleDown with large percent policy", (5, 1000), down(&rules(0, 0, 100, 60)), 10, 2, 5, FEWEST),
+        StepCase("scaleDown with pod policy limitation", (1, 1000), down(&rules(5, 60, 0, 0)), 10, 2, 5, DOWN),
+        StepCase("scaleDown with percent policy limitation", (1, 1000), down(&rules(0, 0, 50, 60)), 10, 5, 5, None),
     ] {
-        check(&case, &History::default());
+        check(&case, &ScalingHistory::default());
     }
 }
 
@@ -102,12 +102,12 @@ fn bounds_and_policies_are_those_of_the_autoscalers_own_tests() {
 fn a_percentage_is_exact() {
     // With floating point, 100 * 1.1 is slightly above 110, and 10 * (1 - 0.9) slightly below 1.
     for case in [
-        Case("10 percent more", (1, 1000), up(&rules(0, 0, 10, 60)), 100, 500, 110, UP),
-        Case("10 percent more, rounded up", (1, 1000), up(&rules(0, 0, 10, 60)), 101, 500, 112, UP),
-        Case("90 percent fewer", (0, 1000), down(&rules(0, 0, 90, 60)), 10, 0, 1, DOWN),
-        Case("90 percent fewer, rounded down", (0, 1000), down(&rules(0, 0, 90, 60)), 19, 0, 1, DOWN),
+        StepCase("10 percent more", (1, 1000), up(&rules(0, 0, 10, 60)), 100, 500, 110, UP),
+        StepCase("10 percent more, rounded up", (1, 1000), up(&rules(0, 0, 10, 60)), 101, 500, 112, UP),
+        StepCase("90 percent fewer", (0, 1000), down(&rules(0, 0, 90, 60)), 10, 0, 1, DOWN),
+        StepCase("90 percent fewer, rounded down", (0, 1000), down(&rules(0, 0, 90, 60)), 19, 0, 1, DOWN),
     ] {
-        check(&case, &History::default());
+        check(&case, &ScalingHistory::default());
     }
 }
 
@@ -117,25 +117,25 @@ fn changes_within_a_policys_period_count_as_in_the_autoscalers_own_tests() {
     let few = || events(&[1, 5, 9], 120);
     let many = || events(&[8, 12, 9, 11], 120);
     for (added, removed, case) in [
-        (few(), vec![], Case("large pod policy", (1, 200), up(&rules(300, 60, 0, 0)), 100, 500, 200, MOST)),
-        (few(), vec![], Case("large percent policy", (1, 200), up(&rules(0, 0, 10000, 60)), 100, 500, 200, MOST)),
-        (few(), vec![], Case("currentReplicas limitation", (1, 1000), up(&rules(5, 120, 0, 0)), 100, 500, 100, UP)),
-        (few(), vec![], Case("scaleUp with pod policy", (1, 1000), up(&rules(150, 120, 0, 0)), 100, 500, 235, UP)),
-        (few(), vec![], Case("scaleUp with percent policy", (1, 1000), up(&rules(0, 0, 200, 120)), 100, 500, 255, UP)),
-        (events(&[4], 120), events(&[2], 120), Case("up and down events", (1, 1000), up(&rules(0, 0, 300, 300)), 6, 24, 16, UP)),
-        (vec![], few(), Case("scaleDown with default policy", (1, 1000), json!({}), 10, 5, 5, None)),
-        (vec![], few(), Case("MinReplicas with large pod policy", (1, 1000), down(&rules(115, 120, 0, 0)), 100, 0, 1, FEWEST)),
-        (vec![], few(), Case("MinReplicas limitation", (5, 1000), down(&rules(130, 120, 0, 0)), 100, 0, 5, FEWEST)),
-        (vec![], few(), Case("100 percent is always to 0", (5, 1000), down(&rules(0, 0, 100, 120)), 100, 2, 5, FEWEST)),
-        (vec![], few(), Case("scaleDown with pod policy", (1, 1000), down(&rules(5, 120, 0, 0)), 100, 2, 100, DOWN)),
-        (vec![], events(&[2, 4, 6], 120), Case("scaleDown with percent policy", (1, 1000), down(&rules(0, 0, 50, 120)), 100, 0, 56, DOWN)),
-        (events(&[2], 120), events(&[4], 120), Case("down and up events", (1, 1000), down(&rules(0, 0, 50, 180)), 10, 1, 6, DOWN)),
-        (vec![], events(&[10, 10, 10], 120), Case("events prevent scale down", (1, 1000), down(&rules(0, 0, 10, 120)), 100, 0, 100, DOWN)),
-        (vec![], events(&[10, 10, 10], 120), Case("events still allow more", (1, 1000), down(&rules(0, 0, 1000, 120)), 10, 5, 5, None)),
-        (many(), vec![], Case("two policies for up", (1, 1000), up(&rules(1000, 120, 100, 60)), 100, 200, 200, None)),
-        (vec![], many(), Case("two policies for down", (1, 1000), down(&rules(1000, 120, 100, 60)), 100, 5, 5, None)),
+        (few(), vec![], StepCase("large pod policy", (1, 200), up(&rules(300, 60, 0, 0)), 100, 500, 200, MOST)),
+        (few(), vec![], StepCase("large percent policy", (1, 200), up(&rules(0, 0, 10000, 60)), 100, 500, 200, MOST)),
+        (few(), vec![], StepCase("currentReplicas limitation", (1, 1000), up(&rules(5, 120, 0, 0)), 100, 500, 100, UP)),
+        (few(), vec![], StepCase("scaleUp with pod policy", (1, 1000), up(&rules(150, 120, 0, 0)), 100, 500, 235, UP)),
+        (few(), vec![], StepCase("scaleUp with percent policy", (1, 1000), up(&rules(0, 0, 200, 120)), 100, 500, 255, UP)),
+        (events(&[4], 120), events(&[2], 120), StepCase("up and down events", (1, 1000), up(&rules(0, 0, 300, 300)), 6, 24, 16, UP)),
+        (vec![], few(), StepCase("scaleDown with default policy", (1, 1000), json!({}), 10, 5, 5, None)),
+        (vec![], few(), StepCase("MinReplicas with large pod policy", (1, 1000), down(&rules(115, 120, 0, 0)), 100, 0, 1, FEWEST)),
+        (vec![], few(), StepCase("MinReplicas limitation", (5, 1000), down(&rules(130, 120, 0, 0)), 100, 0, 5, FEWEST)),
+        (vec![], few(), StepCase("100 percent is always to 0", (5, 1000), down(&rules(0, 0, 100, 120)), 100, 2, 5, FEWEST)),
+        (vec![], few(), StepCase("scaleDown with pod policy", (1, 1000), down(&rules(5, 120, 0, 0)), 100, 2, 100, DOWN)),
+        (vec![], events(&[2, 4, 6], 120), StepCase("scaleDown with percent policy", (1, 1000), down(&rules(0, 0, 50, 120)), 100, 0, 56, DOWN)),
+        (events(&[2], 120), events(&[4], 120), StepCase("down and up events", (1, 1000), down(&rules(0, 0, 50, 180)), 10, 1, 6, DOWN)),
+        (vec![], events(&[10, 10, 10], 120), StepCase("events prevent scale down", (1, 1000), down(&rules(0, 0, 10, 120)), 100, 0, 100, DOWN)),
+        (vec![], events(&[10, 10, 10], 120), StepCase("events still allow more", (1, 1000), down(&rules(0, 0, 1000, 120)), 10, 5, 5, None)),
+        (many(), vec![], StepCase("two policies for up", (1, 1000), up(&rules(1000, 120, 100, 60)), 100, 200, 200, None)),
+        (vec![], many(), StepCase("two policies for down", (1, 1000), down(&rules(1000, 120, 100, 60)), 100, 5, 5, None)),
     ] {
-        let history = History { recommended: vec![], added, removed };
+        let history = ScalingHistory { recommended: vec![], added, removed };
         check(&case, &history);
     }
 }
@@ -147,8 +147,8 @@ fn the_least_change_and_none_at_all_can_be_chosen() {
         rules
     };
     let case = |behavior, wanted, expected, held| {
-        let case = Case("selected", (1, 1000), behavior, 10, wanted, expected, held);
-        check(&case, &History::default());
+        let case = StepCase("selected", (1, 1000), behavior, 10, wanted, expected, held);
+        check(&case, &ScalingHistory::default());
     };
     case(up(&choose("Min", rules(2, 60, 100, 60))), 50, 12, UP);
     case(down(&choose("Min", rules(2, 60, 50, 60))), 1, 8, DOWN);
@@ -174,7 +174,7 @@ fn recommendations_are_stabilised_as_in_the_autoscalers_own_tests() {
     ] {
         let behavior = json!({"scaleUp": {"stabilizationWindowSeconds": up}, "scaleDown": {"stabilizationWindowSeconds": down}});
         let recommended = recommended.into_iter().map(|(ago, replicas)| (at(NOW - ago), replicas));
-        let mut history = History { recommended: recommended.collect(), ..History::default() };
+        let mut history = ScalingHistory { recommended: recommended.collect(), ..ScalingHistory::default() };
         let found = stabilised(&spec(1, 1000, &behavior), &mut history, current, wanted, at(NOW));
         assert_eq!(found, expected, "{name}");
     }
@@ -182,7 +182,7 @@ fn recommendations_are_stabilised_as_in_the_autoscalers_own_tests() {
 
 /// The replicas at each of the seconds, for what is wanted then. Each decision is carried out.
 fn played(spec: &WorkloadScale, first: i32, wanted: &[(i64, i32)]) -> Vec<i32> {
-    let (mut history, mut current) = (History::default(), first);
+    let (mut history, mut current) = (ScalingHistory::default(), first);
     let play = wanted.iter().map(|(second, wanted)| {
         let now = at(NOW + second);
         let next = step(spec, &mut history, current, *wanted, now).replicas;
@@ -235,7 +235,7 @@ fn what_flaps_does_not_flap_replicas() {
 fn a_persons_change_is_overwritten_only_as_an_autoscaler_would() {
     let usual = spec(2, 10, &json!({}));
     let after = |current| {
-        let mut history = History::default();
+        let mut history = ScalingHistory::default();
         step(&usual, &mut history, 4, 4, at(NOW));
         step(&usual, &mut history, current, 4, at(NOW + 15))
     };
@@ -249,7 +249,7 @@ fn a_persons_change_is_overwritten_only_as_an_autoscaler_would() {
         off.held
             .is_some_and(|why| why.contains("switches scaling off"))
     );
-    let mut history = History::default();
+    let mut history = ScalingHistory::default();
     let from_zero = step(&spec(0, 10, &json!({})), &mut history, 0, 3, at(NOW));
     assert_eq!(
         from_zero.replicas, 3,
@@ -262,7 +262,7 @@ fn after_a_restart_nothing_is_taken_away_for_the_length_of_the_window() {
     let usual = spec(2, 10, &json!({}));
     let restarted = [(0, 2), (150, 2), (299, 2), (300, 2)];
     assert_eq!(played(&usual, 8, &restarted), [8, 8, 8, 2]);
-    let mut history = History::default();
+    let mut history = ScalingHistory::default();
     let held = step(&usual, &mut history, 8, 2, at(NOW)).held;
     assert!(held.is_some_and(|why| why.contains("scaleDown.stabilizationWindowSeconds")));
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use burstpool::aci::translate::body::AzureFile;
-use burstpool::aci::translate::claims::Claim;
-use burstpool::aci::translate::concealed::Concealed;
+use burstpool::aci::translate::claims::ClaimBacking;
+use burstpool::aci::translate::concealed::SecretString;
 use burstpool::aci::translate::kube_proxy::ApiServer;
-use burstpool::aci::translate::resolved::{Content, Service};
-use burstpool::aci::translate::{Needs, Resolved};
+use burstpool::aci::translate::resolved::{ObjectContent, ServiceAddress};
+use burstpool::aci::translate::{PodReferences, ResolvedReferences};
 use burstpool::api;
 use rand::prelude::*;
 use serde_json::{Value, json};
@@ -51,9 +51,9 @@ impl Case {
     }
 
     /// Values for all references. Optional objects are missing in some cases.
-    pub fn resolved(&self, needs: &Needs) -> Resolved {
+    pub fn resolved(&self, needs: &PodReferences) -> ResolvedReferences {
         let mut rng = StdRng::seed_from_u64(self.seed);
-        let mut resolved = Resolved::default();
+        let mut resolved = ResolvedReferences::default();
         let rng = &mut rng;
         for (name, need) in &needs.secrets {
             if need.required || rng.random_bool(0.5) {
@@ -82,7 +82,7 @@ impl Case {
             secret.data.extend([config]);
         }
         for need in &needs.tokens {
-            let token = Concealed::new(format!("token-{SECRET}"));
+            let token = SecretString::new(format!("token-{SECRET}"));
             resolved.tokens.insert(need.clone(), token);
         }
         for name in &needs.claims {
@@ -90,11 +90,11 @@ impl Case {
                 share_name: "files".into(),
                 read_only: rng.random_bool(0.5),
                 storage_account_name: "shopfiles".into(),
-                storage_account_key: Concealed::new(format!("key-{SECRET}")),
+                storage_account_key: SecretString::new(format!("key-{SECRET}")),
             };
-            let other = Claim::Other("spec.csi.driver is disk.csi.azure.com".into());
+            let other = ClaimBacking::Other("spec.csi.driver is disk.csi.azure.com".into());
             let claim = if rng.random_bool(0.9) {
-                Claim::Share(share)
+                ClaimBacking::Share(share)
             } else {
                 other
             };
@@ -105,10 +105,10 @@ impl Case {
                 url: "https://api.example".into(),
                 certificate_authority: b"PEM".to_vec(),
             };
-            let token = Concealed::new(format!("proxy-{SECRET}"));
+            let token = SecretString::new(format!("proxy-{SECRET}"));
             resolved.kube_config = Some(server.kube_config(&token));
         }
-        resolved.services = vec![Service {
+        resolved.services = vec![ServiceAddress {
             name: "kubernetes".into(),
             address: "10.0.0.1".into(),
             ports: vec![(Some("https".into()), "TCP".into(), 443)],
@@ -117,7 +117,11 @@ impl Case {
     }
 }
 
-fn content<'a>(keys: impl Iterator<Item = &'a String>, value: &str, rng: &mut StdRng) -> Content {
+fn content<'a>(
+    keys: impl Iterator<Item = &'a String>,
+    value: &str,
+    rng: &mut StdRng,
+) -> ObjectContent {
     let mut data = BTreeMap::new();
     for key in keys {
         // An account's name is not a secret: it is in its host name.
@@ -133,9 +137,9 @@ fn content<'a>(keys: impl Iterator<Item = &'a String>, value: &str, rng: &mut St
             data.insert(key.to_owned(), format!("{value} $(A)").into_bytes());
         }
     }
-    Content {
+    ObjectContent {
         data,
-        ..Content::default()
+        ..ObjectContent::default()
     }
 }
 

@@ -11,9 +11,9 @@ fn a_group_that_azure_is_at_is_running_and_not_ready() {
     ] {
         let mut pod = pod("Always", &["web"], &[]);
         let fine = group("Succeeded", "Running", &[("web", running(1))]);
-        write(&mut pod, &Seen::Group(&fine), 2);
+        write(&mut pod, &GroupObservation::Group(&fine), 2);
         let group = group(provisioning, "Running", &[("web", running(1))]);
-        let status = write(&mut pod, &Seen::Group(&group), 30);
+        let status = write(&mut pod, &GroupObservation::Group(&group), 30);
         assert_eq!(
             (phase(&status), state(&status, "web").as_str()),
             ("Running", "running")
@@ -27,7 +27,7 @@ fn a_group_that_azure_is_at_is_running_and_not_ready() {
                 .is_some_and(|m| m.contains(provisioning))
         );
         assert!(!container(&status, "web").ready);
-        let status = write(&mut pod, &Seen::Group(&fine), 60);
+        let status = write(&mut pod, &GroupObservation::Group(&fine), 60);
         assert_eq!(says(&status, "Ready"), "True");
         assert_eq!(
             condition(&status, "Ready").last_transition_time,
@@ -46,7 +46,7 @@ fn an_unhealthy_group_makes_those_unready_that_have_a_readiness_probe() {
         "Running",
         &[("web", running(1)), ("log", running(1))],
     );
-    let status = status(&pod, &Seen::Group(&group), 9);
+    let status = status(&pod, &GroupObservation::Group(&group), 9);
     assert_eq!(
         (
             container(&status, "web").ready,
@@ -61,11 +61,11 @@ fn an_unhealthy_group_makes_those_unready_that_have_a_readiness_probe() {
 fn a_running_pod_that_waits_in_azure_stays_running() {
     let mut pod = pod("Always", &["web"], &[]);
     let fine = group("Succeeded", "Running", &[("web", running(1))]);
-    write(&mut pod, &Seen::Group(&fine), 2);
+    write(&mut pod, &GroupObservation::Group(&fine), 2);
     for view in [Value::Null, waiting("")] {
         let status = status(
             &pod,
-            &Seen::Group(&group("Repairing", "Pending", &[("web", view)])),
+            &GroupObservation::Group(&group("Repairing", "Pending", &[("web", view)])),
             9,
         );
         assert_eq!(
@@ -89,7 +89,10 @@ fn readiness_gates_are_honoured_and_their_conditions_kept() {
             conditions.push(serde_json::from_value(theirs).expect("a condition"));
         }
         let group = group("Succeeded", "Running", &[("web", running(1))]);
-        (super::status(&pod, &Seen::Group(&group), 9), pod)
+        (
+            super::status(&pod, &GroupObservation::Group(&group), 9),
+            pod,
+        )
     };
     let not_there = "corresponding condition of pod readiness gate \"lb/ready\" does not exist.";
     let shut = "the status of pod readiness gate \"lb/ready\" is not \"True\", but False";
@@ -119,7 +122,7 @@ fn readiness_gates_are_honoured_and_their_conditions_kept() {
 fn ready_comes_back_after_someone_else_took_it() {
     let mut pod = pod("Always", &["web"], &[]);
     let group = group("Succeeded", "Running", &[("web", running(1))]);
-    write(&mut pod, &Seen::Group(&group), 2);
+    write(&mut pod, &GroupObservation::Group(&group), 2);
     let conditions = pod
         .status
         .as_mut()
@@ -131,7 +134,7 @@ fn ready_comes_back_after_someone_else_took_it() {
         }
     }
     let live = pod.status.clone().expect("a status");
-    let status = status(&pod, &Seen::Group(&group), 200);
+    let status = status(&pod, &GroupObservation::Group(&group), 200);
     assert!(!same(&live, &status));
     assert_eq!(says(&status, "Ready"), "True");
     assert_eq!(
@@ -147,7 +150,11 @@ fn ready_comes_back_after_someone_else_took_it() {
 #[test]
 fn a_pod_that_succeeded_says_so_in_its_conditions() {
     let group = group("Succeeded", "Succeeded", &[("web", terminated(0))]);
-    let status = status(&pod("Never", &["web"], &[]), &Seen::Group(&group), 30);
+    let status = status(
+        &pod("Never", &["web"], &[]),
+        &GroupObservation::Group(&group),
+        30,
+    );
     assert_eq!(says(&status, "Ready"), "False PodCompleted");
     assert_eq!(says(&status, "ContainersReady"), "False PodCompleted");
     assert_eq!(says(&status, "Initialized"), "True PodCompleted");

@@ -18,7 +18,11 @@ fn the_phase_follows_exit_codes_and_restart_policy() {
             group_state,
             &[("web", terminated(codes[0])), ("log", terminated(codes[1]))],
         );
-        let status = status(&pod(policy, &["web", "log"], &[]), &Seen::Group(&group), 30);
+        let status = status(
+            &pod(policy, &["web", "log"], &[]),
+            &GroupObservation::Group(&group),
+            30,
+        );
         assert_eq!(phase(&status), wanted, "{policy} {codes:?}");
         let reason = if codes[1] == 0 { "Completed" } else { "Error" };
         assert_eq!(
@@ -38,7 +42,7 @@ fn one_container_of_two_that_ended_leaves_the_pod_running() {
     );
     let status = status(
         &pod("Never", &["web", "log"], &[]),
-        &Seen::Group(&group),
+        &GroupObservation::Group(&group),
         30,
     );
     assert_eq!(
@@ -66,7 +70,11 @@ fn exit_codes_are_what_the_container_said_whatever_else_the_service_says() {
     ];
     for (view, wanted) in cases {
         let group = group("Succeeded", "Failed", &[("web", view.clone())]);
-        let status = status(&pod("Never", &["web"], &[]), &Seen::Group(&group), 30);
+        let status = status(
+            &pod("Never", &["web"], &[]),
+            &GroupObservation::Group(&group),
+            30,
+        );
         assert_eq!(state(&status, "web"), wanted, "{view}");
         assert_eq!(
             phase(&status),
@@ -83,19 +91,19 @@ fn exit_codes_are_what_the_container_said_whatever_else_the_service_says() {
 fn a_group_that_is_lost_or_stopped_is_no_failure_of_the_program_for_as_long_as_the_pod_is_there() {
     let stopped = group("Succeeded", "Stopped", &[("web", running(1))]);
     let cases = [
-        (Seen::Vanished, "NotFound"),
-        (Seen::Group(&stopped), "Stopped"),
+        (GroupObservation::Vanished, "NotFound"),
+        (GroupObservation::Group(&stopped), "Stopped"),
     ];
     for (seen, reason) in cases {
         let mut pod = pod("Never", &["web"], &[]);
         let runs = group("Succeeded", "Running", &[("web", running(1))]);
-        write(&mut pod, &Seen::Group(&runs), 10);
+        write(&mut pod, &GroupObservation::Group(&runs), 10);
         for second in [30, 60] {
             let status = write(&mut pod, &seen, second);
             let said = says(&status, "DisruptionTarget");
             assert_eq!(said, format!("True {reason}"), "after {second} s");
         }
-        let status = write(&mut pod, &Seen::Deleted(None), 90);
+        let status = write(&mut pod, &GroupObservation::Deleted(None), 90);
         assert_eq!(says(&status, "DisruptionTarget"), format!("True {reason}"));
     }
 }
@@ -104,7 +112,7 @@ fn a_group_that_is_lost_or_stopped_is_no_failure_of_the_program_for_as_long_as_t
 fn maintenance_is_no_failure_of_the_program() {
     let group = group("Succeeded", "Failed", &[("web", terminated(7148))]);
     let mut pod = pod("Never", &["web"], &[]);
-    let status = write(&mut pod, &Seen::Group(&group), 30);
+    let status = write(&mut pod, &GroupObservation::Group(&group), 30);
     assert_eq!(
         says(&status, "DisruptionTarget"),
         "True PlatformMaintenance"
@@ -116,7 +124,7 @@ fn maintenance_is_no_failure_of_the_program() {
         json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"});
     let theirs: PodCondition = serde_json::from_value(theirs).expect("a condition");
     pod.status.as_mut().expect("one").conditions = Some(vec![theirs.clone()]);
-    let status = super::status(&pod, &Seen::Group(&group), 31);
+    let status = super::status(&pod, &GroupObservation::Group(&group), 31);
     assert_eq!(condition(&status, "DisruptionTarget"), &theirs);
     assert!(
         !status_patch(&pod, &status)
@@ -129,16 +137,16 @@ fn maintenance_is_no_failure_of_the_program() {
 fn a_finished_pod_stays_as_it_ended() {
     let mut pod = pod("Never", &["web"], &[]);
     let end = group("Succeeded", "Failed", &[("web", terminated(2))]);
-    let failed = write(&mut pod, &Seen::Group(&end), 30);
+    let failed = write(&mut pod, &GroupObservation::Group(&end), 30);
     let again = group("Succeeded", "Running", &[("web", running(40))]);
     let stopped = group("Succeeded", "Stopped", &[("web", terminated(0))]);
     for seen in [
-        Seen::Group(&again),
-        Seen::Group(&stopped),
-        Seen::Vanished,
-        Seen::NotSubmitted,
-        Seen::Deleted(None),
-        Seen::Deleted(Some(&again)),
+        GroupObservation::Group(&again),
+        GroupObservation::Group(&stopped),
+        GroupObservation::Vanished,
+        GroupObservation::NotSubmitted,
+        GroupObservation::Deleted(None),
+        GroupObservation::Deleted(Some(&again)),
     ] {
         let now = status(&pod, &seen, 90);
         assert!(same(&failed, &now), "{seen:?}\n{now:?}");
@@ -155,8 +163,8 @@ fn a_group_that_vanished_under_a_running_pod_fails_it() {
         "Running",
         &[("web", running(1)), ("log", crashed)],
     );
-    write(&mut pod, &Seen::Group(&group), 2);
-    let status = write(&mut pod, &Seen::Vanished, 50);
+    write(&mut pod, &GroupObservation::Group(&group), 2);
+    let status = write(&mut pod, &GroupObservation::Vanished, 50);
     assert_eq!(
         (phase(&status), status.reason.as_deref()),
         ("Failed", Some("NotFound"))
@@ -185,7 +193,11 @@ fn a_group_that_someone_stopped_fails_its_pod() {
             "Stopped",
             &[("web", terminated(0)), ("log", running(1))],
         );
-        let status = status(&pod(policy, &["web", "log"], &[]), &Seen::Group(&group), 30);
+        let status = status(
+            &pod(policy, &["web", "log"], &[]),
+            &GroupObservation::Group(&group),
+            30,
+        );
         assert_eq!(
             (phase(&status), status.reason.as_deref()),
             ("Failed", Some("Stopped"))
@@ -236,9 +248,9 @@ fn a_deleted_pod_ends_as_its_containers_did() {
         let group = group("Succeeded", "Running", &[("web", web), ("log", log)]);
         let mut pod = pod("Always", &["web", "log"], &[]);
         for last in [Some(&group), None] {
-            let status = status(&pod, &Seen::Deleted(last), 60);
+            let status = status(&pod, &GroupObservation::Deleted(last), 60);
             if last.is_some() {
-                write(&mut pod, &Seen::Group(&group), 50); // again, now based on the live status
+                write(&mut pod, &GroupObservation::Group(&group), 50); // again, now based on the live status
             }
             assert_eq!(phase(&status), wanted, "{views:?}");
             assert_eq!(
@@ -250,7 +262,11 @@ fn a_deleted_pod_ends_as_its_containers_did() {
             assert!(!container(&status, "web").ready);
         }
     }
-    let unasked = status(&pod("Never", &["web"], &[]), &Seen::Deleted(None), 1);
+    let unasked = status(
+        &pod("Never", &["web"], &[]),
+        &GroupObservation::Deleted(None),
+        1,
+    );
     assert_eq!(
         (phase(&unasked), state(&unasked, "web").as_str()),
         ("Failed", "waiting ContainerCreating")
@@ -270,7 +286,11 @@ fn a_failed_init_container_fails_a_pod_that_never_restarts_and_no_other() {
             &[("web", Value::Null)],
             &[("one", terminated(5))],
         );
-        let status = status(&pod(policy, &["web"], &["one"]), &Seen::Group(&group), 30);
+        let status = status(
+            &pod(policy, &["web"], &["one"]),
+            &GroupObservation::Group(&group),
+            30,
+        );
         assert_eq!(phase(&status), wanted, "{policy}");
         assert_eq!(state(&status, "one"), "ended 5 Error");
         assert_eq!(
@@ -287,7 +307,11 @@ fn a_group_that_ended_without_a_word_of_its_containers_ends_them() {
         ("Failed", "Failed", "ended 137 ContainerStatusUnknown"),
     ] {
         let group = group("Succeeded", group_state, &[("web", Value::Null)]);
-        let status = status(&pod("Never", &["web"], &[]), &Seen::Group(&group), 30);
+        let status = status(
+            &pod("Never", &["web"], &[]),
+            &GroupObservation::Group(&group),
+            30,
+        );
         assert_eq!(
             (phase(&status), state(&status, "web").as_str()),
             (wanted, code)

@@ -4,7 +4,11 @@ use super::*;
 
 #[test]
 fn a_pod_that_azure_was_not_asked_for_yet_waits_to_be_created() {
-    let status = status(&pod("Always", &["web", "log"], &[]), &Seen::NotSubmitted, 0);
+    let status = status(
+        &pod("Always", &["web", "log"], &[]),
+        &GroupObservation::NotSubmitted,
+        0,
+    );
     assert_eq!(phase(&status), "Pending");
     assert_eq!(state(&status, "web"), "waiting ContainerCreating");
     assert_eq!(says(&status, "Ready"), "False ContainersNotReady");
@@ -24,14 +28,14 @@ fn a_pod_that_azure_was_not_asked_for_yet_waits_to_be_created() {
 #[test]
 fn a_pod_runs_when_its_containers_do_with_all_that_is_known_of_them() {
     let mut pod = pod("Always", &["web"], &[]);
-    write(&mut pod, &Seen::NotSubmitted, 0);
+    write(&mut pod, &GroupObservation::NotSubmitted, 0);
     let digest = "nginx@sha256:7fd1b0f92598e73e13d996d6ce279905ac5f2381d635c712a86bf8e49cabf0be";
     let mut view = running(9);
     view["events"] = json!([{"name": "Pulled", "count": 1, "lastTimestamp": time(5),
         "message": format!("Successfully pulled image \"{digest}\"")}]);
     let status = write(
         &mut pod,
-        &Seen::Group(&group("Succeeded", "Running", &[("web", view)])),
+        &GroupObservation::Group(&group("Succeeded", "Running", &[("web", view)])),
         12,
     );
 
@@ -152,7 +156,7 @@ fn a_group_that_starts_partly_shows_what_runs_and_why_the_rest_waits() {
         );
         let status = status(
             &pod("Always", &["web", "log"], &[]),
-            &Seen::Group(&group),
+            &GroupObservation::Group(&group),
             9,
         );
         assert_eq!(state(&status, "web"), "running", "{view}");
@@ -177,7 +181,11 @@ fn a_container_that_is_started_again_shows_its_last_end_and_count() {
     let view = json!({"restartCount": 4, "previousState": ended(3, 10, 20),
         "currentState": {"state": "Running", "startTime": time(40), "detailStatus": ""}});
     let group = group("Succeeded", "Running", &[("web", view)]);
-    let status = status(&pod("Always", &["web"], &[]), &Seen::Group(&group), 50);
+    let status = status(
+        &pod("Always", &["web"], &[]),
+        &GroupObservation::Group(&group),
+        50,
+    );
     let web = container(&status, "web");
     assert_eq!(
         (state(&status, "web").as_str(), web.restart_count),
@@ -203,7 +211,7 @@ fn init_containers_come_first_and_are_told_of() {
     let seen = |init: &[(&str, Value)], web: (&str, Value)| {
         status(
             &pod,
-            &Seen::Group(&group_with_init("Creating", "Pending", &[web], init)),
+            &GroupObservation::Group(&group_with_init("Creating", "Pending", &[web], init)),
             9,
         )
     };
@@ -244,20 +252,24 @@ fn what_azure_refuses_leaves_a_pod_pending_with_the_reason_and_no_trace_afterwar
     let mut full = group("Failed", "Pending", &[("web", Value::Null)]);
     full.properties.instance_view = serde_json::from_value(json!({"events": events})).ok();
     let stuck = group("Failed", "Failed", &[("web", Value::Null)]);
-    let waiting = Seen::Waiting {
+    let waiting = GroupObservation::Waiting {
         reason: "QuotaExceeded",
         message: "Limit: '10', Usage: '10'",
     };
     let cases = [
         (
-            Seen::Refused(&refusals),
+            GroupObservation::Refused(&refusals),
             "Unsupported",
             "spec.hostNetwork: ACI has no host",
         ),
         (waiting, "QuotaExceeded", "Limit: '10', Usage: '10'"),
-        (Seen::Group(&full), "InsufficientCapacity", "no room"),
         (
-            Seen::Group(&stuck),
+            GroupObservation::Group(&full),
+            "InsufficientCapacity",
+            "no room",
+        ),
+        (
+            GroupObservation::Group(&stuck),
             "ProvisioningFailed",
             "the group's provisioning failed",
         ),
@@ -272,7 +284,7 @@ fn what_azure_refuses_leaves_a_pod_pending_with_the_reason_and_no_trace_afterwar
             assert_eq!(status.reason.as_deref(), Some(*reason));
 
             let group = group("Succeeded", "Running", &[("web", running(5))]);
-            let status = write(&mut pod, &Seen::Group(&group), 9);
+            let status = write(&mut pod, &GroupObservation::Group(&group), 9);
             assert_eq!(
                 (phase(&status), &status.reason, &status.message),
                 ("Running", &None, &None)
@@ -290,8 +302,8 @@ fn a_group_that_vanished_before_it_ran_is_made_again() {
         &[("web", waiting(""))],
         &[("one", running(1))],
     );
-    write(&mut pod, &Seen::Group(&group), 2);
-    let status = write(&mut pod, &Seen::Vanished, 4);
+    write(&mut pod, &GroupObservation::Group(&group), 2);
+    let status = write(&mut pod, &GroupObservation::Vanished, 4);
     assert_eq!(
         (phase(&status), status.pod_ip.as_deref()),
         ("Pending", None)
@@ -309,7 +321,7 @@ fn what_comes_later_on_a_running_pod_is_answered() {
     };
     set(&mut pod, "1");
     let group = group("Succeeded", "Running", &[("web", running(1))]);
-    write(&mut pod, &Seen::Group(&group), 2);
+    write(&mut pod, &GroupObservation::Group(&group), 2);
     assert_eq!(
         container(pod.status.as_ref().expect("one"), "web").resources,
         cpu("1")
@@ -319,7 +331,7 @@ fn what_comes_later_on_a_running_pod_is_answered() {
     let debug = json!([{"name": "debug", "image": "busybox"}]);
     let spec = pod.spec.as_mut().expect("a spec");
     spec.ephemeral_containers = serde_json::from_value(debug).ok();
-    let status = write(&mut pod, &Seen::Group(&group), 3);
+    let status = write(&mut pod, &GroupObservation::Group(&group), 3);
     assert_eq!(says(&status, "PodResizePending"), "True Infeasible");
     assert_eq!(container(&status, "web").resources, cpu("1"));
     assert_eq!(phase(&status), "Running");
@@ -335,7 +347,7 @@ fn what_comes_later_on_a_running_pod_is_answered() {
     );
 
     set(&mut pod, "1");
-    let status = write(&mut pod, &Seen::Group(&group), 4);
+    let status = write(&mut pod, &GroupObservation::Group(&group), 4);
     let mut kinds = status
         .conditions
         .iter()

@@ -10,10 +10,10 @@ fn an_answer_of_a_list_takes_nothing_back() {
         "Running",
         &[("web", running(1)), ("log", waiting("ErrImagePull"))],
     );
-    let before = write(&mut pod, &Seen::Group(&seen), 2);
+    let before = write(&mut pod, &GroupObservation::Group(&seen), 2);
     let mut listed = seen;
     listed.take_listed(Some(Provisioning::Succeeded), None);
-    let after = status(&pod, &Seen::Group(&listed), 9);
+    let after = status(&pod, &GroupObservation::Group(&listed), 9);
     assert!(same(&before, &after), "{before:?}\n{after:?}");
 }
 
@@ -31,17 +31,17 @@ fn a_list_that_says_succeeded_is_enough_to_run_for_what_is_started_again_wheneve
         for told in [Value::Null, created] {
             let mut after = pod.clone();
             let mut listed = group("Creating", "Pending", &[("a", told)]);
-            let before = write(&mut after, &Seen::Group(&listed), 1);
+            let before = write(&mut after, &GroupObservation::Group(&listed), 1);
             assert_eq!(phase(&before), "Pending");
             listed.take_listed(Some(Provisioning::Succeeded), None);
-            let status = write(&mut after, &Seen::Group(&listed), 2);
+            let status = write(&mut after, &GroupObservation::Group(&listed), 2);
             assert_eq!(phase(&status), expected, "{policy}");
         }
         let mut listed = group("Creating", "Pending", &[("a", Value::Null)]);
         listed.take_listed(Some(Provisioning::Succeeded), None);
-        write(&mut pod, &Seen::Group(&listed), 2);
+        write(&mut pod, &GroupObservation::Group(&listed), 2);
         let seen = group("Succeeded", "Running", &[("a", running(1))]);
-        let told = status(&pod, &Seen::Group(&seen), 9);
+        let told = status(&pod, &GroupObservation::Group(&seen), 9);
         let run = container(&told, "a")
             .state
             .clone()
@@ -59,8 +59,8 @@ fn a_list_does_not_say_that_what_waits_to_be_started_again_runs() {
     let again = json!({"restartCount": 3, "currentState": {"state": "Waiting", "detailStatus": "CrashLoopBackOff"},
                        "previousState": ended(1, 10, 20)});
     let mut seen = group("Succeeded", "Running", &[("a", again)]);
-    write(&mut pod, &Seen::Group(&seen), 30);
+    write(&mut pod, &GroupObservation::Group(&seen), 30);
     seen.take_listed(Some(Provisioning::Succeeded), None);
-    let after = status(&pod, &Seen::Group(&seen), 31);
+    let after = status(&pod, &GroupObservation::Group(&seen), 31);
     assert_eq!(state(&after, "a"), "waiting CrashLoopBackOff");
 }

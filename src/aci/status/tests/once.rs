@@ -35,7 +35,11 @@ fn the_first_end_is_told_and_the_second_run_is_not() {
     ];
     for (view, wanted) in cases {
         let group = group("Succeeded", "Running", &[("web", view.clone())]);
-        let status = status(&pod("Never", &["web"], &[]), &Seen::Group(&group), 50);
+        let status = status(
+            &pod("Never", &["web"], &[]),
+            &GroupObservation::Group(&group),
+            50,
+        );
         assert_eq!(
             (phase(&status), state(&status, "web").as_str()),
             ("Failed", wanted),
@@ -64,14 +68,14 @@ fn an_end_that_was_told_is_the_first_whatever_comes_later() {
         "Running",
         &[("web", terminated(3)), ("log", running(1))],
     );
-    write(&mut pod, &Seen::Group(&first), 21);
+    write(&mut pod, &GroupObservation::Group(&first), 21);
     let view = again(2, &ended(9, 30, 35), &now_running());
     let later = group(
         "Succeeded",
         "Running",
         &[("web", view), ("log", running(1))],
     );
-    let status = write(&mut pod, &Seen::Group(&later), 50);
+    let status = write(&mut pod, &GroupObservation::Group(&later), 50);
     assert_eq!(
         (phase(&status), state(&status, "web").as_str()),
         ("Running", "ended 3 Error")
@@ -87,13 +91,13 @@ fn a_container_that_may_fail_again_does_and_one_that_succeeded_stays_so() {
         "Running",
         &[("web", terminated(0)), ("log", terminated(3))],
     );
-    write(&mut pod, &Seen::Group(&first), 21);
+    write(&mut pod, &GroupObservation::Group(&first), 21);
     let moved = group(
         "Succeeded",
         "Running",
         &[("web", running(30)), ("log", running(30))],
     );
-    let status = write(&mut pod, &Seen::Group(&moved), 50);
+    let status = write(&mut pod, &GroupObservation::Group(&moved), 50);
     assert_eq!(state(&status, "web"), "ended 0 Completed");
     assert_eq!(state(&status, "log"), "running");
 }

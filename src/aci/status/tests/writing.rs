@@ -2,9 +2,9 @@
 
 use super::*;
 
-type Change<'a> = &'a dyn Fn(&mut PodStatus);
+type StatusChange<'a> = &'a dyn Fn(&mut PodStatus);
 
-fn running_pod() -> (Pod, Group) {
+fn running_pod() -> (Pod, ContainerGroup) {
     let mut pod = pod("Always", &["web", "log"], &["one"]);
     let containers = [("web", running(1)), ("log", terminated(1))];
     let group = group_with_init(
@@ -13,7 +13,7 @@ fn running_pod() -> (Pod, Group) {
         &containers,
         &[("one", terminated(0))],
     );
-    write(&mut pod, &Seen::Group(&group), 2);
+    write(&mut pod, &GroupObservation::Group(&group), 2);
     (pod, group)
 }
 
@@ -60,7 +60,7 @@ fn what_says_the_same_in_other_words_is_the_same() {
             .expect("conditions")
             .retain(|c| c.type_ != "PodScheduled");
     };
-    let changes: [(&str, Change); 5] = [
+    let changes: [(&str, StatusChange); 5] = [
         ("order", &reorder),
         ("times", &times),
         ("empty", &empties),
@@ -81,7 +81,7 @@ fn what_says_something_else_is_not() {
     let web = |status: &mut PodStatus, change: &dyn Fn(&mut ContainerStatus)| {
         change(&mut status.container_statuses.as_mut().expect("statuses")[0]);
     };
-    let changes: [Change; 9] = [
+    let changes: [StatusChange; 9] = [
         &|status| status.phase = Some("Failed".into()),
         &|status| status.reason = Some("NodeLost".into()),
         &|status| status.pod_ip = Some("10.0.0.5".into()),
@@ -103,7 +103,7 @@ fn what_says_something_else_is_not() {
 fn a_patch_names_the_pod_by_uid_and_sends_only_what_is_ours() {
     let (mut pod, group) = running_pod();
     pod.status.as_mut().expect("a status").reason = Some("NodeLost".into());
-    let patch = status_patch(&pod, &status(&pod, &Seen::Group(&group), 9));
+    let patch = status_patch(&pod, &status(&pod, &GroupObservation::Group(&group), 9));
     assert_eq!(patch["metadata"], json!({"uid": "u-1"}));
     let fields: Vec<_> = patch["status"]
         .as_object()
@@ -158,7 +158,7 @@ fn what_is_not_so_any_more_is_named_in_the_lists_that_a_patch_merges() {
     let resize = json!({"type": "PodResizePending", "status": "True", "reason": "Infeasible"});
     conditions.push(serde_json::from_value(resize).expect("a condition"));
 
-    let patch = &status_patch(&pod, &status(&pod, &Seen::Group(&group), 9))["status"];
+    let patch = &status_patch(&pod, &status(&pod, &GroupObservation::Group(&group), 9))["status"];
     let of = |list: &str, key: &str, is: &str| {
         let mut all = patch[list].as_array().into_iter().flatten();
         all.find(|one| one[key] == is).cloned().unwrap_or_default()
@@ -191,11 +191,11 @@ fn times_are_whole_seconds_so_that_what_comes_back_is_what_was_sent() {
     let view = json!({"restartCount": 0,
         "currentState": {"state": "Running", "startTime": "2026-11-24T08:00:01.342Z"}});
     let group = group("Succeeded", "Running", &[("web", view)]);
-    let first = pod_status(&pod, &Seen::Group(&group), &FACTS, now);
+    let first = pod_status(&pod, &GroupObservation::Group(&group), &FACTS, now);
     assert_eq!(stored(&first), first);
     pod.status = Some(first.clone());
     assert_eq!(
-        pod_status(&pod, &Seen::Group(&group), &FACTS, at(99)),
+        pod_status(&pod, &GroupObservation::Group(&group), &FACTS, at(99)),
         first
     );
 }
@@ -211,9 +211,13 @@ fn the_recorded_answers_make_sense_as_pods() {
             .iter()
             .find(|one| one["name"] == exchange)
             .expect(exchange);
-        let group = Group::read(&found["response"]["body"]).expect("a group");
+        let group = ContainerGroup::read(&found["response"]["body"]).expect("a group");
         let policy = group.properties.restart_policy.clone().unwrap_or_default();
-        let status = status(&pod(&policy, &[name], &[]), &Seen::Group(&group), 0);
+        let status = status(
+            &pod(&policy, &[name], &[]),
+            &GroupObservation::Group(&group),
+            0,
+        );
         let ready = says(&status, "Ready");
         (
             phase(&status).to_owned(),

@@ -122,9 +122,9 @@ fn a_key_is_read_under_each_of_its_names_and_a_missing_one_is_named() {
         let data = data
             .iter()
             .map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec()));
-        let content = Content {
+        let content = ObjectContent {
             data: data.collect(),
-            ..Content::default()
+            ..ObjectContent::default()
         };
         share(account, ("a", "b"), false)
             .with_key(&content)

@@ -1,13 +1,13 @@
 //! Rows of the field table for containers and their environment variables, resources, ports and probes. Data only:
 //! `walk` checks pods by these rows, and `text` prints them.
 
-use super::row::{INIT_CONTAINER, Row, meaningless, refused, refused_unless, translated};
+use super::row::{FieldRow, INIT_CONTAINER, meaningless, refused, refused_unless, translated};
 
 const NO_PROBE_OF_INIT: &str = "an init container on ACI has no probes";
 const NO_MESSAGE: &str =
     "ACI gives no access to the file, so the status never has a termination message";
 
-pub(super) const TYPES: &[(&str, &[Row])] = &[
+pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     ("Container", CONTAINER),
     (
         INIT_CONTAINER,
@@ -141,7 +141,7 @@ pub(super) const TYPES: &[(&str, &[Row])] = &[
     ),
 ];
 
-const KEY: &[Row] = &[
+const KEY: &[FieldRow] = &[
     translated("key", "which value"),
     translated("name", "of which object"),
     translated(
@@ -150,7 +150,7 @@ const KEY: &[Row] = &[
     ),
 ];
 
-const OBJECT: &[Row] = &[
+const OBJECT: &[FieldRow] = &[
     translated("name", "which object"),
     translated(
         "optional",
@@ -158,7 +158,7 @@ const OBJECT: &[Row] = &[
     ),
 ];
 
-const CONTAINER: &[Row] = &[
+const CONTAINER: &[FieldRow] = &[
     translated(
         "args",
         "the end of `command`; refused without `command`, for ACI then forgets the image's entrypoint",

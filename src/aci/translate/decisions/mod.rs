@@ -15,6 +15,6 @@ mod text;
 mod volume;
 mod walk;
 
-pub use row::{Decision, Row, rows, types};
+pub use row::{FieldDecision, FieldRow, rows, types};
 pub use text::table;
 pub(super) use walk::check;

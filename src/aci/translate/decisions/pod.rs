@@ -1,11 +1,11 @@
 //! Rows of the field table for the pod itself. Data only: `walk` checks pods by these rows, and `text` prints them.
 
-use super::row::{INIT_CONTAINER, Row, meaningless, refused, refused_unless, translated};
+use super::row::{FieldRow, INIT_CONTAINER, meaningless, refused, refused_unless, translated};
 
 const SCHEDULED: &str = "the scheduler has used it when the pod comes here";
 const NO_HOST: &str = "a container group has no host that it could share";
 
-pub(super) const TYPES: &[(&str, &[Row])] = &[
+pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     ("PodSpec", POD_SPEC),
     (
         "PodOS",
@@ -42,7 +42,7 @@ pub(super) const TYPES: &[(&str, &[Row])] = &[
     ),
 ];
 
-const POD_SPEC: &[Row] = &[
+const POD_SPEC: &[FieldRow] = &[
     refused(
         "activeDeadlineSeconds",
         "ACI ends no group at a deadline; set the Job's activeDeadlineSeconds instead",

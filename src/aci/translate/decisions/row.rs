@@ -8,7 +8,7 @@ use super::{container, pod, security, volume};
 
 /// What burstpool does with a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Decision {
+pub enum FieldDecision {
     /// It is translated; the text says to what.
     Translated(&'static str),
     /// It has no effect on ACI, and nothing is lost; the text says why.
@@ -22,18 +22,18 @@ pub enum Decision {
 
 /// A field, and what burstpool does with it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Row {
+pub struct FieldRow {
     /// The field's JSON name.
     pub name: &'static str,
     /// What burstpool does with the field.
-    pub decision: Decision,
+    pub decision: FieldDecision,
     /// The type of the field's value, if that type has rows of its own.
     pub holds: Option<&'static str>,
     /// Whether 0 is a request as well: the field is a user ID or group ID.
     pub counts_zero: bool,
 }
 
-impl Row {
+impl FieldRow {
     /// The same row for a field with a value of type `kind`, or a list of such values.
     pub(super) const fn of(self, kind: &'static str) -> Self {
         Self {
@@ -53,9 +53,9 @@ impl Row {
     /// Why a pod with `value` in this field is refused; `None` if it is accepted.
     pub(super) fn refuses(&self, value: &Value) -> Option<&'static str> {
         let (harmless, why): (&[&str], _) = match self.decision {
-            Decision::Refused(why) => (&[], why),
-            Decision::RefusedUnless(harmless, why) => (harmless, why),
-            Decision::Translated(_) | Decision::Meaningless(_) => return None,
+            FieldDecision::Refused(why) => (&[], why),
+            FieldDecision::RefusedUnless(harmless, why) => (harmless, why),
+            FieldDecision::Translated(_) | FieldDecision::Meaningless(_) => return None,
         };
         let asks = match value {
             Value::Null | Value::Bool(false) => false,
@@ -70,18 +70,18 @@ impl Row {
 }
 
 /// A row for a field that is translated.
-pub(super) const fn translated(name: &'static str, how: &'static str) -> Row {
-    row(name, Decision::Translated(how))
+pub(super) const fn translated(name: &'static str, how: &'static str) -> FieldRow {
+    row(name, FieldDecision::Translated(how))
 }
 
 /// A row for a field without effect on ACI.
-pub(super) const fn meaningless(name: &'static str, why: &'static str) -> Row {
-    row(name, Decision::Meaningless(why))
+pub(super) const fn meaningless(name: &'static str, why: &'static str) -> FieldRow {
+    row(name, FieldDecision::Meaningless(why))
 }
 
 /// A row for a field that ACI does not support.
-pub(super) const fn refused(name: &'static str, why: &'static str) -> Row {
-    row(name, Decision::Refused(why))
+pub(super) const fn refused(name: &'static str, why: &'static str) -> FieldRow {
+    row(name, FieldDecision::Refused(why))
 }
 
 /// A row for a field that ACI supports only with one of these values.
@@ -89,12 +89,12 @@ pub(super) const fn refused_unless(
     name: &'static str,
     harmless: &'static [&'static str],
     why: &'static str,
-) -> Row {
-    row(name, Decision::RefusedUnless(harmless, why))
+) -> FieldRow {
+    row(name, FieldDecision::RefusedUnless(harmless, why))
 }
 
-const fn row(name: &'static str, decision: Decision) -> Row {
-    Row {
+const fn row(name: &'static str, decision: FieldDecision) -> FieldRow {
+    FieldRow {
         name,
         decision,
         holds: None,
@@ -106,7 +106,7 @@ const fn row(name: &'static str, decision: Decision) -> Row {
 pub(super) const INIT_CONTAINER: &str = "InitContainer";
 
 /// Every type with its rows, in the order of the printed table.
-pub fn types() -> impl Iterator<Item = (&'static str, &'static [Row])> {
+pub fn types() -> impl Iterator<Item = (&'static str, &'static [FieldRow])> {
     [pod::TYPES, container::TYPES, security::TYPES, volume::TYPES]
         .into_iter()
         .flatten()
@@ -114,7 +114,7 @@ pub fn types() -> impl Iterator<Item = (&'static str, &'static [Row])> {
 }
 
 /// The rows of a type. An init container inherits the rows of `Container` that it does not replace.
-pub fn rows(kind: &str) -> impl Iterator<Item = &'static Row> {
+pub fn rows(kind: &str) -> impl Iterator<Item = &'static FieldRow> {
     let own = rows_of(kind);
     let inherited = if kind == INIT_CONTAINER {
         rows_of("Container")
@@ -127,7 +127,7 @@ pub fn rows(kind: &str) -> impl Iterator<Item = &'static Row> {
     own.iter().chain(inherited)
 }
 
-fn rows_of(kind: &str) -> &'static [Row] {
+fn rows_of(kind: &str) -> &'static [FieldRow] {
     types()
         .find(|(name, _)| *name == kind)
         .map_or(&[], |(_, rows)| rows)

@@ -4,13 +4,13 @@
 //! A setting that protects the pod or its neighbors, and that ACI cannot honor, refuses the pod: to drop the
 //! protection silently would be worse than to wait for one of the cluster's own nodes.
 
-use super::row::{Row, meaningless, refused, refused_unless, translated};
+use super::row::{FieldRow, meaningless, refused, refused_unless, translated};
 
 const NO_LABELS: &str = "ACI has no SELinux";
 const NO_GROUPS: &str = "ACI gives processes and volumes no further groups";
 const NON_ROOT: &str = "`runAsUser` says it; refused without one, for ACI does not look at the image's user before it starts";
 
-pub(super) const TYPES: &[(&str, &[Row])] = &[
+pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "PodSecurityContext",
         &[

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::row::{Decision, INIT_CONTAINER, types};
+use super::row::{FieldDecision, INIT_CONTAINER, types};
 
 /// The whole table as Markdown: one line for each field, grouped by type.
 pub fn table() -> String {
@@ -12,10 +12,10 @@ pub fn table() -> String {
     for (kind, rows) in types() {
         for row in rows {
             let (what, words) = match row.decision {
-                Decision::Translated(how) => ("translated".to_owned(), how),
-                Decision::Meaningless(why) => ("meaningless".to_owned(), why),
-                Decision::Refused(why) => ("refused".to_owned(), why),
-                Decision::RefusedUnless(harmless, why) => {
+                FieldDecision::Translated(how) => ("translated".to_owned(), how),
+                FieldDecision::Meaningless(why) => ("meaningless".to_owned(), why),
+                FieldDecision::Refused(why) => ("refused".to_owned(), why),
+                FieldDecision::RefusedUnless(harmless, why) => {
                     (format!("refused unless {}", harmless.join(" or ")), why)
                 }
             };

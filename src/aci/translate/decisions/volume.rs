@@ -1,7 +1,7 @@
 //! Rows of the field table for volumes and volume mounts. Data only: `walk` checks pods by these rows, and `text`
 //! prints them.
 
-use super::row::{Row, meaningless, refused, refused_unless, translated};
+use super::row::{FieldRow, meaningless, refused, refused_unless, translated};
 
 const NOT_HERE: &str = "ACI mounts emptyDir, secret, configMap, projected, downwardAPI, gitRepo, and Azure Files as azureFile, csi or a claim";
 const OWN_MODE: &str = "ACI gives files a mode of its own";
@@ -13,7 +13,7 @@ const OPTIONAL: &str = "no files if it is missing; else the pod waits for it";
 const FLAT: &str =
     "the file's name; one in a directory is refused, for ACI's secret volumes are flat";
 
-pub(super) const TYPES: &[(&str, &[Row])] = &[
+pub(super) const TYPES: &[(&str, &[FieldRow])] = &[
     (
         "VolumeMount",
         &[
@@ -184,13 +184,13 @@ pub(super) const TYPES: &[(&str, &[Row])] = &[
     ),
 ];
 
-const PROJECTION: &[Row] = &[
+const PROJECTION: &[FieldRow] = &[
     translated("items", ITEMS).of("KeyToPath"),
     translated("name", NAME),
     translated("optional", OPTIONAL),
 ];
 
-const VOLUME: &[Row] = &[
+const VOLUME: &[FieldRow] = &[
     refused("awsElasticBlockStore", NOT_HERE),
     refused("azureDisk", NOT_HERE),
     translated("azureFile", "`azureFile`").of("AzureFileVolumeSource"),

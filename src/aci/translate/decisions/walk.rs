@@ -47,7 +47,7 @@ mod tests {
     use schemars::JsonSchema as _;
     use serde_json::json;
 
-    use super::super::row::{Decision, INIT_CONTAINER, types};
+    use super::super::row::{FieldDecision, INIT_CONTAINER, types};
     use super::*;
 
     fn refused(spec: Value) -> Vec<String> {
@@ -150,7 +150,7 @@ mod tests {
                 };
                 let below = reference(schema).or_else(|| reference(schema.get("items")?));
                 let below = below.filter(|kind| definition(kind).is_some());
-                let decides_below = matches!(row.decision, Decision::Translated(_));
+                let decides_below = matches!(row.decision, FieldDecision::Translated(_));
                 match (row.holds, below) {
                     (Some(INIT_CONTAINER), Some("Container")) => todo.push(INIT_CONTAINER),
                     (Some(holds), Some(below)) if holds == below => todo.push(holds),
@@ -177,10 +177,10 @@ mod tests {
         for (kind, rows) in types() {
             for row in rows {
                 let words = match row.decision {
-                    Decision::Translated(words)
-                    | Decision::Meaningless(words)
-                    | Decision::Refused(words)
-                    | Decision::RefusedUnless(_, words) => words,
+                    FieldDecision::Translated(words)
+                    | FieldDecision::Meaningless(words)
+                    | FieldDecision::Refused(words)
+                    | FieldDecision::RefusedUnless(_, words) => words,
                 };
                 assert!(!words.is_empty(), "{kind}.{}", row.name);
             }

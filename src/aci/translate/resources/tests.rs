@@ -6,13 +6,13 @@ use super::*;
 use crate::aci::translate::refusals::Unsupported;
 use crate::api::{self, Priority};
 
-fn of(spec: &Value, spot: bool) -> Result<Sizes, Vec<Unsupported>> {
+fn of(spec: &Value, spot: bool) -> Result<ContainerSizes, Vec<Unsupported>> {
     let spec: PodSpec = serde_json::from_value(spec.clone()).expect("a pod");
     let mut place = api::Placement::default();
     if spot {
         place.priority = Priority::Spot;
     }
-    let placement = Placement {
+    let placement = TranslationTarget {
         spec: &place,
         tags: &std::collections::BTreeMap::new(),
         node: "n",
@@ -109,7 +109,7 @@ fn a_group_is_as_large_as_its_init_containers_and_its_pod_ask() {
     let spec = json!({"containers": [{"name": "a"}], "initContainers": [init]});
     assert_eq!(
         of(&spec, false).expect("sizes").total,
-        Size {
+        GroupSize {
             cpu: 300,
             memory: 50
         }
@@ -121,14 +121,14 @@ fn a_group_is_as_large_as_its_init_containers_and_its_pod_ask() {
     let sizes = of(&spec, false).expect("sizes");
     assert_eq!(
         sizes.total,
-        Size {
+        GroupSize {
             cpu: 200,
             memory: 40
         }
     );
     assert_eq!(
         sizes.containers[1].1,
-        Size {
+        GroupSize {
             cpu: 200,
             memory: 40
         }
@@ -183,9 +183,12 @@ fn what_the_pod_asks_for_goes_before_what_its_containers_ask_for_together() {
     for (resources, containers, (cpu, memory)) in cases {
         let spec = json!({"containers": containers, "resources": resources});
         let sizes = of(&spec, false).expect("sizes");
-        assert_eq!(sizes.total, Size { cpu, memory }, "{spec}");
+        assert_eq!(sizes.total, GroupSize { cpu, memory }, "{spec}");
         let parts = sizes.containers.iter().map(|(request, _)| *request);
-        assert_eq!(parts.clone().fold(Size::default(), Size::plus), sizes.total);
+        assert_eq!(
+            parts.clone().fold(GroupSize::default(), GroupSize::plus),
+            sizes.total
+        );
         for (request, limit) in &sizes.containers {
             assert!(request.cpu >= 1 && request.memory >= 1, "{spec}");
             assert!(
@@ -207,8 +210,8 @@ fn a_pods_limit_is_each_containers_that_has_none() {
         "resources": {"requests": {"cpu": "3", "memory": "2G"}, "limits": {"cpu": "3", "memory": "4G"}},
     });
     let sizes = of(&spec, false).expect("sizes");
-    let limits: Vec<Size> = sizes.containers.iter().map(|(_, limit)| *limit).collect();
-    let size = |cpu, memory| Size { cpu, memory };
+    let limits: Vec<GroupSize> = sizes.containers.iter().map(|(_, limit)| *limit).collect();
+    let size = |cpu, memory| GroupSize { cpu, memory };
     assert_eq!(sizes.total, size(300, 40));
     assert_eq!(limits[0], size(300, 40));
     assert!(limits[1].cpu >= 150 && limits[1].memory >= 10, "{limits:?}");

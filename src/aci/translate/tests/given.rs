@@ -5,24 +5,25 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};
 use serde_json::{Value, json};
 
-use super::super::claims::{Claim, ClaimedShare};
-use super::super::concealed::Concealed;
+use super::super::claims::{ClaimBacking, ClaimedShare};
+use super::super::concealed::SecretString;
 use super::super::needs::needs;
-use super::super::resolved::{Content, Service};
+use super::super::resolved::{ObjectContent, ServiceAddress};
 use super::super::{
-    Group, Identities, Placement, Resolved, Unsupported, decode, eligible, translate,
+    Group, IdentityNamespaces, ResolvedReferences, TranslationTarget, Unsupported, decode,
+    eligible, translate,
 };
-use crate::aci::names::Owner;
+use crate::aci::names::GroupOwner;
 use crate::api;
 
 /// A pod, the objects that it refers to, and its placement.
 #[derive(Clone)]
 pub(super) struct Given {
     pub(super) pod: Value,
-    pub(super) resolved: Resolved,
+    pub(super) resolved: ResolvedReferences,
     pub(super) place: api::Placement,
     pub(super) tags: BTreeMap<String, String>,
-    pub(super) identities: Identities,
+    pub(super) identities: IdentityNamespaces,
 }
 
 impl Given {
@@ -46,7 +47,7 @@ impl Given {
         let place = json!({"name": "weu", "region": "westeurope"});
         Self {
             pod,
-            resolved: Resolved::default(),
+            resolved: ResolvedReferences::default(),
             place: serde_json::from_value(place).unwrap(),
             tags: BTreeMap::new(),
             identities: ["*".to_owned()].into_iter().collect(),
@@ -99,16 +100,20 @@ impl Given {
         match object["kind"].as_str() {
             Some("Secret") => {
                 let secret: Secret = serde_json::from_value(object.clone()).unwrap();
-                self.resolved.secrets.insert(name, Content::from(secret));
+                self.resolved
+                    .secrets
+                    .insert(name, ObjectContent::from(secret));
             }
             Some("ConfigMap") => {
                 let map: ConfigMap = serde_json::from_value(object.clone()).unwrap();
-                self.resolved.config_maps.insert(name, Content::from(map));
+                self.resolved
+                    .config_maps
+                    .insert(name, ObjectContent::from(map));
             }
             Some("PersistentVolume") => self.volume(object),
             Some("Service") => {
                 let service = serde_json::from_value(object.clone()).unwrap();
-                self.resolved.services.extend(Service::of(&service));
+                self.resolved.services.extend(ServiceAddress::of(&service));
             }
             Some("BurstPool") => {
                 self.tags = serde_json::from_value(object["spec"]["azure"]["tags"].clone())
@@ -129,9 +134,9 @@ impl Given {
         let claim = match ClaimedShare::of(&claim, &volume) {
             Ok(share) => {
                 let secret = &self.resolved.secrets[&share.secret.1];
-                Claim::Share(share.with_key(secret).unwrap())
+                ClaimBacking::Share(share.with_key(secret).unwrap())
             }
-            Err(why) => Claim::Other(why),
+            Err(why) => ClaimBacking::Other(why),
         };
         self.resolved.claims.insert(name.to_owned(), claim);
     }
@@ -141,20 +146,20 @@ impl Given {
     pub(super) fn translate(mut self) -> Result<Group, Vec<Unsupported>> {
         let (pod, unknown) = decode(self.pod).unwrap();
         for need in needs(&pod).tokens {
-            let token = Concealed::new(format!("token for '{}'", need.audience));
+            let token = SecretString::new(format!("token for '{}'", need.audience));
             self.resolved.tokens.insert(need, token);
         }
         if self.place.network.kube_proxy {
-            self.resolved.kube_config = Some(Concealed::new("a kubeconfig"));
+            self.resolved.kube_config = Some(SecretString::new("a kubeconfig"));
         }
-        let placement = Placement {
+        let placement = TranslationTarget {
             spec: &self.place,
             tags: &self.tags,
             node: "burst-shop-weu",
             node_address: Some("10.1.2.3"),
             identities: &self.identities,
         };
-        let owner = Owner {
+        let owner = GroupOwner {
             cluster: "c-1".into(),
             pool: "shop".into(),
             node: "burst-shop-weu".into(),
@@ -210,11 +215,11 @@ impl Given {
     }
 }
 
-fn content(data: &[(&str, &str)]) -> Content {
+fn content(data: &[(&str, &str)]) -> ObjectContent {
     let data = data.iter();
     let data = data.map(|(key, value)| ((*key).to_owned(), value.as_bytes().to_vec()));
-    Content {
+    ObjectContent {
         data: data.collect(),
-        ..Content::default()
+        ..ObjectContent::default()
     }
 }

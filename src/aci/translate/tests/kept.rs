@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::super::body::AzureFile;
-use super::super::claims::Claim;
-use super::super::concealed::Concealed;
+use super::super::claims::ClaimBacking;
+use super::super::concealed::SecretString;
 use super::given::Given;
 
 #[test]
@@ -347,14 +347,14 @@ fn realtime_metrics_are_an_extension_where_they_can_answer() {
 #[test]
 fn a_claim_is_the_share_that_it_is_bound_to() {
     let share = |read_only| {
-        Claim::Share(AzureFile {
+        ClaimBacking::Share(AzureFile {
             share_name: "files".into(),
             read_only,
             storage_account_name: "shop".into(),
-            storage_account_key: Concealed::new("key"),
+            storage_account_key: SecretString::new("key"),
         })
     };
-    let pod = |read_only: bool, claim: Option<Claim>| {
+    let pod = |read_only: bool, claim: Option<ClaimBacking>| {
         let volume = json!({"name": "data-1", "persistentVolumeClaim": {"claimName": "data", "readOnly": read_only}});
         let mut given =
             Given::spec(json!({"containers": [{"name": "a", "image": "a"}], "volumes": [volume]}));
@@ -372,7 +372,7 @@ fn a_claim_is_the_share_that_it_is_bound_to() {
         );
     }
     let field = "spec.volumes[0].persistentVolumeClaim";
-    let disk = Claim::Other("spec.csi.driver is disk.csi.azure.com".into());
+    let disk = ClaimBacking::Other("spec.csi.driver is disk.csi.azure.com".into());
     assert_eq!(pod(false, Some(disk)).refused(), [field]);
     assert_eq!(pod(false, None).refused(), [field]);
 }

@@ -4,15 +4,15 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::cluster::{Cluster, NODE};
-use crate::aci::failure::Class;
-use crate::burst::pod::Stage;
+use crate::aci::failure::FailureClass;
+use crate::burst::pod::PodStage;
 
 /// The result of a create.
-pub type Ended = Result<(), Class>;
+pub type StartResult = Result<(), FailureClass>;
 
 impl Cluster {
     /// Tries to start pods that have not started, and returns the results.
-    pub fn start_groups(&mut self, rng: &mut StdRng) -> Vec<Ended> {
+    pub fn start_groups(&mut self, rng: &mut StdRng) -> Vec<StartResult> {
         let due: Vec<String> = self
             .pods
             .iter()
@@ -33,7 +33,7 @@ impl Cluster {
                     pod.try_at = next;
                 }
                 self.change(&uid, |facts| {
-                    if let Stage::Bound(bound) = &mut facts.stage {
+                    if let PodStage::Bound(bound) = &mut facts.stage {
                         bound.waits = Some((class, "Azure starts it not".to_owned()));
                     }
                 });
@@ -41,7 +41,7 @@ impl Cluster {
             }
             ended.push(Ok(()));
             self.change(&uid, |facts| {
-                if let Stage::Bound(bound) = &mut facts.stage {
+                if let PodStage::Bound(bound) = &mut facts.stage {
                     (bound.has_started, bound.is_running) = (true, true);
                 }
             });
@@ -51,15 +51,19 @@ impl Cluster {
     }
 
     /// Why Azure does not start a pod now. `None` if it starts it.
-    fn refusal(&mut self, uid: &str, rng: &mut StdRng) -> Option<Class> {
+    fn refusal(&mut self, uid: &str, rng: &mut StdRng) -> Option<FailureClass> {
         if self.pods[uid].is_rejected {
-            return Some(Class::Unknown);
+            return Some(FailureClass::Unknown);
         }
         if self.now < self.throttled_until || !self.takes_create() {
-            return Some(Class::Throttled);
+            return Some(FailureClass::Throttled);
         }
         // Occasionally a pod starts for which Azure already had capacity.
-        let class = [Class::Capacity, Class::Quota, Class::Transient];
+        let class = [
+            FailureClass::Capacity,
+            FailureClass::Quota,
+            FailureClass::Transient,
+        ];
         let fails = self.now < self.failing_until && !rng.random_bool(0.1);
         if fails && self.creates_left().is_some() {
             // This create used up a part of the budget that other pods were granted for.

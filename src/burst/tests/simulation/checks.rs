@@ -5,10 +5,10 @@ mod doors;
 pub mod peaks;
 mod refused;
 
-pub use churn::Churn;
-pub use doors::Doors;
-pub use peaks::Peaks;
-pub use refused::Refused;
+pub use churn::ChurnCheck;
+pub use doors::DoorCheck;
+pub use peaks::PeakCheck;
+pub use refused::RefusalCheck;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::cluster::{APPS, Cluster, NEVER, NODE, SimPod};
-use super::operator::{Clocks, Operator};
-use crate::burst::Decision;
-use crate::burst::amounts::Amounts;
+use super::operator::{InstanceClocks, Operator};
+use crate::burst::PodDecision;
+use crate::burst::amounts::ResourceAmounts;
 use crate::burst::hold::{NOMINATION, later};
-use crate::burst::outcome::{Held, Outcome};
-use crate::burst::plan::Plan;
-use crate::burst::pod::Stage;
+use crate::burst::outcome::{HoldReason, PodOutcome};
+use crate::burst::plan::BurstPlan;
+use crate::burst::pod::PodStage;
 use crate::burst::rescue::DEADLINE;
 
 /// For how long a write may be in flight whose plan did not include recent changes: longer than an instance is
@@ -44,10 +44,10 @@ pub fn slots(cluster: &Cluster) -> BTreeSet<&str> {
 }
 
 /// The number of slots of the pool, and of each workload.
-pub type Slots = (u64, [u64; 3]);
+pub type SlotCounts = (u64, [u64; 3]);
 
 /// The maximum of the pool, and of each workload.
-pub fn limits(cluster: &Cluster) -> Slots {
+pub fn limits(cluster: &Cluster) -> SlotCounts {
     let spec = &cluster.pool.spec;
     let pool = spec.spill.max_replicas.of(cluster.desired.iter().sum());
     let mut each = [u64::MAX; 3];
@@ -60,13 +60,13 @@ pub fn limits(cluster: &Cluster) -> Slots {
 }
 
 /// How many slots the pool and each workload use.
-pub fn held(cluster: &Cluster) -> Slots {
+pub fn held(cluster: &Cluster) -> SlotCounts {
     count(cluster, &slots(cluster))
 }
 
 /// The same without pods that the scheduler placed recently after their grants had expired. The instances may
 /// not have seen these yet.
-pub fn held_knowingly(cluster: &Cluster) -> Slots {
+pub fn held_knowingly(cluster: &Cluster) -> SlotCounts {
     let mut slots = slots(cluster);
     slots.retain(|uid| {
         let facts = &cluster.pods[*uid].facts;
@@ -77,7 +77,7 @@ pub fn held_knowingly(cluster: &Cluster) -> Slots {
     count(cluster, &slots)
 }
 
-fn count(cluster: &Cluster, slots: &BTreeSet<&str>) -> Slots {
+fn count(cluster: &Cluster, slots: &BTreeSet<&str>) -> SlotCounts {
     let mut each = [0; 3];
     for uid in slots {
         each[cluster.pods[*uid].app] += 1;
@@ -87,7 +87,7 @@ fn count(cluster: &Cluster, slots: &BTreeSet<&str>) -> Slots {
 
 /// No slot is taken above the limit that applied when the write was planned: whatever has grown is within its
 /// limit.
-pub fn within_limits(cluster: &Cluster, before: Slots, most: Slots) {
+pub fn within_limits(cluster: &Cluster, before: SlotCounts, most: SlotCounts) {
     let after = held_knowingly(cluster);
     let is_within = |before: u64, after: u64, most: u64| after <= before || after <= most;
     assert!(
@@ -110,7 +110,7 @@ pub fn within_limits(cluster: &Cluster, before: Slots, most: Slots) {
 }
 
 /// A grant never takes a slot: its reservation already has.
-pub fn no_slot_more(cluster: &Cluster, before: Slots) {
+pub fn no_slot_more(cluster: &Cluster, before: SlotCounts) {
     let after = held(cluster);
     assert!(
         after.0 <= before.0,
@@ -143,7 +143,7 @@ pub fn grant(cluster: &Cluster, pod: &SimPod) {
     );
     assert!(!facts.is_deleting, "{name} is granted while it is deleted");
     assert!(
-        matches!(facts.stage, Stage::Refused(_)),
+        matches!(facts.stage, PodStage::Refused(_)),
         "{name} is granted at {:?}",
         facts.stage
     );
@@ -249,11 +249,12 @@ pub fn hold(cluster: &Cluster, pod: &SimPod, is_triggered: bool) -> bool {
 
 /// While nothing fails, no pod is held for longer after its refusal than the spec says, whatever the clocks of
 /// the instances and of the scheduler show.
-pub fn held_no_longer(plan: &Plan, cluster: &Cluster) {
+pub fn held_no_longer(plan: &BurstPlan, cluster: &Cluster) {
     let spec = &cluster.pool.spec;
     for decision in &plan.decisions {
-        let Outcome::Hold {
-            why: Held::Young, ..
+        let PodOutcome::Hold {
+            why: HoldReason::Young,
+            ..
         } = decision.outcome
         else {
             continue;
@@ -280,7 +281,7 @@ pub fn held_no_longer(plan: &Plan, cluster: &Cluster) {
 /// from the time of the decision, because a patch may arrive late.
 pub fn rate(cluster: &Cluster, new: Timestamp) {
     let rate = &cluster.pool.spec.spill.rate;
-    let per = Duration::from(rate.per).saturating_sub(Clocks::EXACT);
+    let per = Duration::from(rate.per).saturating_sub(InstanceClocks::EXACT);
     let grants = cluster.granted_at.iter().rev().take(100);
     for end in grants
         .clone()
@@ -309,7 +310,7 @@ pub fn nobody_starves(cluster: &Cluster, leader: &Operator) {
     assert!(left.is_none(), "reserved still: {left:?}");
     let (calm, free) = (
         earlier(cluster, Duration::from_secs(900)),
-        Free::of(cluster),
+        FreeSlots::of(cluster),
     );
     for pod in cluster.pods.values() {
         assert!(
@@ -333,7 +334,7 @@ pub fn nobody_is_passed_by(cluster: &Cluster, leader: &Operator, since: &mut Pas
     }
     let workloads = &cluster.pool.spec.workloads;
     let weights: u64 = workloads.iter().map(|one| u64::from(one.weight)).sum();
-    let free = Free::of(cluster);
+    let free = FreeSlots::of(cluster);
     let ready = earlier(cluster, Duration::from_secs(60));
     let rate = u64::from(cluster.pool.spec.spill.rate.pods);
     let waiting = cluster
@@ -361,16 +362,16 @@ pub fn nobody_is_passed_by(cluster: &Cluster, leader: &Operator, since: &mut Pas
 }
 
 /// The free slots and capacity.
-struct Free {
-    held: Slots,
-    limits: Slots,
-    room: Amounts,
-    groups: Amounts,
+struct FreeSlots {
+    held: SlotCounts,
+    limits: SlotCounts,
+    room: ResourceAmounts,
+    groups: ResourceAmounts,
     /// Pods that others keep out of the placement's zone.
     kept_out: BTreeSet<String>,
 }
 
-impl Free {
+impl FreeSlots {
     fn of(cluster: &Cluster) -> Self {
         // A pod with foreign marks takes room too, or may at any time.
         let is_on_node = |pod: &&SimPod| {
@@ -403,7 +404,7 @@ impl Free {
             && pod.facts.grant.is_none()
             && pod.kept_off_until.is_none()
             && !pod.is_foreign
-            && matches!(pod.facts.stage, Stage::Refused(_))
+            && matches!(pod.facts.stage, PodStage::Refused(_))
             && pod.first_refused.is_some_and(|first| first < since)
             && !pod.is_ineligible
             && !pod.facts.is_deleting
@@ -417,7 +418,7 @@ impl Free {
 }
 
 /// The last decision about the pod.
-fn last_words<'a>(leader: &'a Operator, pod: &SimPod) -> Option<&'a Decision> {
+fn last_words<'a>(leader: &'a Operator, pod: &SimPod) -> Option<&'a PodDecision> {
     let mut decisions = leader.last.decisions.iter();
     decisions.find(|decision| decision.pod.uid == pod.facts.id.uid)
 }

@@ -15,17 +15,17 @@ use rand::rngs::StdRng;
 use serde_json::json;
 
 use crate::api::{BurstPool, BurstPoolStatus, Reservation};
-use crate::burst::Scales;
+use crate::burst::TargetScales;
 use crate::burst::fixtures::{pod, pool, target};
 use crate::burst::hold::later;
-use crate::burst::pod::{PodFacts, Stage};
-use crate::burst::topology::Rules;
+use crate::burst::pod::{PodFacts, PodStage};
+use crate::burst::topology::TopologyRules;
 
-use super::checks::{Churn, Peaks, Refused};
-use region::Region;
-use server::Late;
+use super::checks::{ChurnCheck, PeakCheck, RefusalCheck};
+use region::SimRegion;
+use server::DelayedRequest;
 
-pub use server::{Leading, Told, Written};
+pub use server::{Leading, ShownStatus, UpdateResult};
 
 /// The names of the workloads.
 pub const APPS: [&str; 3] = ["web", "db", "job"];
@@ -107,7 +107,7 @@ pub struct Cluster {
     /// The version of the pool.
     pub version: u64,
     /// The content of its status, except the leader and the reservations.
-    pub told: Told,
+    pub told: ShownStatus,
     pub pods: BTreeMap<String, SimPod>,
     pub desired: [u64; 3],
     /// How many pods the cluster's own nodes have room for.
@@ -115,11 +115,11 @@ pub struct Cluster {
     /// How many cores the quota of the region has.
     pub capacity: i64,
     /// In some clusters pods of `db` have anti-affinity by zone: only one of them can run on ACI at a time.
-    apart: Option<Rules>,
+    apart: Option<TopologyRules>,
     /// Until then Azure starts almost nothing.
     pub failing_until: Timestamp,
     /// The quota, its shares, and how many creates Azure takes.
-    pub region: Region,
+    pub region: SimRegion,
     /// Until then Azure throttles creates.
     pub throttled_until: Timestamp,
     /// When the node's capacity last shrank.
@@ -135,9 +135,9 @@ pub struct Cluster {
     pub granted: [u64; 3],
     /// When the leader last changed, or memory was lost.
     pub disturbed: Timestamp,
-    pub churn: Churn,
-    pub refused: Refused,
-    pub peaks: Peaks,
+    pub churn: ChurnCheck,
+    pub refused: RefusalCheck,
+    pub peaks: PeakCheck,
     /// The number of changes so far.
     pub count: u64,
     /// How far the scheduler's clock is ahead.
@@ -146,8 +146,8 @@ pub struct Cluster {
     names: Vec<(usize, String)>,
     /// How many times a workload was renamed.
     pub renamed: u64,
-    scales: Scales,
-    late: Vec<Late>,
+    scales: TargetScales,
+    late: Vec<DelayedRequest>,
     next_change: Timestamp,
     changes: u64,
 }
@@ -186,13 +186,13 @@ impl Cluster {
             lease: start,
             pool: Rc::new(pool),
             version: 0,
-            told: Told::default(),
+            told: ShownStatus::default(),
             pods: BTreeMap::new(),
             desired: [3, 3, 0],
             scheduler_skew: SignedDuration::from_secs([-90, 0, 0, 90][rng.random_range(0..4)]),
             home: rng.random_range(4..12),
             capacity: rng.random_range(5..25),
-            region: Region::new(rng, start),
+            region: SimRegion::new(rng, start),
             apart: rng.random_bool(0.4).then(apart),
             job,
             failing_until: start,
@@ -203,13 +203,13 @@ impl Cluster {
             granted_at: Vec::new(),
             granted: [0; 3],
             disturbed: start,
-            churn: Churn::default(),
-            refused: Refused::default(),
-            peaks: Peaks::new(start),
+            churn: ChurnCheck::default(),
+            refused: RefusalCheck::default(),
+            peaks: PeakCheck::new(start),
             count: 0,
             names: APPS.map(str::to_owned).into_iter().enumerate().collect(),
             renamed: 0,
-            scales: Scales::new(),
+            scales: TargetScales::new(),
             late: Vec::new(),
             next_change: start,
             changes: 0,
@@ -223,7 +223,7 @@ impl Cluster {
     /// Adds a user-placed pod that waits forever for something that only the user can provide.
     fn add_stranger(&mut self) {
         let mut facts = pod("stranger").of_app("stranger").on(NODE);
-        if let Stage::Bound(bound) = &mut facts.stage {
+        if let PodStage::Bound(bound) = &mut facts.stage {
             (bound.has_started, bound.is_running) = (false, false);
         }
         let uid = facts.id.uid.clone();
@@ -263,7 +263,7 @@ impl Cluster {
         let moves = self
             .pods
             .values()
-            .any(|pod| pod.facts.stage == Stage::New && pod.gated_until.is_none());
+            .any(|pod| pod.facts.stage == PodStage::New && pod.gated_until.is_none());
         let busy = moves || self.changes > 0;
         self.changes = self.changes.saturating_sub(1);
         let step = if busy {
@@ -314,7 +314,7 @@ impl Cluster {
     }
 
     /// The content of `/scale`.
-    pub fn scales(&self) -> &Scales {
+    pub fn scales(&self) -> &TargetScales {
         &self.scales
     }
 
@@ -333,7 +333,7 @@ impl Cluster {
             let is_granted = other.facts.grant.is_some() && !other.facts.has_expired();
             let may_come = is_granted || other.facts.bound().is_some();
             let is_other = other.app == app && other.facts.id.uid != uid;
-            let is_finished = other.facts.stage == Stage::Finished;
+            let is_finished = other.facts.stage == PodStage::Finished;
             has_rules && is_other && may_come && !is_home && !is_finished
         })
     }
@@ -353,19 +353,19 @@ impl Cluster {
             let home = pod.facts.bound().is_some_and(|bound| bound.node != NODE);
             let is_granted =
                 pod.facts.grant.is_some() && !pod.facts.has_expired() && !pod.is_foreign;
-            is_granted && !home && pod.facts.stage != Stage::Finished
+            is_granted && !home && pod.facts.stage != PodStage::Finished
         });
         away.map(|pod| pod.facts.id.uid.as_str()).collect()
     }
 }
 
 /// The anti-affinity by zone of the workload `db`.
-fn apart() -> Rules {
+fn apart() -> TopologyRules {
     let spec = json!({"containers": [], "affinity": {"podAntiAffinity": {
         "requiredDuringSchedulingIgnoredDuringExecution": [{
             "topologyKey": ZONE, "labelSelector": {"matchLabels": {"app": "db"}},
         }],
     }}});
     let spec = serde_json::from_value(spec).expect("a spec");
-    Rules::of(&spec, &BTreeMap::new()).expect("it has rules")
+    TopologyRules::of(&spec, &BTreeMap::new()).expect("it has rules")
 }

@@ -14,23 +14,24 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::Happened;
-use super::azure::Ended;
-use super::checks::{self, Doors, peaks};
-use super::cluster::{Cluster, NODE, Told, ZONE};
+use super::azure::StartResult;
+use super::checks::{self, DoorCheck, peaks};
+use super::cluster::{Cluster, NODE, ShownStatus, ZONE};
 use crate::aci::translate::{self, Unsupported};
 use crate::api::BurstPool;
 use crate::burst::fixtures::{namespaces, place};
 use crate::burst::hold::later;
-use crate::burst::observe::Standing;
-use crate::burst::plan::{First, Peak, Plan};
-use crate::burst::pod::{Grant, PodFacts, PodRef, Stage};
-use crate::burst::topology::Listing;
+use crate::burst::observe::Leadership;
+use crate::burst::plan::{BurstPlan, PeakState, Precondition};
+use crate::burst::pod::{GrantRecord, PodFacts, PodReference, PodStage};
+use crate::burst::topology::ListResult;
 use crate::burst::{
-    Answer, Claims, Door, Lack, Memory, Neighbors, Outcome, Own, Verdicts, World, observe, plan,
+    Admittance, BlockedBy, ClaimBackings, ClusterInputs, EligibilityCache, GrantAnswer,
+    LeaderState, Neighbors, PodOutcome, PoolInputs, observe, plan,
 };
-pub use clocks::Clocks;
-use term::Term;
-use views::{Shared, Views};
+pub use clocks::InstanceClocks;
+use term::LeaderTerm;
+use views::{InstanceViews, PoolView};
 
 /// An instance of the operator.
 #[allow(
@@ -42,19 +43,19 @@ pub struct Operator {
     /// How often it was started, and how often it became the leader. Both are part of its identity.
     run: u32,
     terms: u32,
-    views: Views,
-    clocks: Clocks,
-    memory: Memory,
-    doors: Doors,
-    term: Term,
+    views: InstanceViews,
+    clocks: InstanceClocks,
+    memory: LeaderState,
+    doors: DoorCheck,
+    term: LeaderTerm,
     /// What it is about to write to the pool's status.
-    telling: Option<Told>,
+    telling: Option<ShownStatus>,
     /// Until then it is dead or frozen.
     away_until: Option<Timestamp>,
     /// Grants that it has not sent yet.
-    hands: VecDeque<(PodRef, Grant)>,
+    hands: VecDeque<(PodReference, GrantRecord)>,
     /// Answers that have not arrived. Their writes are done, and watches may show them.
-    answers: VecDeque<(PodRef, Answer)>,
+    answers: VecDeque<(PodReference, GrantAnswer)>,
     /// It was frozen, and still believes that it leads.
     is_stale: bool,
     /// Everything since its plan went as planned.
@@ -67,8 +68,8 @@ pub struct Operator {
     /// Until then it collects events before it plans again.
     rests_until: Timestamp,
     pub look_again: Option<Duration>,
-    pub last: Plan,
-    verdicts: Verdicts,
+    pub last: BurstPlan,
+    verdicts: EligibilityCache,
 }
 
 impl Operator {
@@ -77,11 +78,11 @@ impl Operator {
             number,
             run: 0,
             terms: 0,
-            views: Views::default(),
-            clocks: Clocks::new(rng),
-            memory: Memory::default(),
-            doors: Doors::default(),
-            term: Term::default(),
+            views: InstanceViews::default(),
+            clocks: InstanceClocks::new(rng),
+            memory: LeaderState::default(),
+            doors: DoorCheck::default(),
+            term: LeaderTerm::default(),
             telling: None,
             away_until: None,
             hands: VecDeque::new(),
@@ -93,8 +94,8 @@ impl Operator {
             is_throttled: false,
             rests_until: now,
             look_again: None,
-            last: Plan::default(),
-            verdicts: Verdicts::default(),
+            last: BurstPlan::default(),
+            verdicts: EligibilityCache::default(),
         }
     }
 
@@ -109,9 +110,9 @@ impl Operator {
     /// It gets the lease.
     pub fn elected(&mut self) {
         self.terms += 1;
-        self.memory = Memory::default();
-        self.doors = Doors::default();
-        self.term = Term::default();
+        self.memory = LeaderState::default();
+        self.doors = DoorCheck::default();
+        self.term = LeaderTerm::default();
         self.telling = None;
         self.is_due = true;
     }
@@ -128,7 +129,7 @@ impl Operator {
     }
 
     /// Creates have ended: the pod workers report it to the instance that runs them, here to both.
-    pub fn learn(&mut self, ended: &[Ended], now: Timestamp) {
+    pub fn learn(&mut self, ended: &[StartResult], now: Timestamp) {
         self.is_due |= !ended.is_empty();
         for one in ended {
             let now = self.clocks.own(now);
@@ -198,14 +199,14 @@ impl Operator {
         checks::held_no_longer(&plan, cluster);
         let decisions = plan.decisions.iter();
         let kept_out =
-            decisions.filter(|one| matches!(one.outcome, Outcome::Wait(Lack::Topology(_))));
+            decisions.filter(|one| matches!(one.outcome, PodOutcome::Wait(BlockedBy::Topology(_))));
         happened.kept_out += kept_out.count() as u64;
         happened.spent += u64::from(cluster.creates_left() == Some(0));
         happened.outdated += u64::from(pool.version != cluster.version);
         let expected = match standing {
-            Standing::Leading => First::Nothing,
-            Standing::Uncounted => First::Count,
-            Standing::Unclaimed => First::Claim,
+            Leadership::Leading => Precondition::Nothing,
+            Leadership::Uncounted => Precondition::Count,
+            Leadership::Unclaimed => Precondition::Claim,
         };
         assert_eq!(plan.first, expected);
         self.look_again = plan.look_again_in;
@@ -218,7 +219,7 @@ impl Operator {
         // The instance sees its own writes at once, in memory and in the pool's status.
         self.is_due = plan.must_reserve || plan.grants().next().is_some();
         self.shut(&plan, cluster, happened);
-        if standing == Standing::Leading {
+        if standing == Leadership::Leading {
             self.told(&plan, is_leader, &pool, cluster);
         }
         self.carry_out(&plan, &pool, is_leader, (cluster, rng), happened);
@@ -237,12 +238,12 @@ impl Operator {
     }
 
     /// Sets the node's taint as planned.
-    fn shut(&mut self, plan: &Plan, cluster: &mut Cluster, happened: &mut Happened) {
+    fn shut(&mut self, plan: &BurstPlan, cluster: &mut Cluster, happened: &mut Happened) {
         self.doors.planned(plan, cluster, &self.clocks);
         let door = &plan.doors["weu"];
-        let is_closed = matches!(door, Door::Closed { .. });
+        let is_closed = matches!(door, Admittance::Closed { .. });
         happened.closures += u64::from(is_closed && !cluster.is_closed);
-        if *door == Door::HalfOpen {
+        if *door == Admittance::HalfOpen {
             happened.probes += plan.grants().count() as u64;
         }
         if is_closed != cluster.is_closed {
@@ -252,13 +253,13 @@ impl Operator {
     }
 
     /// Publishes the leader's plan in the pool's status.
-    fn told(&mut self, plan: &Plan, is_leader: bool, pool: &Shared, cluster: &mut Cluster) {
+    fn told(&mut self, plan: &BurstPlan, is_leader: bool, pool: &PoolView, cluster: &mut Cluster) {
         if is_leader {
             let labelled = &self.views.labelled;
             let is_away = |pod: &Rc<PodFacts>| {
                 let is_home = pod.bound().is_some_and(|bound| bound.node != NODE);
                 let is_granted = pod.grant.is_some() && !pod.has_expired();
-                is_granted && !is_home && pod.stage != Stage::Finished
+                is_granted && !is_home && pod.stage != PodStage::Finished
             };
             cluster.peaks.planned(&peaks::Planned {
                 peak: plan.peak,
@@ -268,20 +269,20 @@ impl Operator {
                 now: cluster.now,
             });
         }
-        self.telling = Some(Told {
+        self.telling = Some(ShownStatus {
             counts: plan.counts,
             workloads: plan.workloads.clone(),
-            is_peak: plan.peak != Peak::None,
+            is_peak: plan.peak != PeakState::None,
             limited: plan.limited.clone(),
         });
     }
 
     /// A second plan from the same state contains nothing new.
     fn plans_nothing_new(&self, cluster: &Cluster) {
-        let Some(Shared { pool, .. }) = &self.views.pool else {
+        let Some(PoolView { pool, .. }) = &self.views.pool else {
             return;
         };
-        let again = self.plan(pool, Standing::Leading, cluster);
+        let again = self.plan(pool, Leadership::Leading, cluster);
         let known = |uid: &str| {
             let mut known = pool.status.iter().flat_map(|status| &status.reservations);
             known.any(|entry| entry.uid == uid)
@@ -291,7 +292,7 @@ impl Operator {
         assert!(new.is_none(), "planned anew: {new:?}");
     }
 
-    fn plan(&self, pool: &BurstPool, standing: Standing, cluster: &Cluster) -> Plan {
+    fn plan(&self, pool: &BurstPool, standing: Leadership, cluster: &Cluster) -> BurstPlan {
         let namespaces = namespaces();
         let waiting: Vec<&PodFacts> = self.views.waiting.pods.iter().map(|pod| &**pod).collect();
         let labelled: Vec<&PodFacts> = self.views.labelled.pods.iter().map(|pod| &**pod).collect();
@@ -303,10 +304,10 @@ impl Operator {
         place.labels.insert(ZONE.to_owned(), "aci".to_owned());
         // The plan knows the pods of its own nodes by itself, and home is in other zones.
         let neighbors = Neighbors {
-            nodes: Listing::Listed(Vec::new()),
-            pods: [("shop".to_owned(), Listing::Listed(Vec::new()))].into(),
+            nodes: ListResult::Listed(Vec::new()),
+            pods: [("shop".to_owned(), ListResult::Listed(Vec::new()))].into(),
         };
-        let world = World {
+        let world = ClusterInputs {
             pools: &[pool],
             nodes: &std::collections::HashMap::new(),
             waiting: &waiting,
@@ -314,11 +315,11 @@ impl Operator {
             placed: &bound,
             scales: cluster.scales(),
             namespaces: &namespaces,
-            claims: &Claims::new(),
+            claims: &ClaimBackings::new(),
             neighbors: &neighbors,
         };
         let identity = self.identity();
-        let own = Own {
+        let own = PoolInputs {
             places: &[place],
             bound: &bound,
             verdicts: &self.verdicts,
@@ -334,7 +335,7 @@ impl Operator {
 
     /// Evaluates versions of pods that are new to it.
     fn judge(&mut self, pool: &BurstPool, cluster: &Cluster) {
-        let placement = translate::Placement {
+        let placement = translate::TranslationTarget {
             spec: &pool.spec.placements[0],
             tags: &pool.spec.azure.tags,
             node: NODE,

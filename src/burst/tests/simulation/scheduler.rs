@@ -7,9 +7,9 @@ use rand::rngs::StdRng;
 
 use super::checks;
 use super::cluster::{Cluster, NEVER, NODE};
-use crate::burst::amounts::Amounts;
+use crate::burst::amounts::ResourceAmounts;
 use crate::burst::hold::by;
-use crate::burst::pod::{Bound, Stage};
+use crate::burst::pod::{BoundPod, PodStage};
 
 impl Cluster {
     /// Tries some of the pending pods.
@@ -17,7 +17,7 @@ impl Cluster {
         let waiting: Vec<String> = self
             .pods
             .iter()
-            .filter(|(_, pod)| matches!(pod.facts.stage, Stage::New | Stage::Refused(_)))
+            .filter(|(_, pod)| matches!(pod.facts.stage, PodStage::New | PodStage::Refused(_)))
             .filter(|(_, pod)| !pod.facts.is_deleting)
             .map(|(uid, _)| uid.clone())
             .collect();
@@ -36,7 +36,7 @@ impl Cluster {
                 self.ungate(&uid);
             }
             self.place(&uid, &mut room);
-            let is_refused = matches!(self.pods[&uid].facts.stage, Stage::Refused(_));
+            let is_refused = matches!(self.pods[&uid].facts.stage, PodStage::Refused(_));
             if is_refused && !self.is_calm && rng.random_bool(0.02) {
                 self.nominate(&uid, rng);
             }
@@ -64,7 +64,7 @@ impl Cluster {
     }
 
     /// How many pods the cluster's own nodes have room for, and what the virtual node has left.
-    fn left(&self) -> (usize, Amounts) {
+    fn left(&self) -> (usize, ResourceAmounts) {
         let (mut home, mut node) = (self.home, self.offers());
         for pod in self.pods.values() {
             match pod.facts.bound() {
@@ -76,7 +76,7 @@ impl Cluster {
         (home, node)
     }
 
-    fn place(&mut self, uid: &str, (home, node): &mut (usize, Amounts)) {
+    fn place(&mut self, uid: &str, (home, node): &mut (usize, ResourceAmounts)) {
         let pod = self.pods[uid].facts.clone();
         let kept_off_until = self.pods[uid].kept_off_until;
         let can_run = pod.asks.cpu_milli < NEVER;
@@ -89,7 +89,7 @@ impl Cluster {
         } else if is_let_in && !is_kept_out && pod.asks.lacks(*node).is_none() && !self.is_closed {
             *node = node.minus(pod.asks);
             self.bind(uid, NODE);
-        } else if pod.stage == Stage::New {
+        } else if pod.stage == PodStage::New {
             self.refuse(uid);
         } else if pod.grant.as_ref().is_some_and(|one| one.refused.is_none()) {
             self.change(uid, |facts| {
@@ -100,7 +100,7 @@ impl Cluster {
     }
 
     fn bind(&mut self, uid: &str, node: &str) {
-        let bound = Bound {
+        let bound = BoundPod {
             node: node.to_owned(),
             since: Some(self.now),
             has_started: node != NODE,
@@ -108,7 +108,7 @@ impl Cluster {
             refused: None,
             waits: None,
         };
-        self.change(uid, |facts| facts.stage = Stage::Bound(bound));
+        self.change(uid, |facts| facts.stage = PodStage::Bound(bound));
         if node == NODE {
             let shrunk = self.shrunk;
             let (mut is_ours, mut is_expired) = (false, false);
@@ -143,7 +143,7 @@ impl Cluster {
             } else {
                 facts.created
             };
-            facts.stage = Stage::Refused(Some(since));
+            facts.stage = PodStage::Refused(Some(since));
         });
         if let Some(pod) = self.pods.get_mut(uid) {
             pod.first_refused.get_or_insert(now);

@@ -2,23 +2,25 @@
 
 use jiff::Timestamp;
 
-use super::super::fixtures::{Asked, Server, act, decision, pool, reservation, terms};
+use super::super::fixtures::{
+    PendingCall, ScriptedServer, act, decision, pool, reservation, terms,
+};
 use super::super::term::DOUBT;
 use super::*;
-use crate::burst::memory::Attempt;
-use crate::burst::plan::Slot;
+use crate::burst::memory::PatchOutcome;
+use crate::burst::plan::SlotState;
 
 const STATUS: &str = "PATCH burstpools/shop/status";
 const READ: &str = "GET burstpools/shop";
 
 /// A plan with grants of these pods: those in `reserved` have a reservation already, those in `wanted` need
 /// one.
-fn plan(reserved: &[&str], wanted: &[&str]) -> Plan {
-    let slots = [(reserved, Slot::Reserved), (wanted, Slot::Wanted)];
+fn plan(reserved: &[&str], wanted: &[&str]) -> BurstPlan {
+    let slots = [(reserved, SlotState::Reserved), (wanted, SlotState::Wanted)];
     let decisions = slots
         .iter()
         .flat_map(|(names, slot)| names.iter().map(|name| decision(name, *slot)));
-    Plan {
+    BurstPlan {
         decisions: decisions.collect(),
         must_reserve: !wanted.is_empty(),
         reservations: [reserved, wanted]
@@ -26,15 +28,15 @@ fn plan(reserved: &[&str], wanted: &[&str]) -> Plan {
             .into_iter()
             .map(reservation)
             .collect(),
-        ..Plan::default()
+        ..BurstPlan::default()
     }
 }
 
-fn grants(asked: &Asked, name: &str) -> bool {
+fn grants(asked: &PendingCall, name: &str) -> bool {
     asked.what == format!("PATCH pods/{name}")
 }
 
-fn version(asked: &Asked) -> &str {
+fn version(asked: &PendingCall) -> &str {
     let version = &asked.body["metadata"]["resourceVersion"];
     version.as_str().expect("a version")
 }
@@ -42,9 +44,9 @@ fn version(asked: &Asked) -> &str {
 #[tokio::test(start_paused = true)]
 async fn what_is_reserved_is_sent_at_once_and_what_is_not_only_when_its_reservation_is_written() {
     let ours = pool("1", "us-1");
-    let (mut server, client) = Server::new();
+    let (mut server, client) = ScriptedServer::new();
     let (act, plan) = (act(&ours, &["a", "b"], &client), plan(&["a"], &["b"]));
-    let mut state = Pool::of(&ours, &mut terms());
+    let mut state = PoolLeaderState::of(&ours, &mut terms());
     let answers = async {
         let [write, a] = server.both().await;
         assert!(
@@ -84,9 +86,9 @@ async fn a_pool_that_somebody_has_written_is_granted_nothing_more_unless_it_is_p
     ];
     for (found, second) in cases {
         let ours = pool("1", "us-1");
-        let (mut server, client) = Server::new();
+        let (mut server, client) = ScriptedServer::new();
         let (act, plan) = (act(&ours, &["a", "b"], &client), plan(&[], &["a", "b"]));
-        let mut state = Pool::of(&ours, &mut terms());
+        let mut state = PoolLeaderState::of(&ours, &mut terms());
         let answers = async {
             server.expect(STATUS).await.refused(409);
             let read = server.expect(READ).await;
@@ -130,9 +132,9 @@ async fn what_becomes_of_one_grant_is_nothing_to_the_others() {
         ("f", 200),
     ];
     let names = answers.map(|(name, _)| name);
-    let (mut server, client) = Server::new();
+    let (mut server, client) = ScriptedServer::new();
     let (act, plan) = (act(&ours, &names, &client), plan(&names, &[]));
-    let mut state = Pool::of(&ours, &mut terms());
+    let mut state = PoolLeaderState::of(&ours, &mut terms());
     assert!(!act.carry_out(&plan, &mut state).await);
     for (name, code) in answers {
         let asked = server.expect(&format!("PATCH pods/{name}")).await;
@@ -144,9 +146,20 @@ async fn what_becomes_of_one_grant_is_nothing_to_the_others() {
     act.sending.tasks.close();
     act.sending.tasks.wait().await;
     assert!(state.hear(&ours) && state.granting.is_done());
-    let attempts = names.map(|name| state.memory.attempt(&decision(name, Slot::Reserved).pod));
-    let (undone, awaited) = (Attempt::None, Attempt::Awaited);
-    let all = [undone, undone, undone, awaited, Attempt::Unknown, awaited];
+    let attempts = names.map(|name| {
+        state
+            .memory
+            .attempt(&decision(name, SlotState::Reserved).pod)
+    });
+    let (undone, awaited) = (PatchOutcome::None, PatchOutcome::Awaited);
+    let all = [
+        undone,
+        undone,
+        undone,
+        awaited,
+        PatchOutcome::Unknown,
+        awaited,
+    ];
     assert_eq!(attempts, all);
     assert_eq!(server.told().await, ["Granted f"]);
     let view = act.context.stores.view();
@@ -160,9 +173,9 @@ async fn what_becomes_of_one_grant_is_nothing_to_the_others() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_to_pods_while_a_write_of_the_pool_may_still_be_done() {
     let ours = pool("1", "us-1");
-    let (mut server, client) = Server::new();
+    let (mut server, client) = ScriptedServer::new();
     let mut act = act(&ours, &["a", "b"], &client);
-    let mut state = Pool::of(&ours, &mut terms());
+    let mut state = PoolLeaderState::of(&ours, &mut terms());
     // The answer is lost, or says that the result is unknown.
     for code in [None, Some(500), Some(504)] {
         let answers = async {
@@ -180,8 +193,8 @@ async fn nothing_is_written_to_pods_while_a_write_of_the_pool_may_still_be_done(
         server.expect_nothing().await;
     }
     // The unconfirmed write may remove even an older reservation.
-    let released = Plan {
-        releases: vec![decision("b", Slot::None).pod],
+    let released = BurstPlan {
+        releases: vec![decision("b", SlotState::None).pod],
         ..plan(&["a"], &[])
     };
     for _ in 0..2 {
@@ -238,30 +251,30 @@ fn a_reservation_is_written_again_only_if_nothing_but_words_came_between() {
 #[test]
 fn only_a_change_of_the_pod_is_waited_for_and_only_a_denial_backs_off() {
     let answered = |code, reason: &str| refusal(Status::failure("no", reason).with_code(code));
-    assert_eq!(answered(409, "Conflict"), Answer::Conflict);
-    assert_eq!(answered(404, "NotFound"), Answer::Gone);
+    assert_eq!(answered(409, "Conflict"), GrantAnswer::Conflict);
+    assert_eq!(answered(404, "NotFound"), GrantAnswer::Gone);
     let page = answered(404, "Failed to parse error data");
-    assert_eq!(page, Answer::Lost, "a proxy's");
+    assert_eq!(page, GrantAnswer::Lost, "a proxy's");
     for code in [400, 403, 422] {
-        assert_eq!(answered(code, ""), Answer::Denied("no".to_owned()));
+        assert_eq!(answered(code, ""), GrantAnswer::Denied("no".to_owned()));
     }
     for code in [401, 408, 429, 500, 503, 504] {
-        assert_eq!(answered(code, ""), Answer::Lost, "{code}");
+        assert_eq!(answered(code, ""), GrantAnswer::Lost, "{code}");
     }
 }
 
 #[test]
 fn only_a_write_that_may_still_be_done_opens_a_doubt() {
     for (code, expected) in [
-        (400, Written::Refused),
-        (401, Written::Refused),
-        (403, Written::Refused),
-        (408, Written::Unknown),
-        (422, Written::Refused),
-        (429, Written::Refused),
-        (500, Written::Unknown),
-        (503, Written::Unknown),
-        (504, Written::Unknown),
+        (400, WriteOutcome::Refused),
+        (401, WriteOutcome::Refused),
+        (403, WriteOutcome::Refused),
+        (408, WriteOutcome::Unknown),
+        (422, WriteOutcome::Refused),
+        (429, WriteOutcome::Refused),
+        (500, WriteOutcome::Unknown),
+        (503, WriteOutcome::Unknown),
+        (504, WriteOutcome::Unknown),
     ] {
         let status = kube::core::Status::failure("", "").with_code(code);
         let error = kube::Error::Api(Box::new(status));
@@ -272,20 +285,20 @@ fn only_a_write_that_may_still_be_done_opens_a_doubt() {
 #[tokio::test(start_paused = true)]
 async fn a_write_of_a_pod_or_of_the_pool_that_is_denied_is_not_repeated_at_once() {
     let ours = pool("1", "us-1");
-    let (mut server, client) = Server::new();
+    let (mut server, client) = ScriptedServer::new();
     let act = act(&ours, &["a"], &client);
-    let mut state = Pool::of(&ours, &mut terms());
-    let pod = decision("a", Slot::None).pod;
-    let stamped = Plan {
-        stamps: vec![Stamp {
+    let mut state = PoolLeaderState::of(&ours, &mut terms());
+    let pod = decision("a", SlotState::None).pod;
+    let stamped = BurstPlan {
+        stamps: vec![RefusedSinceStamp {
             pod: pod.clone(),
             since: Timestamp::UNIX_EPOCH,
         }],
-        ..Plan::default()
+        ..BurstPlan::default()
     };
     let answers = async { server.expect("PATCH pods/a").await.refused(403) };
     tokio::join!(act.carry_out(&stamped, &mut state), answers);
-    let pause = state.memory.pause(Write::Stamp, &pod.uid);
+    let pause = state.memory.pause(PodWrite::Stamp, &pod.uid);
     assert!(pause.is_some_and(|until| Timestamp::now() < until));
 
     let wanted = plan(&[], &["a"]);
@@ -302,9 +315,9 @@ async fn a_write_of_a_pod_or_of_the_pool_that_is_denied_is_not_repeated_at_once(
 async fn a_grant_that_a_webhook_strips_is_not_taken_for_one() {
     let ours = pool("1", "us-1");
     for (removed, may_run) in [("metadata", true), ("spec", false)] {
-        let (mut server, client) = Server::new();
+        let (mut server, client) = ScriptedServer::new();
         let act = act(&ours, &["a"], &client);
-        let mut state = Pool::of(&ours, &mut terms());
+        let mut state = PoolLeaderState::of(&ours, &mut terms());
         let answers = async {
             let asked = server.expect("PATCH pods/a").await;
             let pod = super::super::fixtures::patched("a", &asked.body);
@@ -330,16 +343,16 @@ async fn a_grant_that_a_webhook_strips_is_not_taken_for_one() {
 async fn a_grant_that_expires_is_reported_once_its_pod_says_so_and_never_in_a_dry_run() {
     for (code, told) in [(200, vec!["GrantExpired a"]), (409, vec![]), (403, vec![])] {
         let ours = pool("1", "us-1");
-        let (mut server, client) = Server::new();
+        let (mut server, client) = ScriptedServer::new();
         let act = act(&ours, &["a"], &client);
-        let mut state = Pool::of(&ours, &mut terms());
-        let expiry = Expiry {
-            pod: decision("a", Slot::None).pod,
+        let mut state = PoolLeaderState::of(&ours, &mut terms());
+        let expiry = GrantExpiry {
+            pod: decision("a", SlotState::None).pod,
             why: "no zone".to_owned(),
         };
-        let mut plan = Plan {
+        let mut plan = BurstPlan {
             expiries: vec![expiry.clone()],
-            ..Plan::default()
+            ..BurstPlan::default()
         };
         let answers = async {
             let asked = server.expect("PATCH pods/a").await;
@@ -352,7 +365,7 @@ async fn a_grant_that_expires_is_reported_once_its_pod_says_so_and_never_in_a_dr
         };
         tokio::join!(act.carry_out(&plan, &mut state), answers);
         assert_eq!(server.told().await, told, "{code}");
-        let paused = state.memory.pause(Write::Expire, &expiry.pod.uid);
+        let paused = state.memory.pause(PodWrite::Expire, &expiry.pod.uid);
         assert_eq!(paused.is_some(), code != 200, "{code}");
 
         plan.is_dry_run = true;

@@ -17,13 +17,13 @@ use kube::{Api, Client, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::super::stores::{Failure, Trouble};
-use super::super::{Followed, Stores, View, claims as looked};
-use super::Known;
+use super::super::stores::{FailureKind, SyncFailure};
+use super::super::{ClusterCache, ScaleCache, Snapshot, claims as looked};
+use super::ExplainedPod;
 use crate::api::BurstPool;
-use crate::burst::topology::{Listing, NodeFacts};
-use crate::burst::{Claims, Neighbors, PodFacts, Scales};
-use crate::node::environment::{Reason, mountable};
+use crate::burst::topology::{ListResult, NeighborNode};
+use crate::burst::{ClaimBackings, Neighbors, PodFacts, TargetScales};
+use crate::node::environment::{MissingReason, mountable};
 use crate::node::watched;
 
 /// The timeout of reading the cluster.
@@ -36,8 +36,8 @@ const REMEDY: &str = "an administrator can give the rights: kubectl create clust
      kubectl create clusterrolebinding burstpool-explain --clusterrole=burstpool-explain --user=NAME";
 
 /// A snapshot of everything that the operator watches.
-pub(super) async fn view(client: &Client) -> anyhow::Result<View> {
-    let stores = Stores::default();
+pub(super) async fn view(client: &Client) -> anyhow::Result<Snapshot> {
+    let stores = ClusterCache::default();
     let read = async {
         tokio::select! {
             () = stores.watch(client) => {}
@@ -49,7 +49,10 @@ pub(super) async fn view(client: &Client) -> anyhow::Result<View> {
         .await
         .is_err();
     let failures = stores.listing.failures();
-    if failures.iter().any(|one| one.trouble != Trouble::Passing) {
+    if failures
+        .iter()
+        .any(|one| one.trouble != FailureKind::Passing)
+    {
         bail!(refused(&failures));
     }
     if late {
@@ -60,22 +63,25 @@ pub(super) async fn view(client: &Client) -> anyhow::Result<View> {
 }
 
 /// The error text: what could not be read, why, and the remedy.
-fn refused(failures: &[Failure]) -> String {
+fn refused(failures: &[SyncFailure]) -> String {
     let mut said = "what the operator decides from cannot be read:".to_owned();
-    for Failure { what, why, .. } in failures {
+    for SyncFailure { what, why, .. } in failures {
         let _ = write!(said, "\n  {what}: {why}");
     }
-    if failures.iter().any(|one| one.trouble == Trouble::Forbidden) {
+    if failures
+        .iter()
+        .any(|one| one.trouble == FailureKind::Forbidden)
+    {
         let _ = write!(said, "\n{REMEDY}");
     }
     said
 }
 
 /// The scales of the pool's targets.
-pub(super) async fn scales(client: &Client, view: &View, pool: &BurstPool) -> Scales {
+pub(super) async fn scales(client: &Client, view: &Snapshot, pool: &BurstPool) -> TargetScales {
     let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
     let changed = Arc::new(tokio::sync::Notify::new());
-    let mut followed = Followed::new(client.clone(), changed.clone(), cancel.clone());
+    let mut followed = ScaleCache::new(client.clone(), changed.clone(), cancel.clone());
     followed.follow(view, &tasks);
     let targets = pool
         .spec
@@ -104,19 +110,19 @@ pub(super) async fn scales(client: &Client, view: &View, pool: &BurstPool) -> Sc
 
 /// The nodes, and the pods on them; `pods` are all pods of the cluster. Nodes that the user may not read count
 /// as unknown, because the operator may be able to read them.
-pub(super) async fn neighbors(client: &Client, pods: &[Known<'_>]) -> Neighbors {
+pub(super) async fn neighbors(client: &Client, pods: &[ExplainedPod<'_>]) -> Neighbors {
     let nodes: Api<DeserializeGuard<Node>> = Api::all(client.clone());
     let nodes = tokio::time::timeout(PATIENCE, nodes.list(&ListParams::default())).await;
     let nodes = match nodes {
         Ok(Ok(all)) => {
             let readable = all.items.into_iter().filter_map(watched::read);
-            Listing::Listed(
+            ListResult::Listed(
                 readable
-                    .map(|node| Arc::new(NodeFacts::of(&node)))
+                    .map(|node| Arc::new(NeighborNode::of(&node)))
                     .collect(),
             )
         }
-        Ok(Err(_)) | Err(_) => Listing::Unknown,
+        Ok(Err(_)) | Err(_) => ListResult::Unknown,
     };
     let mut by_namespace: HashMap<String, Vec<Arc<PodFacts>>> = HashMap::new();
     for pod in pods {
@@ -127,7 +133,7 @@ pub(super) async fn neighbors(client: &Client, pods: &[Known<'_>]) -> Neighbors 
     Neighbors {
         nodes,
         pods: pods
-            .map(|(name, pods)| (name, Listing::Listed(pods)))
+            .map(|(name, pods)| (name, ListResult::Listed(pods)))
             .collect(),
     }
 }
@@ -137,16 +143,16 @@ pub(super) async fn neighbors(client: &Client, pods: &[Known<'_>]) -> Neighbors 
 pub(super) async fn claims(
     client: &Client,
     wanted: BTreeSet<(String, String)>,
-) -> (Claims, Vec<String>) {
+) -> (ClaimBackings, Vec<String>) {
     let reads = futures::stream::iter(wanted).map(async |(namespace, name)| {
         let read = mountable(client, &namespace, &name).await;
         (namespace, name, read)
     });
     let read: Vec<_> = reads.buffered(looked::AT_ONCE).collect().await;
-    let (mut claims, mut unread) = (Claims::new(), Vec::new());
+    let (mut claims, mut unread) = (ClaimBackings::new(), Vec::new());
     for (namespace, name, read) in read {
         match read {
-            Err(missing) if missing.reason != Reason::Missing => {
+            Err(missing) if missing.reason != MissingReason::Missing => {
                 unread.push(format!("{} {}", missing.what, missing.why));
             }
             read => {
@@ -166,18 +172,18 @@ mod tests {
     #[test]
     fn a_missing_right_is_named_with_what_it_is_for_and_how_to_get_it() {
         let why = "pods is forbidden: User \"dev\" cannot list resource \"pods\" in API group \"\" at the cluster scope";
-        let failure = |what, trouble, why: &str| Failure {
+        let failure = |what, trouble, why: &str| SyncFailure {
             what,
             trouble,
             why: why.to_owned(),
         };
         let said = refused(&[
-            failure("pods that wait", Trouble::Forbidden, why),
-            failure("BurstPools", Trouble::Unknown, "not served"),
+            failure("pods that wait", FailureKind::Forbidden, why),
+            failure("BurstPools", FailureKind::Unknown, "not served"),
         ]);
         assert!(said.contains(&format!("pods that wait: {why}\n")), "{said}");
         assert!(said.ends_with(REMEDY), "{said}");
-        let said = refused(&[failure("BurstPools", Trouble::Unknown, "not served")]);
+        let said = refused(&[failure("BurstPools", FailureKind::Unknown, "not served")]);
         assert!(said.ends_with("BurstPools: not served"), "{said}");
     }
 }

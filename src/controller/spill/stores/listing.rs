@@ -13,7 +13,7 @@ use crate::telemetry::whole;
 
 /// The parts of a [`View`](super::View).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Part {
+pub(super) enum CachePart {
     Pools,
     Waiting,
     Labelled,
@@ -21,15 +21,15 @@ pub(super) enum Part {
     Namespaces,
 }
 
-const PARTS: [(Part, &str); 5] = [
-    (Part::Pools, "BurstPools"),
-    (Part::Waiting, "pods that wait"),
-    (Part::Labelled, "granted pods"),
-    (Part::Nodes, "virtual nodes"),
-    (Part::Namespaces, "namespaces"),
+const PARTS: [(CachePart, &str); 5] = [
+    (CachePart::Pools, "BurstPools"),
+    (CachePart::Waiting, "pods that wait"),
+    (CachePart::Labelled, "granted pods"),
+    (CachePart::Nodes, "virtual nodes"),
+    (CachePart::Namespaces, "namespaces"),
 ];
 
-impl Part {
+impl CachePart {
     /// The name of the part in messages.
     pub(super) fn name(self) -> &'static str {
         let found = PARTS.iter().find(|(part, _)| *part == self);
@@ -42,34 +42,34 @@ const NOT_SERVED: &str = "the API server does not serve this resource; is it ins
 
 /// Which parts have been listed, and why others have not.
 #[derive(Debug, Default)]
-pub struct Listing {
-    listed: watch::Sender<HashSet<Part>>,
-    failed: watch::Sender<HashMap<Part, Failure>>,
+pub struct SyncState {
+    listed: watch::Sender<HashSet<CachePart>>,
+    failed: watch::Sender<HashMap<CachePart, SyncFailure>>,
 }
 
-impl Listing {
+impl SyncState {
     /// Records that a list of this part is complete.
-    pub(super) fn listed(&self, part: Part) {
+    pub(super) fn listed(&self, part: CachePart) {
         self.listed.send_modify(|parts| {
             parts.insert(part);
         });
     }
 
     /// Whether this part has been listed completely at least once.
-    pub(super) fn is_listed(&self, part: Part) -> bool {
+    pub(super) fn is_listed(&self, part: CachePart) -> bool {
         self.listed.borrow().contains(&part)
     }
 
     /// Records that a part could not be listed or watched.
-    pub(super) fn failed(&self, part: Part, error: &watcher::Error) {
-        let failure = Failure::of(part.name(), error);
+    pub(super) fn failed(&self, part: CachePart, error: &watcher::Error) {
+        let failure = SyncFailure::of(part.name(), error);
         self.failed.send_modify(|failed| {
             failed.insert(part, failure);
         });
     }
 
     /// For each part that has not been listed yet, the last error, if there was one.
-    pub fn failures(&self) -> Vec<Failure> {
+    pub fn failures(&self) -> Vec<SyncFailure> {
         let (listed, failed) = (self.listed.borrow(), self.failed.borrow());
         let open = PARTS.iter().filter(|(part, _)| !listed.contains(part));
         open.filter_map(|(part, _)| failed.get(part).cloned())
@@ -100,7 +100,9 @@ impl Listing {
         let (mut listed, mut failed) = (self.listed.subscribe(), self.failed.subscribe());
         loop {
             let failures = self.failures();
-            let is_final = failures.iter().any(|one| one.trouble != Trouble::Passing);
+            let is_final = failures
+                .iter()
+                .any(|one| one.trouble != FailureKind::Passing);
             if is_final && failures.len() == self.missing().len() {
                 return;
             }
@@ -115,18 +117,18 @@ impl Listing {
 
 /// Why a part could not be listed or watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct SyncFailure {
     /// The name of the part.
     pub what: &'static str,
     /// Whether a retry can help.
-    pub trouble: Trouble,
+    pub trouble: FailureKind,
     /// The error message of the API server or of the client.
     pub why: String,
 }
 
 /// The kind of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum FailureKind {
     /// The user lacks the permission (403).
     Forbidden,
     /// The API server does not know the user or the resource (401, 404).
@@ -135,7 +137,7 @@ pub enum Trouble {
     Passing,
 }
 
-impl Failure {
+impl SyncFailure {
     fn of(what: &'static str, error: &watcher::Error) -> Self {
         use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
         let status = match error {
@@ -148,9 +150,9 @@ impl Failure {
         Self {
             what,
             trouble: match status.map(|status| status.code) {
-                Some(403) => Trouble::Forbidden,
-                Some(401 | 404) => Trouble::Unknown,
-                _ => Trouble::Passing,
+                Some(403) => FailureKind::Forbidden,
+                Some(401 | 404) => FailureKind::Unknown,
+                _ => FailureKind::Passing,
             },
             why: match status {
                 // The server's own message is only "404 page not found".
@@ -176,51 +178,51 @@ mod tests {
     #[test]
     fn a_missing_right_and_a_missing_resource_stay_and_a_busy_server_passes() {
         for (code, trouble) in [
-            (403, Trouble::Forbidden),
-            (401, Trouble::Unknown),
-            (404, Trouble::Unknown),
-            (429, Trouble::Passing),
-            (500, Trouble::Passing),
+            (403, FailureKind::Forbidden),
+            (401, FailureKind::Unknown),
+            (404, FailureKind::Unknown),
+            (429, FailureKind::Passing),
+            (500, FailureKind::Passing),
         ] {
             let why = if code == 404 {
                 NOT_SERVED
             } else {
                 "pods is forbidden"
             };
-            let expected = Failure {
+            let expected = SyncFailure {
                 what: "namespaces",
                 trouble,
                 why: why.to_owned(),
             };
             assert_eq!(
-                Failure::of("namespaces", &refused(code)),
+                SyncFailure::of("namespaces", &refused(code)),
                 expected,
                 "{code}"
             );
         }
-        let failure = Failure::of("namespaces", &watcher::Error::NoResourceVersion);
-        assert_eq!(failure.trouble, Trouble::Passing);
+        let failure = SyncFailure::of("namespaces", &watcher::Error::NoResourceVersion);
+        assert_eq!(failure.trouble, FailureKind::Passing);
         assert!(failure.why.contains("resourceVersion"), "{}", failure.why);
     }
 
     #[tokio::test]
     async fn it_is_hopeless_only_once_every_part_has_answered_and_one_is_refused() {
-        let listing = Listing::default();
+        let listing = SyncState::default();
         let is_hopeless = || {
             let mut waiting = Box::pin(listing.wait_until_hopeless());
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
             waiting.as_mut().poll(&mut context).is_ready()
         };
-        for part in [Part::Pools, Part::Waiting, Part::Nodes] {
+        for part in [CachePart::Pools, CachePart::Waiting, CachePart::Nodes] {
             listing.listed(part);
         }
-        listing.failed(Part::Namespaces, &refused(403));
+        listing.failed(CachePart::Namespaces, &refused(403));
         assert!(!is_hopeless(), "granted pods have not answered yet");
-        listing.failed(Part::Labelled, &refused(500));
+        listing.failed(CachePart::Labelled, &refused(500));
         assert!(is_hopeless());
         let what: Vec<&str> = listing.failures().iter().map(|one| one.what).collect();
         assert_eq!(what, ["granted pods", "namespaces"]);
-        listing.listed(Part::Namespaces);
+        listing.listed(CachePart::Namespaces);
         assert!(!is_hopeless(), "what was refused for good has been given");
         let left = format!(
             "granted pods have not been listed yet: {}",

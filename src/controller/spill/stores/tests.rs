@@ -5,17 +5,17 @@ use serde_json::json;
 use super::*;
 use crate::api::names::GRANTED_UID_ANNOTATION;
 
-type Event = watcher::Result<watcher::Event<Observed>>;
+type WatchEvent = watcher::Result<watcher::Event<WatchedPod>>;
 
-impl Stores {
+impl ClusterCache {
     /// A cache after lists that contained this pool, and these pods without a node.
     pub(in crate::controller::spill) fn listed(pool: BurstPool, waiting: Vec<Pod>) -> Self {
         let stores = Self::default();
         insert_pool(&mut stores.lock().view, pool);
         for pod in waiting {
-            let observed = Observed {
+            let observed = WatchedPod {
                 pod,
-                ..Observed::default()
+                ..WatchedPod::default()
             };
             insert_waiting(&mut stores.lock().view, observed, &stores.clock);
         }
@@ -34,10 +34,10 @@ fn pod(uid: &str, version: u32) -> Pod {
     serde_json::from_value(pod).expect("a pod")
 }
 
-fn seen(uid: &str, version: u32) -> Observed {
-    Observed {
+fn seen(uid: &str, version: u32) -> WatchedPod {
+    WatchedPod {
         pod: pod(uid, version),
-        ..Observed::default()
+        ..WatchedPod::default()
     }
 }
 
@@ -51,12 +51,12 @@ fn pool(uid: &str, version: u32) -> BurstPool {
 }
 
 /// The watch of labelled pods delivers these events, and then nothing more.
-async fn shows(stores: &Stores, events: Vec<watcher::Event<Observed>>) {
-    let events = events.into_iter().map(Event::Ok);
+async fn shows(stores: &ClusterCache, events: Vec<watcher::Event<WatchedPod>>) {
+    let events = events.into_iter().map(WatchEvent::Ok);
     stores.labelled(futures::stream::iter(events)).await;
 }
 
-fn labelled(stores: &Stores) -> Vec<String> {
+fn labelled(stores: &ClusterCache) -> Vec<String> {
     let mut uids: Vec<String> = stores.view().labelled.into_keys().collect();
     uids.sort_unstable();
     uids
@@ -64,7 +64,7 @@ fn labelled(stores: &Stores) -> Vec<String> {
 
 #[tokio::test]
 async fn a_pod_that_was_granted_while_a_list_was_under_way_counts_still_after_it() {
-    let stores = Stores::default();
+    let stores = ClusterCache::default();
     shows(
         &stores,
         vec![
@@ -79,7 +79,7 @@ async fn a_pod_that_was_granted_while_a_list_was_under_way_counts_still_after_it
         if matches!(event, watcher::Event::InitDone) {
             stores.learn_pod(pod("granted", 9));
         }
-        Event::Ok(event)
+        WatchEvent::Ok(event)
     });
     stores.labelled(during).await;
     assert_eq!(labelled(&stores), ["granted"], "the old one is gone");
@@ -87,7 +87,7 @@ async fn a_pod_that_was_granted_while_a_list_was_under_way_counts_still_after_it
 
 #[tokio::test]
 async fn an_answer_about_a_pod_that_is_gone_meanwhile_does_not_bring_it_back() {
-    let stores = Stores::default();
+    let stores = ClusterCache::default();
     let deleted = watcher::Event::Delete(seen("a", 3));
     shows(&stores, vec![watcher::Event::Apply(seen("a", 2)), deleted]).await;
     stores.learn_pod(pod("a", 2));
@@ -97,7 +97,7 @@ async fn an_answer_about_a_pod_that_is_gone_meanwhile_does_not_bring_it_back() {
 
 #[test]
 fn an_answer_about_a_pool_that_is_gone_or_came_again_changes_nothing() {
-    let stores = Stores::default();
+    let stores = ClusterCache::default();
     stores.learn_pool(pool("first", 5));
     assert!(stores.view().pools.is_empty(), "nobody has seen it");
     let uid = || stores.view().pools["shop"].uid().expect("a UID");
@@ -111,7 +111,7 @@ fn an_answer_about_a_pool_that_is_gone_or_came_again_changes_nothing() {
 
 #[test]
 fn a_pod_is_refused_since_it_was_seen_so_or_since_the_api_server_wrote_it() {
-    let stores = Stores::default();
+    let stores = ClusterCache::default();
     let show = |uid: &str, version: u32, told: Option<Timestamp>, written: Option<Timestamp>| {
         let mut pod = seen(uid, version);
         let conditions: Vec<_> = told
@@ -156,7 +156,7 @@ fn a_pod_is_refused_since_it_was_seen_so_or_since_the_api_server_wrote_it() {
 
 #[test]
 fn an_error_of_the_scheduler_does_not_restart_a_hold() {
-    let stores = Stores::default();
+    let stores = ClusterCache::default();
     let show = |version: u32, reason: &str, told: Timestamp| {
         let mut pod = seen("a", version);
         let condition = json!({"type": "PodScheduled", "status": "False", "reason": reason,
@@ -187,7 +187,7 @@ fn novel(uid: &str, version: u32) -> DeserializeGuard<BurstPool> {
 
 #[tokio::test]
 async fn a_pool_that_can_no_longer_be_read_stays_as_it_was_and_hides_no_other() {
-    let stores = Stores::default();
+    let stores = ClusterCache::default();
     let mut other = pool("other", 4);
     other.metadata.name = Some("other".to_owned());
     let known = || {
@@ -228,7 +228,7 @@ async fn a_pool_that_can_no_longer_be_read_stays_as_it_was_and_hides_no_other() 
 
 #[tokio::test(start_paused = true)]
 async fn a_part_that_is_missing_says_why() {
-    let stores = Stores::default();
+    let stores = ClusterCache::default();
     let refused = kube::core::Status::failure("pools are forbidden", "Forbidden").with_code(403);
     let error = watcher::Error::InitialListFailed(kube::Error::Api(refused.boxed()));
     stores.pools_of(futures::stream::iter([Err(error)])).await;

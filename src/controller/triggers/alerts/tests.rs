@@ -10,7 +10,7 @@ use super::*;
 use crate::controller::fixtures::triggers;
 
 /// A receiver with the token `right`, of an operator that has seen no pools yet.
-fn receiver() -> (Router, Arc<Shared>, tempfile::NamedTempFile) {
+fn receiver() -> (Router, Arc<TriggerContext>, tempfile::NamedTempFile) {
     let mut token = tempfile::NamedTempFile::new().expect("a file");
     token.write_all(b"right\n").expect("it is written");
     let shared = triggers().shared.clone();
@@ -177,7 +177,7 @@ fn only_alerts_for_a_trigger_that_has_not_begun_are_sent_again() {
         let body = serde_json::json!({"version": "4", "alerts": [
             {"status": "firing", "labels": {"alertname": alert}, "fingerprint": "f"}]});
         let notices = alert::read(body.to_string().as_bytes()).expect("notices");
-        let mut known = BTreeMap::from([(begun.clone(), Firing::default())]);
+        let mut known = BTreeMap::from([(begun.clone(), ActiveAlerts::default())]);
         give(&pools, &mut known, &notices, Timestamp::now()).1
     };
     assert_eq!(

@@ -9,7 +9,7 @@ fn what_a_rollout_surges_by_or_lacks_changes_no_replicas() {
     let spec = json!({"minReplicas": 2, "maxReplicas": 40, "triggers": ["requests"]});
     let spec: WorkloadScale = serde_json::from_value(spec).expect("a scale");
     let set = |value: f64, there: i32| {
-        let wish = Wish::PerReplica {
+        let wish = ReplicaProposal::PerReplica {
             value,
             threshold: 100.0,
         };
@@ -18,7 +18,7 @@ fn what_a_rollout_surges_by_or_lacks_changes_no_replicas() {
         let scale: Scale = serde_json::from_value(scale).expect("a scale");
         let wishes = [("requests".to_owned(), wish)];
         let now = Timestamp::UNIX_EPOCH;
-        let decided = decide(&spec, &wishes, &scale, &mut History::default(), now);
+        let decided = decide(&spec, &wishes, &scale, &mut ScalingHistory::default(), now);
         decided.step.replicas
     };
     for there in [0, 5, 18, 20, 22, 25, 40] {
@@ -33,13 +33,13 @@ fn what_a_rollout_surges_by_or_lacks_changes_no_replicas() {
 fn a_scale_that_leaves_replicas_out_has_none() {
     let spec = json!({"minReplicas": 2, "maxReplicas": 40, "triggers": ["hours"]});
     let spec: WorkloadScale = serde_json::from_value(spec).expect("a scale");
-    let wishes = [("hours".to_owned(), Wish::Replicas(5))];
+    let wishes = [("hours".to_owned(), ReplicaProposal::Replicas(5))];
     let now = Timestamp::UNIX_EPOCH;
     let decided = decide(
         &spec,
         &wishes,
         &Scale::default(),
-        &mut History::default(),
+        &mut ScalingHistory::default(),
         now,
     );
     assert_eq!((decided.current, decided.step.replicas), (0, 0));

@@ -12,8 +12,8 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::PATIENCE;
-use crate::controller::spill::scales::Meta;
-use crate::k8s::refused::Refusals;
+use crate::controller::spill::scales::AnyObject;
+use crate::k8s::refused::WriteBackoff;
 use crate::node::call;
 
 /// The longest pause after writes that the API server refused. It is short because the administrator who grants
@@ -21,17 +21,17 @@ use crate::node::call;
 const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
 
 /// Writes the replicas of one target.
-pub(super) struct Writer {
-    refusals: Refusals,
+pub(super) struct ReplicaWriter {
+    refusals: WriteBackoff,
     /// Why the last write failed.
     why: String,
 }
 
-impl Writer {
+impl ReplicaWriter {
     /// A writer that has written nothing yet.
     pub fn new() -> Self {
         Self {
-            refusals: Refusals::up_to(LONGEST_REFUSAL),
+            refusals: WriteBackoff::up_to(LONGEST_REFUSAL),
             why: String::new(),
         }
     }
@@ -41,7 +41,7 @@ impl Writer {
     /// several times a second.
     pub async fn replicas(
         &mut self,
-        api: &Api<Meta>,
+        api: &Api<AnyObject>,
         scale: &Scale,
         replicas: i32,
     ) -> Result<bool, String> {
@@ -58,7 +58,7 @@ impl Writer {
     }
 }
 
-async fn write(api: &Api<Meta>, scale: &Scale, replicas: i32) -> kube::Result<()> {
+async fn write(api: &Api<AnyObject>, scale: &Scale, replicas: i32) -> kube::Result<()> {
     let patch = Patch::Merge(json!({
         "metadata": {"resourceVersion": scale.metadata.resource_version},
         "spec": {"replicas": replicas},
@@ -106,10 +106,10 @@ mod tests {
     async fn replicas_that_a_policy_denies_are_not_sent_with_every_reading() {
         let (client, sent) = denied();
         let kind = ApiResource::erase::<Deployment>(&());
-        let api: Api<Meta> = Api::namespaced_with(client, "shop", &kind);
+        let api: Api<AnyObject> = Api::namespaced_with(client, "shop", &kind);
         let scale = json!({"metadata": {"name": "web"}});
         let scale: Scale = serde_json::from_value(scale).expect("a scale");
-        let mut writer = Writer::new();
+        let mut writer = ReplicaWriter::new();
         for _ in 0..100 {
             let written = writer.replicas(&api, &scale, 3).await;
             let why = written.expect_err("it is denied");

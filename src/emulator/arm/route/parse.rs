@@ -7,10 +7,12 @@
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use super::{ContainerVerb, Crud, GroupVerb, LocationList, NetworkKind, NoRoute, Route, region};
+use super::{
+    ArmRoute, ContainerVerb, CrudVerb, GroupVerb, LocationList, NetworkKind, NoRoute, region,
+};
 use crate::emulator::group::id::GroupId;
 
-impl Route {
+impl ArmRoute {
     /// Finds the operation for a method and a path.
     pub fn parse(method: &Method, path: &str) -> Result<Self, NoRoute> {
         let parts: Vec<String> = path
@@ -221,7 +223,7 @@ impl Route {
     }
 }
 
-fn only(method: &Method, with: &Method, route: Route) -> Result<Route, NoRoute> {
+fn only(method: &Method, with: &Method, route: ArmRoute) -> Result<ArmRoute, NoRoute> {
     if method == with {
         Ok(route)
     } else {
@@ -229,12 +231,12 @@ fn only(method: &Method, with: &Method, route: Route) -> Result<Route, NoRoute> 
     }
 }
 
-fn crud(method: &Method) -> Result<Crud, NoRoute> {
+fn crud(method: &Method) -> Result<CrudVerb, NoRoute> {
     match *method {
-        Method::HEAD => Ok(Crud::Head),
-        Method::GET => Ok(Crud::Get),
-        Method::PUT => Ok(Crud::Put),
-        Method::DELETE => Ok(Crud::Delete),
+        Method::HEAD => Ok(CrudVerb::Head),
+        Method::GET => Ok(CrudVerb::Get),
+        Method::PUT => Ok(CrudVerb::Put),
+        Method::DELETE => Ok(CrudVerb::Delete),
         _ => Err(NoRoute::UnknownMethod),
     }
 }
@@ -254,7 +256,7 @@ mod tests {
     #[test]
     fn fixed_parts_compare_without_regard_to_case_and_names_keep_theirs() {
         let path = "/SUBSCRIPTIONS/S/resourcegroups/Rg/providers/microsoft.containerinstance/ContainerGroups/Web";
-        let Ok(Route::Group { id, verb }) = Route::parse(&Method::PUT, path) else {
+        let Ok(ArmRoute::Group { id, verb }) = ArmRoute::parse(&Method::PUT, path) else {
             panic!("no route")
         };
         assert_eq!(
@@ -272,21 +274,24 @@ mod tests {
     fn a_known_path_with_another_method_is_told_from_an_unknown_path() {
         let group = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerInstance/containerGroups/n";
         assert_eq!(
-            Route::parse(&Method::POST, group),
+            ArmRoute::parse(&Method::POST, group),
             Err(NoRoute::UnknownMethod)
         );
         assert_eq!(
-            Route::parse(&Method::GET, &format!("{group}/what")),
+            ArmRoute::parse(&Method::GET, &format!("{group}/what")),
             Err(NoRoute::UnknownPath)
         );
-        assert_eq!(Route::parse(&Method::GET, "/"), Err(NoRoute::UnknownPath));
+        assert_eq!(
+            ArmRoute::parse(&Method::GET, "/"),
+            Err(NoRoute::UnknownPath)
+        );
     }
 
     #[test]
     fn regions_are_normalised() {
         let path =
             "/subscriptions/s/providers/Microsoft.ContainerInstance/locations/West%20US/usages";
-        let Ok(Route::Location { region, .. }) = Route::parse(&Method::GET, path) else {
+        let Ok(ArmRoute::Location { region, .. }) = ArmRoute::parse(&Method::GET, path) else {
             panic!("no route")
         };
         assert_eq!(region, "westus");

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{Check, is_dns_label, require};
-use crate::emulator::arm::error::ArmError;
+use super::{ValidationResult, is_dns_label, require};
+use crate::emulator::arm::error::ArmFailure;
 use crate::emulator::group::model::{Container, ContainerProperties, Probe, Properties};
 
 /// The maximum number of containers in a group, including init containers (hard limit, quotas page
@@ -11,7 +11,7 @@ use crate::emulator::group::model::{Container, ContainerProperties, Probe, Prope
 const MOST: usize = 60;
 
 /// Checks all containers and init containers.
-pub(super) fn check(properties: &Properties) -> Check {
+pub(super) fn check(properties: &Properties) -> ValidationResult {
     let (proper, init) = (properties.containers(), properties.init_containers());
     require(
         !proper.is_empty(),
@@ -47,7 +47,7 @@ pub(super) fn check(properties: &Properties) -> Check {
     Ok(())
 }
 
-fn one(container: &Container) -> Check {
+fn one(container: &Container) -> ValidationResult {
     let name = container.name();
     let Some(properties) = &container.properties else {
         return Err(missing_image(name));
@@ -68,12 +68,12 @@ fn one(container: &Container) -> Check {
     Ok(())
 }
 
-fn missing_image(name: &str) -> ArmError {
+fn missing_image(name: &str) -> ArmFailure {
     let message = format!("The container '{name}' must have an image.");
-    ArmError::bad_request("MissingContainerImage", message)
+    ArmFailure::bad_request("MissingContainerImage", message)
 }
 
-fn environment(container: &str, properties: &ContainerProperties) -> Check {
+fn environment(container: &str, properties: &ContainerProperties) -> ValidationResult {
     let mut names = HashSet::new();
     for variable in properties.environment_variables.iter().flatten() {
         let name = variable.name.as_deref().unwrap_or_default();
@@ -106,7 +106,7 @@ fn environment(container: &str, properties: &ContainerProperties) -> Check {
     Ok(())
 }
 
-fn probe(container: &str, kind: &str, probe: &Probe) -> Check {
+fn probe(container: &str, kind: &str, probe: &Probe) -> ValidationResult {
     let refuse = |ok, why: &str| {
         require(ok, "InvalidProbe", || {
             format!("The {kind} of container '{container}' is invalid: {why}.")

@@ -14,8 +14,8 @@ use std::collections::HashSet;
 
 use super::id::GroupId;
 use super::model::{GroupBody, Properties};
-use super::run::RestartPolicy;
-use crate::emulator::arm::error::ArmError;
+use super::run::GroupRestartPolicy;
+use crate::emulator::arm::error::ArmFailure;
 
 pub use resources::gpus;
 
@@ -44,19 +44,19 @@ pub const ASSUMED_CODES: [&str; 20] = [
 ];
 
 /// The result of a check.
-type Check = Result<(), ArmError>;
+type ValidationResult = Result<(), ArmFailure>;
 
 /// Fails with 400 and `code` unless `condition`.
-fn require(condition: bool, code: &str, message: impl FnOnce() -> String) -> Check {
+fn require(condition: bool, code: &str, message: impl FnOnce() -> String) -> ValidationResult {
     if condition {
         Ok(())
     } else {
-        Err(ArmError::bad_request(code, message()))
+        Err(ArmFailure::bad_request(code, message()))
     }
 }
 
 /// Validates the body of a PUT of `id`.
-pub fn validate(id: &GroupId, body: &GroupBody) -> Check {
+pub fn validate(id: &GroupId, body: &GroupBody) -> ValidationResult {
     require(
         is_dns_label(&id.name, 1),
         "InvalidContainerGroupName",
@@ -77,7 +77,7 @@ pub fn validate(id: &GroupId, body: &GroupBody) -> Check {
     )?;
     tags(body)?;
     let Some(properties) = &body.properties else {
-        return Err(ArmError::bad_request(
+        return Err(ArmFailure::bad_request(
             "InvalidRequestContent",
             "The request content was invalid: the property 'properties' is required.",
         ));
@@ -95,12 +95,12 @@ pub fn validate(id: &GroupId, body: &GroupBody) -> Check {
 }
 
 /// The error for an image that cannot be pulled.
-pub fn inaccessible(image: &str, group: &str) -> ArmError {
+pub fn inaccessible(image: &str, group: &str) -> ArmFailure {
     let message = format!(
         "The image '{image}' in container group '{group}' is not accessible. Please check the image \
          and registry credential."
     );
-    ArmError::bad_request("InaccessibleImage", message)
+    ArmFailure::bad_request("InaccessibleImage", message)
 }
 
 /// The message of a region without capacity for the group.
@@ -143,7 +143,7 @@ pub fn unchangeable(old: &Properties, new: &Properties) -> Option<&'static str> 
 }
 
 /// Fails for images in a registry under `.invalid`, a domain that never exists (RFC 2606).
-fn images(id: &GroupId, properties: &Properties) -> Check {
+fn images(id: &GroupId, properties: &Properties) -> ValidationResult {
     let mut all = properties
         .init_containers()
         .iter()
@@ -161,7 +161,7 @@ fn images(id: &GroupId, properties: &Properties) -> Check {
     })
 }
 
-fn tags(body: &GroupBody) -> Check {
+fn tags(body: &GroupBody) -> ValidationResult {
     let tags = body.tags.iter().flatten();
     require(tags.clone().count() <= 50, "TooManyTags", || {
         "The maximum number of tags on a resource is 50.".to_owned()
@@ -190,7 +190,7 @@ fn tags(body: &GroupBody) -> Check {
 
 /// A profile supplies what the body leaves out. The emulator has no profiles, so every reference is a
 /// 404.
-fn profile(properties: &Properties) -> Check {
+fn profile(properties: &Properties) -> ValidationResult {
     let Some(profile) = &properties.container_group_profile else {
         return Ok(());
     };
@@ -200,10 +200,10 @@ fn profile(properties: &Properties) -> Check {
     let group = parts.get(4).copied().unwrap_or_default();
     let name = parts.last().copied().unwrap_or_default();
     let resource = format!("Microsoft.ContainerInstance/containerGroupProfiles/{name}");
-    Err(ArmError::resource_not_found(&resource, group))
+    Err(ArmFailure::resource_not_found(&resource, group))
 }
 
-fn enums(properties: &Properties) -> Check {
+fn enums(properties: &Properties) -> ValidationResult {
     let is_one_of = |value: Option<&str>, known: &[&str]| {
         value.is_none_or(|value| known.iter().any(|k| k.eq_ignore_ascii_case(value)))
     };
@@ -220,7 +220,7 @@ fn enums(properties: &Properties) -> Check {
     )?;
     let policy = properties.restart_policy.as_deref();
     require(
-        RestartPolicy::of(policy).is_some(),
+        GroupRestartPolicy::of(policy).is_some(),
         "InvalidRestartPolicy",
         || {
             format!(
@@ -250,7 +250,7 @@ fn enums(properties: &Properties) -> Check {
     )
 }
 
-fn spot(properties: &Properties) -> Check {
+fn spot(properties: &Properties) -> ValidationResult {
     if !properties.is_spot() {
         return Ok(());
     }
@@ -273,7 +273,7 @@ fn spot(properties: &Properties) -> Check {
     )
 }
 
-fn confidential(properties: &Properties) -> Check {
+fn confidential(properties: &Properties) -> ValidationResult {
     let wanted = properties
         .sku
         .as_deref()
@@ -288,7 +288,7 @@ fn confidential(properties: &Properties) -> Check {
     )
 }
 
-fn registries(body: &GroupBody, properties: &Properties) -> Check {
+fn registries(body: &GroupBody, properties: &Properties) -> ValidationResult {
     let known: HashSet<String> = body
         .identity
         .iter()

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{Check, is_dns_label, require};
-use crate::emulator::arm::error::ArmError;
+use super::{ValidationResult, is_dns_label, require};
+use crate::emulator::arm::error::ArmFailure;
 use crate::emulator::group::model::{IpAddress, Port, Properties};
 
 /// The maximum number of ports of an IP address (hard limit, quotas page 2025-11).
@@ -18,7 +18,7 @@ fn is_reserved(port: i64) -> bool {
 }
 
 /// Validates the network properties.
-pub(super) fn check(properties: &Properties) -> Check {
+pub(super) fn check(properties: &Properties) -> ValidationResult {
     let own = properties
         .containers()
         .iter()
@@ -51,7 +51,7 @@ pub(super) fn check(properties: &Properties) -> Check {
     Ok(())
 }
 
-fn address(wanted: &IpAddress, properties: &Properties) -> Check {
+fn address(wanted: &IpAddress, properties: &Properties) -> ValidationResult {
     let kind = wanted
         .kind
         .as_deref()
@@ -86,7 +86,7 @@ fn address(wanted: &IpAddress, properties: &Properties) -> Check {
     ports(list.iter(), "the IP address")
 }
 
-fn ports<'a>(list: impl Iterator<Item = &'a Port>, whose: &str) -> Check {
+fn ports<'a>(list: impl Iterator<Item = &'a Port>, whose: &str) -> ValidationResult {
     let mut seen = HashSet::new();
     for port in list {
         let number = port.port.unwrap_or_default();
@@ -114,7 +114,7 @@ fn ports<'a>(list: impl Iterator<Item = &'a Port>, whose: &str) -> Check {
 }
 
 /// Fails if `id` is not a resource id. ARM's gateway checks this before the service sees the request.
-pub(super) fn require_resource_id(id: &str, path: &str) -> Check {
+pub(super) fn require_resource_id(id: &str, path: &str) -> ValidationResult {
     if id.starts_with("/subscriptions/") {
         return Ok(());
     }
@@ -122,5 +122,5 @@ pub(super) fn require_resource_id(id: &str, path: &str) -> Check {
         "Property id '{id}' at path '{path}' is invalid. Expect fully qualified resource Id that \
          start with '/subscriptions/{{subscriptionId}}' or '/providers/{{resourceProviderNamespace}}/'."
     );
-    Err(ArmError::bad_request("LinkedInvalidPropertyId", message).from_gateway())
+    Err(ArmFailure::bad_request("LinkedInvalidPropertyId", message).from_gateway())
 }

@@ -1,11 +1,11 @@
 //! Validates CPU and memory of each container and of the group.
 
-use super::{Check, require};
-use crate::emulator::arm::error::ArmError;
+use super::{ValidationResult, require};
+use crate::emulator::arm::error::ArmFailure;
 use crate::emulator::group::model::{Amounts, Container, Properties};
 
 /// Validates requests, limits and the group's totals.
-pub(super) fn check(properties: &Properties) -> Check {
+pub(super) fn check(properties: &Properties) -> ValidationResult {
     for container in properties.containers() {
         requests(container)?;
     }
@@ -74,7 +74,7 @@ fn largest(properties: &Properties) -> (&'static str, f64, f64) {
     }
 }
 
-fn requests(container: &Container) -> Check {
+fn requests(container: &Container) -> ValidationResult {
     let name = container.name();
     let asked = container
         .properties
@@ -88,7 +88,7 @@ fn requests(container: &Container) -> Check {
         let message = format!(
             "The container '{name}' must have resource requests with 'cpu' and 'memoryInGB'."
         );
-        return Err(ArmError::bad_request("InvalidResourceRequest", message));
+        return Err(ArmFailure::bad_request("InvalidResourceRequest", message));
     };
     require(cpu > 0.0 && memory > 0.0, "InvalidResourceRequest", || {
         format!("The resource requests of container '{name}' must be greater than 0.")
@@ -97,7 +97,7 @@ fn requests(container: &Container) -> Check {
 }
 
 /// Checks that CPU is a multiple of 0.01 and memory a multiple of 0.1 GB.
-fn steps(name: &str, cpu: f64, memory: f64) -> Check {
+fn steps(name: &str, cpu: f64, memory: f64) -> ValidationResult {
     require(is_multiple(cpu, 100.0), "InvalidResourceRequest", || {
         format!("The CPU '{cpu}' of container '{name}' is not a multiple of 0.01.")
     })?;
@@ -106,7 +106,7 @@ fn steps(name: &str, cpu: f64, memory: f64) -> Check {
     })
 }
 
-fn limits(container: &Container, total_cpu: f64, total_memory: f64) -> Check {
+fn limits(container: &Container, total_cpu: f64, total_memory: f64) -> ValidationResult {
     let limits: Option<&Amounts> = container
         .properties
         .as_ref()

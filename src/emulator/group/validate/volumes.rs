@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use super::{Check, is_dns_label, require};
+use super::{ValidationResult, is_dns_label, require};
 use crate::emulator::group::model::{Container, Properties, Volume, secret_bytes};
 
 /// The maximum number of volumes in a group (hard limit, quotas page 2025-11).
 const MOST: usize = 20;
 
 /// Validates all volumes and mounts.
-pub(super) fn check(properties: &Properties) -> Check {
+pub(super) fn check(properties: &Properties) -> ValidationResult {
     let volumes = properties.volumes();
     require(volumes.len() <= MOST, "InvalidVolume", || {
         format!("The container group has more than {MOST} volumes.")
@@ -42,7 +42,7 @@ pub(super) fn check(properties: &Properties) -> Check {
     Ok(())
 }
 
-fn kind(name: &str, volume: &Volume) -> Check {
+fn kind(name: &str, volume: &Volume) -> ValidationResult {
     let kinds = [
         volume.azure_file.is_some(),
         volume.empty_dir.is_some(),
@@ -85,7 +85,7 @@ fn kind(name: &str, volume: &Volume) -> Check {
     Ok(())
 }
 
-fn mounts(container: &Container, volumes: &HashSet<&str>) -> Check {
+fn mounts(container: &Container, volumes: &HashSet<&str>) -> ValidationResult {
     let mut paths = HashSet::new();
     for mount in container.mounts() {
         let refuse = |ok, why: String| {

@@ -7,16 +7,16 @@ use kube::client::Body;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::super::Settings;
+use super::super::PodSettings;
 use super::super::fixtures::context;
-use super::super::herd::News;
-use super::super::keeper::Attempt;
-use super::super::shown::Shown;
+use super::super::herd::PodUpdate;
+use super::super::keeper::AttemptKind;
+use super::super::shown::ListedState;
 use super::*;
 use crate::aci::error::Error;
-use crate::aci::failure::{ArmError, Class, Verdict};
+use crate::aci::failure::{ArmError, FailureClass, FailureVerdict};
 use crate::aci::names::GroupName;
-use crate::node::observed::Observed;
+use crate::node::observed::WatchedPod;
 use crate::node::plan;
 
 /// An API server that answers every request with `status`.
@@ -35,26 +35,26 @@ pub(in super::super) fn kubernetes(status: &Arc<AtomicU16>) -> kube::Client {
     kube::Client::new(service, "default")
 }
 
-fn keeper(status: &Arc<AtomicU16>) -> Keeper {
+fn keeper(status: &Arc<AtomicU16>) -> PodWorker {
     keeper_of(kubernetes(status))
 }
 
-fn keeper_of(client: kube::Client) -> Keeper {
-    keeper_shown(client, Shown::Nothing)
+fn keeper_of(client: kube::Client) -> PodWorker {
+    keeper_shown(client, ListedState::Nothing)
 }
 
 /// A worker to which the last LIST showed this.
-pub(in super::super) fn keeper_shown(client: kube::Client, shown: Shown) -> Keeper {
+pub(in super::super) fn keeper_shown(client: kube::Client, shown: ListedState) -> PodWorker {
     let context = context(client);
     let pod = json!({
         "metadata": {"namespace": "shop", "name": "web", "uid": "1"},
         "spec": {"containers": []},
     });
-    let observed: Observed = serde_json::from_value(pod).expect("a pod");
+    let observed: WatchedPod = serde_json::from_value(pod).expect("a pod");
     let name = GroupName::of("c", &observed.pod);
-    let (sender, news) = watch::channel(News::None);
+    let (sender, news) = watch::channel(PodUpdate::None);
     let shown = watch::channel(shown).1;
-    Keeper::new(
+    PodWorker::new(
         Arc::new(context),
         observed,
         name,
@@ -68,16 +68,16 @@ async fn an_event_that_could_not_be_written_is_told_later_and_one_that_is_refuse
     let status = Arc::new(AtomicU16::new(503));
     let mut keeper = keeper(&status);
     keeper.warn("FailedMount", "something is missing");
-    keeper.say(Say::Event).await;
+    keeper.say(PendingWrite::Event).await;
     assert_eq!(keeper.events.len(), 1, "it is still to be told");
     assert!(keeper.not_written_before.is_some(), "and not in a loop");
     status.store(201, Ordering::Relaxed);
-    keeper.say(Say::Event).await;
+    keeper.say(PendingWrite::Event).await;
     assert_eq!(keeper.events.len(), 0);
 
     status.store(403, Ordering::Relaxed);
     keeper.warn("Unsupported", "something else");
-    keeper.say(Say::Event).await;
+    keeper.say(PendingWrite::Event).await;
     assert_eq!(keeper.events.len(), 0, "its namespace may be going");
 }
 
@@ -106,7 +106,7 @@ async fn a_refused_pod_is_tried_again_after_an_edit_that_its_translation_depends
     keeper.refuse(Vec::new());
     let context = keeper.context.clone();
     let mut edits = context.settings.subscribe();
-    let mut is_noticed = |edit: fn(&mut Settings)| {
+    let mut is_noticed = |edit: fn(&mut PodSettings)| {
         let mut settings = (*context.settings()).clone();
         edit(&mut settings);
         context.change(settings.clone());
@@ -131,7 +131,7 @@ async fn a_refused_pod_is_tried_again_after_an_edit_that_its_translation_depends
     assert!(keeper.known.is_refused, "no edit makes it readable");
 }
 
-fn seen(pod: serde_json::Value) -> Observed {
+fn seen(pod: serde_json::Value) -> WatchedPod {
     serde_json::from_value(pod).expect("it is never an error")
 }
 
@@ -142,16 +142,22 @@ async fn a_pod_that_cannot_be_read_is_named_keeps_its_status_and_leaves_when_it_
         "metadata": {"namespace": "shop", "name": "web", "uid": "1", "generation": 2},
         "spec": {"containers": "none"},
     })));
-    assert!(matches!(keeper.to_say(Timestamp::now()), Say::Event));
+    assert!(matches!(
+        keeper.to_say(Timestamp::now()),
+        PendingWrite::Event
+    ));
     let event = keeper.events.next().expect("it is told");
     assert_eq!(event.reason, "PodNotReadable");
-    assert!(matches!(keeper.to_say(Timestamp::now()), Say::Nothing));
-    keeper.known.group = plan::Group::Absent { was_there: false };
-    let decided = |keeper: &Keeper| {
-        let starts = crate::aci::schedule::Starts::default();
+    assert!(matches!(
+        keeper.to_say(Timestamp::now()),
+        PendingWrite::Nothing
+    ));
+    keeper.known.group = plan::GroupPresence::Absent { was_there: false };
+    let decided = |keeper: &PodWorker| {
+        let starts = crate::aci::schedule::StartLatencies::default();
         plan::plan(Some(&keeper.pod), &keeper.known, &starts, Timestamp::now()).action
     };
-    assert_eq!(decided(&keeper), Action::Rest);
+    assert_eq!(decided(&keeper), PodAction::Rest);
     keeper.changed(seen(json!({
         "metadata": {
             "namespace": "shop", "name": "web", "uid": "1",
@@ -159,7 +165,7 @@ async fn a_pod_that_cannot_be_read_is_named_keeps_its_status_and_leaves_when_it_
         },
         "spec": {"containers": "none"},
     })));
-    assert_eq!(decided(&keeper), Action::Remove);
+    assert_eq!(decided(&keeper), PodAction::Remove);
 }
 
 #[tokio::test]
@@ -177,12 +183,12 @@ async fn an_image_that_was_changed_is_named_if_the_group_runs_and_starts_anew_if
         let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
         keeper.changed(seen(pod("web:1", 1)));
         keeper.view = View::read(&group);
-        keeper.known.group = plan::Group::There {
+        keeper.known.group = plan::GroupPresence::There {
             since: Timestamp::now(),
             read: None,
             ran,
         };
-        let wanted = |keeper: &Keeper| {
+        let wanted = |keeper: &PodWorker| {
             let seen = keeper.seen();
             let facts = NodeFacts::default();
             let status = status::pod_status(&keeper.pod, &seen, &facts, Timestamp::now());
@@ -204,29 +210,29 @@ async fn an_image_that_was_changed_is_named_if_the_group_runs_and_starts_anew_if
 #[tokio::test]
 async fn each_thing_that_fails_has_a_back_off_of_its_own() {
     let mut keeper = keeper(&Arc::new(AtomicU16::new(201)));
-    let verdict = Verdict::new(Class::Transient, None, "an outage".to_owned());
+    let verdict = FailureVerdict::new(FailureClass::Transient, None, "an outage".to_owned());
     for _ in 0..5 {
-        keeper.fail(Attempt::Read, &verdict);
+        keeper.fail(AttemptKind::Read, &verdict);
     }
-    assert_eq!(keeper.known.pauses.of(Action::Create), None);
-    keeper.fail(Attempt::Create, &verdict);
+    assert_eq!(keeper.known.pauses.of(PodAction::Create), None);
+    keeper.fail(AttemptKind::Create, &verdict);
     let soon = Timestamp::now() + Duration::from_secs(2);
     assert!(
         keeper
             .known
             .pauses
-            .of(Action::Create)
+            .of(PodAction::Create)
             .is_some_and(|until| until < soon)
     );
-    keeper.succeed(Attempt::Read);
-    assert_eq!(keeper.known.pauses.of(Action::Read), None);
-    assert!(keeper.known.pauses.of(Action::Create).is_some());
-    assert_eq!(keeper.tries.of(Attempt::Create), 1);
+    keeper.succeed(AttemptKind::Read);
+    assert_eq!(keeper.known.pauses.of(PodAction::Read), None);
+    assert!(keeper.known.pauses.of(PodAction::Create).is_some());
+    assert_eq!(keeper.tries.of(AttemptKind::Create), 1);
 }
 
 #[tokio::test]
 async fn an_image_that_changes_with_the_answer_to_a_status_write_is_told_too() {
-    use crate::aci::view::Group as View;
+    use crate::aci::view::ContainerGroup as View;
     let pod = |generation: u32, version: u32, image: &str| {
         json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -244,7 +250,7 @@ async fn an_image_that_changes_with_the_answer_to_a_status_write_is_told_too() {
     for is_written_between in [false, true] {
         let mut keeper = keeper_of(kube::Client::new(service.clone(), "default"));
         keeper.changed(seen(pod(1, 10, "nginx:1")));
-        keeper.known.group = plan::Group::There {
+        keeper.known.group = plan::GroupPresence::There {
             since: Timestamp::UNIX_EPOCH,
             read: None,
             ran: true,
@@ -270,14 +276,14 @@ async fn an_image_that_changes_with_the_answer_to_a_status_write_is_told_too() {
 #[tokio::test]
 async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
     use super::super::lock;
-    use super::super::shown::{Brief, Listing};
-    use crate::aci::client::Usage;
+    use super::super::shown::{GroupListing, ListedGroup};
+    use crate::aci::client::QuotaUsage;
     use crate::burst::fixtures;
-    use crate::node::quota::Quota;
+    use crate::node::quota::RegionQuota;
     use std::collections::{HashMap, HashSet};
     let keeper = keeper(&Arc::new(AtomicU16::new(201)));
     let context = keeper.context.clone();
-    let quota = Arc::new(Quota::default());
+    let quota = Arc::new(RegionQuota::default());
     quota.join(&context);
     let pods: Vec<_> = (0..50)
         .map(|n| fixtures::pod(&format!("p{n}")).on("n"))
@@ -291,11 +297,16 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
     };
     // A new leader: the LIST of groups has arrived; the LIST of pods has not, and the region check did not wait for
     // it.
-    let groups: HashMap<String, Brief> = pods
+    let groups: HashMap<String, ListedGroup> = pods
         .iter()
-        .map(|pod| (name(&pod.id.uid).as_str().to_owned(), Brief::default()))
+        .map(|pod| {
+            (
+                name(&pod.id.uid).as_str().to_owned(),
+                ListedGroup::default(),
+            )
+        })
         .collect();
-    context.show(Listing {
+    context.show(GroupListing {
         asked: Timestamp::now(),
         groups,
         foreign: HashSet::new(),
@@ -306,7 +317,7 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
         drop(context.follow(&pod.id.uid, &name(&pod.id.uid)));
         lock(&context.facts).insert(pod.id.uid.clone(), Arc::new(pod.clone()));
     }
-    let usage = |name: &str, used, limit| Usage {
+    let usage = |name: &str, used, limit| QuotaUsage {
         name: name.to_owned(),
         used,
         limit,
@@ -336,7 +347,7 @@ async fn a_node_whose_pods_are_listed_after_its_groups_does_not_stay_full() {
 
 #[tokio::test]
 async fn an_edit_lets_no_worker_write_a_foreign_group() {
-    for (shown, is_refused) in [(Shown::Foreign, true), (Shown::Nothing, false)] {
+    for (shown, is_refused) in [(ListedState::Foreign, true), (ListedState::Nothing, false)] {
         let mut keeper = keeper_shown(kubernetes(&Arc::new(AtomicU16::new(201))), shown);
         keeper.belongs_to_another();
         assert!(keeper.known.is_refused);
@@ -352,16 +363,16 @@ async fn a_worker_does_not_wait_for_a_list_that_azure_refuses() {
     let mut shown = context.follow("2", &keeper.name);
     context.show_unlisted();
     assert!(shown.has_changed().expect("it is followed"));
-    assert_eq!(*shown.borrow_and_update(), Shown::Unlisted);
+    assert_eq!(*shown.borrow_and_update(), ListedState::Unlisted);
     context.show_unlisted();
     assert!(!shown.has_changed().expect("it is followed"), "once");
-    context.show(super::super::shown::Listing {
+    context.show(super::super::shown::GroupListing {
         asked: Timestamp::UNIX_EPOCH,
         groups: std::collections::HashMap::new(),
         foreign: std::collections::HashSet::new(),
     });
     let asked = Timestamp::UNIX_EPOCH;
-    assert_eq!(*shown.borrow_and_update(), Shown::Absent { asked });
+    assert_eq!(*shown.borrow_and_update(), ListedState::Absent { asked });
     context.show_unlisted();
     assert!(
         !shown.has_changed().expect("it is followed"),
@@ -378,12 +389,12 @@ async fn a_pod_whose_group_may_not_be_deleted_says_how_it_can_end() {
         let what = "deleting a container group".to_owned();
         Error::Refused { what, failure }
     };
-    keeper.not_done(Attempt::Delete, &refused(403));
+    keeper.not_done(AttemptKind::Delete, &refused(403));
     assert!(keeper.events.is_empty(), "the pod is not being deleted");
     keeper.pod.metadata.deletion_timestamp = Some(Time(Timestamp::now()));
-    keeper.not_done(Attempt::Delete, &refused(503));
+    keeper.not_done(AttemptKind::Delete, &refused(503));
     assert!(keeper.events.is_empty(), "Azure will answer");
-    for attempt in [Attempt::Read, Attempt::Delete] {
+    for attempt in [AttemptKind::Read, AttemptKind::Delete] {
         keeper.not_done(attempt, &refused(403));
     }
     let event = keeper.events.next().expect("an Event");

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use crate::api::Reservation;
 use crate::burst::hold::later;
-use crate::burst::pod::PodRef;
-use crate::burst::tests::simulation::cluster::{Cluster, Leading, SimPod, Told};
+use crate::burst::pod::PodReference;
+use crate::burst::tests::simulation::cluster::{Cluster, Leading, ShownStatus, SimPod};
 
 /// How many times one leader may reserve one version of a pod while nothing denies the grant. More than once,
 /// because another pod may need the slot more in between.
@@ -24,26 +24,26 @@ const REST: Duration = Duration::from_secs(300);
 
 /// What was written, and when.
 #[derive(Default)]
-pub struct Churn {
-    made: BTreeMap<Reservation, Made>,
+pub struct ChurnCheck {
+    made: BTreeMap<Reservation, ReservationCount>,
     /// Versions of pods with a grant that was not answered, by UID.
     lost: BTreeSet<(String, String)>,
     /// The last change of a reservation, except of pods with denied grants, and when.
     reserved: Option<(Timestamp, Reservation)>,
     /// The last two status contents, written while no pod's grant was denied, and when.
-    told: Option<(Timestamp, [Told; 2])>,
+    told: Option<(Timestamp, [ShownStatus; 2])>,
 }
 
 /// How many times a reservation was made.
 #[derive(Default)]
-struct Made {
+struct ReservationCount {
     /// How many times while a policy denied the pod's grant, and when last.
     denied: u32,
     at: Timestamp,
     others: u32,
 }
 
-impl Churn {
+impl ChurnCheck {
     /// A leader writes the pool: with a change, and without undoing what it just wrote.
     pub fn write(&mut self, cluster: &Cluster, new: &Leading) {
         let old = cluster.reservations();
@@ -93,7 +93,7 @@ impl Churn {
     }
 
     /// Records a grant whose result is unknown.
-    pub fn lost(&mut self, id: &PodRef) {
+    pub fn lost(&mut self, id: &PodReference) {
         let version = (id.uid.clone(), id.resource_version.clone());
         self.lost.insert(version);
     }
@@ -101,7 +101,7 @@ impl Churn {
     /// A pod is changed to free its reservation. The reservation must exist, and a grant for it may still be in
     /// flight.
     pub fn release(&self, cluster: &Cluster, pod: &SimPod) {
-        let PodRef {
+        let PodReference {
             uid,
             name,
             resource_version: version,
@@ -124,8 +124,8 @@ impl Churn {
     }
 
     /// The content of the status changes.
-    pub fn tell(&mut self, cluster: &Cluster, old: &Told, new: &Told) {
-        let numbers = |told: &Told| (told.counts, told.is_peak, told.limited.is_some());
+    pub fn tell(&mut self, cluster: &Cluster, old: &ShownStatus, new: &ShownStatus) {
+        let numbers = |told: &ShownStatus| (told.counts, told.is_peak, told.limited.is_some());
         let ends = old.is_peak && !new.is_peak;
         let tries = cluster.pods.keys().any(|uid| is_denied(cluster, uid));
         if numbers(old) != numbers(new) && !ends && !tries {

@@ -9,36 +9,36 @@ use jiff::Timestamp;
 
 use crate::burst::backend::PROBE;
 use crate::burst::hold::{self, later};
-use crate::burst::plan::Plan;
-use crate::burst::tests::simulation::azure::Ended;
+use crate::burst::plan::BurstPlan;
+use crate::burst::tests::simulation::azure::StartResult;
 use crate::burst::tests::simulation::cluster::{Cluster, NODE};
-use crate::burst::tests::simulation::operator::Clocks;
-use crate::burst::{Door, Memory};
+use crate::burst::tests::simulation::operator::InstanceClocks;
+use crate::burst::{Admittance, LeaderState};
 
 /// The first and the longest time that a door stays closed. It doubles each time in a row.
 const CLOSED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
 
 /// A door, and how many times in a row it has been closed.
-pub struct Doors {
-    last: Door,
+pub struct DoorCheck {
+    last: Admittance,
     closings: u32,
     /// When it last became half-open.
     half_open: Timestamp,
 }
 
-impl Default for Doors {
+impl Default for DoorCheck {
     fn default() -> Self {
         Self {
-            last: Door::Open,
+            last: Admittance::Open,
             closings: 0,
             half_open: Timestamp::MIN,
         }
     }
 }
 
-impl Doors {
+impl DoorCheck {
     /// Records the result of a create in `memory`, and checks the door.
-    pub fn ended(&mut self, ended: Ended, memory: &mut Memory, now: Timestamp) {
+    pub fn ended(&mut self, ended: StartResult, memory: &mut LeaderState, now: Timestamp) {
         let backend = memory.backend("weu");
         let before = backend.door(now);
         self.passes(&before, now);
@@ -61,7 +61,7 @@ impl Doors {
                 self.closings += 1;
             }
             (None, None) if ended.is_ok() => {
-                assert_eq!(after, Door::Open, "a create has succeeded");
+                assert_eq!(after, Admittance::Open, "a create has succeeded");
                 self.closings = 0;
             }
             (None, None) => assert_eq!(before, after, "a create has failed"),
@@ -71,10 +71,10 @@ impl Doors {
 
     /// Checks a plan: it has the door that the creates led to, and grants only as many pods as the door lets
     /// in.
-    pub fn planned(&mut self, plan: &Plan, cluster: &Cluster, clocks: &Clocks) {
+    pub fn planned(&mut self, plan: &BurstPlan, cluster: &Cluster, clocks: &InstanceClocks) {
         let now = clocks.own(cluster.now);
         let door = &plan.doors["weu"];
-        if matches!(door, Door::Closed { until: None, .. }) {
+        if matches!(door, Admittance::Closed { until: None, .. }) {
             // Azure throttles, whatever the results of earlier creates.
             assert_eq!(plan.grants().count(), 0, "granted into a closed region");
             return;
@@ -83,9 +83,9 @@ impl Doors {
         self.last = door.clone();
         let grants = plan.grants().count();
         match door {
-            Door::Open => return,
-            Door::Closed { .. } => assert_eq!(grants, 0, "granted into a closed placement"),
-            Door::HalfOpen => assert!(grants <= 1, "tried with {grants} pods"),
+            Admittance::Open => return,
+            Admittance::Closed { .. } => assert_eq!(grants, 0, "granted into a closed placement"),
+            Admittance::HalfOpen => assert!(grants <= 1, "tried with {grants} pods"),
         }
         // If a reserved pod is in no watch, the leader cannot know that it is on its way.
         if grants > 0 && plan.unseen.is_empty() {
@@ -109,11 +109,11 @@ impl Doors {
     }
 
     /// Without a create, the door only changes to half-open, when its time is over.
-    fn passes(&mut self, door: &Door, now: Timestamp) {
+    fn passes(&mut self, door: &Admittance, now: Timestamp) {
         let expected = match until(&self.last) {
             Some(until) if until <= now => {
                 self.half_open = until;
-                &Door::HalfOpen
+                &Admittance::HalfOpen
             }
             _ => &self.last,
         };
@@ -124,14 +124,14 @@ impl Doors {
     }
 }
 
-fn until(door: &Door) -> Option<Timestamp> {
+fn until(door: &Admittance) -> Option<Timestamp> {
     match door {
-        Door::Closed { until, .. } => Some(until.expect("creates closed it")),
-        Door::Open | Door::HalfOpen => None,
+        Admittance::Closed { until, .. } => Some(until.expect("creates closed it")),
+        Admittance::Open | Admittance::HalfOpen => None,
     }
 }
 
 /// Compares doors without their messages.
-fn is_same(one: &Door, other: &Door) -> bool {
+fn is_same(one: &Admittance, other: &Admittance) -> bool {
     until(one) == until(other) && (until(one).is_some() || one == other)
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::burst::hold::later;
-use crate::burst::plan::Peak;
+use crate::burst::plan::PeakState;
 
 /// How much later than its cooldown a peak may end, because the operator does not plan continuously.
 const LATE: Duration = Duration::from_secs(180);
 
 /// The peak, according to the leaders' plans.
-pub struct Peaks {
+pub struct PeakCheck {
     is_peak: bool,
     /// How many peaks began.
     pub begun: u64,
@@ -29,7 +29,7 @@ pub struct Peaks {
 
 /// The input and the result of a leader's plan.
 pub struct Planned {
-    pub peak: Peak,
+    pub peak: PeakState,
     /// Whether it saw pods on ACI, or on their way there.
     pub is_busy: bool,
     /// The number of changes at that time.
@@ -38,7 +38,7 @@ pub struct Planned {
     pub now: Timestamp,
 }
 
-impl Peaks {
+impl PeakCheck {
     pub fn new(now: Timestamp) -> Self {
         Self {
             is_peak: false,
@@ -65,11 +65,11 @@ impl Peaks {
 
     /// The leader has planned.
     pub fn planned(&mut self, plan: &Planned) {
-        let is_peak = plan.peak != Peak::None;
+        let is_peak = plan.peak != PeakState::None;
         if plan.is_busy {
             self.seen = plan.now;
         }
-        assert_eq!(plan.peak == Peak::On, plan.is_busy, "{:?}", plan.peak);
+        assert_eq!(plan.peak == PeakState::On, plan.is_busy, "{:?}", plan.peak);
         if is_peak && !self.is_peak {
             assert!(
                 self.granted > self.ended,

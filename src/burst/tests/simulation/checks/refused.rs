@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::burst::hold::later;
-use crate::burst::pod::PodRef;
+use crate::burst::pod::PodReference;
 
 /// How many denied stamps of one pod a leader may send within [`SPAN`]: the pauses between them double.
 const MOST: usize = 4;
@@ -17,11 +17,11 @@ const SPAN: Duration = Duration::from_secs(90);
 
 /// The times of denied stamps, by pod and leader.
 #[derive(Default)]
-pub struct Refused(BTreeMap<(String, String), Vec<Timestamp>>);
+pub struct RefusalCheck(BTreeMap<(String, String), Vec<Timestamp>>);
 
-impl Refused {
+impl RefusalCheck {
     /// Records a denied stamp, and checks their number.
-    pub fn stamp(&mut self, pod: &PodRef, by: &str, now: Timestamp) {
+    pub fn stamp(&mut self, pod: &PodReference, by: &str, now: Timestamp) {
         let key = (pod.uid.clone(), by.to_owned());
         let times = self.0.entry(key).or_default();
         times.retain(|at| now < later(*at, SPAN));

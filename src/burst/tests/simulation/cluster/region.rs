@@ -11,11 +11,11 @@ use rand::rngs::StdRng;
 use tokio::time::Instant;
 
 use super::{Cluster, NODE};
-use crate::burst::amounts::Amounts;
+use crate::burst::amounts::ResourceAmounts;
 use crate::burst::hold::later;
 use crate::burst::tests::simulation::checks;
-use crate::node::capacity::{CORE, Load, Offer, Room};
-use crate::node::quota::{HANDOVER, Share, Wish, divide};
+use crate::node::capacity::{CORE, ComputeAmount, NodeLoad, NodeOffer};
+use crate::node::quota::{HANDOVER, QuotaShare, ShareRequest, divide};
 
 /// How long a budget of creates lasts.
 const WINDOW: Duration = Duration::from_secs(3600);
@@ -23,11 +23,11 @@ const WINDOW: Duration = Duration::from_secs(3600);
 const HUNGRY: i64 = 20;
 
 /// A region of a subscription.
-pub struct Region {
+pub struct SimRegion {
     /// The start of the simulation, by its own clock and by the clock of the shares.
     epoch: (Timestamp, Instant),
     /// The shares of the node and of the other placement.
-    shares: [Share; 2],
+    shares: [QuotaShare; 2],
     /// How many cores the other placement has taken.
     pub other: i64,
     /// How many cores it has taken so far.
@@ -42,12 +42,12 @@ pub struct Region {
     creates: Option<(i64, i64, Timestamp)>,
 }
 
-impl Region {
+impl SimRegion {
     pub fn new(rng: &mut StdRng, start: Timestamp) -> Self {
         let creates = rng.random_bool(0.3).then(|| rng.random_range(4..40));
         Self {
             epoch: (start, Instant::now()),
-            shares: [Share::default(), Share::default()],
+            shares: [QuotaShare::default(), QuotaShare::default()],
             other: 0,
             taken: 0,
             is_hungry: rng.random_bool(0.5).then_some(false),
@@ -112,12 +112,12 @@ impl Cluster {
             .push((later(self.now, HANDOVER), region.shares[1].given));
         let [own, theirs] = &mut region.shares;
         let wishes = vec![
-            Wish {
+            ShareRequest {
                 share: own,
                 has,
                 more: 100,
             },
-            Wish {
+            ShareRequest {
                 share: theirs,
                 has: region.other,
                 more: if other { HUNGRY } else { 0 },
@@ -134,7 +134,7 @@ impl Cluster {
 
     /// The quota has been reduced: earlier offers no longer count.
     pub fn cut(&mut self) {
-        self.region.shares = [Share::default(), Share::default()];
+        self.region.shares = [QuotaShare::default(), QuotaShare::default()];
         self.region.offered.clear();
         self.region.is_exceeded = true;
         self.shrunk = self.now;
@@ -164,17 +164,17 @@ impl Cluster {
     }
 
     /// The node's `allocatable`, for the scheduler.
-    pub fn offers(&self) -> Amounts {
+    pub fn offers(&self) -> ResourceAmounts {
         amounts(self.offer().allocatable)
     }
 
     /// The node's `capacity`, as Azure counts it.
-    pub fn groups(&self) -> Amounts {
+    pub fn groups(&self) -> ResourceAmounts {
         amounts(self.offer().capacity)
     }
 
     /// The load of the pods on the node. For pods that have started, the create was sent.
-    fn load(&self) -> Load {
+    fn load(&self) -> NodeLoad {
         let bound = self.pods.values().map(|pod| &*pod.facts);
         let bound = bound.filter(|facts| facts.bound().is_some_and(|bound| bound.node == NODE));
         let has_started = |uid: &str| {
@@ -182,19 +182,19 @@ impl Cluster {
             let bound = pod.and_then(|pod| pod.facts.bound());
             bound.is_some_and(|bound| bound.has_started)
         };
-        Load::of(bound, |_| true, has_started)
+        NodeLoad::of(bound, |_| true, has_started)
     }
 
-    fn offer(&self) -> Offer {
+    fn offer(&self) -> NodeOffer {
         let load = self.load();
         let given = self.region.shares[0].given;
         let creates = self.creates_left().map(|left| left - load.uncreated);
-        let left = Room {
+        let left = ComputeAmount {
             cpu_milli: given * CORE - load.groups.cpu_milli,
             memory_bytes: (given << 30) - load.groups.memory_bytes,
             pods: creates.unwrap_or(i64::MAX).min(given - load.groups.pods),
         };
-        Offer::of(&load, left)
+        NodeOffer::of(&load, left)
     }
 
     /// When the creates' budget is full again.
@@ -203,8 +203,8 @@ impl Cluster {
     }
 }
 
-fn amounts(room: Room) -> Amounts {
-    Amounts {
+fn amounts(room: ComputeAmount) -> ResourceAmounts {
+    ResourceAmounts {
         cpu_milli: room.cpu_milli,
         memory: room.memory_bytes,
         storage: 0,

@@ -12,10 +12,10 @@ use rand::rngs::StdRng;
 use super::Cluster;
 use crate::api::condition::{self, SPILLING};
 use crate::api::{PodCounts, Reservation, WorkloadStatus};
-use crate::burst::Answer;
-use crate::burst::plan::Stamp;
-use crate::burst::pod::{Grant, PodRef};
-use crate::burst::tests::simulation::checks::{self, Churn, Slots};
+use crate::burst::GrantAnswer;
+use crate::burst::plan::RefusedSinceStamp;
+use crate::burst::pod::{GrantRecord, PodReference};
+use crate::burst::tests::simulation::checks::{self, ChurnCheck, SlotCounts};
 
 /// The part of the pool's status that a leader needs for its own decisions.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct Leading {
 
 /// The part of the pool's status that is for users.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Told {
+pub struct ShownStatus {
     pub counts: PodCounts,
     pub workloads: Vec<WorkloadStatus>,
     pub is_peak: bool,
@@ -35,35 +35,35 @@ pub struct Told {
 
 /// The result of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum UpdateResult {
     Yes,
     No,
     Unknown,
 }
 
 /// A request that got no answer and is handled late.
-pub struct Late {
+pub struct DelayedRequest {
     pub(super) at: Timestamp,
-    sent: Sent,
+    sent: SentWrite,
 }
 
-enum Sent {
-    Grant(PodRef, Grant),
+enum SentWrite {
+    Grant(PodReference, GrantRecord),
     /// With its version, and the limits that applied when it was sent.
-    Write(u64, Leading, Slots),
+    Write(u64, Leading, SlotCounts),
 }
 
 impl Cluster {
     /// Handles a patch that grants a pod.
-    pub fn grant(&mut self, id: &PodRef, grant: &Grant) -> Answer {
+    pub fn grant(&mut self, id: &PodReference, grant: &GrantRecord) -> GrantAnswer {
         let Some(pod) = self.pods.get(&id.uid) else {
-            return Answer::Gone;
+            return GrantAnswer::Gone;
         };
         if pod.facts.id.resource_version != id.resource_version {
-            return Answer::Conflict;
+            return GrantAnswer::Conflict;
         }
         if self.now < pod.denied_until {
-            return Answer::Denied("a policy says no".to_owned());
+            return GrantAnswer::Denied("a policy says no".to_owned());
         }
         checks::grant(self, pod);
         let (before, app) = (checks::held(self), pod.app);
@@ -77,55 +77,55 @@ impl Cluster {
         let at = grant.at.expect("each says when it was decided");
         self.granted_at.push(at);
         checks::rate(self, at);
-        Answer::Granted
+        GrantAnswer::Granted
     }
 
     /// Handles a patch that frees a reservation. Occasionally it is lost.
-    pub fn release(&mut self, id: &PodRef, rng: &mut StdRng) -> Answer {
+    pub fn release(&mut self, id: &PodReference, rng: &mut StdRng) -> GrantAnswer {
         let Some(pod) = self.pods.get(&id.uid) else {
-            return Answer::Gone;
+            return GrantAnswer::Gone;
         };
         if pod.facts.id.resource_version != id.resource_version {
-            return Answer::Conflict;
+            return GrantAnswer::Conflict;
         }
         if rng.random_bool(0.2) {
-            return Answer::Lost;
+            return GrantAnswer::Lost;
         }
         self.churn.release(self, pod);
         self.change(&id.uid, |_| ());
-        Answer::Granted
+        GrantAnswer::Granted
     }
 
     /// Handles a patch that stamps a pod. A policy that denies its grant denies this too.
-    pub fn stamp(&mut self, stamp: &Stamp, by: &str, rng: &mut StdRng) -> Answer {
+    pub fn stamp(&mut self, stamp: &RefusedSinceStamp, by: &str, rng: &mut StdRng) -> GrantAnswer {
         let id = &stamp.pod;
         let Some(pod) = self.pods.get(&id.uid) else {
-            return Answer::Gone;
+            return GrantAnswer::Gone;
         };
         if pod.facts.id.resource_version != id.resource_version {
-            return Answer::Conflict;
+            return GrantAnswer::Conflict;
         }
         if self.now < pod.denied_until {
             self.refused.stamp(id, by, self.now);
-            return Answer::Denied("a policy says no".to_owned());
+            return GrantAnswer::Denied("a policy says no".to_owned());
         }
         if rng.random_bool(0.1) {
-            return Answer::Lost;
+            return GrantAnswer::Lost;
         }
         let since = stamp.since;
         self.change(&id.uid, |facts| facts.stamped = Some(since));
-        Answer::Granted
+        GrantAnswer::Granted
     }
 
     /// A grant without an answer: it is handled now, later, or never.
-    pub fn lose(&mut self, id: &PodRef, grant: Grant, rng: &mut StdRng) {
+    pub fn lose(&mut self, id: &PodReference, grant: GrantRecord, rng: &mut StdRng) {
         self.churn.lost(id);
         match rng.random_range(0..3) {
             0 => drop(self.grant(id, &grant)),
             1 => {
                 let at = self.after(rng, 1..20);
-                let sent = Sent::Grant(id.clone(), grant);
-                self.late.push(Late { at, sent });
+                let sent = SentWrite::Grant(id.clone(), grant);
+                self.late.push(DelayedRequest { at, sent });
             }
             _ => {}
         }
@@ -134,26 +134,30 @@ impl Cluster {
     /// An update of the pool's status by the leader, for this version of the pool. While faults are on, some
     /// get no answer: they are handled now, later, or never, but not after the minute for which a server keeps
     /// a request.
-    pub fn write(&mut self, version: u64, leading: &Leading, rng: &mut StdRng) -> Written {
+    pub fn write(&mut self, version: u64, leading: &Leading, rng: &mut StdRng) -> UpdateResult {
         let most = checks::limits(self);
         if self.is_calm || rng.random_bool(0.97) {
             let is_done = self.update(version, leading, most);
-            return if is_done { Written::Yes } else { Written::No };
+            return if is_done {
+                UpdateResult::Yes
+            } else {
+                UpdateResult::No
+            };
         }
         match rng.random_range(0..3) {
             0 => drop(self.update(version, leading, most)),
             1 => {
                 let at = self.after(rng, 1..55);
-                let sent = Sent::Write(version, leading.clone(), most);
-                self.late.push(Late { at, sent });
+                let sent = SentWrite::Write(version, leading.clone(), most);
+                self.late.push(DelayedRequest { at, sent });
             }
             _ => {}
         }
-        Written::Unknown
+        UpdateResult::Unknown
     }
 
     /// Applies the update if the pool still has this version. Returns whether it did.
-    fn update(&mut self, version: u64, leading: &Leading, most: Slots) -> bool {
+    fn update(&mut self, version: u64, leading: &Leading, most: SlotCounts) -> bool {
         if self.version != version {
             return false;
         }
@@ -172,7 +176,7 @@ impl Cluster {
     }
 
     /// A server-side apply of the rest of the status, whatever the pool's version.
-    pub fn tell(&mut self, told: &Told) {
+    pub fn tell(&mut self, told: &ShownStatus) {
         if self.told == *told {
             return;
         }
@@ -184,7 +188,7 @@ impl Cluster {
         self.version += 1;
     }
 
-    fn churns(&mut self, sees: impl FnOnce(&mut Churn, &Self)) {
+    fn churns(&mut self, sees: impl FnOnce(&mut ChurnCheck, &Self)) {
         let mut churn = std::mem::take(&mut self.churn);
         sees(&mut churn, self);
         self.churn = churn;
@@ -193,11 +197,11 @@ impl Cluster {
     /// Handles the late requests that are due.
     pub(super) fn catch_up(&mut self) {
         let now = self.now;
-        let due: Vec<Late> = self.late.extract_if(.., |late| late.at <= now).collect();
+        let due: Vec<DelayedRequest> = self.late.extract_if(.., |late| late.at <= now).collect();
         for late in due {
             match late.sent {
-                Sent::Grant(pod, grant) => drop(self.grant(&pod, &grant)),
-                Sent::Write(version, leading, most) => {
+                SentWrite::Grant(pod, grant) => drop(self.grant(&pod, &grant)),
+                SentWrite::Write(version, leading, most) => {
                     self.update(version, &leading, most);
                 }
             }

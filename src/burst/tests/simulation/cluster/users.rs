@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::{APPS, Cluster, NEVER, NODE, SimPod};
 use crate::api::MaxReplicas;
-use crate::burst::Scales;
+use crate::burst::TargetScales;
 use crate::burst::fixtures::{pod, scale_of};
-use crate::burst::pod::{PodFacts, Stage};
+use crate::burst::pod::{PodFacts, PodStage};
 
 impl Cluster {
     /// Users and controllers act: replicas change, pods are created, deleted and removed, faults begin and end.
@@ -45,7 +45,7 @@ impl Cluster {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in finished {
-            self.change(&uid, |facts| facts.stage = Stage::Finished);
+            self.change(&uid, |facts| facts.stage = PodStage::Finished);
             self.delete(&uid, rng);
         }
         for app in 0..APPS.len() {
@@ -123,7 +123,7 @@ impl Cluster {
     /// Acts as a workload's controller: it deletes pending pods first, then pods on ACI, by their deletion
     /// cost.
     fn replicate(&mut self, app: usize, rng: &mut StdRng) {
-        let lives = |pod: &SimPod| !pod.facts.is_deleting && pod.facts.stage != Stage::Finished;
+        let lives = |pod: &SimPod| !pod.facts.is_deleting && pod.facts.stage != PodStage::Finished;
         let mut alive: Vec<(u8, &String)> = self
             .pods
             .iter()
@@ -156,7 +156,7 @@ impl Cluster {
         let mut facts = pod(&format!("{app}-{:06}", self.count)).of_app(app);
         facts.id.resource_version = self.count.to_string();
         facts.created = self.now;
-        facts.stage = Stage::New;
+        facts.stage = PodStage::New;
         let is_gated = rng.random_bool(0.1);
         if app == "job" {
             facts.owner = None;
@@ -254,7 +254,7 @@ fn mark_as_copied(facts: &mut PodFacts) {
     facts.foreign_grant = marked.foreign_grant;
 }
 
-fn scales(names: &[(usize, String)], desired: [u64; 3]) -> Scales {
+fn scales(names: &[(usize, String)], desired: [u64; 3]) -> TargetScales {
     let all = names.iter().map(|(app, name)| {
         let key = ("shop".to_owned(), name.clone());
         let desired = desired[*app];

@@ -8,17 +8,17 @@ use jiff::{SignedDuration, Timestamp};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use crate::burst::hold::{self, Before};
+use crate::burst::hold::{self, PriorRefusal};
 
 /// An instance's clocks.
-pub struct Clocks {
+pub struct InstanceClocks {
     /// How far its own clock is ahead of the API server's.
     skew: SignedDuration,
     /// How far the API server's clock is ahead of the instance's estimate: HTTP dates are in whole seconds.
     error: SignedDuration,
 }
 
-impl Clocks {
+impl InstanceClocks {
     /// The largest error of an instance's estimate.
     pub const EXACT: Duration = Duration::from_millis(1010);
 
@@ -67,6 +67,6 @@ impl Clocks {
     pub fn unseen(&self, told: Timestamp, written: Timestamp, now: Timestamp) -> Timestamp {
         let age = self.api_server(now).duration_since(written);
         let age = Duration::try_from(age).unwrap_or_default();
-        hold::refused_at(told, Before::Unseen(age), self.own(now))
+        hold::refused_at(told, PriorRefusal::Unseen(age), self.own(now))
     }
 }

@@ -6,42 +6,44 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::Operator;
-use super::views::Shared;
-use crate::burst::Answer;
+use super::views::PoolView;
+use crate::burst::GrantAnswer;
 use crate::burst::hold::later;
-use crate::burst::memory::{Attempt, Write};
-use crate::burst::plan::{First, Plan, Slot};
-use crate::burst::pod::{Grant, PodRef};
-use crate::burst::rescue::Action;
+use crate::burst::memory::{PatchOutcome, PodWrite};
+use crate::burst::plan::{BurstPlan, Precondition, SlotState};
+use crate::burst::pod::{GrantRecord, PodReference};
+use crate::burst::rescue::RescueAction;
 use crate::burst::tests::simulation::cluster::Cluster;
 use crate::burst::tests::simulation::{Happened, checks};
 
 impl Operator {
     pub(super) fn carry_out(
         &mut self,
-        plan: &Plan,
-        pool: &Shared,
+        plan: &BurstPlan,
+        pool: &PoolView,
         is_leader: bool,
         (cluster, rng): (&mut Cluster, &mut StdRng),
         happened: &mut Happened,
     ) {
         self.is_clean = false;
         match plan.first {
-            First::Claim => return self.claim(plan, pool, is_leader, (cluster, rng), happened),
-            First::Count => {
+            Precondition::Claim => {
+                return self.claim(plan, pool, is_leader, (cluster, rng), happened);
+            }
+            Precondition::Count => {
                 self.views.count(cluster);
                 self.term.is_counted = true;
                 self.is_due = true;
                 return;
             }
-            First::Nothing => {}
+            Precondition::Nothing => {}
         }
         // A write in flight may take back what is reserved already.
         let stands = !self.term.is_in_doubt(pool);
         self.is_clean = stands && plan.unseen.is_empty();
         if stands {
             // Pods with a reservation need not wait for the write.
-            self.take_in_hand(plan, Slot::Reserved, pool, cluster, happened);
+            self.take_in_hand(plan, SlotState::Reserved, pool, cluster, happened);
             let sent = rng.random_range(0..=self.hands.len());
             self.empty_hands(self.hands.len() - sent, cluster, rng, happened);
         }
@@ -51,7 +53,7 @@ impl Operator {
         }
         let may_write = plan.must_reserve || stands;
         if may_write {
-            self.take_in_hand(plan, Slot::Wanted, pool, cluster, happened);
+            self.take_in_hand(plan, SlotState::Wanted, pool, cluster, happened);
         }
         self.look(plan, cluster, happened);
         if !may_write {
@@ -78,20 +80,20 @@ impl Operator {
     /// Queues the grants whose reservations are in the status, or have just been written.
     pub(super) fn take_in_hand(
         &mut self,
-        plan: &Plan,
-        slot: Slot,
-        pool: &Shared,
+        plan: &BurstPlan,
+        slot: SlotState,
+        pool: &PoolView,
         cluster: &Cluster,
         happened: &mut Happened,
     ) {
         for decision in plan.grants().filter(|decision| decision.slot == slot) {
             let id = &decision.pod;
-            if slot == Slot::Reserved {
+            if slot == SlotState::Reserved {
                 let entries = pool.pool.status.iter().flat_map(|one| &one.reservations);
                 let mut entries = entries.filter(|entry| entry.uid == id.uid);
                 let is_own = entries.any(|entry| entry.holder == self.identity());
                 match (is_own, self.memory.attempt(id)) {
-                    (true, Attempt::None) => happened.ahead += 1,
+                    (true, PatchOutcome::None) => happened.ahead += 1,
                     (true, _) => happened.again += 1,
                     (false, _) => happened.inherited += 1,
                 }
@@ -101,7 +103,7 @@ impl Operator {
                 happened.triggered += u64::from(checks::hold(cluster, pod, is_triggered));
                 happened.nominated += u64::from(pod.facts.is_nominated);
             }
-            let grant = Grant {
+            let grant = GrantRecord {
                 pool: "shop".to_owned(),
                 workload: decision.workload.clone(),
                 at: Some(self.clocks.api_server(cluster.now)),
@@ -116,23 +118,24 @@ impl Operator {
     /// Carries out everything except grants: releases, stamps, expiries and rescues.
     fn others(
         &mut self,
-        plan: &Plan,
+        plan: &BurstPlan,
         cluster: &mut Cluster,
         rng: &mut StdRng,
         happened: &mut Happened,
     ) {
         for pod in &plan.releases {
             let answer = cluster.release(pod, rng);
-            happened.releases += u64::from(answer == Answer::Granted);
+            happened.releases += u64::from(answer == GrantAnswer::Granted);
             let now = self.clocks.own(cluster.now);
-            self.memory.wrote_to(pod, Write::Release, &answer, now);
+            self.memory.wrote_to(pod, PodWrite::Release, &answer, now);
         }
         for stamp in &plan.stamps {
             let identity = self.identity();
             let answer = cluster.stamp(stamp, &identity, rng);
-            happened.refused_stamps += u64::from(matches!(answer, Answer::Denied(_)));
+            happened.refused_stamps += u64::from(matches!(answer, GrantAnswer::Denied(_)));
             let now = self.clocks.own(cluster.now);
-            self.memory.wrote_to(&stamp.pod, Write::Stamp, &answer, now);
+            self.memory
+                .wrote_to(&stamp.pod, PodWrite::Stamp, &answer, now);
         }
         for expiry in &plan.expiries {
             let id = &expiry.pod;
@@ -141,9 +144,9 @@ impl Operator {
                 .get(&id.uid)
                 .is_some_and(|pod| pod.facts.id == *id);
             let answer = if is_same {
-                Answer::Granted
+                GrantAnswer::Granted
             } else {
-                Answer::Conflict
+                GrantAnswer::Conflict
             };
             if is_same {
                 happened.expiries += 1;
@@ -152,12 +155,12 @@ impl Operator {
                 });
             }
             let now = self.clocks.own(cluster.now);
-            self.memory.wrote_to(id, Write::Expire, &answer, now);
+            self.memory.wrote_to(id, PodWrite::Expire, &answer, now);
         }
         for rescue in &plan.rescues {
             let pod = cluster.pods.get(&rescue.pod.uid);
             let pod = pod.filter(|pod| !pod.facts.is_deleting);
-            if let (Action::Delete, Some(pod)) = (rescue.action, pod) {
+            if let (RescueAction::Delete, Some(pod)) = (rescue.action, pod) {
                 checks::rescue(pod, cluster.now);
                 happened.rescues += 1;
                 cluster.delete(&rescue.pod.uid, rng);
@@ -166,7 +169,7 @@ impl Operator {
     }
 
     /// Reads reserved pods that are in no watch.
-    fn look(&mut self, plan: &Plan, cluster: &Cluster, happened: &mut Happened) {
+    fn look(&mut self, plan: &BurstPlan, cluster: &Cluster, happened: &mut Happened) {
         for unseen in &plan.unseen {
             let found = cluster.pods.get(&unseen.uid).map(|pod| pod.facts.clone());
             happened.homecomings +=
@@ -191,24 +194,24 @@ impl Operator {
 
     pub(super) fn send(
         &mut self,
-        pod: &PodRef,
-        grant: Grant,
+        pod: &PodReference,
+        grant: GrantRecord,
         cluster: &mut Cluster,
         rng: &mut StdRng,
         happened: &mut Happened,
     ) {
         let answer = if !cluster.is_calm && rng.random_bool(0.05) {
             cluster.lose(pod, grant, rng);
-            Answer::Lost
+            GrantAnswer::Lost
         } else {
             cluster.grant(pod, &grant)
         };
         match answer {
-            Answer::Granted => happened.grants += 1,
-            Answer::Conflict => happened.conflicts += 1,
-            Answer::Denied(_) => happened.denials += 1,
-            Answer::Lost => happened.lost += 1,
-            Answer::Gone | Answer::Unsent | Answer::Unmarked(_) => {}
+            GrantAnswer::Granted => happened.grants += 1,
+            GrantAnswer::Conflict => happened.conflicts += 1,
+            GrantAnswer::Denied(_) => happened.denials += 1,
+            GrantAnswer::Lost => happened.lost += 1,
+            GrantAnswer::Gone | GrantAnswer::Unsent | GrantAnswer::Unmarked(_) => {}
         }
         self.answers.push_back((pod.clone(), answer));
         let is_slow = !cluster.is_calm && rng.random_bool(0.3);
@@ -223,7 +226,7 @@ impl Operator {
             let Some((pod, answer)) = self.answers.pop_front() else {
                 return;
             };
-            self.is_clean &= answer == Answer::Granted;
+            self.is_clean &= answer == GrantAnswer::Granted;
             self.is_due = true;
             let now = self.clocks.own(cluster.now);
             self.memory.answered(&pod, answer, now);

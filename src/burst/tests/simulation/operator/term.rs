@@ -7,20 +7,20 @@ use jiff::Timestamp;
 use rand::rngs::StdRng;
 
 use super::Operator;
-use super::views::Shared;
+use super::views::PoolView;
 use crate::api::condition::{self, SPILLING};
 use crate::burst::hold::later;
-use crate::burst::observe::Standing;
-use crate::burst::plan::Plan;
+use crate::burst::observe::Leadership;
+use crate::burst::plan::BurstPlan;
 use crate::burst::tests::simulation::Happened;
-use crate::burst::tests::simulation::cluster::{Cluster, Leading, Written};
+use crate::burst::tests::simulation::cluster::{Cluster, Leading, UpdateResult};
 
 /// How long a write whose result is unknown may be in flight.
 const DOUBT: Duration = Duration::from_secs(60);
 
 /// The state of the instance's leadership of the pool.
 #[derive(Default)]
-pub struct Term {
+pub struct LeaderTerm {
     /// It has read the pool since it got the lease.
     is_begun: bool,
     is_claimed: bool,
@@ -29,10 +29,10 @@ pub struct Term {
     doubt: Option<(u64, Timestamp)>,
 }
 
-impl Term {
+impl LeaderTerm {
     /// Whether a write may still be in flight. When the pool has another version, it was done, or will be
     /// refused.
-    pub fn is_in_doubt(&self, pool: &Shared) -> bool {
+    pub fn is_in_doubt(&self, pool: &PoolView) -> bool {
         self.doubt
             .is_some_and(|(version, _)| version == pool.version)
     }
@@ -40,7 +40,7 @@ impl Term {
 
 impl Operator {
     /// Whether it may plan: not while a grant is in flight that was reserved in an earlier term.
-    pub(super) fn may_look(&self, pool: &Shared) -> bool {
+    pub(super) fn may_look(&self, pool: &PoolView) -> bool {
         let is_same = pool.leader() == Some(self.identity().as_str());
         is_same || (self.hands.is_empty() && self.answers.is_empty())
     }
@@ -49,10 +49,10 @@ impl Operator {
     /// counted again.
     pub(super) fn led_by(
         &mut self,
-        pool: &Shared,
+        pool: &PoolView,
         cluster: &mut Cluster,
         happened: &mut Happened,
-    ) -> Standing {
+    ) -> Leadership {
         if !self.term.is_begun {
             self.term.is_begun = true;
             let is_told = condition::is_true(&pool.pool, SPILLING);
@@ -70,17 +70,17 @@ impl Operator {
         self.term.is_claimed = leads;
         self.term.is_counted &= leads;
         match (leads, self.term.is_counted) {
-            (false, _) => Standing::Unclaimed,
-            (true, false) => Standing::Uncounted,
-            (true, true) => Standing::Leading,
+            (false, _) => Leadership::Unclaimed,
+            (true, false) => Leadership::Uncounted,
+            (true, true) => Leadership::Leading,
         }
     }
 
     /// Claims the pool if the instance holds the lease, and keeps the present reservations.
     pub(super) fn claim(
         &mut self,
-        plan: &Plan,
-        pool: &Shared,
+        plan: &BurstPlan,
+        pool: &PoolView,
         is_leader: bool,
         (cluster, rng): (&mut Cluster, &mut StdRng),
         happened: &mut Happened,
@@ -93,8 +93,8 @@ impl Operator {
     /// Writes the leader and the reservations, if the pool has not changed since the plan, except for messages.
     pub(super) fn reserve(
         &mut self,
-        plan: &Plan,
-        pool: &Shared,
+        plan: &BurstPlan,
+        pool: &PoolView,
         cluster: &mut Cluster,
         rng: &mut StdRng,
         happened: &mut Happened,
@@ -105,7 +105,7 @@ impl Operator {
         };
         let mut version = pool.version;
         let mut written = cluster.write(version, &leading, rng);
-        if written == Written::No {
+        if written == UpdateResult::No {
             let now = self.read(cluster);
             if pool.is_alike(&now) {
                 happened.retold += 1;
@@ -114,17 +114,17 @@ impl Operator {
             }
         }
         match written {
-            Written::Yes => {
+            UpdateResult::Yes => {
                 self.memory.wrote(self.clocks.own(cluster.now));
                 self.read(cluster);
             }
-            Written::No => happened.fenced += 1,
-            Written::Unknown => {
+            UpdateResult::No => happened.fenced += 1,
+            UpdateResult::Unknown => {
                 happened.unanswered += 1;
                 self.term.doubt = Some((version, cluster.now));
             }
         }
-        written == Written::Yes
+        written == UpdateResult::Yes
     }
 
     /// Nothing needs to be written that would resolve the unknown write, so the instance reads the pool.
@@ -138,8 +138,8 @@ impl Operator {
     }
 
     /// Reads the present pool, and plans with it from now on.
-    fn read(&mut self, cluster: &Cluster) -> Shared {
-        let pool = Shared::of(cluster);
+    fn read(&mut self, cluster: &Cluster) -> PoolView {
+        let pool = PoolView::of(cluster);
         self.views.pool = Some(pool.clone());
         pool
     }

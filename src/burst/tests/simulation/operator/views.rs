@@ -7,25 +7,25 @@ use jiff::Timestamp;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
-use super::clocks::Clocks;
+use super::clocks::InstanceClocks;
 use crate::api::BurstPool;
-use crate::burst::hold::{self, Before};
-use crate::burst::pod::{PodFacts, Stage};
+use crate::burst::hold::{self, PriorRefusal};
+use crate::burst::pod::{PodFacts, PodStage};
 use crate::burst::tests::simulation::cluster::{Cluster, NODE};
 
 /// Pending pods, as their watch last showed them.
 #[derive(Default)]
-struct Refused(HashMap<String, Waiting>);
+struct RefusedView(HashMap<String, RefusedPod>);
 
 /// A pending pod, and the time of refusal in its condition.
-struct Waiting {
+struct RefusedPod {
     facts: Rc<PodFacts>,
     told: Option<Timestamp>,
 }
 
-impl Refused {
+impl RefusedView {
     /// Gives each refused pod its time of refusal by the instance's own clock, as `controller::spill` does.
-    fn see(&mut self, waiting: &mut Store, cluster: &Cluster, clocks: &Clocks) {
+    fn see(&mut self, waiting: &mut PodView, cluster: &Cluster, clocks: &InstanceClocks) {
         let before = std::mem::take(&mut self.0);
         for pod in &mut waiting.pods {
             let known = before.get(&pod.id.uid);
@@ -35,7 +35,7 @@ impl Refused {
                 *pod = known.facts.clone();
                 self.0.insert(
                     pod.id.uid.clone(),
-                    Waiting {
+                    RefusedPod {
                         facts: known.facts.clone(),
                         told: known.told,
                     },
@@ -52,33 +52,34 @@ impl Refused {
                     }
                     Some(known) => hold::refused_at(told, known.before(), clocks.own(cluster.now)),
                 };
-                Rc::make_mut(pod).stage = Stage::Refused(Some(at));
+                Rc::make_mut(pod).stage = PodStage::Refused(Some(at));
             }
             let facts = pod.clone();
-            self.0.insert(pod.id.uid.clone(), Waiting { facts, told });
+            self.0
+                .insert(pod.id.uid.clone(), RefusedPod { facts, told });
         }
     }
 }
 
-impl Waiting {
-    fn before(&self) -> Before {
+impl RefusedPod {
+    fn before(&self) -> PriorRefusal {
         match (self.told, refused_at(&self.facts)) {
-            (Some(told), Some(at)) => Before::Refused { told, at },
-            _ => Before::NotRefused,
+            (Some(told), Some(at)) => PriorRefusal::Refused { told, at },
+            _ => PriorRefusal::NotRefused,
         }
     }
 }
 
 fn refused_at(facts: &PodFacts) -> Option<Timestamp> {
     match facts.stage {
-        Stage::Refused(at) => at,
+        PodStage::Refused(at) => at,
         _ => None,
     }
 }
 
 /// What a watch has shown.
 #[derive(Default)]
-pub struct Store {
+pub struct PodView {
     pub pods: Vec<Rc<PodFacts>>,
     /// The number of changes at that time.
     pub count: u64,
@@ -89,12 +90,12 @@ type Belongs = fn(&PodFacts) -> bool;
 
 /// The pool as the instance last saw it.
 #[derive(Clone)]
-pub struct Shared {
+pub struct PoolView {
     pub pool: Rc<BurstPool>,
     pub version: u64,
 }
 
-impl Shared {
+impl PoolView {
     /// The present pool.
     pub fn of(cluster: &Cluster) -> Self {
         Self {
@@ -122,22 +123,22 @@ impl Shared {
 
 /// All views of an instance.
 #[derive(Default)]
-pub struct Views {
-    pub waiting: Store,
-    pub labelled: Store,
-    pub bound: Store,
-    refused: Refused,
+pub struct InstanceViews {
+    pub waiting: PodView,
+    pub labelled: PodView,
+    pub bound: PodView,
+    refused: RefusedView,
     waiting_count: u64,
-    pub pool: Option<Shared>,
+    pub pool: Option<PoolView>,
     pub is_triggered: bool,
 }
 
-impl Views {
+impl InstanceViews {
     /// Updates each watch, or leaves it behind, at random. Returns whether any was updated.
-    pub fn sync(&mut self, cluster: &Cluster, clocks: &Clocks, rng: &mut StdRng) -> bool {
+    pub fn sync(&mut self, cluster: &Cluster, clocks: &InstanceClocks, rng: &mut StdRng) -> bool {
         let mut comes = || cluster.is_calm || rng.random_bool(0.6);
         let mut is_new = false;
-        let stores: [(&mut Store, Belongs); 3] = [
+        let stores: [(&mut PodView, Belongs); 3] = [
             (&mut self.waiting, |pod| pod.bound().is_none()),
             (&mut self.labelled, is_labelled),
             (&mut self.bound, |pod| {
@@ -157,7 +158,7 @@ impl Views {
         }
         let known = self.pool.as_ref().map(|shared| shared.version);
         if known != Some(cluster.version) && comes() {
-            self.pool = Some(Shared::of(cluster));
+            self.pool = Some(PoolView::of(cluster));
             is_new = true;
         }
         if self.is_triggered != cluster.is_triggered() && comes() {
@@ -178,7 +179,7 @@ fn is_labelled(pod: &PodFacts) -> bool {
     pod.grant.is_some() || pod.foreign_grant.is_some()
 }
 
-impl Store {
+impl PodView {
     fn see(&mut self, cluster: &Cluster, belongs: Belongs) {
         let all = cluster.pods.values().map(|pod| &pod.facts);
         self.pods = all.filter(|facts| belongs(facts)).cloned().collect();
