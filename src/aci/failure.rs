@@ -1,7 +1,7 @@
 //! Classifies Azure's errors: what they mean, and what to do about them.
 //!
 //! In: an answer of ARM or ACI with an error status ([`ArmError`]), or a container group that failed to start. Out:
-//! a [`Verdict`]: the class of the failure, whether and when to retry, and one reason word, which pod statuses,
+//! a [`FailureVerdict`]: the class of the failure, whether and when to retry, and one reason word, which pod statuses,
 //! node conditions and metrics share. All callers of the client decide by this module.
 //!
 //! The codes come from ACI's documentation, real answers, issues of public clients, and the `OpenAPI` files (2018

@@ -1,6 +1,6 @@
 //! Current CPU and memory usage of a group's containers, from ACI's realtime-metrics extension.
 //!
-//! In: the address of a group in a subnet. Out: a [`Reading`] for each of its containers. It is seconds old; Azure
+//! In: the address of a group in a subnet. Out: a [`ContainerUsage`] for each of its containers. It is seconds old; Azure
 //! Monitor's numbers are minutes old. Microsoft documents only how a group enables the extension
 //! (`ContainerGroupExtensions.json` of the specification). The port, the path and the format of the answer are
 //! taken from Microsoft's virtual kubelet for ACI, and were not tested against the service. If the extension does

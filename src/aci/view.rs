@@ -1,7 +1,7 @@
 //! Parses Azure's answers about container groups, leniently.
 //!
 //! In: the bodies of answers to GET, LIST and PUT, and of the asynchronous operations that a PUT starts. Out:
-//! [`Group`], [`Page`] and [`Operation`]. Every field is optional: if Azure omits a field, writes it in an
+//! [`ContainerGroup`], [`ListPage`] and [`AsyncOperation`]. Every field is optional: if Azure omits a field, writes it in an
 //! unexpected form or adds one, only that field is lost. A group that cannot be parsed does not hide the others on
 //! its page. The client and the pod workers parse; [`status`](super::status), [`events`](super::events) and
 //! [`failure`](super::failure) use the result.

@@ -1,6 +1,6 @@
 //! Resource amounts that a pod requests and a node has, counted as the scheduler counts them.
 //!
-//! In: a pod's spec, a node. Out: [`Amounts`]. The sums follow upstream's `PodRequests`
+//! In: a pod's spec, a node. Out: [`ResourceAmounts`]. The sums follow upstream's `PodRequests`
 //! (component-helpers/resource): sidecars, init containers, pod-level requests and overhead.
 
 use std::collections::BTreeMap;

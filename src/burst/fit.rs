@@ -1,6 +1,6 @@
 //! Whether the pod's own rules (node selector, node affinity, tolerations) let it onto a virtual node.
 //!
-//! In: the pod's rules ([`Demands`], kept small), and a node's name, labels and taints. Out: the field that
+//! In: the pod's rules ([`NodeConstraints`], kept small), and a node's name, labels and taints. Out: the field that
 //! keeps the pod off, and why.
 //!
 //! The semantics are upstream's (component-helpers/scheduling/corev1, v0.37): terms are `ORed` and an empty

@@ -1,6 +1,6 @@
 //! The hold: for how long the scheduler must have refused a pod before it may be granted.
 //!
-//! In: the pod, the start that an earlier plan found, and the time. Out: a [`Start`], and whether it must be
+//! In: the pod, the start that an earlier plan found, and the time. Out: a [`HoldStart`], and whether it must be
 //! written to the pod as an annotation.
 //!
 //! The condition's transition time is reliable only if the pod was never changed: a pod that had scheduling

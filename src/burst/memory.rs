@@ -1,6 +1,6 @@
 //! The leader's memory of one pool between two plans.
 //!
-//! In: the results of the operator's own writes and creates, and the parts of a [`Plan`] that must be kept.
+//! In: the results of the operator's own writes and creates, and the parts of a [`BurstPlan`] that must be kept.
 //! Out: values that `observe` and `plan` read. All of it can be lost: a new leader starts with an empty memory,
 //! and only waits a little longer in cases where the memory would have helped.
 
@@ -27,7 +27,7 @@ const FAILED: Duration = Duration::from_secs(10);
 /// For how long a Job's status may not count an eviction yet. Until then, the Job would seem to tolerate further
 /// evictions.
 const EVICTED: Duration = Duration::from_secs(10);
-/// For how long an unmarked pod (see [`Answer::Unmarked`]) still counts while no watch shows it: a pod on its
+/// For how long an unmarked pod (see [`GrantAnswer::Unmarked`]) still counts while no watch shows it: a pod on its
 /// way from one watch to another is in neither.
 const UNMARKED: Duration = Duration::from_secs(60);
 /// The longest span of a grant rate, 1 hour. Older grants do not count.
@@ -310,7 +310,7 @@ impl LeaderState {
         self.expired.contains(uid)
     }
 
-    /// Whether a grant lets the pod run on ACI without marking it ([`Answer::Unmarked`]).
+    /// Whether a grant lets the pod run on ACI without marking it ([`GrantAnswer::Unmarked`]).
     pub fn is_unmarked(&self, uid: &str) -> bool {
         self.unmarked.contains_key(uid)
     }

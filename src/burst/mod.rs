@@ -1,9 +1,9 @@
 //! Decides which pods burst to ACI, when, and how many.
 //!
 //! In: the watched objects (pods, nodes, pools, scales, namespaces, claims) and the leader's memory of earlier
-//! plans. Out: a [`Plan`] with the grants, the refusals and the waits with their reasons, the reservations to
+//! plans. Out: a [`BurstPlan`] with the grants, the refusals and the waits with their reasons, the reservations to
 //! write first, the pool's numbers, and the time of the next plan. `controller` calls this module, carries out
-//! the plan and records the results in [`Memory`]. The code here is pure: it has no clock, no client and no
+//! the plan and records the results in [`LeaderState`]. The code here is pure: it has no clock, no client and no
 //! async functions.
 //!
 //! ```text

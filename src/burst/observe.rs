@@ -1,7 +1,7 @@
 //! Selects what concerns one pool from all watched objects.
 //!
-//! In: [`World`], which is the same for every pool, and [`Own`], which is known about this pool only. Out:
-//! [`Observed`], which borrows from both. The module assigns pods to pools and workloads, and decides nothing
+//! In: [`ClusterInputs`], which is the same for every pool, and [`PoolInputs`], which is known about this pool only. Out:
+//! [`ObservedPool`], which borrows from both. The module assigns pods to pools and workloads, and decides nothing
 //! else.
 //!
 //! Slots are counted from one watch only: that of the pool label. A pod that moves from the watch of pending

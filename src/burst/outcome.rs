@@ -1,7 +1,7 @@
 //! The outcome of a plan for a pending pod, with its reason.
 //!
-//! In: the result of `sort`, `share` and `ahead` for each pod. Out: [`Outcome`], whose text goes into messages
-//! and Events, and whose [`reason`](Outcome::reason) is the Event's reason.
+//! In: the result of `sort`, `share` and `ahead` for each pod. Out: [`PodOutcome`], whose text goes into messages
+//! and Events, and whose [`reason`](PodOutcome::reason) is the Event's reason.
 
 use std::fmt;
 

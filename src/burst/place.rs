@@ -1,7 +1,7 @@
 //! A placement as the scheduler sees it.
 //!
 //! In: the placement's Node as the watch shows it, and why the region takes no pods, if it takes none. Out:
-//! [`Place`].
+//! [`PlacementFacts`].
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Plans what the operator does for one pool now, with the reasons, and the time of the next plan.
 //!
-//! In: the pool, the [`Observed`] objects that concern it, and the current time by the operator's monotonic
-//! clock. Out: a [`Plan`]. The same input always gives the same plan. A second plan after the first was carried
+//! In: the pool, the [`ObservedPool`] objects that concern it, and the current time by the operator's monotonic
+//! clock. Out: a [`BurstPlan`]. The same input always gives the same plan. A second plan after the first was carried
 //! out contains nothing new.
 
 use std::collections::{BTreeMap, HashMap};
@@ -46,7 +46,7 @@ pub struct BurstPlan {
     /// reservation: a grant for the old version of the pod can no longer succeed.
     pub releases: Vec<PodReference>,
     /// Reservations whose pods are in no watch. The operator reads these pods by name and reports the results
-    /// to [`Memory`](super::Memory).
+    /// to [`Memory`](super::LeaderState).
     pub unseen: Vec<Reservation>,
     /// The decision for each pending pod.
     pub decisions: Vec<PodDecision>,

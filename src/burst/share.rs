@@ -1,6 +1,6 @@
 //! Distributes free slots, the grant rate and free capacity among the pods that are ready.
 //!
-//! In: the triaged pods ([`Case`]) without an outcome, the limits, the grant rate and the free capacity of the
+//! In: the triaged pods ([`TriagedPod`]) without an outcome, the limits, the grant rate and the free capacity of the
 //! placements. Out: an outcome for each pod. Pods with a reservation come first, because they hold their slots
 //! already.
 

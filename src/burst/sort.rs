@@ -1,6 +1,6 @@
 //! Triage: decides everything about a pending pod that does not depend on the other pending pods.
 //!
-//! In: the [`Candidate`]s. Out: a [`Case`] for each, with an outcome, or without one if the pod is ready: its
+//! In: the [`PendingPod`]s. Out: a [`TriagedPod`] for each, with an outcome, or without one if the pod is ready: its
 //! hold is over, and it could run in the placements that the case lists.
 
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
 //! A Kubernetes client that reads the API server's time from its answers.
 //!
-//! In: the `Date` header of each answer, and the time at which the request was sent. Out: the time to [`Clock`],
+//! In: the `Date` header of each answer, and the time at which the request was sent. Out: the time to [`ServerClock`],
 //! and the skew of this machine's clock to [`Metrics`].
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Errors in a pool's spec that the CRD's validation rules cannot detect. Pure.
 //!
-//! In: a pool, the operator's options, the nodes and the other pools. Out: a [`Mistake`], whose text names the
+//! In: a pool, the operator's options, the nodes and the other pools. Out: a [`InvalidSpec`], whose text names the
 //! field and the remedy.
 
 use std::collections::BTreeMap;

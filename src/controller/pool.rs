@@ -1,7 +1,7 @@
 //! The tasks of pools' nodes: this module starts, changes and stops them to match the specs, and restores them
 //! from the nodes of placements that no spec lists.
 //!
-//! In: pools, and nodes that belong to no spec. Out: a [`Kept`] (placement task) for each placement, and its
+//! In: pools, and nodes that belong to no spec. Out: a [`PlacementTask`] (placement task) for each placement, and its
 //! state for the grant loop and the statuses. After the last pod and container group of a drained placement are
 //! gone, its node is removed, and then its tasks end.
 
@@ -46,7 +46,7 @@ impl RunningPool {
 /// those that do. Only a change to another node, such as one in another resource group, restarts a placement's
 /// tasks. `nodes` are the existing nodes of placements whose tasks do not run.
 ///
-/// A spec with an invalid value is a [`Mistake`] under every leader. Running placements then continue
+/// A spec with an invalid value is a [`InvalidSpec`] under every leader. Running placements then continue
 /// unchanged; after a change of leader they continue with the settings that their node records.
 pub async fn ensure(
     pool: &BurstPool,

@@ -2,7 +2,7 @@
 //!
 //! In: the host's clock, and commands from a test or an operator (`pause`, `advance`, `set_speed`).
 //! Out: `now` for every decision in the emulator, `sleep_until` for the few tasks that wait, and a
-//! [`Face`], which converts emulated times into the times that clients see.
+//! [`ShownClock`], which converts emulated times into the times that clients see.
 //!
 //! By default the speed only shortens waits. Clients compare the times in responses with their own
 //! clocks, so the emulator must not show them a time in their future. Nothing else in the emulator
@@ -15,14 +15,14 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How many speed changes a [`Face`] remembers. For times before the oldest one, it uses the oldest
+/// How many speed changes a [`ShownClock`] remembers. For times before the oldest one, it uses the oldest
 /// speed.
 const SPEEDS_KEPT: usize = 64;
 
 /// Which times the emulator shows to clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ShownTime {
-    /// The host's time, at every speed. [`Clock::advance`] moves it, and [`Clock::pause`] stops it.
+    /// The host's time, at every speed. [`EmulatorClock::advance`] moves it, and [`EmulatorClock::pause`] stops it.
     #[default]
     HostTime,
     /// The emulator's own time. It starts `behind` the host's time and runs at the emulator's speed.
@@ -173,7 +173,7 @@ impl EmulatorClock {
         self.change(|inner| inner.paused = false);
     }
 
-    /// Changes the speed from now on. Clamped as in [`Clock::new`].
+    /// Changes the speed from now on. Clamped as in [`EmulatorClock::new`].
     pub fn set_speed(&self, speed: f64) {
         self.change(|inner| {
             inner.speed = sane(speed);

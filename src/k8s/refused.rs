@@ -2,7 +2,7 @@
 //! permission.
 //!
 //! In: the answer to a write. Out: how long not to repeat the write. Every write that would otherwise be repeated
-//! in each reconciliation has its own [`Refusals`], or counts its attempts and calls [`pause`].
+//! in each reconciliation has its own [`WriteBackoff`], or counts its attempts and calls [`pause`].
 
 use std::time::Duration;
 

@@ -211,7 +211,7 @@ fn tls(identity: Arc<ServingCertificate>) -> ServerConfig {
     config
 }
 
-/// Accepts any client certificate, as long as the client has its key. [`Callers`] verifies the issuer on each
+/// Accepts any client certificate, as long as the client has its key. [`Authenticator`] verifies the issuer on each
 /// request, so that a client with an unknown issuer gets 401, and the CA can change at runtime.
 #[derive(Debug)]
 struct PresentedClientCert(Arc<CryptoProvider>);

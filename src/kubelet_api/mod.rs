@@ -1,6 +1,6 @@
 //! The kubelet API of all virtual nodes of the operator: the requests that the API server sends to a kubelet.
 //!
-//! In: requests over TLS, and the pods of the virtual nodes ([`Nodes`]). Out: logs, commands in containers,
+//! In: requests over TLS, and the pods of the virtual nodes ([`NodeRegistry`]). Out: logs, commands in containers,
 //! port-forwards and metrics, from Azure. Every request must be authenticated and authorized.
 //!
 //! ```text

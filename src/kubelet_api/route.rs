@@ -1,6 +1,6 @@
 //! What a request asks for, and which permission it needs.
 //!
-//! In: method and path. Out: a [`Route`] and its [`Right`]. Pure. The permissions are those of a kubelet
+//! In: method and path. Out: a [`KubeletRoute`] and its [`NodePermission`]. Pure. The permissions are those of a kubelet
 //! (`nodes/stats`, `nodes/metrics`, else `nodes/proxy`), with one difference: exec, attach and port-forward always
 //! need the verb `create`, even if a WebSocket makes the request a GET.
 

@@ -1,6 +1,6 @@
 //! The metrics that Prometheus and metrics-server scrape from a kubelet.
 //!
-//! In: nodes, and the [`Usage`] of their pods. Out: metrics in Prometheus' text format. A pod whose use is not
+//! In: nodes, and the [`UsageCache`] of their pods. Out: metrics in Prometheus' text format. A pod whose use is not
 //! completely known has no values, and does not affect other pods. Monitoring that is configured for kubelets
 //! scrapes five paths of every node: each path is answered, even if there are no metrics for it.
 

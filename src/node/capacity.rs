@@ -1,7 +1,7 @@
 //! How much of ACI a placement may offer to the scheduler: never more than Azure would start.
 //!
-//! In: the placement's capacity, the region's usages, and the pods of its node. Out: their [`Load`], and the node's
-//! [`Offer`]. Pure.
+//! In: the placement's capacity, the region's usages, and the pods of its node. Out: their [`NodeLoad`], and the node's
+//! [`NodeOffer`]. Pure.
 //!
 //! The scheduler counts what pods request; ACI counts container groups in whole cores, at least one each. The
 //! node's allocatable is in requests but bounded by ACI's count: as a pod takes at least one core, the node offers

@@ -1,7 +1,7 @@
 //! Reads what a pod refers to from the cluster: Secrets, `ConfigMap`s, the volumes behind its claims, tokens of its
 //! service account, and the kubeconfig of ACI's kube-proxy if the placement enables it.
 //!
-//! In: a pod, and the Services from the node's watch. Out: [`Resolved`] for `aci::translate`, or what is missing,
+//! In: a pod, and the Services from the node's watch. Out: [`ResolvedReferences`] for `aci::translate`, or what is missing,
 //! why, and what to do about it. It reads each object by name, because `config/namespace` permits nothing else
 //! (decision D10); it keeps nothing and logs no value.
 //!

@@ -1,6 +1,6 @@
 //! The Node object of a placement: labels, annotations, taints and status.
 //!
-//! In: [`Facts`]. Out: whole objects. Pure.
+//! In: [`NodeConfig`]. Out: whole objects. Pure.
 
 use std::collections::BTreeMap;
 

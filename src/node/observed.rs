@@ -1,6 +1,6 @@
 //! A pod from a watch.
 //!
-//! In: the JSON that the API server sends. Out: [`Observed`], the typed pod and the names of the fields that the
+//! In: the JSON that the API server sends. Out: [`WatchedPod`], the typed pod and the names of the fields that the
 //! operator's types do not know (decision D18). The managed fields are dropped, because they are most of a pod's
 //! size in memory, except for a leader's entry and the time of the scheduler's condition.
 

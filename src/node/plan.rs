@@ -1,6 +1,6 @@
 //! The next action for one pod, and when it is due.
 //!
-//! In: the pod as the API server has it, what is known of its container group, and the time. Out: one [`Action`]
+//! In: the pod as the API server has it, what is known of its container group, and the time. Out: one [`PodAction`]
 //! and its time. Pure: `pods` executes the action and records the answer.
 //!
 //! ```text

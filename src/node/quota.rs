@@ -1,7 +1,7 @@
 //! The quota of a subscription in a region, shared by all its placements: together they offer no more than is left.
 //!
 //! In: the usages that Azure reports for the region, and the pods of all placements there, of any pool. Out: the
-//! [`Offer`] of each placement's node.
+//! [`NodeOffer`] of each placement's node.
 //!
 //! What is left is divided equally, and a placement that cannot use its part leaves the rest to the others. What a
 //! placement gives up goes to another placement only after `HANDOVER`: the scheduler may just have bound a pod

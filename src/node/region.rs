@@ -1,7 +1,7 @@
 //! Checks the region of a placement at regular intervals: quota, usage, and whether Azure accepts creates.
 //!
 //! In: the region's usages, the pods of its placements, and Azure's answers to creates. Out: what the node offers,
-//! and whether the placement is closed and why, into the node's [`Facts`]. If a check fails, the placement is
+//! and whether the placement is closed and why, into the node's [`NodeConfig`]. If a check fails, the placement is
 //! closed; the node stays Ready, and the placement reopens when a check succeeds. If the operator lacks only the
 //! permission to read usages, the node offers the placement's `capacity`.
 

@@ -1,6 +1,6 @@
 //! Keeps a virtual node registered.
 //!
-//! In: the node's [`Facts`] as they change, and the watch of the Node object. Out: the Node object, corrected
+//! In: the node's [`NodeConfig`] as they change, and the watch of the Node object. Out: the Node object, corrected
 //! within moments of a change of either, its status at least once a minute, and its lease, whose renewal does not
 //! wait for the node. `registration` computes the steps; this module executes them.
 

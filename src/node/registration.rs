@@ -1,6 +1,6 @@
 //! The steps that turn the live node into the wanted node.
 //!
-//! In: the Node object from the API server, or `None`, and the [`Facts`]. Out: the steps. Pure. What other clients
+//! In: the Node object from the API server, or `None`, and the [`NodeConfig`]. Out: the steps. Pure. What other clients
 //! wrote (labels, taints, conditions, an administrator's cordon) stays.
 
 use std::collections::BTreeMap;

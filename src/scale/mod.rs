@@ -1,6 +1,6 @@
 //! Computes how many replicas a workload gets, with the algorithm of the horizontal pod autoscaler (HPA). Pure.
 //!
-//! In: the proposals of the triggers, the present replicas, the [`History`], and the time. Out: how many
+//! In: the proposals of the triggers, the present replicas, the [`ScalingHistory`], and the time. Out: how many
 //! replicas to set now, why, and what limits them. Called by `controller::triggers`.
 //!
 //! ```text

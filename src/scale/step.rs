@@ -1,7 +1,7 @@
 //! How many replicas to set now: stabilization, policies and bounds, as in `horizontal.go` of Kubernetes 1.37.
 //!
-//! In: the replicas that the triggers ask for, the present replicas, the [`History`], and the time. Out: a
-//! [`Step`]. As in the HPA, the history is lost on a restart. A new history begins with the present replicas,
+//! In: the replicas that the triggers ask for, the present replicas, the [`ScalingHistory`], and the time. Out: a
+//! [`ReplicaStep`]. As in the HPA, the history is lost on a restart. A new history begins with the present replicas,
 //! so nothing is scaled in for the length of the stabilization window.
 
 use std::cmp::Ordering;

@@ -1,8 +1,8 @@
 //! A clock that follows the API server's time.
 //!
 //! In: when a request was sent and answered, by this process's monotonic clock, and the `Date` header of the
-//! answer. Out: the API server's time ([`Clock::now`]), which the operator writes to objects of the cluster and
-//! compares with times in them; and a monotonic time ([`Clock::steady`]), which no other clock changes and which
+//! answer. Out: the API server's time ([`ServerClock::now`]), which the operator writes to objects of the cluster and
+//! compares with times in them; and a monotonic time ([`ServerClock::steady`]), which no other clock changes and which
 //! plans and holds use. The machine's clock and the API server's clock may be wrong by minutes, or may be set while
 //! the process runs.
 //!
@@ -81,7 +81,7 @@ impl ServerClock {
         later(self.steady(), self.ahead())
     }
 
-    /// How far the API server's clock is ahead of [`Clock::steady`] now.
+    /// How far the API server's clock is ahead of [`ServerClock::steady`] now.
     pub fn ahead(&self) -> SignedDuration {
         self.lock().ahead
     }
@@ -105,14 +105,14 @@ impl ServerClock {
         later(Timestamp::now(), self.shift).duration_since(self.now())
     }
 
-    /// The value of [`Clock::steady`] at the moment when the machine's clock showed `at`. It is wrong if the
+    /// The value of [`ServerClock::steady`] at the moment when the machine's clock showed `at`. It is wrong if the
     /// machine's clock was set since.
     pub fn of_machine(&self, at: Timestamp) -> Timestamp {
         let ago = Timestamp::now().duration_since(at);
         later(self.steady(), -ago)
     }
 
-    /// Processes the `Date` header of an answer that has just arrived. `sent` is the value of [`Clock::elapsed`]
+    /// Processes the `Date` header of an answer that has just arrived. `sent` is the value of [`ServerClock::elapsed`]
     /// when the request was sent.
     pub fn heard(&self, sent: Duration, date: &str) {
         let Ok(date) = jiff::fmt::rfc2822::parse(date) else {

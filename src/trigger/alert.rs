@@ -1,6 +1,6 @@
 //! Which alerts fire.
 //!
-//! In: the bodies of Alertmanager's webhook (version 4). Out: [`Notice`]s, and for each trigger its [`Firing`]
+//! In: the bodies of Alertmanager's webhook (version 4). Out: [`AlertNotice`]s, and for each trigger its [`ActiveAlerts`]
 //! alerts. An alert fires until Alertmanager reports it resolved. If that report is lost, the alert ends when
 //! Alertmanager has not sent it again for `expireAfter`.
 

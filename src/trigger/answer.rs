@@ -1,6 +1,6 @@
 //! Reads Prometheus' response to an instant query.
 //!
-//! In: the HTTP status, the body, and the credentials that were sent. Out: a [`Reading`], or why there is none,
+//! In: the HTTP status, the body, and the credentials that were sent. Out: a [`MetricValue`], or why there is none,
 //! worded for a status message. Only a zero counts as zero: a missing series, or a value that is not a number,
 //! is an error. `serverAddress` may lead to any server. So a status shows only numbers and the beginning of
 //! Prometheus' own errors and warnings, never another server's response and never a credential.

@@ -1,6 +1,6 @@
 //! The state of a trigger, while its value is known and while it is not.
 //!
-//! In: its spec, its state before, the query result or the alerts, and the time. Out: its [`Standing`].
+//! In: its spec, its state before, the query result or the alerts, and the time. Out: its [`TriggerState`].
 
 use std::time::Duration;
 

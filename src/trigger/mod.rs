@@ -1,7 +1,7 @@
 //! Whether there is a load peak, according to Prometheus, a schedule or an alert, and what follows. Pure.
 //!
 //! In: query responses, webhook payloads and the time, from `controller::triggers`, which makes the calls. Out:
-//! a [`Standing`] for each trigger: whether it is active, and how many replicas it proposes. The code has no
+//! a [`TriggerState`] for each trigger: whether it is active, and how many replicas it proposes. The code has no
 //! clock and no client: `now` is an argument.
 //!
 //! ```text

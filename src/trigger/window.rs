@@ -1,6 +1,6 @@
 //! Windows of a schedule: whether one is open, and when that changes.
 //!
-//! In: a schedule and the time. Out: a [`Window`]. A window begins at a time of the clock and lasts for an
+//! In: a schedule and the time. Out: a [`WindowState`]. A window begins at a time of the clock and lasts for an
 //! elapsed time.
 //!
 //! Daylight saving works as in cron. A start time that is skipped fires at the change; one that occurs twice

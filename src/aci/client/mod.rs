@@ -234,7 +234,7 @@ impl AciClient {
         read(sent.into_raw_response(), &what).await
     }
 
-    /// Deletes a container group. A group that does not exist is not an error: see [`Deletion::NotFound`].
+    /// Deletes a container group. A group that does not exist is not an error: see [`GroupDeletion::NotFound`].
     pub async fn delete(&self, scope: &GroupScope, name: &str) -> Result<GroupDeletion, Error> {
         let what = format!("deleting container group {name}");
         let groups = self.api.container_groups_client();

@@ -1,6 +1,6 @@
 //! The websocket of a terminal session in a container.
 //!
-//! In: a [`Session`] and the bytes to type. Out: the bytes that the terminal prints. The protocol of ACI: no extra
+//! In: a [`TerminalSession`] and the bytes to type. Out: the bytes that the terminal prints. The protocol of ACI: no extra
 //! header and no subprotocol; the first message is the password, as text; input is sent as binary messages; the
 //! client ends the session with a close frame without a reason.
 

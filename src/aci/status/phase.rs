@@ -1,6 +1,6 @@
 //! A pod's phase, and the container ends that follow from it.
 //!
-//! In: the inputs of the status and the container statuses. Out: an [`Outcome`] with phase, reason and message.
+//! In: the inputs of the status and the container statuses. Out: an [`PhaseOutcome`] with phase, reason and message.
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus};
 

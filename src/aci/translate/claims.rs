@@ -2,7 +2,7 @@
 //!
 //! In: a claim and the volume that it is bound to. Out: the share and the Secret that holds the account's key, or
 //! why ACI cannot mount the volume. `node::environment` reads these objects and the Secret; the translation of the
-//! pod uses the resulting [`Claim`].
+//! pod uses the resulting [`ClaimBacking`].
 //!
 //! The rules are those of the CSI driver `file.csi.azure.com` (its function `GetAccountInfo`). Volume attributes
 //! take precedence over the volume handle. The Secret is the node stage Secret, else `secretName`, else the one

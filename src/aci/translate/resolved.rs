@@ -1,6 +1,6 @@
 //! The resolved references of a pod: the content of the objects that it refers to.
 //!
-//! In: `node::environment` fills [`Resolved`] with the objects that it has read. Out: values for the translation.
+//! In: `node::environment` fills [`ResolvedReferences`] with the objects that it has read. Out: values for the translation.
 //! Optional objects that do not exist are absent. Before a grant nothing has been read, and `Values::Unread`
 //! returns placeholders of the same form.
 

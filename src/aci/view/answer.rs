@@ -1,6 +1,6 @@
 //! Answers that are not a container group: pages of a LIST, asynchronous operations, errors.
 //!
-//! In: the body of an answer. Out: [`Page`], [`Operation`] or [`ErrorBody`].
+//! In: the body of an answer. Out: [`ListPage`], [`AsyncOperation`] or [`ArmErrorBody`].
 
 use std::fmt;
 

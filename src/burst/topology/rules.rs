@@ -1,6 +1,6 @@
 //! A pod's required constraints on other pods: topology spread, affinity and anti-affinity.
 //!
-//! In: the spec and labels of a pod, read once for each version. Out: [`Rules`], which `topology` checks
+//! In: the spec and labels of a pod, read once for each version. Out: [`TopologyRules`], which `topology` checks
 //! against the running pods.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
 //! A placement whose tasks run: its node, its region and its pods.
 //!
-//! In: the settings of the placement ([`Wanted`]). Out: running tasks, which end separately: the region check
+//! In: the settings of the placement ([`PlacementSpec`]). Out: running tasks, which end separately: the region check
 //! when the placement drains, the registration when its node is removed, and the pod workers last.
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Executes a plan: claim, count, reserve, then grant (decisions D1 and D1a).
 //!
-//! In: a [`Plan`]. Out: writes to the pool's status and to pods; the answers go to [`Memory`] (leader state)
-//! and to the cache. Grants are only started here ([`Granting`](super::granting::Granting)). This module
+//! In: a [`BurstPlan`]. Out: writes to the pool's status and to pods; the answers go to
+//! [`LeaderState`](crate::burst::LeaderState) and to the cache. Grants are only started here ([`InFlightGrants`](super::granting::InFlightGrants)). This module
 //! decides nothing; the next plan covers what was not done.
 
 use std::sync::Arc;

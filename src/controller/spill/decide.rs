@@ -1,7 +1,7 @@
 //! Makes a pool's plan from what is watched, for the loop that executes plans and for `burstpool explain`.
 //!
-//! In: the inputs of all pools ([`Seen`]) and of this pool ([`Own`]). Out: a [`Plan`]. For pods that have not
-//! been evaluated yet, the translation is called, and [`Verdicts`] cache its result.
+//! In: the inputs of all pools ([`PlanInputs`]) and of this pool ([`PlannedPool`]). Out: a [`BurstPlan`]. For pods that have not
+//! been evaluated yet, the translation is called, and [`EligibilityCache`] cache its result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

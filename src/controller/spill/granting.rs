@@ -1,6 +1,6 @@
 //! Grants in flight. Each is sent on its own, while the next plans are made and reserved.
 //!
-//! In: decisions whose reservations are written. Out: the answers, which go to [`Memory`] (leader state) before
+//! In: decisions whose reservations are written. Out: the answers, which go to [`LeaderState`] (leader state) before
 //! the next plan. Until then a pod keeps its slot: it is neither granted again nor released.
 //!
 //! While grants of a pool are in flight, its UID and leadership term must not change. The pool is planned under
@@ -75,7 +75,7 @@ impl Default for InFlightGrants {
 
 impl InFlightGrants {
     /// Sends a grant for the pod version that is reserved. Records it in `memory` now, and its answer in
-    /// [`Granting::hear`].
+    /// [`InFlightGrants::hear`].
     pub(super) fn send(
         &mut self,
         decision: &PodDecision,

@@ -1,7 +1,7 @@
 //! The loop that grants: for every pool it makes a plan from what is watched, and executes it.
 //!
 //! In: `stores`, the targets' `scales`, the volumes behind `claims`, `neighbors`, and the results of creates in
-//! Azure. Out: grants, and for each pool a [`Summary`] for its status.
+//! Azure. Out: grants, and for each pool a [`PlanSummary`] for its status.
 //!
 //! `burst` makes all decisions. A new leader first claims each pool and counts its pods, and grants only then
 //! (decision D1a). Pools are executed independently: while calls for a pool are slow, the loop makes no new

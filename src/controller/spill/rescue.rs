@@ -1,6 +1,6 @@
 //! Deletes or evicts pods that never started, so that their controllers create replacements.
 //!
-//! In: a plan's rescues. Out: writes to pods, whose answers go to [`Memory`](crate::burst::Memory) (leader
+//! In: a plan's rescues. Out: writes to pods, whose answers go to [`LeaderState`](crate::burst::LeaderState) (leader
 //! state); and for a Job's pod, after its Job has been read, an Event with the result.
 
 use jiff::Timestamp;

@@ -1,6 +1,6 @@
 //! A cache of the targets' `/scale`, which is read again when the target changes.
 //!
-//! In: the targets of all pools' workloads. Out: their [`Scales`], and a notification when one has changed.
+//! In: the targets of all pools' workloads. Out: their [`TargetScales`], and a notification when one has changed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

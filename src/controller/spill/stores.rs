@@ -2,7 +2,7 @@
 //! need, and a pending pod also as JSON.
 //!
 //! In: watches of pods without a node (by field selector), of pods with a pool's label, of namespaces, of
-//! virtual nodes and of pools. Out: a [`View`] (snapshot) of all of them, and a notification of every change.
+//! virtual nodes and of pools. Out: a [`Snapshot`] (snapshot) of all of them, and a notification of every change.
 //! Followers run the watches too, so that a new leader starts without LIST calls.
 
 mod listing;

@@ -1,6 +1,6 @@
 //! Credentials for Prometheus, read from a Secret.
 //!
-//! In: a Secret's keys. Out: an [`Auth`], or which key is wrong or missing. No error contains a value, and no
+//! In: a Secret's keys. Out: an [`PrometheusAuth`], or which key is wrong or missing. No error contains a value, and no
 //! type here can be printed.
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};

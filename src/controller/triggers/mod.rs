@@ -1,7 +1,7 @@
 //! Runs the triggers: a task for each trigger, and one for each workload that they scale.
 //!
 //! In: the specs of pools, when they are reconciled; answers of Prometheus, the time, and requests from
-//! Alertmanager. Out: [`Readings`] (trigger states), which shorten the hold of `spill`; replicas, written
+//! Alertmanager. Out: [`TriggerStates`] (trigger states), which shorten the hold of `spill`; replicas, written
 //! through `/scale` with an Event; and the triggers' part of the status.
 //!
 //! `trigger` and `scale` make all decisions; this module makes the calls. Each trigger has its own task, so

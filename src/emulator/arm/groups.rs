@@ -171,7 +171,7 @@ pub fn require_resource_group(
     Ok(())
 }
 
-/// The group, advanced to `now`. Fails with 404 if it does not exist or lags ([`Store::lags`]).
+/// The group, advanced to `now`. Fails with 404 if it does not exist or lags ([`GroupStore::lags`]).
 pub fn existing<'a>(
     store: &'a mut GroupStore,
     id: &GroupId,

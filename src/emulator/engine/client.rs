@@ -1,6 +1,6 @@
 //! Calls to the engine's API, each with a timeout, a limited number at a time.
 //!
-//! In: requests from the other engine modules. Out: the engine's answer, or an [`Error`] that names the
+//! In: requests from the other engine modules. Out: the engine's answer, or an [`EngineError`] that names the
 //! attempted action. Only `hijack` and `listing` also speak to the engine directly; their docs say why.
 
 use std::future::Future;

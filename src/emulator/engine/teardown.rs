@@ -51,7 +51,7 @@ pub(super) struct LastWords {
     log: ContainerLog,
 }
 
-/// Removes a group's containers, and with [`Scope::All`] its volumes.
+/// Removes a group's containers, and with [`TeardownScope::All`] its volumes.
 pub(super) async fn containers(
     parts: &EngineParts,
     key: &GroupKey,

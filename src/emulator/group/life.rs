@@ -1,7 +1,7 @@
 //! A container group's life cycle: allocating, pulling, initialising, up, stopped, gone.
 //!
 //! In: requests (`stop`, `restart`, `start`, `delete`), the time, and whether the region has capacity.
-//! Out: the group's state, and [`Effect`]s for the store. A simulated group is a value that knows the
+//! Out: the group's state, and [`StageEffect`]s for the store. A simulated group is a value that knows the
 //! time of its next change (`next_at`); a reader first advances it to the present (`advance`). It needs
 //! no task and no timer, so thousands of groups cost nothing and a paused clock pauses all groups. A
 //! real group has no scheduled changes; the engine calls the same transitions when its containers

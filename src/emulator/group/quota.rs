@@ -24,7 +24,7 @@ pub fn default_limit(name: &str) -> u64 {
     }
 }
 
-/// What a group uses now: always one group, and its cores while [`Group::holds_cores`].
+/// What a group uses now: always one group, and its cores while [`EmulatedGroup::holds_cores`].
 pub fn uses(group: &EmulatedGroup) -> Vec<(String, f64)> {
     let Some(properties) = group.body.properties.as_ref() else {
         return Vec::new();

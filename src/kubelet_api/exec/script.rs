@@ -10,7 +10,7 @@
 //! second session reads.
 //!
 //! The command must not notice any of this: the script sets no variable that the container may have, and
-//! [`Environment`] undoes the changes of the shells.
+//! [`ShellEnvironment`] undoes the changes of the shells.
 
 use std::fmt::Write as _;
 

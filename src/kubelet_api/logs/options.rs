@@ -1,6 +1,6 @@
 //! The options of a log request.
 //!
-//! In: a query. Out: [`Options`], or an error message. Pure.
+//! In: a query. Out: [`LogOptions`], or an error message. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 

@@ -1,6 +1,6 @@
 //! Remote commands over SPDY.
 //!
-//! In: an upgraded connection. Out: [`Streams`] for the command, from one SPDY stream each for stdin, stdout,
+//! In: an upgraded connection. Out: [`CommandStreams`] for the command, from one SPDY stream each for stdin, stdout,
 //! stderr, errors and terminal sizes.
 
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
 //! Remote commands over a WebSocket.
 //!
-//! In: an upgraded connection. Out: [`Streams`] for the command; the first byte of a message is the number of its
+//! In: an upgraded connection. Out: [`CommandStreams`] for the command; the first byte of a message is the number of its
 //! stream.
 
 use std::time::Duration;

@@ -23,7 +23,7 @@ const ID: u32 = 0x7fff_ffff;
 /// Names, in lower case, and values.
 pub type SpdyHeaders = Vec<(String, String)>;
 
-/// Status codes of [`Frame::Reset`].
+/// Status codes of [`SpdyFrame::Reset`].
 pub mod reset {
     /// The stream violates the protocol.
     pub const PROTOCOL_ERROR: u32 = 1;

@@ -49,7 +49,7 @@ pub struct SpdyStream {
 /// Completes, with a value or an error, when the peer aborts the stream or disconnects.
 pub type StreamReset = oneshot::Receiver<()>;
 
-/// The writing half of a stream. Dropping it does not end the stream; [`Sender::finish`] does.
+/// The writing half of a stream. Dropping it does not end the stream; [`StreamSender::finish`] does.
 #[derive(Clone)]
 pub struct StreamSender {
     id: u32,

@@ -1,6 +1,6 @@
 //! The CPU and memory that containers use.
 //!
-//! In: the pods of nodes, each time a client requests metrics. Out: a [`Counter`] for each container that Azure
+//! In: the pods of nodes, each time a client requests metrics. Out: a [`CpuCounter`] for each container that Azure
 //! measures: from the group's realtime-metrics extension if the group is in a subnet and the extension answers,
 //! else from Azure Monitor. Nothing is read without a request. A request waits up to 2 s for the reads that it
 //! starts; later results are for the next request. A pod without metrics does not affect other pods.

@@ -1,6 +1,6 @@
 //! What an answer of Azure changes in what is known of a container group.
 //!
-//! In: one answer and the time its request was sent. Out: the new [`Known`]. Pure: a pod worker calls it, and a
+//! In: one answer and the time its request was sent. Out: the new [`PodState`]. Pure: a pod worker calls it, and a
 //! property test runs it against a simulated Azure that lags.
 
 use jiff::Timestamp;

@@ -1,7 +1,7 @@
 //! Executes the decision for one pod, and records the answer.
 //!
 //! In: an action of `plan`. Out: a call to Azure, and what its answer changes in
-//! [`Known`](crate::node::plan::Known) and in the pod's status.
+//! [`PodState`](crate::node::plan::PodState) and in the pod's status.
 
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 //! In: the watch of the node's pods, and the LIST of container groups. Out: for each pod a container group in Azure
 //! and a status in Kubernetes; when the pod is deleted, the worker deletes its group and then removes its object.
 //! `plan` decides, and the pod worker executes the decision and learns from the answer, so a slow or throttled call
-//! for one pod does not delay another pod. The workers of a node share [`Context`]: clients, the rate limiter for
+//! for one pod does not delay another pod. The workers of a node share [`PodsContext`]: clients, the rate limiter for
 //! reads, how long starts take.
 //!
 //! ```text
@@ -84,7 +84,7 @@ const AT_ONCE: usize = 64;
 
 /// How long Azure must deny a resource group before its groups count as gone: a single answer may be wrong.
 const DENIED_FOR: Duration = Duration::from_secs(20);
-/// The most create results that wait to be taken ([`Context::take_ended`]). The caller takes them several times a
+/// The most create results that wait to be taken ([`PodsContext::take_ended`]). The caller takes them several times a
 /// second.
 const MOST_ENDED: usize = 1000;
 /// How many statuses may be written at once. One LIST may show that a thousand pods run: eight writes keep an API
@@ -148,7 +148,7 @@ pub struct CreateResult {
     pub message: String,
 }
 
-/// What a node's [`Context`] is built from.
+/// What a node's [`PodsContext`] is built from.
 pub struct PodsConfig {
     /// The Kubernetes client, which retries.
     pub client: Client,

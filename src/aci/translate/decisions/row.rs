@@ -16,7 +16,7 @@ pub enum FieldDecision {
     /// A pod that sets it is refused; the text says why. Values that request nothing (null, false, 0, empty) are
     /// accepted.
     Refused(&'static str),
-    /// As [`Decision::Refused`], but these values are accepted as well.
+    /// As [`FieldDecision::Refused`], but these values are accepted as well.
     RefusedUnless(&'static [&'static str], &'static str),
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::telemetry::whole;
 
-/// The parts of a [`View`](super::View).
+/// The parts of a [`Snapshot`](super::Snapshot).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum CachePart {
     Pools,

@@ -1,6 +1,6 @@
 //! Finds the operation for a method and a path.
 //!
-//! In: both of a request. Out: a [`Route`] with its parameters, or why there is none. Fixed parts of a
+//! In: both of a request. Out: a [`ArmRoute`] with its parameters, or why there is none. Fixed parts of a
 //! path are not case-sensitive (clients send `resourcegroups` and `resourceGroups`); names keep their
 //! spelling.
 
