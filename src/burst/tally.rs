@@ -136,7 +136,7 @@ impl WorkloadCount {
                 }
             }
             PodOutcome::Hold { .. } | PodOutcome::Ignore(IgnoreReason::Unjudged) => {
-                holding(self, counts)
+                holding(self, counts);
             }
             PodOutcome::Ignore(IgnoreReason::ForeignGrant) => self.foreign += 1,
             PodOutcome::Ignore(_) => {}

@@ -105,7 +105,7 @@ impl ServingCertificate {
             match source {
                 CertificateSource::SelfMade(address) => self.renew(address).await,
                 CertificateSource::Files { certificate, key } => {
-                    self.follow(certificate, key).await
+                    self.follow(certificate, key).await;
                 }
             }
         };

@@ -9,16 +9,18 @@ fn error(status: u16, code: &str, message: &str) -> ArmError {
     ArmError::read(status, body.as_bytes(), None)
 }
 
+const NO_CAPACITY: &str =
+    "The requested resource is not available in the location 'uksouth' at this moment.";
+const NO_QUOTA: &str = "Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota 'ContainerGroups' \
+     exceeded in region 'westus'. Limit: '0', Usage: '0' Requested: '1'.";
+
 #[test]
 fn every_code_has_its_class() {
     use FailureClass::{
         Capacity, Config, Gone, Image, Permanent, Quota, Throttled, Transient, Transitioning,
         Unknown,
     };
-    let location =
-        "The requested resource is not available in the location 'uksouth' at this moment.";
-    let quota = "Resource type 'Microsoft.ContainerInstance/containerGroups' container group quota \
-                 'ContainerGroups' exceeded in region 'westus'. Limit: '0', Usage: '0' Requested: '1'.";
+    let (location, quota) = (NO_CAPACITY, NO_QUOTA);
     let cases = [
         // temporary
         (409, "ContainerGroupTransitioning", "", Transitioning),

@@ -141,7 +141,7 @@ impl EmulatedGroup {
     fn step(&mut self, at: Timestamp, capacity: bool, effects: &mut Vec<StageEffect>) {
         match self.stage.clone() {
             GroupStage::Allocating { .. } if self.lacks_capacity => {
-                self.refuse_capacity(at, effects)
+                self.refuse_capacity(at, effects);
             }
             GroupStage::WithoutCapacity { .. } if !capacity => self.refuse_capacity(at, effects),
             GroupStage::WithoutCapacity { .. } => {

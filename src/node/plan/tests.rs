@@ -296,7 +296,7 @@ fn a_pod_ends_although_its_resource_group_is_gone() {
             }
             // `not_done` in `act` sets this back-off.
             PodAction::Read | PodAction::Look => {
-                known.pauses.set(PodAction::Read, Some(at(now + 15)))
+                known.pauses.set(PodAction::Read, Some(at(now + 15)));
             }
             PodAction::Remove => return,
             other => unreachable!("{other:?}"),
